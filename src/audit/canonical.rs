@@ -1,0 +1,107 @@
+//! The bytes that the chain covers. Final: they can never change for events that exist.
+//!
+//! ```text
+//! canonical = 0x01 ‖ field(stream name) ‖ field(column 1) ‖ field(column 2) ‖ …
+//! field     = length of the value in bytes, 4 bytes big-endian ‖ value
+//! null      = 0xFFFFFFFF
+//! ```
+//! Columns stand in the order of the table, without `hash`. Every value is UTF-8 text: integers in decimal digits; times in
+//! microseconds since 1970-01-01T00:00:00Z; decimals without exponent and trailing zeros (`trim_scale(x)::text`); booleans
+//! `true`/`false`; days `YYYY-MM-DD`; uuids lower-case with hyphens. Free text (`reason`, `detail`, `metadata`,
+//! `recommendation`, `evidence`) is the lower-case hex of its own SHA-256, so that it can be erased and the chain still
+//! holds. psql can recompute all of it with `sha256` and `int4send`.
+
+use crate::types::{Actor, CorrelationId};
+use chrono::{DateTime, NaiveDate, Utc};
+use sha2::{Digest, Sha256};
+use std::fmt::Display;
+
+/// The version of this format, the first byte.
+const VERSION: u8 = 1;
+/// The length that stands for null.
+const NULL: [u8; 4] = [0xFF; 4];
+
+/// A growing canonical form. Each method appends one column.
+#[derive(Debug)]
+pub struct Canonical(Vec<u8>);
+
+impl Canonical {
+    /// The form of an event of this stream at this place, by this origin: the columns that all streams begin with.
+    #[must_use]
+    pub fn begin(stream: super::Stream, stamp: super::Stamp, origin: &super::Origin) -> Self {
+        let mut bytes = Vec::with_capacity(512);
+        bytes.push(VERSION);
+        Self(bytes)
+            .text(Some(stream.as_str()))
+            .shown(Some(stamp.seq))
+            .time(Some(stamp.at))
+            .text(Some(origin.principal.as_str()))
+            .text(origin.actor.as_ref().map(Actor::as_str))
+            .text(
+                origin
+                    .request_id
+                    .as_ref()
+                    .map(crate::types::RequestId::as_str),
+            )
+            .text(origin.correlation_id.as_ref().map(CorrelationId::as_str))
+    }
+
+    /// A text column.
+    #[must_use]
+    pub fn text(mut self, value: Option<&str>) -> Self {
+        match value {
+            None => self.0.extend_from_slice(&NULL),
+            Some(text) => {
+                // Every column is bounded far below 4 GiB by its parser and its CHECK.
+                let length = u32::try_from(text.len()).expect("columns are bounded");
+                self.0.extend_from_slice(&length.to_be_bytes());
+                self.0.extend_from_slice(text.as_bytes());
+            }
+        }
+        self
+    }
+
+    /// An integer, a boolean, a uuid or an exact decimal: whatever displays in its canonical text.
+    #[must_use]
+    pub fn shown(self, value: Option<impl Display>) -> Self {
+        let text = value.map(|value| value.to_string());
+        self.text(text.as_deref())
+    }
+
+    /// A time column.
+    #[must_use]
+    pub fn time(self, value: Option<DateTime<Utc>>) -> Self {
+        self.shown(value.map(|at| at.timestamp_micros()))
+    }
+
+    /// A day column.
+    #[must_use]
+    pub fn day(self, value: Option<NaiveDate>) -> Self {
+        self.shown(value.map(|day| day.format("%Y-%m-%d")))
+    }
+
+    /// A free text column: only its digest enters.
+    #[must_use]
+    pub fn digest(self, value: Option<&str>) -> Self {
+        let digest = value.map(|text| hex(&Sha256::digest(text.as_bytes())));
+        self.text(digest.as_deref())
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Lower-case hex.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("writing to a String cannot fail");
+            text
+        })
+}

@@ -1,0 +1,155 @@
+//! The audit trail: four append-only streams of events, each hash-chained behind a head.
+//!
+//! Invariants, held by every writer because this module is the only way to append:
+//! - A writer locks its stream's head first, alone in its statement, and reads everything else afterwards. In READ COMMITTED
+//!   a statement that waits for a lock keeps the snapshot from before the wait; a later statement sees fresh data.
+//! - Sequence numbers have no gaps (they come from the head, not from a PostgreSQL sequence), times strictly increase,
+//!   and `hash = SHA-256(previous hash ‖ canonical bytes)`. [`canonical`] says which bytes.
+//! - Change, event and head commit together.
+//!
+//! **Lock order**, everywhere: kpi, heimdall, risk, control, then rows; forward only.
+//!
+//! Statements per appended event: one to lock, one for the time, one insert, one to store the head.
+//!
+//! Deliberately absent until their issue: verification, guards in the database, checkpoints, erasure.
+
+pub mod canonical;
+mod changes;
+mod control;
+mod store;
+
+pub use canonical::Canonical;
+pub use changes::{Changes, FieldChange};
+pub use control::{ControlEvent, ControlRecord};
+pub use store::{HeadRecord, control_events, head_seq, heads, lock, peek};
+
+use crate::types::{Actor, CorrelationId, Principal, RequestId};
+use chrono::{DateTime, Duration, NaiveDate, Utc};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
+
+/// How far the database clock may stand behind the last event before nothing new is reserved.
+const CLOCK_BACK_MAX: Duration = Duration::hours(1);
+
+/// An event stream, in lock order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    /// Measurements.
+    Kpi,
+    /// Trials, recommendations and their use.
+    Heimdall,
+    /// Risk decisions.
+    Risk,
+    /// Changes of the control plane and refused attempts.
+    Control,
+}
+
+impl Stream {
+    /// The stream's name in the database and in the hashed bytes.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Kpi => "kpi",
+            Self::Heimdall => "heimdall",
+            Self::Risk => "risk",
+            Self::Control => "control",
+        }
+    }
+}
+
+/// Who did it, and as part of what.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// Who was authenticated.
+    pub principal: Principal,
+    /// Who the caller says is acting.
+    pub actor: Option<Actor>,
+    /// The request it came with; none for commands of the shell.
+    pub request_id: Option<RequestId>,
+    /// The caller's own thread.
+    pub correlation_id: Option<CorrelationId>,
+}
+
+impl Origin {
+    /// The same origin; where nobody claimed to act, this name does.
+    #[must_use]
+    pub fn or_actor(mut self, name: &'static str) -> Self {
+        self.actor = self.actor.or_else(|| name.parse().ok());
+        self
+    }
+}
+
+/// An event's place in its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Its sequence number, from 1, without gaps.
+    pub seq: i64,
+    /// Its time: the database's, later than every event before it.
+    pub at: DateTime<Utc>,
+}
+
+impl Stamp {
+    /// The business day: the UTC day of the event.
+    #[must_use]
+    pub fn day(&self) -> NaiveDate {
+        self.at.date_naive()
+    }
+}
+
+/// The locked head of a stream: the right to append to it until the transaction ends.
+#[derive(Debug)]
+pub struct Head {
+    stream: Stream,
+    seq: i64,
+    hash: [u8; 32],
+    at: DateTime<Utc>,
+    now: DateTime<Utc>,
+}
+
+impl Head {
+    /// The place of the next event. Each is at least a microsecond after the one before, whatever the clock does.
+    #[must_use]
+    pub fn next(&self) -> Stamp {
+        Stamp {
+            seq: self.seq + 1,
+            at: self.now.max(self.at + Duration::microseconds(1)),
+        }
+    }
+
+    /// Seconds by which the clock stands behind the last event, when that is more than an hour. Holds and days would be
+    /// booked at times long recorded: nothing new is reserved until the clock is right.
+    #[must_use]
+    pub fn clock_went_back(&self) -> Option<i64> {
+        let behind = self.at - self.now;
+        (behind > CLOCK_BACK_MAX).then(|| behind.num_seconds())
+    }
+
+    /// Chains an event's bytes: the head moves to its stamp, and its hash is returned.
+    #[must_use]
+    pub fn seal(&mut self, stamp: Stamp, canonical: &[u8]) -> Vec<u8> {
+        debug_assert!(
+            stamp.seq == self.seq + 1 && stamp.at > self.at,
+            "an event is sealed at the place it was given"
+        );
+        self.hash = chain(&self.hash, canonical);
+        self.seq = stamp.seq;
+        self.at = stamp.at;
+        self.hash.to_vec()
+    }
+
+    /// Writes the head; the last act on a stream before the commit.
+    pub async fn store(&self, conn: &mut PgConnection) -> crate::error::Result<()> {
+        store::store_head(conn, self).await
+    }
+}
+
+/// `SHA-256(previous ‖ canonical)`.
+#[must_use]
+pub fn chain(previous: &[u8; 32], canonical: &[u8]) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    hasher.update(previous);
+    hasher.update(canonical);
+    hasher.finalize().into()
+}

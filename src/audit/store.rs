@@ -1,0 +1,207 @@
+//! SQL of the heads and of the control stream.
+
+use super::{ControlEvent, ControlRecord, Head, Origin, Stamp, Stream};
+use crate::error::{Error, Result};
+use crate::types::{Actor, CorrelationId, Reason, RequestId};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::PgConnection;
+use utoipa::ToSchema;
+
+/// Locks a stream's head until the transaction ends, and reads the time after the lock is held.
+///
+/// Waits for whoever holds it, at most `lock_timeout`. See the lock order in the module's documentation.
+pub async fn lock(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
+    let row = sqlx::query!(
+        "SELECT seq,
+                hash,
+                at
+         FROM audit_head
+         WHERE stream = $1
+         FOR UPDATE",
+        stream.as_str()
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    // A statement of its own: this one began after the lock was granted, so the time is never older than the head.
+    let now = sqlx::query_scalar!(r#"SELECT holdfast_now() AS "now!""#)
+        .fetch_one(&mut *conn)
+        .await?;
+    let hash = row
+        .hash
+        .try_into()
+        .map_err(|_| Error::Inconsistent(format!("head {} has no SHA-256", stream.as_str())))?;
+    Ok(Head {
+        stream,
+        seq: row.seq,
+        hash,
+        at: row.at,
+        now,
+    })
+}
+
+/// Where the next event of a stream would stand, without the right to append it: for dry runs.
+pub async fn peek(conn: &mut PgConnection, stream: Stream) -> Result<Stamp> {
+    let row = sqlx::query!(
+        r#"SELECT seq,
+                  GREATEST(holdfast_now(), at + interval '1 microsecond') AS "at!"
+           FROM audit_head
+           WHERE stream = $1"#,
+        stream.as_str()
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(Stamp {
+        seq: row.seq + 1,
+        at: row.at,
+    })
+}
+
+pub(super) async fn store_head(conn: &mut PgConnection, head: &Head) -> Result<()> {
+    let stored = sqlx::query!(
+        "UPDATE audit_head
+         SET seq = $2, hash = $3, at = $4
+         WHERE stream = $1 AND seq < $2",
+        head.stream.as_str(),
+        head.seq,
+        &head.hash[..],
+        head.at
+    )
+    .execute(conn)
+    .await?;
+    if stored.rows_affected() == 1 {
+        Ok(())
+    } else {
+        Err(Error::Inconsistent(format!(
+            "head {} did not move forward to {}",
+            head.stream.as_str(),
+            head.seq
+        )))
+    }
+}
+
+pub(super) async fn insert_control_event(
+    conn: &mut PgConnection,
+    stamp: Stamp,
+    origin: &Origin,
+    event: &ControlEvent<'_>,
+    hash: &[u8],
+) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO control_event
+             (seq, at, principal, actor, request_id, correlation_id, action, subject, ok, error, reason, detail, hash)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        stamp.seq,
+        stamp.at,
+        origin.principal.as_str(),
+        origin.actor.as_ref().map(Actor::as_str),
+        origin.request_id.as_ref().map(RequestId::as_str),
+        origin.correlation_id.as_ref().map(CorrelationId::as_str),
+        event.action,
+        event.subject,
+        event.error.is_none(),
+        event.error,
+        event.reason.map(Reason::as_str),
+        event.detail,
+        hash
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Control events before `before`, newest first; only those whose action begins with one of `prefixes` (all when empty),
+/// and not older than `since`.
+pub async fn control_events(
+    conn: &mut PgConnection,
+    prefixes: &[&str],
+    since: Option<DateTime<Utc>>,
+    before: Option<i64>,
+    limit: i64,
+) -> Result<Vec<ControlRecord>> {
+    let prefixes: Vec<String> = prefixes.iter().map(|&prefix| prefix.to_owned()).collect();
+    let rows = sqlx::query!(
+        r#"SELECT seq,
+                  at,
+                  principal,
+                  actor,
+                  request_id,
+                  correlation_id,
+                  action,
+                  subject,
+                  ok,
+                  error,
+                  reason,
+                  detail,
+                  encode(hash, 'hex') AS "hash!"
+           FROM control_event
+           WHERE ($1::bigint IS NULL OR seq < $1)
+             AND ($2::timestamptz IS NULL OR at >= $2)
+             AND (cardinality($3::text[]) = 0 OR EXISTS (SELECT FROM unnest($3::text[]) AS prefix WHERE starts_with(action, prefix)))
+           ORDER BY seq DESC
+           LIMIT $4"#,
+        before,
+        since,
+        &prefixes,
+        limit
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(ControlRecord {
+                seq: row.seq,
+                at: row.at,
+                principal: row.principal,
+                actor: row.actor,
+                request_id: row.request_id,
+                correlation_id: row.correlation_id,
+                action: row.action,
+                subject: row.subject,
+                ok: row.ok,
+                error: row.error,
+                reason: row.reason,
+                detail: row.detail.map(crate::db::stored_json).transpose()?,
+                hash: row.hash,
+            })
+        })
+        .collect()
+}
+
+/// Where a stream stands.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HeadRecord {
+    /// The stream's name.
+    pub stream: String,
+    /// Its last sequence number; 0 before the first event.
+    pub seq: i64,
+    /// Its last hash, lower-case hex.
+    pub hash: String,
+    /// The time of its last event; 1970 before the first.
+    pub at: DateTime<Utc>,
+}
+
+/// The last sequence number of a stream, unlocked.
+pub async fn head_seq(conn: &mut PgConnection, stream: Stream) -> Result<i64> {
+    Ok(sqlx::query_scalar!(
+        "SELECT seq FROM audit_head WHERE stream = $1",
+        stream.as_str()
+    )
+    .fetch_one(conn)
+    .await?)
+}
+
+/// Where every stream stands, unlocked.
+pub async fn heads(conn: &mut PgConnection) -> Result<Vec<HeadRecord>> {
+    Ok(sqlx::query_as!(
+        HeadRecord,
+        r#"SELECT stream,
+                  seq,
+                  encode(hash, 'hex') AS "hash!",
+                  at
+           FROM audit_head
+           ORDER BY stream"#
+    )
+    .fetch_all(conn)
+    .await?)
+}

@@ -1,0 +1,307 @@
+//! The command line: `serve` (the default), `migrate`, `review`, `healthcheck`, `db psql`, `openapi`.
+//!
+//! Whatever stops a command is one sentence on standard error and exit code 1; a review that cannot be made exits 2, since 1
+//! says that something needs attention.
+
+mod serve;
+
+use crate::config::{
+    ChecklistArgs, DatabaseConfig, EnforcementConfig, LogConfig, LogFormat, ServerConfig,
+};
+use crate::db::Database;
+use crate::db::embedded::{self, Durability, EmbeddedPostgres, Lifetime, Settings};
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+use sqlx::postgres::PgConnectOptions;
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Institutional governance control plane: go-live state, risk caps, AI charter, regression tripwire, one audit trail.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    #[command(flatten)]
+    serve: ServeArgs,
+
+    #[command(flatten)]
+    database: DatabaseConfig,
+
+    #[command(flatten)]
+    log: LogConfig,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    server: ServerConfig,
+
+    #[command(flatten)]
+    enforcement: EnforcementConfig,
+
+    #[command(flatten)]
+    checklist: ChecklistArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve HTTP; what happens without a command, too.
+    Serve(Box<ServeArgs>),
+    /// Apply the migrations and end.
+    Migrate {
+        /// Only show which are applied.
+        #[arg(long)]
+        status: bool,
+    },
+    /// Print the Monday review. Exits 0 when nothing needs attention, 1 when something does, 2 when it cannot know.
+    Review,
+    /// Ask a running server whether it is ready. Exits 0 when it is.
+    Healthcheck {
+        /// The server's address.
+        #[arg(
+            long,
+            env = "BIND_ADDR",
+            default_value = "127.0.0.1:8000",
+            value_name = "HOST:PORT"
+        )]
+        bind_addr: SocketAddr,
+    },
+    /// Work with the database.
+    Db {
+        #[command(subcommand)]
+        command: DbCommand,
+    },
+    /// Print the OpenAPI document.
+    Openapi,
+}
+
+#[derive(Debug, Subcommand)]
+enum DbCommand {
+    /// Open a SQL shell in the database that the server uses.
+    Psql,
+}
+
+/// Why a command ended without doing what it was asked to.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// How long `healthcheck` waits.
+const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Parses the arguments and runs the command.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let asked = matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            );
+            // A closed pipe is no reason to fail.
+            let _ = error.print();
+            return if asked {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            };
+        }
+    };
+    if let Err(sentence) = start_logging(&cli.log) {
+        return fail(&sentence);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start the runtime: {error}")),
+    };
+    runtime.block_on(run(cli))
+}
+
+fn fail(sentence: &str) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "holdfast: {sentence}");
+    ExitCode::FAILURE
+}
+
+async fn run(cli: Cli) -> ExitCode {
+    let outcome = match cli.command {
+        None => serve::serve(cli.serve, cli.database).await,
+        Some(Command::Serve(args)) => serve::serve(*args, cli.database).await,
+        Some(Command::Migrate { status }) => migrate(&cli.database, status).await,
+        Some(Command::Review) => {
+            return match review(&cli.database).await {
+                Ok(attention) => ExitCode::from(u8::from(attention)),
+                Err(error) => {
+                    fail(&error.to_string());
+                    ExitCode::from(2)
+                }
+            };
+        }
+        Some(Command::Healthcheck { bind_addr }) => healthcheck(bind_addr).await,
+        Some(Command::Db {
+            command: DbCommand::Psql,
+        }) => psql(&cli.database),
+        Some(Command::Openapi) => print(&crate::http::document_text()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Whoever reads has read enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => Ok(outcome?),
+    }
+}
+
+fn start_logging(config: &LogConfig) -> Result<(), String> {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::builder()
+        .parse(&config.rust_log)
+        .map_err(|error| format!("RUST_LOG={} cannot be read: {error}", config.rust_log))?;
+    let json = match config.log_format {
+        Some(format) => format == LogFormat::Json,
+        None => !std::io::stderr().is_terminal(),
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(true);
+    if json {
+        builder.json().flatten_event(true).init();
+    } else {
+        builder.with_ansi(std::io::stderr().is_terminal()).init();
+    }
+    Ok(())
+}
+
+fn parse_url(url: &str) -> Result<PgConnectOptions, Failure> {
+    // The URL may hold a password: say what is wrong with it, not what it is.
+    PgConnectOptions::from_str(url)
+        .map_err(|error| format!("DATABASE_URL cannot be read: {error}").into())
+}
+
+fn settings(config: &DatabaseConfig) -> Settings {
+    Settings {
+        data_dir: config.data_dir(),
+        durability: Durability::Full,
+        lifetime: Lifetime::Kept,
+        pg_bin_dir: config.pg_bin_dir.clone(),
+    }
+}
+
+/// The database for a command that runs beside a server, or alone: the URL's, the running private one, or that one started
+/// for as long as the command takes.
+async fn open(config: &DatabaseConfig) -> Result<(Database, Option<EmbeddedPostgres>), Failure> {
+    if let Some(url) = config.url() {
+        return Ok((Database::open(parse_url(url)?).await?, None));
+    }
+    if let Ok(options) = embedded::attach(&config.data_dir()) {
+        return Ok((Database::open(options).await?, None));
+    }
+    let postgres = EmbeddedPostgres::start(settings(config)).await?;
+    Ok((
+        Database::open(postgres.connect_options()).await?,
+        Some(postgres),
+    ))
+}
+
+async fn close(db: Database, postgres: Option<EmbeddedPostgres>) -> Result<(), Failure> {
+    db.close().await;
+    if let Some(postgres) = postgres {
+        postgres.stop().await?;
+    }
+    Ok(())
+}
+
+async fn migrate(config: &DatabaseConfig, status: bool) -> Result<(), Failure> {
+    let (db, postgres) = open(config).await?;
+    if !status {
+        db.migrate().await?;
+    }
+    let mut text = String::new();
+    for (version, name, applied) in db.migration_status().await? {
+        use std::fmt::Write as _;
+        writeln!(
+            text,
+            "{version:04} {name:<12} {}",
+            if applied { "applied" } else { "PENDING" }
+        )?;
+    }
+    close(db, postgres).await?;
+    print(&text)
+}
+
+/// Prints the review; says whether something needs attention.
+async fn review(config: &DatabaseConfig) -> Result<bool, Failure> {
+    let (db, postgres) = open(config).await?;
+    let review = crate::review::collect(&db).await;
+    close(db, postgres).await?;
+    let review = review?;
+    print(&review.markdown())?;
+    Ok(!review.look_first.is_empty())
+}
+
+async fn healthcheck(bind_addr: SocketAddr) -> Result<(), Failure> {
+    // A server on the unspecified address is reached on loopback.
+    let mut addr = bind_addr;
+    if addr.ip().is_unspecified() {
+        addr.set_ip(if addr.is_ipv4() {
+            std::net::Ipv4Addr::LOCALHOST.into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        });
+    }
+    let ask = async {
+        let mut stream = tokio::net::TcpStream::connect(addr).await?;
+        stream
+            .write_all(format!("GET /readyz HTTP/1.0\r\nHost: {addr}\r\n\r\n").as_bytes())
+            .await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    let answer = match tokio::time::timeout(HEALTHCHECK_TIMEOUT, ask).await {
+        Ok(answer) => answer.map_err(|error| format!("nothing answers on {addr}: {error}"))?,
+        Err(_) => {
+            return Err(format!(
+                "no answer from {addr} within {} s",
+                HEALTHCHECK_TIMEOUT.as_secs()
+            )
+            .into());
+        }
+    };
+    let status = answer.split_whitespace().nth(1).unwrap_or("none");
+    if status == "200" {
+        return Ok(());
+    }
+    let body = answer
+        .split_once("\r\n\r\n")
+        .map_or("", |(_, body)| body.trim());
+    Err(format!("{addr} is not ready (status {status}): {body}").into())
+}
+
+fn psql(config: &DatabaseConfig) -> Result<(), Failure> {
+    let mut command = match config.url() {
+        Some(url) => {
+            let mut command = std::process::Command::new("psql");
+            command.arg(url);
+            command
+        }
+        None => embedded::psql_command(&config.data_dir(), config.pg_bin_dir.as_deref())?,
+    };
+    // Only returns if it could not be started.
+    Err(format!("cannot start psql: {}", command.exec()).into())
+}

@@ -1,0 +1,150 @@
+//! `holdfast serve`: a database, the service on it, and an orderly end.
+
+use super::{Failure, ServeArgs, parse_url, settings};
+use crate::app::App;
+use crate::clock::Clock;
+use crate::config::{DatabaseConfig, EnforcementConfig, ServerConfig};
+use crate::db::Database;
+use crate::db::embedded::EmbeddedPostgres;
+use axum::ServiceExt;
+use axum::extract::Request;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// How long requests in flight may take after a shutdown was asked for; a little more than their deadline.
+const DRAIN: Duration = Duration::from_secs(11);
+
+pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(), Failure> {
+    check_address(&args.server)?;
+    // The address before the database: a port that is taken should not cost a start of PostgreSQL.
+    let addr = args.server.bind_addr;
+    let listener = TcpListener::bind(addr).await.map_err(|error| {
+        format!("cannot listen on {addr}: {error}: stop what does, or set BIND_ADDR")
+    })?;
+    let (stop, stopping) = watch::channel(false);
+    tokio::spawn(announce_stop(stop));
+    let Some(url) = database.url() else {
+        let postgres = EmbeddedPostgres::start(settings(&database)).await?;
+        let options = postgres.connect_options();
+        let (served, ()) = {
+            // PostgreSQL is watched until the service has drained, then stopped.
+            let (drained, draining) = watch::channel(false);
+            let service = async {
+                let served = run(listener, options, &args, stopping).await;
+                let _ = drained.send(true);
+                served
+            };
+            tokio::join!(service, postgres.supervise(until(draining)))
+        };
+        postgres.stop().await?;
+        return served;
+    };
+    run(listener, parse_url(url)?, &args, stopping).await
+}
+
+async fn until(mut flag: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which ends the waiting as well.
+    let _ = flag.wait_for(|set| *set).await;
+}
+
+async fn announce_stop(stop: watch::Sender<bool>) {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        tracing::error!("cannot listen for signals: only kill -9 will stop this process");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    let _ = stop.send(true);
+}
+
+fn check_address(server: &ServerConfig) -> Result<(), Failure> {
+    let addr = server.bind_addr;
+    if addr.ip().is_loopback() || server.insecure {
+        return Ok(());
+    }
+    Err(format!(
+        "BIND_ADDR={addr} is not a loopback address, and callers are not authenticated: anybody who reaches it could move the \
+         switches; bind 127.0.0.1 behind an authenticating proxy, or say --insecure if the port is published on loopback only"
+    )
+    .into())
+}
+
+fn announce(server: &ServerConfig, enforcement: &EnforcementConfig) {
+    let addr = server.bind_addr;
+    tracing::warn!("OPEN MODE: callers are not authenticated; events will say UNAUTHENTICATED");
+    if let Some(why) = enforcement.off_because() {
+        tracing::warn!(
+            "ENFORCEMENT IS OFF on this instance ({why}): requests pass whatever the go-live state says"
+        );
+        if enforcement.is_production() {
+            tracing::warn!("this environment calls itself production, and nothing is enforced");
+        }
+    }
+    tracing::info!(%addr, version = env!("CARGO_PKG_VERSION"), "serving http://{addr} (API documentation at http://{addr}/docs/)");
+}
+
+async fn run(
+    listener: TcpListener,
+    options: sqlx::postgres::PgConnectOptions,
+    args: &ServeArgs,
+    stopping: watch::Receiver<bool>,
+) -> Result<(), Failure> {
+    let db = Database::open(options).await?;
+    db.migrate().await?;
+    let required_packs = args
+        .checklist
+        .required_packs
+        .iter()
+        .flatten()
+        .cloned()
+        .collect();
+    let app = App::new(&db, Clock::system(), &args.enforcement, required_packs);
+    // Known before the first request, so that a start is not a second of 503s.
+    if let Err(error) = app.feed.refresh(&db).await {
+        tracing::warn!(%error, "the go-live state could not be read yet: blocking until it is");
+    }
+    let feed = tokio::spawn(app.feed.clone().run(db.clone(), until(stopping.clone())));
+    announce(&args.server, &args.enforcement);
+    let served = serve_until(listener, &app, stopping).await;
+    feed.abort();
+    db.close().await;
+    tracing::info!("stopped");
+    served
+}
+
+/// Serves until a stop is asked for, then lets the requests in flight finish.
+async fn serve_until(
+    listener: TcpListener,
+    app: &App,
+    stopping: watch::Receiver<bool>,
+) -> Result<(), Failure> {
+    let service = ServiceExt::<Request>::into_make_service(app.router());
+    let graceful = {
+        let (app, stopping) = (app.clone(), stopping.clone());
+        async move {
+            until(stopping).await;
+            app.begin_shutdown();
+            tracing::info!("stopping: finishing the requests in flight");
+        }
+    };
+    let server = axum::serve(listener, service).with_graceful_shutdown(graceful);
+    // An idle connection would hold a graceful end open for ever.
+    let deadline = async {
+        until(stopping).await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        served = std::future::IntoFuture::into_future(server) => Ok(served?),
+        () = deadline => {
+            tracing::warn!("some connections did not end in time: closing them");
+            Ok(())
+        }
+    }
+}

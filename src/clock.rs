@@ -1,0 +1,59 @@
+//! Elapsed time, as a parameter: the system's clock, or one that a test moves.
+//!
+//! This clock only measures how old something is (the state lease, uptime, latencies). It counts the time a machine was
+//! suspended, so that a resumed one does not take an old state for a fresh one. What time it *is*, and so which business day,
+//! only the database says (`holdfast_now()` in the first migration).
+
+use rustix::time::{ClockId, clock_gettime};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A source of elapsed milliseconds. Cheap to clone; reading takes no lock.
+#[derive(Debug, Clone)]
+pub struct Clock(Source);
+
+#[derive(Debug, Clone)]
+enum Source {
+    System,
+    Manual(Arc<AtomicU64>),
+}
+
+/// The clock that counts suspend time: `CLOCK_BOOTTIME` on Linux; elsewhere `CLOCK_MONOTONIC`, which counts it on macOS.
+#[cfg(target_os = "linux")]
+const CLOCK: ClockId = ClockId::Boottime;
+#[cfg(not(target_os = "linux"))]
+const CLOCK: ClockId = ClockId::Monotonic;
+
+impl Clock {
+    /// The system's clock.
+    #[must_use]
+    pub const fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock that stands at `start_ms` until [`Clock::advance`] moves it.
+    #[must_use]
+    pub fn manual(start_ms: u64) -> Self {
+        Self(Source::Manual(Arc::new(AtomicU64::new(start_ms))))
+    }
+
+    /// Milliseconds since an arbitrary instant before the process began. Never decreases.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        match &self.0 {
+            Source::System => {
+                let now = clock_gettime(CLOCK);
+                // Both parts are non-negative for a clock that counts from boot.
+                now.tv_sec.unsigned_abs() * 1_000 + now.tv_nsec.unsigned_abs() / 1_000_000
+            }
+            Source::Manual(now) => now.load(Ordering::SeqCst),
+        }
+    }
+
+    /// Moves a manual clock on; a system clock moves itself.
+    pub fn advance(&self, ms: u64) {
+        if let Source::Manual(now) = &self.0 {
+            now.fetch_add(ms, Ordering::SeqCst);
+        }
+    }
+}

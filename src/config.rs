@@ -1,0 +1,235 @@
+//! Configuration: one struct per concern, read once, from flags or the variables of the same name. `.env.example` and
+//! docs/CONFIGURATION.md list all of them.
+
+use crate::enforcement::gate::{Enforcement, EnforcementScope};
+use crate::types::{Flag, PackId};
+use clap::{Args, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Where the server listens.
+#[derive(Debug, Clone, Args)]
+pub struct ServerConfig {
+    /// `BIND_ADDR`: the address to listen on. Anything but loopback is refused while there is no authentication.
+    #[arg(
+        long,
+        env = "BIND_ADDR",
+        default_value = "127.0.0.1:8000",
+        value_name = "HOST:PORT"
+    )]
+    pub bind_addr: SocketAddr,
+
+    /// Listen on a non-loopback address although nobody is authenticated. For containers whose port is published on
+    /// loopback only.
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+/// Which database.
+#[derive(Debug, Clone, Args)]
+pub struct DatabaseConfig {
+    /// `DATABASE_URL`: the PostgreSQL to use; without it Holdfast runs a private one.
+    #[arg(
+        long,
+        env = "DATABASE_URL",
+        hide_env_values = true,
+        value_name = "URL",
+        global = true
+    )]
+    pub database_url: Option<String>,
+
+    /// `DATA_DIR`: the private PostgreSQL and local files. Default: /var/lib/holdfast for root, else the user's data directory.
+    #[arg(long, env = "DATA_DIR", value_name = "DIR", global = true)]
+    pub data_dir: Option<PathBuf>,
+
+    /// `PG_BIN_DIR`: where the private PostgreSQL's programs are, if not in the usual places.
+    #[arg(long, env = "PG_BIN_DIR", value_name = "DIR", global = true)]
+    pub pg_bin_dir: Option<PathBuf>,
+}
+
+impl DatabaseConfig {
+    /// The URL; a blank one counts as none, as in a shell's `DATABASE_URL= holdfast`.
+    #[must_use]
+    pub fn url(&self) -> Option<&str> {
+        self.database_url
+            .as_deref()
+            .map(str::trim)
+            .filter(|url| !url.is_empty())
+    }
+
+    /// The data directory.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the configuration")]
+    pub fn data_dir(&self) -> PathBuf {
+        let set = |path: &PathBuf| !path.as_os_str().is_empty();
+        if let Some(dir) = self.data_dir.clone().filter(set) {
+            return dir;
+        }
+        if rustix::process::geteuid().is_root() {
+            return PathBuf::from("/var/lib/holdfast");
+        }
+        let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(set);
+        let home = variable("HOME").unwrap_or_else(std::env::temp_dir);
+        if cfg!(target_os = "macos") {
+            return home.join("Library/Application Support/holdfast");
+        }
+        variable("XDG_DATA_HOME")
+            .unwrap_or_else(|| home.join(".local/share"))
+            .join("holdfast")
+    }
+}
+
+/// What this instance enforces.
+#[derive(Debug, Clone, Args)]
+pub struct EnforcementConfig {
+    /// `ENV`: `development`, `dev` or `test` switches enforcement off; anything else enforces.
+    #[arg(long, env = "ENV", value_name = "NAME")]
+    pub env: Option<String>,
+
+    /// `APP_ENV`: the same, where `ENV` is not set.
+    #[arg(long, env = "APP_ENV", value_name = "NAME")]
+    pub app_env: Option<String>,
+
+    /// `GO_LIVE_ENFORCE`: 0 switches this instance's own gate off; reserve still tells the truth.
+    #[arg(long, env = "GO_LIVE_ENFORCE", default_value = "1", value_name = "0|1", value_parser = flag)]
+    pub go_live_enforce: Flag,
+
+    /// `ENFORCEMENT_SCOPE`: what is blocked while go-live is off, `all` or `prod_exec` alone.
+    #[arg(
+        long,
+        env = "ENFORCEMENT_SCOPE",
+        default_value = "all",
+        value_name = "SCOPE"
+    )]
+    pub enforcement_scope: ScopeName,
+}
+
+fn flag(text: &str) -> Result<Flag, String> {
+    text.parse()
+        .map_err(|error: crate::types::ParseNumberError| error.to_string())
+}
+
+/// The values of `ENFORCEMENT_SCOPE`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum ScopeName {
+    /// Everything.
+    All,
+    /// Production work alone.
+    ProdExec,
+}
+
+impl EnforcementConfig {
+    fn environment(&self) -> Option<&str> {
+        let set = |name: &Option<String>| {
+            name.as_deref()
+                .map(str::trim)
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+        };
+        match set(&self.env)
+            .or_else(|| set(&self.app_env))?
+            .to_ascii_lowercase()
+            .as_str()
+        {
+            "development" => Some("ENV=development"),
+            "dev" => Some("ENV=dev"),
+            "test" => Some("ENV=test"),
+            _ => None,
+        }
+    }
+
+    /// Whether this is a development environment, where nobody has to go live.
+    #[must_use]
+    pub fn is_development(&self) -> bool {
+        self.environment().is_some()
+    }
+
+    /// Why this instance's gate is off, if it is.
+    #[must_use]
+    pub fn off_because(&self) -> Option<&'static str> {
+        match self.environment() {
+            Some("ENV=development") => Some("ENV=development"),
+            Some("ENV=dev") => Some("ENV=dev"),
+            Some(_) => Some("ENV=test"),
+            None => (!self.go_live_enforce.0).then_some("GO_LIVE_ENFORCE=0"),
+        }
+    }
+
+    /// Whether the environment calls itself production.
+    #[must_use]
+    pub fn is_production(&self) -> bool {
+        let name = self
+            .env
+            .as_deref()
+            .or(self.app_env.as_deref())
+            .unwrap_or_default();
+        ["production", "prod", "live"].contains(&name.trim().to_ascii_lowercase().as_str())
+    }
+
+    /// What the gate does.
+    #[must_use]
+    pub fn enforcement(&self) -> Enforcement {
+        if self.off_because().is_some() {
+            return Enforcement::Off;
+        }
+        Enforcement::On(match self.enforcement_scope {
+            ScopeName::All => EnforcementScope::All,
+            ScopeName::ProdExec => EnforcementScope::ProdExec,
+        })
+    }
+}
+
+/// What go-live requires.
+#[derive(Debug, Clone, Args)]
+pub struct ChecklistArgs {
+    /// `REQUIRED_PACKS`: components that must be installed before go-live, separated by commas.
+    #[arg(long, env = "REQUIRED_PACKS", value_delimiter = ',', value_name = "ID,…", value_parser = pack_id)]
+    pub required_packs: Vec<Option<PackId>>,
+}
+
+/// A blank entry, as in `REQUIRED_PACKS=`, is no component.
+fn pack_id(text: &str) -> Result<Option<PackId>, String> {
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    text.parse()
+        .map(Some)
+        .map_err(|error: crate::types::ParseTextError| error.to_string())
+}
+
+/// What the checklist needs to know of the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct ChecklistConfig {
+    /// Components beyond the levers.
+    pub required_packs: Vec<PackId>,
+    /// Why this instance's gate is off, if it is.
+    pub enforcement_off: Option<&'static str>,
+}
+
+/// Logging.
+#[derive(Debug, Clone, Args)]
+pub struct LogConfig {
+    /// `LOG_FORMAT`: `text` or `json`. Default: text on a terminal, JSON otherwise.
+    #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", global = true)]
+    pub log_format: Option<LogFormat>,
+
+    /// `RUST_LOG`: what is logged, as in `info,sqlx=warn`.
+    #[arg(
+        long,
+        env = "RUST_LOG",
+        default_value = "info",
+        value_name = "FILTER",
+        global = true
+    )]
+    pub rust_log: String,
+}
+
+/// The values of `LOG_FORMAT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

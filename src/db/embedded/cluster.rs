@@ -1,0 +1,385 @@
+//! The cluster itself: made by initdb, started, waited for.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    path::Path,
+    process::{Child, Command},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+
+use super::{
+    Durability, Lifetime, ROLE,
+    connect::open_database,
+    error::{EmbeddedError, says_disk_full},
+    find::Binaries,
+    layout::{CLUSTER, Layout, PORT, private_dir},
+    process::{self, PidFile, command, output, serves, tail},
+    user::RunAs,
+    watcher::Watcher,
+};
+
+/// How often a state is looked at while waiting for it. PostgreSQL starts in some tens of milliseconds.
+const POLL: Duration = Duration::from_millis(5);
+
+/// initdb takes a second; a slow disk may take long to sync.
+const INITDB_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// Recovery after a crash replays up to `max_wal_size` of log.
+const READY_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// A start that takes longer than this is recovery, and is logged at this pace.
+const RECOVERY_NOTICE: Duration = Duration::from_secs(2);
+
+/// How long an earlier postmaster may take to end: its watcher asks at once and insists after ten seconds.
+const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// If it is still there after this, its watcher is gone too and we ask it ourselves.
+const TAKEOVER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Children of a killed owner or postmaster end by themselves within moments; until then they are in the way.
+const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(10);
+const LEFTOVER_PAUSE: Duration = Duration::from_millis(200);
+
+/// What PostgreSQL says about such remains: children that still use its memory; a process that is dying or a zombie.
+const IN_THE_WAY: [&str; 2] = [
+    "pre-existing shared memory block",
+    "lock file \"postmaster.pid\" already exists",
+];
+
+/// The lines of PostgreSQL's own words that an error quotes.
+const TAIL_LINES: usize = 8;
+
+/// The processes of one owner.
+#[derive(Debug)]
+pub(super) struct Processes {
+    pub(super) postmaster: Option<Child>,
+    pub(super) watcher: Watcher,
+}
+
+impl Drop for Processes {
+    /// After a drop without `stop` the watcher ends PostgreSQL; its zombie would look alive to the next postmaster.
+    fn drop(&mut self) {
+        self.watcher.release();
+        if let Some(mut postmaster) = self.postmaster.take() {
+            reap(move || postmaster.wait().map(drop));
+        }
+    }
+}
+
+/// Everything needed to start PostgreSQL, the first time and again.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    pub(super) layout: Layout,
+    pub(super) binaries: Binaries,
+    pub(super) run_as: Option<RunAs>,
+    pub(super) durability: Durability,
+    pub(super) lifetime: Lifetime,
+    pub(super) processes: Mutex<Processes>,
+}
+
+impl Cluster {
+    pub(super) fn processes(&self) -> MutexGuard<'_, Processes> {
+        // Nothing panics while it is held, and what it guards would still be true.
+        self.processes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes what a crash in the middle of [`Cluster::init`] left behind. An initdb that is just ending may still add
+    /// or remove files meanwhile, so this is tried again.
+    pub(super) async fn remove_unfinished(&self) -> Result<(), EmbeddedError> {
+        let began = Instant::now();
+        while let Err(error) = self.layout.remove_unfinished() {
+            if began.elapsed() > LEFTOVER_TIMEOUT {
+                return Err(EmbeddedError::at(&self.layout.data_dir)(error));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Makes the cluster under another name and renames it, so that a crash in between leaves no half of one.
+    pub(super) async fn init(&self) -> Result<(), EmbeddedError> {
+        let name = format!("{CLUSTER}.new.{}", std::process::id());
+        let new = self.layout.data_dir.join(&name);
+        private_dir(&new, self.run_as.as_ref())?;
+        let program = self.binaries.dir.join("initdb");
+        let mut initdb = command(&program, self.run_as.as_ref());
+        // -D first: the watcher knows our processes by it.
+        initdb.arg("-D").arg(&new).args([
+            "-U",
+            ROLE,
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "-k",
+        ]);
+        initdb.arg("--no-instructions");
+        if matches!(self.durability, Durability::None) {
+            initdb.arg("--no-sync");
+        }
+        let told = |pid| self.told(|watcher| watcher.running(pid, &name));
+        let result = output(initdb, INITDB_TIMEOUT, told)
+            .await
+            .map_err(|source| EmbeddedError::CannotRun { program, source })?;
+        if !result.status.success() {
+            let text = [result.stdout, result.stderr].concat();
+            if says_disk_full(&String::from_utf8_lossy(&text)) {
+                let path = self.layout.data_dir.clone();
+                return Err(EmbeddedError::DiskFull { path });
+            }
+            return Err(EmbeddedError::InitFailed {
+                output: tail(&text, TAIL_LINES),
+            });
+        }
+        self.told(Watcher::stopped);
+        fs::rename(&new, &self.layout.cluster).map_err(EmbeddedError::at(&self.layout.cluster))?;
+        // The rename itself must survive a power cut too.
+        File::open(&self.layout.data_dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(EmbeddedError::at(&self.layout.data_dir))
+    }
+
+    /// Waits for an earlier postmaster of this cluster to be gone. Its pid file is never touched: if the process in it
+    /// is not recognisably ours, PostgreSQL decides whether the file is stale.
+    pub(super) async fn take_over(&self) -> Result<(), EmbeddedError> {
+        let cluster = &self.layout.cluster;
+        let began = Instant::now();
+        let mut asked = false;
+        loop {
+            let file = PidFile::read(cluster).map_err(EmbeddedError::at(cluster))?;
+            let Some(pid) = file
+                .map(|file| file.pid)
+                .filter(|pid| serves(*pid, cluster))
+            else {
+                return Ok(());
+            };
+            if began.elapsed() > TAKEOVER_TIMEOUT {
+                return Err(EmbeddedError::StillRunning {
+                    pid,
+                    cluster: cluster.clone(),
+                });
+            }
+            if !asked && began.elapsed() > TAKEOVER_PATIENCE {
+                asked = true;
+                tracing::warn!(
+                    pid,
+                    "an earlier PostgreSQL of this data directory still runs, stopping it"
+                );
+                process::signal(pid, Signal::INT);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Starts PostgreSQL and waits until it answers. Tried again while remains of a killed one are in the way.
+    pub(super) async fn start(&self) -> Result<(), EmbeddedError> {
+        let began = Instant::now();
+        loop {
+            match self.start_once().await {
+                Err(EmbeddedError::StartFailed { tail, .. })
+                    if IN_THE_WAY.iter().any(|words| tail.contains(words))
+                        && began.elapsed() < LEFTOVER_TIMEOUT =>
+                {
+                    tokio::time::sleep(LEFTOVER_PAUSE).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn start_once(&self) -> Result<(), EmbeddedError> {
+        private_dir(&self.layout.socket_dir, self.run_as.as_ref())?;
+        let (log, log_start) = self.layout.open_log()?;
+        let also_log = log
+            .try_clone()
+            .map_err(EmbeddedError::at(&self.layout.log))?;
+        let program = self.binaries.dir.join("postgres");
+        let mut postgres = self.postgres_command(&program);
+        postgres.stdout(also_log).stderr(log);
+        {
+            let mut processes = self.processes();
+            // The watcher hears of it before and after, so that no moment is without somebody who would end it.
+            if let Err(error) = processes.watcher.starting() {
+                tracing::warn!(%error, "the watcher of PostgreSQL has gone");
+            }
+            let child = postgres
+                .spawn()
+                .map_err(|source| EmbeddedError::CannotRun { program, source })?;
+            if let Err(error) = processes.watcher.running(child.id(), CLUSTER) {
+                tracing::warn!(%error, "the watcher of PostgreSQL has gone");
+            }
+            processes.postmaster = Some(child);
+        }
+        self.wait_until_ready(log_start).await
+    }
+
+    /// `-D <cluster>` comes first: `serves` looks for it.
+    fn postgres_command(&self, program: &Path) -> Command {
+        let mut postgres = command(program, self.run_as.as_ref());
+        postgres.arg("-D").arg(&self.layout.cluster);
+        let mut sockets = OsString::from("unix_socket_directories=");
+        sockets.push(&self.layout.socket_dir);
+        postgres
+            .arg("-c")
+            .arg(sockets)
+            .arg("-c")
+            .arg(format!("port={PORT}"));
+        for setting in COMMON.iter().chain(match self.durability {
+            Durability::Full => DURABLE,
+            Durability::None => DISPOSABLE,
+        }) {
+            postgres.args(["-c", setting]);
+        }
+        postgres
+    }
+
+    /// Ready = the pid file of our own child says so, and a connection to our database works.
+    async fn wait_until_ready(&self, log_start: u64) -> Result<(), EmbeddedError> {
+        let began = Instant::now();
+        let mut noticed = began;
+        loop {
+            if self.postmaster_ended() {
+                return Err(self.start_failed("it ended while starting", log_start));
+            }
+            if self.says_ready()? {
+                match open_database(&self.layout.socket_dir).await {
+                    Ok(true) => return Ok(()),
+                    Ok(false) => {}
+                    Err(error) => return Err(self.start_failed(&error.to_string(), log_start)),
+                }
+            }
+            if began.elapsed() > READY_TIMEOUT {
+                let reason = format!("not ready after {} seconds", READY_TIMEOUT.as_secs());
+                return Err(self.start_failed(&reason, log_start));
+            }
+            if noticed.elapsed() > RECOVERY_NOTICE {
+                noticed = Instant::now();
+                let seconds = began.elapsed().as_secs();
+                tracing::info!(seconds, log = %self.layout.log.display(), "PostgreSQL is still starting, most likely recovering");
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    fn says_ready(&self) -> Result<bool, EmbeddedError> {
+        let cluster = &self.layout.cluster;
+        // Root always may; another user owns the file. So an error is a real one.
+        let file = PidFile::read(cluster).map_err(EmbeddedError::at(cluster))?;
+        let ours = self
+            .processes()
+            .postmaster
+            .as_ref()
+            .and_then(|child| i32::try_from(child.id()).ok());
+        Ok(file.is_some_and(|file| file.ready && Some(file.pid) == ours))
+    }
+
+    /// Has the postmaster ended? Asking also reaps it: a zombie would look alive to the next one.
+    pub(super) fn postmaster_ended(&self) -> bool {
+        let mut processes = self.processes();
+        let ended = processes
+            .postmaster
+            .as_mut()
+            .is_none_or(|child| !matches!(child.try_wait(), Ok(None)));
+        if ended {
+            processes.postmaster = None;
+        }
+        ended
+    }
+
+    /// Waits, bounded, for the postmaster to end.
+    pub(super) async fn wait_for_end(&self, limit: Duration) -> bool {
+        wait_for(limit, || self.postmaster_ended()).await
+    }
+
+    pub(super) fn told(&self, tell: impl FnOnce(&mut Watcher) -> std::io::Result<()>) {
+        if let Err(error) = tell(&mut self.processes().watcher) {
+            tracing::warn!(%error, "the watcher of PostgreSQL has gone");
+        }
+    }
+
+    fn start_failed(&self, reason: &str, log_start: u64) -> EmbeddedError {
+        let text = self.layout.log_since(log_start);
+        if says_disk_full(&String::from_utf8_lossy(&text)) {
+            return EmbeddedError::DiskFull {
+                path: self.layout.data_dir.clone(),
+            };
+        }
+        let tail = tail(&text, TAIL_LINES);
+        EmbeddedError::StartFailed {
+            reason: reason.to_owned(),
+            log: self.layout.log.clone(),
+            tail,
+        }
+    }
+}
+
+/// Settings of every cluster of ours.
+const COMMON: &[&str] = &[
+    // No TCP: who may enter the socket directory is the whole access control.
+    "listen_addresses=",
+    "unix_socket_permissions=0700",
+    // Everything to standard error, which is the log file; messages in English, for `says_disk_full` and for searches.
+    "logging_collector=off",
+    "log_destination=stderr",
+    "log_line_prefix=%m [%p] ",
+    "lc_messages=C",
+    "timezone=UTC",
+    "log_timezone=UTC",
+    // Short statements only: compiling them costs more than running them.
+    "jit=off",
+    // Fewer checkpoints, hence fewer full page images, for a load that is mostly small commits.
+    "max_wal_size=4GB",
+    "checkpoint_timeout=15min",
+    "wal_compression=on",
+];
+
+const DURABLE: &[&str] = &[
+    "fsync=on",
+    "full_page_writes=on",
+    "synchronous_commit=on",
+    "max_connections=100",
+    "shared_buffers=256MB",
+];
+
+/// For tests, which open many small pools and keep nothing.
+const DISPOSABLE: &[&str] = &[
+    "fsync=off",
+    "full_page_writes=off",
+    "synchronous_commit=off",
+    "max_connections=200",
+    "shared_buffers=64MB",
+];
+
+/// Waits for a child in a thread of its own, since whoever drops it may not block.
+fn reap(wait: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
+    let thread = std::thread::Builder::new()
+        .name("holdfast-reaper".to_owned())
+        .spawn(move || {
+            if let Err(error) = wait() {
+                tracing::warn!(%error, "cannot wait for a child process");
+            }
+        });
+    if let Err(error) = thread {
+        tracing::warn!(%error, "a child process stays unreaped");
+    }
+}
+
+pub(super) async fn wait_for(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    let began = Instant::now();
+    loop {
+        if is_so() {
+            return true;
+        }
+        if began.elapsed() > limit {
+            return false;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}

@@ -1,0 +1,114 @@
+//! What can go wrong with the private PostgreSQL. Every message is one sentence that says the fix, because the reader
+//! is somebody who typed one command and expected a server.
+
+use std::{io, path::PathBuf};
+
+/// A failure to find, create, start, reach or stop the private PostgreSQL.
+#[derive(Debug, thiserror::Error)]
+#[expect(
+    missing_docs,
+    reason = "the message of each variant says what its fields are"
+)]
+pub enum EmbeddedError {
+    #[error("the data directory {} is already in use by Holdfast process {pid}; stop that one or choose another DATA_DIR", data_dir.display())]
+    AlreadyOwned { data_dir: PathBuf, pid: String },
+
+    #[error(
+        "the user {user}, as whom PostgreSQL runs because it refuses root, cannot enter {}; \
+         choose a DATA_DIR outside it, or run: chmod o+x {}", dir.display(), dir.display()
+    )]
+    NotTraversable { user: String, dir: PathBuf },
+
+    #[error("{} belongs to root, as whom PostgreSQL refuses to run; give it to another user: chown -R postgres {}", cluster.display(), cluster.display())]
+    ClusterOfRoot { cluster: PathBuf },
+
+    #[error("{} must be a directory of user id {uid}, and is not; remove it or choose another DATA_DIR", dir.display())]
+    NotOurs { dir: PathBuf, uid: u32 },
+
+    #[error("{} is not empty, and a temporary data directory is deleted in the end; give a new or empty directory", data_dir.display())]
+    NotEmpty { data_dir: PathBuf },
+
+    #[error("cannot use {} ({source}); choose a DATA_DIR that this user may read and write", path.display())]
+    NotUsable { path: PathBuf, source: io::Error },
+
+    #[error("the disk that holds {} is full; free some space there and start again", path.display())]
+    DiskFull { path: PathBuf },
+
+    #[error("PG_BIN_DIR={} cannot be used ({reason}); set it to the directory of initdb and postgres, or unset it", dir.display())]
+    WrongBinDir { dir: PathBuf, reason: String },
+
+    #[error("PostgreSQL {needed} or newer is needed, and only {found} was found; install a newer one with: {install}", needed = super::find::OLDEST_MAJOR)]
+    TooOld { found: String, install: String },
+
+    #[error(
+        "the data in {} was made by PostgreSQL {made_by}, which is not installed (found: {found}); \
+         install PostgreSQL {made_by}, or set PG_BIN_DIR to its bin directory", cluster.display()
+    )]
+    WrongMajor {
+        cluster: PathBuf,
+        made_by: String,
+        found: String,
+    },
+
+    #[error(
+        "no PostgreSQL was found and none could be fetched ({reason}); set DATABASE_URL, or install one with: {install}"
+    )]
+    NotInstalled { reason: String, install: String },
+
+    #[error("cannot run {} ({source}); check that it is installed and executable", program.display())]
+    CannotRun { program: PathBuf, source: io::Error },
+
+    #[error("initdb could not create the database; correct what it says and start again: {output}")]
+    InitFailed { output: String },
+
+    #[error("PostgreSQL did not start ({reason}); correct what the end of {} says: {tail}", log.display())]
+    StartFailed {
+        reason: String,
+        log: PathBuf,
+        tail: String,
+    },
+
+    #[error("an earlier PostgreSQL (process {pid}) still holds {} and does not stop; stop it with: kill -QUIT {pid}", cluster.display())]
+    StillRunning { pid: i32, cluster: PathBuf },
+
+    #[error("PostgreSQL (process {pid}) did not stop in time; stop it with: kill -QUIT {pid}")]
+    NotStopped { pid: u32 },
+
+    #[error("no private PostgreSQL is running in {}; start it with `holdfast serve`, or set DATA_DIR or DATABASE_URL", data_dir.display())]
+    NotRunning { data_dir: PathBuf },
+
+    #[error("cannot look into {} ({source}); run this as the user that runs the server", path.display())]
+    NotReadable { path: PathBuf, source: io::Error },
+
+    #[error("no psql was found in {} or on PATH; install the PostgreSQL client, or set PG_BIN_DIR to where it is", dir.display())]
+    NoPsql { dir: PathBuf },
+}
+
+impl EmbeddedError {
+    /// The sentence for a failed file operation: a full disk has its own.
+    pub(super) fn at(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path },
+            _ => Self::NotUsable { path, source },
+        }
+    }
+}
+
+/// What PostgreSQL prints when a write finds no room: strerror of ENOSPC in the C locale, or its hint at a short write.
+pub(super) fn says_disk_full(output: &str) -> bool {
+    output.contains("No space left on device") || output.contains("Check free disk space")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_from_a_forbidden_one() {
+        let full = EmbeddedError::at("/d")(io::ErrorKind::StorageFull.into());
+        assert!(matches!(full, EmbeddedError::DiskFull { .. }));
+        let forbidden = EmbeddedError::at("/d")(io::ErrorKind::PermissionDenied.into());
+        assert!(matches!(forbidden, EmbeddedError::NotUsable { .. }));
+    }
+}

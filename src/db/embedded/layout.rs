@@ -1,0 +1,276 @@
+//! Where everything lies, and making it so.
+//!
+//! ```text
+//! <data_dir>/            of the owner; entered, not written, by the user PostgreSQL runs as
+//!   owner.lock           locked (flock) by the one server that owns this directory; holds its process id
+//!   postgres.log         what PostgreSQL prints
+//!   pg/                  the cluster, 0700, of the user PostgreSQL runs as
+//!   pg.new.<pid>/        a cluster being made; renamed to pg when it is whole
+//!   run/                 the socket directory, 0700, of the user PostgreSQL runs as
+//! ```
+//!
+//! Nothing is ever chowned or chmodded through a symbolic link: as root, that would be a gift to the owner of the
+//! directory.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, Write},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::OFlags;
+use sha2::{Digest, Sha256};
+
+use super::{error::EmbeddedError, user::RunAs};
+
+/// The only port number there is: it names the socket, no TCP port is opened.
+pub(super) const PORT: u16 = 5432;
+
+/// The cluster within the data directory.
+pub(super) const CLUSTER: &str = "pg";
+
+/// Longest path of a Unix socket: `sun_path` without its final NUL.
+const SOCKET_PATH_MAX: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+
+/// A log larger than this is moved aside at the next start; one older log is kept.
+const LOG_MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The places of one data directory. `data_dir` is absolute and free of symbolic links.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    pub(super) data_dir: PathBuf,
+    pub(super) cluster: PathBuf,
+    pub(super) socket_dir: PathBuf,
+    pub(super) log: PathBuf,
+}
+
+impl Layout {
+    /// Creates the data directory if it is missing.
+    pub(super) fn create(data_dir: &Path) -> Result<Self, EmbeddedError> {
+        let new = !data_dir.exists();
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(data_dir)
+            .map_err(EmbeddedError::at(data_dir))?;
+        if new || (is_own(data_dir) && is_empty(data_dir)) {
+            // 0711, not 0700: another user may have to reach its cluster in here, and needs no listing for that.
+            fs::set_permissions(data_dir, fs::Permissions::from_mode(0o711))
+                .map_err(EmbeddedError::at(data_dir))?;
+        }
+        Self::of(data_dir)
+    }
+
+    /// The places of an existing data directory.
+    pub(super) fn of(data_dir: &Path) -> Result<Self, EmbeddedError> {
+        let data_dir = data_dir
+            .canonicalize()
+            .map_err(EmbeddedError::at(data_dir))?;
+        Ok(Self {
+            cluster: data_dir.join(CLUSTER),
+            socket_dir: socket_dir(&data_dir),
+            log: data_dir.join("postgres.log"),
+            data_dir,
+        })
+    }
+
+    /// Takes the lock that makes this process the owner. It is held as long as the file is open.
+    pub(super) fn own(&self) -> Result<File, EmbeddedError> {
+        let path = self.data_dir.join("owner.lock");
+        let mut file = open_regular(
+            &path,
+            OpenOptions::new().read(true).write(true).create(true),
+        )?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                file.read_to_string(&mut pid)
+                    .map_err(EmbeddedError::at(&path))?;
+                let pid = pid.trim().to_owned();
+                return Err(EmbeddedError::AlreadyOwned {
+                    data_dir: self.data_dir.clone(),
+                    pid,
+                });
+            }
+            Err(TryLockError::Error(error)) => return Err(EmbeddedError::at(path)(error)),
+        }
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .map_err(EmbeddedError::at(path))?;
+        Ok(file)
+    }
+
+    /// A data directory that will be deleted must not hold anything that somebody wants to keep.
+    pub(super) fn check_empty(data_dir: &Path) -> Result<(), EmbeddedError> {
+        if data_dir.exists() && !is_empty(data_dir) {
+            return Err(EmbeddedError::NotEmpty {
+                data_dir: data_dir.to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Opens the log for appending, and says where new text will begin.
+    pub(super) fn open_log(&self) -> Result<(File, u64), EmbeddedError> {
+        if fs::symlink_metadata(&self.log).is_ok_and(|meta| meta.len() > LOG_MAX_BYTES) {
+            fs::rename(&self.log, self.log.with_extension("log.1"))
+                .map_err(EmbeddedError::at(&self.log))?;
+        }
+        let file = open_regular(&self.log, OpenOptions::new().append(true).create(true))?;
+        let end = file.metadata().map_err(EmbeddedError::at(&self.log))?.len();
+        Ok((file, end))
+    }
+
+    /// What was written to the log after `from`.
+    pub(super) fn log_since(&self, from: u64) -> Vec<u8> {
+        let mut text = Vec::new();
+        let read = File::open(&self.log).and_then(|mut file| {
+            file.seek(io::SeekFrom::Start(from))?;
+            // More than any tail we print; a runaway log must not fill our memory.
+            file.take(1024 * 1024).read_to_end(&mut text)
+        });
+        if let Err(error) = read {
+            tracing::warn!(%error, log = %self.log.display(), "cannot read the log of PostgreSQL");
+        }
+        text
+    }
+
+    /// The major version that made the cluster; `None` if there is no cluster yet.
+    pub(super) fn cluster_major(&self) -> Result<Option<String>, EmbeddedError> {
+        let path = self.cluster.join("PG_VERSION");
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text.trim().to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(EmbeddedError::at(path)(error)),
+        }
+    }
+
+    /// Removes what a crash in the middle of making a cluster left behind. Only for the owner.
+    pub(super) fn remove_unfinished(&self) -> io::Result<()> {
+        let prefix = format!("{CLUSTER}.new.");
+        for entry in fs::read_dir(&self.data_dir)? {
+            let entry = entry?;
+            if entry.file_name().as_bytes().starts_with(prefix.as_bytes()) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes (or takes) a directory that only the user PostgreSQL runs as can enter.
+pub(super) fn private_dir(path: &Path, run_as: Option<&RunAs>) -> Result<(), EmbeddedError> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(EmbeddedError::at(path)(error));
+        }
+        _ => {}
+    }
+    let us = rustix::process::geteuid().as_raw();
+    let uid = run_as.map_or(us, |user| user.uid);
+    let dir = open_with(
+        path,
+        OpenOptions::new().read(true),
+        OFlags::DIRECTORY | OFlags::NOFOLLOW,
+    )
+    .map_err(|_| EmbeddedError::NotOurs {
+        dir: path.to_owned(),
+        uid,
+    })?;
+    let owner = dir.metadata().map_err(EmbeddedError::at(path))?.uid();
+    // In /tmp anybody could have made it first, to read along.
+    if owner != uid && owner != us {
+        return Err(EmbeddedError::NotOurs {
+            dir: path.to_owned(),
+            uid,
+        });
+    }
+    if let Some(user) = run_as {
+        fchown(&dir, Some(user.uid), Some(user.gid)).map_err(EmbeddedError::at(path))?;
+    }
+    dir.set_permissions(fs::Permissions::from_mode(0o700))
+        .map_err(EmbeddedError::at(path))
+}
+
+/// `<data_dir>/run`, or a short private directory under `/tmp` where that cannot be a socket's: too long, or with a
+/// character that separates or quotes in PostgreSQL's list of socket directories.
+fn socket_dir(data_dir: &Path) -> PathBuf {
+    let usual = data_dir.join("run");
+    let length = usual.as_os_str().len() + format!("/.s.PGSQL.{PORT}").len();
+    let special = usual
+        .as_os_str()
+        .as_bytes()
+        .iter()
+        .any(|byte| matches!(byte, b',' | b'"' | b'\''));
+    if length <= SOCKET_PATH_MAX && !special {
+        return usual;
+    }
+    let name = sha256_hex(data_dir.as_os_str().as_bytes());
+    // 64 bits: enough that two directories of one machine do not meet, short enough for any socket path.
+    Path::new("/tmp").join(format!("holdfast-{name:.16}"))
+}
+
+/// The SHA-256 of something, as sha256sum writes it.
+pub(super) fn sha256_hex(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    let nibbles = digest.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    nibbles
+        .filter_map(|nibble| char::from_digit(nibble.into(), 16))
+        .collect()
+}
+
+fn open_regular(path: &Path, options: &mut OpenOptions) -> Result<File, EmbeddedError> {
+    open_with(path, options.mode(0o600), OFlags::NOFOLLOW).map_err(EmbeddedError::at(path))
+}
+
+fn open_with(path: &Path, options: &mut OpenOptions, flags: OFlags) -> io::Result<File> {
+    options.custom_flags(flags.bits().cast_signed()).open(path)
+}
+
+fn is_own(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.uid() == rustix::process::geteuid().as_raw())
+}
+
+fn is_empty(dir: &Path) -> bool {
+    fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_path_that_is_too_long_moves_to_tmp() {
+        let fits = SOCKET_PATH_MAX - "/run/.s.PGSQL.5432".len();
+        let longest = PathBuf::from(format!("/{}", "d".repeat(fits - 1)));
+        assert_eq!(socket_dir(&longest), longest.join("run"));
+        let longer = PathBuf::from(format!("/{}", "d".repeat(fits)));
+        let moved = socket_dir(&longer);
+        assert!(moved.starts_with("/tmp"), "{}", moved.display());
+        assert_eq!(moved, socket_dir(&longer), "it must be found again");
+        assert!(socket_dir(Path::new("/a,b")).starts_with("/tmp"));
+    }
+
+    #[test]
+    fn a_second_owner_is_told_who_the_first_is() {
+        let dir = std::env::temp_dir().join(format!("holdfast-layout-{}", std::process::id()));
+        let layout = Layout::create(&dir).expect("a new directory");
+        let _lock = layout.own().expect("the first owner");
+        let refused = layout.own().expect_err("the second owner").to_string();
+        assert!(
+            refused.contains(&format!(
+                "already in use by Holdfast process {}",
+                std::process::id()
+            )),
+            "{refused}"
+        );
+        Layout::check_empty(&dir).expect_err("it holds a lock file");
+        fs::remove_dir_all(dir).expect("ours");
+    }
+}

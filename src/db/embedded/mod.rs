@@ -1,0 +1,299 @@
+//! The private PostgreSQL: what Holdfast runs when no `DATABASE_URL` is given, and what its tests run on.
+//!
+//! One directory, one owner, one PostgreSQL. What holds:
+//!
+//! - **Private.** A Unix socket in a directory that only one user can enter; no TCP port, hence no password.
+//! - **Durable** with [`Durability::Full`]: nothing that protects a commit is switched off.
+//! - **It ends with its owner**, in order, even when that is killed: a watcher process (`watcher.rs`) sees the pipe to
+//!   the owner close and stops PostgreSQL. If the watcher was killed as well, the next start does it. The data stays,
+//!   unless the owner said [`Lifetime::Temporary`].
+//! - **PostgreSQL's own lock decides.** `postmaster.pid` is read, never deleted. Which Holdfast may run PostgreSQL on a
+//!   directory is decided by a lock of ours (`owner.lock`) that the kernel releases when its holder dies.
+//! - **Never as root.** `user.rs` says who instead.
+//! - Each wait has a limit, and each failure a sentence ([`EmbeddedError`]).
+//!
+//! Reading order: `layout` (where things lie), `user`, `find` and `wheel` (whose programs), `process` (what runs),
+//! `watcher`, `connect`, `cluster` (initdb, start, ready), then this file: owning, supervising, stopping; and `attach`
+//! for everybody else.
+//!
+//! Absent on purpose: backups, upgrades between major versions, replication. Who needs these has a PostgreSQL of their
+//! own, and sets `DATABASE_URL`.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this waits for processes of this machine, in real time, and hands them a clean environment"
+)]
+
+mod attach;
+mod cluster;
+mod connect;
+mod error;
+mod find;
+mod layout;
+mod process;
+mod user;
+mod watcher;
+mod wheel;
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    pin::pin,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use sqlx::postgres::PgConnectOptions;
+
+pub use self::{
+    attach::{attach, psql_command},
+    error::EmbeddedError,
+};
+use self::{
+    cluster::{Cluster, Processes, wait_for},
+    layout::Layout,
+    user::RunAs,
+    watcher::Watcher,
+};
+
+/// The role that owns everything.
+const ROLE: &str = "holdfast";
+
+/// The database that Holdfast uses.
+const DATABASE: &str = "holdfast";
+
+/// A fast shutdown writes a checkpoint; clients are disconnected, not waited for.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// An immediate shutdown waits five seconds for children, then kills them.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The watcher has nothing left to do but to delete a temporary directory.
+const WATCHER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How soon the death of PostgreSQL is noticed.
+const SUPERVISE_POLL: Duration = Duration::from_millis(100);
+
+/// Pause before a restart that follows a failed one: doubles from the first to the second.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// After living this long, the next death is a new incident: the pauses begin anew.
+const STABLE_AFTER: Duration = Duration::from_mins(1);
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Holds the cluster and all that belongs to it; created if missing.
+    pub data_dir: PathBuf,
+    /// What a power cut may cost.
+    pub durability: Durability,
+    /// What remains when the owner ends.
+    pub lifetime: Lifetime,
+    /// `PG_BIN_DIR`: the directory of initdb and postgres. `None`: look for one.
+    pub pg_bin_dir: Option<PathBuf>,
+}
+
+/// What a power cut may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing that was committed.
+    Full,
+    /// Everything: fsync, `synchronous_commit` and `full_page_writes` are off. Only for tests.
+    None,
+}
+
+/// What remains when the owner ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// The data.
+    Kept,
+    /// Nothing: the data directory is deleted when the owner ends, however it ends. It must be new or empty at the
+    /// start, and a process must not use one twice.
+    Temporary,
+}
+
+/// A running private PostgreSQL and the right to it. Dropping it without [`EmbeddedPostgres::stop`] leaves the stopping
+/// to the watcher.
+#[derive(Debug)]
+pub struct EmbeddedPostgres {
+    cluster: Cluster,
+    /// Last, so that it is released last.
+    _owner_lock: File,
+}
+
+impl EmbeddedPostgres {
+    /// Becomes the owner of the data directory, makes the cluster if there is none, and starts PostgreSQL. Returns
+    /// when the database accepts connections.
+    pub async fn start(settings: Settings) -> Result<Self, EmbeddedError> {
+        let began = Instant::now();
+        if settings.lifetime == Lifetime::Temporary {
+            Layout::check_empty(&settings.data_dir)?;
+        }
+        let layout = Layout::create(&settings.data_dir)?;
+        let owner_lock = layout.own()?;
+        // From here on an early return drops the watcher, which cleans up.
+        let watcher = spawn_watcher(&layout, settings.lifetime)?;
+        let run_as = RunAs::choose(&layout.data_dir, &layout.cluster)?;
+        if let Some(user) = &run_as {
+            user.check_way_to(&layout.data_dir)?;
+        }
+        let made_by = layout.cluster_major()?;
+        let binaries = find::find(
+            settings.pg_bin_dir.as_deref(),
+            &layout.cluster,
+            made_by.as_deref(),
+            run_as.as_ref(),
+        )
+        .await?;
+        let processes = Mutex::new(Processes {
+            postmaster: None,
+            watcher,
+        });
+        let cluster = Cluster {
+            layout,
+            binaries,
+            run_as,
+            durability: settings.durability,
+            lifetime: settings.lifetime,
+            processes,
+        };
+        cluster.remove_unfinished().await?;
+        if made_by.is_none() {
+            cluster.init().await?;
+        }
+        cluster.take_over().await?;
+        cluster.start().await?;
+        tracing::info!(
+            version = cluster.binaries.version,
+            programs = %cluster.binaries.dir.display(),
+            data_dir = %cluster.layout.data_dir.display(),
+            new = made_by.is_none(),
+            elapsed_ms = began.elapsed().as_millis(),
+            "private PostgreSQL is ready"
+        );
+        Ok(Self {
+            cluster,
+            _owner_lock: owner_lock,
+        })
+    }
+
+    /// How to connect: the Unix socket, role and database `holdfast`. They stay the same over restarts.
+    #[must_use]
+    pub fn connect_options(&self) -> PgConnectOptions {
+        connect::connect_options(&self.cluster.layout.socket_dir, layout::PORT)
+    }
+
+    /// The directory of the socket, for `psql -h` and the like.
+    #[must_use]
+    pub fn socket_dir(&self) -> &Path {
+        &self.cluster.layout.socket_dir
+    }
+
+    /// Restarts PostgreSQL whenever it ends, and its watcher too, until `stop` resolves. To be run beside the server;
+    /// it never gives up, since the server answers "unavailable" meanwhile and has nothing better to do.
+    pub async fn supervise(&self, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        tokio::select! {
+            () = &mut stop => {}
+            () = self.keep_running() => {}
+        }
+    }
+
+    async fn keep_running(&self) {
+        let mut backoff = BACKOFF_MIN;
+        let mut up_since = Instant::now();
+        loop {
+            tokio::time::sleep(SUPERVISE_POLL).await;
+            self.keep_watcher();
+            if !self.cluster.postmaster_ended() {
+                continue;
+            }
+            if up_since.elapsed() > STABLE_AFTER {
+                backoff = BACKOFF_MIN;
+            }
+            tracing::error!(log = %self.cluster.layout.log.display(), "PostgreSQL has ended unexpectedly, restarting it");
+            let began = Instant::now();
+            match self.cluster.start().await {
+                Ok(()) => {
+                    let elapsed_ms = began.elapsed().as_millis();
+                    tracing::warn!(elapsed_ms, "PostgreSQL runs again");
+                    up_since = Instant::now();
+                }
+                Err(error) => tracing::error!(%error, "PostgreSQL could not be restarted"),
+            }
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    fn keep_watcher(&self) {
+        let mut processes = self.cluster.processes();
+        if !processes.watcher.is_gone() {
+            return;
+        }
+        tracing::warn!("the watcher of PostgreSQL has ended unexpectedly, starting another");
+        let replaced =
+            spawn_watcher(&self.cluster.layout, self.cluster.lifetime).and_then(|successor| {
+                processes
+                    .watcher
+                    .replace(successor)
+                    .map_err(EmbeddedError::at(&self.cluster.layout.data_dir))
+            });
+        if let Err(error) = replaced {
+            tracing::error!(%error, "PostgreSQL has no watcher: it will outlive a kill of this process");
+        }
+    }
+
+    /// Stops PostgreSQL in order (open connections are ended) and waits for it; with [`Lifetime::Temporary`] the data
+    /// directory is gone afterwards.
+    pub async fn stop(self) -> Result<(), EmbeddedError> {
+        let pid = self
+            .cluster
+            .processes()
+            .postmaster
+            .as_ref()
+            .map(std::process::Child::id);
+        if let Some(pid) = pid {
+            self.signal(Signal::INT);
+            if !self.cluster.wait_for_end(STOP_TIMEOUT).await {
+                tracing::warn!(pid, "PostgreSQL takes long to stop, stopping it at once");
+                self.signal(Signal::QUIT);
+                if !self.cluster.wait_for_end(QUIT_TIMEOUT).await {
+                    return Err(EmbeddedError::NotStopped { pid });
+                }
+            }
+        }
+        self.cluster.told(Watcher::stopped);
+        self.cluster.processes().watcher.release();
+        if !wait_for(WATCHER_TIMEOUT, || {
+            self.cluster.processes().watcher.is_gone()
+        })
+        .await
+        {
+            tracing::warn!("the watcher of PostgreSQL takes long to end");
+        }
+        Ok(())
+    }
+
+    /// To our own child, which cannot have been replaced by a stranger: it is not reaped yet.
+    fn signal(&self, signal: Signal) {
+        let processes = self.cluster.processes();
+        if let Some(pid) = processes
+            .postmaster
+            .as_ref()
+            .and_then(|child| i32::try_from(child.id()).ok())
+        {
+            process::signal(pid, signal);
+        }
+    }
+}
+
+fn spawn_watcher(layout: &Layout, lifetime: Lifetime) -> Result<Watcher, EmbeddedError> {
+    let (log, _) = layout.open_log()?;
+    Watcher::spawn(layout, lifetime, log).map_err(|source| EmbeddedError::CannotRun {
+        program: watcher::SHELL.into(),
+        source,
+    })
+}

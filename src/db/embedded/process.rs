@@ -1,0 +1,224 @@
+//! Starting programs and recognising a running PostgreSQL.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs, io,
+    os::unix::{ffi::OsStrExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal};
+
+use super::user::RunAs;
+
+/// What PostgreSQL's programs may see of our environment: how to find programs and libraries. Not `PG*`, which would
+/// change settings behind our back, and not our secrets.
+const PASSED_ON: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"];
+
+/// A PostgreSQL program: as the right user, in its own process group (a Ctrl-C in the terminal must reach Holdfast,
+/// which then stops PostgreSQL in order), in a directory that every user can enter.
+pub(super) fn command(program: &Path, run_as: Option<&RunAs>) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env_clear()
+        .envs(
+            PASSED_ON
+                .iter()
+                .filter_map(|name| Some((*name, env::var_os(name)?))),
+        )
+        .env("LC_ALL", "C")
+        .current_dir("/")
+        .process_group(0)
+        .stdin(Stdio::null());
+    if let Some(user) = run_as {
+        command.uid(user.uid).gid(user.gid);
+    }
+    command
+}
+
+/// Runs a short program to its end. It is killed when `limit` passes; `started` hears its process id.
+pub(super) async fn output(
+    command: Command,
+    limit: Duration,
+    started: impl FnOnce(u32),
+) -> io::Result<Output> {
+    let mut command = tokio::process::Command::from(command);
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    if let Some(pid) = child.id() {
+        started(pid);
+    }
+    tokio::time::timeout(limit, child.wait_with_output())
+        .await
+        .unwrap_or_else(|_| {
+            Err(io::Error::other(format!(
+                "no end after {} seconds",
+                limit.as_secs()
+            )))
+        })
+}
+
+/// The last `lines` lines of what a program printed, on one line of our own.
+pub(super) fn tail(text: &[u8], lines: usize) -> String {
+    let text = String::from_utf8_lossy(text);
+    let kept: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    kept[kept.len().saturating_sub(lines)..].join(" | ")
+}
+
+/// `postmaster.pid`, which PostgreSQL fills line by line while it starts.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct PidFile {
+    pub(super) pid: i32,
+    pub(super) port: Option<u16>,
+    pub(super) socket_dir: Option<PathBuf>,
+    /// Line 8 says `ready`: connections are accepted.
+    pub(super) ready: bool,
+}
+
+impl PidFile {
+    /// The pid file of a cluster; `None` if there is none, or none that names a process yet.
+    pub(super) fn read(cluster: &Path) -> io::Result<Option<Self>> {
+        match fs::read(cluster.join("postmaster.pid")) {
+            Ok(text) => Ok(Self::parse(&text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        let lines: Vec<&[u8]> = text
+            .split(|byte| *byte == b'\n')
+            .map(<[u8]>::trim_ascii)
+            .collect();
+        let number = |line: usize| str::from_utf8(lines.get(line)?).ok()?.parse::<i32>().ok();
+        Some(Self {
+            // Negative is a single-user postgres, which no server of ours is.
+            pid: number(0).filter(|pid| *pid > 0)?,
+            port: number(3).and_then(|port| u16::try_from(port).ok()),
+            socket_dir: lines
+                .get(4)
+                .filter(|dir| !dir.is_empty())
+                .map(|dir| PathBuf::from(OsStr::from_bytes(dir))),
+            ready: lines
+                .get(7)
+                .is_some_and(|status| status.starts_with(b"ready")),
+        })
+    }
+}
+
+/// Is this process alive and a PostgreSQL of this cluster? A stale pid file may name a number that a stranger has since
+/// been given, so the command line must say `-D <cluster>`. When it cannot be read the answer is no, and PostgreSQL's
+/// own lock decides.
+pub(super) fn serves(pid: i32, cluster: &Path) -> bool {
+    let arguments = if cfg!(target_os = "linux") {
+        fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
+    } else {
+        let ps = Command::new("ps")
+            .args(["-ww", "-o", "args=", "-p", &pid.to_string()])
+            .stderr(Stdio::null())
+            .output();
+        ps.map(|output| output.stdout).unwrap_or_default()
+    };
+    names_cluster(&arguments, cluster)
+}
+
+/// The same test as `serves` in `watcher.sh`; arguments are separated by NUL or white space.
+fn names_cluster(arguments: &[u8], cluster: &Path) -> bool {
+    let spaced = |bytes: &[u8]| -> Vec<u8> {
+        bytes
+            .iter()
+            .map(|byte| {
+                if matches!(byte, 0 | b'\n') {
+                    b' '
+                } else {
+                    *byte
+                }
+            })
+            .chain([b' '])
+            .collect()
+    };
+    let needle = spaced(&[b" -D ", cluster.as_os_str().as_bytes()].concat());
+    spaced(arguments)
+        .windows(needle.len())
+        .any(|window| window == needle)
+}
+
+/// Sends a signal. A process that is already gone is what every caller wants, so no error.
+pub(super) fn signal(pid: i32, signal: Signal) {
+    if let Some(target) = Pid::from_raw(pid)
+        && let Err(error) = rustix::process::kill_process(target, signal)
+        && error != rustix::io::Errno::SRCH
+    {
+        tracing::warn!(pid, ?signal, %error, "cannot signal PostgreSQL");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_file_is_understood_at_every_stage_of_a_start() {
+        let whole = b"412\n/d/pg\n1790000000\n5432\n/d/run\n\n  123 4\nready   \n";
+        let file = PidFile::parse(whole).expect("a whole file");
+        assert_eq!(
+            file,
+            PidFile {
+                pid: 412,
+                port: Some(5432),
+                socket_dir: Some("/d/run".into()),
+                ready: true
+            }
+        );
+        let early = PidFile::parse(b"412\n/d/pg\n1790000000\n5432\n").expect("an early file");
+        assert_eq!((early.socket_dir, early.ready), (None, false));
+        let stopping = PidFile::parse(b"412\n/d/pg\n1\n5432\n/d/run\n\n1 2\nstopping\n")
+            .expect("a stopping file");
+        assert!(!stopping.ready);
+        assert_eq!(PidFile::parse(b""), None);
+        assert_eq!(PidFile::parse(b"-412\n/d/pg\n"), None);
+    }
+
+    #[test]
+    fn only_a_process_started_on_this_cluster_is_ours() {
+        let cluster = Path::new("/d/pg");
+        assert!(names_cluster(
+            b"/usr/bin/postgres\0-D\0/d/pg\0-c\0port=1\0",
+            cluster
+        ));
+        assert!(names_cluster(b"postgres -D /d/pg\n", cluster));
+        assert!(!names_cluster(b"/usr/bin/postgres\0-D\0/d/pg2\0", cluster));
+        assert!(!names_cluster(b"tail\0-f\0/d/pg/log\0", cluster));
+        assert!(!names_cluster(b"", cluster));
+        assert!(!serves(
+            i32::try_from(std::process::id()).expect("a process id"),
+            cluster
+        ));
+    }
+
+    #[test]
+    fn a_tail_keeps_the_last_lines() {
+        assert_eq!(tail(b"one\n\ntwo\n three\n", 2), "two | three");
+        assert_eq!(tail(b"", 2), "");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_hangs_is_ended() {
+        let mut sleeper = command(Path::new("/bin/sleep"), None);
+        sleeper.arg("60");
+        let mut pid = 0;
+        let result = output(sleeper, Duration::from_millis(50), |started| pid = started).await;
+        assert!(result.is_err());
+        assert_ne!(pid, 0);
+    }
+}

@@ -1,0 +1,95 @@
+//! The watcher: a small shell process that outlives its owner by moments and ends PostgreSQL for it. What it does is in
+//! `watcher.sh`; why it is a process of its own: nothing inside a process survives `kill -9`, and the kernel's
+//! parent-death signal exists on Linux only, depends on the spawning thread and needs `unsafe`.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, ChildStdin, Command, Stdio},
+};
+
+use super::{Lifetime, layout::Layout};
+
+const SCRIPT: &str = include_str!("watcher.sh");
+pub(super) const SHELL: &str = "/bin/sh";
+
+/// The watcher of one owner. Dropping it without [`Watcher::release`] is what the owner's death looks like: it acts.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    child: Child,
+    /// std opens it close-on-exec, so no other child of ours (postgres above all) keeps it open.
+    pipe: Option<ChildStdin>,
+    /// What it was last told, to tell a successor.
+    last: String,
+}
+
+impl Watcher {
+    pub(super) fn spawn(layout: &Layout, lifetime: Lifetime, log: File) -> io::Result<Self> {
+        let mut child = Command::new(SHELL)
+            .arg("-c")
+            .arg(SCRIPT)
+            .arg("holdfast-watcher")
+            .arg(&layout.data_dir)
+            .arg(&layout.socket_dir)
+            .arg(match lifetime {
+                Lifetime::Kept => "kept",
+                Lifetime::Temporary => "temporary",
+            })
+            .arg(std::process::id().to_string())
+            .current_dir(Path::new("/"))
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()?;
+        let pipe = child.stdin.take();
+        Ok(Self {
+            child,
+            pipe,
+            last: "stopped".to_owned(),
+        })
+    }
+
+    /// Before a postgres is started.
+    pub(super) fn starting(&mut self) -> io::Result<()> {
+        self.tell("starting".to_owned())
+    }
+
+    /// Process `pid` works on `<data_dir>/<name>`.
+    pub(super) fn running(&mut self, pid: u32, name: &str) -> io::Result<()> {
+        self.tell(format!("{pid} {name}"))
+    }
+
+    /// Nothing is running any more.
+    pub(super) fn stopped(&mut self) -> io::Result<()> {
+        self.tell("stopped".to_owned())
+    }
+
+    /// Has somebody ended the watcher itself?
+    pub(super) fn is_gone(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// A new watcher that knows what this one knew.
+    pub(super) fn replace(&mut self, mut successor: Self) -> io::Result<()> {
+        successor.tell(self.last.clone())?;
+        *self = successor;
+        Ok(())
+    }
+
+    /// Closes the pipe: the watcher does what is left to do and ends. Wait for it with [`Watcher::is_gone`].
+    pub(super) fn release(&mut self) {
+        self.pipe = None;
+    }
+
+    fn tell(&mut self, line: String) -> io::Result<()> {
+        if let Some(pipe) = &mut self.pipe {
+            // One write: a line shorter than PIPE_BUF arrives whole or not at all.
+            pipe.write_all(format!("{line}\n").as_bytes())?;
+        }
+        self.last = line;
+        Ok(())
+    }
+}

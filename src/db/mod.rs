@@ -1,0 +1,255 @@
+//! The database: pools, migrations, transactions, and the private PostgreSQL.
+//!
+//! Two pools: `pool` for everything, and `switch`, two connections that only the switches and the feed use, so that engaging
+//! the kill switch never queues behind the ledger.
+//!
+//! Every session is READ COMMITTED, in UTC, with synchronous commits (whatever the URL says), and with limits on how long it
+//! may wait, run and idle in a transaction, so that a frozen instance cannot hold a head for ever.
+
+pub mod embedded;
+
+use crate::error::{Error, Result, is_unreachable};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use sqlx::migrate::Migrator;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Executor, PgConnection, PgPool, Postgres, Transaction};
+use std::time::Duration;
+
+/// Oldest PostgreSQL that is supported, as `server_version_num`.
+const SERVER_VERSION_MIN: i32 = 140_000;
+/// Connections for requests. Writers of one stream take turns, so more would only queue inside PostgreSQL.
+const POOL_SIZE: u32 = 16;
+/// Connections for the switches and the feed.
+const SWITCH_POOL_SIZE: u32 = 3;
+/// How long a request waits for a connection before it is told that the database is away.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for the switches: an operator in a hurry wants to know.
+const SWITCH_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a statement may wait for a lock, run, and a transaction idle. Milliseconds, as PostgreSQL reads them.
+const SESSION_LIMITS: [(&str, &str); 5] = [
+    ("lock_timeout", "4000"),
+    ("statement_timeout", "5000"),
+    ("idle_in_transaction_session_timeout", "5000"),
+    ("default_transaction_isolation", "read committed"),
+    ("timezone", "UTC"),
+];
+
+/// The database of one book.
+#[derive(Debug, Clone)]
+pub struct Database {
+    pool: PgPool,
+    switch: PgPool,
+}
+
+/// Why the database cannot be used; the sentence says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It cannot be reached.
+    #[error("cannot connect to PostgreSQL: {0}: check DATABASE_URL and that the server runs")]
+    Connect(sqlx::Error),
+    /// It is too old.
+    #[error("PostgreSQL {0} is too old: 14 or newer is needed")]
+    TooOld(String),
+    /// A migration failed or was changed after it was applied.
+    #[error("the migrations cannot be applied: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The schema is for a newer server.
+    #[error(
+        "the schema needs a server that knows migration {needed}, this one knows {known}: upgrade holdfast"
+    )]
+    SchemaTooNew {
+        /// What the schema says.
+        needed: i64,
+        /// What this binary brings.
+        known: i64,
+    },
+}
+
+impl Database {
+    /// Opens the pools and checks the server. Applies nothing.
+    pub async fn open(options: PgConnectOptions) -> Result<Self, OpenError> {
+        let options = options.application_name("holdfast").options(SESSION_LIMITS);
+        let pool_options = |size: u32, timeout: Duration| {
+            PgPoolOptions::new()
+                .max_connections(size)
+                .acquire_timeout(timeout)
+                .test_before_acquire(false)
+                .after_connect(|conn, _| {
+                    Box::pin(async move {
+                        // An answer is only sent after a durable commit; a stricter setting than `on` is left alone.
+                        conn.execute(
+                            "SELECT set_config('synchronous_commit', 'on', false)
+                         WHERE current_setting('synchronous_commit') IN ('off', 'local')",
+                        )
+                        .await?;
+                        Ok(())
+                    })
+                })
+        };
+        let pool = pool_options(POOL_SIZE, ACQUIRE_TIMEOUT)
+            .connect_with(options.clone())
+            .await
+            .map_err(OpenError::Connect)?;
+        let switch =
+            pool_options(SWITCH_POOL_SIZE, SWITCH_ACQUIRE_TIMEOUT).connect_lazy_with(options);
+        let database = Self { pool, switch };
+        database.check_server().await?;
+        Ok(database)
+    }
+
+    async fn check_server(&self) -> Result<(), OpenError> {
+        let version: String = sqlx::query_scalar("SHOW server_version_num")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(OpenError::Connect)?;
+        if version
+            .parse::<i32>()
+            .is_ok_and(|number| number >= SERVER_VERSION_MIN)
+        {
+            return Ok(());
+        }
+        let name: String = sqlx::query_scalar("SHOW server_version")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(OpenError::Connect)?;
+        Err(OpenError::TooOld(name))
+    }
+
+    /// Applies the migrations under a lock. A schema that is newer than this binary is accepted as long as it says so.
+    pub async fn migrate(&self) -> Result<(), OpenError> {
+        // Unbounded: an index on a large table may take longer than any request, and another instance may be at it.
+        let mut conn = self.pool.acquire().await.map_err(OpenError::Connect)?;
+        conn.execute("SET statement_timeout = 0; SET lock_timeout = 0")
+            .await
+            .map_err(OpenError::Connect)?;
+        let migrated = migrator().run(&mut *conn).await;
+        // The session's limits are not the pool's any more.
+        conn.detach();
+        migrated?;
+        self.check_schema().await
+    }
+
+    async fn check_schema(&self) -> Result<(), OpenError> {
+        let needed: Option<String> =
+            sqlx::query_scalar("SELECT value FROM setting WHERE key = 'schema_minimum'")
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(OpenError::Connect)?;
+        let needed = needed.and_then(|value| value.parse().ok()).unwrap_or(0);
+        let known = migrator()
+            .iter()
+            .map(|migration| migration.version)
+            .max()
+            .unwrap_or(0);
+        if needed > known {
+            Err(OpenError::SchemaTooNew { needed, known })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Each migration with the time it was applied; none where it is pending.
+    pub async fn migration_status(&self) -> Result<Vec<(i64, String, bool)>> {
+        let mut conn = self.read().await?;
+        let applied = applied_migrations(&mut conn).await?;
+        Ok(migrator()
+            .iter()
+            .map(|migration| {
+                (
+                    migration.version,
+                    migration.description.to_string(),
+                    applied.contains(&migration.version),
+                )
+            })
+            .collect())
+    }
+
+    /// A connection to read with.
+    pub async fn read(&self) -> Result<PoolConnection<Postgres>> {
+        Ok(self.pool.acquire().await?)
+    }
+
+    /// A connection for the feed.
+    pub async fn feed(&self) -> Result<PoolConnection<Postgres>> {
+        Ok(self.switch.acquire().await?)
+    }
+
+    /// A transaction.
+    pub async fn begin(&self) -> Result<Transaction<'static, Postgres>> {
+        Ok(self.pool.begin().await?)
+    }
+
+    /// A transaction that sees one instant of the database, for reports.
+    pub async fn begin_snapshot(&self) -> Result<Transaction<'static, Postgres>> {
+        let mut tx = self.pool.begin().await?;
+        tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            .await?;
+        Ok(tx)
+    }
+
+    /// A transaction on the switches' own connections.
+    pub async fn begin_switch(&self) -> Result<Transaction<'static, Postgres>> {
+        Ok(self.switch.begin().await?)
+    }
+
+    /// Closes every connection, after the work in flight.
+    pub async fn close(&self) {
+        self.pool.close().await;
+        self.switch.close().await;
+    }
+}
+
+/// The schema, inside the binary. Migrations that a newer server applied are not an error: see `schema_minimum`.
+fn migrator() -> Migrator {
+    let mut migrator = sqlx::migrate!("./migrations");
+    migrator.set_ignore_missing(true);
+    migrator
+}
+
+/// Commits. A connection that breaks here leaves the outcome unknown, and that is what the caller is told: never a success.
+pub async fn commit(tx: Transaction<'_, Postgres>) -> Result<()> {
+    tx.commit().await.map_err(|error| {
+        if is_unreachable(&error) {
+            Error::OutcomeUnknown(error)
+        } else {
+            Error::Database(error)
+        }
+    })
+}
+
+async fn applied_migrations(conn: &mut PgConnection) -> Result<Vec<i64>> {
+    let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(&mut *conn)
+        .await?;
+    if !exists {
+        return Ok(Vec::new());
+    }
+    Ok(
+        sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success ORDER BY version")
+            .fetch_all(conn)
+            .await?,
+    )
+}
+
+/// How many of this binary's migrations the database lacks.
+pub async fn pending_migrations(conn: &mut PgConnection) -> Result<i64> {
+    let applied = applied_migrations(conn).await?;
+    let pending = migrator()
+        .iter()
+        .filter(|migration| !applied.contains(&migration.version))
+        .count();
+    Ok(i64::try_from(pending).expect("there are few migrations"))
+}
+
+/// JSON of one of our own types.
+pub(crate) fn to_json<T: Serialize + ?Sized>(value: &T) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).expect("our own types have a JSON form")
+}
+
+/// JSON that this program stored.
+pub(crate) fn stored_json(text: String) -> Result<Box<RawValue>> {
+    RawValue::from_string(text)
+        .map_err(|error| Error::Inconsistent(format!("stored JSON cannot be read: {error}")))
+}

@@ -1,0 +1,267 @@
+//! The feed: what this instance knows of the state and the policies, and since when.
+//!
+//! One task reads the database every [`POLL`]; this instance's own changes are applied the moment they commit. The gate
+//! reads two atomics. A state counts as fresh for [`LEASE`] from the instant *before* its read was sent, so that a slow
+//! answer never looks younger than it is. Versions never go backwards within a process: a read that was overtaken by a
+//! newer change is dropped.
+//!
+//! Bound: an instance admits nothing by a state that stopped being true more than [`LEASE`] ago.
+
+use super::gate::{Source, View};
+use crate::clock::Clock;
+use crate::db::Database;
+use crate::error::Result;
+use crate::go_live::model::GoLiveState;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How often the state is read. A read may fail three times in a row before the lease lapses.
+pub const POLL: Duration = Duration::from_millis(500);
+/// How old a state may be and still admit something.
+pub const LEASE: Duration = Duration::from_secs(2);
+/// How long one read may take: shorter than the poll, so that a hung read costs one turn.
+const READ_TIMEOUT: Duration = Duration::from_millis(450);
+
+const GO_LIVE: i64 = 0b01;
+const KILL_SWITCH: i64 = 0b10;
+
+/// What this instance knows. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct Feed(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    clock: Clock,
+    /// `version << 2 | kill switch << 1 | go-live`: one word, so that the gate never sees half a change. 0 before the first read.
+    state: AtomicI64,
+    /// The instant before the last successful read was sent, on `clock`, plus one; 0 before the first read.
+    renewed_ms: AtomicU64,
+    /// Which policies hold, for the metrics; never on the path of a request.
+    policies: Mutex<Policies>,
+}
+
+/// Which policies let something happen, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policies {
+    /// Where the control stream stood when they were read: they are read again only when it moved.
+    pub control_seq: i64,
+    /// Engines and whether their reserves can pass.
+    pub engines: Vec<(String, bool)>,
+    /// AI domains and whether production use is on.
+    pub domains: Vec<(String, bool)>,
+    /// Wires and whether they stand tripped.
+    pub wires: Vec<(String, bool)>,
+}
+
+impl Feed {
+    /// A feed that knows nothing yet, and so blocks.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self(Arc::new(Inner {
+            clock,
+            state: AtomicI64::new(0),
+            renewed_ms: AtomicU64::new(0),
+            policies: Mutex::new(Policies::default()),
+        }))
+    }
+
+    /// Takes over a change that this instance has just committed.
+    pub fn apply_own(&self, state: &GoLiveState) {
+        // Our own commit is the newest thing there is to know, but how old the *rest* is does not change.
+        self.advance(state);
+    }
+
+    /// Reads the database once and renews the lease.
+    pub async fn refresh(&self, db: &Database) -> Result<()> {
+        let sent_ms = self.0.clock.now_ms();
+        let mut conn = db.feed().await?;
+        let state = crate::go_live::store::read_state(&mut conn).await?;
+        self.advance(&state);
+        self.0.renewed_ms.fetch_max(sent_ms + 1, Ordering::AcqRel);
+        let control_seq = crate::audit::head_seq(&mut conn, crate::audit::Stream::Control).await?;
+        if control_seq != self.policies().control_seq {
+            let policies = Policies {
+                control_seq,
+                engines: crate::risk::store::read_policies(&mut conn)
+                    .await?
+                    .iter()
+                    .map(|policy| (policy.engine.to_string(), policy.is_active()))
+                    .collect(),
+                domains: crate::heimdall::store::read_policies(&mut conn)
+                    .await?
+                    .iter()
+                    .map(|policy| (policy.domain.to_string(), policy.prod_use_enabled))
+                    .collect(),
+                wires: crate::regression::store::read_wires(&mut conn).await?,
+            };
+            *self
+                .0
+                .policies
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner) = policies;
+        }
+        Ok(())
+    }
+
+    /// Keeps the feed fresh until the process ends or `stop` resolves. A failed read is logged when it begins and when it ends;
+    /// the lease lapses by itself.
+    pub async fn run(self, db: Database, stop: impl Future<Output = ()>) {
+        let mut failing = false;
+        let polling = async {
+            let mut turns = tokio::time::interval(POLL);
+            turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                turns.tick().await;
+                let read = tokio::time::timeout(READ_TIMEOUT, self.refresh(&db)).await;
+                let error = match read {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some(error.to_string()),
+                    Err(_) => Some(format!("no answer within {} ms", READ_TIMEOUT.as_millis())),
+                };
+                match (error, failing) {
+                    (Some(error), false) => tracing::error!(
+                        error,
+                        "the go-live state cannot be read: blocking when the lease lapses"
+                    ),
+                    (None, true) => tracing::info!("the go-live state is read again"),
+                    (Some(_), true) | (None, false) => {
+                        continue;
+                    }
+                }
+                failing = !failing;
+            }
+        };
+        tokio::select! {
+            () = polling => {}
+            () = stop => {}
+        }
+    }
+
+    /// Milliseconds since the state was last known to hold; none before the first read.
+    #[must_use]
+    pub fn age_ms(&self) -> Option<u64> {
+        let renewed = self.0.renewed_ms.load(Ordering::Acquire);
+        (renewed > 0).then(|| (self.0.clock.now_ms() + 1).saturating_sub(renewed))
+    }
+
+    /// The policies as last read.
+    #[must_use]
+    pub fn policies(&self) -> Policies {
+        self.0
+            .policies
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+
+    fn advance(&self, state: &GoLiveState) {
+        let word = (state.version << 2)
+            | if state.go_live_enabled { GO_LIVE } else { 0 }
+            | if state.kill_switch_engaged {
+                KILL_SWITCH
+            } else {
+                0
+            };
+        // The version fills the upper bits, so the larger word is the newer state.
+        self.0.state.fetch_max(word, Ordering::AcqRel);
+    }
+}
+
+impl Source for Feed {
+    fn view(&self) -> View {
+        let lease_ms = u64::try_from(LEASE.as_millis()).unwrap_or(0);
+        match self.age_ms() {
+            Some(age) if age <= lease_ms => {
+                let word = self.0.state.load(Ordering::Acquire);
+                View::Fresh {
+                    version: word >> 2,
+                    go_live_enabled: word & GO_LIVE != 0,
+                    kill_switch_engaged: word & KILL_SWITCH != 0,
+                }
+            }
+            _ => View::Stale,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::go_live::model::{Movement, apply};
+    use chrono::DateTime;
+
+    fn state(version: i64, go_live_enabled: bool, kill_switch_engaged: bool) -> GoLiveState {
+        let none = Movement {
+            at: None,
+            by: None,
+            reason: None,
+        };
+        GoLiveState {
+            go_live_enabled,
+            kill_switch_engaged,
+            changed_by: None,
+            reason: None,
+            updated_at: DateTime::UNIX_EPOCH,
+            version,
+            go_live: none.clone(),
+            kill_switch: none,
+        }
+    }
+
+    fn renewed(feed: &Feed) {
+        feed.0
+            .renewed_ms
+            .store(feed.0.clock.now_ms() + 1, Ordering::Release);
+    }
+
+    #[test]
+    fn nothing_read_is_stale_and_the_lease_ends_exactly() {
+        let clock = Clock::manual(10_000);
+        let feed = Feed::new(clock.clone());
+        assert_eq!(feed.view(), View::Stale);
+        feed.advance(&state(1, true, false));
+        assert_eq!(
+            feed.view(),
+            View::Stale,
+            "a change of our own does not renew the lease"
+        );
+        renewed(&feed);
+        assert!(matches!(
+            feed.view(),
+            View::Fresh {
+                version: 1,
+                go_live_enabled: true,
+                kill_switch_engaged: false
+            }
+        ));
+        clock.advance(2_000);
+        assert!(matches!(feed.view(), View::Fresh { .. }));
+        clock.advance(1);
+        assert_eq!(feed.view(), View::Stale);
+    }
+
+    #[test]
+    fn an_overtaken_read_never_undoes_a_newer_change() {
+        let feed = Feed::new(Clock::manual(0));
+        renewed(&feed);
+        let live = state(7, true, false);
+        let killed = apply(
+            &live,
+            crate::go_live::model::Change::Engage,
+            None,
+            None,
+            DateTime::UNIX_EPOCH,
+        );
+        feed.apply_own(&killed);
+        feed.advance(&live);
+        assert!(matches!(
+            feed.view(),
+            View::Fresh {
+                version: 8,
+                kill_switch_engaged: true,
+                ..
+            }
+        ));
+    }
+}

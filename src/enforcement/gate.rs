@@ -1,0 +1,305 @@
+//! The gate: no request reaches a handler that the go-live switch or the kill switch forbids.
+//!
+//! It wraps the *finished* router, so that routes added or merged later, nested routers, fallbacks, 404s and 405s are
+//! behind it: `GateLayer::new(source, enforcement).layer(router)`. Do not mount it with `Router::layer`, which covers
+//! only the routes added before it and runs after routing.
+//!
+//! What it does to a request: nothing. It reads the method and the path, and either hands the request on unchanged or
+//! drops it unread. What it does to a response: nothing, or it answers instead of the inner service, which is then not
+//! called at all:
+//! - 400 `AMBIGUOUS_PATH`: the path has more than one reading. Also while enforcement is off;
+//! - 403 `KILL_SWITCH_ENGAGED` or `GO_LIVE_DISABLED`: the state forbids the request;
+//! - 503 `STATE_STALE`, with `Retry-After`: the state is not known well enough to admit anything.
+//!
+//! The decision takes no lock, allocates nothing and asks nobody: it reads the [`View`] that the [`Source`] holds in
+//! memory, once per request. Headers, query and body are never looked at, so none of them can open the gate, and the
+//! answer tells the caller nothing about who threw the switch or why.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::http::{Method, Request};
+use axum::response::{IntoResponse, Response};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::class::{ExecutionClass, RouteClass, classify};
+use super::path::{AmbiguousPath, canonical};
+use crate::error::Error;
+
+/// What is known about the state at this instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// Nothing fresh was read: starting, or the last good read is older than the lease.
+    Stale,
+    /// Read within the lease.
+    Fresh {
+        /// Version of the state.
+        version: i64,
+        /// Whether go-live is enabled.
+        go_live_enabled: bool,
+        /// Whether the kill switch is engaged. It wins over go-live.
+        kill_switch_engaged: bool,
+    },
+}
+
+/// Where the gate reads the state. Called for every request: no lock, no allocation, no waiting.
+pub trait Source: Clone + Send + Sync + 'static {
+    /// The state now, or [`View::Stale`].
+    fn view(&self) -> View;
+}
+
+/// What is blocked while go-live is off (`ENFORCEMENT_SCOPE`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EnforcementScope {
+    /// Every class.
+    All,
+    /// `PROD_EXEC` alone.
+    ProdExec,
+}
+
+/// Whether the gate enforces the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enforcement {
+    /// Everything with an unambiguous path passes (`ENV=development` or `GO_LIVE_ENFORCE=0`).
+    Off,
+    /// The table of [`decide`] holds.
+    On(EnforcementScope),
+}
+
+/// The decision on one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Hand it on.
+    Allow,
+    /// Refuse it.
+    Block(Block),
+}
+
+/// Why a request is blocked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Block {
+    /// The kill switch is engaged.
+    KillSwitchEngaged,
+    /// Go-live is not enabled.
+    GoLiveDisabled,
+    /// The state is unknown or too old.
+    StateStale,
+}
+
+impl Block {
+    /// What the caller is told: why, and what opens the gate. No name and no reason of an operator's.
+    #[must_use]
+    pub const fn message(self) -> &'static str {
+        match self {
+            Self::KillSwitchEngaged => {
+                "the kill switch is engaged: everything is blocked until it is released"
+            }
+            Self::GoLiveDisabled => "go-live is disabled: this is blocked until it is enabled",
+            Self::StateStale => {
+                "the go-live state was not read recently enough: everything is blocked until it is"
+            }
+        }
+    }
+}
+
+/// The table: which class passes in which state.
+#[must_use]
+pub const fn decide(class: RouteClass, view: View, scope: EnforcementScope) -> Verdict {
+    let RouteClass::Class(class) = class else {
+        return Verdict::Allow;
+    };
+    match view {
+        View::Stale => Verdict::Block(Block::StateStale),
+        View::Fresh {
+            kill_switch_engaged: true,
+            ..
+        } => Verdict::Block(Block::KillSwitchEngaged),
+        View::Fresh {
+            go_live_enabled: true,
+            ..
+        } => Verdict::Allow,
+        View::Fresh { .. } => match (scope, class) {
+            (
+                EnforcementScope::ProdExec,
+                ExecutionClass::ObserveOnly | ExecutionClass::SandboxExec,
+            ) => Verdict::Allow,
+            (EnforcementScope::All, _) | (EnforcementScope::ProdExec, ExecutionClass::ProdExec) => {
+                Verdict::Block(Block::GoLiveDisabled)
+            }
+        },
+    }
+}
+
+/// Puts a [`Gate`] around a finished service.
+#[derive(Clone, Debug)]
+pub struct GateLayer<F> {
+    source: F,
+    enforcement: Enforcement,
+}
+
+impl<F: Source> GateLayer<F> {
+    /// A gate that reads the state from `source`.
+    pub const fn new(source: F, enforcement: Enforcement) -> Self {
+        Self {
+            source,
+            enforcement,
+        }
+    }
+}
+
+impl<S, F: Source> Layer<S> for GateLayer<F> {
+    type Service = Gate<S, F>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Gate {
+            inner,
+            source: self.source.clone(),
+            enforcement: self.enforcement,
+        }
+    }
+}
+
+/// The service made by [`GateLayer`].
+#[derive(Clone, Debug)]
+pub struct Gate<S, F> {
+    inner: S,
+    source: F,
+    enforcement: Enforcement,
+}
+
+/// Why a request does not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    Ambiguous(AmbiguousPath),
+    Blocked {
+        block: Block,
+        exec_class: ExecutionClass,
+        state_version: Option<i64>,
+    },
+}
+
+impl<S, F: Source> Gate<S, F> {
+    /// The path first: nothing can be said about a path that has two readings.
+    fn admit(&self, method: &Method, path: &str) -> Result<(), Refusal> {
+        let path = canonical(path).map_err(Refusal::Ambiguous)?;
+        let (Enforcement::On(scope), RouteClass::Class(exec_class)) =
+            (self.enforcement, classify(method, path))
+        else {
+            return Ok(());
+        };
+        let view = self.source.view();
+        match decide(RouteClass::Class(exec_class), view, scope) {
+            Verdict::Allow => Ok(()),
+            Verdict::Block(block) => Err(Refusal::Blocked {
+                block,
+                exec_class,
+                state_version: view.version(),
+            }),
+        }
+    }
+}
+
+impl View {
+    /// The version this was read at.
+    const fn version(self) -> Option<i64> {
+        match self {
+            Self::Stale => None,
+            Self::Fresh { version, .. } => Some(version),
+        }
+    }
+}
+
+impl Refusal {
+    /// The answer in place of the handler's. `path` is shown only if it is canonical.
+    #[cold]
+    fn into_response(self, path: &str) -> Response {
+        match self {
+            Self::Ambiguous(refused) => Error::AmbiguousPath {
+                reason: refused.to_string(),
+            },
+            Self::Blocked {
+                block,
+                exec_class,
+                state_version,
+            } => Error::Blocked {
+                block,
+                exec_class,
+                path: path.to_owned(),
+                state_version,
+            },
+        }
+        .into_response()
+    }
+}
+
+impl<S, F> Service<Request<Body>> for Gate<S, F>
+where
+    S: Service<Request<Body>, Response = Response>,
+    F: Source,
+{
+    type Response = Response;
+    type Error = S::Error;
+    type Future = GateFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let path = request.uri().path();
+        let state = match self.admit(request.method(), path) {
+            Ok(()) => State::Admitted {
+                future: self.inner.call(request),
+            },
+            Err(refusal) => State::Refused {
+                response: Some(refusal.into_response(path)),
+            },
+        };
+        GateFuture { state }
+    }
+}
+
+pin_project! {
+    /// The answer of a [`Gate`]: the inner service's, or a refusal that is ready at once.
+    pub struct GateFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F> {
+        Admitted { #[pin] future: F },
+        Refused { response: Option<Response> },
+    }
+}
+
+impl<F, E> Future for GateFuture<F>
+where
+    F: Future<Output = Result<Response, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProjection::Admitted { future } => future.poll(context),
+            StateProjection::Refused { response } => Poll::Ready(Ok(response
+                .take()
+                .expect("a future is not polled again after it was ready"))),
+        }
+    }
+}
+
+impl<F> fmt::Debug for GateFuture<F> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("GateFuture").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+//! The go-live routes.
+
+use super::model::{Change, Checklist, GoLiveState, Pack, PackReport, PackStatus};
+use crate::app::App;
+use crate::audit::{self, ControlRecord};
+use crate::error::Result;
+use crate::http::{Caller, Input, Lenient, Nothing, Page, Paging, Query, errors};
+use crate::types::{Actor, Count, Label, PackId, Reason};
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::{ETAG, IF_MATCH};
+use axum::http::{HeaderMap, HeaderName};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// Actions of the control stream that are about this lever.
+const ACTIONS: [&str; 3] = ["GO_LIVE_", "KILL_SWITCH_", "PACK_"];
+
+/// The lever's routes.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(go_live_state))
+        .routes(routes!(go_live_checklist))
+        .routes(routes!(enable_go_live))
+        .routes(routes!(disable_go_live))
+        .routes(routes!(engage_kill_switch))
+        .routes(routes!(release_kill_switch))
+        .routes(routes!(list_packs, report_pack))
+        .routes(routes!(go_live_events))
+}
+
+type Tagged<T> = ([(HeaderName, String); 1], Json<T>);
+
+/// An answer with its version as the ETag.
+fn tagged<T>(version: i64, body: T) -> Tagged<T> {
+    ([(ETAG, format!("\"{version}\""))], Json(body))
+}
+
+/// The go-live state as it stands.
+#[utoipa::path(
+    get, path = "/go-live/state", tag = "go-live",
+    responses((status = 200, description = "The state; its version is the ETag", body = GoLiveState), errors::Read)
+)]
+async fn go_live_state(State(app): State<App>, _: Query<Nothing>) -> Result<Tagged<GoLiveState>> {
+    let state = app.go_live.state().await?;
+    Ok(tagged(state.version, state))
+}
+
+/// The checklist that an enable has to pass, as it would be judged now.
+#[utoipa::path(
+    get, path = "/go-live/checklist", tag = "go-live",
+    responses((status = 200, description = "The checklist", body = Checklist), errors::Read)
+)]
+async fn go_live_checklist(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Checklist>> {
+    Ok(Json(app.go_live.checklist().await?))
+}
+
+/// Who moves a switch, and why.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct SwitchBy {
+    /// Who.
+    actor: Actor,
+    /// Why.
+    reason: Option<Reason>,
+}
+
+/// Who releases the kill switch, and why.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ReleaseBy {
+    /// Who.
+    actor: Option<Actor>,
+    /// Why.
+    reason: Option<Reason>,
+}
+
+fn if_match(headers: &HeaderMap) -> Option<&str> {
+    // A header that is not text matches nothing.
+    headers
+        .get(IF_MATCH)
+        .map(|value| value.to_str().unwrap_or(""))
+}
+
+/// Switches production on, if the checklist passes.
+#[utoipa::path(
+    post, path = "/go-live/enable", tag = "go-live", request_body = SwitchBy,
+    params(("If-Match" = Option<String>, Header, description = "The version that was seen; 412 when another stands")),
+    responses((status = 200, description = "The new state", body = GoLiveState), errors::Loosen)
+)]
+async fn enable_go_live(
+    State(app): State<App>,
+    caller: Caller,
+    headers: HeaderMap,
+    Input(input): Input<SwitchBy>,
+) -> Result<Tagged<GoLiveState>> {
+    let origin = caller.origin(Some(input.actor), None);
+    let state = app
+        .go_live
+        .change(
+            Change::Enable,
+            if_match(&headers),
+            input.reason.as_ref(),
+            &origin,
+        )
+        .await?;
+    Ok(tagged(state.version, state))
+}
+
+/// Switches production off. Always works.
+#[utoipa::path(
+    post, path = "/go-live/disable", tag = "go-live", request_body = SwitchBy,
+    responses((status = 200, description = "The new state", body = GoLiveState), errors::Change)
+)]
+async fn disable_go_live(
+    State(app): State<App>,
+    caller: Caller,
+    Input(input): Input<SwitchBy>,
+) -> Result<Tagged<GoLiveState>> {
+    let origin = caller.origin(Some(input.actor), None);
+    let state = app
+        .go_live
+        .change(Change::Disable, None, input.reason.as_ref(), &origin)
+        .await?;
+    Ok(tagged(state.version, state))
+}
+
+/// Who pulls the kill switch, and why. Nothing is required, and what cannot be read is ignored.
+#[derive(Debug, ToSchema)]
+#[expect(
+    dead_code,
+    reason = "only its schema is used: the fields are read one by one, leniently"
+)]
+struct EngageBy {
+    /// Who.
+    actor: Option<Actor>,
+    /// Why.
+    reason: Option<Reason>,
+}
+
+/// The new state, and what could not be read of the request.
+#[derive(Debug, Serialize, ToSchema)]
+struct Engaged {
+    #[serde(flatten)]
+    state: GoLiveState,
+    /// What of the request was ignored.
+    warnings: Vec<String>,
+}
+
+/// Pulls the kill switch. Always works, whatever the body.
+#[utoipa::path(
+    post, path = "/go-live/kill-switch/engage", tag = "go-live", request_body = EngageBy,
+    responses((status = 200, description = "The new state", body = Engaged), errors::Act)
+)]
+async fn engage_kill_switch(
+    State(app): State<App>,
+    caller: Caller,
+    mut input: Lenient,
+) -> Result<Tagged<Engaged>> {
+    let (actor, reason) = (input.take::<Actor>("actor"), input.take::<Reason>("reason"));
+    let warnings = input.finish(&["actor", "reason"]);
+    let state = app
+        .go_live
+        .change(
+            Change::Engage,
+            None,
+            reason.as_ref(),
+            &caller.origin(actor, None),
+        )
+        .await?;
+    Ok(tagged(state.version, Engaged { state, warnings }))
+}
+
+/// Releases the kill switch.
+#[utoipa::path(
+    post, path = "/go-live/kill-switch/release", tag = "go-live", request_body = ReleaseBy,
+    params(("If-Match" = Option<String>, Header, description = "The version that was seen; 412 when another stands")),
+    responses((status = 200, description = "The new state", body = GoLiveState), errors::Loosen)
+)]
+async fn release_kill_switch(
+    State(app): State<App>,
+    caller: Caller,
+    headers: HeaderMap,
+    Input(input): Input<ReleaseBy>,
+) -> Result<Tagged<GoLiveState>> {
+    let origin = caller.origin(input.actor, None);
+    let state = app
+        .go_live
+        .change(
+            Change::Release,
+            if_match(&headers),
+            input.reason.as_ref(),
+            &origin,
+        )
+        .await?;
+    Ok(tagged(state.version, state))
+}
+
+/// Every component that the checklist knows of.
+#[utoipa::path(
+    get, path = "/go-live/packs", tag = "go-live",
+    responses((status = 200, description = "Ordered by id", body = Vec<Pack>), errors::Read)
+)]
+async fn list_packs(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Vec<Pack>>> {
+    Ok(Json(app.go_live.packs().await?))
+}
+
+/// What a component reports of itself.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PackInput {
+    /// The component.
+    id: PackId,
+    /// Whether it is in place.
+    status: PackStatus,
+    /// Its name for people; kept when left out.
+    name: Option<Label>,
+    /// Its version; kept when left out.
+    version: Option<Label>,
+    /// Who reports.
+    actor: Option<Actor>,
+    /// Why.
+    reason: Option<Reason>,
+}
+
+/// Takes a component's report of itself.
+#[utoipa::path(
+    post, path = "/go-live/packs", tag = "go-live", request_body = PackInput,
+    responses((status = 200, description = "The component as it is known now", body = Pack), errors::Change)
+)]
+async fn report_pack(
+    State(app): State<App>,
+    caller: Caller,
+    Input(input): Input<PackInput>,
+) -> Result<Json<Pack>> {
+    let report = PackReport {
+        id: input.id,
+        name: input.name,
+        version: input.version,
+        status: input.status,
+    };
+    let origin = caller.origin(input.actor, None);
+    Ok(Json(
+        app.go_live
+            .report_pack(&report, input.reason.as_ref(), &origin)
+            .await?,
+    ))
+}
+
+/// Which page.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct PageQuery {
+    /// At most so many, 1 to 1000; 100 when left out.
+    limit: Option<Count>,
+    /// Where the last page ended.
+    cursor: Option<Count>,
+}
+
+/// Every change of the switches and components and every refused attempt, newest first.
+#[utoipa::path(
+    get, path = "/go-live/events", tag = "go-live", params(PageQuery),
+    responses((status = 200, description = "A page", body = Page<ControlRecord>), errors::Read)
+)]
+async fn go_live_events(
+    State(app): State<App>,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<ControlRecord>>> {
+    let paging = Paging::new(query.limit, query.cursor)?;
+    let mut conn = app.go_live.db().read().await?;
+    let rows =
+        audit::control_events(&mut conn, &ACTIONS, None, paging.before, paging.fetch()).await?;
+    Ok(Json(paging.page(rows, |row| row.seq)))
+}

@@ -1,0 +1,219 @@
+//! Lever 1, the go-live state: is production switched on, and is the kill switch out?
+//!
+//! Invariants:
+//! - One row, one version, counted up by every change; change, event and head commit together under the control head.
+//! - Tightening (`disable`, `engage`) always works at once: no checklist, no version, no lock but the control head, and a
+//!   connection of its own, so that it never waits for the ledger. Loosening (`enable`, `release`) is checked, and a refused
+//!   attempt is an event too.
+//! - The checklist is judged inside the transaction that enables.
+//!
+//! Statements of a change: lock, time, state, (checklist: six,) state, event, head.
+
+pub mod http;
+pub mod model;
+pub mod store;
+
+use crate::audit::{self, ControlEvent, Head, Origin, Stream};
+use crate::config::ChecklistConfig;
+use crate::db::{self, Database};
+use crate::enforcement::feed::Feed;
+use crate::error::{Error, Result};
+use crate::types::{Actor, Reason};
+use model::{Change, Checklist, Facts, GoLiveState, Pack, PackReport};
+use serde::Serialize;
+use sqlx::PgConnection;
+use std::sync::Arc;
+
+/// The lever's service.
+#[derive(Debug, Clone)]
+pub struct GoLive {
+    db: Database,
+    feed: Feed,
+    config: Arc<ChecklistConfig>,
+}
+
+impl GoLive {
+    /// The lever on this database; its own changes reach this instance's gate through `feed` at once.
+    #[must_use]
+    pub const fn new(db: Database, feed: Feed, config: Arc<ChecklistConfig>) -> Self {
+        Self { db, feed, config }
+    }
+
+    /// The state as it stands.
+    pub async fn state(&self) -> Result<GoLiveState> {
+        store::read_state(&mut *self.db.read().await?).await
+    }
+
+    /// The checklist as it would be judged now.
+    pub async fn checklist(&self) -> Result<Checklist> {
+        let mut conn = self.db.read().await?;
+        Ok(Checklist::judge(&self.facts(&mut conn).await?))
+    }
+
+    /// Every reported component.
+    pub async fn packs(&self) -> Result<Vec<Pack>> {
+        store::read_packs(&mut *self.db.read().await?).await
+    }
+
+    /// Moves one of the switches. A loosening that is refused is recorded before it is answered.
+    pub async fn change(
+        &self,
+        change: Change,
+        if_match: Option<&str>,
+        reason: Option<&Reason>,
+        origin: &Origin,
+    ) -> Result<GoLiveState> {
+        let mut tx = self.db.begin_switch().await?;
+        let mut head = audit::lock(&mut tx, Stream::Control).await?;
+        if let Some(refusal) = self.refusal(&mut tx, change, if_match).await? {
+            record_refusal(&mut tx, &mut head, change, &refusal, reason, origin).await?;
+            db::commit(tx).await?;
+            return Err(refusal);
+        }
+        let state = change_in_tx(&mut tx, &mut head, change, reason, origin).await?;
+        db::commit(tx).await?;
+        self.feed.apply_own(&state);
+        Ok(state)
+    }
+
+    /// Why a change may not happen now; tightening has no reason not to.
+    async fn refusal(
+        &self,
+        conn: &mut PgConnection,
+        change: Change,
+        if_match: Option<&str>,
+    ) -> Result<Option<Error>> {
+        if !change.loosens() {
+            return Ok(None);
+        }
+        let actual = store::read_state(conn).await?.version;
+        if !model::if_match_allows(if_match, actual) {
+            let expected = if_match.unwrap_or_default().to_owned();
+            return Ok(Some(Error::VersionMismatch { expected, actual }));
+        }
+        if change != Change::Enable {
+            return Ok(None);
+        }
+        let checklist = Checklist::judge(&self.facts(conn).await?);
+        Ok((!checklist.ok).then(|| Error::ChecklistFailed {
+            blockers: checklist.blockers(),
+            checklist: db::to_json(&checklist),
+        }))
+    }
+
+    /// Records what a component reports of itself.
+    pub async fn report_pack(
+        &self,
+        report: &PackReport,
+        reason: Option<&Reason>,
+        origin: &Origin,
+    ) -> Result<Pack> {
+        let mut tx = self.db.begin_switch().await?;
+        let mut head = audit::lock(&mut tx, Stream::Control).await?;
+        store::upsert_pack(&mut tx, report, origin, head.next()).await?;
+        let packs = store::read_packs(&mut tx).await?;
+        let pack = packs
+            .into_iter()
+            .find(|pack| pack.id == report.id.as_str())
+            .ok_or_else(|| Error::Inconsistent(format!("pack {} vanished", report.id)))?;
+        let detail = Some(db::to_json(&pack).get().to_owned());
+        let event = ControlEvent {
+            action: "PACK_REPORT",
+            subject: Some(report.id.as_str()),
+            error: None,
+            reason,
+            detail,
+        };
+        event.append(&mut tx, &mut head, origin).await?;
+        db::commit(tx).await?;
+        Ok(pack)
+    }
+
+    /// The database, for the lever's reads.
+    #[must_use]
+    pub const fn db(&self) -> &Database {
+        &self.db
+    }
+
+    async fn facts(&self, conn: &mut PgConnection) -> Result<Facts> {
+        let state = store::read_state(conn).await?;
+        let global = crate::risk::store::read_policies(conn)
+            .await?
+            .into_iter()
+            .find(|policy| policy.engine.is_global());
+        Ok(Facts {
+            pending_migrations: db::pending_migrations(conn).await?,
+            policies: store::count_policies(conn).await?,
+            packs: store::read_packs(conn).await?,
+            required_packs: self.config.required_packs.clone(),
+            kill_switch_engaged: state.kill_switch_engaged,
+            global_policy_active: global.map(|policy| policy.is_active()),
+            enforcement_off: self.config.enforcement_off,
+            tripped_wires: crate::regression::store::standing_trips(conn).await?,
+        })
+    }
+}
+
+/// Before and after, for the audit trail.
+#[derive(Serialize)]
+struct ChangeDetail<'a> {
+    before: &'a GoLiveState,
+    after: &'a GoLiveState,
+}
+
+/// Moves a switch inside a transaction that holds the control head.
+pub async fn change_in_tx(
+    conn: &mut PgConnection,
+    head: &mut Head,
+    change: Change,
+    reason: Option<&Reason>,
+    origin: &Origin,
+) -> Result<GoLiveState> {
+    let before = store::read_state(conn).await?;
+    let by = origin.actor.as_ref().map(Actor::as_str);
+    let after = model::apply(
+        &before,
+        change,
+        by,
+        reason.map(Reason::as_str),
+        head.next().at,
+    );
+    store::write_state(conn, &after).await?;
+    let detail = Some(
+        db::to_json(&ChangeDetail {
+            before: &before,
+            after: &after,
+        })
+        .get()
+        .to_owned(),
+    );
+    let event = ControlEvent {
+        action: change.action(),
+        subject: None,
+        error: None,
+        reason,
+        detail,
+    };
+    event.append(conn, head, origin).await?;
+    Ok(after)
+}
+
+async fn record_refusal(
+    conn: &mut PgConnection,
+    head: &mut Head,
+    change: Change,
+    refusal: &Error,
+    reason: Option<&Reason>,
+    origin: &Origin,
+) -> Result<()> {
+    let detail = Some(db::to_json(&refusal.to_string()).get().to_owned());
+    let event = ControlEvent {
+        action: change.action(),
+        subject: None,
+        error: Some(refusal.row().code),
+        reason,
+        detail,
+    };
+    event.append(conn, head, origin).await?;
+    Ok(())
+}

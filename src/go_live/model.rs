@@ -1,0 +1,540 @@
+//! The switch and its checklist: types and pure decisions.
+
+use crate::error::Blocker;
+use crate::types::{Label, PackId};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// When, by whom and why one of the two switches was last moved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Movement {
+    /// When; null before the first time.
+    pub at: Option<DateTime<Utc>>,
+    /// Who, as the caller claimed.
+    pub by: Option<String>,
+    /// Why, in the caller's words.
+    pub reason: Option<String>,
+}
+
+/// The go-live state. The top-level `changed_by`, `reason` and `updated_at` are those of the last change of either switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct GoLiveState {
+    /// Whether production is switched on.
+    pub go_live_enabled: bool,
+    /// Whether everything is stopped, whatever else is on.
+    pub kill_switch_engaged: bool,
+    /// Who made the last change.
+    pub changed_by: Option<String>,
+    /// Why the last change was made.
+    pub reason: Option<String>,
+    /// When the last change was made.
+    pub updated_at: DateTime<Utc>,
+    /// Counts the changes, from 1; the ETag and what `If-Match` names.
+    pub version: i64,
+    /// The go-live switch's own last movement.
+    pub go_live: Movement,
+    /// The kill switch's own last movement; while it is engaged, its first engagement.
+    pub kill_switch: Movement,
+}
+
+/// A change of one of the switches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Production on.
+    Enable,
+    /// Production off.
+    Disable,
+    /// Everything stopped.
+    Engage,
+    /// The stop lifted.
+    Release,
+}
+
+impl Change {
+    /// The change's name in the audit trail.
+    #[must_use]
+    pub const fn action(self) -> &'static str {
+        match self {
+            Self::Enable => "GO_LIVE_ENABLE",
+            Self::Disable => "GO_LIVE_DISABLE",
+            Self::Engage => "KILL_SWITCH_ENGAGE",
+            Self::Release => "KILL_SWITCH_RELEASE",
+        }
+    }
+
+    /// Whether the change lets more happen than before, so that it may be refused.
+    #[must_use]
+    pub const fn loosens(self) -> bool {
+        matches!(self, Self::Enable | Self::Release)
+    }
+}
+
+/// The state after a change. Every change counts, a repeated one too, so that a late release that names the version it saw
+/// loses against a newer engage. A repeated engage keeps the first engagement's time, actor and reason.
+#[must_use]
+pub fn apply(
+    state: &GoLiveState,
+    change: Change,
+    by: Option<&str>,
+    reason: Option<&str>,
+    at: DateTime<Utc>,
+) -> GoLiveState {
+    let movement = Movement {
+        at: Some(at),
+        by: by.map(Into::into),
+        reason: reason.map(Into::into),
+    };
+    let mut next = GoLiveState {
+        changed_by: movement.by.clone(),
+        reason: movement.reason.clone(),
+        updated_at: at,
+        version: state.version + 1,
+        ..state.clone()
+    };
+    match change {
+        Change::Enable | Change::Disable => {
+            next.go_live_enabled = change == Change::Enable;
+            next.go_live = movement;
+        }
+        Change::Engage if state.kill_switch_engaged => {}
+        Change::Engage | Change::Release => {
+            next.kill_switch_engaged = change == Change::Engage;
+            next.kill_switch = movement;
+        }
+    }
+    next
+}
+
+/// What `If-Match` says of a version: none given, `*`, or the list of the versions that the caller has seen.
+#[must_use]
+pub fn if_match_allows(header: Option<&str>, version: i64) -> bool {
+    let Some(header) = header else { return true };
+    header.split(',').map(str::trim).any(|tag| {
+        // Intermediaries may weaken a tag; the version inside is what counts.
+        let tag = tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"');
+        tag == "*" || tag.parse() == Ok(version)
+    })
+}
+
+/// Whether a component is in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PackStatus {
+    /// It is there.
+    Installed,
+    /// It is not, or not whole.
+    Missing,
+}
+
+impl PackStatus {
+    /// The status in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Installed => "installed",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+/// A component that reports itself to the checklist.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Pack {
+    /// The component.
+    pub id: String,
+    /// Its name for people.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Whether it is in place.
+    pub status: PackStatus,
+    /// Who reported it.
+    pub changed_by: Option<String>,
+    /// When it was reported.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// What a component reports of itself.
+#[derive(Debug, Clone)]
+pub struct PackReport {
+    /// The component.
+    pub id: PackId,
+    /// Its name for people; kept when left out, the id at first.
+    pub name: Option<Label>,
+    /// Its version; kept when left out, `unknown` at first.
+    pub version: Option<Label>,
+    /// Whether it is in place.
+    pub status: PackStatus,
+}
+
+/// The levers' own components, installed by the migrations.
+pub const LEVER_PACKS: [&str; 4] = ["go_live", "risk", "heimdall", "regression"];
+
+/// The facts that the checklist judges.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Migrations that this server knows and the database lacks.
+    pub pending_migrations: i64,
+    /// Policies of the risk guard, the charter and the tripwire.
+    pub policies: [(&'static str, i64); 3],
+    /// The reported components.
+    pub packs: Vec<Pack>,
+    /// Components that the configuration requires beyond the levers.
+    pub required_packs: Vec<PackId>,
+    /// Whether the kill switch is out.
+    pub kill_switch_engaged: bool,
+    /// Whether GLOBAL is enabled and not throttled; none when there is no such policy.
+    pub global_policy_active: Option<bool>,
+    /// Why this instance does not enforce, when it does not.
+    pub enforcement_off: Option<&'static str>,
+    /// Standing trips, `DOMAIN.metric`.
+    pub tripped_wires: Vec<String>,
+}
+
+/// One required item.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Item<T> {
+    /// Whether it passes.
+    pub ok: bool,
+    /// What it was judged by.
+    pub detail: T,
+}
+
+/// Whether the service itself is whole.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct BackendDetail {
+    /// Migrations that are not applied.
+    pub pending_migrations: i64,
+    /// Policies per lever; each must have at least one.
+    pub policies: BTreeMap<&'static str, i64>,
+}
+
+/// Whether every required component is in place.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct PacksDetail {
+    /// Required components that are not installed.
+    pub missing_or_not_installed: Vec<String>,
+    /// How many are required.
+    pub total: usize,
+}
+
+/// The two required items.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Required {
+    /// All migrations are applied and the policies of the three other levers exist.
+    pub backend_complete: Item<BackendDetail>,
+    /// The levers and every required component are installed.
+    pub packs_installed: Item<PacksDetail>,
+}
+
+/// The go-live checklist. Warnings do not stop an enable; each is a name and a sentence.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Checklist {
+    /// Whether every required item passes.
+    pub ok: bool,
+    /// The required items.
+    pub required: Required,
+    /// What an operator should know before enabling.
+    pub warnings: BTreeMap<&'static str, String>,
+}
+
+impl Checklist {
+    /// Judges the facts.
+    #[must_use]
+    pub fn judge(facts: &Facts) -> Self {
+        let backend_ok =
+            facts.pending_migrations == 0 && facts.policies.iter().all(|&(_, count)| count > 0);
+        let mut required: Vec<&str> = LEVER_PACKS.to_vec();
+        required.extend(facts.required_packs.iter().map(PackId::as_str));
+        required.sort_unstable();
+        required.dedup();
+        let installed = |id: &str| {
+            facts
+                .packs
+                .iter()
+                .any(|pack| pack.id == id && pack.status == PackStatus::Installed)
+        };
+        let missing: Vec<String> = required
+            .iter()
+            .filter(|id| !installed(id))
+            .map(|&id| id.to_owned())
+            .collect();
+        let packs_ok = missing.is_empty();
+        Self {
+            ok: backend_ok && packs_ok,
+            required: Required {
+                backend_complete: Item {
+                    ok: backend_ok,
+                    detail: BackendDetail {
+                        pending_migrations: facts.pending_migrations,
+                        policies: facts.policies.into_iter().collect(),
+                    },
+                },
+                packs_installed: Item {
+                    ok: packs_ok,
+                    detail: PacksDetail {
+                        missing_or_not_installed: missing,
+                        total: required.len(),
+                    },
+                },
+            },
+            warnings: warnings(facts),
+        }
+    }
+
+    /// The required items that fail, with the fix.
+    #[must_use]
+    pub fn blockers(&self) -> Vec<Blocker> {
+        let mut blockers = Vec::new();
+        let backend = &self.required.backend_complete;
+        if !backend.ok {
+            let empty: Vec<_> = backend
+                .detail
+                .policies
+                .iter()
+                .filter(|&(_, &count)| count == 0)
+                .map(|(lever, _)| *lever)
+                .collect();
+            let detail = format!(
+                "{} migrations are not applied (holdfast migrate), levers without a policy: {empty:?}",
+                backend.detail.pending_migrations
+            );
+            blockers.push(Blocker {
+                id: "backend_complete".into(),
+                detail,
+            });
+        }
+        let packs = &self.required.packs_installed;
+        if !packs.ok {
+            let detail = format!(
+                "not installed: {}; each reports itself with POST /api/governance/go-live/packs",
+                packs.detail.missing_or_not_installed.join(", ")
+            );
+            blockers.push(Blocker {
+                id: "packs_installed".into(),
+                detail,
+            });
+        }
+        blockers
+    }
+}
+
+fn warnings(facts: &Facts) -> BTreeMap<&'static str, String> {
+    let mut warnings = BTreeMap::new();
+    if facts.kill_switch_engaged {
+        warnings.insert(
+            "kill_switch_engaged",
+            "the kill switch is engaged: everything stays blocked until it is released".into(),
+        );
+    }
+    match facts.global_policy_active {
+        Some(true) => {}
+        Some(false) => {
+            warnings.insert(
+                "global_policy_disabled",
+                "the GLOBAL risk policy is disabled: every reserve is denied".into(),
+            );
+        }
+        None => {
+            warnings.insert(
+                "global_policy_missing",
+                "there is no GLOBAL risk policy: every reserve is denied".into(),
+            );
+        }
+    }
+    if let Some(why) = facts.enforcement_off {
+        warnings.insert(
+            "enforcement_off",
+            format!("this instance does not enforce ({why}): requests pass whatever the state"),
+        );
+    }
+    if !facts.tripped_wires.is_empty() {
+        warnings.insert(
+            "tripped_wires",
+            format!(
+                "tripped and not re-armed: {}",
+                facts.tripped_wires.join(", ")
+            ),
+        );
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(second, 0).unwrap()
+    }
+
+    fn fresh() -> GoLiveState {
+        let none = Movement {
+            at: None,
+            by: None,
+            reason: None,
+        };
+        GoLiveState {
+            go_live_enabled: false,
+            kill_switch_engaged: false,
+            changed_by: None,
+            reason: None,
+            updated_at: at(0),
+            version: 1,
+            go_live: none.clone(),
+            kill_switch: none,
+        }
+    }
+
+    fn facts() -> Facts {
+        let pack = |id: &str| Pack {
+            id: id.into(),
+            name: id.into(),
+            version: "1".into(),
+            status: PackStatus::Installed,
+            changed_by: None,
+            updated_at: at(0),
+        };
+        Facts {
+            pending_migrations: 0,
+            policies: [("risk", 4), ("heimdall", 4), ("regression", 4)],
+            packs: LEVER_PACKS.iter().map(|id| pack(id)).collect(),
+            required_packs: Vec::new(),
+            kill_switch_engaged: false,
+            global_policy_active: Some(true),
+            enforcement_off: None,
+            tripped_wires: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_repeated_engage_keeps_the_first_and_counts() {
+        let engaged = apply(&fresh(), Change::Engage, Some("a"), Some("first"), at(1));
+        let again = apply(&engaged, Change::Engage, Some("b"), Some("second"), at(2));
+        assert_eq!(again.kill_switch, engaged.kill_switch);
+        assert_eq!(
+            (
+                again.version,
+                again.changed_by.as_deref(),
+                again.reason.as_deref()
+            ),
+            (3, Some("b"), Some("second"))
+        );
+        let released = apply(&again, Change::Release, None, None, at(3));
+        assert!(!released.kill_switch_engaged);
+        assert_eq!(
+            released.kill_switch,
+            Movement {
+                at: Some(at(3)),
+                by: None,
+                reason: None
+            }
+        );
+    }
+
+    #[test]
+    fn the_two_switches_keep_their_own_history() {
+        let enabled = apply(&fresh(), Change::Enable, Some("a"), None, at(1));
+        let engaged = apply(&enabled, Change::Engage, Some("b"), None, at(2));
+        assert!(engaged.go_live_enabled && engaged.kill_switch_engaged);
+        assert_eq!(engaged.go_live.by.as_deref(), Some("a"));
+        assert_eq!(engaged.kill_switch.by.as_deref(), Some("b"));
+        let disabled = apply(&engaged, Change::Disable, Some("c"), None, at(3));
+        assert!(!disabled.go_live_enabled && disabled.kill_switch_engaged);
+    }
+
+    #[test]
+    fn if_match_names_the_version_in_any_spelling() {
+        for header in [
+            None,
+            Some("*"),
+            Some("\"7\""),
+            Some("W/\"7\""),
+            Some("7"),
+            Some("\"6\", \"7\""),
+        ] {
+            assert!(if_match_allows(header, 7), "{header:?}");
+        }
+        for header in ["\"6\"", "", "x", "\"77\""] {
+            assert!(!if_match_allows(Some(header), 7), "{header}");
+        }
+    }
+
+    #[test]
+    fn a_complete_install_passes() {
+        let checklist = Checklist::judge(&facts());
+        assert!(checklist.ok && checklist.warnings.is_empty() && checklist.blockers().is_empty());
+        assert_eq!(checklist.required.packs_installed.detail.total, 4);
+    }
+
+    #[test]
+    fn each_missing_thing_fails_by_name() {
+        let pending = Facts {
+            pending_migrations: 1,
+            ..facts()
+        };
+        assert_eq!(
+            Checklist::judge(&pending).blockers()[0].id,
+            "backend_complete"
+        );
+        let no_policy = Facts {
+            policies: [("risk", 4), ("heimdall", 0), ("regression", 4)],
+            ..facts()
+        };
+        assert!(
+            Checklist::judge(&no_policy).blockers()[0]
+                .detail
+                .contains("heimdall")
+        );
+        let required = Facts {
+            required_packs: vec!["crm".parse().unwrap()],
+            ..facts()
+        };
+        let checklist = Checklist::judge(&required);
+        assert!(!checklist.ok);
+        assert_eq!(
+            checklist
+                .required
+                .packs_installed
+                .detail
+                .missing_or_not_installed,
+            ["crm"]
+        );
+        assert_eq!(checklist.required.packs_installed.detail.total, 5);
+        let mut broken = facts();
+        broken.packs[1].status = PackStatus::Missing;
+        assert_eq!(
+            Checklist::judge(&broken)
+                .required
+                .packs_installed
+                .detail
+                .missing_or_not_installed,
+            ["risk"]
+        );
+    }
+
+    #[test]
+    fn warnings_name_what_stands() {
+        let facts = Facts {
+            kill_switch_engaged: true,
+            global_policy_active: Some(false),
+            enforcement_off: Some("ENV=development"),
+            tripped_wires: vec!["A.b".into()],
+            ..facts()
+        };
+        let checklist = Checklist::judge(&facts);
+        assert!(checklist.ok, "warnings do not stop an enable");
+        let names: Vec<_> = checklist.warnings.keys().copied().collect();
+        assert_eq!(
+            names,
+            [
+                "enforcement_off",
+                "global_policy_disabled",
+                "kill_switch_engaged",
+                "tripped_wires"
+            ]
+        );
+    }
+}

@@ -1,0 +1,165 @@
+//! SQL of the switch and the components.
+
+use super::model::{GoLiveState, Movement, Pack, PackReport, PackStatus};
+use crate::audit::{Origin, Stamp};
+use crate::error::{Error, Result};
+use crate::types::{Actor, Label};
+use sqlx::PgConnection;
+
+/// The state, unlocked. Writers read it after they hold the control head.
+pub async fn read_state(conn: &mut PgConnection) -> Result<GoLiveState> {
+    let row = sqlx::query!(
+        "SELECT version,
+                go_live_enabled,
+                go_live_at,
+                go_live_by,
+                go_live_reason,
+                kill_switch_engaged,
+                kill_switch_at,
+                kill_switch_by,
+                kill_switch_reason,
+                changed_by,
+                reason,
+                updated_at
+         FROM go_live_state"
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(GoLiveState {
+        go_live_enabled: row.go_live_enabled,
+        kill_switch_engaged: row.kill_switch_engaged,
+        changed_by: row.changed_by,
+        reason: row.reason,
+        updated_at: row.updated_at,
+        version: row.version,
+        go_live: Movement {
+            at: row.go_live_at,
+            by: row.go_live_by,
+            reason: row.go_live_reason,
+        },
+        kill_switch: Movement {
+            at: row.kill_switch_at,
+            by: row.kill_switch_by,
+            reason: row.kill_switch_reason,
+        },
+    })
+}
+
+/// Writes the state that follows the one with the version before it.
+pub async fn write_state(conn: &mut PgConnection, state: &GoLiveState) -> Result<()> {
+    let written = sqlx::query!(
+        "UPDATE go_live_state
+         SET version = $1,
+             go_live_enabled = $2,
+             go_live_at = $3,
+             go_live_by = $4,
+             go_live_reason = $5,
+             kill_switch_engaged = $6,
+             kill_switch_at = $7,
+             kill_switch_by = $8,
+             kill_switch_reason = $9,
+             changed_by = $10,
+             reason = $11,
+             updated_at = $12
+         WHERE version = $13",
+        state.version,
+        state.go_live_enabled,
+        state.go_live.at,
+        state.go_live.by,
+        state.go_live.reason,
+        state.kill_switch_engaged,
+        state.kill_switch.at,
+        state.kill_switch.by,
+        state.kill_switch.reason,
+        state.changed_by,
+        state.reason,
+        state.updated_at,
+        state.version - 1
+    )
+    .execute(conn)
+    .await?;
+    if written.rows_affected() == 1 {
+        Ok(())
+    } else {
+        Err(Error::Inconsistent(format!(
+            "go_live_state was not at version {}",
+            state.version - 1
+        )))
+    }
+}
+
+/// All reported components, by id.
+pub async fn read_packs(conn: &mut PgConnection) -> Result<Vec<Pack>> {
+    let rows = sqlx::query!(
+        "SELECT id,
+                name,
+                version,
+                status,
+                changed_by,
+                updated_at
+         FROM pack
+         ORDER BY id"
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Pack {
+            id: row.id,
+            name: row.name,
+            version: row.version,
+            // A CHECK allows two; anything else would not count as installed.
+            status: if row.status == "installed" {
+                PackStatus::Installed
+            } else {
+                PackStatus::Missing
+            },
+            changed_by: row.changed_by,
+            updated_at: row.updated_at,
+        })
+        .collect())
+}
+
+/// Records what a component reports of itself.
+pub async fn upsert_pack(
+    conn: &mut PgConnection,
+    report: &PackReport,
+    origin: &Origin,
+    stamp: Stamp,
+) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO pack (id, name, version, status, changed_by, updated_at)
+         VALUES ($1, COALESCE($2, $1), COALESCE($3, 'unknown'), $4, $5, $6)
+         ON CONFLICT (id) DO UPDATE
+         SET name = COALESCE($2, pack.name),
+             version = COALESCE($3, pack.version),
+             status = excluded.status,
+             changed_by = excluded.changed_by,
+             updated_at = excluded.updated_at",
+        report.id.as_str(),
+        report.name.as_ref().map(Label::as_str),
+        report.version.as_ref().map(Label::as_str),
+        report.status.as_str(),
+        origin.actor.as_ref().map(Actor::as_str),
+        stamp.at
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// How many policies the three other levers have, for the checklist.
+pub async fn count_policies(conn: &mut PgConnection) -> Result<[(&'static str, i64); 3]> {
+    let row = sqlx::query!(
+        r#"SELECT (SELECT count(*) FROM risk_policy)       AS "risk!",
+                  (SELECT count(*) FROM heimdall_policy)   AS "heimdall!",
+                  (SELECT count(*) FROM regression_policy) AS "regression!""#
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok([
+        ("risk", row.risk),
+        ("heimdall", row.heimdall),
+        ("regression", row.regression),
+    ])
+}

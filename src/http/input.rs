@@ -1,0 +1,580 @@
+//! How a request becomes a value: one reader for JSON, form and query.
+//!
+//! Every POST takes a JSON object, a form body, or query parameters, and body and query merge. All three become the same
+//! flat list of fields first, and one deserialiser reads that list, so a field means the same however it is sent:
+//!
+//! - A form-labelled body that starts with `{` is JSON: that is what `curl -d '{...}'` sends.
+//! - `changed_by` is `actor`.
+//! - A field that is `null` or blank is a field left out.
+//! - The same field in body and query must say the same, else 400; a key twice in one of them is 400.
+//! - Numbers are read from their own digits (`crate::types`), unknown fields are 422 and name the allowed ones.
+//!
+//! Deliberately absent: `flatten`, untagged and tagged enums in request types. They buffer, and exact numbers do not
+//! survive that.
+
+use crate::error::{Error, FieldError, Result};
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
+
+/// Largest body of an ordinary request. The largest legitimate one is three 16 KiB objects and change.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Most fields in one request; the richest request type has under 20.
+const FIELDS_MAX: usize = 64;
+
+/// The input of a POST: its body and its query parameters, merged and parsed.
+#[derive(Debug)]
+pub struct Input<T>(pub T);
+
+/// The query parameters of a GET, parsed; an unknown one is 422.
+#[derive(Debug)]
+pub struct Query<T>(pub T);
+
+/// The input of a POST that acts whatever is sent: each field by itself, and a warning for each that could not be read.
+#[derive(Debug)]
+pub struct Lenient {
+    fields: Vec<Field>,
+    /// What could not be read and was ignored.
+    pub warnings: Vec<String>,
+}
+
+/// A segment of the path, parsed.
+#[derive(Debug)]
+pub struct Segment<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self> {
+        let (parts, body) = request.into_parts();
+        let bytes = read_body(body, BODY_BYTES_MAX).await?;
+        let from_body = body_fields(&parts, &bytes)?;
+        let from_query = query_fields(parts.uri.query())?;
+        parse(merge(from_body, from_query)?).map(Self)
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        parse(query_fields(parts.uri.query())?).map(Self)
+    }
+}
+
+impl<S: Send + Sync, T> FromRequestParts<S> for Segment<T>
+where
+    T: std::str::FromStr + Send,
+    T::Err: fmt::Display,
+{
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let axum::extract::Path(text) =
+            axum::extract::Path::<String>::from_request_parts(parts, state)
+                .await
+                .map_err(|_| Error::RouteNotFound)?;
+        text.parse()
+            .map(Self)
+            .map_err(|error: T::Err| Error::invalid("id", error.to_string()))
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for Lenient {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Self::Rejection> {
+        let (parts, body) = request.into_parts();
+        let mut warnings = Vec::new();
+        let mut fields = Vec::new();
+        let from_body = match read_body(body, BODY_BYTES_MAX).await {
+            Ok(bytes) => body_fields(&parts, &bytes),
+            Err(error) => Err(error),
+        };
+        for read in [from_body, query_fields(parts.uri.query())] {
+            match read {
+                Ok(read) => fields.extend(read),
+                Err(error) => warnings.push(format!("ignored: {error}")),
+            }
+        }
+        Ok(Self { fields, warnings })
+    }
+}
+
+impl Lenient {
+    /// Takes a field out; one that cannot be read becomes a warning.
+    pub fn take<T>(&mut self, name: &str) -> Option<T>
+    where
+        T: std::str::FromStr,
+        T::Err: fmt::Display,
+    {
+        let mut found = None;
+        for field in self.fields.extract_if(.., |field| field.name == name) {
+            let text = crate::types::scalar_of(&field.value).map_err(ToString::to_string);
+            match text.and_then(|text| text.parse::<T>().map_err(|error| error.to_string())) {
+                Ok(value) if found.is_none() => found = Some(value),
+                Ok(_) => self.warnings.push(format!(
+                    "{name} is given more than once: the first was taken"
+                )),
+                Err(error) => self.warnings.push(format!("{name} {error}; ignored")),
+            }
+        }
+        found
+    }
+
+    /// Ends the reading: whatever was not taken becomes a warning.
+    #[must_use]
+    pub fn finish(mut self, allowed: &[&str]) -> Vec<String> {
+        for field in &self.fields {
+            self.warnings.push(format!(
+                "{} is unknown, ignored: allowed are {}",
+                field.name,
+                allowed.join(", ")
+            ));
+        }
+        self.warnings
+    }
+}
+
+/// One field as it was sent.
+#[derive(Debug)]
+struct Field {
+    name: String,
+    value: Box<RawValue>,
+}
+
+impl Field {
+    /// Null and blank mean "left out".
+    fn is_blank(&self) -> bool {
+        let token = self.value.get();
+        token == "null" || (token.starts_with('"') && token[1..token.len() - 1].trim().is_empty())
+    }
+
+    /// Whether two spellings say the same: `400` and `"400"` do.
+    fn says_the_same(&self, other: &Self) -> bool {
+        let text = |field: &'_ Self| crate::types::scalar_of(&field.value).map(Cow::into_owned);
+        match (text(self), text(other)) {
+            (Ok(ours), Ok(theirs)) => ours == theirs,
+            _ => self.value.get() == other.value.get(),
+        }
+    }
+}
+
+async fn read_body(body: Body, limit: usize) -> Result<Bytes> {
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            Err(Error::BodyTooLarge { limit })
+        }
+        Err(_) => Err(Error::Malformed(
+            "the body ended early or could not be read: send it whole".into(),
+        )),
+    }
+}
+
+/// What the label of a body says it is.
+enum Format {
+    Json,
+    Form,
+    Unlabelled,
+}
+
+fn format_of(parts: &Parts) -> Result<Format> {
+    let Some(header) = parts.headers.get(CONTENT_TYPE) else {
+        return Ok(Format::Unlabelled);
+    };
+    let label = header
+        .to_str()
+        .map_err(|_| Error::UnsupportedMediaType("that content type".into()))?
+        .to_ascii_lowercase();
+    let (essence, parameters) = label.split_once(';').unwrap_or((&label, ""));
+    let charset = parameters
+        .split(';')
+        .find_map(|parameter| parameter.trim().strip_prefix("charset="));
+    if charset
+        .is_some_and(|charset| !matches!(charset.trim_matches('"'), "utf-8" | "utf8" | "us-ascii"))
+    {
+        return Err(Error::UnsupportedMediaType(label));
+    }
+    match essence.trim() {
+        "" => Ok(Format::Unlabelled),
+        "application/x-www-form-urlencoded" => Ok(Format::Form),
+        "application/json" => Ok(Format::Json),
+        essence if essence.starts_with("application/") && essence.ends_with("+json") => {
+            Ok(Format::Json)
+        }
+        _ => Err(Error::UnsupportedMediaType(label)),
+    }
+}
+
+fn body_fields(parts: &Parts, bytes: &[u8]) -> Result<Vec<Field>> {
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    match format_of(parts)? {
+        _ if first.is_none() => Ok(Vec::new()),
+        Format::Json => json_fields(bytes),
+        Format::Form if first == Some(&b'{') => json_fields(bytes),
+        Format::Form => {
+            let text = std::str::from_utf8(bytes)
+                .map_err(|_| Error::Malformed("the form is not UTF-8".into()))?;
+            pair_fields(text.trim_end_matches(['\r', '\n']), "form")
+        }
+        Format::Unlabelled => Err(Error::UnsupportedMediaType(
+            "a body without a content type".into(),
+        )),
+    }
+}
+
+fn query_fields(query: Option<&str>) -> Result<Vec<Field>> {
+    query.map_or_else(|| Ok(Vec::new()), |query| pair_fields(query, "query"))
+}
+
+/// The fields of a JSON object, in order, values untouched.
+fn json_fields(bytes: &[u8]) -> Result<Vec<Field>> {
+    struct Fields;
+
+    impl<'de> serde::de::Visitor<'de> for Fields {
+        type Value = Vec<Field>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a JSON object")
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(
+            self,
+            mut entries: A,
+        ) -> Result<Self::Value, A::Error> {
+            let mut fields = Vec::new();
+            while let Some((name, value)) = entries.next_entry::<String, Box<RawValue>>()? {
+                fields.push(Field { name, value });
+                if fields.len() > FIELDS_MAX {
+                    return Err(serde::de::Error::custom(format!(
+                        "more than {FIELDS_MAX} fields"
+                    )));
+                }
+            }
+            Ok(fields)
+        }
+    }
+
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let fields = serde::Deserializer::deserialize_map(&mut reader, Fields)
+        .and_then(|fields| reader.end().map(|()| fields))
+        .map_err(|error| Error::Malformed(format!("the body is not a JSON object: {error}")))?;
+    unique(fields, "body")
+}
+
+/// The fields of `a=1&b=2`, strictly decoded: bad percent-encoding or UTF-8 is refused, not repaired.
+fn pair_fields(text: &str, source: &str) -> Result<Vec<Field>> {
+    let mut fields = Vec::new();
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let decoded = |part: &str| {
+            percent_decode(part).ok_or_else(|| {
+                Error::Malformed(format!(
+                    "the {source} has bad percent-encoding or UTF-8 in {pair:.80?}"
+                ))
+            })
+        };
+        let (name, value) = (decoded(name)?, decoded(value)?);
+        let value = serde_json::value::to_raw_value(&value).expect("a string has a JSON form");
+        fields.push(Field { name, value });
+        if fields.len() > FIELDS_MAX {
+            return Err(Error::Malformed(format!(
+                "the {source} has more than {FIELDS_MAX} fields"
+            )));
+        }
+    }
+    unique(fields, source)
+}
+
+fn percent_decode(text: &str) -> Option<String> {
+    let hex = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'+' => b' ',
+            b'%' => hex(bytes.next()?)? * 16 + hex(bytes.next()?)?,
+            other => other,
+        });
+    }
+    String::from_utf8(decoded).ok()
+}
+
+/// Canonical names, no key twice. `changed_by` and `actor` are one field, and may both be given if they agree.
+fn unique(fields: Vec<Field>, source: &str) -> Result<Vec<Field>> {
+    let mut kept: Vec<Field> = Vec::with_capacity(fields.len());
+    for mut field in fields {
+        let alias = field.name == "changed_by";
+        if alias {
+            field.name = "actor".into();
+        }
+        if let Some(twin) = kept.iter().find(|kept| kept.name == field.name) {
+            let both_names = alias && twin.says_the_same(&field);
+            if !both_names {
+                let error = FieldError::new(
+                    &field.name,
+                    format!("is given twice in the {source}: send it once"),
+                );
+                return Err(Error::Contradictory(
+                    format!("{} {}", error.field, error.detail),
+                    error,
+                ));
+            }
+            continue;
+        }
+        kept.push(field);
+    }
+    Ok(kept)
+}
+
+fn merge(mut body: Vec<Field>, query: Vec<Field>) -> Result<Vec<Field>> {
+    for field in query {
+        match body.iter().find(|twin| twin.name == field.name) {
+            Some(twin) if twin.says_the_same(&field) => {}
+            Some(_) => {
+                let error = FieldError::new(
+                    &field.name,
+                    "says one thing in the body and another in the query: send it once",
+                );
+                return Err(Error::Contradictory(
+                    format!("{} {}", error.field, error.detail),
+                    error,
+                ));
+            }
+            None => body.push(field),
+        }
+    }
+    Ok(body)
+}
+
+fn parse<T: DeserializeOwned>(fields: Vec<Field>) -> Result<T> {
+    let mut text = String::from("{");
+    for field in fields.iter().filter(|field| !field.is_blank()) {
+        if text.len() > 1 {
+            text.push(',');
+        }
+        text.push_str(&serde_json::to_string(&field.name).expect("a string has a JSON form"));
+        text.push(':');
+        text.push_str(field.value.get());
+    }
+    text.push('}');
+    let mut reader = serde_json::Deserializer::from_str(&text);
+    serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        Error::Invalid(vec![field_error(&path, &error.into_inner().to_string())])
+    })
+}
+
+/// A deserialiser's message as an error of one field.
+fn field_error(path: &str, message: &str) -> FieldError {
+    // The position is in the merged text, which the caller has never seen.
+    let message = message
+        .rsplit_once(" at line ")
+        .map_or(message, |(message, _)| message);
+    let quoted = |text: &str| text.split('`').nth(1).unwrap_or_default().to_owned();
+    if message.starts_with("missing field") {
+        return FieldError::new(quoted(message), "is required");
+    }
+    if message.starts_with("unknown field") {
+        let allowed = message
+            .split('`')
+            .skip(3)
+            .step_by(2)
+            .collect::<Vec<_>>()
+            .join(", ");
+        let allowed = if allowed.is_empty() {
+            "none".to_owned()
+        } else {
+            allowed
+        };
+        return FieldError::new(
+            quoted(message),
+            format!("is unknown: allowed are {allowed}"),
+        );
+    }
+    FieldError::new(if path == "." { "" } else { path }, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Amount, Engine, Flag, JsonObject, Reason};
+    use proptest::prelude::*;
+
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        engine: Engine,
+        amount: Option<Amount>,
+        enabled: Option<Flag>,
+        actor: Option<Reason>,
+        metadata: Option<JsonObject>,
+    }
+
+    fn read(content_type: Option<&str>, body: &[u8], query: &str) -> Result<Sample> {
+        let mut request = Request::builder().uri(format!("/x?{query}"));
+        if let Some(content_type) = content_type {
+            request = request.header(CONTENT_TYPE, content_type);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        parse(merge(
+            body_fields(&parts, body)?,
+            query_fields(parts.uri.query())?,
+        )?)
+    }
+
+    const JSON: Option<&str> = Some("application/json");
+    const FORM: Option<&str> = Some("application/x-www-form-urlencoded");
+
+    fn code(result: Result<Sample>) -> (&'static str, String) {
+        let error = result.unwrap_err();
+        (error.row().code, error.to_string())
+    }
+
+    #[test]
+    fn the_three_encodings_say_the_same() {
+        let json = read(JSON, br#"{"engine":"e","amount":12345678901.123456,"enabled":true,"actor":"a b","metadata":{"k":1}}"#, "");
+        let form = b"engine=e&amount=12345678901.123456&enabled=yes&changed_by=a+b&metadata=%7B%22k%22%3A1%7D";
+        let query = std::str::from_utf8(form).unwrap();
+        assert_eq!(json.unwrap(), read(FORM, form, "").unwrap());
+        assert_eq!(
+            read(FORM, form, "").unwrap(),
+            read(None, b"", query).unwrap()
+        );
+        let curl = br#" {"engine":"e","amount":"12345678901.123456","enabled":"on","changed_by":"a b","metadata":{"k":1}}"#;
+        assert_eq!(
+            read(FORM, curl, "").unwrap(),
+            read(None, b"", query).unwrap()
+        );
+    }
+
+    #[test]
+    fn body_and_query_merge_and_must_agree() {
+        assert!(read(JSON, br#"{"engine":"e"}"#, "amount=5&engine=e").is_ok());
+        assert!(read(JSON, br#"{"engine":"e","amount":5}"#, "amount=5").is_ok());
+        assert_eq!(
+            code(read(JSON, br#"{"engine":"e","amount":5}"#, "amount=6")).0,
+            "CONTRADICTORY_INPUT"
+        );
+        assert_eq!(
+            code(read(JSON, br#"{"engine":"e","engine":"e"}"#, "")).0,
+            "CONTRADICTORY_INPUT"
+        );
+        assert_eq!(
+            code(read(FORM, b"engine=e&engine=e", "")).0,
+            "CONTRADICTORY_INPUT"
+        );
+        assert_eq!(
+            code(read(FORM, b"engine=e&actor=a&changed_by=b", "")).0,
+            "CONTRADICTORY_INPUT"
+        );
+        assert!(read(FORM, b"engine=e&actor=a&changed_by=a", "").is_ok());
+    }
+
+    #[test]
+    fn blank_and_null_mean_left_out() {
+        let sample = read(
+            JSON,
+            br#"{"engine":"e","amount":null,"actor":"  ","enabled":""}"#,
+            "",
+        )
+        .unwrap();
+        assert_eq!(
+            (sample.amount, sample.actor, sample.enabled),
+            (None, None, None)
+        );
+        assert_eq!(
+            code(read(JSON, br#"{"engine":""}"#, "")).1,
+            "engine is required"
+        );
+        assert_eq!(code(read(None, b"", "")).1, "engine is required");
+    }
+
+    #[test]
+    fn refusals_name_the_field_and_the_fix() {
+        let allowed = "allowed are engine, amount, enabled, actor, metadata";
+        assert_eq!(
+            code(read(FORM, b"engine=e&force=1", "")).1,
+            format!("force is unknown: {allowed}")
+        );
+        assert_eq!(
+            code(read(
+                JSON,
+                br#"{"engine":"e","amount":0.30000000000000004}"#,
+                ""
+            ))
+            .1,
+            "amount has 17 decimals, at most 6: round it, or send \"0.3\""
+        );
+        assert_eq!(
+            code(read(JSON, br#"{"engine":{"a":1}}"#, "")).1,
+            "engine is an object: send one value"
+        );
+        assert_eq!(
+            code(read(JSON, br#"{"engine":"e","enabled":2}"#, "")).0,
+            "VALIDATION_FAILED"
+        );
+        for body in [
+            "[]",
+            "1",
+            "\"x\"",
+            "{",
+            "{\"engine\":}",
+            "{\"engine\":\"e\"}x",
+            "\u{feff}{}",
+            "{\"engine\":NaN}",
+            "{'engine':'e'}",
+        ] {
+            assert_eq!(
+                code(read(JSON, body.as_bytes(), "")).0,
+                "MALFORMED_REQUEST",
+                "{body}"
+            );
+        }
+        assert_eq!(
+            code(read(JSON, b"{\"engine\":\"\xff\"}", "")).0,
+            "MALFORMED_REQUEST"
+        );
+        assert_eq!(code(read(FORM, b"engine=%zz", "")).0, "MALFORMED_REQUEST");
+        assert_eq!(code(read(FORM, b"engine=%ff", "")).0, "MALFORMED_REQUEST");
+        assert_eq!(code(read(FORM, b"engine=%4", "")).0, "MALFORMED_REQUEST");
+        assert_eq!(
+            code(read(Some("text/plain"), b"engine=e", "")).0,
+            "UNSUPPORTED_MEDIA_TYPE"
+        );
+        assert_eq!(
+            code(read(Some("application/json; charset=utf-16"), b"{}", "")).0,
+            "UNSUPPORTED_MEDIA_TYPE"
+        );
+        assert_eq!(
+            code(read(None, b"engine=e", "")).0,
+            "UNSUPPORTED_MEDIA_TYPE"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics(body in proptest::collection::vec(any::<u8>(), 0..200), query in "[ -~]{0,60}") {
+            let query: String = query.chars().filter(|c| !matches!(c, '#' | '"' | '<' | '>' | '`' | '{' | '}' | ' ' | '\\' | '^' | '|')).collect();
+            let _ = read(JSON, &body, &query);
+            let _ = read(FORM, &body, &query);
+        }
+
+        #[test]
+        fn percent_encoding_round_trips(text in "\\PC{0,40}") {
+            let encoded: String = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
+            prop_assert_eq!(percent_decode(&encoded), Some(text));
+        }
+    }
+}

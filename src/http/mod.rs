@@ -1,0 +1,95 @@
+//! HTTP: the router's assembly, how a request becomes a value, and how an answer is shaped.
+//!
+//! Handlers live with their levers; they read as a sentence: extract, one service call, answer. Everything that all of them
+//! share is here.
+
+pub mod errors;
+mod health;
+mod input;
+mod openapi;
+mod paging;
+mod problem;
+
+pub use input::{BODY_BYTES_MAX, Input, Lenient, Query, Segment};
+pub use openapi::{document, document_text};
+pub use paging::{Page, Paging};
+pub use problem::render;
+
+use crate::app::App;
+use crate::audit::Origin;
+use crate::error::Error;
+use crate::types::{Actor, CorrelationId, Principal, RequestId};
+use axum::Router;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use utoipa_axum::router::OpenApiRouter;
+
+/// Where every governance route lives.
+pub const BASE_PATH: &str = "/api/governance";
+
+/// All routes with their documentation.
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    let governance = OpenApiRouter::new()
+        .merge(crate::go_live::http::router())
+        .merge(crate::risk::http::router())
+        .merge(crate::heimdall::http::router())
+        .merge(crate::regression::http::router())
+        .merge(crate::review::http::router());
+    OpenApiRouter::new()
+        .nest(BASE_PATH, governance)
+        .merge(health::router())
+}
+
+/// The finished router: every route, the documents, and an error body for everything else.
+pub fn router(app: App) -> Router {
+    let (router, _) = routes().split_for_parts();
+    router
+        .merge(openapi::router())
+        .fallback(|| async { Error::RouteNotFound })
+        .method_not_allowed_fallback(|| async { Error::MethodNotAllowed })
+        .with_state(app)
+}
+
+/// The query of a route that takes none, so that a misspelt parameter is refused instead of ignored.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nothing {}
+
+/// Who is calling: the request, and who was authenticated.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Who was authenticated.
+    pub principal: Principal,
+    /// The request.
+    pub request_id: RequestId,
+}
+
+impl Caller {
+    /// The caller as the origin of an event.
+    #[must_use]
+    pub fn origin(self, actor: Option<Actor>, correlation_id: Option<CorrelationId>) -> Origin {
+        Origin {
+            principal: self.principal,
+            actor,
+            request_id: Some(self.request_id),
+            correlation_id,
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        // The outermost middleware names every request; a router without it has no callers.
+        let request_id = parts
+            .extensions
+            .get::<RequestId>()
+            .cloned()
+            .unwrap_or_else(RequestId::generate);
+        Ok(Self {
+            principal: Principal::unauthenticated(),
+            request_id,
+        })
+    }
+}

@@ -1,0 +1,156 @@
+//! The OpenAPI document, made from the handlers' own types, and Swagger UI from assets inside the binary.
+//!
+//! What every POST has in common is added in one pass: the form encoding beside JSON, every body field as an optional query
+//! parameter, and `changed_by` beside `actor`. `openapi.json` in the repository is locked to this by a test.
+
+use crate::app::App;
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Redirect};
+use axum::routing::get;
+use std::sync::LazyLock;
+use utoipa::OpenApi;
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, Type};
+use utoipa::openapi::{Components, Deprecated, RefOr, Required};
+
+/// Title, version and tags; paths and schemas come from the routes.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Holdfast",
+        description = "Institutional governance control plane: go-live state, risk guard, Heimdall charter, regression tripwire.\n\nEvery POST takes a JSON object, a form body, or query parameters; they mean the same, and body and query merge. Amounts are exact decimals, as JSON numbers or strings. Errors are application/problem+json (RFC 9457).",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    tags(
+        (name = "go-live", description = "Is production switched on, and is the kill switch out?"),
+        (name = "risk", description = "Is there room under GLOBAL and this engine for this action, today?"),
+        (name = "heimdall", description = "Has this AI domain earned the right to act in production?"),
+        (name = "regression", description = "Has performance dropped?"),
+        (name = "review", description = "The Monday review"),
+        (name = "service", description = "Health and metrics")
+    ),
+    components(schemas(crate::http::errors::ProblemBody))
+)]
+struct Base;
+
+/// The document.
+#[must_use]
+pub fn document() -> utoipa::openapi::OpenApi {
+    let (_, routes) = super::routes().split_for_parts();
+    let mut document = Base::openapi();
+    document.merge(routes);
+    let components = document.components.clone().unwrap_or_default();
+    for path in document.paths.paths.values_mut() {
+        if let Some(operation) = &mut path.post {
+            complete(operation, &components);
+        }
+    }
+    for schema in document
+        .components
+        .iter_mut()
+        .flat_map(|components| components.schemas.values_mut())
+    {
+        if let RefOr::T(Schema::Object(object)) = schema {
+            add_changed_by(object);
+        }
+    }
+    document
+}
+
+/// The document as it is served and checked in.
+#[must_use]
+pub fn document_text() -> String {
+    let mut text = document()
+        .to_pretty_json()
+        .expect("the document consists of text, numbers and lists");
+    text.push('\n');
+    text
+}
+
+static DOCUMENT: LazyLock<String> = LazyLock::new(document_text);
+
+/// Form beside JSON, and each field as a query parameter: none required there, since either place will do.
+fn complete(operation: &mut Operation, components: &Components) {
+    let Some(RefOr::T(body)) = &mut operation.request_body else {
+        return;
+    };
+    let Some(RefOr::T(json)) = body.content.get("application/json").cloned() else {
+        return;
+    };
+    body.required = Some(Required::False);
+    body.content.insert(
+        "application/x-www-form-urlencoded".into(),
+        RefOr::T(json.clone()),
+    );
+    let Some(RefOr::Ref(reference)) = &json.schema else {
+        return;
+    };
+    let name = reference
+        .ref_location
+        .rsplit('/')
+        .next()
+        .unwrap_or_default();
+    let Some(RefOr::T(Schema::Object(object))) = components.schemas.get(name) else {
+        return;
+    };
+    let parameters = operation.parameters.get_or_insert_with(Vec::new);
+    parameters.extend(
+        object
+            .properties
+            .iter()
+            .map(|(name, schema)| query_parameter(name, schema)),
+    );
+}
+
+fn query_parameter(name: &str, schema: &RefOr<Schema>) -> RefOr<Parameter> {
+    let parameter = ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Query)
+        .required(Required::False)
+        .description(Some(
+            "The same as in the body; if it is in both, they must agree.",
+        ))
+        .schema(Some(schema.clone()))
+        .build();
+    RefOr::T(parameter)
+}
+
+/// The original's name for `actor`, which its clients send.
+fn add_changed_by(object: &mut Object) {
+    // Answers carry `changed_by` beside `actor` or not at all; only request types forbid unknown fields.
+    let is_request = object.additional_properties.is_some();
+    let Some(actor) = object
+        .properties
+        .get("actor")
+        .cloned()
+        .filter(|_| is_request)
+    else {
+        return;
+    };
+    let deprecated = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .description(Some("The same field as `actor`, by the original's name."))
+        .deprecated(Some(Deprecated::True))
+        .max_length(Some(200))
+        .build();
+    drop(actor);
+    object
+        .properties
+        .insert("changed_by".into(), RefOr::T(Schema::Object(deprecated)));
+    object.required.retain(|field| field != "actor");
+}
+
+/// The document and its reader; `/` leads to the latter until there is a console.
+pub(super) fn router() -> Router<App> {
+    let swagger = utoipa_swagger_ui::SwaggerUi::new("/docs")
+        .config(utoipa_swagger_ui::Config::from("/openapi.json"));
+    Router::new()
+        .route("/openapi.json", get(openapi_json))
+        .route("/", get(|| async { Redirect::temporary("/docs/") }))
+        .merge(Router::from(swagger))
+}
+
+async fn openapi_json() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], DOCUMENT.as_str())
+}

@@ -1,0 +1,64 @@
+//! Lists that grow: a page at a time, newest first, by the sequence number that the last page ended with. New rows come
+//! before the first page, so a cursor neither skips nor repeats while they arrive.
+
+use crate::error::{Error, Result};
+use crate::types::Count;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Rows of a page when none is asked for.
+const PAGE_DEFAULT: i64 = 100;
+/// Most rows of a page.
+const PAGE_MAX: i64 = 1_000;
+
+/// One page of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Page<T> {
+    /// The rows, newest first.
+    pub items: Vec<T>,
+    /// What to send as `cursor` for the next page; null on the last one. Opaque.
+    pub next_cursor: Option<String>,
+}
+
+/// Which page is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Paging {
+    /// Only rows before this sequence number.
+    pub before: Option<i64>,
+    limit: i64,
+}
+
+impl Paging {
+    /// Reads `limit` and `cursor`.
+    pub fn new(limit: Option<Count>, cursor: Option<Count>) -> Result<Self> {
+        let limit = limit.map_or(PAGE_DEFAULT, Count::get);
+        if !(1..=PAGE_MAX).contains(&limit) {
+            return Err(Error::invalid(
+                "limit",
+                format!("is {limit}: send a whole number from 1 to {PAGE_MAX}"),
+            ));
+        }
+        Ok(Self {
+            before: cursor.map(Count::get),
+            limit,
+        })
+    }
+
+    /// Rows to read: one more than the page, which tells whether there is another.
+    #[must_use]
+    pub const fn fetch(self) -> i64 {
+        self.limit + 1
+    }
+
+    /// The page of these rows; `seq` is what the list is ordered by.
+    pub fn page<T>(self, mut rows: Vec<T>, seq: impl Fn(&T) -> i64) -> Page<T> {
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next_cursor = rows.last().filter(|_| more).map(|row| seq(row).to_string());
+        Page {
+            items: rows,
+            next_cursor,
+        }
+    }
+}

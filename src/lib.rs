@@ -1,0 +1,39 @@
+//! Holdfast: an institutional governance control plane. One HTTP service on PostgreSQL that keeps a business, and the AI that
+//! advises it, from hurting itself while it learns. Four levers, one audit trail, one enforcement layer.
+//!
+//! The modules in reading order:
+//!
+//! - [`types`]: the vocabulary, parsed once at the edge; [`error`]: the one error table; [`clock`], [`config`].
+//! - [`db`]: pools, migrations, and the private PostgreSQL.
+//! - [`audit`]: the event streams and their hash chain.
+//! - The levers, each in the same four files: [`go_live`], [`risk`], [`heimdall`], [`regression`]; and [`govern`], which
+//!   changes two of them in one transaction.
+//! - [`enforcement`]: the gate around the finished router, and the feed it goes by.
+//! - [`http`], [`middleware`], [`review`], [`app`], [`cli`].
+//!
+//! The invariants:
+//!
+//! 1. **Fail closed.** Cannot read, cannot write, cannot decide: refuse.
+//! 2. **One transaction decides.** A decision, its counters and its event commit together; the answer comes after the commit.
+//! 3. **Decisions are pure**: `(state, request, now) -> decision`, in each lever's `model`.
+//! 4. **Exact numbers.** No float takes part in a decision; equality passes at a limit.
+//! 5. **Nothing is lost or rewritten.** Events are append-only and chained.
+//! 6. **Lock order**: kpi, heimdall, risk, control heads, then rows; forward only.
+
+pub mod app;
+pub mod audit;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod db;
+pub mod enforcement;
+pub mod error;
+pub mod go_live;
+pub mod govern;
+pub mod heimdall;
+pub mod http;
+pub mod middleware;
+pub mod regression;
+pub mod review;
+pub mod risk;
+pub mod types;

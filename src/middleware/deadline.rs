@@ -1,0 +1,17 @@
+//! No request is worked on for longer than anybody waits.
+
+use crate::error::Error;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::time::Duration;
+
+/// How long a request may take, its body included. Longer than every limit inside it: connection 5 s, statement 5 s.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+pub(super) async fn enforce(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(DEADLINE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Error::DeadlineExceeded(DEADLINE.as_secs()).into_response(),
+    }
+}

@@ -1,0 +1,309 @@
+//! The tripwire's routes.
+
+use super::model::{Action, KpiEvent, Measurement, PolicyUpsert, RegressionPolicy, WireState};
+use super::store::{self, KpiFilter, KpiRecord, TripRecord};
+use crate::app::App;
+use crate::audit::FieldChange;
+use crate::error::{Error, FieldError, Result};
+use crate::govern::Tripped;
+use crate::http::{Caller, Input, Nothing, Page, Paging, Query, errors};
+use crate::types::{
+    Actor, CorrelationId, Count, Detail, Domain, Engine, EventId, Flag, Fraction, Metric, Reason,
+    Value,
+};
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The lever's routes.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(regression_policies))
+        .routes(routes!(upsert_regression_policy))
+        .routes(routes!(regression_state))
+        .routes(routes!(evaluate))
+        .routes(routes!(record_kpi, list_kpi))
+        .routes(routes!(list_trips))
+}
+
+/// All wires, by domain and metric.
+#[utoipa::path(
+    get, path = "/regression/policies", tag = "regression",
+    responses((status = 200, description = "Ordered by domain and metric", body = Vec<RegressionPolicy>), errors::Read)
+)]
+async fn regression_policies(
+    State(app): State<App>,
+    _: Query<Nothing>,
+) -> Result<Json<Vec<RegressionPolicy>>> {
+    Ok(Json(
+        store::read_policies(&mut *app.govern.db().read().await?).await?,
+    ))
+}
+
+/// What to set on a wire. What is left out keeps its value; a new wire starts at 50/200/50/0.20/THROTTLE, enabled.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RegressionPolicyUpsert {
+    /// The domain.
+    domain: Domain,
+    /// The metric.
+    metric: Metric,
+    /// Events in the recent window, 1 to 10,000.
+    window_events: Option<Count>,
+    /// Events in the baseline before it, 1 to 10,000.
+    baseline_events: Option<Count>,
+    /// Least events in either before the wire can trip.
+    min_events_to_enforce: Option<Count>,
+    /// The drop that trips, as a fraction of the baseline.
+    max_drop_fraction: Option<Fraction>,
+    /// What a trip does.
+    action: Option<Action>,
+    /// The engine that a THROTTLE holds off; left out, the one named like the domain.
+    engine: Option<Engine>,
+    /// Whether the wire is watched. `true` on a tripped wire re-arms it and needs a reason.
+    enabled: Option<Flag>,
+    /// Who sets it.
+    actor: Option<Actor>,
+    /// Why.
+    reason: Option<Reason>,
+}
+
+/// The wire as it is now, and what the upsert changed.
+#[derive(Debug, Serialize, ToSchema)]
+struct RegressionPolicyUpserted {
+    /// Always true.
+    ok: bool,
+    /// The wire.
+    policy: RegressionPolicy,
+    /// The fields that moved; empty when nothing did.
+    changes: Vec<FieldChange>,
+    /// The trip that the upsert ended.
+    rearmed: Option<i64>,
+}
+
+/// Sets up a wire, or re-arms a tripped one.
+#[utoipa::path(
+    post, path = "/regression/policies/upsert", tag = "regression", request_body = RegressionPolicyUpsert,
+    responses((status = 200, description = "The wire and what changed", body = RegressionPolicyUpserted), errors::Change)
+)]
+async fn upsert_regression_policy(
+    State(app): State<App>,
+    caller: Caller,
+    Input(input): Input<RegressionPolicyUpsert>,
+) -> Result<Json<RegressionPolicyUpserted>> {
+    let request = PolicyUpsert {
+        domain: input.domain,
+        metric: input.metric,
+        window_events: input.window_events,
+        baseline_events: input.baseline_events,
+        min_events_to_enforce: input.min_events_to_enforce,
+        max_drop_fraction: input.max_drop_fraction,
+        action: input.action,
+        engine: input.engine,
+        enabled: input.enabled.map(|flag| flag.0),
+    };
+    let origin = caller.origin(input.actor, None);
+    let done = app
+        .govern
+        .upsert_wire(&request, input.reason.as_ref(), &origin)
+        .await?;
+    Ok(Json(RegressionPolicyUpserted {
+        ok: true,
+        policy: done.policy,
+        changes: done.changes.0,
+        rearmed: done.rearmed,
+    }))
+}
+
+/// Where every wire stands.
+#[utoipa::path(
+    get, path = "/regression/state", tag = "regression",
+    responses((status = 200, description = "Ordered by domain and metric", body = Vec<WireState>), errors::Read)
+)]
+async fn regression_state(
+    State(app): State<App>,
+    _: Query<Nothing>,
+) -> Result<Json<Vec<WireState>>> {
+    Ok(Json(
+        store::read_states(&mut *app.govern.db().read().await?).await?,
+    ))
+}
+
+/// Which wire to evaluate.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct EvaluateInput {
+    /// The domain.
+    domain: Domain,
+    /// The metric.
+    metric: Metric,
+    /// Who asks.
+    actor: Option<Actor>,
+}
+
+/// Where the wire stands after the evaluation.
+#[derive(Debug, Serialize, ToSchema)]
+struct EvaluateAnswer {
+    /// Always true.
+    ok: bool,
+    /// The wire's state.
+    state: WireState,
+}
+
+/// Evaluates a wire now. Every measurement is evaluated when it is recorded, so this is a read; it acts if it trips.
+#[utoipa::path(
+    post, path = "/regression/evaluate", tag = "regression", request_body = EvaluateInput,
+    responses((status = 200, description = "Evaluated", body = EvaluateAnswer), errors::Change)
+)]
+async fn evaluate(
+    State(app): State<App>,
+    caller: Caller,
+    Input(input): Input<EvaluateInput>,
+) -> Result<Json<EvaluateAnswer>> {
+    let origin = caller.origin(input.actor, None);
+    let state = app
+        .govern
+        .evaluate(&input.domain, &input.metric, &origin)
+        .await?;
+    Ok(Json(EvaluateAnswer { ok: true, state }))
+}
+
+/// A measurement: `success` or `value`, never both.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct KpiInput {
+    /// The domain.
+    domain: Domain,
+    /// The metric.
+    metric: Metric,
+    /// Whether it succeeded.
+    success: Option<Flag>,
+    /// What it was worth.
+    value: Option<Value>,
+    /// Who measured.
+    actor: Option<Actor>,
+    /// The caller's own thread.
+    correlation_id: Option<CorrelationId>,
+    /// Remarks, up to 4 KiB.
+    detail: Option<Detail>,
+    /// The caller's own id: the same measurement again is recorded once.
+    event_id: Option<EventId>,
+}
+
+/// What came of a measurement.
+#[derive(Debug, Serialize, ToSchema)]
+struct KpiAnswer {
+    /// Always true.
+    ok: bool,
+    /// Its sequence number in the KPI stream.
+    id: i64,
+    /// The trip that this measurement caused; null when it caused none.
+    tripped: Option<Tripped>,
+    /// Whether an enabled wire looks at it.
+    watched: bool,
+    /// Whether it had been recorded before, under the same `event_id`.
+    duplicate: bool,
+}
+
+/// Records a measurement and evaluates its wire.
+#[utoipa::path(
+    post, path = "/regression/kpi", tag = "regression", request_body = KpiInput,
+    responses((status = 200, description = "Recorded", body = KpiAnswer), errors::Change)
+)]
+async fn record_kpi(
+    State(app): State<App>,
+    caller: Caller,
+    Input(input): Input<KpiInput>,
+) -> Result<Json<KpiAnswer>> {
+    let measurement = match (input.success, input.value) {
+        (Some(success), None) => Measurement::Success(success.0),
+        (None, Some(value)) => Measurement::Value(value),
+        (given, _) => {
+            let detail = if given.is_some() {
+                "and value are both given: send one"
+            } else {
+                "or value is required"
+            };
+            return Err(Error::Invalid(vec![FieldError::new("success", detail)]));
+        }
+    };
+    let event = KpiEvent {
+        domain: input.domain,
+        metric: input.metric,
+        measurement,
+        event_id: input.event_id,
+        detail: input.detail,
+    };
+    let origin = caller.origin(input.actor, input.correlation_id);
+    let done = app.govern.record_kpi(&event, &origin).await?;
+    Ok(Json(KpiAnswer {
+        ok: true,
+        id: done.id,
+        tripped: done.tripped,
+        watched: done.watched,
+        duplicate: done.duplicate,
+    }))
+}
+
+/// Which measurements.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct KpiQuery {
+    /// Of this domain.
+    domain: Option<Domain>,
+    /// Of this metric.
+    metric: Option<Metric>,
+    /// At most so many, 1 to 1000; 100 when left out.
+    limit: Option<Count>,
+    /// Where the last page ended.
+    cursor: Option<Count>,
+}
+
+/// Measurements, newest first.
+#[utoipa::path(
+    get, path = "/regression/kpi", tag = "regression", params(KpiQuery),
+    responses((status = 200, description = "A page", body = Page<KpiRecord>), errors::Read)
+)]
+async fn list_kpi(
+    State(app): State<App>,
+    Query(query): Query<KpiQuery>,
+) -> Result<Json<Page<KpiRecord>>> {
+    let paging = Paging::new(query.limit, query.cursor)?;
+    let filter = KpiFilter {
+        domain: query.domain.as_ref().map(Domain::as_str),
+        metric: query.metric.as_ref().map(Metric::as_str),
+        before: paging.before,
+        limit: paging.fetch(),
+    };
+    let rows = store::kpi_events(&mut *app.govern.db().read().await?, &filter).await?;
+    Ok(Json(paging.page(rows, |row| row.id)))
+}
+
+/// Trips, newest first.
+#[utoipa::path(
+    get, path = "/regression/trips", tag = "regression", params(KpiQuery),
+    responses((status = 200, description = "A page", body = Page<TripRecord>), errors::Read)
+)]
+async fn list_trips(
+    State(app): State<App>,
+    Query(query): Query<KpiQuery>,
+) -> Result<Json<Page<TripRecord>>> {
+    let paging = Paging::new(query.limit, query.cursor)?;
+    let mut conn = app.govern.db().read().await?;
+    let domain = query.domain.as_ref().map(Domain::as_str);
+    let metric = query.metric.as_ref().map(Metric::as_str);
+    let rows = store::trips(
+        &mut conn,
+        domain,
+        metric,
+        None,
+        paging.before,
+        paging.fetch(),
+    )
+    .await?;
+    Ok(Json(paging.page(rows, |row| row.id)))
+}

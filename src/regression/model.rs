@@ -1,0 +1,729 @@
+//! The tripwire's rules: types and pure decisions.
+//!
+//! The detector is the original's: the mean of the recent window against the mean of the baseline before it, by order of
+//! arrival. `drop = (baseline - current) / baseline`; the wire trips when `drop >= max_drop_fraction`. Compared by
+//! cross-multiplied integers, so that an exact tie trips; a float misses 190/200 against 38/50.
+
+use crate::audit::{Canonical, Changes, Origin, Stamp, Stream};
+use crate::error::{Error, FieldError, Result};
+use crate::types::{
+    Actor, Count, Detail, Domain, Engine, EventId, Fraction, Metric, Ratio, Reason, Total, Value,
+};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Most events in a window.
+pub const WINDOW_MAX: i64 = 10_000;
+
+/// What a trip does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Action {
+    /// Holds the wire's engine off.
+    Throttle,
+    /// Engages the kill switch.
+    KillSwitch,
+}
+
+impl Action {
+    /// The action in the database and in notes.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Throttle => "THROTTLE",
+            Self::KillSwitch => "KILL_SWITCH",
+        }
+    }
+
+    /// The action of that name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        [Self::Throttle, Self::KillSwitch]
+            .into_iter()
+            .find(|action| action.as_str() == name)
+    }
+}
+
+/// A wire: one metric of one domain, watched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct RegressionPolicy {
+    /// The domain.
+    pub domain: Domain,
+    /// The metric.
+    pub metric: Metric,
+    /// Events in the recent window, 1 to 10,000.
+    pub window_events: Count,
+    /// Events in the baseline before it, 1 to 10,000.
+    pub baseline_events: Count,
+    /// Least events in either before the wire can trip.
+    pub min_events_to_enforce: Count,
+    /// The drop that trips, as a fraction of the baseline; reaching it trips.
+    pub max_drop_fraction: Fraction,
+    /// What a trip does.
+    pub action: Action,
+    /// The engine that a THROTTLE holds off; null means the one named like the domain.
+    pub engine: Option<Engine>,
+    /// Whether the wire is watched.
+    pub enabled: bool,
+    /// Who made the last change.
+    pub changed_by: Option<String>,
+    /// Why the last change was made.
+    pub reason: Option<String>,
+    /// When the last change was made.
+    pub updated_at: DateTime<Utc>,
+    /// Counts the changes, from 1.
+    pub version: i64,
+}
+
+impl RegressionPolicy {
+    /// The engine that a THROTTLE of this wire holds off; none when the domain's name is no engine's and none is named.
+    #[must_use]
+    pub fn throttled_engine(&self) -> Option<Engine> {
+        self.engine
+            .clone()
+            .or_else(|| self.domain.as_str().parse().ok())
+    }
+}
+
+/// An upsert that is asked for. What is left out keeps its value; a new wire starts at 50/200/50/0.20/THROTTLE, enabled.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the fields are those of RegressionPolicy")]
+pub struct PolicyUpsert {
+    pub domain: Domain,
+    pub metric: Metric,
+    pub window_events: Option<Count>,
+    pub baseline_events: Option<Count>,
+    pub min_events_to_enforce: Option<Count>,
+    pub max_drop_fraction: Option<Fraction>,
+    pub action: Option<Action>,
+    pub engine: Option<Engine>,
+    pub enabled: Option<bool>,
+}
+
+/// The policy after an upsert, and what that changes.
+pub fn upsert(
+    existing: Option<&RegressionPolicy>,
+    upsert: &PolicyUpsert,
+    by: Option<&Actor>,
+    reason: Option<&Reason>,
+    at: DateTime<Utc>,
+) -> Result<(RegressionPolicy, Changes)> {
+    let count = |new: Option<Count>, old: fn(&RegressionPolicy) -> Count, default: &str| {
+        new.or(existing.map(old))
+            .unwrap_or_else(|| default.parse().expect("a constant of this file"))
+    };
+    let policy = RegressionPolicy {
+        domain: upsert.domain.clone(),
+        metric: upsert.metric.clone(),
+        window_events: count(upsert.window_events, |old| old.window_events, "50"),
+        baseline_events: count(upsert.baseline_events, |old| old.baseline_events, "200"),
+        min_events_to_enforce: count(
+            upsert.min_events_to_enforce,
+            |old| old.min_events_to_enforce,
+            "50",
+        ),
+        max_drop_fraction: upsert
+            .max_drop_fraction
+            .or(existing.map(|old| old.max_drop_fraction))
+            .unwrap_or_else(|| "0.20".parse().expect("a constant of this file")),
+        action: upsert
+            .action
+            .or(existing.map(|old| old.action))
+            .unwrap_or(Action::Throttle),
+        engine: upsert
+            .engine
+            .clone()
+            .or_else(|| existing.and_then(|old| old.engine.clone())),
+        enabled: upsert
+            .enabled
+            .or(existing.map(|old| old.enabled))
+            .unwrap_or(true),
+        changed_by: by.map(ToString::to_string),
+        reason: reason.map(ToString::to_string),
+        updated_at: at,
+        version: existing.map_or(1, |old| old.version + 1),
+    };
+    validate(&policy)?;
+    let mut changes = Changes::default();
+    changes.note(
+        "window_events",
+        existing.map(|old| &old.window_events),
+        &policy.window_events,
+    );
+    changes.note(
+        "baseline_events",
+        existing.map(|old| &old.baseline_events),
+        &policy.baseline_events,
+    );
+    changes.note(
+        "min_events_to_enforce",
+        existing.map(|old| &old.min_events_to_enforce),
+        &policy.min_events_to_enforce,
+    );
+    changes.note(
+        "max_drop_fraction",
+        existing.map(|old| &old.max_drop_fraction),
+        &policy.max_drop_fraction,
+    );
+    changes.note("action", existing.map(|old| &old.action), &policy.action);
+    if existing.and_then(|old| old.engine.as_ref()) != policy.engine.as_ref() {
+        changes.note("engine", existing.map(|old| &old.engine), &policy.engine);
+    }
+    changes.note("enabled", existing.map(|old| &old.enabled), &policy.enabled);
+    Ok((policy, changes))
+}
+
+fn validate(policy: &RegressionPolicy) -> Result<()> {
+    let mut errors = Vec::new();
+    for (field, count) in [
+        ("window_events", policy.window_events),
+        ("baseline_events", policy.baseline_events),
+        ("min_events_to_enforce", policy.min_events_to_enforce),
+    ] {
+        if !(1..=WINDOW_MAX).contains(&count.get()) {
+            errors.push(FieldError::new(
+                field,
+                format!("is {count}: send a whole number from 1 to {WINDOW_MAX}"),
+            ));
+        }
+    }
+    let (min, shorter) = (
+        policy.min_events_to_enforce,
+        policy.window_events.min(policy.baseline_events),
+    );
+    if min > shorter {
+        let detail = format!(
+            "is {min}, but a window holds {shorter} events: the wire could never trip; lower it to {shorter} or less"
+        );
+        errors.push(FieldError::new("min_events_to_enforce", detail));
+    }
+    if policy.max_drop_fraction == Fraction::ZERO {
+        errors.push(FieldError::new(
+            "max_drop_fraction",
+            "must be more than 0: every event would trip the wire",
+        ));
+    }
+    if policy.action == Action::Throttle && policy.throttled_engine().is_none() {
+        let detail = format!(
+            "is required: {} is too long to be an engine's name",
+            policy.domain
+        );
+        errors.push(FieldError::new("engine", detail));
+    }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Invalid(errors))
+    }
+}
+
+/// A measurement: a success or failure, or a value. A series keeps the kind of its first event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measurement {
+    /// Whether it succeeded.
+    Success(bool),
+    /// What it was worth.
+    Value(Value),
+}
+
+impl Measurement {
+    /// What it adds to the running sum: a success counts 1.
+    #[must_use]
+    pub fn addend(self) -> Total {
+        match self {
+            Self::Success(success) => {
+                Total::from_units(if success { 1_000_000 } else { 0 }).unwrap_or_default()
+            }
+            Self::Value(value) => value.into(),
+        }
+    }
+
+    /// The kind and the field that carries it.
+    #[must_use]
+    pub const fn kind(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Success(_) => ("BOOLEAN", "success"),
+            Self::Value(_) => ("NUMERIC", "value"),
+        }
+    }
+}
+
+/// A measurement on its way into its series.
+#[derive(Debug, Clone)]
+pub struct KpiEvent {
+    /// The domain.
+    pub domain: Domain,
+    /// The metric.
+    pub metric: Metric,
+    /// What was measured.
+    pub measurement: Measurement,
+    /// The caller's own id.
+    pub event_id: Option<EventId>,
+    /// Remarks.
+    pub detail: Option<Detail>,
+}
+
+/// A place in a series: how many events up to here, and their sum.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// Events of the series so far.
+    pub events: i64,
+    /// Their sum.
+    pub sum: Total,
+}
+
+impl KpiEvent {
+    /// The bytes that the chain covers, in column order.
+    #[must_use]
+    pub fn canonical(&self, stamp: Stamp, origin: &Origin, mark: Mark) -> Canonical {
+        let (success, value) = match self.measurement {
+            Measurement::Success(success) => (Some(success), None),
+            Measurement::Value(value) => (None, Some(value)),
+        };
+        Canonical::begin(Stream::Kpi, stamp, origin)
+            .text(Some(self.domain.as_str()))
+            .text(Some(self.metric.as_str()))
+            .shown(Some(mark.events))
+            .shown(success)
+            .shown(value)
+            .shown(Some(mark.sum))
+            .text(self.event_id.as_ref().map(EventId::as_str))
+            .digest(self.detail.as_ref().map(Detail::as_str))
+    }
+}
+
+/// Events and their sum: a window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Window {
+    /// How many.
+    pub events: i64,
+    /// Their sum.
+    pub sum: Total,
+}
+
+impl Window {
+    /// The window from after `from` up to `to`.
+    #[must_use]
+    pub fn between(from: Mark, to: Mark) -> Self {
+        // Both sums are within the range of a total, and so is what lies between them.
+        Self {
+            events: to.events - from.events,
+            sum: to.sum.minus(from.sum).unwrap_or_default(),
+        }
+    }
+
+    /// Its mean: the success rate of booleans.
+    #[must_use]
+    pub fn mean(self) -> Option<Ratio> {
+        Ratio::of(self.sum.units(), i128::from(self.events) * 1_000_000)
+    }
+}
+
+/// Where the windows of a wire lie in its series, as counts of events: `(low, high]` is the baseline, `(high, last]` recent.
+/// Events up to the watermark never count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Where the baseline begins.
+    pub low: i64,
+    /// Where it ends and the recent window begins.
+    pub high: i64,
+    /// Whether the baseline of the last trip still stands in: until a whole window and baseline lie after the watermark.
+    pub pinned: bool,
+}
+
+impl Span {
+    /// The windows of a policy over a series of `last` events.
+    #[must_use]
+    pub fn of(policy: &RegressionPolicy, last: i64, watermark: i64, has_pinned: bool) -> Self {
+        let (window, baseline) = (policy.window_events.get(), policy.baseline_events.get());
+        Self {
+            low: (last - window - baseline).max(watermark),
+            high: (last - window).max(watermark),
+            pinned: has_pinned && last - watermark < window + baseline,
+        }
+    }
+}
+
+/// What the windows say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Evaluation {
+    /// The baseline's mean; none while there are too few events.
+    pub baseline: Option<Ratio>,
+    /// The recent mean.
+    pub current: Option<Ratio>,
+    /// The drop, rounded for display.
+    pub drop_fraction: Option<Ratio>,
+    /// The verdict.
+    pub verdict: Verdict,
+}
+
+/// The verdict of an evaluation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Too few events in a window.
+    InsufficientEvents {
+        /// In the recent one.
+        recent: i64,
+        /// In the baseline.
+        baseline: i64,
+    },
+    /// The baseline is not positive: a relative drop has no meaning.
+    CannotCompute,
+    /// The drop is below the threshold.
+    Holds,
+    /// The drop reaches the threshold.
+    Trips,
+}
+
+impl Evaluation {
+    /// The note, in the original's words.
+    #[must_use]
+    pub fn note(&self, action: Action) -> String {
+        let drop = || self.drop_fraction.unwrap_or_default().short();
+        match self.verdict {
+            Verdict::InsufficientEvents { recent, baseline } => {
+                format!("insufficient_events(recent={recent}, baseline={baseline})")
+            }
+            Verdict::CannotCompute => "cannot_compute_rate".into(),
+            Verdict::Holds => format!("OK drop={}", drop()),
+            Verdict::Trips => format!("TRIGGERED drop={} action={}", drop(), action.as_str()),
+        }
+    }
+}
+
+/// Compares the windows, exactly.
+#[must_use]
+pub fn evaluate(policy: &RegressionPolicy, baseline: Window, recent: Window) -> Evaluation {
+    let min = policy.min_events_to_enforce.get();
+    if recent.events < min || baseline.events < min {
+        let verdict = Verdict::InsufficientEvents {
+            recent: recent.events,
+            baseline: baseline.events,
+        };
+        return Evaluation {
+            baseline: None,
+            current: None,
+            drop_fraction: None,
+            verdict,
+        };
+    }
+    let (baseline_mean, current) = (baseline.mean(), recent.mean());
+    if baseline.sum <= Total::ZERO {
+        return Evaluation {
+            baseline: baseline_mean,
+            current,
+            drop_fraction: None,
+            verdict: Verdict::CannotCompute,
+        };
+    }
+    // drop = (Sb/nb - Sc/nc) / (Sb/nb) = (Sb·nc - Sc·nb) / (Sb·nc). Sums are below 10^28 units only in theory; within 10^4
+    // events of 10^18 units each, every product here is below 10^33.
+    let whole = baseline.sum.units() * i128::from(recent.events);
+    let lost = whole - recent.sum.units() * i128::from(baseline.events);
+    let trips = lost * 1_000_000 >= policy.max_drop_fraction.units() * whole;
+    Evaluation {
+        baseline: baseline_mean,
+        current,
+        drop_fraction: Ratio::of(lost, whole),
+        verdict: if trips {
+            Verdict::Trips
+        } else {
+            Verdict::Holds
+        },
+    }
+}
+
+/// Where a wire stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum WireStatus {
+    /// Not watched, and not tripped.
+    Disabled,
+    /// Watched, with too few events to judge.
+    Warmup,
+    /// Watched.
+    Armed,
+    /// Tripped, until it is re-armed.
+    Tripped,
+}
+
+/// What stands of a wire, as answers show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct WireState {
+    /// The domain.
+    pub domain: Domain,
+    /// The metric.
+    pub metric: Metric,
+    /// Whether it tripped and was not re-armed since.
+    pub triggered: bool,
+    /// Where it stands.
+    pub status: WireStatus,
+    /// The baseline's mean at the last check.
+    pub baseline: Option<Ratio>,
+    /// The recent mean at the last check.
+    pub current: Option<Ratio>,
+    /// The drop at the last check.
+    pub drop_fraction: Option<Ratio>,
+    /// When it was last checked; null before the first time.
+    pub last_checked_at: Option<DateTime<Utc>>,
+    /// When it last tripped.
+    pub last_triggered_at: Option<DateTime<Utc>>,
+    /// The verdict in words; while it is tripped, that of the trip.
+    pub note: String,
+    /// The standing trip.
+    pub trip_id: Option<i64>,
+    /// Events of the series up to the last re-arm; they never count again.
+    pub watermark: i64,
+    /// The baseline of the last trip, kept until enough new events exist.
+    #[serde(skip)]
+    pub pinned: Option<Window>,
+}
+
+impl WireState {
+    /// A wire that was never checked.
+    #[must_use]
+    pub fn new(domain: Domain, metric: Metric) -> Self {
+        Self {
+            domain,
+            metric,
+            triggered: false,
+            status: WireStatus::Disabled,
+            baseline: None,
+            current: None,
+            drop_fraction: None,
+            last_checked_at: None,
+            last_triggered_at: None,
+            note: "policy_missing_or_disabled".into(),
+            trip_id: None,
+            watermark: 0,
+            pinned: None,
+        }
+    }
+
+    /// The status under a policy.
+    #[must_use]
+    pub fn status_under(&self, policy: Option<&RegressionPolicy>) -> WireStatus {
+        match policy {
+            _ if self.triggered => WireStatus::Tripped,
+            None => WireStatus::Disabled,
+            Some(policy) if !policy.enabled => WireStatus::Disabled,
+            Some(_) if self.drop_fraction.is_none() && !self.note.starts_with("cannot") => {
+                WireStatus::Warmup
+            }
+            Some(_) => WireStatus::Armed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn policy(drop: &str) -> RegressionPolicy {
+        let upsert_of = PolicyUpsert {
+            domain: "WHOLESALE".parse().unwrap(),
+            metric: "contract_rate".parse().unwrap(),
+            window_events: None,
+            baseline_events: None,
+            min_events_to_enforce: None,
+            max_drop_fraction: Some(drop.parse().unwrap()),
+            action: None,
+            engine: None,
+            enabled: None,
+        };
+        upsert(None, &upsert_of, None, None, DateTime::UNIX_EPOCH)
+            .unwrap()
+            .0
+    }
+
+    fn window(successes: i64, events: i64) -> Window {
+        Window {
+            events,
+            sum: Total::from_units(i128::from(successes) * 1_000_000).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_new_wire_starts_at_the_originals_defaults() {
+        let policy = policy("0.2");
+        assert_eq!(
+            (
+                policy.window_events.get(),
+                policy.baseline_events.get(),
+                policy.min_events_to_enforce.get()
+            ),
+            (50, 200, 50)
+        );
+        assert!(policy.enabled && policy.action == Action::Throttle);
+        assert_eq!(policy.throttled_engine().unwrap().as_str(), "WHOLESALE");
+    }
+
+    /// tripwire.md 5.4: the 14 ties at d = 0.20 that `(b - c) / b >= d` in doubles misses.
+    #[test]
+    fn exact_ties_trip_where_floats_miss_them() {
+        let ties = [
+            (25, 5),
+            (35, 7),
+            (50, 10),
+            (70, 14),
+            (85, 17),
+            (95, 19),
+            (100, 20),
+            (115, 23),
+            (140, 28),
+            (165, 33),
+            (170, 34),
+            (190, 38),
+            (195, 39),
+            (200, 40),
+        ];
+        for (baseline, recent) in ties {
+            let evaluation = evaluate(&policy("0.2"), window(baseline, 200), window(recent, 50));
+            assert_eq!(
+                evaluation.verdict,
+                Verdict::Trips,
+                "{baseline}/200 {recent}/50"
+            );
+            assert_eq!(
+                evaluate(
+                    &policy("0.2"),
+                    window(baseline, 200),
+                    window(recent + 1, 50)
+                )
+                .verdict,
+                Verdict::Holds
+            );
+        }
+        // All pairs: 40 exact ties.
+        let exact = (0..=200)
+            .flat_map(|b| (0..=50).map(move |c| (b, c)))
+            .filter(|&(b, c)| b > 0 && 20 * c == 4 * b)
+            .count();
+        assert_eq!(exact, 40);
+    }
+
+    #[test]
+    fn every_verdict_has_its_note() {
+        let policy = policy("0.2");
+        let note = |baseline, recent| evaluate(&policy, baseline, recent).note(Action::Throttle);
+        assert_eq!(
+            note(window(10, 30), window(49, 49)),
+            "insufficient_events(recent=49, baseline=30)"
+        );
+        assert_eq!(note(window(0, 200), window(50, 50)), "cannot_compute_rate");
+        assert_eq!(note(window(190, 200), window(45, 50)), "OK drop=0.053");
+        assert_eq!(note(window(180, 200), window(50, 50)), "OK drop=-0.111");
+        assert_eq!(
+            note(window(190, 200), window(37, 50)),
+            "TRIGGERED drop=0.221 action=THROTTLE"
+        );
+        let negative = Window {
+            events: 200,
+            sum: "-5".parse().unwrap(),
+        };
+        assert_eq!(note(negative, window(1, 50)), "cannot_compute_rate");
+    }
+
+    #[test]
+    fn windows_never_reach_behind_the_watermark_and_the_pinned_baseline_ends() {
+        let policy = policy("0.2");
+        assert_eq!(
+            Span::of(&policy, 250, 0, false),
+            Span {
+                low: 0,
+                high: 200,
+                pinned: false
+            }
+        );
+        assert_eq!(
+            Span::of(&policy, 20, 0, false),
+            Span {
+                low: 0,
+                high: 0,
+                pinned: false
+            }
+        );
+        assert_eq!(
+            Span::of(&policy, 1_000, 0, false),
+            Span {
+                low: 750,
+                high: 950,
+                pinned: false
+            }
+        );
+        assert_eq!(
+            Span::of(&policy, 1_030, 1_000, true),
+            Span {
+                low: 1_000,
+                high: 1_000,
+                pinned: true
+            }
+        );
+        assert_eq!(
+            Span::of(&policy, 1_249, 1_000, true),
+            Span {
+                low: 1_000,
+                high: 1_199,
+                pinned: true
+            }
+        );
+        assert_eq!(
+            Span::of(&policy, 1_250, 1_000, true),
+            Span {
+                low: 1_000,
+                high: 1_200,
+                pinned: false
+            }
+        );
+    }
+
+    #[test]
+    fn impossible_wires_are_refused_with_the_fix() {
+        let base = PolicyUpsert {
+            domain: "D".repeat(80).parse().unwrap(),
+            metric: "m".parse().unwrap(),
+            window_events: Some("20".parse().unwrap()),
+            baseline_events: Some("10001".parse().unwrap()),
+            min_events_to_enforce: None,
+            max_drop_fraction: Some(Fraction::ZERO),
+            action: None,
+            engine: None,
+            enabled: None,
+        };
+        let Err(Error::Invalid(errors)) = upsert(None, &base, None, None, DateTime::UNIX_EPOCH)
+        else {
+            panic!("accepted")
+        };
+        let fields: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
+        assert_eq!(
+            fields,
+            [
+                "baseline_events",
+                "min_events_to_enforce",
+                "max_drop_fraction",
+                "engine"
+            ]
+        );
+    }
+
+    proptest! {
+        /// The decision is that of rational arithmetic, for booleans and for the largest values alike.
+        #[test]
+        fn the_comparison_is_exact(
+            baseline in 1_i128..=10_000 * 1_000_000_000_000_000_000,
+            recent in -10_000_i128 * 1_000_000_000_000_000_000..=10_000 * 1_000_000_000_000_000_000,
+            events in (50_i64..=10_000, 50_i64..=10_000),
+            drop in 1_i64..=1_000_000,
+        ) {
+            let mut policy = policy("0.2");
+            policy.max_drop_fraction = crate::types::scaled_text(i128::from(drop), 6).parse().unwrap();
+            let (b, c) = (Window { events: events.0, sum: Total::from_units(baseline).unwrap() }, Window { events: events.1, sum: Total::from_units(recent).unwrap() });
+            let trips = evaluate(&policy, b, c).verdict == Verdict::Trips;
+            // current <= baseline * (1 - d), both sides times nb * nc * 10^6.
+            let expected = recent * i128::from(events.0) * 1_000_000 <= baseline * i128::from(events.1) * i128::from(1_000_000 - drop);
+            prop_assert_eq!(trips, expected);
+        }
+    }
+}

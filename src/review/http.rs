@@ -1,0 +1,71 @@
+//! The review's route.
+
+use super::Review;
+use crate::app::App;
+use crate::error::Result;
+use crate::http::{Query, errors};
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The route.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(review))
+}
+
+/// In which form.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct ReviewQuery {
+    /// `json` or `markdown`; left out, what `Accept` prefers.
+    format: Option<Format>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    Json,
+    Markdown,
+}
+
+/// The Monday review in one document.
+#[utoipa::path(
+    get, path = "/review", tag = "review", params(ReviewQuery),
+    responses(
+        (status = 200, description = "The review", content((Review = "application/json"), (String = "text/markdown"))),
+        errors::Read
+    )
+)]
+async fn review(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Query(query): Query<ReviewQuery>,
+) -> Result<Response> {
+    let accepts = headers
+        .get(ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let format = query
+        .format
+        .unwrap_or(if accepts.contains("text/markdown") {
+            Format::Markdown
+        } else {
+            Format::Json
+        });
+    let review = super::collect(app.govern.db()).await?;
+    Ok(match format {
+        Format::Json => Json(review).into_response(),
+        Format::Markdown => (
+            [(CONTENT_TYPE, "text/markdown; charset=utf-8")],
+            review.markdown(),
+        )
+            .into_response(),
+    })
+}

@@ -1,0 +1,228 @@
+//! The Monday review: what broke, what was denied, what drifted, and what to look at first, in one document.
+//!
+//! Read from one instant of the database; writes nothing. The same document is an HTTP answer, Markdown, and the output of
+//! `holdfast review`.
+
+pub mod http;
+mod slo;
+pub mod store;
+mod text;
+
+pub use slo::{Objective, Slo};
+
+use crate::audit::{ControlRecord, HeadRecord};
+use crate::db::Database;
+use crate::error::Result;
+use crate::go_live::model::GoLiveState;
+use crate::heimdall::model::Scorecard;
+use crate::regression::model::{RegressionPolicy, WireState};
+use crate::risk::http::LedgerToday;
+use crate::risk::model::RiskPolicy;
+use crate::types::Total;
+use chrono::{DateTime, Datelike, Days, NaiveTime, Utc};
+use serde::Serialize;
+use sqlx::PgConnection;
+use utoipa::ToSchema;
+
+/// Most changes that a review lists; more are in the events.
+const CHANGES_MAX: i64 = 200;
+
+/// The review.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Review {
+    /// When it was made, by the database clock.
+    pub generated_at: DateTime<Utc>,
+    /// The Monday since which changes and objectives are counted.
+    pub since: DateTime<Utc>,
+    /// What to look at first; empty when nothing needs attention.
+    pub look_first: Vec<String>,
+    /// The go-live state.
+    pub state: GoLiveState,
+    /// Who changed what, and what was refused, newest first; at most 200.
+    pub changes: Vec<ControlRecord>,
+    /// Today's ledger with the denials by reason.
+    pub ledger: Vec<LedgerToday>,
+    /// Engines that are off.
+    pub disabled_engines: Vec<RiskPolicy>,
+    /// Wires that stand tripped.
+    pub tripped: Vec<WireState>,
+    /// Watched wires whose drop is at least half of what trips them.
+    pub near_tripping: Vec<WireState>,
+    /// Today's scorecards.
+    pub scorecards: Vec<Scorecard>,
+    /// Where the audit streams stand.
+    pub audit: Vec<HeadRecord>,
+    /// The delivery document's success metrics over the period.
+    pub slo: Slo,
+}
+
+/// The last Monday, 00:00 UTC; on a Monday, the one a week ago.
+#[must_use]
+pub fn last_monday(now: DateTime<Utc>) -> DateTime<Utc> {
+    let today = now.date_naive();
+    let days = match today.weekday().num_days_from_monday() {
+        0 => 7,
+        days => days,
+    };
+    let monday = today
+        .checked_sub_days(Days::new(days.into()))
+        .unwrap_or(today);
+    monday.and_time(NaiveTime::MIN).and_utc()
+}
+
+/// Makes the review from one instant of the database.
+pub async fn collect(db: &Database) -> Result<Review> {
+    let mut tx = db.begin_snapshot().await?;
+    let now = store::now(&mut tx).await?;
+    let since = last_monday(now);
+    let state = crate::go_live::store::read_state(&mut tx).await?;
+    let changes =
+        crate::audit::control_events(&mut tx, &[], Some(since), None, CHANGES_MAX).await?;
+    let ledger = crate::risk::http::ledger_today(&mut tx).await?;
+    let policies = crate::risk::store::read_policies(&mut tx).await?;
+    let (tripped, near_tripping) = wires(&mut tx).await?;
+    let slo = slo::collect(&mut tx, since, now).await?;
+    let mut review = Review {
+        generated_at: now,
+        since,
+        look_first: Vec::new(),
+        state,
+        changes,
+        ledger,
+        disabled_engines: policies
+            .into_iter()
+            .filter(|policy| !policy.is_active())
+            .collect(),
+        tripped,
+        near_tripping,
+        scorecards: crate::heimdall::store::scorecards_today(&mut tx).await?,
+        audit: crate::audit::heads(&mut tx).await?,
+        slo,
+    };
+    review.look_first = look_first(&review);
+    Ok(review)
+}
+
+async fn wires(conn: &mut PgConnection) -> Result<(Vec<WireState>, Vec<WireState>)> {
+    let policies = crate::regression::store::read_policies(&mut *conn).await?;
+    let states = crate::regression::store::read_states(conn).await?;
+    let near = |state: &WireState| {
+        let policy = |policy: &&RegressionPolicy| {
+            policy.domain == state.domain && policy.metric == state.metric && policy.enabled
+        };
+        let Some(policy) = policies.iter().find(policy) else {
+            return false;
+        };
+        // The drop has twelve decimals, the threshold six.
+        state
+            .drop_fraction
+            .is_some_and(|drop| drop.units() * 2 >= policy.max_drop_fraction.units() * 1_000_000)
+    };
+    let (tripped, armed): (Vec<_>, Vec<_>) = states.into_iter().partition(|state| state.triggered);
+    Ok((tripped, armed.into_iter().filter(near).collect()))
+}
+
+/// What needs attention, the worst first.
+fn look_first(review: &Review) -> Vec<String> {
+    let mut first = Vec::new();
+    let by = |name: &Option<String>| name.clone().unwrap_or_else(|| "nobody named".into());
+    let state = &review.state;
+    if state.kill_switch_engaged {
+        let why = state
+            .kill_switch
+            .reason
+            .clone()
+            .unwrap_or_else(|| "no reason given".into());
+        first.push(format!(
+            "The kill switch is engaged, by {}: {why}",
+            by(&state.kill_switch.by)
+        ));
+    }
+    if !state.go_live_enabled {
+        first.push("Go-live is off: every reserve is denied".into());
+    }
+    for wire in &review.tripped {
+        first.push(format!(
+            "{}.{} has tripped and is not re-armed: {}",
+            wire.domain, wire.metric, wire.note
+        ));
+    }
+    for policy in review
+        .disabled_engines
+        .iter()
+        .filter(|policy| policy.engine.is_global() || !policy.throttled_by.is_empty())
+    {
+        let why = policy
+            .reason
+            .clone()
+            .unwrap_or_else(|| "no reason given".into());
+        first.push(format!(
+            "{} is off, by {}: {why}",
+            policy.engine,
+            by(&policy.changed_by)
+        ));
+    }
+    for row in &review.ledger {
+        if row.headroom.loss == Some(Total::ZERO) {
+            first.push(format!(
+                "{} has lost {} today and is stopped until midnight UTC",
+                row.engine, row.realized_loss
+            ));
+        }
+    }
+    for wire in &review.near_tripping {
+        first.push(format!(
+            "{}.{} is near tripping: {}",
+            wire.domain, wire.metric, wire.note
+        ));
+    }
+    let refused = review.changes.iter().filter(|change| !change.ok).count();
+    if refused > 0 {
+        first.push(format!(
+            "{refused} attempts to change the control plane were refused"
+        ));
+    }
+    for objective in review
+        .slo
+        .all()
+        .into_iter()
+        .filter(|objective| objective.met == Some(false))
+    {
+        first.push(format!(
+            "{} misses its target {}: {}",
+            objective.name, objective.target, objective.detail
+        ));
+    }
+    first
+}
+
+impl Review {
+    /// The review as Markdown.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        text::markdown(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_period_begins_on_the_last_monday_and_never_today() {
+        let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
+        // 2026-11-23 is a Monday.
+        assert_eq!(
+            last_monday(at("2026-11-23T08:00:00Z")),
+            at("2026-11-16T00:00:00Z")
+        );
+        assert_eq!(
+            last_monday(at("2026-11-24T00:00:00Z")),
+            at("2026-11-23T00:00:00Z")
+        );
+        assert_eq!(
+            last_monday(at("2026-11-22T23:59:59Z")),
+            at("2026-11-16T00:00:00Z")
+        );
+    }
+}

@@ -1,0 +1,186 @@
+//! The review as Markdown, for a terminal, a chat or an e-mail.
+
+use super::Review;
+use crate::types::Ratio;
+use chrono::{DateTime, SecondsFormat, Utc};
+use std::fmt::{self, Write};
+
+pub(super) fn markdown(review: &Review) -> String {
+    let mut text = String::new();
+    write(&mut text, review).expect("writing to a String cannot fail");
+    text
+}
+
+fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+fn percent(ratio: Ratio) -> String {
+    let percent = Ratio::of(ratio.units() * 100, 1_000_000_000_000).unwrap_or_default();
+    format!("{} %", percent.short())
+}
+
+/// A cell cannot end its table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
+fn write(out: &mut String, review: &Review) -> fmt::Result {
+    writeln!(
+        out,
+        "# Control plane review, {}\n",
+        time(review.generated_at)
+    )?;
+    writeln!(out, "Since {}.\n", time(review.since))?;
+    writeln!(out, "## Look at this first\n")?;
+    if review.look_first.is_empty() {
+        writeln!(out, "Nothing needs attention.")?;
+    }
+    for line in &review.look_first {
+        writeln!(out, "- {line}")?;
+    }
+    let state = &review.state;
+    let on = |flag: bool, yes: &'static str, no: &'static str| if flag { yes } else { no };
+    writeln!(out, "\n## State\n")?;
+    writeln!(out, "- Go-live: {}", on(state.go_live_enabled, "on", "off"))?;
+    writeln!(
+        out,
+        "- Kill switch: {}",
+        on(state.kill_switch_engaged, "ENGAGED", "released")
+    )?;
+    writeln!(
+        out,
+        "- Last change: version {}, {}, by {}: {}",
+        state.version,
+        time(state.updated_at),
+        state.changed_by.as_deref().unwrap_or("-"),
+        state.reason.as_deref().unwrap_or("-")
+    )?;
+    ledger(out, review)?;
+    wires(out, review)?;
+    writeln!(
+        out,
+        "\n## Heimdall sandbox today\n\n| Domain | Trials | Success rate | Mean confidence |\n|---|---|---|---|"
+    )?;
+    for card in &review.scorecards {
+        writeln!(
+            out,
+            "| {} | {} | {} | {} |",
+            card.domain,
+            card.trials,
+            percent(card.success_rate),
+            card.avg_confidence.short()
+        )?;
+    }
+    writeln!(
+        out,
+        "\n## Objectives\n\n| Objective | Target | Value | Met | From |\n|---|---|---|---|---|"
+    )?;
+    for objective in review.slo.all() {
+        let seconds = objective.name == "Time to remediate";
+        let value = objective.value.map(|value| {
+            if seconds {
+                format!("{} s", value.short())
+            } else {
+                percent(value)
+            }
+        });
+        let met = objective.met.map_or("-", |met| on(met, "yes", "NO"));
+        writeln!(
+            out,
+            "| {} | {} | {} | {met} | {} |",
+            objective.name,
+            objective.target,
+            value.as_deref().unwrap_or("-"),
+            objective.detail
+        )?;
+    }
+    changes(out, review)?;
+    writeln!(
+        out,
+        "\n## Audit streams\n\n| Stream | Events | Last | Hash |\n|---|---|---|---|"
+    )?;
+    for head in &review.audit {
+        writeln!(
+            out,
+            "| {} | {} | {} | {}… |",
+            head.stream,
+            head.seq,
+            time(head.at),
+            head.hash.get(..16).unwrap_or(&head.hash)
+        )?;
+    }
+    Ok(())
+}
+
+fn ledger(out: &mut String, review: &Review) -> fmt::Result {
+    writeln!(
+        out,
+        "\n## Risk today\n\n| Engine | Exposure | Open risk | Loss | Actions | Denied | Why |\n|---|---|---|---|---|---|---|"
+    )?;
+    for row in &review.ledger {
+        let why: Vec<String> = row
+            .denials_by_reason
+            .iter()
+            .map(|(reason, count)| format!("{reason} {count}"))
+            .collect();
+        writeln!(
+            out,
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            row.engine,
+            row.exposure_used,
+            row.open_risk_reserved,
+            row.realized_loss,
+            row.actions_count,
+            row.denied_count,
+            why.join(", ")
+        )?;
+    }
+    for policy in &review.disabled_engines {
+        writeln!(
+            out,
+            "\n{} is off: {}",
+            policy.engine,
+            policy.reason.as_deref().unwrap_or("no reason given")
+        )?;
+    }
+    Ok(())
+}
+
+fn wires(out: &mut String, review: &Review) -> fmt::Result {
+    writeln!(out, "\n## Tripwires\n")?;
+    if review.tripped.is_empty() && review.near_tripping.is_empty() {
+        writeln!(out, "None tripped, none near.")?;
+    }
+    for wire in &review.tripped {
+        writeln!(
+            out,
+            "- TRIPPED {}.{}: {}",
+            wire.domain, wire.metric, wire.note
+        )?;
+    }
+    for wire in &review.near_tripping {
+        writeln!(out, "- near {}.{}: {}", wire.domain, wire.metric, wire.note)?;
+    }
+    Ok(())
+}
+
+fn changes(out: &mut String, review: &Review) -> fmt::Result {
+    writeln!(
+        out,
+        "\n## Who changed what\n\n| When | Who | What | To | Outcome | Why |\n|---|---|---|---|---|---|"
+    )?;
+    for change in &review.changes {
+        writeln!(
+            out,
+            "| {} | {} | {} | {} | {} | {} |",
+            time(change.at),
+            cell(change.actor.as_deref().unwrap_or("-")),
+            change.action,
+            change.subject.as_deref().unwrap_or("-"),
+            change.error.as_deref().unwrap_or("done"),
+            cell(change.reason.as_deref().unwrap_or("-"))
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,440 @@
+//! Lever 2, the risk guard: is there room under GLOBAL and under this engine for this action, today?
+//!
+//! Invariants, after every commit:
+//! - open(engine) is the sum of `open_amount` of its open reservations; open(GLOBAL) is the sum over the engines.
+//! - The flows of a day are the sums of that day's events; a closed day's row never changes again.
+//! - Nothing is below zero; after an accepted reserve no cap is exceeded, on either level.
+//! - A reservation ends once. A decision is one event; a denial moves no counter.
+//!
+//! A decision is one transaction that holds the risk head: lock and time, read the book, decide purely ([`model`]), write,
+//! commit; only then is it answered. Policies are read inside it, so an upsert or a throttle binds the very next decision.
+//!
+//! Statements: an allowed reserve takes 9 (lock, time, switches, levels; flows, stock, reservation, event, head), a denied one 7.
+
+pub mod http;
+pub mod model;
+pub mod store;
+
+use crate::audit::{self, Changes, ControlEvent, Head, Origin, Stamp, Stream};
+use crate::config::EnforcementConfig;
+use crate::db::{self, Database, to_json};
+use crate::error::{Error, Result};
+use crate::types::{Actor, Amount, CorrelationId, Engine, Reason};
+use model::policy::{self, PolicyUpsert};
+use model::reserve::{self, Decision, Reserve};
+use model::settle::{self, Settle, Settlement, Target};
+use model::{Book, OutOfRange, Reservation, RiskEvent, RiskPolicy, Switches, Words};
+use serde::Serialize;
+use sqlx::PgConnection;
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// The lever's service.
+#[derive(Debug, Clone)]
+pub struct Risk {
+    db: Database,
+    go_live_required: bool,
+}
+
+/// A reserve as it was asked for.
+#[derive(Debug)]
+pub struct ReserveRequest {
+    /// For which engine.
+    pub engine: Engine,
+    /// How much.
+    pub amount: Amount,
+    /// The caller's words.
+    pub words: Words,
+    /// Whether it is meant.
+    pub run: Run,
+}
+
+/// Whether an operation is meant or only asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Run {
+    /// Decide and record.
+    Real,
+    /// Decide, and write nothing.
+    Dry,
+}
+
+/// A decision with the id of what it made.
+#[derive(Debug)]
+pub struct Reserved {
+    /// What was decided.
+    pub decision: Decision,
+    /// The reservation; none when denied or dry.
+    pub reservation_id: Option<Uuid>,
+}
+
+/// A settle as it was asked for.
+#[derive(Debug)]
+pub struct SettleRequest {
+    /// The engine; required without a reservation.
+    pub engine: Option<Engine>,
+    /// The reservation.
+    pub reservation_id: Option<Uuid>,
+    /// What the caller reserved; required without a reservation.
+    pub reserved_amount: Option<Amount>,
+    /// What was really used.
+    pub settled_amount: Option<Amount>,
+    /// What was lost.
+    pub realized_loss: Amount,
+    /// The caller's words.
+    pub words: Words,
+}
+
+impl From<OutOfRange> for Error {
+    fn from(error: OutOfRange) -> Self {
+        Self::Inconsistent(error.to_string())
+    }
+}
+
+impl Risk {
+    /// The lever on this database. In a development environment nobody has to go live before a reserve.
+    #[must_use]
+    pub fn new(db: Database, config: &EnforcementConfig) -> Self {
+        Self {
+            db,
+            go_live_required: !config.is_development(),
+        }
+    }
+
+    /// Decides a reserve.
+    pub async fn reserve(&self, request: ReserveRequest, origin: &Origin) -> Result<Reserved> {
+        if request.engine.is_global() {
+            return Err(Error::invalid(
+                "engine",
+                "GLOBAL is the level above the engines: name the engine that acts",
+            ));
+        }
+        if request.amount.is_zero() {
+            return Err(Error::invalid("amount", "must be more than 0"));
+        }
+        match request.run {
+            Run::Real => self.reserve_for_real(request, origin).await,
+            Run::Dry => self.reserve_dry(&request).await,
+        }
+    }
+
+    async fn reserve_for_real(&self, request: ReserveRequest, origin: &Origin) -> Result<Reserved> {
+        let mut tx = self.db.begin().await?;
+        let mut head = audit::lock(&mut tx, Stream::Risk).await?;
+        if let Some(seconds) = head.clock_went_back() {
+            return Err(Error::ClockWentBack(seconds));
+        }
+        let stamp = head.next();
+        let mut book = self.read_book(&mut tx, &request.engine, stamp).await?;
+        let reserve = reserve_of(&request, origin);
+        let (decision, event) = reserve::apply(&mut book, &reserve, request.words, stamp)?;
+        if decision.is_allowed() {
+            write_levels(&mut tx, &book, &reserve.engine, stamp).await?;
+            store::insert_reservation(&mut tx, &book.reservations[&reserve.id]).await?;
+        } else if let Some((reason, scope)) = &event.denial {
+            store::count_denial(&mut tx, stamp.day(), &reserve.engine, scope, reason).await?;
+        }
+        append(&mut tx, &mut head, stamp, origin, &event).await?;
+        db::commit(tx).await?;
+        let reservation_id = decision.is_allowed().then_some(reserve.id);
+        Ok(Reserved {
+            decision,
+            reservation_id,
+        })
+    }
+
+    /// The same decision on one instant of the database, without the lock and without a trace.
+    async fn reserve_dry(&self, request: &ReserveRequest) -> Result<Reserved> {
+        let mut tx = self.db.begin_snapshot().await?;
+        let stamp = audit::peek(&mut tx, Stream::Risk).await?;
+        let mut book = self.read_book(&mut tx, &request.engine, stamp).await?;
+        let reserve = Reserve {
+            engine: request.engine.clone(),
+            amount: request.amount,
+            id: Uuid::nil(),
+            correlation_id: None,
+        };
+        let (decision, _) = reserve::apply(&mut book, &reserve, Words::default(), stamp)?;
+        Ok(Reserved {
+            decision,
+            reservation_id: None,
+        })
+    }
+
+    /// Settles, by reservation or as the original did. Always allowed: positions must be closable, whatever the switches say.
+    pub async fn settle(&self, request: SettleRequest, origin: &Origin) -> Result<Settlement> {
+        let mut tx = self.db.begin().await?;
+        let mut head = audit::lock(&mut tx, Stream::Risk).await?;
+        let stamp = head.next();
+        let (engine, target, reservations) = resolve(&mut tx, &request, origin).await?;
+        let mut book = self.read_book(&mut tx, &engine, stamp).await?;
+        book.reservations = reservations.into_iter().map(|one| (one.id, one)).collect();
+        let settle = Settle {
+            engine,
+            target,
+            settled_amount: request.settled_amount,
+            realized_loss: request.realized_loss,
+        };
+        let (settlement, event) = settle::apply(&mut book, &settle, request.words, stamp)?;
+        write_levels(&mut tx, &book, &settle.engine, stamp).await?;
+        let touched: Vec<_> = settlement
+            .reservations
+            .iter()
+            .map(|one| &book.reservations[&one.reservation_id])
+            .collect();
+        store::update_reservations(&mut tx, &touched).await?;
+        append(&mut tx, &mut head, stamp, origin, &event).await?;
+        db::commit(tx).await?;
+        Ok(settlement)
+    }
+
+    async fn read_book(
+        &self,
+        conn: &mut PgConnection,
+        engine: &Engine,
+        stamp: Stamp,
+    ) -> Result<Book> {
+        let state = crate::go_live::store::read_state(&mut *conn).await?;
+        let switches = Switches {
+            kill_switch_engaged: state.kill_switch_engaged,
+            go_live_enabled: state.go_live_enabled,
+            go_live_required: self.go_live_required,
+        };
+        let levels =
+            store::read_levels(conn, &[Engine::global(), engine.clone()], stamp.day()).await?;
+        Ok(Book {
+            switches,
+            levels,
+            reservations: BTreeMap::new(),
+        })
+    }
+
+    /// Sets caps. Nothing changed means nothing written.
+    pub async fn upsert_policy(
+        &self,
+        request: &PolicyUpsert,
+        reason: Option<&Reason>,
+        origin: &Origin,
+    ) -> Result<(RiskPolicy, Changes)> {
+        let mut tx = self.db.begin().await?;
+        // Lock order: risk, control. The risk head makes the upsert bind the very next decision.
+        let risk_head = audit::lock(&mut tx, Stream::Risk).await?;
+        let existing = store::read_policies(&mut tx)
+            .await?
+            .into_iter()
+            .find(|policy| policy.engine == request.engine);
+        let (policy, changes) = policy::upsert(
+            existing.as_ref(),
+            request,
+            origin.actor.as_ref(),
+            reason,
+            risk_head.next().at,
+        )?;
+        if let (true, Some(existing)) = (changes.is_empty(), existing) {
+            return Ok((existing, changes));
+        }
+        if changes
+            .0
+            .iter()
+            .any(|change| change.field == "throttled_by")
+        {
+            store::lift_throttles(&mut tx, &policy.engine).await?;
+        }
+        store::upsert_policy(&mut tx, &policy).await?;
+        let detail = Some(
+            to_json(&PolicyDetail {
+                changes: &changes,
+                policy: &policy,
+            })
+            .get()
+            .to_owned(),
+        );
+        let subject = Some(policy.engine.as_str());
+        let event = ControlEvent {
+            action: "RISK_POLICY_UPSERT",
+            subject,
+            error: None,
+            reason,
+            detail,
+        };
+        let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
+        event.append(&mut tx, &mut control_head, origin).await?;
+        db::commit(tx).await?;
+        Ok((policy, changes))
+    }
+
+    /// All policies, by engine.
+    pub async fn policies(&self) -> Result<Vec<RiskPolicy>> {
+        store::read_policies(&mut *self.db.read().await?).await
+    }
+
+    /// The database, for the lever's reads.
+    #[must_use]
+    pub const fn db(&self) -> &Database {
+        &self.db
+    }
+}
+
+/// What an upsert did, for the audit trail.
+#[derive(Serialize)]
+struct PolicyDetail<'a> {
+    changes: &'a Changes,
+    policy: &'a RiskPolicy,
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place that makes reservation ids; v7 keeps the index local"
+)]
+fn reserve_of(request: &ReserveRequest, origin: &Origin) -> Reserve {
+    Reserve {
+        engine: request.engine.clone(),
+        amount: request.amount,
+        id: Uuid::now_v7(),
+        correlation_id: origin.correlation_id.as_ref().map(ToString::to_string),
+    }
+}
+
+async fn write_levels(
+    conn: &mut PgConnection,
+    book: &Book,
+    engine: &Engine,
+    stamp: Stamp,
+) -> Result<()> {
+    let global = Engine::global();
+    let moved = [
+        (&global, &book.levels[&global]),
+        (engine, &book.levels[engine]),
+    ];
+    store::upsert_levels(conn, &moved, stamp.day(), stamp.at).await
+}
+
+async fn append(
+    conn: &mut PgConnection,
+    head: &mut Head,
+    stamp: Stamp,
+    origin: &Origin,
+    event: &RiskEvent,
+) -> Result<()> {
+    let hash = head.seal(stamp, event.canonical(stamp, origin).bytes());
+    store::insert_event(&mut *conn, stamp, origin, event, &hash).await?;
+    head.store(conn).await
+}
+
+/// Finds what a settle is about: the reservation it names, or the open ones that the original settle matches.
+async fn resolve(
+    conn: &mut PgConnection,
+    request: &SettleRequest,
+    origin: &Origin,
+) -> Result<(Engine, Target, Vec<Reservation>)> {
+    if let Some(id) = request.reservation_id {
+        let not_found = || Error::NotFound {
+            what: "reservation",
+            id: id.to_string(),
+        };
+        let reservation = store::read_reservations(&mut *conn, &[id])
+            .await?
+            .pop()
+            .ok_or_else(not_found)?;
+        // Another engine's reservation is not confirmed to exist.
+        if request
+            .engine
+            .as_ref()
+            .is_some_and(|engine| *engine != reservation.engine)
+        {
+            return Err(not_found());
+        }
+        if let Some(closed) = reservation.closed {
+            let settled = store::settlement_of(conn, closed.seq).await?;
+            let settled_at = closed
+                .at
+                .to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+            return Err(Error::AlreadySettled {
+                reservation_id: id,
+                settled_at,
+                settled,
+            });
+        }
+        if let Some(claimed) = request.reserved_amount
+            && claimed != reservation.amount
+            && claimed != reservation.open_amount
+        {
+            let detail = format!(
+                "is {claimed}, but {} was reserved: send that or leave it out",
+                reservation.amount
+            );
+            return Err(Error::invalid("reserved_amount", detail));
+        }
+        return Ok((
+            reservation.engine.clone(),
+            Target::Reservation(id),
+            vec![reservation],
+        ));
+    }
+    let required = |field| Error::invalid(field, "is required without a reservation_id");
+    let engine = request.engine.clone().ok_or_else(|| required("engine"))?;
+    let reserved_amount = request
+        .reserved_amount
+        .ok_or_else(|| required("reserved_amount"))?;
+    if engine.is_global() {
+        return Err(Error::invalid(
+            "engine",
+            "GLOBAL is the level above the engines: name the engine that acted",
+        ));
+    }
+    // Policies are never deleted, so an engine without one never had a reservation: this is a slip, not a position.
+    if !store::read_policies(&mut *conn)
+        .await?
+        .iter()
+        .any(|policy| policy.engine == engine)
+    {
+        return Err(Error::NotFound {
+            what: "engine",
+            id: engine.to_string(),
+        });
+    }
+    let open = store::candidates(
+        conn,
+        &engine,
+        origin.correlation_id.as_ref().map(CorrelationId::as_str),
+    )
+    .await?;
+    let candidates = open.iter().map(|one| one.id).collect();
+    Ok((
+        engine,
+        Target::Matching {
+            reserved_amount,
+            candidates,
+        },
+        open,
+    ))
+}
+
+/// Puts a trip's throttle on an engine, inside a transaction that holds the risk head.
+pub async fn throttle_in_tx(
+    conn: &mut PgConnection,
+    engine: &Engine,
+    trip_id: i64,
+    why: &str,
+    by: Option<&Actor>,
+    at: chrono::DateTime<chrono::Utc>,
+) -> Result<()> {
+    store::note_policy(&mut *conn, engine, by.map(Actor::as_str), why, at).await?;
+    store::add_throttle(conn, engine, trip_id, at).await
+}
+
+/// Lifts a trip's throttle, inside a transaction that holds the risk head. The engine is on again if nothing else holds it.
+pub async fn lift_throttle_in_tx(
+    conn: &mut PgConnection,
+    trip_id: i64,
+    why: &str,
+    by: Option<&Actor>,
+    at: chrono::DateTime<chrono::Utc>,
+) -> Result<()> {
+    let Some(engine) = store::lift_throttle(&mut *conn, trip_id).await? else {
+        return Ok(());
+    };
+    let engine = engine
+        .parse()
+        .map_err(|_| Error::Inconsistent(format!("{engine} is not an engine")))?;
+    store::note_policy(conn, &engine, by.map(Actor::as_str), why, at).await
+}

@@ -1,0 +1,430 @@
+//! The ledger's rules: pure functions over a [`Book`], without I/O, clock or randomness.
+//!
+//! A book holds what one decision needs to know, read under the risk head. [`reserve::apply`] and [`settle::apply`] decide
+//! and move it; the caller writes what changed. An operation is one event, whatever it decides.
+
+pub mod policy;
+pub mod reserve;
+pub mod settle;
+
+use crate::audit::{Canonical, Origin, Stamp, Stream};
+use crate::types::{Amount, Count, Engine, JsonObject, Reason, Total};
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// A policy: the caps of an engine, or of all engines together (`GLOBAL`). A cap of 0 means no cap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct RiskPolicy {
+    /// The engine, or `GLOBAL`.
+    pub engine: Engine,
+    /// Realised loss of a day at which new reserves stop; reaching it stops them.
+    pub max_daily_loss: Amount,
+    /// Most that may be reserved in a day.
+    pub max_daily_exposure: Amount,
+    /// Most that may be outstanding at once.
+    pub max_open_risk: Amount,
+    /// Most reserves in a day.
+    pub max_actions_per_day: Count,
+    /// Whether reserves can pass: the human flag is set and no throttle stands.
+    pub enabled: bool,
+    /// Who made the last change.
+    pub changed_by: Option<String>,
+    /// Why the last change was made.
+    pub reason: Option<String>,
+    /// When the last change was made.
+    pub updated_at: DateTime<Utc>,
+    /// Counts the changes, from 1.
+    pub version: i64,
+    /// The standing trips that hold the engine off.
+    pub throttled_by: Vec<i64>,
+    /// The human flag alone.
+    #[serde(skip)]
+    pub enabled_by_hand: bool,
+}
+
+impl RiskPolicy {
+    /// Whether reserves can pass.
+    #[must_use]
+    pub const fn is_active(&self) -> bool {
+        self.enabled
+    }
+
+    /// The caps as they were when a decision was made.
+    #[must_use]
+    pub fn snapshot(&self) -> PolicySnapshot {
+        PolicySnapshot {
+            engine: self.engine.clone(),
+            max_daily_loss: self.max_daily_loss,
+            max_daily_exposure: self.max_daily_exposure,
+            max_open_risk: self.max_open_risk,
+            max_actions_per_day: self.max_actions_per_day,
+            enabled: self.enabled,
+            version: self.version,
+        }
+    }
+}
+
+/// The caps that a decision was made by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "the fields are those of RiskPolicy")]
+pub struct PolicySnapshot {
+    pub engine: Engine,
+    pub max_daily_loss: Amount,
+    pub max_daily_exposure: Amount,
+    pub max_open_risk: Amount,
+    pub max_actions_per_day: Count,
+    pub enabled: bool,
+    pub version: i64,
+}
+
+/// What a level has used: the day's flows, and the stock of what is outstanding now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Reserved today, less what was settled for less or released today.
+    pub exposure_used: Total,
+    /// Outstanding now, whatever day it was reserved on.
+    pub open_risk_reserved: Total,
+    /// Lost today.
+    pub realized_loss: Total,
+    /// Reserves accepted today.
+    pub actions_count: i64,
+    /// When one of them last moved; none when nothing has yet.
+    pub updated_at: Option<DateTime<Utc>>,
+}
+
+/// The counters of a level, as answers show them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "the fields are those of Usage")]
+pub struct LedgerSnapshot {
+    /// The business day: a UTC day of the database clock.
+    pub day: NaiveDate,
+    pub engine: Engine,
+    pub exposure_used: Total,
+    pub open_risk_reserved: Total,
+    pub realized_loss: Total,
+    pub actions_count: i64,
+    pub updated_at: Option<DateTime<Utc>>,
+}
+
+/// What an operation moves on its engine and on GLOBAL alike.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Movement {
+    /// On the day's exposure.
+    pub exposure: Total,
+    /// On the stock.
+    pub open: Total,
+    /// On the day's loss.
+    pub loss: Total,
+    /// On the day's count.
+    pub actions: i64,
+}
+
+/// One level of the two: what is allowed and what is used.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Level {
+    /// The policy; none for an engine that nobody has set up.
+    pub policy: Option<RiskPolicy>,
+    /// What is used.
+    pub usage: Usage,
+}
+
+impl Level {
+    /// The counters as an answer shows them.
+    #[must_use]
+    pub fn ledger(&self, engine: &Engine, day: NaiveDate) -> LedgerSnapshot {
+        LedgerSnapshot {
+            day,
+            engine: engine.clone(),
+            exposure_used: self.usage.exposure_used,
+            open_risk_reserved: self.usage.open_risk_reserved,
+            realized_loss: self.usage.realized_loss,
+            actions_count: self.usage.actions_count,
+            updated_at: self.usage.updated_at,
+        }
+    }
+}
+
+/// What is reserved and, while open, outstanding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// Its id.
+    pub id: Uuid,
+    /// The event that made it.
+    pub seq: i64,
+    /// Its engine.
+    pub engine: Engine,
+    /// What was reserved; never changes.
+    pub amount: Amount,
+    /// What is still outstanding; more than zero exactly while it is open.
+    pub open_amount: Amount,
+    /// The day it was reserved on.
+    pub day: NaiveDate,
+    /// The caller's thread.
+    pub correlation_id: Option<String>,
+    /// When it was reserved.
+    pub created_at: DateTime<Utc>,
+    /// When and by which event it was closed.
+    pub closed: Option<Stamp>,
+}
+
+/// Where a reservation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ReservationStatus {
+    /// Outstanding.
+    Open,
+    /// Done.
+    Settled,
+}
+
+impl ReservationStatus {
+    /// The status in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "OPEN",
+            Self::Settled => "SETTLED",
+        }
+    }
+}
+
+impl Reservation {
+    /// Where it stands.
+    #[must_use]
+    pub const fn status(&self) -> ReservationStatus {
+        if self.closed.is_some() {
+            ReservationStatus::Settled
+        } else {
+            ReservationStatus::Open
+        }
+    }
+}
+
+/// The switches, as the ledger asks them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Switches {
+    /// Whether the kill switch is out.
+    pub kill_switch_engaged: bool,
+    /// Whether production is on.
+    pub go_live_enabled: bool,
+    /// Whether production has to be on for a reserve: not in a development environment.
+    pub go_live_required: bool,
+}
+
+/// What a decision knows. Read under the risk head, so that it stays true until the commit.
+#[derive(Debug, Clone)]
+pub struct Book {
+    /// The switches.
+    pub switches: Switches,
+    /// GLOBAL and the engine asked for.
+    pub levels: BTreeMap<Engine, Level>,
+    /// The reservations asked for.
+    pub reservations: BTreeMap<Uuid, Reservation>,
+}
+
+/// A sum left the range of a total, or a counter would fall below zero: the book cannot be right, and nothing is decided.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{counter} of {engine} would leave its range")]
+pub struct OutOfRange {
+    /// Which level.
+    pub engine: Engine,
+    /// Which counter.
+    pub counter: &'static str,
+}
+
+impl Book {
+    /// A level; one that was never used is empty.
+    #[must_use]
+    pub fn level(&self, engine: &Engine) -> Level {
+        self.levels.get(engine).cloned().unwrap_or_default()
+    }
+
+    /// Moves the counters of an engine and of GLOBAL, both or neither.
+    pub fn post(
+        &mut self,
+        engine: &Engine,
+        movement: Movement,
+        at: DateTime<Utc>,
+    ) -> Result<(), OutOfRange> {
+        let moved = [engine.clone(), Engine::global()]
+            .into_iter()
+            .map(|engine| {
+                let mut level = self.level(&engine);
+                let usage = &mut level.usage;
+                let sum = |counter: Total, delta: Total, name| {
+                    let sum = counter.plus(delta).filter(|sum| *sum >= Total::ZERO);
+                    sum.ok_or_else(|| OutOfRange {
+                        engine: engine.clone(),
+                        counter: name,
+                    })
+                };
+                usage.exposure_used = sum(usage.exposure_used, movement.exposure, "exposure_used")?;
+                usage.open_risk_reserved = sum(
+                    usage.open_risk_reserved,
+                    movement.open,
+                    "open_risk_reserved",
+                )?;
+                usage.realized_loss = sum(usage.realized_loss, movement.loss, "realized_loss")?;
+                usage.actions_count = usage
+                    .actions_count
+                    .checked_add(movement.actions)
+                    .ok_or_else(|| OutOfRange {
+                        engine: engine.clone(),
+                        counter: "actions_count",
+                    })?;
+                usage.updated_at = Some(at);
+                Ok((engine, level))
+            })
+            .collect::<Result<Vec<_>, OutOfRange>>()?;
+        self.levels.extend(moved);
+        Ok(())
+    }
+}
+
+/// What an event is about, beyond who did it: the caller's own words.
+#[derive(Debug, Clone, Default)]
+pub struct Words {
+    /// Why.
+    pub reason: Option<Reason>,
+    /// Whatever else.
+    pub metadata: Option<JsonObject>,
+}
+
+/// A decision on its way into the risk stream.
+#[derive(Debug, Clone)]
+pub struct RiskEvent {
+    /// The engine asked for.
+    pub engine: Engine,
+    /// `RESERVE`, `DENY`, `SETTLE`.
+    pub action: &'static str,
+    /// What was asked for.
+    pub amount: Amount,
+    /// The first reason and level of a denial.
+    pub denial: Option<(&'static str, String)>,
+    /// The reservation, where there is one.
+    pub reservation_id: Option<Uuid>,
+    /// What it moved.
+    pub movement: Movement,
+    /// The caller's words.
+    pub words: Words,
+    /// What the decision was made by and what came of it, as JSON.
+    pub detail: String,
+}
+
+impl RiskEvent {
+    /// The bytes that the chain covers, in column order.
+    #[must_use]
+    pub fn canonical(&self, stamp: Stamp, origin: &Origin) -> Canonical {
+        let denial = self.denial.as_ref();
+        Canonical::begin(Stream::Risk, stamp, origin)
+            .text(Some(self.engine.as_str()))
+            .text(Some(self.action))
+            .shown(Some(denial.is_none()))
+            .shown(Some(self.amount))
+            .text(denial.map(|(reason, _)| *reason))
+            .text(denial.map(|(_, scope)| scope.as_str()))
+            .shown(self.reservation_id)
+            .day(Some(stamp.day()))
+            .shown(Some(self.movement.exposure))
+            .shown(Some(self.movement.open))
+            .shown(Some(self.movement.loss))
+            .shown(Some(self.movement.actions))
+            .digest(self.words.reason.as_ref().map(Reason::as_str))
+            .digest(self.words.metadata.as_ref().map(JsonObject::as_str))
+            .digest(Some(&self.detail))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn policy(
+        engine: &str,
+        loss: &str,
+        exposure: &str,
+        open: &str,
+        actions: &str,
+    ) -> RiskPolicy {
+        RiskPolicy {
+            engine: engine.parse().unwrap(),
+            max_daily_loss: loss.parse().unwrap(),
+            max_daily_exposure: exposure.parse().unwrap(),
+            max_open_risk: open.parse().unwrap(),
+            max_actions_per_day: actions.parse().unwrap(),
+            enabled: true,
+            changed_by: None,
+            reason: None,
+            updated_at: DateTime::UNIX_EPOCH,
+            version: 1,
+            throttled_by: Vec::new(),
+            enabled_by_hand: true,
+        }
+    }
+
+    pub(crate) fn book(policies: Vec<RiskPolicy>) -> Book {
+        Book {
+            switches: Switches {
+                kill_switch_engaged: false,
+                go_live_enabled: true,
+                go_live_required: true,
+            },
+            levels: policies
+                .into_iter()
+                .map(|policy| {
+                    (
+                        policy.engine.clone(),
+                        Level {
+                            policy: Some(policy),
+                            usage: Usage::default(),
+                        },
+                    )
+                })
+                .collect(),
+            reservations: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn stamp(seq: i64) -> Stamp {
+        Stamp {
+            seq,
+            at: DateTime::from_timestamp(1_768_262_400 + seq, 0).unwrap(),
+        }
+    }
+
+    #[test]
+    fn posting_moves_both_levels_or_neither() {
+        let mut book = book(vec![
+            policy("GLOBAL", "0", "0", "0", "0"),
+            policy("A", "0", "0", "0", "0"),
+        ]);
+        let engine: Engine = "A".parse().unwrap();
+        let five: Amount = "5".parse().unwrap();
+        let up = Movement {
+            open: five.into(),
+            ..Movement::default()
+        };
+        book.post(&engine, up, DateTime::UNIX_EPOCH).unwrap();
+        assert_eq!(
+            book.level(&Engine::global()).usage.open_risk_reserved,
+            five.into()
+        );
+        let before = book.levels.clone();
+        let down = Movement {
+            open: Total::ZERO
+                .minus(Total::from(five).plus(five).unwrap())
+                .unwrap(),
+            ..Movement::default()
+        };
+        assert_eq!(
+            book.post(&engine, down, DateTime::UNIX_EPOCH)
+                .unwrap_err()
+                .counter,
+            "open_risk_reserved"
+        );
+        assert_eq!(book.levels, before);
+    }
+}

@@ -1,0 +1,72 @@
+//! The vocabulary: every name, text and number that crosses the edge, parsed once, so that inside nothing is checked twice.
+//!
+//! A value of one of these types is valid by construction. Each has the same four faces: [`std::str::FromStr`] (the one
+//! parser, with a sentence for every refusal), `Deserialize` (a JSON string or a bare token, so JSON, form and query read
+//! alike), `Serialize`, and an OpenAPI schema that states the same bounds as the parser.
+
+mod number;
+mod text;
+
+pub use number::{
+    Amount, Confidence, Count, Flag, Fraction, ParseNumberError, Ratio, Total, Value, divide,
+    scaled_text,
+};
+pub use text::{
+    Actor, CorrelationId, Detail, Domain, Engine, EventId, JsonObject, Label, Metric, PackId,
+    ParseTextError, Principal, Reason, RequestId,
+};
+
+use serde::de::Error as _;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// What a JSON scalar says, whatever its spelling: the content of a string, or the token of a number or boolean.
+///
+/// Numbers are read from their own digits, never through a float; this is what makes amounts exact.
+fn scalar_text<'de, D>(deserializer: D) -> Result<String, D::Error>
+where
+    D: serde::Deserializer<'de>,
+{
+    let raw: Box<RawValue> = serde::Deserialize::deserialize(deserializer)?;
+    scalar_of(&raw)
+        .map(Cow::into_owned)
+        .map_err(D::Error::custom)
+}
+
+/// The text of a raw JSON scalar; objects, arrays and null are refused.
+pub(crate) fn scalar_of(raw: &RawValue) -> Result<Cow<'_, str>, &'static str> {
+    let token = raw.get();
+    match token.as_bytes().first() {
+        Some(b'"') => serde_json::from_str::<String>(token)
+            .map(Cow::Owned)
+            .map_err(|_| "is not a valid JSON string: check its escapes"),
+        Some(b'{') => Err("is an object: send one value"),
+        Some(b'[') => Err("is an array: send one value"),
+        Some(b'n') | None => Err("is null: leave the field out instead"),
+        Some(_) => Ok(Cow::Borrowed(token)),
+    }
+}
+
+/// `Deserialize` by way of `FromStr`, `Serialize` by way of `Display`, and an inline OpenAPI schema.
+macro_rules! scalar {
+    ($type:ty, $name:literal, $schema:expr) => {
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                $crate::types::scalar_text(deserializer)?
+                    .parse()
+                    .map_err(serde::de::Error::custom)
+            }
+        }
+        impl utoipa::PartialSchema for $type {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                utoipa::openapi::RefOr::T(utoipa::openapi::schema::Schema::Object($schema.build()))
+            }
+        }
+        impl utoipa::ToSchema for $type {
+            fn name() -> std::borrow::Cow<'static, str> {
+                std::borrow::Cow::Borrowed($name)
+            }
+        }
+    };
+}
+pub(crate) use scalar;

@@ -1,0 +1,657 @@
+//! Exact numbers. No value here ever passes through a float.
+//!
+//! Every type is an integer count of its smallest unit: amounts, values and fractions in millionths, confidences in
+//! 10^-18. A number with more decimals than its type has is refused, never rounded; trailing zeros do not count.
+
+use rust_decimal::Decimal;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use std::fmt;
+use std::str::FromStr;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+
+/// Longest spelling of a number that is read at all; 10^12 with 18 decimals and an exponent needs under 40.
+const NUMBER_LENGTH_MAX: usize = 64;
+/// Decimals of amounts, values, totals and fractions.
+const SCALE: u32 = 6;
+/// Decimals of a confidence: a double prints at most 17 significant digits.
+const CONFIDENCE_SCALE: u32 = 18;
+/// 10^12 units, the largest amount.
+const AMOUNT_MAX: i128 = 1_000_000_000_000;
+
+/// Why a text is not a number of the wanted kind; the sentence says the fix and follows the field's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseNumberError {
+    /// Not `-?digits[.digits][e±digits]`.
+    #[error("is not a plain decimal number: send digits, for example 400 or \"0.3\"")]
+    Syntax,
+    /// Longer than [`NUMBER_LENGTH_MAX`] characters.
+    #[error("is a number of {0} characters, at most {NUMBER_LENGTH_MAX}: shorten it")]
+    TooLong(usize),
+    /// More decimals than the type keeps.
+    #[error("has {decimals} decimals, at most {max}: round it, or send \"{rounded}\"")]
+    TooPrecise {
+        /// Decimals without trailing zeros.
+        decimals: u32,
+        /// What the type keeps.
+        max: u32,
+        /// The nearest number that would be accepted.
+        rounded: String,
+    },
+    /// Below the smallest value.
+    #[error("is {0}, which is less than {1}: send a number from {1} to {2}")]
+    TooSmall(String, String, String),
+    /// Above the largest value.
+    #[error("is more than {1}: send a number from {0} to {1}")]
+    TooLarge(String, String),
+    /// `-0`: a sign without a meaning is a mistake of the caller's.
+    #[error("is minus zero: send 0")]
+    MinusZero,
+    /// Zero where something must be moved.
+    #[error("must be more than 0")]
+    Zero,
+    /// Not one of the spellings of a boolean.
+    #[error("is not a yes or no: send true or false (also 1/0, yes/no, on/off)")]
+    Boolean,
+}
+
+/// A number as written: `digits * 10^exponent`, digits without trailing zeros.
+struct Written {
+    negative: bool,
+    digits: String,
+    exponent: i64,
+}
+
+impl Written {
+    fn read(text: &str) -> Result<Self, ParseNumberError> {
+        let text = text.trim_matches([' ', '\t']);
+        if text.len() > NUMBER_LENGTH_MAX {
+            return Err(ParseNumberError::TooLong(text.len()));
+        }
+        let (negative, rest) = text
+            .strip_prefix('-')
+            .map_or((false, text), |rest| (true, rest));
+        let (mantissa, exponent) = match rest.find(['e', 'E']) {
+            Some(at) => (&rest[..at], read_exponent(&rest[at + 1..])?),
+            None => (rest, 0),
+        };
+        let (whole, fraction) = match mantissa.split_once('.') {
+            Some((_, "")) => return Err(ParseNumberError::Syntax),
+            Some((whole, fraction)) => (whole, fraction),
+            None => (mantissa, ""),
+        };
+        let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        let leading_zero = whole.len() > 1 && whole.starts_with('0');
+        if whole.is_empty() || leading_zero || !all_digits(whole) || !all_digits(fraction) {
+            return Err(ParseNumberError::Syntax);
+        }
+        let written = format!("{whole}{fraction}");
+        let digits = written.trim_end_matches('0');
+        // Both lengths are below NUMBER_LENGTH_MAX.
+        let stripped = i64::try_from(written.len() - digits.len()).expect("lengths are bounded");
+        let decimals = i64::try_from(fraction.len()).expect("lengths are bounded");
+        let digits = digits.trim_start_matches('0').to_owned();
+        if digits.is_empty() && negative {
+            return Err(ParseNumberError::MinusZero);
+        }
+        Ok(Self {
+            negative,
+            exponent: if digits.is_empty() {
+                0
+            } else {
+                exponent - decimals + stripped
+            },
+            digits,
+        })
+    }
+
+    /// The count of units of `10^-scale`, within `[min, max]` units.
+    fn units(&self, scale: u32, min: i128, max: i128) -> Result<i128, ParseNumberError> {
+        let bounds = || (scaled_text(min, scale), scaled_text(max, scale));
+        let too_large = || {
+            let (min, max) = bounds();
+            if self.negative {
+                ParseNumberError::TooSmall("negative".into(), min, max)
+            } else {
+                ParseNumberError::TooLarge(min, max)
+            }
+        };
+        let shift = self.exponent + i64::from(scale);
+        let length = i64::try_from(self.digits.len()).expect("lengths are bounded");
+        // 10^37 units is beyond every bound here and within i128, so nothing below can overflow.
+        if length + shift > 37 {
+            return Err(too_large());
+        }
+        let Ok(shift) = u32::try_from(shift) else {
+            return Err(self.too_precise(scale));
+        };
+        let magnitude = if self.digits.is_empty() {
+            0
+        } else {
+            self.digits.parse::<i128>().map_err(|_| too_large())? * 10_i128.pow(shift)
+        };
+        let units = if self.negative { -magnitude } else { magnitude };
+        if units < min {
+            let (min, max) = bounds();
+            return Err(ParseNumberError::TooSmall(
+                scaled_text(units, scale),
+                min,
+                max,
+            ));
+        }
+        if units > max {
+            return Err(too_large());
+        }
+        Ok(units)
+    }
+
+    /// The refusal of a number with too many decimals, with the nearest one that fits (half to even).
+    fn too_precise(&self, max: u32) -> ParseNumberError {
+        let decimals = u32::try_from(-self.exponent).unwrap_or(u32::MAX);
+        let drop = usize::try_from(decimals.saturating_sub(max)).unwrap_or(usize::MAX);
+        let kept = self
+            .digits
+            .len()
+            .checked_sub(drop)
+            .map_or("", |length| &self.digits[..length]);
+        let rest = &self.digits[kept.len()..];
+        let mut units: i128 = kept.parse().unwrap_or(0);
+        let half = format!("{:0<width$}", "5", width = rest.len().max(1));
+        // A shorter rest than what is dropped starts with zeros and is below one half.
+        if drop == rest.len() && (rest > half.as_str() || (rest == half && units % 2 == 1)) {
+            units += 1;
+        }
+        let rounded = scaled_text(if self.negative { -units } else { units }, max);
+        ParseNumberError::TooPrecise {
+            decimals,
+            max,
+            rounded,
+        }
+    }
+}
+
+fn read_exponent(text: &str) -> Result<i64, ParseNumberError> {
+    let (negative, digits) = match text.as_bytes().first() {
+        Some(b'-') => (true, &text[1..]),
+        Some(b'+') => (false, &text[1..]),
+        _ => (false, text),
+    };
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(ParseNumberError::Syntax);
+    }
+    // Anything beyond a million is equally absurd; saturating keeps 1e99999999999999999999 a range error.
+    let magnitude = digits.parse::<i64>().unwrap_or(1_000_000).min(1_000_000);
+    Ok(if negative { -magnitude } else { magnitude })
+}
+
+/// Plain decimal text of `units * 10^-scale`: no exponent, no trailing zeros, `0` for zero. This is also the canonical
+/// text that the hash chain covers.
+#[must_use]
+pub fn scaled_text(units: i128, scale: u32) -> String {
+    let base = 10_u128.pow(scale);
+    let magnitude = units.unsigned_abs();
+    let sign = if units < 0 { "-" } else { "" };
+    let (whole, fraction) = (magnitude / base, magnitude % base);
+    if fraction == 0 {
+        return format!("{sign}{whole}");
+    }
+    let fraction = format!("{fraction:0width$}", width = scale as usize);
+    format!("{sign}{whole}.{}", fraction.trim_end_matches('0'))
+}
+
+/// `numerator / denominator` as a count of `10^-scale`, rounded half to even. For display only: decisions compare exactly.
+///
+/// Returns `None` when the denominator is zero or the result leaves i128.
+#[must_use]
+pub fn divide(numerator: i128, denominator: i128, scale: u32) -> Option<i128> {
+    let scaled = numerator.checked_mul(10_i128.checked_pow(scale)?)?;
+    let (quotient, remainder) = (
+        scaled.checked_div(denominator)?,
+        scaled.checked_rem(denominator)?,
+    );
+    let twice = remainder.unsigned_abs().checked_mul(2)?;
+    let up = match twice.cmp(&denominator.unsigned_abs()) {
+        std::cmp::Ordering::Less => false,
+        std::cmp::Ordering::Equal => quotient % 2 != 0,
+        std::cmp::Ordering::Greater => true,
+    };
+    let away = if (scaled < 0) == (denominator < 0) {
+        1
+    } else {
+        -1
+    };
+    Some(if up { quotient + away } else { quotient })
+}
+
+/// A SQL decimal as a count of `10^-scale`; `None` when it has more decimals than that.
+fn units_of(decimal: Decimal, scale: u32) -> Option<i128> {
+    let decimal = decimal.normalize();
+    decimal
+        .mantissa()
+        .checked_mul(10_i128.checked_pow(scale.checked_sub(decimal.scale())?)?)
+}
+
+fn serialize_number<S: Serializer>(text: String, serializer: S) -> Result<S::Ok, S::Error> {
+    let raw = RawValue::from_string(text).map_err(serde::ser::Error::custom)?;
+    raw.serialize(serializer)
+}
+
+fn number_schema(description: &str, min: i128, max: i128, scale: u32) -> ObjectBuilder {
+    // Bounds are shown as floats in the schema only; every one of them is exact in a double.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "schema bounds are powers of ten that a double holds exactly"
+    )]
+    let bound = |units: i128| units as f64 / 10_f64.powi(i32::try_from(scale).unwrap_or(0));
+    ObjectBuilder::new()
+        .schema_type(Type::Number)
+        .description(Some(description))
+        .minimum(Some(bound(min)))
+        .maximum(Some(bound(max)))
+}
+
+/// The faces that all exact numbers share: parser, text, JSON number, SQL decimal.
+macro_rules! exact_number {
+    ($type:ident, $repr:ty, $name:literal, $scale:expr, $min:expr, $max:expr, $about:literal) => {
+        impl $type {
+            /// Zero.
+            pub const ZERO: Self = Self(0);
+
+            /// The count of smallest units.
+            #[must_use]
+            pub const fn units(self) -> i128 {
+                self.0 as i128
+            }
+
+            /// The number as SQL reads it.
+            #[must_use]
+            pub fn to_decimal(self) -> Decimal {
+                Decimal::from_i128_with_scale(self.units(), $scale)
+            }
+
+            /// The number as SQL wrote it; `None` when it is out of this type's range or precision.
+            #[must_use]
+            pub fn from_decimal(decimal: Decimal) -> Option<Self> {
+                let units = units_of(decimal, $scale)?;
+                ($min..=$max)
+                    .contains(&units)
+                    .then_some(units)?
+                    .try_into()
+                    .ok()
+                    .map(Self)
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = ParseNumberError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                let units = Written::read(text)?.units($scale, $min, $max)?;
+                Ok(Self(units.try_into().expect(
+                    "the range check keeps the units within the representation",
+                )))
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&scaled_text(self.units(), $scale))
+            }
+        }
+
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serialize_number(self.to_string(), serializer)
+            }
+        }
+
+        $crate::types::scalar!($type, $name, number_schema($about, $min, $max, $scale));
+    };
+}
+
+/// An amount of money or risk: 0 to 10^12, at most six decimals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Amount(i64);
+exact_number!(
+    Amount,
+    i64,
+    "Amount",
+    SCALE,
+    0,
+    AMOUNT_MAX * 1_000_000,
+    "A decimal amount, at most 6 decimals, exact. A JSON number or string."
+);
+
+impl Amount {
+    /// The amount from millionths; `None` outside 0 to 10^12.
+    #[must_use]
+    pub fn from_units(units: i128) -> Option<Self> {
+        (0..=AMOUNT_MAX * 1_000_000)
+            .contains(&units)
+            .then(|| Self(i64::try_from(units).expect("10^18 fits an i64")))
+    }
+
+    /// Whether nothing is meant.
+    #[must_use]
+    pub const fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// A measured value: -10^12 to 10^12, at most six decimals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Value(i64);
+exact_number!(
+    Value,
+    i64,
+    "Value",
+    SCALE,
+    -AMOUNT_MAX * 1_000_000,
+    AMOUNT_MAX * 1_000_000,
+    "A measured value, at most 6 decimals, exact. A JSON number or string."
+);
+
+/// A sum of amounts or of differences of amounts: signed, six decimals, within NUMERIC(28,6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Total(i128);
+/// 10^22 units: ten thousand million amounts of the largest size. A SQL decimal of this crate holds 28 digits.
+const TOTAL_MAX: i128 = 10_000_000_000_000_000_000_000 * 1_000_000 - 1;
+exact_number!(
+    Total,
+    i128,
+    "Total",
+    SCALE,
+    -TOTAL_MAX,
+    TOTAL_MAX,
+    "A sum of amounts, at most 6 decimals, exact."
+);
+
+impl Total {
+    /// The total from millionths; `None` beyond ±10^22.
+    #[must_use]
+    pub fn from_units(units: i128) -> Option<Self> {
+        (-TOTAL_MAX..=TOTAL_MAX)
+            .contains(&units)
+            .then_some(Self(units))
+    }
+
+    /// The sum, or `None` beyond the largest total.
+    #[must_use]
+    pub fn plus(self, other: impl Into<Self>) -> Option<Self> {
+        Self::from_units(self.0.checked_add(other.into().0)?)
+    }
+
+    /// The difference, or `None` beyond the largest total.
+    #[must_use]
+    pub fn minus(self, other: impl Into<Self>) -> Option<Self> {
+        Self::from_units(self.0.checked_sub(other.into().0)?)
+    }
+}
+
+impl From<Amount> for Total {
+    fn from(amount: Amount) -> Self {
+        Self(amount.units())
+    }
+}
+
+impl From<Value> for Total {
+    fn from(value: Value) -> Self {
+        Self(value.units())
+    }
+}
+
+/// A fraction: 0 to 1, at most six decimals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Fraction(i64);
+exact_number!(
+    Fraction,
+    i64,
+    "Fraction",
+    SCALE,
+    0,
+    1_000_000,
+    "A fraction from 0 to 1, at most 6 decimals, exact."
+);
+
+/// A stated confidence: 0 to 1, at most 18 decimals, so that what a JSON encoder prints for a double is taken as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Confidence(i64);
+exact_number!(
+    Confidence,
+    i64,
+    "Confidence",
+    CONFIDENCE_SCALE,
+    0,
+    1_000_000_000_000_000_000,
+    "A confidence from 0 to 1, at most 18 decimals, exact."
+);
+
+impl Confidence {
+    /// Whether this reaches a threshold; equality does.
+    #[must_use]
+    pub fn reaches(self, threshold: Fraction) -> bool {
+        self.units() >= threshold.units() * 1_000_000_000_000
+    }
+}
+
+/// A rate, a mean or a drop as answers show it: twelve decimals, rounded half to even. Never compared: decisions are exact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Ratio(i64);
+const RATIO_SCALE: u32 = 12;
+/// What an i64 of 10^-12 holds; anything beyond is shown as this.
+const RATIO_MAX: i128 = 9_000_000 * 1_000_000_000_000;
+exact_number!(
+    Ratio,
+    i64,
+    "Ratio",
+    RATIO_SCALE,
+    -RATIO_MAX,
+    RATIO_MAX,
+    "A rate, a mean or a drop, rounded to 12 decimals."
+);
+
+impl Ratio {
+    /// `numerator / denominator`; none when the denominator is 0.
+    #[must_use]
+    pub fn of(numerator: i128, denominator: i128) -> Option<Self> {
+        if denominator == 0 {
+            return None;
+        }
+        // Beyond 10^25 the last digits are not shown anyway, and would not fit the division.
+        let (mut numerator, mut denominator) = (numerator, denominator);
+        while numerator.unsigned_abs() > 10_u128.pow(25) && denominator.unsigned_abs() > 10 {
+            (numerator, denominator) = (numerator / 10, denominator / 10);
+        }
+        let units = divide(numerator, denominator, RATIO_SCALE).unwrap_or(
+            if (numerator < 0) == (denominator < 0) {
+                RATIO_MAX
+            } else {
+                -RATIO_MAX
+            },
+        );
+        i64::try_from(units.clamp(-RATIO_MAX, RATIO_MAX))
+            .ok()
+            .map(Self)
+    }
+
+    /// The number with three decimals, as notes show it.
+    #[must_use]
+    pub fn short(self) -> String {
+        let thousandths = divide(self.units(), 1_000_000_000, 0).unwrap_or_default();
+        let sign = if thousandths < 0 { "-" } else { "" };
+        format!(
+            "{sign}{}.{:03}",
+            thousandths.abs() / 1_000,
+            thousandths.abs() % 1_000
+        )
+    }
+}
+
+/// A count: a whole number from 0 to 10^12.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Count(i64);
+exact_number!(Count, i64, "Count", 0, 0, AMOUNT_MAX, "A whole number.");
+
+impl Count {
+    /// The count as SQL and arithmetic use it.
+    #[must_use]
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+}
+
+/// A yes or no in any of its usual spellings: true/false, 1/0, yes/no, on/off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Flag(pub bool);
+
+impl FromStr for Flag {
+    type Err = ParseNumberError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.trim_matches([' ', '\t']).to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => Ok(Self(true)),
+            "false" | "0" | "no" | "off" => Ok(Self(false)),
+            _ => Err(ParseNumberError::Boolean),
+        }
+    }
+}
+
+crate::types::scalar!(
+    Flag,
+    "Flag",
+    ObjectBuilder::new()
+        .schema_type(Type::Boolean)
+        .description(Some("true or false; also 1/0, yes/no, on/off as text."))
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn amount(text: &str) -> Result<String, String> {
+        text.parse::<Amount>()
+            .map(|amount| amount.to_string())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn amounts_are_read_from_their_digits() {
+        for (text, canonical) in [
+            ("400", "400"),
+            ("0.3", "0.3"),
+            ("0.300000000000", "0.3"),
+            ("1e2", "100"),
+            ("1.5E+3", "1500"),
+            ("25e-2", "0.25"),
+            ("0e400", "0"),
+            ("999999999999.999999", "999999999999.999999"),
+            ("1000000000000", "1000000000000"),
+            (" 7 ", "7"),
+        ] {
+            assert_eq!(amount(text).as_deref(), Ok(canonical), "{text}");
+        }
+    }
+
+    #[test]
+    fn hostile_numbers_are_refused_with_the_fix() {
+        for text in [
+            "", "NaN", "Infinity", "0x10", "1_000", "1,5", "+5", "01", ".5", "5.", "--1", "1e",
+            "e5", "٣", "1 2",
+        ] {
+            assert_eq!(
+                text.parse::<Amount>(),
+                Err(ParseNumberError::Syntax),
+                "{text}"
+            );
+        }
+        assert_eq!("-0".parse::<Amount>(), Err(ParseNumberError::MinusZero));
+        assert_eq!(
+            "-0.000e3".parse::<Value>(),
+            Err(ParseNumberError::MinusZero)
+        );
+        assert_eq!(
+            amount("1e400").unwrap_err(),
+            "is more than 1000000000000: send a number from 0 to 1000000000000"
+        );
+        assert_eq!(
+            amount("1e99999999999999999999").unwrap_err(),
+            amount("1e400").unwrap_err()
+        );
+        assert_eq!(
+            amount("-5").unwrap_err(),
+            "is -5, which is less than 0: send a number from 0 to 1000000000000"
+        );
+        assert_eq!(
+            amount(&"9".repeat(40)).unwrap_err(),
+            amount("1e400").unwrap_err()
+        );
+        assert_eq!(
+            amount(&"9".repeat(65)).unwrap_err(),
+            "is a number of 65 characters, at most 64: shorten it"
+        );
+        assert_eq!(
+            amount("0.30000000000000004").unwrap_err(),
+            "has 17 decimals, at most 6: round it, or send \"0.3\""
+        );
+        assert_eq!(
+            amount("1.0000005").unwrap_err(),
+            "has 7 decimals, at most 6: round it, or send \"1\""
+        );
+        assert_eq!(
+            amount("1.0000015").unwrap_err(),
+            "has 7 decimals, at most 6: round it, or send \"1.000002\""
+        );
+        assert_eq!(
+            amount("1e-400").unwrap_err(),
+            "has 400 decimals, at most 6: round it, or send \"0\""
+        );
+    }
+
+    #[test]
+    fn division_rounds_half_to_even() {
+        assert_eq!(divide(1, 3, 3), Some(333));
+        assert_eq!(divide(2, 3, 3), Some(667));
+        assert_eq!(divide(5, 2, 0), Some(2));
+        assert_eq!(divide(7, 2, 0), Some(4));
+        assert_eq!(divide(-5, 2, 0), Some(-2));
+        assert_eq!(divide(-7, 2, 0), Some(-4));
+        assert_eq!(divide(1, 0, 3), None);
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(text in "\\PC{0,80}") {
+            let _ = text.parse::<Amount>();
+            let _ = text.parse::<Value>();
+            let _ = text.parse::<Confidence>();
+            let _ = text.parse::<Count>();
+        }
+
+        #[test]
+        fn numeric_looking_text_never_panics(text in "-?[0-9]{0,40}(\\.[0-9]{0,40})?([eE][+-]?[0-9]{0,25})?") {
+            let _ = text.parse::<Amount>();
+            let _ = text.parse::<Value>();
+            let _ = text.parse::<Total>();
+            let _ = text.parse::<Confidence>();
+        }
+
+        #[test]
+        fn every_amount_survives_text_json_and_sql(units in 0_i128..=1_000_000_000_000_000_000) {
+            let amount = Amount::from_units(units).unwrap();
+            prop_assert_eq!(amount.to_string().parse::<Amount>().unwrap(), amount);
+            let json = serde_json::to_string(&amount).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Amount>(&json).unwrap(), amount);
+            let quoted = format!("\"{json}\"");
+            prop_assert_eq!(serde_json::from_str::<Amount>(&quoted).unwrap(), amount);
+            prop_assert_eq!(Amount::from_decimal(amount.to_decimal()).unwrap(), amount);
+        }
+
+        #[test]
+        fn exponents_and_plain_digits_agree(units in 0_i64..=1_000_000_000_000, exponent in 0_u32..=6) {
+            let plain = scaled_text(i128::from(units), exponent);
+            let scientific = format!("{units}e-{exponent}");
+            prop_assert_eq!(plain.parse::<Amount>(), scientific.parse::<Amount>());
+        }
+    }
+}

@@ -1,0 +1,478 @@
+//! Names and texts: bounded, printable, and in one spelling.
+
+use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use std::collections::HashSet;
+use std::fmt;
+use std::str::FromStr;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+
+/// Why a text is not a value of the wanted kind; the sentence says the fix and follows the field's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseTextError {
+    /// Nothing but white space.
+    #[error("is empty: send 1 to {0} characters")]
+    Empty(usize),
+    /// Too long.
+    #[error("has {0} {2}, at most {1}: shorten it")]
+    TooLong(usize, usize, &'static str),
+    /// A character that is not allowed in a name.
+    #[error("has the character {0:?}, allowed are letters, digits, _ . and -")]
+    NameCharacter(char),
+    /// A control character in free text.
+    #[error("has the control character {0:?}: remove it")]
+    ControlCharacter(char),
+    /// Not a JSON object.
+    #[error("is not a JSON object: {0}")]
+    NotAnObject(String),
+}
+
+/// What a name may look like.
+struct NameRule {
+    max: usize,
+    case: Case,
+}
+
+#[derive(Clone, Copy)]
+enum Case {
+    Upper,
+    Lower,
+}
+
+impl NameRule {
+    fn read(&self, text: &str) -> Result<String, ParseTextError> {
+        let name = text.trim_matches([' ', '\t']);
+        if name.is_empty() {
+            return Err(ParseTextError::Empty(self.max));
+        }
+        if let Some(bad) = name
+            .chars()
+            .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-')))
+        {
+            return Err(ParseTextError::NameCharacter(bad));
+        }
+        if name.len() > self.max {
+            return Err(ParseTextError::TooLong(name.len(), self.max, "characters"));
+        }
+        Ok(match self.case {
+            Case::Upper => name.to_ascii_uppercase(),
+            Case::Lower => name.to_ascii_lowercase(),
+        })
+    }
+}
+
+/// Free text of 1 to `max` characters without control characters. A text of nothing but white space is refused.
+fn read_text(text: &str, max: usize) -> Result<String, ParseTextError> {
+    // Bytes first, so that a megabyte is refused without being walked.
+    if text.len() > max * 4 || text.chars().count() > max {
+        return Err(ParseTextError::TooLong(
+            text.chars().count(),
+            max,
+            "characters",
+        ));
+    }
+    if let Some(bad) = text.chars().find(|c| c.is_control()) {
+        return Err(ParseTextError::ControlCharacter(bad));
+    }
+    if text.trim().is_empty() {
+        return Err(ParseTextError::Empty(max));
+    }
+    Ok(text.to_owned())
+}
+
+macro_rules! text_type {
+    ($(#[$doc:meta])* $type:ident, $name:literal, $about:literal, $max:expr, $pattern:expr, $read:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $type(Box<str>);
+
+        impl $type {
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = ParseTextError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                let read: fn(&str) -> Result<String, ParseTextError> = $read;
+                read(text).map(|text| Self(text.into_boxed_str()))
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        $crate::types::scalar!(
+            $type,
+            $name,
+            {
+                let pattern: Option<&str> = $pattern;
+                ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .description(Some($about))
+                    .min_length(Some(1))
+                    .max_length(Some($max))
+                    .pattern(pattern)
+            }
+        );
+    };
+}
+
+const NAME_PATTERN: &str = r"^\s*[A-Za-z0-9_.-]+\s*$";
+
+text_type!(
+    /// A business engine: 1 to 50 letters, digits, `_ . -`, in upper case. `GLOBAL` is the level above all of them.
+    Engine, "Engine", "A business engine; trimmed and upper-cased.", 50, Some(NAME_PATTERN),
+    |text| NameRule { max: 50, case: Case::Upper }.read(text)
+);
+text_type!(
+    /// A domain of AI advice or of measurements: 1 to 80 letters, digits, `_ . -`, in upper case.
+    Domain, "Domain", "A domain; trimmed and upper-cased.", 80, Some(NAME_PATTERN),
+    |text| NameRule { max: 80, case: Case::Upper }.read(text)
+);
+text_type!(
+    /// A measured quantity of a domain: 1 to 64 letters, digits, `_ . -`, in lower case.
+    Metric, "Metric", "A metric of a domain; trimmed and lower-cased.", 64, Some(NAME_PATTERN),
+    |text| NameRule { max: 64, case: Case::Lower }.read(text)
+);
+text_type!(
+    /// A component that reports itself to the go-live checklist: 1 to 64 letters, digits, `_ . -`, in lower case.
+    PackId, "PackId", "A component's id; trimmed and lower-cased.", 64, Some(NAME_PATTERN),
+    |text| NameRule { max: 64, case: Case::Lower }.read(text)
+);
+text_type!(
+    /// Who the caller says is acting: 1 to 200 characters. A claim; who was authenticated is the [`Principal`].
+    Actor, "Actor", "Who is acting, as the caller claims.", 200, None, |text| read_text(text, 200)
+);
+text_type!(
+    /// Why: 1 to 1000 characters.
+    Reason, "Reason", "Why, in the caller's words.", 1000, None, |text| read_text(text, 1000)
+);
+text_type!(
+    /// The caller's own thread through several requests: 1 to 200 characters.
+    CorrelationId, "CorrelationId", "The caller's own id for what belongs together.", 200, None, |text| read_text(text, 200)
+);
+text_type!(
+    /// The caller's own id of one measurement: 1 to 200 characters.
+    EventId, "EventId", "The caller's own id of this measurement, which makes it idempotent.", 200, None, |text| read_text(text, 200)
+);
+text_type!(
+    /// A short name or version for people: 1 to 64 characters.
+    Label, "Label", "A short name or version.", 64, None, |text| read_text(text, 64)
+);
+text_type!(
+    /// Remarks on a measurement: up to 4 KiB.
+    Detail, "Detail", "Remarks, up to 4 KiB.", 4096, None,
+    |text| {
+        if text.len() > 4096 {
+            return Err(ParseTextError::TooLong(text.len(), 4096, "bytes"));
+        }
+        read_text(text, 4096)
+    }
+);
+
+impl Engine {
+    /// The level that holds for all engines together.
+    #[must_use]
+    pub fn global() -> Self {
+        Self("GLOBAL".into())
+    }
+
+    /// Whether this names the level above the engines.
+    #[must_use]
+    pub fn is_global(&self) -> bool {
+        &*self.0 == "GLOBAL"
+    }
+}
+
+/// Who was authenticated. Until access tokens exist there is one: nobody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Principal(Box<str>);
+
+impl Principal {
+    /// A caller of a service that runs in open mode, on a loopback address.
+    #[must_use]
+    pub fn unauthenticated() -> Self {
+        Self("UNAUTHENTICATED".into())
+    }
+
+    /// Holdfast itself: a command of the operator's shell.
+    #[must_use]
+    pub fn system() -> Self {
+        Self("SYSTEM".into())
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The id of one request: the caller's `X-Request-Id` where it is 1 to 64 characters of `A-Z a-z 0-9 _ -`, else a new one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(Box<str>);
+
+impl RequestId {
+    /// The caller's id if it can be printed anywhere without harm.
+    #[must_use]
+    pub fn from_header(text: &str) -> Option<Self> {
+        let harmless = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        ((1..=64).contains(&text.len()) && text.bytes().all(harmless)).then(|| Self(text.into()))
+    }
+
+    /// A new id, ordered by time.
+    #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that makes request ids"
+    )]
+    pub fn generate() -> Self {
+        Self(uuid::Uuid::now_v7().simple().to_string().into())
+    }
+
+    /// The id.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A JSON object of up to 16 KiB, kept as it was written: order, spelling of numbers and all. No key twice at any depth,
+/// no NUL, so that every reader sees the same object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JsonObject(Box<str>);
+
+/// Largest JSON object taken, bytes.
+const JSON_OBJECT_MAX: usize = 16 * 1024;
+
+impl JsonObject {
+    /// The object's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for JsonObject {
+    type Err = ParseTextError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        if text.len() > JSON_OBJECT_MAX {
+            return Err(ParseTextError::TooLong(
+                text.len(),
+                JSON_OBJECT_MAX,
+                "bytes",
+            ));
+        }
+        if !text.starts_with('{') {
+            return Err(ParseTextError::NotAnObject("it must start with {".into()));
+        }
+        let mut reader = serde_json::Deserializer::from_str(text);
+        StrictJson
+            .deserialize(&mut reader)
+            .and_then(|()| reader.end())
+            .map_err(|error| ParseTextError::NotAnObject(error.to_string()))?;
+        Ok(Self(text.into()))
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for JsonObject {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw: Box<RawValue> = serde::Deserialize::deserialize(deserializer)?;
+        // Form and query carry the object as a string.
+        let text = if raw.get().starts_with('"') {
+            serde_json::from_str::<String>(raw.get()).map_err(serde::de::Error::custom)?
+        } else {
+            raw.get().to_owned()
+        };
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for JsonObject {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw = RawValue::from_string(self.0.to_string()).map_err(serde::ser::Error::custom)?;
+        raw.serialize(serializer)
+    }
+}
+
+impl utoipa::PartialSchema for JsonObject {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .description(Some("A JSON object of up to 16 KiB, kept as written."))
+            .additional_properties(Some(
+                utoipa::openapi::schema::AdditionalProperties::FreeForm(true),
+            ))
+            .into()
+    }
+}
+
+impl utoipa::ToSchema for JsonObject {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "JsonObject".into()
+    }
+}
+
+/// Walks any JSON and refuses a key given twice and a NUL, which PostgreSQL cannot hold.
+struct StrictJson;
+
+impl<'de> DeserializeSeed<'de> for StrictJson {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for StrictJson {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
+        if text.contains('\0') {
+            Err(E::custom("a string contains NUL"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(StrictJson)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        let mut seen = HashSet::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            StrictJson.visit_str::<A::Error>(&key)?;
+            if !seen.insert(key.clone()) {
+                return Err(serde::de::Error::custom(format!(
+                    "the key {key:?} is there twice"
+                )));
+            }
+            entries.next_value_seed(StrictJson)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_are_trimmed_and_cased() {
+        assert_eq!(
+            " wholesale ".parse::<Engine>().unwrap().as_str(),
+            "WHOLESALE"
+        );
+        assert_eq!(
+            "Contract_Rate".parse::<Metric>().unwrap().as_str(),
+            "contract_rate"
+        );
+        assert!("a".repeat(50).parse::<Engine>().is_ok());
+        assert_eq!(
+            "a".repeat(51).parse::<Engine>(),
+            Err(ParseTextError::TooLong(51, 50, "characters"))
+        );
+        assert_eq!("  ".parse::<Engine>(), Err(ParseTextError::Empty(50)));
+        assert_eq!(
+            "a b".parse::<Engine>(),
+            Err(ParseTextError::NameCharacter(' '))
+        );
+        assert_eq!(
+            "K\u{212A}".parse::<Engine>(),
+            Err(ParseTextError::NameCharacter('\u{212A}'))
+        );
+    }
+
+    #[test]
+    fn texts_refuse_control_characters_and_excess() {
+        assert!("naïve – 取引".parse::<Actor>().is_ok());
+        assert_eq!(
+            "a\0b".parse::<Actor>(),
+            Err(ParseTextError::ControlCharacter('\0'))
+        );
+        assert_eq!(
+            "a\nb".parse::<Reason>(),
+            Err(ParseTextError::ControlCharacter('\n'))
+        );
+        assert!("é".repeat(200).parse::<Actor>().is_ok());
+        assert!("é".repeat(201).parse::<Actor>().is_err());
+        assert!("é".repeat(2049).parse::<Detail>().is_err());
+    }
+
+    #[test]
+    fn json_objects_are_kept_as_written_and_say_one_thing() {
+        let text = r#"{"b": 1.10, "a": {"x": [1e400, null]}}"#;
+        // 1e400 is JSON, but no reader agrees on what it is.
+        assert!(text.parse::<JsonObject>().is_err());
+        let text = r#"{"b": 1.10, "a": {"x": [1e40, null]}}"#;
+        assert_eq!(text.parse::<JsonObject>().unwrap().as_str(), text);
+        for bad in [
+            r#"{"a":1,"a":2}"#,
+            r#"{"x":{"a":1,"a":1}}"#,
+            r#"{"a":"\u0000"}"#,
+            "[]",
+            "1",
+            "{",
+            r#"{"a":1} x"#,
+        ] {
+            assert!(bad.parse::<JsonObject>().is_err(), "{bad}");
+        }
+        let deep = format!("{}1{}", "{\"a\":".repeat(500), "}".repeat(500));
+        assert!(deep.parse::<JsonObject>().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn reading_text_never_panics_and_names_are_canonical(text in "\\PC{0,120}") {
+            if let Ok(engine) = text.parse::<Engine>() {
+                prop_assert_eq!(engine.as_str().parse::<Engine>().unwrap(), engine);
+            }
+            let _ = text.parse::<JsonObject>();
+            let _ = text.parse::<Detail>();
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! One cluster a test process, gone when the process is; a template that each test clones.
+
+use holdfast::db::Database;
+use holdfast::db::embedded::{Durability, EmbeddedPostgres, Lifetime, Settings};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, Row};
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::OnceCell;
+
+static CLUSTER: OnceCell<EmbeddedPostgres> = OnceCell::const_new();
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+const TEMPLATE: &str = "template_holdfast";
+
+async fn cluster() -> &'static EmbeddedPostgres {
+    CLUSTER
+        .get_or_init(|| async {
+            let settings = Settings {
+                data_dir: std::env::temp_dir()
+                    .join(format!("holdfast-test-{}", std::process::id())),
+                durability: Durability::None,
+                lifetime: Lifetime::Temporary,
+                pg_bin_dir: std::env::var_os("PG_BIN_DIR").map(Into::into),
+            };
+            let postgres = EmbeddedPostgres::start(settings)
+                .await
+                .unwrap_or_else(|error| panic!("{error}"));
+            make_template(&postgres.connect_options()).await;
+            postgres
+        })
+        .await
+}
+
+/// Migrates the template and gives it a clock that tests can move.
+async fn make_template(options: &PgConnectOptions) {
+    let mut admin = PgConnection::connect_with(options).await.unwrap();
+    admin
+        .execute(AssertSqlSafe(format!("CREATE DATABASE {TEMPLATE}")))
+        .await
+        .unwrap();
+    let db = Database::open(options.clone().database(TEMPLATE))
+        .await
+        .unwrap();
+    db.migrate().await.unwrap();
+    db.close().await;
+    let mut template = PgConnection::connect_with(&options.clone().database(TEMPLATE))
+        .await
+        .unwrap();
+    template
+        .execute(
+            "CREATE TABLE test_clock (skew interval NOT NULL);
+             INSERT INTO test_clock VALUES ('0');
+             CREATE OR REPLACE FUNCTION holdfast_now() RETURNS timestamptz LANGUAGE sql VOLATILE
+                 AS 'SELECT clock_timestamp() + (SELECT skew FROM test_clock)'",
+        )
+        .await
+        .unwrap();
+    template.close().await.unwrap();
+    admin.close().await.unwrap();
+}
+
+/// A database of its own for a test.
+pub async fn clone_template() -> PgConnectOptions {
+    let options = cluster().await.connect_options();
+    let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let mut admin = PgConnection::connect_with(&options).await.unwrap();
+    admin
+        .execute(AssertSqlSafe(format!(
+            "CREATE DATABASE {name} TEMPLATE {TEMPLATE}"
+        )))
+        .await
+        .unwrap();
+    admin.close().await.unwrap();
+    options.database(&name)
+}
+
+/// The ledger's invariants, as SQL that must find nothing.
+const BOOKS: &str = "
+    SELECT 'open(' || engine || ') is ' || open_amount || ', its reservations say ' || held AS broken
+    FROM (SELECT engine, open_amount,
+                 COALESCE((SELECT sum(r.open_amount) FROM risk_reservation r
+                           WHERE r.status = 'OPEN' AND (o.engine = 'GLOBAL' OR r.engine = o.engine)), 0) AS held
+          FROM risk_open o) AS stock
+    WHERE open_amount <> held
+    UNION ALL
+    SELECT 'flows of ' || d.engine || ' on ' || d.day || ' differ from their events'
+    FROM risk_ledger_day d,
+         LATERAL (SELECT COALESCE(sum(exposure_delta), 0) AS exposure, COALESCE(sum(loss_delta), 0) AS loss,
+                         COALESCE(sum(actions_delta), 0)::bigint AS actions
+                  FROM risk_event e WHERE e.day = d.day AND (d.engine = 'GLOBAL' OR e.engine = d.engine)) AS events
+    WHERE (exposure_used, realized_loss, actions_count) IS DISTINCT FROM (exposure, loss, actions)
+    UNION ALL
+    SELECT 'denials of ' || t.engine || ' on ' || t.day || ' differ from their events'
+    FROM (SELECT day, engine, scope, reason, denied FROM risk_denial_day) t
+    WHERE denied <> (SELECT count(*) FROM risk_event e
+                     WHERE (e.day, e.engine, e.scope, e.denial) = (t.day, t.engine, t.scope, t.reason))
+    UNION ALL
+    SELECT 'stream ' || stream || ' has gaps: head ' || seq || ', events ' || n
+    FROM (SELECT stream, seq, CASE stream WHEN 'control' THEN (SELECT count(*) FROM control_event)
+                                          WHEN 'risk' THEN (SELECT count(*) FROM risk_event)
+                                          WHEN 'heimdall' THEN (SELECT count(*) FROM heimdall_event)
+                                          ELSE (SELECT count(*) FROM kpi_event) END AS n
+          FROM audit_head) h
+    WHERE seq <> n";
+
+/// Panics if the books of a database do not balance. Runs on a thread of its own, since a destructor cannot wait.
+pub fn check_books(options: PgConnectOptions) {
+    let checked = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            // A test that took its database away has nothing left to check.
+            let Ok(mut conn) = PgConnection::connect_with(&options).await else {
+                return Vec::new();
+            };
+            let rows = sqlx::query(BOOKS).fetch_all(&mut conn).await.unwrap();
+            rows.iter()
+                .map(|row| row.get::<String, _>(0))
+                .collect::<Vec<_>>()
+        })
+    });
+    let broken = checked.join().expect("the books can be read");
+    assert!(broken.is_empty(), "the books do not balance: {broken:#?}");
+}
