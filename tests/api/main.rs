@@ -2,4 +2,16 @@
 
 mod support;
 
-mod levers_smoke;
+mod enforcement;
+mod go_live;
+mod heimdall;
+mod input;
+mod ledger;
+mod openapi;
+mod paging;
+mod problems;
+mod races;
+mod regression;
+mod review;
+mod risk;
+mod story;
