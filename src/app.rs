@@ -44,17 +44,9 @@ pub struct App {
 impl App {
     /// The services on this database.
     #[must_use]
-    pub fn new(
-        db: &Database,
-        clock: Clock,
-        enforcement: &EnforcementConfig,
-        required_packs: Vec<PackId>,
-    ) -> Self {
+    pub fn new(db: &Database, clock: Clock, enforcement: &EnforcementConfig, required_packs: Vec<PackId>) -> Self {
         let feed = Feed::new(clock);
-        let checklist = ChecklistConfig {
-            required_packs,
-            enforcement_off: enforcement.off_because(),
-        };
+        let checklist = ChecklistConfig { required_packs, enforcement_off: enforcement.off_because() };
         Self {
             go_live: GoLive::new(db.clone(), feed.clone(), Arc::new(checklist)),
             risk: Risk::new(db.clone(), enforcement),
@@ -95,25 +87,13 @@ impl App {
     pub fn report_gauges(&self) {
         use crate::enforcement::gate::{Source, View};
         let number = |flag: bool| if flag { 1.0 } else { 0.0 };
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "ages and versions are far below 2^52"
-        )]
+        #[expect(clippy::cast_precision_loss, reason = "ages and versions are far below 2^52")]
         let float = |whole: i64| whole as f64;
-        let age = self
-            .feed
-            .age_ms()
-            .and_then(|age| i64::try_from(age).ok())
-            .unwrap_or(-1);
+        let age = self.feed.age_ms().and_then(|age| i64::try_from(age).ok()).unwrap_or(-1);
         metrics::gauge!("holdfast_state_age_ms").set(float(age));
         let fresh = self.feed.view();
         metrics::gauge!("holdfast_state_fresh").set(number(fresh != View::Stale));
-        if let View::Fresh {
-            version,
-            go_live_enabled,
-            kill_switch_engaged,
-        } = fresh
-        {
+        if let View::Fresh { version, go_live_enabled, kill_switch_engaged } = fresh {
             metrics::gauge!("holdfast_state_version").set(float(version));
             metrics::gauge!("holdfast_go_live_enabled").set(number(go_live_enabled));
             metrics::gauge!("holdfast_kill_switch_engaged").set(number(kill_switch_engaged));
@@ -123,8 +103,7 @@ impl App {
             metrics::gauge!("holdfast_engine_enabled", "engine" => engine).set(number(active));
         }
         for (domain, enabled) in policies.domains {
-            metrics::gauge!("holdfast_domain_prod_use_enabled", "domain" => domain)
-                .set(number(enabled));
+            metrics::gauge!("holdfast_domain_prod_use_enabled", "domain" => domain).set(number(enabled));
         }
         for (wire, tripped) in policies.wires {
             metrics::gauge!("holdfast_wire_tripped", "wire" => wire).set(number(tripped));
@@ -134,21 +113,15 @@ impl App {
 }
 
 /// Request times, seconds: from a cached read to the deadline.
-const BUCKETS: [f64; 11] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0,
-];
+const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
 
 /// The process's one metrics recorder.
 fn recorder() -> PrometheusHandle {
     static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
     RECORDER
         .get_or_init(|| {
-            let builder = PrometheusBuilder::new()
-                .set_buckets(&BUCKETS)
-                .expect("the buckets are not empty");
-            builder
-                .install_recorder()
-                .expect("nothing else in this process installs a recorder")
+            let builder = PrometheusBuilder::new().set_buckets(&BUCKETS).expect("the buckets are not empty");
+            builder.install_recorder().expect("nothing else in this process installs a recorder")
         })
         .clone()
 }

@@ -5,9 +5,7 @@
 
 mod serve;
 
-use crate::config::{
-    ChecklistArgs, DatabaseConfig, EnforcementConfig, LogConfig, LogFormat, ServerConfig,
-};
+use crate::config::{ChecklistArgs, DatabaseConfig, EnforcementConfig, LogConfig, LogFormat, ServerConfig};
 use crate::db::Database;
 use crate::db::embedded::{self, Durability, EmbeddedPostgres, Lifetime, Settings};
 use clap::error::ErrorKind;
@@ -65,12 +63,7 @@ enum Command {
     /// Ask a running server whether it is ready. Exits 0 when it is.
     Healthcheck {
         /// The server's address.
-        #[arg(
-            long,
-            env = "BIND_ADDR",
-            default_value = "127.0.0.1:8000",
-            value_name = "HOST:PORT"
-        )]
+        #[arg(long, env = "BIND_ADDR", default_value = "127.0.0.1:8000", value_name = "HOST:PORT")]
         bind_addr: SocketAddr,
     },
     /// Work with the database.
@@ -100,26 +93,16 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let asked = matches!(
-                error.kind(),
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-            );
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             // A closed pipe is no reason to fail.
             let _ = error.print();
-            return if asked {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            };
+            return if asked { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         }
     };
     if let Err(sentence) = start_logging(&cli.log) {
         return fail(&sentence);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start the runtime: {error}")),
     };
@@ -146,9 +129,7 @@ async fn run(cli: Cli) -> ExitCode {
             };
         }
         Some(Command::Healthcheck { bind_addr }) => healthcheck(bind_addr).await,
-        Some(Command::Db {
-            command: DbCommand::Psql,
-        }) => psql(&cli.database),
+        Some(Command::Db { command: DbCommand::Psql }) => psql(&cli.database),
         Some(Command::Openapi) => print(&crate::http::document_text()),
     };
     match outcome {
@@ -175,10 +156,7 @@ fn start_logging(config: &LogConfig) -> Result<(), String> {
         Some(format) => format == LogFormat::Json,
         None => !std::io::stderr().is_terminal(),
     };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(true);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true);
     if json {
         builder.json().flatten_event(true).init();
     } else {
@@ -189,8 +167,7 @@ fn start_logging(config: &LogConfig) -> Result<(), String> {
 
 fn parse_url(url: &str) -> Result<PgConnectOptions, Failure> {
     // The URL may hold a password: say what is wrong with it, not what it is.
-    PgConnectOptions::from_str(url)
-        .map_err(|error| format!("DATABASE_URL cannot be read: {error}").into())
+    PgConnectOptions::from_str(url).map_err(|error| format!("DATABASE_URL cannot be read: {error}").into())
 }
 
 fn settings(config: &DatabaseConfig) -> Settings {
@@ -212,10 +189,7 @@ async fn open(config: &DatabaseConfig) -> Result<(Database, Option<EmbeddedPostg
         return Ok((Database::open(options).await?, None));
     }
     let postgres = EmbeddedPostgres::start(settings(config)).await?;
-    Ok((
-        Database::open(postgres.connect_options()).await?,
-        Some(postgres),
-    ))
+    Ok((Database::open(postgres.connect_options()).await?, Some(postgres)))
 }
 
 async fn close(db: Database, postgres: Option<EmbeddedPostgres>) -> Result<(), Failure> {
@@ -234,11 +208,7 @@ async fn migrate(config: &DatabaseConfig, status: bool) -> Result<(), Failure> {
     let mut text = String::new();
     for (version, name, applied) in db.migration_status().await? {
         use std::fmt::Write as _;
-        writeln!(
-            text,
-            "{version:04} {name:<12} {}",
-            if applied { "applied" } else { "PENDING" }
-        )?;
+        writeln!(text, "{version:04} {name:<12} {}", if applied { "applied" } else { "PENDING" })?;
     }
     close(db, postgres).await?;
     print(&text)
@@ -266,9 +236,7 @@ async fn healthcheck(bind_addr: SocketAddr) -> Result<(), Failure> {
     }
     let ask = async {
         let mut stream = tokio::net::TcpStream::connect(addr).await?;
-        stream
-            .write_all(format!("GET /readyz HTTP/1.0\r\nHost: {addr}\r\n\r\n").as_bytes())
-            .await?;
+        stream.write_all(format!("GET /readyz HTTP/1.0\r\nHost: {addr}\r\n\r\n").as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
         Ok::<_, std::io::Error>(answer)
@@ -276,20 +244,14 @@ async fn healthcheck(bind_addr: SocketAddr) -> Result<(), Failure> {
     let answer = match tokio::time::timeout(HEALTHCHECK_TIMEOUT, ask).await {
         Ok(answer) => answer.map_err(|error| format!("nothing answers on {addr}: {error}"))?,
         Err(_) => {
-            return Err(format!(
-                "no answer from {addr} within {} s",
-                HEALTHCHECK_TIMEOUT.as_secs()
-            )
-            .into());
+            return Err(format!("no answer from {addr} within {} s", HEALTHCHECK_TIMEOUT.as_secs()).into());
         }
     };
     let status = answer.split_whitespace().nth(1).unwrap_or("none");
     if status == "200" {
         return Ok(());
     }
-    let body = answer
-        .split_once("\r\n\r\n")
-        .map_or("", |(_, body)| body.trim());
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body.trim());
     Err(format!("{addr} is not ready (status {status}): {body}").into())
 }
 

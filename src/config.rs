@@ -11,12 +11,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Args)]
 pub struct ServerConfig {
     /// `BIND_ADDR`: the address to listen on. Anything but loopback is refused while there is no authentication.
-    #[arg(
-        long,
-        env = "BIND_ADDR",
-        default_value = "127.0.0.1:8000",
-        value_name = "HOST:PORT"
-    )]
+    #[arg(long, env = "BIND_ADDR", default_value = "127.0.0.1:8000", value_name = "HOST:PORT")]
     pub bind_addr: SocketAddr,
 
     /// Listen on a non-loopback address although nobody is authenticated. For containers whose port is published on
@@ -29,13 +24,7 @@ pub struct ServerConfig {
 #[derive(Debug, Clone, Args)]
 pub struct DatabaseConfig {
     /// `DATABASE_URL`: the PostgreSQL to use; without it Holdfast runs a private one.
-    #[arg(
-        long,
-        env = "DATABASE_URL",
-        hide_env_values = true,
-        value_name = "URL",
-        global = true
-    )]
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", global = true)]
     pub database_url: Option<String>,
 
     /// `DATA_DIR`: the private PostgreSQL and local files. Default: /var/lib/holdfast for root, else the user's data directory.
@@ -51,10 +40,7 @@ impl DatabaseConfig {
     /// The URL; a blank one counts as none, as in a shell's `DATABASE_URL= holdfast`.
     #[must_use]
     pub fn url(&self) -> Option<&str> {
-        self.database_url
-            .as_deref()
-            .map(str::trim)
-            .filter(|url| !url.is_empty())
+        self.database_url.as_deref().map(str::trim).filter(|url| !url.is_empty())
     }
 
     /// The data directory.
@@ -73,9 +59,7 @@ impl DatabaseConfig {
         if cfg!(target_os = "macos") {
             return home.join("Library/Application Support/holdfast");
         }
-        variable("XDG_DATA_HOME")
-            .unwrap_or_else(|| home.join(".local/share"))
-            .join("holdfast")
+        variable("XDG_DATA_HOME").unwrap_or_else(|| home.join(".local/share")).join("holdfast")
     }
 }
 
@@ -95,18 +79,12 @@ pub struct EnforcementConfig {
     pub go_live_enforce: Flag,
 
     /// `ENFORCEMENT_SCOPE`: what is blocked while go-live is off, `all` or `prod_exec` alone.
-    #[arg(
-        long,
-        env = "ENFORCEMENT_SCOPE",
-        default_value = "all",
-        value_name = "SCOPE"
-    )]
+    #[arg(long, env = "ENFORCEMENT_SCOPE", default_value = "all", value_name = "SCOPE")]
     pub enforcement_scope: ScopeName,
 }
 
 fn flag(text: &str) -> Result<Flag, String> {
-    text.parse()
-        .map_err(|error: crate::types::ParseNumberError| error.to_string())
+    text.parse().map_err(|error: crate::types::ParseNumberError| error.to_string())
 }
 
 /// The values of `ENFORCEMENT_SCOPE`.
@@ -121,17 +99,9 @@ pub enum ScopeName {
 
 impl EnforcementConfig {
     fn environment(&self) -> Option<&str> {
-        let set = |name: &Option<String>| {
-            name.as_deref()
-                .map(str::trim)
-                .filter(|name| !name.is_empty())
-                .map(str::to_owned)
-        };
-        match set(&self.env)
-            .or_else(|| set(&self.app_env))?
-            .to_ascii_lowercase()
-            .as_str()
-        {
+        let set =
+            |name: &Option<String>| name.as_deref().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned);
+        match set(&self.env).or_else(|| set(&self.app_env))?.to_ascii_lowercase().as_str() {
             "development" => Some("ENV=development"),
             "dev" => Some("ENV=dev"),
             "test" => Some("ENV=test"),
@@ -159,11 +129,7 @@ impl EnforcementConfig {
     /// Whether the environment calls itself production.
     #[must_use]
     pub fn is_production(&self) -> bool {
-        let name = self
-            .env
-            .as_deref()
-            .or(self.app_env.as_deref())
-            .unwrap_or_default();
+        let name = self.env.as_deref().or(self.app_env.as_deref()).unwrap_or_default();
         ["production", "prod", "live"].contains(&name.trim().to_ascii_lowercase().as_str())
     }
 
@@ -193,9 +159,7 @@ fn pack_id(text: &str) -> Result<Option<PackId>, String> {
     if text.trim().is_empty() {
         return Ok(None);
     }
-    text.parse()
-        .map(Some)
-        .map_err(|error: crate::types::ParseTextError| error.to_string())
+    text.parse().map(Some).map_err(|error: crate::types::ParseTextError| error.to_string())
 }
 
 /// What the checklist needs to know of the configuration.
@@ -215,13 +179,7 @@ pub struct LogConfig {
     pub log_format: Option<LogFormat>,
 
     /// `RUST_LOG`: what is logged, as in `info,sqlx=warn`.
-    #[arg(
-        long,
-        env = "RUST_LOG",
-        default_value = "info",
-        value_name = "FILTER",
-        global = true
-    )]
+    #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER", global = true)]
     pub rust_log: String,
 }
 

@@ -7,17 +7,15 @@
 //! What the caller did wrong is told in full, with the fix. What went wrong here is logged once, at the boundary, and told
 //! as little as possible.
 
+mod problem;
+
+pub use problem::Problem;
+
 use crate::enforcement::class::ExecutionClass;
 use crate::enforcement::gate::Block;
-use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, RETRY_AFTER};
-use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
-
-/// Seconds a caller should wait after a 503 before it tries again.
-const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -35,10 +33,7 @@ impl FieldError {
     /// An error of one field.
     #[must_use]
     pub fn new(field: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            detail: detail.into(),
-        }
+        Self { field: field.into(), detail: detail.into() }
     }
 }
 
@@ -123,9 +118,7 @@ pub enum Error {
         trip_id: i64,
     },
     /// An upsert would lift throttles without saying why.
-    #[error(
-        "{engine} is throttled by the trips {trips:?}: give a reason to override them, or re-arm the wires"
-    )]
+    #[error("{engine} is throttled by the trips {trips:?}: give a reason to override them, or re-arm the wires")]
     EngineThrottled {
         /// The engine.
         engine: String,
@@ -133,9 +126,7 @@ pub enum Error {
         trips: Vec<i64>,
     },
     /// An `event_id` was used before, for another measurement.
-    #[error(
-        "event_id {event_id} already names another measurement of this series: it differs in {fields:?}"
-    )]
+    #[error("event_id {event_id} already names another measurement of this series: it differs in {fields:?}")]
     EventIdReused {
         /// The id.
         event_id: String,
@@ -165,9 +156,7 @@ pub enum Error {
         limit: usize,
     },
     /// A body in a format that is not read.
-    #[error(
-        "cannot read {0}: send application/json or application/x-www-form-urlencoded, in UTF-8"
-    )]
+    #[error("cannot read {0}: send application/json or application/x-www-form-urlencoded, in UTF-8")]
     UnsupportedMediaType(String),
     /// Fields that were read and are not acceptable.
     #[error("{}", sentence(.0))]
@@ -191,9 +180,7 @@ pub enum Error {
         wanted: &'static str,
     },
     /// The database's clock stands before times that are already recorded.
-    #[error(
-        "the database clock is {0} seconds behind the last recorded event: reserves are halted until it is right"
-    )]
+    #[error("the database clock is {0} seconds behind the last recorded event: reserves are halted until it is right")]
     ClockWentBack(i64),
     /// The database cannot be reached, or not soon enough.
     #[error("the database cannot be reached: nothing was decided, try again")]
@@ -204,9 +191,7 @@ pub enum Error {
     )]
     OutcomeUnknown(#[source] sqlx::Error),
     /// The request took longer than its deadline.
-    #[error(
-        "the request took longer than {0} seconds: its outcome is unknown, read the state before trying again"
-    )]
+    #[error("the request took longer than {0} seconds: its outcome is unknown, read the state before trying again")]
     DeadlineExceeded(u64),
     /// The database said something that cannot be.
     #[error("inconsistent data: {0}")]
@@ -220,23 +205,17 @@ pub enum Error {
 }
 
 fn list(blockers: &[Blocker]) -> String {
-    blockers
-        .iter()
-        .map(|blocker| blocker.detail.as_str())
-        .collect::<Vec<_>>()
-        .join("; ")
+    blockers.iter().map(|blocker| blocker.detail.as_str()).collect::<Vec<_>>().join("; ")
 }
 
 fn sentence(fields: &[FieldError]) -> String {
     fields
         .iter()
-        .map(|error| {
-            if error.field.is_empty() {
-                error.detail.clone()
-            } else {
-                format!("{} {}", error.field, error.detail)
-            }
-        })
+        .map(
+            |error| {
+                if error.field.is_empty() { error.detail.clone() } else { format!("{} {}", error.field, error.detail) }
+            },
+        )
         .collect::<Vec<_>>()
         .join("; ")
 }
@@ -245,19 +224,15 @@ fn sentence(fields: &[FieldError]) -> String {
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
     /// The HTTP status.
-    pub status: StatusCode,
+    pub status: u16,
     /// The stable code, upper case.
     pub code: &'static str,
     /// What it is in general, the same for every occurrence.
     pub title: &'static str,
 }
 
-const fn row(status: StatusCode, code: &'static str, title: &'static str) -> Row {
-    Row {
-        status,
-        code,
-        title,
-    }
+const fn row(status: u16, code: &'static str, title: &'static str) -> Row {
+    Row { status, code, title }
 }
 
 impl Error {
@@ -271,305 +246,46 @@ impl Error {
     #[must_use]
     pub const fn row(&self) -> Row {
         match self {
-            Self::Malformed(_) => row(
-                StatusCode::BAD_REQUEST,
-                "MALFORMED_REQUEST",
-                "The request cannot be read",
-            ),
-            Self::Contradictory(..) => row(
-                StatusCode::BAD_REQUEST,
-                "CONTRADICTORY_INPUT",
-                "A field is given more than once",
-            ),
-            Self::AmbiguousPath { .. } => row(
-                StatusCode::BAD_REQUEST,
-                "AMBIGUOUS_PATH",
-                "The path is ambiguous",
-            ),
+            Self::Malformed(_) => row(400, "MALFORMED_REQUEST", "The request cannot be read"),
+            Self::Contradictory(..) => row(400, "CONTRADICTORY_INPUT", "A field is given more than once"),
+            Self::AmbiguousPath { .. } => row(400, "AMBIGUOUS_PATH", "The path is ambiguous"),
             Self::Blocked { block, .. } => match block {
-                Block::KillSwitchEngaged => row(
-                    StatusCode::FORBIDDEN,
-                    "KILL_SWITCH_ENGAGED",
-                    "The kill switch is engaged",
-                ),
-                Block::GoLiveDisabled => row(
-                    StatusCode::FORBIDDEN,
-                    "GO_LIVE_DISABLED",
-                    "Go-live is disabled",
-                ),
-                Block::StateStale => row(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "STATE_STALE",
-                    "The go-live state is not known",
-                ),
+                Block::KillSwitchEngaged => row(403, "KILL_SWITCH_ENGAGED", "The kill switch is engaged"),
+                Block::GoLiveDisabled => row(403, "GO_LIVE_DISABLED", "Go-live is disabled"),
+                Block::StateStale => row(503, "STATE_STALE", "The go-live state is not known"),
             },
-            Self::NotProdEligible { .. } => row(
-                StatusCode::FORBIDDEN,
-                "NOT_PROD_ELIGIBLE",
-                "The recommendation may not be used in production",
-            ),
-            Self::RouteNotFound => row(
-                StatusCode::NOT_FOUND,
-                "ROUTE_NOT_FOUND",
-                "There is no such route",
-            ),
-            Self::NotFound { .. } => {
-                row(StatusCode::NOT_FOUND, "NOT_FOUND", "There is no such thing")
+            Self::NotProdEligible { .. } => {
+                row(403, "NOT_PROD_ELIGIBLE", "The recommendation may not be used in production")
             }
-            Self::MethodNotAllowed => row(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "METHOD_NOT_ALLOWED",
-                "The method is not allowed",
-            ),
-            Self::AlreadySettled { .. } => row(
-                StatusCode::CONFLICT,
-                "ALREADY_SETTLED",
-                "The reservation was settled before",
-            ),
-            Self::WireTripped { .. } => {
-                row(StatusCode::CONFLICT, "WIRE_TRIPPED", "The wire has tripped")
+            Self::RouteNotFound => row(404, "ROUTE_NOT_FOUND", "There is no such route"),
+            Self::NotFound { .. } => row(404, "NOT_FOUND", "There is no such thing"),
+            Self::MethodNotAllowed => row(405, "METHOD_NOT_ALLOWED", "The method is not allowed"),
+            Self::AlreadySettled { .. } => row(409, "ALREADY_SETTLED", "The reservation was settled before"),
+            Self::WireTripped { .. } => row(409, "WIRE_TRIPPED", "The wire has tripped"),
+            Self::EngineThrottled { .. } => row(409, "ENGINE_THROTTLED", "The engine is throttled"),
+            Self::EventIdReused { .. } => row(409, "EVENT_ID_REUSED", "The event id names another measurement"),
+            Self::ChecklistFailed { .. } => row(412, "CHECKLIST_FAILED", "The go-live checklist does not pass"),
+            Self::VersionMismatch { .. } => row(412, "VERSION_MISMATCH", "The state has changed"),
+            Self::BodyTooLarge { .. } => row(413, "BODY_TOO_LARGE", "The body is too large"),
+            Self::UnsupportedMediaType(_) => row(415, "UNSUPPORTED_MEDIA_TYPE", "The body's format is not read"),
+            Self::Invalid(_) => row(422, "VALIDATION_FAILED", "A field is not acceptable"),
+            Self::ZeroMeansUnlimited { .. } => row(422, "ZERO_MEANS_UNLIMITED", "A cap of 0 removes the cap"),
+            Self::SeriesKind { .. } => row(422, "SERIES_KIND_MISMATCH", "The series has the other kind of values"),
+            Self::ClockWentBack(_) => row(503, "CLOCK_WENT_BACK", "The database clock went back"),
+            Self::Unavailable(_) => row(503, "DATABASE_UNAVAILABLE", "The database cannot be reached"),
+            Self::OutcomeUnknown(_) => row(503, "OUTCOME_UNKNOWN", "The outcome is unknown"),
+            Self::DeadlineExceeded(_) => row(503, "DEADLINE_EXCEEDED", "The request took too long"),
+            Self::Inconsistent(_) | Self::Database(_) | Self::Panicked => {
+                row(500, "INTERNAL_ERROR", "Something went wrong here")
             }
-            Self::EngineThrottled { .. } => row(
-                StatusCode::CONFLICT,
-                "ENGINE_THROTTLED",
-                "The engine is throttled",
-            ),
-            Self::EventIdReused { .. } => row(
-                StatusCode::CONFLICT,
-                "EVENT_ID_REUSED",
-                "The event id names another measurement",
-            ),
-            Self::ChecklistFailed { .. } => row(
-                StatusCode::PRECONDITION_FAILED,
-                "CHECKLIST_FAILED",
-                "The go-live checklist does not pass",
-            ),
-            Self::VersionMismatch { .. } => row(
-                StatusCode::PRECONDITION_FAILED,
-                "VERSION_MISMATCH",
-                "The state has changed",
-            ),
-            Self::BodyTooLarge { .. } => row(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "BODY_TOO_LARGE",
-                "The body is too large",
-            ),
-            Self::UnsupportedMediaType(_) => row(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "UNSUPPORTED_MEDIA_TYPE",
-                "The body's format is not read",
-            ),
-            Self::Invalid(_) => row(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "VALIDATION_FAILED",
-                "A field is not acceptable",
-            ),
-            Self::ZeroMeansUnlimited { .. } => row(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "ZERO_MEANS_UNLIMITED",
-                "A cap of 0 removes the cap",
-            ),
-            Self::SeriesKind { .. } => row(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "SERIES_KIND_MISMATCH",
-                "The series has the other kind of values",
-            ),
-            Self::ClockWentBack(_) => row(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "CLOCK_WENT_BACK",
-                "The database clock went back",
-            ),
-            Self::Unavailable(_) => row(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "DATABASE_UNAVAILABLE",
-                "The database cannot be reached",
-            ),
-            Self::OutcomeUnknown(_) => row(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "OUTCOME_UNKNOWN",
-                "The outcome is unknown",
-            ),
-            Self::DeadlineExceeded(_) => row(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "DEADLINE_EXCEEDED",
-                "The request took too long",
-            ),
-            Self::Inconsistent(_) | Self::Database(_) | Self::Panicked => row(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "INTERNAL_ERROR",
-                "Something went wrong here",
-            ),
         }
-    }
-
-    /// The members of the body beyond those of every problem.
-    fn extensions(&self) -> Vec<(&'static str, Box<RawValue>)> {
-        match self {
-            Self::Contradictory(_, field) => vec![("errors", raw(&[field]))],
-            Self::Invalid(fields) => vec![("errors", raw(fields))],
-            Self::Blocked {
-                block,
-                exec_class,
-                path,
-                state_version,
-            } => vec![
-                ("message", raw(block.message())),
-                ("exec_class", raw(exec_class.as_str())),
-                ("path", raw(path)),
-                ("state_version", raw(state_version)),
-            ],
-            Self::NotProdEligible {
-                id,
-                domain,
-                gate_reason,
-            } => {
-                vec![
-                    ("id", raw(id)),
-                    ("domain", raw(domain)),
-                    ("prod_eligible", raw(&false)),
-                    ("gate_reason", raw(gate_reason)),
-                ]
-            }
-            Self::AlreadySettled {
-                reservation_id,
-                settled,
-                ..
-            } => {
-                vec![
-                    ("reservation_id", raw(reservation_id)),
-                    ("settled", settled.clone()),
-                ]
-            }
-            Self::WireTripped { trip_id, .. } => vec![("trip_id", raw(trip_id))],
-            Self::EngineThrottled { trips, .. } => vec![("throttled_by", raw(trips))],
-            Self::EventIdReused { fields, .. } => vec![("fields", raw(fields))],
-            Self::ChecklistFailed {
-                blockers,
-                checklist,
-            } => vec![
-                ("blockers", raw(blockers)),
-                ("checklist", checklist.clone()),
-            ],
-            Self::VersionMismatch { actual, .. } => vec![
-                (
-                    "blockers",
-                    raw(&[Blocker {
-                        id: "version".into(),
-                        detail: self.to_string(),
-                    }]),
-                ),
-                ("version", raw(actual)),
-            ],
-            Self::ZeroMeansUnlimited { fields } => {
-                let detail = "0 means no cap: send allow_unlimited=true if that is meant";
-                vec![(
-                    "errors",
-                    raw(&fields
-                        .iter()
-                        .map(|field| FieldError::new(*field, detail))
-                        .collect::<Vec<_>>()),
-                )]
-            }
-            Self::SeriesKind { wanted, .. } => {
-                vec![("errors", raw(&[FieldError::new(*wanted, self.to_string())]))]
-            }
-            Self::ClockWentBack(_)
-            | Self::Unavailable(_)
-            | Self::OutcomeUnknown(_)
-            | Self::DeadlineExceeded(_) => {
-                vec![("retry_same_key", raw(&true))]
-            }
-            Self::Malformed(_)
-            | Self::AmbiguousPath { .. }
-            | Self::RouteNotFound
-            | Self::NotFound { .. }
-            | Self::MethodNotAllowed
-            | Self::BodyTooLarge { .. }
-            | Self::UnsupportedMediaType(_)
-            | Self::Inconsistent(_)
-            | Self::Database(_)
-            | Self::Panicked => Vec::new(),
-        }
-    }
-
-    /// The problem as the caller will read it.
-    #[must_use]
-    pub fn problem(&self) -> Problem {
-        let Row {
-            status,
-            code,
-            title,
-        } = self.row();
-        // What went wrong here is for the log; the caller gets the request id to quote.
-        let detail = if status == StatusCode::INTERNAL_SERVER_ERROR {
-            "the request failed and nothing was decided: quote request_id when you report it"
-                .to_owned()
-        } else {
-            self.to_string()
-        };
-        Problem {
-            status,
-            code,
-            title,
-            detail,
-            extensions: self.extensions(),
-        }
-    }
-}
-
-/// JSON of something that always has a JSON form.
-fn raw<T: Serialize + ?Sized>(value: &T) -> Box<RawValue> {
-    serde_json::value::to_raw_value(value).expect("strings, numbers and lists of them serialise")
-}
-
-/// An error on its way out: what the outermost middleware renders as `application/problem+json`.
-#[derive(Debug, Clone)]
-pub struct Problem {
-    /// The HTTP status.
-    pub status: StatusCode,
-    /// The stable code.
-    pub code: &'static str,
-    /// What it is in general.
-    pub title: &'static str,
-    /// What it is this time, with the fix.
-    pub detail: String,
-    /// Members of this code.
-    pub extensions: Vec<(&'static str, Box<RawValue>)>,
-}
-
-impl IntoResponse for Error {
-    fn into_response(self) -> Response {
-        let problem = self.problem();
-        if problem.status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(error = %self, source = ?std::error::Error::source(&self), "request failed");
-        } else if problem.status == StatusCode::SERVICE_UNAVAILABLE {
-            tracing::warn!(error = %self, source = ?std::error::Error::source(&self), "request refused");
-        }
-        let mut response = problem.status.into_response();
-        let headers = response.headers_mut();
-        headers.insert(
-            CACHE_CONTROL,
-            axum::http::HeaderValue::from_static("no-store"),
-        );
-        if problem.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(
-                RETRY_AFTER,
-                axum::http::HeaderValue::from(RETRY_AFTER_SECONDS),
-            );
-        }
-        response.extensions_mut().insert(problem);
-        response
     }
 }
 
 impl From<sqlx::Error> for Error {
     /// A failure to reach the database is a 503; what the database itself refuses is a bug of ours.
     fn from(error: sqlx::Error) -> Self {
-        if is_unreachable(&error) {
-            Self::Unavailable(error)
-        } else {
-            Self::Database(error)
-        }
+        if is_unreachable(&error) { Self::Unavailable(error) } else { Self::Database(error) }
     }
 }
 
@@ -585,9 +301,7 @@ pub(crate) fn is_unreachable(error: &sqlx::Error) -> bool {
         // 08 connection, 53 resources, 57 operator intervention (shutdown, statement timeout), 55P03 lock timeout,
         // 25P03/25006 idle-in-transaction and read-only standby, 40 serialisation and deadlock, 3D000 no such database yet.
         sqlx::Error::Database(database) => database.code().is_some_and(|code| {
-            ["08", "53", "57", "40"]
-                .iter()
-                .any(|class| code.starts_with(class))
+            ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class))
                 || ["55P03", "25P03", "25006", "3D000"].contains(&code.as_ref())
         }),
         _ => false,

@@ -10,8 +10,7 @@ use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
 use crate::go_live::model::{Change, GoLiveState};
 use crate::regression::model::{
-    self, Action, KpiEvent, Mark, PolicyUpsert, RegressionPolicy, Verdict, Window, WireState,
-    WireStatus,
+    self, Action, KpiEvent, Mark, PolicyUpsert, RegressionPolicy, Verdict, Window, WireState, WireStatus,
 };
 use crate::regression::store::{self, NewTrip};
 use crate::regression::{self, Reading};
@@ -118,66 +117,36 @@ impl Govern {
         let policy = store::read_policy(&mut tx, &event.domain, &event.metric).await?;
         let watched = policy.as_ref().is_some_and(|policy| policy.enabled);
         if let Some(id) = find_duplicate(&mut tx, event).await? {
-            return Ok(KpiOutcome {
-                id,
-                tripped: None,
-                watched,
-                duplicate: true,
-            });
+            return Ok(KpiOutcome { id, tripped: None, watched, duplicate: true });
         }
         let recorded = regression::record_in_tx(&mut tx, &mut head, event, origin).await?;
         let mut acted = None;
         if let Some(policy) = policy.filter(|policy| policy.enabled) {
             let mut state = store::read_state(&mut tx, &event.domain, &event.metric).await?;
             let reading = regression::read_in_tx(&mut tx, &policy, &state, recorded.mark).await?;
-            let evaluated = Evaluated {
-                policy: &policy,
-                reading,
-                end: recorded.mark,
-                kpi_seq: recorded.stamp.seq,
-            };
+            let evaluated = Evaluated { policy: &policy, reading, end: recorded.mark, kpi_seq: recorded.stamp.seq };
             acted = act(&mut tx, &mut state, &evaluated, origin).await?;
             store::write_state(&mut tx, &state, recorded.stamp.at).await?;
         }
         db::commit(tx).await?;
-        Ok(KpiOutcome {
-            id: recorded.stamp.seq,
-            tripped: self.publish(acted),
-            watched,
-            duplicate: false,
-        })
+        Ok(KpiOutcome { id: recorded.stamp.seq, tripped: self.publish(acted), watched, duplicate: false })
     }
 
     /// Evaluates a wire as it stands; a read that also acts.
-    pub async fn evaluate(
-        &self,
-        domain: &Domain,
-        metric: &Metric,
-        origin: &Origin,
-    ) -> Result<WireState> {
+    pub async fn evaluate(&self, domain: &Domain, metric: &Metric, origin: &Origin) -> Result<WireState> {
         let mut tx = self.db.begin().await?;
         let head = audit::lock(&mut tx, Stream::Kpi).await?;
         let now = head.next();
         let mut state = store::read_state(&mut tx, domain, metric).await?;
         state.last_checked_at = Some(now.at);
-        let policy = store::read_policy(&mut tx, domain, metric)
-            .await?
-            .filter(|policy| policy.enabled);
+        let policy = store::read_policy(&mut tx, domain, metric).await?.filter(|policy| policy.enabled);
         let Some(policy) = policy else {
             // Nothing to judge by: nothing is written, so that a name nobody watches leaves no row behind.
             return Ok(state);
         };
-        let end = store::read_end(&mut tx, domain, metric)
-            .await?
-            .map(|(mark, _)| mark)
-            .unwrap_or_default();
+        let end = store::read_end(&mut tx, domain, metric).await?.map(|(mark, _)| mark).unwrap_or_default();
         let reading = regression::read_in_tx(&mut tx, &policy, &state, end).await?;
-        let evaluated = Evaluated {
-            policy: &policy,
-            reading,
-            end,
-            kpi_seq: now.seq - 1,
-        };
+        let evaluated = Evaluated { policy: &policy, reading, end, kpi_seq: now.seq - 1 };
         let acted = act(&mut tx, &mut state, &evaluated, origin).await?;
         store::write_state(&mut tx, &state, now.at).await?;
         db::commit(tx).await?;
@@ -197,28 +166,14 @@ impl Govern {
         let existing = store::read_policy(&mut tx, &request.domain, &request.metric).await?;
         let mut state = store::read_state(&mut tx, &request.domain, &request.metric).await?;
         let at = kpi_head.next().at;
-        let (policy, changes) = model::upsert(
-            existing.as_ref(),
-            request,
-            origin.actor.as_ref(),
-            reason,
-            at,
-        )?;
+        let (policy, changes) = model::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, at)?;
         let rearms = state.trip_id.filter(|_| request.enabled == Some(true));
         if let (Some(trip_id), None) = (rearms, reason) {
             let (domain, metric) = (request.domain.to_string(), request.metric.to_string());
-            return Err(Error::WireTripped {
-                domain,
-                metric,
-                trip_id,
-            });
+            return Err(Error::WireTripped { domain, metric, trip_id });
         }
         if let (true, None, Some(existing)) = (changes.is_empty(), rearms, existing) {
-            return Ok(WireUpserted {
-                policy: existing,
-                changes,
-                rearmed: None,
-            });
+            return Ok(WireUpserted { policy: existing, changes, rearmed: None });
         }
         store::upsert_policy(&mut tx, &policy).await?;
         let subject = wire_name(&policy);
@@ -228,38 +183,14 @@ impl Govern {
         };
         let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
         if let (Some(trip_id), Some(_)) = (rearms, &risk_head) {
-            rearm(
-                &mut tx,
-                &mut control_head,
-                &mut state,
-                trip_id,
-                reason,
-                origin,
-            )
-            .await?;
+            rearm(&mut tx, &mut control_head, &mut state, trip_id, reason, origin).await?;
         }
-        let detail = Some(
-            to_json(&PolicyDetail {
-                changes: &changes,
-                policy: &policy,
-            })
-            .get()
-            .to_owned(),
-        );
-        let event = ControlEvent {
-            action: "REGRESSION_POLICY_UPSERT",
-            subject: Some(&subject),
-            error: None,
-            reason,
-            detail,
-        };
+        let detail = Some(to_json(&PolicyDetail { changes: &changes, policy: &policy }).get().to_owned());
+        let event =
+            ControlEvent { action: "REGRESSION_POLICY_UPSERT", subject: Some(&subject), error: None, reason, detail };
         event.append(&mut tx, &mut control_head, origin).await?;
         db::commit(tx).await?;
-        Ok(WireUpserted {
-            policy,
-            changes,
-            rearmed: rearms,
-        })
+        Ok(WireUpserted { policy, changes, rearmed: rearms })
     }
 
     /// Hands a kill switch that was pulled to this instance's gate; gives back the trip.
@@ -268,8 +199,7 @@ impl Govern {
         if let Some(state) = killed {
             self.feed.apply_own(&state);
         }
-        metrics::counter!("holdfast_wire_trips_total", "action" => tripped.action.as_str())
-            .increment(1);
+        metrics::counter!("holdfast_wire_trips_total", "action" => tripped.action.as_str()).increment(1);
         Some(tripped)
     }
 
@@ -289,8 +219,7 @@ async fn find_duplicate(conn: &mut PgConnection, event: &KpiEvent) -> Result<Opt
     let Some(event_id) = &event.event_id else {
         return Ok(None);
     };
-    let Some((id, measurement, detail)) =
-        store::find_event_id(conn, &event.domain, &event.metric, event_id).await?
+    let Some((id, measurement, detail)) = store::find_event_id(conn, &event.domain, &event.metric, event_id).await?
     else {
         return Ok(None);
     };
@@ -301,14 +230,7 @@ async fn find_duplicate(conn: &mut PgConnection, event: &KpiEvent) -> Result<Opt
     if detail.as_deref() != event.detail.as_ref().map(Detail::as_str) {
         fields.push("detail");
     }
-    if fields.is_empty() {
-        Ok(Some(id))
-    } else {
-        Err(Error::EventIdReused {
-            event_id: event_id.to_string(),
-            fields,
-        })
-    }
+    if fields.is_empty() { Ok(Some(id)) } else { Err(Error::EventIdReused { event_id: event_id.to_string(), fields }) }
 }
 
 /// Takes an evaluation into the state of its wire and, if it trips an armed wire, acts.
@@ -319,11 +241,8 @@ async fn act(
     origin: &Origin,
 ) -> Result<Option<(Tripped, Option<GoLiveState>)>> {
     let evaluation = evaluated.reading.evaluation;
-    (state.baseline, state.current, state.drop_fraction) = (
-        evaluation.baseline,
-        evaluation.current,
-        evaluation.drop_fraction,
-    );
+    (state.baseline, state.current, state.drop_fraction) =
+        (evaluation.baseline, evaluation.current, evaluation.drop_fraction);
     // Latched: the note of the trip stays, the numbers beside it go on.
     if state.triggered {
         return Ok(None);
@@ -354,14 +273,8 @@ async fn trip(
         Action::KillSwitch => None,
     };
     let stamp = control_head.next();
-    let Window {
-        events: baseline_events,
-        sum: baseline_sum,
-    } = evaluated.reading.baseline;
-    let Window {
-        events: current_events,
-        sum: current_sum,
-    } = evaluated.reading.recent;
+    let Window { events: baseline_events, sum: baseline_sum } = evaluated.reading.baseline;
+    let Window { events: current_events, sum: current_sum } = evaluated.reading.recent;
     let drop_fraction = evaluated.reading.evaluation.drop_fraction;
     let detail = to_json(&TripDetail {
         policy,
@@ -397,52 +310,22 @@ async fn trip(
     };
     event.append(&mut *conn, &mut control_head, origin).await?;
 
-    let why = format!(
-        "Regression tripwire: {subject} drop={}",
-        drop_fraction.unwrap_or_default().short()
-    );
+    let why = format!("Regression tripwire: {subject} drop={}", drop_fraction.unwrap_or_default().short());
     // As in the original: whoever sent the measurement, else the system itself.
     let origin = origin.clone().or_actor("system");
-    let killed = match &engine {
-        Some(engine) => {
-            risk::throttle_in_tx(
-                &mut *conn,
-                engine,
-                stamp.seq,
-                &why,
-                origin.actor.as_ref(),
-                stamp.at,
-            )
-            .await?;
-            None
-        }
-        None => {
-            let reason: Reason = why
-                .parse()
-                .map_err(|_| Error::Inconsistent(format!("{why} is not a reason")))?;
-            Some(
-                go_live::change_in_tx(
-                    conn,
-                    &mut control_head,
-                    Change::Engage,
-                    Some(&reason),
-                    &origin,
-                )
-                .await?,
-            )
-        }
+    let killed = if let Some(engine) = &engine {
+        risk::throttle_in_tx(&mut *conn, engine, stamp.seq, &why, origin.actor.as_ref(), stamp.at).await?;
+        None
+    } else {
+        let reason: Reason = why.parse().map_err(|_| Error::Inconsistent(format!("{why} is not a reason")))?;
+        Some(go_live::change_in_tx(conn, &mut control_head, Change::Engage, Some(&reason), &origin).await?)
     };
     state.triggered = true;
     state.status = WireStatus::Tripped;
     state.trip_id = Some(stamp.seq);
     state.last_triggered_at = Some(stamp.at);
-    let tripped = Tripped {
-        trip_id: stamp.seq,
-        action: policy.action,
-        engine,
-        drop_fraction,
-        note: state.note.clone(),
-    };
+    let tripped =
+        Tripped { trip_id: stamp.seq, action: policy.action, engine, drop_fraction, note: state.note.clone() };
     Ok((tripped, killed))
 }
 
@@ -459,10 +342,8 @@ async fn rearm(
     let at = control_head.next().at;
     let actor: Option<&Actor> = origin.actor.as_ref();
     let baseline = store::rearm_trip(&mut *conn, trip_id, actor, reason, at).await?;
-    let end = store::read_end(&mut *conn, &state.domain, &state.metric)
-        .await?
-        .map(|(mark, _)| mark)
-        .unwrap_or_default();
+    let end =
+        store::read_end(&mut *conn, &state.domain, &state.metric).await?.map(|(mark, _)| mark).unwrap_or_default();
     let subject = format!("{}.{}", state.domain, state.metric);
     let why = match reason {
         Some(reason) => reason.to_string(),
@@ -473,27 +354,11 @@ async fn rearm(
     state.trip_id = None;
     state.watermark = end.events;
     state.pinned = Some(baseline);
-    state.note = format!(
-        "insufficient_events(recent=0, baseline={})",
-        baseline.events
-    );
+    state.note = format!("insufficient_events(recent=0, baseline={})", baseline.events);
     (state.current, state.drop_fraction) = (None, None);
     store::write_state(&mut *conn, state, at).await?;
-    let detail = Some(
-        to_json(&RearmDetail {
-            trip_id,
-            watermark: end.events,
-        })
-        .get()
-        .to_owned(),
-    );
-    let event = ControlEvent {
-        action: "REGRESSION_REARM",
-        subject: Some(&subject),
-        error: None,
-        reason,
-        detail,
-    };
+    let detail = Some(to_json(&RearmDetail { trip_id, watermark: end.events }).get().to_owned());
+    let event = ControlEvent { action: "REGRESSION_REARM", subject: Some(&subject), error: None, reason, detail };
     event.append(conn, control_head, origin).await?;
     Ok(())
 }

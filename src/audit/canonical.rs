@@ -37,12 +37,7 @@ impl Canonical {
             .time(Some(stamp.at))
             .text(Some(origin.principal.as_str()))
             .text(origin.actor.as_ref().map(Actor::as_str))
-            .text(
-                origin
-                    .request_id
-                    .as_ref()
-                    .map(crate::types::RequestId::as_str),
-            )
+            .text(origin.request_id.as_ref().map(crate::types::RequestId::as_str))
             .text(origin.correlation_id.as_ref().map(CorrelationId::as_str))
     }
 
@@ -98,10 +93,8 @@ impl Canonical {
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
+        text
+    })
 }

@@ -25,18 +25,9 @@ pub struct Changes(pub Vec<FieldChange>);
 
 impl Changes {
     /// Notes a field if it moved. `from` is none where there was nothing before.
-    pub fn note<T: Serialize + PartialEq>(
-        &mut self,
-        field: &'static str,
-        from: Option<&T>,
-        to: &T,
-    ) {
+    pub fn note<T: Serialize + PartialEq>(&mut self, field: &'static str, from: Option<&T>, to: &T) {
         if from != Some(to) {
-            self.0.push(FieldChange {
-                field,
-                from: to_json(&from),
-                to: to_json(to),
-            });
+            self.0.push(FieldChange { field, from: to_json(&from), to: to_json(to) });
         }
     }
 

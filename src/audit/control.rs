@@ -36,12 +36,7 @@ impl ControlEvent<'_> {
     }
 
     /// Appends the event and stores the head.
-    pub async fn append(
-        &self,
-        conn: &mut PgConnection,
-        head: &mut Head,
-        origin: &Origin,
-    ) -> Result<Stamp> {
+    pub async fn append(&self, conn: &mut PgConnection, head: &mut Head, origin: &Origin) -> Result<Stamp> {
         let stamp = head.next();
         let hash = head.seal(stamp, self.canonical(stamp, origin).bytes());
         store::insert_control_event(conn, stamp, origin, self, &hash).await?;
@@ -98,10 +93,7 @@ mod tests {
             request_id: crate::types::RequestId::from_header("req-1"),
             correlation_id: None,
         };
-        let stamp = Stamp {
-            seq: 1,
-            at: DateTime::from_timestamp_micros(1_768_262_400_000_001).unwrap(),
-        };
+        let stamp = Stamp { seq: 1, at: DateTime::from_timestamp_micros(1_768_262_400_000_001).unwrap() };
         let reason = "verify".parse().unwrap();
         let event = ControlEvent {
             action: "GO_LIVE_DISABLE",
@@ -125,15 +117,8 @@ mod tests {
             "0000000474727565",
             "ffffffff",
         );
-        assert!(
-            hex(canonical.bytes()).starts_with(expected),
-            "{}",
-            hex(canonical.bytes())
-        );
+        assert!(hex(canonical.bytes()).starts_with(expected), "{}", hex(canonical.bytes()));
         let hash = super::super::chain(&[0; 32], canonical.bytes());
-        assert_eq!(
-            hex(&hash),
-            "29565bb2a44a07946eff43ef1b7861025e86881f79ef59fc3ba4b80c7b99a86e"
-        );
+        assert_eq!(hex(&hash), "29565bb2a44a07946eff43ef1b7861025e86881f79ef59fc3ba4b80c7b99a86e");
     }
 }

@@ -112,10 +112,7 @@ impl Head {
     /// The place of the next event. Each is at least a microsecond after the one before, whatever the clock does.
     #[must_use]
     pub fn next(&self) -> Stamp {
-        Stamp {
-            seq: self.seq + 1,
-            at: self.now.max(self.at + Duration::microseconds(1)),
-        }
+        Stamp { seq: self.seq + 1, at: self.now.max(self.at + Duration::microseconds(1)) }
     }
 
     /// Seconds by which the clock stands behind the last event, when that is more than an hour. Holds and days would be
@@ -129,10 +126,7 @@ impl Head {
     /// Chains an event's bytes: the head moves to its stamp, and its hash is returned.
     #[must_use]
     pub fn seal(&mut self, stamp: Stamp, canonical: &[u8]) -> Vec<u8> {
-        debug_assert!(
-            stamp.seq == self.seq + 1 && stamp.at > self.at,
-            "an event is sealed at the place it was given"
-        );
+        debug_assert!(stamp.seq == self.seq + 1 && stamp.at > self.at, "an event is sealed at the place it was given");
         self.hash = chain(&self.hash, canonical);
         self.seq = stamp.seq;
         self.at = stamp.at;

@@ -24,20 +24,10 @@ pub async fn lock(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
     .fetch_one(&mut *conn)
     .await?;
     // A statement of its own: this one began after the lock was granted, so the time is never older than the head.
-    let now = sqlx::query_scalar!(r#"SELECT holdfast_now() AS "now!""#)
-        .fetch_one(&mut *conn)
-        .await?;
-    let hash = row
-        .hash
-        .try_into()
-        .map_err(|_| Error::Inconsistent(format!("head {} has no SHA-256", stream.as_str())))?;
-    Ok(Head {
-        stream,
-        seq: row.seq,
-        hash,
-        at: row.at,
-        now,
-    })
+    let now = sqlx::query_scalar!(r#"SELECT holdfast_now() AS "now!""#).fetch_one(&mut *conn).await?;
+    let hash =
+        row.hash.try_into().map_err(|_| Error::Inconsistent(format!("head {} has no SHA-256", stream.as_str())))?;
+    Ok(Head { stream, seq: row.seq, hash, at: row.at, now })
 }
 
 /// Where the next event of a stream would stand, without the right to append it: for dry runs.
@@ -51,10 +41,7 @@ pub async fn peek(conn: &mut PgConnection, stream: Stream) -> Result<Stamp> {
     )
     .fetch_one(conn)
     .await?;
-    Ok(Stamp {
-        seq: row.seq + 1,
-        at: row.at,
-    })
+    Ok(Stamp { seq: row.seq + 1, at: row.at })
 }
 
 pub(super) async fn store_head(conn: &mut PgConnection, head: &Head) -> Result<()> {
@@ -72,11 +59,7 @@ pub(super) async fn store_head(conn: &mut PgConnection, head: &Head) -> Result<(
     if stored.rows_affected() == 1 {
         Ok(())
     } else {
-        Err(Error::Inconsistent(format!(
-            "head {} did not move forward to {}",
-            head.stream.as_str(),
-            head.seq
-        )))
+        Err(Error::Inconsistent(format!("head {} did not move forward to {}", head.stream.as_str(), head.seq)))
     }
 }
 
@@ -183,12 +166,7 @@ pub struct HeadRecord {
 
 /// The last sequence number of a stream, unlocked.
 pub async fn head_seq(conn: &mut PgConnection, stream: Stream) -> Result<i64> {
-    Ok(sqlx::query_scalar!(
-        "SELECT seq FROM audit_head WHERE stream = $1",
-        stream.as_str()
-    )
-    .fetch_one(conn)
-    .await?)
+    Ok(sqlx::query_scalar!("SELECT seq FROM audit_head WHERE stream = $1", stream.as_str()).fetch_one(conn).await?)
 }
 
 /// Where every stream stands, unlocked.

@@ -20,9 +20,9 @@ pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(
     check_address(&args.server)?;
     // The address before the database: a port that is taken should not cost a start of PostgreSQL.
     let addr = args.server.bind_addr;
-    let listener = TcpListener::bind(addr).await.map_err(|error| {
-        format!("cannot listen on {addr}: {error}: stop what does, or set BIND_ADDR")
-    })?;
+    let listener = TcpListener::bind(addr)
+        .await
+        .map_err(|error| format!("cannot listen on {addr}: {error}: stop what does, or set BIND_ADDR"))?;
     let (stop, stopping) = watch::channel(false);
     tokio::spawn(announce_stop(stop));
     let Some(url) = database.url() else {
@@ -50,10 +50,8 @@ async fn until(mut flag: watch::Receiver<bool>) {
 }
 
 async fn announce_stop(stop: watch::Sender<bool>) {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
         tracing::error!("cannot listen for signals: only kill -9 will stop this process");
         return std::future::pending().await;
     };
@@ -80,9 +78,7 @@ fn announce(server: &ServerConfig, enforcement: &EnforcementConfig) {
     let addr = server.bind_addr;
     tracing::warn!("OPEN MODE: callers are not authenticated; events will say UNAUTHENTICATED");
     if let Some(why) = enforcement.off_because() {
-        tracing::warn!(
-            "ENFORCEMENT IS OFF on this instance ({why}): requests pass whatever the go-live state says"
-        );
+        tracing::warn!("ENFORCEMENT IS OFF on this instance ({why}): requests pass whatever the go-live state says");
         if enforcement.is_production() {
             tracing::warn!("this environment calls itself production, and nothing is enforced");
         }
@@ -98,33 +94,37 @@ async fn run(
 ) -> Result<(), Failure> {
     let db = Database::open(options).await?;
     db.migrate().await?;
-    let required_packs = args
-        .checklist
-        .required_packs
-        .iter()
-        .flatten()
-        .cloned()
-        .collect();
+    let required_packs = args.checklist.required_packs.iter().flatten().cloned().collect();
     let app = App::new(&db, Clock::system(), &args.enforcement, required_packs);
     // Known before the first request, so that a start is not a second of 503s.
     if let Err(error) = app.feed.refresh(&db).await {
         tracing::warn!(%error, "the go-live state could not be read yet: blocking until it is");
     }
     let feed = tokio::spawn(app.feed.clone().run(db.clone(), until(stopping.clone())));
+    let upkeep = tokio::spawn(keep_metrics_small(app.metrics.clone()));
     announce(&args.server, &args.enforcement);
     let served = serve_until(listener, &app, stopping).await;
     feed.abort();
+    upkeep.abort();
     db.close().await;
     tracing::info!("stopped");
     served
 }
 
+/// How often samples are folded into their buckets.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// Samples are kept one by one until somebody folds them: where nobody scrapes, this does.
+async fn keep_metrics_small(metrics: metrics_exporter_prometheus::PrometheusHandle) {
+    let mut turns = tokio::time::interval(METRICS_UPKEEP);
+    loop {
+        turns.tick().await;
+        metrics.run_upkeep();
+    }
+}
+
 /// Serves until a stop is asked for, then lets the requests in flight finish.
-async fn serve_until(
-    listener: TcpListener,
-    app: &App,
-    stopping: watch::Receiver<bool>,
-) -> Result<(), Failure> {
+async fn serve_until(listener: TcpListener, app: &App, stopping: watch::Receiver<bool>) -> Result<(), Failure> {
     let service = ServiceExt::<Request>::into_make_service(app.router());
     let graceful = {
         let (app, stopping) = (app.clone(), stopping.clone());

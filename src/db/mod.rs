@@ -56,9 +56,7 @@ pub enum OpenError {
     #[error("the migrations cannot be applied: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
     /// The schema is for a newer server.
-    #[error(
-        "the schema needs a server that knows migration {needed}, this one knows {known}: upgrade holdfast"
-    )]
+    #[error("the schema needs a server that knows migration {needed}, this one knows {known}: upgrade holdfast")]
     SchemaTooNew {
         /// What the schema says.
         needed: i64,
@@ -88,32 +86,22 @@ impl Database {
                     })
                 })
         };
-        let pool = pool_options(POOL_SIZE, ACQUIRE_TIMEOUT)
-            .connect_with(options.clone())
-            .await
-            .map_err(OpenError::Connect)?;
-        let switch =
-            pool_options(SWITCH_POOL_SIZE, SWITCH_ACQUIRE_TIMEOUT).connect_lazy_with(options);
+        let pool =
+            pool_options(POOL_SIZE, ACQUIRE_TIMEOUT).connect_with(options.clone()).await.map_err(OpenError::Connect)?;
+        let switch = pool_options(SWITCH_POOL_SIZE, SWITCH_ACQUIRE_TIMEOUT).connect_lazy_with(options);
         let database = Self { pool, switch };
         database.check_server().await?;
         Ok(database)
     }
 
     async fn check_server(&self) -> Result<(), OpenError> {
-        let version: String = sqlx::query_scalar("SHOW server_version_num")
-            .fetch_one(&self.pool)
-            .await
-            .map_err(OpenError::Connect)?;
-        if version
-            .parse::<i32>()
-            .is_ok_and(|number| number >= SERVER_VERSION_MIN)
-        {
+        let version: String =
+            sqlx::query_scalar("SHOW server_version_num").fetch_one(&self.pool).await.map_err(OpenError::Connect)?;
+        if version.parse::<i32>().is_ok_and(|number| number >= SERVER_VERSION_MIN) {
             return Ok(());
         }
-        let name: String = sqlx::query_scalar("SHOW server_version")
-            .fetch_one(&self.pool)
-            .await
-            .map_err(OpenError::Connect)?;
+        let name: String =
+            sqlx::query_scalar("SHOW server_version").fetch_one(&self.pool).await.map_err(OpenError::Connect)?;
         Err(OpenError::TooOld(name))
     }
 
@@ -121,9 +109,7 @@ impl Database {
     pub async fn migrate(&self) -> Result<(), OpenError> {
         // Unbounded: an index on a large table may take longer than any request, and another instance may be at it.
         let mut conn = self.pool.acquire().await.map_err(OpenError::Connect)?;
-        conn.execute("SET statement_timeout = 0; SET lock_timeout = 0")
-            .await
-            .map_err(OpenError::Connect)?;
+        conn.execute("SET statement_timeout = 0; SET lock_timeout = 0").await.map_err(OpenError::Connect)?;
         let migrated = migrator().run(&mut *conn).await;
         // The session's limits are not the pool's any more.
         conn.detach();
@@ -132,22 +118,13 @@ impl Database {
     }
 
     async fn check_schema(&self) -> Result<(), OpenError> {
-        let needed: Option<String> =
-            sqlx::query_scalar("SELECT value FROM setting WHERE key = 'schema_minimum'")
-                .fetch_optional(&self.pool)
-                .await
-                .map_err(OpenError::Connect)?;
+        let needed: Option<String> = sqlx::query_scalar("SELECT value FROM setting WHERE key = 'schema_minimum'")
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(OpenError::Connect)?;
         let needed = needed.and_then(|value| value.parse().ok()).unwrap_or(0);
-        let known = migrator()
-            .iter()
-            .map(|migration| migration.version)
-            .max()
-            .unwrap_or(0);
-        if needed > known {
-            Err(OpenError::SchemaTooNew { needed, known })
-        } else {
-            Ok(())
-        }
+        let known = migrator().iter().map(|migration| migration.version).max().unwrap_or(0);
+        if needed > known { Err(OpenError::SchemaTooNew { needed, known }) } else { Ok(()) }
     }
 
     /// Each migration with the time it was applied; none where it is pending.
@@ -157,11 +134,7 @@ impl Database {
         Ok(migrator()
             .iter()
             .map(|migration| {
-                (
-                    migration.version,
-                    migration.description.to_string(),
-                    applied.contains(&migration.version),
-                )
+                (migration.version, migration.description.to_string(), applied.contains(&migration.version))
             })
             .collect())
     }
@@ -184,8 +157,7 @@ impl Database {
     /// A transaction that sees one instant of the database, for reports.
     pub async fn begin_snapshot(&self) -> Result<Transaction<'static, Postgres>> {
         let mut tx = self.pool.begin().await?;
-        tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            .await?;
+        tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
         Ok(tx)
     }
 
@@ -210,36 +182,26 @@ fn migrator() -> Migrator {
 
 /// Commits. A connection that breaks here leaves the outcome unknown, and that is what the caller is told: never a success.
 pub async fn commit(tx: Transaction<'_, Postgres>) -> Result<()> {
-    tx.commit().await.map_err(|error| {
-        if is_unreachable(&error) {
-            Error::OutcomeUnknown(error)
-        } else {
-            Error::Database(error)
-        }
-    })
+    tx.commit()
+        .await
+        .map_err(|error| if is_unreachable(&error) { Error::OutcomeUnknown(error) } else { Error::Database(error) })
 }
 
 async fn applied_migrations(conn: &mut PgConnection) -> Result<Vec<i64>> {
-    let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
-        .fetch_one(&mut *conn)
-        .await?;
+    let exists: bool =
+        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&mut *conn).await?;
     if !exists {
         return Ok(Vec::new());
     }
-    Ok(
-        sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success ORDER BY version")
-            .fetch_all(conn)
-            .await?,
-    )
+    Ok(sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success ORDER BY version")
+        .fetch_all(conn)
+        .await?)
 }
 
 /// How many of this binary's migrations the database lacks.
 pub async fn pending_migrations(conn: &mut PgConnection) -> Result<i64> {
     let applied = applied_migrations(conn).await?;
-    let pending = migrator()
-        .iter()
-        .filter(|migration| !applied.contains(&migration.version))
-        .count();
+    let pending = migrator().iter().filter(|migration| !applied.contains(&migration.version)).count();
     Ok(i64::try_from(pending).expect("there are few migrations"))
 }
 
@@ -250,6 +212,5 @@ pub(crate) fn to_json<T: Serialize + ?Sized>(value: &T) -> Box<RawValue> {
 
 /// JSON that this program stored.
 pub(crate) fn stored_json(text: String) -> Result<Box<RawValue>> {
-    RawValue::from_string(text)
-        .map_err(|error| Error::Inconsistent(format!("stored JSON cannot be read: {error}")))
+    RawValue::from_string(text).map_err(|error| Error::Inconsistent(format!("stored JSON cannot be read: {error}")))
 }

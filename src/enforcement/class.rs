@@ -106,19 +106,11 @@ const SANDBOX: RouteClass = RouteClass::Class(ExecutionClass::SandboxExec);
 const PROD: RouteClass = RouteClass::Class(ExecutionClass::ProdExec);
 
 const fn exact(path: &'static str, class: RouteClass) -> Rule {
-    Rule {
-        path,
-        reach: Reach::Exact,
-        class,
-    }
+    Rule { path, reach: Reach::Exact, class }
 }
 
 const fn subtree(path: &'static str, class: RouteClass) -> Rule {
-    Rule {
-        path,
-        reach: Reach::Subtree,
-        class,
-    }
+    Rule { path, reach: Reach::Subtree, class }
 }
 
 /// Longest path first. The rules that cover one path are prefixes of each other, so the first that does is the most
@@ -147,10 +139,7 @@ const RULES: &[Rule] = &[
 const _: () = {
     let mut next = 1;
     while next < RULES.len() {
-        assert!(
-            RULES[next - 1].path.len() >= RULES[next].path.len(),
-            "RULES go from the longest path to the shortest"
-        );
+        assert!(RULES[next - 1].path.len() >= RULES[next].path.len(), "RULES go from the longest path to the shortest");
         next += 1;
     }
 };
@@ -159,10 +148,7 @@ const _: () = {
 /// no lighter than GET. The method is here because rules map method and path, even if none of today's names one.
 #[must_use]
 pub fn classify(_method: &Method, canonical_path: &str) -> RouteClass {
-    RULES
-        .iter()
-        .find(|rule| rule.covers(canonical_path))
-        .map_or(PROD, |rule| rule.class)
+    RULES.iter().find(|rule| rule.covers(canonical_path)).map_or(PROD, |rule| rule.class)
 }
 
 impl Rule {
@@ -181,14 +167,8 @@ impl Rule {
 /// The row of a route, by the template the router matched; `None` for a route the table does not know.
 #[must_use]
 pub fn route(method: &Method, template: &str) -> Option<&'static Route> {
-    let method = if *method == Method::HEAD {
-        &Method::GET
-    } else {
-        method
-    };
-    ROUTES
-        .iter()
-        .find(|route| route.method == *method && route.template == template)
+    let method = if *method == Method::HEAD { &Method::GET } else { method };
+    ROUTES.iter().find(|route| route.method == *method && route.template == template)
 }
 
 /// The scope of a route, by the template the router matched; `None` means nobody may call it.
@@ -198,21 +178,11 @@ pub fn scope_of(method: &Method, template: &str) -> Option<Scope> {
 }
 
 const fn get(template: &'static str, scope: Scope) -> Route {
-    Route {
-        method: Method::GET,
-        template,
-        class: EXEMPT,
-        scope,
-    }
+    Route { method: Method::GET, template, class: EXEMPT, scope }
 }
 
 const fn post(template: &'static str, scope: Scope) -> Route {
-    Route {
-        method: Method::POST,
-        template,
-        class: EXEMPT,
-        scope,
-    }
+    Route { method: Method::POST, template, class: EXEMPT, scope }
 }
 
 /// Every route of Holdfast. All are exempt: the switch must be readable and releasable while it blocks.
@@ -246,10 +216,7 @@ pub static ROUTES: &[Route] = {
         post("/api/governance/heimdall/recommend", Evidence),
         get("/api/governance/heimdall/recommendations", Read),
         get("/api/governance/heimdall/recommendations/{id}", Read),
-        post(
-            "/api/governance/heimdall/recommendations/{id}/require-prod-eligible",
-            Reserve,
-        ),
+        post("/api/governance/heimdall/recommendations/{id}/require-prod-eligible", Reserve),
         get("/api/governance/heimdall/events", Read),
         // Regression
         get("/api/governance/regression/policies", Read),
@@ -287,10 +254,7 @@ mod tests {
     #[test]
     fn every_row_has_the_class_that_the_gate_gives_its_path() {
         for row in ROUTES {
-            let path = row
-                .template
-                .replace("{id}", "7")
-                .replace("{*rest}", "a.css");
+            let path = row.template.replace("{id}", "7").replace("{*rest}", "a.css");
             let given = classify(&row.method, &path);
             assert_eq!(given, row.class, "{} {path}", row.method);
         }
@@ -371,9 +335,6 @@ mod tests {
         assert_eq!(scope_of(&Method::POST, engage), Some(Scope::Kill));
         assert_eq!(scope_of(&Method::POST, one), None);
         assert_eq!(scope_of(&Method::HEAD, engage), None);
-        assert_eq!(
-            scope_of(&Method::GET, "/api/governance/risk/reservations/7"),
-            None
-        );
+        assert_eq!(scope_of(&Method::GET, "/api/governance/risk/reservations/7"), None);
     }
 }

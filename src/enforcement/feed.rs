@@ -95,11 +95,7 @@ impl Feed {
                     .collect(),
                 wires: crate::regression::store::read_wires(&mut conn).await?,
             };
-            *self
-                .0
-                .policies
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner) = policies;
+            *self.0.policies.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = policies;
         }
         Ok(())
     }
@@ -120,10 +116,9 @@ impl Feed {
                     Err(_) => Some(format!("no answer within {} ms", READ_TIMEOUT.as_millis())),
                 };
                 match (error, failing) {
-                    (Some(error), false) => tracing::error!(
-                        error,
-                        "the go-live state cannot be read: blocking when the lease lapses"
-                    ),
+                    (Some(error), false) => {
+                        tracing::error!(error, "the go-live state cannot be read: blocking when the lease lapses");
+                    }
                     (None, true) => tracing::info!("the go-live state is read again"),
                     (Some(_), true) | (None, false) => {
                         continue;
@@ -148,21 +143,13 @@ impl Feed {
     /// The policies as last read.
     #[must_use]
     pub fn policies(&self) -> Policies {
-        self.0
-            .policies
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone()
+        self.0.policies.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     fn advance(&self, state: &GoLiveState) {
         let word = (state.version << 2)
             | if state.go_live_enabled { GO_LIVE } else { 0 }
-            | if state.kill_switch_engaged {
-                KILL_SWITCH
-            } else {
-                0
-            };
+            | if state.kill_switch_engaged { KILL_SWITCH } else { 0 };
         // The version fills the upper bits, so the larger word is the newer state.
         self.0.state.fetch_max(word, Ordering::AcqRel);
     }
@@ -192,11 +179,7 @@ mod tests {
     use chrono::DateTime;
 
     fn state(version: i64, go_live_enabled: bool, kill_switch_engaged: bool) -> GoLiveState {
-        let none = Movement {
-            at: None,
-            by: None,
-            reason: None,
-        };
+        let none = Movement { at: None, by: None, reason: None };
         GoLiveState {
             go_live_enabled,
             kill_switch_engaged,
@@ -210,9 +193,7 @@ mod tests {
     }
 
     fn renewed(feed: &Feed) {
-        feed.0
-            .renewed_ms
-            .store(feed.0.clock.now_ms() + 1, Ordering::Release);
+        feed.0.renewed_ms.store(feed.0.clock.now_ms() + 1, Ordering::Release);
     }
 
     #[test]
@@ -221,20 +202,9 @@ mod tests {
         let feed = Feed::new(clock.clone());
         assert_eq!(feed.view(), View::Stale);
         feed.advance(&state(1, true, false));
-        assert_eq!(
-            feed.view(),
-            View::Stale,
-            "a change of our own does not renew the lease"
-        );
+        assert_eq!(feed.view(), View::Stale, "a change of our own does not renew the lease");
         renewed(&feed);
-        assert!(matches!(
-            feed.view(),
-            View::Fresh {
-                version: 1,
-                go_live_enabled: true,
-                kill_switch_engaged: false
-            }
-        ));
+        assert!(matches!(feed.view(), View::Fresh { version: 1, go_live_enabled: true, kill_switch_engaged: false }));
         clock.advance(2_000);
         assert!(matches!(feed.view(), View::Fresh { .. }));
         clock.advance(1);
@@ -246,22 +216,9 @@ mod tests {
         let feed = Feed::new(Clock::manual(0));
         renewed(&feed);
         let live = state(7, true, false);
-        let killed = apply(
-            &live,
-            crate::go_live::model::Change::Engage,
-            None,
-            None,
-            DateTime::UNIX_EPOCH,
-        );
+        let killed = apply(&live, crate::go_live::model::Change::Engage, None, None, DateTime::UNIX_EPOCH);
         feed.apply_own(&killed);
         feed.advance(&live);
-        assert!(matches!(
-            feed.view(),
-            View::Fresh {
-                version: 8,
-                kill_switch_engaged: true,
-                ..
-            }
-        ));
+        assert!(matches!(feed.view(), View::Fresh { version: 8, kill_switch_engaged: true, .. }));
     }
 }

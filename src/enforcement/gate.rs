@@ -95,13 +95,9 @@ impl Block {
     #[must_use]
     pub const fn message(self) -> &'static str {
         match self {
-            Self::KillSwitchEngaged => {
-                "the kill switch is engaged: everything is blocked until it is released"
-            }
+            Self::KillSwitchEngaged => "the kill switch is engaged: everything is blocked until it is released",
             Self::GoLiveDisabled => "go-live is disabled: this is blocked until it is enabled",
-            Self::StateStale => {
-                "the go-live state was not read recently enough: everything is blocked until it is"
-            }
+            Self::StateStale => "the go-live state was not read recently enough: everything is blocked until it is",
         }
     }
 }
@@ -114,19 +110,10 @@ pub const fn decide(class: RouteClass, view: View, scope: EnforcementScope) -> V
     };
     match view {
         View::Stale => Verdict::Block(Block::StateStale),
-        View::Fresh {
-            kill_switch_engaged: true,
-            ..
-        } => Verdict::Block(Block::KillSwitchEngaged),
-        View::Fresh {
-            go_live_enabled: true,
-            ..
-        } => Verdict::Allow,
+        View::Fresh { kill_switch_engaged: true, .. } => Verdict::Block(Block::KillSwitchEngaged),
+        View::Fresh { go_live_enabled: true, .. } => Verdict::Allow,
         View::Fresh { .. } => match (scope, class) {
-            (
-                EnforcementScope::ProdExec,
-                ExecutionClass::ObserveOnly | ExecutionClass::SandboxExec,
-            ) => Verdict::Allow,
+            (EnforcementScope::ProdExec, ExecutionClass::ObserveOnly | ExecutionClass::SandboxExec) => Verdict::Allow,
             (EnforcementScope::All, _) | (EnforcementScope::ProdExec, ExecutionClass::ProdExec) => {
                 Verdict::Block(Block::GoLiveDisabled)
             }
@@ -144,10 +131,7 @@ pub struct GateLayer<F> {
 impl<F: Source> GateLayer<F> {
     /// A gate that reads the state from `source`.
     pub const fn new(source: F, enforcement: Enforcement) -> Self {
-        Self {
-            source,
-            enforcement,
-        }
+        Self { source, enforcement }
     }
 }
 
@@ -155,11 +139,7 @@ impl<S, F: Source> Layer<S> for GateLayer<F> {
     type Service = Gate<S, F>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Gate {
-            inner,
-            source: self.source.clone(),
-            enforcement: self.enforcement,
-        }
+        Gate { inner, source: self.source.clone(), enforcement: self.enforcement }
     }
 }
 
@@ -175,30 +155,20 @@ pub struct Gate<S, F> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     Ambiguous(AmbiguousPath),
-    Blocked {
-        block: Block,
-        exec_class: ExecutionClass,
-        state_version: Option<i64>,
-    },
+    Blocked { block: Block, exec_class: ExecutionClass, state_version: Option<i64> },
 }
 
 impl<S, F: Source> Gate<S, F> {
     /// The path first: nothing can be said about a path that has two readings.
     fn admit(&self, method: &Method, path: &str) -> Result<(), Refusal> {
         let path = canonical(path).map_err(Refusal::Ambiguous)?;
-        let (Enforcement::On(scope), RouteClass::Class(exec_class)) =
-            (self.enforcement, classify(method, path))
-        else {
+        let (Enforcement::On(scope), RouteClass::Class(exec_class)) = (self.enforcement, classify(method, path)) else {
             return Ok(());
         };
         let view = self.source.view();
         match decide(RouteClass::Class(exec_class), view, scope) {
             Verdict::Allow => Ok(()),
-            Verdict::Block(block) => Err(Refusal::Blocked {
-                block,
-                exec_class,
-                state_version: view.version(),
-            }),
+            Verdict::Block(block) => Err(Refusal::Blocked { block, exec_class, state_version: view.version() }),
         }
     }
 }
@@ -218,19 +188,10 @@ impl Refusal {
     #[cold]
     fn into_response(self, path: &str) -> Response {
         match self {
-            Self::Ambiguous(refused) => Error::AmbiguousPath {
-                reason: refused.to_string(),
-            },
-            Self::Blocked {
-                block,
-                exec_class,
-                state_version,
-            } => Error::Blocked {
-                block,
-                exec_class,
-                path: path.to_owned(),
-                state_version,
-            },
+            Self::Ambiguous(refused) => Error::AmbiguousPath { reason: refused.to_string() },
+            Self::Blocked { block, exec_class, state_version } => {
+                Error::Blocked { block, exec_class, path: path.to_owned(), state_version }
+            }
         }
         .into_response()
     }
@@ -252,12 +213,8 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
         let state = match self.admit(request.method(), path) {
-            Ok(()) => State::Admitted {
-                future: self.inner.call(request),
-            },
-            Err(refusal) => State::Refused {
-                response: Some(refusal.into_response(path)),
-            },
+            Ok(()) => State::Admitted { future: self.inner.call(request) },
+            Err(refusal) => State::Refused { response: Some(refusal.into_response(path)) },
         };
         GateFuture { state }
     }
@@ -288,9 +245,9 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProjection::Admitted { future } => future.poll(context),
-            StateProjection::Refused { response } => Poll::Ready(Ok(response
-                .take()
-                .expect("a future is not polled again after it was ready"))),
+            StateProjection::Refused { response } => {
+                Poll::Ready(Ok(response.take().expect("a future is not polled again after it was ready")))
+            }
         }
     }
 }

@@ -30,11 +30,7 @@ pub fn canonical(path: &str) -> Result<&str, AmbiguousPath> {
     let bytes = path.as_bytes();
     if bytes.first() != Some(&b'/') {
         // `OPTIONS *`, the authority form of CONNECT (whose path is empty) and an HTTP/2 `:path` without its slash.
-        return Err(refusal(
-            0,
-            "no leading slash",
-            "send a path that starts with /",
-        ));
+        return Err(refusal(0, "no leading slash", "send a path that starts with /"));
     }
     let mut segment_start = 1;
     let mut at = 1;
@@ -71,11 +67,7 @@ fn check_segment(bytes: &[u8], start: usize, end: usize) -> Result<(), Ambiguous
 fn check_encoding(bytes: &[u8], at: usize) -> Result<usize, AmbiguousPath> {
     let digit = |index: usize| bytes.get(index).and_then(|byte| hex_value(*byte));
     let (Some(high), Some(low)) = (digit(at + 1), digit(at + 2)) else {
-        return Err(refusal(
-            at,
-            "a broken percent-encoding",
-            "follow every % with two hexadecimal digits",
-        ));
+        return Err(refusal(at, "a broken percent-encoding", "follow every % with two hexadecimal digits"));
     };
     let reason = match high << 4 | low {
         b'/' => "an encoded slash (%2f)",
@@ -90,11 +82,7 @@ fn check_encoding(bytes: &[u8], at: usize) -> Result<usize, AmbiguousPath> {
         0xc0 | 0xc1 | 0xf5..=0xff => "an encoded byte that UTF-8 never uses",
         _ => return Ok(3),
     };
-    Err(refusal(
-        at,
-        reason,
-        "write it out if it is meant as itself, else leave it out",
-    ))
+    Err(refusal(at, reason, "write it out if it is meant as itself, else leave it out"))
 }
 
 /// The refusal of a byte that may not stand in a path.
@@ -124,11 +112,7 @@ fn hex_value(byte: u8) -> Option<u8> {
 /// Refusals are rare: out of the way of the scan.
 #[cold]
 fn refusal(offset: usize, reason: &'static str, fix: &'static str) -> AmbiguousPath {
-    AmbiguousPath {
-        reason,
-        fix,
-        offset,
-    }
+    AmbiguousPath { reason, fix, offset }
 }
 
 #[cfg(test)]
@@ -162,10 +146,9 @@ mod tests {
 
     #[test]
     fn suspicious_encodings_are_refused_in_either_case() {
-        for code in [
-            "00", "09", "0a", "0d", "1f", "7f", "2f", "5c", "25", "2e", "3b", "23", "3f", "c0",
-            "c1", "f5", "ff",
-        ] {
+        for code in
+            ["00", "09", "0a", "0d", "1f", "7f", "2f", "5c", "25", "2e", "3b", "23", "3f", "c0", "c1", "f5", "ff"]
+        {
             for code in [code.to_lowercase(), code.to_uppercase()] {
                 for path in [format!("/api%{code}"), format!("/api%{code}x/deals")] {
                     assert_eq!(offset(&path), Some(4), "{path}");
@@ -176,53 +159,25 @@ mod tests {
 
     #[test]
     fn broken_encodings_are_refused_where_they_begin() {
-        for path in [
-            "/ab%",
-            "/ab%4",
-            "/ab%zz",
-            "/ab%4g",
-            "/ab%g4",
-            "/ab%/4",
-            "/ab%%41",
-            "/ab%u0041",
-            "/ab%é",
-            "/ab%+1",
-        ] {
+        for path in ["/ab%", "/ab%4", "/ab%zz", "/ab%4g", "/ab%g4", "/ab%/4", "/ab%%41", "/ab%u0041", "/ab%é", "/ab%+1"]
+        {
             assert_eq!(offset(path), Some(3), "{path}");
         }
     }
 
     #[test]
     fn bytes_outside_a_path_are_refused_where_they_stand() {
-        for byte in (0..=0x20)
-            .chain([0x7f])
-            .map(char::from)
-            .chain(['\\', ';', '#', '?', '\u{80}', 'é', '／'])
-        {
+        for byte in (0..=0x20).chain([0x7f]).map(char::from).chain(['\\', ';', '#', '?', '\u{80}', 'é', '／']) {
             assert_eq!(offset(&format!("/ab{byte}c")), Some(3), "{byte:?}");
         }
     }
 
     #[test]
     fn empty_and_dot_segments_are_refused_but_one_trailing_slash_is_kept() {
-        for (path, at) in [
-            ("//", 1),
-            ("//a", 1),
-            ("/a//b", 3),
-            ("/a//", 3),
-            ("/.", 1),
-            ("/./a", 1),
-            ("/..", 1),
-        ] {
+        for (path, at) in [("//", 1), ("//a", 1), ("/a//b", 3), ("/a//", 3), ("/.", 1), ("/./a", 1), ("/..", 1)] {
             assert_eq!(offset(path), Some(at), "{path}");
         }
-        for (path, at) in [
-            ("/../a", 1),
-            ("/a/.", 3),
-            ("/a/..", 3),
-            ("/a/../b", 3),
-            ("/a/./", 3),
-        ] {
+        for (path, at) in [("/../a", 1), ("/a/.", 3), ("/a/..", 3), ("/a/../b", 3), ("/a/./", 3)] {
             assert_eq!(offset(path), Some(at), "{path}");
         }
         assert_eq!(canonical("/a/b/"), Ok("/a/b/"));
@@ -247,8 +202,8 @@ mod tests {
     /// Any text, and texts made of the pieces that path tricks are made of.
     fn any_path() -> impl Strategy<Value = String> {
         let piece = prop::sample::select(vec![
-            "/", "/", "/", ".", "..", "%", "%2e", "%2F", "%61", "%c3%a9", "%7", "\\", ";", "#",
-            "?", " ", "a", "api", "é", "\0",
+            "/", "/", "/", ".", "..", "%", "%2e", "%2F", "%61", "%c3%a9", "%7", "\\", ";", "#", "?", " ", "a", "api",
+            "é", "\0",
         ]);
         prop_oneof![
             any::<String>(),

@@ -33,7 +33,7 @@ pub fn router() -> OpenApiRouter<App> {
 
 type Tagged<T> = ([(HeaderName, String); 1], Json<T>);
 
-/// An answer with its version as the ETag.
+/// An answer with its version as the `ETag`.
 fn tagged<T>(version: i64, body: T) -> Tagged<T> {
     ([(ETAG, format!("\"{version}\""))], Json(body))
 }
@@ -79,9 +79,7 @@ struct ReleaseBy {
 
 fn if_match(headers: &HeaderMap) -> Option<&str> {
     // A header that is not text matches nothing.
-    headers
-        .get(IF_MATCH)
-        .map(|value| value.to_str().unwrap_or(""))
+    headers.get(IF_MATCH).map(|value| value.to_str().unwrap_or(""))
 }
 
 /// Switches production on, if the checklist passes.
@@ -97,15 +95,7 @@ async fn enable_go_live(
     Input(input): Input<SwitchBy>,
 ) -> Result<Tagged<GoLiveState>> {
     let origin = caller.origin(Some(input.actor), None);
-    let state = app
-        .go_live
-        .change(
-            Change::Enable,
-            if_match(&headers),
-            input.reason.as_ref(),
-            &origin,
-        )
-        .await?;
+    let state = app.go_live.change(Change::Enable, if_match(&headers), input.reason.as_ref(), &origin).await?;
     Ok(tagged(state.version, state))
 }
 
@@ -120,19 +110,13 @@ async fn disable_go_live(
     Input(input): Input<SwitchBy>,
 ) -> Result<Tagged<GoLiveState>> {
     let origin = caller.origin(Some(input.actor), None);
-    let state = app
-        .go_live
-        .change(Change::Disable, None, input.reason.as_ref(), &origin)
-        .await?;
+    let state = app.go_live.change(Change::Disable, None, input.reason.as_ref(), &origin).await?;
     Ok(tagged(state.version, state))
 }
 
 /// Who pulls the kill switch, and why. Nothing is required, and what cannot be read is ignored.
 #[derive(Debug, ToSchema)]
-#[expect(
-    dead_code,
-    reason = "only its schema is used: the fields are read one by one, leniently"
-)]
+#[expect(dead_code, reason = "only its schema is used: the fields are read one by one, leniently")]
 struct EngageBy {
     /// Who.
     actor: Option<Actor>,
@@ -154,22 +138,10 @@ struct Engaged {
     post, path = "/go-live/kill-switch/engage", tag = "go-live", request_body = EngageBy,
     responses((status = 200, description = "The new state", body = Engaged), errors::Act)
 )]
-async fn engage_kill_switch(
-    State(app): State<App>,
-    caller: Caller,
-    mut input: Lenient,
-) -> Result<Tagged<Engaged>> {
+async fn engage_kill_switch(State(app): State<App>, caller: Caller, mut input: Lenient) -> Result<Tagged<Engaged>> {
     let (actor, reason) = (input.take::<Actor>("actor"), input.take::<Reason>("reason"));
     let warnings = input.finish(&["actor", "reason"]);
-    let state = app
-        .go_live
-        .change(
-            Change::Engage,
-            None,
-            reason.as_ref(),
-            &caller.origin(actor, None),
-        )
-        .await?;
+    let state = app.go_live.change(Change::Engage, None, reason.as_ref(), &caller.origin(actor, None)).await?;
     Ok(tagged(state.version, Engaged { state, warnings }))
 }
 
@@ -186,15 +158,7 @@ async fn release_kill_switch(
     Input(input): Input<ReleaseBy>,
 ) -> Result<Tagged<GoLiveState>> {
     let origin = caller.origin(input.actor, None);
-    let state = app
-        .go_live
-        .change(
-            Change::Release,
-            if_match(&headers),
-            input.reason.as_ref(),
-            &origin,
-        )
-        .await?;
+    let state = app.go_live.change(Change::Release, if_match(&headers), input.reason.as_ref(), &origin).await?;
     Ok(tagged(state.version, state))
 }
 
@@ -230,23 +194,10 @@ struct PackInput {
     post, path = "/go-live/packs", tag = "go-live", request_body = PackInput,
     responses((status = 200, description = "The component as it is known now", body = Pack), errors::Change)
 )]
-async fn report_pack(
-    State(app): State<App>,
-    caller: Caller,
-    Input(input): Input<PackInput>,
-) -> Result<Json<Pack>> {
-    let report = PackReport {
-        id: input.id,
-        name: input.name,
-        version: input.version,
-        status: input.status,
-    };
+async fn report_pack(State(app): State<App>, caller: Caller, Input(input): Input<PackInput>) -> Result<Json<Pack>> {
+    let report = PackReport { id: input.id, name: input.name, version: input.version, status: input.status };
     let origin = caller.origin(input.actor, None);
-    Ok(Json(
-        app.go_live
-            .report_pack(&report, input.reason.as_ref(), &origin)
-            .await?,
-    ))
+    Ok(Json(app.go_live.report_pack(&report, input.reason.as_ref(), &origin).await?))
 }
 
 /// Which page.
@@ -265,13 +216,9 @@ struct PageQuery {
     get, path = "/go-live/events", tag = "go-live", params(PageQuery),
     responses((status = 200, description = "A page", body = Page<ControlRecord>), errors::Read)
 )]
-async fn go_live_events(
-    State(app): State<App>,
-    Query(query): Query<PageQuery>,
-) -> Result<Json<Page<ControlRecord>>> {
+async fn go_live_events(State(app): State<App>, Query(query): Query<PageQuery>) -> Result<Json<Page<ControlRecord>>> {
     let paging = Paging::new(query.limit, query.cursor)?;
     let mut conn = app.go_live.db().read().await?;
-    let rows =
-        audit::control_events(&mut conn, &ACTIONS, None, paging.before, paging.fetch()).await?;
+    let rows = audit::control_events(&mut conn, &ACTIONS, None, paging.before, paging.fetch()).await?;
     Ok(Json(paging.page(rows, |row| row.seq)))
 }

@@ -77,12 +77,7 @@ impl GoLive {
     }
 
     /// Why a change may not happen now; tightening has no reason not to.
-    async fn refusal(
-        &self,
-        conn: &mut PgConnection,
-        change: Change,
-        if_match: Option<&str>,
-    ) -> Result<Option<Error>> {
+    async fn refusal(&self, conn: &mut PgConnection, change: Change, if_match: Option<&str>) -> Result<Option<Error>> {
         if !change.loosens() {
             return Ok(None);
         }
@@ -95,19 +90,12 @@ impl GoLive {
             return Ok(None);
         }
         let checklist = Checklist::judge(&self.facts(conn).await?);
-        Ok((!checklist.ok).then(|| Error::ChecklistFailed {
-            blockers: checklist.blockers(),
-            checklist: db::to_json(&checklist),
-        }))
+        Ok((!checklist.ok)
+            .then(|| Error::ChecklistFailed { blockers: checklist.blockers(), checklist: db::to_json(&checklist) }))
     }
 
     /// Records what a component reports of itself.
-    pub async fn report_pack(
-        &self,
-        report: &PackReport,
-        reason: Option<&Reason>,
-        origin: &Origin,
-    ) -> Result<Pack> {
+    pub async fn report_pack(&self, report: &PackReport, reason: Option<&Reason>, origin: &Origin) -> Result<Pack> {
         let mut tx = self.db.begin_switch().await?;
         let mut head = audit::lock(&mut tx, Stream::Control).await?;
         store::upsert_pack(&mut tx, report, origin, head.next()).await?;
@@ -117,13 +105,8 @@ impl GoLive {
             .find(|pack| pack.id == report.id.as_str())
             .ok_or_else(|| Error::Inconsistent(format!("pack {} vanished", report.id)))?;
         let detail = Some(db::to_json(&pack).get().to_owned());
-        let event = ControlEvent {
-            action: "PACK_REPORT",
-            subject: Some(report.id.as_str()),
-            error: None,
-            reason,
-            detail,
-        };
+        let event =
+            ControlEvent { action: "PACK_REPORT", subject: Some(report.id.as_str()), error: None, reason, detail };
         event.append(&mut tx, &mut head, origin).await?;
         db::commit(tx).await?;
         Ok(pack)
@@ -137,10 +120,8 @@ impl GoLive {
 
     async fn facts(&self, conn: &mut PgConnection) -> Result<Facts> {
         let state = store::read_state(conn).await?;
-        let global = crate::risk::store::read_policies(conn)
-            .await?
-            .into_iter()
-            .find(|policy| policy.engine.is_global());
+        let global =
+            crate::risk::store::read_policies(conn).await?.into_iter().find(|policy| policy.engine.is_global());
         Ok(Facts {
             pending_migrations: db::pending_migrations(conn).await?,
             policies: store::count_policies(conn).await?,
@@ -171,29 +152,10 @@ pub async fn change_in_tx(
 ) -> Result<GoLiveState> {
     let before = store::read_state(conn).await?;
     let by = origin.actor.as_ref().map(Actor::as_str);
-    let after = model::apply(
-        &before,
-        change,
-        by,
-        reason.map(Reason::as_str),
-        head.next().at,
-    );
+    let after = model::apply(&before, change, by, reason.map(Reason::as_str), head.next().at);
     store::write_state(conn, &after).await?;
-    let detail = Some(
-        db::to_json(&ChangeDetail {
-            before: &before,
-            after: &after,
-        })
-        .get()
-        .to_owned(),
-    );
-    let event = ControlEvent {
-        action: change.action(),
-        subject: None,
-        error: None,
-        reason,
-        detail,
-    };
+    let detail = Some(db::to_json(&ChangeDetail { before: &before, after: &after }).get().to_owned());
+    let event = ControlEvent { action: change.action(), subject: None, error: None, reason, detail };
     event.append(conn, head, origin).await?;
     Ok(after)
 }
@@ -207,13 +169,8 @@ async fn record_refusal(
     origin: &Origin,
 ) -> Result<()> {
     let detail = Some(db::to_json(&refusal.to_string()).get().to_owned());
-    let event = ControlEvent {
-        action: change.action(),
-        subject: None,
-        error: Some(refusal.row().code),
-        reason,
-        detail,
-    };
+    let event =
+        ControlEvent { action: change.action(), subject: None, error: Some(refusal.row().code), reason, detail };
     event.append(conn, head, origin).await?;
     Ok(())
 }

@@ -31,7 +31,7 @@ pub struct GoLiveState {
     pub reason: Option<String>,
     /// When the last change was made.
     pub updated_at: DateTime<Utc>,
-    /// Counts the changes, from 1; the ETag and what `If-Match` names.
+    /// Counts the changes, from 1; the `ETag` and what `If-Match` names.
     pub version: i64,
     /// The go-live switch's own last movement.
     pub go_live: Movement,
@@ -81,11 +81,7 @@ pub fn apply(
     reason: Option<&str>,
     at: DateTime<Utc>,
 ) -> GoLiveState {
-    let movement = Movement {
-        at: Some(at),
-        by: by.map(Into::into),
-        reason: reason.map(Into::into),
-    };
+    let movement = Movement { at: Some(at), by: by.map(Into::into), reason: reason.map(Into::into) };
     let mut next = GoLiveState {
         changed_by: movement.by.clone(),
         reason: movement.reason.clone(),
@@ -244,23 +240,13 @@ impl Checklist {
     /// Judges the facts.
     #[must_use]
     pub fn judge(facts: &Facts) -> Self {
-        let backend_ok =
-            facts.pending_migrations == 0 && facts.policies.iter().all(|&(_, count)| count > 0);
+        let backend_ok = facts.pending_migrations == 0 && facts.policies.iter().all(|&(_, count)| count > 0);
         let mut required: Vec<&str> = LEVER_PACKS.to_vec();
         required.extend(facts.required_packs.iter().map(PackId::as_str));
         required.sort_unstable();
         required.dedup();
-        let installed = |id: &str| {
-            facts
-                .packs
-                .iter()
-                .any(|pack| pack.id == id && pack.status == PackStatus::Installed)
-        };
-        let missing: Vec<String> = required
-            .iter()
-            .filter(|id| !installed(id))
-            .map(|&id| id.to_owned())
-            .collect();
+        let installed = |id: &str| facts.packs.iter().any(|pack| pack.id == id && pack.status == PackStatus::Installed);
+        let missing: Vec<String> = required.iter().filter(|id| !installed(id)).map(|&id| id.to_owned()).collect();
         let packs_ok = missing.is_empty();
         Self {
             ok: backend_ok && packs_ok,
@@ -274,10 +260,7 @@ impl Checklist {
                 },
                 packs_installed: Item {
                     ok: packs_ok,
-                    detail: PacksDetail {
-                        missing_or_not_installed: missing,
-                        total: required.len(),
-                    },
+                    detail: PacksDetail { missing_or_not_installed: missing, total: required.len() },
                 },
             },
             warnings: warnings(facts),
@@ -290,21 +273,13 @@ impl Checklist {
         let mut blockers = Vec::new();
         let backend = &self.required.backend_complete;
         if !backend.ok {
-            let empty: Vec<_> = backend
-                .detail
-                .policies
-                .iter()
-                .filter(|&(_, &count)| count == 0)
-                .map(|(lever, _)| *lever)
-                .collect();
+            let empty: Vec<_> =
+                backend.detail.policies.iter().filter(|&(_, &count)| count == 0).map(|(lever, _)| *lever).collect();
             let detail = format!(
                 "{} migrations are not applied (holdfast migrate), levers without a policy: {empty:?}",
                 backend.detail.pending_migrations
             );
-            blockers.push(Blocker {
-                id: "backend_complete".into(),
-                detail,
-            });
+            blockers.push(Blocker { id: "backend_complete".into(), detail });
         }
         let packs = &self.required.packs_installed;
         if !packs.ok {
@@ -312,10 +287,7 @@ impl Checklist {
                 "not installed: {}; each reports itself with POST /api/governance/go-live/packs",
                 packs.detail.missing_or_not_installed.join(", ")
             );
-            blockers.push(Blocker {
-                id: "packs_installed".into(),
-                detail,
-            });
+            blockers.push(Blocker { id: "packs_installed".into(), detail });
         }
         blockers
     }
@@ -332,16 +304,11 @@ fn warnings(facts: &Facts) -> BTreeMap<&'static str, String> {
     match facts.global_policy_active {
         Some(true) => {}
         Some(false) => {
-            warnings.insert(
-                "global_policy_disabled",
-                "the GLOBAL risk policy is disabled: every reserve is denied".into(),
-            );
+            warnings
+                .insert("global_policy_disabled", "the GLOBAL risk policy is disabled: every reserve is denied".into());
         }
         None => {
-            warnings.insert(
-                "global_policy_missing",
-                "there is no GLOBAL risk policy: every reserve is denied".into(),
-            );
+            warnings.insert("global_policy_missing", "there is no GLOBAL risk policy: every reserve is denied".into());
         }
     }
     if let Some(why) = facts.enforcement_off {
@@ -351,13 +318,7 @@ fn warnings(facts: &Facts) -> BTreeMap<&'static str, String> {
         );
     }
     if !facts.tripped_wires.is_empty() {
-        warnings.insert(
-            "tripped_wires",
-            format!(
-                "tripped and not re-armed: {}",
-                facts.tripped_wires.join(", ")
-            ),
-        );
+        warnings.insert("tripped_wires", format!("tripped and not re-armed: {}", facts.tripped_wires.join(", ")));
     }
     warnings
 }
@@ -371,11 +332,7 @@ mod tests {
     }
 
     fn fresh() -> GoLiveState {
-        let none = Movement {
-            at: None,
-            by: None,
-            reason: None,
-        };
+        let none = Movement { at: None, by: None, reason: None };
         GoLiveState {
             go_live_enabled: false,
             kill_switch_engaged: false,
@@ -415,23 +372,12 @@ mod tests {
         let again = apply(&engaged, Change::Engage, Some("b"), Some("second"), at(2));
         assert_eq!(again.kill_switch, engaged.kill_switch);
         assert_eq!(
-            (
-                again.version,
-                again.changed_by.as_deref(),
-                again.reason.as_deref()
-            ),
+            (again.version, again.changed_by.as_deref(), again.reason.as_deref()),
             (3, Some("b"), Some("second"))
         );
         let released = apply(&again, Change::Release, None, None, at(3));
         assert!(!released.kill_switch_engaged);
-        assert_eq!(
-            released.kill_switch,
-            Movement {
-                at: Some(at(3)),
-                by: None,
-                reason: None
-            }
-        );
+        assert_eq!(released.kill_switch, Movement { at: Some(at(3)), by: None, reason: None });
     }
 
     #[test]
@@ -447,14 +393,7 @@ mod tests {
 
     #[test]
     fn if_match_names_the_version_in_any_spelling() {
-        for header in [
-            None,
-            Some("*"),
-            Some("\"7\""),
-            Some("W/\"7\""),
-            Some("7"),
-            Some("\"6\", \"7\""),
-        ] {
+        for header in [None, Some("*"), Some("\"7\""), Some("W/\"7\""), Some("7"), Some("\"6\", \"7\"")] {
             assert!(if_match_allows(header, 7), "{header:?}");
         }
         for header in ["\"6\"", "", "x", "\"77\""] {
@@ -471,48 +410,18 @@ mod tests {
 
     #[test]
     fn each_missing_thing_fails_by_name() {
-        let pending = Facts {
-            pending_migrations: 1,
-            ..facts()
-        };
-        assert_eq!(
-            Checklist::judge(&pending).blockers()[0].id,
-            "backend_complete"
-        );
-        let no_policy = Facts {
-            policies: [("risk", 4), ("heimdall", 0), ("regression", 4)],
-            ..facts()
-        };
-        assert!(
-            Checklist::judge(&no_policy).blockers()[0]
-                .detail
-                .contains("heimdall")
-        );
-        let required = Facts {
-            required_packs: vec!["crm".parse().unwrap()],
-            ..facts()
-        };
+        let pending = Facts { pending_migrations: 1, ..facts() };
+        assert_eq!(Checklist::judge(&pending).blockers()[0].id, "backend_complete");
+        let no_policy = Facts { policies: [("risk", 4), ("heimdall", 0), ("regression", 4)], ..facts() };
+        assert!(Checklist::judge(&no_policy).blockers()[0].detail.contains("heimdall"));
+        let required = Facts { required_packs: vec!["crm".parse().unwrap()], ..facts() };
         let checklist = Checklist::judge(&required);
         assert!(!checklist.ok);
-        assert_eq!(
-            checklist
-                .required
-                .packs_installed
-                .detail
-                .missing_or_not_installed,
-            ["crm"]
-        );
+        assert_eq!(checklist.required.packs_installed.detail.missing_or_not_installed, ["crm"]);
         assert_eq!(checklist.required.packs_installed.detail.total, 5);
         let mut broken = facts();
         broken.packs[1].status = PackStatus::Missing;
-        assert_eq!(
-            Checklist::judge(&broken)
-                .required
-                .packs_installed
-                .detail
-                .missing_or_not_installed,
-            ["risk"]
-        );
+        assert_eq!(Checklist::judge(&broken).required.packs_installed.detail.missing_or_not_installed, ["risk"]);
     }
 
     #[test]
@@ -527,14 +436,6 @@ mod tests {
         let checklist = Checklist::judge(&facts);
         assert!(checklist.ok, "warnings do not stop an enable");
         let names: Vec<_> = checklist.warnings.keys().copied().collect();
-        assert_eq!(
-            names,
-            [
-                "enforcement_off",
-                "global_policy_disabled",
-                "kill_switch_engaged",
-                "tripped_wires"
-            ]
-        );
+        assert_eq!(names, ["enforcement_off", "global_policy_disabled", "kill_switch_engaged", "tripped_wires"]);
     }
 }

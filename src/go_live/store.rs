@@ -32,16 +32,8 @@ pub async fn read_state(conn: &mut PgConnection) -> Result<GoLiveState> {
         reason: row.reason,
         updated_at: row.updated_at,
         version: row.version,
-        go_live: Movement {
-            at: row.go_live_at,
-            by: row.go_live_by,
-            reason: row.go_live_reason,
-        },
-        kill_switch: Movement {
-            at: row.kill_switch_at,
-            by: row.kill_switch_by,
-            reason: row.kill_switch_reason,
-        },
+        go_live: Movement { at: row.go_live_at, by: row.go_live_by, reason: row.go_live_reason },
+        kill_switch: Movement { at: row.kill_switch_at, by: row.kill_switch_by, reason: row.kill_switch_reason },
     })
 }
 
@@ -81,10 +73,7 @@ pub async fn write_state(conn: &mut PgConnection, state: &GoLiveState) -> Result
     if written.rows_affected() == 1 {
         Ok(())
     } else {
-        Err(Error::Inconsistent(format!(
-            "go_live_state was not at version {}",
-            state.version - 1
-        )))
+        Err(Error::Inconsistent(format!("go_live_state was not at version {}", state.version - 1)))
     }
 }
 
@@ -109,11 +98,7 @@ pub async fn read_packs(conn: &mut PgConnection) -> Result<Vec<Pack>> {
             name: row.name,
             version: row.version,
             // A CHECK allows two; anything else would not count as installed.
-            status: if row.status == "installed" {
-                PackStatus::Installed
-            } else {
-                PackStatus::Missing
-            },
+            status: if row.status == "installed" { PackStatus::Installed } else { PackStatus::Missing },
             changed_by: row.changed_by,
             updated_at: row.updated_at,
         })
@@ -121,12 +106,7 @@ pub async fn read_packs(conn: &mut PgConnection) -> Result<Vec<Pack>> {
 }
 
 /// Records what a component reports of itself.
-pub async fn upsert_pack(
-    conn: &mut PgConnection,
-    report: &PackReport,
-    origin: &Origin,
-    stamp: Stamp,
-) -> Result<()> {
+pub async fn upsert_pack(conn: &mut PgConnection, report: &PackReport, origin: &Origin, stamp: Stamp) -> Result<()> {
     sqlx::query!(
         "INSERT INTO pack (id, name, version, status, changed_by, updated_at)
          VALUES ($1, COALESCE($2, $1), COALESCE($3, 'unknown'), $4, $5, $6)
@@ -157,9 +137,5 @@ pub async fn count_policies(conn: &mut PgConnection) -> Result<[(&'static str, i
     )
     .fetch_one(conn)
     .await?;
-    Ok([
-        ("risk", row.risk),
-        ("heimdall", row.heimdall),
-        ("regression", row.regression),
-    ])
+    Ok([("risk", row.risk), ("heimdall", row.heimdall), ("regression", row.regression)])
 }

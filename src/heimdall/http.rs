@@ -7,9 +7,7 @@ use crate::app::App;
 use crate::audit::FieldChange;
 use crate::error::{Error, Result};
 use crate::http::{Caller, Input, Nothing, Page, Paging, Query, Segment, errors};
-use crate::types::{
-    Actor, Confidence, CorrelationId, Count, Domain, Flag, Fraction, JsonObject, Reason,
-};
+use crate::types::{Actor, Confidence, CorrelationId, Count, Domain, Flag, Fraction, JsonObject, Reason};
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
@@ -37,13 +35,8 @@ pub fn router() -> OpenApiRouter<App> {
     get, path = "/heimdall/policies", tag = "heimdall",
     responses((status = 200, description = "Ordered by domain", body = Vec<HeimdallPolicy>), errors::Read)
 )]
-async fn heimdall_policies(
-    State(app): State<App>,
-    _: Query<Nothing>,
-) -> Result<Json<Vec<HeimdallPolicy>>> {
-    Ok(Json(
-        store::read_policies(&mut *app.heimdall.db().read().await?).await?,
-    ))
+async fn heimdall_policies(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Vec<HeimdallPolicy>>> {
+    Ok(Json(store::read_policies(&mut *app.heimdall.db().read().await?).await?))
 }
 
 /// What to set on a domain. What is left out keeps its value; a new domain starts at 0.90 / 50 / 0.80 / off.
@@ -93,14 +86,8 @@ async fn upsert_heimdall_policy(
         prod_use_enabled: input.prod_use_enabled.map(|flag| flag.0),
     };
     let origin = caller.origin(input.actor, None);
-    let (policy, changes) = app
-        .heimdall
-        .upsert_policy(&request, input.reason.as_ref(), &origin)
-        .await?;
-    Ok(Json(HeimdallPolicyUpserted {
-        policy,
-        changes: changes.0,
-    }))
+    let (policy, changes) = app.heimdall.upsert_policy(&request, input.reason.as_ref(), &origin).await?;
+    Ok(Json(HeimdallPolicyUpserted { policy, changes: changes.0 }))
 }
 
 /// Today's scorecards: one for every policy, and for every other domain that has trials.
@@ -108,13 +95,8 @@ async fn upsert_heimdall_policy(
     get, path = "/heimdall/scorecard/today", tag = "heimdall",
     responses((status = 200, description = "Ordered by domain", body = Vec<Scorecard>), errors::Read)
 )]
-async fn scorecard_today(
-    State(app): State<App>,
-    _: Query<Nothing>,
-) -> Result<Json<Vec<Scorecard>>> {
-    Ok(Json(
-        store::scorecards_today(&mut *app.heimdall.db().read().await?).await?,
-    ))
+async fn scorecard_today(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Vec<Scorecard>>> {
+    Ok(Json(store::scorecards_today(&mut *app.heimdall.db().read().await?).await?))
 }
 
 /// The outcome of a sandbox trial.
@@ -144,11 +126,7 @@ async fn sandbox_trial(
     Input(input): Input<SandboxTrial>,
 ) -> Result<Json<Scorecard>> {
     let origin = caller.origin(input.actor, input.correlation_id);
-    Ok(Json(
-        app.heimdall
-            .trial(input.domain, input.confidence, input.success.0, &origin)
-            .await?,
-    ))
+    Ok(Json(app.heimdall.trial(input.domain, input.confidence, input.success.0, &origin).await?))
 }
 
 /// A recommendation of an AI.
@@ -263,10 +241,7 @@ async fn get_recommendation(
     _: Query<Nothing>,
 ) -> Result<Json<RecommendationRecord>> {
     let found = store::read_recommendation(&mut *app.heimdall.db().read().await?, id.get()).await?;
-    found.map(Json).ok_or_else(|| Error::NotFound {
-        what: "recommendation",
-        id: id.to_string(),
-    })
+    found.map(Json).ok_or_else(|| Error::NotFound { what: "recommendation", id: id.to_string() })
 }
 
 /// Who wants to act on a recommendation.
@@ -311,10 +286,7 @@ async fn require_prod_eligible(
     Input(input): Input<RequireInput>,
 ) -> Result<Json<RequireAnswer>> {
     let origin = caller.origin(input.actor, input.correlation_id);
-    let found = app
-        .heimdall
-        .require_prod_eligible(id.get(), input.reason, &origin)
-        .await?;
+    let found = app.heimdall.require_prod_eligible(id.get(), input.reason, &origin).await?;
     Ok(Json(RequireAnswer {
         ok: true,
         id: found.id,
@@ -365,13 +337,8 @@ async fn heimdall_events(
         HeimdallAction::Require => "REQUIRE",
     });
     let mut conn = app.heimdall.db().read().await?;
-    let rows = store::events(
-        &mut conn,
-        query.domain.as_ref().map(Domain::as_str),
-        action,
-        paging.before,
-        paging.fetch(),
-    )
-    .await?;
+    let rows =
+        store::events(&mut conn, query.domain.as_ref().map(Domain::as_str), action, paging.before, paging.fetch())
+            .await?;
     Ok(Json(paging.page(rows, |row| row.seq)))
 }

@@ -62,10 +62,7 @@ impl Heimdall {
     /// The lever on this database. In a development environment nobody has to go live before a use.
     #[must_use]
     pub fn new(db: Database, config: &EnforcementConfig) -> Self {
-        Self {
-            db,
-            go_live_required: !config.is_development(),
-        }
+        Self { db, go_live_required: !config.is_development() }
     }
 
     /// Counts a sandbox trial.
@@ -79,9 +76,7 @@ impl Heimdall {
         let mut tx = self.db.begin().await?;
         let mut head = audit::lock(&mut tx, Stream::Heimdall).await?;
         let stamp = head.next();
-        let tally = store::read_tally(&mut tx, stamp.day(), &domain)
-            .await?
-            .with(confidence, success);
+        let tally = store::read_tally(&mut tx, stamp.day(), &domain).await?.with(confidence, success);
         store::write_tally(&mut tx, stamp.day(), &domain, tally, stamp.at).await?;
         let event = HeimdallEvent {
             domain: domain.clone(),
@@ -146,13 +141,8 @@ impl Heimdall {
     ) -> Result<RecommendationRecord> {
         let mut tx = self.db.begin().await?;
         let mut head = audit::lock(&mut tx, Stream::Heimdall).await?;
-        let not_found = || Error::NotFound {
-            what: "recommendation",
-            id: id.to_string(),
-        };
-        let found = store::read_recommendation(&mut tx, id)
-            .await?
-            .ok_or_else(not_found)?;
+        let not_found = || Error::NotFound { what: "recommendation", id: id.to_string() };
+        let found = store::read_recommendation(&mut tx, id).await?.ok_or_else(not_found)?;
         let policy = store::read_policy(&mut tx, &found.domain).await?;
         let state = crate::go_live::store::read_state(&mut tx).await?;
         let gate_reason = model::may_use(&Use {
@@ -181,11 +171,7 @@ impl Heimdall {
         if gate_reason.passes() {
             Ok(found)
         } else {
-            Err(Error::NotProdEligible {
-                id,
-                domain: found.domain.to_string(),
-                gate_reason: gate_reason.as_str(),
-            })
+            Err(Error::NotProdEligible { id, domain: found.domain.to_string(), gate_reason: gate_reason.as_str() })
         }
     }
 
@@ -200,33 +186,15 @@ impl Heimdall {
         // Lock order: heimdall, control. The heimdall head makes the upsert bind the very next verdict.
         let head = audit::lock(&mut tx, Stream::Heimdall).await?;
         let existing = store::read_policy(&mut tx, &request.domain).await?;
-        let (policy, changes) = model::upsert(
-            existing.as_ref(),
-            request,
-            origin.actor.as_ref(),
-            reason,
-            head.next().at,
-        );
+        let (policy, changes) =
+            model::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, head.next().at);
         if let (true, Some(existing)) = (changes.is_empty(), existing) {
             return Ok((existing, changes));
         }
         store::upsert_policy(&mut tx, &policy).await?;
-        let detail = Some(
-            to_json(&PolicyDetail {
-                changes: &changes,
-                policy: &policy,
-            })
-            .get()
-            .to_owned(),
-        );
+        let detail = Some(to_json(&PolicyDetail { changes: &changes, policy: &policy }).get().to_owned());
         let subject = Some(policy.domain.as_str());
-        let event = ControlEvent {
-            action: "HEIMDALL_POLICY_UPSERT",
-            subject,
-            error: None,
-            reason,
-            detail,
-        };
+        let event = ControlEvent { action: "HEIMDALL_POLICY_UPSERT", subject, error: None, reason, detail };
         let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
         event.append(&mut tx, &mut control_head, origin).await?;
         db::commit(tx).await?;

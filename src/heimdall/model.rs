@@ -71,36 +71,21 @@ pub fn upsert(
             .min_sandbox_success_rate
             .or(existing.map(|old| old.min_sandbox_success_rate))
             .unwrap_or_else(|| default("0.80")),
-        prod_use_enabled: upsert
-            .prod_use_enabled
-            .or(existing.map(|old| old.prod_use_enabled))
-            .unwrap_or(false),
+        prod_use_enabled: upsert.prod_use_enabled.or(existing.map(|old| old.prod_use_enabled)).unwrap_or(false),
         changed_by: by.map(ToString::to_string),
         reason: reason.map(ToString::to_string),
         updated_at: at,
         version: existing.map_or(1, |old| old.version + 1),
     };
     let mut changes = Changes::default();
-    changes.note(
-        "min_confidence_prod",
-        existing.map(|old| &old.min_confidence_prod),
-        &policy.min_confidence_prod,
-    );
-    changes.note(
-        "min_sandbox_trials",
-        existing.map(|old| &old.min_sandbox_trials),
-        &policy.min_sandbox_trials,
-    );
+    changes.note("min_confidence_prod", existing.map(|old| &old.min_confidence_prod), &policy.min_confidence_prod);
+    changes.note("min_sandbox_trials", existing.map(|old| &old.min_sandbox_trials), &policy.min_sandbox_trials);
     changes.note(
         "min_sandbox_success_rate",
         existing.map(|old| &old.min_sandbox_success_rate),
         &policy.min_sandbox_success_rate,
     );
-    changes.note(
-        "prod_use_enabled",
-        existing.map(|old| &old.prod_use_enabled),
-        &policy.prod_use_enabled,
-    );
+    changes.note("prod_use_enabled", existing.map(|old| &old.prod_use_enabled), &policy.prod_use_enabled);
     (policy, changes)
 }
 
@@ -158,12 +143,7 @@ pub struct Scorecard {
 impl Scorecard {
     /// The scorecard of a tally.
     #[must_use]
-    pub fn new(
-        day: NaiveDate,
-        domain: Domain,
-        tally: Tally,
-        updated_at: Option<DateTime<Utc>>,
-    ) -> Self {
+    pub fn new(day: NaiveDate, domain: Domain, tally: Tally, updated_at: Option<DateTime<Utc>>) -> Self {
         let trials = i128::from(tally.trials);
         Self {
             day,
@@ -171,8 +151,7 @@ impl Scorecard {
             trials: tally.trials,
             successes: tally.successes,
             success_rate: Ratio::of(tally.successes.into(), trials).unwrap_or_default(),
-            avg_confidence: Ratio::of(tally.confidence_sum, trials * 1_000_000_000_000_000_000)
-                .unwrap_or_default(),
+            avg_confidence: Ratio::of(tally.confidence_sum, trials * 1_000_000_000_000_000_000).unwrap_or_default(),
             updated_at,
         }
     }
@@ -345,11 +324,7 @@ mod tests {
     }
 
     fn tally(successes: i64, trials: i64) -> Tally {
-        Tally {
-            trials,
-            successes,
-            confidence_sum: 0,
-        }
+        Tally { trials, successes, confidence_sum: 0 }
     }
 
     fn confidence(text: &str) -> Confidence {
@@ -367,46 +342,22 @@ mod tests {
     #[test]
     fn the_gates_fail_in_order_and_equality_passes() {
         let on = policy();
-        let off = HeimdallPolicy {
-            prod_use_enabled: false,
-            ..on.clone()
-        };
-        assert_eq!(
-            gate(None, tally(50, 50), confidence("1")),
-            GateReason::ProdUseDisabled
-        );
-        assert_eq!(
-            gate(Some(&off), tally(0, 0), confidence("0")),
-            GateReason::ProdUseDisabled
-        );
+        let off = HeimdallPolicy { prod_use_enabled: false, ..on.clone() };
+        assert_eq!(gate(None, tally(50, 50), confidence("1")), GateReason::ProdUseDisabled);
+        assert_eq!(gate(Some(&off), tally(0, 0), confidence("0")), GateReason::ProdUseDisabled);
         assert_eq!(
             gate(Some(&on), tally(0, 0), confidence("0.899999999999999999")),
             GateReason::ConfidenceBelowThreshold
         );
-        assert_eq!(
-            gate(Some(&on), tally(49, 49), confidence("0.9")),
-            GateReason::InsufficientSandboxTrials
-        );
-        assert_eq!(
-            gate(Some(&on), tally(39, 50), confidence("0.9")),
-            GateReason::SandboxSuccessRateBelowThreshold
-        );
-        assert_eq!(
-            gate(Some(&on), tally(40, 50), confidence("0.9")),
-            GateReason::GatePass
-        );
+        assert_eq!(gate(Some(&on), tally(49, 49), confidence("0.9")), GateReason::InsufficientSandboxTrials);
+        assert_eq!(gate(Some(&on), tally(39, 50), confidence("0.9")), GateReason::SandboxSuccessRateBelowThreshold);
+        assert_eq!(gate(Some(&on), tally(40, 50), confidence("0.9")), GateReason::GatePass);
     }
 
     #[test]
     fn no_trials_are_no_successes() {
-        let lax = HeimdallPolicy {
-            min_sandbox_trials: Count::ZERO,
-            ..policy()
-        };
-        assert_eq!(
-            gate(Some(&lax), Tally::default(), confidence("1")),
-            GateReason::SandboxSuccessRateBelowThreshold
-        );
+        let lax = HeimdallPolicy { min_sandbox_trials: Count::ZERO, ..policy() };
+        assert_eq!(gate(Some(&lax), Tally::default(), confidence("1")), GateReason::SandboxSuccessRateBelowThreshold);
     }
 
     #[test]
@@ -420,30 +371,12 @@ mod tests {
             kill_switch_engaged,
             live,
         };
-        assert_eq!(
-            may_use(&asked(Some(&on), false, true)),
-            GateReason::GatePass
-        );
-        assert_eq!(
-            may_use(&asked(None, false, true)),
-            GateReason::ProdUseDisabled
-        );
-        let stricter = HeimdallPolicy {
-            min_confidence_prod: "0.96".parse().unwrap(),
-            ..on.clone()
-        };
-        assert_eq!(
-            may_use(&asked(Some(&stricter), false, true)),
-            GateReason::ConfidenceBelowThreshold
-        );
-        assert_eq!(
-            may_use(&asked(Some(&on), true, false)),
-            GateReason::KillSwitchEngaged
-        );
-        assert_eq!(
-            may_use(&asked(Some(&on), false, false)),
-            GateReason::GoLiveDisabled
-        );
+        assert_eq!(may_use(&asked(Some(&on), false, true)), GateReason::GatePass);
+        assert_eq!(may_use(&asked(None, false, true)), GateReason::ProdUseDisabled);
+        let stricter = HeimdallPolicy { min_confidence_prod: "0.96".parse().unwrap(), ..on.clone() };
+        assert_eq!(may_use(&asked(Some(&stricter), false, true)), GateReason::ConfidenceBelowThreshold);
+        assert_eq!(may_use(&asked(Some(&on), true, false)), GateReason::KillSwitchEngaged);
+        assert_eq!(may_use(&asked(Some(&on), false, false)), GateReason::GoLiveDisabled);
         let never = Use {
             eligible_at_creation: false,
             gate_reason: "insufficient_sandbox_trials",
@@ -460,10 +393,7 @@ mod tests {
         }
         let card = Scorecard::new(NaiveDate::default(), "D".parse().unwrap(), sum, None);
         assert_eq!(
-            (
-                card.success_rate.to_string(),
-                card.avg_confidence.to_string()
-            ),
+            (card.success_rate.to_string(), card.avg_confidence.to_string()),
             ("0.866666666667".into(), "0.9".into())
         );
     }

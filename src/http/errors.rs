@@ -7,10 +7,7 @@ use utoipa::{IntoResponses, ToSchema};
 
 /// The body of every error, RFC 9457. Some codes carry more members; `error` is stable and what a program should look at.
 #[derive(Debug, ToSchema)]
-#[expect(
-    dead_code,
-    reason = "only its schema is used; http::problem writes the body"
-)]
+#[expect(dead_code, reason = "only its schema is used; http::problem writes the body")]
 pub struct ProblemBody {
     /// A URN of the code.
     #[schema(rename = "type")]
@@ -36,14 +33,8 @@ pub struct ProblemBody {
 }
 
 fn problem(description: &str) -> RefOr<Response> {
-    let content = ContentBuilder::new()
-        .schema(Some(Ref::from_schema_name("ProblemBody")))
-        .build();
-    ResponseBuilder::new()
-        .description(description)
-        .content("application/problem+json", content)
-        .build()
-        .into()
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("ProblemBody"))).build();
+    ResponseBuilder::new().description(description).content("application/problem+json", content).build().into()
 }
 
 fn responses(statuses: &[u16]) -> BTreeMap<String, RefOr<Response>> {
@@ -59,10 +50,7 @@ fn responses(statuses: &[u16]) -> BTreeMap<String, RefOr<Response>> {
         503 => "Nothing can be decided now; try again after Retry-After",
         _ => "Something went wrong here: quote `request_id`",
     };
-    statuses
-        .iter()
-        .map(|&status| (status.to_string(), problem(describe(status))))
-        .collect()
+    statuses.iter().map(|&status| (status.to_string(), problem(describe(status)))).collect()
 }
 
 macro_rules! error_set {

@@ -14,11 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(super) fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(health))
-        .routes(routes!(livez))
-        .routes(routes!(readyz))
-        .routes(routes!(metrics))
+    OpenApiRouter::new().routes(routes!(health)).routes(routes!(livez)).routes(routes!(readyz)).routes(routes!(metrics))
 }
 
 /// That the process answers.
@@ -30,10 +26,7 @@ struct Health {
     version: &'static str,
 }
 
-const ALIVE: Health = Health {
-    status: "ok",
-    version: env!("CARGO_PKG_VERSION"),
-};
+const ALIVE: Health = Health { status: "ok", version: env!("CARGO_PKG_VERSION") };
 
 /// Whether the process answers. Says nothing about the database.
 #[utoipa::path(get, path = "/health", tag = "service", responses((status = 200, description = "It does", body = Health)))]
@@ -103,11 +96,7 @@ async fn readyz(State(app): State<App>, _: Query<Nothing>) -> impl IntoResponse 
         enforcement_off: app.enforcement_off,
         authentication: "none: open mode, events say UNAUTHENTICATED",
     };
-    let status = if readiness.ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness))
 }
 
@@ -118,8 +107,5 @@ async fn readyz(State(app): State<App>, _: Query<Nothing>) -> impl IntoResponse 
 )]
 async fn metrics(State(app): State<App>, _: Query<Nothing>) -> impl IntoResponse {
     app.report_gauges();
-    (
-        [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        app.metrics.render(),
-    )
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.render())
 }

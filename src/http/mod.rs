@@ -13,7 +13,7 @@ mod problem;
 pub use input::{BODY_BYTES_MAX, Input, Lenient, Query, Segment};
 pub use openapi::{document, document_text};
 pub use paging::{Page, Paging};
-pub use problem::render;
+pub use problem::{bounded, render};
 
 use crate::app::App;
 use crate::audit::Origin;
@@ -35,9 +35,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .merge(crate::heimdall::http::router())
         .merge(crate::regression::http::router())
         .merge(crate::review::http::router());
-    OpenApiRouter::new()
-        .nest(BASE_PATH, governance)
-        .merge(health::router())
+    OpenApiRouter::new().nest(BASE_PATH, governance).merge(health::router())
 }
 
 /// The finished router: every route, the documents, and an error body for everything else.
@@ -68,12 +66,7 @@ impl Caller {
     /// The caller as the origin of an event.
     #[must_use]
     pub fn origin(self, actor: Option<Actor>, correlation_id: Option<CorrelationId>) -> Origin {
-        Origin {
-            principal: self.principal,
-            actor,
-            request_id: Some(self.request_id),
-            correlation_id,
-        }
+        Origin { principal: self.principal, actor, request_id: Some(self.request_id), correlation_id }
     }
 }
 
@@ -82,14 +75,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
         // The outermost middleware names every request; a router without it has no callers.
-        let request_id = parts
-            .extensions
-            .get::<RequestId>()
-            .cloned()
-            .unwrap_or_else(RequestId::generate);
-        Ok(Self {
-            principal: Principal::unauthenticated(),
-            request_id,
-        })
+        let request_id = parts.extensions.get::<RequestId>().cloned().unwrap_or_else(RequestId::generate);
+        Ok(Self { principal: Principal::unauthenticated(), request_id })
     }
 }

@@ -46,11 +46,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
             complete(operation, &components);
         }
     }
-    for schema in document
-        .components
-        .iter_mut()
-        .flat_map(|components| components.schemas.values_mut())
-    {
+    for schema in document.components.iter_mut().flat_map(|components| components.schemas.values_mut()) {
         if let RefOr::T(Schema::Object(object)) = schema {
             add_changed_by(object);
         }
@@ -61,9 +57,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
 /// The document as it is served and checked in.
 #[must_use]
 pub fn document_text() -> String {
-    let mut text = document()
-        .to_pretty_json()
-        .expect("the document consists of text, numbers and lists");
+    let mut text = document().to_pretty_json().expect("the document consists of text, numbers and lists");
     text.push('\n');
     text
 }
@@ -79,28 +73,16 @@ fn complete(operation: &mut Operation, components: &Components) {
         return;
     };
     body.required = Some(Required::False);
-    body.content.insert(
-        "application/x-www-form-urlencoded".into(),
-        RefOr::T(json.clone()),
-    );
+    body.content.insert("application/x-www-form-urlencoded".into(), RefOr::T(json.clone()));
     let Some(RefOr::Ref(reference)) = &json.schema else {
         return;
     };
-    let name = reference
-        .ref_location
-        .rsplit('/')
-        .next()
-        .unwrap_or_default();
+    let name = reference.ref_location.rsplit('/').next().unwrap_or_default();
     let Some(RefOr::T(Schema::Object(object))) = components.schemas.get(name) else {
         return;
     };
     let parameters = operation.parameters.get_or_insert_with(Vec::new);
-    parameters.extend(
-        object
-            .properties
-            .iter()
-            .map(|(name, schema)| query_parameter(name, schema)),
-    );
+    parameters.extend(object.properties.iter().map(|(name, schema)| query_parameter(name, schema)));
 }
 
 fn query_parameter(name: &str, schema: &RefOr<Schema>) -> RefOr<Parameter> {
@@ -108,9 +90,7 @@ fn query_parameter(name: &str, schema: &RefOr<Schema>) -> RefOr<Parameter> {
         .name(name)
         .parameter_in(ParameterIn::Query)
         .required(Required::False)
-        .description(Some(
-            "The same as in the body; if it is in both, they must agree.",
-        ))
+        .description(Some("The same as in the body; if it is in both, they must agree."))
         .schema(Some(schema.clone()))
         .build();
     RefOr::T(parameter)
@@ -120,12 +100,7 @@ fn query_parameter(name: &str, schema: &RefOr<Schema>) -> RefOr<Parameter> {
 fn add_changed_by(object: &mut Object) {
     // Answers carry `changed_by` beside `actor` or not at all; only request types forbid unknown fields.
     let is_request = object.additional_properties.is_some();
-    let Some(actor) = object
-        .properties
-        .get("actor")
-        .cloned()
-        .filter(|_| is_request)
-    else {
+    let Some(actor) = object.properties.get("actor").cloned().filter(|_| is_request) else {
         return;
     };
     let deprecated = ObjectBuilder::new()
@@ -135,16 +110,13 @@ fn add_changed_by(object: &mut Object) {
         .max_length(Some(200))
         .build();
     drop(actor);
-    object
-        .properties
-        .insert("changed_by".into(), RefOr::T(Schema::Object(deprecated)));
+    object.properties.insert("changed_by".into(), RefOr::T(Schema::Object(deprecated)));
     object.required.retain(|field| field != "actor");
 }
 
 /// The document and its reader; `/` leads to the latter until there is a console.
 pub(super) fn router() -> Router<App> {
-    let swagger = utoipa_swagger_ui::SwaggerUi::new("/docs")
-        .config(utoipa_swagger_ui::Config::from("/openapi.json"));
+    let swagger = utoipa_swagger_ui::SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/openapi.json"));
     Router::new()
         .route("/openapi.json", get(openapi_json))
         .route("/", get(|| async { Redirect::temporary("/docs/") }))

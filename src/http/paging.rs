@@ -33,15 +33,9 @@ impl Paging {
     pub fn new(limit: Option<Count>, cursor: Option<Count>) -> Result<Self> {
         let limit = limit.map_or(PAGE_DEFAULT, Count::get);
         if !(1..=PAGE_MAX).contains(&limit) {
-            return Err(Error::invalid(
-                "limit",
-                format!("is {limit}: send a whole number from 1 to {PAGE_MAX}"),
-            ));
+            return Err(Error::invalid("limit", format!("is {limit}: send a whole number from 1 to {PAGE_MAX}")));
         }
-        Ok(Self {
-            before: cursor.map(Count::get),
-            limit,
-        })
+        Ok(Self { before: cursor.map(Count::get), limit })
     }
 
     /// Rows to read: one more than the page, which tells whether there is another.
@@ -56,9 +50,6 @@ impl Paging {
         let more = rows.len() > limit;
         rows.truncate(limit);
         let next_cursor = rows.last().filter(|_| more).map(|row| seq(row).to_string());
-        Page {
-            items: rows,
-            next_cursor,
-        }
+        Page { items: rows, next_cursor }
     }
 }

@@ -17,43 +17,44 @@ pub fn render(response: Response, path: &str, request_id: &RequestId) -> Respons
     let problem = match parts.extensions.remove::<Problem>() {
         Some(problem) => problem,
         // The router's own refusals, and a method that it does not know.
-        None if parts.status == StatusCode::NOT_FOUND
-            && !parts.headers.contains_key(CONTENT_TYPE) =>
-        {
+        None if parts.status == StatusCode::NOT_FOUND && !parts.headers.contains_key(CONTENT_TYPE) => {
             Error::RouteNotFound.problem()
         }
-        None if parts.status == StatusCode::METHOD_NOT_ALLOWED
-            && !parts.headers.contains_key(CONTENT_TYPE) =>
-        {
+        None if parts.status == StatusCode::METHOD_NOT_ALLOWED && !parts.headers.contains_key(CONTENT_TYPE) => {
             Error::MethodNotAllowed.problem()
         }
         None => return Response::from_parts(parts, body),
     };
     let text = body_text(&problem, path, request_id);
     parts.headers.remove(CONTENT_LENGTH);
-    parts.headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/problem+json"),
-    );
-    parts
-        .headers
-        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    parts.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     (parts, Body::from(text)).into_response()
+}
+
+/// Longest path that an error repeats, bytes: enough to recognise it, too little to amplify an attack.
+const PATH_SHOWN_MAX: usize = 512;
+
+/// The beginning of a path. Paths that were routed are ASCII; others are cut at a character.
+#[must_use]
+pub fn bounded(path: &str) -> &str {
+    let mut end = path.len().min(PATH_SHOWN_MAX);
+    while !path.is_char_boundary(end) {
+        end -= 1;
+    }
+    &path[..end]
 }
 
 fn body_text(problem: &Problem, path: &str, request_id: &RequestId) -> Vec<u8> {
     let mut text = Vec::with_capacity(512);
     let mut serializer = serde_json::Serializer::new(&mut text);
     let written = serializer.serialize_map(None).and_then(|mut map| {
-        let kind = format!(
-            "{TYPE_PREFIX}{}",
-            problem.code.to_ascii_lowercase().replace('_', "-")
-        );
+        let kind = format!("{TYPE_PREFIX}{}", problem.code.to_ascii_lowercase().replace('_', "-"));
         map.serialize_entry("type", &kind)?;
         map.serialize_entry("title", problem.title)?;
         map.serialize_entry("status", &problem.status.as_u16())?;
         map.serialize_entry("detail", &problem.detail)?;
-        map.serialize_entry("instance", path)?;
+        map.serialize_entry("instance", bounded(path))?;
         map.serialize_entry("error", problem.code)?;
         map.serialize_entry("request_id", request_id.as_str())?;
         for (name, value) in &problem.extensions {

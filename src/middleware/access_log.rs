@@ -16,41 +16,24 @@ pub(super) async fn log(request: Request, next: Next) -> Response {
     let clock = Clock::system();
     let started_ms = clock.now_ms();
     let method = request.method().clone();
-    let path = request.uri().path().to_owned();
+    let path = crate::http::bounded(request.uri().path()).to_owned();
     let request_id = request.extensions().get::<RequestId>().cloned();
     let response = next.run(request).await;
     let elapsed_ms = clock.now_ms() - started_ms;
     let status = response.status().as_u16();
-    let code = response
-        .extensions()
-        .get::<Problem>()
-        .map(|problem| problem.code);
-    let route = response
-        .extensions()
-        .get::<Route>()
-        .map_or("none", |Route(route)| route.as_str())
-        .to_owned();
+    let code = response.extensions().get::<Problem>().map(|problem| problem.code);
+    let route = response.extensions().get::<Route>().map_or("none", |Route(route)| route.as_str()).to_owned();
 
     // A method of the caller's invention is no label.
-    let method_label = if ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-        .contains(&method.as_str())
-    {
+    let method_label = if ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"].contains(&method.as_str()) {
         method.as_str().to_owned()
     } else {
         "OTHER".to_owned()
     };
-    let labels = [
-        ("route", route.clone()),
-        ("method", method_label),
-        ("status", status.to_string()),
-    ];
+    let labels = [("route", route.clone()), ("method", method_label), ("status", status.to_string())];
     metrics::counter!("holdfast_http_requests_total", &labels).increment(1);
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "milliseconds of one request are far below 2^52"
-    )]
-    metrics::histogram!("holdfast_http_request_seconds", "route" => route.clone())
-        .record(elapsed_ms as f64 / 1_000.0);
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds of one request are far below 2^52")]
+    metrics::histogram!("holdfast_http_request_seconds", "route" => route.clone()).record(elapsed_ms as f64 / 1_000.0);
     // Strings are written quoted and escaped, in text as in JSON: a field cannot forge a line.
     tracing::info!(
         target: "holdfast::access",

@@ -30,21 +30,14 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub fn stack(gated: Router) -> Router {
     gated
         .layer(from_fn(deadline::enforce))
-        .layer(CatchPanicLayer::custom(
-            |_: Box<dyn std::any::Any + Send>| Error::Panicked.into_response(),
-        ))
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| Error::Panicked.into_response()))
         .layer(from_fn(access_log::log))
         .layer(from_fn(identify))
 }
 
 async fn identify(mut request: Request, next: Next) -> Response {
-    let given = request
-        .headers()
-        .get(&REQUEST_ID)
-        .and_then(|value| value.to_str().ok());
-    let request_id = given
-        .and_then(RequestId::from_header)
-        .unwrap_or_else(RequestId::generate);
+    let given = request.headers().get(&REQUEST_ID).and_then(|value| value.to_str().ok());
+    let request_id = given.and_then(RequestId::from_header).unwrap_or_else(RequestId::generate);
     let path = request.uri().path().to_owned();
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let is_head = request.method() == Method::HEAD;

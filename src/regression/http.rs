@@ -8,8 +8,7 @@ use crate::error::{Error, FieldError, Result};
 use crate::govern::Tripped;
 use crate::http::{Caller, Input, Nothing, Page, Paging, Query, errors};
 use crate::types::{
-    Actor, CorrelationId, Count, Detail, Domain, Engine, EventId, Flag, Fraction, Metric, Reason,
-    Value,
+    Actor, CorrelationId, Count, Detail, Domain, Engine, EventId, Flag, Fraction, Metric, Reason, Value,
 };
 use axum::Json;
 use axum::extract::State;
@@ -34,13 +33,8 @@ pub fn router() -> OpenApiRouter<App> {
     get, path = "/regression/policies", tag = "regression",
     responses((status = 200, description = "Ordered by domain and metric", body = Vec<RegressionPolicy>), errors::Read)
 )]
-async fn regression_policies(
-    State(app): State<App>,
-    _: Query<Nothing>,
-) -> Result<Json<Vec<RegressionPolicy>>> {
-    Ok(Json(
-        store::read_policies(&mut *app.govern.db().read().await?).await?,
-    ))
+async fn regression_policies(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Vec<RegressionPolicy>>> {
+    Ok(Json(store::read_policies(&mut *app.govern.db().read().await?).await?))
 }
 
 /// What to set on a wire. What is left out keeps its value; a new wire starts at 50/200/50/0.20/THROTTLE, enabled.
@@ -106,16 +100,8 @@ async fn upsert_regression_policy(
         enabled: input.enabled.map(|flag| flag.0),
     };
     let origin = caller.origin(input.actor, None);
-    let done = app
-        .govern
-        .upsert_wire(&request, input.reason.as_ref(), &origin)
-        .await?;
-    Ok(Json(RegressionPolicyUpserted {
-        ok: true,
-        policy: done.policy,
-        changes: done.changes.0,
-        rearmed: done.rearmed,
-    }))
+    let done = app.govern.upsert_wire(&request, input.reason.as_ref(), &origin).await?;
+    Ok(Json(RegressionPolicyUpserted { ok: true, policy: done.policy, changes: done.changes.0, rearmed: done.rearmed }))
 }
 
 /// Where every wire stands.
@@ -123,13 +109,8 @@ async fn upsert_regression_policy(
     get, path = "/regression/state", tag = "regression",
     responses((status = 200, description = "Ordered by domain and metric", body = Vec<WireState>), errors::Read)
 )]
-async fn regression_state(
-    State(app): State<App>,
-    _: Query<Nothing>,
-) -> Result<Json<Vec<WireState>>> {
-    Ok(Json(
-        store::read_states(&mut *app.govern.db().read().await?).await?,
-    ))
+async fn regression_state(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Vec<WireState>>> {
+    Ok(Json(store::read_states(&mut *app.govern.db().read().await?).await?))
 }
 
 /// Which wire to evaluate.
@@ -164,10 +145,7 @@ async fn evaluate(
     Input(input): Input<EvaluateInput>,
 ) -> Result<Json<EvaluateAnswer>> {
     let origin = caller.origin(input.actor, None);
-    let state = app
-        .govern
-        .evaluate(&input.domain, &input.metric, &origin)
-        .await?;
+    let state = app.govern.evaluate(&input.domain, &input.metric, &origin).await?;
     Ok(Json(EvaluateAnswer { ok: true, state }))
 }
 
@@ -213,20 +191,12 @@ struct KpiAnswer {
     post, path = "/regression/kpi", tag = "regression", request_body = KpiInput,
     responses((status = 200, description = "Recorded", body = KpiAnswer), errors::Change)
 )]
-async fn record_kpi(
-    State(app): State<App>,
-    caller: Caller,
-    Input(input): Input<KpiInput>,
-) -> Result<Json<KpiAnswer>> {
+async fn record_kpi(State(app): State<App>, caller: Caller, Input(input): Input<KpiInput>) -> Result<Json<KpiAnswer>> {
     let measurement = match (input.success, input.value) {
         (Some(success), None) => Measurement::Success(success.0),
         (None, Some(value)) => Measurement::Value(value),
         (given, _) => {
-            let detail = if given.is_some() {
-                "and value are both given: send one"
-            } else {
-                "or value is required"
-            };
+            let detail = if given.is_some() { "and value are both given: send one" } else { "or value is required" };
             return Err(Error::Invalid(vec![FieldError::new("success", detail)]));
         }
     };
@@ -268,10 +238,7 @@ struct KpiQuery {
     get, path = "/regression/kpi", tag = "regression", params(KpiQuery),
     responses((status = 200, description = "A page", body = Page<KpiRecord>), errors::Read)
 )]
-async fn list_kpi(
-    State(app): State<App>,
-    Query(query): Query<KpiQuery>,
-) -> Result<Json<Page<KpiRecord>>> {
+async fn list_kpi(State(app): State<App>, Query(query): Query<KpiQuery>) -> Result<Json<Page<KpiRecord>>> {
     let paging = Paging::new(query.limit, query.cursor)?;
     let filter = KpiFilter {
         domain: query.domain.as_ref().map(Domain::as_str),
@@ -288,22 +255,11 @@ async fn list_kpi(
     get, path = "/regression/trips", tag = "regression", params(KpiQuery),
     responses((status = 200, description = "A page", body = Page<TripRecord>), errors::Read)
 )]
-async fn list_trips(
-    State(app): State<App>,
-    Query(query): Query<KpiQuery>,
-) -> Result<Json<Page<TripRecord>>> {
+async fn list_trips(State(app): State<App>, Query(query): Query<KpiQuery>) -> Result<Json<Page<TripRecord>>> {
     let paging = Paging::new(query.limit, query.cursor)?;
     let mut conn = app.govern.db().read().await?;
     let domain = query.domain.as_ref().map(Domain::as_str);
     let metric = query.metric.as_ref().map(Metric::as_str);
-    let rows = store::trips(
-        &mut conn,
-        domain,
-        metric,
-        None,
-        paging.before,
-        paging.fetch(),
-    )
-    .await?;
+    let rows = store::trips(&mut conn, domain, metric, None, paging.before, paging.fetch()).await?;
     Ok(Json(paging.page(rows, |row| row.id)))
 }

@@ -45,25 +45,14 @@ pub async fn record_in_tx(
             domain: event.domain.to_string(),
             metric: event.metric.to_string(),
             kind: first_kind,
-            wanted: if first_kind == "BOOLEAN" {
-                "success"
-            } else {
-                "value"
-            },
+            wanted: if first_kind == "BOOLEAN" { "success" } else { "value" },
         });
     }
     let end = end.map(|(mark, _)| mark).unwrap_or_default();
     let sum = end.sum.plus(event.measurement.addend());
-    let sum = sum.ok_or_else(|| {
-        Error::Inconsistent(format!(
-            "the sum of {}.{} is full",
-            event.domain, event.metric
-        ))
-    })?;
-    let mark = Mark {
-        events: end.events + 1,
-        sum,
-    };
+    let sum =
+        sum.ok_or_else(|| Error::Inconsistent(format!("the sum of {}.{} is full", event.domain, event.metric)))?;
+    let mark = Mark { events: end.events + 1, sum };
     let stamp = head.next();
     let hash = head.seal(stamp, event.canonical(stamp, origin, mark).bytes());
     store::insert_event(&mut *conn, stamp, origin, event, mark, &hash).await?;
@@ -90,16 +79,11 @@ pub async fn read_in_tx(
     end: Mark,
 ) -> Result<Reading> {
     let span = Span::of(policy, end.events, state.watermark, state.pinned.is_some());
-    let [low, high] =
-        store::read_marks(conn, &policy.domain, &policy.metric, [span.low, span.high]).await?;
+    let [low, high] = store::read_marks(conn, &policy.domain, &policy.metric, [span.low, span.high]).await?;
     let recent = Window::between(high, end);
     let baseline = match state.pinned {
         Some(pinned) if span.pinned => pinned,
         _ => Window::between(low, high),
     };
-    Ok(Reading {
-        baseline,
-        recent,
-        evaluation: model::evaluate(policy, baseline, recent),
-    })
+    Ok(Reading { baseline, recent, evaluation: model::evaluate(policy, baseline, recent) })
 }

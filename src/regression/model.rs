@@ -4,11 +4,12 @@
 //! arrival. `drop = (baseline - current) / baseline`; the wire trips when `drop >= max_drop_fraction`. Compared by
 //! cross-multiplied integers, so that an exact tie trips; a float misses 190/200 against 38/50.
 
-use crate::audit::{Canonical, Changes, Origin, Stamp, Stream};
-use crate::error::{Error, FieldError, Result};
-use crate::types::{
-    Actor, Count, Detail, Domain, Engine, EventId, Fraction, Metric, Ratio, Reason, Total, Value,
-};
+mod policy;
+
+pub use policy::{PolicyUpsert, upsert};
+
+use crate::audit::{Canonical, Origin, Stamp, Stream};
+use crate::types::{Count, Detail, Domain, Engine, EventId, Fraction, Metric, Ratio, Total, Value};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -39,9 +40,7 @@ impl Action {
     /// The action of that name.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
-        [Self::Throttle, Self::KillSwitch]
-            .into_iter()
-            .find(|action| action.as_str() == name)
+        [Self::Throttle, Self::KillSwitch].into_iter().find(|action| action.as_str() == name)
     }
 }
 
@@ -80,141 +79,7 @@ impl RegressionPolicy {
     /// The engine that a THROTTLE of this wire holds off; none when the domain's name is no engine's and none is named.
     #[must_use]
     pub fn throttled_engine(&self) -> Option<Engine> {
-        self.engine
-            .clone()
-            .or_else(|| self.domain.as_str().parse().ok())
-    }
-}
-
-/// An upsert that is asked for. What is left out keeps its value; a new wire starts at 50/200/50/0.20/THROTTLE, enabled.
-#[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the fields are those of RegressionPolicy")]
-pub struct PolicyUpsert {
-    pub domain: Domain,
-    pub metric: Metric,
-    pub window_events: Option<Count>,
-    pub baseline_events: Option<Count>,
-    pub min_events_to_enforce: Option<Count>,
-    pub max_drop_fraction: Option<Fraction>,
-    pub action: Option<Action>,
-    pub engine: Option<Engine>,
-    pub enabled: Option<bool>,
-}
-
-/// The policy after an upsert, and what that changes.
-pub fn upsert(
-    existing: Option<&RegressionPolicy>,
-    upsert: &PolicyUpsert,
-    by: Option<&Actor>,
-    reason: Option<&Reason>,
-    at: DateTime<Utc>,
-) -> Result<(RegressionPolicy, Changes)> {
-    let count = |new: Option<Count>, old: fn(&RegressionPolicy) -> Count, default: &str| {
-        new.or(existing.map(old))
-            .unwrap_or_else(|| default.parse().expect("a constant of this file"))
-    };
-    let policy = RegressionPolicy {
-        domain: upsert.domain.clone(),
-        metric: upsert.metric.clone(),
-        window_events: count(upsert.window_events, |old| old.window_events, "50"),
-        baseline_events: count(upsert.baseline_events, |old| old.baseline_events, "200"),
-        min_events_to_enforce: count(
-            upsert.min_events_to_enforce,
-            |old| old.min_events_to_enforce,
-            "50",
-        ),
-        max_drop_fraction: upsert
-            .max_drop_fraction
-            .or(existing.map(|old| old.max_drop_fraction))
-            .unwrap_or_else(|| "0.20".parse().expect("a constant of this file")),
-        action: upsert
-            .action
-            .or(existing.map(|old| old.action))
-            .unwrap_or(Action::Throttle),
-        engine: upsert
-            .engine
-            .clone()
-            .or_else(|| existing.and_then(|old| old.engine.clone())),
-        enabled: upsert
-            .enabled
-            .or(existing.map(|old| old.enabled))
-            .unwrap_or(true),
-        changed_by: by.map(ToString::to_string),
-        reason: reason.map(ToString::to_string),
-        updated_at: at,
-        version: existing.map_or(1, |old| old.version + 1),
-    };
-    validate(&policy)?;
-    let mut changes = Changes::default();
-    changes.note(
-        "window_events",
-        existing.map(|old| &old.window_events),
-        &policy.window_events,
-    );
-    changes.note(
-        "baseline_events",
-        existing.map(|old| &old.baseline_events),
-        &policy.baseline_events,
-    );
-    changes.note(
-        "min_events_to_enforce",
-        existing.map(|old| &old.min_events_to_enforce),
-        &policy.min_events_to_enforce,
-    );
-    changes.note(
-        "max_drop_fraction",
-        existing.map(|old| &old.max_drop_fraction),
-        &policy.max_drop_fraction,
-    );
-    changes.note("action", existing.map(|old| &old.action), &policy.action);
-    if existing.and_then(|old| old.engine.as_ref()) != policy.engine.as_ref() {
-        changes.note("engine", existing.map(|old| &old.engine), &policy.engine);
-    }
-    changes.note("enabled", existing.map(|old| &old.enabled), &policy.enabled);
-    Ok((policy, changes))
-}
-
-fn validate(policy: &RegressionPolicy) -> Result<()> {
-    let mut errors = Vec::new();
-    for (field, count) in [
-        ("window_events", policy.window_events),
-        ("baseline_events", policy.baseline_events),
-        ("min_events_to_enforce", policy.min_events_to_enforce),
-    ] {
-        if !(1..=WINDOW_MAX).contains(&count.get()) {
-            errors.push(FieldError::new(
-                field,
-                format!("is {count}: send a whole number from 1 to {WINDOW_MAX}"),
-            ));
-        }
-    }
-    let (min, shorter) = (
-        policy.min_events_to_enforce,
-        policy.window_events.min(policy.baseline_events),
-    );
-    if min > shorter {
-        let detail = format!(
-            "is {min}, but a window holds {shorter} events: the wire could never trip; lower it to {shorter} or less"
-        );
-        errors.push(FieldError::new("min_events_to_enforce", detail));
-    }
-    if policy.max_drop_fraction == Fraction::ZERO {
-        errors.push(FieldError::new(
-            "max_drop_fraction",
-            "must be more than 0: every event would trip the wire",
-        ));
-    }
-    if policy.action == Action::Throttle && policy.throttled_engine().is_none() {
-        let detail = format!(
-            "is required: {} is too long to be an engine's name",
-            policy.domain
-        );
-        errors.push(FieldError::new("engine", detail));
-    }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::Invalid(errors))
+        self.engine.clone().or_else(|| self.domain.as_str().parse().ok())
     }
 }
 
@@ -232,9 +97,7 @@ impl Measurement {
     #[must_use]
     pub fn addend(self) -> Total {
         match self {
-            Self::Success(success) => {
-                Total::from_units(if success { 1_000_000 } else { 0 }).unwrap_or_default()
-            }
+            Self::Success(success) => Total::from_units(if success { 1_000_000 } else { 0 }).unwrap_or_default(),
             Self::Value(value) => value.into(),
         }
     }
@@ -307,10 +170,7 @@ impl Window {
     #[must_use]
     pub fn between(from: Mark, to: Mark) -> Self {
         // Both sums are within the range of a total, and so is what lies between them.
-        Self {
-            events: to.events - from.events,
-            sum: to.sum.minus(from.sum).unwrap_or_default(),
-        }
+        Self { events: to.events - from.events, sum: to.sum.minus(from.sum).unwrap_or_default() }
     }
 
     /// Its mean: the success rate of booleans.
@@ -397,25 +257,12 @@ impl Evaluation {
 pub fn evaluate(policy: &RegressionPolicy, baseline: Window, recent: Window) -> Evaluation {
     let min = policy.min_events_to_enforce.get();
     if recent.events < min || baseline.events < min {
-        let verdict = Verdict::InsufficientEvents {
-            recent: recent.events,
-            baseline: baseline.events,
-        };
-        return Evaluation {
-            baseline: None,
-            current: None,
-            drop_fraction: None,
-            verdict,
-        };
+        let verdict = Verdict::InsufficientEvents { recent: recent.events, baseline: baseline.events };
+        return Evaluation { baseline: None, current: None, drop_fraction: None, verdict };
     }
     let (baseline_mean, current) = (baseline.mean(), recent.mean());
     if baseline.sum <= Total::ZERO {
-        return Evaluation {
-            baseline: baseline_mean,
-            current,
-            drop_fraction: None,
-            verdict: Verdict::CannotCompute,
-        };
+        return Evaluation { baseline: baseline_mean, current, drop_fraction: None, verdict: Verdict::CannotCompute };
     }
     // drop = (Sb/nb - Sc/nc) / (Sb/nb) = (Sb·nc - Sc·nb) / (Sb·nc). Sums are below 10^28 units only in theory; within 10^4
     // events of 10^18 units each, every product here is below 10^33.
@@ -426,11 +273,7 @@ pub fn evaluate(policy: &RegressionPolicy, baseline: Window, recent: Window) -> 
         baseline: baseline_mean,
         current,
         drop_fraction: Ratio::of(lost, whole),
-        verdict: if trips {
-            Verdict::Trips
-        } else {
-            Verdict::Holds
-        },
+        verdict: if trips { Verdict::Trips } else { Verdict::Holds },
     }
 }
 
@@ -508,9 +351,7 @@ impl WireState {
             _ if self.triggered => WireStatus::Tripped,
             None => WireStatus::Disabled,
             Some(policy) if !policy.enabled => WireStatus::Disabled,
-            Some(_) if self.drop_fraction.is_none() && !self.note.starts_with("cannot") => {
-                WireStatus::Warmup
-            }
+            Some(_) if self.drop_fraction.is_none() && !self.note.starts_with("cannot") => WireStatus::Warmup,
             Some(_) => WireStatus::Armed,
         }
     }
@@ -519,6 +360,7 @@ impl WireState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
     use proptest::prelude::*;
 
     fn policy(drop: &str) -> RegressionPolicy {
@@ -533,27 +375,18 @@ mod tests {
             engine: None,
             enabled: None,
         };
-        upsert(None, &upsert_of, None, None, DateTime::UNIX_EPOCH)
-            .unwrap()
-            .0
+        upsert(None, &upsert_of, None, None, DateTime::UNIX_EPOCH).unwrap().0
     }
 
     fn window(successes: i64, events: i64) -> Window {
-        Window {
-            events,
-            sum: Total::from_units(i128::from(successes) * 1_000_000).unwrap(),
-        }
+        Window { events, sum: Total::from_units(i128::from(successes) * 1_000_000).unwrap() }
     }
 
     #[test]
     fn a_new_wire_starts_at_the_originals_defaults() {
         let policy = policy("0.2");
         assert_eq!(
-            (
-                policy.window_events.get(),
-                policy.baseline_events.get(),
-                policy.min_events_to_enforce.get()
-            ),
+            (policy.window_events.get(), policy.baseline_events.get(), policy.min_events_to_enforce.get()),
             (50, 200, 50)
         );
         assert!(policy.enabled && policy.action == Action::Throttle);
@@ -581,26 +414,12 @@ mod tests {
         ];
         for (baseline, recent) in ties {
             let evaluation = evaluate(&policy("0.2"), window(baseline, 200), window(recent, 50));
-            assert_eq!(
-                evaluation.verdict,
-                Verdict::Trips,
-                "{baseline}/200 {recent}/50"
-            );
-            assert_eq!(
-                evaluate(
-                    &policy("0.2"),
-                    window(baseline, 200),
-                    window(recent + 1, 50)
-                )
-                .verdict,
-                Verdict::Holds
-            );
+            assert_eq!(evaluation.verdict, Verdict::Trips, "{baseline}/200 {recent}/50");
+            assert_eq!(evaluate(&policy("0.2"), window(baseline, 200), window(recent + 1, 50)).verdict, Verdict::Holds);
         }
         // All pairs: 40 exact ties.
-        let exact = (0..=200)
-            .flat_map(|b| (0..=50).map(move |c| (b, c)))
-            .filter(|&(b, c)| b > 0 && 20 * c == 4 * b)
-            .count();
+        let exact =
+            (0..=200).flat_map(|b| (0..=50).map(move |c| (b, c))).filter(|&(b, c)| b > 0 && 20 * c == 4 * b).count();
         assert_eq!(exact, 40);
     }
 
@@ -608,75 +427,24 @@ mod tests {
     fn every_verdict_has_its_note() {
         let policy = policy("0.2");
         let note = |baseline, recent| evaluate(&policy, baseline, recent).note(Action::Throttle);
-        assert_eq!(
-            note(window(10, 30), window(49, 49)),
-            "insufficient_events(recent=49, baseline=30)"
-        );
+        assert_eq!(note(window(10, 30), window(49, 49)), "insufficient_events(recent=49, baseline=30)");
         assert_eq!(note(window(0, 200), window(50, 50)), "cannot_compute_rate");
         assert_eq!(note(window(190, 200), window(45, 50)), "OK drop=0.053");
         assert_eq!(note(window(180, 200), window(50, 50)), "OK drop=-0.111");
-        assert_eq!(
-            note(window(190, 200), window(37, 50)),
-            "TRIGGERED drop=0.221 action=THROTTLE"
-        );
-        let negative = Window {
-            events: 200,
-            sum: "-5".parse().unwrap(),
-        };
+        assert_eq!(note(window(190, 200), window(37, 50)), "TRIGGERED drop=0.221 action=THROTTLE");
+        let negative = Window { events: 200, sum: "-5".parse().unwrap() };
         assert_eq!(note(negative, window(1, 50)), "cannot_compute_rate");
     }
 
     #[test]
     fn windows_never_reach_behind_the_watermark_and_the_pinned_baseline_ends() {
         let policy = policy("0.2");
-        assert_eq!(
-            Span::of(&policy, 250, 0, false),
-            Span {
-                low: 0,
-                high: 200,
-                pinned: false
-            }
-        );
-        assert_eq!(
-            Span::of(&policy, 20, 0, false),
-            Span {
-                low: 0,
-                high: 0,
-                pinned: false
-            }
-        );
-        assert_eq!(
-            Span::of(&policy, 1_000, 0, false),
-            Span {
-                low: 750,
-                high: 950,
-                pinned: false
-            }
-        );
-        assert_eq!(
-            Span::of(&policy, 1_030, 1_000, true),
-            Span {
-                low: 1_000,
-                high: 1_000,
-                pinned: true
-            }
-        );
-        assert_eq!(
-            Span::of(&policy, 1_249, 1_000, true),
-            Span {
-                low: 1_000,
-                high: 1_199,
-                pinned: true
-            }
-        );
-        assert_eq!(
-            Span::of(&policy, 1_250, 1_000, true),
-            Span {
-                low: 1_000,
-                high: 1_200,
-                pinned: false
-            }
-        );
+        assert_eq!(Span::of(&policy, 250, 0, false), Span { low: 0, high: 200, pinned: false });
+        assert_eq!(Span::of(&policy, 20, 0, false), Span { low: 0, high: 0, pinned: false });
+        assert_eq!(Span::of(&policy, 1_000, 0, false), Span { low: 750, high: 950, pinned: false });
+        assert_eq!(Span::of(&policy, 1_030, 1_000, true), Span { low: 1_000, high: 1_000, pinned: true });
+        assert_eq!(Span::of(&policy, 1_249, 1_000, true), Span { low: 1_000, high: 1_199, pinned: true });
+        assert_eq!(Span::of(&policy, 1_250, 1_000, true), Span { low: 1_000, high: 1_200, pinned: false });
     }
 
     #[test]
@@ -692,20 +460,11 @@ mod tests {
             engine: None,
             enabled: None,
         };
-        let Err(Error::Invalid(errors)) = upsert(None, &base, None, None, DateTime::UNIX_EPOCH)
-        else {
+        let Err(Error::Invalid(errors)) = upsert(None, &base, None, None, DateTime::UNIX_EPOCH) else {
             panic!("accepted")
         };
         let fields: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
-        assert_eq!(
-            fields,
-            [
-                "baseline_events",
-                "min_events_to_enforce",
-                "max_drop_fraction",
-                "engine"
-            ]
-        );
+        assert_eq!(fields, ["baseline_events", "min_events_to_enforce", "max_drop_fraction", "engine"]);
     }
 
     proptest! {

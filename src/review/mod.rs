@@ -64,9 +64,7 @@ pub fn last_monday(now: DateTime<Utc>) -> DateTime<Utc> {
         0 => 7,
         days => days,
     };
-    let monday = today
-        .checked_sub_days(Days::new(days.into()))
-        .unwrap_or(today);
+    let monday = today.checked_sub_days(Days::new(days.into())).unwrap_or(today);
     monday.and_time(NaiveTime::MIN).and_utc()
 }
 
@@ -76,8 +74,7 @@ pub async fn collect(db: &Database) -> Result<Review> {
     let now = store::now(&mut tx).await?;
     let since = last_monday(now);
     let state = crate::go_live::store::read_state(&mut tx).await?;
-    let changes =
-        crate::audit::control_events(&mut tx, &[], Some(since), None, CHANGES_MAX).await?;
+    let changes = crate::audit::control_events(&mut tx, &[], Some(since), None, CHANGES_MAX).await?;
     let ledger = crate::risk::http::ledger_today(&mut tx).await?;
     let policies = crate::risk::store::read_policies(&mut tx).await?;
     let (tripped, near_tripping) = wires(&mut tx).await?;
@@ -89,10 +86,7 @@ pub async fn collect(db: &Database) -> Result<Review> {
         state,
         changes,
         ledger,
-        disabled_engines: policies
-            .into_iter()
-            .filter(|policy| !policy.is_active())
-            .collect(),
+        disabled_engines: policies.into_iter().filter(|policy| !policy.is_active()).collect(),
         tripped,
         near_tripping,
         scorecards: crate::heimdall::store::scorecards_today(&mut tx).await?,
@@ -114,9 +108,7 @@ async fn wires(conn: &mut PgConnection) -> Result<(Vec<WireState>, Vec<WireState
             return false;
         };
         // The drop has twelve decimals, the threshold six.
-        state
-            .drop_fraction
-            .is_some_and(|drop| drop.units() * 2 >= policy.max_drop_fraction.units() * 1_000_000)
+        state.drop_fraction.is_some_and(|drop| drop.units() * 2 >= policy.max_drop_fraction.units() * 1_000_000)
     };
     let (tripped, armed): (Vec<_>, Vec<_>) = states.into_iter().partition(|state| state.triggered);
     Ok((tripped, armed.into_iter().filter(near).collect()))
@@ -128,70 +120,36 @@ fn look_first(review: &Review) -> Vec<String> {
     let by = |name: &Option<String>| name.clone().unwrap_or_else(|| "nobody named".into());
     let state = &review.state;
     if state.kill_switch_engaged {
-        let why = state
-            .kill_switch
-            .reason
-            .clone()
-            .unwrap_or_else(|| "no reason given".into());
-        first.push(format!(
-            "The kill switch is engaged, by {}: {why}",
-            by(&state.kill_switch.by)
-        ));
+        let why = state.kill_switch.reason.clone().unwrap_or_else(|| "no reason given".into());
+        first.push(format!("The kill switch is engaged, by {}: {why}", by(&state.kill_switch.by)));
     }
     if !state.go_live_enabled {
         first.push("Go-live is off: every reserve is denied".into());
     }
     for wire in &review.tripped {
-        first.push(format!(
-            "{}.{} has tripped and is not re-armed: {}",
-            wire.domain, wire.metric, wire.note
-        ));
+        first.push(format!("{}.{} has tripped and is not re-armed: {}", wire.domain, wire.metric, wire.note));
     }
-    for policy in review
-        .disabled_engines
-        .iter()
-        .filter(|policy| policy.engine.is_global() || !policy.throttled_by.is_empty())
+    for policy in
+        review.disabled_engines.iter().filter(|policy| policy.engine.is_global() || !policy.throttled_by.is_empty())
     {
-        let why = policy
-            .reason
-            .clone()
-            .unwrap_or_else(|| "no reason given".into());
-        first.push(format!(
-            "{} is off, by {}: {why}",
-            policy.engine,
-            by(&policy.changed_by)
-        ));
+        let why = policy.reason.clone().unwrap_or_else(|| "no reason given".into());
+        first.push(format!("{} is off, by {}: {why}", policy.engine, by(&policy.changed_by)));
     }
     for row in &review.ledger {
         if row.headroom.loss == Some(Total::ZERO) {
-            first.push(format!(
-                "{} has lost {} today and is stopped until midnight UTC",
-                row.engine, row.realized_loss
-            ));
+            first
+                .push(format!("{} has lost {} today and is stopped until midnight UTC", row.engine, row.realized_loss));
         }
     }
     for wire in &review.near_tripping {
-        first.push(format!(
-            "{}.{} is near tripping: {}",
-            wire.domain, wire.metric, wire.note
-        ));
+        first.push(format!("{}.{} is near tripping: {}", wire.domain, wire.metric, wire.note));
     }
     let refused = review.changes.iter().filter(|change| !change.ok).count();
     if refused > 0 {
-        first.push(format!(
-            "{refused} attempts to change the control plane were refused"
-        ));
+        first.push(format!("{refused} attempts to change the control plane were refused"));
     }
-    for objective in review
-        .slo
-        .all()
-        .into_iter()
-        .filter(|objective| objective.met == Some(false))
-    {
-        first.push(format!(
-            "{} misses its target {}: {}",
-            objective.name, objective.target, objective.detail
-        ));
+    for objective in review.slo.all().into_iter().filter(|objective| objective.met == Some(false)) {
+        first.push(format!("{} misses its target {}: {}", objective.name, objective.target, objective.detail));
     }
     first
 }
@@ -212,17 +170,8 @@ mod tests {
     fn the_period_begins_on_the_last_monday_and_never_today() {
         let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
         // 2026-11-23 is a Monday.
-        assert_eq!(
-            last_monday(at("2026-11-23T08:00:00Z")),
-            at("2026-11-16T00:00:00Z")
-        );
-        assert_eq!(
-            last_monday(at("2026-11-24T00:00:00Z")),
-            at("2026-11-23T00:00:00Z")
-        );
-        assert_eq!(
-            last_monday(at("2026-11-22T23:59:59Z")),
-            at("2026-11-16T00:00:00Z")
-        );
+        assert_eq!(last_monday(at("2026-11-23T08:00:00Z")), at("2026-11-16T00:00:00Z"));
+        assert_eq!(last_monday(at("2026-11-24T00:00:00Z")), at("2026-11-23T00:00:00Z"));
+        assert_eq!(last_monday(at("2026-11-22T23:59:59Z")), at("2026-11-16T00:00:00Z"));
     }
 }

@@ -79,41 +79,23 @@ fn uptime(stretches: &[Stretch], since: DateTime<Utc>, now: DateTime<Utc>) -> (D
     (live, counted)
 }
 
-pub(super) async fn collect(
-    conn: &mut PgConnection,
-    since: DateTime<Utc>,
-    now: DateTime<Utc>,
-) -> Result<Slo> {
+pub(super) async fn collect(conn: &mut PgConnection, since: DateTime<Utc>, now: DateTime<Utc>) -> Result<Slo> {
     let stretches = store::stretches(&mut *conn, since).await?;
     let (live, counted) = uptime(&stretches, since, now);
     let share = |part: i64, whole: i64| Ratio::of(part.into(), whole.into());
     let up = share(live.num_milliseconds(), counted.num_milliseconds());
     let (reserved, denied) = store::decisions_since(&mut *conn, since).await?;
-    let trips =
-        crate::regression::store::trips(&mut *conn, None, None, Some(since), None, 1_000).await?;
-    let (trials, successes) =
-        crate::heimdall::store::trials_since(conn, since.date_naive()).await?;
+    let trips = crate::regression::store::trips(&mut *conn, None, None, Some(since), None, 1_000).await?;
+    let (trials, successes) = crate::heimdall::store::trials_since(conn, since.date_naive()).await?;
 
-    let remediated: Vec<i64> = trips
-        .iter()
-        .filter_map(|trip| {
-            trip.rearmed_at
-                .map(|end| (end - trip.tripped_at).num_seconds())
-        })
-        .collect();
+    let remediated: Vec<i64> =
+        trips.iter().filter_map(|trip| trip.rearmed_at.map(|end| (end - trip.tripped_at).num_seconds())).collect();
     let overdue = trips
         .iter()
-        .filter(|trip| {
-            trip.rearmed_at.is_none()
-                && (now - trip.tripped_at).num_seconds() >= REMEDIATE_SECONDS_MAX
-        })
+        .filter(|trip| trip.rearmed_at.is_none() && (now - trip.tripped_at).num_seconds() >= REMEDIATE_SECONDS_MAX)
         .count();
-    let mean_seconds = share(
-        remediated.iter().sum(),
-        i64::try_from(remediated.len()).unwrap_or(i64::MAX),
-    );
-    let remediated_in_time =
-        mean_seconds.map(|mean| mean.units() < i128::from(REMEDIATE_SECONDS_MAX) * RATIO_ONE);
+    let mean_seconds = share(remediated.iter().sum(), i64::try_from(remediated.len()).unwrap_or(i64::MAX));
+    let remediated_in_time = mean_seconds.map(|mean| mean.units() < i128::from(REMEDIATE_SECONDS_MAX) * RATIO_ONE);
     Ok(Slo {
         go_live_uptime: Objective {
             name: "Go-live uptime",
@@ -121,11 +103,7 @@ pub(super) async fn collect(
             value: up,
             met: up.map(|up| up.units() * 1_000 >= 999 * RATIO_ONE),
             detail: match up {
-                Some(_) => format!(
-                    "{} of {} minutes",
-                    live.num_minutes(),
-                    counted.num_minutes()
-                ),
+                Some(_) => format!("{} of {} minutes", live.num_minutes(), counted.num_minutes()),
                 None => "go-live was never enabled".into(),
             },
         },
@@ -147,15 +125,8 @@ pub(super) async fn collect(
             name: "Time to remediate",
             target: "< 2 h",
             value: mean_seconds,
-            met: if overdue > 0 {
-                Some(false)
-            } else {
-                remediated_in_time
-            },
-            detail: format!(
-                "{} trips re-armed, {overdue} standing for 2 h or longer",
-                remediated.len()
-            ),
+            met: if overdue > 0 { Some(false) } else { remediated_in_time },
+            detail: format!("{} trips re-armed, {overdue} standing for 2 h or longer", remediated.len()),
         },
         sandbox_success_rate: Objective {
             name: "Sandbox success rate",
@@ -177,10 +148,7 @@ mod tests {
     #[test]
     fn uptime_counts_from_the_first_stretch_and_clips_at_the_period() {
         let at = |minute: i64| DateTime::from_timestamp(minute * 60, 0).unwrap();
-        let stretch = |minute, live| Stretch {
-            from: at(minute),
-            live,
-        };
+        let stretch = |minute, live| Stretch { from: at(minute), live };
         let minutes = |stretches: &[Stretch]| {
             let (live, counted) = uptime(stretches, at(100), at(200));
             (live.num_minutes(), counted.num_minutes())
@@ -189,12 +157,7 @@ mod tests {
         assert_eq!(minutes(&[stretch(0, true)]), (100, 100));
         assert_eq!(minutes(&[stretch(150, true)]), (50, 50));
         assert_eq!(
-            minutes(&[
-                stretch(0, true),
-                stretch(50, false),
-                stretch(120, true),
-                stretch(190, false)
-            ]),
+            minutes(&[stretch(0, true), stretch(50, false), stretch(120, true), stretch(190, false)]),
             (70, 100)
         );
     }

@@ -8,9 +8,7 @@ use sqlx::PgConnection;
 
 /// The database's time.
 pub async fn now(conn: &mut PgConnection) -> Result<DateTime<Utc>> {
-    Ok(sqlx::query_scalar!(r#"SELECT holdfast_now() AS "now!""#)
-        .fetch_one(conn)
-        .await?)
+    Ok(sqlx::query_scalar!(r#"SELECT holdfast_now() AS "now!""#).fetch_one(conn).await?)
 }
 
 /// Reserves since a time: accepted and denied.
@@ -61,13 +59,9 @@ pub async fn stretches(conn: &mut PgConnection, since: DateTime<Utc>) -> Result<
     .await?;
     rows.into_iter()
         .map(|row| {
-            let After { after } = serde_json::from_str(&row.detail).map_err(|error| {
-                Error::Inconsistent(format!("a change of the switches has no after: {error}"))
-            })?;
-            Ok(Stretch {
-                from: row.at,
-                live: after.go_live_enabled && !after.kill_switch_engaged,
-            })
+            let After { after } = serde_json::from_str(&row.detail)
+                .map_err(|error| Error::Inconsistent(format!("a change of the switches has no after: {error}")))?;
+            Ok(Stretch { from: row.at, live: after.go_live_enabled && !after.kill_switch_engaged })
         })
         .collect()
 }

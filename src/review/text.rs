@@ -26,11 +26,7 @@ fn cell(text: &str) -> String {
 }
 
 fn write(out: &mut String, review: &Review) -> fmt::Result {
-    writeln!(
-        out,
-        "# Control plane review, {}\n",
-        time(review.generated_at)
-    )?;
+    writeln!(out, "# Control plane review, {}\n", time(review.generated_at))?;
     writeln!(out, "Since {}.\n", time(review.since))?;
     writeln!(out, "## Look at this first\n")?;
     if review.look_first.is_empty() {
@@ -43,11 +39,7 @@ fn write(out: &mut String, review: &Review) -> fmt::Result {
     let on = |flag: bool, yes: &'static str, no: &'static str| if flag { yes } else { no };
     writeln!(out, "\n## State\n")?;
     writeln!(out, "- Go-live: {}", on(state.go_live_enabled, "on", "off"))?;
-    writeln!(
-        out,
-        "- Kill switch: {}",
-        on(state.kill_switch_engaged, "ENGAGED", "released")
-    )?;
+    writeln!(out, "- Kill switch: {}", on(state.kill_switch_engaged, "ENGAGED", "released"))?;
     writeln!(
         out,
         "- Last change: version {}, {}, by {}: {}",
@@ -72,19 +64,10 @@ fn write(out: &mut String, review: &Review) -> fmt::Result {
             card.avg_confidence.short()
         )?;
     }
-    writeln!(
-        out,
-        "\n## Objectives\n\n| Objective | Target | Value | Met | From |\n|---|---|---|---|---|"
-    )?;
+    writeln!(out, "\n## Objectives\n\n| Objective | Target | Value | Met | From |\n|---|---|---|---|---|")?;
     for objective in review.slo.all() {
         let seconds = objective.name == "Time to remediate";
-        let value = objective.value.map(|value| {
-            if seconds {
-                format!("{} s", value.short())
-            } else {
-                percent(value)
-            }
-        });
+        let value = objective.value.map(|value| if seconds { format!("{} s", value.short()) } else { percent(value) });
         let met = objective.met.map_or("-", |met| on(met, "yes", "NO"));
         writeln!(
             out,
@@ -96,10 +79,7 @@ fn write(out: &mut String, review: &Review) -> fmt::Result {
         )?;
     }
     changes(out, review)?;
-    writeln!(
-        out,
-        "\n## Audit streams\n\n| Stream | Events | Last | Hash |\n|---|---|---|---|"
-    )?;
+    writeln!(out, "\n## Audit streams\n\n| Stream | Events | Last | Hash |\n|---|---|---|---|")?;
     for head in &review.audit {
         writeln!(
             out,
@@ -119,11 +99,8 @@ fn ledger(out: &mut String, review: &Review) -> fmt::Result {
         "\n## Risk today\n\n| Engine | Exposure | Open risk | Loss | Actions | Denied | Why |\n|---|---|---|---|---|---|---|"
     )?;
     for row in &review.ledger {
-        let why: Vec<String> = row
-            .denials_by_reason
-            .iter()
-            .map(|(reason, count)| format!("{reason} {count}"))
-            .collect();
+        let why: Vec<String> =
+            row.denials_by_reason.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
         writeln!(
             out,
             "| {} | {} | {} | {} | {} | {} | {} |",
@@ -137,12 +114,7 @@ fn ledger(out: &mut String, review: &Review) -> fmt::Result {
         )?;
     }
     for policy in &review.disabled_engines {
-        writeln!(
-            out,
-            "\n{} is off: {}",
-            policy.engine,
-            policy.reason.as_deref().unwrap_or("no reason given")
-        )?;
+        writeln!(out, "\n{} is off: {}", policy.engine, policy.reason.as_deref().unwrap_or("no reason given"))?;
     }
     Ok(())
 }
@@ -153,11 +125,7 @@ fn wires(out: &mut String, review: &Review) -> fmt::Result {
         writeln!(out, "None tripped, none near.")?;
     }
     for wire in &review.tripped {
-        writeln!(
-            out,
-            "- TRIPPED {}.{}: {}",
-            wire.domain, wire.metric, wire.note
-        )?;
+        writeln!(out, "- TRIPPED {}.{}: {}", wire.domain, wire.metric, wire.note)?;
     }
     for wire in &review.near_tripping {
         writeln!(out, "- near {}.{}: {}", wire.domain, wire.metric, wire.note)?;
@@ -166,10 +134,7 @@ fn wires(out: &mut String, review: &Review) -> fmt::Result {
 }
 
 fn changes(out: &mut String, review: &Review) -> fmt::Result {
-    writeln!(
-        out,
-        "\n## Who changed what\n\n| When | Who | What | To | Outcome | Why |\n|---|---|---|---|---|---|"
-    )?;
+    writeln!(out, "\n## Who changed what\n\n| When | Who | What | To | Outcome | Why |\n|---|---|---|---|---|---|")?;
     for change in &review.changes {
         writeln!(
             out,

@@ -1,15 +1,16 @@
 //! The risk guard's routes.
 
+mod lists;
+
 use super::model::policy::{PolicyUpsert, ZeroCap};
 use super::model::reserve::{Decision, DenialReason, Failure};
 use super::model::settle::{SettledReservation, Settlement};
-use super::model::{LedgerSnapshot, PolicySnapshot, ReservationStatus, RiskPolicy, Words};
-use super::store::{EventFilter, ReservationFilter, ReservationRecord, RiskEventRecord};
+use super::model::{LedgerSnapshot, PolicySnapshot, RiskPolicy, Words};
 use super::{ReserveRequest, Run, SettleRequest, store};
 use crate::app::App;
 use crate::audit::FieldChange;
-use crate::error::{Error, Result};
-use crate::http::{Caller, Input, Page, Paging, Query, Segment, errors};
+use crate::error::Result;
+use crate::http::{Caller, Input, Nothing, Query, errors};
 use crate::types::{Actor, Amount, CorrelationId, Count, Engine, Flag, JsonObject, Reason, Total};
 use axum::Json;
 use axum::extract::State;
@@ -17,7 +18,7 @@ use axum::http::{HeaderName, HeaderValue};
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -33,9 +34,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(risk_ledger_today))
         .routes(routes!(reserve))
         .routes(routes!(settle))
-        .routes(routes!(list_reservations))
-        .routes(routes!(get_reservation))
-        .routes(routes!(risk_events))
+        .merge(lists::router())
 }
 
 /// All risk policies, by engine.
@@ -43,10 +42,7 @@ pub fn router() -> OpenApiRouter<App> {
     get, path = "/risk/policies", tag = "risk",
     responses((status = 200, description = "Ordered by engine", body = Vec<RiskPolicy>), errors::Read)
 )]
-async fn risk_policies(
-    State(app): State<App>,
-    _: Query<crate::http::Nothing>,
-) -> Result<Json<Vec<RiskPolicy>>> {
+async fn risk_policies(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Vec<RiskPolicy>>> {
     Ok(Json(app.risk.policies().await?))
 }
 
@@ -101,21 +97,11 @@ async fn upsert_risk_policy(
         max_open_risk: input.max_open_risk,
         max_actions_per_day: input.max_actions_per_day,
         enabled: input.enabled.map(|flag| flag.0),
-        zero_cap: if allow_unlimited {
-            ZeroCap::RemovesTheCap
-        } else {
-            ZeroCap::Refused
-        },
+        zero_cap: if allow_unlimited { ZeroCap::RemovesTheCap } else { ZeroCap::Refused },
     };
     let origin = caller.origin(input.actor, None);
-    let (policy, changes) = app
-        .risk
-        .upsert_policy(&request, input.reason.as_ref(), &origin)
-        .await?;
-    Ok(Json(RiskPolicyUpserted {
-        policy,
-        changes: changes.0,
-    }))
+    let (policy, changes) = app.risk.upsert_policy(&request, input.reason.as_ref(), &origin).await?;
+    Ok(Json(RiskPolicyUpserted { policy, changes: changes.0 }))
 }
 
 /// Room left under each cap of a policy; null where there is no cap, 0 where it is used up.
@@ -161,10 +147,7 @@ pub struct LedgerToday {
     get, path = "/risk/ledger/today", tag = "risk",
     responses((status = 200, description = "Ordered by engine", body = Vec<LedgerToday>), errors::Read)
 )]
-async fn risk_ledger_today(
-    State(app): State<App>,
-    _: Query<crate::http::Nothing>,
-) -> Result<Json<Vec<LedgerToday>>> {
+async fn risk_ledger_today(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Vec<LedgerToday>>> {
     let mut tx = app.risk.db().begin_snapshot().await?;
     Ok(Json(ledger_today(&mut tx).await?))
 }
@@ -173,9 +156,8 @@ async fn risk_ledger_today(
 pub async fn ledger_today(conn: &mut sqlx::PgConnection) -> Result<Vec<LedgerToday>> {
     let (day, rows) = store::today(&mut *conn).await?;
     let denials = store::read_denials(conn, day, day).await?;
-    let room = |cap: Total, used: Total| {
-        (cap > Total::ZERO).then(|| cap.minus(used).unwrap_or_default().max(Total::ZERO))
-    };
+    let room =
+        |cap: Total, used: Total| (cap > Total::ZERO).then(|| cap.minus(used).unwrap_or_default().max(Total::ZERO));
     Ok(rows
         .into_iter()
         .map(|store::TodayRow { policy, usage }| {
@@ -272,10 +254,7 @@ async fn reserve(
     let request = ReserveRequest {
         engine: input.engine,
         amount: input.amount,
-        words: Words {
-            reason: input.reason,
-            metadata: input.metadata,
-        },
+        words: Words { reason: input.reason, metadata: input.metadata },
         run: if dry_run { Run::Dry } else { Run::Real },
     };
     let origin = caller.origin(input.actor, input.correlation_id);
@@ -285,19 +264,11 @@ async fn reserve(
     let first = decision.failures.first();
     let outcome = first.map_or("reserved", |failure| failure.reason.as_str());
     metrics::counter!("holdfast_reserve_decisions_total", "outcome" => outcome).increment(1);
-    let header = HeaderValue::from_static(if decision.is_allowed() {
-        "allow"
-    } else {
-        "deny"
-    });
+    let header = HeaderValue::from_static(if decision.is_allowed() { "allow" } else { "deny" });
     let answer = ReserveAnswer {
         ok: decision.is_allowed(),
         engine,
-        reserved: if decision.is_allowed() {
-            amount
-        } else {
-            Amount::ZERO
-        },
+        reserved: if decision.is_allowed() { amount } else { Amount::ZERO },
         message: decision.message(),
         policy_snapshot: policy,
         ledger_snapshot: ledger,
@@ -369,146 +340,11 @@ async fn settle(
         reserved_amount: input.reserved_amount,
         settled_amount: input.settled_amount,
         realized_loss: input.realized_loss.unwrap_or_default(),
-        words: Words {
-            reason: input.reason,
-            metadata: None,
-        },
+        words: Words { reason: input.reason, metadata: None },
     };
     let origin = caller.origin(input.actor, input.correlation_id);
-    let Settlement {
-        flags,
-        released,
-        unmatched,
-        reservations,
-        ledger_engine,
-        ledger_global,
-        ..
-    } = app.risk.settle(request, &origin).await?;
+    let Settlement { flags, released, unmatched, reservations, ledger_engine, ledger_global, .. } =
+        app.risk.settle(request, &origin).await?;
     let message = "Settled";
-    Ok(Json(SettleAnswer {
-        ok: true,
-        message,
-        flags,
-        ledger_engine,
-        ledger_global,
-        released,
-        unmatched,
-        reservations,
-    }))
-}
-
-/// Which reservations.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-struct ReservationQuery {
-    /// Of this engine.
-    engine: Option<Engine>,
-    /// `OPEN` or `SETTLED`.
-    status: Option<ReservationStatus>,
-    /// Of this thread.
-    correlation_id: Option<CorrelationId>,
-    /// At most so many, 1 to 1000; 100 when left out.
-    limit: Option<Count>,
-    /// Where the last page ended.
-    cursor: Option<Count>,
-}
-
-/// Reservations, newest first.
-#[utoipa::path(
-    get, path = "/risk/reservations", tag = "risk", params(ReservationQuery),
-    responses((status = 200, description = "A page", body = Page<ReservationRecord>), errors::Read)
-)]
-async fn list_reservations(
-    State(app): State<App>,
-    Query(query): Query<ReservationQuery>,
-) -> Result<Json<Page<ReservationRecord>>> {
-    let paging = Paging::new(query.limit, query.cursor)?;
-    let filter = ReservationFilter {
-        engine: query.engine.as_ref().map(Engine::as_str),
-        status: query.status,
-        correlation_id: query.correlation_id.as_ref().map(CorrelationId::as_str),
-        id: None,
-        before: paging.before,
-        limit: paging.fetch(),
-    };
-    let rows = store::reservations(&mut *app.risk.db().read().await?, &filter).await?;
-    Ok(Json(paging.page(rows, |row| row.seq)))
-}
-
-/// One reservation.
-#[utoipa::path(
-    get, path = "/risk/reservations/{id}", tag = "risk", params(("id" = Uuid, Path, description = "The reservation")),
-    responses((status = 200, description = "The reservation", body = ReservationRecord), errors::ReadOne)
-)]
-async fn get_reservation(
-    State(app): State<App>,
-    Segment(id): Segment<Uuid>,
-    _: Query<crate::http::Nothing>,
-) -> Result<Json<ReservationRecord>> {
-    let found = store::read_reservation(&mut *app.risk.db().read().await?, id).await?;
-    found.map(Json).ok_or_else(|| Error::NotFound {
-        what: "reservation",
-        id: id.to_string(),
-    })
-}
-
-/// Which decisions.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-struct RiskEventQuery {
-    /// Of this engine.
-    engine: Option<Engine>,
-    /// `RESERVE`, `DENY` or `SETTLE`.
-    action: Option<RiskAction>,
-    /// Done or refused.
-    ok: Option<Flag>,
-    /// Of this thread.
-    correlation_id: Option<CorrelationId>,
-    /// At or after this time, RFC 3339.
-    from: Option<DateTime<Utc>>,
-    /// Before this time, RFC 3339.
-    to: Option<DateTime<Utc>>,
-    /// At most so many, 1 to 1000; 100 when left out.
-    limit: Option<Count>,
-    /// Where the last page ended.
-    cursor: Option<Count>,
-}
-
-/// What a decision was.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "UPPERCASE")]
-enum RiskAction {
-    Reserve,
-    Deny,
-    Settle,
-}
-
-/// Decisions, newest first.
-#[utoipa::path(
-    get, path = "/risk/events", tag = "risk", params(RiskEventQuery),
-    responses((status = 200, description = "A page", body = Page<RiskEventRecord>), errors::Read)
-)]
-async fn risk_events(
-    State(app): State<App>,
-    Query(query): Query<RiskEventQuery>,
-) -> Result<Json<Page<RiskEventRecord>>> {
-    let paging = Paging::new(query.limit, query.cursor)?;
-    let filter = EventFilter {
-        engine: query.engine.as_ref().map(Engine::as_str),
-        action: query.action.map(|action| match action {
-            RiskAction::Reserve => "RESERVE",
-            RiskAction::Deny => "DENY",
-            RiskAction::Settle => "SETTLE",
-        }),
-        ok: query.ok.map(|flag| flag.0),
-        correlation_id: query.correlation_id.as_ref().map(CorrelationId::as_str),
-        from: query.from,
-        to: query.to,
-        before: paging.before,
-        limit: paging.fetch(),
-    };
-    let rows = store::events(&mut *app.risk.db().read().await?, &filter).await?;
-    Ok(Json(paging.page(rows, |row| row.seq)))
+    Ok(Json(SettleAnswer { ok: true, message, flags, ledger_engine, ledger_global, released, unmatched, reservations }))
 }

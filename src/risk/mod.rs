@@ -94,19 +94,13 @@ impl Risk {
     /// The lever on this database. In a development environment nobody has to go live before a reserve.
     #[must_use]
     pub fn new(db: Database, config: &EnforcementConfig) -> Self {
-        Self {
-            db,
-            go_live_required: !config.is_development(),
-        }
+        Self { db, go_live_required: !config.is_development() }
     }
 
     /// Decides a reserve.
     pub async fn reserve(&self, request: ReserveRequest, origin: &Origin) -> Result<Reserved> {
         if request.engine.is_global() {
-            return Err(Error::invalid(
-                "engine",
-                "GLOBAL is the level above the engines: name the engine that acts",
-            ));
+            return Err(Error::invalid("engine", "GLOBAL is the level above the engines: name the engine that acts"));
         }
         if request.amount.is_zero() {
             return Err(Error::invalid("amount", "must be more than 0"));
@@ -136,10 +130,7 @@ impl Risk {
         append(&mut tx, &mut head, stamp, origin, &event).await?;
         db::commit(tx).await?;
         let reservation_id = decision.is_allowed().then_some(reserve.id);
-        Ok(Reserved {
-            decision,
-            reservation_id,
-        })
+        Ok(Reserved { decision, reservation_id })
     }
 
     /// The same decision on one instant of the database, without the lock and without a trace.
@@ -147,17 +138,10 @@ impl Risk {
         let mut tx = self.db.begin_snapshot().await?;
         let stamp = audit::peek(&mut tx, Stream::Risk).await?;
         let mut book = self.read_book(&mut tx, &request.engine, stamp).await?;
-        let reserve = Reserve {
-            engine: request.engine.clone(),
-            amount: request.amount,
-            id: Uuid::nil(),
-            correlation_id: None,
-        };
+        let reserve =
+            Reserve { engine: request.engine.clone(), amount: request.amount, id: Uuid::nil(), correlation_id: None };
         let (decision, _) = reserve::apply(&mut book, &reserve, Words::default(), stamp)?;
-        Ok(Reserved {
-            decision,
-            reservation_id: None,
-        })
+        Ok(Reserved { decision, reservation_id: None })
     }
 
     /// Settles, by reservation or as the original did. Always allowed: positions must be closable, whatever the switches say.
@@ -168,44 +152,27 @@ impl Risk {
         let (engine, target, reservations) = resolve(&mut tx, &request, origin).await?;
         let mut book = self.read_book(&mut tx, &engine, stamp).await?;
         book.reservations = reservations.into_iter().map(|one| (one.id, one)).collect();
-        let settle = Settle {
-            engine,
-            target,
-            settled_amount: request.settled_amount,
-            realized_loss: request.realized_loss,
-        };
+        let settle =
+            Settle { engine, target, settled_amount: request.settled_amount, realized_loss: request.realized_loss };
         let (settlement, event) = settle::apply(&mut book, &settle, request.words, stamp)?;
         write_levels(&mut tx, &book, &settle.engine, stamp).await?;
-        let touched: Vec<_> = settlement
-            .reservations
-            .iter()
-            .map(|one| &book.reservations[&one.reservation_id])
-            .collect();
+        let touched: Vec<_> =
+            settlement.reservations.iter().map(|one| &book.reservations[&one.reservation_id]).collect();
         store::update_reservations(&mut tx, &touched).await?;
         append(&mut tx, &mut head, stamp, origin, &event).await?;
         db::commit(tx).await?;
         Ok(settlement)
     }
 
-    async fn read_book(
-        &self,
-        conn: &mut PgConnection,
-        engine: &Engine,
-        stamp: Stamp,
-    ) -> Result<Book> {
+    async fn read_book(&self, conn: &mut PgConnection, engine: &Engine, stamp: Stamp) -> Result<Book> {
         let state = crate::go_live::store::read_state(&mut *conn).await?;
         let switches = Switches {
             kill_switch_engaged: state.kill_switch_engaged,
             go_live_enabled: state.go_live_enabled,
             go_live_required: self.go_live_required,
         };
-        let levels =
-            store::read_levels(conn, &[Engine::global(), engine.clone()], stamp.day()).await?;
-        Ok(Book {
-            switches,
-            levels,
-            reservations: BTreeMap::new(),
-        })
+        let levels = store::read_levels(conn, &[Engine::global(), engine.clone()], stamp.day()).await?;
+        Ok(Book { switches, levels, reservations: BTreeMap::new() })
     }
 
     /// Sets caps. Nothing changed means nothing written.
@@ -218,44 +185,19 @@ impl Risk {
         let mut tx = self.db.begin().await?;
         // Lock order: risk, control. The risk head makes the upsert bind the very next decision.
         let risk_head = audit::lock(&mut tx, Stream::Risk).await?;
-        let existing = store::read_policies(&mut tx)
-            .await?
-            .into_iter()
-            .find(|policy| policy.engine == request.engine);
-        let (policy, changes) = policy::upsert(
-            existing.as_ref(),
-            request,
-            origin.actor.as_ref(),
-            reason,
-            risk_head.next().at,
-        )?;
+        let existing = store::read_policies(&mut tx).await?.into_iter().find(|policy| policy.engine == request.engine);
+        let (policy, changes) =
+            policy::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, risk_head.next().at)?;
         if let (true, Some(existing)) = (changes.is_empty(), existing) {
             return Ok((existing, changes));
         }
-        if changes
-            .0
-            .iter()
-            .any(|change| change.field == "throttled_by")
-        {
+        if changes.0.iter().any(|change| change.field == "throttled_by") {
             store::lift_throttles(&mut tx, &policy.engine).await?;
         }
         store::upsert_policy(&mut tx, &policy).await?;
-        let detail = Some(
-            to_json(&PolicyDetail {
-                changes: &changes,
-                policy: &policy,
-            })
-            .get()
-            .to_owned(),
-        );
+        let detail = Some(to_json(&PolicyDetail { changes: &changes, policy: &policy }).get().to_owned());
         let subject = Some(policy.engine.as_str());
-        let event = ControlEvent {
-            action: "RISK_POLICY_UPSERT",
-            subject,
-            error: None,
-            reason,
-            detail,
-        };
+        let event = ControlEvent { action: "RISK_POLICY_UPSERT", subject, error: None, reason, detail };
         let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
         event.append(&mut tx, &mut control_head, origin).await?;
         db::commit(tx).await?;
@@ -294,17 +236,9 @@ fn reserve_of(request: &ReserveRequest, origin: &Origin) -> Reserve {
     }
 }
 
-async fn write_levels(
-    conn: &mut PgConnection,
-    book: &Book,
-    engine: &Engine,
-    stamp: Stamp,
-) -> Result<()> {
+async fn write_levels(conn: &mut PgConnection, book: &Book, engine: &Engine, stamp: Stamp) -> Result<()> {
     let global = Engine::global();
-    let moved = [
-        (&global, &book.levels[&global]),
-        (engine, &book.levels[engine]),
-    ];
+    let moved = [(&global, &book.levels[&global]), (engine, &book.levels[engine])];
     store::upsert_levels(conn, &moved, stamp.day(), stamp.at).await
 }
 
@@ -327,86 +261,39 @@ async fn resolve(
     origin: &Origin,
 ) -> Result<(Engine, Target, Vec<Reservation>)> {
     if let Some(id) = request.reservation_id {
-        let not_found = || Error::NotFound {
-            what: "reservation",
-            id: id.to_string(),
-        };
-        let reservation = store::read_reservations(&mut *conn, &[id])
-            .await?
-            .pop()
-            .ok_or_else(not_found)?;
+        let not_found = || Error::NotFound { what: "reservation", id: id.to_string() };
+        let reservation = store::read_reservations(&mut *conn, &[id]).await?.pop().ok_or_else(not_found)?;
         // Another engine's reservation is not confirmed to exist.
-        if request
-            .engine
-            .as_ref()
-            .is_some_and(|engine| *engine != reservation.engine)
-        {
+        if request.engine.as_ref().is_some_and(|engine| *engine != reservation.engine) {
             return Err(not_found());
         }
         if let Some(closed) = reservation.closed {
             let settled = store::settlement_of(conn, closed.seq).await?;
-            let settled_at = closed
-                .at
-                .to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
-            return Err(Error::AlreadySettled {
-                reservation_id: id,
-                settled_at,
-                settled,
-            });
+            let settled_at = closed.at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+            return Err(Error::AlreadySettled { reservation_id: id, settled_at, settled });
         }
         if let Some(claimed) = request.reserved_amount
             && claimed != reservation.amount
             && claimed != reservation.open_amount
         {
-            let detail = format!(
-                "is {claimed}, but {} was reserved: send that or leave it out",
-                reservation.amount
-            );
+            let detail = format!("is {claimed}, but {} was reserved: send that or leave it out", reservation.amount);
             return Err(Error::invalid("reserved_amount", detail));
         }
-        return Ok((
-            reservation.engine.clone(),
-            Target::Reservation(id),
-            vec![reservation],
-        ));
+        return Ok((reservation.engine.clone(), Target::Reservation(id), vec![reservation]));
     }
     let required = |field| Error::invalid(field, "is required without a reservation_id");
     let engine = request.engine.clone().ok_or_else(|| required("engine"))?;
-    let reserved_amount = request
-        .reserved_amount
-        .ok_or_else(|| required("reserved_amount"))?;
+    let reserved_amount = request.reserved_amount.ok_or_else(|| required("reserved_amount"))?;
     if engine.is_global() {
-        return Err(Error::invalid(
-            "engine",
-            "GLOBAL is the level above the engines: name the engine that acted",
-        ));
+        return Err(Error::invalid("engine", "GLOBAL is the level above the engines: name the engine that acted"));
     }
     // Policies are never deleted, so an engine without one never had a reservation: this is a slip, not a position.
-    if !store::read_policies(&mut *conn)
-        .await?
-        .iter()
-        .any(|policy| policy.engine == engine)
-    {
-        return Err(Error::NotFound {
-            what: "engine",
-            id: engine.to_string(),
-        });
+    if !store::read_policies(&mut *conn).await?.iter().any(|policy| policy.engine == engine) {
+        return Err(Error::NotFound { what: "engine", id: engine.to_string() });
     }
-    let open = store::candidates(
-        conn,
-        &engine,
-        origin.correlation_id.as_ref().map(CorrelationId::as_str),
-    )
-    .await?;
+    let open = store::candidates(conn, &engine, origin.correlation_id.as_ref().map(CorrelationId::as_str)).await?;
     let candidates = open.iter().map(|one| one.id).collect();
-    Ok((
-        engine,
-        Target::Matching {
-            reserved_amount,
-            candidates,
-        },
-        open,
-    ))
+    Ok((engine, Target::Matching { reserved_amount, candidates }, open))
 }
 
 /// Puts a trip's throttle on an engine, inside a transaction that holds the risk head.
@@ -433,8 +320,6 @@ pub async fn lift_throttle_in_tx(
     let Some(engine) = store::lift_throttle(&mut *conn, trip_id).await? else {
         return Ok(());
     };
-    let engine = engine
-        .parse()
-        .map_err(|_| Error::Inconsistent(format!("{engine} is not an engine")))?;
+    let engine = engine.parse().map_err(|_| Error::Inconsistent(format!("{engine} is not an engine")))?;
     store::note_policy(conn, &engine, by.map(Actor::as_str), why, at).await
 }

@@ -8,12 +8,11 @@ mod number;
 mod text;
 
 pub use number::{
-    Amount, Confidence, Count, Flag, Fraction, ParseNumberError, Ratio, Total, Value, divide,
-    scaled_text,
+    Amount, Confidence, Count, Flag, Fraction, ParseNumberError, Ratio, Total, Value, divide, scaled_text,
 };
 pub use text::{
-    Actor, CorrelationId, Detail, Domain, Engine, EventId, JsonObject, Label, Metric, PackId,
-    ParseTextError, Principal, Reason, RequestId,
+    Actor, CorrelationId, Detail, Domain, Engine, EventId, JsonObject, Label, Metric, PackId, ParseTextError,
+    Principal, Reason, RequestId,
 };
 
 use serde::de::Error as _;
@@ -28,9 +27,7 @@ where
     D: serde::Deserializer<'de>,
 {
     let raw: Box<RawValue> = serde::Deserialize::deserialize(deserializer)?;
-    scalar_of(&raw)
-        .map(Cow::into_owned)
-        .map_err(D::Error::custom)
+    scalar_of(&raw).map(Cow::into_owned).map_err(D::Error::custom)
 }
 
 /// The text of a raw JSON scalar; objects, arrays and null are refused.
@@ -52,9 +49,7 @@ macro_rules! scalar {
     ($type:ty, $name:literal, $schema:expr) => {
         impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                $crate::types::scalar_text(deserializer)?
-                    .parse()
-                    .map_err(serde::de::Error::custom)
+                $crate::types::scalar_text(deserializer)?.parse().map_err(serde::de::Error::custom)
             }
         }
         impl utoipa::PartialSchema for $type {

@@ -46,10 +46,7 @@ impl NameRule {
         if name.is_empty() {
             return Err(ParseTextError::Empty(self.max));
         }
-        if let Some(bad) = name
-            .chars()
-            .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-')))
-        {
+        if let Some(bad) = name.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))) {
             return Err(ParseTextError::NameCharacter(bad));
         }
         if name.len() > self.max {
@@ -66,11 +63,7 @@ impl NameRule {
 fn read_text(text: &str, max: usize) -> Result<String, ParseTextError> {
     // Bytes first, so that a megabyte is refused without being walked.
     if text.len() > max * 4 || text.chars().count() > max {
-        return Err(ParseTextError::TooLong(
-            text.chars().count(),
-            max,
-            "characters",
-        ));
+        return Err(ParseTextError::TooLong(text.chars().count(), max, "characters"));
     }
     if let Some(bad) = text.chars().find(|c| c.is_control()) {
         return Err(ParseTextError::ControlCharacter(bad));
@@ -237,10 +230,7 @@ impl RequestId {
 
     /// A new id, ordered by time.
     #[must_use]
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place that makes request ids"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that makes request ids")]
     pub fn generate() -> Self {
         Self(uuid::Uuid::now_v7().simple().to_string().into())
     }
@@ -274,11 +264,7 @@ impl FromStr for JsonObject {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
         if text.len() > JSON_OBJECT_MAX {
-            return Err(ParseTextError::TooLong(
-                text.len(),
-                JSON_OBJECT_MAX,
-                "bytes",
-            ));
+            return Err(ParseTextError::TooLong(text.len(), JSON_OBJECT_MAX, "bytes"));
         }
         if !text.starts_with('{') {
             return Err(ParseTextError::NotAnObject("it must start with {".into()));
@@ -317,9 +303,7 @@ impl utoipa::PartialSchema for JsonObject {
         ObjectBuilder::new()
             .schema_type(Type::Object)
             .description(Some("A JSON object of up to 16 KiB, kept as written."))
-            .additional_properties(Some(
-                utoipa::openapi::schema::AdditionalProperties::FreeForm(true),
-            ))
+            .additional_properties(Some(utoipa::openapi::schema::AdditionalProperties::FreeForm(true)))
             .into()
     }
 }
@@ -369,11 +353,7 @@ impl<'de> Visitor<'de> for StrictJson {
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
-        if text.contains('\0') {
-            Err(E::custom("a string contains NUL"))
-        } else {
-            Ok(())
-        }
+        if text.contains('\0') { Err(E::custom("a string contains NUL")) } else { Ok(()) }
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
@@ -386,9 +366,7 @@ impl<'de> Visitor<'de> for StrictJson {
         while let Some(key) = entries.next_key::<String>()? {
             StrictJson.visit_str::<A::Error>(&key)?;
             if !seen.insert(key.clone()) {
-                return Err(serde::de::Error::custom(format!(
-                    "the key {key:?} is there twice"
-                )));
+                return Err(serde::de::Error::custom(format!("the key {key:?} is there twice")));
             }
             entries.next_value_seed(StrictJson)?;
         }
@@ -403,41 +381,20 @@ mod tests {
 
     #[test]
     fn names_are_trimmed_and_cased() {
-        assert_eq!(
-            " wholesale ".parse::<Engine>().unwrap().as_str(),
-            "WHOLESALE"
-        );
-        assert_eq!(
-            "Contract_Rate".parse::<Metric>().unwrap().as_str(),
-            "contract_rate"
-        );
+        assert_eq!(" wholesale ".parse::<Engine>().unwrap().as_str(), "WHOLESALE");
+        assert_eq!("Contract_Rate".parse::<Metric>().unwrap().as_str(), "contract_rate");
         assert!("a".repeat(50).parse::<Engine>().is_ok());
-        assert_eq!(
-            "a".repeat(51).parse::<Engine>(),
-            Err(ParseTextError::TooLong(51, 50, "characters"))
-        );
+        assert_eq!("a".repeat(51).parse::<Engine>(), Err(ParseTextError::TooLong(51, 50, "characters")));
         assert_eq!("  ".parse::<Engine>(), Err(ParseTextError::Empty(50)));
-        assert_eq!(
-            "a b".parse::<Engine>(),
-            Err(ParseTextError::NameCharacter(' '))
-        );
-        assert_eq!(
-            "K\u{212A}".parse::<Engine>(),
-            Err(ParseTextError::NameCharacter('\u{212A}'))
-        );
+        assert_eq!("a b".parse::<Engine>(), Err(ParseTextError::NameCharacter(' ')));
+        assert_eq!("K\u{212A}".parse::<Engine>(), Err(ParseTextError::NameCharacter('\u{212A}')));
     }
 
     #[test]
     fn texts_refuse_control_characters_and_excess() {
         assert!("naïve – 取引".parse::<Actor>().is_ok());
-        assert_eq!(
-            "a\0b".parse::<Actor>(),
-            Err(ParseTextError::ControlCharacter('\0'))
-        );
-        assert_eq!(
-            "a\nb".parse::<Reason>(),
-            Err(ParseTextError::ControlCharacter('\n'))
-        );
+        assert_eq!("a\0b".parse::<Actor>(), Err(ParseTextError::ControlCharacter('\0')));
+        assert_eq!("a\nb".parse::<Reason>(), Err(ParseTextError::ControlCharacter('\n')));
         assert!("é".repeat(200).parse::<Actor>().is_ok());
         assert!("é".repeat(201).parse::<Actor>().is_err());
         assert!("é".repeat(2049).parse::<Detail>().is_err());
@@ -450,15 +407,7 @@ mod tests {
         assert!(text.parse::<JsonObject>().is_err());
         let text = r#"{"b": 1.10, "a": {"x": [1e40, null]}}"#;
         assert_eq!(text.parse::<JsonObject>().unwrap().as_str(), text);
-        for bad in [
-            r#"{"a":1,"a":2}"#,
-            r#"{"x":{"a":1,"a":1}}"#,
-            r#"{"a":"\u0000"}"#,
-            "[]",
-            "1",
-            "{",
-            r#"{"a":1} x"#,
-        ] {
+        for bad in [r#"{"a":1,"a":2}"#, r#"{"x":{"a":1,"a":1}}"#, r#"{"a":"\u0000"}"#, "[]", "1", "{", r#"{"a":1} x"#] {
             assert!(bad.parse::<JsonObject>().is_err(), "{bad}");
         }
         let deep = format!("{}1{}", "{\"a\":".repeat(500), "}".repeat(500));

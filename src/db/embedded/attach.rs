@@ -28,42 +28,23 @@ pub fn attach(data_dir: &Path) -> Result<PgConnectOptions, EmbeddedError> {
 pub fn psql_command(data_dir: &Path, pg_bin_dir: Option<&Path>) -> Result<Command, EmbeddedError> {
     let running = Running::find(data_dir)?;
     let dir = pg_bin_dir.map_or_else(|| running.bin_dir(), |dir| Some(dir.to_owned()));
-    let beside = dir
-        .as_ref()
-        .map(|dir| dir.join("psql"))
-        .filter(|program| program.is_file());
-    let program = beside
-        .or_else(psql_on_path)
-        .ok_or_else(|| EmbeddedError::NoPsql {
-            dir: dir.unwrap_or_default(),
-        })?;
+    let beside = dir.as_ref().map(|dir| dir.join("psql")).filter(|program| program.is_file());
+    let program = beside.or_else(psql_on_path).ok_or_else(|| EmbeddedError::NoPsql { dir: dir.unwrap_or_default() })?;
     let mut psql = Command::new(program);
     // PGOPTIONS, PGSSLMODE and the like are meant for other servers.
     for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
         psql.env_remove(name);
     }
-    psql.arg("-h").arg(&running.socket_dir).args([
-        "-p",
-        &running.port.to_string(),
-        "-U",
-        ROLE,
-        "-d",
-        DATABASE,
-    ]);
+    psql.arg("-h").arg(&running.socket_dir).args(["-p", &running.port.to_string(), "-U", ROLE, "-d", DATABASE]);
     Ok(psql)
 }
 
 fn psql_on_path() -> Option<PathBuf> {
-    env::split_paths(&env::var_os("PATH")?)
-        .map(|dir| dir.join("psql"))
-        .find(|program| program.is_file())
+    env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join("psql")).find(|program| program.is_file())
 }
 
 fn not_readable(path: &Path) -> impl FnOnce(io::Error) -> EmbeddedError {
-    |source| EmbeddedError::NotReadable {
-        path: path.to_owned(),
-        source,
-    }
+    |source| EmbeddedError::NotReadable { path: path.to_owned(), source }
 }
 
 /// A live postmaster, as its pid file describes it.
@@ -75,25 +56,18 @@ struct Running {
 
 impl Running {
     fn find(data_dir: &Path) -> Result<Self, EmbeddedError> {
-        let not_running = || EmbeddedError::NotRunning {
-            data_dir: data_dir.to_owned(),
-        };
+        let not_running = || EmbeddedError::NotRunning { data_dir: data_dir.to_owned() };
         let cluster = match data_dir.canonicalize() {
             Ok(data_dir) => data_dir.join(CLUSTER),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(not_running()),
             Err(error) => return Err(not_readable(data_dir)(error)),
         };
         match PidFile::read(&cluster).map_err(not_readable(&cluster))? {
-            Some(PidFile {
-                pid,
-                port: Some(port),
-                socket_dir: Some(socket_dir),
-                ready: true,
-            }) if serves(pid, &cluster) => Ok(Self {
-                cluster,
-                socket_dir,
-                port,
-            }),
+            Some(PidFile { pid, port: Some(port), socket_dir: Some(socket_dir), ready: true })
+                if serves(pid, &cluster) =>
+            {
+                Ok(Self { cluster, socket_dir, port })
+            }
             _ => Err(not_running()),
         }
     }
@@ -113,9 +87,7 @@ mod tests {
     #[test]
     fn attaching_where_nothing_runs_says_what_to_start() {
         for dir in ["/nonexistent/holdfast", "/tmp"] {
-            let refused = attach(Path::new(dir))
-                .expect_err("nothing runs there")
-                .to_string();
+            let refused = attach(Path::new(dir)).expect_err("nothing runs there").to_string();
             assert!(refused.contains("holdfast serve"), "{refused}");
         }
     }

@@ -45,10 +45,7 @@ const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(10);
 const LEFTOVER_PAUSE: Duration = Duration::from_millis(200);
 
 /// What PostgreSQL says about such remains: children that still use its memory; a process that is dying or a zombie.
-const IN_THE_WAY: [&str; 2] = [
-    "pre-existing shared memory block",
-    "lock file \"postmaster.pid\" already exists",
-];
+const IN_THE_WAY: [&str; 2] = ["pre-existing shared memory block", "lock file \"postmaster.pid\" already exists"];
 
 /// The lines of PostgreSQL's own words that an error quotes.
 const TAIL_LINES: usize = 8;
@@ -84,9 +81,7 @@ pub(super) struct Cluster {
 impl Cluster {
     pub(super) fn processes(&self) -> MutexGuard<'_, Processes> {
         // Nothing panics while it is held, and what it guards would still be true.
-        self.processes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes what a crash in the middle of [`Cluster::init`] left behind. An initdb that is just ending may still add
@@ -110,16 +105,7 @@ impl Cluster {
         let program = self.binaries.dir.join("initdb");
         let mut initdb = command(&program, self.run_as.as_ref());
         // -D first: the watcher knows our processes by it.
-        initdb.arg("-D").arg(&new).args([
-            "-U",
-            ROLE,
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--locale=C",
-            "-k",
-        ]);
+        initdb.arg("-D").arg(&new).args(["-U", ROLE, "-A", "trust", "-E", "UTF8", "--locale=C", "-k"]);
         initdb.arg("--no-instructions");
         if matches!(self.durability, Durability::None) {
             initdb.arg("--no-sync");
@@ -134,9 +120,7 @@ impl Cluster {
                 let path = self.layout.data_dir.clone();
                 return Err(EmbeddedError::DiskFull { path });
             }
-            return Err(EmbeddedError::InitFailed {
-                output: tail(&text, TAIL_LINES),
-            });
+            return Err(EmbeddedError::InitFailed { output: tail(&text, TAIL_LINES) });
         }
         self.told(Watcher::stopped);
         fs::rename(&new, &self.layout.cluster).map_err(EmbeddedError::at(&self.layout.cluster))?;
@@ -154,24 +138,15 @@ impl Cluster {
         let mut asked = false;
         loop {
             let file = PidFile::read(cluster).map_err(EmbeddedError::at(cluster))?;
-            let Some(pid) = file
-                .map(|file| file.pid)
-                .filter(|pid| serves(*pid, cluster))
-            else {
+            let Some(pid) = file.map(|file| file.pid).filter(|pid| serves(*pid, cluster)) else {
                 return Ok(());
             };
             if began.elapsed() > TAKEOVER_TIMEOUT {
-                return Err(EmbeddedError::StillRunning {
-                    pid,
-                    cluster: cluster.clone(),
-                });
+                return Err(EmbeddedError::StillRunning { pid, cluster: cluster.clone() });
             }
             if !asked && began.elapsed() > TAKEOVER_PATIENCE {
                 asked = true;
-                tracing::warn!(
-                    pid,
-                    "an earlier PostgreSQL of this data directory still runs, stopping it"
-                );
+                tracing::warn!(pid, "an earlier PostgreSQL of this data directory still runs, stopping it");
                 process::signal(pid, Signal::INT);
             }
             tokio::time::sleep(POLL).await;
@@ -184,8 +159,7 @@ impl Cluster {
         loop {
             match self.start_once().await {
                 Err(EmbeddedError::StartFailed { tail, .. })
-                    if IN_THE_WAY.iter().any(|words| tail.contains(words))
-                        && began.elapsed() < LEFTOVER_TIMEOUT =>
+                    if IN_THE_WAY.iter().any(|words| tail.contains(words)) && began.elapsed() < LEFTOVER_TIMEOUT =>
                 {
                     tokio::time::sleep(LEFTOVER_PAUSE).await;
                 }
@@ -197,9 +171,7 @@ impl Cluster {
     async fn start_once(&self) -> Result<(), EmbeddedError> {
         private_dir(&self.layout.socket_dir, self.run_as.as_ref())?;
         let (log, log_start) = self.layout.open_log()?;
-        let also_log = log
-            .try_clone()
-            .map_err(EmbeddedError::at(&self.layout.log))?;
+        let also_log = log.try_clone().map_err(EmbeddedError::at(&self.layout.log))?;
         let program = self.binaries.dir.join("postgres");
         let mut postgres = self.postgres_command(&program);
         postgres.stdout(also_log).stderr(log);
@@ -209,9 +181,7 @@ impl Cluster {
             if let Err(error) = processes.watcher.starting() {
                 tracing::warn!(%error, "the watcher of PostgreSQL has gone");
             }
-            let child = postgres
-                .spawn()
-                .map_err(|source| EmbeddedError::CannotRun { program, source })?;
+            let child = postgres.spawn().map_err(|source| EmbeddedError::CannotRun { program, source })?;
             if let Err(error) = processes.watcher.running(child.id(), CLUSTER) {
                 tracing::warn!(%error, "the watcher of PostgreSQL has gone");
             }
@@ -226,11 +196,7 @@ impl Cluster {
         postgres.arg("-D").arg(&self.layout.cluster);
         let mut sockets = OsString::from("unix_socket_directories=");
         sockets.push(&self.layout.socket_dir);
-        postgres
-            .arg("-c")
-            .arg(sockets)
-            .arg("-c")
-            .arg(format!("port={PORT}"));
+        postgres.arg("-c").arg(sockets).arg("-c").arg(format!("port={PORT}"));
         for setting in COMMON.iter().chain(match self.durability {
             Durability::Full => DURABLE,
             Durability::None => DISPOSABLE,
@@ -272,21 +238,14 @@ impl Cluster {
         let cluster = &self.layout.cluster;
         // Root always may; another user owns the file. So an error is a real one.
         let file = PidFile::read(cluster).map_err(EmbeddedError::at(cluster))?;
-        let ours = self
-            .processes()
-            .postmaster
-            .as_ref()
-            .and_then(|child| i32::try_from(child.id()).ok());
+        let ours = self.processes().postmaster.as_ref().and_then(|child| i32::try_from(child.id()).ok());
         Ok(file.is_some_and(|file| file.ready && Some(file.pid) == ours))
     }
 
     /// Has the postmaster ended? Asking also reaps it: a zombie would look alive to the next one.
     pub(super) fn postmaster_ended(&self) -> bool {
         let mut processes = self.processes();
-        let ended = processes
-            .postmaster
-            .as_mut()
-            .is_none_or(|child| !matches!(child.try_wait(), Ok(None)));
+        let ended = processes.postmaster.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)));
         if ended {
             processes.postmaster = None;
         }
@@ -307,16 +266,10 @@ impl Cluster {
     fn start_failed(&self, reason: &str, log_start: u64) -> EmbeddedError {
         let text = self.layout.log_since(log_start);
         if says_disk_full(&String::from_utf8_lossy(&text)) {
-            return EmbeddedError::DiskFull {
-                path: self.layout.data_dir.clone(),
-            };
+            return EmbeddedError::DiskFull { path: self.layout.data_dir.clone() };
         }
         let tail = tail(&text, TAIL_LINES);
-        EmbeddedError::StartFailed {
-            reason: reason.to_owned(),
-            log: self.layout.log.clone(),
-            tail,
-        }
+        EmbeddedError::StartFailed { reason: reason.to_owned(), log: self.layout.log.clone(), tail }
     }
 }
 
@@ -340,32 +293,20 @@ const COMMON: &[&str] = &[
     "wal_compression=on",
 ];
 
-const DURABLE: &[&str] = &[
-    "fsync=on",
-    "full_page_writes=on",
-    "synchronous_commit=on",
-    "max_connections=100",
-    "shared_buffers=256MB",
-];
+const DURABLE: &[&str] =
+    &["fsync=on", "full_page_writes=on", "synchronous_commit=on", "max_connections=100", "shared_buffers=256MB"];
 
 /// For tests, which open many small pools and keep nothing.
-const DISPOSABLE: &[&str] = &[
-    "fsync=off",
-    "full_page_writes=off",
-    "synchronous_commit=off",
-    "max_connections=200",
-    "shared_buffers=64MB",
-];
+const DISPOSABLE: &[&str] =
+    &["fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_connections=200", "shared_buffers=64MB"];
 
 /// Waits for a child in a thread of its own, since whoever drops it may not block.
 fn reap(wait: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
-    let thread = std::thread::Builder::new()
-        .name("holdfast-reaper".to_owned())
-        .spawn(move || {
-            if let Err(error) = wait() {
-                tracing::warn!(%error, "cannot wait for a child process");
-            }
-        });
+    let thread = std::thread::Builder::new().name("holdfast-reaper".to_owned()).spawn(move || {
+        if let Err(error) = wait() {
+            tracing::warn!(%error, "cannot wait for a child process");
+        }
+    });
     if let Err(error) = thread {
         tracing::warn!(%error, "a child process stays unreaped");
     }

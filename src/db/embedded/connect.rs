@@ -36,9 +36,7 @@ pub(super) async fn open_database(socket_dir: &Path) -> Result<bool, sqlx::Error
         return Ok(true);
     };
     match sql_state(&error).as_deref() {
-        Some(NO_SUCH_DATABASE) => create_database(options.database("postgres"))
-            .await
-            .map(|()| false),
+        Some(NO_SUCH_DATABASE) => create_database(options.database("postgres")).await.map(|()| false),
         // No state: the socket itself.
         None | Some(NOT_NOW) => Ok(false),
         Some(_) => Err(error),
@@ -53,18 +51,14 @@ async fn create_database(maintenance: PgConnectOptions) -> Result<(), sqlx::Erro
     bounded(async {
         let mut connection = PgConnection::connect_with(&maintenance).await?;
         // Names cannot be parameters; this one is DATABASE.
-        sqlx::query("CREATE DATABASE holdfast")
-            .execute(&mut connection)
-            .await?;
+        sqlx::query("CREATE DATABASE holdfast").execute(&mut connection).await?;
         connection.close().await
     })
     .await
 }
 
 async fn bounded(work: impl Future<Output = Result<(), sqlx::Error>>) -> Result<(), sqlx::Error> {
-    tokio::time::timeout(CONNECT_TIMEOUT, work)
-        .await
-        .unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    tokio::time::timeout(CONNECT_TIMEOUT, work).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 fn sql_state(error: &sqlx::Error) -> Option<String> {

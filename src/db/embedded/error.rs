@@ -5,10 +5,7 @@ use std::{io, path::PathBuf};
 
 /// A failure to find, create, start, reach or stop the private PostgreSQL.
 #[derive(Debug, thiserror::Error)]
-#[expect(
-    missing_docs,
-    reason = "the message of each variant says what its fields are"
-)]
+#[expect(missing_docs, reason = "the message of each variant says what its fields are")]
 pub enum EmbeddedError {
     #[error("the data directory {} is already in use by Holdfast process {pid}; stop that one or choose another DATA_DIR", data_dir.display())]
     AlreadyOwned { data_dir: PathBuf, pid: String },
@@ -44,11 +41,7 @@ pub enum EmbeddedError {
         "the data in {} was made by PostgreSQL {made_by}, which is not installed (found: {found}); \
          install PostgreSQL {made_by}, or set PG_BIN_DIR to its bin directory", cluster.display()
     )]
-    WrongMajor {
-        cluster: PathBuf,
-        made_by: String,
-        found: String,
-    },
+    WrongMajor { cluster: PathBuf, made_by: String, found: String },
 
     #[error(
         "no PostgreSQL was found and none could be fetched ({reason}); set DATABASE_URL, or install one with: {install}"
@@ -62,11 +55,7 @@ pub enum EmbeddedError {
     InitFailed { output: String },
 
     #[error("PostgreSQL did not start ({reason}); correct what the end of {} says: {tail}", log.display())]
-    StartFailed {
-        reason: String,
-        log: PathBuf,
-        tail: String,
-    },
+    StartFailed { reason: String, log: PathBuf, tail: String },
 
     #[error("an earlier PostgreSQL (process {pid}) still holds {} and does not stop; stop it with: kill -QUIT {pid}", cluster.display())]
     StillRunning { pid: i32, cluster: PathBuf },

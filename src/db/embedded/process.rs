@@ -24,11 +24,7 @@ pub(super) fn command(program: &Path, run_as: Option<&RunAs>) -> Command {
     let mut command = Command::new(program);
     command
         .env_clear()
-        .envs(
-            PASSED_ON
-                .iter()
-                .filter_map(|name| Some((*name, env::var_os(name)?))),
-        )
+        .envs(PASSED_ON.iter().filter_map(|name| Some((*name, env::var_os(name)?))))
         .env("LC_ALL", "C")
         .current_dir("/")
         .process_group(0)
@@ -40,38 +36,21 @@ pub(super) fn command(program: &Path, run_as: Option<&RunAs>) -> Command {
 }
 
 /// Runs a short program to its end. It is killed when `limit` passes; `started` hears its process id.
-pub(super) async fn output(
-    command: Command,
-    limit: Duration,
-    started: impl FnOnce(u32),
-) -> io::Result<Output> {
+pub(super) async fn output(command: Command, limit: Duration, started: impl FnOnce(u32)) -> io::Result<Output> {
     let mut command = tokio::process::Command::from(command);
-    let child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn()?;
     if let Some(pid) = child.id() {
         started(pid);
     }
     tokio::time::timeout(limit, child.wait_with_output())
         .await
-        .unwrap_or_else(|_| {
-            Err(io::Error::other(format!(
-                "no end after {} seconds",
-                limit.as_secs()
-            )))
-        })
+        .unwrap_or_else(|_| Err(io::Error::other(format!("no end after {} seconds", limit.as_secs()))))
 }
 
 /// The last `lines` lines of what a program printed, on one line of our own.
 pub(super) fn tail(text: &[u8], lines: usize) -> String {
     let text = String::from_utf8_lossy(text);
-    let kept: Vec<&str> = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
+    let kept: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     kept[kept.len().saturating_sub(lines)..].join(" | ")
 }
 
@@ -96,22 +75,14 @@ impl PidFile {
     }
 
     fn parse(text: &[u8]) -> Option<Self> {
-        let lines: Vec<&[u8]> = text
-            .split(|byte| *byte == b'\n')
-            .map(<[u8]>::trim_ascii)
-            .collect();
+        let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).collect();
         let number = |line: usize| str::from_utf8(lines.get(line)?).ok()?.parse::<i32>().ok();
         Some(Self {
             // Negative is a single-user postgres, which no server of ours is.
             pid: number(0).filter(|pid| *pid > 0)?,
             port: number(3).and_then(|port| u16::try_from(port).ok()),
-            socket_dir: lines
-                .get(4)
-                .filter(|dir| !dir.is_empty())
-                .map(|dir| PathBuf::from(OsStr::from_bytes(dir))),
-            ready: lines
-                .get(7)
-                .is_some_and(|status| status.starts_with(b"ready")),
+            socket_dir: lines.get(4).filter(|dir| !dir.is_empty()).map(|dir| PathBuf::from(OsStr::from_bytes(dir))),
+            ready: lines.get(7).is_some_and(|status| status.starts_with(b"ready")),
         })
     }
 }
@@ -123,10 +94,7 @@ pub(super) fn serves(pid: i32, cluster: &Path) -> bool {
     let arguments = if cfg!(target_os = "linux") {
         fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
     } else {
-        let ps = Command::new("ps")
-            .args(["-ww", "-o", "args=", "-p", &pid.to_string()])
-            .stderr(Stdio::null())
-            .output();
+        let ps = Command::new("ps").args(["-ww", "-o", "args=", "-p", &pid.to_string()]).stderr(Stdio::null()).output();
         ps.map(|output| output.stdout).unwrap_or_default()
     };
     names_cluster(&arguments, cluster)
@@ -135,22 +103,10 @@ pub(super) fn serves(pid: i32, cluster: &Path) -> bool {
 /// The same test as `serves` in `watcher.sh`; arguments are separated by NUL or white space.
 fn names_cluster(arguments: &[u8], cluster: &Path) -> bool {
     let spaced = |bytes: &[u8]| -> Vec<u8> {
-        bytes
-            .iter()
-            .map(|byte| {
-                if matches!(byte, 0 | b'\n') {
-                    b' '
-                } else {
-                    *byte
-                }
-            })
-            .chain([b' '])
-            .collect()
+        bytes.iter().map(|byte| if matches!(byte, 0 | b'\n') { b' ' } else { *byte }).chain([b' ']).collect()
     };
     let needle = spaced(&[b" -D ", cluster.as_os_str().as_bytes()].concat());
-    spaced(arguments)
-        .windows(needle.len())
-        .any(|window| window == needle)
+    spaced(arguments).windows(needle.len()).any(|window| window == needle)
 }
 
 /// Sends a signal. A process that is already gone is what every caller wants, so no error.
@@ -171,19 +127,10 @@ mod tests {
     fn a_pid_file_is_understood_at_every_stage_of_a_start() {
         let whole = b"412\n/d/pg\n1790000000\n5432\n/d/run\n\n  123 4\nready   \n";
         let file = PidFile::parse(whole).expect("a whole file");
-        assert_eq!(
-            file,
-            PidFile {
-                pid: 412,
-                port: Some(5432),
-                socket_dir: Some("/d/run".into()),
-                ready: true
-            }
-        );
+        assert_eq!(file, PidFile { pid: 412, port: Some(5432), socket_dir: Some("/d/run".into()), ready: true });
         let early = PidFile::parse(b"412\n/d/pg\n1790000000\n5432\n").expect("an early file");
         assert_eq!((early.socket_dir, early.ready), (None, false));
-        let stopping = PidFile::parse(b"412\n/d/pg\n1\n5432\n/d/run\n\n1 2\nstopping\n")
-            .expect("a stopping file");
+        let stopping = PidFile::parse(b"412\n/d/pg\n1\n5432\n/d/run\n\n1 2\nstopping\n").expect("a stopping file");
         assert!(!stopping.ready);
         assert_eq!(PidFile::parse(b""), None);
         assert_eq!(PidFile::parse(b"-412\n/d/pg\n"), None);
@@ -192,18 +139,12 @@ mod tests {
     #[test]
     fn only_a_process_started_on_this_cluster_is_ours() {
         let cluster = Path::new("/d/pg");
-        assert!(names_cluster(
-            b"/usr/bin/postgres\0-D\0/d/pg\0-c\0port=1\0",
-            cluster
-        ));
+        assert!(names_cluster(b"/usr/bin/postgres\0-D\0/d/pg\0-c\0port=1\0", cluster));
         assert!(names_cluster(b"postgres -D /d/pg\n", cluster));
         assert!(!names_cluster(b"/usr/bin/postgres\0-D\0/d/pg2\0", cluster));
         assert!(!names_cluster(b"tail\0-f\0/d/pg/log\0", cluster));
         assert!(!names_cluster(b"", cluster));
-        assert!(!serves(
-            i32::try_from(std::process::id()).expect("a process id"),
-            cluster
-        ));
+        assert!(!serves(i32::try_from(std::process::id()).expect("a process id"), cluster));
     }
 
     #[test]

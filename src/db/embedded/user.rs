@@ -31,9 +31,7 @@ impl RunAs {
         let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
         if let Some(uid) = owner(cluster)? {
             if uid == 0 {
-                return Err(EmbeddedError::ClusterOfRoot {
-                    cluster: cluster.to_owned(),
-                });
+                return Err(EmbeddedError::ClusterOfRoot { cluster: cluster.to_owned() });
             }
             return Ok(Some(Self::of_uid(&passwd, uid)));
         }
@@ -52,10 +50,7 @@ impl RunAs {
         for dir in way {
             let meta = fs::metadata(dir).map_err(EmbeddedError::at(dir))?;
             if !self.may_enter(meta.uid(), meta.gid(), meta.permissions().mode()) {
-                return Err(EmbeddedError::NotTraversable {
-                    user: self.name.clone(),
-                    dir: dir.to_owned(),
-                });
+                return Err(EmbeddedError::NotTraversable { user: self.name.clone(), dir: dir.to_owned() });
             }
         }
         Ok(())
@@ -74,23 +69,16 @@ impl RunAs {
     }
 
     fn of_name(passwd: &str, name: &str) -> Option<Self> {
-        passwd
-            .lines()
-            .filter_map(Self::parse)
-            .find(|user| user.name == name && user.uid != 0)
+        passwd.lines().filter_map(Self::parse).find(|user| user.name == name && user.uid != 0)
     }
 
     fn of_uid(passwd: &str, uid: u32) -> Self {
-        passwd
-            .lines()
-            .filter_map(Self::parse)
-            .find(|user| user.uid == uid)
-            .unwrap_or_else(|| Self {
-                uid,
-                // Never the group of the directory: that may be root's.
-                gid: NOBODY,
-                name: format!("with id {uid}"),
-            })
+        passwd.lines().filter_map(Self::parse).find(|user| user.uid == uid).unwrap_or_else(|| Self {
+            uid,
+            // Never the group of the directory: that may be root's.
+            gid: NOBODY,
+            name: format!("with id {uid}"),
+        })
     }
 
     /// One line of `/etc/passwd`: `name:x:uid:gid:...`. macOS writes `nobody` as -2.
@@ -98,18 +86,12 @@ impl RunAs {
         let mut fields = line.split(':');
         let name = fields.next()?.to_owned();
         let _password = fields.next()?;
-        Some(Self {
-            name,
-            uid: parse_id(fields.next()?)?,
-            gid: parse_id(fields.next()?)?,
-        })
+        Some(Self { name, uid: parse_id(fields.next()?)?, gid: parse_id(fields.next()?)? })
     }
 }
 
 fn parse_id(text: &str) -> Option<u32> {
-    text.parse()
-        .ok()
-        .or_else(|| text.parse::<i32>().ok().map(i32::cast_unsigned))
+    text.parse().ok().or_else(|| text.parse::<i32>().ok().map(i32::cast_unsigned))
 }
 
 /// The owner of `path`; `None` if there is nothing.
@@ -125,17 +107,15 @@ fn owner(path: &Path) -> Result<Option<u32>, EmbeddedError> {
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\npostgres:x:101:104:PostgreSQL:/var:/bin/sh\nnobody:*:-2:-2::/:/";
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/sh\npostgres:x:101:104:PostgreSQL:/var:/bin/sh\nnobody:*:-2:-2::/:/";
 
     #[test]
     fn users_are_found_by_name_and_by_number() {
         let postgres = RunAs::of_name(PASSWD, "postgres").expect("listed");
         assert_eq!((postgres.uid, postgres.gid), (101, 104));
         assert_eq!(RunAs::of_uid(PASSWD, 101), postgres);
-        assert_eq!(
-            RunAs::of_name(PASSWD, "nobody").expect("listed").uid,
-            u32::MAX - 1
-        );
+        assert_eq!(RunAs::of_name(PASSWD, "nobody").expect("listed").uid, u32::MAX - 1);
         assert_eq!(RunAs::of_name(PASSWD, "root"), None);
         assert_eq!(RunAs::of_uid(PASSWD, 77).gid, NOBODY);
     }

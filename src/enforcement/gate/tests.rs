@@ -32,11 +32,7 @@ const CLOSED: [(View, Enforcement, StatusCode); 6] = [
 ];
 
 const fn fresh(go_live_enabled: bool, kill_switch_engaged: bool) -> View {
-    View::Fresh {
-        version: 7,
-        go_live_enabled,
-        kill_switch_engaged,
-    }
+    View::Fresh { version: 7, go_live_enabled, kill_switch_engaged }
 }
 
 impl Source for View {
@@ -79,11 +75,7 @@ fn request(method: &str, target: &str) -> Option<Request<Body>> {
 }
 
 /// Sends one request through a gate; returns the status and what the handler was called for.
-async fn send(
-    view: View,
-    enforcement: Enforcement,
-    request: Request<Body>,
-) -> (StatusCode, Vec<String>) {
+async fn send(view: View, enforcement: Enforcement, request: Request<Body>) -> (StatusCode, Vec<String>) {
     let handler = Handler::default();
     let gate = GateLayer::new(view, enforcement).layer(handler.clone());
     let response = gate.oneshot(request).await.expect("infallible");
@@ -233,11 +225,7 @@ const METHODS: &str = "GET HEAD OPTIONS POST PUT PATCH DELETE TRACE CONNECT PROP
 async fn no_method_is_lighter_than_another() {
     for (view, enforcement, status) in CLOSED {
         for method in METHODS.split(' ') {
-            for (target, status) in [
-                ("/api/deals", status),
-                ("*", REFUSED),
-                ("localhost:443", REFUSED),
-            ] {
+            for (target, status) in [("/api/deals", status), ("*", REFUSED), ("localhost:443", REFUSED)] {
                 let sent = request(method, target).expect("a target");
                 let got = send(view, enforcement, sent).await;
                 assert_eq!(got, (status, vec![]), "{method} {target}");
@@ -281,23 +269,16 @@ fn router(handler: &Handler, with_fallback: bool) -> Router {
         .route_service("/static/{*rest}", handler.clone())
         .merge(Router::new().route_service("/merged", handler.clone()))
         .nest("/nested", nested)
-        .layer(axum::middleware::map_response(async |answer: Response| {
-            answer
-        }))
+        .layer(axum::middleware::map_response(async |answer: Response| answer))
         .route_service("/late", handler.clone())
         .route("/health", axum::routing::get(async || "ok"));
-    if with_fallback {
-        router.fallback_service(handler.clone())
-    } else {
-        router
-    }
+    if with_fallback { router.fallback_service(handler.clone()) } else { router }
 }
 
 #[tokio::test]
 async fn merged_nested_and_late_routes_fallbacks_404_and_405_are_behind_the_gate() {
     // GET /api/deals would be a 405, /nowhere a 404: while closed, nobody learns which routes exist.
-    const TARGETS: &str =
-        "/api/deals /static/a.js /merged /nested/deep /nested/none /late /nowhere";
+    const TARGETS: &str = "/api/deals /static/a.js /merged /nested/deep /nested/none /late /nowhere";
     for (view, enforcement, status) in CLOSED {
         for with_fallback in [true, false] {
             let handler = Handler::default();
@@ -321,13 +302,8 @@ fn a_refusal_carries_class_and_version_and_no_version_when_stale() {
         let gate = GateLayer::new(view, ALL).layer(());
         gate.admit(&Method::POST, "/api/sandbox/runs")
     };
-    let blocked = |block, state_version| {
-        Err(Refusal::Blocked {
-            block,
-            exec_class: ExecutionClass::SandboxExec,
-            state_version,
-        })
-    };
+    let blocked =
+        |block, state_version| Err(Refusal::Blocked { block, exec_class: ExecutionClass::SandboxExec, state_version });
     assert_eq!(admit(KILLED), blocked(Block::KillSwitchEngaged, Some(7)));
     assert_eq!(admit(OFF), blocked(Block::GoLiveDisabled, Some(7)));
     assert_eq!(admit(View::Stale), blocked(Block::StateStale, None));

@@ -195,11 +195,7 @@ impl Reservation {
     /// Where it stands.
     #[must_use]
     pub const fn status(&self) -> ReservationStatus {
-        if self.closed.is_some() {
-            ReservationStatus::Settled
-        } else {
-            ReservationStatus::Open
-        }
+        if self.closed.is_some() { ReservationStatus::Settled } else { ReservationStatus::Open }
     }
 }
 
@@ -243,12 +239,7 @@ impl Book {
     }
 
     /// Moves the counters of an engine and of GLOBAL, both or neither.
-    pub fn post(
-        &mut self,
-        engine: &Engine,
-        movement: Movement,
-        at: DateTime<Utc>,
-    ) -> Result<(), OutOfRange> {
+    pub fn post(&mut self, engine: &Engine, movement: Movement, at: DateTime<Utc>) -> Result<(), OutOfRange> {
         let moved = [engine.clone(), Engine::global()]
             .into_iter()
             .map(|engine| {
@@ -256,25 +247,15 @@ impl Book {
                 let usage = &mut level.usage;
                 let sum = |counter: Total, delta: Total, name| {
                     let sum = counter.plus(delta).filter(|sum| *sum >= Total::ZERO);
-                    sum.ok_or_else(|| OutOfRange {
-                        engine: engine.clone(),
-                        counter: name,
-                    })
+                    sum.ok_or_else(|| OutOfRange { engine: engine.clone(), counter: name })
                 };
                 usage.exposure_used = sum(usage.exposure_used, movement.exposure, "exposure_used")?;
-                usage.open_risk_reserved = sum(
-                    usage.open_risk_reserved,
-                    movement.open,
-                    "open_risk_reserved",
-                )?;
+                usage.open_risk_reserved = sum(usage.open_risk_reserved, movement.open, "open_risk_reserved")?;
                 usage.realized_loss = sum(usage.realized_loss, movement.loss, "realized_loss")?;
                 usage.actions_count = usage
                     .actions_count
                     .checked_add(movement.actions)
-                    .ok_or_else(|| OutOfRange {
-                        engine: engine.clone(),
-                        counter: "actions_count",
-                    })?;
+                    .ok_or_else(|| OutOfRange { engine: engine.clone(), counter: "actions_count" })?;
                 usage.updated_at = Some(at);
                 Ok((engine, level))
             })
@@ -342,13 +323,7 @@ impl RiskEvent {
 pub(crate) mod tests {
     use super::*;
 
-    pub(crate) fn policy(
-        engine: &str,
-        loss: &str,
-        exposure: &str,
-        open: &str,
-        actions: &str,
-    ) -> RiskPolicy {
+    pub(crate) fn policy(engine: &str, loss: &str, exposure: &str, open: &str, actions: &str) -> RiskPolicy {
         RiskPolicy {
             engine: engine.parse().unwrap(),
             max_daily_loss: loss.parse().unwrap(),
@@ -367,64 +342,31 @@ pub(crate) mod tests {
 
     pub(crate) fn book(policies: Vec<RiskPolicy>) -> Book {
         Book {
-            switches: Switches {
-                kill_switch_engaged: false,
-                go_live_enabled: true,
-                go_live_required: true,
-            },
+            switches: Switches { kill_switch_engaged: false, go_live_enabled: true, go_live_required: true },
             levels: policies
                 .into_iter()
-                .map(|policy| {
-                    (
-                        policy.engine.clone(),
-                        Level {
-                            policy: Some(policy),
-                            usage: Usage::default(),
-                        },
-                    )
-                })
+                .map(|policy| (policy.engine.clone(), Level { policy: Some(policy), usage: Usage::default() }))
                 .collect(),
             reservations: BTreeMap::new(),
         }
     }
 
     pub(crate) fn stamp(seq: i64) -> Stamp {
-        Stamp {
-            seq,
-            at: DateTime::from_timestamp(1_768_262_400 + seq, 0).unwrap(),
-        }
+        Stamp { seq, at: DateTime::from_timestamp(1_768_262_400 + seq, 0).unwrap() }
     }
 
     #[test]
     fn posting_moves_both_levels_or_neither() {
-        let mut book = book(vec![
-            policy("GLOBAL", "0", "0", "0", "0"),
-            policy("A", "0", "0", "0", "0"),
-        ]);
+        let mut book = book(vec![policy("GLOBAL", "0", "0", "0", "0"), policy("A", "0", "0", "0", "0")]);
         let engine: Engine = "A".parse().unwrap();
         let five: Amount = "5".parse().unwrap();
-        let up = Movement {
-            open: five.into(),
-            ..Movement::default()
-        };
+        let up = Movement { open: five.into(), ..Movement::default() };
         book.post(&engine, up, DateTime::UNIX_EPOCH).unwrap();
-        assert_eq!(
-            book.level(&Engine::global()).usage.open_risk_reserved,
-            five.into()
-        );
+        assert_eq!(book.level(&Engine::global()).usage.open_risk_reserved, five.into());
         let before = book.levels.clone();
-        let down = Movement {
-            open: Total::ZERO
-                .minus(Total::from(five).plus(five).unwrap())
-                .unwrap(),
-            ..Movement::default()
-        };
-        assert_eq!(
-            book.post(&engine, down, DateTime::UNIX_EPOCH)
-                .unwrap_err()
-                .counter,
-            "open_risk_reserved"
-        );
+        let down =
+            Movement { open: Total::ZERO.minus(Total::from(five).plus(five).unwrap()).unwrap(), ..Movement::default() };
+        assert_eq!(book.post(&engine, down, DateTime::UNIX_EPOCH).unwrap_err().counter, "open_risk_reserved");
         assert_eq!(book.levels, before);
     }
 }

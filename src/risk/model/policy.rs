@@ -45,30 +45,18 @@ pub fn upsert(
 ) -> Result<(RiskPolicy, Changes)> {
     refuse_missing_caps(existing, upsert)?;
     refuse_zero_caps(existing, upsert)?;
-    let kept = |new: Option<Amount>, cap: fn(&RiskPolicy) -> Amount| {
-        new.or(existing.map(cap)).unwrap_or_default()
-    };
-    let throttled_by = existing
-        .map(|policy| policy.throttled_by.clone())
-        .unwrap_or_default();
+    let kept = |new: Option<Amount>, cap: fn(&RiskPolicy) -> Amount| new.or(existing.map(cap)).unwrap_or_default();
+    let throttled_by = existing.map(|policy| policy.throttled_by.clone()).unwrap_or_default();
     let lifts = upsert.enabled == Some(true) && !throttled_by.is_empty();
     if lifts && reason.is_none() {
-        return Err(Error::EngineThrottled {
-            engine: upsert.engine.to_string(),
-            trips: throttled_by,
-        });
+        return Err(Error::EngineThrottled { engine: upsert.engine.to_string(), trips: throttled_by });
     }
-    let enabled_by_hand = upsert
-        .enabled
-        .or(existing.map(|policy| policy.enabled_by_hand))
-        .unwrap_or(true);
+    let enabled_by_hand = upsert.enabled.or(existing.map(|policy| policy.enabled_by_hand)).unwrap_or(true);
     let throttled_by = if lifts { Vec::new() } else { throttled_by };
     let policy = RiskPolicy {
         engine: upsert.engine.clone(),
         max_daily_loss: kept(upsert.max_daily_loss, |policy| policy.max_daily_loss),
-        max_daily_exposure: kept(upsert.max_daily_exposure, |policy| {
-            policy.max_daily_exposure
-        }),
+        max_daily_exposure: kept(upsert.max_daily_exposure, |policy| policy.max_daily_exposure),
         max_open_risk: kept(upsert.max_open_risk, |policy| policy.max_open_risk),
         max_actions_per_day: upsert
             .max_actions_per_day
@@ -83,37 +71,13 @@ pub fn upsert(
         enabled_by_hand,
     };
     let mut changes = Changes::default();
-    changes.note(
-        "max_daily_loss",
-        existing.map(|old| &old.max_daily_loss),
-        &policy.max_daily_loss,
-    );
-    changes.note(
-        "max_daily_exposure",
-        existing.map(|old| &old.max_daily_exposure),
-        &policy.max_daily_exposure,
-    );
-    changes.note(
-        "max_open_risk",
-        existing.map(|old| &old.max_open_risk),
-        &policy.max_open_risk,
-    );
-    changes.note(
-        "max_actions_per_day",
-        existing.map(|old| &old.max_actions_per_day),
-        &policy.max_actions_per_day,
-    );
-    changes.note(
-        "enabled",
-        existing.map(|old| &old.enabled_by_hand),
-        &policy.enabled_by_hand,
-    );
+    changes.note("max_daily_loss", existing.map(|old| &old.max_daily_loss), &policy.max_daily_loss);
+    changes.note("max_daily_exposure", existing.map(|old| &old.max_daily_exposure), &policy.max_daily_exposure);
+    changes.note("max_open_risk", existing.map(|old| &old.max_open_risk), &policy.max_open_risk);
+    changes.note("max_actions_per_day", existing.map(|old| &old.max_actions_per_day), &policy.max_actions_per_day);
+    changes.note("enabled", existing.map(|old| &old.enabled_by_hand), &policy.enabled_by_hand);
     if lifts {
-        changes.note(
-            "throttled_by",
-            existing.map(|old| &old.throttled_by),
-            &policy.throttled_by,
-        );
+        changes.note("throttled_by", existing.map(|old| &old.throttled_by), &policy.throttled_by);
     }
     Ok((policy, changes))
 }
@@ -130,51 +94,27 @@ fn refuse_missing_caps(existing: Option<&RiskPolicy>, upsert: &PolicyUpsert) -> 
     let missing: Vec<_> = caps
         .into_iter()
         .filter(|(_, cap)| cap.is_none())
-        .map(|(field, _)| {
-            FieldError::new(
-                field,
-                format!("is required: {} is a new engine", upsert.engine),
-            )
-        })
+        .map(|(field, _)| FieldError::new(field, format!("is required: {} is a new engine", upsert.engine)))
         .collect();
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::Invalid(missing))
-    }
+    if missing.is_empty() { Ok(()) } else { Err(Error::Invalid(missing)) }
 }
 
 fn refuse_zero_caps(existing: Option<&RiskPolicy>, upsert: &PolicyUpsert) -> Result<()> {
     let Some(existing) = existing.filter(|_| upsert.zero_cap == ZeroCap::Refused) else {
         return Ok(());
     };
-    let removed =
-        |old: Amount, new: Option<Amount>| !old.is_zero() && new.is_some_and(Amount::is_zero);
-    let actions_removed = existing.max_actions_per_day > Count::ZERO
-        && upsert.max_actions_per_day == Some(Count::ZERO);
+    let removed = |old: Amount, new: Option<Amount>| !old.is_zero() && new.is_some_and(Amount::is_zero);
+    let actions_removed = existing.max_actions_per_day > Count::ZERO && upsert.max_actions_per_day == Some(Count::ZERO);
     let fields: Vec<_> = [
-        (
-            "max_daily_loss",
-            removed(existing.max_daily_loss, upsert.max_daily_loss),
-        ),
-        (
-            "max_daily_exposure",
-            removed(existing.max_daily_exposure, upsert.max_daily_exposure),
-        ),
-        (
-            "max_open_risk",
-            removed(existing.max_open_risk, upsert.max_open_risk),
-        ),
+        ("max_daily_loss", removed(existing.max_daily_loss, upsert.max_daily_loss)),
+        ("max_daily_exposure", removed(existing.max_daily_exposure, upsert.max_daily_exposure)),
+        ("max_open_risk", removed(existing.max_open_risk, upsert.max_open_risk)),
         ("max_actions_per_day", actions_removed),
     ]
     .into_iter()
     .filter_map(|(field, removed)| removed.then_some(field))
     .collect();
-    if fields.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::ZeroMeansUnlimited { fields })
-    }
+    if fields.is_empty() { Ok(()) } else { Err(Error::ZeroMeansUnlimited { fields }) }
 }
 
 #[cfg(test)]
@@ -200,49 +140,26 @@ mod tests {
         reason: Option<&str>,
     ) -> Result<(RiskPolicy, Changes)> {
         let reason = reason.map(|text| text.parse().unwrap());
-        upsert(
-            existing,
-            request,
-            None,
-            reason.as_ref(),
-            DateTime::UNIX_EPOCH,
-        )
+        upsert(existing, request, None, reason.as_ref(), DateTime::UNIX_EPOCH)
     }
 
     #[test]
     fn what_is_left_out_is_kept_and_what_moves_is_named() {
         let old = policy("A", "1", "2", "3", "4");
-        let request = PolicyUpsert {
-            max_open_risk: Some("9".parse().unwrap()),
-            ..nothing("A")
-        };
+        let request = PolicyUpsert { max_open_risk: Some("9".parse().unwrap()), ..nothing("A") };
         let (new, changes) = run(Some(&old), &request, None).unwrap();
-        assert_eq!(
-            (new.max_daily_loss, new.max_open_risk, new.version),
-            (old.max_daily_loss, "9".parse().unwrap(), 2)
-        );
-        let named: Vec<_> = changes
-            .0
-            .iter()
-            .map(|change| (change.field, change.from.get(), change.to.get()))
-            .collect();
+        assert_eq!((new.max_daily_loss, new.max_open_risk, new.version), (old.max_daily_loss, "9".parse().unwrap(), 2));
+        let named: Vec<_> = changes.0.iter().map(|change| (change.field, change.from.get(), change.to.get())).collect();
         assert_eq!(named, [("max_open_risk", "3", "9")]);
         assert!(run(Some(&old), &nothing("A"), None).unwrap().1.is_empty());
     }
 
     #[test]
     fn a_new_engine_names_its_caps_and_starts_enabled() {
-        let Err(Error::Invalid(fields)) = run(None, &nothing("B"), None) else {
-            panic!("accepted")
-        };
+        let Err(Error::Invalid(fields)) = run(None, &nothing("B"), None) else { panic!("accepted") };
         assert_eq!(fields.len(), 3);
         let cap = Some("5".parse().unwrap());
-        let request = PolicyUpsert {
-            max_daily_loss: cap,
-            max_daily_exposure: cap,
-            max_open_risk: cap,
-            ..nothing("B")
-        };
+        let request = PolicyUpsert { max_daily_loss: cap, max_daily_exposure: cap, max_open_risk: cap, ..nothing("B") };
         let (new, _) = run(None, &request, None).unwrap();
         assert!(new.enabled && new.version == 1);
     }
@@ -257,44 +174,21 @@ mod tests {
             max_actions_per_day: Some(Count::ZERO),
             ..nothing("A")
         };
-        let Err(Error::ZeroMeansUnlimited { fields }) = run(Some(&old), &request, None) else {
-            panic!("accepted")
-        };
+        let Err(Error::ZeroMeansUnlimited { fields }) = run(Some(&old), &request, None) else { panic!("accepted") };
         assert_eq!(fields, ["max_daily_loss", "max_actions_per_day"]);
-        let meant = PolicyUpsert {
-            zero_cap: ZeroCap::RemovesTheCap,
-            ..request
-        };
-        assert!(
-            run(Some(&old), &meant, None)
-                .unwrap()
-                .0
-                .max_daily_loss
-                .is_zero()
-        );
+        let meant = PolicyUpsert { zero_cap: ZeroCap::RemovesTheCap, ..request };
+        assert!(run(Some(&old), &meant, None).unwrap().0.max_daily_loss.is_zero());
     }
 
     #[test]
     fn throttles_are_overridden_only_with_a_reason_and_survive_everything_else() {
-        let old = RiskPolicy {
-            enabled: false,
-            throttled_by: vec![7],
-            ..policy("A", "1", "1", "1", "0")
-        };
-        let enable = PolicyUpsert {
-            enabled: Some(true),
-            ..nothing("A")
-        };
-        assert!(
-            matches!(run(Some(&old), &enable, None), Err(Error::EngineThrottled { trips, .. }) if trips == [7])
-        );
+        let old = RiskPolicy { enabled: false, throttled_by: vec![7], ..policy("A", "1", "1", "1", "0") };
+        let enable = PolicyUpsert { enabled: Some(true), ..nothing("A") };
+        assert!(matches!(run(Some(&old), &enable, None), Err(Error::EngineThrottled { trips, .. }) if trips == [7]));
         let (new, changes) = run(Some(&old), &enable, Some("checked by hand")).unwrap();
         assert!(new.enabled && new.throttled_by.is_empty());
         assert_eq!(changes.0[0].field, "throttled_by");
-        let disable = PolicyUpsert {
-            enabled: Some(false),
-            ..nothing("A")
-        };
+        let disable = PolicyUpsert { enabled: Some(false), ..nothing("A") };
         let (off, _) = run(Some(&old), &disable, None).unwrap();
         assert_eq!((off.enabled, off.throttled_by), (false, vec![7]));
     }

@@ -6,8 +6,7 @@
 //! no cap. This is the one comparison for every path.
 
 use super::{
-    Book, LedgerSnapshot, Movement, OutOfRange, PolicySnapshot, Reservation, RiskEvent, RiskPolicy,
-    Usage, Words,
+    Book, LedgerSnapshot, Movement, OutOfRange, PolicySnapshot, Reservation, RiskEvent, RiskPolicy, Usage, Words,
 };
 use crate::audit::Stamp;
 use crate::db::to_json;
@@ -194,10 +193,7 @@ fn check_level(policy: &RiskPolicy, usage: &Usage, amount: Amount) -> Vec<Failur
         // A sum beyond the largest total is beyond every cap, too.
         let after = used.plus(requested);
         if limit > Total::ZERO && after.is_none_or(|after| after > limit) {
-            let after = after.map_or_else(
-                || format!("{used} + {requested}"),
-                |after| after.to_string(),
-            );
+            let after = after.map_or_else(|| format!("{used} + {requested}"), |after| after.to_string());
             let message = format!("{words} ({after} > {limit})");
             failures.push(Failure {
                 reason,
@@ -217,10 +213,7 @@ fn check_level(policy: &RiskPolicy, usage: &Usage, amount: Amount) -> Vec<Failur
             limit: Some(limit),
             used: Some(usage.realized_loss),
             requested: None,
-            message: format!(
-                "Daily loss cap already reached ({} >= {limit})",
-                usage.realized_loss
-            ),
+            message: format!("Daily loss cap already reached ({} >= {limit})", usage.realized_loss),
         });
     }
     failures
@@ -237,12 +230,7 @@ pub fn apply(
     let allowed = failures.is_empty();
     let amount = Total::from(reserve.amount);
     let movement = if allowed {
-        Movement {
-            exposure: amount,
-            open: amount,
-            loss: Total::ZERO,
-            actions: 1,
-        }
+        Movement { exposure: amount, open: amount, loss: Total::ZERO, actions: 1 }
     } else {
         Movement::default()
     };
@@ -262,11 +250,8 @@ pub fn apply(
         book.reservations.insert(reserve.id, reservation);
     }
     let first = failures.first();
-    let shown = if first.is_some_and(|failure| failure.scope == "GLOBAL") {
-        Engine::global()
-    } else {
-        reserve.engine.clone()
-    };
+    let shown =
+        if first.is_some_and(|failure| failure.scope == "GLOBAL") { Engine::global() } else { reserve.engine.clone() };
     let level = book.level(&shown);
     let denial = first.map(|failure| (failure.reason.as_str(), failure.scope.clone()));
     let decision = Decision {
@@ -298,18 +283,11 @@ mod tests {
     }
 
     fn reserve(amount: &str) -> Reserve {
-        Reserve {
-            engine: engine(),
-            amount: amount.parse().unwrap(),
-            id: Uuid::nil(),
-            correlation_id: None,
-        }
+        Reserve { engine: engine(), amount: amount.parse().unwrap(), id: Uuid::nil(), correlation_id: None }
     }
 
     fn decide(book: &mut Book, amount: &str) -> Decision {
-        apply(book, &reserve(amount), Words::default(), stamp(1))
-            .unwrap()
-            .0
+        apply(book, &reserve(amount), Words::default(), stamp(1)).unwrap().0
     }
 
     fn reasons(book: &Book, amount: &str) -> Vec<(&'static str, String)> {
@@ -320,10 +298,7 @@ mod tests {
     }
 
     fn roomy() -> Book {
-        book(vec![
-            policy("GLOBAL", "250", "1500", "1500", "0"),
-            policy("A", "200", "1000", "1000", "0"),
-        ])
+        book(vec![policy("GLOBAL", "250", "1500", "1500", "0"), policy("A", "200", "1000", "1000", "0")])
     }
 
     #[test]
@@ -331,16 +306,9 @@ mod tests {
         let mut book = roomy();
         assert!(decide(&mut book, "1000").is_allowed());
         let decision = decide(&mut book, "0.000001");
-        assert_eq!(
-            decision.message(),
-            "A hard stop: Daily exposure cap exceeded (1000.000001 > 1000)"
-        );
+        assert_eq!(decision.message(), "A hard stop: Daily exposure cap exceeded (1000.000001 > 1000)");
         assert_eq!(decision.failures[0].used, Some("1000".parse().unwrap()));
-        assert_eq!(
-            decision.ledger.exposure_used,
-            "1000".parse().unwrap(),
-            "a denial moves nothing"
-        );
+        assert_eq!(decision.ledger.exposure_used, "1000".parse().unwrap(), "a denial moves nothing");
     }
 
     #[test]
@@ -348,13 +316,7 @@ mod tests {
         let mut book = roomy();
         book.switches.kill_switch_engaged = true;
         book.switches.go_live_enabled = false;
-        book.levels
-            .get_mut(&engine())
-            .unwrap()
-            .policy
-            .as_mut()
-            .unwrap()
-            .enabled = false;
+        book.levels.get_mut(&engine()).unwrap().policy.as_mut().unwrap().enabled = false;
         let all = reasons(&book, "2000");
         let expected = [
             ("kill_switch_engaged", "SYSTEM"),
@@ -365,49 +327,25 @@ mod tests {
             ("daily_exposure_exceeded", "A"),
             ("open_risk_exceeded", "A"),
         ];
-        assert_eq!(
-            all,
-            expected.map(|(reason, scope)| (reason, scope.to_owned()))
-        );
+        assert_eq!(all, expected.map(|(reason, scope)| (reason, scope.to_owned())));
         let decision = decide(&mut book, "2000");
         assert_eq!(decision.message(), "SYSTEM hard stop: Kill switch engaged");
-        assert_eq!(
-            decision.policy.unwrap().engine,
-            engine(),
-            "the snapshot of a system stop is the engine's"
-        );
+        assert_eq!(decision.policy.unwrap().engine, engine(), "the snapshot of a system stop is the engine's");
     }
 
     #[test]
     fn every_cap_has_its_text() {
-        let mut book = book(vec![
-            policy("GLOBAL", "0", "0", "0", "0"),
-            policy("A", "250", "0", "0", "3"),
-        ]);
+        let mut book = book(vec![policy("GLOBAL", "0", "0", "0", "0"), policy("A", "250", "0", "0", "3")]);
         book.levels.get_mut(&engine()).unwrap().usage.actions_count = 3;
         book.levels.get_mut(&engine()).unwrap().usage.realized_loss = "250".parse().unwrap();
-        let messages: Vec<_> = check(&book, &engine(), "1".parse().unwrap())
-            .into_iter()
-            .map(|failure| failure.message)
-            .collect();
-        assert_eq!(
-            messages,
-            [
-                "Actions/day cap exceeded (4 > 3)",
-                "Daily loss cap already reached (250 >= 250)"
-            ]
-        );
+        let messages: Vec<_> =
+            check(&book, &engine(), "1".parse().unwrap()).into_iter().map(|failure| failure.message).collect();
+        assert_eq!(messages, ["Actions/day cap exceeded (4 > 3)", "Daily loss cap already reached (250 >= 250)"]);
         let mut missing = roomy();
         missing.levels.remove(&engine());
-        assert_eq!(
-            decide(&mut missing, "1").message(),
-            "A hard stop: Policy missing"
-        );
+        assert_eq!(decide(&mut missing, "1").message(), "A hard stop: Policy missing");
         missing.levels.remove(&Engine::global());
-        assert_eq!(
-            decide(&mut missing, "1").message(),
-            "GLOBAL hard stop: Policy missing"
-        );
+        assert_eq!(decide(&mut missing, "1").message(), "GLOBAL hard stop: Policy missing");
     }
 
     #[test]

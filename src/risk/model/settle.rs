@@ -85,11 +85,7 @@ fn release(
     let mut touched = Vec::new();
     for id in candidates {
         let rest = wanted.units() - released;
-        let Some(reservation) = book
-            .reservations
-            .get_mut(id)
-            .filter(|reservation| reservation.closed.is_none())
-        else {
+        let Some(reservation) = book.reservations.get_mut(id).filter(|reservation| reservation.closed.is_none()) else {
             continue;
         };
         if rest <= 0 {
@@ -98,8 +94,7 @@ fn release(
         let taken = rest.min(reservation.open_amount.units());
         // Both are amounts, and neither difference can be negative.
         let amount = Amount::from_units(taken).unwrap_or_default();
-        reservation.open_amount =
-            Amount::from_units(reservation.open_amount.units() - taken).unwrap_or_default();
+        reservation.open_amount = Amount::from_units(reservation.open_amount.units() - taken).unwrap_or_default();
         if reservation.open_amount.is_zero() {
             reservation.closed = Some(stamp);
         }
@@ -107,11 +102,7 @@ fn release(
         if reservation.day == stamp.day() {
             today += taken;
         }
-        touched.push(SettledReservation {
-            reservation_id: *id,
-            released: amount,
-            status: reservation.status(),
-        });
+        touched.push(SettledReservation { reservation_id: *id, released: amount, status: reservation.status() });
     }
     (touched, released, today)
 }
@@ -123,40 +114,22 @@ pub fn apply(
     words: Words,
     stamp: Stamp,
 ) -> Result<(Settlement, RiskEvent), OutOfRange> {
-    let out_of_range = || OutOfRange {
-        engine: settle.engine.clone(),
-        counter: "released",
-    };
+    let out_of_range = || OutOfRange { engine: settle.engine.clone(), counter: "released" };
     let total = |units: i128| Total::from_units(units).ok_or_else(out_of_range);
     let (candidates, reserved) = match &settle.target {
         Target::Reservation(id) => {
-            let open = book
-                .reservations
-                .get(id)
-                .map(|reservation| reservation.open_amount)
-                .unwrap_or_default();
+            let open = book.reservations.get(id).map(|reservation| reservation.open_amount).unwrap_or_default();
             (vec![*id], open)
         }
-        Target::Matching {
-            reserved_amount,
-            candidates,
-        } => (candidates.clone(), *reserved_amount),
+        Target::Matching { reserved_amount, candidates } => (candidates.clone(), *reserved_amount),
     };
     let (reservations, released, released_today) = release(book, &candidates, reserved, stamp);
     let settled_amount = settle.settled_amount.unwrap_or(reserved);
     let over = settled_amount.units() - reserved.units();
     // Less than reserved gives exposure back, but only what today's exposure contains; more is used today in full.
-    let exposure = if over < 0 {
-        -released_today.min(-over)
-    } else {
-        over
-    };
-    let movement = Movement {
-        exposure: total(exposure)?,
-        open: total(-released)?,
-        loss: settle.realized_loss.into(),
-        actions: 0,
-    };
+    let exposure = if over < 0 { -released_today.min(-over) } else { over };
+    let movement =
+        Movement { exposure: total(exposure)?, open: total(-released)?, loss: settle.realized_loss.into(), actions: 0 };
     book.post(&settle.engine, movement, stamp.at)?;
 
     let unmatched = reserved.units() - released;
@@ -169,10 +142,7 @@ pub fn apply(
     }
     for engine in [&Engine::global(), &settle.engine] {
         let level = book.level(engine);
-        let cap = level
-            .policy
-            .as_ref()
-            .map_or(Total::ZERO, |policy| policy.max_daily_loss.into());
+        let cap = level.policy.as_ref().map_or(Total::ZERO, |policy| policy.max_daily_loss.into());
         if cap > Total::ZERO && level.usage.realized_loss >= cap {
             flags.push(format!("{engine} daily loss cap reached"));
         }
@@ -184,12 +154,8 @@ pub fn apply(
         settled_amount,
         realized_loss: settle.realized_loss,
         reservations,
-        ledger_engine: book
-            .level(&settle.engine)
-            .ledger(&settle.engine, stamp.day()),
-        ledger_global: book
-            .level(&Engine::global())
-            .ledger(&Engine::global(), stamp.day()),
+        ledger_engine: book.level(&settle.engine).ledger(&settle.engine, stamp.day()),
+        ledger_global: book.level(&Engine::global()).ledger(&Engine::global(), stamp.day()),
     };
     let reservation_id = match settle.target {
         Target::Reservation(id) => Some(id),
@@ -230,24 +196,12 @@ mod tests {
 
     /// A book with reservations of these amounts, ids 1, 2, 3 …
     fn with(amounts: &[&str]) -> Book {
-        let mut book = book(vec![
-            policy("GLOBAL", "250", "0", "0", "0"),
-            policy("A", "200", "0", "0", "0"),
-        ]);
+        let mut book = book(vec![policy("GLOBAL", "250", "0", "0", "0"), policy("A", "200", "0", "0", "0")]);
         for (seq, text) in (1..).zip(amounts) {
-            let request = Reserve {
-                engine: engine(),
-                amount: amount(text),
-                id: Uuid::from_u128(seq),
-                correlation_id: None,
-            };
-            let (decision, _) = reserve::apply(
-                &mut book,
-                &request,
-                Words::default(),
-                stamp(i64::try_from(seq).unwrap()),
-            )
-            .unwrap();
+            let request =
+                Reserve { engine: engine(), amount: amount(text), id: Uuid::from_u128(seq), correlation_id: None };
+            let (decision, _) =
+                reserve::apply(&mut book, &request, Words::default(), stamp(i64::try_from(seq).unwrap())).unwrap();
             assert!(decision.is_allowed());
         }
         book
@@ -287,21 +241,13 @@ mod tests {
         assert_eq!(settlement.ledger_engine.open_risk_reserved, Total::ZERO);
         assert_eq!(settlement.ledger_global.realized_loss, total("25"));
         assert!(settlement.flags.is_empty());
-        assert_eq!(
-            book.reservations[&Uuid::from_u128(1)].status(),
-            ReservationStatus::Settled
-        );
+        assert_eq!(book.reservations[&Uuid::from_u128(1)].status(), ReservationStatus::Settled);
     }
 
     #[test]
     fn less_gives_exposure_back_and_more_is_recorded_in_full() {
         let mut book = with(&["400", "100"]);
-        assert_eq!(
-            run(&mut book, &by_id(1, Some("150"), "0"), stamp(9))
-                .ledger_engine
-                .exposure_used,
-            total("250")
-        );
+        assert_eq!(run(&mut book, &by_id(1, Some("150"), "0"), stamp(9)).ledger_engine.exposure_used, total("250"));
         let over = run(&mut book, &by_id(2, Some("1000000"), "0"), stamp(10));
         assert_eq!(over.ledger_engine.exposure_used, total("1000150"));
         assert_eq!(over.flags, ["overrun"]);
@@ -315,10 +261,7 @@ mod tests {
         for level in book.levels.values_mut() {
             level.usage.exposure_used = total("10");
         }
-        let tomorrow = Stamp {
-            seq: 9,
-            at: stamp(9).at + Duration::days(1),
-        };
+        let tomorrow = Stamp { seq: 9, at: stamp(9).at + Duration::days(1) };
         let settlement = run(&mut book, &by_id(1, Some("150"), "5"), tomorrow);
         assert_eq!(settlement.ledger_engine.exposure_used, total("10"));
         assert_eq!(settlement.ledger_engine.open_risk_reserved, Total::ZERO);
@@ -330,24 +273,16 @@ mod tests {
         let mut book = with(&["100", "100", "100"]);
         let settlement = run(&mut book, &matching("250", &[1, 2, 3], None), stamp(9));
         assert_eq!(settlement.unmatched, Total::ZERO);
-        let taken: Vec<_> = settlement
-            .reservations
-            .iter()
-            .map(|one| (one.released.to_string(), one.status))
-            .collect();
-        use ReservationStatus::{Open, Settled};
+        let taken: Vec<_> = settlement.reservations.iter().map(|one| (one.released.to_string(), one.status)).collect();
         assert_eq!(
             taken,
             [
-                ("100".into(), Settled),
-                ("100".into(), Settled),
-                ("50".into(), Open)
+                ("100".into(), ReservationStatus::Settled),
+                ("100".into(), ReservationStatus::Settled),
+                ("50".into(), ReservationStatus::Open)
             ]
         );
-        assert_eq!(
-            book.reservations[&Uuid::from_u128(3)].open_amount,
-            amount("50")
-        );
+        assert_eq!(book.reservations[&Uuid::from_u128(3)].open_amount, amount("50"));
         assert_eq!(settlement.ledger_engine.open_risk_reserved, total("50"));
         assert_eq!(settlement.ledger_engine.exposure_used, total("300"));
     }
@@ -356,27 +291,17 @@ mod tests {
     fn what_finds_no_match_is_reported_and_nothing_goes_below_zero() {
         let mut book = with(&["100"]);
         let settlement = run(&mut book, &matching("250", &[1], None), stamp(9));
-        assert_eq!(
-            (settlement.released, settlement.unmatched),
-            (total("100"), total("150"))
-        );
+        assert_eq!((settlement.released, settlement.unmatched), (total("100"), total("150")));
         assert_eq!(settlement.flags, ["over_release"]);
         assert_eq!(settlement.ledger_engine.open_risk_reserved, Total::ZERO);
         let nothing = run(&mut book, &matching("10", &[], Some("0")), stamp(10));
-        assert_eq!(
-            nothing.ledger_engine.exposure_used,
-            total("100"),
-            "what was never reserved is not given back"
-        );
+        assert_eq!(nothing.ledger_engine.exposure_used, total("100"), "what was never reserved is not given back");
     }
 
     #[test]
     fn a_loss_that_reaches_a_cap_is_flagged_and_recorded() {
         let mut book = with(&["100", "100"]);
-        assert_eq!(
-            run(&mut book, &by_id(1, None, "200"), stamp(9)).flags,
-            ["A daily loss cap reached"]
-        );
+        assert_eq!(run(&mut book, &by_id(1, None, "200"), stamp(9)).flags, ["A daily loss cap reached"]);
         let both = ["GLOBAL daily loss cap reached", "A daily loss cap reached"];
         assert_eq!(run(&mut book, &by_id(2, None, "50"), stamp(10)).flags, both);
         assert_eq!(reserve::check(&book, &engine(), amount("1")).len(), 2);

@@ -56,20 +56,9 @@ pub async fn upsert_levels(
     day: NaiveDate,
     at: DateTime<Utc>,
 ) -> Result<()> {
-    let engines: Vec<String> = levels
-        .iter()
-        .map(|(engine, _)| engine.to_string())
-        .collect();
-    let of = |counter: fn(&Level) -> Decimal| {
-        levels
-            .iter()
-            .map(|(_, level)| counter(level))
-            .collect::<Vec<_>>()
-    };
-    let actions: Vec<i64> = levels
-        .iter()
-        .map(|(_, level)| level.usage.actions_count)
-        .collect();
+    let engines: Vec<String> = levels.iter().map(|(engine, _)| engine.to_string()).collect();
+    let of = |counter: fn(&Level) -> Decimal| levels.iter().map(|(_, level)| counter(level)).collect::<Vec<_>>();
+    let actions: Vec<i64> = levels.iter().map(|(_, level)| level.usage.actions_count).collect();
     sqlx::query!(
         "INSERT INTO risk_ledger_day (day, engine, exposure_used, realized_loss, actions_count, updated_at)
          SELECT $1, moved.engine, moved.exposure_used, moved.realized_loss, moved.actions_count, $2
@@ -149,27 +138,12 @@ pub async fn insert_reservation(conn: &mut PgConnection, reservation: &Reservati
 }
 
 /// Writes what is left of reservations that were open.
-pub async fn update_reservations(
-    conn: &mut PgConnection,
-    reservations: &[&Reservation],
-) -> Result<()> {
+pub async fn update_reservations(conn: &mut PgConnection, reservations: &[&Reservation]) -> Result<()> {
     let ids: Vec<_> = reservations.iter().map(|one| one.id).collect();
-    let open: Vec<_> = reservations
-        .iter()
-        .map(|one| one.open_amount.to_decimal())
-        .collect();
-    let status: Vec<_> = reservations
-        .iter()
-        .map(|one| one.status().as_str().to_owned())
-        .collect();
-    let closed_at: Vec<_> = reservations
-        .iter()
-        .map(|one| one.closed.map(|stamp| stamp.at))
-        .collect();
-    let closed_seq: Vec<_> = reservations
-        .iter()
-        .map(|one| one.closed.map(|stamp| stamp.seq))
-        .collect();
+    let open: Vec<_> = reservations.iter().map(|one| one.open_amount.to_decimal()).collect();
+    let status: Vec<_> = reservations.iter().map(|one| one.status().as_str().to_owned()).collect();
+    let closed_at: Vec<_> = reservations.iter().map(|one| one.closed.map(|stamp| stamp.at)).collect();
+    let closed_seq: Vec<_> = reservations.iter().map(|one| one.closed.map(|stamp| stamp.seq)).collect();
     let updated = sqlx::query!(
         "UPDATE risk_reservation AS kept
          SET open_amount = now.open_amount,
@@ -260,12 +234,7 @@ pub async fn note_policy(
 }
 
 /// Puts a trip's throttle on an engine.
-pub async fn add_throttle(
-    conn: &mut PgConnection,
-    engine: &Engine,
-    trip_id: i64,
-    at: DateTime<Utc>,
-) -> Result<()> {
+pub async fn add_throttle(conn: &mut PgConnection, engine: &Engine, trip_id: i64, at: DateTime<Utc>) -> Result<()> {
     sqlx::query!(
         "INSERT INTO risk_throttle (engine, trip_id, created_at) VALUES ($1, $2, $3)",
         engine.as_str(),
@@ -279,21 +248,13 @@ pub async fn add_throttle(
 
 /// Lifts one trip's throttle; says which engine it held, if it still stood.
 pub async fn lift_throttle(conn: &mut PgConnection, trip_id: i64) -> Result<Option<String>> {
-    Ok(sqlx::query_scalar!(
-        "DELETE FROM risk_throttle WHERE trip_id = $1 RETURNING engine",
-        trip_id
-    )
-    .fetch_optional(conn)
-    .await?)
+    Ok(sqlx::query_scalar!("DELETE FROM risk_throttle WHERE trip_id = $1 RETURNING engine", trip_id)
+        .fetch_optional(conn)
+        .await?)
 }
 
 /// Lifts every throttle of an engine: the human override.
 pub async fn lift_throttles(conn: &mut PgConnection, engine: &Engine) -> Result<()> {
-    sqlx::query!(
-        "DELETE FROM risk_throttle WHERE engine = $1",
-        engine.as_str()
-    )
-    .execute(conn)
-    .await?;
+    sqlx::query!("DELETE FROM risk_throttle WHERE engine = $1", engine.as_str()).execute(conn).await?;
     Ok(())
 }

@@ -20,54 +20,28 @@ pub struct Answer {
 impl Answer {
     pub async fn read(response: Response, caller: &'static Location<'static>) -> Self {
         let (parts, body) = response.into_parts();
-        let bytes = body
-            .collect()
-            .await
-            .expect("the body can be read")
-            .to_bytes();
+        let bytes = body.collect().await.expect("the body can be read").to_bytes();
         let text = String::from_utf8(bytes.to_vec()).expect("the body is UTF-8");
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-        assert!(
-            parts.headers.contains_key("x-request-id"),
-            "an answer without a request id: {caller}"
-        );
+        assert!(parts.headers.contains_key("x-request-id"), "an answer without a request id: {caller}");
         if parts.status.is_client_error() || parts.status.is_server_error() {
-            let content_type = parts
-                .headers
-                .get("content-type")
-                .map(|value| value.to_str().unwrap());
+            let content_type = parts.headers.get("content-type").map(|value| value.to_str().unwrap());
             // readyz says why in its own body.
             if json.get("ready").is_none() && !text.is_empty() {
-                assert_eq!(
-                    content_type,
-                    Some("application/problem+json"),
-                    "{caller}: {text}"
-                );
+                assert_eq!(content_type, Some("application/problem+json"), "{caller}: {text}");
                 assert_eq!(json["status"], parts.status.as_u16(), "{caller}");
                 for member in ["type", "title", "detail", "instance", "error", "request_id"] {
                     assert!(json[member].is_string(), "{caller}: no {member} in {text}");
                 }
             }
         }
-        Self {
-            status: parts.status,
-            headers: parts.headers,
-            text,
-            json,
-            caller,
-        }
+        Self { status: parts.status, headers: parts.headers, text, json, caller }
     }
 
     /// Expects 200 and gives the body.
     #[track_caller]
     pub fn ok(self) -> Value {
-        assert_eq!(
-            self.status,
-            StatusCode::OK,
-            "called at {}: {}",
-            self.caller,
-            self.text
-        );
+        assert_eq!(self.status, StatusCode::OK, "called at {}: {}", self.caller, self.text);
         self.json
     }
 

@@ -16,15 +16,12 @@ async fn cluster() -> &'static EmbeddedPostgres {
     CLUSTER
         .get_or_init(|| async {
             let settings = Settings {
-                data_dir: std::env::temp_dir()
-                    .join(format!("holdfast-test-{}", std::process::id())),
+                data_dir: std::env::temp_dir().join(format!("holdfast-test-{}", std::process::id())),
                 durability: Durability::None,
                 lifetime: Lifetime::Temporary,
                 pg_bin_dir: std::env::var_os("PG_BIN_DIR").map(Into::into),
             };
-            let postgres = EmbeddedPostgres::start(settings)
-                .await
-                .unwrap_or_else(|error| panic!("{error}"));
+            let postgres = EmbeddedPostgres::start(settings).await.unwrap_or_else(|error| panic!("{error}"));
             make_template(&postgres.connect_options()).await;
             postgres
         })
@@ -34,18 +31,11 @@ async fn cluster() -> &'static EmbeddedPostgres {
 /// Migrates the template and gives it a clock that tests can move.
 async fn make_template(options: &PgConnectOptions) {
     let mut admin = PgConnection::connect_with(options).await.unwrap();
-    admin
-        .execute(AssertSqlSafe(format!("CREATE DATABASE {TEMPLATE}")))
-        .await
-        .unwrap();
-    let db = Database::open(options.clone().database(TEMPLATE))
-        .await
-        .unwrap();
+    admin.execute(AssertSqlSafe(format!("CREATE DATABASE {TEMPLATE}"))).await.unwrap();
+    let db = Database::open(options.clone().database(TEMPLATE)).await.unwrap();
     db.migrate().await.unwrap();
     db.close().await;
-    let mut template = PgConnection::connect_with(&options.clone().database(TEMPLATE))
-        .await
-        .unwrap();
+    let mut template = PgConnection::connect_with(&options.clone().database(TEMPLATE)).await.unwrap();
     template
         .execute(
             "CREATE TABLE test_clock (skew interval NOT NULL);
@@ -64,12 +54,7 @@ pub async fn clone_template() -> PgConnectOptions {
     let options = cluster().await.connect_options();
     let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
     let mut admin = PgConnection::connect_with(&options).await.unwrap();
-    admin
-        .execute(AssertSqlSafe(format!(
-            "CREATE DATABASE {name} TEMPLATE {TEMPLATE}"
-        )))
-        .await
-        .unwrap();
+    admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))).await.unwrap();
     admin.close().await.unwrap();
     options.database(&name)
 }
@@ -106,19 +91,14 @@ const BOOKS: &str = "
 /// Panics if the books of a database do not balance. Runs on a thread of its own, since a destructor cannot wait.
 pub fn check_books(options: PgConnectOptions) {
     let checked = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             // A test that took its database away has nothing left to check.
             let Ok(mut conn) = PgConnection::connect_with(&options).await else {
                 return Vec::new();
             };
             let rows = sqlx::query(BOOKS).fetch_all(&mut conn).await.unwrap();
-            rows.iter()
-                .map(|row| row.get::<String, _>(0))
-                .collect::<Vec<_>>()
+            rows.iter().map(|row| row.get::<String, _>(0)).collect::<Vec<_>>()
         })
     });
     let broken = checked.join().expect("the books can be read");

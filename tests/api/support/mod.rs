@@ -44,12 +44,7 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self {
-            env: None,
-            enforce: true,
-            scope: ScopeName::All,
-            required_packs: Vec::new(),
-        }
+        Self { env: None, enforce: true, scope: ScopeName::All, required_packs: Vec::new() }
     }
 }
 
@@ -62,10 +57,7 @@ impl Service {
     /// A fresh install with go-live enabled.
     pub async fn live() -> Self {
         let service = Self::fresh().await;
-        service
-            .post("/go-live/enable", &serde_json::json!({"actor": "test"}))
-            .await
-            .ok();
+        service.post("/go-live/enable", &serde_json::json!({"actor": "test"})).await.ok();
         service
     }
 
@@ -76,9 +68,7 @@ impl Service {
 
     /// A service on a database that exists: a restart, or a second instance.
     pub async fn on(options: PgConnectOptions, setup: Setup) -> Self {
-        let db = Database::open(options.clone())
-            .await
-            .expect("the test's database opens");
+        let db = Database::open(options.clone()).await.expect("the test's database opens");
         db.migrate().await.expect("the template is migrated");
         let enforcement = EnforcementConfig {
             env: setup.env.map(str::to_owned),
@@ -87,22 +77,11 @@ impl Service {
             enforcement_scope: setup.scope,
         };
         let clock = Clock::manual(1_000_000);
-        let packs = setup
-            .required_packs
-            .iter()
-            .map(|id| id.parse().unwrap())
-            .collect();
+        let packs = setup.required_packs.iter().map(|id| id.parse().unwrap()).collect();
         let app = App::new(&db, clock.clone(), &enforcement, packs);
         app.feed.refresh(&db).await.expect("the state can be read");
         let pool = PgPool::connect_lazy_with(options.clone());
-        Self {
-            router: app.router(),
-            app,
-            db,
-            pool,
-            clock,
-            options,
-        }
+        Self { router: app.router(), app, db, pool, clock, options }
     }
 
     /// Sends a request as it is.
@@ -111,10 +90,7 @@ impl Service {
         let caller = std::panic::Location::caller();
         let router = self.router.clone();
         async move {
-            let response = router
-                .oneshot(request)
-                .await
-                .expect("the router is infallible");
+            let response = router.oneshot(request).await.expect("the router is infallible");
             Answer::read(response, caller).await
         }
     }
@@ -139,18 +115,8 @@ impl Service {
 
     /// `POST` of any body below the base path.
     #[track_caller]
-    pub fn post_text(
-        &self,
-        path: &str,
-        content_type: &str,
-        body: &str,
-    ) -> impl Future<Output = Answer> + use<> {
-        self.send(request(
-            Method::POST,
-            &format!("{BASE}{path}"),
-            Some(content_type),
-            body,
-        ))
+    pub fn post_text(&self, path: &str, content_type: &str, body: &str) -> impl Future<Output = Answer> + use<> {
+        self.send(request(Method::POST, &format!("{BASE}{path}"), Some(content_type), body))
     }
 
     /// `POST` of a form below the base path.
@@ -162,12 +128,7 @@ impl Service {
     /// `POST` with everything in the query.
     #[track_caller]
     pub fn post_query(&self, path: &str, query: &str) -> impl Future<Output = Answer> + use<> {
-        self.send(request(
-            Method::POST,
-            &format!("{BASE}{path}?{query}"),
-            None,
-            "",
-        ))
+        self.send(request(Method::POST, &format!("{BASE}{path}?{query}"), None, ""))
     }
 
     /// `POST` of JSON with a header.
@@ -178,15 +139,8 @@ impl Service {
         header: (&'static str, &str),
         body: &Value,
     ) -> impl Future<Output = Answer> + use<> {
-        let mut request = request(
-            Method::POST,
-            &format!("{BASE}{path}"),
-            Some("application/json"),
-            &body.to_string(),
-        );
-        request
-            .headers_mut()
-            .insert(HeaderName::from_static(header.0), header.1.parse().unwrap());
+        let mut request = request(Method::POST, &format!("{BASE}{path}"), Some("application/json"), &body.to_string());
+        request.headers_mut().insert(HeaderName::from_static(header.0), header.1.parse().unwrap());
         self.send(request)
     }
 
@@ -248,7 +202,5 @@ pub fn request(method: Method, uri: &str, content_type: Option<&str>, body: &str
     if let Some(content_type) = content_type {
         builder = builder.header("content-type", content_type);
     }
-    builder
-        .body(Body::from(body.to_owned()))
-        .expect("the test's request is well-formed")
+    builder.body(Body::from(body.to_owned())).expect("the test's request is well-formed")
 }

@@ -1,0 +1,122 @@
+//! What the caller reads of an error: the members of its body, and the response that carries them.
+
+use super::{Blocker, Error, FieldError, Row};
+use axum::http::header::{CACHE_CONTROL, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// Seconds a caller should wait after a 503 before it tries again.
+const RETRY_AFTER_SECONDS: u64 = 1;
+
+impl Error {
+    /// The members of the body beyond those of every problem.
+    fn extensions(&self) -> Vec<(&'static str, Box<RawValue>)> {
+        match self {
+            Self::Contradictory(_, field) => vec![("errors", raw(&[field]))],
+            Self::Invalid(fields) => vec![("errors", raw(fields))],
+            Self::Blocked { block, exec_class, path, state_version } => vec![
+                ("message", raw(block.message())),
+                ("exec_class", raw(exec_class.as_str())),
+                ("path", raw(crate::http::bounded(path))),
+                ("state_version", raw(state_version)),
+            ],
+            Self::NotProdEligible { id, domain, gate_reason } => {
+                vec![
+                    ("id", raw(id)),
+                    ("domain", raw(domain)),
+                    ("prod_eligible", raw(&false)),
+                    ("gate_reason", raw(gate_reason)),
+                ]
+            }
+            Self::AlreadySettled { reservation_id, settled, .. } => {
+                vec![("reservation_id", raw(reservation_id)), ("settled", settled.clone())]
+            }
+            Self::WireTripped { trip_id, .. } => vec![("trip_id", raw(trip_id))],
+            Self::EngineThrottled { trips, .. } => vec![("throttled_by", raw(trips))],
+            Self::EventIdReused { fields, .. } => vec![("fields", raw(fields))],
+            Self::ChecklistFailed { blockers, checklist } => {
+                vec![("blockers", raw(blockers)), ("checklist", checklist.clone())]
+            }
+            Self::VersionMismatch { actual, .. } => vec![
+                ("blockers", raw(&[Blocker { id: "version".into(), detail: self.to_string() }])),
+                ("version", raw(actual)),
+            ],
+            Self::ZeroMeansUnlimited { fields } => {
+                let detail = "0 means no cap: send allow_unlimited=true if that is meant";
+                vec![("errors", raw(&fields.iter().map(|field| FieldError::new(*field, detail)).collect::<Vec<_>>()))]
+            }
+            Self::SeriesKind { wanted, .. } => {
+                vec![("errors", raw(&[FieldError::new(*wanted, self.to_string())]))]
+            }
+            Self::ClockWentBack(_) | Self::Unavailable(_) | Self::OutcomeUnknown(_) | Self::DeadlineExceeded(_) => {
+                vec![("retry_same_key", raw(&true))]
+            }
+            Self::Malformed(_)
+            | Self::AmbiguousPath { .. }
+            | Self::RouteNotFound
+            | Self::NotFound { .. }
+            | Self::MethodNotAllowed
+            | Self::BodyTooLarge { .. }
+            | Self::UnsupportedMediaType(_)
+            | Self::Inconsistent(_)
+            | Self::Database(_)
+            | Self::Panicked => Vec::new(),
+        }
+    }
+
+    /// The problem as the caller will read it.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        let Row { status, code, title } = self.row();
+        // Every status of the table is a status.
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        // What went wrong here is for the log; the caller gets the request id to quote.
+        let detail = if status == StatusCode::INTERNAL_SERVER_ERROR {
+            "the request failed and nothing was decided: quote request_id when you report it".to_owned()
+        } else {
+            self.to_string()
+        };
+        Problem { status, code, title, detail, extensions: self.extensions() }
+    }
+}
+
+/// JSON of something that always has a JSON form.
+fn raw<T: Serialize + ?Sized>(value: &T) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).expect("strings, numbers and lists of them serialise")
+}
+
+/// An error on its way out: what the outermost middleware renders as `application/problem+json`.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The stable code.
+    pub code: &'static str,
+    /// What it is in general.
+    pub title: &'static str,
+    /// What it is this time, with the fix.
+    pub detail: String,
+    /// Members of this code.
+    pub extensions: Vec<(&'static str, Box<RawValue>)>,
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let problem = self.problem();
+        if problem.status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(error = %self, source = ?std::error::Error::source(&self), "request failed");
+        } else if problem.status == StatusCode::SERVICE_UNAVAILABLE {
+            tracing::warn!(error = %self, source = ?std::error::Error::source(&self), "request refused");
+        }
+        let mut response = problem.status.into_response();
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if problem.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
+        response.extensions_mut().insert(problem);
+        response
+    }
+}

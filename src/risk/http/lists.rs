@@ -1,0 +1,136 @@
+//! What was reserved and decided: lists that grow.
+
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::http::{Nothing, Page, Paging, Query, Segment, errors};
+use crate::risk::model::ReservationStatus;
+use crate::risk::store::{self, EventFilter, ReservationFilter, ReservationRecord, RiskEventRecord};
+use crate::types::{CorrelationId, Count, Engine, Flag};
+use axum::Json;
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list_reservations))
+        .routes(routes!(get_reservation))
+        .routes(routes!(risk_events))
+}
+
+/// Which reservations.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct ReservationQuery {
+    /// Of this engine.
+    engine: Option<Engine>,
+    /// `OPEN` or `SETTLED`.
+    status: Option<ReservationStatus>,
+    /// Of this thread.
+    correlation_id: Option<CorrelationId>,
+    /// At most so many, 1 to 1000; 100 when left out.
+    limit: Option<Count>,
+    /// Where the last page ended.
+    cursor: Option<Count>,
+}
+
+/// Reservations, newest first.
+#[utoipa::path(
+    get, path = "/risk/reservations", tag = "risk", params(ReservationQuery),
+    responses((status = 200, description = "A page", body = Page<ReservationRecord>), errors::Read)
+)]
+async fn list_reservations(
+    State(app): State<App>,
+    Query(query): Query<ReservationQuery>,
+) -> Result<Json<Page<ReservationRecord>>> {
+    let paging = Paging::new(query.limit, query.cursor)?;
+    let filter = ReservationFilter {
+        engine: query.engine.as_ref().map(Engine::as_str),
+        status: query.status,
+        correlation_id: query.correlation_id.as_ref().map(CorrelationId::as_str),
+        id: None,
+        before: paging.before,
+        limit: paging.fetch(),
+    };
+    let rows = store::reservations(&mut *app.risk.db().read().await?, &filter).await?;
+    Ok(Json(paging.page(rows, |row| row.seq)))
+}
+
+/// One reservation.
+#[utoipa::path(
+    get, path = "/risk/reservations/{id}", tag = "risk", params(("id" = Uuid, Path, description = "The reservation")),
+    responses((status = 200, description = "The reservation", body = ReservationRecord), errors::ReadOne)
+)]
+async fn get_reservation(
+    State(app): State<App>,
+    Segment(id): Segment<Uuid>,
+    _: Query<Nothing>,
+) -> Result<Json<ReservationRecord>> {
+    let found = store::read_reservation(&mut *app.risk.db().read().await?, id).await?;
+    found.map(Json).ok_or_else(|| Error::NotFound { what: "reservation", id: id.to_string() })
+}
+
+/// Which decisions.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct RiskEventQuery {
+    /// Of this engine.
+    engine: Option<Engine>,
+    /// `RESERVE`, `DENY` or `SETTLE`.
+    action: Option<RiskAction>,
+    /// Done or refused.
+    ok: Option<Flag>,
+    /// Of this thread.
+    correlation_id: Option<CorrelationId>,
+    /// At or after this time, RFC 3339.
+    from: Option<DateTime<Utc>>,
+    /// Before this time, RFC 3339.
+    to: Option<DateTime<Utc>>,
+    /// At most so many, 1 to 1000; 100 when left out.
+    limit: Option<Count>,
+    /// Where the last page ended.
+    cursor: Option<Count>,
+}
+
+/// What a decision was.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+enum RiskAction {
+    Reserve,
+    Deny,
+    Settle,
+}
+
+/// Decisions, newest first.
+#[utoipa::path(
+    get, path = "/risk/events", tag = "risk", params(RiskEventQuery),
+    responses((status = 200, description = "A page", body = Page<RiskEventRecord>), errors::Read)
+)]
+async fn risk_events(
+    State(app): State<App>,
+    Query(query): Query<RiskEventQuery>,
+) -> Result<Json<Page<RiskEventRecord>>> {
+    let paging = Paging::new(query.limit, query.cursor)?;
+    let filter = EventFilter {
+        engine: query.engine.as_ref().map(Engine::as_str),
+        action: query.action.map(|action| match action {
+            RiskAction::Reserve => "RESERVE",
+            RiskAction::Deny => "DENY",
+            RiskAction::Settle => "SETTLE",
+        }),
+        ok: query.ok.map(|flag| flag.0),
+        correlation_id: query.correlation_id.as_ref().map(CorrelationId::as_str),
+        from: query.from,
+        to: query.to,
+        before: paging.before,
+        limit: paging.fetch(),
+    };
+    let rows = store::events(&mut *app.risk.db().read().await?, &filter).await?;
+    Ok(Json(paging.page(rows, |row| row.seq)))
+}

@@ -1,0 +1,273 @@
+//! What reports and lists read.
+
+use super::read::{amount, total};
+use crate::error::Result;
+use crate::risk::model::ReservationStatus;
+use crate::types::{Amount, Total};
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use sqlx::PgConnection;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// A reservation as it is read back.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ReservationRecord {
+    /// Its id.
+    pub reservation_id: Uuid,
+    /// Its engine.
+    pub engine: String,
+    /// What was reserved.
+    pub amount: Amount,
+    /// What is still outstanding.
+    pub open_amount: Amount,
+    /// Where it stands.
+    pub status: ReservationStatus,
+    /// The business day it was reserved on.
+    pub day: NaiveDate,
+    /// Who reserved, as the caller claimed.
+    pub actor: Option<String>,
+    /// Why, in the caller's words.
+    pub reason: Option<String>,
+    /// The caller's thread.
+    pub correlation_id: Option<String>,
+    /// Whatever else the caller said.
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<Box<RawValue>>,
+    /// When it was reserved.
+    pub created_at: DateTime<Utc>,
+    /// The event that made it, in the risk stream.
+    pub seq: i64,
+    /// When it was closed.
+    pub closed_at: Option<DateTime<Utc>>,
+    /// The event that closed it.
+    pub closed_seq: Option<i64>,
+}
+
+/// Which reservations to list; none of a kind means all.
+#[derive(Debug, Default)]
+pub struct ReservationFilter<'a> {
+    /// Of this engine.
+    pub engine: Option<&'a str>,
+    /// With this status.
+    pub status: Option<ReservationStatus>,
+    /// Of this thread.
+    pub correlation_id: Option<&'a str>,
+    /// With this id.
+    pub id: Option<Uuid>,
+    /// Made before this event.
+    pub before: Option<i64>,
+    /// At most so many.
+    pub limit: i64,
+}
+
+/// Reservations, newest first.
+pub async fn reservations(conn: &mut PgConnection, filter: &ReservationFilter<'_>) -> Result<Vec<ReservationRecord>> {
+    let rows = sqlx::query!(
+        "SELECT held.id,
+                held.engine,
+                held.amount,
+                held.open_amount,
+                held.day,
+                made.actor,
+                made.reason,
+                held.correlation_id,
+                made.metadata,
+                held.created_at,
+                held.seq,
+                held.closed_at,
+                held.closed_seq
+         FROM risk_reservation AS held
+         JOIN risk_event AS made ON made.seq = held.seq
+         WHERE ($1::text IS NULL OR held.engine = $1)
+           AND ($2::text IS NULL OR held.status = $2)
+           AND ($3::text IS NULL OR held.correlation_id = $3)
+           AND ($4::uuid IS NULL OR held.id = $4)
+           AND ($5::bigint IS NULL OR held.seq < $5)
+         ORDER BY held.seq DESC
+         LIMIT $6",
+        filter.engine,
+        filter.status.map(ReservationStatus::as_str),
+        filter.correlation_id,
+        filter.id,
+        filter.before,
+        filter.limit
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(ReservationRecord {
+                reservation_id: row.id,
+                engine: row.engine,
+                amount: amount(row.amount)?,
+                open_amount: amount(row.open_amount)?,
+                status: if row.closed_at.is_some() { ReservationStatus::Settled } else { ReservationStatus::Open },
+                day: row.day,
+                actor: row.actor,
+                reason: row.reason,
+                correlation_id: row.correlation_id,
+                metadata: row.metadata.map(crate::db::stored_json).transpose()?,
+                created_at: row.created_at,
+                seq: row.seq,
+                closed_at: row.closed_at,
+                closed_seq: row.closed_seq,
+            })
+        })
+        .collect()
+}
+
+/// One reservation.
+pub async fn read_reservation(conn: &mut PgConnection, id: Uuid) -> Result<Option<ReservationRecord>> {
+    let filter = ReservationFilter { id: Some(id), limit: 1, ..ReservationFilter::default() };
+    Ok(reservations(conn, &filter).await?.pop())
+}
+
+/// A decision as it is read back: the original's columns, and ours.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RiskEventRecord {
+    /// Its sequence number in the risk stream.
+    pub seq: i64,
+    /// The engine asked for.
+    pub engine: String,
+    /// `RESERVE`, `DENY` or `SETTLE`.
+    pub action: String,
+    /// What was asked for.
+    pub amount: Amount,
+    /// Whether it was done.
+    pub ok: bool,
+    /// The first reason of a denial.
+    pub denial: Option<String>,
+    /// The level that denied.
+    pub scope: Option<String>,
+    /// Why, in the caller's words.
+    pub reason: Option<String>,
+    /// Who was authenticated.
+    pub principal: String,
+    /// Who the caller said was acting.
+    pub actor: Option<String>,
+    /// The request it came with.
+    pub request_id: Option<String>,
+    /// The caller's thread.
+    pub correlation_id: Option<String>,
+    /// The reservation, where it named or made one.
+    pub reservation_id: Option<Uuid>,
+    /// Whatever else the caller said.
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<Box<RawValue>>,
+    /// What the decision was made by and what came of it.
+    #[schema(value_type = Option<Object>)]
+    pub detail: Option<Box<RawValue>>,
+    /// The business day it was booked on.
+    pub day: NaiveDate,
+    /// What it moved: the day's exposure …
+    pub exposure_delta: Total,
+    /// … the open risk …
+    pub open_delta: Total,
+    /// … the day's loss …
+    pub loss_delta: Total,
+    /// … and the day's count.
+    pub actions_delta: i64,
+    /// When.
+    pub created_at: DateTime<Utc>,
+    /// The event's hash, lower-case hex.
+    pub hash: String,
+}
+
+/// Which events to list; none of a kind means all.
+#[derive(Debug, Default)]
+pub struct EventFilter<'a> {
+    /// Of this engine.
+    pub engine: Option<&'a str>,
+    /// Of this action.
+    pub action: Option<&'a str>,
+    /// Done or refused.
+    pub ok: Option<bool>,
+    /// Of this thread.
+    pub correlation_id: Option<&'a str>,
+    /// At or after.
+    pub from: Option<DateTime<Utc>>,
+    /// Before.
+    pub to: Option<DateTime<Utc>>,
+    /// Before this event.
+    pub before: Option<i64>,
+    /// At most so many.
+    pub limit: i64,
+}
+
+/// Decisions, newest first.
+pub async fn events(conn: &mut PgConnection, filter: &EventFilter<'_>) -> Result<Vec<RiskEventRecord>> {
+    let rows = sqlx::query!(
+        r#"SELECT seq,
+                  engine,
+                  action,
+                  amount,
+                  ok,
+                  denial,
+                  scope,
+                  reason,
+                  principal,
+                  actor,
+                  request_id,
+                  correlation_id,
+                  reservation_id,
+                  metadata,
+                  detail,
+                  day,
+                  exposure_delta,
+                  open_delta,
+                  loss_delta,
+                  actions_delta,
+                  at,
+                  encode(hash, 'hex') AS "hash!"
+           FROM risk_event
+           WHERE ($1::text IS NULL OR engine = $1)
+             AND ($2::text IS NULL OR action = $2)
+             AND ($3::boolean IS NULL OR ok = $3)
+             AND ($4::text IS NULL OR correlation_id = $4)
+             AND ($5::timestamptz IS NULL OR at >= $5)
+             AND ($6::timestamptz IS NULL OR at < $6)
+             AND ($7::bigint IS NULL OR seq < $7)
+           ORDER BY seq DESC
+           LIMIT $8"#,
+        filter.engine,
+        filter.action,
+        filter.ok,
+        filter.correlation_id,
+        filter.from,
+        filter.to,
+        filter.before,
+        filter.limit
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(RiskEventRecord {
+                seq: row.seq,
+                engine: row.engine,
+                action: row.action,
+                amount: amount(row.amount)?,
+                ok: row.ok,
+                denial: row.denial,
+                scope: row.scope,
+                reason: row.reason,
+                principal: row.principal,
+                actor: row.actor,
+                request_id: row.request_id,
+                correlation_id: row.correlation_id,
+                reservation_id: row.reservation_id,
+                metadata: row.metadata.map(crate::db::stored_json).transpose()?,
+                detail: row.detail.map(crate::db::stored_json).transpose()?,
+                day: row.day,
+                exposure_delta: total(Some(row.exposure_delta))?,
+                open_delta: total(Some(row.open_delta))?,
+                loss_delta: total(Some(row.loss_delta))?,
+                actions_delta: row.actions_delta,
+                created_at: row.at,
+                hash: row.hash,
+            })
+        })
+        .collect()
+}
