@@ -217,6 +217,11 @@ async fn migrate(config: &DatabaseConfig, status: bool) -> Result<(), Failure> {
 /// Prints the review; says whether something needs attention.
 async fn review(config: &DatabaseConfig) -> Result<bool, Failure> {
     let (db, postgres) = open(config).await?;
+    let pending = db.migration_status().await?.into_iter().filter(|(_, _, applied)| !applied).count();
+    if pending > 0 {
+        close(db, postgres).await?;
+        return Err(format!("{pending} migrations are not applied: run holdfast migrate, or start the server").into());
+    }
     let review = crate::review::collect(&db).await;
     close(db, postgres).await?;
     let review = review?;

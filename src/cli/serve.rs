@@ -100,7 +100,7 @@ async fn run(
     if let Err(error) = app.feed.refresh(&db).await {
         tracing::warn!(%error, "the go-live state could not be read yet: blocking until it is");
     }
-    let feed = tokio::spawn(app.feed.clone().run(db.clone(), until(stopping.clone())));
+    let feed = tokio::spawn(app.feed.clone().run(db.clone()));
     let upkeep = tokio::spawn(keep_metrics_small(app.metrics.clone()));
     announce(&args.server, &args.enforcement);
     let served = serve_until(listener, &app, stopping).await;

@@ -70,21 +70,18 @@ impl Database {
     pub async fn open(options: PgConnectOptions) -> Result<Self, OpenError> {
         let options = options.application_name("holdfast").options(SESSION_LIMITS);
         let pool_options = |size: u32, timeout: Duration| {
-            PgPoolOptions::new()
-                .max_connections(size)
-                .acquire_timeout(timeout)
-                .test_before_acquire(false)
-                .after_connect(|conn, _| {
-                    Box::pin(async move {
-                        // An answer is only sent after a durable commit; a stricter setting than `on` is left alone.
-                        conn.execute(
-                            "SELECT set_config('synchronous_commit', 'on', false)
+            // Connections are tested before they are handed out: after a restart of PostgreSQL the next request works.
+            PgPoolOptions::new().max_connections(size).acquire_timeout(timeout).after_connect(|conn, _| {
+                Box::pin(async move {
+                    // An answer is only sent after a durable commit; a stricter setting than `on` is left alone.
+                    conn.execute(
+                        "SELECT set_config('synchronous_commit', 'on', false)
                          WHERE current_setting('synchronous_commit') IN ('off', 'local')",
-                        )
-                        .await?;
-                        Ok(())
-                    })
+                    )
+                    .await?;
+                    Ok(())
                 })
+            })
         };
         let pool =
             pool_options(POOL_SIZE, ACQUIRE_TIMEOUT).connect_with(options.clone()).await.map_err(OpenError::Connect)?;

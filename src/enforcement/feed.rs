@@ -100,36 +100,27 @@ impl Feed {
         Ok(())
     }
 
-    /// Keeps the feed fresh until the process ends or `stop` resolves. A failed read is logged when it begins and when it ends;
-    /// the lease lapses by itself.
-    pub async fn run(self, db: Database, stop: impl Future<Output = ()>) {
+    /// Keeps the feed fresh for as long as it is polled. A failure is logged when it begins and when it ends; the lease lapses
+    /// by itself.
+    pub async fn run(self, db: Database) {
         let mut failing = false;
-        let polling = async {
-            let mut turns = tokio::time::interval(POLL);
-            turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            loop {
-                turns.tick().await;
-                let read = tokio::time::timeout(READ_TIMEOUT, self.refresh(&db)).await;
-                let error = match read {
-                    Ok(Ok(())) => None,
-                    Ok(Err(error)) => Some(error.to_string()),
-                    Err(_) => Some(format!("no answer within {} ms", READ_TIMEOUT.as_millis())),
-                };
-                match (error, failing) {
-                    (Some(error), false) => {
-                        tracing::error!(error, "the go-live state cannot be read: blocking when the lease lapses");
-                    }
-                    (None, true) => tracing::info!("the go-live state is read again"),
-                    (Some(_), true) | (None, false) => {
-                        continue;
-                    }
+        let mut turns = tokio::time::interval(POLL);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            let error = match tokio::time::timeout(READ_TIMEOUT, self.refresh(&db)).await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some(format!("no answer within {} ms", READ_TIMEOUT.as_millis())),
+            };
+            match (&error, failing) {
+                (Some(error), false) => {
+                    tracing::error!(error, "the go-live state cannot be read: blocking when the lease lapses");
                 }
-                failing = !failing;
+                (None, true) => tracing::info!("the go-live state is read again"),
+                (Some(_), true) | (None, false) => {}
             }
-        };
-        tokio::select! {
-            () = polling => {}
-            () = stop => {}
+            failing = error.is_some();
         }
     }
 

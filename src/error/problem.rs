@@ -1,6 +1,7 @@
 //! What the caller reads of an error: the members of its body, and the response that carries them.
 
 use super::{Blocker, Error, FieldError, Row};
+use crate::enforcement::gate::Block;
 use axum::http::header::{CACHE_CONTROL, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -16,12 +17,18 @@ impl Error {
         match self {
             Self::Contradictory(_, field) => vec![("errors", raw(&[field]))],
             Self::Invalid(fields) => vec![("errors", raw(fields))],
-            Self::Blocked { block, exec_class, path, state_version } => vec![
-                ("message", raw(block.message())),
-                ("exec_class", raw(exec_class.as_str())),
-                ("path", raw(crate::http::bounded(path))),
-                ("state_version", raw(state_version)),
-            ],
+            Self::Blocked { block, exec_class, path, state_version } => {
+                let mut members = vec![
+                    ("message", raw(block.message())),
+                    ("exec_class", raw(exec_class.as_str())),
+                    ("path", raw(crate::http::bounded(path))),
+                    ("state_version", raw(state_version)),
+                ];
+                if matches!(block, Block::StateStale) {
+                    members.push(("retry_same_key", raw(&true)));
+                }
+                members
+            }
             Self::NotProdEligible { id, domain, gate_reason } => {
                 vec![
                     ("id", raw(id)),

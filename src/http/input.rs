@@ -22,9 +22,12 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 /// Largest body of an ordinary request. The largest legitimate one is three 16 KiB objects and change.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// How long a request that acts whatever is sent waits for its body: who pulls the kill switch does not wait for a stalled one.
+const LENIENT_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Most fields in one request; the richest request type has under 20.
 const FIELDS_MAX: usize = 64;
 
@@ -89,9 +92,10 @@ impl<S: Send + Sync> FromRequest<S> for Lenient {
         let (parts, body) = request.into_parts();
         let mut warnings = Vec::new();
         let mut fields = Vec::new();
-        let from_body = match read_body(body, BODY_BYTES_MAX).await {
-            Ok(bytes) => body_fields(&parts, &bytes),
-            Err(error) => Err(error),
+        let from_body = match tokio::time::timeout(LENIENT_BODY_TIMEOUT, read_body(body, BODY_BYTES_MAX)).await {
+            Ok(Ok(bytes)) => body_fields(&parts, &bytes),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(Error::Malformed("the body did not arrive within a second".into())),
         };
         for read in [from_body, query_fields(parts.uri.query())] {
             match read {

@@ -1,0 +1,43 @@
+#!/bin/sh
+# The Monday review with nothing but curl: state, today's ledger with its denials, wires, scorecards, and the review itself.
+#
+#   BASE=http://127.0.0.1:8000 docs/monday-review.sh
+#
+# Exits like `holdfast review`: 0 when nothing needs attention, 1 when something does, 2 when that cannot be known.
+set -u
+BASE=${BASE:-http://127.0.0.1:8000}
+G=${BASE%/}/api/governance
+
+get() { curl -fsS --max-time 15 "$@" || { echo "monday-review: no usable answer from $BASE" >&2; exit 2; }; }
+
+# One object of a list per line.
+rows() {
+    sed 's/},{/},\
+{/g'
+    echo
+}
+
+show() { # show TITLE PATH
+    printf '%s\n' "== $1"
+    text=$(get "$G/$2") || exit 2
+    printf '%s' "$text" | rows
+    echo
+}
+
+show '1. Control plane: go-live and kill switch' go-live/state
+show '2. Risk today: what was used, and why actions were denied' risk/ledger/today
+show '3. Tripwires: which performance dropped' regression/state
+show '4. Heimdall sandbox today' heimdall/scorecard/today
+
+printf '%s\n' '== 5. The review'
+get -H 'Accept: text/markdown' "$G/review"
+
+review=$(get -H 'Accept: application/json' "$G/review") || exit 2
+case $review in
+*'"look_first":[]'*) exit 0 ;;
+*'"look_first":['*) exit 1 ;;
+*)
+    echo "monday-review: the answer of $BASE is not a review" >&2
+    exit 2
+    ;;
+esac
