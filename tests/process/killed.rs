@@ -1,0 +1,211 @@
+//! kill -9, of everything.
+
+use crate::support::{Place, Server, signal, wait_until};
+use rustix::process::Signal;
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+const CLIENTS: usize = 4;
+
+/// What several clients were told while they reserved.
+#[derive(Default)]
+struct Told {
+    ids: Mutex<Vec<String>>,
+    refused: AtomicUsize,
+    cut: AtomicUsize,
+    stop: AtomicBool,
+}
+
+impl Told {
+    /// Reserves until told to stop: an answer is an approval that names its reservation, or an orderly 503.
+    fn reserve_on(&self, server: &Server) {
+        while !self.stop.load(Ordering::SeqCst) {
+            match server.try_reserve() {
+                Ok(reply) if reply.status == 200 => {
+                    assert_eq!(reply.json["ok"], true, "{}", reply.text);
+                    let id = reply.json["reservation_id"].as_str().expect("an id");
+                    self.ids
+                        .lock()
+                        .expect("no client panicked")
+                        .push(id.to_owned());
+                }
+                Ok(reply) => {
+                    reply.unavailable();
+                    self.refused.fetch_add(1, Ordering::SeqCst);
+                }
+                Err(_) => {
+                    self.cut.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        }
+    }
+
+    fn answered(&self) -> usize {
+        self.ids.lock().expect("no client panicked").len()
+    }
+}
+
+/// Sets it when the thread that holds it ends, also by a panic: the clients must not run for ever.
+struct StopClients<'a>(&'a Told);
+
+impl Drop for StopClients<'_> {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Each answered reservation is there; beyond them, only such whose answer was lost; and the ledger agrees.
+#[track_caller]
+fn check_nothing_was_lost(server: &Server, told: &Told) {
+    let ids = told.ids.lock().expect("no client panicked");
+    for id in ids.iter() {
+        let reservation = server.get(&format!("/risk/reservations/{id}")).ok();
+        assert_eq!(reservation["status"], "OPEN", "{reservation}");
+    }
+    let (all, open) = server.reservations();
+    let all: HashSet<_> = all.into_iter().collect();
+    assert_eq!(
+        all.len() as u64,
+        open,
+        "the ledger and the reservations differ"
+    );
+    assert!(ids.iter().all(|id| all.contains(id)));
+    let unanswered = told.refused.load(Ordering::SeqCst) + told.cut.load(Ordering::SeqCst);
+    assert!(all.len() <= ids.len() + unanswered);
+}
+
+#[test]
+fn kill_9_of_the_server_under_writes_loses_nothing_that_was_answered() {
+    let place = Place::new();
+    let mut server = place.serve();
+    server.go_live();
+    let told = Told::default();
+    for ends_first in [true, false] {
+        let wanted = told.answered() + 100;
+        told.stop.store(false, Ordering::SeqCst);
+        std::thread::scope(|scope| {
+            let _stop = StopClients(&told);
+            for _ in 0..CLIENTS {
+                scope.spawn(|| told.reserve_on(&server));
+            }
+            wait_until("enough was answered", || told.answered() >= wanted);
+            signal(server.pid(), Signal::KILL);
+        });
+        server.kill();
+        if ends_first {
+            wait_until("PostgreSQL ends by itself", || {
+                place.postgres().is_empty() && place.watcher().is_none()
+            });
+        }
+        // Otherwise the next start has to wait for the old PostgreSQL.
+        server = place.serve();
+        check_nothing_was_lost(&server, &told);
+    }
+    server.stop(Signal::TERM);
+}
+
+#[test]
+fn kill_9_of_postgresql_is_answered_503_until_the_server_has_restarted_it() {
+    let place = Place::new();
+    let server = place.serve();
+    server.go_live();
+    let told = Told::default();
+    std::thread::scope(|scope| {
+        let _stop = StopClients(&told);
+        for _ in 0..CLIENTS {
+            scope.spawn(|| told.reserve_on(&server));
+        }
+        for round in 1..=2 {
+            let wanted = told.answered() + 50;
+            wait_until("enough was answered", || told.answered() >= wanted);
+            let refused = told.refused.load(Ordering::SeqCst);
+            let all = place.postgres();
+            let first = place.postmaster().expect("it runs");
+            assert_eq!(all[0], first);
+            // The first time the postmaster alone, the second time every process of it.
+            for pid in all.iter().take(if round == 1 { 1 } else { all.len() }) {
+                signal(*pid, Signal::KILL);
+            }
+            wait_until("requests are refused", || {
+                told.refused.load(Ordering::SeqCst) > refused
+            });
+            wait_until("another PostgreSQL runs", || {
+                place.postmaster().is_some_and(|pid| pid != first)
+            });
+            let wanted = told.answered() + 50;
+            wait_until("reserves work again", || told.answered() >= wanted);
+        }
+    });
+    assert_eq!(
+        told.cut.load(Ordering::SeqCst),
+        0,
+        "a request was not answered at all"
+    );
+    server.wait_until_ready();
+    check_nothing_was_lost(&server, &told);
+    assert!(server.log().contains("PostgreSQL has ended unexpectedly"));
+    server.stop(Signal::TERM);
+    place.check_nothing_runs();
+}
+
+#[test]
+fn kill_9_of_a_backend_is_a_503_and_not_an_outage() {
+    let place = Place::new();
+    let server = place.serve();
+    server.go_live();
+    let told = Told::default();
+    std::thread::scope(|scope| {
+        let _stop = StopClients(&told);
+        for _ in 0..CLIENTS {
+            scope.spawn(|| told.reserve_on(&server));
+        }
+        wait_until("enough was answered", || told.answered() >= 50);
+        let pids = place.sql("holdfast", "SELECT pid::text FROM pg_stat_activity WHERE application_name = 'holdfast' AND state <> 'idle' UNION ALL SELECT pid::text FROM pg_stat_activity WHERE application_name = 'holdfast' LIMIT 1");
+        let first = place.postmaster();
+        signal(pids[0].parse().unwrap(), Signal::KILL);
+        let wanted = told.answered() + 50;
+        wait_until("reserves work again", || told.answered() >= wanted);
+        assert_eq!(place.postmaster(), first, "PostgreSQL recovers by itself");
+    });
+    assert_eq!(
+        told.cut.load(Ordering::SeqCst),
+        0,
+        "a request was not answered at all"
+    );
+    check_nothing_was_lost(&server, &told);
+}
+
+#[test]
+fn a_killed_watcher_is_replaced_and_postgresql_still_ends_with_its_server() {
+    let place = Place::new();
+    let server = place.serve();
+    let first = place.watcher().expect("there is one");
+    signal(first, Signal::KILL);
+    wait_until("there is another watcher", || {
+        place.watcher().is_some_and(|pid| pid != first)
+    });
+    // It knows what the first one knew when the log says so; a kill before that is the next test's.
+    wait_until("the log says so", || {
+        server.log().contains("starting another")
+    });
+    server.kill();
+    wait_until("PostgreSQL ends by itself", || place.postgres().is_empty());
+}
+
+#[test]
+fn where_the_watcher_died_with_the_server_the_next_start_takes_over() {
+    let place = Place::new();
+    let server = place.serve();
+    server.go_live();
+    let watcher = place.watcher().expect("there is one");
+    signal(watcher, Signal::STOP);
+    server.kill();
+    signal(watcher, Signal::KILL);
+    let orphan = place.postmaster().expect("nobody has stopped it");
+    let server = place.serve();
+    assert_ne!(place.postmaster(), Some(orphan));
+    assert_eq!(server.get("/go-live/state").ok()["go_live_enabled"], true);
+    server.stop(Signal::TERM);
+    place.check_nothing_runs();
+}

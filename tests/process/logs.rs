@@ -1,0 +1,148 @@
+//! What is written to the terminal, and to whom that can be a danger.
+
+use crate::support::{Place, Running, free_port};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::io::Read;
+use std::process::{Command, Stdio};
+
+const FORGED: &str = "FORGED";
+
+/// Requests that try to write a line of their own into the log.
+fn forgeries() -> Vec<String> {
+    let close = "Host: test\r\nConnection: close";
+    vec![
+        format!("GET /%0aFORGED HTTP/1.1\r\n{close}\r\n\r\n"),
+        format!("GET /%0d%0aFORGED%1b[2K HTTP/1.1\r\n{close}\r\n\r\n"),
+        format!("GET /\x1b[2K\x08FORGED HTTP/1.1\r\n{close}\r\n\r\n"),
+        format!("GET /\"}}{{\"FORGED\":1 HTTP/1.1\r\n{close}\r\n\r\n"),
+        format!("GET /\u{2028}FORGED HTTP/1.1\r\n{close}\r\n\r\n"),
+        format!("GET /?q=\nFORGED HTTP/1.1\r\n{close}\r\n\r\n"),
+        format!("FORGED /health HTTP/1.1\r\n{close}\r\n\r\n"),
+        format!("GET /health HTTP/1.1\r\n{close}\r\nUser-Agent: a\tb\x1b[2K\r\n FORGED\r\n\r\n"),
+        format!("GET /health HTTP/1.1\r\n{close}\r\nUser-Agent: \u{85}\nFORGED\r\n\r\n"),
+        format!("GET /health HTTP/1.1\r\n{close}\r\nX-Request-Id: a\"\\\u{2028}FORGED\r\n\r\n"),
+        format!(
+            "POST /api/governance/go-live/disable?actor=%0aFORGED&reason=%1bFORGED HTTP/1.1\r\n{close}\r\nContent-Length: 0\r\n\r\n"
+        ),
+        format!(
+            "POST /api/governance/go-live/disable?%0aFORGED=1 HTTP/1.1\r\n{close}\r\nContent-Length: 0\r\n\r\n"
+        ),
+    ]
+}
+
+#[test]
+fn logs_are_json_beside_a_terminal_and_no_request_can_forge_a_line() {
+    let place = Place::new();
+    let server = place.serve_with(&[], &[("RUST_LOG", "debug")]);
+    for request in forgeries() {
+        // Whether it is answered or cut is the HTTP parser's choice.
+        let _ = server.exchange(request.as_bytes());
+    }
+    let log = server.stop(Signal::TERM);
+    let mut requests = 0;
+    for line in log.lines() {
+        let entry: Value = serde_json::from_str(line)
+            .unwrap_or_else(|error| panic!("not JSON ({error}): {line:?}"));
+        assert!(entry["timestamp"].is_string(), "{line}");
+        assert!(entry["level"].is_string(), "{line}");
+        assert!(entry.get(FORGED).is_none(), "{line}");
+        assert!(!line.chars().any(char::is_control), "{line:?}");
+        requests += usize::from(entry["message"] == "request");
+    }
+    assert!(requests > 5, "the access log is missing: {log}");
+}
+
+#[test]
+fn no_request_can_forge_a_line_of_the_log_for_people() {
+    let place = Place::new();
+    let server = place.serve_with(&[], &[("LOG_FORMAT", "text"), ("RUST_LOG", "debug")]);
+    for request in forgeries() {
+        let _ = server.exchange(request.as_bytes());
+    }
+    let log = server.stop(Signal::TERM);
+    for line in log.lines() {
+        assert!(
+            line.starts_with("20") && line.contains("Z "),
+            "a line does not begin with a time: {line:?}"
+        );
+        assert!(!line.chars().any(char::is_control), "{line:?}");
+    }
+}
+
+#[test]
+fn closed_pipes_do_not_end_the_server_or_its_answers() {
+    let place = Place::new();
+    let port = free_port();
+    let mut command = place.command(&[]);
+    let running = Running(
+        command
+            .env("BIND_ADDR", format!("127.0.0.1:{port}"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let mut server = crate::support::Server::of(running, port, place.path("none"));
+    server.wait_until_ready();
+    server.close_pipes();
+    for _ in 0..3 {
+        server.get_root("/health").ok();
+        server.get("/go-live/state").ok();
+        assert_eq!(
+            server.get_root("/nowhere").status,
+            403,
+            "the gate is closed"
+        );
+    }
+    assert_eq!(server.exit_code_after(Signal::TERM), Some(0));
+    place.check_nothing_runs();
+}
+
+#[test]
+fn a_server_without_standard_streams_works() {
+    let place = Place::new();
+    let port = free_port();
+    let ours = place.command(&[]);
+    let mut shell = Command::new("/bin/sh");
+    shell
+        .args(["-c", "exec \"$0\" <&- >&- 2>&-"])
+        .arg(ours.get_program());
+    shell.env_clear();
+    for (name, value) in ours.get_envs() {
+        shell.env(name, value.expect("nothing is unset"));
+    }
+    shell.env("BIND_ADDR", format!("127.0.0.1:{port}"));
+    let server = place.launch_as(shell, port);
+    server.wait_until_ready();
+    server.get("/go-live/state").ok();
+    assert_eq!(server.stop(Signal::TERM), "");
+    place.check_nothing_runs();
+}
+
+#[test]
+fn a_reader_who_leaves_early_is_no_failure() {
+    let place = Place::new();
+    for arguments in [&["openapi"][..], &["--help"], &["--version"]] {
+        let mut running = Running(
+            place
+                .command(arguments)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap(),
+        );
+        drop(running.0.stdout.take());
+        assert_eq!(running.code(), Some(0), "{arguments:?}");
+        let mut said = String::new();
+        running
+            .0
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut said)
+            .unwrap();
+        assert_eq!(said, "", "{arguments:?}");
+    }
+}

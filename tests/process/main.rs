@@ -1,0 +1,16 @@
+//! The program as an operator meets it: started, stopped, killed, frozen, misconfigured. Test names are claims.
+//!
+//! Each test runs the real binary on a directory of its own and takes down what it started, also when it fails. Waiting is
+//! for conditions, never for times. Linux only: the tests look into `/proc` to see what was left running.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+mod beside;
+mod clients;
+mod frozen;
+mod killed;
+mod lifecycle;
+mod logs;
+mod refusals;
+mod schema;

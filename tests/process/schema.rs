@@ -1,0 +1,158 @@
+//! Databases that are older, newer or other than this server.
+
+use crate::support::{Place, Server, free_port, signal, wait_until};
+use rustix::process::Signal;
+
+/// A migrated database of its own on the private PostgreSQL of `place`, changed by this SQL.
+fn database(place: &Place, name: &str, sql: &[&str]) -> String {
+    place.sql("postgres", &format!("CREATE DATABASE {name}"));
+    let url = place.url(name);
+    let migrated = place.run(&["migrate"], &[("DATABASE_URL", &url)]);
+    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    for sql in sql {
+        place.sql(name, sql);
+    }
+    url
+}
+
+#[test]
+fn a_schema_that_does_not_fit_is_refused() {
+    let place = Place::new();
+    let _owner = place.serve();
+    let other = Place::new();
+    let refused = |url: &str| {
+        let bind = format!("127.0.0.1:{}", free_port());
+        let ended = other.run(&["serve"], &[("DATABASE_URL", url), ("BIND_ADDR", &bind)]);
+        let migrated = other.run(&["migrate"], &[("DATABASE_URL", url)]);
+        assert_eq!(migrated.refusal(), ended.refusal());
+        ended.refusal().to_owned()
+    };
+
+    let changed = database(
+        &place,
+        "changed",
+        &["UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 2"],
+    );
+    let sentence = refused(&changed);
+    assert!(
+        sentence.contains("migration 2 ") && sentence.contains("modified"),
+        "{sentence}"
+    );
+
+    let newer = database(
+        &place,
+        "newer",
+        &["UPDATE setting SET value = '9999' WHERE key = 'schema_minimum'"],
+    );
+    let sentence = refused(&newer);
+    assert!(
+        sentence.contains("9999") && sentence.contains("upgrade holdfast"),
+        "{sentence}"
+    );
+}
+
+#[test]
+fn a_schema_minimum_that_cannot_be_read_is_refused_and_not_taken_for_none() {
+    let place = Place::new();
+    let _owner = place.serve();
+    for value in ["next", "", "99999999999999999999"] {
+        place.sql(
+            "holdfast",
+            &format!("UPDATE setting SET value = '{value}' WHERE key = 'schema_minimum'"),
+        );
+        let migrated = place.run(&["migrate"], &[]);
+        assert!(
+            migrated.refusal().contains("schema_minimum"),
+            "{migrated:?}"
+        );
+    }
+}
+
+#[test]
+fn a_migration_that_failed_half_way_is_refused() {
+    let place = Place::new();
+    let _owner = place.serve();
+    let dirty = database(
+        &place,
+        "dirty",
+        &["UPDATE _sqlx_migrations SET success = false WHERE version = 3"],
+    );
+    let other = Place::new();
+    let bind = format!("127.0.0.1:{}", free_port());
+    let ended = other.run(
+        &["serve"],
+        &[("DATABASE_URL", &dirty), ("BIND_ADDR", &bind)],
+    );
+    assert!(ended.refusal().contains("migration 3"), "{ended:?}");
+    let status = other.run(&["migrate", "--status"], &[("DATABASE_URL", &dirty)]);
+    assert!(status.out.contains("PENDING"), "{status:?}");
+}
+
+#[test]
+fn a_server_runs_on_a_newer_schema_that_allows_it() {
+    let place = Place::new();
+    let _owner = place.serve();
+    let newer = database(
+        &place,
+        "newer",
+        &[
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+           VALUES (9998, 'of a newer server', true, '\\x00', 0)",
+        ],
+    );
+    let other = Place::new();
+    let server = other.serve_with(&[], &[("DATABASE_URL", &newer)]);
+    server.go_live();
+    server.try_reserve().expect("an answer").ok();
+    server.stop(Signal::TERM);
+    let again = other.run(&["migrate"], &[("DATABASE_URL", &newer)]);
+    assert_eq!(again.code, Some(0), "{again:?}");
+}
+
+#[test]
+fn servers_that_start_at_once_on_an_empty_database_all_come_up() {
+    let place = Place::new();
+    let _owner = place.serve();
+    place.sql("postgres", "CREATE DATABASE empty");
+    let other = Place::new();
+    let url = place.url("empty");
+    let servers: Vec<Server> = (0..4)
+        .map(|_| other.launch(&[], &[("DATABASE_URL", &url)]))
+        .collect();
+    for server in &servers {
+        server.wait_until_ready();
+    }
+    assert_eq!(
+        place.sql(
+            "empty",
+            "SELECT count(*)::text FROM _sqlx_migrations WHERE success"
+        ),
+        place.sql(
+            "holdfast",
+            "SELECT count(*)::text FROM _sqlx_migrations WHERE success"
+        )
+    );
+}
+
+#[test]
+fn a_stop_while_another_instance_migrates_is_orderly() {
+    let place = Place::new();
+    let _owner = place.serve();
+    let mut other_instance = place.session("holdfast");
+    other_instance.sql("BEGIN");
+    other_instance.sql("LOCK TABLE _sqlx_migrations IN ACCESS EXCLUSIVE MODE");
+    let other = Place::new();
+    let server = other.launch(&[], &[("DATABASE_URL", &place.url("holdfast"))]);
+    wait_until("the server waits for the migration", || {
+        place
+            .sql(
+                "holdfast",
+                "SELECT pid::text FROM pg_locks WHERE NOT granted",
+            )
+            .len()
+            == 1
+    });
+    signal(server.pid(), Signal::TERM);
+    let ended = server.ended();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
