@@ -8,8 +8,8 @@ mod serve;
 use crate::config::{ChecklistArgs, DatabaseConfig, EnforcementConfig, LogConfig, LogFormat, ServerConfig};
 use crate::db::Database;
 use crate::db::embedded::{self, Durability, EmbeddedPostgres, Lifetime, Settings};
-use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use sqlx::postgres::PgConnectOptions;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -92,26 +92,60 @@ const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             // A closed pipe is no reason to fail.
             let _ = error.print();
-            return if asked { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            fail(&usage_sentence(&error));
+            // Nothing was parsed, so the words themselves tell what was meant.
+            return failure_of(std::env::args_os().any(|word| word == "review"));
         }
     };
+    let is_review = matches!(cli.command, Some(Command::Review));
     if let Err(sentence) = start_logging(&cli.log) {
-        return fail(&sentence);
+        fail(&sentence);
+        return failure_of(is_review);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("cannot start the runtime: {error}")),
-    };
-    runtime.block_on(run(cli))
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(cli)),
+        Err(error) => {
+            fail(&format!("cannot start the runtime: {error}"));
+            failure_of(is_review)
+        }
+    }
 }
 
-fn fail(sentence: &str) -> ExitCode {
+/// The exit code of a failure. A review that cannot be made says 2, since its 1 means that something needs attention.
+fn failure_of(is_review: bool) -> ExitCode {
+    if is_review { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+/// What is wrong with the arguments, in one sentence that names the variable as well as the flag.
+fn usage_sentence(error: &clap::Error) -> String {
+    let text = |kind| error.get(kind).map(ToString::to_string);
+    let (Some(flag), Some(value)) = (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue)) else {
+        let whole = error.to_string();
+        let first = whole.lines().next().unwrap_or_default();
+        return format!("{} (see holdfast --help)", first.trim_start_matches("error: "));
+    };
+    let command = Cli::command();
+    let flags = command.get_arguments().chain(command.get_subcommands().flat_map(clap::Command::get_arguments));
+    let variable = flags
+        .filter(|known| known.get_long().is_some_and(|long| flag.starts_with(&format!("--{long}"))))
+        .max_by_key(|known| known.get_long().map_or(0, str::len))
+        .and_then(|known| known.get_env())
+        .map(|name| format!("{} ({flag})", name.to_string_lossy()));
+    let expected = match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(values)) if !values.is_empty() => format!("it is one of {}", values.join(", ")),
+        _ => std::error::Error::source(error).map_or_else(|| "it cannot be read".to_owned(), ToString::to_string),
+    };
+    format!("{}={value:?} is not acceptable: {expected}", variable.unwrap_or(flag))
+}
+
+fn fail(sentence: &str) {
     let _ = writeln!(std::io::stderr(), "holdfast: {sentence}");
-    ExitCode::FAILURE
 }
 
 async fn run(cli: Cli) -> ExitCode {
@@ -124,7 +158,7 @@ async fn run(cli: Cli) -> ExitCode {
                 Ok(attention) => ExitCode::from(u8::from(attention)),
                 Err(error) => {
                     fail(&error.to_string());
-                    ExitCode::from(2)
+                    failure_of(true)
                 }
             };
         }
@@ -134,7 +168,10 @@ async fn run(cli: Cli) -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error.to_string()),
+        Err(error) => {
+            fail(&error.to_string());
+            failure_of(false)
+        }
     }
 }
 
@@ -156,7 +193,9 @@ fn start_logging(config: &LogConfig) -> Result<(), String> {
         Some(format) => format == LogFormat::Json,
         None => !std::io::stderr().is_terminal(),
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(true);
+    // A log that nobody reads any more must not take the service with it.
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     if json {
         builder.json().flatten_event(true).init();
     } else {
@@ -166,6 +205,9 @@ fn start_logging(config: &LogConfig) -> Result<(), String> {
 }
 
 fn parse_url(url: &str) -> Result<PgConnectOptions, Failure> {
+    if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err("DATABASE_URL cannot be read: it must begin with postgres:// or postgresql://".into());
+    }
     // The URL may hold a password: say what is wrong with it, not what it is.
     PgConnectOptions::from_str(url).map_err(|error| format!("DATABASE_URL cannot be read: {error}").into())
 }

@@ -8,9 +8,10 @@ use crate::db::Database;
 use crate::db::embedded::EmbeddedPostgres;
 use axum::ServiceExt;
 use axum::extract::Request;
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// How long requests in flight may take after a shutdown was asked for; a little more than their deadline.
@@ -18,13 +19,15 @@ const DRAIN: Duration = Duration::from_secs(11);
 
 pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(), Failure> {
     check_address(&args.server)?;
+    // Signals first: from here on, a stop is orderly.
+    let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (stop, stopping) = watch::channel(false);
     // The address before the database: a port that is taken should not cost a start of PostgreSQL.
     let addr = args.server.bind_addr;
     let listener = TcpListener::bind(addr)
         .await
         .map_err(|error| format!("cannot listen on {addr}: {error}: stop what does, or set BIND_ADDR"))?;
-    let (stop, stopping) = watch::channel(false);
-    tokio::spawn(announce_stop(stop));
+    tokio::spawn(announce_stop(interrupt, terminate, stop));
     let Some(url) = database.url() else {
         let postgres = EmbeddedPostgres::start(settings(&database)).await?;
         let options = postgres.connect_options();
@@ -49,12 +52,7 @@ async fn until(mut flag: watch::Receiver<bool>) {
     let _ = flag.wait_for(|set| *set).await;
 }
 
-async fn announce_stop(stop: watch::Sender<bool>) {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        tracing::error!("cannot listen for signals: only kill -9 will stop this process");
-        return std::future::pending().await;
-    };
+async fn announce_stop(mut interrupt: Signal, mut terminate: Signal, stop: watch::Sender<bool>) {
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
@@ -74,8 +72,7 @@ fn check_address(server: &ServerConfig) -> Result<(), Failure> {
     .into())
 }
 
-fn announce(server: &ServerConfig, enforcement: &EnforcementConfig) {
-    let addr = server.bind_addr;
+fn announce(addr: SocketAddr, enforcement: &EnforcementConfig) {
     tracing::warn!("OPEN MODE: callers are not authenticated; events will say UNAUTHENTICATED");
     if let Some(why) = enforcement.off_because() {
         tracing::warn!("ENFORCEMENT IS OFF on this instance ({why}): requests pass whatever the go-live state says");
@@ -92,8 +89,19 @@ async fn run(
     args: &ServeArgs,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
-    let db = Database::open(options).await?;
-    db.migrate().await?;
+    let open = async {
+        let db = Database::open(options).await?;
+        db.migrate().await?;
+        Ok::<_, Failure>(db)
+    };
+    // Migrations may wait for another instance for as long as that takes; a stop does not.
+    let db = tokio::select! {
+        opened = open => opened?,
+        () = until(stopping.clone()) => {
+            tracing::info!("stopped before the database was ready");
+            return Ok(());
+        }
+    };
     let required_packs = args.checklist.required_packs.iter().flatten().cloned().collect();
     let app = App::new(&db, Clock::system(), &args.enforcement, required_packs);
     // Known before the first request, so that a start is not a second of 503s.
@@ -102,7 +110,7 @@ async fn run(
     }
     let feed = tokio::spawn(app.feed.clone().run(db.clone()));
     let upkeep = tokio::spawn(keep_metrics_small(app.metrics.clone()));
-    announce(&args.server, &args.enforcement);
+    announce(listener.local_addr()?, &args.enforcement);
     let served = serve_until(listener, &app, stopping).await;
     feed.abort();
     upkeep.abort();

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Executor, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres, Transaction};
 use std::time::Duration;
 
 /// Oldest PostgreSQL that is supported, as `server_version_num`.
@@ -55,6 +55,9 @@ pub enum OpenError {
     /// A migration failed or was changed after it was applied.
     #[error("the migrations cannot be applied: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The schema does not say what it needs.
+    #[error("the setting schema_minimum says {0}, not a migration's number: repair it before starting")]
+    SchemaMinimum(String),
     /// The schema is for a newer server.
     #[error("the schema needs a server that knows migration {needed}, this one knows {known}: upgrade holdfast")]
     SchemaTooNew {
@@ -83,6 +86,10 @@ impl Database {
                 })
             })
         };
+        // One plain connection first: a pool would try for its whole time and then only say that time ran out.
+        let first = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options)).await;
+        let first = first.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(OpenError::Connect)?;
+        first.close().await.map_err(OpenError::Connect)?;
         let pool =
             pool_options(POOL_SIZE, ACQUIRE_TIMEOUT).connect_with(options.clone()).await.map_err(OpenError::Connect)?;
         let switch = pool_options(SWITCH_POOL_SIZE, SWITCH_ACQUIRE_TIMEOUT).connect_lazy_with(options);
@@ -119,7 +126,8 @@ impl Database {
             .fetch_optional(&self.pool)
             .await
             .map_err(OpenError::Connect)?;
-        let needed = needed.and_then(|value| value.parse().ok()).unwrap_or(0);
+        let needed = needed.ok_or(OpenError::SchemaMinimum("nothing".into()))?;
+        let needed = needed.trim().parse().map_err(|_| OpenError::SchemaMinimum(format!("{needed:?}")))?;
         let known = migrator().iter().map(|migration| migration.version).max().unwrap_or(0);
         if needed > known { Err(OpenError::SchemaTooNew { needed, known }) } else { Ok(()) }
     }

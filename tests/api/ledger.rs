@@ -1,9 +1,6 @@
 //! The ledger over its life: settling, midnight, restarts, a clock that goes wrong, and the chain, recomputed in SQL alone.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "these are tests, their helpers included"
-)]
+#![expect(clippy::unwrap_used, reason = "these are tests, their helpers included")]
 
 use crate::support::{Service, Setup};
 use serde_json::{Value, json};
@@ -12,39 +9,20 @@ use sqlx::{Executor, PgPool};
 /// Today's ledger of an engine: exposure, open risk, loss, actions.
 async fn level(service: &Service, engine: &str) -> Value {
     let rows = service.get("/risk/ledger/today").await.ok();
-    let row = rows
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|row| row["engine"] == engine)
-        .unwrap();
-    json!([
-        row["exposure_used"],
-        row["open_risk_reserved"],
-        row["realized_loss"],
-        row["actions_count"]
-    ])
+    let row = rows.as_array().unwrap().iter().find(|row| row["engine"] == engine).unwrap();
+    json!([row["exposure_used"], row["open_risk_reserved"], row["realized_loss"], row["actions_count"]])
 }
 
 /// The same out of a settle's answer.
 fn snapshot(ledger: &Value) -> Value {
-    json!([
-        ledger["exposure_used"],
-        ledger["open_risk_reserved"],
-        ledger["realized_loss"],
-        ledger["actions_count"]
-    ])
+    json!([ledger["exposure_used"], ledger["open_risk_reserved"], ledger["realized_loss"], ledger["actions_count"]])
 }
 
 /// Reserves on a thread of the caller's; gives the id.
 async fn hold(service: &Service, engine: &str, amount: &str, thread: Option<&str>) -> String {
-    let body =
-        json!({"engine": engine, "amount": amount, "actor": "bot", "correlation_id": thread});
+    let body = json!({"engine": engine, "amount": amount, "actor": "bot", "correlation_id": thread});
     let answer = service.post("/risk/check-and-reserve", &body).await.ok();
-    answer["reservation_id"]
-        .as_str()
-        .unwrap_or_else(|| panic!("denied: {answer}"))
-        .to_owned()
+    answer["reservation_id"].as_str().unwrap_or_else(|| panic!("denied: {answer}")).to_owned()
 }
 
 async fn settle(service: &Service, body: Value) -> Value {
@@ -62,29 +40,15 @@ async fn an_exact_settle_returns_the_risk_and_keeps_the_exposure() {
     let service = Service::live().await;
     let id = hold(&service, "WHOLESALE", "400", None).await;
     let answer = settle(&service, json!({"reservation_id": id})).await;
-    let flat = json!([
-        answer["ok"],
-        answer["message"],
-        answer["flags"],
-        answer["released"],
-        answer["unmatched"]
-    ]);
+    let flat = json!([answer["ok"], answer["message"], answer["flags"], answer["released"], answer["unmatched"]]);
     assert_eq!(flat, json!([true, "Settled", [], 400, 0]));
-    assert_eq!(
-        answer["reservations"],
-        json!([{"reservation_id": id, "released": 400, "status": "SETTLED"}])
-    );
+    assert_eq!(answer["reservations"], json!([{"reservation_id": id, "released": 400, "status": "SETTLED"}]));
     assert_eq!(snapshot(&answer["ledger_engine"]), json!([400, 0, 0, 1]));
     assert_eq!(snapshot(&answer["ledger_global"]), json!([400, 0, 0, 1]));
     assert_eq!(level(&service, "WHOLESALE").await, json!([400, 0, 0, 1]));
     let held = reservation(&service, &id).await;
     assert_eq!(
-        json!([
-            held["status"],
-            held["amount"],
-            held["open_amount"],
-            held["closed_seq"]
-        ]),
+        json!([held["status"], held["amount"], held["open_amount"], held["closed_seq"]]),
         json!(["SETTLED", 400, 0, 2])
     );
     assert!(held["closed_at"].is_string());
@@ -94,15 +58,8 @@ async fn an_exact_settle_returns_the_risk_and_keeps_the_exposure() {
 async fn settling_for_less_gives_todays_exposure_back() {
     let service = Service::live().await;
     let id = hold(&service, "WHOLESALE", "400", None).await;
-    let answer = settle(
-        &service,
-        json!({"reservation_id": id, "settled_amount": "150.5"}),
-    )
-    .await;
-    assert_eq!(
-        json!([answer["flags"], answer["released"]]),
-        json!([[], 400])
-    );
+    let answer = settle(&service, json!({"reservation_id": id, "settled_amount": "150.5"})).await;
+    assert_eq!(json!([answer["flags"], answer["released"]]), json!([[], 400]));
     assert_eq!(level(&service, "WHOLESALE").await, json!([150.5, 0, 0, 1]));
     assert_eq!(level(&service, "GLOBAL").await, json!([150.5, 0, 0, 1]));
 }
@@ -119,15 +76,8 @@ async fn settling_for_nothing_gives_all_of_todays_exposure_back_but_not_the_acti
 async fn an_overrun_is_recorded_in_full_and_flagged_even_beyond_the_caps() {
     let service = Service::live().await;
     let id = hold(&service, "WHOLESALE", "400", None).await;
-    let answer = settle(
-        &service,
-        json!({"reservation_id": id, "settled_amount": 5000}),
-    )
-    .await;
-    assert_eq!(
-        json!([answer["flags"], answer["released"]]),
-        json!([["overrun"], 400])
-    );
+    let answer = settle(&service, json!({"reservation_id": id, "settled_amount": 5000})).await;
+    assert_eq!(json!([answer["flags"], answer["released"]]), json!([["overrun"], 400]));
     assert_eq!(level(&service, "WHOLESALE").await, json!([5000, 0, 0, 1]));
     assert_eq!(
         service.reserve("WHOLESALE", "1").await.ok()["message"],
@@ -139,16 +89,9 @@ async fn an_overrun_is_recorded_in_full_and_flagged_even_beyond_the_caps() {
 async fn a_loss_is_booked_on_both_levels() {
     let service = Service::live().await;
     let id = hold(&service, "WHOLESALE", "400", None).await;
-    let answer = settle(
-        &service,
-        json!({"reservation_id": id, "realized_loss": "12.25"}),
-    )
-    .await;
+    let answer = settle(&service, json!({"reservation_id": id, "realized_loss": "12.25"})).await;
     assert_eq!(answer["flags"], json!([]));
-    assert_eq!(
-        level(&service, "WHOLESALE").await,
-        json!([400, 0, 12.25, 1])
-    );
+    assert_eq!(level(&service, "WHOLESALE").await, json!([400, 0, 12.25, 1]));
     assert_eq!(level(&service, "GLOBAL").await, json!([400, 0, 12.25, 1]));
     assert_eq!(level(&service, "CAPITAL").await, json!([0, 0, 0, 0]));
 }
@@ -156,48 +99,20 @@ async fn a_loss_is_booked_on_both_levels() {
 #[tokio::test]
 async fn a_loss_that_reaches_a_cap_is_flagged_and_stops_later_reserves() {
     let service = Service::live().await;
-    let (first, second) = (
-        hold(&service, "WHOLESALE", "1", None).await,
-        hold(&service, "CAPITAL", "1", None).await,
-    );
-    let answer = settle(
-        &service,
-        json!({"reservation_id": first, "realized_loss": 200}),
-    )
-    .await;
+    let (first, second) = (hold(&service, "WHOLESALE", "1", None).await, hold(&service, "CAPITAL", "1", None).await);
+    let answer = settle(&service, json!({"reservation_id": first, "realized_loss": 200})).await;
     assert_eq!(answer["flags"], json!(["WHOLESALE daily loss cap reached"]));
-    assert_eq!(
-        service.reserve("WHOLESALE", "1").await.ok()["reason"],
-        "daily_loss_reached"
-    );
+    assert_eq!(service.reserve("WHOLESALE", "1").await.ok()["reason"], "daily_loss_reached");
     let third = hold(&service, "CAPITAL", "1", None).await;
-    let answer = settle(
-        &service,
-        json!({"reservation_id": second, "realized_loss": 150, "settled_amount": 2}),
-    )
-    .await;
-    assert_eq!(
-        answer["flags"],
-        json!([
-            "overrun",
-            "GLOBAL daily loss cap reached",
-            "CAPITAL daily loss cap reached"
-        ])
-    );
+    let answer = settle(&service, json!({"reservation_id": second, "realized_loss": 150, "settled_amount": 2})).await;
+    assert_eq!(answer["flags"], json!(["overrun", "GLOBAL daily loss cap reached", "CAPITAL daily loss cap reached"]));
     let denied = service.reserve("CAPITAL", "1").await.ok();
     assert_eq!(
         json!([denied["scope"], denied["message"]]),
-        json!([
-            "GLOBAL",
-            "GLOBAL hard stop: Daily loss cap already reached (350 >= 250)"
-        ])
+        json!(["GLOBAL", "GLOBAL hard stop: Daily loss cap already reached (350 >= 250)"])
     );
     // A position stays closable, and its loss counts, too.
-    let answer = settle(
-        &service,
-        json!({"reservation_id": third, "realized_loss": 1}),
-    )
-    .await;
+    let answer = settle(&service, json!({"reservation_id": third, "realized_loss": 1})).await;
     assert_eq!(answer["ledger_global"]["realized_loss"], 351);
 }
 
@@ -223,10 +138,7 @@ async fn a_reserved_amount_that_disagrees_is_refused_and_leaves_no_trace() {
     let events = service.events().await;
     for wrong in ["9.999999", "10.000001", "0"] {
         let body = json!({"reservation_id": id, "reserved_amount": wrong});
-        let sentence = service
-            .post("/risk/settle", &body)
-            .await
-            .invalid("reserved_amount");
+        let sentence = service.post("/risk/settle", &body).await.invalid("reserved_amount");
         assert!(sentence.contains("10 was reserved"), "{sentence}");
     }
     assert_eq!(service.events().await, events);
@@ -244,15 +156,9 @@ async fn an_unknown_reservation_and_another_engines_are_both_404() {
         json!({"reservation_id": id, "engine": "GLOBAL"}),
         json!({"reservation_id": id, "engine": "NOBODY"}),
     ] {
-        service
-            .post("/risk/settle", &body)
-            .await
-            .refused(404, "NOT_FOUND");
+        service.post("/risk/settle", &body).await.refused(404, "NOT_FOUND");
     }
-    let _ = service
-        .post("/risk/settle", &json!({"reservation_id": "x"}))
-        .await
-        .invalid("reservation_id");
+    let _ = service.post("/risk/settle", &json!({"reservation_id": "x"})).await.invalid("reservation_id");
     assert_eq!(service.events().await, events);
     assert_eq!(reservation(&service, &id).await["status"], "OPEN");
 }
@@ -261,29 +167,18 @@ async fn an_unknown_reservation_and_another_engines_are_both_404() {
 async fn settling_again_is_refused_with_the_recorded_outcome_and_has_no_effect() {
     let service = Service::live().await;
     let id = hold(&service, "WHOLESALE", "400", None).await;
-    settle(
-        &service,
-        json!({"reservation_id": id, "settled_amount": 300, "realized_loss": 7}),
-    )
-    .await;
+    settle(&service, json!({"reservation_id": id, "settled_amount": 300, "realized_loss": 7})).await;
     let (events, before) = (service.events().await, level(&service, "WHOLESALE").await);
     for body in [
         json!({"reservation_id": id, "settled_amount": 300, "realized_loss": 7}),
         json!({"reservation_id": id, "realized_loss": 100}),
         json!({"reservation_id": id, "engine": "WHOLESALE", "reserved_amount": 400}),
     ] {
-        let refused = service
-            .post("/risk/settle", &body)
-            .await
-            .refused(409, "ALREADY_SETTLED");
+        let refused = service.post("/risk/settle", &body).await.refused(409, "ALREADY_SETTLED");
         assert_eq!(refused["reservation_id"], id.as_str());
         let outcome = &refused["settled"];
         assert_eq!(
-            json!([
-                outcome["settled_amount"],
-                outcome["realized_loss"],
-                outcome["released"]
-            ]),
+            json!([outcome["settled_amount"], outcome["realized_loss"], outcome["released"]]),
             json!([300, 7, 400])
         );
     }
@@ -335,24 +230,7 @@ async fn a_settle_is_one_event_with_what_it_moved() {
         event["correlation_id"],
         event["detail"]["released"]
     ]);
-    assert_eq!(
-        flat,
-        json!([
-            2,
-            true,
-            "WHOLESALE",
-            100,
-            id,
-            -300,
-            -400,
-            3,
-            0,
-            "bot",
-            "done",
-            "c-9",
-            400
-        ])
-    );
+    assert_eq!(flat, json!([2, true, "WHOLESALE", 100, id, -300, -400, 3, 0, "bot", "done", "c-9", 400]));
 }
 
 #[tokio::test]
@@ -367,11 +245,7 @@ async fn every_position_can_be_closed_whatever_the_switches_and_policies_say() {
         let id = next.next().unwrap();
         let body = json!({"reservation_id": id, "realized_loss": 1});
         assert_eq!(settle(&service, body).await["released"], 10, "{what}");
-        assert_eq!(
-            service.reserve("WHOLESALE", "1").await.ok()["ok"],
-            false,
-            "{what}"
-        );
+        assert_eq!(service.reserve("WHOLESALE", "1").await.ok()["ok"], false, "{what}");
     };
     let off = json!({"engine": "WHOLESALE", "enabled": false});
     service.post("/risk/policies/upsert", &off).await.ok();
@@ -379,15 +253,9 @@ async fn every_position_can_be_closed_whatever_the_switches_and_policies_say() {
     let off = json!({"engine": "GLOBAL", "enabled": false});
     service.post("/risk/policies/upsert", &off).await.ok();
     close("GLOBAL disabled").await;
-    service
-        .post("/go-live/disable", &json!({"actor": "a"}))
-        .await
-        .ok();
+    service.post("/go-live/disable", &json!({"actor": "a"})).await.ok();
     close("not live").await;
-    service
-        .post("/go-live/kill-switch/engage", &json!({}))
-        .await
-        .ok();
+    service.post("/go-live/kill-switch/engage", &json!({})).await.ok();
     close("killed").await;
     // By amount, too.
     let body = json!({"engine": "WHOLESALE", "reserved_amount": 10, "settled_amount": 10});
@@ -407,10 +275,7 @@ async fn an_original_settle_matches_oldest_first_and_lowers_the_last() {
     let other = hold(&service, "CAPITAL", "10", None).await;
     let body = json!({"engine": "WHOLESALE", "reserved_amount": 120});
     let answer = settle(&service, body).await;
-    assert_eq!(
-        json!([answer["flags"], answer["released"], answer["unmatched"]]),
-        json!([[], 120, 0])
-    );
+    assert_eq!(json!([answer["flags"], answer["released"], answer["unmatched"]]), json!([[], 120, 0]));
     assert_eq!(
         answer["reservations"],
         json!([
@@ -419,14 +284,7 @@ async fn an_original_settle_matches_oldest_first_and_lowers_the_last() {
         ])
     );
     let lowered = reservation(&service, &b).await;
-    assert_eq!(
-        json!([
-            lowered["amount"],
-            lowered["open_amount"],
-            lowered["closed_at"]
-        ]),
-        json!([50, 30, null])
-    );
+    assert_eq!(json!([lowered["amount"], lowered["open_amount"], lowered["closed_at"]]), json!([50, 30, null]));
     assert_eq!(reservation(&service, &c).await["open_amount"], 70);
     assert_eq!(reservation(&service, &other).await["open_amount"], 10);
     assert_eq!(level(&service, "WHOLESALE").await, json!([220, 100, 0, 3]));
@@ -442,10 +300,7 @@ async fn an_original_settle_again_takes_the_next_reservations() {
     assert_eq!(settle(&service, body.clone()).await["released"], 100);
     assert_eq!(settle(&service, body.clone()).await["released"], 100);
     let third = settle(&service, body).await;
-    assert_eq!(
-        json!([third["released"], third["unmatched"]]),
-        json!([0, 100])
-    );
+    assert_eq!(json!([third["released"], third["unmatched"]]), json!([0, 100]));
 }
 
 #[tokio::test]
@@ -454,21 +309,13 @@ async fn what_finds_no_reservation_is_unmatched_and_nothing_goes_below_zero() {
     hold(&service, "WHOLESALE", "30", None).await;
     let body = json!({"engine": "WHOLESALE", "reserved_amount": 100, "realized_loss": 5});
     let answer = settle(&service, body).await;
-    assert_eq!(
-        json!([answer["flags"], answer["released"], answer["unmatched"]]),
-        json!([["over_release"], 30, 70])
-    );
+    assert_eq!(json!([answer["flags"], answer["released"], answer["unmatched"]]), json!([["over_release"], 30, 70]));
     assert_eq!(level(&service, "WHOLESALE").await, json!([30, 0, 5, 1]));
     // Nothing open at all, and nothing used of it: exposure of others is not given away.
     let body = json!({"engine": "CAPITAL", "reserved_amount": 100, "settled_amount": 0});
     let answer = settle(&service, body).await;
     assert_eq!(
-        json!([
-            answer["flags"],
-            answer["released"],
-            answer["unmatched"],
-            answer["reservations"]
-        ]),
+        json!([answer["flags"], answer["released"], answer["unmatched"], answer["reservations"]]),
         json!([["over_release"], 0, 100, []])
     );
     assert_eq!(level(&service, "CAPITAL").await, json!([0, 0, 0, 0]));
@@ -477,16 +324,12 @@ async fn what_finds_no_reservation_is_unmatched_and_nothing_goes_below_zero() {
 
 /// 100 was reserved, the caller says 200 and used 150: of what was reserved, everything was used.
 #[tokio::test]
-async fn exposure_that_was_used_is_not_given_back_because_the_claim_was_larger_than_the_reservations()
- {
+async fn exposure_that_was_used_is_not_given_back_because_the_claim_was_larger_than_the_reservations() {
     let service = Service::live().await;
     hold(&service, "WHOLESALE", "100", None).await;
     let body = json!({"engine": "WHOLESALE", "reserved_amount": 200, "settled_amount": 150});
     let answer = settle(&service, body).await;
-    assert_eq!(
-        json!([answer["released"], answer["unmatched"]]),
-        json!([100, 100])
-    );
+    assert_eq!(json!([answer["released"], answer["unmatched"]]), json!([100, 100]));
     let exposure = answer["ledger_engine"]["exposure_used"].as_u64().unwrap();
     assert!(exposure >= 100, "150 were used, exposure shows {exposure}");
 }
@@ -501,10 +344,7 @@ async fn a_correlation_restricts_the_match_when_any_reservation_ever_carried_it(
     assert_eq!(answer["reservations"][0]["reservation_id"], mine.as_str());
     // It is settled now, but it did carry it: nobody else's reservation is taken in its place.
     let again = settle(&service, body).await;
-    assert_eq!(
-        json!([again["released"], again["unmatched"], again["flags"]]),
-        json!([0, 100, ["over_release"]])
-    );
+    assert_eq!(json!([again["released"], again["unmatched"], again["flags"]]), json!([0, 100, ["over_release"]]));
     assert_eq!(reservation(&service, &old).await["status"], "OPEN");
 }
 
@@ -548,15 +388,8 @@ async fn a_reservation_that_was_lowered_is_settled_by_id_for_what_is_left() {
     let id = hold(&service, "WHOLESALE", "100", None).await;
     let part = json!({"engine": "WHOLESALE", "reserved_amount": 60});
     settle(&service, part).await;
-    let answer = settle(
-        &service,
-        json!({"reservation_id": id, "reserved_amount": 40}),
-    )
-    .await;
-    assert_eq!(
-        json!([answer["released"], answer["flags"]]),
-        json!([40, []])
-    );
+    let answer = settle(&service, json!({"reservation_id": id, "reserved_amount": 40})).await;
+    assert_eq!(json!([answer["released"], answer["flags"]]), json!([40, []]));
     assert_eq!(level(&service, "WHOLESALE").await, json!([100, 0, 0, 1]));
 }
 
@@ -582,10 +415,7 @@ async fn an_original_settle_matches_no_more_than_a_thousand_reservations() {
     service.pool.execute(seed).await.unwrap();
     let body = json!({"engine": "WHOLESALE", "reserved_amount": 500.5});
     let answer = settle(&service, body.clone()).await;
-    assert_eq!(
-        json!([answer["released"], answer["unmatched"], answer["flags"]]),
-        json!([500, 0.5, ["over_release"]])
-    );
+    assert_eq!(json!([answer["released"], answer["unmatched"], answer["flags"]]), json!([500, 0.5, ["over_release"]]));
     assert_eq!(answer["reservations"].as_array().unwrap().len(), 1000);
     assert_eq!(settle(&service, body).await["released"], 0.5);
 }
@@ -595,10 +425,7 @@ async fn an_original_settle_of_an_unknown_engine_is_404_and_of_global_422() {
     let service = Service::live().await;
     let events = service.events().await;
     let body = json!({"engine": "NOBODY", "reserved_amount": 1});
-    service
-        .post("/risk/settle", &body)
-        .await
-        .refused(404, "NOT_FOUND");
+    service.post("/risk/settle", &body).await.refused(404, "NOT_FOUND");
     let body = json!({"engine": "GLOBAL", "reserved_amount": 1});
     let _ = service.post("/risk/settle", &body).await.invalid("engine");
     assert_eq!(service.events().await, events);
@@ -611,10 +438,7 @@ async fn a_settle_that_names_neither_id_nor_engine_and_amount_is_422() {
     for (field, body) in [
         ("engine", json!({"reserved_amount": 1})),
         ("reserved_amount", json!({"engine": "WHOLESALE"})),
-        (
-            "reserved_amount",
-            json!({"engine": "WHOLESALE", "settled_amount": 1}),
-        ),
+        ("reserved_amount", json!({"engine": "WHOLESALE", "settled_amount": 1})),
         ("engine", json!({})),
     ] {
         let _ = service.post("/risk/settle", &body).await.invalid(field);
@@ -629,11 +453,7 @@ async fn after_midnight_the_stock_is_carried_and_the_flows_start_at_zero() {
     let service = Service::live().await;
     let id = hold(&service, "WHOLESALE", "400", None).await;
     hold(&service, "CAPITAL", "50", None).await;
-    settle(
-        &service,
-        json!({"engine": "CAPITAL", "reserved_amount": 50, "realized_loss": 149}),
-    )
-    .await;
+    settle(&service, json!({"engine": "CAPITAL", "reserved_amount": 50, "realized_loss": 149})).await;
     service.reserve("NOTIFY", "1").await.ok();
     service.set_skew("1 day").await;
     assert_eq!(level(&service, "WHOLESALE").await, json!([0, 400, 0, 0]));
@@ -647,21 +467,14 @@ async fn after_midnight_the_stock_is_carried_and_the_flows_start_at_zero() {
     assert_eq!(denied["reason"], "open_risk_exceeded");
     assert_eq!(service.reserve("WHOLESALE", "600").await.ok()["ok"], true);
     let held = reservation(&service, &id).await;
-    assert_ne!(
-        held["day"],
-        service.get("/risk/ledger/today").await.ok()[0]["day"]
-    );
+    assert_ne!(held["day"], service.get("/risk/ledger/today").await.ok()[0]["day"]);
 }
 
 #[tokio::test]
 async fn a_loss_cap_that_was_reached_yesterday_does_not_stop_today() {
     let service = Service::live().await;
     let id = hold(&service, "WHOLESALE", "1", None).await;
-    settle(
-        &service,
-        json!({"reservation_id": id, "realized_loss": 300}),
-    )
-    .await;
+    settle(&service, json!({"reservation_id": id, "realized_loss": 300})).await;
     assert_eq!(service.reserve("WHOLESALE", "1").await.ok()["ok"], false);
     service.set_skew("1 day").await;
     assert_eq!(service.reserve("WHOLESALE", "1").await.ok()["ok"], true);
@@ -670,30 +483,17 @@ async fn a_loss_cap_that_was_reached_yesterday_does_not_stop_today() {
 #[tokio::test]
 async fn a_closed_days_row_never_changes_again() {
     let service = Service::live().await;
-    let (first, second) = (
-        hold(&service, "WHOLESALE", "400", None).await,
-        hold(&service, "WHOLESALE", "100", None).await,
-    );
+    let (first, second) =
+        (hold(&service, "WHOLESALE", "400", None).await, hold(&service, "WHOLESALE", "100", None).await);
     let yesterday = async || -> Vec<String> {
         let sql = "SELECT d::text FROM risk_ledger_day AS d
                    WHERE day = (SELECT min(day) FROM risk_ledger_day) ORDER BY engine";
-        sqlx::query_scalar(sql)
-            .fetch_all(&service.pool)
-            .await
-            .unwrap()
+        sqlx::query_scalar(sql).fetch_all(&service.pool).await.unwrap()
     };
     let before = yesterday().await;
     service.set_skew("1 day").await;
-    settle(
-        &service,
-        json!({"reservation_id": first, "settled_amount": 1, "realized_loss": 9}),
-    )
-    .await;
-    settle(
-        &service,
-        json!({"engine": "WHOLESALE", "reserved_amount": 100}),
-    )
-    .await;
+    settle(&service, json!({"reservation_id": first, "settled_amount": 1, "realized_loss": 9})).await;
+    settle(&service, json!({"engine": "WHOLESALE", "reserved_amount": 100})).await;
     service.reserve("WHOLESALE", "5").await.ok();
     assert_eq!(yesterday().await, before);
     assert_eq!(reservation(&service, &second).await["status"], "SETTLED");
@@ -705,11 +505,7 @@ async fn the_exposure_of_a_hold_from_yesterday_is_not_given_back_today() {
     let id = hold(&service, "WHOLESALE", "400", None).await;
     service.set_skew("1 day").await;
     hold(&service, "WHOLESALE", "30", None).await;
-    let answer = settle(
-        &service,
-        json!({"reservation_id": id, "settled_amount": 100, "realized_loss": 5}),
-    )
-    .await;
+    let answer = settle(&service, json!({"reservation_id": id, "settled_amount": 100, "realized_loss": 5})).await;
     assert_eq!(answer["released"], 400);
     assert_eq!(level(&service, "WHOLESALE").await, json!([30, 30, 5, 1]));
     assert_eq!(level(&service, "GLOBAL").await, json!([30, 30, 5, 1]));
@@ -720,11 +516,7 @@ async fn an_overrun_of_a_hold_from_yesterday_books_to_today() {
     let service = Service::live().await;
     let id = hold(&service, "WHOLESALE", "400", None).await;
     service.set_skew("1 day").await;
-    let answer = settle(
-        &service,
-        json!({"reservation_id": id, "settled_amount": 450}),
-    )
-    .await;
+    let answer = settle(&service, json!({"reservation_id": id, "settled_amount": 450})).await;
     assert_eq!(answer["flags"], json!(["overrun"]));
     assert_eq!(level(&service, "WHOLESALE").await, json!([50, 0, 0, 0]));
 }
@@ -749,19 +541,9 @@ async fn a_restart_keeps_policies_ledger_reservations_and_events_and_continues_t
     first.post("/risk/policies/upsert", &body).await.ok();
     let open = hold(&first, "WHOLESALE", "400", Some("thread")).await;
     hold(&first, "CAPITAL", "0.000001", None).await;
-    settle(
-        &first,
-        json!({"engine": "CAPITAL", "reserved_amount": "0.000001", "realized_loss": 1}),
-    )
-    .await;
+    settle(&first, json!({"engine": "CAPITAL", "reserved_amount": "0.000001", "realized_loss": 1})).await;
     first.reserve("NOTIFY", "1").await.ok();
-    let paths = [
-        "/risk/policies",
-        "/risk/ledger/today",
-        "/risk/reservations",
-        "/risk/events",
-        "/go-live/state",
-    ];
+    let paths = ["/risk/policies", "/risk/ledger/today", "/risk/reservations", "/risk/events", "/go-live/state"];
     let mut before = Vec::new();
     for path in paths {
         before.push(first.get(path).await.text);
@@ -778,12 +560,7 @@ async fn a_restart_keeps_policies_ledger_reservations_and_events_and_continues_t
     settle(&second, json!({"reservation_id": open})).await;
     second.reserve("WHOLESALE", "1").await.ok();
     let page = second.get("/risk/events").await.ok();
-    let seqs: Vec<_> = page["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|event| event["seq"].as_i64().unwrap())
-        .collect();
+    let seqs: Vec<_> = page["items"].as_array().unwrap().iter().map(|event| event["seq"].as_i64().unwrap()).collect();
     assert_eq!(seqs, [6, 5, 4, 3, 2, 1]);
     assert_eq!(broken_links(&second.pool).await, [""; 0]);
 }
@@ -798,18 +575,9 @@ async fn two_instances_on_one_database_are_one_book() {
         "WHOLESALE hard stop: Daily exposure cap exceeded (1001 > 1000)"
     );
     settle(&second, json!({"reservation_id": id})).await;
-    first
-        .post("/risk/settle", &json!({"reservation_id": id}))
-        .await
-        .refused(409, "ALREADY_SETTLED");
-    second
-        .post("/go-live/kill-switch/engage", &json!({}))
-        .await
-        .ok();
-    assert_eq!(
-        first.reserve("WHOLESALE", "1").await.ok()["reason"],
-        "kill_switch_engaged"
-    );
+    first.post("/risk/settle", &json!({"reservation_id": id})).await.refused(409, "ALREADY_SETTLED");
+    second.post("/go-live/kill-switch/engage", &json!({})).await.ok();
+    assert_eq!(first.reserve("WHOLESALE", "1").await.ok()["reason"], "kill_switch_engaged");
 }
 
 // A clock that goes wrong.
@@ -830,16 +598,9 @@ async fn a_clock_that_went_back_more_than_an_hour_halts_reserves_and_nothing_els
     assert_eq!(snapshot(&answer["ledger_engine"]), json!([400, 0, 3, 1]));
     let body = json!({"engine": "WHOLESALE", "max_daily_loss": 1});
     service.post("/risk/policies/upsert", &body).await.ok();
-    service
-        .post("/go-live/kill-switch/engage", &json!({}))
-        .await
-        .ok();
+    service.post("/go-live/kill-switch/engage", &json!({})).await.ok();
     service.set_skew("2 hours").await;
-    assert_eq!(
-        service.reserve("WHOLESALE", "1").await.ok()["ok"],
-        false,
-        "decided again, once the clock is right"
-    );
+    assert_eq!(service.reserve("WHOLESALE", "1").await.ok()["ok"], false, "decided again, once the clock is right");
 }
 
 #[tokio::test]
@@ -849,10 +610,7 @@ async fn a_dry_run_is_halted_by_a_clock_that_went_back_as_the_reserve_would_be()
     hold(&service, "WHOLESALE", "1", None).await;
     service.set_skew("0").await;
     let body = json!({"engine": "WHOLESALE", "amount": 1, "dry_run": true});
-    service
-        .post("/risk/check-and-reserve", &body)
-        .await
-        .refused(503, "CLOCK_WENT_BACK");
+    service.post("/risk/check-and-reserve", &body).await.refused(503, "CLOCK_WENT_BACK");
 }
 
 #[tokio::test]
@@ -861,19 +619,9 @@ async fn times_strictly_increase_in_every_stream_though_the_clock_went_back_a_mi
     for skew in ["1 minute", "0", "59 minutes", "0", "30 seconds"] {
         service.set_skew(skew).await;
         hold(&service, "WHOLESALE", "1", None).await;
-        settle(
-            &service,
-            json!({"engine": "WHOLESALE", "reserved_amount": 1}),
-        )
-        .await;
-        service
-            .post("/go-live/kill-switch/engage", &json!({}))
-            .await
-            .ok();
-        service
-            .post("/go-live/kill-switch/release", &json!({}))
-            .await
-            .ok();
+        settle(&service, json!({"engine": "WHOLESALE", "reserved_amount": 1})).await;
+        service.post("/go-live/kill-switch/engage", &json!({})).await.ok();
+        service.post("/go-live/kill-switch/release", &json!({})).await.ok();
         service.kpis("WHOLESALE", "contract_rate", 2, 0).await;
         let trial = json!({"domain": "BUYER_MATCH", "confidence": 0.5, "success": true});
         service.post("/heimdall/sandbox/trial", &trial).await.ok();
@@ -906,24 +654,16 @@ async fn a_clock_that_went_back_over_midnight_keeps_booking_to_the_later_day() {
     let service = Service::live().await;
     // Half an hour past the next midnight, then half an hour before it.
     let skew = async |minutes: i64| {
-        let sql = "UPDATE test_clock SET skew = date_trunc('day', clock_timestamp() AT TIME ZONE 'UTC') + interval '1 day'
+        let sql =
+            "UPDATE test_clock SET skew = date_trunc('day', clock_timestamp() AT TIME ZONE 'UTC') + interval '1 day'
                    + make_interval(mins => $1::int) - (clock_timestamp() AT TIME ZONE 'UTC')";
-        sqlx::query(sql)
-            .bind(minutes)
-            .execute(&service.pool)
-            .await
-            .unwrap();
+        sqlx::query(sql).bind(minutes).execute(&service.pool).await.unwrap();
     };
     skew(20).await;
     hold(&service, "WHOLESALE", "10", None).await;
     skew(-20).await;
     hold(&service, "WHOLESALE", "10", None).await;
-    assert_eq!(
-        service
-            .count("SELECT count(DISTINCT day) FROM risk_event")
-            .await,
-        1
-    );
+    assert_eq!(service.count("SELECT count(DISTINCT day) FROM risk_event").await, 1);
 }
 
 // The chain.
@@ -995,10 +735,7 @@ pub(crate) async fn broken_links(pool: &PgPool) -> Vec<String> {
         ORDER BY 1";
     let mut conn = pool.acquire().await.unwrap();
     (&mut *conn).execute(FUNCTIONS).await.unwrap();
-    sqlx::query_scalar(LINKS)
-        .fetch_all(&mut *conn)
-        .await
-        .unwrap()
+    sqlx::query_scalar(LINKS).fetch_all(&mut *conn).await.unwrap()
 }
 
 /// Everything that writes an event, with every optional column filled and left out, and text beyond ASCII.
@@ -1014,31 +751,15 @@ const WORDS: &str = "größer ≥ 1 — “so” 🔒";
 async fn write_control_and_risk(service: &Service) {
     let post = async |path: &str, body: Value| service.post(path, &body).await;
     // Control: changes, refusals, packs, policies of all levers.
-    post("/go-live/disable", json!({"actor": WORDS, "reason": WORDS}))
-        .await
-        .ok();
+    post("/go-live/disable", json!({"actor": WORDS, "reason": WORDS})).await.ok();
     let stale = ("if-match", "\"1\"");
     service
-        .post_with(
-            "/go-live/enable",
-            stale,
-            &json!({"actor": "a", "reason": "r"}),
-        )
+        .post_with("/go-live/enable", stale, &json!({"actor": "a", "reason": "r"}))
         .await
         .refused(412, "VERSION_MISMATCH");
     post("/go-live/enable", json!({"actor": "a"})).await.ok();
-    post(
-        "/go-live/packs",
-        json!({"id": "upstream", "status": "missing", "name": "Ü", "version": "2"}),
-    )
-    .await
-    .ok();
-    post(
-        "/risk/policies/upsert",
-        json!({"engine": "CAPITAL", "max_daily_loss": "99.5", "reason": WORDS}),
-    )
-    .await
-    .ok();
+    post("/go-live/packs", json!({"id": "upstream", "status": "missing", "name": "Ü", "version": "2"})).await.ok();
+    post("/risk/policies/upsert", json!({"engine": "CAPITAL", "max_daily_loss": "99.5", "reason": WORDS})).await.ok();
     post("/heimdall/policies/upsert", json!({"domain": "BUYER_MATCH", "min_sandbox_trials": 2, "min_confidence_prod": "0.5", "min_sandbox_success_rate": "0.5",
         "prod_use_enabled": true}))
     .await
@@ -1047,79 +768,55 @@ async fn write_control_and_risk(service: &Service) {
     let deal = json!({"engine": "WHOLESALE", "amount": "400.250000", "actor": WORDS, "reason": WORDS, "correlation_id": WORDS,
         "metadata": {"b": 1.0, "a": "ü", "n": null}});
     let id = post("/risk/check-and-reserve", deal).await.ok()["reservation_id"].clone();
-    for (engine, amount) in [
-        ("NOBODY", "1"),
-        ("NOTIFY", "1"),
-        ("WHOLESALE", "1500"),
-        ("CAPITAL", "0.000001"),
-        ("CAPITAL", "100"),
-    ] {
+    for (engine, amount) in
+        [("NOBODY", "1"), ("NOTIFY", "1"), ("WHOLESALE", "1500"), ("CAPITAL", "0.000001"), ("CAPITAL", "100")]
+    {
         service.reserve(engine, amount).await.ok();
     }
-    post("/risk/settle", json!({"reservation_id": id, "settled_amount": "0.1", "realized_loss": "1.5", "reason": WORDS})).await.ok();
     post(
         "/risk/settle",
-        json!({"engine": "CAPITAL", "reserved_amount": 1, "actor": "a"}),
+        json!({"reservation_id": id, "settled_amount": "0.1", "realized_loss": "1.5", "reason": WORDS}),
     )
     .await
     .ok();
-    post(
-        "/risk/settle",
-        json!({"engine": "CAPITAL", "reserved_amount": 500, "settled_amount": 600}),
-    )
-    .await
-    .ok();
+    post("/risk/settle", json!({"engine": "CAPITAL", "reserved_amount": 1, "actor": "a"})).await.ok();
+    post("/risk/settle", json!({"engine": "CAPITAL", "reserved_amount": 500, "settled_amount": 600})).await.ok();
 }
 
 async fn write_heimdall_and_kpi(service: &Service) {
     let post = async |path: &str, body: Value| service.post(path, &body).await;
     // Heimdall: trials, verdicts both ways, uses both ways.
-    for (confidence, success) in [
-        ("0.123456789012345678", true),
-        ("1", true),
-        ("0", false),
-        ("0.90", true),
-    ] {
-        post("/heimdall/sandbox/trial", json!({"domain": "BUYER_MATCH", "confidence": confidence, "success": success, "actor": "m"}))
-            .await
-            .ok();
+    for (confidence, success) in [("0.123456789012345678", true), ("1", true), ("0", false), ("0.90", true)] {
+        post(
+            "/heimdall/sandbox/trial",
+            json!({"domain": "BUYER_MATCH", "confidence": confidence, "success": success, "actor": "m"}),
+        )
+        .await
+        .ok();
     }
-    for (domain, confidence) in [
-        ("BUYER_MATCH", "0.99"),
-        ("BUYER_MATCH", "0.1"),
-        ("UNKNOWN_DOMAIN", "0.5"),
-    ] {
+    for (domain, confidence) in [("BUYER_MATCH", "0.99"), ("BUYER_MATCH", "0.1"), ("UNKNOWN_DOMAIN", "0.5")] {
         let made = json!({"domain": domain, "confidence": confidence, "recommendation": {"do": "ü"}, "evidence": {"why": [1, 2.50]},
             "correlation_id": "t", "actor": "model"});
         let id = post("/heimdall/recommend", made).await.ok()["id"].clone();
-        let used = post(
-            &format!("/heimdall/recommendations/{id}/require-prod-eligible"),
-            json!({"reason": WORDS}),
-        )
-        .await;
-        assert!(
-            used.status.as_u16() == 200 || used.status.as_u16() == 403,
-            "{}",
-            used.text
-        );
+        let used =
+            post(&format!("/heimdall/recommendations/{id}/require-prod-eligible"), json!({"reason": WORDS})).await;
+        assert!(used.status.as_u16() == 200 || used.status.as_u16() == 403, "{}", used.text);
     }
     // KPI: both kinds, a throttle, a re-arm, a kill switch.
-    post("/regression/kpi", json!({"domain": "CAPITAL", "metric": "yield", "value": "-12.500000", "detail": WORDS, "event_id": "e-1",
-        "correlation_id": "t"}))
-    .await
-    .ok();
     post(
         "/regression/kpi",
-        json!({"domain": "CAPITAL", "metric": "yield", "value": 0}),
+        json!({"domain": "CAPITAL", "metric": "yield", "value": "-12.500000", "detail": WORDS, "event_id": "e-1",
+        "correlation_id": "t"}),
     )
     .await
     .ok();
-    for (metric, action) in [
-        ("contract_rate", "THROTTLE"),
-        ("offer_accept_rate", "KILL_SWITCH"),
-    ] {
-        post("/regression/policies/upsert", json!({"domain": "WHOLESALE", "metric": metric, "window_events": 2, "baseline_events": 2,
-            "min_events_to_enforce": 2, "max_drop_fraction": "0.5", "action": action, "enabled": true}))
+    post("/regression/kpi", json!({"domain": "CAPITAL", "metric": "yield", "value": 0})).await.ok();
+    for (metric, action) in [("contract_rate", "THROTTLE"), ("offer_accept_rate", "KILL_SWITCH")] {
+        post(
+            "/regression/policies/upsert",
+            json!({"domain": "WHOLESALE", "metric": metric, "window_events": 2, "baseline_events": 2,
+            "min_events_to_enforce": 2, "max_drop_fraction": "0.5", "action": action, "enabled": true}),
+        )
         .await
         .ok();
         service.kpis("WHOLESALE", metric, 2, 0).await;
@@ -1132,31 +829,17 @@ async fn write_heimdall_and_kpi(service: &Service) {
     )
     .await
     .ok();
-    post("/go-live/kill-switch/release", json!({"reason": WORDS}))
-        .await
-        .ok();
+    post("/go-live/kill-switch/release", json!({"reason": WORDS})).await.ok();
 }
 
 #[tokio::test]
 async fn every_hash_of_every_stream_can_be_recomputed_in_sql_alone() {
     let service = busy().await;
     for (stream, sql) in [
-        (
-            "control",
-            "SELECT count(DISTINCT action) FROM control_event",
-        ),
-        (
-            "risk",
-            "SELECT count(DISTINCT (action, scope)) FROM risk_event",
-        ),
-        (
-            "heimdall",
-            "SELECT count(DISTINCT (action, ok)) FROM heimdall_event",
-        ),
-        (
-            "kpi",
-            "SELECT count(DISTINCT (success, value)) FROM kpi_event",
-        ),
+        ("control", "SELECT count(DISTINCT action) FROM control_event"),
+        ("risk", "SELECT count(DISTINCT (action, scope)) FROM risk_event"),
+        ("heimdall", "SELECT count(DISTINCT (action, ok)) FROM heimdall_event"),
+        ("kpi", "SELECT count(DISTINCT (success, value)) FROM kpi_event"),
     ] {
         assert!(service.count(sql).await >= 4, "{stream} was not busy");
     }

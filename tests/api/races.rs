@@ -1,10 +1,7 @@
 //! Many at once: caps hold exactly, one wins where one may, a stop that was answered binds whatever is sent after it, and
 //! nothing deadlocks.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "these are tests, their helpers included"
-)]
+#![expect(clippy::unwrap_used, reason = "these are tests, their helpers included")]
 
 use crate::ledger::broken_links;
 use crate::support::{Answer, BASE, Service, Setup};
@@ -32,15 +29,9 @@ async fn uncapped(service: &Service, engines: &[&str]) {
 async fn nearly_tripped(service: &Service, metric: &str, action: &str) {
     let wire = json!({"domain": "WHOLESALE", "metric": metric, "window_events": 2, "baseline_events": 2,
         "min_events_to_enforce": 2, "max_drop_fraction": 0.5, "action": action, "enabled": true});
-    service
-        .post("/regression/policies/upsert", &wire)
-        .await
-        .ok();
+    service.post("/regression/policies/upsert", &wire).await.ok();
     for success in [true, true, false] {
-        service
-            .post("/regression/kpi", &failure(metric, success))
-            .await
-            .ok();
+        service.post("/regression/kpi", &failure(metric, success)).await.ok();
     }
 }
 
@@ -79,27 +70,14 @@ async fn storm(servers: &[Server], attempts: usize, connections: usize) -> (usiz
     let left = Arc::new(AtomicUsize::new(attempts));
     let mut workers = JoinSet::new();
     for number in 0..connections {
-        let url = format!(
-            "{}/risk/check-and-reserve",
-            servers[number % servers.len()].url
-        );
+        let url = format!("{}/risk/check-and-reserve", servers[number % servers.len()].url);
         let left = left.clone();
         workers.spawn(async move {
             // A client of its own is a connection of its own.
             let client = reqwest::Client::builder().no_proxy().build().unwrap();
             let (mut allowed, mut denied) = (0, 0);
-            while left
-                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
-                    left.checked_sub(1)
-                })
-                .is_ok()
-            {
-                let answer = client
-                    .post(&url)
-                    .json(&reserve_body("RACE"))
-                    .send()
-                    .await
-                    .unwrap();
+            while left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+                let answer = client.post(&url).json(&reserve_body("RACE")).send().await.unwrap();
                 assert_eq!(answer.status(), 200);
                 let said = answer.headers()["holdfast-decision"].clone();
                 let body: Value = answer.json().await.unwrap();
@@ -108,28 +86,20 @@ async fn storm(servers: &[Server], attempts: usize, connections: usize) -> (usiz
                     allowed += 1;
                 } else {
                     assert_eq!(said, "deny");
-                    assert_eq!(
-                        body["message"],
-                        "RACE hard stop: Daily exposure cap exceeded (1001 > 1000)"
-                    );
+                    assert_eq!(body["message"], "RACE hard stop: Daily exposure cap exceeded (1001 > 1000)");
                     denied += 1;
                 }
             }
             (allowed, denied)
         });
     }
-    workers
-        .join_all()
-        .await
-        .into_iter()
-        .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    workers.join_all().await.into_iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
 }
 
 /// A cap of 1,000 on RACE under a larger GLOBAL, go-live on.
 async fn arena() -> Service {
     let service = Service::live().await;
-    let global =
-        json!({"engine": "GLOBAL", "max_daily_exposure": 100_000, "max_open_risk": 100_000});
+    let global = json!({"engine": "GLOBAL", "max_daily_exposure": 100_000, "max_open_risk": 100_000});
     service.post("/risk/policies/upsert", &global).await.ok();
     let race = json!({"engine": "RACE", "max_daily_loss": 0, "max_daily_exposure": 1000, "max_open_risk": 0});
     service.post("/risk/policies/upsert", &race).await.ok();
@@ -143,27 +113,13 @@ async fn assert_exactly_a_thousand(service: &Service) {
             "RACE" | "GLOBAL" => json!([1000, 1000, 1000, 2000]),
             _ => json!([0, 0, 0, 0]),
         };
-        let seen = json!([
-            row["exposure_used"],
-            row["open_risk_reserved"],
-            row["actions_count"],
-            row["denied_count"]
-        ]);
+        let seen = json!([row["exposure_used"], row["open_risk_reserved"], row["actions_count"], row["denied_count"]]);
         assert_eq!(seen, expected, "{}", row["engine"]);
     }
     for (sql, expected) in [
-        (
-            "SELECT count(*) FROM risk_reservation WHERE engine = 'RACE' AND status = 'OPEN' AND open_amount = 1",
-            1000,
-        ),
-        (
-            "SELECT count(*) FROM risk_event WHERE action = 'RESERVE'",
-            1000,
-        ),
-        (
-            "SELECT count(*) FROM risk_event WHERE action = 'DENY'",
-            2000,
-        ),
+        ("SELECT count(*) FROM risk_reservation WHERE engine = 'RACE' AND status = 'OPEN' AND open_amount = 1", 1000),
+        ("SELECT count(*) FROM risk_event WHERE action = 'RESERVE'", 1000),
+        ("SELECT count(*) FROM risk_event WHERE action = 'DENY'", 2000),
         ("SELECT seq FROM audit_head WHERE stream = 'risk'", 3000),
     ] {
         assert_eq!(service.count(sql).await, expected, "{sql}");
@@ -211,11 +167,7 @@ async fn the_first_operation_of_an_engine_and_of_a_day_may_come_from_many_at_onc
         let rows = service.get("/risk/ledger/today").await.ok();
         for row in rows.as_array().unwrap() {
             if row["engine"] == "NEW" || row["engine"] == "GLOBAL" {
-                let seen = json!([
-                    row["exposure_used"],
-                    row["actions_count"],
-                    row["open_risk_reserved"]
-                ]);
+                let seen = json!([row["exposure_used"], row["actions_count"], row["open_risk_reserved"]]);
                 assert_eq!(seen, json!([32, 32, open]));
             }
         }
@@ -229,23 +181,14 @@ async fn the_first_denial_of_a_day_may_come_from_many_at_once() {
     for answer in answers {
         assert_eq!(answer.ok()["ok"], false);
     }
-    assert_eq!(
-        service
-            .count("SELECT sum(denied)::bigint FROM risk_denial_day")
-            .await,
-        32
-    );
+    assert_eq!(service.count("SELECT sum(denied)::bigint FROM risk_denial_day").await, 32);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_new_engine_upserted_by_many_at_once_is_one_change() {
     let service = Service::live().await;
-    let body =
-        json!({"engine": "NEW", "max_daily_loss": 1, "max_daily_exposure": 2, "max_open_risk": 3});
-    let answers = at_once(16, |_| {
-        tokio::spawn(service.post("/risk/policies/upsert", &body))
-    })
-    .await;
+    let body = json!({"engine": "NEW", "max_daily_loss": 1, "max_daily_exposure": 2, "max_open_risk": 3});
+    let answers = at_once(16, |_| tokio::spawn(service.post("/risk/policies/upsert", &body))).await;
     let mut changed = 0;
     for answer in answers {
         let answer = answer.ok();
@@ -274,14 +217,7 @@ async fn of_many_settles_of_one_reservation_exactly_one_wins() {
         assert_eq!(won, 1);
     }
     let row = service.get("/risk/ledger/today").await.ok()[1].clone();
-    assert_eq!(
-        json!([
-            row["engine"],
-            row["open_risk_reserved"],
-            row["realized_loss"]
-        ]),
-        json!(["GLOBAL", 0, 5])
-    );
+    assert_eq!(json!([row["engine"], row["open_risk_reserved"], row["realized_loss"]]), json!(["GLOBAL", 0, 5]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -337,14 +273,9 @@ impl Racers {
                 let (mut after, mut approved) = (0, 0);
                 while after < AFTER {
                     let sent_after = stopped.load(Ordering::SeqCst);
-                    let answer = send(&router, "/risk/check-and-reserve", &reserve_body(engine))
-                        .await
-                        .ok();
+                    let answer = send(&router, "/risk/check-and-reserve", &reserve_body(engine)).await.ok();
                     let allowed = answer["ok"] == true;
-                    assert!(
-                        !(sent_after && allowed),
-                        "approved after the stop was answered: {answer}"
-                    );
+                    assert!(!(sent_after && allowed), "approved after the stop was answered: {answer}");
                     approved += usize::from(allowed);
                     after += usize::from(sent_after);
                     if answered.fetch_add(1, Ordering::SeqCst) + 1 == BEFORE {
@@ -354,11 +285,7 @@ impl Racers {
                 approved
             });
         }
-        Self {
-            stopped,
-            warm,
-            workers,
-        }
+        Self { stopped, warm, workers }
     }
 
     /// Reserves run: now is the time to stop them.
@@ -395,15 +322,9 @@ async fn no_reserve_that_was_sent_after_engage_was_answered_is_approved() {
     let second = Service::on(first.options.clone(), Setup::default()).await;
     let racers = Racers::start(&[&first, &second], "RACE");
     racers.warm().await;
-    second
-        .post("/go-live/kill-switch/engage", &json!({}))
-        .await
-        .ok();
+    second.post("/go-live/kill-switch/engage", &json!({})).await.ok();
     let approved = racers.stop().await;
-    assert_eq!(
-        i64::try_from(approved).unwrap(),
-        first.count("SELECT count(*) FROM risk_reservation").await
-    );
+    assert_eq!(i64::try_from(approved).unwrap(), first.count("SELECT count(*) FROM risk_reservation").await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -412,10 +333,7 @@ async fn no_reserve_that_was_sent_after_disable_was_answered_is_approved() {
     uncapped(&service, &["RACE"]).await;
     let racers = Racers::start(&[&service], "RACE");
     racers.warm().await;
-    service
-        .post("/go-live/disable", &json!({"actor": "a"}))
-        .await
-        .ok();
+    service.post("/go-live/disable", &json!({"actor": "a"})).await.ok();
     racers.stop().await;
 }
 
@@ -427,10 +345,7 @@ async fn no_reserve_that_was_sent_after_a_tripping_measurement_was_answered_is_a
         nearly_tripped(&service, "contract_rate", action).await;
         let racers = Racers::start(&[&service], "WHOLESALE");
         racers.warm().await;
-        let answer = service
-            .post("/regression/kpi", &failure("contract_rate", false))
-            .await
-            .ok();
+        let answer = service.post("/regression/kpi", &failure("contract_rate", false)).await.ok();
         assert_eq!(answer["tripped"]["action"], action);
         racers.stop().await;
     }
@@ -471,18 +386,9 @@ fn tumult(number: usize) -> (&'static str, Value) {
     let engine = ["WHOLESALE", "CAPITAL", "RACE"][number / 3 % 3];
     match number % 15 {
         0 | 1 => ("/risk/check-and-reserve", reserve_body(engine)),
-        2 => (
-            "/risk/settle",
-            json!({"engine": engine, "reserved_amount": 1, "realized_loss": "0.01"}),
-        ),
-        3 => (
-            "/risk/policies/upsert",
-            json!({"engine": engine, "max_actions_per_day": 1000 + number}),
-        ),
-        4 => (
-            "/risk/policies/upsert",
-            json!({"engine": "WHOLESALE", "enabled": true, "reason": "override"}),
-        ),
+        2 => ("/risk/settle", json!({"engine": engine, "reserved_amount": 1, "realized_loss": "0.01"})),
+        3 => ("/risk/policies/upsert", json!({"engine": engine, "max_actions_per_day": 1000 + number})),
+        4 => ("/risk/policies/upsert", json!({"engine": "WHOLESALE", "enabled": true, "reason": "override"})),
         5 => (
             "/regression/policies/upsert",
             json!({"domain": "WHOLESALE", "metric": "contract_rate", "enabled": true,
@@ -494,24 +400,12 @@ fn tumult(number: usize) -> (&'static str, Value) {
             "reason": "re-arm"}),
         ),
         7 | 8 => ("/regression/kpi", failure("contract_rate", number % 4 < 2)),
-        9 => (
-            "/regression/kpi",
-            failure("offer_accept_rate", number % 4 < 2),
-        ),
-        10 => (
-            "/heimdall/sandbox/trial",
-            json!({"domain": "BUYER_MATCH", "confidence": "0.9", "success": true}),
-        ),
-        11 => (
-            "/heimdall/recommend",
-            json!({"domain": "BUYER_MATCH", "confidence": "0.95"}),
-        ),
+        9 => ("/regression/kpi", failure("offer_accept_rate", number % 4 < 2)),
+        10 => ("/heimdall/sandbox/trial", json!({"domain": "BUYER_MATCH", "confidence": "0.9", "success": true})),
+        11 => ("/heimdall/recommend", json!({"domain": "BUYER_MATCH", "confidence": "0.95"})),
         12 => ("/go-live/kill-switch/engage", json!({})),
         13 => ("/go-live/kill-switch/release", json!({})),
-        _ => (
-            "/regression/evaluate",
-            json!({"domain": "WHOLESALE", "metric": "contract_rate"}),
-        ),
+        _ => ("/regression/evaluate", json!({"domain": "WHOLESALE", "metric": "contract_rate"})),
     }
 }
 
@@ -544,10 +438,7 @@ async fn everything_at_once_neither_deadlocks_nor_fails_and_the_books_and_chains
     }
     tasks.join_all().await;
     assert_eq!(broken_links(&first.pool).await, [""; 0]);
-    assert!(
-        first.count("SELECT count(*) FROM regression_trip").await > 0,
-        "the wires tripped meanwhile"
-    );
+    assert!(first.count("SELECT count(*) FROM regression_trip").await > 0, "the wires tripped meanwhile");
     assert_eq!(
         first
             .count("SELECT count(*) FROM risk_throttle t JOIN regression_trip r ON r.id = t.trip_id WHERE r.rearmed_at IS NOT NULL")
@@ -575,19 +466,9 @@ async fn a_thousand_trials_at_once_are_counted_exactly() {
     }
     tasks.join_all().await;
     let cards = service.get("/heimdall/scorecard/today").await.ok();
-    let card = cards
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|card| card["domain"] == "NEW_DOMAIN")
-        .unwrap();
+    let card = cards.as_array().unwrap().iter().find(|card| card["domain"] == "NEW_DOMAIN").unwrap();
     assert_eq!(
-        json!([
-            card["trials"],
-            card["successes"],
-            card["success_rate"],
-            card["avg_confidence"]
-        ]),
+        json!([card["trials"], card["successes"], card["success_rate"], card["avg_confidence"]]),
         json!([1000, 750, 0.75, 0.85])
     );
     assert_eq!(broken_links(&service.pool).await, [""; 0]);
@@ -596,10 +477,7 @@ async fn a_thousand_trials_at_once_are_counted_exactly() {
 // What waits for what.
 
 /// Holds a stream's head in a transaction of its own, as a slow writer would, until dropped or let go.
-async fn held(
-    service: &Service,
-    stream: &'static str,
-) -> sqlx::Transaction<'static, sqlx::Postgres> {
+async fn held(service: &Service, stream: &'static str) -> sqlx::Transaction<'static, sqlx::Postgres> {
     let mut tx = service.pool.begin().await.unwrap();
     let row = sqlx::query("SELECT seq FROM audit_head WHERE stream = $1 FOR UPDATE")
         .bind(stream)
@@ -622,10 +500,7 @@ async fn engage_is_answered_while_the_ledger_is_held_and_binds_the_reserve_that_
     let tx = held(&service, "risk").await;
     let mut waiting = tokio::spawn(service.reserve("WHOLESALE", "1"));
     pending(&mut waiting).await;
-    service
-        .post("/go-live/kill-switch/engage", &json!({}))
-        .await
-        .ok();
+    service.post("/go-live/kill-switch/engage", &json!({})).await.ok();
     assert!(!waiting.is_finished());
     tx.commit().await.unwrap();
     let denied = waiting.await.unwrap().ok();
@@ -637,18 +512,10 @@ async fn engage_is_answered_though_waiting_reserves_have_taken_every_connection(
     let service = Service::live().await;
     uncapped(&service, &["RACE"]).await;
     let tx = held(&service, "risk").await;
-    let mut waiting: Vec<_> = (0..40)
-        .map(|_| tokio::spawn(service.reserve("RACE", "1")))
-        .collect();
+    let mut waiting: Vec<_> = (0..40).map(|_| tokio::spawn(service.reserve("RACE", "1"))).collect();
     pending(&mut waiting[0]).await;
-    service
-        .post("/go-live/kill-switch/engage", &json!({}))
-        .await
-        .ok();
-    service
-        .post("/go-live/disable", &json!({"actor": "a"}))
-        .await
-        .ok();
+    service.post("/go-live/kill-switch/engage", &json!({})).await.ok();
+    service.post("/go-live/disable", &json!({"actor": "a"})).await.ok();
     assert!(waiting.iter().all(|one| !one.is_finished()));
     tx.commit().await.unwrap();
     for one in waiting {
@@ -689,10 +556,7 @@ async fn the_ledger_does_not_wait_for_the_other_streams() {
         held_heads.push(held(&service, stream).await);
     }
     let id = service.reserve("WHOLESALE", "1").await.ok()["reservation_id"].clone();
-    service
-        .post("/risk/settle", &json!({"reservation_id": id}))
-        .await
-        .ok();
+    service.post("/risk/settle", &json!({"reservation_id": id})).await.ok();
 }
 
 #[tokio::test]
@@ -700,10 +564,8 @@ async fn upserts_and_tripping_measurements_wait_for_the_ledger_and_then_act() {
     let service = Service::live().await;
     nearly_tripped(&service, "contract_rate", "THROTTLE").await;
     let tx = held(&service, "risk").await;
-    let mut upsert = tokio::spawn(service.post(
-        "/risk/policies/upsert",
-        &json!({"engine": "CAPITAL", "max_daily_loss": 1}),
-    ));
+    let mut upsert =
+        tokio::spawn(service.post("/risk/policies/upsert", &json!({"engine": "CAPITAL", "max_daily_loss": 1})));
     let mut trip = tokio::spawn(service.post("/regression/kpi", &failure("contract_rate", false)));
     pending(&mut upsert).await;
     pending(&mut trip).await;
@@ -767,9 +629,8 @@ async fn an_engage_whose_client_hung_up_still_engages() {
     let (address, _) = address.split_once('/').unwrap();
     let tx = held(&service, "control").await;
     let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = format!(
-        "POST {BASE}/go-live/kill-switch/engage HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n"
-    );
+    let request =
+        format!("POST {BASE}/go-live/kill-switch/engage HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n");
     client.write_all(request.as_bytes()).await.unwrap();
     settled_at(&service, BLOCKED, 1).await;
     drop(client);

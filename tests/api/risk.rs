@@ -1,9 +1,6 @@
 //! The risk guard: policies, decisions with every reason and its text, exact amounts, and the lists.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "these are tests, their helpers included"
-)]
+#![expect(clippy::unwrap_used, reason = "these are tests, their helpers included")]
 
 use crate::support::{Answer, Service, Setup};
 use serde_json::{Value, json};
@@ -12,22 +9,14 @@ use serde_json::{Value, json};
 async fn policy(service: &Service, engine: &str) -> Value {
     let policies = service.get("/risk/policies").await.ok();
     let found = policies.as_array().unwrap().iter();
-    found
-        .clone()
-        .find(|policy| policy["engine"] == engine)
-        .unwrap_or(&Value::Null)
-        .clone()
+    found.clone().find(|policy| policy["engine"] == engine).unwrap_or(&Value::Null).clone()
 }
 
 /// Today's ledger of an engine; null where there is no policy.
 async fn today(service: &Service, engine: &str) -> Value {
     let rows = service.get("/risk/ledger/today").await.ok();
     let found = rows.as_array().unwrap().iter();
-    found
-        .clone()
-        .find(|row| row["engine"] == engine)
-        .unwrap_or(&Value::Null)
-        .clone()
+    found.clone().find(|row| row["engine"] == engine).unwrap_or(&Value::Null).clone()
 }
 
 /// Upserts a policy and gives the answer.
@@ -38,8 +27,11 @@ async fn upsert(service: &Service, body: Value) -> Value {
 /// GLOBAL without caps, and an engine without caps.
 async fn uncapped(service: &Service, engine: &str) {
     for engine in ["GLOBAL", engine] {
-        upsert(service, json!({"engine": engine, "max_daily_loss": 0, "max_daily_exposure": 0, "max_open_risk": 0,
-            "allow_unlimited": true}))
+        upsert(
+            service,
+            json!({"engine": engine, "max_daily_loss": 0, "max_daily_exposure": 0, "max_open_risk": 0,
+            "allow_unlimited": true}),
+        )
         .await;
     }
 }
@@ -48,27 +40,18 @@ async fn uncapped(service: &Service, engine: &str) {
 async fn trip(service: &Service, domain: &str, metric: &str, engine: &str) -> i64 {
     let wire = json!({"domain": domain, "metric": metric, "window_events": 2, "baseline_events": 2,
         "min_events_to_enforce": 2, "max_drop_fraction": 0.5, "action": "THROTTLE", "engine": engine, "enabled": true});
-    service
-        .post("/regression/policies/upsert", &wire)
-        .await
-        .ok();
+    service.post("/regression/policies/upsert", &wire).await.ok();
     let mut last = Value::Null;
     for success in [true, true, false, false] {
-        let event =
-            json!({"domain": domain, "metric": metric, "success": success, "actor": "probe"});
+        let event = json!({"domain": domain, "metric": metric, "success": success, "actor": "probe"});
         last = service.post("/regression/kpi", &event).await.ok();
     }
-    last["tripped"]["trip_id"]
-        .as_i64()
-        .unwrap_or_else(|| panic!("did not trip: {last}"))
+    last["tripped"]["trip_id"].as_i64().unwrap_or_else(|| panic!("did not trip: {last}"))
 }
 
 async fn rearm(service: &Service, domain: &str, metric: &str) {
     let body = json!({"domain": domain, "metric": metric, "enabled": true, "reason": "checked"});
-    service
-        .post("/regression/policies/upsert", &body)
-        .await
-        .ok();
+    service.post("/regression/policies/upsert", &body).await.ok();
 }
 
 /// The counters that a denial must leave alone.
@@ -76,10 +59,7 @@ async fn counters(service: &Service) -> Vec<String> {
     let sql = "SELECT (day, engine, exposure_used, realized_loss, actions_count, updated_at)::text FROM risk_ledger_day
                UNION ALL SELECT (engine, open_amount, updated_at)::text FROM risk_open
                UNION ALL SELECT (r.*)::text FROM risk_reservation AS r ORDER BY 1";
-    sqlx::query_scalar(sql)
-        .fetch_all(&service.pool)
-        .await
-        .unwrap()
+    sqlx::query_scalar(sql).fetch_all(&service.pool).await.unwrap()
 }
 
 fn decision(answer: &Answer) -> &str {
@@ -135,22 +115,12 @@ async fn an_upsert_keeps_what_is_left_out_and_names_exactly_what_moved() {
     let body = json!({"engine": "wholesale ", "max_open_risk": "900.5", "max_daily_loss": 200, "actor": "ann",
         "reason": "tighter"});
     let answer = upsert(&service, body).await;
-    assert_eq!(
-        answer["changes"],
-        json!([{"field": "max_open_risk", "from": 1000, "to": 900.5}])
-    );
+    assert_eq!(answer["changes"], json!([{"field": "max_open_risk", "from": 1000, "to": 900.5}]));
     let policy = policy(&service, "WHOLESALE").await;
-    let kept = json!([
-        policy["max_daily_loss"],
-        policy["max_daily_exposure"],
-        policy["max_open_risk"],
-        policy["enabled"]
-    ]);
+    let kept =
+        json!([policy["max_daily_loss"], policy["max_daily_exposure"], policy["max_open_risk"], policy["enabled"]]);
     assert_eq!(kept, json!([200, 1000, 900.5, true]));
-    assert_eq!(
-        json!([policy["changed_by"], policy["reason"], policy["version"]]),
-        json!(["ann", "tighter", 2])
-    );
+    assert_eq!(json!([policy["changed_by"], policy["reason"], policy["version"]]), json!(["ann", "tighter", 2]));
     for (field, value) in policy.as_object().unwrap() {
         assert_eq!(&answer[field], value, "the answer is the policy: {field}");
     }
@@ -184,21 +154,10 @@ async fn a_new_engine_needs_its_three_caps_and_each_missing_one_is_named() {
                 body[cap] = json!(5);
             }
         }
-        let refused = service
-            .post("/risk/policies/upsert", &body)
-            .await
-            .refused(422, "VALIDATION_FAILED");
-        let named: Vec<_> = refused["errors"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|error| error["field"].as_str().unwrap())
-            .collect();
-        let missing: Vec<_> = caps
-            .iter()
-            .filter(|cap| body.get(cap).is_none())
-            .copied()
-            .collect();
+        let refused = service.post("/risk/policies/upsert", &body).await.refused(422, "VALIDATION_FAILED");
+        let named: Vec<_> =
+            refused["errors"].as_array().unwrap().iter().map(|error| error["field"].as_str().unwrap()).collect();
+        let missing: Vec<_> = caps.iter().filter(|cap| body.get(cap).is_none()).copied().collect();
         assert_eq!(named, missing);
     }
     assert_eq!(policy(&service, "FRESH").await, Value::Null);
@@ -210,55 +169,33 @@ async fn a_new_engine_starts_enabled_at_version_one_and_can_reserve() {
     let service = Service::live().await;
     let body = json!({"engine": "fresh", "max_daily_loss": 1, "max_daily_exposure": 10, "max_open_risk": 0});
     let made = upsert(&service, body).await;
-    assert_eq!(
-        json!([made["engine"], made["enabled"], made["version"]]),
-        json!(["FRESH", true, 1])
-    );
-    assert_eq!(
-        made["changes"][0],
-        json!({"field": "max_daily_loss", "from": null, "to": 1})
-    );
+    assert_eq!(json!([made["engine"], made["enabled"], made["version"]]), json!(["FRESH", true, 1]));
+    assert_eq!(made["changes"][0], json!({"field": "max_daily_loss", "from": null, "to": 1}));
     assert_eq!(service.reserve("FRESH", "10").await.ok()["ok"], true);
 }
 
 #[tokio::test]
 async fn a_new_engine_can_be_made_disabled() {
     let service = Service::live().await;
-    let body = json!({"engine": "F", "max_daily_loss": 1, "max_daily_exposure": 1, "max_open_risk": 1, "enabled": "no"});
+    let body =
+        json!({"engine": "F", "max_daily_loss": 1, "max_daily_exposure": 1, "max_open_risk": 1, "enabled": "no"});
     assert_eq!(upsert(&service, body).await["enabled"], false);
 }
 
 #[tokio::test]
 async fn a_positive_cap_does_not_become_unlimited_by_accident() {
     let service = Service::fresh().await;
-    upsert(
-        &service,
-        json!({"engine": "CAPITAL", "max_actions_per_day": 7}),
-    )
-    .await;
+    upsert(&service, json!({"engine": "CAPITAL", "max_actions_per_day": 7})).await;
     let events = service.events().await;
-    for cap in [
-        "max_daily_loss",
-        "max_daily_exposure",
-        "max_open_risk",
-        "max_actions_per_day",
-    ] {
+    for cap in ["max_daily_loss", "max_daily_exposure", "max_open_risk", "max_actions_per_day"] {
         for spelling in [json!(0), json!("0.000"), json!("0")] {
             if cap == "max_actions_per_day" && spelling == "0.000" {
                 continue;
             }
             let body = json!({"engine": "CAPITAL", cap: spelling});
-            let refused = service
-                .post("/risk/policies/upsert", &body)
-                .await
-                .refused(422, "ZERO_MEANS_UNLIMITED");
+            let refused = service.post("/risk/policies/upsert", &body).await.refused(422, "ZERO_MEANS_UNLIMITED");
             assert_eq!(refused["errors"][0]["field"], cap);
-            assert!(
-                refused["detail"]
-                    .as_str()
-                    .unwrap()
-                    .contains("allow_unlimited=true")
-            );
+            assert!(refused["detail"].as_str().unwrap().contains("allow_unlimited=true"));
         }
     }
     assert_eq!(service.events().await, events);
@@ -270,10 +207,7 @@ async fn allow_unlimited_removes_a_cap_on_purpose() {
     let service = Service::live().await;
     uncapped(&service, "CAPITAL").await;
     assert_eq!(policy(&service, "CAPITAL").await["max_open_risk"], 0);
-    assert_eq!(
-        service.reserve("CAPITAL", "1000000000000").await.ok()["ok"],
-        true
-    );
+    assert_eq!(service.reserve("CAPITAL", "1000000000000").await.ok()["ok"], true);
 }
 
 #[tokio::test]
@@ -317,8 +251,7 @@ async fn version_counts_every_change() {
 #[tokio::test]
 async fn an_upsert_is_an_event_with_who_why_and_what_moved() {
     let service = Service::fresh().await;
-    let body =
-        json!({"engine": "CAPITAL", "max_daily_loss": 99, "changed_by": "ann", "reason": "why"});
+    let body = json!({"engine": "CAPITAL", "max_daily_loss": 99, "changed_by": "ann", "reason": "why"});
     upsert(&service, body).await;
     let row: (String, String, String, String, String) =
         sqlx::query_as("SELECT action, subject, actor, reason, detail FROM control_event")
@@ -326,19 +259,11 @@ async fn an_upsert_is_an_event_with_who_why_and_what_moved() {
             .await
             .unwrap();
     assert_eq!(
-        (
-            row.0.as_str(),
-            row.1.as_str(),
-            row.2.as_str(),
-            row.3.as_str()
-        ),
+        (row.0.as_str(), row.1.as_str(), row.2.as_str(), row.3.as_str()),
         ("RISK_POLICY_UPSERT", "CAPITAL", "ann", "why")
     );
     let detail: Value = serde_json::from_str(&row.4).unwrap();
-    assert_eq!(
-        detail["changes"],
-        json!([{"field": "max_daily_loss", "from": 150, "to": 99}])
-    );
+    assert_eq!(detail["changes"], json!([{"field": "max_daily_loss", "from": 150, "to": 99}]));
 }
 
 #[tokio::test]
@@ -347,33 +272,15 @@ async fn an_upsert_that_is_not_acceptable_leaves_no_trace() {
     let before = service.get("/risk/policies").await.text;
     for (field, body) in [
         ("engine", json!({"max_daily_loss": 1})),
-        (
-            "engine",
-            json!({"engine": "no spaces", "max_daily_loss": 1}),
-        ),
-        (
-            "max_daily_loss",
-            json!({"engine": "CAPITAL", "max_daily_loss": -1}),
-        ),
-        (
-            "max_open_risk",
-            json!({"engine": "CAPITAL", "max_open_risk": "1000000000000.000001"}),
-        ),
-        (
-            "max_daily_exposure",
-            json!({"engine": "CAPITAL", "max_daily_exposure": "1.0000001"}),
-        ),
-        (
-            "max_actions_per_day",
-            json!({"engine": "CAPITAL", "max_actions_per_day": 1.5}),
-        ),
+        ("engine", json!({"engine": "no spaces", "max_daily_loss": 1})),
+        ("max_daily_loss", json!({"engine": "CAPITAL", "max_daily_loss": -1})),
+        ("max_open_risk", json!({"engine": "CAPITAL", "max_open_risk": "1000000000000.000001"})),
+        ("max_daily_exposure", json!({"engine": "CAPITAL", "max_daily_exposure": "1.0000001"})),
+        ("max_actions_per_day", json!({"engine": "CAPITAL", "max_actions_per_day": 1.5})),
         ("enabled", json!({"engine": "CAPITAL", "enabled": "maybe"})),
         ("max_loss", json!({"engine": "CAPITAL", "max_loss": 1})),
     ] {
-        let _ = service
-            .post("/risk/policies/upsert", &body)
-            .await
-            .invalid(field);
+        let _ = service.post("/risk/policies/upsert", &body).await.invalid(field);
     }
     assert_eq!(service.get("/risk/policies").await.text, before);
     assert_eq!(service.events().await, 0);
@@ -383,25 +290,14 @@ async fn an_upsert_that_is_not_acceptable_leaves_no_trace() {
 async fn an_upsert_binds_the_very_next_decision() {
     let service = Service::live().await;
     assert_eq!(service.reserve("WHOLESALE", "400").await.ok()["ok"], true);
-    upsert(
-        &service,
-        json!({"engine": "WHOLESALE", "max_open_risk": 500}),
-    )
-    .await;
+    upsert(&service, json!({"engine": "WHOLESALE", "max_open_risk": 500})).await;
     let denied = service.reserve("WHOLESALE", "101").await.ok();
     assert_eq!(denied["reason"], "open_risk_exceeded");
     assert_eq!(denied["policy_snapshot"]["version"], 2);
-    upsert(
-        &service,
-        json!({"engine": "WHOLESALE", "max_open_risk": 501}),
-    )
-    .await;
+    upsert(&service, json!({"engine": "WHOLESALE", "max_open_risk": 501})).await;
     assert_eq!(service.reserve("WHOLESALE", "101").await.ok()["ok"], true);
     upsert(&service, json!({"engine": "WHOLESALE", "enabled": false})).await;
-    assert_eq!(
-        service.reserve("WHOLESALE", "0.000001").await.ok()["reason"],
-        "policy_disabled"
-    );
+    assert_eq!(service.reserve("WHOLESALE", "0.000001").await.ok()["reason"], "policy_disabled");
 }
 
 // Throttles.
@@ -412,18 +308,8 @@ async fn a_throttle_turns_the_engine_off_and_says_so_on_its_policy() {
     let id = trip(&service, "WHOLESALE", "contract_rate", "WHOLESALE").await;
     let policy = policy(&service, "WHOLESALE").await;
     assert_eq!(
-        json!([
-            policy["enabled"],
-            policy["throttled_by"],
-            policy["changed_by"],
-            policy["reason"]
-        ]),
-        json!([
-            false,
-            [id],
-            "probe",
-            "Regression tripwire: WHOLESALE.contract_rate drop=1.000"
-        ])
+        json!([policy["enabled"], policy["throttled_by"], policy["changed_by"], policy["reason"]]),
+        json!([false, [id], "probe", "Regression tripwire: WHOLESALE.contract_rate drop=1.000"])
     );
     let denied = service.reserve("WHOLESALE", "1").await.ok();
     assert_eq!(denied["message"], "WHOLESALE hard stop: Policy disabled");
@@ -436,16 +322,9 @@ async fn a_throttle_of_an_engine_without_a_policy_makes_a_disabled_one() {
     let service = Service::live().await;
     let id = trip(&service, "BUYER_MATCH", "match_success", "NEWCOMER").await;
     let policy = policy(&service, "NEWCOMER").await;
-    assert_eq!(
-        json!([policy["enabled"], policy["throttled_by"]]),
-        json!([false, [id]])
-    );
+    assert_eq!(json!([policy["enabled"], policy["throttled_by"]]), json!([false, [id]]));
     rearm(&service, "BUYER_MATCH", "match_success").await;
-    assert_eq!(
-        service.reserve("NEWCOMER", "1").await.ok()["reason"],
-        "policy_disabled",
-        "nobody has given it caps"
-    );
+    assert_eq!(service.reserve("NEWCOMER", "1").await.ok()["reason"], "policy_disabled", "nobody has given it caps");
 }
 
 #[tokio::test]
@@ -455,12 +334,8 @@ async fn enabling_a_throttled_engine_without_a_reason_is_refused_and_names_the_t
     let second = trip(&service, "WHOLESALE", "offer_accept_rate", "WHOLESALE").await;
     let (before, events) = (policy(&service, "WHOLESALE").await, service.events().await);
     for reason in [json!(null), json!(""), json!("  ")] {
-        let body =
-            json!({"engine": "WHOLESALE", "enabled": true, "max_daily_loss": 1, "reason": reason});
-        let refused = service
-            .post("/risk/policies/upsert", &body)
-            .await
-            .refused(409, "ENGINE_THROTTLED");
+        let body = json!({"engine": "WHOLESALE", "enabled": true, "max_daily_loss": 1, "reason": reason});
+        let refused = service.post("/risk/policies/upsert", &body).await.refused(409, "ENGINE_THROTTLED");
         assert_eq!(refused["throttled_by"], json!([first, second]));
     }
     assert_eq!(policy(&service, "WHOLESALE").await, before);
@@ -473,49 +348,24 @@ async fn an_override_with_a_reason_lifts_the_throttle_and_leaves_the_wire_trippe
     let id = trip(&service, "WHOLESALE", "contract_rate", "WHOLESALE").await;
     let body = json!({"engine": "WHOLESALE", "enabled": true, "actor": "ann", "reason": "checked by hand"});
     let answer = upsert(&service, body).await;
-    assert_eq!(
-        answer["changes"],
-        json!([{"field": "throttled_by", "from": [id], "to": []}])
-    );
+    assert_eq!(answer["changes"], json!([{"field": "throttled_by", "from": [id], "to": []}]));
     assert_eq!(
         json!([answer["enabled"], answer["throttled_by"], answer["reason"]]),
         json!([true, [], "checked by hand"])
     );
     assert_eq!(service.reserve("WHOLESALE", "1").await.ok()["ok"], true);
     let states = service.get("/regression/state").await.ok();
-    let wire = states
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|state| state["metric"] == "contract_rate")
-        .unwrap();
-    assert_eq!(
-        json!([wire["triggered"], wire["trip_id"]]),
-        json!([true, id])
-    );
+    let wire = states.as_array().unwrap().iter().find(|state| state["metric"] == "contract_rate").unwrap();
+    assert_eq!(json!([wire["triggered"], wire["trip_id"]]), json!([true, id]));
 }
 
 #[tokio::test]
 async fn other_upserts_of_a_throttled_engine_need_no_reason_and_keep_the_throttle() {
     let service = Service::live().await;
     let id = trip(&service, "WHOLESALE", "contract_rate", "WHOLESALE").await;
-    let answer = upsert(
-        &service,
-        json!({"engine": "WHOLESALE", "max_daily_loss": 10}),
-    )
-    .await;
-    assert_eq!(
-        json!([
-            answer["enabled"],
-            answer["throttled_by"],
-            answer["max_daily_loss"]
-        ]),
-        json!([false, [id], 10])
-    );
-    assert_eq!(
-        service.reserve("WHOLESALE", "1").await.ok()["reason"],
-        "policy_disabled"
-    );
+    let answer = upsert(&service, json!({"engine": "WHOLESALE", "max_daily_loss": 10})).await;
+    assert_eq!(json!([answer["enabled"], answer["throttled_by"], answer["max_daily_loss"]]), json!([false, [id], 10]));
+    assert_eq!(service.reserve("WHOLESALE", "1").await.ok()["reason"], "policy_disabled");
 }
 
 #[tokio::test]
@@ -525,14 +375,8 @@ async fn disabled_by_hand_survives_a_rearm() {
     upsert(&service, json!({"engine": "WHOLESALE", "enabled": false})).await;
     rearm(&service, "WHOLESALE", "contract_rate").await;
     let policy = policy(&service, "WHOLESALE").await;
-    assert_eq!(
-        json!([policy["enabled"], policy["throttled_by"]]),
-        json!([false, []])
-    );
-    assert_eq!(
-        service.reserve("WHOLESALE", "1").await.ok()["reason"],
-        "policy_disabled"
-    );
+    assert_eq!(json!([policy["enabled"], policy["throttled_by"]]), json!([false, []]));
+    assert_eq!(service.reserve("WHOLESALE", "1").await.ok()["reason"], "policy_disabled");
 }
 
 #[tokio::test]
@@ -541,10 +385,7 @@ async fn a_rearm_lifts_only_its_own_throttle() {
     trip(&service, "WHOLESALE", "contract_rate", "WHOLESALE").await;
     let other = trip(&service, "WHOLESALE", "offer_accept_rate", "WHOLESALE").await;
     rearm(&service, "WHOLESALE", "contract_rate").await;
-    assert_eq!(
-        policy(&service, "WHOLESALE").await["throttled_by"],
-        json!([other])
-    );
+    assert_eq!(policy(&service, "WHOLESALE").await["throttled_by"], json!([other]));
     assert_eq!(service.reserve("WHOLESALE", "1").await.ok()["ok"], false);
     rearm(&service, "WHOLESALE", "offer_accept_rate").await;
     assert_eq!(service.reserve("WHOLESALE", "1").await.ok()["ok"], true);
@@ -554,11 +395,7 @@ async fn a_rearm_lifts_only_its_own_throttle() {
 async fn a_rearm_after_an_override_by_hand_changes_nothing_on_the_engine() {
     let service = Service::live().await;
     trip(&service, "WHOLESALE", "contract_rate", "WHOLESALE").await;
-    upsert(
-        &service,
-        json!({"engine": "WHOLESALE", "enabled": true, "reason": "by hand"}),
-    )
-    .await;
+    upsert(&service, json!({"engine": "WHOLESALE", "enabled": true, "reason": "by hand"})).await;
     let before = policy(&service, "WHOLESALE").await;
     rearm(&service, "WHOLESALE", "contract_rate").await;
     assert_eq!(policy(&service, "WHOLESALE").await, before);
@@ -586,40 +423,15 @@ async fn an_allowed_reserve_answers_the_contract_and_moves_both_levels() {
         body["policy_snapshot"]["engine"],
         body["ledger_snapshot"]["engine"]
     ]);
-    assert_eq!(
-        flat,
-        json!([
-            true,
-            "WHOLESALE",
-            400,
-            "Reserved",
-            null,
-            null,
-            [],
-            false,
-            "WHOLESALE",
-            "WHOLESALE"
-        ])
-    );
-    for row in [
-        today(&service, "WHOLESALE").await,
-        today(&service, "GLOBAL").await,
-    ] {
+    assert_eq!(flat, json!([true, "WHOLESALE", 400, "Reserved", null, null, [], false, "WHOLESALE", "WHOLESALE"]));
+    for row in [today(&service, "WHOLESALE").await, today(&service, "GLOBAL").await] {
         assert_eq!(
-            json!([
-                row["exposure_used"],
-                row["open_risk_reserved"],
-                row["realized_loss"],
-                row["actions_count"]
-            ]),
+            json!([row["exposure_used"], row["open_risk_reserved"], row["realized_loss"], row["actions_count"]]),
             json!([400, 400, 0, 1])
         );
     }
     assert_eq!(today(&service, "CAPITAL").await["actions_count"], 0);
-    assert_eq!(
-        body["ledger_snapshot"]["open_risk_reserved"], 400,
-        "the snapshot is the one after the decision"
-    );
+    assert_eq!(body["ledger_snapshot"]["open_risk_reserved"], 400, "the snapshot is the one after the decision");
     let id = body["reservation_id"].as_str().unwrap();
     let held = service.get(&format!("/risk/reservations/{id}")).await.ok();
     let flat = json!([
@@ -634,10 +446,7 @@ async fn an_allowed_reserve_answers_the_contract_and_moves_both_levels() {
         held["closed_at"],
         held["closed_seq"]
     ]);
-    assert_eq!(
-        flat,
-        json!(["WHOLESALE", 400, 400, "OPEN", "bot", "offer", "c-1", {"deal": 7}, null, null])
-    );
+    assert_eq!(flat, json!(["WHOLESALE", 400, 400, "OPEN", "bot", "offer", "c-1", {"deal": 7}, null, null]));
 }
 
 #[tokio::test]
@@ -646,10 +455,7 @@ async fn the_same_reserve_twice_is_two_reservations() {
     let first = service.reserve("WHOLESALE", "1").await.ok();
     let second = service.reserve("WHOLESALE", "1").await.ok();
     assert_ne!(first["reservation_id"], second["reservation_id"]);
-    assert_eq!(
-        service.count("SELECT count(*) FROM risk_reservation").await,
-        2
-    );
+    assert_eq!(service.count("SELECT count(*) FROM risk_reservation").await, 2);
 }
 
 /// What is done before a reserve that is denied.
@@ -765,10 +571,7 @@ const DENIED: &[Denied] = &[
     },
     Denied {
         setup: &[
-            Step::Post(
-                UPSERT,
-                r#"{"engine":"GLOBAL","max_daily_exposure":0,"allow_unlimited":true}"#,
-            ),
+            Step::Post(UPSERT, r#"{"engine":"GLOBAL","max_daily_exposure":0,"allow_unlimited":true}"#),
             Step::Reserve("WHOLESALE", "1000"),
         ],
         engine: "CAPITAL",
@@ -779,10 +582,7 @@ const DENIED: &[Denied] = &[
     },
     Denied {
         setup: &[
-            Step::Post(
-                UPSERT,
-                r#"{"engine":"WHOLESALE","max_daily_exposure":5000}"#,
-            ),
+            Step::Post(UPSERT, r#"{"engine":"WHOLESALE","max_daily_exposure":5000}"#),
             Step::Reserve("WHOLESALE", "1000"),
         ],
         engine: "WHOLESALE",
@@ -835,10 +635,7 @@ async fn every_denial_has_its_reason_scope_and_text_and_moves_no_counter() {
         for step in case.setup {
             run(&service, step).await;
         }
-        let (counters_before, policies) = (
-            counters(&service).await,
-            service.get("/risk/policies").await.text,
-        );
+        let (counters_before, policies) = (counters(&service).await, service.get("/risk/policies").await.text);
         let answer = service.reserve(case.engine, case.amount).await;
         assert_eq!(decision(&answer), "deny");
         let body = answer.ok();
@@ -855,46 +652,20 @@ async fn every_denial_has_its_reason_scope_and_text_and_moves_no_counter() {
         ]);
         assert_eq!(
             flat,
-            json!([
-                false,
-                case.engine,
-                0,
-                null,
-                case.reason,
-                case.scope,
-                case.message,
-                case.reason,
-                case.scope
-            ])
+            json!([false, case.engine, 0, null, case.reason, case.scope, case.message, case.reason, case.scope])
         );
-        assert_eq!(
-            counters(&service).await,
-            counters_before,
-            "{}",
-            case.message
-        );
-        assert_eq!(
-            service.get("/risk/policies").await.text,
-            policies,
-            "{}",
-            case.message
-        );
+        assert_eq!(counters(&service).await, counters_before, "{}", case.message);
+        assert_eq!(service.get("/risk/policies").await.text, policies, "{}", case.message);
         let tally: (String, String, String, i64) =
             sqlx::query_as("SELECT engine, scope, reason, denied FROM risk_denial_day")
                 .fetch_one(&service.pool)
                 .await
                 .unwrap();
-        assert_eq!(
-            tally,
-            (case.engine.into(), case.scope.into(), case.reason.into(), 1)
-        );
+        assert_eq!(tally, (case.engine.into(), case.scope.into(), case.reason.into(), 1));
         for engine in ["GLOBAL", case.engine] {
             let row = today(&service, engine).await;
             if !row.is_null() {
-                assert_eq!(
-                    json!([row["denied_count"], row["denials_by_reason"]]),
-                    json!([1, {case.reason: 1}])
-                );
+                assert_eq!(json!([row["denied_count"], row["denials_by_reason"]]), json!([1, {case.reason: 1}]));
             }
         }
         assert!(today(&service, "NOBODY").await.is_null());
@@ -909,26 +680,10 @@ async fn the_snapshots_of_a_denial_are_those_of_the_level_that_failed() {
             run(&service, step).await;
         }
         let body = service.reserve(case.engine, case.amount).await.ok();
-        let shown = if case.scope == "GLOBAL" {
-            "GLOBAL"
-        } else {
-            case.engine
-        };
+        let shown = if case.scope == "GLOBAL" { "GLOBAL" } else { case.engine };
         assert_eq!(body["ledger_snapshot"]["engine"], shown, "{}", case.message);
-        let policy = if case.reason == "policy_missing" {
-            Value::Null
-        } else {
-            json!(shown)
-        };
-        assert_eq!(
-            body["policy_snapshot"]
-                .get("engine")
-                .cloned()
-                .unwrap_or_default(),
-            policy,
-            "{}",
-            case.message
-        );
+        let policy = if case.reason == "policy_missing" { Value::Null } else { json!(shown) };
+        assert_eq!(body["policy_snapshot"].get("engine").cloned().unwrap_or_default(), policy, "{}", case.message);
     }
 }
 
@@ -936,41 +691,17 @@ async fn the_snapshots_of_a_denial_are_those_of_the_level_that_failed() {
 async fn all_failures_are_listed_in_order_with_their_numbers() {
     let service = Service::live().await;
     service.reserve("WHOLESALE", "900").await.ok();
-    upsert(
-        &service,
-        json!({"engine": "WHOLESALE", "max_actions_per_day": 1, "enabled": false}),
-    )
-    .await;
+    upsert(&service, json!({"engine": "WHOLESALE", "max_actions_per_day": 1, "enabled": false})).await;
     let id = service.reserve("CAPITAL", "1").await.ok()["reservation_id"].clone();
-    service
-        .post(
-            "/risk/settle",
-            &json!({"reservation_id": id, "realized_loss": 251.5}),
-        )
-        .await
-        .ok();
-    service
-        .post("/go-live/kill-switch/engage", &json!({}))
-        .await
-        .ok();
-    service
-        .post("/go-live/disable", &json!({"actor": "test"}))
-        .await
-        .ok();
+    service.post("/risk/settle", &json!({"reservation_id": id, "realized_loss": 251.5})).await.ok();
+    service.post("/go-live/kill-switch/engage", &json!({})).await.ok();
+    service.post("/go-live/disable", &json!({"actor": "test"})).await.ok();
     let body = service.reserve("WHOLESALE", "700.25").await.ok();
     let seen: Vec<_> = body["failures"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|one| {
-            json!([
-                one["reason"],
-                one["scope"],
-                one["limit"],
-                one["used"],
-                one["requested"]
-            ])
-        })
+        .map(|one| json!([one["reason"], one["scope"], one["limit"], one["used"], one["requested"]]))
         .collect();
     let expected = [
         json!(["kill_switch_engaged", "SYSTEM", null, null, null]),
@@ -986,11 +717,7 @@ async fn all_failures_are_listed_in_order_with_their_numbers() {
     assert_eq!(seen, expected);
     assert_eq!(
         json!([body["reason"], body["scope"], body["message"]]),
-        json!([
-            "kill_switch_engaged",
-            "SYSTEM",
-            "SYSTEM hard stop: Kill switch engaged"
-        ])
+        json!(["kill_switch_engaged", "SYSTEM", "SYSTEM hard stop: Kill switch engaged"])
     );
 }
 
@@ -999,37 +726,19 @@ async fn equality_passes_at_every_cap_and_one_millionth_more_does_not() {
     let service = Service::live().await;
     uncapped(&service, "GLOBAL").await;
     for (cap, reason, text) in [
-        (
-            "max_daily_exposure",
-            "daily_exposure_exceeded",
-            "Daily exposure cap exceeded (10.000001 > 10)",
-        ),
-        (
-            "max_open_risk",
-            "open_risk_exceeded",
-            "Open risk cap exceeded (10.000001 > 10)",
-        ),
+        ("max_daily_exposure", "daily_exposure_exceeded", "Daily exposure cap exceeded (10.000001 > 10)"),
+        ("max_open_risk", "open_risk_exceeded", "Open risk cap exceeded (10.000001 > 10)"),
     ] {
         for level in ["engine", "GLOBAL"] {
             let service = Service::live().await;
             uncapped(&service, "CAPITAL").await;
-            let name = if level == "engine" {
-                "CAPITAL"
-            } else {
-                "GLOBAL"
-            };
+            let name = if level == "engine" { "CAPITAL" } else { "GLOBAL" };
             upsert(&service, json!({"engine": name, cap: 10})).await;
             let over = service.reserve("CAPITAL", "10.000001").await.ok();
-            assert_eq!(
-                json!([over["reason"], over["message"]]),
-                json!([reason, format!("{name} hard stop: {text}")])
-            );
+            assert_eq!(json!([over["reason"], over["message"]]), json!([reason, format!("{name} hard stop: {text}")]));
             assert_eq!(service.reserve("CAPITAL", "10").await.ok()["ok"], true);
             let over = service.reserve("CAPITAL", "0.000001").await.ok();
-            assert_eq!(
-                json!([over["reason"], over["message"]]),
-                json!([reason, format!("{name} hard stop: {text}")])
-            );
+            assert_eq!(json!([over["reason"], over["message"]]), json!([reason, format!("{name} hard stop: {text}")]));
         }
     }
 }
@@ -1060,18 +769,9 @@ async fn denials_are_counted_by_engine_and_first_reason_and_all_of_them_on_globa
         assert_eq!(service.reserve(engine, amount).await.ok()["ok"], false);
     }
     let seen = |row: Value| json!([row["denied_count"], row["denials_by_reason"]]);
-    assert_eq!(
-        seen(today(&service, "WHOLESALE").await),
-        json!([2, {"daily_exposure_exceeded": 2}])
-    );
-    assert_eq!(
-        seen(today(&service, "CAPITAL").await),
-        json!([2, {"daily_exposure_exceeded": 2}])
-    );
-    assert_eq!(
-        seen(today(&service, "NOTIFY").await),
-        json!([1, {"policy_disabled": 1}])
-    );
+    assert_eq!(seen(today(&service, "WHOLESALE").await), json!([2, {"daily_exposure_exceeded": 2}]));
+    assert_eq!(seen(today(&service, "CAPITAL").await), json!([2, {"daily_exposure_exceeded": 2}]));
+    assert_eq!(seen(today(&service, "NOTIFY").await), json!([1, {"policy_disabled": 1}]));
     assert_eq!(
         seen(today(&service, "GLOBAL").await),
         json!([6, {"daily_exposure_exceeded": 4, "policy_disabled": 1, "policy_missing": 1}])
@@ -1103,51 +803,25 @@ async fn a_denial_is_one_event_with_its_reason_and_moves_nothing() {
     ]);
     assert_eq!(
         flat,
-        json!([
-            "DENY",
-            false,
-            "NOTIFY",
-            5,
-            "policy_disabled",
-            "NOTIFY",
-            "try",
-            "bot",
-            "c",
-            null,
-            0,
-            0,
-            0
-        ])
+        json!(["DENY", false, "NOTIFY", 5, "policy_disabled", "NOTIFY", "try", "bot", "c", null, 0, 0, 0])
     );
 }
 
 #[tokio::test]
 async fn the_ledger_decides_alike_where_the_gate_is_off() {
     // GO_LIVE_ENFORCE=0 switches the gate off; reserve still tells the truth.
-    let setup = Setup {
-        enforce: false,
-        ..Setup::default()
-    };
+    let setup = Setup { enforce: false, ..Setup::default() };
     let service = Service::with(setup).await;
-    assert_eq!(
-        service.reserve("WHOLESALE", "1").await.ok()["reason"],
-        "go_live_disabled"
-    );
+    assert_eq!(service.reserve("WHOLESALE", "1").await.ok()["reason"], "go_live_disabled");
 }
 
 #[tokio::test]
 async fn development_needs_no_go_live_but_heeds_the_kill_switch() {
     for env in ["development", "dev", "TEST"] {
-        let setup = Setup {
-            env: Some(env),
-            ..Setup::default()
-        };
+        let setup = Setup { env: Some(env), ..Setup::default() };
         let service = Service::with(setup).await;
         assert_eq!(service.reserve("WHOLESALE", "1").await.ok()["ok"], true);
-        service
-            .post("/go-live/kill-switch/engage", &json!({}))
-            .await
-            .ok();
+        service.post("/go-live/kill-switch/engage", &json!({})).await.ok();
         let denied = service.reserve("WHOLESALE", "1").await.ok();
         assert_eq!(denied["reason"], "kill_switch_engaged");
         assert_eq!(denied["failures"].as_array().unwrap().len(), 1);
@@ -1158,51 +832,27 @@ async fn development_needs_no_go_live_but_heeds_the_kill_switch() {
 async fn a_dry_run_decides_the_same_and_writes_nothing() {
     let service = Service::live().await;
     service.reserve("WHOLESALE", "600").await.ok();
-    for (engine, amount) in [
-        ("WHOLESALE", "400"),
-        ("WHOLESALE", "400.000001"),
-        ("NOTIFY", "1"),
-        ("NOBODY", "1"),
-    ] {
+    for (engine, amount) in [("WHOLESALE", "400"), ("WHOLESALE", "400.000001"), ("NOTIFY", "1"), ("NOBODY", "1")] {
         let (events, before) = (service.events().await, counters(&service).await);
         let body = json!({"engine": engine, "amount": amount, "dry_run": true});
         let answer = service.post("/risk/check-and-reserve", &body).await;
         let header = decision(&answer).to_owned();
         let dry = answer.ok();
-        assert_eq!(
-            json!([dry["dry_run"], dry["reservation_id"]]),
-            json!([true, null])
-        );
+        assert_eq!(json!([dry["dry_run"], dry["reservation_id"]]), json!([true, null]));
         assert_eq!(service.events().await, events);
         assert_eq!(counters(&service).await, before);
         assert_eq!(
-            service
-                .count("SELECT COALESCE(sum(denied), 0)::bigint FROM risk_denial_day")
-                .await,
-            service
-                .count("SELECT count(*) FROM risk_event WHERE action = 'DENY'")
-                .await
+            service.count("SELECT COALESCE(sum(denied), 0)::bigint FROM risk_denial_day").await,
+            service.count("SELECT count(*) FROM risk_event WHERE action = 'DENY'").await
         );
         let answer = service.reserve(engine, amount).await;
         assert_eq!(decision(&answer), header);
         let real = answer.ok();
-        for field in [
-            "ok",
-            "engine",
-            "reserved",
-            "message",
-            "reason",
-            "scope",
-            "failures",
-            "policy_snapshot",
-        ] {
+        for field in ["ok", "engine", "reserved", "message", "reason", "scope", "failures", "policy_snapshot"] {
             assert_eq!(dry[field], real[field], "{field} of {engine} {amount}");
         }
         for counter in ["exposure_used", "open_risk_reserved", "actions_count"] {
-            assert_eq!(
-                dry["ledger_snapshot"][counter],
-                real["ledger_snapshot"][counter]
-            );
+            assert_eq!(dry["ledger_snapshot"][counter], real["ledger_snapshot"][counter]);
         }
     }
 }
@@ -1219,32 +869,17 @@ async fn an_unacceptable_reserve_is_refused_and_leaves_no_trace() {
         ("amount", r#"{"engine":"WHOLESALE"}"#),
         ("amount", r#"{"engine":"WHOLESALE","amount":0}"#),
         ("amount", r#"{"engine":"WHOLESALE","amount":"0.000000"}"#),
-        (
-            "amount",
-            r#"{"engine":"WHOLESALE","amount":0,"dry_run":true}"#,
-        ),
+        ("amount", r#"{"engine":"WHOLESALE","amount":0,"dry_run":true}"#),
         ("amount", r#"{"engine":"WHOLESALE","amount":-1}"#),
-        (
-            "amount",
-            r#"{"engine":"WHOLESALE","amount":1000000000000.000001}"#,
-        ),
+        ("amount", r#"{"engine":"WHOLESALE","amount":1000000000000.000001}"#),
         ("amount", r#"{"engine":"WHOLESALE","amount":0.0000001}"#),
         ("amount", r#"{"engine":"WHOLESALE","amount":"NaN"}"#),
         ("amount", r#"{"engine":"WHOLESALE","amount":true}"#),
-        (
-            "metadata",
-            r#"{"engine":"WHOLESALE","amount":1,"metadata":[1]}"#,
-        ),
-        (
-            "dry_run",
-            r#"{"engine":"WHOLESALE","amount":1,"dry_run":"perhaps"}"#,
-        ),
+        ("metadata", r#"{"engine":"WHOLESALE","amount":1,"metadata":[1]}"#),
+        ("dry_run", r#"{"engine":"WHOLESALE","amount":1,"dry_run":"perhaps"}"#),
         ("ttl", r#"{"engine":"WHOLESALE","amount":1,"ttl":1}"#),
     ] {
-        let _ = service
-            .post_text("/risk/check-and-reserve", "application/json", body)
-            .await
-            .invalid(field);
+        let _ = service.post_text("/risk/check-and-reserve", "application/json", body).await.invalid(field);
     }
     assert_eq!(service.events().await, events);
     assert!(counters(&service).await.is_empty());
@@ -1257,11 +892,7 @@ async fn a_tenth_and_two_tenths_are_three_tenths() {
     let service = Service::live().await;
     service.reserve("WHOLESALE", "0.1").await.ok();
     let answer = service.reserve("WHOLESALE", "\"0.2\"").await;
-    assert!(
-        answer.text.contains(r#""exposure_used":0.3,"#),
-        "{}",
-        answer.text
-    );
+    assert!(answer.text.contains(r#""exposure_used":0.3,"#), "{}", answer.text);
     assert!(answer.text.contains(r#""open_risk_reserved":0.3,"#));
     let ledger = service.get("/risk/ledger/today").await.text;
     assert_eq!(ledger.matches(r#""open_risk_reserved":0.3,"#).count(), 2);
@@ -1271,14 +902,8 @@ async fn a_tenth_and_two_tenths_are_three_tenths() {
 #[tokio::test]
 async fn the_sum_of_two_floats_is_told_how_to_be_sent() {
     let service = Service::live().await;
-    let sentence = service
-        .reserve("WHOLESALE", "0.30000000000000004")
-        .await
-        .invalid("amount");
-    assert_eq!(
-        sentence,
-        r#"has 17 decimals, at most 6: round it, or send "0.3""#
-    );
+    let sentence = service.reserve("WHOLESALE", "0.30000000000000004").await.invalid("amount");
+    assert_eq!(sentence, r#"has 17 decimals, at most 6: round it, or send "0.3""#);
 }
 
 #[tokio::test]
@@ -1299,17 +924,10 @@ async fn amounts_come_back_digit_by_digit_however_they_are_spelt() {
         ("1.1e3", "1100"),
     ] {
         let answer = service.reserve("EXACT", sent).await;
-        assert!(
-            answer.text.contains(&format!(r#""reserved":{shown},"#)),
-            "{sent}: {}",
-            answer.text
-        );
+        assert!(answer.text.contains(&format!(r#""reserved":{shown},"#)), "{sent}: {}", answer.text);
         let id = answer.ok()["reservation_id"].as_str().unwrap().to_owned();
         let held = service.get(&format!("/risk/reservations/{id}")).await.text;
-        assert!(
-            held.contains(&format!(r#""amount":{shown},"open_amount":{shown},"#)),
-            "{held}"
-        );
+        assert!(held.contains(&format!(r#""amount":{shown},"open_amount":{shown},"#)), "{held}");
     }
 }
 
@@ -1322,11 +940,7 @@ async fn totals_beyond_the_precision_of_a_double_stay_exact() {
     }
     let ledger = service.get("/risk/ledger/today").await.text;
     assert_eq!(
-        ledger
-            .matches(
-                r#""exposure_used":2999999999999.999997,"open_risk_reserved":2999999999999.999997,"#
-            )
-            .count(),
+        ledger.matches(r#""exposure_used":2999999999999.999997,"open_risk_reserved":2999999999999.999997,"#).count(),
         2,
         "{ledger}"
     );
@@ -1336,19 +950,12 @@ async fn totals_beyond_the_precision_of_a_double_stay_exact() {
 async fn a_cap_is_compared_exactly_where_a_double_would_not_tell() {
     let service = Service::live().await;
     uncapped(&service, "EXACT").await;
-    upsert(
-        &service,
-        json!({"engine": "EXACT", "max_open_risk": "900719925474.099301"}),
-    )
-    .await;
+    upsert(&service, json!({"engine": "EXACT", "max_open_risk": "900719925474.099301"})).await;
     assert_eq!(
         service.reserve("EXACT", "900719925474.099302").await.ok()["message"],
         "EXACT hard stop: Open risk cap exceeded (900719925474.099302 > 900719925474.099301)"
     );
-    assert_eq!(
-        service.reserve("EXACT", "900719925474.099301").await.ok()["ok"],
-        true
-    );
+    assert_eq!(service.reserve("EXACT", "900719925474.099301").await.ok()["ok"], true);
 }
 
 // Headroom.
@@ -1356,11 +963,7 @@ async fn a_cap_is_compared_exactly_where_a_double_would_not_tell() {
 #[tokio::test]
 async fn headroom_is_what_is_left_under_each_cap() {
     let service = Service::live().await;
-    upsert(
-        &service,
-        json!({"engine": "WHOLESALE", "max_actions_per_day": 5}),
-    )
-    .await;
+    upsert(&service, json!({"engine": "WHOLESALE", "max_actions_per_day": 5})).await;
     service.reserve("WHOLESALE", "250.5").await.ok();
     run(&service, &Step::Lose("WHOLESALE", "30")).await;
     assert_eq!(
@@ -1376,10 +979,7 @@ async fn headroom_is_null_where_there_is_no_cap() {
         today(&service, "NOTIFY").await["headroom"],
         json!({"exposure": null, "open_risk": null, "loss": null, "actions": null})
     );
-    assert_eq!(
-        today(&service, "WHOLESALE").await["headroom"]["actions"],
-        Value::Null
-    );
+    assert_eq!(today(&service, "WHOLESALE").await["headroom"]["actions"], Value::Null);
 }
 
 #[tokio::test]
@@ -1388,14 +988,14 @@ async fn headroom_is_never_below_zero_after_a_cap_is_lowered_below_what_is_used(
     service.reserve("WHOLESALE", "500").await.ok();
     service.reserve("WHOLESALE", "1").await.ok();
     run(&service, &Step::Lose("WHOLESALE", "50")).await;
-    upsert(&service, json!({"engine": "WHOLESALE", "max_daily_exposure": 400, "max_open_risk": 300, "max_daily_loss": 20,
-        "max_actions_per_day": 2}))
+    upsert(
+        &service,
+        json!({"engine": "WHOLESALE", "max_daily_exposure": 400, "max_open_risk": 300, "max_daily_loss": 20,
+        "max_actions_per_day": 2}),
+    )
     .await;
     let row = today(&service, "WHOLESALE").await;
-    assert_eq!(
-        row["headroom"],
-        json!({"exposure": 0, "open_risk": 0, "loss": 0, "actions": 0})
-    );
+    assert_eq!(row["headroom"], json!({"exposure": 0, "open_risk": 0, "loss": 0, "actions": 0}));
     assert_eq!(row["open_risk_reserved"], 501, "holds stay");
 }
 
@@ -1403,12 +1003,7 @@ async fn headroom_is_never_below_zero_after_a_cap_is_lowered_below_what_is_used(
 async fn the_ledger_has_a_row_for_every_policy_even_unused() {
     let service = Service::fresh().await;
     let rows = service.get("/risk/ledger/today").await.ok();
-    let engines: Vec<_> = rows
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|row| row["engine"].as_str().unwrap())
-        .collect();
+    let engines: Vec<_> = rows.as_array().unwrap().iter().map(|row| row["engine"].as_str().unwrap()).collect();
     assert_eq!(engines, ["CAPITAL", "GLOBAL", "NOTIFY", "WHOLESALE"]);
     for row in rows.as_array().unwrap() {
         assert_eq!(
@@ -1429,12 +1024,7 @@ async fn the_ledger_has_a_row_for_every_policy_even_unused() {
 // Lists.
 
 fn column<'a>(page: &'a Value, field: &str) -> Vec<&'a Value> {
-    page["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|item| &item[field])
-        .collect()
+    page["items"].as_array().unwrap().iter().map(|item| &item[field]).collect()
 }
 
 /// Four reservations, one of them settled, and two denials.
@@ -1470,10 +1060,7 @@ async fn reservations_are_listed_newest_first_and_filtered() {
         ("?engine=NOBODY", json!([])),
         ("?correlation_id=A", json!([])),
     ] {
-        let page = service
-            .get(&format!("/risk/reservations{query}"))
-            .await
-            .ok();
+        let page = service.get(&format!("/risk/reservations{query}")).await.ok();
         assert_eq!(json!(column(&page, "amount")), amounts, "{query}");
         assert_eq!(page["next_cursor"], Value::Null);
     }
@@ -1482,15 +1069,9 @@ async fn reservations_are_listed_newest_first_and_filtered() {
 #[tokio::test]
 async fn a_reservation_that_does_not_exist_is_404_and_a_bad_id_is_422() {
     let service = Service::fresh().await;
-    service
-        .get("/risk/reservations/00000000-0000-7000-8000-000000000000")
-        .await
-        .refused(404, "NOT_FOUND");
+    service.get("/risk/reservations/00000000-0000-7000-8000-000000000000").await.refused(404, "NOT_FOUND");
     for bad in ["1", "not-a-uuid", "00000000-0000-7000-8000-00000000000g"] {
-        let _ = service
-            .get(&format!("/risk/reservations/{bad}"))
-            .await
-            .invalid("id");
+        let _ = service.get(&format!("/risk/reservations/{bad}")).await.invalid("id");
     }
 }
 
@@ -1537,12 +1118,7 @@ async fn events_are_filtered_by_time_from_inclusive_to_exclusive() {
     let service = busy().await;
     let all = service.get("/risk/events").await.ok();
     // Newest first: index 7 - seq.
-    let at = |seq: usize| {
-        all["items"][7 - seq]["created_at"]
-            .as_str()
-            .unwrap()
-            .to_owned()
-    };
+    let at = |seq: usize| all["items"][7 - seq]["created_at"].as_str().unwrap().to_owned();
     for (query, seqs) in [
         (format!("?from={}", at(5)), json!([7, 6, 5])),
         (format!("?to={}", at(3)), json!([2, 1])),

@@ -25,10 +25,7 @@ fn migrations() -> usize {
 fn all_applied(shown: &Ended) {
     assert_eq!(shown.code, Some(0), "{shown:?}");
     assert_eq!(shown.out.lines().count(), migrations(), "{shown:?}");
-    assert!(
-        shown.out.lines().all(|line| line.ends_with(" applied")),
-        "{shown:?}"
-    );
+    assert!(shown.out.lines().all(|line| line.ends_with(" applied")), "{shown:?}");
 }
 
 #[test]
@@ -36,11 +33,7 @@ fn migrate_beside_nothing_runs_postgresql_for_as_long_as_it_takes() {
     let place = Place::new();
     let pending = place.run(&["migrate", "--status"], &[]);
     assert_eq!(pending.code, Some(0), "{pending:?}");
-    assert_eq!(
-        pending.out.matches("PENDING").count(),
-        migrations(),
-        "{pending:?}"
-    );
+    assert_eq!(pending.out.matches("PENDING").count(), migrations(), "{pending:?}");
     place.check_nothing_runs();
     for arguments in [&["migrate"][..], &["migrate"], &["migrate", "--status"]] {
         all_applied(&place.run(arguments, &[]));
@@ -56,11 +49,7 @@ fn migrate_beside_nothing_runs_postgresql_for_as_long_as_it_takes() {
 fn a_review_of_an_empty_directory_cannot_know_and_says_what_to_do() {
     let place = Place::new();
     let review = place.run(&["review"], &[]);
-    assert_eq!(
-        (review.code, review.out.as_str()),
-        (Some(2), ""),
-        "{review:?}"
-    );
+    assert_eq!((review.code, review.out.as_str()), (Some(2), ""), "{review:?}");
     place.check_nothing_runs();
     let [sentence] = review.sentences()[..] else {
         panic!("not one sentence: {review:?}");
@@ -81,57 +70,34 @@ fn commands_work_beside_a_server_and_leave_its_postgresql_alone() {
     let fresh = place.run(&["review"], &[]);
     assert_eq!(fresh.code, Some(1), "go-live is off: {fresh:?}");
     assert!(fresh.out.contains("Go-live is off"), "{fresh:?}");
-    server
-        .post("/go-live/enable", &json!({"actor": "test"}))
-        .ok();
+    server.post("/go-live/enable", &json!({"actor": "test"})).ok();
     let live = place.run(&["review"], &[]);
     let document = server.get("/review").ok();
     assert_eq!(document["look_first"], json!([]), "nothing needs attention");
     assert_eq!(live.code, Some(0), "{live:?}");
-    server
-        .post(
-            "/go-live/kill-switch/engage",
-            &json!({"actor": "test", "reason": "drill"}),
-        )
-        .ok();
+    server.post("/go-live/kill-switch/engage", &json!({"actor": "test", "reason": "drill"})).ok();
     let engaged = place.run(&["review"], &[]);
     assert_eq!(engaged.code, Some(1), "{engaged:?}");
     assert!(engaged.out.contains("drill"), "{engaged:?}");
 
     let mut psql = place.command(&["db", "psql"]);
     // A pipe, as in `echo 'SELECT 1' | holdfast db psql`.
-    psql.stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut psql = psql.spawn().unwrap();
-    psql.stdin
-        .take()
-        .unwrap()
-        .write_all(b"SELECT 20 + 22 AS answer, current_user;\n")
-        .unwrap();
+    psql.stdin.take().unwrap().write_all(b"SELECT 20 + 22 AS answer, current_user;\n").unwrap();
     let said = psql.wait_with_output().unwrap();
-    let (out, err) = (
-        String::from_utf8_lossy(&said.stdout),
-        String::from_utf8_lossy(&said.stderr),
-    );
+    let (out, err) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
     assert_eq!(said.status.code(), Some(0), "{out}{err}");
     assert!(out.contains("42") && out.contains("holdfast"), "{out}{err}");
 
     let printed = place.run(&["openapi"], &[]);
     assert_eq!(printed.code, Some(0));
     assert_eq!(printed.out, server.get_root("/openapi.json").text);
-    assert_eq!(
-        serde_json::from_str::<Value>(&printed.out).unwrap()["openapi"],
-        "3.1.0"
-    );
+    assert_eq!(serde_json::from_str::<Value>(&printed.out).unwrap()["openapi"], "3.1.0");
 
     let bind = format!("127.0.0.1:{}", server.port);
     let healthy = place.run(&["healthcheck"], &[("BIND_ADDR", &bind)]);
-    assert_eq!(
-        (healthy.code, healthy.err.as_str()),
-        (Some(0), ""),
-        "{healthy:?}"
-    );
+    assert_eq!((healthy.code, healthy.err.as_str()), (Some(0), ""), "{healthy:?}");
 
     assert_eq!(place.postmaster(), postmaster);
     server.get_root("/readyz").ok();
@@ -154,15 +120,8 @@ fn commands_that_need_a_server_say_so_where_none_runs() {
 #[test]
 fn a_review_that_cannot_be_made_exits_2() {
     let place = Place::new();
-    let review = place.run(
-        &["review"],
-        &[("DATABASE_URL", "postgres://u@localhost/x?host=/nonexistent")],
-    );
-    assert_eq!(
-        (review.code, review.out.as_str()),
-        (Some(2), ""),
-        "{review:?}"
-    );
+    let review = place.run(&["review"], &[("DATABASE_URL", "postgres://u@localhost/x?host=/nonexistent")]);
+    assert_eq!((review.code, review.out.as_str()), (Some(2), ""), "{review:?}");
     assert_eq!(review.sentences().len(), 1, "{review:?}");
     let review = place.run(&["review"], &[("DATABASE_URL", "nonsense")]);
     assert_eq!(review.code, Some(2), "{review:?}");
@@ -171,11 +130,7 @@ fn a_review_that_cannot_be_made_exits_2() {
 #[test]
 fn a_misconfigured_review_exits_2_since_1_would_say_that_it_was_made() {
     let place = Place::new();
-    for (name, value) in [
-        ("LOG_FORMAT", "x"),
-        ("RUST_LOG", "a=b=c"),
-        ("GO_LIVE_ENFORCE", "maybe"),
-    ] {
+    for (name, value) in [("LOG_FORMAT", "x"), ("RUST_LOG", "a=b=c"), ("GO_LIVE_ENFORCE", "maybe")] {
         let review = place.run(&["review"], &[(name, value)]);
         assert_eq!(review.code, Some(2), "{name}={value}: {review:?}");
     }
@@ -190,58 +145,34 @@ fn two_servers_on_one_database_are_one_control_plane() {
     let other = Place::new();
     let url = place.url("holdfast");
     let second = other.serve_with(&[], &[("DATABASE_URL", &url)]);
-    assert!(
-        !other.data().exists(),
-        "a private PostgreSQL was made beside DATABASE_URL"
-    );
+    assert!(!other.data().exists(), "a private PostgreSQL was made beside DATABASE_URL");
 
     first.go_live();
     let same = |path: &str| assert_eq!(first.get(path).ok(), second.get(path).ok(), "{path}");
     same("/go-live/state");
     same("/risk/policies");
-    wait_until("the second's gate opens", || {
-        second.get_root("/api/deals").status == 404
-    });
+    wait_until("the second's gate opens", || second.get_root("/api/deals").status == 404);
     let id = second.try_reserve().expect("an answer").ok()["reservation_id"].clone();
     let id = id.as_str().expect("an id");
     same(&format!("/risk/reservations/{id}"));
     same("/risk/ledger/today");
 
-    second
-        .post("/go-live/kill-switch/engage", &json!({"actor": "test"}))
-        .ok();
-    assert_eq!(
-        second.get_root("/api/deals").status,
-        403,
-        "its own gate closes at once"
-    );
+    second.post("/go-live/kill-switch/engage", &json!({"actor": "test"})).ok();
+    assert_eq!(second.get_root("/api/deals").status, 403, "its own gate closes at once");
     let denied = first.try_reserve().expect("an answer").ok();
-    assert_eq!(
-        (&denied["ok"], &denied["reason"]),
-        (&json!(false), &json!("kill_switch_engaged"))
-    );
-    wait_until("the first's gate closes", || {
-        first.get_root("/api/deals").json["error"] == "KILL_SWITCH_ENGAGED"
-    });
-    first
-        .post("/go-live/kill-switch/release", &json!({"actor": "test"}))
-        .ok();
-    wait_until("the second's gate opens", || {
-        second.get_root("/api/deals").status == 404
-    });
+    assert_eq!((&denied["ok"], &denied["reason"]), (&json!(false), &json!("kill_switch_engaged")));
+    wait_until("the first's gate closes", || first.get_root("/api/deals").json["error"] == "KILL_SWITCH_ENGAGED");
+    first.post("/go-live/kill-switch/release", &json!({"actor": "test"})).ok();
+    wait_until("the second's gate opens", || second.get_root("/api/deals").status == 404);
 
     // The owner of PostgreSQL stops and starts again: the other refuses meanwhile, and recovers.
     first.stop(Signal::TERM);
-    wait_until("the second is not ready", || {
-        second.get_root("/readyz").status == 503
-    });
+    wait_until("the second is not ready", || second.get_root("/readyz").status == 503);
     second.try_reserve().expect("an answer").unavailable();
     let first = place.serve();
     second.wait_until_ready();
     wait_until("the second reserves again", || {
-        second
-            .try_reserve()
-            .is_ok_and(|reply| reply.status == 200 && reply.json["ok"] == true)
+        second.try_reserve().is_ok_and(|reply| reply.status == 200 && reply.json["ok"] == true)
     });
     second.stop(Signal::TERM);
     first.get_root("/readyz").ok();

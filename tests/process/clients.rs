@@ -15,19 +15,9 @@ fn a_truncated_body_is_400_and_reserves_nothing() {
     let body = r#"{"engine":"WHOLESALE","amount":1}"#;
     for request in [
         format!("{HEAD}Content-Length: {}\r\n\r\n{body}", body.len() + 10),
-        format!(
-            "{HEAD}Content-Length: {}\r\n\r\n{}",
-            body.len(),
-            &body[..20]
-        ),
-        format!(
-            "{HEAD}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n",
-            body.len()
-        ),
-        format!(
-            "{HEAD}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}",
-            body.len() + 10
-        ),
+        format!("{HEAD}Content-Length: {}\r\n\r\n{}", body.len(), &body[..20]),
+        format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n", body.len()),
+        format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}", body.len() + 10),
     ] {
         let mut stream = server.connect().unwrap();
         stream.write_all(request.as_bytes()).unwrap();
@@ -48,15 +38,10 @@ fn a_body_that_never_ends_is_cut_by_the_deadline_and_holds_up_no_stop() {
     let mut half_a_head = server.connect().unwrap();
     half_a_head.write_all(HEAD.as_bytes()).unwrap();
     let mut idle = server.connect().unwrap();
-    idle.write_all(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n")
-        .unwrap();
+    idle.write_all(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
     idle.read_exact(&mut [0; 12]).unwrap();
     let mut endless = server.connect().unwrap();
-    write!(
-        endless,
-        "{HEAD}Expect: 100-continue\r\nContent-Length: 1000\r\n\r\n"
-    )
-    .unwrap();
+    write!(endless, "{HEAD}Expect: 100-continue\r\nContent-Length: 1000\r\n\r\n").unwrap();
     let mut waiting = [0; 25];
     // Sent when the handler asks for the body.
     endless.read_exact(&mut waiting).unwrap();

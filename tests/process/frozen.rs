@@ -10,29 +10,18 @@ fn a_frozen_postgresql_blocks_everything_until_it_thaws() {
     let server = place.serve();
     server.go_live();
     assert_eq!(server.try_reserve().expect("an answer").ok()["ok"], true);
-    assert_eq!(
-        server.get_root("/api/deals").status,
-        404,
-        "the gate is open"
-    );
+    assert_eq!(server.get_root("/api/deals").status, 404, "the gate is open");
 
     let frozen = place.postgres();
     for pid in &frozen {
         signal(*pid, Signal::STOP);
     }
-    wait_until("the gate closes", || {
-        server.get_root("/api/deals").status == 503
-    });
+    wait_until("the gate closes", || server.get_root("/api/deals").status == 503);
     std::thread::scope(|scope| {
         let reserve = || server.try_reserve().expect("an answer within the deadline");
         let engage = || server.post("/go-live/kill-switch/engage", &json!({"actor": "test"}));
         let read = || server.get("/go-live/state");
-        let answers = [
-            scope.spawn(reserve),
-            scope.spawn(reserve),
-            scope.spawn(engage),
-            scope.spawn(read),
-        ];
+        let answers = [scope.spawn(reserve), scope.spawn(reserve), scope.spawn(engage), scope.spawn(read)];
         // Meanwhile:
         let blocked = server.get_root("/api/deals");
         assert_eq!(blocked.unavailable(), "STATE_STALE");
@@ -53,18 +42,12 @@ fn a_frozen_postgresql_blocks_everything_until_it_thaws() {
         signal(*pid, Signal::CONT);
     }
     server.wait_until_ready();
-    wait_until("reserves work again", || {
-        server.try_reserve().is_ok_and(|reply| reply.status == 200)
-    });
+    wait_until("reserves work again", || server.try_reserve().is_ok_and(|reply| reply.status == 200));
     let (ids, open) = server.reservations();
     assert_eq!(ids.len() as u64, open);
     assert_eq!(open, 2, "what was answered 503 has reserved nothing");
     let state = server.get("/go-live/state").ok();
     assert_eq!(state["kill_switch_engaged"], false, "it was answered 503");
-    assert_eq!(
-        server.get_root("/api/deals").status,
-        404,
-        "the gate is open"
-    );
+    assert_eq!(server.get_root("/api/deals").status, 404, "the gate is open");
     server.stop(Signal::TERM);
 }

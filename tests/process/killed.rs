@@ -25,10 +25,7 @@ impl Told {
                 Ok(reply) if reply.status == 200 => {
                     assert_eq!(reply.json["ok"], true, "{}", reply.text);
                     let id = reply.json["reservation_id"].as_str().expect("an id");
-                    self.ids
-                        .lock()
-                        .expect("no client panicked")
-                        .push(id.to_owned());
+                    self.ids.lock().expect("no client panicked").push(id.to_owned());
                 }
                 Ok(reply) => {
                     reply.unavailable();
@@ -65,11 +62,7 @@ fn check_nothing_was_lost(server: &Server, told: &Told) {
     }
     let (all, open) = server.reservations();
     let all: HashSet<_> = all.into_iter().collect();
-    assert_eq!(
-        all.len() as u64,
-        open,
-        "the ledger and the reservations differ"
-    );
+    assert_eq!(all.len() as u64, open, "the ledger and the reservations differ");
     assert!(ids.iter().all(|id| all.contains(id)));
     let unanswered = told.refused.load(Ordering::SeqCst) + told.cut.load(Ordering::SeqCst);
     assert!(all.len() <= ids.len() + unanswered);
@@ -94,9 +87,7 @@ fn kill_9_of_the_server_under_writes_loses_nothing_that_was_answered() {
         });
         server.kill();
         if ends_first {
-            wait_until("PostgreSQL ends by itself", || {
-                place.postgres().is_empty() && place.watcher().is_none()
-            });
+            wait_until("PostgreSQL ends by itself", || place.postgres().is_empty() && place.watcher().is_none());
         }
         // Otherwise the next start has to wait for the old PostgreSQL.
         server = place.serve();
@@ -127,21 +118,13 @@ fn kill_9_of_postgresql_is_answered_503_until_the_server_has_restarted_it() {
             for pid in all.iter().take(if round == 1 { 1 } else { all.len() }) {
                 signal(*pid, Signal::KILL);
             }
-            wait_until("requests are refused", || {
-                told.refused.load(Ordering::SeqCst) > refused
-            });
-            wait_until("another PostgreSQL runs", || {
-                place.postmaster().is_some_and(|pid| pid != first)
-            });
+            wait_until("requests are refused", || told.refused.load(Ordering::SeqCst) > refused);
+            wait_until("another PostgreSQL runs", || place.postmaster().is_some_and(|pid| pid != first));
             let wanted = told.answered() + 50;
             wait_until("reserves work again", || told.answered() >= wanted);
         }
     });
-    assert_eq!(
-        told.cut.load(Ordering::SeqCst),
-        0,
-        "a request was not answered at all"
-    );
+    assert_eq!(told.cut.load(Ordering::SeqCst), 0, "a request was not answered at all");
     server.wait_until_ready();
     check_nothing_was_lost(&server, &told);
     assert!(server.log().contains("PostgreSQL has ended unexpectedly"));
@@ -168,11 +151,7 @@ fn kill_9_of_a_backend_is_a_503_and_not_an_outage() {
         wait_until("reserves work again", || told.answered() >= wanted);
         assert_eq!(place.postmaster(), first, "PostgreSQL recovers by itself");
     });
-    assert_eq!(
-        told.cut.load(Ordering::SeqCst),
-        0,
-        "a request was not answered at all"
-    );
+    assert_eq!(told.cut.load(Ordering::SeqCst), 0, "a request was not answered at all");
     check_nothing_was_lost(&server, &told);
 }
 
@@ -182,13 +161,9 @@ fn a_killed_watcher_is_replaced_and_postgresql_still_ends_with_its_server() {
     let server = place.serve();
     let first = place.watcher().expect("there is one");
     signal(first, Signal::KILL);
-    wait_until("there is another watcher", || {
-        place.watcher().is_some_and(|pid| pid != first)
-    });
+    wait_until("there is another watcher", || place.watcher().is_some_and(|pid| pid != first));
     // It knows what the first one knew when the log says so; a kill before that is the next test's.
-    wait_until("the log says so", || {
-        server.log().contains("starting another")
-    });
+    wait_until("the log says so", || server.log().contains("starting another"));
     server.kill();
     wait_until("PostgreSQL ends by itself", || place.postgres().is_empty());
 }

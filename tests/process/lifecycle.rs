@@ -24,10 +24,7 @@ fn everything(server: &Server) -> Value {
     ]
     .iter()
     .map(|path| (path.to_string(), server.get(path).ok()))
-    .chain([(
-        "heads".to_owned(),
-        server.get("/review").ok()["audit"].clone(),
-    )])
+    .chain([("heads".to_owned(), server.get("/review").ok()["audit"].clone())])
     .collect::<serde_json::Map<_, _>>()
     .into()
 }
@@ -40,26 +37,11 @@ fn a_stop_by_signal_is_orderly_and_the_next_start_finds_everything_as_it_was() {
     assert_eq!(ready["enforcement"], "all");
     server.go_live();
     server.try_reserve().expect("an answer").ok();
-    server
-        .post(
-            "/heimdall/sandbox/trial",
-            &json!({"domain": "BUYER_MATCH", "confidence": 0.95, "success": true}),
-        )
-        .ok();
-    server
-        .post(
-            "/regression/kpi",
-            &json!({"domain": "WHOLESALE", "metric": "contract_rate", "success": true}),
-        )
-        .ok();
+    server.post("/heimdall/sandbox/trial", &json!({"domain": "BUYER_MATCH", "confidence": 0.95, "success": true})).ok();
+    server.post("/regression/kpi", &json!({"domain": "WHOLESALE", "metric": "contract_rate", "success": true})).ok();
     let before = everything(&server);
     assert_eq!(before["/go-live/state"]["go_live_enabled"], true);
-    assert_eq!(
-        before["/risk/reservations"]["items"]
-            .as_array()
-            .map(Vec::len),
-        Some(1)
-    );
+    assert_eq!(before["/risk/reservations"]["items"].as_array().map(Vec::len), Some(1));
     assert!(before["heads"].is_array(), "{before}");
 
     let mut server = server;

@@ -25,9 +25,7 @@ fn forgeries() -> Vec<String> {
         format!(
             "POST /api/governance/go-live/disable?actor=%0aFORGED&reason=%1bFORGED HTTP/1.1\r\n{close}\r\nContent-Length: 0\r\n\r\n"
         ),
-        format!(
-            "POST /api/governance/go-live/disable?%0aFORGED=1 HTTP/1.1\r\n{close}\r\nContent-Length: 0\r\n\r\n"
-        ),
+        format!("POST /api/governance/go-live/disable?%0aFORGED=1 HTTP/1.1\r\n{close}\r\nContent-Length: 0\r\n\r\n"),
     ]
 }
 
@@ -42,8 +40,7 @@ fn logs_are_json_beside_a_terminal_and_no_request_can_forge_a_line() {
     let log = server.stop(Signal::TERM);
     let mut requests = 0;
     for line in log.lines() {
-        let entry: Value = serde_json::from_str(line)
-            .unwrap_or_else(|error| panic!("not JSON ({error}): {line:?}"));
+        let entry: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("not JSON ({error}): {line:?}"));
         assert!(entry["timestamp"].is_string(), "{line}");
         assert!(entry["level"].is_string(), "{line}");
         assert!(entry.get(FORGED).is_none(), "{line}");
@@ -62,10 +59,7 @@ fn no_request_can_forge_a_line_of_the_log_for_people() {
     }
     let log = server.stop(Signal::TERM);
     for line in log.lines() {
-        assert!(
-            line.starts_with("20") && line.contains("Z "),
-            "a line does not begin with a time: {line:?}"
-        );
+        assert!(line.starts_with("20") && line.contains("Z "), "a line does not begin with a time: {line:?}");
         assert!(!line.chars().any(char::is_control), "{line:?}");
     }
 }
@@ -90,11 +84,7 @@ fn closed_pipes_do_not_end_the_server_or_its_answers() {
     for _ in 0..3 {
         server.get_root("/health").ok();
         server.get("/go-live/state").ok();
-        assert_eq!(
-            server.get_root("/nowhere").status,
-            403,
-            "the gate is closed"
-        );
+        assert_eq!(server.get_root("/nowhere").status, 403, "the gate is closed");
     }
     assert_eq!(server.exit_code_after(Signal::TERM), Some(0));
     place.check_nothing_runs();
@@ -106,9 +96,7 @@ fn a_server_without_standard_streams_works() {
     let port = free_port();
     let ours = place.command(&[]);
     let mut shell = Command::new("/bin/sh");
-    shell
-        .args(["-c", "exec \"$0\" <&- >&- 2>&-"])
-        .arg(ours.get_program());
+    shell.args(["-c", "exec \"$0\" <&- >&- 2>&-"]).arg(ours.get_program());
     shell.env_clear();
     for (name, value) in ours.get_envs() {
         shell.env(name, value.expect("nothing is unset"));
@@ -125,24 +113,12 @@ fn a_server_without_standard_streams_works() {
 fn a_reader_who_leaves_early_is_no_failure() {
     let place = Place::new();
     for arguments in [&["openapi"][..], &["--help"], &["--version"]] {
-        let mut running = Running(
-            place
-                .command(arguments)
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()
-                .unwrap(),
-        );
+        let mut running =
+            Running(place.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
         drop(running.0.stdout.take());
         assert_eq!(running.code(), Some(0), "{arguments:?}");
         let mut said = String::new();
-        running
-            .0
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut said)
-            .unwrap();
+        running.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         assert_eq!(said, "", "{arguments:?}");
     }
 }

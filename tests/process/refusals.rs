@@ -31,24 +31,14 @@ fn names_the_variable(variable: &str, values: &[&str]) {
     let place = Place::new();
     for value in values {
         let ended = refused(&place, &[(variable, value)]);
-        assert!(
-            !place.data().exists(),
-            "{variable}={value} touched DATA_DIR"
-        );
-        assert!(
-            ended.err.contains(variable),
-            "{variable}={value} is refused without naming {variable}: {}",
-            ended.err
-        );
+        assert!(!place.data().exists(), "{variable}={value} touched DATA_DIR");
+        assert!(ended.err.contains(variable), "{variable}={value} is refused without naming {variable}: {}", ended.err);
     }
 }
 
 #[test]
 fn an_unparseable_bind_addr_is_named() {
-    names_the_variable(
-        "BIND_ADDR",
-        &["nonsense", "127.0.0.1", "127.0.0.1:70000", ":8000"],
-    );
+    names_the_variable("BIND_ADDR", &["nonsense", "127.0.0.1", "127.0.0.1:70000", ":8000"]);
 }
 
 #[test]
@@ -80,12 +70,7 @@ fn an_unparseable_required_pack_is_named() {
 fn an_unparseable_database_url_is_named() {
     names_the_variable(
         "DATABASE_URL",
-        &[
-            "nonsense",
-            "postgres://h:99999/x",
-            "postgres://h:x/y",
-            "postgres://h/x?sslmode=maybe",
-        ],
+        &["nonsense", "postgres://h:99999/x", "postgres://h:x/y", "postgres://h/x?sslmode=maybe"],
     );
 }
 
@@ -94,10 +79,7 @@ fn a_database_url_of_another_database_is_refused_for_its_scheme() {
     let place = Place::new();
     let ended = refused(&place, &[("DATABASE_URL", "mysql://root@127.0.0.1:1/x")]);
     let sentence = ended.refusal();
-    assert!(
-        sentence.contains("DATABASE_URL cannot be read"),
-        "{sentence}"
-    );
+    assert!(sentence.contains("DATABASE_URL cannot be read"), "{sentence}");
 }
 
 #[test]
@@ -112,10 +94,7 @@ fn an_unreachable_database_is_one_sentence_that_says_why() {
         let ended = refused(&place, &[("DATABASE_URL", url)]);
         let sentence = ended.refusal();
         assert!(sentence.contains("DATABASE_URL"), "{url}: {sentence}");
-        assert!(
-            sentence.contains(why),
-            "{url}: the cause is missing: {sentence}"
-        );
+        assert!(sentence.contains(why), "{url}: the cause is missing: {sentence}");
     }
 }
 
@@ -136,11 +115,7 @@ fn the_password_of_the_database_url_is_never_printed() {
             let place = &place;
             scope.spawn(move || {
                 for arguments in [&["serve"][..], &["migrate"], &["review"]] {
-                    let env = [
-                        ("DATABASE_URL", url.as_str()),
-                        ("RUST_LOG", "trace"),
-                        ("BIND_ADDR", "127.0.0.1:0"),
-                    ];
+                    let env = [("DATABASE_URL", url.as_str()), ("RUST_LOG", "trace"), ("BIND_ADDR", "127.0.0.1:0")];
                     let ended = place.run(arguments, &env);
                     assert_ne!(ended.code, Some(0), "{url}: {ended:?}");
                     assert!(!format!("{ended:?}").contains(PASSWORD), "{ended:?}");
@@ -160,16 +135,12 @@ fn a_password_that_works_is_never_printed_either() {
     let owner = place.serve();
     let other = Place::new();
     // The private PostgreSQL asks nobody for a password, so any works.
-    let url = place
-        .url("holdfast")
-        .replace("holdfast@", &format!("holdfast:{PASSWORD}@"));
+    let url = place.url("holdfast").replace("holdfast@", &format!("holdfast:{PASSWORD}@"));
     let server = other.serve_with(&[], &[("DATABASE_URL", &url), ("RUST_LOG", "trace")]);
     server.get("/go-live/state").ok();
     // Lost under way: what is logged then names the connection.
     owner.kill();
-    crate::support::wait_until("the loss is noticed", || {
-        server.get_root("/readyz").status == 503
-    });
+    crate::support::wait_until("the loss is noticed", || server.get_root("/readyz").status == 503);
     let answer = server.get("/go-live/state");
     answer.unavailable();
     assert!(!answer.text.contains(PASSWORD));
@@ -184,14 +155,8 @@ fn a_port_that_is_taken_is_one_sentence_and_starts_no_postgresql() {
     let addr = taken.local_addr().unwrap().to_string();
     let ended = refused(&place, &[("BIND_ADDR", &addr)]);
     let sentence = ended.refusal();
-    assert!(
-        sentence.contains("BIND_ADDR") && sentence.contains(&addr),
-        "{sentence}"
-    );
-    assert!(
-        !place.data().exists(),
-        "PostgreSQL was started before the port was taken"
-    );
+    assert!(sentence.contains("BIND_ADDR") && sentence.contains(&addr), "{sentence}");
+    assert!(!place.data().exists(), "PostgreSQL was started before the port was taken");
 }
 
 #[test]
@@ -200,10 +165,7 @@ fn an_address_that_is_not_loopback_needs_insecure() {
     for addr in ["0.0.0.0:1", "[::]:1", "192.0.2.1:1"] {
         let ended = refused(&place, &[("BIND_ADDR", addr)]);
         let sentence = ended.refusal();
-        assert!(
-            sentence.contains("BIND_ADDR") && sentence.contains("--insecure"),
-            "{sentence}"
-        );
+        assert!(sentence.contains("BIND_ADDR") && sentence.contains("--insecure"), "{sentence}");
         assert!(!place.data().exists());
     }
     let port = free_port();
@@ -225,11 +187,7 @@ fn a_data_dir_that_cannot_be_used_is_one_sentence() {
     // Not empty: an empty one of its own the server opens for itself.
     fs::write(place.path("closed/file"), "").unwrap();
     fs::set_permissions(place.path("closed"), fs::Permissions::from_mode(0o555)).unwrap();
-    let mut dirs = vec![
-        place.path("file/below"),
-        place.path("file"),
-        "/proc/holdfast".into(),
-    ];
+    let mut dirs = vec![place.path("file/below"), place.path("file"), "/proc/holdfast".into()];
     if !is_root() {
         dirs.push(place.path("closed"));
         dirs.push(place.path("closed/below"));
@@ -238,10 +196,7 @@ fn a_data_dir_that_cannot_be_used_is_one_sentence() {
         let dir = dir.to_str().unwrap();
         let ended = refused(&place, &[("DATA_DIR", dir)]);
         let sentence = ended.refusal();
-        assert!(
-            sentence.contains("DATA_DIR") && sentence.contains(dir),
-            "{sentence}"
-        );
+        assert!(sentence.contains("DATA_DIR") && sentence.contains(dir), "{sentence}");
     }
     // So that it can be removed.
     fs::set_permissions(place.path("closed"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -258,10 +213,7 @@ fn a_data_dir_that_postgresql_cannot_reach_is_one_sentence() {
     let dir = place.path("private/data");
     let ended = refused(&place, &[("DATA_DIR", dir.to_str().unwrap())]);
     let sentence = ended.refusal();
-    assert!(
-        sentence.contains("DATA_DIR") && sentence.contains("chmod"),
-        "{sentence}"
-    );
+    assert!(sentence.contains("DATA_DIR") && sentence.contains("chmod"), "{sentence}");
 }
 
 #[test]
@@ -270,10 +222,7 @@ fn a_wrong_pg_bin_dir_is_one_sentence() {
     for dir in ["/nonexistent", "/etc", "/etc/passwd"] {
         let ended = refused(&place, &[("PG_BIN_DIR", dir)]);
         let sentence = ended.refusal();
-        assert!(
-            sentence.contains(&format!("PG_BIN_DIR={dir}")),
-            "{sentence}"
-        );
+        assert!(sentence.contains(&format!("PG_BIN_DIR={dir}")), "{sentence}");
     }
     let programs = |said: &str| {
         let dir = place.path("programs");
@@ -286,22 +235,12 @@ fn a_wrong_pg_bin_dir_is_one_sentence() {
         ended.refusal().to_owned()
     };
     let old = programs("echo 'postgres (PostgreSQL) 13.4'");
-    assert!(
-        old.contains("PostgreSQL 14 or newer is needed") && old.contains("13.4"),
-        "{old}"
-    );
+    assert!(old.contains("PostgreSQL 14 or newer is needed") && old.contains("13.4"), "{old}");
     let broken = programs("echo 'no such library' >&2; exit 127");
-    assert!(
-        broken.contains("PG_BIN_DIR") && broken.contains("no such library"),
-        "{broken}"
-    );
-    let failing = programs(
-        "[ \"$1\" = --version ] && echo 'postgres (PostgreSQL) 15.1' || { echo 'no room' >&2; exit 1; }",
-    );
-    assert!(
-        failing.contains("initdb") && failing.contains("no room"),
-        "{failing}"
-    );
+    assert!(broken.contains("PG_BIN_DIR") && broken.contains("no such library"), "{broken}");
+    let failing =
+        programs("[ \"$1\" = --version ] && echo 'postgres (PostgreSQL) 15.1' || { echo 'no room' >&2; exit 1; }");
+    assert!(failing.contains("initdb") && failing.contains("no room"), "{failing}");
 }
 
 #[test]
@@ -326,35 +265,18 @@ fn a_second_server_on_one_data_dir_is_refused_and_the_first_goes_on() {
 #[test]
 fn an_unknown_flag_or_command_is_refused_and_help_and_version_are_not() {
     let place = Place::new();
-    for arguments in [
-        &["--nonsense"][..],
-        &["nonsense"],
-        &["serve", "extra"],
-        &["db"],
-        &["--bind-addr", "127.0.0.1:1", "migrate"],
-    ] {
+    for arguments in
+        [&["--nonsense"][..], &["nonsense"], &["serve", "extra"], &["db"], &["--bind-addr", "127.0.0.1:1", "migrate"]]
+    {
         let ended = place.run(arguments, &[]);
-        assert_eq!(
-            (ended.code, ended.out.as_str()),
-            (Some(1), ""),
-            "{arguments:?}: {ended:?}"
-        );
-        assert!(
-            ended.err.contains("holdfast") || ended.err.contains("--help"),
-            "{ended:?}"
-        );
+        assert_eq!((ended.code, ended.out.as_str()), (Some(1), ""), "{arguments:?}: {ended:?}");
+        assert!(ended.err.contains("holdfast") || ended.err.contains("--help"), "{ended:?}");
     }
-    for (arguments, said) in [
-        (&["--help"][..], "migrate"),
-        (&["serve", "--help"], "BIND_ADDR"),
-        (&["--version"], env!("CARGO_PKG_VERSION")),
-    ] {
+    for (arguments, said) in
+        [(&["--help"][..], "migrate"), (&["serve", "--help"], "BIND_ADDR"), (&["--version"], env!("CARGO_PKG_VERSION"))]
+    {
         let ended = place.run(arguments, &[]);
-        assert_eq!(
-            (ended.code, ended.err.as_str()),
-            (Some(0), ""),
-            "{arguments:?}: {ended:?}"
-        );
+        assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{arguments:?}: {ended:?}");
         assert!(ended.out.contains(said), "{ended:?}");
     }
     assert!(!place.data().exists());

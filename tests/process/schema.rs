@@ -28,27 +28,13 @@ fn a_schema_that_does_not_fit_is_refused() {
         ended.refusal().to_owned()
     };
 
-    let changed = database(
-        &place,
-        "changed",
-        &["UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 2"],
-    );
+    let changed = database(&place, "changed", &["UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 2"]);
     let sentence = refused(&changed);
-    assert!(
-        sentence.contains("migration 2 ") && sentence.contains("modified"),
-        "{sentence}"
-    );
+    assert!(sentence.contains("migration 2 ") && sentence.contains("modified"), "{sentence}");
 
-    let newer = database(
-        &place,
-        "newer",
-        &["UPDATE setting SET value = '9999' WHERE key = 'schema_minimum'"],
-    );
+    let newer = database(&place, "newer", &["UPDATE setting SET value = '9999' WHERE key = 'schema_minimum'"]);
     let sentence = refused(&newer);
-    assert!(
-        sentence.contains("9999") && sentence.contains("upgrade holdfast"),
-        "{sentence}"
-    );
+    assert!(sentence.contains("9999") && sentence.contains("upgrade holdfast"), "{sentence}");
 }
 
 #[test]
@@ -56,15 +42,9 @@ fn a_schema_minimum_that_cannot_be_read_is_refused_and_not_taken_for_none() {
     let place = Place::new();
     let _owner = place.serve();
     for value in ["next", "", "99999999999999999999"] {
-        place.sql(
-            "holdfast",
-            &format!("UPDATE setting SET value = '{value}' WHERE key = 'schema_minimum'"),
-        );
+        place.sql("holdfast", &format!("UPDATE setting SET value = '{value}' WHERE key = 'schema_minimum'"));
         let migrated = place.run(&["migrate"], &[]);
-        assert!(
-            migrated.refusal().contains("schema_minimum"),
-            "{migrated:?}"
-        );
+        assert!(migrated.refusal().contains("schema_minimum"), "{migrated:?}");
     }
 }
 
@@ -72,17 +52,10 @@ fn a_schema_minimum_that_cannot_be_read_is_refused_and_not_taken_for_none() {
 fn a_migration_that_failed_half_way_is_refused() {
     let place = Place::new();
     let _owner = place.serve();
-    let dirty = database(
-        &place,
-        "dirty",
-        &["UPDATE _sqlx_migrations SET success = false WHERE version = 3"],
-    );
+    let dirty = database(&place, "dirty", &["UPDATE _sqlx_migrations SET success = false WHERE version = 3"]);
     let other = Place::new();
     let bind = format!("127.0.0.1:{}", free_port());
-    let ended = other.run(
-        &["serve"],
-        &[("DATABASE_URL", &dirty), ("BIND_ADDR", &bind)],
-    );
+    let ended = other.run(&["serve"], &[("DATABASE_URL", &dirty), ("BIND_ADDR", &bind)]);
     assert!(ended.refusal().contains("migration 3"), "{ended:?}");
     let status = other.run(&["migrate", "--status"], &[("DATABASE_URL", &dirty)]);
     assert!(status.out.contains("PENDING"), "{status:?}");
@@ -95,10 +68,8 @@ fn a_server_runs_on_a_newer_schema_that_allows_it() {
     let newer = database(
         &place,
         "newer",
-        &[
-            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
-           VALUES (9998, 'of a newer server', true, '\\x00', 0)",
-        ],
+        &["INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+           VALUES (9998, 'of a newer server', true, '\\x00', 0)"],
     );
     let other = Place::new();
     let server = other.serve_with(&[], &[("DATABASE_URL", &newer)]);
@@ -116,21 +87,13 @@ fn servers_that_start_at_once_on_an_empty_database_all_come_up() {
     place.sql("postgres", "CREATE DATABASE empty");
     let other = Place::new();
     let url = place.url("empty");
-    let servers: Vec<Server> = (0..4)
-        .map(|_| other.launch(&[], &[("DATABASE_URL", &url)]))
-        .collect();
+    let servers: Vec<Server> = (0..4).map(|_| other.launch(&[], &[("DATABASE_URL", &url)])).collect();
     for server in &servers {
         server.wait_until_ready();
     }
     assert_eq!(
-        place.sql(
-            "empty",
-            "SELECT count(*)::text FROM _sqlx_migrations WHERE success"
-        ),
-        place.sql(
-            "holdfast",
-            "SELECT count(*)::text FROM _sqlx_migrations WHERE success"
-        )
+        place.sql("empty", "SELECT count(*)::text FROM _sqlx_migrations WHERE success"),
+        place.sql("holdfast", "SELECT count(*)::text FROM _sqlx_migrations WHERE success")
     );
 }
 
@@ -144,13 +107,7 @@ fn a_stop_while_another_instance_migrates_is_orderly() {
     let other = Place::new();
     let server = other.launch(&[], &[("DATABASE_URL", &place.url("holdfast"))]);
     wait_until("the server waits for the migration", || {
-        place
-            .sql(
-                "holdfast",
-                "SELECT pid::text FROM pg_locks WHERE NOT granted",
-            )
-            .len()
-            == 1
+        place.sql("holdfast", "SELECT pid::text FROM pg_locks WHERE NOT granted").len() == 1
     });
     signal(server.pid(), Signal::TERM);
     let ended = server.ended();

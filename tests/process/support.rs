@@ -20,10 +20,7 @@ const BASE: &str = "/api/governance";
 
 /// Waits for a condition.
 #[track_caller]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this waits for processes, in real time"
-)]
+#[expect(clippy::disallowed_methods, reason = "this waits for processes, in real time")]
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
@@ -61,13 +58,9 @@ impl Place {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let root =
-            std::env::temp_dir().join(format!("holdfast-process-{}-{number}", std::process::id()));
+        let root = std::env::temp_dir().join(format!("holdfast-process-{}-{number}", std::process::id()));
         fs::create_dir(&root).expect("a new directory below the temporary one");
-        Self {
-            root,
-            files: AtomicU32::new(0),
-        }
+        Self { root, files: AtomicU32::new(0) }
     }
 
     /// A path in the directory.
@@ -83,20 +76,14 @@ impl Place {
     /// A database of the private PostgreSQL, as a URL for another program.
     pub(crate) fn url(&self, database: &str) -> String {
         let socket_dir = self.data().join("run");
-        format!(
-            "postgres://holdfast@localhost/{database}?host={}",
-            socket_dir.display()
-        )
+        format!("postgres://holdfast@localhost/{database}?host={}", socket_dir.display())
     }
 
     /// The program with nothing in its environment but this directory.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
         command.args(arguments).env_clear().stdin(Stdio::null());
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "where programs are is all that the child inherits"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "where programs are is all that the child inherits")]
         for name in ["PATH", "HOME", "PG_BIN_DIR"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
@@ -107,10 +94,7 @@ impl Place {
     }
 
     fn file(&self) -> PathBuf {
-        self.path(&format!(
-            "output-{}",
-            self.files.fetch_add(1, Ordering::Relaxed)
-        ))
+        self.path(&format!("output-{}", self.files.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// Runs a command to its end.
@@ -132,11 +116,7 @@ impl Place {
                 .expect("the program starts"),
         );
         let code = running.code();
-        Ended {
-            code,
-            out: fs::read_to_string(out).expect("UTF-8"),
-            err: fs::read_to_string(err).expect("UTF-8"),
-        }
+        Ended { code, out: fs::read_to_string(out).expect("UTF-8"), err: fs::read_to_string(err).expect("UTF-8") }
     }
 
     /// Starts a server and waits until it is ready.
@@ -156,9 +136,7 @@ impl Place {
     pub(crate) fn launch(&self, arguments: &[&str], env: &[(&str, &str)]) -> Server {
         let port = free_port();
         let mut command = self.command(arguments);
-        command
-            .env("BIND_ADDR", format!("127.0.0.1:{port}"))
-            .envs(env.iter().copied());
+        command.env("BIND_ADDR", format!("127.0.0.1:{port}")).envs(env.iter().copied());
         self.launch_as(command, port)
     }
 
@@ -178,9 +156,7 @@ impl Place {
     fn processes(&self) -> Vec<(u32, String)> {
         let names = |bytes: &[u8]| {
             let root = self.root.as_os_str().as_encoded_bytes();
-            bytes
-                .windows(root.len() + 1)
-                .any(|window| window.starts_with(root) && window[root.len()] == b'/')
+            bytes.windows(root.len() + 1).any(|window| window.starts_with(root) && window[root.len()] == b'/')
         };
         let entries = fs::read_dir("/proc").expect("Linux has /proc");
         entries
@@ -191,8 +167,7 @@ impl Place {
                 let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
                 let stands_in = fs::read_link(format!("/proc/{pid}/cwd"))
                     .is_ok_and(|dir| names(dir.as_os_str().as_encoded_bytes()));
-                (stands_in || names(&line))
-                    .then(|| (pid, String::from_utf8_lossy(&line).replace('\0', " ")))
+                (stands_in || names(&line)).then(|| (pid, String::from_utf8_lossy(&line).replace('\0', " ")))
             })
             .collect()
     }
@@ -200,10 +175,7 @@ impl Place {
     /// The process that ends PostgreSQL when the server cannot.
     pub(crate) fn watcher(&self) -> Option<u32> {
         let found = self.processes();
-        found
-            .iter()
-            .find(|(_, line)| line.contains("holdfast-watcher"))
-            .map(|(pid, _)| *pid)
+        found.iter().find(|(_, line)| line.contains("holdfast-watcher")).map(|(pid, _)| *pid)
     }
 
     /// PostgreSQL's processes, the postmaster first.
@@ -239,13 +211,8 @@ impl Place {
 
     /// A session with a database of the private PostgreSQL, for as long as it is kept.
     pub(crate) fn session(&self, database: &str) -> Session {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let conn = runtime
-            .block_on(PgConnection::connect(&self.url(database)))
-            .expect("PostgreSQL answers");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let conn = runtime.block_on(PgConnection::connect(&self.url(database))).expect("PostgreSQL answers");
         Session { runtime, conn }
     }
 }
@@ -316,9 +283,7 @@ impl Ended {
     /// The sentences on standard error, without the log lines.
     pub(crate) fn sentences(&self) -> Vec<&str> {
         let lines = self.err.lines();
-        lines
-            .filter(|line| !line.starts_with('{') && !line.is_empty())
-            .collect()
+        lines.filter(|line| !line.starts_with('{') && !line.is_empty()).collect()
     }
 
     /// Expects exit code 1 and one sentence, and gives that.
@@ -347,11 +312,7 @@ impl Server {
 
     /// Closes our ends of its standard streams.
     pub(crate) fn close_pipes(&mut self) {
-        drop((
-            self.running.0.stdin.take(),
-            self.running.0.stdout.take(),
-            self.running.0.stderr.take(),
-        ));
+        drop((self.running.0.stdin.take(), self.running.0.stdout.take(), self.running.0.stderr.take()));
     }
 
     /// Asks it to end by a signal, and gives the exit code.
@@ -373,13 +334,8 @@ impl Server {
     #[track_caller]
     pub(crate) fn wait_until_ready(&self) {
         wait_until(&format!("ready: {}", self.log.display()), || {
-            assert!(
-                Path::new(&format!("/proc/{}/cwd", self.pid())).exists(),
-                "the server has ended: {}",
-                self.log()
-            );
-            self.try_get("/readyz")
-                .is_ok_and(|reply| reply.status == 200)
+            assert!(Path::new(&format!("/proc/{}/cwd", self.pid())).exists(), "the server has ended: {}", self.log());
+            self.try_get("/readyz").is_ok_and(|reply| reply.status == 200)
         });
     }
 
@@ -402,11 +358,7 @@ impl Server {
     /// Waits for it to end by itself.
     #[track_caller]
     pub(crate) fn ended(mut self) -> Ended {
-        Ended {
-            code: self.running.code(),
-            out: String::new(),
-            err: self.log(),
-        }
+        Ended { code: self.running.code(), out: String::new(), err: self.log() }
     }
 
     /// A connection.
@@ -424,9 +376,7 @@ impl Server {
     }
 
     pub(crate) fn try_get(&self, path: &str) -> io::Result<Reply> {
-        self.exchange(
-            format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").as_bytes(),
-        )
+        self.exchange(format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").as_bytes())
     }
 
     pub(crate) fn try_post(&self, path: &str, body: &Value) -> io::Result<Reply> {
@@ -467,10 +417,7 @@ impl Server {
 
     /// Reserves 1.
     pub(crate) fn try_reserve(&self) -> io::Result<Reply> {
-        self.try_post(
-            "/risk/check-and-reserve",
-            &json!({"engine": "WHOLESALE", "amount": 1, "actor": "test"}),
-        )
+        self.try_post("/risk/check-and-reserve", &json!({"engine": "WHOLESALE", "amount": 1, "actor": "test"}))
     }
 
     /// The ids of all reservations, and what the ledger says is open.
@@ -495,11 +442,7 @@ impl Server {
         let rows = ledger.as_array().expect("an array");
         let global = rows.iter().find(|row| row["engine"] == "GLOBAL");
         let open = global.expect("GLOBAL has a row")["open_risk_reserved"].as_f64();
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "reserves of 1, few of them"
-        )]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "reserves of 1, few of them")]
         let open = open.expect("a number") as u64;
         (ids, open)
     }
@@ -544,9 +487,7 @@ impl Reply {
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.head
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 
     /// Expects 200 and gives the body.
@@ -561,12 +502,7 @@ impl Reply {
     pub(crate) fn unavailable(&self) -> &str {
         assert_eq!(self.status, 503, "{}", self.text);
         assert!(self.header("retry-after").is_some(), "{}", self.head);
-        assert_eq!(
-            self.header("content-type"),
-            Some("application/problem+json"),
-            "{}",
-            self.text
-        );
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{}", self.text);
         self.json["error"].as_str().expect("a stable code")
     }
 }
