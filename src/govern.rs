@@ -16,6 +16,7 @@ use crate::regression::store::{self, NewTrip};
 use crate::regression::{self, Reading};
 use crate::types::{Actor, Detail, Domain, Engine, Metric, Ratio, Reason};
 use crate::{go_live, risk};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
@@ -41,6 +42,13 @@ pub struct Tripped {
     pub drop_fraction: Option<Ratio>,
     /// The same in words.
     pub note: String,
+}
+
+impl Tripped {
+    fn of((trip_id, action, engine, drop): (i64, Action, Option<Engine>, Ratio)) -> Self {
+        let note = model::trip_note(drop, action);
+        Self { trip_id, action, engine, drop_fraction: Some(drop), note }
+    }
 }
 
 /// What came of a measurement.
@@ -117,7 +125,9 @@ impl Govern {
         let policy = store::read_policy(&mut tx, &event.domain, &event.metric).await?;
         let watched = policy.as_ref().is_some_and(|policy| policy.enabled);
         if let Some(id) = find_duplicate(&mut tx, event).await? {
-            return Ok(KpiOutcome { id, tripped: None, watched, duplicate: true });
+            // A retry after a lost answer learns what the first one did.
+            let tripped = store::find_trip(&mut tx, id).await?.map(Tripped::of);
+            return Ok(KpiOutcome { id, tripped, watched, duplicate: true });
         }
         let recorded = regression::record_in_tx(&mut tx, &mut head, event, origin).await?;
         let mut acted = None;
@@ -144,9 +154,11 @@ impl Govern {
             // Nothing to judge by: nothing is written, so that a name nobody watches leaves no row behind.
             return Ok(state);
         };
-        let end = store::read_end(&mut tx, domain, metric).await?.map(|(mark, _)| mark).unwrap_or_default();
-        let reading = regression::read_in_tx(&mut tx, &policy, &state, end).await?;
-        let evaluated = Evaluated { policy: &policy, reading, end, kpi_seq: now.seq - 1 };
+        let end = store::read_end(&mut tx, domain, metric).await?;
+        let mark = end.map(|end| end.mark).unwrap_or_default();
+        let reading = regression::read_in_tx(&mut tx, &policy, &state, mark).await?;
+        let kpi_seq = end.map_or(0, |end| end.seq);
+        let evaluated = Evaluated { policy: &policy, reading, end: mark, kpi_seq };
         let acted = act(&mut tx, &mut state, &evaluated, origin).await?;
         store::write_state(&mut tx, &state, now.at).await?;
         db::commit(tx).await?;
@@ -176,6 +188,9 @@ impl Govern {
             return Ok(WireUpserted { policy: existing, changes, rearmed: None });
         }
         store::upsert_policy(&mut tx, &policy).await?;
+        if policy.enabled && rearms.is_none() {
+            note_reading(&mut tx, &policy, &mut state, at).await?;
+        }
         let subject = wire_name(&policy);
         let risk_head = match rearms {
             Some(_) => Some(audit::lock(&mut tx, Stream::Risk).await?),
@@ -208,6 +223,27 @@ impl Govern {
     pub const fn db(&self) -> &Database {
         &self.db
     }
+}
+
+/// Shows what the windows of a wire that was set up say now. Acting is left to the next measurement or evaluation.
+async fn note_reading(
+    conn: &mut PgConnection,
+    policy: &RegressionPolicy,
+    state: &mut WireState,
+    at: DateTime<Utc>,
+) -> Result<()> {
+    let end = store::read_end(&mut *conn, &policy.domain, &policy.metric).await?;
+    let end = end.map(|end| end.mark).unwrap_or_default();
+    let evaluation = regression::read_in_tx(&mut *conn, policy, state, end).await?.evaluation;
+    (state.baseline, state.current, state.drop_fraction) =
+        (evaluation.baseline, evaluation.current, evaluation.drop_fraction);
+    if !state.triggered {
+        state.note = match evaluation.verdict {
+            Verdict::Trips => format!("PENDING drop={}", evaluation.drop_fraction.unwrap_or_default().short()),
+            _ => evaluation.note(policy.action),
+        };
+    }
+    store::write_state(conn, state, at).await
 }
 
 fn wire_name(policy: &RegressionPolicy) -> String {
@@ -342,8 +378,8 @@ async fn rearm(
     let at = control_head.next().at;
     let actor: Option<&Actor> = origin.actor.as_ref();
     let baseline = store::rearm_trip(&mut *conn, trip_id, actor, reason, at).await?;
-    let end =
-        store::read_end(&mut *conn, &state.domain, &state.metric).await?.map(|(mark, _)| mark).unwrap_or_default();
+    let end = store::read_end(&mut *conn, &state.domain, &state.metric).await?;
+    let end = end.map(|end| end.mark).unwrap_or_default();
     let subject = format!("{}.{}", state.domain, state.metric);
     let why = match reason {
         Some(reason) => reason.to_string(),

@@ -112,15 +112,14 @@ impl Head {
     /// The place of the next event. Each is at least a microsecond after the one before, whatever the clock does.
     #[must_use]
     pub fn next(&self) -> Stamp {
-        Stamp { seq: self.seq + 1, at: self.now.max(self.at + Duration::microseconds(1)) }
+        stamp_after(self.seq, self.at, self.now)
     }
 
     /// Seconds by which the clock stands behind the last event, when that is more than an hour. Holds and days would be
     /// booked at times long recorded: nothing new is reserved until the clock is right.
     #[must_use]
     pub fn clock_went_back(&self) -> Option<i64> {
-        let behind = self.at - self.now;
-        (behind > CLOCK_BACK_MAX).then(|| behind.num_seconds())
+        clock_went_back(self.at, self.now)
     }
 
     /// Chains an event's bytes: the head moves to its stamp, and its hash is returned.
@@ -137,6 +136,15 @@ impl Head {
     pub async fn store(&self, conn: &mut PgConnection) -> crate::error::Result<()> {
         store::store_head(conn, self).await
     }
+}
+
+fn stamp_after(seq: i64, at: DateTime<Utc>, now: DateTime<Utc>) -> Stamp {
+    Stamp { seq: seq + 1, at: now.max(at + Duration::microseconds(1)) }
+}
+
+fn clock_went_back(at: DateTime<Utc>, now: DateTime<Utc>) -> Option<i64> {
+    let behind = at - now;
+    (behind > CLOCK_BACK_MAX).then(|| behind.num_seconds())
 }
 
 /// `SHA-256(previous ‖ canonical)`.

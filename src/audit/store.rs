@@ -30,18 +30,20 @@ pub async fn lock(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
     Ok(Head { stream, seq: row.seq, hash, at: row.at, now })
 }
 
-/// Where the next event of a stream would stand, without the right to append it: for dry runs.
-pub async fn peek(conn: &mut PgConnection, stream: Stream) -> Result<Stamp> {
+/// Where the next event of a stream would stand, without the right to append it, and whether the clock went back: for dry
+/// runs.
+pub async fn peek(conn: &mut PgConnection, stream: Stream) -> Result<(Stamp, Option<i64>)> {
     let row = sqlx::query!(
         r#"SELECT seq,
-                  GREATEST(holdfast_now(), at + interval '1 microsecond') AS "at!"
+                  at,
+                  holdfast_now() AS "now!"
            FROM audit_head
            WHERE stream = $1"#,
         stream.as_str()
     )
     .fetch_one(conn)
     .await?;
-    Ok(Stamp { seq: row.seq + 1, at: row.at })
+    Ok((super::stamp_after(row.seq, row.at, row.now), super::clock_went_back(row.at, row.now)))
 }
 
 pub(super) async fn store_head(conn: &mut PgConnection, head: &Head) -> Result<()> {

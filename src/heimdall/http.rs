@@ -305,6 +305,7 @@ struct HeimdallEventQuery {
     /// Of this domain.
     domain: Option<Domain>,
     /// `TRIAL`, `RECOMMEND` or `REQUIRE`.
+    #[param(inline)]
     action: Option<HeimdallAction>,
     /// At most so many, 1 to 1000; 100 when left out.
     limit: Option<Count>,

@@ -187,7 +187,7 @@ impl Heimdall {
         let head = audit::lock(&mut tx, Stream::Heimdall).await?;
         let existing = store::read_policy(&mut tx, &request.domain).await?;
         let (policy, changes) =
-            model::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, head.next().at);
+            model::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, head.next().at)?;
         if let (true, Some(existing)) = (changes.is_empty(), existing) {
             return Ok((existing, changes));
         }

@@ -4,6 +4,7 @@
 //! and the *use*, made every time production wants to act on it, which can only be stricter.
 
 use crate::audit::{Canonical, Changes, Origin, Stamp, Stream};
+use crate::error::{Error, Result};
 use crate::types::{Actor, Confidence, Count, Domain, Fraction, JsonObject, Ratio, Reason};
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
@@ -47,15 +48,21 @@ pub struct PolicyUpsert {
     pub prod_use_enabled: Option<bool>,
 }
 
+/// Most trials that a policy may ask for: more than a day can hold.
+const TRIALS_MAX: i64 = 1_000_000_000;
+
 /// The policy after an upsert, and what that changes.
-#[must_use]
 pub fn upsert(
     existing: Option<&HeimdallPolicy>,
     upsert: &PolicyUpsert,
     by: Option<&Actor>,
     reason: Option<&Reason>,
     at: DateTime<Utc>,
-) -> (HeimdallPolicy, Changes) {
+) -> Result<(HeimdallPolicy, Changes)> {
+    if let Some(trials) = upsert.min_sandbox_trials.filter(|trials| trials.get() > TRIALS_MAX) {
+        let detail = format!("is {trials}: send a whole number from 0 to {TRIALS_MAX}");
+        return Err(Error::invalid("min_sandbox_trials", detail));
+    }
     let default = |text: &str| text.parse().expect("a constant of this file");
     let policy = HeimdallPolicy {
         domain: upsert.domain.clone(),
@@ -86,7 +93,7 @@ pub fn upsert(
         &policy.min_sandbox_success_rate,
     );
     changes.note("prod_use_enabled", existing.map(|old| &old.prod_use_enabled), &policy.prod_use_enabled);
-    (policy, changes)
+    Ok((policy, changes))
 }
 
 /// The day's sandbox trials of a domain: integers and an exact sum.
@@ -320,7 +327,7 @@ mod tests {
             min_sandbox_success_rate: None,
             prod_use_enabled: Some(true),
         };
-        upsert(None, &nothing, None, None, DateTime::UNIX_EPOCH).0
+        upsert(None, &nothing, None, None, DateTime::UNIX_EPOCH).unwrap().0
     }
 
     fn tally(successes: i64, trials: i64) -> Tally {

@@ -32,7 +32,7 @@ fn domain(name: &str) -> Result<Domain> {
 /// All policies, by domain.
 pub async fn read_policies(conn: &mut PgConnection) -> Result<Vec<HeimdallPolicy>> {
     let rows = sqlx::query!(
-        "SELECT domain,
+        r#"SELECT domain,
                 min_confidence_prod,
                 min_sandbox_trials,
                 min_sandbox_success_rate,
@@ -42,7 +42,7 @@ pub async fn read_policies(conn: &mut PgConnection) -> Result<Vec<HeimdallPolicy
                 updated_at,
                 version
          FROM heimdall_policy
-         ORDER BY domain"
+         ORDER BY domain COLLATE "C""#
     )
     .fetch_all(conn)
     .await?;

@@ -68,6 +68,11 @@ macro_rules! error_set {
 }
 
 error_set!(
+    /// Of what needs no database: only its parameters can be wrong.
+    Local,
+    [400, 422]
+);
+error_set!(
     /// Of a read.
     Read,
     [400, 422, 500, 503]

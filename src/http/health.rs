@@ -1,6 +1,6 @@
 //! Is the process up, can it decide, and what has it done: for load balancers, orchestrators and Prometheus.
 
-use super::{Nothing, Query};
+use super::{Nothing, Query, errors};
 use crate::app::App;
 use crate::enforcement::gate::{Enforcement, Source, View};
 use axum::Json;
@@ -29,13 +29,13 @@ struct Health {
 const ALIVE: Health = Health { status: "ok", version: env!("CARGO_PKG_VERSION") };
 
 /// Whether the process answers. Says nothing about the database.
-#[utoipa::path(get, path = "/health", tag = "service", responses((status = 200, description = "It does", body = Health)))]
+#[utoipa::path(get, path = "/health", tag = "service", responses((status = 200, description = "It does", body = Health), errors::Local))]
 async fn health(_: Query<Nothing>) -> Json<Health> {
     Json(ALIVE)
 }
 
 /// The same, by the other usual name.
-#[utoipa::path(get, path = "/livez", tag = "service", responses((status = 200, description = "It does", body = Health)))]
+#[utoipa::path(get, path = "/livez", tag = "service", responses((status = 200, description = "It does", body = Health), errors::Local))]
 async fn livez(_: Query<Nothing>) -> Json<Health> {
     Json(ALIVE)
 }
@@ -66,7 +66,8 @@ struct Readiness {
     get, path = "/readyz", tag = "service",
     responses(
         (status = 200, description = "It can", body = Readiness),
-        (status = 503, description = "It cannot: see `reason`", body = Readiness)
+        (status = 503, description = "It cannot: see `reason`", body = Readiness),
+        errors::Local
     )
 )]
 async fn readyz(State(app): State<App>, _: Query<Nothing>) -> impl IntoResponse {
@@ -103,7 +104,7 @@ async fn readyz(State(app): State<App>, _: Query<Nothing>) -> impl IntoResponse 
 /// What the instance has done and knows, in Prometheus' text format.
 #[utoipa::path(
     get, path = "/metrics", tag = "service",
-    responses((status = 200, description = "Metrics", body = String, content_type = "text/plain"))
+    responses((status = 200, description = "Metrics", body = String, content_type = "text/plain"), errors::Local)
 )]
 async fn metrics(State(app): State<App>, _: Query<Nothing>) -> impl IntoResponse {
     app.report_gauges();

@@ -40,18 +40,26 @@ pub fn document() -> utoipa::openapi::OpenApi {
     let (_, routes) = super::routes().split_for_parts();
     let mut document = Base::openapi();
     document.merge(routes);
-    let components = document.components.clone().unwrap_or_default();
-    for path in document.paths.paths.values_mut() {
-        if let Some(operation) = &mut path.post {
-            complete(operation, &components);
-        }
-    }
-    for schema in document.components.iter_mut().flat_map(|components| components.schemas.values_mut()) {
-        if let RefOr::T(Schema::Object(object)) = schema {
+    let mut components = document.components.take().unwrap_or_default();
+    let posts = || document.paths.paths.values().filter_map(|path| path.post.as_ref());
+    for name in posts().filter_map(body_schema).map(str::to_owned).collect::<Vec<_>>() {
+        if let Some(RefOr::T(Schema::Object(object))) = components.schemas.get_mut(&name) {
             add_changed_by(object);
         }
     }
+    for operation in document.paths.paths.values_mut().filter_map(|path| path.post.as_mut()) {
+        complete(operation, &components);
+    }
+    document.components = Some(components);
     document
+}
+
+/// The name of the schema of a POST's body.
+fn body_schema(operation: &Operation) -> Option<&str> {
+    let Some(RefOr::T(body)) = &operation.request_body else { return None };
+    let Some(RefOr::T(json)) = body.content.get("application/json") else { return None };
+    let Some(RefOr::Ref(reference)) = &json.schema else { return None };
+    reference.ref_location.rsplit('/').next()
 }
 
 /// The document as it is served and checked in.
@@ -66,21 +74,14 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(document_text);
 
 /// Form beside JSON, and each field as a query parameter: none required there, since either place will do.
 fn complete(operation: &mut Operation, components: &Components) {
-    let Some(RefOr::T(body)) = &mut operation.request_body else {
-        return;
-    };
-    let Some(RefOr::T(json)) = body.content.get("application/json").cloned() else {
-        return;
-    };
-    body.required = Some(Required::False);
-    body.content.insert("application/x-www-form-urlencoded".into(), RefOr::T(json.clone()));
-    let Some(RefOr::Ref(reference)) = &json.schema else {
-        return;
-    };
-    let name = reference.ref_location.rsplit('/').next().unwrap_or_default();
-    let Some(RefOr::T(Schema::Object(object))) = components.schemas.get(name) else {
-        return;
-    };
+    let Some(name) = body_schema(operation).map(str::to_owned) else { return };
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        body.required = Some(Required::False);
+        if let Some(json) = body.content.get("application/json").cloned() {
+            body.content.insert("application/x-www-form-urlencoded".into(), json);
+        }
+    }
+    let Some(RefOr::T(Schema::Object(object))) = components.schemas.get(&name) else { return };
     let parameters = operation.parameters.get_or_insert_with(Vec::new);
     parameters.extend(object.properties.iter().map(|(name, schema)| query_parameter(name, schema)));
 }
@@ -98,19 +99,17 @@ fn query_parameter(name: &str, schema: &RefOr<Schema>) -> RefOr<Parameter> {
 
 /// The original's name for `actor`, which its clients send.
 fn add_changed_by(object: &mut Object) {
-    // Answers carry `changed_by` beside `actor` or not at all; only request types forbid unknown fields.
-    let is_request = object.additional_properties.is_some();
-    let Some(actor) = object.properties.get("actor").cloned().filter(|_| is_request) else {
+    if !object.properties.contains_key("actor") {
         return;
-    };
-    let deprecated = ObjectBuilder::new()
+    }
+    let changed_by = ObjectBuilder::new()
         .schema_type(Type::String)
         .description(Some("The same field as `actor`, by the original's name."))
         .deprecated(Some(Deprecated::True))
         .max_length(Some(200))
         .build();
-    drop(actor);
-    object.properties.insert("changed_by".into(), RefOr::T(Schema::Object(deprecated)));
+    object.properties.insert("changed_by".into(), RefOr::T(Schema::Object(changed_by)));
+    // Either name will do, so neither alone is required; where one is, the description says so.
     object.required.retain(|field| field != "actor");
 }
 

@@ -1,4 +1,4 @@
-//! No request is worked on for longer than anybody waits.
+//! Nobody is kept waiting for longer than anybody waits. A change that was begun goes on (`completion`); a read is dropped.
 
 use crate::error::Error;
 use axum::extract::Request;

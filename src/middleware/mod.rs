@@ -1,6 +1,7 @@
 //! Everything between the socket and the gate, in one function.
 
 pub mod access_log;
+mod completion;
 mod deadline;
 
 use crate::error::Error;
@@ -23,12 +24,15 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 ///    of whatever layer, has the same body.
 /// 2. `access_log`: one line a request, and the metrics. Outside the panics, so that a panic is a logged 500.
 /// 3. `catch_panic`: a panic is a 500 of one request.
-/// 4. `deadline`: no request is worked on for longer than anybody waits. Inside the log, outside the gate, so that it counts
-///    the reading of the body.
+/// 4. `deadline`: nobody is kept waiting for longer than that. Inside the log, outside the gate, so that it counts the
+///    reading of the body.
+/// 5. `completion`: what was begun is finished, also for a caller that hangs up. Inside the deadline, which only ends the
+///    waiting.
 ///
 /// The gate is inside all of this, and the router inside the gate.
 pub fn stack(gated: Router) -> Router {
     gated
+        .layer(from_fn(completion::ensure))
         .layer(from_fn(deadline::enforce))
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| Error::Panicked.into_response()))
         .layer(from_fn(access_log::log))

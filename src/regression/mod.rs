@@ -38,7 +38,7 @@ pub async fn record_in_tx(
 ) -> Result<Recorded> {
     let end = store::read_end(&mut *conn, &event.domain, &event.metric).await?;
     let (kind, _) = event.measurement.kind();
-    if let Some((_, first_kind)) = end
+    if let Some(first_kind) = end.map(|end| end.kind)
         && first_kind != kind
     {
         return Err(Error::SeriesKind {
@@ -48,7 +48,7 @@ pub async fn record_in_tx(
             wanted: if first_kind == "BOOLEAN" { "success" } else { "value" },
         });
     }
-    let end = end.map(|(mark, _)| mark).unwrap_or_default();
+    let end = end.map(|end| end.mark).unwrap_or_default();
     let sum = end.sum.plus(event.measurement.addend());
     let sum =
         sum.ok_or_else(|| Error::Inconsistent(format!("the sum of {}.{} is full", event.domain, event.metric)))?;

@@ -247,9 +247,15 @@ impl Evaluation {
             }
             Verdict::CannotCompute => "cannot_compute_rate".into(),
             Verdict::Holds => format!("OK drop={}", drop()),
-            Verdict::Trips => format!("TRIGGERED drop={} action={}", drop(), action.as_str()),
+            Verdict::Trips => trip_note(self.drop_fraction.unwrap_or_default(), action),
         }
     }
+}
+
+/// The note of a trip, in the original's words.
+#[must_use]
+pub fn trip_note(drop: Ratio, action: Action) -> String {
+    format!("TRIGGERED drop={} action={}", drop.short(), action.as_str())
 }
 
 /// Compares the windows, exactly.

@@ -6,9 +6,9 @@ mod states;
 mod trips;
 
 pub use policies::{read_policies, read_policy, upsert_policy};
-pub use series::{KpiFilter, KpiRecord, find_event_id, insert_event, kpi_events, read_end, read_marks};
+pub use series::{End, KpiFilter, KpiRecord, find_event_id, insert_event, kpi_events, read_end, read_marks};
 pub use states::{read_state, read_states, read_wires, write_state};
-pub use trips::{NewTrip, TripRecord, insert_trip, rearm_trip, standing_trips, trips};
+pub use trips::{NewTrip, TripRecord, find_trip, insert_trip, rearm_trip, standing_trips, trips};
 
 use crate::error::{Error, Result};
 use crate::types::{Ratio, Total};

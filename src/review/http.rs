@@ -25,6 +25,7 @@ pub fn router() -> OpenApiRouter<App> {
 #[serde(deny_unknown_fields)]
 struct ReviewQuery {
     /// `json` or `markdown`; left out, what `Accept` prefers.
+    #[param(inline)]
     format: Option<Format>,
 }
 

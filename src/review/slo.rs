@@ -102,9 +102,10 @@ pub(super) async fn collect(conn: &mut PgConnection, since: DateTime<Utc>, now: 
             target: ">= 99.9 %",
             value: up,
             met: up.map(|up| up.units() * 1_000 >= 999 * RATIO_ONE),
-            detail: match up {
-                Some(_) => format!("{} of {} minutes", live.num_minutes(), counted.num_minutes()),
-                None => "go-live was never enabled".into(),
+            detail: if stretches.is_empty() {
+                "go-live was never enabled".into()
+            } else {
+                format!("{} of {} minutes", live.num_minutes(), counted.num_minutes())
             },
         },
         denial_rate: Objective {

@@ -136,7 +136,10 @@ impl Risk {
     /// The same decision on one instant of the database, without the lock and without a trace.
     async fn reserve_dry(&self, request: &ReserveRequest) -> Result<Reserved> {
         let mut tx = self.db.begin_snapshot().await?;
-        let stamp = audit::peek(&mut tx, Stream::Risk).await?;
+        let (stamp, clock_went_back) = audit::peek(&mut tx, Stream::Risk).await?;
+        if let Some(seconds) = clock_went_back {
+            return Err(Error::ClockWentBack(seconds));
+        }
         let mut book = self.read_book(&mut tx, &request.engine, stamp).await?;
         let reserve =
             Reserve { engine: request.engine.clone(), amount: request.amount, id: Uuid::nil(), correlation_id: None };

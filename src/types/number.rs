@@ -235,13 +235,13 @@ impl Confidence {
 
 /// A rate, a mean or a drop as answers show it: twelve decimals, rounded half to even. Never compared: decisions are exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Ratio(i64);
+pub struct Ratio(i128);
 const RATIO_SCALE: u32 = 12;
-/// What an i64 of 10^-12 holds; anything beyond is shown as this.
-const RATIO_MAX: i128 = 9_000_000 * 1_000_000_000_000;
+/// The largest value there is; anything beyond is shown as this.
+const RATIO_MAX: i128 = AMOUNT_MAX * 1_000_000_000_000;
 exact_number!(
     Ratio,
-    i64,
+    i128,
     "Ratio",
     RATIO_SCALE,
     -RATIO_MAX,
@@ -266,7 +266,7 @@ impl Ratio {
         } else {
             -RATIO_MAX
         });
-        i64::try_from(units.clamp(-RATIO_MAX, RATIO_MAX)).ok().map(Self)
+        Some(Self(units.clamp(-RATIO_MAX, RATIO_MAX)))
     }
 
     /// The number with three decimals, as notes show it.

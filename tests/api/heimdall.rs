@@ -117,10 +117,7 @@ async fn an_upsert_changes_what_it_names_and_keeps_the_rest() {
     let service = Service::fresh().await;
     let body = json!({"domain": "BUYER_MATCH", "min_sandbox_trials": 60, "changed_by": "bryan", "reason": "more"});
     let done = service.post(UPSERT, &body).await.ok();
-    assert_eq!(
-        done["changes"],
-        json!([{"field": "min_sandbox_trials", "from": 50, "to": 60}])
-    );
+    assert_eq!(done["changes"], json!([{"field": "min_sandbox_trials", "from": 50, "to": 60}]));
     let now = policy(&service, "BUYER_MATCH").await;
     assert_eq!(
         now,
@@ -136,10 +133,7 @@ async fn the_same_upsert_twice_is_one_change() {
     let service = Service::fresh().await;
     let body = json!({"domain": "BUYER_MATCH", "min_confidence_prod": "0.91", "actor": "bryan"});
     service.post(UPSERT, &body).await.ok();
-    let (events, before) = (
-        service.events().await,
-        policy(&service, "BUYER_MATCH").await,
-    );
+    let (events, before) = (service.events().await, policy(&service, "BUYER_MATCH").await);
     let again = service.post(UPSERT, &body).await.ok();
     assert_eq!(again["changes"], json!([]));
     assert_eq!(policy(&service, "BUYER_MATCH").await, before);
@@ -151,10 +145,7 @@ async fn an_upsert_means_the_same_as_json_form_and_query() {
     let service = Service::fresh().await;
     let fields = "domain=form&min_sandbox_trials=7&prod_use_enabled=yes&min_confidence_prod=0.5";
     service.post_form(UPSERT, fields).await.ok();
-    service
-        .post_query(UPSERT, &fields.replace("form", "query"))
-        .await
-        .ok();
+    service.post_query(UPSERT, &fields.replace("form", "query")).await.ok();
     let json = json!({"domain": "json", "min_sandbox_trials": 7, "prod_use_enabled": true, "min_confidence_prod": 0.5});
     service.post(UPSERT, &json).await.ok();
     let mut seen = Vec::new();
@@ -178,14 +169,8 @@ async fn an_upsert_is_a_change_of_the_control_plane() {
     let change = &review["changes"][0];
     assert_eq!(change["action"], "HEIMDALL_POLICY_UPSERT");
     assert_eq!(change["subject"], "BUYER_MATCH");
-    assert_eq!(
-        (&change["actor"], &change["reason"]),
-        (&json!("bryan"), &json!("earned"))
-    );
-    assert_eq!(
-        change["detail"]["changes"],
-        json!([{"field": "prod_use_enabled", "from": false, "to": true}])
-    );
+    assert_eq!((&change["actor"], &change["reason"]), (&json!("bryan"), &json!("earned")));
+    assert_eq!(change["detail"]["changes"], json!([{"field": "prod_use_enabled", "from": false, "to": true}]));
 }
 
 /// A body and the field that is wrong with it.
@@ -195,34 +180,13 @@ const BAD_UPSERTS: &[Refused] = &[
     ("{}", "domain"),
     (r#"{"domain":" "}"#, "domain"),
     (r#"{"domain":"A B"}"#, "domain"),
-    (
-        r#"{"domain":"D","min_confidence_prod":1.1}"#,
-        "min_confidence_prod",
-    ),
-    (
-        r#"{"domain":"D","min_confidence_prod":-0.1}"#,
-        "min_confidence_prod",
-    ),
-    (
-        r#"{"domain":"D","min_confidence_prod":0.1234567}"#,
-        "min_confidence_prod",
-    ),
-    (
-        r#"{"domain":"D","min_sandbox_success_rate":1.000001}"#,
-        "min_sandbox_success_rate",
-    ),
-    (
-        r#"{"domain":"D","min_sandbox_trials":-1}"#,
-        "min_sandbox_trials",
-    ),
-    (
-        r#"{"domain":"D","min_sandbox_trials":1.5}"#,
-        "min_sandbox_trials",
-    ),
-    (
-        r#"{"domain":"D","prod_use_enabled":"maybe"}"#,
-        "prod_use_enabled",
-    ),
+    (r#"{"domain":"D","min_confidence_prod":1.1}"#, "min_confidence_prod"),
+    (r#"{"domain":"D","min_confidence_prod":-0.1}"#, "min_confidence_prod"),
+    (r#"{"domain":"D","min_confidence_prod":0.1234567}"#, "min_confidence_prod"),
+    (r#"{"domain":"D","min_sandbox_success_rate":1.000001}"#, "min_sandbox_success_rate"),
+    (r#"{"domain":"D","min_sandbox_trials":-1}"#, "min_sandbox_trials"),
+    (r#"{"domain":"D","min_sandbox_trials":1.5}"#, "min_sandbox_trials"),
+    (r#"{"domain":"D","prod_use_enabled":"maybe"}"#, "prod_use_enabled"),
     (r#"{"domain":"D","min_trials":5}"#, "min_trials"),
 ];
 
@@ -231,26 +195,14 @@ const BAD_TRIALS: &[Refused] = &[
     (r#"{"domain":"D","success":true}"#, "confidence"),
     (r#"{"domain":"D","confidence":0.5}"#, "success"),
     (r#"{"domain":"D","confidence":0.5,"success":2}"#, "success"),
-    (
-        r#"{"domain":"D","confidence":0.5,"success":true,"x":1}"#,
-        "x",
-    ),
+    (r#"{"domain":"D","confidence":0.5,"success":true,"x":1}"#, "x"),
 ];
 
 const BAD_RECOMMENDATIONS: &[Refused] = &[
     (r#"{"domain":"D"}"#, "confidence"),
-    (
-        r#"{"domain":"D","confidence":0.5,"recommendation":[1]}"#,
-        "recommendation",
-    ),
-    (
-        r#"{"domain":"D","confidence":0.5,"recommendation":"buy"}"#,
-        "recommendation",
-    ),
-    (
-        r#"{"domain":"D","confidence":0.5,"evidence":{"a":{"b":1,"b":2}}}"#,
-        "evidence",
-    ),
+    (r#"{"domain":"D","confidence":0.5,"recommendation":[1]}"#, "recommendation"),
+    (r#"{"domain":"D","confidence":0.5,"recommendation":"buy"}"#, "recommendation"),
+    (r#"{"domain":"D","confidence":0.5,"evidence":{"a":{"b":1,"b":2}}}"#, "evidence"),
 ];
 
 #[tokio::test]
@@ -264,11 +216,7 @@ async fn a_refused_input_names_its_field_and_leaves_no_trace() {
         )
     };
     let before = state().await;
-    for (path, cases) in [
-        (UPSERT, BAD_UPSERTS),
-        (TRIAL, BAD_TRIALS),
-        (RECOMMEND, BAD_RECOMMENDATIONS),
-    ] {
+    for (path, cases) in [(UPSERT, BAD_UPSERTS), (TRIAL, BAD_TRIALS), (RECOMMEND, BAD_RECOMMENDATIONS)] {
         for (body, field) in cases {
             let answer = service.post_text(path, "application/json", body).await;
             assert!(!answer.invalid(field).is_empty(), "{path} {body}");
@@ -276,16 +224,8 @@ async fn a_refused_input_names_its_field_and_leaves_no_trace() {
     }
     let too_long = [
         (UPSERT, json!({"domain": "D".repeat(81)}), "domain"),
-        (
-            UPSERT,
-            json!({"domain": "D", "reason": "r".repeat(1001)}),
-            "reason",
-        ),
-        (
-            RECOMMEND,
-            json!({"domain": "D", "confidence": 0.5, "evidence": {"text": "x".repeat(16 * 1024)}}),
-            "evidence",
-        ),
+        (UPSERT, json!({"domain": "D", "reason": "r".repeat(1001)}), "reason"),
+        (RECOMMEND, json!({"domain": "D", "confidence": 0.5, "evidence": {"text": "x".repeat(16 * 1024)}}), "evidence"),
     ];
     for (path, body, field) in too_long {
         service.post(path, &body).await.invalid(field);
@@ -310,44 +250,21 @@ async fn more_trials_than_the_table_holds_are_refused_with_the_field_named() {
 async fn confidences_beyond_their_bounds_are_refused_with_the_fix() {
     let service = Service::fresh().await;
     let cases = [
-        (
-            "1.000000000000000001",
-            "is more than 1: send a number from 0 to 1",
-        ),
+        ("1.000000000000000001", "is more than 1: send a number from 0 to 1"),
         ("1.5", "is more than 1: send a number from 0 to 1"),
-        (
-            "-0.1",
-            "is -0.1, which is less than 0: send a number from 0 to 1",
-        ),
+        ("-0.1", "is -0.1, which is less than 0: send a number from 0 to 1"),
         ("-0", "is minus zero: send 0"),
         ("-0.0", "is minus zero: send 0"),
-        (
-            "0.1234567890123456789",
-            "has 19 decimals, at most 18: round it, or send \"0.123456789012345679\"",
-        ),
-        (
-            "1e-19",
-            "has 19 decimals, at most 18: round it, or send \"0\"",
-        ),
-        (
-            "\"high\"",
-            "is not a plain decimal number: send digits, for example 400 or \"0.3\"",
-        ),
+        ("0.1234567890123456789", "has 19 decimals, at most 18: round it, or send \"0.123456789012345679\""),
+        ("1e-19", "has 19 decimals, at most 18: round it, or send \"0\""),
+        ("\"high\"", "is not a plain decimal number: send digits, for example 400 or \"0.3\""),
     ];
     for (confidence, sentence) in cases {
         for path in [TRIAL, RECOMMEND] {
-            let success = if path == TRIAL {
-                r#","success":true"#
-            } else {
-                ""
-            };
+            let success = if path == TRIAL { r#","success":true"# } else { "" };
             let body = format!(r#"{{"domain":"D","confidence":{confidence}{success}}}"#);
             let answer = service.post_text(path, "application/json", &body).await;
-            assert_eq!(
-                answer.invalid("confidence"),
-                sentence,
-                "{path} {confidence}"
-            );
+            assert_eq!(answer.invalid("confidence"), sentence, "{path} {confidence}");
         }
     }
     assert_eq!(service.events().await, 0);
@@ -356,7 +273,8 @@ async fn confidences_beyond_their_bounds_are_refused_with_the_fix() {
 #[tokio::test]
 async fn a_trial_is_counted_and_answered_with_its_scorecard() {
     let service = Service::fresh().await;
-    let body = json!({"domain": "BUYER_MATCH", "confidence": 0.8, "success": true, "actor": "ai", "correlation_id": "run-1"});
+    let body =
+        json!({"domain": "BUYER_MATCH", "confidence": 0.8, "success": true, "actor": "ai", "correlation_id": "run-1"});
     let first = service.post(TRIAL, &body).await.ok();
     assert_eq!(
         first,
@@ -366,21 +284,9 @@ async fn a_trial_is_counted_and_answered_with_its_scorecard() {
         })
     );
     let event = &events(&service, "").await[0];
-    let seen = [
-        "domain",
-        "action",
-        "ok",
-        "confidence",
-        "success",
-        "actor",
-        "correlation_id",
-        "recommendation_id",
-    ]
-    .map(|member| event[member].clone());
-    assert_eq!(
-        json!(seen),
-        json!(["BUYER_MATCH", "TRIAL", true, 0.8, true, "ai", "run-1", null])
-    );
+    let seen = ["domain", "action", "ok", "confidence", "success", "actor", "correlation_id", "recommendation_id"]
+        .map(|member| event[member].clone());
+    assert_eq!(json!(seen), json!(["BUYER_MATCH", "TRIAL", true, 0.8, true, "ai", "run-1", null]));
 }
 
 #[tokio::test]
@@ -388,10 +294,7 @@ async fn a_trial_sent_twice_is_two_trials() {
     let service = Service::fresh().await;
     trials(&service, "D", 2, 1).await;
     let card = card(&service, "D").await;
-    assert_eq!(
-        (&card["trials"], &card["successes"]),
-        (&json!(3), &json!(2))
-    );
+    assert_eq!((&card["trials"], &card["successes"]), (&json!(3), &json!(2)));
     assert_eq!(card["success_rate"], json!(0.666_666_666_667));
     assert_eq!(events(&service, "&action=TRIAL").await.len(), 3);
 }
@@ -406,9 +309,7 @@ async fn rates_are_exact_sums_divided_once() {
     let text = service.get("/heimdall/scorecard/today").await.text;
     // 65/75, and 75 times 0.9 without the drift of a float sum.
     assert!(
-        text.contains(
-            r#""trials":75,"successes":65,"success_rate":0.866666666667,"avg_confidence":0.9,"#
-        ),
+        text.contains(r#""trials":75,"successes":65,"success_rate":0.866666666667,"avg_confidence":0.9,"#),
         "{text}"
     );
 }
@@ -416,11 +317,7 @@ async fn rates_are_exact_sums_divided_once() {
 #[tokio::test]
 async fn a_doubles_seventeen_digits_are_taken_as_written() {
     let service = Service::fresh().await;
-    for confidence in [
-        "0.8666666666666667",
-        "0.30000000000000004",
-        "0.333333333333333333",
-    ] {
+    for confidence in ["0.8666666666666667", "0.30000000000000004", "0.333333333333333333"] {
         let body = format!(r#"{{"domain":"D","confidence":{confidence},"success":true}}"#);
         let answer = service.post_text(TRIAL, "application/json", &body).await;
         answer.ok();
@@ -431,11 +328,7 @@ async fn a_doubles_seventeen_digits_are_taken_as_written() {
         .unwrap();
     assert_eq!(sum, "1.500000000000000073");
     let text = service.get("/heimdall/events").await.text;
-    for confidence in [
-        "0.8666666666666667,",
-        "0.30000000000000004,",
-        "0.333333333333333333,",
-    ] {
+    for confidence in ["0.8666666666666667,", "0.30000000000000004,", "0.333333333333333333,"] {
         let member = format!(r#""confidence":{confidence}"#);
         assert!(text.contains(&member), "{member} in {text}");
     }
@@ -456,16 +349,7 @@ async fn domains_are_one_in_any_case_and_trimmed() {
     assert_eq!(made["domain"], "BUYER_MATCH");
     assert_eq!(made["gate_reason"], "insufficient_sandbox_trials");
     assert_eq!(events(&service, "&domain=buyer_match").await.len(), 4);
-    assert_eq!(
-        service
-            .get("/heimdall/policies")
-            .await
-            .ok()
-            .as_array()
-            .unwrap()
-            .len(),
-        4
-    );
+    assert_eq!(service.get("/heimdall/policies").await.ok().as_array().unwrap().len(), 4);
 }
 
 #[tokio::test]
@@ -473,21 +357,10 @@ async fn the_scorecard_lists_every_policy_and_every_domain_with_trials() {
     let service = Service::fresh().await;
     trials(&service, "AAA_NO_POLICY", 1, 0).await;
     let cards = service.get("/heimdall/scorecard/today").await.ok();
-    let domains: Vec<&Value> = cards
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|card| &card["domain"])
-        .collect();
+    let domains: Vec<&Value> = cards.as_array().unwrap().iter().map(|card| &card["domain"]).collect();
     assert_eq!(
         json!(domains),
-        json!([
-            "AAA_NO_POLICY",
-            "BUYER_MATCH",
-            "CAPITAL_ROUTE",
-            "FOLLOWUP_NEXT_ACTION",
-            "WHOLESALE_OFFER"
-        ])
+        json!(["AAA_NO_POLICY", "BUYER_MATCH", "CAPITAL_ROUTE", "FOLLOWUP_NEXT_ACTION", "WHOLESALE_OFFER"])
     );
     let idle = of(&cards, "CAPITAL_ROUTE");
     assert_eq!(
@@ -503,25 +376,16 @@ async fn the_scorecard_lists_every_policy_and_every_domain_with_trials() {
 async fn midnight_closes_the_gate_until_new_trials_arrive() {
     let service = Service::fresh().await;
     open_gate(&service, "D").await;
-    assert_eq!(
-        recommend(&service, "D", "0.95").await["gate_reason"],
-        "gate_pass"
-    );
+    assert_eq!(recommend(&service, "D", "0.95").await["gate_reason"], "gate_pass");
     let today = card(&service, "D").await["day"].clone();
     service.set_skew("1 day").await;
     let tomorrow = card(&service, "D").await;
     assert_ne!(tomorrow["day"], today);
-    assert_eq!(
-        (&tomorrow["trials"], &tomorrow["updated_at"]),
-        (&json!(0), &Value::Null)
-    );
+    assert_eq!((&tomorrow["trials"], &tomorrow["updated_at"]), (&json!(0), &Value::Null));
     let closed = recommend(&service, "D", "0.95").await;
     assert_eq!(closed["gate_reason"], "insufficient_sandbox_trials");
     trials(&service, "D", 2, 0).await;
-    assert_eq!(
-        recommend(&service, "D", "0.95").await["gate_reason"],
-        "gate_pass"
-    );
+    assert_eq!(recommend(&service, "D", "0.95").await["gate_reason"], "gate_pass");
 }
 
 #[tokio::test]
@@ -577,32 +441,16 @@ async fn recommendation_and_evidence_are_kept_as_written() {
     let body = format!(
         r#"{{"domain":"D","confidence":0.5,"recommendation":{recommendation},"evidence":{evidence},"actor":"ai","correlation_id":"c-1"}}"#
     );
-    let made = service
-        .post_text(RECOMMEND, "application/json", &body)
-        .await
-        .ok();
-    let answer = service
-        .get(&format!("/heimdall/recommendations/{}", made["id"]))
-        .await;
+    let made = service.post_text(RECOMMEND, "application/json", &body).await.ok();
+    let answer = service.get(&format!("/heimdall/recommendations/{}", made["id"])).await;
     let kept = format!(r#""recommendation":{recommendation},"evidence":{evidence},"#);
     assert!(answer.text.contains(&kept), "{}", answer.text);
-    assert_eq!(
-        (&answer.json["actor"], &answer.json["correlation_id"]),
-        (&json!("ai"), &json!("c-1"))
-    );
+    assert_eq!((&answer.json["actor"], &answer.json["correlation_id"]), (&json!("ai"), &json!("c-1")));
     // In a form the object is a string.
     let form = "domain=D&confidence=0.5&recommendation=%7B%22a%22%3A1.0%7D";
     let made = service.post_form(RECOMMEND, form).await.ok();
-    let answer = service
-        .get(&format!("/heimdall/recommendations/{}", made["id"]))
-        .await;
-    assert!(
-        answer
-            .text
-            .contains(r#""recommendation":{"a":1.0},"evidence":null"#),
-        "{}",
-        answer.text
-    );
+    let answer = service.get(&format!("/heimdall/recommendations/{}", made["id"])).await;
+    assert!(answer.text.contains(r#""recommendation":{"a":1.0},"evidence":null"#), "{}", answer.text);
 }
 
 #[tokio::test]
@@ -611,45 +459,22 @@ async fn a_recommendation_keeps_the_policy_and_the_scorecard_it_was_judged_by() 
     let id = eligible(&service, "D").await;
     // Both move on; the verdict's copies do not.
     trials(&service, "D", 0, 2).await;
-    service
-        .post(UPSERT, &json!({"domain": "D", "prod_use_enabled": false}))
-        .await
-        .ok();
-    let kept = service
-        .get(&format!("/heimdall/recommendations/{id}"))
-        .await
-        .ok();
-    assert_eq!(
-        (&kept["prod_eligible"], &kept["gate_reason"]),
-        (&json!(true), &json!("gate_pass"))
-    );
+    service.post(UPSERT, &json!({"domain": "D", "prod_use_enabled": false})).await.ok();
+    let kept = service.get(&format!("/heimdall/recommendations/{id}")).await.ok();
+    assert_eq!((&kept["prod_eligible"], &kept["gate_reason"]), (&json!(true), &json!("gate_pass")));
     let policy = &kept["policy_snapshot"];
     assert_eq!(
-        json!([
-            policy["domain"],
-            policy["min_sandbox_trials"],
-            policy["prod_use_enabled"],
-            policy["version"]
-        ]),
+        json!([policy["domain"], policy["min_sandbox_trials"], policy["prod_use_enabled"], policy["version"]]),
         json!(["D", 2, true, 1])
     );
     let card = &kept["scorecard_snapshot"];
     assert_eq!(
-        json!([
-            card["domain"],
-            card["trials"],
-            card["successes"],
-            card["success_rate"],
-            card["avg_confidence"]
-        ]),
+        json!([card["domain"], card["trials"], card["successes"], card["success_rate"], card["avg_confidence"]]),
         json!(["D", 2, 2, 1, 0.9])
     );
     // Without a policy there is nothing to keep of one.
     let made = recommend(&service, "NO_POLICY", "0.5").await;
-    let kept = service
-        .get(&format!("/heimdall/recommendations/{}", made["id"]))
-        .await
-        .ok();
+    let kept = service.get(&format!("/heimdall/recommendations/{}", made["id"])).await.ok();
     assert_eq!(kept["policy_snapshot"], Value::Null);
     assert_eq!(kept["scorecard_snapshot"]["trials"], 0);
 }
@@ -668,31 +493,14 @@ async fn recommendations_are_listed_newest_first_and_filtered() {
         ("?domain=E&prod_eligible=1", json!([])),
         ("?domain=NOBODY", json!([])),
     ] {
-        let page = service
-            .get(&format!("/heimdall/recommendations{filter}"))
-            .await
-            .ok();
-        let ids: Vec<&Value> = page["items"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|row| &row["id"])
-            .collect();
-        assert_eq!(
-            (json!(ids), &page["next_cursor"]),
-            (expected, &Value::Null),
-            "{filter}"
-        );
+        let page = service.get(&format!("/heimdall/recommendations{filter}")).await.ok();
+        let ids: Vec<&Value> = page["items"].as_array().unwrap().iter().map(|row| &row["id"]).collect();
+        assert_eq!((json!(ids), &page["next_cursor"]), (expected, &Value::Null), "{filter}");
     }
-    for (filter, field) in [
-        ("domain=A+B", "domain"),
-        ("prod_eligible=perhaps", "prod_eligible"),
-        ("domian=D", "domian"),
-    ] {
-        service
-            .get(&format!("/heimdall/recommendations?{filter}"))
-            .await
-            .invalid(field);
+    for (filter, field) in
+        [("domain=A+B", "domain"), ("prod_eligible=perhaps", "prod_eligible"), ("domian=D", "domian")]
+    {
+        service.get(&format!("/heimdall/recommendations?{filter}")).await.invalid(field);
     }
 }
 
@@ -712,10 +520,7 @@ async fn events_are_filtered_by_action_and_domain() {
     ] {
         assert_eq!(events(&service, filter).await.len(), count, "{filter}");
     }
-    service
-        .get("/heimdall/events?action=GUESS")
-        .await
-        .invalid("action");
+    service.get("/heimdall/events?action=GUESS").await.invalid("action");
 }
 
 #[tokio::test]
@@ -725,17 +530,11 @@ async fn a_recommendation_that_does_not_exist_is_404_and_not_an_event() {
     // The trial has a sequence number and is no recommendation.
     trials(&service, "D", 1, 0).await;
     for id in [0, 1, 999, 1_000_000_000_000] {
-        service
-            .get(&format!("/heimdall/recommendations/{id}"))
-            .await
-            .refused(404, "NOT_FOUND");
+        service.get(&format!("/heimdall/recommendations/{id}")).await.refused(404, "NOT_FOUND");
         require(&service, id).await.refused(404, "NOT_FOUND");
     }
     for id in ["abc", "-1", "1.5", "1000000000001"] {
-        service
-            .get(&format!("/heimdall/recommendations/{id}"))
-            .await
-            .invalid("id");
+        service.get(&format!("/heimdall/recommendations/{id}")).await.invalid("id");
     }
     assert_eq!(service.events().await, before + 1);
 }
@@ -750,19 +549,9 @@ async fn an_eligible_recommendation_may_be_used_as_often_as_it_is_asked() {
     }
     let uses = events(&service, "&action=REQUIRE").await;
     assert_eq!(uses.len(), 2);
-    let seen = [
-        "recommendation_id",
-        "ok",
-        "gate_reason",
-        "actor",
-        "reason",
-        "correlation_id",
-    ]
-    .map(|member| uses[0][member].clone());
-    assert_eq!(
-        json!(seen),
-        json!([id, true, "gate_pass", "sender", "send", "deal-1"])
-    );
+    let seen = ["recommendation_id", "ok", "gate_reason", "actor", "reason", "correlation_id"]
+        .map(|member| uses[0][member].clone());
+    assert_eq!(json!(seen), json!([id, true, "gate_pass", "sender", "send", "deal-1"]));
 }
 
 #[tokio::test]
@@ -778,13 +567,9 @@ async fn a_use_needs_no_body() {
 #[track_caller]
 fn refused_use(answer: Answer, id: i64, reason: &str) {
     let body = answer.refused(403, "NOT_PROD_ELIGIBLE");
-    let members =
-        ["id", "domain", "prod_eligible", "gate_reason"].map(|member| body[member].clone());
+    let members = ["id", "domain", "prod_eligible", "gate_reason"].map(|member| body[member].clone());
     assert_eq!(json!(members), json!([id, "D", false, reason]));
-    assert_eq!(
-        body["detail"],
-        format!("recommendation {id} may not be used in production: {reason}")
-    );
+    assert_eq!(body["detail"], format!("recommendation {id} may not be used in production: {reason}"));
 }
 
 #[tokio::test]
@@ -813,31 +598,20 @@ async fn a_use_is_refused_with_the_verdict_at_creation_even_after_the_gate_opens
     // Now every check would pass for all of them.
     set(json!({"domain": "D", "min_confidence_prod": 0.1})).await;
     trials(&service, "D", 8, 0).await;
-    assert_eq!(
-        recommend(&service, "D", "0.5").await["gate_reason"],
-        "gate_pass"
-    );
+    assert_eq!(recommend(&service, "D", "0.5").await["gate_reason"], "gate_pass");
     for (id, reason) in verdicts {
         refused_use(require(&service, id).await, id, reason);
     }
     let uses = events(&service, "&action=REQUIRE").await;
     assert_eq!(uses.len(), 8);
-    assert!(
-        uses.iter()
-            .all(|one| one["ok"] == false && one["gate_reason"] != "gate_pass")
-    );
+    assert!(uses.iter().all(|one| one["ok"] == false && one["gate_reason"] != "gate_pass"));
 }
 
 #[tokio::test]
 async fn eligibility_ends_when_production_use_is_switched_off() {
     let service = Service::live().await;
     let id = eligible(&service, "D").await;
-    let set = async |on: bool| {
-        service
-            .post(UPSERT, &json!({"domain": "D", "prod_use_enabled": on}))
-            .await
-            .ok()
-    };
+    let set = async |on: bool| service.post(UPSERT, &json!({"domain": "D", "prod_use_enabled": on})).await.ok();
     set(false).await;
     refused_use(require(&service, id).await, id, "prod_use_disabled");
     set(true).await;
@@ -853,11 +627,7 @@ async fn eligibility_ends_when_the_threshold_rises_above_its_confidence() {
         service.post(UPSERT, &body).await.ok()
     };
     set("0.950001").await;
-    refused_use(
-        require(&service, id).await,
-        id,
-        "confidence_below_threshold",
-    );
+    refused_use(require(&service, id).await, id, "confidence_below_threshold");
     set("0.95").await;
     require(&service, id).await.ok();
 }
@@ -876,42 +646,22 @@ async fn the_kill_switch_and_go_live_off_forbid_every_use() {
     refused_use(require(&service, id).await, id, "kill_switch_engaged");
     switch("/go-live/kill-switch/release").await;
     require(&service, id).await.ok();
-    let reasons: Vec<Value> = events(&service, "&action=REQUIRE")
-        .await
-        .iter()
-        .map(|one| one["gate_reason"].clone())
-        .collect();
-    assert_eq!(
-        json!(reasons),
-        json!([
-            "gate_pass",
-            "kill_switch_engaged",
-            "kill_switch_engaged",
-            "go_live_disabled"
-        ])
-    );
+    let reasons: Vec<Value> =
+        events(&service, "&action=REQUIRE").await.iter().map(|one| one["gate_reason"].clone()).collect();
+    assert_eq!(json!(reasons), json!(["gate_pass", "kill_switch_engaged", "kill_switch_engaged", "go_live_disabled"]));
 }
 
 #[tokio::test]
 async fn a_development_environment_needs_no_go_live_but_heeds_the_kill_switch() {
     for env in ["development", "dev", "test"] {
-        let setup = Setup {
-            env: Some(env),
-            ..Setup::default()
-        };
+        let setup = Setup { env: Some(env), ..Setup::default() };
         let service = Service::with(setup).await;
         let id = eligible(&service, "D").await;
         require(&service, id).await.ok();
-        service
-            .post("/go-live/kill-switch/engage", &json!({}))
-            .await
-            .ok();
+        service.post("/go-live/kill-switch/engage", &json!({})).await.ok();
         refused_use(require(&service, id).await, id, "kill_switch_engaged");
     }
-    let setup = Setup {
-        env: Some("production"),
-        ..Setup::default()
-    };
+    let setup = Setup { env: Some("production"), ..Setup::default() };
     let service = Service::with(setup).await;
     let id = eligible(&service, "D").await;
     refused_use(require(&service, id).await, id, "go_live_disabled");

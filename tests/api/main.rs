@@ -1,5 +1,11 @@
 //! The service through its real router, each test on a database of its own. Test names are claims.
 
+#![expect(
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "helpers of tests are tests; a harness is used by some of its modules"
+)]
+
 mod support;
 
 mod enforcement;

@@ -23,15 +23,8 @@ fn operations() -> Vec<Operation> {
     let mut operations = Vec::new();
     for (template, item) in paths {
         for (method, body) in item.as_object().expect("a path item") {
-            let method: Method = method
-                .to_uppercase()
-                .parse()
-                .expect("only operations stand in a path item");
-            operations.push(Operation {
-                method,
-                template: template.clone(),
-                body: body.clone(),
-            });
+            let method: Method = method.to_uppercase().parse().expect("only operations stand in a path item");
+            operations.push(Operation { method, template: template.clone(), body: body.clone() });
         }
     }
     operations
@@ -43,10 +36,7 @@ impl Operation {
     }
 
     fn parameters(&self) -> Vec<Value> {
-        self.body["parameters"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default()
+        self.body["parameters"].as_array().cloned().unwrap_or_default()
     }
 
     /// What is in the place of each parameter of the path.
@@ -89,11 +79,7 @@ async fn the_served_document_is_the_real_one() {
 #[test]
 fn it_is_openapi_3_1_with_a_title_and_a_version() {
     let document = document();
-    assert!(
-        document["openapi"].as_str().unwrap().starts_with("3.1."),
-        "{}",
-        document["openapi"]
-    );
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1."), "{}", document["openapi"]);
     assert_eq!(document["info"]["title"], "Holdfast");
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
 }
@@ -108,11 +94,7 @@ fn operations_and_the_route_table_are_the_same() {
     let documented: BTreeSet<String> = operations.iter().map(Operation::name).collect();
     let undocumented: Vec<String> = ROUTES
         .iter()
-        .filter(|row| {
-            !(row.template == "/"
-                || row.template == "/openapi.json"
-                || row.template.starts_with("/docs"))
-        })
+        .filter(|row| !(row.template == "/" || row.template == "/openapi.json" || row.template.starts_with("/docs")))
         .map(|row| format!("{} {}", row.method, row.template))
         .filter(|name| !documented.contains(name))
         .collect();
@@ -123,53 +105,29 @@ fn operations_and_the_route_table_are_the_same() {
 async fn every_row_of_the_route_table_is_routed() {
     let service = Service::fresh().await;
     for row in ROUTES {
-        let path = row
-            .template
-            .replace("{id}", "7")
-            .replace("{*rest}", "index.html");
+        let path = row.template.replace("{id}", "7").replace("{*rest}", "index.html");
         let content_type = (row.method == Method::POST).then_some("application/json");
-        let body = if row.method == Method::POST {
-            r#"{"nonsense":1}"#
-        } else {
-            ""
-        };
-        let answer = service
-            .send(request(row.method.clone(), &path, content_type, body))
-            .await;
+        let body = if row.method == Method::POST { r#"{"nonsense":1}"# } else { "" };
+        let answer = service.send(request(row.method.clone(), &path, content_type, body)).await;
         let code = answer.json["error"].as_str().unwrap_or_default();
-        assert!(
-            !matches!(code, "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED"),
-            "{} {path}: {}",
-            row.method,
-            answer.text
-        );
+        assert!(!matches!(code, "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED"), "{} {path}: {}", row.method, answer.text);
     }
 }
 
 #[test]
 fn operation_ids_are_unique_and_every_operation_has_a_tag_and_a_summary() {
     let mut seen = BTreeMap::new();
-    let tags: BTreeSet<String> = document()["tags"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|tag| tag["name"].as_str().unwrap().to_owned())
-        .collect();
+    let tags: BTreeSet<String> =
+        document()["tags"].as_array().unwrap().iter().map(|tag| tag["name"].as_str().unwrap().to_owned()).collect();
     for operation in operations() {
         let name = operation.name();
-        let id = operation.body["operationId"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
+        let id = operation.body["operationId"].as_str().unwrap_or_default().to_owned();
         assert!(!id.is_empty(), "{name} has no operationId");
         let twin = seen.insert(id.clone(), name.clone());
         assert_eq!(twin, None, "{id} is also {name}");
         let tag = operation.body["tags"][0].as_str().unwrap_or_default();
         assert!(tags.contains(tag), "{name} has the tag {tag:?}");
-        assert!(
-            operation.body["summary"].is_string(),
-            "{name} has no summary"
-        );
+        assert!(operation.body["summary"].is_string(), "{name} has no summary");
     }
 }
 
@@ -193,10 +151,7 @@ fn every_reference_resolves() {
     let mut found = Vec::new();
     references(&document, &mut found);
     assert!(found.len() > 100, "only {} references", found.len());
-    let broken: BTreeSet<&String> = found
-        .iter()
-        .filter(|target| !resolve(&document, target).is_object())
-        .collect();
+    let broken: BTreeSet<&String> = found.iter().filter(|target| !resolve(&document, target).is_object()).collect();
     assert_eq!(broken, BTreeSet::new());
 }
 
@@ -209,12 +164,8 @@ fn every_path_parameter_is_documented() {
             .filter(|parameter| parameter["in"] == "path")
             .map(|parameter| format!("{{{}}}", parameter["name"].as_str().unwrap()))
             .collect();
-        let named: BTreeSet<String> = operation
-            .template
-            .split('/')
-            .filter(|segment| segment.starts_with('{'))
-            .map(str::to_owned)
-            .collect();
+        let named: BTreeSet<String> =
+            operation.template.split('/').filter(|segment| segment.starts_with('{')).map(str::to_owned).collect();
         assert_eq!(documented, named, "{}", operation.name());
     }
 }
@@ -237,16 +188,8 @@ fn posts() -> Vec<Operation> {
 fn every_post_takes_json_and_form_and_needs_neither() {
     for operation in posts() {
         let (name, body) = (operation.name(), &operation.body["requestBody"]);
-        let types: Vec<&String> = body["content"]
-            .as_object()
-            .expect("a body")
-            .keys()
-            .collect();
-        assert_eq!(
-            types,
-            ["application/json", "application/x-www-form-urlencoded"],
-            "{name}"
-        );
+        let types: Vec<&String> = body["content"].as_object().expect("a body").keys().collect();
+        assert_eq!(types, ["application/json", "application/x-www-form-urlencoded"], "{name}");
         let schema = |of: &str| body["content"][of]["schema"].clone();
         assert_eq!(schema(types[1]), schema(types[0]), "{name}");
         assert_eq!(body["required"], false, "{name}");
@@ -260,24 +203,12 @@ fn every_field_of_a_post_is_an_optional_query_parameter_too() {
     for operation in posts() {
         let mut in_query = operation.parameters();
         in_query.retain(|parameter| parameter["in"] == "query");
-        let optional = in_query
-            .iter()
-            .all(|parameter| parameter["required"] == false);
+        let optional = in_query.iter().all(|parameter| parameter["required"] == false);
         assert!(optional, "{}", operation.name());
-        let names = in_query
-            .iter()
-            .map(|parameter| parameter["name"].as_str().expect("a name").to_owned());
+        let names = in_query.iter().map(|parameter| parameter["name"].as_str().expect("a name").to_owned());
         let names: BTreeSet<String> = names.collect();
-        assert_eq!(
-            names.len(),
-            in_query.len(),
-            "{} documents a parameter twice",
-            operation.name()
-        );
-        let missing: Vec<String> = fields(&document, &operation)
-            .symmetric_difference(&names)
-            .cloned()
-            .collect();
+        assert_eq!(names.len(), in_query.len(), "{} documents a parameter twice", operation.name());
+        let missing: Vec<String> = fields(&document, &operation).symmetric_difference(&names).cloned().collect();
         if !missing.is_empty() {
             wrong.push(format!("{}: {missing:?}", operation.name()));
         }
@@ -304,18 +235,9 @@ fn changed_by_stands_beside_actor_in_every_post() {
 #[tokio::test]
 async fn every_documented_get_answers_200() {
     let service = Service::live().await;
-    let made = service
-        .post(
-            "/heimdall/recommend",
-            &json!({"domain": "D", "confidence": 0.5}),
-        )
-        .await
-        .ok();
+    let made = service.post("/heimdall/recommend", &json!({"domain": "D", "confidence": 0.5})).await.ok();
     let reserved = service.reserve("WHOLESALE", "1").await.ok();
-    for operation in operations()
-        .iter()
-        .filter(|operation| operation.method == Method::GET)
-    {
+    for operation in operations().iter().filter(|operation| operation.method == Method::GET) {
         let id = if operation.template.contains("reservations") {
             reserved["reservation_id"].as_str().unwrap().to_owned()
         } else {
@@ -323,16 +245,10 @@ async fn every_documented_get_answers_200() {
         };
         let answer = service.get_root(&operation.path(&id)).await;
         assert_eq!(answer.status, 200, "{}: {}", operation.name(), answer.text);
-        let documented = operation.body["responses"]["200"]["content"]
-            .as_object()
-            .expect("a body");
+        let documented = operation.body["responses"]["200"]["content"].as_object().expect("a body");
         let content_type = answer.headers["content-type"].to_str().unwrap();
         let essence = content_type.split(';').next().unwrap();
-        assert!(
-            documented.contains_key(essence),
-            "{} answers {content_type}",
-            operation.name()
-        );
+        assert!(documented.contains_key(essence), "{} answers {content_type}", operation.name());
     }
 }
 
@@ -340,10 +256,7 @@ async fn every_documented_get_answers_200() {
 async fn every_refusal_of_a_get_has_a_documented_status() {
     let service = Service::fresh().await;
     let mut wrong = Vec::new();
-    for operation in operations()
-        .iter()
-        .filter(|operation| operation.method == Method::GET)
-    {
+    for operation in operations().iter().filter(|operation| operation.method == Method::GET) {
         for (id, query) in [
             ("7", "?nonsense=1"),
             ("none", ""),
@@ -351,15 +264,10 @@ async fn every_refusal_of_a_get_has_a_documented_status() {
             ("0190163d-8694-739b-aea5-966c26f8ad91", ""),
             ("7", "?a=%zz"),
         ] {
-            let answer = service
-                .get_root(&format!("{}{query}", operation.path(id)))
-                .await;
+            let answer = service.get_root(&format!("{}{query}", operation.path(id))).await;
             let status = answer.status.as_u16();
             if !operation.documents(status) {
-                wrong.push(format!(
-                    "{} with {id:?} {query:?} answers {status}",
-                    operation.name()
-                ));
+                wrong.push(format!("{} with {id:?} {query:?} answers {status}", operation.name()));
             }
         }
     }
@@ -379,20 +287,10 @@ async fn every_refusal_of_a_post_has_a_documented_status() {
             ("text/xml", "<nonsense/>"),
             ("application/json", &large),
         ] {
-            let answer = service
-                .send(request(
-                    Method::POST,
-                    &operation.path("7"),
-                    Some(content_type),
-                    body,
-                ))
-                .await;
+            let answer = service.send(request(Method::POST, &operation.path("7"), Some(content_type), body)).await;
             let status = answer.status.as_u16();
             if !operation.documents(status) {
-                wrong.push(format!(
-                    "{} with {body:.40} answers {status}",
-                    operation.name()
-                ));
+                wrong.push(format!("{} with {body:.40} answers {status}", operation.name()));
             }
         }
     }

@@ -17,15 +17,7 @@ enum List {
 
 use List::{GoLiveEvents, HeimdallEvents, Kpi, Recommendations, Reservations, RiskEvents, Trips};
 
-const ALL: [List; 7] = [
-    RiskEvents,
-    Reservations,
-    HeimdallEvents,
-    Recommendations,
-    Kpi,
-    Trips,
-    GoLiveEvents,
-];
+const ALL: [List; 7] = [RiskEvents, Reservations, HeimdallEvents, Recommendations, Kpi, Trips, GoLiveEvents];
 
 impl List {
     /// Its path, and the member that it is ordered by.
@@ -67,10 +59,7 @@ impl List {
                 let wire = json!({
                     "domain": domain, "metric": "m", "window_events": 1, "baseline_events": 1, "min_events_to_enforce": 1,
                 });
-                service
-                    .post("/regression/policies/upsert", &wire)
-                    .await
-                    .ok();
+                service.post("/regression/policies/upsert", &wire).await.ok();
                 for success in [true, false] {
                     let measured = json!({"domain": domain, "metric": "m", "success": success});
                     service.post("/regression/kpi", &measured).await.ok();
@@ -88,9 +77,7 @@ impl List {
         let (path, key) = self.path();
         let page = service.get(&format!("{path}?{query}")).await.ok();
         let rows = page["items"].as_array().expect("items").iter();
-        let places = rows
-            .map(|row| row[key].as_i64().expect("a place"))
-            .collect();
+        let places = rows.map(|row| row[key].as_i64().expect("a place")).collect();
         (places, page["next_cursor"].clone())
     }
 }
@@ -100,11 +87,7 @@ async fn an_empty_list_is_one_empty_page() {
     let service = Service::fresh().await;
     for list in ALL {
         let (path, _) = list.path();
-        assert_eq!(
-            service.get(path).await.ok(),
-            json!({"items": [], "next_cursor": null}),
-            "{path}"
-        );
+        assert_eq!(service.get(path).await.ok(), json!({"items": [], "next_cursor": null}), "{path}");
     }
 }
 
@@ -116,10 +99,7 @@ async fn a_walk_sees_every_row_once_whatever_arrives_in_between() {
             list.grow(&service, number).await;
         }
         let (before, end) = list.page(&service, "limit=1000").await;
-        assert!(
-            before.len() >= 7 && before.is_sorted_by(|a, b| a > b),
-            "{list:?}: {before:?}"
-        );
+        assert!(before.len() >= 7 && before.is_sorted_by(|a, b| a > b), "{list:?}: {before:?}");
         assert_eq!(end, Value::Null);
         let (mut seen, mut cursor, mut pages) = (Vec::new(), None::<String>, 0);
         loop {
@@ -153,14 +133,8 @@ async fn a_page_that_ends_with_the_last_row_is_the_last_page() {
         let (all, _) = list.page(&service, "").await;
         let (rows, next) = list.page(&service, &format!("limit={}", all.len())).await;
         assert_eq!((rows, next), (all.clone(), Value::Null), "{list:?}");
-        let (rows, next) = list
-            .page(&service, &format!("limit={}", all.len() - 1))
-            .await;
-        assert_eq!(
-            (&rows[..], next.is_string()),
-            (&all[..all.len() - 1], true),
-            "{list:?}"
-        );
+        let (rows, next) = list.page(&service, &format!("limit={}", all.len() - 1)).await;
+        assert_eq!((&rows[..], next.is_string()), (&all[..all.len() - 1], true), "{list:?}");
     }
 }
 
@@ -173,9 +147,7 @@ async fn a_filter_holds_through_the_walk() {
     }
     let (first, next) = Kpi.page(&service, "domain=even&limit=2").await;
     let cursor = next.as_str().expect("a second page").to_owned();
-    let (second, end) = Kpi
-        .page(&service, &format!("domain=EVEN&limit=2&cursor={cursor}"))
-        .await;
+    let (second, end) = Kpi.page(&service, &format!("domain=EVEN&limit=2&cursor={cursor}")).await;
     assert_eq!((first, second, end), (vec![7, 5], vec![3, 1], Value::Null));
 }
 
@@ -195,21 +167,12 @@ async fn limits_and_cursors_out_of_bounds_are_refused_with_the_field_named() {
     for list in ALL {
         let (path, _) = list.path();
         for limit in ["0", "1001", "-1", "1.5", "all", "1e400"] {
-            service
-                .get(&format!("{path}?limit={limit}"))
-                .await
-                .invalid("limit");
+            service.get(&format!("{path}?limit={limit}")).await.invalid("limit");
         }
         for cursor in ["abc", "-1", "1.5", "1000000000001", "%27"] {
-            service
-                .get(&format!("{path}?cursor={cursor}"))
-                .await
-                .invalid("cursor");
+            service.get(&format!("{path}?cursor={cursor}")).await.invalid("cursor");
         }
-        service
-            .get(&format!("{path}?offset=3"))
-            .await
-            .invalid("offset");
+        service.get(&format!("{path}?offset=3")).await.invalid("offset");
         for query in ["limit=1", "limit=1000", "cursor=0", "cursor=1000000000000"] {
             service.get(&format!("{path}?{query}")).await.ok();
         }

@@ -6,12 +6,11 @@ use serde_json::{Value, json};
 
 /// Moves the database's time to this instant, give or take the time that passes until it is read.
 async fn at(service: &Service, instant: &str) {
-    let skew: String =
-        sqlx::query_scalar("SELECT ($1::text::timestamptz - clock_timestamp())::text")
-            .bind(instant)
-            .fetch_one(&service.pool)
-            .await
-            .expect("it can be done");
+    let skew: String = sqlx::query_scalar("SELECT ($1::text::timestamptz - clock_timestamp())::text")
+        .bind(instant)
+        .fetch_one(&service.pool)
+        .await
+        .expect("it can be done");
     service.set_skew(&skew).await;
 }
 
@@ -21,10 +20,7 @@ async fn stop_the_clock(service: &Service) {
          INSERT INTO test_stopped VALUES (clock_timestamp());
          CREATE OR REPLACE FUNCTION holdfast_now() RETURNS timestamptz LANGUAGE sql VOLATILE
              AS 'SELECT at FROM test_stopped'";
-    sqlx::raw_sql(sql)
-        .execute(&service.pool)
-        .await
-        .expect("it can be done");
+    sqlx::raw_sql(sql).execute(&service.pool).await.expect("it can be done");
 }
 
 /// Moves the stopped clock.
@@ -53,10 +49,7 @@ async fn wire(service: &Service, domain: &str, more: Value) {
     for (name, value) in more.as_object().expect("an object") {
         body[name] = value.clone();
     }
-    service
-        .post("/regression/policies/upsert", &body)
-        .await
-        .ok();
+    service.post("/regression/policies/upsert", &body).await.ok();
 }
 
 async fn kpi(service: &Service, domain: &str, success: bool) -> Value {
@@ -74,16 +67,11 @@ async fn a_tenth_down(service: &Service, domain: &str) {
 async fn markdown(service: &Service, path: &str, accept: Option<&str>) -> (String, String) {
     let mut request = request(Method::GET, &format!("{BASE}{path}"), None, "");
     if let Some(accept) = accept {
-        request
-            .headers_mut()
-            .insert("accept", accept.parse().expect("it can be done"));
+        request.headers_mut().insert("accept", accept.parse().expect("it can be done"));
     }
     let answer = service.send(request).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
-    let content_type = answer.headers["content-type"]
-        .to_str()
-        .expect("it can be done")
-        .to_owned();
+    let content_type = answer.headers["content-type"].to_str().expect("it can be done").to_owned();
     (content_type, answer.text)
 }
 
@@ -114,16 +102,8 @@ async fn the_review_has_all_its_parts() {
     assert_eq!(review["ledger"].as_array().unwrap().len(), 4);
     assert_eq!(review["scorecards"].as_array().unwrap().len(), 4);
     assert_eq!(review["disabled_engines"][0]["engine"], "NOTIFY");
-    let streams: Vec<&Value> = review["audit"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|head| &head["stream"])
-        .collect();
-    assert_eq!(
-        json!(streams),
-        json!(["control", "heimdall", "kpi", "risk"])
-    );
+    let streams: Vec<&Value> = review["audit"].as_array().unwrap().iter().map(|head| &head["stream"]).collect();
+    assert_eq!(json!(streams), json!(["control", "heimdall", "kpi", "risk"]));
     for (name, target) in [
         ("go_live_uptime", ">= 99.9 %"),
         ("denial_rate", "< 5 %"),
@@ -150,32 +130,16 @@ async fn nothing_needs_attention_when_all_is_well() {
     assert_eq!(service.reserve("WHOLESALE", "100").await.ok()["ok"], true);
     assert_eq!(look_first(&service).await, Vec::<String>::new());
     let (_, text) = markdown(&service, "/review?format=markdown", None).await;
-    assert!(
-        text.contains("## Look at this first\n\nNothing needs attention.\n"),
-        "{text}"
-    );
+    assert!(text.contains("## Look at this first\n\nNothing needs attention.\n"), "{text}");
 }
 
 #[tokio::test]
 async fn a_fresh_install_says_that_go_live_is_off() {
     let service = Service::fresh().await;
-    assert_eq!(
-        look_first(&service).await,
-        ["Go-live is off: every reserve is denied"]
-    );
+    assert_eq!(look_first(&service).await, ["Go-live is off: every reserve is denied"]);
     let slo = review(&service).await["slo"].take();
-    for name in [
-        "go_live_uptime",
-        "denial_rate",
-        "false_alarm_share",
-        "time_to_remediate",
-        "sandbox_success_rate",
-    ] {
-        assert_eq!(
-            json!([slo[name]["value"], slo[name]["met"]]),
-            json!([null, null]),
-            "{name}"
-        );
+    for name in ["go_live_uptime", "denial_rate", "false_alarm_share", "time_to_remediate", "sandbox_success_rate"] {
+        assert_eq!(json!([slo[name]["value"], slo[name]["met"]]), json!([null, null]), "{name}");
     }
     assert_eq!(slo["go_live_uptime"]["detail"], "go-live was never enabled");
 }
@@ -186,14 +150,8 @@ async fn what_is_worst_comes_first() {
     wire(&service, "WHOLESALE", json!({"max_drop_fraction": 0.1})).await;
     a_tenth_down(&service, "WHOLESALE").await;
     let engage = json!({"actor": "ops", "reason": "fire"});
-    service
-        .post("/go-live/kill-switch/engage", &engage)
-        .await
-        .ok();
-    service
-        .post("/go-live/disable", &json!({"actor": "ops"}))
-        .await
-        .ok();
+    service.post("/go-live/kill-switch/engage", &engage).await.ok();
+    service.post("/go-live/disable", &json!({"actor": "ops"})).await.ok();
     let first = look_first(&service).await;
     assert_eq!(
         first.get(..4).unwrap_or_default(),
@@ -212,18 +170,12 @@ async fn global_off_and_a_loss_at_its_cap_need_attention() {
     let service = Service::live().await;
     let lost = "engine=WHOLESALE&reserved_amount=0&realized_loss=200";
     service.reserve("WHOLESALE", "10").await.ok();
-    service
-        .post_form("/risk/settle", &lost.replace("amount=0", "amount=10"))
-        .await
-        .ok();
+    service.post_form("/risk/settle", &lost.replace("amount=0", "amount=10")).await.ok();
     let off = json!({"engine": "GLOBAL", "enabled": false, "actor": "ops", "reason": "pause"});
     service.post("/risk/policies/upsert", &off).await.ok();
     assert_eq!(
         look_first(&service).await,
-        [
-            "GLOBAL is off, by ops: pause",
-            "WHOLESALE has lost 200 today and is stopped until midnight UTC"
-        ]
+        ["GLOBAL is off, by ops: pause", "WHOLESALE has lost 200 today and is stopped until midnight UTC"]
     );
 }
 
@@ -231,12 +183,8 @@ async fn global_off_and_a_loss_at_its_cap_need_attention() {
 async fn changes_and_refused_attempts_are_listed_newest_first() {
     let service = Service::live().await;
     let enable = json!({"actor": "late", "reason": "again"});
-    service
-        .post_with("/go-live/enable", ("if-match", "\"1\""), &enable)
-        .await
-        .refused(412, "VERSION_MISMATCH");
-    let cap =
-        json!({"engine": "CAPITAL", "max_daily_loss": 100, "actor": "ops", "reason": "tighter"});
+    service.post_with("/go-live/enable", ("if-match", "\"1\""), &enable).await.refused(412, "VERSION_MISMATCH");
+    let cap = json!({"engine": "CAPITAL", "max_daily_loss": 100, "actor": "ops", "reason": "tighter"});
     service.post("/risk/policies/upsert", &cap).await.ok();
     let review = review(&service).await;
     let changes: Vec<Value> = review["changes"]
@@ -257,41 +205,19 @@ async fn changes_and_refused_attempts_are_listed_newest_first() {
     assert_eq!(
         json!(changes),
         json!([
-            [
-                "RISK_POLICY_UPSERT",
-                "CAPITAL",
-                true,
-                null,
-                "ops",
-                "tighter"
-            ],
-            [
-                "GO_LIVE_ENABLE",
-                null,
-                false,
-                "VERSION_MISMATCH",
-                "late",
-                "again"
-            ],
+            ["RISK_POLICY_UPSERT", "CAPITAL", true, null, "ops", "tighter"],
+            ["GO_LIVE_ENABLE", null, false, "VERSION_MISMATCH", "late", "again"],
             ["GO_LIVE_ENABLE", null, true, null, "test", null],
         ])
     );
-    assert_eq!(
-        review["look_first"],
-        json!(["1 attempts to change the control plane were refused"])
-    );
+    assert_eq!(review["look_first"], json!(["1 attempts to change the control plane were refused"]));
 }
 
 #[tokio::test]
 async fn a_wire_at_half_its_threshold_is_near_tripping() {
     let service = Service::live().await;
     // The drop is 0.1 on all of them.
-    for (domain, threshold) in [
-        ("HALF", "0.2"),
-        ("LESS", "0.200001"),
-        ("OFF", "0.2"),
-        ("WHOLESALE", "0.1"),
-    ] {
+    for (domain, threshold) in [("HALF", "0.2"), ("LESS", "0.200001"), ("OFF", "0.2"), ("WHOLESALE", "0.1")] {
         wire(&service, domain, json!({"max_drop_fraction": threshold})).await;
         a_tenth_down(&service, domain).await;
     }
@@ -299,16 +225,12 @@ async fn a_wire_at_half_its_threshold_is_near_tripping() {
     let review = review(&service).await;
     let named = |list: &Value| -> Vec<String> {
         let rows = list.as_array().unwrap().iter();
-        rows.map(|wire| wire["domain"].as_str().unwrap().to_owned())
-            .collect()
+        rows.map(|wire| wire["domain"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(named(&review["near_tripping"]), ["HALF"]);
     assert_eq!(named(&review["tripped"]), ["WHOLESALE"]);
     let first = review["look_first"].to_string();
-    assert!(
-        first.contains("HALF.m is near tripping: OK drop=0.100"),
-        "{first}"
-    );
+    assert!(first.contains("HALF.m is near tripping: OK drop=0.100"), "{first}");
 }
 
 #[tokio::test]
@@ -321,17 +243,11 @@ async fn markdown_comes_by_accept_or_by_format() {
         ("/review", Some("text/markdown; charset=utf-8, */*")),
     ] {
         let (content_type, text) = markdown(&service, path, accept).await;
-        assert_eq!(
-            content_type, "text/markdown; charset=utf-8",
-            "{path} {accept:?}"
-        );
+        assert_eq!(content_type, "text/markdown; charset=utf-8", "{path} {accept:?}");
         assert!(text.starts_with("# Control plane review, "), "{text}");
     }
-    for (path, accept) in [
-        ("/review", None),
-        ("/review", Some("*/*")),
-        ("/review?format=json", Some("text/markdown")),
-    ] {
+    for (path, accept) in [("/review", None), ("/review", Some("*/*")), ("/review?format=json", Some("text/markdown"))]
+    {
         let (content_type, text) = markdown(&service, path, accept).await;
         assert_eq!(content_type, "application/json", "{path} {accept:?}");
         assert!(text.starts_with('{'), "{text}");
@@ -346,10 +262,7 @@ async fn markdown_has_every_section_and_no_broken_table() {
     let odd = json!({"engine": "CAPITAL", "max_daily_loss": 100, "actor": "a|b", "reason": "c|d"});
     service.post("/risk/policies/upsert", &odd).await.ok();
     let (_, text) = markdown(&service, "/review?format=markdown", None).await;
-    let sections: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("## "))
-        .collect();
+    let sections: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     assert_eq!(
         sections,
         [
@@ -363,10 +276,7 @@ async fn markdown_has_every_section_and_no_broken_table() {
             "Audit streams"
         ]
     );
-    assert!(
-        text.contains(r"| a\|b | RISK_POLICY_UPSERT | CAPITAL | done | c\|d |"),
-        "{text}"
-    );
+    assert!(text.contains(r"| a\|b | RISK_POLICY_UPSERT | CAPITAL | done | c\|d |"), "{text}");
     let cells = |line: &str| line.replace(r"\|", "").matches('|').count();
     let mut width = 0;
     for line in text.lines() {
@@ -412,55 +322,31 @@ async fn uptime_is_the_share_of_the_week_that_production_ran() {
     // An off before the first enable is not downtime: nothing was promised.
     switch("2039-12-31T00:00:00Z", "/go-live/disable").await;
     switch("2040-01-01T12:00:00Z", "/go-live/enable").await;
-    assert_eq!(
-        uptime("2040-01-02T00:00:00Z").await,
-        json!([1, true, "720 of 720 minutes"])
-    );
+    assert_eq!(uptime("2040-01-02T00:00:00Z").await, json!([1, true, "720 of 720 minutes"]));
     // From Monday on the time before it does not count.
-    assert_eq!(
-        uptime("2040-01-03T00:00:00Z").await,
-        json!([1, true, "1440 of 1440 minutes"])
-    );
+    assert_eq!(uptime("2040-01-03T00:00:00Z").await, json!([1, true, "1440 of 1440 minutes"]));
     switch("2040-01-04T00:00:00Z", "/go-live/kill-switch/engage").await;
     switch("2040-01-04T03:00:00Z", "/go-live/disable").await;
     switch("2040-01-04T05:00:00Z", "/go-live/kill-switch/release").await;
     switch("2040-01-04T06:00:00Z", "/go-live/enable").await;
-    assert_eq!(
-        uptime("2040-01-06T00:00:00Z").await,
-        json!([0.9375, false, "5400 of 5760 minutes"])
-    );
+    assert_eq!(uptime("2040-01-06T00:00:00Z").await, json!([0.9375, false, "5400 of 5760 minutes"]));
     // A week later all of that is past.
-    assert_eq!(
-        uptime("2040-01-10T00:00:00Z").await,
-        json!([1, true, "1440 of 1440 minutes"])
-    );
+    assert_eq!(uptime("2040-01-10T00:00:00Z").await, json!([1, true, "1440 of 1440 minutes"]));
 }
 
 #[tokio::test]
 async fn uptime_meets_its_target_at_exactly_999_of_1000() {
     let service = Service::fresh().await;
     stop_the_clock(&service).await;
-    for (instant, path) in [
-        ("2040-01-02T00:00:00Z", "enable"),
-        ("2040-01-02T10:00:00Z", "disable"),
-        ("2040-01-02T10:01:00Z", "enable"),
-    ] {
+    for (instant, path) in
+        [("2040-01-02T00:00:00Z", "enable"), ("2040-01-02T10:00:00Z", "disable"), ("2040-01-02T10:01:00Z", "enable")]
+    {
         stopped_at(&service, instant).await;
-        service
-            .post(&format!("/go-live/{path}"), &json!({"actor": "ops"}))
-            .await
-            .ok();
+        service.post(&format!("/go-live/{path}"), &json!({"actor": "ops"})).await.ok();
     }
-    for (now, met) in [
-        ("2040-01-02T16:39:59Z", false),
-        ("2040-01-02T16:40:00Z", true),
-    ] {
+    for (now, met) in [("2040-01-02T16:39:59Z", false), ("2040-01-02T16:40:00Z", true)] {
         stopped_at(&service, now).await;
-        assert_eq!(
-            review(&service).await["slo"]["go_live_uptime"]["met"],
-            met,
-            "{now}"
-        );
+        assert_eq!(review(&service).await["slo"]["go_live_uptime"]["met"], met, "{now}");
     }
 }
 
@@ -471,41 +357,23 @@ async fn the_denial_rate_is_that_of_the_period_and_five_percent_is_too_much() {
     // Sunday's denial belongs to the week before.
     assert_eq!(service.reserve("WHOLESALE", "1").await.ok()["ok"], false);
     at(&service, "2040-01-02T12:00:00Z").await;
-    service
-        .post("/go-live/enable", &json!({"actor": "ops"}))
-        .await
-        .ok();
+    service.post("/go-live/enable", &json!({"actor": "ops"})).await.ok();
     for _ in 0..19 {
         assert_eq!(service.reserve("WHOLESALE", "1").await.ok()["ok"], true);
     }
     assert_eq!(service.reserve("NOTIFY", "1").await.ok()["ok"], false);
     // A question is not a decision.
-    service
-        .post(
-            "/risk/check-and-reserve",
-            &json!({"engine": "NOTIFY", "amount": 1, "dry_run": true}),
-        )
-        .await
-        .ok();
+    service.post("/risk/check-and-reserve", &json!({"engine": "NOTIFY", "amount": 1, "dry_run": true})).await.ok();
     at(&service, "2040-01-03T12:00:00Z").await;
     let rate = async || {
         let mut slo = review(&service).await["slo"].take();
         let rate = slo["denial_rate"].take();
         json!([rate["value"], rate["met"], rate["detail"]])
     };
-    assert_eq!(
-        rate().await,
-        json!([0.05, false, "1 of 20 reserves denied"])
-    );
-    assert_eq!(
-        look_first(&service).await,
-        ["Denial rate misses its target < 5 %: 1 of 20 reserves denied"]
-    );
+    assert_eq!(rate().await, json!([0.05, false, "1 of 20 reserves denied"]));
+    assert_eq!(look_first(&service).await, ["Denial rate misses its target < 5 %: 1 of 20 reserves denied"]);
     service.reserve("WHOLESALE", "1").await.ok();
-    assert_eq!(
-        rate().await,
-        json!([0.047_619_047_619, true, "1 of 21 reserves denied"])
-    );
+    assert_eq!(rate().await, json!([0.047_619_047_619, true, "1 of 21 reserves denied"]));
 }
 
 #[tokio::test]
@@ -550,21 +418,13 @@ async fn time_to_remediate_is_the_mean_from_trip_to_rearm() {
     rearm("2040-01-03T12:30:00Z", "SECOND").await;
     assert_eq!(
         metric("2040-01-03T12:30:00Z").await,
-        json!([
-            7200,
-            false,
-            "2 trips re-armed, 0 standing for 2 h or longer"
-        ])
+        json!([7200, false, "2 trips re-armed, 0 standing for 2 h or longer"])
     );
     stopped_at(&service, "2040-01-03T13:00:00Z").await;
     assert!(kpi(&service, "THIRD", false).await["tripped"].is_object());
     assert_eq!(
         metric("2040-01-03T15:00:00Z").await,
-        json!([
-            7200,
-            false,
-            "2 trips re-armed, 1 standing for 2 h or longer"
-        ])
+        json!([7200, false, "2 trips re-armed, 1 standing for 2 h or longer"])
     );
 }
 
@@ -580,11 +440,7 @@ async fn a_trip_that_stands_since_before_the_period_is_still_overdue() {
     let metric = &review["slo"]["time_to_remediate"];
     assert_eq!(
         json!([metric["value"], metric["met"], metric["detail"]]),
-        json!([
-            null,
-            false,
-            "0 trips re-armed, 1 standing for 2 h or longer"
-        ])
+        json!([null, false, "0 trips re-armed, 1 standing for 2 h or longer"])
     );
 }
 
@@ -609,10 +465,7 @@ async fn the_sandbox_success_rate_is_that_of_the_period_and_more_than_eighty_per
     at(&service, "2040-01-03T12:00:00Z").await;
     assert_eq!(rate().await, json!([0.8, false, "4 of 5 trials succeeded"]));
     trial(true).await;
-    assert_eq!(
-        rate().await,
-        json!([0.833_333_333_333, true, "5 of 6 trials succeeded"])
-    );
+    assert_eq!(rate().await, json!([0.833_333_333_333, true, "5 of 6 trials succeeded"]));
 }
 
 #[tokio::test]
@@ -620,10 +473,7 @@ async fn uptime_of_the_first_instant_does_not_claim_that_go_live_was_never_enabl
     let service = Service::fresh().await;
     stop_the_clock(&service).await;
     stopped_at(&service, "2040-01-03T12:00:00Z").await;
-    service
-        .post("/go-live/enable", &json!({"actor": "ops"}))
-        .await
-        .ok();
+    service.post("/go-live/enable", &json!({"actor": "ops"})).await.ok();
     let uptime = review(&service).await["slo"]["go_live_uptime"].take();
     assert_ne!(uptime["detail"], "go-live was never enabled");
 }

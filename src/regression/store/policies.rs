@@ -68,7 +68,7 @@ pub async fn read_policy(
 async fn policies(conn: &mut PgConnection, pair: Option<(&Domain, &Metric)>) -> Result<Vec<RegressionPolicy>> {
     sqlx::query_as!(
         PolicyRow,
-        "SELECT domain,
+        r#"SELECT domain,
                 metric,
                 window_events,
                 baseline_events,
@@ -83,7 +83,7 @@ async fn policies(conn: &mut PgConnection, pair: Option<(&Domain, &Metric)>) -> 
                 version
          FROM regression_policy
          WHERE ($1::text IS NULL OR (domain = $1 AND metric = $2))
-         ORDER BY domain, metric",
+         ORDER BY domain COLLATE "C", metric COLLATE "C""#,
         pair.map(|(domain, _)| domain.as_str()),
         pair.map(|(_, metric)| metric.as_str())
     )

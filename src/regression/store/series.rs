@@ -10,14 +10,22 @@ use serde::Serialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-/// Where a series ends, and the kind of its events; nothing for a series without events.
-pub async fn read_end(
-    conn: &mut PgConnection,
-    domain: &Domain,
-    metric: &Metric,
-) -> Result<Option<(Mark, &'static str)>> {
+/// Where a series ends.
+#[derive(Debug, Clone, Copy)]
+pub struct End {
+    /// Its last event, in the KPI stream.
+    pub seq: i64,
+    /// How many events it has, and their sum.
+    pub mark: Mark,
+    /// `BOOLEAN` or `NUMERIC`, by its first event.
+    pub kind: &'static str,
+}
+
+/// Where a series ends; nothing for a series without events.
+pub async fn read_end(conn: &mut PgConnection, domain: &Domain, metric: &Metric) -> Result<Option<End>> {
     let row = sqlx::query!(
-        r#"SELECT series_seq,
+        r#"SELECT seq,
+                  series_seq,
                   series_sum,
                   success IS NOT NULL AS "boolean!"
            FROM kpi_event
@@ -31,7 +39,8 @@ pub async fn read_end(
     .await?;
     row.map(|row| {
         let kind = if row.boolean { "BOOLEAN" } else { "NUMERIC" };
-        Ok((Mark { events: row.series_seq, sum: total(row.series_sum)? }, kind))
+        let mark = Mark { events: row.series_seq, sum: total(row.series_sum)? };
+        Ok(End { seq: row.seq, mark, kind })
     })
     .transpose()
 }

@@ -1,8 +1,8 @@
 //! Trips, and what became of them.
 
-use super::{ratio, total};
+use super::{broken, ratio, total};
 use crate::error::{Error, Result};
-use crate::regression::model::{RegressionPolicy, Window};
+use crate::regression::model::{Action, RegressionPolicy, Window};
 use crate::types::{Actor, Engine, Ratio, Reason, Total};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -94,6 +94,27 @@ pub async fn standing_trips(conn: &mut PgConnection) -> Result<Vec<String>> {
     .await?)
 }
 
+/// The trip that a measurement caused: its id, action, engine and drop.
+pub async fn find_trip(conn: &mut PgConnection, kpi_seq: i64) -> Result<Option<(i64, Action, Option<Engine>, Ratio)>> {
+    let row = sqlx::query!(
+        "SELECT id,
+                action,
+                engine,
+                drop_fraction
+         FROM regression_trip
+         WHERE kpi_seq = $1",
+        kpi_seq
+    )
+    .fetch_optional(conn)
+    .await?;
+    row.map(|row| {
+        let action = Action::of(&row.action).ok_or_else(|| broken("action", &row.action))?;
+        let engine = row.engine.map(|name| name.parse().map_err(|_| broken("engine", &name))).transpose()?;
+        Ok((row.id, action, engine, ratio(Some(row.drop_fraction))?.unwrap_or_default()))
+    })
+    .transpose()
+}
+
 /// A trip as it is read back.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TripRecord {
@@ -163,7 +184,7 @@ pub async fn trips(
          FROM regression_trip
          WHERE ($1::text IS NULL OR domain = $1)
            AND ($2::text IS NULL OR metric = $2)
-           AND ($3::timestamptz IS NULL OR tripped_at >= $3 OR rearmed_at >= $3)
+           AND ($3::timestamptz IS NULL OR tripped_at >= $3 OR rearmed_at >= $3 OR rearmed_at IS NULL)
            AND ($4::bigint IS NULL OR id < $4)
          ORDER BY id DESC
          LIMIT $5",

@@ -83,6 +83,7 @@ struct RiskEventQuery {
     /// Of this engine.
     engine: Option<Engine>,
     /// `RESERVE`, `DENY` or `SETTLE`.
+    #[param(inline)]
     action: Option<RiskAction>,
     /// Done or refused.
     ok: Option<Flag>,

@@ -127,7 +127,9 @@ pub fn apply(
     let settled_amount = settle.settled_amount.unwrap_or(reserved);
     let over = settled_amount.units() - reserved.units();
     // Less than reserved gives exposure back, but only what today's exposure contains; more is used today in full.
-    let exposure = if over < 0 { -released_today.min(-over) } else { over };
+    // What was claimed beyond that was never in it.
+    let unused = (released - settled_amount.units()).max(0);
+    let exposure = if over < 0 { -released_today.min(unused) } else { over };
     let movement =
         Movement { exposure: total(exposure)?, open: total(-released)?, loss: settle.realized_loss.into(), actions: 0 };
     book.post(&settle.engine, movement, stamp.at)?;

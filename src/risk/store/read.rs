@@ -45,7 +45,7 @@ pub async fn read_policies(conn: &mut PgConnection) -> Result<Vec<RiskPolicy>> {
                   ARRAY(SELECT trip_id FROM risk_throttle WHERE risk_throttle.engine = risk_policy.engine ORDER BY trip_id)
                       AS "throttled_by!"
            FROM risk_policy
-           ORDER BY engine"#
+           ORDER BY engine COLLATE "C""#
     )
     .fetch_all(conn)
     .await?;
