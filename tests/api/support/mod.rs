@@ -16,7 +16,8 @@ use holdfast::db::Database;
 use holdfast::types::Flag;
 use serde_json::Value;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{PgPool, Row};
+use sqlx::{AssertSqlSafe, PgPool, Row};
+use std::collections::BTreeMap;
 use tower::ServiceExt;
 
 /// Where every governance route lives.
@@ -119,6 +120,19 @@ impl Service {
         self.send(request(Method::POST, &format!("{BASE}{path}"), Some(content_type), body))
     }
 
+    /// `POST` of any bytes, with any content type or none, below the base path.
+    #[track_caller]
+    pub fn post_bytes<B: Into<Body>>(
+        &self,
+        path: &str,
+        content_type: Option<&str>,
+        body: B,
+    ) -> impl Future<Output = Answer> + use<B> {
+        let mut request = request(Method::POST, &format!("{BASE}{path}"), content_type, "");
+        *request.body_mut() = body.into();
+        self.send(request)
+    }
+
     /// `POST` of a form below the base path.
     #[track_caller]
     pub fn post_form(&self, path: &str, body: &str) -> impl Future<Output = Answer> + use<> {
@@ -175,6 +189,23 @@ impl Service {
     /// One number out of the database.
     pub async fn count(&self, sql: &'static str) -> i64 {
         sqlx::query(sql).fetch_one(&self.pool).await.unwrap().get(0)
+    }
+
+    /// A digest of every table, by name: what a refused request must leave as it was.
+    pub async fn everything(&self) -> BTreeMap<String, String> {
+        let tables: Vec<String> =
+            sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename")
+                .fetch_all(&self.pool)
+                .await
+                .unwrap();
+        let digests: Vec<String> = tables
+            .iter()
+            .map(|table| {
+                format!("SELECT '{table}', md5(COALESCE(string_agg(t::text, '|' ORDER BY t::text), '')) FROM {table} t")
+            })
+            .collect();
+        let rows = sqlx::query(AssertSqlSafe(digests.join(" UNION ALL "))).fetch_all(&self.pool).await.unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
     }
 
     /// Rows in all event streams together: what a refused request must leave as it was.
