@@ -150,8 +150,8 @@ fn fail(sentence: &str) {
 
 async fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
-        None => serve::serve(cli.serve, cli.database).await,
-        Some(Command::Serve(args)) => serve::serve(*args, cli.database).await,
+        None => Box::pin(serve::serve(cli.serve, cli.database)).await,
+        Some(Command::Serve(args)) => Box::pin(serve::serve(*args, cli.database)).await,
         Some(Command::Migrate { status }) => migrate(&cli.database, status).await,
         Some(Command::Review) => {
             return match review(&cli.database).await {
@@ -217,7 +217,7 @@ fn settings(config: &DatabaseConfig) -> Settings {
         data_dir: config.data_dir(),
         durability: Durability::Full,
         lifetime: Lifetime::Kept,
-        pg_bin_dir: config.pg_bin_dir.clone(),
+        pg_bin_dir: config.pg_bin_dir(),
     }
 }
 
@@ -309,7 +309,7 @@ fn psql(config: &DatabaseConfig) -> Result<(), Failure> {
             command.arg(url);
             command
         }
-        None => embedded::psql_command(&config.data_dir(), config.pg_bin_dir.as_deref())?,
+        None => embedded::psql_command(&config.data_dir(), config.pg_bin_dir().as_deref())?,
     };
     // Only returns if it could not be started.
     Err(format!("cannot start psql: {}", command.exec()).into())

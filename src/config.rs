@@ -28,15 +28,27 @@ pub struct DatabaseConfig {
     pub database_url: Option<String>,
 
     /// `DATA_DIR`: the private PostgreSQL and local files. Default: /var/lib/holdfast for root, else the user's data directory.
-    #[arg(long, env = "DATA_DIR", value_name = "DIR", global = true)]
+    #[arg(long, env = "DATA_DIR", value_name = "DIR", global = true, value_parser = path)]
     pub data_dir: Option<PathBuf>,
 
     /// `PG_BIN_DIR`: where the private PostgreSQL's programs are, if not in the usual places.
-    #[arg(long, env = "PG_BIN_DIR", value_name = "DIR", global = true)]
+    #[arg(long, env = "PG_BIN_DIR", value_name = "DIR", global = true, value_parser = path)]
     pub pg_bin_dir: Option<PathBuf>,
 }
 
+/// A directory; a blank one counts as none, as in a shell's `DATA_DIR= holdfast`.
+#[expect(clippy::unnecessary_wraps, reason = "the shape of a value parser")]
+fn path(text: &str) -> Result<PathBuf, std::convert::Infallible> {
+    Ok(text.trim().into())
+}
+
 impl DatabaseConfig {
+    /// Where the private PostgreSQL's programs are, if that was said.
+    #[must_use]
+    pub fn pg_bin_dir(&self) -> Option<PathBuf> {
+        self.pg_bin_dir.clone().filter(|dir| !dir.as_os_str().is_empty())
+    }
+
     /// The URL; a blank one counts as none, as in a shell's `DATABASE_URL= holdfast`.
     #[must_use]
     pub fn url(&self) -> Option<&str> {
@@ -98,10 +110,16 @@ pub enum ScopeName {
 }
 
 impl EnforcementConfig {
+    /// The environment's name, lower case; a blank variable is none.
+    fn name(&self) -> Option<String> {
+        let set = |name: &Option<String>| {
+            name.as_deref().map(str::trim).filter(|name| !name.is_empty()).map(str::to_ascii_lowercase)
+        };
+        set(&self.env).or_else(|| set(&self.app_env))
+    }
+
     fn environment(&self) -> Option<&str> {
-        let set =
-            |name: &Option<String>| name.as_deref().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned);
-        match set(&self.env).or_else(|| set(&self.app_env))?.to_ascii_lowercase().as_str() {
+        match self.name()?.as_str() {
             "development" => Some("ENV=development"),
             "dev" => Some("ENV=dev"),
             "test" => Some("ENV=test"),
@@ -129,8 +147,7 @@ impl EnforcementConfig {
     /// Whether the environment calls itself production.
     #[must_use]
     pub fn is_production(&self) -> bool {
-        let name = self.env.as_deref().or(self.app_env.as_deref()).unwrap_or_default();
-        ["production", "prod", "live"].contains(&name.trim().to_ascii_lowercase().as_str())
+        self.name().is_some_and(|name| ["production", "prod", "live"].contains(&name.as_str()))
     }
 
     /// What the gate does.

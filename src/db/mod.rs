@@ -1,6 +1,6 @@
 //! The database: pools, migrations, transactions, and the private PostgreSQL.
 //!
-//! Two pools: `pool` for everything, and `switch`, two connections that only the switches and the feed use, so that engaging
+//! Two pools: `pool` for everything, and `switch`, three connections that only the switches and the feed use, so that engaging
 //! the kill switch never queues behind the ledger.
 //!
 //! Every session is READ COMMITTED, in UTC, with synchronous commits (whatever the URL says), and with limits on how long it

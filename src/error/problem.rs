@@ -57,9 +57,9 @@ impl Error {
             Self::SeriesKind { wanted, .. } => {
                 vec![("errors", raw(&[FieldError::new(*wanted, self.to_string())]))]
             }
-            Self::ClockWentBack(_) | Self::Unavailable(_) | Self::OutcomeUnknown(_) | Self::DeadlineExceeded(_) => {
-                vec![("retry_same_key", raw(&true))]
-            }
+            Self::ClockWentBack(_) | Self::Unavailable(_) => vec![("retry_same_key", raw(&true))],
+            // It may have been done, and without an idempotency key a repetition would do it twice.
+            Self::OutcomeUnknown(_) | Self::DeadlineExceeded(_) => vec![("retry_same_key", raw(&false))],
             Self::Malformed(_)
             | Self::AmbiguousPath { .. }
             | Self::RouteNotFound
@@ -81,7 +81,8 @@ impl Error {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         // What went wrong here is for the log; the caller gets the request id to quote.
         let detail = if status == StatusCode::INTERNAL_SERVER_ERROR {
-            "the request failed and nothing was decided: quote request_id when you report it".to_owned()
+            "the request failed here: read the state before trying again, and quote request_id when you report it"
+                .to_owned()
         } else {
             self.to_string()
         };

@@ -77,9 +77,11 @@ struct ReleaseBy {
     reason: Option<Reason>,
 }
 
-fn if_match(headers: &HeaderMap) -> Option<&str> {
-    // A header that is not text matches nothing.
-    headers.get(IF_MATCH).map(|value| value.to_str().unwrap_or(""))
+/// `If-Match` as one list, however many lines it came in.
+fn if_match(headers: &HeaderMap) -> Option<String> {
+    // A line that is not text matches nothing.
+    let lines: Vec<_> = headers.get_all(IF_MATCH).iter().map(|value| value.to_str().unwrap_or("")).collect();
+    (!lines.is_empty()).then(|| lines.join(","))
 }
 
 /// Switches production on, if the checklist passes.
@@ -95,7 +97,8 @@ async fn enable_go_live(
     Input(input): Input<SwitchBy>,
 ) -> Result<Tagged<GoLiveState>> {
     let origin = caller.origin(Some(input.actor), None);
-    let state = app.go_live.change(Change::Enable, if_match(&headers), input.reason.as_ref(), &origin).await?;
+    let state =
+        app.go_live.change(Change::Enable, if_match(&headers).as_deref(), input.reason.as_ref(), &origin).await?;
     Ok(tagged(state.version, state))
 }
 
@@ -158,7 +161,8 @@ async fn release_kill_switch(
     Input(input): Input<ReleaseBy>,
 ) -> Result<Tagged<GoLiveState>> {
     let origin = caller.origin(input.actor, None);
-    let state = app.go_live.change(Change::Release, if_match(&headers), input.reason.as_ref(), &origin).await?;
+    let state =
+        app.go_live.change(Change::Release, if_match(&headers).as_deref(), input.reason.as_ref(), &origin).await?;
     Ok(tagged(state.version, state))
 }
 

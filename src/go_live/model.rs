@@ -109,8 +109,8 @@ pub fn if_match_allows(header: Option<&str>, version: i64) -> bool {
     let Some(header) = header else { return true };
     header.split(',').map(str::trim).any(|tag| {
         // Intermediaries may weaken a tag; the version inside is what counts.
-        let tag = tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"');
-        tag == "*" || tag.parse() == Ok(version)
+        let bare = tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"');
+        tag == "*" || bare == version.to_string()
     })
 }
 

@@ -6,7 +6,7 @@
 //!   and can only be stricter: a recommendation that was not eligible never becomes so.
 //! - Every use that is asked for is an event, allowed or not.
 //!
-//! Every change is one transaction under the heimdall head. Statements: a trial 6, a recommendation 7, a use 6.
+//! Every change is one transaction under the heimdall head. Statements: a trial 6, a recommendation 7, a use 7.
 
 pub mod http;
 pub mod model;

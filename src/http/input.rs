@@ -21,6 +21,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -57,8 +58,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self> {
         let (parts, body) = request.into_parts();
         let bytes = read_body(body, BODY_BYTES_MAX).await?;
-        let from_body = body_fields(&parts, &bytes)?;
-        let from_query = query_fields(parts.uri.query())?;
+        let from_body = unique(body_fields(&parts, &bytes)?, "body")?;
+        let from_query = unique(query_fields(parts.uri.query())?, "query")?;
         parse(&merge(from_body, from_query)?).map(Self)
     }
 }
@@ -67,7 +68,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
-        parse(&query_fields(parts.uri.query())?).map(Self)
+        parse(&unique(query_fields(parts.uri.query())?, "query")?).map(Self)
     }
 }
 
@@ -99,7 +100,12 @@ impl<S: Send + Sync> FromRequest<S> for Lenient {
         };
         for read in [from_body, query_fields(parts.uri.query())] {
             match read {
-                Ok(read) => fields.extend(read),
+                Ok(read) => {
+                    let mut names = HashSet::new();
+                    let twice = read.iter().filter(|field| !names.insert((field.name.as_str(), field.aliased)));
+                    warnings.extend(twice.map(|field| format!("{} is given twice: send it once", field.name)));
+                    fields.extend(read);
+                }
                 Err(error) => warnings.push(format!("ignored: {error}")),
             }
         }
@@ -114,16 +120,19 @@ impl Lenient {
         T: std::str::FromStr,
         T::Err: fmt::Display,
     {
-        let mut found = None;
-        for field in self.fields.extract_if(.., |field| field.name == name) {
+        let fields: Vec<_> = self.fields.extract_if(.., |field| field.name == name).collect();
+        if fields.windows(2).any(|pair| !pair[0].says_the_same(&pair[1])) {
+            self.warnings
+                .push(format!("{name} is given more than once, differently: the first that can be read was taken"));
+        }
+        for field in fields.iter().filter(|field| !field.is_blank()) {
             let text = crate::types::scalar_of(&field.value).map_err(ToString::to_string);
             match text.and_then(|text| text.parse::<T>().map_err(|error| error.to_string())) {
-                Ok(value) if found.is_none() => found = Some(value),
-                Ok(_) => self.warnings.push(format!("{name} is given more than once: the first was taken")),
+                Ok(value) => return Some(value),
                 Err(error) => self.warnings.push(format!("{name} {error}; ignored")),
             }
         }
-        found
+        None
     }
 
     /// Ends the reading: whatever was not taken becomes a warning.
@@ -141,22 +150,28 @@ impl Lenient {
 struct Field {
     name: String,
     value: Box<RawValue>,
+    /// Whether it was sent under the original's name for it.
+    aliased: bool,
 }
 
 impl Field {
+    fn new(name: String, value: Box<RawValue>) -> Self {
+        let aliased = name == "changed_by";
+        Self { name: if aliased { "actor".into() } else { name }, value, aliased }
+    }
+
     /// Null and blank mean "left out".
     fn is_blank(&self) -> bool {
         let token = self.value.get();
         token == "null" || (token.starts_with('"') && token[1..token.len() - 1].trim().is_empty())
     }
 
-    /// Whether two spellings say the same: `400` and `"400"` do.
+    /// Whether two spellings say the same: `400` and `"400"` do, and so do an object and its text.
     fn says_the_same(&self, other: &Self) -> bool {
-        let text = |field: &'_ Self| crate::types::scalar_of(&field.value).map(Cow::into_owned);
-        match (text(self), text(other)) {
-            (Ok(ours), Ok(theirs)) => ours == theirs,
-            _ => self.value.get() == other.value.get(),
+        fn text(field: &Field) -> Cow<'_, str> {
+            crate::types::scalar_of(&field.value).unwrap_or(Cow::Borrowed(field.value.get()))
         }
+        text(self).trim() == text(other).trim()
     }
 }
 
@@ -227,7 +242,7 @@ fn json_fields(bytes: &[u8]) -> Result<Vec<Field>> {
         fn visit_map<A: serde::de::MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
             let mut fields = Vec::new();
             while let Some((name, value)) = entries.next_entry::<String, Box<RawValue>>()? {
-                fields.push(Field { name, value });
+                fields.push(Field::new(name, value));
                 if fields.len() > FIELDS_MAX {
                     return Err(serde::de::Error::custom(format!("more than {FIELDS_MAX} fields")));
                 }
@@ -237,17 +252,19 @@ fn json_fields(bytes: &[u8]) -> Result<Vec<Field>> {
     }
 
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let fields = serde::Deserializer::deserialize_map(&mut reader, Fields)
+    serde::Deserializer::deserialize_map(&mut reader, Fields)
         .and_then(|fields| reader.end().map(|()| fields))
-        .map_err(|error| Error::Malformed(format!("the body is not a JSON object: {error}")))?;
-    unique(fields, "body")
+        .map_err(|error| Error::Malformed(format!("the body is not a JSON object: {error}")))
 }
 
 /// The fields of `a=1&b=2`, strictly decoded: bad percent-encoding or UTF-8 is refused, not repaired.
 fn pair_fields(text: &str, source: &str) -> Result<Vec<Field>> {
     let mut fields = Vec::new();
     for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        // A bare name could mean yes, no or nothing: `?dry_run` must not reserve.
+        let (name, value) = pair.split_once('=').ok_or_else(|| {
+            Error::Malformed(format!("the {source} has {pair:.80?} without a value: write it as name=value"))
+        })?;
         let decoded = |part: &str| {
             percent_decode(part).ok_or_else(|| {
                 Error::Malformed(format!("the {source} has bad percent-encoding or UTF-8 in {pair:.80?}"))
@@ -255,12 +272,12 @@ fn pair_fields(text: &str, source: &str) -> Result<Vec<Field>> {
         };
         let (name, value) = (decoded(name)?, decoded(value)?);
         let value = serde_json::value::to_raw_value(&value).expect("a string has a JSON form");
-        fields.push(Field { name, value });
+        fields.push(Field::new(name, value));
         if fields.len() > FIELDS_MAX {
             return Err(Error::Malformed(format!("the {source} has more than {FIELDS_MAX} fields")));
         }
     }
-    unique(fields, source)
+    Ok(fields)
 }
 
 fn percent_decode(text: &str) -> Option<String> {
@@ -277,23 +294,18 @@ fn percent_decode(text: &str) -> Option<String> {
     String::from_utf8(decoded).ok()
 }
 
-/// Canonical names, no key twice. `changed_by` and `actor` are one field, and may both be given if they agree.
+/// No field twice. `changed_by` and `actor` are one field, and may both be given if they agree.
 fn unique(fields: Vec<Field>, source: &str) -> Result<Vec<Field>> {
     let mut kept: Vec<Field> = Vec::with_capacity(fields.len());
-    for mut field in fields {
-        let alias = field.name == "changed_by";
-        if alias {
-            field.name = "actor".into();
-        }
-        if let Some(twin) = kept.iter().find(|kept| kept.name == field.name) {
-            let both_names = alias && twin.says_the_same(&field);
-            if !both_names {
+    for field in fields {
+        match kept.iter().find(|twin| twin.name == field.name) {
+            None => kept.push(field),
+            Some(twin) if twin.aliased != field.aliased && twin.says_the_same(&field) => {}
+            Some(_) => {
                 let error = FieldError::new(&field.name, format!("is given twice in the {source}: send it once"));
                 return Err(Error::Contradictory(format!("{} {}", error.field, error.detail), error));
             }
-            continue;
         }
-        kept.push(field);
     }
     Ok(kept)
 }
@@ -315,13 +327,14 @@ fn merge(mut body: Vec<Field>, query: Vec<Field>) -> Result<Vec<Field>> {
 
 fn parse<T: DeserializeOwned>(fields: &[Field]) -> Result<T> {
     let mut text = String::from("{");
-    for field in fields.iter().filter(|field| !field.is_blank()) {
+    for field in fields {
         if text.len() > 1 {
             text.push(',');
         }
         text.push_str(&serde_json::to_string(&field.name).expect("a string has a JSON form"));
         text.push(':');
-        text.push_str(field.value.get());
+        // Left out, but not unseen: an unknown name is refused whatever it says.
+        text.push_str(if field.is_blank() { "null" } else { field.value.get() });
     }
     text.push('}');
     let mut reader = serde_json::Deserializer::from_str(&text);
@@ -335,14 +348,19 @@ fn parse<T: DeserializeOwned>(fields: &[Field]) -> Result<T> {
 fn field_error(path: &str, message: &str) -> FieldError {
     // The position is in the merged text, which the caller has never seen.
     let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
-    let quoted = |text: &str| text.split('`').nth(1).unwrap_or_default().to_owned();
-    if message.starts_with("missing field") {
-        return FieldError::new(quoted(message), "is required");
+    if let Some(name) = message.strip_prefix("missing field `") {
+        return FieldError::new(name.trim_end_matches('`'), "is required");
     }
-    if message.starts_with("unknown field") {
-        let allowed = message.split('`').skip(3).step_by(2).collect::<Vec<_>>().join(", ");
-        let allowed = if allowed.is_empty() { "none".to_owned() } else { allowed };
-        return FieldError::new(quoted(message), format!("is unknown: allowed are {allowed}"));
+    if message == crate::types::IS_NULL {
+        return FieldError::new(path, "is required");
+    }
+    if let Some(unknown) = message.strip_prefix("unknown field `") {
+        // The allowed names are ours and have no quotes; the unknown one is the caller's and may have any.
+        let (name, allowed) = unknown.rsplit_once("`, expected ").unwrap_or((unknown.trim_end_matches('`'), ""));
+        let names: Vec<_> = allowed.split('`').skip(1).step_by(2).collect();
+        let name = name.split_once("`, there are no fields").map_or(name, |(name, _)| name);
+        let allowed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        return FieldError::new(name, format!("is unknown: allowed are {allowed}"));
     }
     FieldError::new(if path == "." { "" } else { path }, message)
 }
@@ -369,7 +387,8 @@ mod tests {
             request = request.header(CONTENT_TYPE, content_type);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        parse(&merge(body_fields(&parts, body)?, query_fields(parts.uri.query())?)?)
+        let from_body = unique(body_fields(&parts, body)?, "body")?;
+        parse(&merge(from_body, unique(query_fields(parts.uri.query())?, "query")?)?)
     }
 
     const JSON: Option<&str> = Some("application/json");

@@ -205,8 +205,15 @@ struct CheckAndReserve {
     correlation_id: Option<CorrelationId>,
     /// Whatever else belongs to it.
     metadata: Option<JsonObject>,
-    /// Ask without reserving: the same decision, and nothing is written.
+    /// Ask without reserving: the same decision, and nothing is written. Never blank: that could be meant either way.
+    #[serde(default, deserialize_with = "some_flag")]
     dry_run: Option<Flag>,
+}
+
+/// A flag that is there or not, but never blank.
+fn some_flag<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Flag>, D::Error> {
+    let blank = || serde::de::Error::custom("is blank: send true or false, or leave it out");
+    Option::<Flag>::deserialize(deserializer)?.map(Some).ok_or_else(blank)
 }
 
 /// A decision. `ok` says whether the action may be done; the status is 200 either way.

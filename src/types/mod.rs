@@ -6,6 +6,7 @@
 
 mod number;
 mod text;
+mod time;
 
 pub use number::{
     Amount, Confidence, Count, Flag, Fraction, ParseNumberError, Ratio, Total, Value, divide, scaled_text,
@@ -15,9 +16,14 @@ pub use text::{
     Principal, Reason, RequestId,
 };
 
+pub use time::Time;
+
 use serde::de::Error as _;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+
+/// What a required field that is null is refused with.
+pub(crate) const IS_NULL: &str = "is null: leave the field out instead";
 
 /// What a JSON scalar says, whatever its spelling: the content of a string, or the token of a number or boolean.
 ///
@@ -39,7 +45,7 @@ pub(crate) fn scalar_of(raw: &RawValue) -> Result<Cow<'_, str>, &'static str> {
             .map_err(|_| "is not a valid JSON string: check its escapes"),
         Some(b'{') => Err("is an object: send one value"),
         Some(b'[') => Err("is an array: send one value"),
-        Some(b'n') | None => Err("is null: leave the field out instead"),
+        Some(b'n') | None => Err(IS_NULL),
         Some(_) => Ok(Cow::Borrowed(token)),
     }
 }

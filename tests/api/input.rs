@@ -627,13 +627,22 @@ async fn an_unknown_field_is_refused_even_if_it_is_blank() {
     for (answer, field) in [
         (service.post(release, &json!({"force": null})).await, "force"),
         (service.post(release, &json!({"force": ""})).await, "force"),
-        (service.post_form(release, "please do").await, "please do"),
         (service.post_form(release, "force=").await, "force"),
-        (service.post_query(release, "dry_run").await, "dry_run"),
         (service.get("/go-live/state?colour=").await, "colour"),
     ] {
         answer.invalid(field);
     }
+    assert_eq!(service.everything().await, before);
+}
+
+#[tokio::test]
+async fn a_name_without_a_value_is_refused_because_it_could_mean_either() {
+    let service = Service::live().await;
+    let before = service.everything().await;
+    service.post_form("/go-live/kill-switch/release", "please do").await.refused(400, "MALFORMED_REQUEST");
+    let reserve = "engine=WHOLESALE&amount=1&dry_run";
+    service.post_query("/risk/check-and-reserve", reserve).await.refused(400, "MALFORMED_REQUEST");
+    service.post_query("/risk/check-and-reserve", &format!("{reserve}=")).await.invalid("dry_run");
     assert_eq!(service.everything().await, before);
 }
 

@@ -243,9 +243,10 @@ async fn a_measurement_is_recorded_in_its_series() {
         json!({
             "id": 1, "domain": "WHOLESALE", "metric": "contract_rate", "series_seq": 1, "success": true, "value": null,
             "event_id": "e-1", "actor": "shop", "correlation_id": "deal-1", "detail": "first",
-            "created_at": oldest["created_at"],
+            "created_at": oldest["created_at"], "hash": oldest["hash"],
         })
     );
+    assert_eq!(oldest["hash"].as_str().unwrap().len(), 64);
     assert_eq!(
         json!([newest["id"], newest["series_seq"], newest["success"], newest["value"]]),
         json!([2, 1, null, -12.345_678])

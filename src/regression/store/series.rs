@@ -136,6 +136,8 @@ pub struct KpiRecord {
     pub detail: Option<String>,
     /// When.
     pub created_at: DateTime<Utc>,
+    /// The event's hash, lower-case hex.
+    pub hash: String,
 }
 
 /// Which measurements to list; none of a kind means all.
@@ -164,7 +166,8 @@ pub async fn kpi_events(conn: &mut PgConnection, filter: &KpiFilter<'_>) -> Resu
                 actor,
                 correlation_id,
                 detail,
-                at
+                at,
+                encode(hash, 'hex') AS \"hash!\"
          FROM kpi_event
          WHERE ($1::text IS NULL OR domain = $1)
            AND ($2::text IS NULL OR metric = $2)
@@ -195,6 +198,7 @@ pub async fn kpi_events(conn: &mut PgConnection, filter: &KpiFilter<'_>) -> Resu
                 correlation_id: row.correlation_id,
                 detail: row.detail,
                 created_at: row.at,
+                hash: row.hash,
             })
         })
         .collect()

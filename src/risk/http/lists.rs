@@ -5,10 +5,9 @@ use crate::error::{Error, Result};
 use crate::http::{Nothing, Page, Paging, Query, Segment, errors};
 use crate::risk::model::ReservationStatus;
 use crate::risk::store::{self, EventFilter, ReservationFilter, ReservationRecord, RiskEventRecord};
-use crate::types::{CorrelationId, Count, Engine, Flag};
+use crate::types::{CorrelationId, Count, Engine, Flag, Time};
 use axum::Json;
 use axum::extract::State;
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -90,9 +89,11 @@ struct RiskEventQuery {
     /// Of this thread.
     correlation_id: Option<CorrelationId>,
     /// At or after this time, RFC 3339.
-    from: Option<DateTime<Utc>>,
+    #[param(inline)]
+    from: Option<Time>,
     /// Before this time, RFC 3339.
-    to: Option<DateTime<Utc>>,
+    #[param(inline)]
+    to: Option<Time>,
     /// At most so many, 1 to 1000; 100 when left out.
     limit: Option<Count>,
     /// Where the last page ended.
@@ -127,8 +128,8 @@ async fn risk_events(
         }),
         ok: query.ok.map(|flag| flag.0),
         correlation_id: query.correlation_id.as_ref().map(CorrelationId::as_str),
-        from: query.from,
-        to: query.to,
+        from: query.from.map(|time| time.0),
+        to: query.to.map(|time| time.0),
         before: paging.before,
         limit: paging.fetch(),
     };

@@ -19,13 +19,19 @@ async fn cluster() -> &'static EmbeddedPostgres {
                 data_dir: std::env::temp_dir().join(format!("holdfast-test-{}", std::process::id())),
                 durability: Durability::None,
                 lifetime: Lifetime::Temporary,
-                pg_bin_dir: std::env::var_os("PG_BIN_DIR").map(Into::into),
+                pg_bin_dir: pg_bin_dir(),
             };
             let postgres = EmbeddedPostgres::start(settings).await.unwrap_or_else(|error| panic!("{error}"));
             make_template(&postgres.connect_options()).await;
             postgres
         })
         .await
+}
+
+/// As the program takes it from its environment.
+#[expect(clippy::disallowed_methods, reason = "tests have no configuration but this")]
+fn pg_bin_dir() -> Option<std::path::PathBuf> {
+    std::env::var_os("PG_BIN_DIR").map(Into::into)
 }
 
 /// Migrates the template and gives it a clock that tests can move.

@@ -1,0 +1,56 @@
+//! Instants that callers name.
+
+use chrono::{DateTime, Datelike, Utc};
+use std::str::FromStr;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
+
+/// An instant, RFC 3339, of the years 1 to 9999: what every reader of such texts can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time(pub DateTime<Utc>);
+
+/// Why a text is not an instant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("is not a time: send RFC 3339 of the years 1 to 9999, for example 2026-01-13T00:00:00Z")]
+pub struct ParseTimeError;
+
+impl FromStr for Time {
+    type Err = ParseTimeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let time = DateTime::parse_from_rfc3339(text.trim()).map_err(|_| ParseTimeError)?.with_timezone(&Utc);
+        if (1..=9999).contains(&time.year()) { Ok(Self(time)) } else { Err(ParseTimeError) }
+    }
+}
+
+crate::types::scalar!(
+    Time,
+    "Time",
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+        .description(Some("An instant, RFC 3339."))
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339_of_four_digit_years() {
+        for good in
+            ["2026-01-13T00:00:00Z", "2026-01-13T01:00:00+01:00", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"]
+        {
+            assert!(good.parse::<Time>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "2026-01-13",
+            "yesterday",
+            "-4800-01-01T00:00:00Z",
+            "0001-01-01T00:00:00+01:00",
+            "+20000-01-01T00:00:00Z",
+        ] {
+            assert_eq!(bad.parse::<Time>(), Err(ParseTimeError), "{bad}");
+        }
+    }
+}
