@@ -45,11 +45,11 @@ impl App {
     /// The services on this database.
     #[must_use]
     pub fn new(db: &Database, clock: Clock, enforcement: &EnforcementConfig, required_packs: Vec<PackId>) -> Self {
-        let feed = Feed::new(clock);
+        let feed = Feed::new(clock.clone());
         let checklist = ChecklistConfig { required_packs, enforcement_off: enforcement.off_because() };
         Self {
             go_live: GoLive::new(db.clone(), feed.clone(), Arc::new(checklist)),
-            risk: Risk::new(db.clone(), enforcement),
+            risk: Risk::new(db.clone(), clock.clone(), enforcement),
             heimdall: Heimdall::new(db.clone(), enforcement),
             govern: Govern::new(db.clone(), feed.clone()),
             feed,

@@ -185,6 +185,9 @@ pub enum Error {
     /// The database cannot be reached, or not soon enough.
     #[error("the database cannot be reached: nothing was decided, try again")]
     Unavailable(#[source] sqlx::Error),
+    /// More operations wait than can be decided in time.
+    #[error("too many operations are waiting: nothing was decided, try again")]
+    Overloaded,
     /// The connection broke during a commit.
     #[error(
         "the connection broke while the outcome was being recorded: it is unknown, read the state before trying again"
@@ -273,6 +276,7 @@ impl Error {
             Self::SeriesKind { .. } => row(422, "SERIES_KIND_MISMATCH", "The series has the other kind of values"),
             Self::ClockWentBack(_) => row(503, "CLOCK_WENT_BACK", "The database clock went back"),
             Self::Unavailable(_) => row(503, "DATABASE_UNAVAILABLE", "The database cannot be reached"),
+            Self::Overloaded => row(503, "OVERLOADED", "Too many operations are waiting"),
             Self::OutcomeUnknown(_) => row(503, "OUTCOME_UNKNOWN", "The outcome is unknown"),
             Self::DeadlineExceeded(_) => row(503, "DEADLINE_EXCEEDED", "The request took too long"),
             Self::Inconsistent(_) | Self::Database(_) | Self::Panicked => {

@@ -21,7 +21,7 @@ mod store;
 pub use canonical::Canonical;
 pub use changes::{Changes, FieldChange};
 pub use control::{ControlEvent, ControlRecord};
-pub use store::{HeadRecord, control_events, head_seq, heads, lock, peek};
+pub use store::{HeadRecord, control_events, head_seq, heads, lock, lock_head, peek};
 
 use crate::types::{Actor, CorrelationId, Principal, RequestId};
 use chrono::{DateTime, Duration, NaiveDate, Utc};
@@ -109,6 +109,17 @@ pub struct Head {
 }
 
 impl Head {
+    /// Takes over the time that was read after the lock was granted.
+    pub fn set_now(&mut self, now: DateTime<Utc>) {
+        self.now = now;
+    }
+
+    /// What the head is now, for the statement that stores it with everything else.
+    #[must_use]
+    pub const fn stored(&self) -> (i64, &[u8; 32], DateTime<Utc>) {
+        (self.seq, &self.hash, self.at)
+    }
+
     /// The place of the next event. Each is at least a microsecond after the one before, whatever the clock does.
     #[must_use]
     pub fn next(&self) -> Stamp {

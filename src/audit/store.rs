@@ -12,6 +12,15 @@ use utoipa::ToSchema;
 ///
 /// Waits for whoever holds it, at most `lock_timeout`. See the lock order in the module's documentation.
 pub async fn lock(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
+    let mut head = lock_head(&mut *conn, stream).await?;
+    // A statement of its own: it begins after the lock was granted, so the time is never older than the head.
+    let now = sqlx::query_scalar!(r#"SELECT holdfast_now() AS "now!""#).fetch_one(&mut *conn).await?;
+    head.set_now(now);
+    Ok(head)
+}
+
+/// The same without the time, for a writer that reads it together with other things: it must be set before the head is used.
+pub async fn lock_head(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
     let row = sqlx::query!(
         "SELECT seq,
                 hash,
@@ -23,11 +32,9 @@ pub async fn lock(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
     )
     .fetch_one(&mut *conn)
     .await?;
-    // A statement of its own: this one began after the lock was granted, so the time is never older than the head.
-    let now = sqlx::query_scalar!(r#"SELECT holdfast_now() AS "now!""#).fetch_one(&mut *conn).await?;
     let hash =
         row.hash.try_into().map_err(|_| Error::Inconsistent(format!("head {} has no SHA-256", stream.as_str())))?;
-    Ok(Head { stream, seq: row.seq, hash, at: row.at, now })
+    Ok(Head { stream, seq: row.seq, hash, at: row.at, now: row.at })
 }
 
 /// Where the next event of a stream would stand, without the right to append it, and whether the clock went back: for dry

@@ -36,6 +36,10 @@ const SESSION_LIMITS: [(&str, &str); 5] = [
     ("timezone", "UTC"),
 ];
 
+/// The same for the ledger's writer, whose batches take milliseconds.
+const WRITER_LIMITS: [(&str, &str); 3] =
+    [("lock_timeout", "4000"), ("statement_timeout", "5000"), ("idle_in_transaction_session_timeout", "1000")];
+
 /// The database of one book.
 #[derive(Debug, Clone)]
 pub struct Database {
@@ -74,17 +78,7 @@ impl Database {
         let options = options.application_name("holdfast").options(SESSION_LIMITS);
         let pool_options = |size: u32, timeout: Duration| {
             // Connections are tested before they are handed out: after a restart of PostgreSQL the next request works.
-            PgPoolOptions::new().max_connections(size).acquire_timeout(timeout).after_connect(|conn, _| {
-                Box::pin(async move {
-                    // An answer is only sent after a durable commit; a stricter setting than `on` is left alone.
-                    conn.execute(
-                        "SELECT set_config('synchronous_commit', 'on', false)
-                         WHERE current_setting('synchronous_commit') IN ('off', 'local')",
-                    )
-                    .await?;
-                    Ok(())
-                })
-            })
+            PgPoolOptions::new().max_connections(size).acquire_timeout(timeout).after_connect(|conn, _| Box::pin(make_durable(conn)))
         };
         // One plain connection first: a pool would try for its whole time and then only say that time ran out.
         let first = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options)).await;
@@ -159,6 +153,21 @@ impl Database {
         Ok(self.pool.begin().await?)
     }
 
+    /// A connection of the ledger's writer: its own, so that no report can keep it waiting. It does not wait for long either:
+    /// a frozen instance must not hold the head.
+    pub async fn connect_writer(&self) -> Result<PgConnection> {
+        let options = (*self.pool.connect_options()).clone().options(WRITER_LIMITS);
+        let connect = async {
+            let mut conn = PgConnection::connect_with(&options).await?;
+            make_durable(&mut conn).await?;
+            Ok::<_, sqlx::Error>(conn)
+        };
+        match tokio::time::timeout(SWITCH_ACQUIRE_TIMEOUT, connect).await {
+            Ok(connected) => Ok(connected?),
+            Err(_) => Err(Error::Unavailable(sqlx::Error::PoolTimedOut)),
+        }
+    }
+
     /// A transaction that sees one instant of the database, for reports.
     pub async fn begin_snapshot(&self) -> Result<Transaction<'static, Postgres>> {
         let mut tx = self.pool.begin().await?;
@@ -176,6 +185,16 @@ impl Database {
         self.pool.close().await;
         self.switch.close().await;
     }
+}
+
+/// An answer is only sent after a durable commit; a stricter setting than `on` is left alone.
+async fn make_durable(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    conn.execute(
+        "SELECT set_config('synchronous_commit', 'on', false)
+         WHERE current_setting('synchronous_commit') IN ('off', 'local')",
+    )
+    .await?;
+    Ok(())
 }
 
 /// The schema, inside the binary. Migrations that a newer server applied are not an error: see `schema_minimum`.

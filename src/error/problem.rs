@@ -57,7 +57,7 @@ impl Error {
             Self::SeriesKind { wanted, .. } => {
                 vec![("errors", raw(&[FieldError::new(*wanted, self.to_string())]))]
             }
-            Self::ClockWentBack(_) | Self::Unavailable(_) => vec![("retry_same_key", raw(&true))],
+            Self::ClockWentBack(_) | Self::Overloaded | Self::Unavailable(_) => vec![("retry_same_key", raw(&true))],
             // It may have been done, and without an idempotency key a repetition would do it twice.
             Self::OutcomeUnknown(_) | Self::DeadlineExceeded(_) => vec![("retry_same_key", raw(&false))],
             Self::Malformed(_)

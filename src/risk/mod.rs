@@ -14,25 +14,29 @@
 pub mod http;
 pub mod model;
 pub mod store;
+pub mod writer;
 
-use crate::audit::{self, Changes, ControlEvent, Head, Origin, Stamp, Stream};
+use crate::audit::{self, Changes, ControlEvent, Origin, Stamp, Stream};
+use crate::clock::Clock;
 use crate::config::EnforcementConfig;
 use crate::db::{self, Database, to_json};
 use crate::error::{Error, Result};
-use crate::types::{Actor, Amount, CorrelationId, Engine, Reason};
+use crate::types::{Actor, Amount, Engine, Reason};
 use model::policy::{self, PolicyUpsert};
 use model::reserve::{self, Decision, Reserve};
-use model::settle::{self, Settle, Settlement, Target};
-use model::{Book, OutOfRange, Reservation, RiskEvent, RiskPolicy, Switches, Words};
+use model::settle::Settlement;
+use model::{Book, OutOfRange, RiskPolicy, Switches, Words};
 use serde::Serialize;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
 use uuid::Uuid;
+use writer::{Operation, Outcome, Writer};
 
 /// The lever's service.
 #[derive(Debug, Clone)]
 pub struct Risk {
     db: Database,
+    writer: Writer,
     go_live_required: bool,
 }
 
@@ -93,8 +97,9 @@ impl From<OutOfRange> for Error {
 impl Risk {
     /// The lever on this database. In a development environment nobody has to go live before a reserve.
     #[must_use]
-    pub fn new(db: Database, config: &EnforcementConfig) -> Self {
-        Self { db, go_live_required: !config.is_development() }
+    pub fn new(db: Database, clock: Clock, config: &EnforcementConfig) -> Self {
+        let go_live_required = !config.is_development();
+        Self { writer: Writer::start(db.clone(), clock, go_live_required), db, go_live_required }
     }
 
     /// Decides a reserve.
@@ -112,25 +117,11 @@ impl Risk {
     }
 
     async fn reserve_for_real(&self, request: ReserveRequest, origin: &Origin) -> Result<Reserved> {
-        let mut tx = self.db.begin().await?;
-        let mut head = audit::lock(&mut tx, Stream::Risk).await?;
-        if let Some(seconds) = head.clock_went_back() {
-            return Err(Error::ClockWentBack(seconds));
+        let ReserveRequest { engine, amount, words, .. } = request;
+        match self.writer.submit(Operation::Reserve { engine, amount, id: reservation_id(), words }, origin).await? {
+            Outcome::Reserved(reserved) => Ok(reserved),
+            Outcome::Settled(_) => Err(Error::Inconsistent("a reserve was settled".into())),
         }
-        let stamp = head.next();
-        let mut book = self.read_book(&mut tx, &request.engine, stamp).await?;
-        let reserve = reserve_of(&request, origin);
-        let (decision, event) = reserve::apply(&mut book, &reserve, request.words, stamp)?;
-        if decision.is_allowed() {
-            write_levels(&mut tx, &book, &reserve.engine, stamp).await?;
-            store::insert_reservation(&mut tx, &book.reservations[&reserve.id]).await?;
-        } else if let Some((reason, scope)) = &event.denial {
-            store::count_denial(&mut tx, stamp.day(), &reserve.engine, scope, reason).await?;
-        }
-        append(&mut tx, &mut head, stamp, origin, &event).await?;
-        db::commit(tx).await?;
-        let reservation_id = decision.is_allowed().then_some(reserve.id);
-        Ok(Reserved { decision, reservation_id })
     }
 
     /// The same decision on one instant of the database, without the lock and without a trace.
@@ -149,22 +140,13 @@ impl Risk {
 
     /// Settles, by reservation or as the original did. Always allowed: positions must be closable, whatever the switches say.
     pub async fn settle(&self, request: SettleRequest, origin: &Origin) -> Result<Settlement> {
-        let mut tx = self.db.begin().await?;
-        let mut head = audit::lock(&mut tx, Stream::Risk).await?;
-        let stamp = head.next();
-        let (engine, target, reservations) = resolve(&mut tx, &request, origin).await?;
-        let mut book = self.read_book(&mut tx, &engine, stamp).await?;
-        book.reservations = reservations.into_iter().map(|one| (one.id, one)).collect();
-        let settle =
-            Settle { engine, target, settled_amount: request.settled_amount, realized_loss: request.realized_loss };
-        let (settlement, event) = settle::apply(&mut book, &settle, request.words, stamp)?;
-        write_levels(&mut tx, &book, &settle.engine, stamp).await?;
-        let touched: Vec<_> =
-            settlement.reservations.iter().map(|one| &book.reservations[&one.reservation_id]).collect();
-        store::update_reservations(&mut tx, &touched).await?;
-        append(&mut tx, &mut head, stamp, origin, &event).await?;
-        db::commit(tx).await?;
-        Ok(settlement)
+        if request.engine.as_ref().is_some_and(Engine::is_global) {
+            return Err(Error::invalid("engine", "GLOBAL is the level above the engines: name the engine that acted"));
+        }
+        match self.writer.submit(Operation::Settle(request), origin).await? {
+            Outcome::Settled(settlement) => Ok(*settlement),
+            Outcome::Reserved(_) => Err(Error::Inconsistent("a settle was reserved".into())),
+        }
     }
 
     async fn read_book(&self, conn: &mut PgConnection, engine: &Engine, stamp: Stamp) -> Result<Book> {
@@ -230,73 +212,8 @@ struct PolicyDetail<'a> {
     clippy::disallowed_methods,
     reason = "this is the one place that makes reservation ids; v7 keeps the index local"
 )]
-fn reserve_of(request: &ReserveRequest, origin: &Origin) -> Reserve {
-    Reserve {
-        engine: request.engine.clone(),
-        amount: request.amount,
-        id: Uuid::now_v7(),
-        correlation_id: origin.correlation_id.as_ref().map(ToString::to_string),
-    }
-}
-
-async fn write_levels(conn: &mut PgConnection, book: &Book, engine: &Engine, stamp: Stamp) -> Result<()> {
-    let global = Engine::global();
-    let moved = [(&global, &book.levels[&global]), (engine, &book.levels[engine])];
-    store::upsert_levels(conn, &moved, stamp.day(), stamp.at).await
-}
-
-async fn append(
-    conn: &mut PgConnection,
-    head: &mut Head,
-    stamp: Stamp,
-    origin: &Origin,
-    event: &RiskEvent,
-) -> Result<()> {
-    let hash = head.seal(stamp, event.canonical(stamp, origin).bytes());
-    store::insert_event(&mut *conn, stamp, origin, event, &hash).await?;
-    head.store(conn).await
-}
-
-/// Finds what a settle is about: the reservation it names, or the open ones that the original settle matches.
-async fn resolve(
-    conn: &mut PgConnection,
-    request: &SettleRequest,
-    origin: &Origin,
-) -> Result<(Engine, Target, Vec<Reservation>)> {
-    if let Some(id) = request.reservation_id {
-        let not_found = || Error::NotFound { what: "reservation", id: id.to_string() };
-        let reservation = store::read_reservations(&mut *conn, &[id]).await?.pop().ok_or_else(not_found)?;
-        // Another engine's reservation is not confirmed to exist.
-        if request.engine.as_ref().is_some_and(|engine| *engine != reservation.engine) {
-            return Err(not_found());
-        }
-        if let Some(closed) = reservation.closed {
-            let settled = store::settlement_of(conn, closed.seq).await?;
-            let settled_at = closed.at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
-            return Err(Error::AlreadySettled { reservation_id: id, settled_at, settled });
-        }
-        if let Some(claimed) = request.reserved_amount
-            && claimed != reservation.amount
-            && claimed != reservation.open_amount
-        {
-            let detail = format!("is {claimed}, but {} was reserved: send that or leave it out", reservation.amount);
-            return Err(Error::invalid("reserved_amount", detail));
-        }
-        return Ok((reservation.engine.clone(), Target::Reservation(id), vec![reservation]));
-    }
-    let required = |field| Error::invalid(field, "is required without a reservation_id");
-    let engine = request.engine.clone().ok_or_else(|| required("engine"))?;
-    let reserved_amount = request.reserved_amount.ok_or_else(|| required("reserved_amount"))?;
-    if engine.is_global() {
-        return Err(Error::invalid("engine", "GLOBAL is the level above the engines: name the engine that acted"));
-    }
-    // Policies are never deleted, so an engine without one never had a reservation: this is a slip, not a position.
-    if !store::read_policies(&mut *conn).await?.iter().any(|policy| policy.engine == engine) {
-        return Err(Error::NotFound { what: "engine", id: engine.to_string() });
-    }
-    let open = store::candidates(conn, &engine, origin.correlation_id.as_ref().map(CorrelationId::as_str)).await?;
-    let candidates = open.iter().map(|one| one.id).collect();
-    Ok((engine, Target::Matching { reserved_amount, candidates }, open))
+fn reservation_id() -> Uuid {
+    Uuid::now_v7()
 }
 
 /// Puts a trip's throttle on an engine, inside a transaction that holds the risk head.

@@ -2,12 +2,10 @@
 
 use crate::audit::Stamp;
 use crate::error::{Error, Result};
-use crate::risk::model::settle::MATCHES_MAX;
 use crate::risk::model::{Level, Reservation, RiskPolicy, Usage};
 use crate::types::{Amount, Count, Engine, Total};
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
-use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -236,23 +234,24 @@ pub async fn read_reservations(conn: &mut PgConnection, ids: &[Uuid]) -> Result<
     .collect()
 }
 
-/// What the original settle may match: if any reservation of the engine ever carried this correlation, the open ones among
-/// those; else every open one of the engine. Oldest first, at most [`MATCHES_MAX`].
+/// Whether any reservation of an engine ever carried this thread.
+pub async fn is_correlated(conn: &mut PgConnection, engine: &Engine, correlation_id: &str) -> Result<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM risk_reservation WHERE correlation_id = $1 AND engine = $2) AS "exists!""#,
+        correlation_id,
+        engine.as_str()
+    )
+    .fetch_one(conn)
+    .await?)
+}
+
+/// Open reservations of an engine, of a thread where one is given, oldest first.
 pub async fn candidates(
     conn: &mut PgConnection,
     engine: &Engine,
     correlation_id: Option<&str>,
+    limit: i64,
 ) -> Result<Vec<Reservation>> {
-    let correlated = match correlation_id {
-        None => false,
-        Some(correlation_id) => sqlx::query_scalar!(
-            r#"SELECT EXISTS (SELECT FROM risk_reservation WHERE correlation_id = $1 AND engine = $2) AS "exists!""#,
-            correlation_id,
-            engine.as_str()
-        )
-        .fetch_one(&mut *conn)
-        .await?,
-    };
     sqlx::query_as!(
         ReservationRow,
         "SELECT id,
@@ -272,8 +271,8 @@ pub async fn candidates(
          ORDER BY seq
          LIMIT $3",
         engine.as_str(),
-        correlation_id.filter(|_| correlated),
-        MATCHES_MAX
+        correlation_id,
+        limit
     )
     .fetch_all(conn)
     .await?
@@ -282,10 +281,34 @@ pub async fn candidates(
     .collect()
 }
 
-/// What was recorded when a reservation was settled.
-pub async fn settlement_of(conn: &mut PgConnection, closed_seq: i64) -> Result<Box<RawValue>> {
-    let detail = sqlx::query_scalar!(r#"SELECT detail AS "detail!" FROM risk_event WHERE seq = $1"#, closed_seq)
-        .fetch_one(conn)
+/// What was recorded by these settles, by event.
+pub async fn settlements_of(conn: &mut PgConnection, seqs: &[i64]) -> Result<BTreeMap<i64, String>> {
+    let rows = sqlx::query!(r#"SELECT seq, detail AS "detail!" FROM risk_event WHERE seq = ANY($1)"#, seqs)
+        .fetch_all(conn)
         .await?;
-    crate::db::stored_json(detail)
+    Ok(rows.into_iter().map(|row| (row.seq, row.detail)).collect())
+}
+
+/// What a batch needs to know beyond its operations.
+#[derive(Debug)]
+pub struct Instant {
+    /// The database's time.
+    pub now: DateTime<Utc>,
+    /// Whether the kill switch is out.
+    pub kill_switch_engaged: bool,
+    /// Whether production is on.
+    pub go_live_enabled: bool,
+}
+
+/// The time and the switches, in one statement. Begins after the head was locked.
+pub async fn read_instant(conn: &mut PgConnection) -> Result<Instant> {
+    Ok(sqlx::query_as!(
+        Instant,
+        r#"SELECT holdfast_now() AS "now!",
+                  kill_switch_engaged,
+                  go_live_enabled
+           FROM go_live_state"#
+    )
+    .fetch_one(conn)
+    .await?)
 }

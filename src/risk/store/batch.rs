@@ -1,0 +1,189 @@
+//! What a batch of decisions writes, in one statement: its events, the reservations it made and changed, the counters it
+//! moved, the tally of its denials, and the head. Lists are `UNNEST`ed, so one decision is the shortest of many.
+
+use crate::audit::{Head, Origin, Stamp};
+use crate::error::{Error, Result};
+use crate::risk::model::{Level, Reservation, RiskEvent};
+use crate::types::{Actor, CorrelationId, Engine, JsonObject, Reason, RequestId};
+use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
+use sqlx::PgConnection;
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// A decision that was sealed: its place, its origin, and its hash.
+#[derive(Debug)]
+pub struct Recorded<'a> {
+    /// Its place in the stream.
+    pub stamp: Stamp,
+    /// Who asked.
+    pub origin: &'a Origin,
+    /// The event.
+    pub event: RiskEvent,
+    /// Its hash.
+    pub hash: Vec<u8>,
+}
+
+/// Everything that a batch changes.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    /// Its events, at least one, all of one day.
+    pub recorded: &'a [Recorded<'a>],
+    /// Levels that moved.
+    pub levels: Vec<(&'a Engine, &'a Level)>,
+    /// Reservations that it made, as they stand at its end.
+    pub new: Vec<&'a Reservation>,
+    /// Reservations that were open before and that it changed.
+    pub changed: Vec<&'a Reservation>,
+    /// Denials by engine asked for, level and reason.
+    pub denials: &'a BTreeMap<(Engine, String, &'static str), i64>,
+}
+
+impl Batch<'_> {
+    fn events<T>(&self, column: impl Fn(&Recorded<'_>) -> T) -> Vec<T> {
+        self.recorded.iter().map(column).collect()
+    }
+
+    fn origins(&self, column: impl Fn(&Origin) -> Option<&str>) -> Vec<Option<String>> {
+        self.recorded.iter().map(|one| column(one.origin).map(str::to_owned)).collect()
+    }
+
+    fn counters(&self, column: fn(&Level) -> Decimal) -> Vec<Decimal> {
+        self.levels.iter().map(|(_, level)| column(level)).collect()
+    }
+}
+
+fn of<T>(reservations: &[&Reservation], column: impl Fn(&Reservation) -> T) -> Vec<T> {
+    reservations.iter().map(|one| column(one)).collect()
+}
+
+type Times = [Option<DateTime<Utc>>];
+type Texts = [Option<String>];
+
+/// Writes a batch. The statement does all of it or fails.
+#[expect(clippy::too_many_lines, reason = "one statement, one line a column")]
+pub async fn write_batch(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head) -> Result<()> {
+    let (head_seq, head_hash, head_at) = head.stored();
+    let optional = |text: Option<&str>| text.map(str::to_owned);
+    let written = sqlx::query!(
+        r#"WITH
+        events AS (
+            INSERT INTO risk_event
+                (seq, at, principal, actor, request_id, correlation_id, engine, action, ok, amount, denial, scope,
+                 reservation_id, day, exposure_delta, open_delta, loss_delta, actions_delta, reason, metadata, detail, hash)
+            SELECT e.seq, e.at, e.principal, e.actor, e.request_id, e.correlation_id, e.engine, e.action,
+                   e.denial IS NULL, e.amount, e.denial, e.scope, e.reservation_id, $1, e.exposure_delta, e.open_delta,
+                   e.loss_delta, e.actions_delta, e.reason, e.metadata, e.detail, e.hash
+            FROM unnest($2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                        $9::text[], $10::numeric[], $11::text[], $12::text[], $13::uuid[], $14::numeric[],
+                        $15::numeric[], $16::numeric[], $17::bigint[], $18::text[], $19::text[], $20::text[],
+                        $21::bytea[])
+                 AS e (seq, at, principal, actor, request_id, correlation_id, engine, action, amount, denial, scope,
+                       reservation_id, exposure_delta, open_delta, loss_delta, actions_delta, reason, metadata, detail,
+                       hash)),
+        made AS (
+            INSERT INTO risk_reservation
+                (id, seq, engine, amount, open_amount, status, day, correlation_id, created_at, closed_at, closed_seq)
+            SELECT r.id, r.seq, r.engine, r.amount, r.open_amount, r.status, $1, r.correlation_id, r.created_at,
+                   r.closed_at, r.closed_seq
+            FROM unnest($22::uuid[], $23::bigint[], $24::text[], $25::numeric[], $26::numeric[], $27::text[],
+                        $28::text[], $29::timestamptz[], $30::timestamptz[], $31::bigint[])
+                 AS r (id, seq, engine, amount, open_amount, status, correlation_id, created_at, closed_at, closed_seq)),
+        changed AS (
+            UPDATE risk_reservation AS kept
+            SET open_amount = r.open_amount, status = r.status, closed_at = r.closed_at, closed_seq = r.closed_seq
+            FROM unnest($32::uuid[], $33::numeric[], $34::text[], $35::timestamptz[], $36::bigint[])
+                 AS r (id, open_amount, status, closed_at, closed_seq)
+            WHERE kept.id = r.id AND kept.status = 'OPEN'
+            RETURNING kept.id),
+        flows AS (
+            INSERT INTO risk_ledger_day (day, engine, exposure_used, realized_loss, actions_count, updated_at)
+            SELECT $1, l.engine, l.exposure_used, l.realized_loss, l.actions_count, $37
+            FROM unnest($38::text[], $39::numeric[], $40::numeric[], $41::bigint[])
+                 AS l (engine, exposure_used, realized_loss, actions_count)
+            ON CONFLICT (day, engine) DO UPDATE
+            SET exposure_used = excluded.exposure_used,
+                realized_loss = excluded.realized_loss,
+                actions_count = excluded.actions_count,
+                updated_at = excluded.updated_at),
+        stocks AS (
+            INSERT INTO risk_open (engine, open_amount, updated_at)
+            SELECT l.engine, l.open_amount, $37
+            FROM unnest($38::text[], $42::numeric[]) AS l (engine, open_amount)
+            ON CONFLICT (engine) DO UPDATE
+            SET open_amount = excluded.open_amount, updated_at = excluded.updated_at),
+        tally AS (
+            INSERT INTO risk_denial_day (day, engine, scope, reason, denied)
+            SELECT $1, d.engine, d.scope, d.reason, d.denied
+            FROM unnest($43::text[], $44::text[], $45::text[], $46::bigint[]) AS d (engine, scope, reason, denied)
+            ON CONFLICT (day, engine, scope, reason) DO UPDATE
+            SET denied = risk_denial_day.denied + excluded.denied),
+        head AS (
+            UPDATE audit_head
+            SET seq = $47, hash = $48, at = $37
+            WHERE stream = 'risk' AND seq < $47
+            RETURNING seq)
+        SELECT (SELECT count(*) FROM head)    AS "heads!",
+               (SELECT count(*) FROM changed) AS "changed!""#,
+        batch.recorded[0].stamp.day(),
+        &batch.events(|one| one.stamp.seq),
+        &batch.events(|one| one.stamp.at),
+        &batch.events(|one| one.origin.principal.as_str().to_owned()),
+        &batch.origins(|origin| origin.actor.as_ref().map(Actor::as_str)) as &Texts,
+        &batch.origins(|origin| origin.request_id.as_ref().map(RequestId::as_str)) as &Texts,
+        &batch.origins(|origin| origin.correlation_id.as_ref().map(CorrelationId::as_str)) as &Texts,
+        &batch.events(|one| one.event.engine.to_string()),
+        &batch.events(|one| one.event.action.to_owned()),
+        &batch.events(|one| one.event.amount.to_decimal()),
+        &batch.events(|one| optional(one.event.denial.as_ref().map(|(reason, _)| *reason))) as &Texts,
+        &batch.events(|one| one.event.denial.as_ref().map(|(_, scope)| scope.clone())) as &Texts,
+        &batch.events(|one| one.event.reservation_id) as &[Option<Uuid>],
+        &batch.events(|one| one.event.movement.exposure.to_decimal()),
+        &batch.events(|one| one.event.movement.open.to_decimal()),
+        &batch.events(|one| one.event.movement.loss.to_decimal()),
+        &batch.events(|one| one.event.movement.actions),
+        &batch.events(|one| optional(one.event.words.reason.as_ref().map(Reason::as_str))) as &Texts,
+        &batch.events(|one| optional(one.event.words.metadata.as_ref().map(JsonObject::as_str))) as &Texts,
+        &batch.events(|one| one.event.detail.clone()),
+        &batch.events(|one| one.hash.clone()),
+        &of(&batch.new, |one| one.id),
+        &of(&batch.new, |one| one.seq),
+        &of(&batch.new, |one| one.engine.to_string()),
+        &of(&batch.new, |one| one.amount.to_decimal()),
+        &of(&batch.new, |one| one.open_amount.to_decimal()),
+        &of(&batch.new, |one| one.status().as_str().to_owned()),
+        &of(&batch.new, |one| one.correlation_id.clone()) as &Texts,
+        &of(&batch.new, |one| one.created_at),
+        &of(&batch.new, |one| one.closed.map(|stamp| stamp.at)) as &Times,
+        &of(&batch.new, |one| one.closed.map(|stamp| stamp.seq)) as &[Option<i64>],
+        &of(&batch.changed, |one| one.id),
+        &of(&batch.changed, |one| one.open_amount.to_decimal()),
+        &of(&batch.changed, |one| one.status().as_str().to_owned()),
+        &of(&batch.changed, |one| one.closed.map(|stamp| stamp.at)) as &Times,
+        &of(&batch.changed, |one| one.closed.map(|stamp| stamp.seq)) as &[Option<i64>],
+        head_at,
+        &batch.levels.iter().map(|(engine, _)| engine.to_string()).collect::<Vec<_>>(),
+        &batch.counters(|level| level.usage.exposure_used.to_decimal()),
+        &batch.counters(|level| level.usage.realized_loss.to_decimal()),
+        &batch.levels.iter().map(|(_, level)| level.usage.actions_count).collect::<Vec<_>>(),
+        &batch.counters(|level| level.usage.open_risk_reserved.to_decimal()),
+        &batch.denials.keys().map(|(engine, _, _)| engine.to_string()).collect::<Vec<_>>(),
+        &batch.denials.keys().map(|(_, scope, _)| scope.clone()).collect::<Vec<_>>(),
+        &batch.denials.keys().map(|(_, _, reason)| (*reason).to_owned()).collect::<Vec<_>>(),
+        &batch.denials.values().copied().collect::<Vec<_>>(),
+        head_seq,
+        &head_hash[..]
+    )
+    .fetch_one(conn)
+    .await?;
+    if written.heads != 1 || usize::try_from(written.changed).ok() != Some(batch.changed.len()) {
+        let what = format!("a batch moved {} heads and {} reservations", written.heads, written.changed);
+        return Err(Error::Inconsistent(what));
+    }
+    Ok(())
+}
+
+/// The hash of an event, if it exists.
+pub async fn event_hash(conn: &mut PgConnection, seq: i64) -> Result<Option<Vec<u8>>> {
+    Ok(sqlx::query_scalar!("SELECT hash FROM risk_event WHERE seq = $1", seq).fetch_optional(conn).await?)
+}
