@@ -162,12 +162,20 @@ impl Task {
 
     /// One transaction. On an error nothing of it was committed, except where the error says that this is not known.
     async fn commit(&mut self, jobs: &[Job]) -> Result<Vec<Result<Outcome>>> {
-        let mut conn = match self.conn.take() {
-            Some(conn) => conn,
-            None => self.db.connect_writer().await?,
-        };
-        let first_try = batch::run(&mut conn, jobs, self.go_live_required).await;
-        match first_try {
+        // A connection from before a restart of PostgreSQL breaks at its first statement: nothing was decided on it, so a
+        // new one may try. Only one: a database that is away is told to the callers at once.
+        if let Some(conn) = self.conn.take() {
+            match self.commit_on(conn, jobs).await {
+                Err(Error::Unavailable(error)) => tracing::warn!(%error, "the writer's connection broke: trying a new one"),
+                done => return done,
+            }
+        }
+        let conn = self.db.connect_writer().await?;
+        self.commit_on(conn, jobs).await
+    }
+
+    async fn commit_on(&mut self, mut conn: PgConnection, jobs: &[Job]) -> Result<Vec<Result<Outcome>>> {
+        match batch::run(&mut conn, jobs, self.go_live_required).await {
             Ok(outcomes) => {
                 self.conn = Some(conn);
                 Ok(outcomes)
