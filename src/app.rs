@@ -49,7 +49,7 @@ impl App {
         let checklist = ChecklistConfig { required_packs, enforcement_off: enforcement.off_because() };
         Self {
             go_live: GoLive::new(db.clone(), feed.clone(), Arc::new(checklist)),
-            risk: Risk::new(db.clone(), clock.clone(), enforcement),
+            risk: Risk::new(db.clone(), clock, enforcement),
             heimdall: Heimdall::new(db.clone(), enforcement),
             govern: Govern::new(db.clone(), feed.clone()),
             feed,

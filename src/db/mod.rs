@@ -78,7 +78,10 @@ impl Database {
         let options = options.application_name("holdfast").options(SESSION_LIMITS);
         let pool_options = |size: u32, timeout: Duration| {
             // Connections are tested before they are handed out: after a restart of PostgreSQL the next request works.
-            PgPoolOptions::new().max_connections(size).acquire_timeout(timeout).after_connect(|conn, _| Box::pin(make_durable(conn)))
+            PgPoolOptions::new()
+                .max_connections(size)
+                .acquire_timeout(timeout)
+                .after_connect(|conn, _| Box::pin(make_durable(conn)))
         };
         // One plain connection first: a pool would try for its whole time and then only say that time ran out.
         let first = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options)).await;
@@ -178,6 +181,12 @@ impl Database {
     /// A transaction on the switches' own connections.
     pub async fn begin_switch(&self) -> Result<Transaction<'static, Postgres>> {
         Ok(self.switch.begin().await?)
+    }
+
+    /// Whether it was closed: nobody may use a connection that was opened before.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.pool.is_closed()
     }
 
     /// Closes every connection, after the work in flight.

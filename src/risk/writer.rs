@@ -64,7 +64,7 @@ pub enum Outcome {
     /// Of a reserve.
     Reserved(Reserved),
     /// Of a settle.
-    Settled(Box<Settlement>),
+    Settled(Settlement),
 }
 
 /// An operation that waits, and whom to tell.
@@ -162,11 +162,17 @@ impl Task {
 
     /// One transaction. On an error nothing of it was committed, except where the error says that this is not known.
     async fn commit(&mut self, jobs: &[Job]) -> Result<Vec<Result<Outcome>>> {
+        if self.db.is_closed() {
+            self.conn = None;
+            return Err(Error::Unavailable(sqlx::Error::PoolClosed));
+        }
         // A connection from before a restart of PostgreSQL breaks at its first statement: nothing was decided on it, so a
         // new one may try. Only one: a database that is away is told to the callers at once.
         if let Some(conn) = self.conn.take() {
             match self.commit_on(conn, jobs).await {
-                Err(Error::Unavailable(error)) => tracing::warn!(%error, "the writer's connection broke: trying a new one"),
+                Err(Error::Unavailable(error)) => {
+                    tracing::warn!(%error, "the writer's connection broke: trying a new one");
+                }
                 done => return done,
             }
         }

@@ -21,3 +21,4 @@ mod regression;
 mod review;
 mod risk;
 mod story;
+mod writer;

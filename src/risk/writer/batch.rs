@@ -172,12 +172,7 @@ fn thread_of(origin: &Origin) -> Option<String> {
 }
 
 /// Decides one operation and notes its event. A refusal leaves no event and moves nothing.
-fn decide<'a>(
-    job: &'a Job,
-    known: &mut Known,
-    head: &mut Head,
-    recorded: &mut Vec<Recorded<'a>>,
-) -> Result<Outcome> {
+fn decide<'a>(job: &'a Job, known: &mut Known, head: &mut Head, recorded: &mut Vec<Recorded<'a>>) -> Result<Outcome> {
     let stamp = head.next();
     if known.clock_went_back.is_none() {
         known.clock_went_back = head.clock_went_back();
@@ -187,12 +182,8 @@ fn decide<'a>(
             if let Some(seconds) = known.clock_went_back {
                 return Err(Error::ClockWentBack(seconds));
             }
-            let reserve = Reserve {
-                engine: engine.clone(),
-                amount: *amount,
-                id: *id,
-                correlation_id: thread_of(&job.origin),
-            };
+            let reserve =
+                Reserve { engine: engine.clone(), amount: *amount, id: *id, correlation_id: thread_of(&job.origin) };
             let (decision, event) = reserve::apply(&mut known.book, &reserve, words.clone(), stamp)?;
             if let Some((reason, scope)) = &event.denial {
                 *known.denials.entry((engine.clone(), scope.clone(), reason)).or_default() += 1;
@@ -202,15 +193,11 @@ fn decide<'a>(
         }
         Operation::Settle(request) => {
             let (engine, target) = resolve(known, request, &job.origin)?;
-            let settle = Settle {
-                engine,
-                target,
-                settled_amount: request.settled_amount,
-                realized_loss: request.realized_loss,
-            };
+            let settle =
+                Settle { engine, target, settled_amount: request.settled_amount, realized_loss: request.realized_loss };
             let (settlement, event) = settle::apply(&mut known.book, &settle, request.words.clone(), stamp)?;
             known.settlements.insert(stamp.seq, event.detail.clone());
-            (event, Outcome::Settled(Box::new(settlement)))
+            (event, Outcome::Settled(settlement))
         }
     };
     let hash = head.seal(stamp, event.canonical(stamp, &job.origin).bytes());
