@@ -15,7 +15,10 @@ CREATE TABLE go_live_state (
     kill_switch_reason  text CHECK (char_length(kill_switch_reason) <= 1000),
     changed_by          text CHECK (char_length(changed_by) BETWEEN 1 AND 200),
     reason              text CHECK (char_length(reason) <= 1000),
-    updated_at          timestamptz NOT NULL
+    updated_at          timestamptz NOT NULL CHECK (isfinite(updated_at)),
+    -- What is on was switched on at some time.
+    CHECK (NOT go_live_enabled OR go_live_at IS NOT NULL),
+    CHECK (NOT kill_switch_engaged OR kill_switch_at IS NOT NULL)
 ) WITH (fillfactor = 50);
 -- A fresh install is off, and not killed: nothing runs until somebody passes the checklist.
 INSERT INTO go_live_state (version, go_live_enabled, kill_switch_engaged, updated_at)

@@ -13,7 +13,7 @@ CREATE TABLE risk_policy (
     enabled             boolean NOT NULL,
     changed_by          text CHECK (char_length(changed_by) BETWEEN 1 AND 200),
     reason              text CHECK (char_length(reason) <= 1000),
-    updated_at          timestamptz NOT NULL,
+    updated_at          timestamptz NOT NULL CHECK (isfinite(updated_at)),
     version             bigint NOT NULL DEFAULT 1 CHECK (version > 0)
 );
 INSERT INTO risk_policy (engine, max_daily_loss, max_daily_exposure, max_open_risk, enabled, changed_by, reason, updated_at) VALUES
@@ -34,7 +34,8 @@ CREATE TABLE risk_throttle (
 -- The stock: what is reserved and not yet settled, now. It has no day: midnight does not close a position.
 CREATE TABLE risk_open (
     engine      text PRIMARY KEY CHECK (engine ~ '^[A-Z0-9_.-]{1,50}$'),
-    open_amount numeric(38,6) NOT NULL CHECK (open_amount >= 0),
+    -- NaN is above every number in PostgreSQL, so only an upper bound keeps it out. Totals end at 10^22.
+    open_amount numeric(38,6) NOT NULL CHECK (open_amount BETWEEN 0 AND 1e22),
     updated_at  timestamptz NOT NULL
 ) WITH (fillfactor = 10);
 
@@ -43,8 +44,8 @@ CREATE TABLE risk_open (
 CREATE TABLE risk_ledger_day (
     day           date NOT NULL,
     engine        text NOT NULL CHECK (engine ~ '^[A-Z0-9_.-]{1,50}$'),
-    exposure_used numeric(38,6) NOT NULL CHECK (exposure_used >= 0),
-    realized_loss numeric(38,6) NOT NULL CHECK (realized_loss >= 0),
+    exposure_used numeric(38,6) NOT NULL CHECK (exposure_used BETWEEN 0 AND 1e22),
+    realized_loss numeric(38,6) NOT NULL CHECK (realized_loss BETWEEN 0 AND 1e22),
     actions_count bigint        NOT NULL CHECK (actions_count >= 0),
     updated_at    timestamptz   NOT NULL,
     PRIMARY KEY (day, engine)
@@ -73,26 +74,32 @@ CREATE TABLE risk_event (
     engine         text NOT NULL CHECK (engine ~ '^[A-Z0-9_.-]{1,50}$'),
     action         text NOT NULL CHECK (action IN ('RESERVE', 'DENY', 'SETTLE', 'RELEASE', 'EXTEND', 'EXPIRE', 'ADJUST', 'REPAIR')),
     ok             boolean NOT NULL,
-    amount         numeric(20,6) NOT NULL,
+    amount         numeric(20,6) NOT NULL CHECK (amount BETWEEN 0 AND 1000000000000),
     denial         text CHECK (denial ~ '^[a-z_]{1,50}$'),
     scope          text CHECK (scope ~ '^[A-Z0-9_.-]{1,50}$'),
     reservation_id uuid,
     day            date NOT NULL,
-    exposure_delta numeric(38,6) NOT NULL,
-    open_delta     numeric(38,6) NOT NULL,
-    loss_delta     numeric(38,6) NOT NULL,
+    exposure_delta numeric(38,6) NOT NULL CHECK (exposure_delta BETWEEN -1e22 AND 1e22),
+    open_delta     numeric(38,6) NOT NULL CHECK (open_delta     BETWEEN -1e22 AND 1e22),
+    loss_delta     numeric(38,6) NOT NULL CHECK (loss_delta     BETWEEN -1e22 AND 1e22),
     actions_delta  bigint NOT NULL,
     reason         text CHECK (char_length(reason) <= 1000),
     metadata       text,
     detail         text,
     hash           bytea NOT NULL CHECK (octet_length(hash) = 32),
     -- A denial says why and at which level, and moves nothing.
-    CHECK ((action = 'DENY') = (denial IS NOT NULL AND scope IS NOT NULL)),
+    CHECK ((action = 'DENY') = (denial IS NOT NULL)),
+    CHECK ((action = 'DENY') = (scope IS NOT NULL)),
     CHECK (ok = (action <> 'DENY')),
     CHECK (action <> 'DENY' OR (exposure_delta = 0 AND open_delta = 0 AND loss_delta = 0 AND actions_delta = 0)),
     -- An accepted reserve moves exactly its amount and one action.
     CHECK (action <> 'RESERVE' OR (exposure_delta = amount AND open_delta = amount AND loss_delta = 0
-                                   AND actions_delta = 1 AND reservation_id IS NOT NULL))
+                                   AND actions_delta = 1 AND reservation_id IS NOT NULL)),
+    -- A settle returns risk and books a loss; it is no action of its own.
+    CHECK (action <> 'SETTLE' OR (open_delta <= 0 AND loss_delta >= 0 AND actions_delta = 0)),
+    -- GLOBAL does not act, and what is booked is booked on the day of the event.
+    CHECK (engine <> 'GLOBAL'),
+    CHECK (day = (at AT TIME ZONE 'UTC')::date)
 );
 -- GET /risk/events: by engine, by correlation, by time, newest first.
 CREATE INDEX risk_event_engine ON risk_event (engine, seq DESC);
@@ -117,7 +124,9 @@ CREATE TABLE risk_reservation (
     -- Open means outstanding and not closed; everything else is closed, with nothing outstanding.
     CHECK ((status = 'OPEN') = (open_amount > 0)),
     CHECK ((status = 'OPEN') = (closed_at IS NULL)),
-    CHECK ((closed_at IS NULL) = (closed_seq IS NULL))
+    CHECK ((closed_at IS NULL) = (closed_seq IS NULL)),
+    CHECK (closed_at > created_at),
+    CHECK (day = (created_at AT TIME ZONE 'UTC')::date)
 ) WITH (fillfactor = 70);
 -- The original settle, oldest first; and the reconciliation of the stock.
 CREATE INDEX risk_reservation_open ON risk_reservation (engine, seq) WHERE status = 'OPEN';

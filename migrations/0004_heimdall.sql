@@ -53,7 +53,10 @@ CREATE TABLE heimdall_event (
     detail            text,
     hash              bytea NOT NULL CHECK (octet_length(hash) = 32),
     CHECK (action <> 'TRIAL' OR (success IS NOT NULL AND confidence IS NOT NULL)),
-    CHECK (action NOT IN ('RECOMMEND', 'REQUIRE') OR (recommendation_id IS NOT NULL AND gate_reason IS NOT NULL))
+    CHECK (action NOT IN ('RECOMMEND', 'REQUIRE') OR (recommendation_id IS NOT NULL AND gate_reason IS NOT NULL)),
+    -- A trial is about no recommendation; a use is allowed exactly when the gate passes.
+    CHECK (action <> 'TRIAL' OR (ok AND recommendation_id IS NULL AND gate_reason IS NULL)),
+    CHECK (action <> 'REQUIRE' OR ok = (gate_reason = 'gate_pass'))
 );
 -- GET /heimdall/events by domain, newest first.
 CREATE INDEX heimdall_event_domain ON heimdall_event (domain, seq DESC);
@@ -70,7 +73,9 @@ CREATE TABLE heimdall_recommendation (
     policy_snapshot    text,
     scorecard_snapshot text,
     created_at         timestamptz NOT NULL,
-    CHECK (prod_eligible = (gate_reason = 'gate_pass'))
+    CHECK (prod_eligible = (gate_reason = 'gate_pass')),
+    -- Whoever is eligible was judged by something.
+    CHECK (NOT prod_eligible OR (policy_snapshot IS NOT NULL AND scorecard_snapshot IS NOT NULL))
 );
 -- GET /heimdall/recommendations by domain, newest first.
 CREATE INDEX heimdall_recommendation_domain ON heimdall_recommendation (domain, id DESC);

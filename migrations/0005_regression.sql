@@ -18,7 +18,9 @@ CREATE TABLE regression_policy (
     version               bigint NOT NULL DEFAULT 1 CHECK (version > 0),
     PRIMARY KEY (domain, metric),
     -- Neither window could ever hold enough events to enforce.
-    CHECK (min_events_to_enforce <= window_events AND min_events_to_enforce <= baseline_events)
+    CHECK (min_events_to_enforce <= window_events AND min_events_to_enforce <= baseline_events),
+    -- A throttle needs an engine to hold: the one named, or one that can be named like the domain.
+    CHECK (action <> 'THROTTLE' OR engine IS NOT NULL OR char_length(domain) <= 50)
 );
 INSERT INTO regression_policy (domain, metric, window_events, baseline_events, min_events_to_enforce, max_drop_fraction, action, enabled, changed_by, reason, updated_at) VALUES
     ('WHOLESALE',   'contract_rate',     50, 200, 50, 0.20, 'THROTTLE',    false, 'migration', 'Seeded', holdfast_now()),
@@ -42,7 +44,7 @@ CREATE TABLE kpi_event (
     series_seq     bigint NOT NULL CHECK (series_seq > 0),
     success        boolean,
     value          numeric(20,6) CHECK (value BETWEEN -1000000000000 AND 1000000000000),
-    series_sum     numeric(38,6) NOT NULL,
+    series_sum     numeric(38,6) NOT NULL CHECK (series_sum BETWEEN -1e22 AND 1e22),
     event_id       text CHECK (char_length(event_id) BETWEEN 1 AND 200),
     detail         text CHECK (octet_length(detail) <= 4096),
     hash           bytea NOT NULL CHECK (octet_length(hash) = 32),
@@ -95,6 +97,10 @@ CREATE TABLE regression_trip (
     rearmed_at      timestamptz CHECK (rearmed_at > tripped_at),
     rearmed_by      text CHECK (char_length(rearmed_by) BETWEEN 1 AND 200),
     rearm_reason    text CHECK (char_length(rearm_reason) <= 1000),
+    -- Whether the measurement tripped the wire by arriving, rather than an evaluation later.
+    by_event        boolean NOT NULL,
+    CHECK (rearmed_at IS NOT NULL OR (rearmed_by IS NULL AND rearm_reason IS NULL)),
+    UNIQUE (id, engine),
     CHECK ((action = 'THROTTLE') = (engine IS NOT NULL))
 );
 -- GET /regression/trips of a pair, newest first.
@@ -102,4 +108,6 @@ CREATE INDEX regression_trip_pair ON regression_trip (domain, metric, id DESC);
 -- One standing trip per wire, at most.
 CREATE UNIQUE INDEX regression_trip_standing ON regression_trip (domain, metric) WHERE rearmed_at IS NULL;
 
-ALTER TABLE risk_throttle ADD FOREIGN KEY (trip_id) REFERENCES regression_trip (id);
+-- The trip that a state or a throttle names exists, and the throttle holds the engine that the trip was about.
+ALTER TABLE regression_state ADD FOREIGN KEY (trip_id) REFERENCES regression_trip (id);
+ALTER TABLE risk_throttle ADD FOREIGN KEY (trip_id, engine) REFERENCES regression_trip (id, engine);

@@ -212,13 +212,13 @@ fn parse_url(url: &str) -> Result<PgConnectOptions, Failure> {
     PgConnectOptions::from_str(url).map_err(|error| format!("DATABASE_URL cannot be read: {error}").into())
 }
 
-fn settings(config: &DatabaseConfig) -> Settings {
-    Settings {
-        data_dir: config.data_dir(),
+fn settings(config: &DatabaseConfig) -> Result<Settings, Failure> {
+    Ok(Settings {
+        data_dir: config.data_dir()?,
         durability: Durability::Full,
         lifetime: Lifetime::Kept,
         pg_bin_dir: config.pg_bin_dir(),
-    }
+    })
 }
 
 /// The database for a command that runs beside a server, or alone: the URL's, the running private one, or that one started
@@ -227,10 +227,10 @@ async fn open(config: &DatabaseConfig) -> Result<(Database, Option<EmbeddedPostg
     if let Some(url) = config.url() {
         return Ok((Database::open(parse_url(url)?).await?, None));
     }
-    if let Ok(options) = embedded::attach(&config.data_dir()) {
+    if let Ok(options) = embedded::attach(&config.data_dir()?) {
         return Ok((Database::open(options).await?, None));
     }
-    let postgres = EmbeddedPostgres::start(settings(config)).await?;
+    let postgres = EmbeddedPostgres::start(settings(config)?).await?;
     Ok((Database::open(postgres.connect_options()).await?, Some(postgres)))
 }
 
@@ -309,7 +309,7 @@ fn psql(config: &DatabaseConfig) -> Result<(), Failure> {
             command.arg(url);
             command
         }
-        None => embedded::psql_command(&config.data_dir(), config.pg_bin_dir().as_deref())?,
+        None => embedded::psql_command(&config.data_dir()?, config.pg_bin_dir().as_deref())?,
     };
     // Only returns if it could not be started.
     Err(format!("cannot start psql: {}", command.exec()).into())

@@ -42,6 +42,11 @@ fn path(text: &str) -> Result<PathBuf, std::convert::Infallible> {
     Ok(text.trim().into())
 }
 
+/// There is no place for the data that would still be there tomorrow.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("HOME is not set, so there is no place for the data: set DATA_DIR")]
+pub struct NoDataDir;
+
 impl DatabaseConfig {
     /// Where the private PostgreSQL's programs are, if that was said.
     #[must_use]
@@ -56,22 +61,21 @@ impl DatabaseConfig {
     }
 
     /// The data directory.
-    #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the configuration")]
-    pub fn data_dir(&self) -> PathBuf {
+    pub fn data_dir(&self) -> Result<PathBuf, NoDataDir> {
         let set = |path: &PathBuf| !path.as_os_str().is_empty();
         if let Some(dir) = self.data_dir.clone().filter(set) {
-            return dir;
+            return Ok(dir);
         }
         if rustix::process::geteuid().is_root() {
-            return PathBuf::from("/var/lib/holdfast");
+            return Ok(PathBuf::from("/var/lib/holdfast"));
         }
         let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(set);
-        let home = variable("HOME").unwrap_or_else(std::env::temp_dir);
+        let home = variable("HOME").ok_or(NoDataDir)?;
         if cfg!(target_os = "macos") {
-            return home.join("Library/Application Support/holdfast");
+            return Ok(home.join("Library/Application Support/holdfast"));
         }
-        variable("XDG_DATA_HOME").unwrap_or_else(|| home.join(".local/share")).join("holdfast")
+        Ok(variable("XDG_DATA_HOME").unwrap_or_else(|| home.join(".local/share")).join("holdfast"))
     }
 }
 

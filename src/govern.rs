@@ -109,6 +109,8 @@ struct Evaluated<'a> {
     reading: Reading,
     end: Mark,
     kpi_seq: i64,
+    /// Whether that measurement has just arrived.
+    by_event: bool,
 }
 
 impl Govern {
@@ -134,7 +136,8 @@ impl Govern {
         if let Some(policy) = policy.filter(|policy| policy.enabled) {
             let mut state = store::read_state(&mut tx, &event.domain, &event.metric).await?;
             let reading = regression::read_in_tx(&mut tx, &policy, &state, recorded.mark).await?;
-            let evaluated = Evaluated { policy: &policy, reading, end: recorded.mark, kpi_seq: recorded.stamp.seq };
+            let evaluated =
+                Evaluated { policy: &policy, reading, end: recorded.mark, kpi_seq: recorded.stamp.seq, by_event: true };
             acted = act(&mut tx, &mut state, &evaluated, origin).await?;
             store::write_state(&mut tx, &state, recorded.stamp.at).await?;
         }
@@ -158,7 +161,7 @@ impl Govern {
         let mark = end.map(|end| end.mark).unwrap_or_default();
         let reading = regression::read_in_tx(&mut tx, &policy, &state, mark).await?;
         let kpi_seq = end.map_or(0, |end| end.seq);
-        let evaluated = Evaluated { policy: &policy, reading, end: mark, kpi_seq };
+        let evaluated = Evaluated { policy: &policy, reading, end: mark, kpi_seq, by_event: false };
         let acted = act(&mut tx, &mut state, &evaluated, origin).await?;
         store::write_state(&mut tx, &state, now.at).await?;
         db::commit(tx).await?;
@@ -334,6 +337,7 @@ async fn trip(
         engine: engine.as_ref(),
         actor: origin.actor.as_ref(),
         at: stamp.at,
+        by_event: evaluated.by_event,
     };
     store::insert_trip(&mut *conn, &new).await?;
     let subject = wire_name(policy);

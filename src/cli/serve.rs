@@ -10,7 +10,7 @@ use axum::ServiceExt;
 use axum::extract::Request;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -24,12 +24,11 @@ pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(
     let (stop, stopping) = watch::channel(false);
     // The address before the database: a port that is taken should not cost a start of PostgreSQL.
     let addr = args.server.bind_addr;
-    let listener = TcpListener::bind(addr)
-        .await
-        .map_err(|error| format!("cannot listen on {addr}: {error}: stop what does, or set BIND_ADDR"))?;
+    let listener =
+        listen(addr).map_err(|error| format!("cannot listen on {addr}: {error}: stop what does, or set BIND_ADDR"))?;
     tokio::spawn(announce_stop(interrupt, terminate, stop));
     let Some(url) = database.url() else {
-        let postgres = EmbeddedPostgres::start(settings(&database)).await?;
+        let postgres = EmbeddedPostgres::start(settings(&database)?).await?;
         let options = postgres.connect_options();
         let (served, ()) = {
             // PostgreSQL is watched until the service has drained, then stopped.
@@ -45,6 +44,17 @@ pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(
         return served;
     };
     run(listener, parse_url(url)?, &args, stopping).await
+}
+
+/// Connections that may wait to be accepted: a burst of clients is not turned away by the kernel.
+const BACKLOG: u32 = 4_096;
+
+fn listen(addr: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // As std does: a restart does not wait for connections of the process before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
 }
 
 async fn until(mut flag: watch::Receiver<bool>) {

@@ -1,7 +1,7 @@
 //! The database: pools, migrations, transactions, and the private PostgreSQL.
 //!
-//! Two pools: `pool` for everything, and `switch`, three connections that only the switches and the feed use, so that engaging
-//! the kill switch never queues behind the ledger.
+//! Three pools: `pool` for everything; `switch`, for engage and disable alone, so that tightening never queues behind anything
+//! else; and `feed`, one connection for what the gate goes by, so that nobody's flood can make it lapse.
 //!
 //! Every session is READ COMMITTED, in UTC, with synchronous commits (whatever the URL says), and with limits on how long it
 //! may wait, run and idle in a transaction, so that a frozen instance cannot hold a head for ever.
@@ -21,8 +21,8 @@ use std::time::Duration;
 const SERVER_VERSION_MIN: i32 = 140_000;
 /// Connections for requests. Writers of one stream take turns, so more would only queue inside PostgreSQL.
 const POOL_SIZE: u32 = 16;
-/// Connections for the switches and the feed.
-const SWITCH_POOL_SIZE: u32 = 3;
+/// Connections for engage and disable. They take turns at the control head anyway.
+const SWITCH_POOL_SIZE: u32 = 4;
 /// How long a request waits for a connection before it is told that the database is away.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same for the switches: an operator in a hurry wants to know.
@@ -45,6 +45,7 @@ const WRITER_LIMITS: [(&str, &str); 3] =
 pub struct Database {
     pool: PgPool,
     switch: PgPool,
+    feed: PgPool,
 }
 
 /// Why the database cannot be used; the sentence says what to do.
@@ -89,8 +90,9 @@ impl Database {
         first.close().await.map_err(OpenError::Connect)?;
         let pool =
             pool_options(POOL_SIZE, ACQUIRE_TIMEOUT).connect_with(options.clone()).await.map_err(OpenError::Connect)?;
-        let switch = pool_options(SWITCH_POOL_SIZE, SWITCH_ACQUIRE_TIMEOUT).connect_lazy_with(options);
-        let database = Self { pool, switch };
+        let switch = pool_options(SWITCH_POOL_SIZE, SWITCH_ACQUIRE_TIMEOUT).connect_lazy_with(options.clone());
+        let feed = pool_options(1, SWITCH_ACQUIRE_TIMEOUT).connect_lazy_with(options);
+        let database = Self { pool, switch, feed };
         database.check_server().await?;
         Ok(database)
     }
@@ -148,7 +150,7 @@ impl Database {
 
     /// A connection for the feed.
     pub async fn feed(&self) -> Result<PoolConnection<Postgres>> {
-        Ok(self.switch.acquire().await?)
+        Ok(self.feed.acquire().await?)
     }
 
     /// A transaction.
@@ -178,7 +180,7 @@ impl Database {
         Ok(tx)
     }
 
-    /// A transaction on the switches' own connections.
+    /// A transaction on the connections of engage and disable.
     pub async fn begin_switch(&self) -> Result<Transaction<'static, Postgres>> {
         Ok(self.switch.begin().await?)
     }
@@ -193,6 +195,7 @@ impl Database {
     pub async fn close(&self) {
         self.pool.close().await;
         self.switch.close().await;
+        self.feed.close().await;
     }
 }
 

@@ -10,7 +10,7 @@
 use super::gate::{Source, View};
 use crate::clock::Clock;
 use crate::db::Database;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::go_live::model::GoLiveState;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -37,6 +37,8 @@ struct Inner {
     state: AtomicI64,
     /// The instant before the last successful read was sent, on `clock`, plus one; 0 before the first read.
     renewed_ms: AtomicU64,
+    /// When this instance last committed a change of its own, on `clock`, plus one: a read that was sent before it may be older.
+    own_ms: AtomicU64,
     /// Which policies hold, for the metrics; never on the path of a request.
     policies: Mutex<Policies>,
 }
@@ -62,14 +64,42 @@ impl Feed {
             clock,
             state: AtomicI64::new(0),
             renewed_ms: AtomicU64::new(0),
+            own_ms: AtomicU64::new(0),
             policies: Mutex::new(Policies::default()),
         }))
     }
 
-    /// Takes over a change that this instance has just committed.
+    /// Takes over a change that this instance has just committed. How old the *rest* is does not change.
     pub fn apply_own(&self, state: &GoLiveState) {
-        // Our own commit is the newest thing there is to know, but how old the *rest* is does not change.
-        self.advance(state);
+        self.0.own_ms.fetch_max(self.0.clock.now_ms() + 1, Ordering::AcqRel);
+        if !self.advance(state) {
+            self.rewound(state);
+        }
+    }
+
+    /// Takes over what was read, and renews the lease, unless it contradicts what is known: a version that goes backwards, or
+    /// the same version saying something else, is a restored or a lost database, and nothing is admitted by it.
+    fn take(&self, state: &GoLiveState, sent_ms: u64) -> Result<()> {
+        if self.advance(state) {
+            self.0.renewed_ms.fetch_max(sent_ms + 1, Ordering::AcqRel);
+            return Ok(());
+        }
+        // A change of our own may have overtaken this read; then the next one agrees again.
+        let known = self.0.state.load(Ordering::Acquire) >> 2;
+        if self.0.own_ms.load(Ordering::Acquire) > sent_ms {
+            return Ok(());
+        }
+        self.rewound(state);
+        Err(Error::Inconsistent(format!("the go-live state went from version {known} to {}", state.version)))
+    }
+
+    /// Lets the lease lapse at once.
+    fn rewound(&self, state: &GoLiveState) {
+        self.0.renewed_ms.store(0, Ordering::Release);
+        tracing::error!(
+            version = state.version,
+            "the go-live state moved backwards: blocking everything; restart when that is meant"
+        );
     }
 
     /// Reads the database once and renews the lease.
@@ -77,8 +107,7 @@ impl Feed {
         let sent_ms = self.0.clock.now_ms();
         let mut conn = db.feed().await?;
         let state = crate::go_live::store::read_state(&mut conn).await?;
-        self.advance(&state);
-        self.0.renewed_ms.fetch_max(sent_ms + 1, Ordering::AcqRel);
+        self.take(&state, sent_ms)?;
         let control_seq = crate::audit::head_seq(&mut conn, crate::audit::Stream::Control).await?;
         if control_seq != self.policies().control_seq {
             let policies = Policies {
@@ -137,12 +166,19 @@ impl Feed {
         self.0.policies.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    fn advance(&self, state: &GoLiveState) {
+    /// Moves to a state if it is newer, or the same; says whether what is known agrees with it now.
+    fn advance(&self, state: &GoLiveState) -> bool {
         let word = (state.version << 2)
             | if state.go_live_enabled { GO_LIVE } else { 0 }
             | if state.kill_switch_engaged { KILL_SWITCH } else { 0 };
-        // The version fills the upper bits, so the larger word is the newer state.
-        self.0.state.fetch_max(word, Ordering::AcqRel);
+        let before = self
+            .0
+            .state
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |known| (known >> 2 < state.version).then_some(word));
+        match before {
+            Ok(_) => true,
+            Err(known) => known == word,
+        }
     }
 }
 
@@ -204,12 +240,37 @@ mod tests {
 
     #[test]
     fn an_overtaken_read_never_undoes_a_newer_change() {
-        let feed = Feed::new(Clock::manual(0));
-        renewed(&feed);
+        let clock = Clock::manual(10);
+        let feed = Feed::new(clock.clone());
         let live = state(7, true, false);
+        feed.take(&live, 10).unwrap();
+        let sent_ms = clock.now_ms();
+        clock.advance(1);
         let killed = apply(&live, crate::go_live::model::Change::Engage, None, None, DateTime::UNIX_EPOCH);
         feed.apply_own(&killed);
-        feed.advance(&live);
+        feed.take(&live, sent_ms).unwrap();
         assert!(matches!(feed.view(), View::Fresh { version: 8, kill_switch_engaged: true, .. }));
+    }
+
+    #[test]
+    fn a_state_that_moves_backwards_blocks_everything() {
+        for older in [state(6, true, false), state(7, false, false), state(7, true, true)] {
+            let clock = Clock::manual(10);
+            let feed = Feed::new(clock.clone());
+            feed.take(&state(7, true, false), clock.now_ms()).unwrap();
+            clock.advance(1);
+            assert!(feed.take(&older, clock.now_ms()).is_err());
+            assert_eq!(feed.view(), View::Stale, "{older:?}");
+            assert!(feed.take(&older, clock.now_ms()).is_err(), "and it stays so");
+            assert_eq!(feed.view(), View::Stale);
+        }
+    }
+
+    #[test]
+    fn a_change_of_our_own_on_a_rewound_database_blocks_everything() {
+        let feed = Feed::new(Clock::manual(10));
+        feed.take(&state(13, true, false), 10).unwrap();
+        feed.apply_own(&state(2, false, true));
+        assert_eq!(feed.view(), View::Stale);
     }
 }

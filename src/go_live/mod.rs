@@ -63,7 +63,7 @@ impl GoLive {
         reason: Option<&Reason>,
         origin: &Origin,
     ) -> Result<GoLiveState> {
-        let mut tx = self.db.begin_switch().await?;
+        let mut tx = if change.loosens() { self.db.begin().await? } else { self.db.begin_switch().await? };
         let mut head = audit::lock(&mut tx, Stream::Control).await?;
         if let Some(refusal) = self.refusal(&mut tx, change, if_match).await? {
             record_refusal(&mut tx, &mut head, change, &refusal, reason, origin).await?;
@@ -96,7 +96,7 @@ impl GoLive {
 
     /// Records what a component reports of itself.
     pub async fn report_pack(&self, report: &PackReport, reason: Option<&Reason>, origin: &Origin) -> Result<Pack> {
-        let mut tx = self.db.begin_switch().await?;
+        let mut tx = self.db.begin().await?;
         let mut head = audit::lock(&mut tx, Stream::Control).await?;
         store::upsert_pack(&mut tx, report, origin, head.next()).await?;
         let packs = store::read_packs(&mut tx).await?;
@@ -160,6 +160,12 @@ pub async fn change_in_tx(
     Ok(after)
 }
 
+/// Why an attempt was refused, for the audit trail.
+#[derive(Serialize)]
+struct RefusalDetail {
+    refused: String,
+}
+
 async fn record_refusal(
     conn: &mut PgConnection,
     head: &mut Head,
@@ -168,7 +174,7 @@ async fn record_refusal(
     reason: Option<&Reason>,
     origin: &Origin,
 ) -> Result<()> {
-    let detail = Some(db::to_json(&refusal.to_string()).get().to_owned());
+    let detail = Some(db::to_json(&RefusalDetail { refused: refusal.to_string() }).get().to_owned());
     let event =
         ControlEvent { action: change.action(), subject: None, error: Some(refusal.row().code), reason, detail };
     event.append(conn, head, origin).await?;

@@ -94,7 +94,9 @@ pub fn apply(
             next.go_live_enabled = change == Change::Enable;
             next.go_live = movement;
         }
+        // Nothing moved: the first engagement, or the last release, stands.
         Change::Engage if state.kill_switch_engaged => {}
+        Change::Release if !state.kill_switch_engaged => {}
         Change::Engage | Change::Release => {
             next.kill_switch_engaged = change == Change::Engage;
             next.kill_switch = movement;

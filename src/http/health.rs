@@ -6,7 +6,7 @@ use crate::enforcement::gate::{Enforcement, Source, View};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::IntoResponse;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -98,7 +98,8 @@ async fn readyz(State(app): State<App>, _: Query<Nothing>) -> impl IntoResponse 
         authentication: "none: open mode, events say UNAUTHENTICATED",
     };
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(readiness))
+    let retry_after = (!readiness.ready).then_some([(RETRY_AFTER, "1")]);
+    (status, retry_after, Json(readiness))
 }
 
 /// What the instance has done and knows, in Prometheus' text format.

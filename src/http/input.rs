@@ -82,7 +82,9 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
         let axum::extract::Path(text) =
             axum::extract::Path::<String>::from_request_parts(parts, state).await.map_err(|_| Error::RouteNotFound)?;
-        text.parse().map(Self).map_err(|error: T::Err| Error::invalid("id", error.to_string()))
+        text.parse().map(Self).map_err(|error: T::Err| {
+            Error::invalid("id", format!("is not an id of this kind ({error}): take it from the answer that made it"))
+        })
     }
 }
 
@@ -175,8 +177,16 @@ impl Field {
     }
 }
 
+/// How long a body may take to arrive: far longer than 64 KiB need, shorter than the request's deadline, which would have to
+/// say that the outcome is unknown.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
 async fn read_body(body: Body, limit: usize) -> Result<Bytes> {
-    match Limited::new(body, limit).collect().await {
+    let Ok(read) = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await else {
+        let detail = format!("the body did not arrive within {} s: send it whole", BODY_TIMEOUT.as_secs());
+        return Err(Error::Malformed(detail));
+    };
+    match read {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(Error::BodyTooLarge { limit }),
         Err(_) => Err(Error::Malformed("the body ended early or could not be read: send it whole".into())),
@@ -344,6 +354,9 @@ fn parse<T: DeserializeOwned>(fields: &[Field]) -> Result<T> {
     })
 }
 
+/// Longest unknown name that is repeated, characters.
+const NAME_SHOWN_MAX: usize = 100;
+
 /// A deserialiser's message as an error of one field.
 fn field_error(path: &str, message: &str) -> FieldError {
     // The position is in the merged text, which the caller has never seen.
@@ -359,6 +372,8 @@ fn field_error(path: &str, message: &str) -> FieldError {
         let (name, allowed) = unknown.rsplit_once("`, expected ").unwrap_or((unknown.trim_end_matches('`'), ""));
         let names: Vec<_> = allowed.split('`').skip(1).step_by(2).collect();
         let name = name.split_once("`, there are no fields").map_or(name, |(name, _)| name);
+        // Enough to recognise it: a caller's 60 KB come back once at most.
+        let name: String = name.chars().take(NAME_SHOWN_MAX).collect();
         let allowed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         return FieldError::new(name, format!("is unknown: allowed are {allowed}"));
     }

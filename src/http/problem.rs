@@ -3,7 +3,7 @@
 use crate::error::{Error, Problem};
 use crate::types::RequestId;
 use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::ser::{SerializeMap, Serializer};
@@ -25,6 +25,10 @@ pub fn render(response: Response, path: &str, request_id: &RequestId) -> Respons
         }
         None => return Response::from_parts(parts, body),
     };
+    let mut problem = problem;
+    if let Some(methods) = parts.headers.get(ALLOW).and_then(|value| value.to_str().ok()) {
+        problem.detail = format!("this route does not take that method: send {methods}");
+    }
     let text = body_text(&problem, path, request_id);
     parts.headers.remove(CONTENT_LENGTH);
     parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -79,6 +79,16 @@ fn uptime(stretches: &[Stretch], since: DateTime<Utc>, now: DateTime<Utc>) -> (D
     (live, counted)
 }
 
+/// A duration as people say it, to the second where that matters.
+fn span(duration: Duration) -> String {
+    let seconds = duration.num_seconds();
+    match seconds {
+        0..=119 => format!("{}.{:03} s", seconds, duration.subsec_millis()),
+        120..=7_199 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3_600),
+    }
+}
+
 pub(super) async fn collect(conn: &mut PgConnection, since: DateTime<Utc>, now: DateTime<Utc>) -> Result<Slo> {
     let stretches = store::stretches(&mut *conn, since).await?;
     let (live, counted) = uptime(&stretches, since, now);
@@ -105,7 +115,7 @@ pub(super) async fn collect(conn: &mut PgConnection, since: DateTime<Utc>, now: 
             detail: if stretches.is_empty() {
                 "go-live was never enabled".into()
             } else {
-                format!("{} of {} minutes", live.num_minutes(), counted.num_minutes())
+                format!("up {}, down {}", span(live), span(counted - live))
             },
         },
         denial_rate: Objective {

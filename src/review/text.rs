@@ -20,9 +20,19 @@ fn percent(ratio: Ratio) -> String {
     format!("{} %", percent.short())
 }
 
-/// A cell cannot end its table.
-fn cell(text: &str) -> String {
-    text.replace('|', "\\|")
+/// Callers' words as text: they can neither end a table nor become a link or a tag where the Markdown is rendered.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '<' => plain.push_str("&lt;"),
+            '>' => plain.push_str("&gt;"),
+            '&' => plain.push_str("&amp;"),
+            '|' | '[' | ']' | '(' | ')' | '`' | '*' | '_' | '\\' | '!' => plain.extend(['\\', c]),
+            c => plain.push(c),
+        }
+    }
+    plain
 }
 
 fn write(out: &mut String, review: &Review) -> fmt::Result {
@@ -33,7 +43,7 @@ fn write(out: &mut String, review: &Review) -> fmt::Result {
         writeln!(out, "Nothing needs attention.")?;
     }
     for line in &review.look_first {
-        writeln!(out, "- {line}")?;
+        writeln!(out, "- {}", plain(line))?;
     }
     let state = &review.state;
     let on = |flag: bool, yes: &'static str, no: &'static str| if flag { yes } else { no };
@@ -45,8 +55,8 @@ fn write(out: &mut String, review: &Review) -> fmt::Result {
         "- Last change: version {}, {}, by {}: {}",
         state.version,
         time(state.updated_at),
-        state.changed_by.as_deref().unwrap_or("-"),
-        state.reason.as_deref().unwrap_or("-")
+        plain(state.changed_by.as_deref().unwrap_or("-")),
+        plain(state.reason.as_deref().unwrap_or("-"))
     )?;
     ledger(out, review)?;
     wires(out, review)?;
@@ -114,7 +124,7 @@ fn ledger(out: &mut String, review: &Review) -> fmt::Result {
         )?;
     }
     for policy in &review.disabled_engines {
-        writeln!(out, "\n{} is off: {}", policy.engine, policy.reason.as_deref().unwrap_or("no reason given"))?;
+        writeln!(out, "\n{} is off: {}", policy.engine, plain(policy.reason.as_deref().unwrap_or("no reason given")))?;
     }
     Ok(())
 }
@@ -140,11 +150,11 @@ fn changes(out: &mut String, review: &Review) -> fmt::Result {
             out,
             "| {} | {} | {} | {} | {} | {} |",
             time(change.at),
-            cell(change.actor.as_deref().unwrap_or("-")),
+            plain(change.actor.as_deref().unwrap_or("-")),
             change.action,
             change.subject.as_deref().unwrap_or("-"),
             change.error.as_deref().unwrap_or("done"),
-            cell(change.reason.as_deref().unwrap_or("-"))
+            plain(change.reason.as_deref().unwrap_or("-"))
         )?;
     }
     Ok(())

@@ -10,8 +10,8 @@
 //! lock, read the book, decide purely ([`model`]), write, commit; only then are they answered. Policies are read inside it, so
 //! an upsert or a throttle binds the very next decision.
 //!
-//! Statements: a batch takes 6 (begin, lock, time and switches, levels, write, commit), and one more for each kind of thing
-//! that its settles name.
+//! Statements: a batch takes 6 (begin, lock, time and switches, levels, write, commit), and a few more for what its settles
+//! name ([`writer`]).
 
 pub mod http;
 pub mod model;

@@ -5,8 +5,8 @@
 //! and wait; this task takes whatever is queued (natural batching: no timer, and alone a request is a batch of one), decides
 //! each operation in order on one [`Book`], writes all of it, commits, and only then answers.
 //!
-//! Statements of a batch, however long: begin; lock the head; time and switches; levels; reservations named; candidates of
-//! original settles (each only where needed); one write of everything; commit.
+//! Statements of a batch, however long: begin; lock the head; time and switches; levels; one write of everything; commit. One
+//! more for the reservations that settles name, and two for each engine and thread that original settles are about.
 //!
 //! What is guaranteed:
 //! - An answer is sent after the durable commit that backs it. No path answers "allowed" without one.
@@ -36,9 +36,9 @@ use uuid::Uuid;
 const QUEUE_MAX: usize = 4_096;
 /// Operations of one transaction. Enough to spread a flush thin, few enough that a batch stays in the tens of milliseconds.
 const BATCH_MAX: usize = 1_024;
-/// How long an operation may have waited and still be decided: a caller gives up after its deadline of 10 s, and an approval
-/// that nobody hears of only holds capacity. Milliseconds.
-const WAIT_MAX_MS: u64 = 8_000;
+/// How long an operation may have waited and still be decided: with the 4 s that the head may be waited for, still within the
+/// caller's deadline of 10 s. An approval that nobody hears of only holds capacity. Milliseconds.
+const WAIT_MAX_MS: u64 = 5_000;
 
 /// What is asked of the ledger, fully parsed.
 #[derive(Debug)]
@@ -101,14 +101,14 @@ impl Writer {
             mpsc::error::TrySendError::Full(_) => Error::Overloaded,
             mpsc::error::TrySendError::Closed(_) => Error::Inconsistent("the writer has ended".into()),
         })?;
-        metrics::gauge!("holdfast_writer_queue").set(self.depth());
+        metrics::gauge!("holdfast_writer_queue").set(depth(self.queue.max_capacity() - self.queue.capacity()));
         answered.await.map_err(|_| Error::Inconsistent("the writer dropped an operation".into()))?
     }
+}
 
-    #[expect(clippy::cast_precision_loss, reason = "the queue holds a few thousand")]
-    fn depth(&self) -> f64 {
-        (self.queue.max_capacity() - self.queue.capacity()) as f64
-    }
+#[expect(clippy::cast_precision_loss, reason = "the queue holds a few thousand")]
+fn depth(operations: usize) -> f64 {
+    operations as f64
 }
 
 struct Task {
@@ -123,6 +123,7 @@ impl Task {
     async fn run(mut self, mut waiting: mpsc::Receiver<Job>) {
         let mut jobs = Vec::with_capacity(BATCH_MAX);
         while waiting.recv_many(&mut jobs, BATCH_MAX).await > 0 {
+            metrics::gauge!("holdfast_writer_queue").set(depth(waiting.len()));
             let now_ms = self.clock.now_ms();
             let (in_time, late): (Vec<_>, Vec<_>) =
                 jobs.drain(..).partition(|job| now_ms.saturating_sub(job.queued_ms) <= WAIT_MAX_MS);
@@ -170,7 +171,7 @@ impl Task {
         // new one may try. Only one: a database that is away is told to the callers at once.
         if let Some(conn) = self.conn.take() {
             match self.commit_on(conn, jobs).await {
-                Err(Error::Unavailable(error)) => {
+                Err(Error::Unavailable(error)) if !is_limit(&error) => {
                     tracing::warn!(%error, "the writer's connection broke: trying a new one");
                 }
                 done => return done,
@@ -221,6 +222,15 @@ fn is_fatal(error: &Error) -> bool {
         Error::Database(error) => is_unreachable(error),
         _ => false,
     }
+}
+
+/// Whether time ran out on a connection that may be sound, by PostgreSQL's limits or ours: a new one would only wait again.
+fn is_limit(error: &sqlx::Error) -> bool {
+    if matches!(error, sqlx::Error::PoolTimedOut) {
+        return true;
+    }
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| ["55P03", "57014"].contains(&code.as_ref()))
 }
 
 fn answer(job: Job, outcome: Result<Outcome>) {

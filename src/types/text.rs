@@ -65,13 +65,19 @@ fn read_text(text: &str, max: usize) -> Result<String, ParseTextError> {
     if text.len() > max * 4 || text.chars().count() > max {
         return Err(ParseTextError::TooLong(text.chars().count(), max, "characters"));
     }
-    if let Some(bad) = text.chars().find(|c| c.is_control()) {
+    if let Some(bad) = text.chars().find(|&c| c.is_control() || is_layout_control(c)) {
         return Err(ParseTextError::ControlCharacter(bad));
     }
     if text.trim().is_empty() {
         return Err(ParseTextError::Empty(max));
     }
     Ok(text.to_owned())
+}
+
+/// Characters that break lines or reorder what a person reads, and mean nothing in a name or a sentence: line and paragraph
+/// separators, bidirectional embeddings, overrides and isolates.
+const fn is_layout_control(c: char) -> bool {
+    matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 macro_rules! text_type {
@@ -395,6 +401,8 @@ mod tests {
         assert!("naïve – 取引".parse::<Actor>().is_ok());
         assert_eq!("a\0b".parse::<Actor>(), Err(ParseTextError::ControlCharacter('\0')));
         assert_eq!("a\nb".parse::<Reason>(), Err(ParseTextError::ControlCharacter('\n')));
+        assert_eq!("a\u{202E}b".parse::<Actor>(), Err(ParseTextError::ControlCharacter('\u{202E}')));
+        assert_eq!("a\u{2028}b".parse::<Actor>(), Err(ParseTextError::ControlCharacter('\u{2028}')));
         assert!("é".repeat(200).parse::<Actor>().is_ok());
         assert!("é".repeat(201).parse::<Actor>().is_err());
         assert!("é".repeat(2049).parse::<Detail>().is_err());

@@ -319,7 +319,7 @@ async fn a_refused_enable_is_an_event_and_changes_nothing_else() {
     assert_eq!(event["action"], "GO_LIVE_ENABLE");
     assert_eq!((&event["ok"], &event["error"]), (&json!(false), &json!("CHECKLIST_FAILED")));
     assert_eq!((&event["actor"], &event["reason"]), (&json!("bryan"), &json!("launch")));
-    assert!(event["detail"].as_str().unwrap().contains("crm"), "{event}");
+    assert!(event["detail"]["refused"].as_str().unwrap().contains("crm"), "{event}");
 }
 
 #[tokio::test]

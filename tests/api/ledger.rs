@@ -353,10 +353,20 @@ async fn a_correlation_that_no_reservation_ever_carried_falls_back_to_the_oldest
     let service = Service::live().await;
     let old = hold(&service, "WHOLESALE", "100", Some("a")).await;
     hold(&service, "WHOLESALE", "100", None).await;
+    let body = json!({"engine": "WHOLESALE", "reserved_amount": 100, "correlation_id": "of-nobody"});
+    let answer = settle(&service, body).await;
+    assert_eq!(answer["reservations"][0]["reservation_id"], old.as_str());
+}
+
+#[tokio::test]
+async fn a_correlation_of_another_engine_releases_nothing_of_this_one() {
+    let service = Service::live().await;
+    let old = hold(&service, "WHOLESALE", "100", Some("a")).await;
     hold(&service, "CAPITAL", "100", Some("of-another-engine")).await;
     let body = json!({"engine": "WHOLESALE", "reserved_amount": 100, "correlation_id": "of-another-engine"});
     let answer = settle(&service, body).await;
-    assert_eq!(answer["reservations"][0]["reservation_id"], old.as_str());
+    assert_eq!(json!([answer["released"], answer["unmatched"]]), json!([0, 100]));
+    assert_eq!(reservation(&service, &old).await["status"], "OPEN");
 }
 
 #[tokio::test]

@@ -322,16 +322,16 @@ async fn uptime_is_the_share_of_the_week_that_production_ran() {
     // An off before the first enable is not downtime: nothing was promised.
     switch("2039-12-31T00:00:00Z", "/go-live/disable").await;
     switch("2040-01-01T12:00:00Z", "/go-live/enable").await;
-    assert_eq!(uptime("2040-01-02T00:00:00Z").await, json!([1, true, "720 of 720 minutes"]));
+    assert_eq!(uptime("2040-01-02T00:00:00Z").await, json!([1, true, "up 12 h, down 0.000 s"]));
     // From Monday on the time before it does not count.
-    assert_eq!(uptime("2040-01-03T00:00:00Z").await, json!([1, true, "1440 of 1440 minutes"]));
+    assert_eq!(uptime("2040-01-03T00:00:00Z").await, json!([1, true, "up 24 h, down 0.000 s"]));
     switch("2040-01-04T00:00:00Z", "/go-live/kill-switch/engage").await;
     switch("2040-01-04T03:00:00Z", "/go-live/disable").await;
     switch("2040-01-04T05:00:00Z", "/go-live/kill-switch/release").await;
     switch("2040-01-04T06:00:00Z", "/go-live/enable").await;
-    assert_eq!(uptime("2040-01-06T00:00:00Z").await, json!([0.9375, false, "5400 of 5760 minutes"]));
+    assert_eq!(uptime("2040-01-06T00:00:00Z").await, json!([0.9375, false, "up 90 h, down 6 h"]));
     // A week later all of that is past.
-    assert_eq!(uptime("2040-01-10T00:00:00Z").await, json!([1, true, "1440 of 1440 minutes"]));
+    assert_eq!(uptime("2040-01-10T00:00:00Z").await, json!([1, true, "up 24 h, down 0.000 s"]));
 }
 
 #[tokio::test]

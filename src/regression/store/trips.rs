@@ -32,6 +32,8 @@ pub struct NewTrip<'a> {
     pub actor: Option<&'a Actor>,
     /// When.
     pub at: DateTime<Utc>,
+    /// Whether that measurement caused it by arriving, rather than an evaluation later.
+    pub by_event: bool,
 }
 
 /// Records a trip.
@@ -39,8 +41,8 @@ pub async fn insert_trip(conn: &mut PgConnection, trip: &NewTrip<'_>) -> Result<
     sqlx::query!(
         "INSERT INTO regression_trip
              (id, domain, metric, kpi_seq, series_seq, baseline_events, baseline_sum, current_events, current_sum, drop_fraction,
-              action, engine, actor, tripped_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+              action, engine, actor, tripped_at, by_event)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
         trip.id,
         trip.policy.domain.as_str(),
         trip.policy.metric.as_str(),
@@ -54,7 +56,8 @@ pub async fn insert_trip(conn: &mut PgConnection, trip: &NewTrip<'_>) -> Result<
         trip.policy.action.as_str(),
         trip.engine.map(Engine::as_str),
         trip.actor.map(Actor::as_str),
-        trip.at
+        trip.at,
+        trip.by_event
     )
     .execute(conn)
     .await?;
@@ -102,7 +105,7 @@ pub async fn find_trip(conn: &mut PgConnection, kpi_seq: i64) -> Result<Option<(
                 engine,
                 drop_fraction
          FROM regression_trip
-         WHERE kpi_seq = $1",
+         WHERE kpi_seq = $1 AND by_event",
         kpi_seq
     )
     .fetch_optional(conn)

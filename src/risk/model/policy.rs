@@ -45,6 +45,7 @@ pub fn upsert(
 ) -> Result<(RiskPolicy, Changes)> {
     refuse_missing_caps(existing, upsert)?;
     refuse_zero_caps(existing, upsert)?;
+    refuse_uncapped_enable(existing, upsert)?;
     let kept = |new: Option<Amount>, cap: fn(&RiskPolicy) -> Amount| new.or(existing.map(cap)).unwrap_or_default();
     let throttled_by = existing.map(|policy| policy.throttled_by.clone()).unwrap_or_default();
     let lifts = upsert.enabled == Some(true) && !throttled_by.is_empty();
@@ -97,6 +98,23 @@ fn refuse_missing_caps(existing: Option<&RiskPolicy>, upsert: &PolicyUpsert) -> 
         .map(|(field, _)| FieldError::new(field, format!("is required: {} is a new engine", upsert.engine)))
         .collect();
     if missing.is_empty() { Ok(()) } else { Err(Error::Invalid(missing)) }
+}
+
+/// An engine without any cap (one that a throttle created, or a seeded one) is not enabled by accident.
+fn refuse_uncapped_enable(existing: Option<&RiskPolicy>, upsert: &PolicyUpsert) -> Result<()> {
+    let enables = upsert.enabled == Some(true) && upsert.zero_cap == ZeroCap::Refused;
+    let Some(existing) = existing.filter(|policy| enables && !policy.enabled_by_hand) else {
+        return Ok(());
+    };
+    let caps = [
+        ("max_daily_loss", existing.max_daily_loss, upsert.max_daily_loss),
+        ("max_daily_exposure", existing.max_daily_exposure, upsert.max_daily_exposure),
+        ("max_open_risk", existing.max_open_risk, upsert.max_open_risk),
+    ];
+    if caps.iter().any(|(_, old, new)| new.is_some() || !old.is_zero()) {
+        return Ok(());
+    }
+    Err(Error::ZeroMeansUnlimited { fields: caps.iter().map(|(field, _, _)| *field).collect() })
 }
 
 fn refuse_zero_caps(existing: Option<&RiskPolicy>, upsert: &PolicyUpsert) -> Result<()> {
@@ -178,6 +196,19 @@ mod tests {
         assert_eq!(fields, ["max_daily_loss", "max_actions_per_day"]);
         let meant = PolicyUpsert { zero_cap: ZeroCap::RemovesTheCap, ..request };
         assert!(run(Some(&old), &meant, None).unwrap().0.max_daily_loss.is_zero());
+    }
+
+    #[test]
+    fn an_engine_without_any_cap_is_not_enabled_by_accident() {
+        let old = RiskPolicy { enabled: false, enabled_by_hand: false, ..policy("A", "0", "0", "0", "0") };
+        let enable = PolicyUpsert { enabled: Some(true), ..nothing("A") };
+        assert!(
+            matches!(run(Some(&old), &enable, None), Err(Error::ZeroMeansUnlimited { fields }) if fields.len() == 3)
+        );
+        let capped = PolicyUpsert { max_open_risk: Some("5".parse().unwrap()), ..enable.clone() };
+        assert!(run(Some(&old), &capped, None).unwrap().0.enabled);
+        let meant = PolicyUpsert { zero_cap: ZeroCap::RemovesTheCap, ..enable };
+        assert!(run(Some(&old), &meant, None).unwrap().0.enabled);
     }
 
     #[test]

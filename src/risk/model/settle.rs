@@ -123,6 +123,7 @@ pub fn apply(
         }
         Target::Matching { reserved_amount, candidates } => (candidates.clone(), *reserved_amount),
     };
+    let before: Vec<_> = candidates.iter().filter_map(|id| book.reservations.get(id).cloned()).collect();
     let (reservations, released, released_today) = release(book, &candidates, reserved, stamp);
     let settled_amount = settle.settled_amount.unwrap_or(reserved);
     let over = settled_amount.units() - reserved.units();
@@ -130,9 +131,20 @@ pub fn apply(
     // What was claimed beyond that was never in it.
     let unused = (released - settled_amount.units()).max(0);
     let exposure = if over < 0 { -released_today.min(unused) } else { over };
-    let movement =
-        Movement { exposure: total(exposure)?, open: total(-released)?, loss: settle.realized_loss.into(), actions: 0 };
-    book.post(&settle.engine, movement, stamp.at)?;
+    let posted = (|| {
+        let movement = Movement {
+            exposure: total(exposure)?,
+            open: total(-released)?,
+            loss: settle.realized_loss.into(),
+            actions: 0,
+        };
+        book.post(&settle.engine, movement, stamp.at).map(|()| movement)
+    })();
+    if posted.is_err() {
+        // Others share the book: a refusal leaves it as it was.
+        book.reservations.extend(before.into_iter().map(|one| (one.id, one)));
+    }
+    let movement = posted?;
 
     let unmatched = reserved.units() - released;
     let mut flags = Vec::new();

@@ -234,12 +234,11 @@ pub async fn read_reservations(conn: &mut PgConnection, ids: &[Uuid]) -> Result<
     .collect()
 }
 
-/// Whether any reservation of an engine ever carried this thread.
-pub async fn is_correlated(conn: &mut PgConnection, engine: &Engine, correlation_id: &str) -> Result<bool> {
+/// Whether any reservation, of whatever engine, ever carried this thread.
+pub async fn is_correlated(conn: &mut PgConnection, correlation_id: &str) -> Result<bool> {
     Ok(sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM risk_reservation WHERE correlation_id = $1 AND engine = $2) AS "exists!""#,
-        correlation_id,
-        engine.as_str()
+        r#"SELECT EXISTS (SELECT FROM risk_reservation WHERE correlation_id = $1) AS "exists!""#,
+        correlation_id
     )
     .fetch_one(conn)
     .await?)

@@ -14,7 +14,11 @@ use chrono::{Days, NaiveTime};
 use serde_json::value::RawValue;
 use sqlx::{Executor, PgConnection};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use uuid::Uuid;
+
+/// How long a batch may take up to its commit: a little more than the 4 s that its head may be waited for.
+const PREPARE_TIMEOUT: Duration = Duration::from_millis(4_500);
 
 /// Why a batch was not answered with its outcomes.
 #[derive(Debug)]
@@ -50,6 +54,29 @@ pub(super) async fn run(
     jobs: &[Job],
     go_live_required: bool,
 ) -> Result<Vec<Result<Outcome>>, Failure> {
+    // Until the commit nothing has happened: an answer that does not come (a frozen server, a cut cable) is waited for no
+    // longer than the callers can be told the truth.
+    let prepared = tokio::time::timeout(PREPARE_TIMEOUT, prepare(conn, jobs, go_live_required)).await;
+    let (outcomes, proof) = match prepared {
+        Ok(prepared) => prepared?,
+        Err(_) => return Err(Error::Unavailable(sqlx::Error::PoolTimedOut).into()),
+    };
+    let Some(proof) = proof else {
+        conn.execute("ROLLBACK").await?;
+        return Ok(outcomes);
+    };
+    match conn.execute("COMMIT").await {
+        Ok(_) => Ok(outcomes),
+        Err(error) => Err(Failure::CommitBroke { error, proof, outcomes }),
+    }
+}
+
+/// Decides and writes a batch, up to its commit. Without a proof nothing was written.
+async fn prepare(
+    conn: &mut PgConnection,
+    jobs: &[Job],
+    go_live_required: bool,
+) -> Result<(Vec<Result<Outcome>>, Option<Proof>)> {
     conn.execute("BEGIN").await?;
     let mut head = audit::lock_head(conn, Stream::Risk).await?;
     let state = store::read_instant(conn).await?;
@@ -63,16 +90,12 @@ pub(super) async fn run(
     let mut known = read(conn, jobs, switches, head.next()).await?;
     let mut recorded = Vec::with_capacity(jobs.len());
     let outcomes: Vec<_> = jobs.iter().map(|job| decide(job, &mut known, &mut head, &mut recorded)).collect();
-    if recorded.is_empty() {
-        conn.execute("ROLLBACK").await?;
-        return Ok(outcomes);
-    }
-    let proof = Proof { seq: recorded[0].stamp.seq, hash: recorded[0].hash.clone() };
+    let Some(first) = recorded.first() else {
+        return Ok((outcomes, None));
+    };
+    let proof = Proof { seq: first.stamp.seq, hash: first.hash.clone() };
     store::write_batch(conn, &known.changes(&recorded), &head).await?;
-    match conn.execute("COMMIT").await {
-        Ok(_) => Ok(outcomes),
-        Err(error) => Err(Failure::CommitBroke { error, proof, outcomes }),
-    }
+    Ok((outcomes, Some(proof)))
 }
 
 /// Undoes a refused batch on a connection that still answers.
@@ -104,8 +127,8 @@ struct Known {
     clock_went_back: Option<i64>,
     /// Outcomes of the closed reservations that the batch names, by closing event.
     settlements: BTreeMap<i64, String>,
-    /// Engines and threads of original settles, and whether the thread ever had a reservation of the engine.
-    correlated: BTreeSet<(Engine, String)>,
+    /// Threads of original settles that ever had a reservation, of whatever engine.
+    correlated: BTreeSet<String>,
     denials: BTreeMap<(Engine, String, &'static str), i64>,
 }
 
@@ -145,12 +168,15 @@ async fn read(conn: &mut PgConnection, jobs: &[Job], switches: Switches, first: 
         let ids: Vec<_> = named.into_iter().collect();
         reservations.extend(store::read_reservations(conn, &ids).await?.into_iter().map(|one| (one.id, one)));
     }
+    // What an operation before it closes, a settle passes over: it sees as many more as the batch may close.
+    let named_count = i64::try_from(reservations.len()).unwrap_or(i64::MAX);
+    let limit = matching.values().sum::<i64>().saturating_add(named_count);
     let mut correlated = BTreeSet::new();
-    for ((engine, thread), limit) in matching {
+    for (engine, thread) in matching.into_keys() {
         if let Some(thread) = &thread
-            && store::is_correlated(conn, &engine, thread).await?
+            && store::is_correlated(conn, thread).await?
         {
-            correlated.insert((engine.clone(), thread.clone()));
+            correlated.insert(thread.clone());
             let open = store::candidates(conn, &engine, Some(thread), limit).await?;
             reservations.extend(open.into_iter().map(|one| (one.id, one)));
             continue;
@@ -237,10 +263,9 @@ fn resolve(known: &Known, request: &SettleRequest, origin: &Origin) -> Result<(E
     let carried = |one: &Reservation| one.correlation_id.is_some() && one.correlation_id == thread;
     let mine = |one: &&Reservation| one.engine == engine && one.closed.is_none();
     // Reservations that this batch has made count as well, in the order they were made.
-    let correlated = thread.as_ref().is_some_and(|thread| {
-        known.correlated.contains(&(engine.clone(), thread.clone()))
-            || known.book.reservations.values().any(|one| one.engine == engine && carried(one))
-    });
+    let correlated = thread
+        .as_ref()
+        .is_some_and(|thread| known.correlated.contains(thread) || known.book.reservations.values().any(carried));
     let mut open: Vec<_> =
         known.book.reservations.values().filter(mine).filter(|one| !correlated || carried(one)).collect();
     open.sort_by_key(|one| one.seq);
