@@ -3,7 +3,7 @@
 //! Every reserve touches GLOBAL, and PostgreSQL holds that row until a commit is flushed: with a transaction a request, the
 //! service would do one commit at a time. So requests do not write. They put a canonical [`Operation`] into a bounded queue
 //! and wait; this task takes whatever is queued (natural batching: no timer, and alone a request is a batch of one), decides
-//! each operation in order on one [`Book`], writes all of it, commits, and only then answers.
+//! each operation in order on one [`Book`](super::model::Book), writes all of it, commits, and only then answers.
 //!
 //! Statements of a batch, however long: begin; lock the head; time and switches; levels; one write of everything; commit. One
 //! more for the reservations that settles name, and two for each engine and thread that original settles are about.
