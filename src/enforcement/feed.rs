@@ -70,11 +70,12 @@ impl Feed {
     }
 
     /// Takes over a change that this instance has just committed. How old the *rest* is does not change.
+    ///
+    /// Two changes that commit one after the other may arrive here the other way round, so an older one is not a rewind: it is
+    /// dropped, and if the database did move backwards, the next read says so.
     pub fn apply_own(&self, state: &GoLiveState) {
         self.0.own_ms.fetch_max(self.0.clock.now_ms() + 1, Ordering::AcqRel);
-        if !self.advance(state) {
-            self.rewound(state);
-        }
+        self.advance(state);
     }
 
     /// Takes over what was read, and renews the lease, unless it contradicts what is known: a version that goes backwards, or
@@ -267,10 +268,24 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_our_own_on_a_rewound_database_blocks_everything() {
-        let feed = Feed::new(Clock::manual(10));
-        feed.take(&state(13, true, false), 10).unwrap();
-        feed.apply_own(&state(2, false, true));
+    fn a_rewound_database_blocks_at_the_next_read_though_it_takes_changes_of_our_own() {
+        let clock = Clock::manual(10);
+        let feed = Feed::new(clock.clone());
+        feed.take(&state(13, true, false), clock.now_ms()).unwrap();
+        let killed = state(2, false, true);
+        feed.apply_own(&killed);
+        clock.advance(1);
+        assert!(feed.take(&killed, clock.now_ms()).is_err());
         assert_eq!(feed.view(), View::Stale);
+    }
+
+    #[test]
+    fn changes_of_our_own_that_arrive_out_of_order_block_nothing_and_leave_the_newest() {
+        let clock = Clock::manual(10);
+        let feed = Feed::new(clock.clone());
+        feed.take(&state(7, false, false), clock.now_ms()).unwrap();
+        feed.apply_own(&state(9, true, false));
+        feed.apply_own(&state(8, false, false));
+        assert!(matches!(feed.view(), View::Fresh { version: 9, go_live_enabled: true, kill_switch_engaged: false }));
     }
 }
