@@ -1,8 +1,9 @@
-//! The command line: `serve` (the default), `migrate`, `review`, `healthcheck`, `db psql`, `openapi`.
+//! The command line: `serve` (the default), `migrate`, `review`, `risk reconcile`, `healthcheck`, `db psql`, `openapi`.
 //!
-//! Whatever stops a command is one sentence on standard error and exit code 1; a review that cannot be made exits 2, since 1
-//! says that something needs attention.
+//! Whatever stops a command is one sentence on standard error and exit code 1; a review or a reconciliation that cannot be made
+//! exits 2, since 1 says that something needs attention.
 
+mod reconcile;
 mod serve;
 
 use crate::config::{ChecklistArgs, DatabaseConfig, EnforcementConfig, LogConfig, LogFormat, ServerConfig};
@@ -66,6 +67,11 @@ enum Command {
         #[arg(long, env = "BIND_ADDR", default_value = "127.0.0.1:8000", value_name = "HOST:PORT")]
         bind_addr: SocketAddr,
     },
+    /// Work with the risk ledger.
+    Risk {
+        #[command(subcommand)]
+        command: RiskCommand,
+    },
     /// Work with the database.
     Db {
         #[command(subcommand)]
@@ -73,6 +79,13 @@ enum Command {
     },
     /// Print the OpenAPI document.
     Openapi,
+}
+
+#[derive(Debug, Subcommand)]
+enum RiskCommand {
+    /// Compare every counter with its reservations and events. Exits 0 when the book balances, 1 when it does not, 2 when it
+    /// cannot know.
+    Reconcile(reconcile::ReconcileArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -100,10 +113,10 @@ pub fn main() -> ExitCode {
         Err(error) => {
             fail(&usage_sentence(&error));
             // Nothing was parsed, so the words themselves tell what was meant.
-            return failure_of(std::env::args_os().any(|word| word == "review"));
+            return failure_of(std::env::args_os().any(|word| word == "review" || word == "reconcile"));
         }
     };
-    let is_review = matches!(cli.command, Some(Command::Review));
+    let is_review = matches!(cli.command, Some(Command::Review | Command::Risk { .. }));
     if let Err(sentence) = start_logging(&cli.log) {
         fail(&sentence);
         return failure_of(is_review);
@@ -117,7 +130,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The exit code of a failure. A review that cannot be made says 2, since its 1 means that something needs attention.
+/// The exit code of a failure. A review or reconciliation that cannot be made says 2, since its 1 means that something needs
+/// attention.
 fn failure_of(is_review: bool) -> ExitCode {
     if is_review { ExitCode::from(2) } else { ExitCode::FAILURE }
 }
@@ -153,14 +167,9 @@ async fn run(cli: Cli) -> ExitCode {
         None => Box::pin(serve::serve(cli.serve, cli.database)).await,
         Some(Command::Serve(args)) => Box::pin(serve::serve(*args, cli.database)).await,
         Some(Command::Migrate { status }) => migrate(&cli.database, status).await,
-        Some(Command::Review) => {
-            return match review(&cli.database).await {
-                Ok(attention) => ExitCode::from(u8::from(attention)),
-                Err(error) => {
-                    fail(&error.to_string());
-                    failure_of(true)
-                }
-            };
+        Some(Command::Review) => return verdict(review(&cli.database).await),
+        Some(Command::Risk { command: RiskCommand::Reconcile(args) }) => {
+            return verdict(reconcile::run(args, &cli.database).await.map(|balanced| !balanced));
         }
         Some(Command::Healthcheck { bind_addr }) => healthcheck(bind_addr).await,
         Some(Command::Db { command: DbCommand::Psql }) => psql(&cli.database),
@@ -171,6 +180,17 @@ async fn run(cli: Cli) -> ExitCode {
         Err(error) => {
             fail(&error.to_string());
             failure_of(false)
+        }
+    }
+}
+
+/// The exit code of a command that looks whether something needs attention.
+fn verdict(attention: Result<bool, Failure>) -> ExitCode {
+    match attention {
+        Ok(attention) => ExitCode::from(u8::from(attention)),
+        Err(error) => {
+            fail(&error.to_string());
+            failure_of(true)
         }
     }
 }

@@ -13,6 +13,8 @@ pub use problem::Problem;
 
 use crate::enforcement::class::ExecutionClass;
 use crate::enforcement::gate::Block;
+use crate::risk::model::ReservationStatus;
+use crate::types::Engine;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -97,15 +99,57 @@ pub enum Error {
     /// The route exists, with another method.
     #[error("this route does not take that method: see the Allow header")]
     MethodNotAllowed,
-    /// The reservation was settled before; nothing was changed.
-    #[error("reservation {reservation_id} was settled at {settled_at}: nothing was changed")]
-    AlreadySettled {
+    /// The reservation has ended before; nothing was changed.
+    #[error("reservation {reservation_id} was {} at {closed_at}: nothing was changed", .status.as_str().to_ascii_lowercase())]
+    AlreadyClosed {
         /// The reservation.
         reservation_id: uuid::Uuid,
-        /// When it was settled, RFC 3339.
-        settled_at: String,
+        /// How it ended; never `OPEN`.
+        status: ReservationStatus,
+        /// When it ended, RFC 3339.
+        closed_at: String,
         /// The outcome that stands, as JSON.
-        settled: Box<RawValue>,
+        outcome: Box<RawValue>,
+    },
+    /// A hold that stands until somebody ends it cannot be extended.
+    #[error("reservation {reservation_id} never expires: there is nothing to extend")]
+    NeverExpires {
+        /// The reservation.
+        reservation_id: uuid::Uuid,
+    },
+    /// The id that the caller chose is another reservation's.
+    #[error("reservation {reservation_id} exists and is another one: it differs in {fields:?}; choose a new id")]
+    ReservationExists {
+        /// The id.
+        reservation_id: uuid::Uuid,
+        /// The fields that differ.
+        fields: Vec<&'static str>,
+    },
+    /// A reserve was denied, told to a caller who looks only at the status.
+    #[error("{message}")]
+    ReservationDenied {
+        /// The decision as a sentence.
+        message: String,
+        /// The decision.
+        members: Vec<(&'static str, Box<RawValue>)>,
+    },
+    /// An extension was denied.
+    #[error("{message}")]
+    ExtensionDenied {
+        /// The decision as a sentence.
+        message: String,
+        /// The decision.
+        members: Vec<(&'static str, Box<RawValue>)>,
+    },
+    /// A correction would take more than was booked today.
+    #[error("{counter} of {engine} would leave its range on {day}: correct by at most what was booked that day")]
+    AdjustmentOutOfRange {
+        /// Which level.
+        engine: Engine,
+        /// Which counter.
+        counter: &'static str,
+        /// The day that it would be booked on.
+        day: chrono::NaiveDate,
     },
     /// An upsert would re-arm a tripped wire without saying why.
     #[error("the wire {domain}.{metric} tripped (trip {trip_id}): give a reason to re-arm it")]
@@ -161,6 +205,14 @@ pub enum Error {
     /// Fields that were read and are not acceptable.
     #[error("{}", sentence(.0))]
     Invalid(Vec<FieldError>),
+    /// The key stands for another input.
+    #[error("the idempotency key {key:?} stands for another request: it differs in {}; use a new key", .fields.join(", "))]
+    IdempotencyKeyReused {
+        /// The key.
+        key: String,
+        /// The fields that differ; `route` where it was another route.
+        fields: Vec<String>,
+    },
     /// A cap would be removed by setting it to 0.
     #[error("a cap of 0 means no cap: send allow_unlimited=true if that is meant, or a positive {}", .fields.join(", "))]
     ZeroMeansUnlimited {
@@ -182,6 +234,14 @@ pub enum Error {
     /// The database's clock stands before times that are already recorded.
     #[error("the database clock is {0} seconds behind the last recorded event: reserves are halted until it is right")]
     ClockWentBack(i64),
+    /// The database's clock ran far ahead of this process's.
+    #[error(
+        "the database clock jumped {0} seconds ahead: reserves are halted until it is right; restart the service if it is"
+    )]
+    ClockJumped(i64),
+    /// The book does not balance.
+    #[error("the book does not balance since {0}: new reserves are halted until `holdfast risk reconcile --repair`")]
+    LedgerHalted(chrono::DateTime<chrono::Utc>),
     /// The database cannot be reached, or not soon enough.
     #[error("the database cannot be reached: nothing was decided, try again")]
     Unavailable(#[source] sqlx::Error),
@@ -190,11 +250,12 @@ pub enum Error {
     Overloaded,
     /// The connection broke during a commit.
     #[error(
-        "the connection broke while the outcome was being recorded: it is unknown, read the state before trying again"
+        "the connection broke while the outcome was being recorded: send the same request with the same key again, or read the \
+         state first"
     )]
     OutcomeUnknown(#[source] sqlx::Error),
     /// The request took longer than its deadline.
-    #[error("the request took longer than {0} seconds: its outcome is unknown, read the state before trying again")]
+    #[error("the request took longer than {0} seconds: send it with the same key again, or read the state first")]
     DeadlineExceeded(u64),
     /// The database said something that cannot be.
     #[error("inconsistent data: {0}")]
@@ -263,7 +324,20 @@ impl Error {
             Self::RouteNotFound => row(404, "ROUTE_NOT_FOUND", "There is no such route"),
             Self::NotFound { .. } => row(404, "NOT_FOUND", "There is no such thing"),
             Self::MethodNotAllowed => row(405, "METHOD_NOT_ALLOWED", "The method is not allowed"),
-            Self::AlreadySettled { .. } => row(409, "ALREADY_SETTLED", "The reservation was settled before"),
+            Self::AlreadyClosed { status, .. } => match status {
+                ReservationStatus::Released => row(409, "ALREADY_RELEASED", "The reservation was released before"),
+                ReservationStatus::Expired => row(409, "ALREADY_EXPIRED", "The reservation has expired"),
+                ReservationStatus::Settled | ReservationStatus::Open => {
+                    row(409, "ALREADY_SETTLED", "The reservation was settled before")
+                }
+            },
+            Self::NeverExpires { .. } => row(409, "NEVER_EXPIRES", "The reservation never expires"),
+            Self::ReservationExists { .. } => row(409, "RESERVATION_EXISTS", "The id is another reservation's"),
+            Self::ReservationDenied { .. } => row(409, "RESERVATION_DENIED", "The reserve was denied"),
+            Self::ExtensionDenied { .. } => row(409, "EXTENSION_DENIED", "The extension was denied"),
+            Self::AdjustmentOutOfRange { .. } => {
+                row(409, "ADJUSTMENT_OUT_OF_RANGE", "The correction is of more than was booked")
+            }
             Self::WireTripped { .. } => row(409, "WIRE_TRIPPED", "The wire has tripped"),
             Self::EngineThrottled { .. } => row(409, "ENGINE_THROTTLED", "The engine is throttled"),
             Self::EventIdReused { .. } => row(409, "EVENT_ID_REUSED", "The event id names another measurement"),
@@ -272,9 +346,14 @@ impl Error {
             Self::BodyTooLarge { .. } => row(413, "BODY_TOO_LARGE", "The body is too large"),
             Self::UnsupportedMediaType(_) => row(415, "UNSUPPORTED_MEDIA_TYPE", "The body's format is not read"),
             Self::Invalid(_) => row(422, "VALIDATION_FAILED", "A field is not acceptable"),
+            Self::IdempotencyKeyReused { .. } => {
+                row(422, "IDEMPOTENCY_KEY_REUSED", "The key stands for another request")
+            }
             Self::ZeroMeansUnlimited { .. } => row(422, "ZERO_MEANS_UNLIMITED", "A cap of 0 removes the cap"),
             Self::SeriesKind { .. } => row(422, "SERIES_KIND_MISMATCH", "The series has the other kind of values"),
             Self::ClockWentBack(_) => row(503, "CLOCK_WENT_BACK", "The database clock went back"),
+            Self::ClockJumped(_) => row(503, "CLOCK_JUMPED", "The database clock jumped ahead"),
+            Self::LedgerHalted(_) => row(503, "LEDGER_HALTED", "The book does not balance"),
             Self::Unavailable(_) => row(503, "DATABASE_UNAVAILABLE", "The database cannot be reached"),
             Self::Overloaded => row(503, "OVERLOADED", "Too many operations are waiting"),
             Self::OutcomeUnknown(_) => row(503, "OUTCOME_UNKNOWN", "The outcome is unknown"),

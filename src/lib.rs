@@ -5,7 +5,7 @@
 //!
 //! - [`types`]: the vocabulary, parsed once at the edge; [`error`]: the one error table; [`clock`], [`config`].
 //! - [`db`]: pools, migrations, and the private PostgreSQL.
-//! - [`audit`]: the event streams and their hash chain.
+//! - [`audit`]: the event streams and their hash chain; [`idempotency`]: one intent, one effect.
 //! - The levers, each in the same four files: [`go_live`], [`risk`], [`heimdall`], [`regression`]; and [`govern`], which
 //!   changes two of them in one transaction.
 //! - [`enforcement`]: the gate around the finished router, and the feed it goes by.
@@ -32,6 +32,7 @@ pub mod go_live;
 pub mod govern;
 pub mod heimdall;
 pub mod http;
+pub mod idempotency;
 pub mod middleware;
 pub mod regression;
 pub mod review;

@@ -119,11 +119,18 @@ async fn run(
         tracing::warn!(%error, "the go-live state could not be read yet: blocking until it is");
     }
     let feed = tokio::spawn(app.feed.clone().run(db.clone()));
-    let upkeep = tokio::spawn(keep_metrics_small(app.metrics.clone()));
+    let background = [
+        tokio::spawn(keep_metrics_small(app.metrics.clone())),
+        tokio::spawn(app.risk.clone().tick()),
+        tokio::spawn(crate::risk::reconcile::watch(db.clone())),
+        tokio::spawn(crate::idempotency::run(db.clone())),
+    ];
     announce(listener.local_addr()?, &args.enforcement);
     let served = serve_until(listener, &app, stopping).await;
     feed.abort();
-    upkeep.abort();
+    for task in background {
+        task.abort();
+    }
     db.close().await;
     tracing::info!("stopped");
     served

@@ -208,6 +208,14 @@ pub static ROUTES: &[Route] = {
         get("/api/governance/risk/events", Read),
         post("/api/governance/risk/check-and-reserve", Reserve),
         post("/api/governance/risk/settle", Reserve),
+        post("/api/governance/risk/reservations", Reserve),
+        post("/api/governance/risk/reservations/{id}/settle", Reserve),
+        post("/api/governance/risk/reservations/{id}/release", Reserve),
+        post("/api/governance/risk/reservations/{id}/extend", Reserve),
+        // A batch may hold corrections, so it takes what they take.
+        post("/api/governance/risk/batch", Operate),
+        post("/api/governance/risk/adjustments", Operate),
+        get("/api/governance/risk/reconciliation", Read),
         // Heimdall
         get("/api/governance/heimdall/policies", Read),
         post("/api/governance/heimdall/policies/upsert", Operate),

@@ -2,6 +2,7 @@
 
 use super::{Blocker, Error, FieldError, Row};
 use crate::enforcement::gate::Block;
+use crate::risk::model::ReservationStatus;
 use axum::http::header::{CACHE_CONTROL, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -37,8 +38,25 @@ impl Error {
                     ("gate_reason", raw(gate_reason)),
                 ]
             }
-            Self::AlreadySettled { reservation_id, settled, .. } => {
-                vec![("reservation_id", raw(reservation_id)), ("settled", settled.clone())]
+            Self::AlreadyClosed { reservation_id, status, closed_at, outcome } => {
+                let name = match status {
+                    ReservationStatus::Released => "released",
+                    ReservationStatus::Expired => "expired",
+                    ReservationStatus::Settled | ReservationStatus::Open => "settled",
+                };
+                vec![("reservation_id", raw(reservation_id)), ("closed_at", raw(closed_at)), (name, outcome.clone())]
+            }
+            Self::NeverExpires { reservation_id } => vec![("reservation_id", raw(reservation_id))],
+            Self::ReservationExists { reservation_id, fields } => {
+                vec![("reservation_id", raw(reservation_id)), ("fields", raw(fields))]
+            }
+            Self::ReservationDenied { members, .. } | Self::ExtensionDenied { members, .. } => members.clone(),
+            Self::AdjustmentOutOfRange { engine, counter, .. } => {
+                vec![("engine", raw(engine)), ("counter", raw(counter))]
+            }
+            Self::IdempotencyKeyReused { fields, .. } => {
+                let detail = "differs from what the key stands for: send what was sent before, or use a new key";
+                vec![("errors", raw(&fields.iter().map(|field| FieldError::new(field, detail)).collect::<Vec<_>>()))]
             }
             Self::WireTripped { trip_id, .. } => vec![("trip_id", raw(trip_id))],
             Self::EngineThrottled { trips, .. } => vec![("throttled_by", raw(trips))],
@@ -57,9 +75,14 @@ impl Error {
             Self::SeriesKind { wanted, .. } => {
                 vec![("errors", raw(&[FieldError::new(*wanted, self.to_string())]))]
             }
-            Self::ClockWentBack(_) | Self::Overloaded | Self::Unavailable(_) => vec![("retry_same_key", raw(&true))],
-            // It may have been done, and without an idempotency key a repetition would do it twice.
-            Self::OutcomeUnknown(_) | Self::DeadlineExceeded(_) => vec![("retry_same_key", raw(&false))],
+            // Of the last two it may have been done: with its key the same request is done once all the same.
+            Self::ClockWentBack(_)
+            | Self::ClockJumped(_)
+            | Self::LedgerHalted(_)
+            | Self::Overloaded
+            | Self::Unavailable(_)
+            | Self::OutcomeUnknown(_)
+            | Self::DeadlineExceeded(_) => vec![("retry_same_key", raw(&true))],
             Self::Malformed(_)
             | Self::AmbiguousPath { .. }
             | Self::RouteNotFound
@@ -108,6 +131,21 @@ pub struct Problem {
     pub detail: String,
     /// Members of this code.
     pub extensions: Vec<(&'static str, Box<RawValue>)>,
+}
+
+impl Problem {
+    /// The members that tell what it is, without those of a request: for one operation of many.
+    #[must_use]
+    pub fn members(&self) -> Box<RawValue> {
+        let own = [
+            ("title", raw(self.title)),
+            ("status", raw(&self.status.as_u16())),
+            ("detail", raw(&self.detail)),
+            ("error", raw(self.code)),
+        ];
+        let all: std::collections::BTreeMap<_, _> = own.into_iter().chain(self.extensions.iter().cloned()).collect();
+        raw(&all)
+    }
 }
 
 impl IntoResponse for Error {

@@ -57,11 +57,16 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self> {
         let (parts, body) = request.into_parts();
-        let bytes = read_body(body, BODY_BYTES_MAX).await?;
-        let from_body = unique(body_fields(&parts, &bytes)?, "body")?;
-        let from_query = unique(query_fields(parts.uri.query())?, "query")?;
-        parse(&merge(from_body, from_query)?).map(Self)
+        parse(&merged_fields(&parts, body, BODY_BYTES_MAX).await?).map(Self)
     }
+}
+
+/// The fields of a request's body and query, merged.
+pub(super) async fn merged_fields(parts: &Parts, body: Body, limit: usize) -> Result<Vec<Field>> {
+    let bytes = read_body(body, limit).await?;
+    let from_body = unique(body_fields(parts, &bytes)?, "body")?;
+    let from_query = unique(query_fields(parts.uri.query())?, "query")?;
+    merge(from_body, from_query)
 }
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
@@ -147,11 +152,26 @@ impl Lenient {
     }
 }
 
+/// The fields of a JSON object inside a body, each once.
+pub(crate) fn object_fields(object: &RawValue) -> Result<Vec<Field>> {
+    unique(json_fields(object.get().as_bytes())?, "object")
+}
+
+/// Takes a field out by its name; a blank one is one that was left out.
+pub(crate) fn take_field<T: DeserializeOwned>(fields: &mut Vec<Field>, name: &str) -> Result<Option<T>> {
+    let taken: Vec<_> = fields.extract_if(.., |field| field.name == name).filter(|field| !field.is_blank()).collect();
+    let read = |field: &Field| {
+        let error = |error: serde_json::Error| Error::Invalid(vec![field_error(name, &error.to_string())]);
+        serde_json::from_str(field.value.get()).map_err(error)
+    };
+    taken.first().map(read).transpose()
+}
+
 /// One field as it was sent.
 #[derive(Debug)]
-struct Field {
-    name: String,
-    value: Box<RawValue>,
+pub(crate) struct Field {
+    pub(super) name: String,
+    pub(super) value: Box<RawValue>,
     /// Whether it was sent under the original's name for it.
     aliased: bool,
 }
@@ -163,7 +183,7 @@ impl Field {
     }
 
     /// Null and blank mean "left out".
-    fn is_blank(&self) -> bool {
+    pub(super) fn is_blank(&self) -> bool {
         let token = self.value.get();
         token == "null" || (token.starts_with('"') && token[1..token.len() - 1].trim().is_empty())
     }
@@ -335,7 +355,7 @@ fn merge(mut body: Vec<Field>, query: Vec<Field>) -> Result<Vec<Field>> {
     Ok(body)
 }
 
-fn parse<T: DeserializeOwned>(fields: &[Field]) -> Result<T> {
+pub(crate) fn parse<T: DeserializeOwned>(fields: &[Field]) -> Result<T> {
     let mut text = String::from("{");
     for field in fields {
         if text.len() > 1 {

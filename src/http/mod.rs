@@ -5,12 +5,14 @@
 
 pub mod errors;
 mod health;
-mod input;
+pub(crate) mod input;
+pub(crate) mod keyed;
 mod openapi;
 mod paging;
 mod problem;
 
 pub use input::{BODY_BYTES_MAX, Input, Lenient, Query, Segment};
+pub use keyed::{Keyed, marked};
 pub use openapi::{document, document_text};
 pub use paging::{Page, Paging};
 pub use problem::{bounded, render};

@@ -6,53 +6,60 @@
 //! - Nothing is below zero; after an accepted reserve no cap is exceeded, on either level.
 //! - A reservation ends once. A decision is one event; a denial moves no counter.
 //!
-//! Reserves and settles are decided by the [`writer`]: one transaction for everything that waits, holding the risk head:
-//! lock, read the book, decide purely ([`model`]), write, commit; only then are they answered. Policies are read inside it, so
-//! an upsert or a throttle binds the very next decision.
+//! Everything that moves the book is decided by the [`writer`]: one transaction for everything that waits, holding the risk
+//! head: lock, read the book, decide purely ([`model`]), write, commit; only then are they answered. Policies are read inside
+//! it, so an upsert or a throttle binds the very next decision.
 //!
-//! Statements: a batch takes 6 (begin, lock, time and switches, levels, write, commit), and a few more for what its settles
-//! name ([`writer`]).
+//! Statements: a batch takes 4 (begin and lock, levels, write, commit), and a few more for what its operations name
+//! ([`writer`]).
 
 pub mod http;
 pub mod model;
+pub mod operation;
+pub mod reconcile;
 pub mod store;
 pub mod writer;
 
-use crate::audit::{self, Changes, ControlEvent, Origin, Stamp, Stream};
+use crate::audit::{self, Changes, ControlEvent, FieldChange, Origin, Stream};
 use crate::clock::Clock;
 use crate::config::EnforcementConfig;
 use crate::db::{self, Database, to_json};
 use crate::error::{Error, Result};
-use crate::types::{Actor, Amount, Engine, Reason};
+use crate::idempotency::{self, Intent, Once};
+use crate::types::{Actor, Engine, Reason};
+use model::adjust::Adjustment;
+use model::extend::Extension;
 use model::policy::{self, PolicyUpsert};
-use model::reserve::{self, Decision, Reserve};
+use model::release::Released;
 use model::settle::Settlement;
-use model::{Book, OutOfRange, RiskPolicy, Switches, Words};
+use model::{OutOfRange, RiskPolicy};
+use operation::{
+    AdjustRequest, Done, ExtendRequest, Item, Operation, Outcome, ReleaseRequest, ReserveRequest, Reserved,
+    SettleRequest,
+};
 use serde::Serialize;
 use sqlx::PgConnection;
-use std::collections::BTreeMap;
-use uuid::Uuid;
-use writer::{Operation, Outcome, Writer};
+use std::time::Duration;
+use utoipa::ToSchema;
+use writer::Writer;
+
+/// How often it is looked whether a hold is due when nothing else happens.
+const TICK: Duration = Duration::from_millis(500);
 
 /// The lever's service.
 #[derive(Debug, Clone)]
 pub struct Risk {
     db: Database,
     writer: Writer,
-    go_live_required: bool,
 }
 
-/// A reserve as it was asked for.
-#[derive(Debug)]
-pub struct ReserveRequest {
-    /// For which engine.
-    pub engine: Engine,
-    /// How much.
-    pub amount: Amount,
-    /// The caller's words.
-    pub words: Words,
-    /// Whether it is meant.
-    pub run: Run,
+/// Who asks, and what they call it.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// By whom, as part of what.
+    pub origin: Origin,
+    /// The caller's key.
+    pub intent: Option<Intent>,
 }
 
 /// Whether an operation is meant or only asked about.
@@ -64,30 +71,14 @@ pub enum Run {
     Dry,
 }
 
-/// A decision with the id of what it made.
-#[derive(Debug)]
-pub struct Reserved {
-    /// What was decided.
-    pub decision: Decision,
-    /// The reservation; none when denied or dry.
-    pub reservation_id: Option<Uuid>,
-}
-
-/// A settle as it was asked for.
-#[derive(Debug)]
-pub struct SettleRequest {
-    /// The engine; required without a reservation.
-    pub engine: Option<Engine>,
-    /// The reservation.
-    pub reservation_id: Option<Uuid>,
-    /// What the caller reserved; required without a reservation.
-    pub reserved_amount: Option<Amount>,
-    /// What was really used.
-    pub settled_amount: Option<Amount>,
-    /// What was lost.
-    pub realized_loss: Amount,
-    /// The caller's words.
-    pub words: Words,
+/// The policy as it is now, and what the upsert changed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RiskPolicyUpserted {
+    /// The policy.
+    #[serde(flatten)]
+    pub policy: RiskPolicy,
+    /// The fields that moved; empty when nothing did.
+    pub changes: Vec<FieldChange>,
 }
 
 impl From<OutOfRange> for Error {
@@ -100,66 +91,108 @@ impl Risk {
     /// The lever on this database. In a development environment nobody has to go live before a reserve.
     #[must_use]
     pub fn new(db: Database, clock: Clock, config: &EnforcementConfig) -> Self {
-        let go_live_required = !config.is_development();
-        Self { writer: Writer::start(db.clone(), clock, go_live_required), db, go_live_required }
+        Self { writer: Writer::start(db.clone(), clock, !config.is_development()), db }
     }
 
-    /// Decides a reserve.
-    pub async fn reserve(&self, request: ReserveRequest, origin: &Origin) -> Result<Reserved> {
-        if request.engine.is_global() {
-            return Err(Error::invalid("engine", "GLOBAL is the level above the engines: name the engine that acts"));
-        }
-        if request.amount.is_zero() {
-            return Err(Error::invalid("amount", "must be more than 0"));
-        }
-        match request.run {
-            Run::Real => self.reserve_for_real(request, origin).await,
-            Run::Dry => self.reserve_dry(&request).await,
-        }
-    }
-
-    async fn reserve_for_real(&self, request: ReserveRequest, origin: &Origin) -> Result<Reserved> {
-        let ReserveRequest { engine, amount, words, .. } = request;
-        match self.writer.submit(Operation::Reserve { engine, amount, id: reservation_id(), words }, origin).await? {
-            Outcome::Reserved(reserved) => Ok(reserved),
-            Outcome::Settled(_) => Err(Error::Inconsistent("a reserve was settled".into())),
-        }
-    }
-
-    /// The same decision on one instant of the database, without the lock and without a trace.
-    async fn reserve_dry(&self, request: &ReserveRequest) -> Result<Reserved> {
-        let mut tx = self.db.begin_snapshot().await?;
-        let (stamp, clock_went_back) = audit::peek(&mut tx, Stream::Risk).await?;
-        if let Some(seconds) = clock_went_back {
-            return Err(Error::ClockWentBack(seconds));
-        }
-        let mut book = self.read_book(&mut tx, &request.engine, stamp).await?;
-        let reserve =
-            Reserve { engine: request.engine.clone(), amount: request.amount, id: Uuid::nil(), correlation_id: None };
-        let (decision, _) = reserve::apply(&mut book, &reserve, Words::default(), stamp)?;
-        Ok(Reserved { decision, reservation_id: None })
+    /// Decides a reserve; a dry run without the lock, without a trace, and without regard to a key.
+    pub async fn reserve(&self, request: ReserveRequest, run: Run, asked: Asked) -> Result<Done<Reserved>> {
+        let operation = Operation::reserve(request);
+        let done = match run {
+            Run::Real => self.decide(operation, asked).await?,
+            Run::Dry => {
+                operation.check()?;
+                self.writer.dry_run(&Item { operation, origin: asked.origin, intent: None }).await?
+            }
+        };
+        done.into(|outcome| if let Outcome::Reserved(reserved) = outcome { Some(reserved) } else { None })
     }
 
     /// Settles, by reservation or as the original did. Always allowed: positions must be closable, whatever the switches say.
-    pub async fn settle(&self, request: SettleRequest, origin: &Origin) -> Result<Settlement> {
-        if request.reservation_id.is_none() && request.engine.as_ref().is_some_and(Engine::is_global) {
-            return Err(Error::invalid("engine", "GLOBAL is the level above the engines: name the engine that acted"));
+    pub async fn settle(&self, request: SettleRequest, asked: Asked) -> Result<Done<Settlement>> {
+        let done = self.decide(Operation::Settle(request), asked).await?;
+        done.into(|outcome| if let Outcome::Settled(settlement) = outcome { Some(settlement) } else { None })
+    }
+
+    /// Releases: the action did not happen. Always allowed.
+    pub async fn release(&self, request: ReleaseRequest, asked: Asked) -> Result<Done<Released>> {
+        let done = self.decide(Operation::Release(request), asked).await?;
+        done.into(|outcome| if let Outcome::Released(released) = outcome { Some(released) } else { None })
+    }
+
+    /// Extends a hold that may expire.
+    pub async fn extend(&self, request: ExtendRequest, asked: Asked) -> Result<Done<Extension>> {
+        let done = self.decide(Operation::Extend(request), asked).await?;
+        done.into(|outcome| if let Outcome::Extended(extension) = outcome { Some(extension) } else { None })
+    }
+
+    /// Corrects what was booked.
+    pub async fn adjust(&self, request: AdjustRequest, asked: Asked) -> Result<Done<Adjustment>> {
+        let done = self.decide(Operation::Adjust(request), asked).await?;
+        done.into(|outcome| if let Outcome::Adjusted(adjustment) = outcome { Some(adjustment) } else { None })
+    }
+
+    async fn decide(&self, operation: Operation, asked: Asked) -> Result<Done> {
+        operation.check()?;
+        let item = Item { operation, origin: asked.origin, intent: asked.intent };
+        let answers = self.writer.submit(vec![item]).await?;
+        let only = answers.into_iter().next();
+        only.ok_or_else(|| Error::Inconsistent("an operation was not answered".into()))?
+    }
+
+    /// Decides independent operations in one commit: an answer for each, in order. Those that could not be read keep their
+    /// error.
+    pub async fn batch(&self, items: Vec<Result<Item>>) -> Result<Vec<Result<Done>>> {
+        let mut read = Vec::with_capacity(items.len());
+        let mut errors = Vec::with_capacity(items.len());
+        for item in items {
+            match item.and_then(|item| item.operation.check().map(|()| item)) {
+                Ok(item) => {
+                    read.push(item);
+                    errors.push(None);
+                }
+                Err(error) => errors.push(Some(error)),
+            }
         }
-        match self.writer.submit(Operation::Settle(request), origin).await? {
-            Outcome::Settled(settlement) => Ok(settlement),
-            Outcome::Reserved(_) => Err(Error::Inconsistent("a settle was reserved".into())),
+        let mut answers = if read.is_empty() { Vec::new() } else { self.writer.submit(read).await? }.into_iter();
+        let missing = || Err(Error::Inconsistent("an operation was not answered".into()));
+        Ok(errors
+            .into_iter()
+            .map(|error| match error {
+                Some(error) => Err(error),
+                None => answers.next().unwrap_or_else(missing),
+            })
+            .collect())
+    }
+
+    /// Expires what is due, until nothing more is.
+    pub async fn expire_due(&self) -> Result<()> {
+        loop {
+            let due = store::is_anything_due(&mut *self.db.read().await?).await?;
+            if !due {
+                return Ok(());
+            }
+            // A batch of nothing: it expires what is due, as every batch does.
+            self.writer.submit(Vec::new()).await?;
         }
     }
 
-    async fn read_book(&self, conn: &mut PgConnection, engine: &Engine, stamp: Stamp) -> Result<Book> {
-        let state = crate::go_live::store::read_state(&mut *conn).await?;
-        let switches = Switches {
-            kill_switch_engaged: state.kill_switch_engaged,
-            go_live_enabled: state.go_live_enabled,
-            go_live_required: self.go_live_required,
-        };
-        let levels = store::read_levels(conn, &[Engine::global(), engine.clone()], stamp.day()).await?;
-        Ok(Book { switches, levels, reservations: BTreeMap::new() })
+    /// Expires what is due where nothing else happens, until the task is ended. Nothing depends on it: every batch does the
+    /// same, and what is due and not expired still counts.
+    pub async fn tick(self) {
+        let mut turns = tokio::time::interval(TICK);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            metrics::gauge!("holdfast_writer_queue").set(self.queue_depth());
+            if let Err(error) = self.expire_due().await {
+                tracing::debug!(%error, "nothing can expire now");
+            }
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "the queue holds a few thousand")]
+    fn queue_depth(&self) -> f64 {
+        self.writer.waiting() as f64
     }
 
     /// Sets caps. Nothing changed means nothing written.
@@ -167,16 +200,23 @@ impl Risk {
         &self,
         request: &PolicyUpsert,
         reason: Option<&Reason>,
-        origin: &Origin,
-    ) -> Result<(RiskPolicy, Changes)> {
+        asked: &Asked,
+    ) -> Result<Once<RiskPolicyUpserted>> {
+        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         let mut tx = self.db.begin().await?;
         // Lock order: risk, control. The risk head makes the upsert bind the very next decision.
         let risk_head = audit::lock(&mut tx, Stream::Risk).await?;
+        if let Some(answer) = idempotency::recall(&mut tx, intent, risk_head.next()).await? {
+            return Ok(Once::Replayed(answer));
+        }
         let existing = store::read_policies(&mut tx).await?.into_iter().find(|policy| policy.engine == request.engine);
         let (policy, changes) =
             policy::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, risk_head.next().at)?;
         if let (true, Some(existing)) = (changes.is_empty(), existing) {
-            return Ok((existing, changes));
+            let unchanged = RiskPolicyUpserted { policy: existing, changes: Vec::new() };
+            idempotency::keep(&mut tx, intent, risk_head.next(), &unchanged).await?;
+            db::commit(tx).await?;
+            return Ok(Once::Done(unchanged));
         }
         if changes.0.iter().any(|change| change.field == "throttled_by") {
             store::lift_throttles(&mut tx, &policy.engine).await?;
@@ -187,8 +227,10 @@ impl Risk {
         let event = ControlEvent { action: "RISK_POLICY_UPSERT", subject, error: None, reason, detail };
         let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
         event.append(&mut tx, &mut control_head, origin).await?;
+        let upserted = RiskPolicyUpserted { policy, changes: changes.0 };
+        idempotency::keep(&mut tx, intent, risk_head.next(), &upserted).await?;
         db::commit(tx).await?;
-        Ok((policy, changes))
+        Ok(Once::Done(upserted))
     }
 
     /// All policies, by engine.
@@ -208,14 +250,6 @@ impl Risk {
 struct PolicyDetail<'a> {
     changes: &'a Changes,
     policy: &'a RiskPolicy,
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the one place that makes reservation ids; v7 keeps the index local"
-)]
-fn reservation_id() -> Uuid {
-    Uuid::now_v7()
 }
 
 /// Puts a trip's throttle on an engine, inside a transaction that holds the risk head.

@@ -1,15 +1,16 @@
 //! SQL of the ledger. Reads of a decision happen after the risk head is locked, each in a statement of its own.
 
 mod batch;
+mod held;
 mod read;
+mod reconcile;
 mod records;
 mod write;
 
 pub use batch::{Batch, Recorded, event_hash, write_batch};
-pub use read::{
-    Instant, TodayRow, candidates, is_correlated, read_denials, read_instant, read_levels, read_policies,
-    read_reservations, settlements_of, today,
-};
+pub use held::{PastEvent, candidates, correlated, is_anything_due, past_events, read_due, read_reservations};
+pub use read::{Instant, TodayRow, read_denials, read_instant, read_levels, read_policies, today};
+pub use reconcile::{Flow, Recomputed, halt, lift_halt, recompute, reconciled_at, set_counter, sum_flows};
 pub use records::{
     EventFilter, ReservationFilter, ReservationRecord, RiskEventRecord, events, read_reservation, reservations,
 };

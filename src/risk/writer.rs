@@ -1,132 +1,177 @@
 //! The writer: one task, one connection, one transaction for everything that waits.
 //!
 //! Every reserve touches GLOBAL, and PostgreSQL holds that row until a commit is flushed: with a transaction a request, the
-//! service would do one commit at a time. So requests do not write. They put a canonical [`Operation`] into a bounded queue
-//! and wait; this task takes whatever is queued (natural batching: no timer, and alone a request is a batch of one), decides
-//! each operation in order on one [`Book`](super::model::Book), writes all of it, commits, and only then answers.
+//! service would do one commit at a time. So requests do not write. They put parsed operations into a bounded queue and wait;
+//! this task takes whatever is queued (natural batching: no timer, and alone a request is a batch of one), expires what is
+//! due, decides each operation in order on one [`Book`](super::model::Book), writes all of it, commits, and only then answers.
 //!
-//! Statements of a batch, however long: begin; lock the head; time and switches; levels; one write of everything; commit. One
-//! more for the reservations that settles name, and two for each engine and thread that original settles are about.
+//! Statements of a batch, however long: begin and lock the head; time, switches and levels; one write of everything; commit.
+//! Only where something asks for them: keys, reservations by id, past events, what original settles match (two), holds that
+//! are due (two).
 //!
 //! What is guaranteed:
 //! - An answer is sent after the durable commit that backs it. No path answers "allowed" without one.
-//! - A refusal of the database is confined: the batch is rolled back and retried in halves, down to the operation that caused
-//!   it, which alone fails.
+//! - A refusal of the database is confined: the batch is rolled back and retried in halves, down to the request that caused
+//!   it, which alone fails. A request of many operations is never split.
 //! - A connection that breaks during the commit leaves the outcome unknown only until the next one stands: the head is locked,
 //!   which waits for the old transaction to end, and the batch's first event is there or it is not.
 //! - Any number of processes may write: they alternate at the head.
 //! - A caller that goes away changes nothing: its operation completes.
 
 mod batch;
+mod decide;
+mod read;
 
-use super::model::settle::Settlement;
-use super::{Reserved, SettleRequest};
-use crate::audit::Origin;
+use super::operation::{Done, Item};
 use crate::clock::Clock;
 use crate::db::Database;
 use crate::error::{Error, Result, is_unreachable};
-use crate::risk::model::Words;
-use crate::types::{Amount, Engine};
-use batch::Failure;
+use batch::{Conditions, Failure};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::postgres::PgConnection;
-use tokio::sync::{mpsc, oneshot};
-use uuid::Uuid;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-/// Operations that may wait. At 10,000 a second, 4,096 are 0.4 s: beyond that, waiting longer helps nobody.
-const QUEUE_MAX: usize = 4_096;
+/// Operations that may wait or be in a batch. At 20,000 a second, 8,192 are 0.4 s: beyond that, waiting longer helps nobody.
+const QUEUE_MAX: u32 = 8_192;
 /// Operations of one transaction. Enough to spread a flush thin, few enough that a batch stays in the tens of milliseconds.
 const BATCH_MAX: usize = 1_024;
 /// How long an operation may have waited and still be decided: with the 4 s that the head may be waited for, still within the
 /// caller's deadline of 10 s. An approval that nobody hears of only holds capacity. Milliseconds.
 const WAIT_MAX_MS: u64 = 5_000;
+/// How far the database clock may run ahead of this process's before it is not believed: an hour.
+const JUMP_MAX: TimeDelta = TimeDelta::hours(1);
 
-/// What is asked of the ledger, fully parsed.
-#[derive(Debug)]
-pub enum Operation {
-    /// Reserve before an action.
-    Reserve {
-        /// For which engine; never GLOBAL.
-        engine: Engine,
-        /// How much; more than zero.
-        amount: Amount,
-        /// The id that the reservation gets.
-        id: Uuid,
-        /// The caller's words.
-        words: Words,
-    },
-    /// Settle after it.
-    Settle(SettleRequest),
-}
+type Answers = Result<Vec<Result<Done>>>;
 
-/// What came of an operation.
-#[derive(Debug)]
-pub enum Outcome {
-    /// Of a reserve.
-    Reserved(Reserved),
-    /// Of a settle.
-    Settled(Settlement),
-}
-
-/// An operation that waits, and whom to tell.
+/// A request that waits, and whom to tell.
 #[derive(Debug)]
 struct Job {
-    operation: Operation,
-    origin: Origin,
+    /// Operations that are committed together; none only to expire what is due.
+    items: Vec<Item>,
     queued_ms: u64,
-    answer: oneshot::Sender<Result<Outcome>>,
+    /// Its places among those that wait or are being decided, given back with the answer.
+    _places: OwnedSemaphorePermit,
+    answer: oneshot::Sender<Answers>,
 }
 
 /// The way to the writer. Cheap to clone; the task ends when the last one is gone.
 #[derive(Debug, Clone)]
 pub struct Writer {
-    queue: mpsc::Sender<Job>,
-    clock: Clock,
+    queue: mpsc::UnboundedSender<Job>,
+    places: Arc<Semaphore>,
+    db: Database,
+    belief: Belief,
+    go_live_required: bool,
 }
 
 impl Writer {
     /// Starts the task.
     #[must_use]
     pub fn start(db: Database, clock: Clock, go_live_required: bool) -> Self {
-        let (queue, waiting) = mpsc::channel(QUEUE_MAX);
-        let task = Task { db, clock: clock.clone(), go_live_required, conn: None };
+        // Bounded by the places, which count operations and not requests.
+        let (queue, waiting) = mpsc::unbounded_channel();
+        let belief = Belief { clock, last: Arc::default() };
+        let task = Task { db: db.clone(), belief: belief.clone(), go_live_required, conn: None };
         tokio::spawn(task.run(waiting));
-        Self { queue, clock }
+        Self { queue, places: Arc::new(Semaphore::new(QUEUE_MAX as usize)), db, belief, go_live_required }
     }
 
-    /// Has an operation decided. Answers at once when the queue is full.
-    pub async fn submit(&self, operation: Operation, origin: &Origin) -> Result<Outcome> {
+    /// Decides an operation on one instant of the database, without the lock and without a trace: what a batch of this one
+    /// operation would decide.
+    pub async fn dry_run(&self, item: &Item) -> Result<Done> {
+        let mut tx = self.db.begin_snapshot().await?;
+        let (expected, _) = self.belief.expected();
+        let conditions = Conditions { go_live_required: self.go_live_required, expected };
+        batch::decide_dry(&mut tx, item, &conditions).await
+    }
+
+    /// Has operations decided, in one commit: an answer for each, in order. Answers at once when the queue is full.
+    pub async fn submit(&self, items: Vec<Item>) -> Answers {
+        let size = u32::try_from(items.len()).unwrap_or(u32::MAX);
+        // The semaphore is never closed, so this is about places alone.
+        let places = Arc::clone(&self.places).try_acquire_many_owned(size).map_err(|_| Error::Overloaded)?;
         let (answer, answered) = oneshot::channel();
-        let job = Job { operation, origin: origin.clone(), queued_ms: self.clock.now_ms(), answer };
-        self.queue.try_send(job).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => Error::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => Error::Inconsistent("the writer has ended".into()),
-        })?;
-        metrics::gauge!("holdfast_writer_queue").set(depth(self.queue.max_capacity() - self.queue.capacity()));
+        let job = Job { items, queued_ms: self.belief.clock.now_ms(), _places: places, answer };
+        self.queue.send(job).map_err(|_| Error::Inconsistent("the writer has ended".into()))?;
         answered.await.map_err(|_| Error::Inconsistent("the writer dropped an operation".into()))?
+    }
+
+    /// Operations that wait now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        (QUEUE_MAX as usize).saturating_sub(self.places.available_permits())
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "the queue holds a few thousand")]
-fn depth(operations: usize) -> f64 {
-    operations as f64
+/// What this process believes of the database's time: when it last did, by both clocks.
+#[derive(Debug, Clone)]
+struct Belief {
+    clock: Clock,
+    last: Arc<Mutex<Last>>,
+}
+
+/// When the database's time was last believed: what it was, and the time here, milliseconds.
+type Last = Option<(DateTime<Utc>, u64)>;
+
+impl Belief {
+    fn last(&self) -> MutexGuard<'_, Last> {
+        // Nothing can panic while it is held.
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The latest time that the database can reasonably show: what it last showed, and what has passed here since. None at
+    /// the beginning. Also the time here, milliseconds.
+    fn expected(&self) -> (Option<DateTime<Utc>>, u64) {
+        let now_ms = self.clock.now_ms();
+        let expected = self.last().and_then(|(at, ms)| {
+            let passed = i64::try_from(now_ms.saturating_sub(ms)).ok()?;
+            at.checked_add_signed(TimeDelta::milliseconds(passed))
+        });
+        (expected, now_ms)
+    }
+
+    /// Takes over a time that was believed.
+    fn believe(&self, at: DateTime<Utc>, now_ms: u64) {
+        *self.last() = Some((at, now_ms));
+    }
 }
 
 struct Task {
     db: Database,
-    clock: Clock,
+    belief: Belief,
     go_live_required: bool,
     /// None until the first batch, and after the connection broke.
     conn: Option<PgConnection>,
 }
 
 impl Task {
-    async fn run(mut self, mut waiting: mpsc::Receiver<Job>) {
-        let mut jobs = Vec::with_capacity(BATCH_MAX);
-        while waiting.recv_many(&mut jobs, BATCH_MAX).await > 0 {
-            metrics::gauge!("holdfast_writer_queue").set(depth(waiting.len()));
-            let now_ms = self.clock.now_ms();
+    async fn run(mut self, mut waiting: mpsc::UnboundedReceiver<Job>) {
+        let mut carried = None;
+        loop {
+            let first = match carried.take() {
+                Some(job) => job,
+                None => match waiting.recv().await {
+                    Some(job) => job,
+                    None => return,
+                },
+            };
+            let mut size = first.items.len();
+            let mut jobs = vec![first];
+            while size < BATCH_MAX {
+                let Ok(job) = waiting.try_recv() else {
+                    break;
+                };
+                if size + job.items.len() > BATCH_MAX {
+                    carried = Some(job);
+                    break;
+                }
+                size += job.items.len();
+                jobs.push(job);
+            }
+            let now_ms = self.belief.clock.now_ms();
             let (in_time, late): (Vec<_>, Vec<_>) =
-                jobs.drain(..).partition(|job| now_ms.saturating_sub(job.queued_ms) <= WAIT_MAX_MS);
+                jobs.into_iter().partition(|job| now_ms.saturating_sub(job.queued_ms) <= WAIT_MAX_MS);
             for job in late {
                 answer(job, Err(Error::Overloaded));
             }
@@ -143,16 +188,15 @@ impl Task {
             }
             match self.commit(&jobs).await {
                 Ok(outcomes) => {
-                    // A batch may end early, at midnight; the rest is the next one.
-                    let rest = jobs.split_off(outcomes.len());
-                    pending.push(rest);
-                    for (job, outcome) in jobs.into_iter().zip(outcomes) {
-                        answer(job, outcome);
+                    let mut outcomes = outcomes.into_iter();
+                    for job in jobs {
+                        let own = outcomes.by_ref().take(job.items.len()).collect();
+                        answer(job, Ok(own));
                     }
                 }
                 Err(error) if is_fatal(&error) || jobs.len() == 1 => fail_all(jobs, error),
                 Err(error) => {
-                    tracing::warn!(%error, operations = jobs.len(), "a batch was refused: retrying in halves");
+                    tracing::warn!(%error, requests = jobs.len(), "a batch was refused: retrying in halves");
                     let second = jobs.split_off(jobs.len() / 2);
                     pending.push(second);
                     pending.push(jobs);
@@ -162,7 +206,7 @@ impl Task {
     }
 
     /// One transaction. On an error nothing of it was committed, except where the error says that this is not known.
-    async fn commit(&mut self, jobs: &[Job]) -> Result<Vec<Result<Outcome>>> {
+    async fn commit(&mut self, jobs: &[Job]) -> Answers {
         if self.db.is_closed() {
             self.conn = None;
             return Err(Error::Unavailable(sqlx::Error::PoolClosed));
@@ -181,11 +225,18 @@ impl Task {
         self.commit_on(conn, jobs).await
     }
 
-    async fn commit_on(&mut self, mut conn: PgConnection, jobs: &[Job]) -> Result<Vec<Result<Outcome>>> {
-        match batch::run(&mut conn, jobs, self.go_live_required).await {
-            Ok(outcomes) => {
+    async fn commit_on(&mut self, mut conn: PgConnection, jobs: &[Job]) -> Answers {
+        let items: Vec<&Item> = jobs.iter().flat_map(|job| &job.items).collect();
+        let (expected, read_ms) = self.belief.expected();
+        let conditions = Conditions { go_live_required: self.go_live_required, expected };
+        match batch::run(&mut conn, &items, &conditions).await {
+            Ok(done) => {
                 self.conn = Some(conn);
-                Ok(outcomes)
+                // A time that is not believed is not the measure of the next one.
+                if let Some(at) = done.believed_at {
+                    self.belief.believe(at, read_ms);
+                }
+                Ok(done.outcomes)
             }
             // Nothing was committed; a connection in doubt is not used again.
             Err(Failure::Refused(error)) => {
@@ -215,10 +266,10 @@ impl Task {
     }
 }
 
-/// Whether an error would meet every operation alike, so that splitting the batch is of no use.
+/// Whether an error is of the database as a whole: it fails every operation alike, so that splitting the batch is of no use.
 fn is_fatal(error: &Error) -> bool {
     match error {
-        Error::Unavailable(_) | Error::OutcomeUnknown(_) | Error::ClockWentBack(_) => true,
+        Error::Unavailable(_) | Error::OutcomeUnknown(_) => true,
         Error::Database(error) => is_unreachable(error),
         _ => false,
     }
@@ -233,9 +284,9 @@ fn is_limit(error: &sqlx::Error) -> bool {
     code.is_some_and(|code| ["55P03", "57014"].contains(&code.as_ref()))
 }
 
-fn answer(job: Job, outcome: Result<Outcome>) {
+fn answer(job: Job, answers: Answers) {
     // Whoever asked may be gone; what was decided stands.
-    let _ = job.answer.send(outcome);
+    let _ = job.answer.send(answers);
 }
 
 /// Tells everyone the same; `Error` holds sources that cannot be cloned, so each gets its kind anew.
@@ -243,7 +294,6 @@ fn fail_all(jobs: Vec<Job>, error: Error) {
     let again = |error: &Error| match error {
         Error::OutcomeUnknown(_) => Error::OutcomeUnknown(sqlx::Error::PoolClosed),
         Error::Unavailable(_) => Error::Unavailable(sqlx::Error::PoolClosed),
-        Error::ClockWentBack(seconds) => Error::ClockWentBack(*seconds),
         other => Error::Inconsistent(other.to_string()),
     };
     let mut jobs = jobs.into_iter();

@@ -9,11 +9,11 @@ mod text;
 mod time;
 
 pub use number::{
-    Amount, Confidence, Count, Flag, Fraction, ParseNumberError, Ratio, Total, Value, divide, scaled_text,
+    Amount, Confidence, Count, Flag, Fraction, ParseNumberError, Ratio, Total, Ttl, Value, divide, scaled_text,
 };
 pub use text::{
-    Actor, CorrelationId, Detail, Domain, Engine, EventId, JsonObject, Label, Metric, PackId, ParseTextError,
-    Principal, Reason, RequestId,
+    Actor, CorrelationId, Detail, Domain, Engine, EventId, IdempotencyKey, JsonObject, Label, Metric, PackId,
+    ParseTextError, Principal, Reason, RequestId,
 };
 
 pub use time::Time;

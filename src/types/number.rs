@@ -291,8 +291,29 @@ impl Count {
     }
 }
 
+/// How long a hold stands, in seconds: from one second to 30 days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ttl(i64);
+/// 30 days.
+const TTL_SECONDS_MAX: i128 = 2_592_000;
+exact_number!(Ttl, i64, "Ttl", 0, 1, TTL_SECONDS_MAX, "Seconds that a hold stands, up to 30 days.");
+
+impl Ttl {
+    /// The time as a duration.
+    #[must_use]
+    pub const fn duration(self) -> chrono::TimeDelta {
+        chrono::TimeDelta::seconds(self.0)
+    }
+
+    /// The seconds as SQL uses them.
+    #[must_use]
+    pub const fn seconds(self) -> i64 {
+        self.0
+    }
+}
+
 /// A yes or no in any of its usual spellings: true/false, 1/0, yes/no, on/off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub struct Flag(pub bool);
 
 impl FromStr for Flag {

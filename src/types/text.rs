@@ -170,6 +170,12 @@ text_type!(
     EventId, "EventId", "The caller's own id of this measurement, which makes it idempotent.", 200, None, |text| read_text(text, 200)
 );
 text_type!(
+    /// What one intent is called by whoever has it: 1 to 200 characters. The same key is the same intent, however often it is
+    /// sent.
+    IdempotencyKey, "IdempotencyKey", "Names one intent: the same key and input are answered alike and done once.", 200, None,
+    |text| read_text(text.trim(), 200)
+);
+text_type!(
     /// A short name or version for people: 1 to 64 characters.
     Label, "Label", "A short name or version.", 64, None, |text| read_text(text, 64)
 );

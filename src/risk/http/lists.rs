@@ -4,6 +4,7 @@ use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::{Nothing, Page, Paging, Query, Segment, errors};
 use crate::risk::model::ReservationStatus;
+use crate::risk::reconcile::{self, Reconciliation};
 use crate::risk::store::{self, EventFilter, ReservationFilter, ReservationRecord, RiskEventRecord};
 use crate::types::{CorrelationId, Count, Engine, Flag, Time};
 use axum::Json;
@@ -19,6 +20,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
         .routes(routes!(list_reservations))
         .routes(routes!(get_reservation))
         .routes(routes!(risk_events))
+        .routes(routes!(reconciliation))
 }
 
 /// Which reservations.
@@ -28,8 +30,10 @@ pub(super) fn router() -> OpenApiRouter<App> {
 struct ReservationQuery {
     /// Of this engine.
     engine: Option<Engine>,
-    /// `OPEN` or `SETTLED`.
+    /// `OPEN`, `SETTLED`, `RELEASED` or `EXPIRED`.
     status: Option<ReservationStatus>,
+    /// Made at least so many seconds ago: with `status=OPEN`, what crashed clients left.
+    older_than: Option<Count>,
     /// Of this thread.
     correlation_id: Option<CorrelationId>,
     /// At most so many, 1 to 1000; 100 when left out.
@@ -51,6 +55,7 @@ async fn list_reservations(
     let filter = ReservationFilter {
         engine: query.engine.as_ref().map(Engine::as_str),
         status: query.status,
+        older_than_seconds: query.older_than.map(Count::get),
         correlation_id: query.correlation_id.as_ref().map(CorrelationId::as_str),
         id: None,
         before: paging.before,
@@ -81,7 +86,7 @@ async fn get_reservation(
 struct RiskEventQuery {
     /// Of this engine.
     engine: Option<Engine>,
-    /// `RESERVE`, `DENY` or `SETTLE`.
+    /// What was decided.
     #[param(inline)]
     action: Option<RiskAction>,
     /// Done or refused.
@@ -107,6 +112,10 @@ enum RiskAction {
     Reserve,
     Deny,
     Settle,
+    Release,
+    Extend,
+    Expire,
+    Adjust,
 }
 
 /// Decisions, newest first.
@@ -125,6 +134,10 @@ async fn risk_events(
             RiskAction::Reserve => "RESERVE",
             RiskAction::Deny => "DENY",
             RiskAction::Settle => "SETTLE",
+            RiskAction::Release => "RELEASE",
+            RiskAction::Extend => "EXTEND",
+            RiskAction::Expire => "EXPIRE",
+            RiskAction::Adjust => "ADJUST",
         }),
         ok: query.ok.map(|flag| flag.0),
         correlation_id: query.correlation_id.as_ref().map(CorrelationId::as_str),
@@ -135,4 +148,14 @@ async fn risk_events(
     };
     let rows = store::events(&mut *app.risk.db().read().await?, &filter).await?;
     Ok(Json(paging.page(rows, |row| row.seq)))
+}
+
+/// Every counter compared with its reservations and events, now. A difference that stands halts new reserves until it is
+/// repaired with `holdfast risk reconcile --repair`.
+#[utoipa::path(
+    get, path = "/risk/reconciliation", tag = "risk",
+    responses((status = 200, description = "What was compared, and every difference", body = Reconciliation), errors::Read)
+)]
+async fn reconciliation(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Reconciliation>> {
+    Ok(Json(reconcile::reconcile(app.risk.db()).await?))
 }

@@ -1,16 +1,23 @@
 //! The ledger's rules: pure functions over a [`Book`], without I/O, clock or randomness.
 //!
-//! A book holds what one decision needs to know, read under the risk head. [`reserve::apply`] and [`settle::apply`] decide
-//! and move it; the caller writes what changed. An operation is one event, whatever it decides.
+//! A book holds what one decision needs to know, read under the risk head. Each operation's `apply` decides and moves it; the
+//! caller writes what changed. What is decided is one event, whose detail is the outcome: a replay reads it back.
+//!
+//! The life of a reservation: `OPEN` → `SETTLED`, `RELEASED` or `EXPIRED`, once; only `EXPIRED` → `SETTLED` comes after, for an
+//! action that was done and told late.
 
+pub mod adjust;
+pub mod expire;
+pub mod extend;
 pub mod policy;
+pub mod release;
 pub mod reserve;
 pub mod settle;
 
 use crate::audit::{Canonical, Origin, Stamp, Stream};
-use crate::types::{Amount, Count, Engine, JsonObject, Reason, Total};
+use crate::types::{Amount, Count, Engine, JsonObject, Reason, Total, Ttl};
 use chrono::{DateTime, NaiveDate, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -28,6 +35,8 @@ pub struct RiskPolicy {
     pub max_open_risk: Amount,
     /// Most reserves in a day.
     pub max_actions_per_day: Count,
+    /// How long a hold stands that names no time of its own; none means until somebody ends it.
+    pub default_ttl_seconds: Option<Ttl>,
     /// Whether reserves can pass: the human flag is set and no throttle stands.
     pub enabled: bool,
     /// Who made the last change.
@@ -68,7 +77,7 @@ impl RiskPolicy {
 }
 
 /// The caps that a decision was made by.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of RiskPolicy")]
 pub struct PolicySnapshot {
     pub engine: Engine,
@@ -96,7 +105,7 @@ pub struct Usage {
 }
 
 /// The counters of a level, as answers show them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of Usage")]
 pub struct LedgerSnapshot {
     /// The business day: a UTC day of the database clock.
@@ -166,18 +175,26 @@ pub struct Reservation {
     pub correlation_id: Option<String>,
     /// When it was reserved.
     pub created_at: DateTime<Utc>,
-    /// When and by which event it was closed.
+    /// When it is due; none means never.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Where it stands.
+    pub status: ReservationStatus,
+    /// When and by which event it was closed; none exactly while it is open.
     pub closed: Option<Stamp>,
 }
 
 /// Where a reservation stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum ReservationStatus {
     /// Outstanding.
     Open,
     /// Done.
     Settled,
+    /// Not done.
+    Released,
+    /// Not told in time; it may have been done.
+    Expired,
 }
 
 impl ReservationStatus {
@@ -187,15 +204,36 @@ impl ReservationStatus {
         match self {
             Self::Open => "OPEN",
             Self::Settled => "SETTLED",
+            Self::Released => "RELEASED",
+            Self::Expired => "EXPIRED",
         }
+    }
+
+    /// The status that the database wrote.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        [Self::Open, Self::Settled, Self::Released, Self::Expired].into_iter().find(|status| status.as_str() == text)
     }
 }
 
 impl Reservation {
-    /// Where it stands.
+    /// Whether it is outstanding and its time is up.
     #[must_use]
-    pub const fn status(&self) -> ReservationStatus {
-        if self.closed.is_some() { ReservationStatus::Settled } else { ReservationStatus::Open }
+    pub fn is_due(&self, now: DateTime<Utc>) -> bool {
+        self.status == ReservationStatus::Open && self.expires_at.is_some_and(|due| due <= now)
+    }
+
+    /// Whether it is outstanding, and its time is not up.
+    #[must_use]
+    pub fn is_live(&self, now: DateTime<Utc>) -> bool {
+        self.status == ReservationStatus::Open && !self.is_due(now)
+    }
+
+    /// Ends it, with nothing outstanding.
+    fn close(&mut self, status: ReservationStatus, stamp: Stamp) {
+        self.open_amount = Amount::ZERO;
+        self.status = status;
+        self.closed = Some(stamp);
     }
 }
 
@@ -236,6 +274,33 @@ impl Book {
     #[must_use]
     pub fn level(&self, engine: &Engine) -> Level {
         self.levels.get(engine).cloned().unwrap_or_default()
+    }
+
+    /// What can be taken from an engine's exposure of today at most: corrections may have taken some before.
+    #[must_use]
+    fn exposure_left(&self, engine: &Engine) -> i128 {
+        self.levels.get(engine).map_or(0, |level| level.usage.exposure_used.units())
+    }
+
+    /// The counters of an engine and of GLOBAL, as answers show them.
+    #[must_use]
+    pub fn ledgers(&self, engine: &Engine, day: NaiveDate) -> (LedgerSnapshot, LedgerSnapshot) {
+        let global = Engine::global();
+        (self.level(engine).ledger(engine, day), self.level(&global).ledger(&global, day))
+    }
+
+    /// `… daily loss cap reached`, for GLOBAL and for the engine.
+    #[must_use]
+    fn loss_flags(&self, engine: &Engine) -> Vec<String> {
+        let mut flags = Vec::new();
+        for engine in [&Engine::global(), engine] {
+            let level = self.level(engine);
+            let cap = level.policy.as_ref().map_or(Total::ZERO, |policy| policy.max_daily_loss.into());
+            if cap > Total::ZERO && level.usage.realized_loss >= cap {
+                flags.push(format!("{engine} daily loss cap reached"));
+            }
+        }
+        flags
     }
 
     /// Moves the counters of an engine and of GLOBAL, both or neither.
@@ -279,9 +344,9 @@ pub struct Words {
 pub struct RiskEvent {
     /// The engine asked for.
     pub engine: Engine,
-    /// `RESERVE`, `DENY`, `SETTLE`.
+    /// `RESERVE`, `DENY`, `SETTLE`, `RELEASE`, `EXTEND`, `EXPIRE`, `ADJUST`.
     pub action: &'static str,
-    /// What was asked for.
+    /// What it is about: asked for, settled, released, expired, corrected.
     pub amount: Amount,
     /// The first reason and level of a denial.
     pub denial: Option<(&'static str, String)>,
@@ -330,6 +395,7 @@ pub(crate) mod tests {
             max_daily_exposure: exposure.parse().unwrap(),
             max_open_risk: open.parse().unwrap(),
             max_actions_per_day: actions.parse().unwrap(),
+            default_ttl_seconds: None,
             enabled: true,
             changed_by: None,
             reason: None,

@@ -3,7 +3,7 @@
 use super::RiskPolicy;
 use crate::audit::Changes;
 use crate::error::{Error, FieldError, Result};
-use crate::types::{Actor, Amount, Count, Engine, Reason};
+use crate::types::{Actor, Amount, Count, Engine, Reason, Ttl};
 use chrono::{DateTime, Utc};
 
 /// An upsert that is asked for. What is left out keeps its value.
@@ -19,6 +19,8 @@ pub struct PolicyUpsert {
     pub max_open_risk: Option<Amount>,
     /// Most reserves in a day.
     pub max_actions_per_day: Option<Count>,
+    /// How long a hold stands that names no time of its own, seconds; 0 means until somebody ends it.
+    pub default_ttl_seconds: Option<Count>,
     /// The human flag.
     pub enabled: Option<bool>,
     /// Whether a positive cap may become 0, which removes it.
@@ -46,6 +48,10 @@ pub fn upsert(
     refuse_missing_caps(existing, upsert)?;
     refuse_zero_caps(existing, upsert)?;
     refuse_uncapped_enable(existing, upsert)?;
+    let default_ttl_seconds = match upsert.default_ttl_seconds {
+        None => existing.and_then(|policy| policy.default_ttl_seconds),
+        Some(seconds) => read_ttl(&upsert.engine, seconds)?,
+    };
     let kept = |new: Option<Amount>, cap: fn(&RiskPolicy) -> Amount| new.or(existing.map(cap)).unwrap_or_default();
     let throttled_by = existing.map(|policy| policy.throttled_by.clone()).unwrap_or_default();
     let lifts = upsert.enabled == Some(true) && !throttled_by.is_empty();
@@ -63,6 +69,7 @@ pub fn upsert(
             .max_actions_per_day
             .or(existing.map(|policy| policy.max_actions_per_day))
             .unwrap_or_default(),
+        default_ttl_seconds,
         enabled: enabled_by_hand && throttled_by.is_empty(),
         changed_by: by.map(ToString::to_string),
         reason: reason.map(ToString::to_string),
@@ -76,11 +83,29 @@ pub fn upsert(
     changes.note("max_daily_exposure", existing.map(|old| &old.max_daily_exposure), &policy.max_daily_exposure);
     changes.note("max_open_risk", existing.map(|old| &old.max_open_risk), &policy.max_open_risk);
     changes.note("max_actions_per_day", existing.map(|old| &old.max_actions_per_day), &policy.max_actions_per_day);
+    // None before and none after is no change, not even of a new policy.
+    if existing.and_then(|old| old.default_ttl_seconds) != policy.default_ttl_seconds {
+        let before = existing.map(|old| &old.default_ttl_seconds);
+        changes.note("default_ttl_seconds", before, &policy.default_ttl_seconds);
+    }
     changes.note("enabled", existing.map(|old| &old.enabled_by_hand), &policy.enabled_by_hand);
     if lifts {
         changes.note("throttled_by", existing.map(|old| &old.throttled_by), &policy.throttled_by);
     }
     Ok((policy, changes))
+}
+
+/// The time that a policy gives to holds; none for 0.
+fn read_ttl(engine: &Engine, seconds: Count) -> Result<Option<Ttl>> {
+    if seconds == Count::ZERO {
+        return Ok(None);
+    }
+    if engine.is_global() {
+        let detail = "is of the engines: GLOBAL holds nothing itself, so leave it out or name an engine";
+        return Err(Error::invalid("default_ttl_seconds", detail));
+    }
+    let ttl = seconds.to_string().parse::<Ttl>();
+    ttl.map(Some).map_err(|error| Error::invalid("default_ttl_seconds", error.to_string()))
 }
 
 fn refuse_missing_caps(existing: Option<&RiskPolicy>, upsert: &PolicyUpsert) -> Result<()> {
@@ -147,6 +172,7 @@ mod tests {
             max_daily_exposure: None,
             max_open_risk: None,
             max_actions_per_day: None,
+            default_ttl_seconds: None,
             enabled: None,
             zero_cap: ZeroCap::Refused,
         }

@@ -6,17 +6,19 @@
 //! no cap. This is the one comparison for every path.
 
 use super::{
-    Book, LedgerSnapshot, Movement, OutOfRange, PolicySnapshot, Reservation, RiskEvent, RiskPolicy, Usage, Words,
+    Book, LedgerSnapshot, Level, Movement, OutOfRange, PolicySnapshot, Reservation, ReservationStatus, RiskEvent,
+    RiskPolicy, Usage, Words,
 };
 use crate::audit::Stamp;
 use crate::db::to_json;
-use crate::types::{Amount, Engine, Total};
-use serde::Serialize;
+use crate::types::{Amount, Engine, Total, Ttl};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// Why a reserve is denied, in the order in which the reasons are checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DenialReason {
     /// Everything is stopped.
@@ -58,7 +60,7 @@ impl DenialReason {
 const SYSTEM: &str = "SYSTEM";
 
 /// One check that failed, with its numbers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Failure {
     /// Which check.
     pub reason: DenialReason,
@@ -83,12 +85,14 @@ pub struct Reserve {
     pub amount: Amount,
     /// The id the reservation gets if it is allowed.
     pub id: Uuid,
+    /// How long it stands; none means as long as the engine's policy says.
+    pub ttl: Option<Ttl>,
     /// The caller's thread.
     pub correlation_id: Option<String>,
 }
 
 /// What was decided, and by which numbers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
     /// What failed; empty when it is allowed.
     pub failures: Vec<Failure>,
@@ -96,6 +100,9 @@ pub struct Decision {
     pub policy: Option<PolicySnapshot>,
     /// The counters of that level, after the decision.
     pub ledger: LedgerSnapshot,
+    /// When the hold is due; none when denied, or when it never is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<DateTime<Utc>>,
 }
 
 impl Decision {
@@ -115,56 +122,49 @@ impl Decision {
     }
 }
 
+impl Failure {
+    /// A check without a number.
+    fn of(reason: DenialReason, scope: &str, message: &str) -> Self {
+        Self { reason, scope: scope.into(), limit: None, used: None, requested: None, message: message.into() }
+    }
+}
+
 /// Every check that this reserve fails, in order.
 #[must_use]
 pub fn check(book: &Book, engine: &Engine, amount: Amount) -> Vec<Failure> {
+    check_with(book, engine, |policy, usage| check_caps(policy, usage, amount))
+}
+
+/// Every check but the caps: whether anything new may stand at all.
+#[must_use]
+pub fn check_standing(book: &Book, engine: &Engine) -> Vec<Failure> {
+    check_with(book, engine, |_, _| Vec::new())
+}
+
+fn check_with(book: &Book, engine: &Engine, caps: impl Fn(&RiskPolicy, &Usage) -> Vec<Failure>) -> Vec<Failure> {
     let mut failures = Vec::new();
-    let mut system = |reason, message: &str| {
-        failures.push(Failure {
-            reason,
-            scope: SYSTEM.into(),
-            limit: None,
-            used: None,
-            requested: None,
-            message: message.into(),
-        });
-    };
     if book.switches.kill_switch_engaged {
-        system(DenialReason::KillSwitchEngaged, "Kill switch engaged");
+        failures.push(Failure::of(DenialReason::KillSwitchEngaged, SYSTEM, "Kill switch engaged"));
     }
     if book.switches.go_live_required && !book.switches.go_live_enabled {
-        system(DenialReason::GoLiveDisabled, "Go-live disabled");
+        failures.push(Failure::of(DenialReason::GoLiveDisabled, SYSTEM, "Go-live disabled"));
     }
     for engine in [&Engine::global(), engine] {
-        let level = book.level(engine);
-        match &level.policy {
-            Some(policy) => failures.extend(check_level(policy, &level.usage, amount)),
-            None => failures.push(Failure {
-                reason: DenialReason::PolicyMissing,
-                scope: engine.to_string(),
-                limit: None,
-                used: None,
-                requested: None,
-                message: "Policy missing".into(),
-            }),
+        let Some(Level { policy: Some(policy), usage }) = book.levels.get(engine) else {
+            failures.push(Failure::of(DenialReason::PolicyMissing, engine.as_str(), "Policy missing"));
+            continue;
+        };
+        if !policy.is_active() {
+            failures.push(Failure::of(DenialReason::PolicyDisabled, engine.as_str(), "Policy disabled"));
         }
+        failures.extend(caps(policy, usage));
     }
     failures
 }
 
-fn check_level(policy: &RiskPolicy, usage: &Usage, amount: Amount) -> Vec<Failure> {
+fn check_caps(policy: &RiskPolicy, usage: &Usage, amount: Amount) -> Vec<Failure> {
     let mut failures = Vec::new();
-    let scope = policy.engine.to_string();
-    if !policy.is_active() {
-        failures.push(Failure {
-            reason: DenialReason::PolicyDisabled,
-            scope: scope.clone(),
-            limit: None,
-            used: None,
-            requested: None,
-            message: "Policy disabled".into(),
-        });
-    }
+    let scope = policy.engine.as_str();
     let count = |count: i64| Total::from_units(i128::from(count) * 1_000_000).unwrap_or_default();
     let caps = [
         (
@@ -197,7 +197,7 @@ fn check_level(policy: &RiskPolicy, usage: &Usage, amount: Amount) -> Vec<Failur
             let message = format!("{words} ({after} > {limit})");
             failures.push(Failure {
                 reason,
-                scope: scope.clone(),
+                scope: scope.into(),
                 limit: Some(limit),
                 used: Some(used),
                 requested: Some(requested),
@@ -209,7 +209,7 @@ fn check_level(policy: &RiskPolicy, usage: &Usage, amount: Amount) -> Vec<Failur
     if limit > Total::ZERO && usage.realized_loss >= limit {
         failures.push(Failure {
             reason: DenialReason::DailyLossReached,
-            scope,
+            scope: scope.into(),
             limit: Some(limit),
             used: Some(usage.realized_loss),
             requested: None,
@@ -234,6 +234,8 @@ pub fn apply(
     } else {
         Movement::default()
     };
+    let policy_ttl = || book.levels.get(&reserve.engine)?.policy.as_ref()?.default_ttl_seconds;
+    let expires_at = reserve.ttl.or_else(policy_ttl).filter(|_| allowed).map(|ttl| stamp.at + ttl.duration());
     if allowed {
         book.post(&reserve.engine, movement, stamp.at)?;
         let reservation = Reservation {
@@ -245,6 +247,8 @@ pub fn apply(
             day: stamp.day(),
             correlation_id: reserve.correlation_id.clone(),
             created_at: stamp.at,
+            expires_at,
+            status: ReservationStatus::Open,
             closed: None,
         };
         book.reservations.insert(reserve.id, reservation);
@@ -257,6 +261,7 @@ pub fn apply(
     let decision = Decision {
         policy: level.policy.as_ref().map(RiskPolicy::snapshot),
         ledger: level.ledger(&shown, stamp.day()),
+        expires_at,
         failures,
     };
     let event = RiskEvent {
@@ -283,7 +288,7 @@ mod tests {
     }
 
     fn reserve(amount: &str) -> Reserve {
-        Reserve { engine: engine(), amount: amount.parse().unwrap(), id: Uuid::nil(), correlation_id: None }
+        Reserve { engine: engine(), amount: amount.parse().unwrap(), id: Uuid::nil(), ttl: None, correlation_id: None }
     }
 
     fn decide(book: &mut Book, amount: &str) -> Decision {
@@ -369,7 +374,7 @@ mod tests {
             for (seq, units) in (1..).zip(amounts) {
                 let amount = Amount::from_units(units).unwrap();
                 let before = book.levels.clone();
-                let request = Reserve { engine: engine(), amount, id: Uuid::from_u128(seq), correlation_id: None };
+                let request = Reserve { engine: engine(), amount, id: Uuid::from_u128(seq), ttl: None, correlation_id: None };
                 let expected = check(&book, &engine(), amount);
                 let (decision, event) = apply(&mut book, &request, Words::default(), stamp(i64::try_from(seq).unwrap())).unwrap();
                 prop_assert_eq!(&decision.failures, &expected);

@@ -4,22 +4,24 @@
 //! A settle names its reservation, or, as the original did, only an engine and an amount; then the caller's open
 //! reservations are matched, oldest first, and what finds no match is reported instead of driving a counter below zero.
 
-use super::{Book, LedgerSnapshot, Movement, OutOfRange, ReservationStatus, RiskEvent, Words};
+use super::{Book, LedgerSnapshot, Movement, OutOfRange, Reservation, ReservationStatus, RiskEvent, Words};
 use crate::audit::Stamp;
 use crate::db::to_json;
 use crate::types::{Amount, Engine, Total};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// Most open reservations that one original settle looks at.
-pub const MATCHES_MAX: i64 = 1_000;
+pub const MATCHES_MAX: usize = 1_000;
 
 /// What is settled.
 #[derive(Debug, Clone)]
 pub enum Target {
     /// This reservation, which is open.
     Reservation(Uuid),
+    /// This one, which expired with so much outstanding: the action was done, and is told late.
+    Late(Uuid, Amount),
     /// Up to `reserved_amount` of these open reservations, in this order.
     Matching {
         /// What the caller believes to have reserved.
@@ -43,7 +45,7 @@ pub struct Settle {
 }
 
 /// What a settle did to one reservation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SettledReservation {
     /// The reservation.
     pub reservation_id: Uuid,
@@ -54,7 +56,7 @@ pub struct SettledReservation {
 }
 
 /// What came of a settle.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settlement {
     /// `overrun`, `over_release`, and the caps that the day's loss has reached.
     pub flags: Vec<String>,
@@ -66,6 +68,9 @@ pub struct Settlement {
     pub settled_amount: Amount,
     /// What was lost.
     pub realized_loss: Amount,
+    /// Whether the reservation had expired before.
+    #[serde(default)]
+    pub late: bool,
     /// The reservations it touched, in order.
     pub reservations: Vec<SettledReservation>,
     /// The engine's counters after it.
@@ -74,37 +79,54 @@ pub struct Settlement {
     pub ledger_global: LedgerSnapshot,
 }
 
-/// Takes up to `wanted` out of the candidates, in order. Returns what each gave and how much of it was reserved today.
-fn release(
-    book: &mut Book,
-    candidates: &[Uuid],
-    wanted: Amount,
-    stamp: Stamp,
-) -> (Vec<SettledReservation>, i128, i128) {
-    let (mut released, mut today) = (0, 0);
-    let mut touched = Vec::new();
+/// What a settle takes out of reservations.
+#[derive(Default)]
+struct Taken {
+    touched: Vec<SettledReservation>,
+    /// Open risk returned.
+    released: i128,
+    /// How much of what is settled was reserved today: only that can come back to today's exposure.
+    today: i128,
+}
+
+/// Takes up to `wanted` out of the candidates that are live, in order.
+fn take(book: &mut Book, candidates: &[Uuid], wanted: Amount, stamp: Stamp) -> Taken {
+    let mut taken = Taken::default();
     for id in candidates {
-        let rest = wanted.units() - released;
-        let Some(reservation) = book.reservations.get_mut(id).filter(|reservation| reservation.closed.is_none()) else {
+        let rest = wanted.units() - taken.released;
+        let Some(reservation) = book.reservations.get_mut(id).filter(|reservation| reservation.is_live(stamp.at))
+        else {
             continue;
         };
         if rest <= 0 {
             break;
         }
-        let taken = rest.min(reservation.open_amount.units());
+        let units = rest.min(reservation.open_amount.units());
         // Both are amounts, and neither difference can be negative.
-        let amount = Amount::from_units(taken).unwrap_or_default();
-        reservation.open_amount = Amount::from_units(reservation.open_amount.units() - taken).unwrap_or_default();
+        let released = Amount::from_units(units).unwrap_or_default();
+        reservation.open_amount = Amount::from_units(reservation.open_amount.units() - units).unwrap_or_default();
         if reservation.open_amount.is_zero() {
-            reservation.closed = Some(stamp);
+            reservation.close(ReservationStatus::Settled, stamp);
         }
-        released += taken;
+        taken.released += units;
         if reservation.day == stamp.day() {
-            today += taken;
+            taken.today += units;
         }
-        touched.push(SettledReservation { reservation_id: *id, released: amount, status: reservation.status() });
+        taken.touched.push(SettledReservation { reservation_id: *id, released, status: reservation.status });
     }
-    (touched, released, today)
+    taken
+}
+
+/// Settles an expired reservation: its risk came back when it expired.
+fn take_late(reservation: &mut Reservation, outstanding: Amount, stamp: Stamp) -> Taken {
+    reservation.close(ReservationStatus::Settled, stamp);
+    let touched = SettledReservation {
+        reservation_id: reservation.id,
+        released: Amount::ZERO,
+        status: ReservationStatus::Settled,
+    };
+    let today = if reservation.day == stamp.day() { outstanding.units() } else { 0 };
+    Taken { touched: vec![touched], released: 0, today }
 }
 
 /// Settles, moving the book.
@@ -116,25 +138,32 @@ pub fn apply(
 ) -> Result<(Settlement, RiskEvent), OutOfRange> {
     let out_of_range = || OutOfRange { engine: settle.engine.clone(), counter: "released" };
     let total = |units: i128| Total::from_units(units).ok_or_else(out_of_range);
-    let (candidates, reserved) = match &settle.target {
+    let (reservation_id, candidates, reserved) = match &settle.target {
         Target::Reservation(id) => {
             let open = book.reservations.get(id).map(|reservation| reservation.open_amount).unwrap_or_default();
-            (vec![*id], open)
+            (Some(*id), vec![*id], open)
         }
-        Target::Matching { reserved_amount, candidates } => (candidates.clone(), *reserved_amount),
+        Target::Late(id, outstanding) => (Some(*id), vec![*id], *outstanding),
+        Target::Matching { reserved_amount, candidates } => (None, candidates.clone(), *reserved_amount),
     };
+    let late = matches!(settle.target, Target::Late(..));
     let before: Vec<_> = candidates.iter().filter_map(|id| book.reservations.get(id).cloned()).collect();
-    let (reservations, released, released_today) = release(book, &candidates, reserved, stamp);
+    let taken = match book.reservations.get_mut(&candidates.first().copied().unwrap_or_default()) {
+        Some(reservation) if late => take_late(reservation, reserved, stamp),
+        _ => take(book, &candidates, reserved, stamp),
+    };
     let settled_amount = settle.settled_amount.unwrap_or(reserved);
     let over = settled_amount.units() - reserved.units();
     // Less than reserved gives exposure back, but only what today's exposure contains; more is used today in full.
-    // What was claimed beyond that was never in it.
-    let unused = (released - settled_amount.units()).max(0);
-    let exposure = if over < 0 { -released_today.min(unused) } else { over };
+    // What was claimed beyond what was found was never in it.
+    let found = if late { reserved.units() } else { taken.released };
+    let unused = (found - settled_amount.units()).max(0);
+    let back = taken.today.min(unused).min(book.exposure_left(&settle.engine));
+    let exposure = if over < 0 { -back } else { over };
     let posted = (|| {
         let movement = Movement {
             exposure: total(exposure)?,
-            open: total(-released)?,
+            open: total(-taken.released)?,
             loss: settle.realized_loss.into(),
             actions: 0,
         };
@@ -146,7 +175,7 @@ pub fn apply(
     }
     let movement = posted?;
 
-    let unmatched = reserved.units() - released;
+    let unmatched = reserved.units() - found;
     let mut flags = Vec::new();
     if over > 0 {
         flags.push("overrun".to_owned());
@@ -154,26 +183,18 @@ pub fn apply(
     if unmatched > 0 {
         flags.push("over_release".to_owned());
     }
-    for engine in [&Engine::global(), &settle.engine] {
-        let level = book.level(engine);
-        let cap = level.policy.as_ref().map_or(Total::ZERO, |policy| policy.max_daily_loss.into());
-        if cap > Total::ZERO && level.usage.realized_loss >= cap {
-            flags.push(format!("{engine} daily loss cap reached"));
-        }
-    }
+    flags.extend(book.loss_flags(&settle.engine));
+    let (ledger_engine, ledger_global) = book.ledgers(&settle.engine, stamp.day());
     let settlement = Settlement {
         flags,
-        released: total(released)?,
+        released: total(taken.released)?,
         unmatched: total(unmatched)?,
         settled_amount,
         realized_loss: settle.realized_loss,
-        reservations,
-        ledger_engine: book.level(&settle.engine).ledger(&settle.engine, stamp.day()),
-        ledger_global: book.level(&Engine::global()).ledger(&Engine::global(), stamp.day()),
-    };
-    let reservation_id = match settle.target {
-        Target::Reservation(id) => Some(id),
-        Target::Matching { .. } => None,
+        late,
+        reservations: taken.touched,
+        ledger_engine,
+        ledger_global,
     };
     let event = RiskEvent {
         engine: settle.engine.clone(),
@@ -212,8 +233,13 @@ mod tests {
     fn with(amounts: &[&str]) -> Book {
         let mut book = book(vec![policy("GLOBAL", "250", "0", "0", "0"), policy("A", "200", "0", "0", "0")]);
         for (seq, text) in (1..).zip(amounts) {
-            let request =
-                Reserve { engine: engine(), amount: amount(text), id: Uuid::from_u128(seq), correlation_id: None };
+            let request = Reserve {
+                engine: engine(),
+                amount: amount(text),
+                id: Uuid::from_u128(seq),
+                ttl: None,
+                correlation_id: None,
+            };
             let (decision, _) =
                 reserve::apply(&mut book, &request, Words::default(), stamp(i64::try_from(seq).unwrap())).unwrap();
             assert!(decision.is_allowed());
@@ -255,7 +281,7 @@ mod tests {
         assert_eq!(settlement.ledger_engine.open_risk_reserved, Total::ZERO);
         assert_eq!(settlement.ledger_global.realized_loss, total("25"));
         assert!(settlement.flags.is_empty());
-        assert_eq!(book.reservations[&Uuid::from_u128(1)].status(), ReservationStatus::Settled);
+        assert_eq!(book.reservations[&Uuid::from_u128(1)].status, ReservationStatus::Settled);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::types::{Actor, CorrelationId, Engine, JsonObject, Reason, RequestId};
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -16,8 +17,8 @@ use uuid::Uuid;
 pub struct Recorded<'a> {
     /// Its place in the stream.
     pub stamp: Stamp,
-    /// Who asked.
-    pub origin: &'a Origin,
+    /// Who asked; the ledger itself for an expiry.
+    pub origin: Cow<'a, Origin>,
     /// The event.
     pub event: RiskEvent,
     /// Its hash.
@@ -33,7 +34,7 @@ pub struct Batch<'a> {
     pub levels: Vec<(&'a Engine, &'a Level)>,
     /// Reservations that it made, as they stand at its end.
     pub new: Vec<&'a Reservation>,
-    /// Reservations that were open before and that it changed.
+    /// Reservations that stood before and that it changed.
     pub changed: Vec<&'a Reservation>,
     /// Denials by engine asked for, level and reason.
     pub denials: &'a BTreeMap<(Engine, String, &'static str), i64>,
@@ -45,7 +46,7 @@ impl Batch<'_> {
     }
 
     fn origins(&self, column: impl Fn(&Origin) -> Option<&str>) -> Vec<Option<String>> {
-        self.recorded.iter().map(|one| column(one.origin).map(str::to_owned)).collect()
+        self.recorded.iter().map(|one| column(&one.origin).map(str::to_owned)).collect()
     }
 
     fn counters(&self, column: fn(&Level) -> Decimal) -> Vec<Decimal> {
@@ -83,18 +84,22 @@ pub async fn write_batch(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head
                        hash)),
         made AS (
             INSERT INTO risk_reservation
-                (id, seq, engine, amount, open_amount, status, day, correlation_id, created_at, closed_at, closed_seq)
+                (id, seq, engine, amount, open_amount, status, day, correlation_id, created_at, expires_at, closed_at,
+                 closed_seq)
             SELECT r.id, r.seq, r.engine, r.amount, r.open_amount, r.status, $1, r.correlation_id, r.created_at,
-                   r.closed_at, r.closed_seq
+                   r.expires_at, r.closed_at, r.closed_seq
             FROM unnest($22::uuid[], $23::bigint[], $24::text[], $25::numeric[], $26::numeric[], $27::text[],
-                        $28::text[], $29::timestamptz[], $30::timestamptz[], $31::bigint[])
-                 AS r (id, seq, engine, amount, open_amount, status, correlation_id, created_at, closed_at, closed_seq)),
+                        $28::text[], $29::timestamptz[], $30::timestamptz[], $31::bigint[], $49::timestamptz[])
+                 AS r (id, seq, engine, amount, open_amount, status, correlation_id, created_at, closed_at, closed_seq,
+                       expires_at)),
         changed AS (
             UPDATE risk_reservation AS kept
-            SET open_amount = r.open_amount, status = r.status, closed_at = r.closed_at, closed_seq = r.closed_seq
-            FROM unnest($32::uuid[], $33::numeric[], $34::text[], $35::timestamptz[], $36::bigint[])
-                 AS r (id, open_amount, status, closed_at, closed_seq)
-            WHERE kept.id = r.id AND kept.status = 'OPEN'
+            SET open_amount = r.open_amount, status = r.status, expires_at = r.expires_at, closed_at = r.closed_at,
+                closed_seq = r.closed_seq
+            FROM unnest($32::uuid[], $33::numeric[], $34::text[], $35::timestamptz[], $36::bigint[],
+                        $50::timestamptz[])
+                 AS r (id, open_amount, status, closed_at, closed_seq, expires_at)
+            WHERE kept.id = r.id AND kept.status IN ('OPEN', 'EXPIRED')
             RETURNING kept.id),
         flows AS (
             INSERT INTO risk_ledger_day (day, engine, exposure_used, realized_loss, actions_count, updated_at)
@@ -151,14 +156,14 @@ pub async fn write_batch(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head
         &of(&batch.new, |one| one.engine.to_string()),
         &of(&batch.new, |one| one.amount.to_decimal()),
         &of(&batch.new, |one| one.open_amount.to_decimal()),
-        &of(&batch.new, |one| one.status().as_str().to_owned()),
+        &of(&batch.new, |one| one.status.as_str().to_owned()),
         &of(&batch.new, |one| one.correlation_id.clone()) as &Texts,
         &of(&batch.new, |one| one.created_at),
         &of(&batch.new, |one| one.closed.map(|stamp| stamp.at)) as &Times,
         &of(&batch.new, |one| one.closed.map(|stamp| stamp.seq)) as &[Option<i64>],
         &of(&batch.changed, |one| one.id),
         &of(&batch.changed, |one| one.open_amount.to_decimal()),
-        &of(&batch.changed, |one| one.status().as_str().to_owned()),
+        &of(&batch.changed, |one| one.status.as_str().to_owned()),
         &of(&batch.changed, |one| one.closed.map(|stamp| stamp.at)) as &Times,
         &of(&batch.changed, |one| one.closed.map(|stamp| stamp.seq)) as &[Option<i64>],
         head_at,
@@ -172,7 +177,9 @@ pub async fn write_batch(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head
         &batch.denials.keys().map(|(_, _, reason)| (*reason).to_owned()).collect::<Vec<_>>(),
         &batch.denials.values().copied().collect::<Vec<_>>(),
         head_seq,
-        &head_hash[..]
+        &head_hash[..],
+        &of(&batch.new, |one| one.expires_at) as &Times,
+        &of(&batch.changed, |one| one.expires_at) as &Times
     )
     .fetch_one(conn)
     .await?;

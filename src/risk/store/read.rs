@@ -1,14 +1,12 @@
-//! What a decision reads.
+//! Policies and levels, as decisions and reports read them.
 
-use crate::audit::Stamp;
 use crate::error::{Error, Result};
-use crate::risk::model::{Level, Reservation, RiskPolicy, Usage};
-use crate::types::{Amount, Count, Engine, Total};
+use crate::risk::model::{Level, RiskPolicy, Usage};
+use crate::types::{Amount, Count, Engine, Total, Ttl};
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
-use uuid::Uuid;
 
 pub(super) fn amount(decimal: Decimal) -> Result<Amount> {
     Amount::from_decimal(decimal).ok_or_else(|| Error::Inconsistent(format!("{decimal} is not an amount")))
@@ -23,7 +21,14 @@ fn count(number: i64) -> Result<Count> {
     Count::from_decimal(number.into()).ok_or_else(|| Error::Inconsistent(format!("{number} is not a count")))
 }
 
-fn engine(name: &str) -> Result<Engine> {
+fn ttl(seconds: Option<i64>) -> Result<Option<Ttl>> {
+    let read = |seconds: i64| {
+        Ttl::from_decimal(seconds.into()).ok_or_else(|| Error::Inconsistent(format!("{seconds} s is no time to stand")))
+    };
+    seconds.map(read).transpose()
+}
+
+pub(super) fn engine(name: &str) -> Result<Engine> {
     name.parse().map_err(|_| Error::Inconsistent(format!("{name} is not an engine")))
 }
 
@@ -35,6 +40,7 @@ pub async fn read_policies(conn: &mut PgConnection) -> Result<Vec<RiskPolicy>> {
                   max_daily_exposure,
                   max_open_risk,
                   max_actions_per_day,
+                  default_ttl_seconds,
                   enabled,
                   changed_by,
                   reason,
@@ -55,6 +61,7 @@ pub async fn read_policies(conn: &mut PgConnection) -> Result<Vec<RiskPolicy>> {
                 max_daily_exposure: amount(row.max_daily_exposure)?,
                 max_open_risk: amount(row.max_open_risk)?,
                 max_actions_per_day: count(row.max_actions_per_day)?,
+                default_ttl_seconds: ttl(row.default_ttl_seconds)?,
                 enabled: row.enabled && row.throttled_by.is_empty(),
                 changed_by: row.changed_by,
                 reason: row.reason,
@@ -67,19 +74,65 @@ pub async fn read_policies(conn: &mut PgConnection) -> Result<Vec<RiskPolicy>> {
         .collect()
 }
 
-/// The levels of these engines: policy, the day's flows, the stock.
+/// What a decision goes by: the time, the switches, and the levels it is about.
+#[derive(Debug)]
+pub struct Instant {
+    /// The database's time.
+    pub now: DateTime<Utc>,
+    /// The day whose flows the levels show.
+    pub day: NaiveDate,
+    /// Whether the kill switch is out.
+    pub kill_switch_engaged: bool,
+    /// Whether production is on.
+    pub go_live_enabled: bool,
+    /// Since when new reserves are refused because the book does not balance.
+    pub halted_at: Option<DateTime<Utc>>,
+    /// Whether a hold is due.
+    pub anything_due: bool,
+    /// The levels that were asked for: policy, the day's flows, the stock.
+    pub levels: BTreeMap<Engine, Level>,
+}
+
+/// The levels of these engines on a day.
 pub async fn read_levels(
     conn: &mut PgConnection,
     engines: &[Engine],
     day: NaiveDate,
 ) -> Result<BTreeMap<Engine, Level>> {
+    Ok(read(conn, engines, Some(day)).await?.map(|instant| instant.levels).unwrap_or_default())
+}
+
+/// Time, switches and levels, in one statement; it begins after the head was locked. The day is the database's. At least one
+/// engine.
+pub async fn read_instant(conn: &mut PgConnection, engines: &[Engine]) -> Result<Instant> {
+    read(conn, engines, None).await?.ok_or_else(|| Error::Inconsistent("no level was asked for".into()))
+}
+
+#[expect(clippy::too_many_lines, reason = "one statement, one line a column")]
+async fn read(conn: &mut PgConnection, engines: &[Engine], day: Option<NaiveDate>) -> Result<Option<Instant>> {
     let names: Vec<String> = engines.iter().map(ToString::to_string).collect();
     let rows = sqlx::query!(
-        r#"SELECT asked.engine            AS "engine!",
+        r#"WITH clock AS MATERIALIZED (SELECT holdfast_now() AS now),
+           instant AS MATERIALIZED (
+               SELECT clock.now,
+                      COALESCE($2, (clock.now AT TIME ZONE 'UTC')::date) AS day,
+                      state.kill_switch_engaged,
+                      state.go_live_enabled,
+                      (SELECT at FROM risk_halt) AS halted_at,
+                      EXISTS (SELECT FROM risk_reservation WHERE status = 'OPEN' AND expires_at <= clock.now) AS anything_due
+               FROM clock, go_live_state AS state)
+           SELECT instant.now                AS "now!",
+                  instant.day                AS "day!",
+                  instant.kill_switch_engaged AS "kill_switch_engaged!",
+                  instant.go_live_enabled    AS "go_live_enabled!",
+                  instant.halted_at          AS "halted_at?",
+                  instant.anything_due       AS "anything_due!",
+                  asked.engine               AS "engine!",
                   policy.max_daily_loss      AS "max_daily_loss?",
                   policy.max_daily_exposure  AS "max_daily_exposure?",
                   policy.max_open_risk       AS "max_open_risk?",
                   policy.max_actions_per_day AS "max_actions_per_day?",
+                  policy.default_ttl_seconds AS "default_ttl_seconds?",
                   policy.enabled             AS "enabled?",
                   policy.changed_by          AS "changed_by?",
                   policy.reason              AS "reason?",
@@ -92,16 +145,17 @@ pub async fn read_levels(
                   flow.realized_loss         AS "realized_loss?",
                   flow.actions_count         AS "actions_count?",
                   GREATEST(stock.updated_at, flow.updated_at) AS "usage_updated_at?"
-           FROM unnest($1::text[]) AS asked (engine)
+           FROM instant
+           CROSS JOIN unnest($1::text[]) AS asked (engine)
            LEFT JOIN risk_policy AS policy ON policy.engine = asked.engine
            LEFT JOIN risk_open AS stock ON stock.engine = asked.engine
-           LEFT JOIN risk_ledger_day AS flow ON flow.engine = asked.engine AND flow.day = $2"#,
+           LEFT JOIN risk_ledger_day AS flow ON flow.engine = asked.engine AND flow.day = instant.day"#,
         &names,
         day
     )
     .fetch_all(conn)
     .await?;
-    let mut levels = BTreeMap::new();
+    let mut read: Option<Instant> = None;
     for row in rows {
         let engine = engine(&row.engine)?;
         let policy = match (row.max_daily_loss, row.max_daily_exposure, row.max_open_risk, row.max_actions_per_day) {
@@ -111,6 +165,7 @@ pub async fn read_levels(
                 max_daily_exposure: amount(exposure)?,
                 max_open_risk: amount(open)?,
                 max_actions_per_day: count(actions)?,
+                default_ttl_seconds: ttl(row.default_ttl_seconds)?,
                 enabled: row.enabled.unwrap_or(false) && row.throttled_by.is_empty(),
                 changed_by: row.changed_by,
                 reason: row.reason,
@@ -128,9 +183,18 @@ pub async fn read_levels(
             actions_count: row.actions_count.unwrap_or(0),
             updated_at: row.usage_updated_at,
         };
-        levels.insert(engine, Level { policy, usage });
+        let instant = read.get_or_insert_with(|| Instant {
+            now: row.now,
+            day: row.day,
+            kill_switch_engaged: row.kill_switch_engaged,
+            go_live_enabled: row.go_live_enabled,
+            halted_at: row.halted_at,
+            anything_due: row.anything_due,
+            levels: BTreeMap::new(),
+        });
+        instant.levels.insert(engine, Level { policy, usage });
     }
-    Ok(levels)
+    Ok(read)
 }
 
 /// A level of the day as a report needs it.
@@ -176,138 +240,4 @@ pub async fn read_denials(
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(|row| (row.engine, row.reason, row.denied)).collect())
-}
-
-struct ReservationRow {
-    id: Uuid,
-    seq: i64,
-    engine: String,
-    amount: Decimal,
-    open_amount: Decimal,
-    day: NaiveDate,
-    correlation_id: Option<String>,
-    created_at: DateTime<Utc>,
-    closed_at: Option<DateTime<Utc>>,
-    closed_seq: Option<i64>,
-}
-
-impl TryFrom<ReservationRow> for Reservation {
-    type Error = Error;
-
-    fn try_from(row: ReservationRow) -> Result<Self> {
-        Ok(Self {
-            id: row.id,
-            seq: row.seq,
-            engine: engine(&row.engine)?,
-            amount: amount(row.amount)?,
-            open_amount: amount(row.open_amount)?,
-            day: row.day,
-            correlation_id: row.correlation_id,
-            created_at: row.created_at,
-            closed: row.closed_at.zip(row.closed_seq).map(|(at, seq)| Stamp { seq, at }),
-        })
-    }
-}
-
-/// The reservations with these ids, as the ledger decides on them.
-pub async fn read_reservations(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Reservation>> {
-    sqlx::query_as!(
-        ReservationRow,
-        "SELECT id,
-                seq,
-                engine,
-                amount,
-                open_amount,
-                day,
-                correlation_id,
-                created_at,
-                closed_at,
-                closed_seq
-         FROM risk_reservation
-         WHERE id = ANY($1)",
-        ids
-    )
-    .fetch_all(conn)
-    .await?
-    .into_iter()
-    .map(Reservation::try_from)
-    .collect()
-}
-
-/// Whether any reservation, of whatever engine, ever carried this thread.
-pub async fn is_correlated(conn: &mut PgConnection, correlation_id: &str) -> Result<bool> {
-    Ok(sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM risk_reservation WHERE correlation_id = $1) AS "exists!""#,
-        correlation_id
-    )
-    .fetch_one(conn)
-    .await?)
-}
-
-/// Open reservations of an engine, of a thread where one is given, oldest first.
-pub async fn candidates(
-    conn: &mut PgConnection,
-    engine: &Engine,
-    correlation_id: Option<&str>,
-    limit: i64,
-) -> Result<Vec<Reservation>> {
-    sqlx::query_as!(
-        ReservationRow,
-        "SELECT id,
-                seq,
-                engine,
-                amount,
-                open_amount,
-                day,
-                correlation_id,
-                created_at,
-                closed_at,
-                closed_seq
-         FROM risk_reservation
-         WHERE engine = $1
-           AND status = 'OPEN'
-           AND ($2::text IS NULL OR correlation_id = $2)
-         ORDER BY seq
-         LIMIT $3",
-        engine.as_str(),
-        correlation_id,
-        limit
-    )
-    .fetch_all(conn)
-    .await?
-    .into_iter()
-    .map(Reservation::try_from)
-    .collect()
-}
-
-/// What was recorded by these settles, by event.
-pub async fn settlements_of(conn: &mut PgConnection, seqs: &[i64]) -> Result<BTreeMap<i64, String>> {
-    let rows = sqlx::query!(r#"SELECT seq, detail AS "detail!" FROM risk_event WHERE seq = ANY($1)"#, seqs)
-        .fetch_all(conn)
-        .await?;
-    Ok(rows.into_iter().map(|row| (row.seq, row.detail)).collect())
-}
-
-/// What a batch needs to know beyond its operations.
-#[derive(Debug)]
-pub struct Instant {
-    /// The database's time.
-    pub now: DateTime<Utc>,
-    /// Whether the kill switch is out.
-    pub kill_switch_engaged: bool,
-    /// Whether production is on.
-    pub go_live_enabled: bool,
-}
-
-/// The time and the switches, in one statement. Begins after the head was locked.
-pub async fn read_instant(conn: &mut PgConnection) -> Result<Instant> {
-    Ok(sqlx::query_as!(
-        Instant,
-        r#"SELECT holdfast_now() AS "now!",
-                  kill_switch_engaged,
-                  go_live_enabled
-           FROM go_live_state"#
-    )
-    .fetch_one(conn)
-    .await?)
 }

@@ -1,5 +1,6 @@
 //! What reports and lists read.
 
+use super::held::status;
 use super::read::{amount, total};
 use crate::error::Result;
 use crate::risk::model::ReservationStatus;
@@ -37,6 +38,8 @@ pub struct ReservationRecord {
     pub metadata: Option<Box<RawValue>>,
     /// When it was reserved.
     pub created_at: DateTime<Utc>,
+    /// When it is due; null when it never is.
+    pub expires_at: Option<DateTime<Utc>>,
     /// The event that made it, in the risk stream.
     pub seq: i64,
     /// When it was closed.
@@ -54,6 +57,8 @@ pub struct ReservationFilter<'a> {
     pub status: Option<ReservationStatus>,
     /// Of this thread.
     pub correlation_id: Option<&'a str>,
+    /// Made at least so many seconds ago.
+    pub older_than_seconds: Option<i64>,
     /// With this id.
     pub id: Option<Uuid>,
     /// Made before this event.
@@ -75,6 +80,8 @@ pub async fn reservations(conn: &mut PgConnection, filter: &ReservationFilter<'_
                 held.correlation_id,
                 made.metadata,
                 held.created_at,
+                held.expires_at,
+                held.status,
                 held.seq,
                 held.closed_at,
                 held.closed_seq
@@ -85,13 +92,15 @@ pub async fn reservations(conn: &mut PgConnection, filter: &ReservationFilter<'_
            AND ($3::text IS NULL OR held.correlation_id = $3)
            AND ($4::uuid IS NULL OR held.id = $4)
            AND ($5::bigint IS NULL OR held.seq < $5)
+           AND ($6::bigint IS NULL OR held.created_at <= holdfast_now() - $6 * interval '1 second')
          ORDER BY held.seq DESC
-         LIMIT $6",
+         LIMIT $7",
         filter.engine,
         filter.status.map(ReservationStatus::as_str),
         filter.correlation_id,
         filter.id,
         filter.before,
+        filter.older_than_seconds,
         filter.limit
     )
     .fetch_all(conn)
@@ -103,13 +112,14 @@ pub async fn reservations(conn: &mut PgConnection, filter: &ReservationFilter<'_
                 engine: row.engine,
                 amount: amount(row.amount)?,
                 open_amount: amount(row.open_amount)?,
-                status: if row.closed_at.is_some() { ReservationStatus::Settled } else { ReservationStatus::Open },
+                status: status(&row.status)?,
                 day: row.day,
                 actor: row.actor,
                 reason: row.reason,
                 correlation_id: row.correlation_id,
                 metadata: row.metadata.map(crate::db::stored_json).transpose()?,
                 created_at: row.created_at,
+                expires_at: row.expires_at,
                 seq: row.seq,
                 closed_at: row.closed_at,
                 closed_seq: row.closed_seq,
@@ -131,7 +141,7 @@ pub struct RiskEventRecord {
     pub seq: i64,
     /// The engine asked for.
     pub engine: String,
-    /// `RESERVE`, `DENY` or `SETTLE`.
+    /// `RESERVE`, `DENY`, `SETTLE`, `RELEASE`, `EXTEND`, `EXPIRE` or `ADJUST`.
     pub action: String,
     /// What was asked for.
     pub amount: Amount,

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::risk::model::RiskPolicy;
-use crate::types::{Amount, Engine};
+use crate::types::{Amount, Engine, Ttl};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
@@ -12,8 +12,8 @@ pub async fn upsert_policy(conn: &mut PgConnection, policy: &RiskPolicy) -> Resu
     sqlx::query!(
         "INSERT INTO risk_policy
              (engine, max_daily_loss, max_daily_exposure, max_open_risk, max_actions_per_day, enabled, changed_by, reason,
-              updated_at, version)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+              updated_at, version, default_ttl_seconds)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
          ON CONFLICT (engine) DO UPDATE
          SET max_daily_loss = excluded.max_daily_loss,
              max_daily_exposure = excluded.max_daily_exposure,
@@ -23,7 +23,8 @@ pub async fn upsert_policy(conn: &mut PgConnection, policy: &RiskPolicy) -> Resu
              changed_by = excluded.changed_by,
              reason = excluded.reason,
              updated_at = excluded.updated_at,
-             version = excluded.version",
+             version = excluded.version,
+             default_ttl_seconds = excluded.default_ttl_seconds",
         policy.engine.as_str(),
         cap(policy.max_daily_loss),
         cap(policy.max_daily_exposure),
@@ -33,7 +34,8 @@ pub async fn upsert_policy(conn: &mut PgConnection, policy: &RiskPolicy) -> Resu
         policy.changed_by,
         policy.reason,
         policy.updated_at,
-        policy.version
+        policy.version,
+        policy.default_ttl_seconds.map(Ttl::seconds)
     )
     .execute(conn)
     .await?;

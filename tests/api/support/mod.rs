@@ -177,8 +177,23 @@ impl Service {
         }
     }
 
-    /// Moves the database's time, for good: business days and event times follow.
+    /// Moves time: the database's, for good, and this service's own clock as far ahead, so that it is time that passes and not
+    /// a clock that jumps. Back, only the database's moves: time does not run back.
     pub async fn set_skew(&self, interval: &str) {
+        let ahead_ms: i64 = sqlx::query_scalar(
+            "SELECT GREATEST(0, extract(epoch FROM $1::text::interval - skew) * 1000)::bigint FROM test_clock",
+        )
+        .bind(interval)
+        .fetch_one(&self.pool)
+        .await
+        .unwrap();
+        self.jump(interval).await;
+        self.clock.advance(ahead_ms.unsigned_abs());
+        self.app.feed.refresh(&self.db).await.expect("the state can be read");
+    }
+
+    /// Moves the database's time alone: its clock jumps.
+    pub async fn jump(&self, interval: &str) {
         sqlx::query("UPDATE test_clock SET skew = $1::text::interval")
             .bind(interval)
             .execute(&self.pool)

@@ -1,0 +1,67 @@
+//! `holdfast risk reconcile`: is every counter what its rows say, and set it right if not.
+
+use super::{Failure, close, open, print};
+use crate::audit::Origin;
+use crate::config::DatabaseConfig;
+use crate::risk::reconcile::{Reconciliation, reconcile, repair};
+use crate::types::{Actor, Principal, Reason};
+use clap::Args;
+use std::fmt::Write as _;
+
+#[derive(Debug, Args)]
+pub(super) struct ReconcileArgs {
+    /// Set every counter to what its rows say, record it, and let reserves go on.
+    #[arg(long, requires_all = ["actor", "reason"])]
+    repair: bool,
+    /// Who repairs.
+    #[arg(long)]
+    actor: Option<Actor>,
+    /// Why.
+    #[arg(long)]
+    reason: Option<Reason>,
+}
+
+/// Compares or repairs; says whether the book balances now.
+pub(super) async fn run(args: ReconcileArgs, config: &DatabaseConfig) -> Result<bool, Failure> {
+    let (db, postgres) = open(config).await?;
+    let pending = db.migration_status().await?.into_iter().filter(|(_, _, applied)| !applied).count();
+    if pending > 0 {
+        close(db, postgres).await?;
+        return Err(format!("{pending} migrations are not applied: run holdfast migrate, or start the server").into());
+    }
+    let ReconcileArgs { repair: repairs, actor, reason } = args;
+    let done = match reason.filter(|_| repairs) {
+        Some(reason) => {
+            let origin = Origin { principal: Principal::system(), actor, request_id: None, correlation_id: None };
+            repair(&db, &reason, &origin).await.map(|found| (text(&found, true), true))
+        }
+        None => reconcile(&db).await.map(|found| (text(&found, false), found.balanced && found.halted_at.is_none())),
+    };
+    close(db, postgres).await?;
+    let (text, balanced) = done?;
+    print(&text)?;
+    Ok(balanced)
+}
+
+fn text(found: &Reconciliation, repaired: bool) -> String {
+    let mut text = format!("day {}, up to event {} of the risk stream\n", found.day, found.seq);
+    for difference in &found.differences {
+        let verb = if repaired { "was" } else { "is" };
+        let (engine, counter) = (&difference.engine, difference.counter);
+        // Writing to a String cannot fail.
+        let _ =
+            writeln!(text, "{engine}: {counter} {verb} {}, its rows say {}", difference.recorded, difference.computed);
+    }
+    match (found.differences.is_empty(), repaired, found.halted_at) {
+        (true, _, None) => text.push_str("the book balances\n"),
+        (false, true, None) => text.push_str("repaired: the book balances, and reserves go on\n"),
+        (_, _, since) => {
+            let since = since.map_or_else(String::new, |at| format!(" since {}", at.format("%Y-%m-%dT%H:%M:%SZ")));
+            let _ = writeln!(
+                text,
+                "new reserves are halted{since}: run holdfast risk reconcile --repair --actor NAME --reason TEXT"
+            );
+        }
+    }
+    text
+}

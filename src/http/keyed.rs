@@ -1,0 +1,123 @@
+//! The input of a change, with the key that its caller gave it.
+
+use super::Caller;
+use super::input::{BODY_BYTES_MAX, Field, merged_fields, parse, take_field};
+use crate::error::{Error, FieldError, Result};
+use crate::idempotency::{Fields, Intent, Once};
+use crate::types::IdempotencyKey;
+use axum::Json;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+/// The caller's key; the field `idempotency_key` is the same.
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Says that an answer is an earlier one: nothing was done this time.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// The input of a POST as [`super::Input`] reads it, and what the caller means by its key.
+#[derive(Debug)]
+pub struct Keyed<T> {
+    /// The input.
+    pub input: T,
+    /// What the key stands for; none without a key.
+    pub intent: Option<Intent>,
+}
+
+impl<S: Send + Sync, T: DeserializeOwned + Serialize> FromRequest<S> for Keyed<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        let (mut parts, body) = request.into_parts();
+        let caller = Caller::from_request_parts(&mut parts, state).await?;
+        let fields = merged_fields(&parts, body, BODY_BYTES_MAX).await?;
+        let input = parse(&fields)?;
+        let intent = key_of(&parts, &fields)?.map(|key| Intent {
+            principal: caller.principal,
+            key: key.to_string(),
+            route: parts.uri.path().to_owned(),
+            fields: Fields::of(&input),
+        });
+        Ok(Self { input, intent })
+    }
+}
+
+/// The key of a request, from its header or its field. Both may say it, if they agree.
+pub(crate) fn key_of(parts: &Parts, fields: &[Field]) -> Result<Option<IdempotencyKey>> {
+    let mut headers = parts.headers.get_all(KEY).iter();
+    let header = headers.next().map(read_header).transpose()?;
+    let said_twice = || {
+        let error = FieldError::new("idempotency_key", "is given more than once, differently: send one key");
+        Error::Contradictory(format!("{} {}", error.field, error.detail), error)
+    };
+    if headers.next().is_some() {
+        return Err(said_twice());
+    }
+    let field = fields.iter().find(|field| field.name == "idempotency_key" && !field.is_blank());
+    let field = field.map(|field| read_key(crate::types::scalar_of(&field.value).unwrap_or_default().as_ref()));
+    match (header, field.transpose()?) {
+        (Some(header), Some(field)) if header != field => Err(said_twice()),
+        (header, field) => Ok(header.or(field)),
+    }
+}
+
+pub(crate) fn read_key(text: &str) -> Result<IdempotencyKey> {
+    text.parse().map_err(|error: crate::types::ParseTextError| Error::invalid("idempotency_key", error.to_string()))
+}
+
+fn read_header(value: &HeaderValue) -> Result<IdempotencyKey> {
+    let text = value.to_str().map_err(|_| Error::invalid("idempotency_key", "is not visible ASCII in its header"))?;
+    let text = text.trim();
+    // The draft standard writes it as a quoted string, most clients do not.
+    let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    read_key(bare)
+}
+
+/// An answer, marked if it is an earlier one.
+pub fn marked(replayed: bool, response: impl IntoResponse) -> Response {
+    let mut response = response.into_response();
+    if replayed {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+impl<T: Serialize> IntoResponse for Once<T> {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Done(answer) => Json(answer).into_response(),
+            Self::Replayed(answer) => marked(true, Json(answer)),
+        }
+    }
+}
+
+/// Largest body of a request with many operations: 1000 of 2 KiB each.
+const OPERATIONS_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Many operations in one body, unread, and the key of them all.
+#[derive(Debug)]
+pub(crate) struct Operations {
+    /// Each as it was sent, in order.
+    pub(crate) operations: Vec<Box<RawValue>>,
+    /// The key of them all.
+    pub(crate) key: Option<IdempotencyKey>,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Operations {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self> {
+        let (parts, body) = request.into_parts();
+        let mut fields = merged_fields(&parts, body, OPERATIONS_BYTES_MAX).await?;
+        let key = key_of(&parts, &fields)?;
+        let operations = take_field(&mut fields, "operations")?;
+        if let Some(unknown) = fields.iter().find(|field| field.name != "idempotency_key") {
+            return Err(Error::invalid(&unknown.name, "is unknown: allowed are operations, idempotency_key"));
+        }
+        Ok(Self { operations: operations.unwrap_or_default(), key })
+    }
+}

@@ -1,0 +1,118 @@
+//! SQL of the keys.
+
+use super::{Answer, Fields, Intent, KEPT_DAYS, Kept};
+use crate::audit::Stamp;
+use crate::error::{Error, Result};
+use chrono::{Days, NaiveDate};
+use sqlx::PgConnection;
+
+/// What these intents' keys were kept for, with the place of each in the list; a key that is not kept is left out.
+pub(crate) async fn find(conn: &mut PgConnection, intents: &[&Intent], today: NaiveDate) -> Result<Vec<(usize, Kept)>> {
+    let since = today.checked_sub_days(Days::new(KEPT_DAYS.unsigned_abs())).unwrap_or(NaiveDate::MIN);
+    let keys: Vec<String> = intents.iter().map(|intent| intent.key.clone()).collect();
+    let principals: Vec<String> = intents.iter().map(|intent| intent.principal.as_str().to_owned()).collect();
+    let rows = sqlx::query!(
+        r#"SELECT asked.place AS "place!",
+                  kept.route,
+                  kept.fields,
+                  kept.risk_seq,
+                  kept.answer
+           FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (key, principal, place)
+           JOIN idempotency_key AS kept ON kept.key = asked.key AND kept.principal = asked.principal
+           WHERE kept.day >= $3"#,
+        &keys,
+        &principals,
+        since
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let answer = match (row.risk_seq, row.answer) {
+                (Some(seq), _) => Answer::RiskEvent(seq),
+                (None, Some(text)) => Answer::Text(text),
+                (None, None) => return Err(Error::Inconsistent(format!("a key of {} has no answer", row.route))),
+            };
+            let place = usize::try_from(row.place - 1).map_err(|_| Error::Inconsistent("a place below 1".into()))?;
+            Ok((place, Kept { route: row.route, fields: Fields::from_text(&row.fields)?, answer }))
+        })
+        .collect()
+}
+
+/// Keeps one answer. A key that another route has taken in the meantime is refused.
+pub(crate) async fn insert(conn: &mut PgConnection, intent: &Intent, stamp: Stamp, answer: &str) -> Result<()> {
+    let inserted = sqlx::query!(
+        "INSERT INTO idempotency_key (day, principal, key, route, fields, answer, at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT DO NOTHING",
+        stamp.day(),
+        intent.principal.as_str(),
+        intent.key,
+        intent.route,
+        intent.fields.to_text(),
+        answer,
+        stamp.at
+    )
+    .execute(conn)
+    .await?;
+    if inserted.rows_affected() == 1 { Ok(()) } else { Err(taken(intent)) }
+}
+
+/// A key that another operation took while this one was decided: two routes cannot mean the same by it.
+fn taken(intent: &Intent) -> Error {
+    Error::IdempotencyKeyReused { key: intent.key.clone(), fields: vec!["route".to_owned()] }
+}
+
+/// Keys of a batch of ledger decisions, column by column.
+#[derive(Debug, Default)]
+pub(crate) struct NewKeys {
+    /// Whose.
+    pub(crate) principals: Vec<String>,
+    /// The keys.
+    pub(crate) keys: Vec<String>,
+    /// The paths.
+    pub(crate) routes: Vec<String>,
+    /// What was asked.
+    pub(crate) fields: Vec<String>,
+    /// The events that answer them.
+    pub(crate) seqs: Vec<i64>,
+    /// Their times.
+    pub(crate) ats: Vec<chrono::DateTime<chrono::Utc>>,
+}
+
+impl NewKeys {
+    /// Adds one.
+    pub(crate) fn push(&mut self, intent: &Intent, stamp: Stamp) {
+        self.principals.push(intent.principal.as_str().to_owned());
+        self.keys.push(intent.key.clone());
+        self.routes.push(intent.route.clone());
+        self.fields.push(intent.fields.to_text());
+        self.seqs.push(stamp.seq);
+        self.ats.push(stamp.at);
+    }
+}
+
+/// Keeps the keys of a batch. One that another route has taken fails the whole, so that the batch is retried in halves.
+pub(crate) async fn insert_all(conn: &mut PgConnection, day: NaiveDate, new: &NewKeys) -> Result<()> {
+    let inserted = sqlx::query!(
+        "INSERT INTO idempotency_key (day, principal, key, route, fields, risk_seq, at)
+         SELECT $1, n.principal, n.key, n.route, n.fields, n.risk_seq, n.at
+         FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[])
+              AS n (principal, key, route, fields, risk_seq, at)
+         ON CONFLICT DO NOTHING",
+        day,
+        &new.principals,
+        &new.keys,
+        &new.routes,
+        &new.fields,
+        &new.seqs,
+        &new.ats
+    )
+    .execute(conn)
+    .await?;
+    if usize::try_from(inserted.rows_affected()).ok() == Some(new.keys.len()) {
+        return Ok(());
+    }
+    let key = new.keys.first().cloned().unwrap_or_default();
+    Err(Error::IdempotencyKeyReused { key, fields: vec!["route".to_owned()] })
+}

@@ -1,0 +1,105 @@
+//! Forgetting: a partition a day, made ahead and dropped when nobody may ask for it any more.
+//!
+//! No correctness depends on it: days without a partition go to the default one, and a look-up has its own bound.
+
+use super::KEPT_DAYS;
+use crate::db::Database;
+use crate::error::Result;
+use chrono::{Days, NaiveDate};
+use sqlx::{AssertSqlSafe, Executor, PgConnection};
+use std::time::Duration;
+
+/// How often it is looked after.
+const EVERY: Duration = Duration::from_mins(10);
+/// Days that have their partition before they begin.
+const DAYS_AHEAD: u64 = 2;
+/// Making and dropping a partition takes locks that every request with a key waits behind: try briefly, and again later.
+const PATIENCE: &str = "SET LOCAL lock_timeout = '250ms'";
+
+/// Keeps partitions ahead and drops old ones, until the task is ended.
+pub async fn run(db: Database) {
+    let mut turns = tokio::time::interval(EVERY);
+    loop {
+        turns.tick().await;
+        if let Err(error) = forget(&db).await {
+            tracing::warn!(%error, "keys could not be looked after: trying again in {} s", EVERY.as_secs());
+        }
+    }
+}
+
+/// Makes the partitions of the next days and drops those that are too old. Says how many it dropped.
+pub async fn forget(db: &Database) -> Result<usize> {
+    let mut conn = db.read().await?;
+    let today = sqlx::query_scalar!(r#"SELECT (holdfast_now() AT TIME ZONE 'UTC')::date AS "today!""#)
+        .fetch_one(&mut *conn)
+        .await?;
+    drop(conn);
+    for ahead in 0..=DAYS_AHEAD {
+        if let Some(day) = today.checked_add_days(Days::new(ahead)) {
+            make(db, day).await?;
+        }
+    }
+    let Some(oldest) = today.checked_sub_days(Days::new(KEPT_DAYS.unsigned_abs())) else {
+        return Ok(0);
+    };
+    let mut dropped = 0;
+    for (name, day) in partitions(&mut *db.read().await?).await? {
+        if day < oldest {
+            // The name is one that `partition` made, so it needs no quoting.
+            alter(db, format!("DROP TABLE {name}")).await?;
+            dropped += 1;
+        }
+    }
+    sqlx::query!("DELETE FROM idempotency_key_other WHERE day < $1", oldest).execute(&mut *db.read().await?).await?;
+    Ok(dropped)
+}
+
+fn partition(day: NaiveDate) -> String {
+    format!("idempotency_key_{}", day.format("%Y%m%d"))
+}
+
+async fn make(db: &Database, day: NaiveDate) -> Result<()> {
+    let Some(next) = day.succ_opt() else {
+        return Ok(());
+    };
+    let name = partition(day);
+    let exists = sqlx::query_scalar!(r#"SELECT to_regclass($1) IS NOT NULL AS "exists!""#, name)
+        .fetch_one(&mut *db.read().await?)
+        .await?;
+    // Keys of this day that came before their partition stay where they are, and so does the whole day.
+    let late =
+        sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM idempotency_key_other WHERE day = $1) AS "exists!""#, day)
+            .fetch_one(&mut *db.read().await?)
+            .await?;
+    if exists || late {
+        return Ok(());
+    }
+    alter(
+        db,
+        format!(
+            "CREATE TABLE IF NOT EXISTS {name} PARTITION OF idempotency_key FOR VALUES FROM ('{day}') TO ('{next}')"
+        ),
+    )
+    .await
+}
+
+async fn alter(db: &Database, statement: String) -> Result<()> {
+    let mut tx = db.begin().await?;
+    tx.execute(PATIENCE).await?;
+    tx.execute(AssertSqlSafe(statement)).await?;
+    crate::db::commit(tx).await
+}
+
+/// The partitions that stand for a day.
+async fn partitions(conn: &mut PgConnection) -> Result<Vec<(String, NaiveDate)>> {
+    let names = sqlx::query_scalar!(
+        r#"SELECT child.relname::text AS "name!"
+           FROM pg_inherits
+           JOIN pg_class AS child ON child.oid = inhrelid
+           WHERE inhparent = 'idempotency_key'::regclass"#
+    )
+    .fetch_all(conn)
+    .await?;
+    let day_of = |name: &str| NaiveDate::parse_from_str(name.strip_prefix("idempotency_key_")?, "%Y%m%d").ok();
+    Ok(names.into_iter().filter_map(|name| day_of(&name).map(|day| (name, day))).collect())
+}

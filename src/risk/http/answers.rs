@@ -1,0 +1,244 @@
+//! What the ledger answers.
+
+use crate::db::to_json;
+use crate::error::Error;
+use crate::http::marked;
+use crate::risk::model::extend::Extension;
+use crate::risk::model::release::Released;
+use crate::risk::model::reserve::{Decision, DenialReason, Failure};
+use crate::risk::model::settle::{SettledReservation, Settlement};
+use crate::risk::model::{LedgerSnapshot, PolicySnapshot};
+use crate::risk::operation::{Done, Reserved};
+use crate::types::{Amount, Engine, Total};
+use axum::Json;
+use axum::http::{HeaderName, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Days, NaiveTime, Utc};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// Says what a ledger decision was without reading the body: `allow` or `deny`.
+const DECISION: HeaderName = HeaderName::from_static("holdfast-decision");
+
+/// A decision. `ok` says whether the action may be done; the status is 200 either way.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ReserveAnswer {
+    /// Whether the action may be done.
+    pub(super) ok: bool,
+    /// The engine asked for.
+    engine: Engine,
+    /// What was reserved; 0 when denied.
+    reserved: Amount,
+    /// `Reserved`, or the first failure as a sentence.
+    message: String,
+    /// The caps of the level that failed first, else of the engine; null where there is no policy.
+    policy_snapshot: Option<PolicySnapshot>,
+    /// The counters of that level, after the decision.
+    ledger_snapshot: LedgerSnapshot,
+    /// What a settle names; null when denied or dry.
+    pub(super) reservation_id: Option<Uuid>,
+    /// When the hold expires; null when it never does, or when denied.
+    expires_at: Option<DateTime<Utc>>,
+    /// The first failure; null when allowed.
+    reason: Option<DenialReason>,
+    /// The level of the first failure: `SYSTEM`, `GLOBAL` or the engine.
+    scope: Option<String>,
+    /// Everything that failed, in order.
+    failures: Vec<Failure>,
+    /// Whether it was only asked.
+    dry_run: bool,
+}
+
+impl ReserveAnswer {
+    /// The answer to a reserve of this engine and amount.
+    pub(super) fn new(engine: Engine, amount: Amount, dry_run: bool, reserved: Reserved) -> Self {
+        let ok = reserved.decision.is_allowed();
+        let message = reserved.decision.message();
+        let Decision { failures, policy, ledger, expires_at } = reserved.decision;
+        let first = failures.first();
+        let outcome = first.map_or("reserved", |failure| failure.reason.as_str());
+        if !dry_run {
+            metrics::counter!("holdfast_reserve_decisions_total", "outcome" => outcome).increment(1);
+        }
+        Self {
+            ok,
+            engine,
+            reserved: if ok { amount } else { Amount::ZERO },
+            message,
+            policy_snapshot: policy,
+            ledger_snapshot: ledger,
+            reservation_id: reserved.reservation_id.filter(|_| !dry_run),
+            expires_at,
+            reason: first.map(|failure| failure.reason),
+            scope: first.map(|failure| failure.scope.clone()),
+            failures,
+            dry_run,
+        }
+    }
+
+    /// The denial as an error, for a caller that looks only at the status.
+    pub(super) fn denied(self) -> Error {
+        let resets_at = self.resets_at();
+        let members = vec![
+            ("ok", raw(&self.ok)),
+            ("engine", raw(&self.engine)),
+            ("reserved", raw(&self.reserved)),
+            ("message", raw(&self.message)),
+            ("policy_snapshot", raw(&self.policy_snapshot)),
+            ("ledger_snapshot", raw(&self.ledger_snapshot)),
+            ("reservation_id", raw(&self.reservation_id)),
+            ("reason", raw(&self.reason)),
+            ("scope", raw(&self.scope)),
+            ("failures", raw(&self.failures)),
+            ("dry_run", raw(&self.dry_run)),
+            ("resets_at", raw(&resets_at)),
+            ("hint", raw(&self.failures.first().map(hint))),
+        ];
+        Error::ReservationDenied { message: self.message, members }
+    }
+
+    /// When the first failure ends by itself: the flows of a day begin anew at midnight, the rest does not.
+    fn resets_at(&self) -> Option<DateTime<Utc>> {
+        let daily =
+            [DenialReason::DailyActionsExceeded, DenialReason::DailyExposureExceeded, DenialReason::DailyLossReached];
+        self.reason.filter(|reason| daily.contains(reason))?;
+        let tomorrow = self.ledger_snapshot.day.checked_add_days(Days::new(1))?;
+        Some(tomorrow.and_time(NaiveTime::MIN).and_utc())
+    }
+}
+
+fn raw<T: Serialize>(value: &T) -> Box<RawValue> {
+    to_json(value)
+}
+
+/// What the caller can do about a failure.
+fn hint(failure: &Failure) -> String {
+    let room = || match (failure.limit, failure.used) {
+        (Some(limit), Some(used)) => limit.minus(used).unwrap_or_default().max(Total::ZERO),
+        _ => Total::ZERO,
+    };
+    match failure.reason {
+        DenialReason::KillSwitchEngaged => "the kill switch is out: wait until an operator releases it".into(),
+        DenialReason::GoLiveDisabled => "production is off: wait until an operator enables go-live".into(),
+        DenialReason::PolicyMissing => format!("{} has no policy: set its caps first", failure.scope),
+        DenialReason::PolicyDisabled => {
+            format!("{} is off, by hand or by a tripwire: see throttled_by of its policy", failure.scope)
+        }
+        DenialReason::DailyActionsExceeded => "no more actions today: wait for resets_at".into(),
+        DenialReason::DailyExposureExceeded => format!("ask for at most {}, or wait for resets_at", room()),
+        DenialReason::OpenRiskExceeded => format!("ask for at most {}, or settle or release what is open", room()),
+        DenialReason::DailyLossReached => "the day's loss is reached: wait for resets_at".into(),
+    }
+}
+
+/// A decision on its way out, with its headers.
+pub(super) fn decided(ok: bool, replayed: bool, response: impl IntoResponse) -> Response {
+    let header = HeaderValue::from_static(if ok { "allow" } else { "deny" });
+    marked(replayed, ([(DECISION, header)], response))
+}
+
+/// What came of a settle.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SettleAnswer {
+    /// Always true: what happened is recorded.
+    ok: bool,
+    /// `Settled`.
+    message: &'static str,
+    /// `overrun`, `over_release`, `… daily loss cap reached`.
+    flags: Vec<String>,
+    /// The engine's counters after it.
+    ledger_engine: LedgerSnapshot,
+    /// GLOBAL's counters after it.
+    ledger_global: LedgerSnapshot,
+    /// Open risk returned.
+    released: Total,
+    /// What found no open reservation.
+    unmatched: Total,
+    /// Whether the reservation had expired before: its risk was returned then.
+    late: bool,
+    /// The reservations it touched, in order.
+    reservations: Vec<SettledReservation>,
+}
+
+impl From<Settlement> for SettleAnswer {
+    fn from(settlement: Settlement) -> Self {
+        let Settlement { flags, released, unmatched, late, reservations, ledger_engine, ledger_global, .. } =
+            settlement;
+        let message = "Settled";
+        Self { ok: true, message, flags, ledger_engine, ledger_global, released, unmatched, late, reservations }
+    }
+}
+
+/// What came of a release.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ReleaseAnswer {
+    /// Always true.
+    ok: bool,
+    /// `Released`.
+    message: &'static str,
+    #[serde(flatten)]
+    released: Released,
+}
+
+impl From<Released> for ReleaseAnswer {
+    fn from(released: Released) -> Self {
+        Self { ok: true, message: "Released", released }
+    }
+}
+
+/// What came of an extension.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ExtendAnswer {
+    /// Always true; a denied extension is 409.
+    ok: bool,
+    /// `Extended`.
+    message: &'static str,
+    /// The reservation.
+    reservation_id: Uuid,
+    /// When it expires now.
+    expires_at: DateTime<Utc>,
+}
+
+/// The answer to an extension, or its denial.
+pub(super) fn extended(extension: Extension) -> Result<ExtendAnswer, Error> {
+    let Extension { reservation_id, expires_at, failures } = extension;
+    let Some(first) = failures.first() else {
+        return Ok(ExtendAnswer { ok: true, message: "Extended", reservation_id, expires_at });
+    };
+    let message = format!("{} hard stop: {}", first.scope, first.message);
+    let members = vec![
+        ("ok", raw(&false)),
+        ("message", raw(&message)),
+        ("reservation_id", raw(&reservation_id)),
+        ("expires_at", raw(&expires_at)),
+        ("reason", raw(&first.reason)),
+        ("scope", raw(&first.scope)),
+        ("failures", raw(&failures)),
+        ("hint", raw(&hint(first))),
+    ];
+    Err(Error::ExtensionDenied { message, members })
+}
+
+/// What came of a correction.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AdjustAnswer {
+    /// Always true.
+    ok: bool,
+    /// `Adjusted`.
+    message: &'static str,
+    #[serde(flatten)]
+    adjustment: crate::risk::model::adjust::Adjustment,
+}
+
+impl From<crate::risk::model::adjust::Adjustment> for AdjustAnswer {
+    fn from(adjustment: crate::risk::model::adjust::Adjustment) -> Self {
+        Self { ok: true, message: "Adjusted", adjustment }
+    }
+}
+
+/// An outcome as its answer, marked if it is an earlier one.
+pub(super) fn answered<T, A: From<T> + Serialize>(done: Done<T>) -> Response {
+    marked(done.replayed, Json(A::from(done.outcome)))
+}

@@ -1,0 +1,191 @@
+//! What can be asked of the ledger, fully parsed, and what comes of it.
+
+use super::model::Words;
+use super::model::adjust::{Adjustment, Correction};
+use super::model::extend::Extension;
+use super::model::release::Released;
+use super::model::reserve::Decision;
+use super::model::settle::Settlement;
+use crate::audit::Origin;
+use crate::error::{Error, Result};
+use crate::idempotency::Intent;
+use crate::types::{Amount, Engine, Ttl};
+use uuid::Uuid;
+
+/// A reserve, before an action.
+#[derive(Debug, Clone)]
+pub struct ReserveRequest {
+    /// For which engine; never GLOBAL.
+    pub engine: Engine,
+    /// How much; more than zero.
+    pub amount: Amount,
+    /// How long the hold stands; none means as long as the engine's policy says.
+    pub ttl: Option<Ttl>,
+    /// The id that the caller chose for it.
+    pub reservation_id: Option<Uuid>,
+    /// The caller's words.
+    pub words: Words,
+}
+
+/// A settle, after it.
+#[derive(Debug, Clone)]
+pub struct SettleRequest {
+    /// The engine; required without a reservation.
+    pub engine: Option<Engine>,
+    /// The reservation.
+    pub reservation_id: Option<Uuid>,
+    /// What the caller reserved; required without a reservation.
+    pub reserved_amount: Option<Amount>,
+    /// What was really used.
+    pub settled_amount: Option<Amount>,
+    /// What was lost.
+    pub realized_loss: Amount,
+    /// The caller's words.
+    pub words: Words,
+}
+
+/// A release: the action did not happen.
+#[derive(Debug, Clone)]
+pub struct ReleaseRequest {
+    /// The reservation.
+    pub reservation_id: Uuid,
+    /// Its engine, if the caller says it.
+    pub engine: Option<Engine>,
+    /// The caller's words.
+    pub words: Words,
+}
+
+/// An extension: the action takes longer.
+#[derive(Debug, Clone)]
+pub struct ExtendRequest {
+    /// The reservation.
+    pub reservation_id: Uuid,
+    /// Its engine, if the caller says it.
+    pub engine: Option<Engine>,
+    /// How long it stands from now.
+    pub ttl: Ttl,
+    /// The caller's words.
+    pub words: Words,
+}
+
+/// A correction of what was booked.
+#[derive(Debug, Clone)]
+pub struct AdjustRequest {
+    /// The event that is corrected.
+    pub corrects_seq: i64,
+    /// Its engine, if the caller says it.
+    pub engine: Option<Engine>,
+    /// What is corrected; not by zero.
+    pub correction: Correction,
+    /// The caller's words, with a reason.
+    pub words: Words,
+}
+
+/// What is asked of the ledger.
+#[derive(Debug, Clone)]
+pub enum Operation {
+    /// Reserve before an action; `id` is what the reservation gets, chosen or made.
+    Reserve {
+        /// What is asked.
+        request: ReserveRequest,
+        /// The reservation's id.
+        id: Uuid,
+    },
+    /// Settle after it.
+    Settle(SettleRequest),
+    /// Say that it did not happen.
+    Release(ReleaseRequest),
+    /// Say that it takes longer.
+    Extend(ExtendRequest),
+    /// Correct what was booked.
+    Adjust(AdjustRequest),
+}
+
+impl Operation {
+    /// A reserve, under the id that the caller chose or a new one.
+    #[must_use]
+    pub fn reserve(request: ReserveRequest) -> Self {
+        let id = request.reservation_id.unwrap_or_else(new_id);
+        Self::Reserve { request, id }
+    }
+
+    /// Refuses what no book could make sense of.
+    pub fn check(&self) -> Result<()> {
+        let above = |field| Error::invalid(field, "GLOBAL is the level above the engines: name the engine that acts");
+        match self {
+            Self::Reserve { request, .. } if request.engine.is_global() => Err(above("engine")),
+            Self::Reserve { request, .. } if request.amount.is_zero() => {
+                Err(Error::invalid("amount", "must be more than 0"))
+            }
+            Self::Reserve { request, .. } if request.reservation_id.is_some_and(|id| id.is_nil()) => {
+                Err(Error::invalid("reservation_id", "is the nil UUID: choose a random one"))
+            }
+            Self::Settle(request)
+                if request.reservation_id.is_none() && request.engine.as_ref().is_some_and(Engine::is_global) =>
+            {
+                Err(above("engine"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place that makes reservation ids; v7 keeps the index local"
+)]
+fn new_id() -> Uuid {
+    Uuid::now_v7()
+}
+
+/// An operation with who asks and what it is called.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// What is asked.
+    pub operation: Operation,
+    /// By whom, as part of what.
+    pub origin: Origin,
+    /// The caller's key.
+    pub intent: Option<Intent>,
+}
+
+/// A decision with the id of what it made.
+#[derive(Debug, Clone)]
+pub struct Reserved {
+    /// What was decided.
+    pub decision: Decision,
+    /// The reservation; none when denied or dry.
+    pub reservation_id: Option<Uuid>,
+}
+
+/// What came of an operation.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// Of a reserve.
+    Reserved(Reserved),
+    /// Of a settle.
+    Settled(Settlement),
+    /// Of a release.
+    Released(Released),
+    /// Of an extension.
+    Extended(Extension),
+    /// Of a correction.
+    Adjusted(Adjustment),
+}
+
+/// An outcome, and whether it is an earlier one.
+#[derive(Debug, Clone)]
+pub struct Done<T = Outcome> {
+    /// What came of it.
+    pub outcome: T,
+    /// Whether it was decided before, under the same key or id; nothing was done this time.
+    pub replayed: bool,
+}
+
+impl Done {
+    /// The outcome as the kind that was asked for.
+    pub fn into<T>(self, kind: fn(Outcome) -> Option<T>) -> Result<Done<T>> {
+        let outcome = kind(self.outcome).ok_or_else(|| Error::Inconsistent("an outcome of another kind".into()))?;
+        Ok(Done { outcome, replayed: self.replayed })
+    }
+}

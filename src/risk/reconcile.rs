@@ -1,0 +1,189 @@
+//! Reconciliation: the counters are what the reservations and events say, or nothing new is reserved.
+//!
+//! Stocks are compared with the open reservations, and today's flows with today's events, on one snapshot. A difference is
+//! looked at again under the head, where nothing moves; if it stands, the book is halted: settles and releases go on, new
+//! reserves are refused until somebody repairs it, which sets the counters to what the rows say and is a control event.
+//!
+//! A difference cannot come from a crash, since counters and events commit together. It comes from a hand in the database, a
+//! restore gone wrong, or a bug.
+//!
+//! Statements: three to compare (head, stocks, flows); under the head, the same again.
+
+use super::model::OutOfRange;
+use super::store::{self, Flow, Recomputed};
+use crate::audit::{self, ControlEvent, Origin, Stream};
+use crate::db::{self, Database, to_json};
+use crate::error::Result;
+use crate::types::{Engine, Principal, Reason, Total};
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::Serialize;
+use sqlx::{Executor, PgConnection};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use utoipa::ToSchema;
+
+/// A day of many millions of events takes a while to sum.
+const PATIENCE: &str = "SET LOCAL statement_timeout = '60s'";
+/// How often a server compares on its own.
+const EVERY: Duration = Duration::from_mins(1);
+
+/// A counter that is not what its rows say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Difference {
+    /// The engine, or `GLOBAL`.
+    pub engine: String,
+    /// `open_risk_reserved`, `exposure_used`, `realized_loss` or `actions_count`.
+    pub counter: &'static str,
+    /// What the ledger says.
+    pub recorded: Total,
+    /// What the reservations or events say.
+    pub computed: Total,
+}
+
+/// What a comparison found.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Reconciliation {
+    /// The business day whose flows were compared.
+    pub day: NaiveDate,
+    /// The last event of the risk stream that was taken into account.
+    pub seq: i64,
+    /// Whether every counter is what its rows say.
+    pub balanced: bool,
+    /// Every counter that is not.
+    pub differences: Vec<Difference>,
+    /// Since when new reserves are refused; null while they are not.
+    pub halted_at: Option<DateTime<Utc>>,
+}
+
+/// Flows of a day that were summed before, up to an event: events never change, so that only later ones are summed again.
+#[derive(Debug, Default)]
+struct Summed {
+    day: Option<NaiveDate>,
+    seq: i64,
+    flows: BTreeMap<String, Flow>,
+}
+
+/// Compares, and halts the book if a difference stands.
+pub async fn reconcile(db: &Database) -> Result<Reconciliation> {
+    reconcile_after(db, &mut Summed::default()).await
+}
+
+async fn reconcile_after(db: &Database, summed: &mut Summed) -> Result<Reconciliation> {
+    let mut tx = db.begin_snapshot().await?;
+    tx.execute(PATIENCE).await?;
+    let found = compare(&mut tx, summed).await?;
+    drop(tx);
+    if found.differences.is_empty() || found.halted_at.is_some() {
+        return Ok(found);
+    }
+    // Counters and events commit together, so what a snapshot shows is real; but a repair may have come in between.
+    let mut tx = db.begin().await?;
+    tx.execute(PATIENCE).await?;
+    // Lock order: risk, control.
+    let head = audit::lock(&mut tx, Stream::Risk).await?;
+    let mut confirmed = compare(&mut tx, &mut Summed::default()).await?;
+    if confirmed.differences.is_empty() || confirmed.halted_at.is_some() {
+        return Ok(confirmed);
+    }
+    let at = head.next().at;
+    let detail = to_json(&confirmed.differences).get().to_owned();
+    store::halt(&mut tx, at, &detail).await?;
+    let event = ControlEvent { action: "RISK_HALT", subject: None, error: None, reason: None, detail: Some(detail) };
+    let origin = Origin { principal: Principal::system(), actor: None, request_id: None, correlation_id: None };
+    let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
+    event.append(&mut tx, &mut control_head, &origin).await?;
+    db::commit(tx).await?;
+    tracing::error!(differences = confirmed.differences.len(), "the book does not balance: new reserves are halted");
+    confirmed.halted_at = Some(at);
+    Ok(confirmed)
+}
+
+/// Sets every counter to what its rows say and lets reserves go on. Returns what was different; a book that balances and is
+/// not halted is left alone.
+pub async fn repair(db: &Database, reason: &Reason, origin: &Origin) -> Result<Reconciliation> {
+    let mut tx = db.begin().await?;
+    tx.execute(PATIENCE).await?;
+    // Lock order: risk, control.
+    let head = audit::lock(&mut tx, Stream::Risk).await?;
+    let mut found = compare(&mut tx, &mut Summed::default()).await?;
+    if found.differences.is_empty() && found.halted_at.is_none() {
+        return Ok(found);
+    }
+    let at = head.next().at;
+    for difference in &found.differences {
+        store::set_counter(&mut tx, found.day, difference, at).await?;
+    }
+    store::lift_halt(&mut tx).await?;
+    let left = compare(&mut tx, &mut Summed::default()).await?;
+    if let Some(difference) = left.differences.first() {
+        let engine = difference.engine.parse().unwrap_or_else(|_| Engine::global());
+        return Err(OutOfRange { engine, counter: difference.counter }.into());
+    }
+    let detail = Some(to_json(&found.differences).get().to_owned());
+    let event = ControlEvent { action: "RISK_REPAIR", subject: None, error: None, reason: Some(reason), detail };
+    let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
+    event.append(&mut tx, &mut control_head, origin).await?;
+    db::commit(tx).await?;
+    found.halted_at = None;
+    Ok(found)
+}
+
+/// Compares from time to time, until the task is ended.
+pub async fn watch(db: Database) {
+    let mut summed = Summed::default();
+    let mut turns = tokio::time::interval(EVERY);
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        turns.tick().await;
+        match reconcile_after(&db, &mut summed).await {
+            Ok(found) => {
+                metrics::gauge!("holdfast_ledger_halted").set(if found.halted_at.is_some() { 1.0 } else { 0.0 });
+            }
+            Err(error) => tracing::warn!(%error, "the book could not be compared: trying again"),
+        }
+    }
+}
+
+async fn compare(conn: &mut PgConnection, summed: &mut Summed) -> Result<Reconciliation> {
+    let (day, seq, halted_at) = store::reconciled_at(&mut *conn).await?;
+    if summed.day != Some(day) {
+        *summed = Summed { day: Some(day), ..Summed::default() };
+    }
+    for (engine, flow) in store::sum_flows(&mut *conn, day, summed.seq).await? {
+        let sum = summed.flows.entry(engine).or_default();
+        *sum = sum.plus(&flow);
+    }
+    summed.seq = seq;
+    let Recomputed { open, recorded_open, recorded_flows } = store::recompute(&mut *conn, day).await?;
+    let computed_flows = with_global(&summed.flows, Flow::plus);
+    let computed_open = with_global(&open, |one: &Total, other: &Total| one.plus(*other).unwrap_or_default());
+    let mut differences = Vec::new();
+    let engines: BTreeSet<_> = recorded_open.keys().chain(computed_open.keys()).collect();
+    for engine in engines {
+        let both = |map: &BTreeMap<String, Total>| map.get(engine).copied().unwrap_or_default();
+        note(&mut differences, engine, "open_risk_reserved", both(&recorded_open), both(&computed_open));
+    }
+    let engines: BTreeSet<_> = recorded_flows.keys().chain(computed_flows.keys()).collect();
+    for engine in engines {
+        let recorded = recorded_flows.get(engine).copied().unwrap_or_default();
+        let computed = computed_flows.get(engine).copied().unwrap_or_default();
+        note(&mut differences, engine, "exposure_used", recorded.exposure, computed.exposure);
+        note(&mut differences, engine, "realized_loss", recorded.loss, computed.loss);
+        note(&mut differences, engine, "actions_count", recorded.actions(), computed.actions());
+    }
+    Ok(Reconciliation { day, seq, balanced: differences.is_empty(), differences, halted_at })
+}
+
+/// The sums of the engines, and of all of them together.
+fn with_global<T: Copy + Default>(engines: &BTreeMap<String, T>, plus: impl Fn(&T, &T) -> T) -> BTreeMap<String, T> {
+    let mut all = engines.clone();
+    let global = engines.values().fold(T::default(), |sum, one| plus(&sum, one));
+    all.insert(Engine::global().to_string(), global);
+    all
+}
+
+fn note(differences: &mut Vec<Difference>, engine: &str, counter: &'static str, recorded: Total, computed: Total) {
+    if recorded != computed {
+        differences.push(Difference { engine: engine.to_owned(), counter, recorded, computed });
+    }
+}

@@ -1,0 +1,243 @@
+//! Reservations and past events, as decisions read them.
+
+use super::read::{amount, engine};
+use crate::audit::Stamp;
+use crate::error::{Error, Result};
+use crate::risk::model::settle::MATCHES_MAX;
+use crate::risk::model::{Reservation, ReservationStatus};
+use crate::types::{Amount, Engine, Total};
+use chrono::{DateTime, NaiveDate, Utc};
+use rust_decimal::Decimal;
+use sqlx::PgConnection;
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+struct ReservationRow {
+    id: Uuid,
+    seq: i64,
+    engine: String,
+    amount: Decimal,
+    open_amount: Decimal,
+    status: String,
+    day: NaiveDate,
+    correlation_id: Option<String>,
+    created_at: DateTime<Utc>,
+    expires_at: Option<DateTime<Utc>>,
+    closed_at: Option<DateTime<Utc>>,
+    closed_seq: Option<i64>,
+}
+
+/// The status that the database wrote.
+pub(super) fn status(text: &str) -> Result<ReservationStatus> {
+    ReservationStatus::read(text).ok_or_else(|| Error::Inconsistent(format!("{text} is not a status")))
+}
+
+impl TryFrom<ReservationRow> for Reservation {
+    type Error = Error;
+
+    fn try_from(row: ReservationRow) -> Result<Self> {
+        Ok(Self {
+            id: row.id,
+            seq: row.seq,
+            engine: engine(&row.engine)?,
+            amount: amount(row.amount)?,
+            open_amount: amount(row.open_amount)?,
+            day: row.day,
+            correlation_id: row.correlation_id,
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            status: status(&row.status)?,
+            closed: row.closed_at.zip(row.closed_seq).map(|(at, seq)| Stamp { seq, at }),
+        })
+    }
+}
+
+fn reservations(rows: Vec<ReservationRow>) -> Result<Vec<Reservation>> {
+    rows.into_iter().map(Reservation::try_from).collect()
+}
+
+/// The reservations with these ids.
+pub async fn read_reservations(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Reservation>> {
+    let rows = sqlx::query_as!(
+        ReservationRow,
+        "SELECT id,
+                seq,
+                engine,
+                amount,
+                open_amount,
+                status,
+                day,
+                correlation_id,
+                created_at,
+                expires_at,
+                closed_at,
+                closed_seq
+         FROM risk_reservation
+         WHERE id = ANY($1)",
+        ids
+    )
+    .fetch_all(conn)
+    .await?;
+    reservations(rows)
+}
+
+/// Holds that are due, the oldest due first, at most `limit`.
+pub async fn read_due(conn: &mut PgConnection, now: DateTime<Utc>, limit: i64) -> Result<Vec<Reservation>> {
+    let rows = sqlx::query_as!(
+        ReservationRow,
+        "SELECT id,
+                seq,
+                engine,
+                amount,
+                open_amount,
+                status,
+                day,
+                correlation_id,
+                created_at,
+                expires_at,
+                closed_at,
+                closed_seq
+         FROM risk_reservation
+         WHERE status = 'OPEN' AND expires_at <= $1
+         ORDER BY expires_at, seq
+         LIMIT $2",
+        now,
+        limit
+    )
+    .fetch_all(conn)
+    .await?;
+    reservations(rows)
+}
+
+/// Whether a hold is due.
+pub async fn is_anything_due(conn: &mut PgConnection) -> Result<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM risk_reservation WHERE status = 'OPEN' AND expires_at <= holdfast_now()) AS "exists!""#
+    )
+    .fetch_one(conn)
+    .await?)
+}
+
+/// Those of these threads that any reservation, of whatever engine, ever carried.
+pub async fn correlated(conn: &mut PgConnection, threads: &[String]) -> Result<BTreeSet<String>> {
+    let found = sqlx::query_scalar!(
+        r#"SELECT asked.thread AS "thread!"
+           FROM unnest($1::text[]) AS asked (thread)
+           WHERE EXISTS (SELECT FROM risk_reservation WHERE correlation_id = asked.thread)"#,
+        threads
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(found.into_iter().collect())
+}
+
+/// Live reservations of these engines, of a thread where one is given, oldest first: as many as it takes to find the wanted
+/// millionths, and no more than that many original settles may look at.
+pub async fn candidates(
+    conn: &mut PgConnection,
+    wanted: &BTreeMap<(Engine, Option<String>), i128>,
+) -> Result<Vec<Reservation>> {
+    let engines: Vec<String> = wanted.keys().map(|(engine, _)| engine.to_string()).collect();
+    let threads: Vec<Option<String>> = wanted.keys().map(|(_, thread)| thread.clone()).collect();
+    let amounts: Vec<Decimal> =
+        wanted.values().map(|&units| Total::from_units(units).unwrap_or_default().to_decimal()).collect();
+    let rows = sqlx::query_as!(
+        ReservationRow,
+        r#"SELECT held.id AS "id!",
+                  held.seq AS "seq!",
+                  held.engine AS "engine!",
+                  held.amount AS "amount!",
+                  held.open_amount AS "open_amount!",
+                  held.status AS "status!",
+                  held.day AS "day!",
+                  held.correlation_id AS "correlation_id?",
+                  held.created_at AS "created_at!",
+                  held.expires_at AS "expires_at?",
+                  held.closed_at AS "closed_at?",
+                  held.closed_seq AS "closed_seq?"
+           FROM unnest($1::text[], $2::text[], $3::numeric[]) AS asked (engine, thread, wanted)
+           CROSS JOIN LATERAL (
+               SELECT oldest.*,
+                      sum(oldest.open_amount) OVER (ORDER BY oldest.seq) - oldest.open_amount AS before
+               FROM (SELECT *
+                     FROM risk_reservation
+                     WHERE engine = asked.engine
+                       AND status = 'OPEN'
+                       AND (asked.thread IS NULL OR correlation_id = asked.thread)
+                       AND (expires_at IS NULL OR expires_at > holdfast_now())
+                     ORDER BY seq
+                     LIMIT $4) AS oldest) AS held
+           WHERE held.before < asked.wanted"#,
+        &engines,
+        &threads as &[Option<String>],
+        &amounts,
+        i64::try_from(MATCHES_MAX).unwrap_or(i64::MAX)
+    )
+    .fetch_all(conn)
+    .await?;
+    reservations(rows)
+}
+
+/// An event that an operation refers to: what it was about, and the outcome it recorded.
+#[derive(Debug)]
+pub struct PastEvent {
+    /// Its engine.
+    pub engine: Engine,
+    /// What was decided.
+    pub action: String,
+    /// What it was about.
+    pub amount: Amount,
+    /// Who the caller said was acting.
+    pub actor: Option<String>,
+    /// The caller's thread.
+    pub correlation_id: Option<String>,
+    /// Why, in the caller's words.
+    pub reason: Option<String>,
+    /// Whatever else the caller said, as JSON.
+    pub metadata: Option<String>,
+    /// The reservation.
+    pub reservation_id: Option<Uuid>,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// The outcome, as JSON.
+    pub detail: String,
+}
+
+/// These events, by number.
+pub async fn past_events(conn: &mut PgConnection, seqs: &[i64]) -> Result<BTreeMap<i64, PastEvent>> {
+    let rows = sqlx::query!(
+        r#"SELECT seq,
+                  engine,
+                  action,
+                  amount,
+                  actor,
+                  correlation_id,
+                  reason,
+                  metadata,
+                  reservation_id,
+                  at,
+                  detail AS "detail!"
+           FROM risk_event
+           WHERE seq = ANY($1)"#,
+        seqs
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let event = PastEvent {
+                engine: engine(&row.engine)?,
+                action: row.action,
+                amount: amount(row.amount)?,
+                actor: row.actor,
+                correlation_id: row.correlation_id,
+                reason: row.reason,
+                metadata: row.metadata,
+                reservation_id: row.reservation_id,
+                at: row.at,
+                detail: row.detail,
+            };
+            Ok((row.seq, event))
+        })
+        .collect()
+}

@@ -1,0 +1,179 @@
+//! SQL of the reconciliation: what the counters say, what the rows say, and setting one to the other.
+
+use super::read::total;
+use crate::error::{Error, Result};
+use crate::risk::reconcile::Difference;
+use crate::types::Total;
+use chrono::{DateTime, NaiveDate, Utc};
+use sqlx::PgConnection;
+use std::collections::BTreeMap;
+
+/// The flows of an engine's day.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Reserved, less what came back.
+    pub exposure: Total,
+    /// Lost.
+    pub loss: Total,
+    /// Reserves accepted.
+    pub actions_count: i64,
+}
+
+impl Flow {
+    /// The sum; a sum beyond the largest total is one that no counter has.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            exposure: self.exposure.plus(other.exposure).unwrap_or_default(),
+            loss: self.loss.plus(other.loss).unwrap_or_default(),
+            actions_count: self.actions_count.saturating_add(other.actions_count),
+        }
+    }
+
+    /// The count as a total, to be shown beside the others.
+    #[must_use]
+    pub fn actions(&self) -> Total {
+        Total::from_units(i128::from(self.actions_count) * 1_000_000).unwrap_or_default()
+    }
+}
+
+/// What the rows say, and what the counters say.
+#[derive(Debug)]
+pub struct Recomputed {
+    /// Outstanding by the open reservations.
+    pub open: BTreeMap<String, Total>,
+    /// Outstanding by the ledger.
+    pub recorded_open: BTreeMap<String, Total>,
+    /// The day's flows by the ledger.
+    pub recorded_flows: BTreeMap<String, Flow>,
+}
+
+/// The business day, the last event, and since when the book is halted.
+pub async fn reconciled_at(conn: &mut PgConnection) -> Result<(NaiveDate, i64, Option<DateTime<Utc>>)> {
+    let row = sqlx::query!(
+        r#"SELECT (GREATEST(holdfast_now(), at) AT TIME ZONE 'UTC')::date AS "day!",
+                  seq,
+                  (SELECT at FROM risk_halt) AS "halted_at?"
+           FROM audit_head
+           WHERE stream = 'risk'"#
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok((row.day, row.seq, row.halted_at))
+}
+
+/// Sums of a day's events after this one, by engine.
+pub async fn sum_flows(conn: &mut PgConnection, day: NaiveDate, after: i64) -> Result<Vec<(String, Flow)>> {
+    // The time narrows it to a day's pages.
+    let rows = sqlx::query!(
+        r#"SELECT engine,
+                  sum(exposure_delta)           AS "exposure!",
+                  sum(loss_delta)               AS "loss!",
+                  sum(actions_delta)::bigint    AS "actions!"
+           FROM risk_event
+           WHERE day = $1
+             AND seq > $2
+             AND at >= $1::date::timestamp AT TIME ZONE 'UTC'
+           GROUP BY engine"#,
+        day,
+        after
+    )
+    .fetch_all(conn)
+    .await?;
+    let flow = |exposure, loss, actions_count| {
+        Ok::<_, Error>(Flow { exposure: total(Some(exposure))?, loss: total(Some(loss))?, actions_count })
+    };
+    rows.into_iter().map(|row| Ok((row.engine, flow(row.exposure, row.loss, row.actions)?))).collect()
+}
+
+/// What the open reservations say, and what the ledger says.
+pub async fn recompute(conn: &mut PgConnection, day: NaiveDate) -> Result<Recomputed> {
+    let held = sqlx::query!(
+        r#"SELECT engine,
+                  sum(open_amount) AS "open!"
+           FROM risk_reservation
+           WHERE status = 'OPEN'
+           GROUP BY engine"#
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let stocks = sqlx::query!("SELECT engine, open_amount FROM risk_open").fetch_all(&mut *conn).await?;
+    let flows = sqlx::query!(
+        "SELECT engine,
+                exposure_used,
+                realized_loss,
+                actions_count
+         FROM risk_ledger_day
+         WHERE day = $1",
+        day
+    )
+    .fetch_all(conn)
+    .await?;
+    let open = held.into_iter().map(|row| Ok((row.engine, total(Some(row.open))?))).collect::<Result<_>>()?;
+    let recorded_open =
+        stocks.into_iter().map(|row| Ok((row.engine, total(Some(row.open_amount))?))).collect::<Result<_>>()?;
+    let recorded_flows = flows
+        .into_iter()
+        .map(|row| {
+            let (exposure, loss) = (total(Some(row.exposure_used))?, total(Some(row.realized_loss))?);
+            Ok((row.engine, Flow { exposure, loss, actions_count: row.actions_count }))
+        })
+        .collect::<Result<_>>()?;
+    Ok(Recomputed { open, recorded_open, recorded_flows })
+}
+
+/// Refuses new reserves from now on.
+pub async fn halt(conn: &mut PgConnection, at: DateTime<Utc>, differences: &str) -> Result<()> {
+    sqlx::query!("INSERT INTO risk_halt (at, differences) VALUES ($1, $2)", at, differences).execute(conn).await?;
+    Ok(())
+}
+
+/// Lets reserves go on.
+pub async fn lift_halt(conn: &mut PgConnection) -> Result<()> {
+    sqlx::query!("DELETE FROM risk_halt").execute(conn).await?;
+    Ok(())
+}
+
+/// Sets a counter to what its rows say.
+pub async fn set_counter(
+    conn: &mut PgConnection,
+    day: NaiveDate,
+    difference: &Difference,
+    at: DateTime<Utc>,
+) -> Result<()> {
+    let Difference { engine, counter, computed, .. } = difference;
+    let value = computed.to_decimal();
+    if *counter == "open_risk_reserved" {
+        sqlx::query!(
+            "INSERT INTO risk_open (engine, open_amount, updated_at)
+             VALUES ($1, $2, $3)
+             ON CONFLICT (engine) DO UPDATE
+             SET open_amount = excluded.open_amount, updated_at = excluded.updated_at",
+            engine,
+            value,
+            at
+        )
+        .execute(conn)
+        .await?;
+        return Ok(());
+    }
+    sqlx::query!(
+        "INSERT INTO risk_ledger_day (day, engine, exposure_used, realized_loss, actions_count, updated_at)
+         VALUES ($1, $2, CASE WHEN $3 = 'exposure_used' THEN $4::numeric ELSE 0 END,
+                 CASE WHEN $3 = 'realized_loss' THEN $4::numeric ELSE 0 END,
+                 CASE WHEN $3 = 'actions_count' THEN $4::numeric::bigint ELSE 0 END, $5)
+         ON CONFLICT (day, engine) DO UPDATE
+         SET exposure_used = CASE WHEN $3 = 'exposure_used' THEN $4::numeric ELSE risk_ledger_day.exposure_used END,
+             realized_loss = CASE WHEN $3 = 'realized_loss' THEN $4::numeric ELSE risk_ledger_day.realized_loss END,
+             actions_count = CASE WHEN $3 = 'actions_count' THEN $4::numeric::bigint ELSE risk_ledger_day.actions_count END,
+             updated_at = excluded.updated_at",
+        day,
+        engine,
+        *counter,
+        value,
+        at
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,364 @@
+//! The decisions of a batch, one after the other on one book: each is an event, a refusal is none.
+
+use super::read::{Halt, Known, thread_of};
+use crate::audit::{Head, Origin, Stamp};
+use crate::db::stored_json;
+use crate::error::{Error, Result};
+use crate::idempotency::store::NewKeys;
+use crate::idempotency::{Answer, Kept};
+use crate::risk::model::adjust::{self, Adjust};
+use crate::risk::model::reserve::{self, Reserve};
+use crate::risk::model::settle::{self, MATCHES_MAX, Settle, Target};
+use crate::risk::model::{Book, OutOfRange, Reservation, ReservationStatus, RiskEvent, expire, extend, release};
+use crate::risk::operation::{
+    AdjustRequest, Done, ExtendRequest, Item, Operation, Outcome, ReleaseRequest, ReserveRequest, Reserved,
+    SettleRequest,
+};
+use crate::risk::store::{Batch, PastEvent, Recorded};
+use crate::types::{Actor, Engine, JsonObject, Principal, Reason};
+use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// A batch while it is decided.
+pub(super) struct Deciding<'a> {
+    known: Known,
+    before: Book,
+    pub(super) head: Head,
+    pub(super) recorded: Vec<Recorded<'a>>,
+    pub(super) new_keys: NewKeys,
+    denials: BTreeMap<(Engine, String, &'static str), i64>,
+}
+
+impl<'a> Deciding<'a> {
+    pub(super) fn new(known: Known, head: Head) -> Self {
+        let before = known.book.clone();
+        Self { known, before, head, recorded: Vec::new(), new_keys: NewKeys::default(), denials: BTreeMap::new() }
+    }
+
+    /// What the batch changes.
+    pub(super) fn changes(&self) -> Batch<'_> {
+        let book = &self.known.book;
+        let levels = book.levels.iter().filter(|(engine, level)| self.before.levels.get(*engine) != Some(*level));
+        let (old, new): (Vec<_>, Vec<_>) =
+            book.reservations.values().partition(|one| self.before.reservations.contains_key(&one.id));
+        let changed = old.into_iter().filter(|one| self.before.reservations.get(&one.id) != Some(*one)).collect();
+        Batch { recorded: &self.recorded, levels: levels.collect(), new, changed, denials: &self.denials }
+    }
+
+    /// Expires what is due, oldest first.
+    pub(super) fn expire_due(&mut self) {
+        for id in std::mem::take(&mut self.known.due) {
+            self.expire(id);
+        }
+    }
+
+    /// Expires a hold if it is due. One that cannot be is left open, which is conservative: the reconciliation will tell.
+    fn expire(&mut self, id: Uuid) {
+        // A clock that jumped would expire everything.
+        if matches!(self.known.halt, Some(Halt::ClockJumped(_))) {
+            return;
+        }
+        let stamp = self.head.next();
+        match expire::apply(&mut self.known.book, id, stamp) {
+            Ok(Some(event)) => {
+                let thread = self.known.book.reservations.get(&id).and_then(|one| one.correlation_id.as_deref());
+                let correlation_id = thread.and_then(|thread| thread.parse().ok());
+                let origin = Origin { principal: Principal::system(), actor: None, request_id: None, correlation_id };
+                self.record(stamp, Cow::Owned(origin), event);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, reservation_id = %id, "a hold that is due cannot expire"),
+        }
+    }
+
+    fn record(&mut self, stamp: Stamp, origin: Cow<'a, Origin>, event: RiskEvent) {
+        let hash = self.head.seal(stamp, event.canonical(stamp, &origin).bytes());
+        self.recorded.push(Recorded { stamp, origin, event, hash });
+    }
+
+    /// An event that an operation refers to: of this batch, or one that was read.
+    fn past(&self, seq: i64) -> Result<Past<'_>> {
+        let first = self.recorded.first().map_or(i64::MAX, |one| one.stamp.seq);
+        let own = usize::try_from(seq - first.min(seq)).ok().filter(|_| seq >= first);
+        if let Some(recorded) = own.and_then(|place| self.recorded.get(place)) {
+            return Ok(Past::of(recorded));
+        }
+        let read = self.known.past.get(&seq);
+        read.map(Past::read).ok_or_else(|| Error::Inconsistent(format!("event {seq} cannot be read")))
+    }
+
+    /// Decides one operation and notes its event, unless it was decided before. A refusal leaves no event and moves nothing.
+    pub(super) fn decide(&mut self, item: &'a Item) -> Result<Done> {
+        let key = item.intent.as_ref().map(|intent| (intent.principal.as_str().to_owned(), intent.key.clone()));
+        if let (Some(key), Some(intent)) = (&key, &item.intent)
+            && let Some(kept) = self.known.keys.get(key)
+        {
+            kept.check(intent)?;
+            return match kept.answer {
+                Answer::RiskEvent(seq) => replay(item, &self.past(seq)?),
+                Answer::Text(_) => Err(Error::Inconsistent(format!("key {} has no event", intent.key))),
+            };
+        }
+        let done = match &item.operation {
+            Operation::Reserve { request, id } => self.reserve(item, request, *id)?,
+            Operation::Settle(request) => self.settle(item, request)?,
+            Operation::Release(request) => self.release(item, request)?,
+            Operation::Extend(request) => self.extend(item, request)?,
+            Operation::Adjust(request) => self.adjust(item, request)?,
+        };
+        // A replay by reservation id has no event of its own to point to.
+        if let (Some(key), Some(intent), false) = (key, &item.intent, done.replayed)
+            && let Some(last) = self.recorded.last()
+        {
+            self.new_keys.push(intent, last.stamp);
+            let answer = Answer::RiskEvent(last.stamp.seq);
+            let kept = Kept { route: intent.route.clone(), fields: intent.fields.clone(), answer };
+            self.known.keys.insert(key, kept);
+        }
+        Ok(done)
+    }
+
+    /// Notes a decision.
+    fn done(&mut self, item: &'a Item, stamp: Stamp, event: RiskEvent, outcome: Outcome) -> Done {
+        if let Some((reason, scope)) = &event.denial {
+            *self.denials.entry((event.engine.clone(), scope.clone(), reason)).or_default() += 1;
+        }
+        self.record(stamp, Cow::Borrowed(&item.origin), event);
+        Done { outcome, replayed: false }
+    }
+
+    fn reserve(&mut self, item: &'a Item, request: &ReserveRequest, id: Uuid) -> Result<Done> {
+        if let Some(made) = self.known.book.reservations.get(&id) {
+            let past = self.past(made.seq)?;
+            past.refuse_other(item, request, made)?;
+            return replay(item, &past);
+        }
+        if let Some(halt) = &self.known.halt {
+            return Err(halt.error());
+        }
+        let correlation_id = thread_of(item).map(str::to_owned);
+        let reserve =
+            Reserve { engine: request.engine.clone(), amount: request.amount, id, ttl: request.ttl, correlation_id };
+        let stamp = self.head.next();
+        let (decision, event) = reserve::apply(&mut self.known.book, &reserve, request.words.clone(), stamp)?;
+        let reservation_id = decision.is_allowed().then_some(id);
+        Ok(self.done(item, stamp, event, Outcome::Reserved(Reserved { decision, reservation_id })))
+    }
+
+    fn settle(&mut self, item: &'a Item, request: &SettleRequest) -> Result<Done> {
+        let (engine, target) = match request.reservation_id {
+            Some(id) => self.named_target(request, id)?,
+            None => self.matching_target(item, request)?,
+        };
+        let (settled_amount, realized_loss) = (request.settled_amount, request.realized_loss);
+        let settle = Settle { engine, target, settled_amount, realized_loss };
+        let stamp = self.head.next();
+        let (settlement, event) = settle::apply(&mut self.known.book, &settle, request.words.clone(), stamp)?;
+        Ok(self.done(item, stamp, event, Outcome::Settled(settlement)))
+    }
+
+    /// The reservation that an operation names, expired if its time is up. Another engine's is not confirmed to exist.
+    fn named(&mut self, id: Uuid, engine: Option<&Engine>) -> Result<&Reservation> {
+        self.expire(id);
+        let named = self.known.book.reservations.get(&id);
+        named
+            .filter(|one| engine.is_none_or(|engine| *engine == one.engine))
+            .ok_or_else(|| Error::NotFound { what: "reservation", id: id.to_string() })
+    }
+
+    /// The reservation that a settle names: open, or expired before it was told.
+    fn named_target(&mut self, request: &SettleRequest, id: Uuid) -> Result<(Engine, Target)> {
+        let named = self.named(id, request.engine.as_ref())?;
+        let (engine, amount, status, closed) = (named.engine.clone(), named.amount, named.status, named.closed);
+        let (target, outstanding) = match (status, closed) {
+            (ReservationStatus::Open, _) => (Target::Reservation(id), named.open_amount),
+            (ReservationStatus::Expired, Some(stamp)) => {
+                let outstanding = self.past(stamp.seq)?.amount;
+                (Target::Late(id, outstanding), outstanding)
+            }
+            _ => return Err(self.closed(id)?),
+        };
+        if let Some(claimed) = request.reserved_amount
+            && claimed != amount
+            && claimed != outstanding
+        {
+            let detail = format!("is {claimed}, but {amount} was reserved: send that or leave it out");
+            return Err(Error::invalid("reserved_amount", detail));
+        }
+        Ok((engine, target))
+    }
+
+    /// The open reservations that the original settle matches.
+    fn matching_target(&self, item: &Item, request: &SettleRequest) -> Result<(Engine, Target)> {
+        let required = |field| Error::invalid(field, "is required without a reservation_id");
+        let engine = request.engine.clone().ok_or_else(|| required("engine"))?;
+        let reserved_amount = request.reserved_amount.ok_or_else(|| required("reserved_amount"))?;
+        let book = &self.known.book;
+        // Policies are never deleted, so an engine without one never had a reservation: this is a slip, not a position.
+        if book.level(&engine).policy.is_none() {
+            return Err(Error::NotFound { what: "engine", id: engine.to_string() });
+        }
+        let thread = thread_of(item);
+        let carried = |one: &Reservation| one.correlation_id.is_some() && one.correlation_id.as_deref() == thread;
+        let now = self.head.next().at;
+        let mine = |one: &&Reservation| one.engine == engine && one.is_live(now);
+        // Reservations that this batch has made count as well, in the order they were made.
+        let correlated = thread
+            .is_some_and(|thread| self.known.correlated.contains(thread) || book.reservations.values().any(carried));
+        let mut open: Vec<_> =
+            book.reservations.values().filter(mine).filter(|one| !correlated || carried(one)).collect();
+        open.sort_by_key(|one| one.seq);
+        let candidates = open.into_iter().take(MATCHES_MAX).map(|one| one.id).collect();
+        Ok((engine, Target::Matching { reserved_amount, candidates }))
+    }
+
+    /// The refusal to end what has ended, with the outcome that stands.
+    fn closed(&self, id: Uuid) -> Result<Error> {
+        let closed = self.known.book.reservations.get(&id).and_then(|one| Some((one.status, one.closed?)));
+        let (status, stamp) = closed.ok_or_else(|| Error::Inconsistent(format!("reservation {id} is open")))?;
+        let outcome = stored_json(self.past(stamp.seq)?.detail.to_owned())?;
+        let closed_at = stamp.at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+        Ok(Error::AlreadyClosed { reservation_id: id, status, closed_at, outcome })
+    }
+
+    fn release(&mut self, item: &'a Item, request: &ReleaseRequest) -> Result<Done> {
+        let id = request.reservation_id;
+        if self.named(id, request.engine.as_ref())?.status != ReservationStatus::Open {
+            return Err(self.closed(id)?);
+        }
+        let stamp = self.head.next();
+        let (released, event) = release::apply(&mut self.known.book, id, request.words.clone(), stamp)?;
+        Ok(self.done(item, stamp, event, Outcome::Released(released)))
+    }
+
+    fn extend(&mut self, item: &'a Item, request: &ExtendRequest) -> Result<Done> {
+        let id = request.reservation_id;
+        let named = self.named(id, request.engine.as_ref())?;
+        if named.status != ReservationStatus::Open {
+            return Err(self.closed(id)?);
+        }
+        if named.expires_at.is_none() {
+            return Err(Error::NeverExpires { reservation_id: id });
+        }
+        if let Some(halt) = &self.known.halt {
+            return Err(halt.error());
+        }
+        let stamp = self.head.next();
+        let (extension, event) = extend::apply(&mut self.known.book, id, request.ttl, request.words.clone(), stamp)?;
+        Ok(self.done(item, stamp, event, Outcome::Extended(extension)))
+    }
+
+    fn adjust(&mut self, item: &'a Item, request: &AdjustRequest) -> Result<Done> {
+        let seq = request.corrects_seq;
+        let not_found = || Error::NotFound { what: "event", id: seq.to_string() };
+        let past = self.past(seq).map_err(|_| not_found())?;
+        if request.engine.as_ref().is_some_and(|engine| *engine != *past.engine) {
+            return Err(not_found());
+        }
+        if past.action == "DENY" {
+            let detail = format!("is the denial {seq}, which booked nothing: name the event that did");
+            return Err(Error::invalid("corrects_seq", detail));
+        }
+        let adjust = Adjust {
+            engine: past.engine.clone(),
+            corrects_seq: seq,
+            reservation_id: past.reservation_id,
+            correction: request.correction,
+        };
+        let stamp = self.head.next();
+        let adjusted = adjust::apply(&mut self.known.book, &adjust, request.words.clone(), stamp);
+        // What was asked is out of range, not the book.
+        let refused =
+            |OutOfRange { engine, counter }| Error::AdjustmentOutOfRange { engine, counter, day: stamp.day() };
+        let (adjustment, event) = adjusted.map_err(refused)?;
+        Ok(self.done(item, stamp, event, Outcome::Adjusted(adjustment)))
+    }
+}
+
+/// An event that was recorded, wherever it stands.
+struct Past<'a> {
+    engine: &'a Engine,
+    action: &'a str,
+    amount: crate::types::Amount,
+    actor: Option<&'a str>,
+    correlation_id: Option<&'a str>,
+    reason: Option<&'a str>,
+    metadata: Option<&'a str>,
+    reservation_id: Option<Uuid>,
+    at: DateTime<Utc>,
+    detail: &'a str,
+}
+
+impl<'a> Past<'a> {
+    fn of(recorded: &'a Recorded<'_>) -> Self {
+        let event = &recorded.event;
+        Self {
+            engine: &event.engine,
+            action: event.action,
+            amount: event.amount,
+            actor: recorded.origin.actor.as_ref().map(Actor::as_str),
+            correlation_id: recorded.origin.correlation_id.as_ref().map(crate::types::CorrelationId::as_str),
+            reason: event.words.reason.as_ref().map(Reason::as_str),
+            metadata: event.words.metadata.as_ref().map(JsonObject::as_str),
+            reservation_id: event.reservation_id,
+            at: recorded.stamp.at,
+            detail: &event.detail,
+        }
+    }
+
+    fn read(event: &'a PastEvent) -> Self {
+        Self {
+            engine: &event.engine,
+            action: &event.action,
+            amount: event.amount,
+            actor: event.actor.as_deref(),
+            correlation_id: event.correlation_id.as_deref(),
+            reason: event.reason.as_deref(),
+            metadata: event.metadata.as_deref(),
+            reservation_id: event.reservation_id,
+            at: event.at,
+            detail: &event.detail,
+        }
+    }
+
+    fn outcome<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_str(self.detail)
+            .map_err(|error| Error::Inconsistent(format!("the outcome of {} cannot be read: {error}", self.action)))
+    }
+
+    /// Refuses a reserve under an id that another one has.
+    fn refuse_other(&self, item: &Item, request: &ReserveRequest, made: &Reservation) -> Result<()> {
+        let Reservation { id, engine, amount, .. } = made;
+        let original: reserve::Decision = self.outcome()?;
+        let ttl = original.expires_at.map(|due| (due - self.at).num_seconds());
+        let words = &request.words;
+        let same = [
+            ("engine", *engine == request.engine),
+            ("amount", *amount == request.amount),
+            ("ttl_seconds", request.ttl.is_none_or(|asked| Some(asked.seconds()) == ttl)),
+            ("actor", self.actor == item.origin.actor.as_ref().map(Actor::as_str)),
+            ("reason", self.reason == words.reason.as_ref().map(Reason::as_str)),
+            ("correlation_id", self.correlation_id == thread_of(item)),
+            ("metadata", self.metadata == words.metadata.as_ref().map(JsonObject::as_str)),
+        ];
+        let fields: Vec<_> = same.into_iter().filter_map(|(field, same)| (!same).then_some(field)).collect();
+        if fields.is_empty() { Ok(()) } else { Err(Error::ReservationExists { reservation_id: *id, fields }) }
+    }
+}
+
+/// The outcome that was recorded, for an operation that asks the same again.
+fn replay(item: &Item, past: &Past<'_>) -> Result<Done> {
+    let outcome = match &item.operation {
+        Operation::Reserve { .. } => {
+            Outcome::Reserved(Reserved { decision: past.outcome()?, reservation_id: past.reservation_id })
+        }
+        Operation::Settle(_) => Outcome::Settled(past.outcome()?),
+        Operation::Release(_) => Outcome::Released(past.outcome()?),
+        Operation::Extend(_) => Outcome::Extended(past.outcome()?),
+        Operation::Adjust(_) => Outcome::Adjusted(past.outcome()?),
+    };
+    Ok(Done { outcome, replayed: true })
+}

@@ -1,0 +1,239 @@
+//! What a batch needs to know, in as few round trips as possible: each kind in one statement, and only where something asks.
+
+use super::JUMP_MAX;
+use super::batch::{Conditions, keep_to_one_day};
+use crate::audit::Head;
+use crate::error::{Error, Result};
+use crate::idempotency::{self, Answer, Kept};
+use crate::risk::model::{Book, Reservation, ReservationStatus, Switches};
+use crate::risk::operation::{Item, Operation};
+use crate::risk::store::{self, PastEvent};
+use crate::types::{Amount, CorrelationId, Engine};
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+/// Holds that one batch expires at most, so that a hundred thousand due at one instant keep nobody waiting: about 20 ms.
+const EXPIRIES_MAX: i64 = 512;
+
+/// What a batch knows before it decides.
+pub(super) struct Known {
+    pub(super) book: Book,
+    /// Why nothing new is reserved: the clock, or a book that does not balance.
+    pub(super) halt: Option<Halt>,
+    /// Holds that are due, oldest first.
+    pub(super) due: Vec<Uuid>,
+    /// Events that operations refer to, by number.
+    pub(super) past: BTreeMap<i64, PastEvent>,
+    /// What the operations' keys were kept for, by principal and key.
+    pub(super) keys: BTreeMap<(String, String), Kept>,
+    /// Threads of original settles that ever had a reservation, of whatever engine.
+    pub(super) correlated: BTreeSet<String>,
+}
+
+/// Why nothing new is reserved, whatever the caps say.
+#[derive(Debug, Clone)]
+pub(super) enum Halt {
+    /// The clock went back so many seconds.
+    ClockWentBack(i64),
+    /// The clock jumped so many seconds ahead.
+    ClockJumped(i64),
+    /// The book does not balance, since then.
+    Unbalanced(DateTime<Utc>),
+}
+
+impl Halt {
+    pub(super) fn error(&self) -> Error {
+        match self {
+            Self::ClockWentBack(seconds) => Error::ClockWentBack(*seconds),
+            Self::ClockJumped(seconds) => Error::ClockJumped(*seconds),
+            Self::Unbalanced(since) => Error::LedgerHalted(*since),
+        }
+    }
+}
+
+/// The thread of an operation.
+pub(super) fn thread_of(item: &Item) -> Option<&str> {
+    item.origin.correlation_id.as_ref().map(CorrelationId::as_str)
+}
+
+/// What the operations of a batch name.
+#[derive(Default)]
+struct Named {
+    reservations: BTreeSet<Uuid>,
+    events: BTreeSet<i64>,
+    engines: BTreeSet<Engine>,
+    /// Engines and threads of original settles, with what they want of each, in millionths.
+    matching: BTreeMap<(Engine, Option<String>), i128>,
+}
+
+impl Named {
+    fn by(items: &[&Item]) -> Self {
+        let mut named = Self { engines: BTreeSet::from([Engine::global()]), ..Self::default() };
+        for item in items {
+            match &item.operation {
+                Operation::Reserve { request, .. } => {
+                    named.engines.insert(request.engine.clone());
+                    named.reservations.extend(request.reservation_id);
+                }
+                Operation::Settle(request) => match (request.reservation_id, &request.engine) {
+                    (Some(id), _) => {
+                        named.reservations.insert(id);
+                    }
+                    (None, Some(engine)) => {
+                        named.engines.insert(engine.clone());
+                        let key = (engine.clone(), thread_of(item).map(str::to_owned));
+                        let wanted = request.reserved_amount.map_or(0, Amount::units);
+                        *named.matching.entry(key).or_default() += wanted;
+                    }
+                    (None, None) => {}
+                },
+                Operation::Release(request) => {
+                    named.reservations.insert(request.reservation_id);
+                }
+                Operation::Extend(request) => {
+                    named.reservations.insert(request.reservation_id);
+                }
+                Operation::Adjust(request) => {
+                    named.events.insert(request.corrects_seq);
+                }
+            }
+        }
+        named
+    }
+}
+
+/// Reads what the operations name, sets the head's time, and says which time was believed.
+pub(super) async fn read(
+    conn: &mut PgConnection,
+    items: &[&Item],
+    head: &mut Head,
+    conditions: &Conditions,
+) -> Result<(Known, Option<DateTime<Utc>>)> {
+    let Named { reservations: named, events, mut engines, matching } = Named::by(items);
+    let keys = read_keys(conn, items, head).await?;
+    let mut reservations: BTreeMap<Uuid, Reservation> = BTreeMap::new();
+    if !named.is_empty() {
+        let ids: Vec<_> = named.into_iter().collect();
+        reservations.extend(store::read_reservations(conn, &ids).await?.into_iter().map(|one| (one.id, one)));
+    }
+    let correlated = read_candidates(conn, matching, &mut reservations).await?;
+    let past = read_past(conn, events, &keys, &reservations, items).await?;
+    engines.extend(reservations.values().map(|one| one.engine.clone()));
+    engines.extend(past.values().map(|event| event.engine.clone()));
+
+    let asked: Vec<_> = engines.iter().cloned().collect();
+    let instant = store::read_instant(conn, &asked).await?;
+    let jumped = conditions.expected.filter(|expected| instant.now - *expected > JUMP_MAX);
+    // A clock that is not believed books nothing: time goes on by this process's own.
+    head.set_now(jumped.unwrap_or(instant.now));
+    let halt = if let Some(expected) = jumped {
+        Some(Halt::ClockJumped((instant.now - expected).num_seconds()))
+    } else if let Some(seconds) = head.clock_went_back() {
+        Some(Halt::ClockWentBack(seconds))
+    } else {
+        instant.halted_at.map(Halt::Unbalanced)
+    };
+    keep_to_one_day(head);
+
+    let mut levels = instant.levels;
+    let mut due = Vec::new();
+    if instant.anything_due && jumped.is_none() {
+        let expiring = store::read_due(conn, head.next().at, EXPIRIES_MAX).await?;
+        let more: BTreeSet<_> =
+            expiring.iter().map(|one| one.engine.clone()).filter(|engine| !levels.contains_key(engine)).collect();
+        if !more.is_empty() {
+            let more: Vec<_> = more.into_iter().collect();
+            levels.extend(store::read_levels(conn, &more, head.next().day()).await?);
+        }
+        due = expiring.iter().map(|one| one.id).collect();
+        reservations.extend(expiring.into_iter().map(|one| (one.id, one)));
+    }
+    let day = head.next().day();
+    if day != instant.day {
+        // Midnight, or a clock behind the head: the flows are those of the day that is booked.
+        let all: Vec<_> = levels.keys().cloned().collect();
+        levels = store::read_levels(conn, &all, day).await?;
+    }
+    let switches = Switches {
+        kill_switch_engaged: instant.kill_switch_engaged,
+        go_live_enabled: instant.go_live_enabled,
+        go_live_required: conditions.go_live_required,
+    };
+    let book = Book { switches, levels, reservations };
+    let believed_at = jumped.is_none().then_some(instant.now);
+    Ok((Known { book, halt, due, past, keys, correlated }, believed_at))
+}
+
+async fn read_keys(conn: &mut PgConnection, items: &[&Item], head: &Head) -> Result<BTreeMap<(String, String), Kept>> {
+    let intents: Vec<_> = items.iter().filter_map(|item| item.intent.as_ref()).collect();
+    if intents.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    // The head's day is no later than today: a key is looked for at least as far back as it is kept.
+    let found = idempotency::store::find(conn, &intents, head.next().day()).await?;
+    Ok(found
+        .into_iter()
+        .map(|(place, kept)| ((intents[place].principal.as_str().to_owned(), intents[place].key.clone()), kept))
+        .collect())
+}
+
+/// Adds what original settles may match. Returns the threads that any engine ever reserved with.
+async fn read_candidates(
+    conn: &mut PgConnection,
+    matching: BTreeMap<(Engine, Option<String>), i128>,
+    reservations: &mut BTreeMap<Uuid, Reservation>,
+) -> Result<BTreeSet<String>> {
+    if matching.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let threads: BTreeSet<String> = matching.keys().filter_map(|(_, thread)| thread.clone()).collect();
+    let correlated = if threads.is_empty() {
+        BTreeSet::new()
+    } else {
+        store::correlated(conn, &threads.into_iter().collect::<Vec<_>>()).await?
+    };
+    // A thread that nobody reserved with does not restrict what is matched.
+    let mut wanted: BTreeMap<(Engine, Option<String>), i128> = BTreeMap::new();
+    for ((engine, thread), units) in matching {
+        let thread = thread.filter(|thread| correlated.contains(thread));
+        *wanted.entry((engine, thread)).or_default() += units;
+    }
+    // What an operation of this batch closes by its id, a match passes over: it looks as much further.
+    for one in reservations.values().filter(|one| one.status == ReservationStatus::Open) {
+        for ((engine, _), units) in &mut wanted {
+            if *engine == one.engine {
+                *units += one.open_amount.units();
+            }
+        }
+    }
+    let found = store::candidates(conn, &wanted).await?;
+    reservations.extend(found.into_iter().map(|one| (one.id, one)));
+    Ok(correlated)
+}
+
+/// The events that answer: those of kept keys, those that closed or made a named reservation, and those to be corrected.
+async fn read_past(
+    conn: &mut PgConnection,
+    mut events: BTreeSet<i64>,
+    keys: &BTreeMap<(String, String), Kept>,
+    reservations: &BTreeMap<Uuid, Reservation>,
+    items: &[&Item],
+) -> Result<BTreeMap<i64, PastEvent>> {
+    for kept in keys.values() {
+        if let Answer::RiskEvent(seq) = kept.answer {
+            events.insert(seq);
+        }
+    }
+    events.extend(reservations.values().filter_map(|one| one.closed.map(|stamp| stamp.seq)));
+    let chosen = items.iter().filter_map(|item| match &item.operation {
+        Operation::Reserve { request, .. } => request.reservation_id,
+        _ => None,
+    });
+    events.extend(chosen.filter_map(|id| reservations.get(&id).map(|one| one.seq)));
+    if events.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    store::past_events(conn, &events.into_iter().collect::<Vec<_>>()).await
+}
