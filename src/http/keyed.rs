@@ -114,10 +114,22 @@ impl<S: Send + Sync> FromRequest<S> for Operations {
         let (parts, body) = request.into_parts();
         let mut fields = merged_fields(&parts, body, OPERATIONS_BYTES_MAX).await?;
         let key = key_of(&parts, &fields)?;
-        let operations = take_field(&mut fields, "operations")?;
+        let operations: Option<Box<RawValue>> = take_field(&mut fields, "operations")?;
         if let Some(unknown) = fields.iter().find(|field| field.name != "idempotency_key") {
             return Err(Error::invalid(&unknown.name, "is unknown: allowed are operations, idempotency_key"));
         }
-        Ok(Self { operations: operations.unwrap_or_default(), key })
+        let operations = operations.map(|list| read_list(&list)).transpose()?.unwrap_or_default();
+        Ok(Self { operations, key })
     }
+}
+
+/// A list of operations; form and query carry it as a string.
+fn read_list(list: &RawValue) -> Result<Vec<Box<RawValue>>> {
+    let read = match list.get().strip_prefix('"') {
+        None => serde_json::from_str(list.get()),
+        Some(_) => serde_json::from_str::<String>(list.get()).and_then(|text| serde_json::from_str(&text)),
+    };
+    let list: Option<Vec<Box<RawValue>>> = read.ok();
+    list.filter(|list| list.iter().all(|one| one.get().starts_with('{')))
+        .ok_or_else(|| Error::invalid("operations", "is not a list of JSON objects: send [{\"op\": …}, …]"))
 }

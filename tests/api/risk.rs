@@ -104,8 +104,8 @@ async fn policies_show_exactly_the_contracts_fields() {
     let policy = policy(&service, "GLOBAL").await;
     let mut fields: Vec<_> = policy.as_object().unwrap().keys().cloned().collect();
     fields.sort();
-    let expected = "changed_by enabled engine max_actions_per_day max_daily_exposure max_daily_loss max_open_risk reason \
-                    throttled_by updated_at version";
+    let expected = "changed_by default_ttl_seconds enabled engine max_actions_per_day max_daily_exposure max_daily_loss max_open_risk \
+                    reason throttled_by updated_at version";
     assert_eq!(fields.join(" "), expected);
 }
 

@@ -3,7 +3,6 @@
 use super::read::{amount, engine};
 use crate::audit::Stamp;
 use crate::error::{Error, Result};
-use crate::risk::model::settle::MATCHES_MAX;
 use crate::risk::model::{Reservation, ReservationStatus};
 use crate::types::{Amount, Engine, Total};
 use chrono::{DateTime, NaiveDate, Utc};
@@ -131,16 +130,34 @@ pub async fn correlated(conn: &mut PgConnection, threads: &[String]) -> Result<B
     Ok(found.into_iter().collect())
 }
 
-/// Live reservations of these engines, of a thread where one is given, oldest first: as many as it takes to find the wanted
-/// millionths, and no more than that many original settles may look at.
+/// What original settles want of an engine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted {
+    /// How much, in millionths.
+    pub units: i128,
+    /// How many reservations they may look at.
+    pub rows: usize,
+}
+
+impl Wanted {
+    /// Adds to it.
+    pub const fn add(&mut self, units: i128, rows: usize) {
+        self.units += units;
+        self.rows += rows;
+    }
+}
+
+/// Live reservations of these engines, of a thread where one is given, oldest first: as many as it takes to find what is
+/// wanted.
 pub async fn candidates(
     conn: &mut PgConnection,
-    wanted: &BTreeMap<(Engine, Option<String>), i128>,
+    wanted: &BTreeMap<(Engine, Option<String>), Wanted>,
 ) -> Result<Vec<Reservation>> {
     let engines: Vec<String> = wanted.keys().map(|(engine, _)| engine.to_string()).collect();
     let threads: Vec<Option<String>> = wanted.keys().map(|(_, thread)| thread.clone()).collect();
     let amounts: Vec<Decimal> =
-        wanted.values().map(|&units| Total::from_units(units).unwrap_or_default().to_decimal()).collect();
+        wanted.values().map(|one| Total::from_units(one.units).unwrap_or_default().to_decimal()).collect();
+    let rows: Vec<i64> = wanted.values().map(|one| i64::try_from(one.rows).unwrap_or(i64::MAX)).collect();
     let rows = sqlx::query_as!(
         ReservationRow,
         r#"SELECT held.id AS "id!",
@@ -155,7 +172,7 @@ pub async fn candidates(
                   held.expires_at AS "expires_at?",
                   held.closed_at AS "closed_at?",
                   held.closed_seq AS "closed_seq?"
-           FROM unnest($1::text[], $2::text[], $3::numeric[]) AS asked (engine, thread, wanted)
+           FROM unnest($1::text[], $2::text[], $3::numeric[], $4::bigint[]) AS asked (engine, thread, wanted, rows)
            CROSS JOIN LATERAL (
                SELECT oldest.*,
                       sum(oldest.open_amount) OVER (ORDER BY oldest.seq) - oldest.open_amount AS before
@@ -166,12 +183,12 @@ pub async fn candidates(
                        AND (asked.thread IS NULL OR correlation_id = asked.thread)
                        AND (expires_at IS NULL OR expires_at > holdfast_now())
                      ORDER BY seq
-                     LIMIT $4) AS oldest) AS held
+                     LIMIT asked.rows) AS oldest) AS held
            WHERE held.before < asked.wanted"#,
         &engines,
         &threads as &[Option<String>],
         &amounts,
-        i64::try_from(MATCHES_MAX).unwrap_or(i64::MAX)
+        &rows
     )
     .fetch_all(conn)
     .await?;

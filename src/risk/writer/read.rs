@@ -5,9 +5,10 @@ use super::batch::{Conditions, keep_to_one_day};
 use crate::audit::Head;
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Answer, Kept};
+use crate::risk::model::settle::MATCHES_MAX;
 use crate::risk::model::{Book, Reservation, ReservationStatus, Switches};
 use crate::risk::operation::{Item, Operation};
-use crate::risk::store::{self, PastEvent};
+use crate::risk::store::{self, PastEvent, Wanted};
 use crate::types::{Amount, CorrelationId, Engine};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -64,8 +65,8 @@ struct Named {
     reservations: BTreeSet<Uuid>,
     events: BTreeSet<i64>,
     engines: BTreeSet<Engine>,
-    /// Engines and threads of original settles, with what they want of each, in millionths.
-    matching: BTreeMap<(Engine, Option<String>), i128>,
+    /// Engines and threads of original settles, with what they want of each.
+    matching: BTreeMap<(Engine, Option<String>), Wanted>,
 }
 
 impl Named {
@@ -84,8 +85,8 @@ impl Named {
                     (None, Some(engine)) => {
                         named.engines.insert(engine.clone());
                         let key = (engine.clone(), thread_of(item).map(str::to_owned));
-                        let wanted = request.reserved_amount.map_or(0, Amount::units);
-                        *named.matching.entry(key).or_default() += wanted;
+                        let units = request.reserved_amount.map_or(0, Amount::units);
+                        named.matching.entry(key).or_default().add(units, MATCHES_MAX);
                     }
                     (None, None) => {}
                 },
@@ -182,7 +183,7 @@ async fn read_keys(conn: &mut PgConnection, items: &[&Item], head: &Head) -> Res
 /// Adds what original settles may match. Returns the threads that any engine ever reserved with.
 async fn read_candidates(
     conn: &mut PgConnection,
-    matching: BTreeMap<(Engine, Option<String>), i128>,
+    matching: BTreeMap<(Engine, Option<String>), Wanted>,
     reservations: &mut BTreeMap<Uuid, Reservation>,
 ) -> Result<BTreeSet<String>> {
     if matching.is_empty() {
@@ -195,16 +196,16 @@ async fn read_candidates(
         store::correlated(conn, &threads.into_iter().collect::<Vec<_>>()).await?
     };
     // A thread that nobody reserved with does not restrict what is matched.
-    let mut wanted: BTreeMap<(Engine, Option<String>), i128> = BTreeMap::new();
-    for ((engine, thread), units) in matching {
+    let mut wanted: BTreeMap<(Engine, Option<String>), Wanted> = BTreeMap::new();
+    for ((engine, thread), Wanted { units, rows }) in matching {
         let thread = thread.filter(|thread| correlated.contains(thread));
-        *wanted.entry((engine, thread)).or_default() += units;
+        wanted.entry((engine, thread)).or_default().add(units, rows);
     }
     // What an operation of this batch closes by its id, a match passes over: it looks as much further.
     for one in reservations.values().filter(|one| one.status == ReservationStatus::Open) {
-        for ((engine, _), units) in &mut wanted {
+        for ((engine, _), wanted) in &mut wanted {
             if *engine == one.engine {
-                *units += one.open_amount.units();
+                wanted.add(one.open_amount.units(), 1);
             }
         }
     }
