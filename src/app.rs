@@ -14,14 +14,19 @@ use crate::types::PackId;
 use axum::Router;
 use axum::middleware::from_fn;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tower::Layer;
 
-/// Everything a handler needs. Cheap to clone.
+/// Everything a handler needs. Cheap to clone, which happens several times a request: all clones are one.
 #[derive(Debug, Clone)]
-pub struct App {
+pub struct App(Arc<Parts>);
+
+/// What an [`App`] consists of.
+#[derive(Debug)]
+pub struct Parts {
     /// Lever 1.
     pub go_live: GoLive,
     /// Lever 2.
@@ -38,7 +43,15 @@ pub struct App {
     pub enforcement_off: Option<&'static str>,
     /// What it has counted.
     pub metrics: PrometheusHandle,
-    shutting_down: Arc<AtomicBool>,
+    shutting_down: AtomicBool,
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }
 
 impl App {
@@ -47,7 +60,7 @@ impl App {
     pub fn new(db: &Database, clock: Clock, enforcement: &EnforcementConfig, required_packs: Vec<PackId>) -> Self {
         let feed = Feed::new(clock.clone());
         let checklist = ChecklistConfig { required_packs, enforcement_off: enforcement.off_because() };
-        Self {
+        Self(Arc::new(Parts {
             go_live: GoLive::new(db.clone(), feed.clone(), Arc::new(checklist)),
             risk: Risk::new(db.clone(), clock, enforcement),
             heimdall: Heimdall::new(db.clone(), enforcement),
@@ -56,8 +69,8 @@ impl App {
             enforcement: enforcement.enforcement(),
             enforcement_off: enforcement.off_because(),
             metrics: recorder(),
-            shutting_down: Arc::new(AtomicBool::new(false)),
-        }
+            shutting_down: AtomicBool::new(false),
+        }))
     }
 
     /// The whole service: the stack, the gate, the router.
