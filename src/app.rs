@@ -4,15 +4,15 @@ use crate::clock::Clock;
 use crate::config::{ChecklistConfig, EnforcementConfig};
 use crate::db::Database;
 use crate::enforcement::feed::Feed;
-use crate::enforcement::gate::{Enforcement, GateLayer};
+use crate::enforcement::gate::{Enforcement, Gate, GateLayer};
 use crate::go_live::GoLive;
 use crate::govern::Govern;
 use crate::heimdall::Heimdall;
-use crate::middleware;
+use crate::middleware::Stack;
+use crate::middleware::access_log::NoteRoute;
 use crate::risk::Risk;
 use crate::types::PackId;
 use axum::Router;
-use axum::middleware::from_fn;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -23,6 +23,9 @@ use tower::Layer;
 /// Everything a handler needs. Cheap to clone, which happens several times a request: all clones are one.
 #[derive(Debug, Clone)]
 pub struct App(Arc<Parts>);
+
+/// What answers requests: the stack, the gate, a router.
+pub type Service = Stack<Gate<Router, Feed>>;
 
 /// What an [`App`] consists of.
 #[derive(Debug)]
@@ -74,15 +77,16 @@ impl App {
     }
 
     /// The whole service: the stack, the gate, the router.
-    pub fn router(&self) -> Router {
+    #[must_use]
+    pub fn router(&self) -> Service {
         self.serve(crate::http::router(self.clone()))
     }
 
     /// The stack and the gate around any router: whatever is mounted in it is behind the gate.
-    pub fn serve(&self, router: Router) -> Router {
-        let routed = router.layer(from_fn(middleware::access_log::note_route));
-        let gate = GateLayer::new(self.feed.clone(), self.enforcement).layer(routed);
-        middleware::stack(Router::new().fallback_service(gate))
+    #[must_use]
+    pub fn serve(&self, router: Router) -> Service {
+        let routed = router.layer(NoteRoute);
+        Stack::new(GateLayer::new(self.feed.clone(), self.enforcement).layer(routed))
     }
 
     /// From now on `/readyz` says 503, so that load balancers look elsewhere.

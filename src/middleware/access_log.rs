@@ -1,59 +1,152 @@
 //! One line a request, after it was answered, and its metrics. Labels are route templates, never raw paths: a scanner must
 //! not be able to fill a metrics store.
 
+use super::identity::Identity;
 use crate::clock::Clock;
 use crate::error::Problem;
-use crate::types::RequestId;
 use axum::extract::{MatchedPath, Request};
-use axum::middleware::Next;
+use axum::http::Method;
 use axum::response::Response;
+use metrics::{Counter, Histogram};
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::task::{Context, Poll};
+use tower::{Layer, Service};
 
-/// The route template, as the innermost router found it; it travels out with the response.
-#[derive(Debug, Clone)]
-pub struct Route(pub MatchedPath);
+/// What the line says where there is no route.
+const NO_ROUTE: &str = "none";
 
-pub(super) async fn log(request: Request, next: Next) -> Response {
-    let clock = Clock::system();
-    let started_ms = clock.now_ms();
-    let method = request.method().clone();
-    let path = crate::http::bounded(request.uri().path()).to_owned();
-    let request_id = request.extensions().get::<RequestId>().cloned();
-    let response = next.run(request).await;
-    let elapsed_ms = clock.now_ms() - started_ms;
-    let status = response.status().as_u16();
-    let code = response.extensions().get::<Problem>().map(|problem| problem.code);
-    let route = response.extensions().get::<Route>().map_or("none", |Route(route)| route.as_str()).to_owned();
-
-    // A method of the caller's invention is no label.
-    let method_label = if ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"].contains(&method.as_str()) {
-        method.as_str().to_owned()
-    } else {
-        "OTHER".to_owned()
-    };
-    let labels = [("route", route.clone()), ("method", method_label), ("status", status.to_string())];
-    metrics::counter!("holdfast_http_requests_total", &labels).increment(1);
-    #[expect(clippy::cast_precision_loss, reason = "milliseconds of one request are far below 2^52")]
-    metrics::histogram!("holdfast_http_request_seconds", "route" => route.clone()).record(elapsed_ms as f64 / 1_000.0);
-    // Strings are written quoted and escaped, in text as in JSON: a field cannot forge a line.
-    tracing::info!(
-        target: "holdfast::access",
-        method = method.as_str(),
-        path,
-        route,
-        status,
-        error = code,
-        elapsed_ms,
-        request_id = request_id.as_ref().map(RequestId::as_str),
-        "request"
-    );
-    response
+/// A request that is being answered.
+pub(super) struct Entry {
+    clock: Clock,
+    started_ms: u64,
+    route: Route,
 }
 
-/// Puts the route template on the response; mounted inside the router, where the template is known.
-pub async fn note_route(matched: Option<MatchedPath>, request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    if let Some(matched) = matched {
-        response.extensions_mut().insert(Route(matched));
+/// The route template, once the innermost router has found it: the request carries a clone in, the entry keeps one.
+#[derive(Debug, Clone, Default)]
+struct Route(Arc<OnceLock<MatchedPath>>);
+
+impl Entry {
+    pub(super) fn begin(request: &mut Request) -> Self {
+        let (clock, route) = (Clock::system(), Route::default());
+        request.extensions_mut().insert(route.clone());
+        Self { started_ms: clock.now_ms(), clock, route }
     }
-    response
+
+    /// Counts the answer and writes the line.
+    pub(super) fn finish(self, asked: &Identity, response: &Response, meters: &Meters) {
+        let elapsed_ms = self.clock.now_ms() - self.started_ms;
+        let status = response.status().as_u16();
+        let route = self.route.0.get().map_or(NO_ROUTE, MatchedPath::as_str);
+        meters.count(route, &asked.method, status, elapsed_ms);
+        // Strings are written quoted and escaped, in text as in JSON: a field cannot forge a line.
+        tracing::info!(
+            target: "holdfast::access",
+            method = asked.method.as_str(),
+            path = crate::http::bounded(asked.path()),
+            route,
+            status,
+            error = response.extensions().get::<Problem>().map(|problem| problem.code),
+            elapsed_ms,
+            request_id = asked.request_id.as_str(),
+            "request"
+        );
+    }
+}
+
+/// The metrics of answered requests. Their handles are kept, since a look-up by labels costs more than the counting. Bounded:
+/// routes are templates, methods are eight, and statuses are the few that a route answers.
+#[derive(Default)]
+pub(super) struct Meters(RwLock<HashMap<String, RouteMeters>>);
+
+struct RouteMeters {
+    seconds: Histogram,
+    /// By method and status; so few that a walk is the fastest search.
+    requests: Vec<(&'static str, u16, Counter)>,
+}
+
+impl Meters {
+    fn count(&self, route: &str, method: &Method, status: u16, elapsed_ms: u64) {
+        let method = method_label(method);
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of one request are far below 2^52")]
+        let seconds = elapsed_ms as f64 / 1_000.0;
+        {
+            let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(meters) = known.get(route)
+                && let Some(requests) = meters.requests(method, status)
+            {
+                requests.increment(1);
+                meters.seconds.record(seconds);
+                return;
+            }
+        }
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let meters = known.entry(route.to_owned()).or_insert_with(|| RouteMeters {
+            seconds: metrics::histogram!("holdfast_http_request_seconds", "route" => route.to_owned()),
+            requests: Vec::new(),
+        });
+        // Between the two locks, another may have been first.
+        if meters.requests(method, status).is_none() {
+            let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_string())];
+            meters.requests.push((method, status, metrics::counter!("holdfast_http_requests_total", &labels)));
+        }
+        if let Some(requests) = meters.requests(method, status) {
+            requests.increment(1);
+        }
+        meters.seconds.record(seconds);
+    }
+}
+
+impl RouteMeters {
+    fn requests(&self, method: &str, status: u16) -> Option<&Counter> {
+        self.requests.iter().find(|known| known.0 == method && known.1 == status).map(|known| &known.2)
+    }
+}
+
+impl std::fmt::Debug for Meters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Meters").finish_non_exhaustive()
+    }
+}
+
+/// A method of the caller's invention is no label.
+fn method_label(method: &Method) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("OTHER")
+}
+
+/// Tells the access log the route template. Mounted inside the router, where the template is known.
+#[derive(Debug, Clone, Copy)]
+pub struct NoteRoute;
+
+impl<S> Layer<S> for NoteRoute {
+    type Service = NotesRoute<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        NotesRoute(inner)
+    }
+}
+
+/// The service made by [`NoteRoute`].
+#[derive(Debug, Clone)]
+pub struct NotesRoute<S>(S);
+
+impl<S: Service<Request>> Service<Request> for NotesRoute<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let extensions = request.extensions();
+        if let (Some(Route(route)), Some(matched)) = (extensions.get::<Route>(), extensions.get::<MatchedPath>()) {
+            // A request is routed once.
+            let _ = route.set(matched.clone());
+        }
+        self.0.call(request)
+    }
 }

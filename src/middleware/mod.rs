@@ -1,63 +1,92 @@
-//! Everything between the socket and the gate, in one function.
+//! Everything between the socket and the gate, in one layer.
+//!
+//! One, because a layer of axum's or tower's costs each request a boxed future and a copy of the layers inside it; the
+//! concerns are functions instead, each in its file, and [`Stack`] is the one place that says in which order they act.
 
 pub mod access_log;
 mod completion;
 mod deadline;
+mod identity;
+mod panics;
 
 use crate::error::Error;
-use crate::types::RequestId;
-use axum::Router;
-use axum::body::Body;
+use access_log::{Entry, Meters};
 use axum::extract::Request;
-use axum::http::header::CACHE_CONTROL;
-use axum::http::{HeaderName, HeaderValue, Method};
-use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use tower_http::catch_panic::CatchPanicLayer;
+use identity::Identity;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tower::{Service, ServiceExt};
 
-/// The id of a request, taken from the caller or made, and always given back.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// The whole stack, outermost first, around the gated service:
+/// The stack around the gated service. Outermost first:
 ///
-/// 1. `identify`: names the request and renders error bodies. Outermost, so that every answer has an id and every error,
+/// 1. `identity`: names the request and renders error bodies. Outermost, so that every answer has an id and every error,
 ///    of whatever layer, has the same body.
 /// 2. `access_log`: one line a request, and the metrics. Outside the panics, so that a panic is a logged 500.
-/// 3. `catch_panic`: a panic is a 500 of one request.
-/// 4. `deadline`: nobody is kept waiting for longer than that. Inside the log, outside the gate, so that it counts the
+/// 3. `deadline`: nobody is kept waiting for longer than that. Inside the log, outside the gate, so that it counts the
 ///    reading of the body.
-/// 5. `completion`: what was begun is finished, also for a caller that hangs up. Inside the deadline, which only ends the
+/// 4. `completion`: what was begun is finished, also for a caller that hangs up. Inside the deadline, which only ends the
 ///    waiting.
+/// 5. `panics`: a panic is a 500 of one request. Innermost, so that it is one as well when nobody waits any more; nothing
+///    outside it runs code of a handler.
 ///
 /// The gate is inside all of this, and the router inside the gate.
-pub fn stack(gated: Router) -> Router {
-    gated
-        .layer(from_fn(completion::ensure))
-        .layer(from_fn(deadline::enforce))
-        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| Error::Panicked.into_response()))
-        .layer(from_fn(access_log::log))
-        .layer(from_fn(identify))
+#[derive(Debug, Clone)]
+pub struct Stack<S> {
+    gated: S,
+    meters: Arc<Meters>,
 }
 
-async fn identify(mut request: Request, next: Next) -> Response {
-    let given = request.headers().get(&REQUEST_ID).and_then(|value| value.to_str().ok());
-    let request_id = given.and_then(RequestId::from_header).unwrap_or_else(RequestId::generate);
-    let path = request.uri().path().to_owned();
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let is_head = request.method() == Method::HEAD;
-    request.extensions_mut().insert(request_id.clone());
-    let mut response = crate::http::render(next.run(request).await, &path, &request_id);
-    if is_head {
-        *response.body_mut() = Body::empty();
+impl<S> Stack<S> {
+    /// The stack around this service. The metrics recorder must be installed already.
+    pub fn new(gated: S) -> Self {
+        Self { gated, meters: Arc::default() }
     }
-    let headers = response.headers_mut();
-    // Made of letters, digits, _ and -, so it is a header value.
-    if let Ok(value) = HeaderValue::from_str(request_id.as_str()) {
-        headers.insert(REQUEST_ID, value);
+}
+
+impl<S> Service<Request> for Stack<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // The copy that serves the request is waited for in `answer`, within the deadline.
+        Poll::Ready(Ok(()))
     }
-    // State that a cache would serve after it changed is wrong state; the documents' own assets are exempt.
-    if is_read && !path.starts_with("/docs/") {
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let Self { gated, meters } = self.clone();
+        Box::pin(async move { Ok(answer(gated, &meters, request).await) })
     }
-    response
+}
+
+/// One request through the stack.
+async fn answer<S>(gated: S, meters: &Meters, mut request: Request) -> Response
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Send + 'static,
+    S::Future: Send,
+{
+    let identity = Identity::of(&mut request);
+    let entry = Entry::begin(&mut request);
+    let is_change = completion::is_change(&request);
+    let guarded = async move {
+        match panics::caught(gated.oneshot(request)).await {
+            Ok(Ok(response)) => response,
+            Err(panics::Panicked) => Error::Panicked.into_response(),
+        }
+    };
+    let response = if is_change {
+        deadline::enforce(completion::Completing::new(guarded)).await
+    } else {
+        deadline::enforce(guarded).await
+    };
+    entry.finish(&identity, &response, meters);
+    identity.render(response)
 }

@@ -26,7 +26,7 @@ const UNKNOWN: &str = "/made/up";
 
 /// A service of somebody else's behind the gate: every path has a handler, and each notes that it ran.
 struct Upstream {
-    router: Router,
+    router: holdfast::app::Service,
     reached: Arc<Mutex<Vec<String>>>,
 }
 

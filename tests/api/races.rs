@@ -53,7 +53,7 @@ impl Server {
     async fn of(service: &Service) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}{BASE}", listener.local_addr().unwrap());
-        let router = service.app.router();
+        let router = axum::ServiceExt::<axum::extract::Request>::into_make_service(service.app.router());
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { url, task }
     }
@@ -301,7 +301,7 @@ impl Racers {
 }
 
 /// Sends through a router; the answer may have any status.
-fn send(router: &axum::Router, path: &str, body: &Value) -> impl Future<Output = Answer> + use<> {
+fn send(router: &holdfast::app::Service, path: &str, body: &Value) -> impl Future<Output = Answer> + use<> {
     let request = crate::support::request(
         axum::http::Method::POST,
         &format!("{BASE}{path}"),

@@ -6,7 +6,6 @@ mod cluster;
 
 pub use answer::Answer;
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderName, Method, Request};
 use holdfast::app::App;
@@ -26,7 +25,7 @@ pub const BASE: &str = "/api/governance";
 /// A service on a database of its own.
 pub struct Service {
     pub app: App,
-    pub router: Router,
+    pub router: holdfast::app::Service,
     pub db: Database,
     /// For looking behind the service, and for moving its time.
     pub pool: PgPool,
