@@ -26,15 +26,50 @@ const AMOUNT_MAX: i128 = 1_000_000_000_000;
 /// text that the hash chain covers.
 #[must_use]
 pub fn scaled_text(units: i128, scale: u32) -> String {
-    let base = 10_u128.pow(scale);
-    let magnitude = units.unsigned_abs();
-    let sign = if units < 0 { "-" } else { "" };
-    let (whole, fraction) = (magnitude / base, magnitude % base);
-    if fraction == 0 {
-        return format!("{sign}{whole}");
+    Scaled(units, scale).to_string()
+}
+
+/// So many units of `10^-scale`, as [`scaled_text`] writes them.
+struct Scaled(i128, u32);
+
+impl Scaled {
+    /// The digits before the point and, as a number of `scale` digits, those after it.
+    fn parts(&self) -> (u128, u128) {
+        let (magnitude, base) = (self.0.unsigned_abs(), 10_u128.pow(self.1));
+        // Nearly all numbers: a division of 128 bits takes ten times as long.
+        match (u64::try_from(magnitude), u64::try_from(base)) {
+            (Ok(magnitude), Ok(base)) => ((magnitude / base).into(), (magnitude % base).into()),
+            _ => (magnitude / base, magnitude % base),
+        }
     }
-    let fraction = format!("{fraction:0width$}", width = scale as usize);
-    format!("{sign}{whole}.{}", fraction.trim_end_matches('0'))
+}
+
+impl fmt::Display for Scaled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, mut fraction) = self.parts();
+        let sign = if self.0 < 0 { "-" } else { "" };
+        if fraction == 0 {
+            return write!(f, "{sign}{whole}");
+        }
+        let mut width = self.1 as usize;
+        while fraction.is_multiple_of(10) {
+            (fraction, width) = (fraction / 10, width - 1);
+        }
+        write!(f, "{sign}{whole}.{fraction:0width$}")
+    }
+}
+
+impl Serialize for Scaled {
+    /// A JSON number of these very digits.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let (whole, 0) = self.parts()
+            && let Ok(whole) = i64::try_from(whole)
+        {
+            return serializer.serialize_i64(if self.0 < 0 { -whole } else { whole });
+        }
+        // A serialiser takes other numbers as floats only, which these must not become.
+        RawValue::from_string(self.to_string()).map_err(serde::ser::Error::custom)?.serialize(serializer)
+    }
 }
 
 /// `numerator / denominator` as a count of `10^-scale`, rounded half to even. For display only: decisions compare exactly.
@@ -58,11 +93,6 @@ pub fn divide(numerator: i128, denominator: i128, scale: u32) -> Option<i128> {
 fn units_of(decimal: Decimal, scale: u32) -> Option<i128> {
     let decimal = decimal.normalize();
     decimal.mantissa().checked_mul(10_i128.checked_pow(scale.checked_sub(decimal.scale())?)?)
-}
-
-fn serialize_number<S: Serializer>(text: String, serializer: S) -> Result<S::Ok, S::Error> {
-    let raw = RawValue::from_string(text).map_err(serde::ser::Error::custom)?;
-    raw.serialize(serializer)
 }
 
 fn number_schema(description: &str, min: i128, max: i128, scale: u32) -> ObjectBuilder {
@@ -114,13 +144,13 @@ macro_rules! exact_number {
 
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&scaled_text(self.units(), $scale))
+                Scaled(self.units(), $scale).fmt(f)
             }
         }
 
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serialize_number(self.to_string(), serializer)
+                Scaled(self.units(), $scale).serialize(serializer)
             }
         }
 
@@ -381,6 +411,28 @@ mod tests {
         assert_eq!(amount("1.0000005").unwrap_err(), "has 7 decimals, at most 6: round it, or send \"1\"");
         assert_eq!(amount("1.0000015").unwrap_err(), "has 7 decimals, at most 6: round it, or send \"1.000002\"");
         assert_eq!(amount("1e-400").unwrap_err(), "has 400 decimals, at most 6: round it, or send \"0\"");
+    }
+
+    #[test]
+    fn numbers_are_written_with_their_own_digits() {
+        for (units, scale, text) in [
+            (0, 6, "0"),
+            (-1, 0, "-1"),
+            (1, 6, "0.000001"),
+            (-1_500_000, 6, "-1.5"),
+            (100_000_000, 6, "100"),
+            (1_000_000_000_000_000_000, 18, "1"),
+            (300_000_000_000_000_000, 18, "0.3"),
+            (i128::from(i64::MAX), 0, "9223372036854775807"),
+            (i128::from(i64::MIN), 0, "-9223372036854775808"),
+            (i128::from(u64::MAX), 6, "18446744073709.551615"),
+            (TOTAL_MAX, 6, "9999999999999999999999.999999"),
+            (1 - TOTAL_MAX, 6, "-9999999999999999999999.999998"),
+            (10_000_000_000_000_000_000_000_000_000, 6, "10000000000000000000000"),
+        ] {
+            assert_eq!(scaled_text(units, scale), text);
+            assert_eq!(serde_json::to_string(&Scaled(units, scale)).unwrap(), text);
+        }
     }
 
     #[test]
