@@ -40,6 +40,8 @@ where
 pub(crate) fn scalar_of(raw: &RawValue) -> Result<Cow<'_, str>, &'static str> {
     let token = raw.get();
     match token.as_bytes().first() {
+        // Without escapes, the content is what stands between the quotes.
+        Some(b'"') if !token.contains('\\') => Ok(Cow::Borrowed(&token[1..token.len() - 1])),
         Some(b'"') => serde_json::from_str::<String>(token)
             .map(Cow::Owned)
             .map_err(|_| "is not a valid JSON string: check its escapes"),

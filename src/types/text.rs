@@ -3,9 +3,11 @@
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 /// Why a text is not a value of the wanted kind; the sentence says the fix and follows the field's name.
@@ -206,7 +208,7 @@ impl Engine {
 
 /// Who was authenticated. Until access tokens exist there is one: nobody.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Principal(Box<str>);
+pub struct Principal(Cow<'static, str>);
 
 impl Principal {
     /// A caller of a service that runs in open mode, on a loopback address.
@@ -229,8 +231,9 @@ impl Principal {
 }
 
 /// The id of one request: the caller's `X-Request-Id` where it is 1 to 64 characters of `A-Z a-z 0-9 _ -`, else a new one.
+/// Cheap to clone: it goes with everything that the request does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestId(Box<str>);
+pub struct RequestId(Arc<str>);
 
 impl RequestId {
     /// The caller's id if it can be printed anywhere without harm.
@@ -244,7 +247,8 @@ impl RequestId {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one place that makes request ids")]
     pub fn generate() -> Self {
-        Self(uuid::Uuid::now_v7().simple().to_string().into())
+        let mut text = uuid::Uuid::encode_buffer();
+        Self((*uuid::Uuid::now_v7().simple().encode_lower(&mut text)).into())
     }
 
     /// The id.
