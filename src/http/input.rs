@@ -367,6 +367,10 @@ pub(crate) fn parse<T: DeserializeOwned>(fields: &[Field]) -> Result<T> {
         text.push_str(if field.is_blank() { "null" } else { field.value.get() });
     }
     text.push('}');
+    // Keeping track of where it stands costs as much as the reading: only what is refused is read again with it.
+    if let Ok(input) = serde_json::from_str(&text) {
+        return Ok(input);
+    }
     let mut reader = serde_json::Deserializer::from_str(&text);
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
