@@ -3,16 +3,17 @@
 //! Whatever stops a command is one sentence on standard error and exit code 1; a review or a reconciliation that cannot be made
 //! exits 2, since 1 says that something needs attention.
 
+mod log;
 mod reconcile;
 mod serve;
 
-use crate::config::{ChecklistArgs, DatabaseConfig, EnforcementConfig, LogConfig, LogFormat, ServerConfig};
+use crate::config::{ChecklistArgs, DatabaseConfig, EnforcementConfig, LogConfig, ServerConfig};
 use crate::db::Database;
 use crate::db::embedded::{self, Durability, EmbeddedPostgres, Lifetime, Settings};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use sqlx::postgres::PgConnectOptions;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
@@ -117,10 +118,14 @@ pub fn main() -> ExitCode {
         }
     };
     let is_review = matches!(cli.command, Some(Command::Review | Command::Risk { .. }));
-    if let Err(sentence) = start_logging(&cli.log) {
-        fail(&sentence);
-        return failure_of(is_review);
-    }
+    // Until the end, when the runtime is gone and nothing more is logged.
+    let _log = match log::start(&cli.log) {
+        Ok(log) => log,
+        Err(sentence) => {
+            fail(&sentence);
+            return failure_of(is_review);
+        }
+    };
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(run(cli)),
         Err(error) => {
@@ -202,26 +207,6 @@ fn print(text: &str) -> Result<(), Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         outcome => Ok(outcome?),
     }
-}
-
-fn start_logging(config: &LogConfig) -> Result<(), String> {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::builder()
-        .parse(&config.rust_log)
-        .map_err(|error| format!("RUST_LOG={} cannot be read: {error}", config.rust_log))?;
-    let json = match config.log_format {
-        Some(format) => format == LogFormat::Json,
-        None => !std::io::stderr().is_terminal(),
-    };
-    // A log that nobody reads any more must not take the service with it.
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
-    if json {
-        builder.json().flatten_event(true).init();
-    } else {
-        builder.with_ansi(std::io::stderr().is_terminal()).init();
-    }
-    Ok(())
 }
 
 fn parse_url(url: &str) -> Result<PgConnectOptions, Failure> {
