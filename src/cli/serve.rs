@@ -8,6 +8,7 @@ use crate::db::Database;
 use crate::db::embedded::EmbeddedPostgres;
 use axum::ServiceExt;
 use axum::extract::Request;
+use axum::serve::ListenerExt;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
@@ -159,6 +160,10 @@ async fn serve_until(listener: TcpListener, app: &App, stopping: watch::Receiver
             tracing::info!("stopping: finishing the requests in flight");
         }
     };
+    // An answer is complete when it is written: nothing is gained by waiting for more to send with it.
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
     let server = axum::serve(listener, service).with_graceful_shutdown(graceful);
     // An idle connection would hold a graceful end open for ever.
     let deadline = async {
