@@ -356,12 +356,18 @@ fn merge(mut body: Vec<Field>, query: Vec<Field>) -> Result<Vec<Field>> {
 }
 
 pub(crate) fn parse<T: DeserializeOwned>(fields: &[Field]) -> Result<T> {
-    let mut text = String::from("{");
+    let length: usize = fields.iter().map(|field| field.name.len() + field.value.get().len() + r#""":,"#.len()).sum();
+    let mut text = String::with_capacity(length + "{}".len());
+    text.push('{');
     for field in fields {
         if text.len() > 1 {
             text.push(',');
         }
-        text.push_str(&serde_json::to_string(&field.name).expect("a string has a JSON form"));
+        if field.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            text.extend(["\"", &field.name, "\""]);
+        } else {
+            text.push_str(&serde_json::to_string(&field.name).expect("a string has a JSON form"));
+        }
         text.push(':');
         // Left out, but not unseen: an unknown name is refused whatever it says.
         text.push_str(if field.is_blank() { "null" } else { field.value.get() });
