@@ -12,6 +12,15 @@ ALTER TABLE risk_reservation
 -- What is due, oldest first; every batch of the writer asks, so it holds nothing but open holds that can expire.
 CREATE INDEX risk_reservation_due ON risk_reservation (expires_at, seq) WHERE status = 'OPEN' AND expires_at IS NOT NULL;
 
+-- Names are read by one parser before they come here. Matching them against a pattern once more took a tenth of PostgreSQL's
+-- time under load; their length still bounds a row.
+ALTER TABLE risk_event
+    DROP CONSTRAINT risk_event_engine_check,
+    ADD CHECK (octet_length(engine) BETWEEN 1 AND 50);
+ALTER TABLE risk_reservation
+    DROP CONSTRAINT risk_reservation_engine_check,
+    ADD CHECK (octet_length(engine) BETWEEN 1 AND 50 AND engine <> 'GLOBAL');
+
 -- What each action may move, in one CASE so that a row pays for one check.
 ALTER TABLE risk_event ADD CHECK (
     CASE action

@@ -21,7 +21,7 @@ mod store;
 pub use canonical::Canonical;
 pub use changes::{Changes, FieldChange};
 pub use control::{ControlEvent, ControlRecord};
-pub use store::{HeadRecord, begin, control_events, head_seq, heads, lock, peek};
+pub use store::{HeadRecord, begin, control_events, head_seq, heads, lock, peek, prepare_to_begin};
 
 use crate::types::{Actor, CorrelationId, Principal, RequestId};
 use chrono::{DateTime, Duration, NaiveDate, Utc};

@@ -34,15 +34,25 @@ async fn lock_head(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
     Ok(Head { stream, seq: row.seq, hash: read_hash(stream, row.hash)?, at: row.at, now: row.at })
 }
 
-/// Begins a transaction and locks a head in one round trip. Two statements, so that what comes after sees what the one who
-/// held the head before has written. The time must be set before the head is used.
-///
-/// Sent as text, since a prepared statement cannot hold two: nothing of a caller is in it.
-pub async fn begin(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
-    let both = format!(
-        "BEGIN; SELECT seq, hash, (extract(epoch FROM at) * 1000000)::bigint AS at_us FROM audit_head WHERE stream = '{}' FOR UPDATE",
+/// Prepares a connection for [`begin`], once.
+pub async fn prepare_to_begin(conn: &mut PgConnection, stream: Stream) -> Result<()> {
+    // The time as an integer: text is what a statement without parameters is answered with.
+    let statement = format!(
+        "PREPARE lock_{0}_head AS
+         SELECT seq, hash, (extract(epoch FROM at) * 1000000)::bigint AS at_us
+         FROM audit_head
+         WHERE stream = '{0}'
+         FOR UPDATE",
         stream.as_str()
     );
+    sqlx::raw_sql(AssertSqlSafe(statement)).execute(conn).await?;
+    Ok(())
+}
+
+/// Begins a transaction and locks a head in one round trip. Two statements, so that what comes after sees what the one who
+/// held the head before has written. The time must be set before the head is used.
+pub async fn begin(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
+    let both = format!("BEGIN; EXECUTE lock_{}_head", stream.as_str());
     let row = sqlx::raw_sql(AssertSqlSafe(both)).fetch_one(conn).await?;
     let at = DateTime::from_timestamp_micros(row.try_get("at_us")?);
     let at = at.ok_or_else(|| Error::Inconsistent("a head has no time".into()))?;

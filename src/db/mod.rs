@@ -37,8 +37,19 @@ const SESSION_LIMITS: [(&str, &str); 5] = [
 ];
 
 /// The same for the ledger's writer, whose batches take milliseconds.
-const WRITER_LIMITS: [(&str, &str); 3] =
-    [("lock_timeout", "4000"), ("statement_timeout", "5000"), ("idle_in_transaction_session_timeout", "1000")];
+///
+/// Its few statements are planned once: planning the write anew for each batch costs more than a small batch itself. All of
+/// them reach their rows by an index, and a plan that was made while a table was small must not scan it when it is large.
+const WRITER_LIMITS: [(&str, &str); 8] = [
+    ("lock_timeout", "4000"),
+    ("statement_timeout", "5000"),
+    ("idle_in_transaction_session_timeout", "1000"),
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+];
 
 /// The database of one book.
 #[derive(Debug, Clone)]

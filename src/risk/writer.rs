@@ -23,6 +23,7 @@ mod decide;
 mod read;
 
 use super::operation::{Done, Item};
+use crate::audit::{self, Stream};
 use crate::clock::Clock;
 use crate::db::Database;
 use crate::error::{Error, Result, is_unreachable};
@@ -221,8 +222,14 @@ impl Task {
                 done => return done,
             }
         }
-        let conn = self.db.connect_writer().await?;
+        let conn = self.connect().await?;
         self.commit_on(conn, jobs).await
+    }
+
+    async fn connect(&self) -> Result<PgConnection> {
+        let mut conn = self.db.connect_writer().await?;
+        audit::prepare_to_begin(&mut conn, Stream::Risk).await?;
+        Ok(conn)
     }
 
     async fn commit_on(&mut self, mut conn: PgConnection, jobs: &[Job]) -> Answers {
@@ -259,7 +266,7 @@ impl Task {
 
     /// Whether a batch was committed. Locking the head waits for its transaction to end, so the answer is final.
     async fn look_up(&mut self, proof: &batch::Proof) -> Result<bool> {
-        let mut conn = self.db.connect_writer().await?;
+        let mut conn = self.connect().await?;
         let committed = batch::is_committed(&mut conn, proof).await?;
         self.conn = Some(conn);
         Ok(committed)
