@@ -4,11 +4,16 @@
 //! **Locks**: kpi, then risk, then control, forward only. A measurement that trips nothing takes the KPI head alone, so
 //! measurements do not wait for the ledger.
 
+mod answers;
+
+pub use answers::{EvaluateAnswer, KpiAnswer, RegressionPolicyUpserted, Tripped};
+
 use crate::audit::{self, Changes, ControlEvent, Head, Origin, Stream};
 use crate::db::{self, Database, to_json};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
 use crate::go_live::model::{Change, GoLiveState};
+use crate::idempotency::{self, Asked, Once};
 use crate::regression::model::{
     self, Action, KpiEvent, Mark, PolicyUpsert, RegressionPolicy, Verdict, Window, WireState, WireStatus,
 };
@@ -20,59 +25,12 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
-use utoipa::ToSchema;
 
 /// The flows across levers.
 #[derive(Debug, Clone)]
 pub struct Govern {
     db: Database,
     feed: Feed,
-}
-
-/// A trip, as the answer to the measurement that caused it shows it.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct Tripped {
-    /// The trip.
-    pub trip_id: i64,
-    /// What it did.
-    pub action: Action,
-    /// The engine it throttled.
-    pub engine: Option<Engine>,
-    /// The drop.
-    pub drop_fraction: Option<Ratio>,
-    /// The same in words.
-    pub note: String,
-}
-
-impl Tripped {
-    fn of((trip_id, action, engine, drop): (i64, Action, Option<Engine>, Ratio)) -> Self {
-        let note = model::trip_note(drop, action);
-        Self { trip_id, action, engine, drop_fraction: Some(drop), note }
-    }
-}
-
-/// What came of a measurement.
-#[derive(Debug)]
-pub struct KpiOutcome {
-    /// Its sequence number in the KPI stream.
-    pub id: i64,
-    /// The trip it caused.
-    pub tripped: Option<Tripped>,
-    /// Whether an enabled wire looks at it.
-    pub watched: bool,
-    /// Whether it had been recorded before, under the same `event_id`.
-    pub duplicate: bool,
-}
-
-/// What came of an upsert.
-#[derive(Debug)]
-pub struct WireUpserted {
-    /// The wire as it is now.
-    pub policy: RegressionPolicy,
-    /// What moved.
-    pub changes: Changes,
-    /// The trip that it ended.
-    pub rearmed: Option<i64>,
 }
 
 /// Numbers of a trip, for the audit trail.
@@ -121,15 +79,23 @@ impl Govern {
     }
 
     /// Records a measurement and acts on it.
-    pub async fn record_kpi(&self, event: &KpiEvent, origin: &Origin) -> Result<KpiOutcome> {
+    pub async fn record_kpi(&self, event: &KpiEvent, asked: &Asked) -> Result<Once<KpiAnswer>> {
+        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         let mut tx = self.db.begin().await?;
         let mut head = audit::lock(&mut tx, Stream::Kpi).await?;
+        let now = head.next();
+        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
+            return Ok(Once::Replayed(answer));
+        }
         let policy = store::read_policy(&mut tx, &event.domain, &event.metric).await?;
         let watched = policy.as_ref().is_some_and(|policy| policy.enabled);
         if let Some(id) = find_duplicate(&mut tx, event).await? {
             // A retry after a lost answer learns what the first one did.
             let tripped = store::find_trip(&mut tx, id).await?.map(Tripped::of);
-            return Ok(KpiOutcome { id, tripped, watched, duplicate: true });
+            let known = KpiAnswer { ok: true, id, tripped, watched, duplicate: true };
+            idempotency::keep(&mut tx, intent, now, &known).await?;
+            db::commit(tx).await?;
+            return Ok(Once::Done(known));
         }
         let recorded = regression::record_in_tx(&mut tx, &mut head, event, origin).await?;
         let mut acted = None;
@@ -141,32 +107,44 @@ impl Govern {
             acted = act(&mut tx, &mut state, &evaluated, origin).await?;
             store::write_state(&mut tx, &state, recorded.stamp.at).await?;
         }
+        let tripped = acted.as_ref().map(|(tripped, _)| tripped.clone());
+        let answer = KpiAnswer { ok: true, id: recorded.stamp.seq, tripped, watched, duplicate: false };
+        idempotency::keep(&mut tx, intent, now, &answer).await?;
         db::commit(tx).await?;
-        Ok(KpiOutcome { id: recorded.stamp.seq, tripped: self.publish(acted), watched, duplicate: false })
+        self.publish(acted);
+        Ok(Once::Done(answer))
     }
 
     /// Evaluates a wire as it stands; a read that also acts.
-    pub async fn evaluate(&self, domain: &Domain, metric: &Metric, origin: &Origin) -> Result<WireState> {
+    pub async fn evaluate(&self, domain: &Domain, metric: &Metric, asked: &Asked) -> Result<Once<EvaluateAnswer>> {
+        let intent = asked.intent.as_ref();
         let mut tx = self.db.begin().await?;
-        let head = audit::lock(&mut tx, Stream::Kpi).await?;
-        let now = head.next();
+        let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
+        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
+            return Ok(Once::Replayed(answer));
+        }
         let mut state = store::read_state(&mut tx, domain, metric).await?;
         state.last_checked_at = Some(now.at);
         let policy = store::read_policy(&mut tx, domain, metric).await?.filter(|policy| policy.enabled);
         let Some(policy) = policy else {
-            // Nothing to judge by: nothing is written, so that a name nobody watches leaves no row behind.
-            return Ok(state);
+            // Nothing to judge by: nothing but a key is written, so that a name nobody watches leaves no row behind.
+            let unwatched = EvaluateAnswer { ok: true, state };
+            idempotency::keep(&mut tx, intent, now, &unwatched).await?;
+            db::commit(tx).await?;
+            return Ok(Once::Done(unwatched));
         };
         let end = store::read_end(&mut tx, domain, metric).await?;
         let mark = end.map(|end| end.mark).unwrap_or_default();
         let reading = regression::read_in_tx(&mut tx, &policy, &state, mark).await?;
         let kpi_seq = end.map_or(0, |end| end.seq);
         let evaluated = Evaluated { policy: &policy, reading, end: mark, kpi_seq, by_event: false };
-        let acted = act(&mut tx, &mut state, &evaluated, origin).await?;
+        let acted = act(&mut tx, &mut state, &evaluated, &asked.origin).await?;
         store::write_state(&mut tx, &state, now.at).await?;
+        let answer = EvaluateAnswer { ok: true, state };
+        idempotency::keep(&mut tx, intent, now, &answer).await?;
         db::commit(tx).await?;
         self.publish(acted);
-        Ok(state)
+        Ok(Once::Done(answer))
     }
 
     /// Sets up a wire. `enabled=true` with a reason on a tripped one re-arms it and lifts its own throttle.
@@ -174,25 +152,31 @@ impl Govern {
         &self,
         request: &PolicyUpsert,
         reason: Option<&Reason>,
-        origin: &Origin,
-    ) -> Result<WireUpserted> {
+        asked: &Asked,
+    ) -> Result<Once<RegressionPolicyUpserted>> {
+        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         let mut tx = self.db.begin().await?;
-        let kpi_head = audit::lock(&mut tx, Stream::Kpi).await?;
+        let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
+        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
+            return Ok(Once::Replayed(answer));
+        }
         let existing = store::read_policy(&mut tx, &request.domain, &request.metric).await?;
         let mut state = store::read_state(&mut tx, &request.domain, &request.metric).await?;
-        let at = kpi_head.next().at;
-        let (policy, changes) = model::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, at)?;
+        let (policy, changes) = model::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, now.at)?;
         let rearms = state.trip_id.filter(|_| request.enabled == Some(true));
         if let (Some(trip_id), None) = (rearms, reason) {
             let (domain, metric) = (request.domain.to_string(), request.metric.to_string());
             return Err(Error::WireTripped { domain, metric, trip_id });
         }
-        if let (true, None, Some(existing)) = (changes.is_empty(), rearms, existing) {
-            return Ok(WireUpserted { policy: existing, changes, rearmed: None });
+        if let (true, None, Some(policy)) = (changes.is_empty(), rearms, existing) {
+            let unchanged = RegressionPolicyUpserted { ok: true, policy, changes: Vec::new(), rearmed: None };
+            idempotency::keep(&mut tx, intent, now, &unchanged).await?;
+            db::commit(tx).await?;
+            return Ok(Once::Done(unchanged));
         }
         store::upsert_policy(&mut tx, &policy).await?;
         if policy.enabled && rearms.is_none() {
-            note_reading(&mut tx, &policy, &mut state, at).await?;
+            note_reading(&mut tx, &policy, &mut state, now.at).await?;
         }
         let subject = wire_name(&policy);
         let risk_head = match rearms {
@@ -207,18 +191,21 @@ impl Govern {
         let event =
             ControlEvent { action: "REGRESSION_POLICY_UPSERT", subject: Some(&subject), error: None, reason, detail };
         event.append(&mut tx, &mut control_head, origin).await?;
+        let upserted = RegressionPolicyUpserted { ok: true, policy, changes: changes.0, rearmed: rearms };
+        idempotency::keep(&mut tx, intent, now, &upserted).await?;
         db::commit(tx).await?;
-        Ok(WireUpserted { policy, changes, rearmed: rearms })
+        Ok(Once::Done(upserted))
     }
 
-    /// Hands a kill switch that was pulled to this instance's gate; gives back the trip.
-    fn publish(&self, acted: Option<(Tripped, Option<GoLiveState>)>) -> Option<Tripped> {
-        let (tripped, killed) = acted?;
+    /// Counts a trip, and hands a kill switch that it pulled to this instance's gate.
+    fn publish(&self, acted: Option<(Tripped, Option<GoLiveState>)>) {
+        let Some((tripped, killed)) = acted else {
+            return;
+        };
         if let Some(state) = killed {
             self.feed.apply_own(&state);
         }
         metrics::counter!("holdfast_wire_trips_total", "action" => tripped.action.as_str()).increment(1);
-        Some(tripped)
     }
 
     /// The database, for the lever's reads.

@@ -3,13 +3,16 @@
 use super::model::{Change, Checklist, GoLiveState, Pack, PackReport, PackStatus};
 use crate::app::App;
 use crate::audit::{self, ControlRecord};
-use crate::error::Result;
-use crate::http::{Caller, Input, Lenient, Nothing, Page, Paging, Query, errors};
-use crate::types::{Actor, Count, Label, PackId, Reason};
+use crate::error::{Error, Result};
+use crate::http::{Caller, Input, Keyed, Lenient, Nothing, Page, Paging, Query, errors, marked};
+use crate::idempotency::{Asked, Once};
+use crate::types::{Actor, Count, IdempotencyKey, Label, PackId, Reason};
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::{ETAG, IF_MATCH};
 use axum::http::{HeaderMap, HeaderName};
+use axum::response::{IntoResponse, Response};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -38,6 +41,24 @@ fn tagged<T>(version: i64, body: T) -> Tagged<T> {
     ([(ETAG, format!("\"{version}\""))], Json(body))
 }
 
+/// The version inside an answer that was kept.
+#[derive(Deserialize)]
+struct Version {
+    version: i64,
+}
+
+/// A state that was answered now or before, with the version of that answer.
+fn tagged_once(answer: Once<GoLiveState>) -> Result<Response> {
+    match answer {
+        Once::Done(state) => Ok(tagged(state.version, state).into_response()),
+        Once::Replayed(answer) => {
+            let unreadable = |error| Error::Inconsistent(format!("a kept state cannot be read: {error}"));
+            let Version { version } = serde_json::from_str(answer.get()).map_err(unreadable)?;
+            Ok(marked(true, tagged(version, answer)))
+        }
+    }
+}
+
 /// The go-live state as it stands.
 #[utoipa::path(
     get, path = "/go-live/state", tag = "go-live",
@@ -57,24 +78,42 @@ async fn go_live_checklist(State(app): State<App>, _: Query<Nothing>) -> Result<
     Ok(Json(app.go_live.checklist().await?))
 }
 
-/// Who moves a switch, and why.
-#[derive(Debug, Deserialize, ToSchema)]
+/// Who switches production on, and why.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct SwitchBy {
+struct EnableBy {
     /// Who.
     actor: Actor,
     /// Why.
     reason: Option<Reason>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
+}
+
+/// Who switches production off, and why.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct DisableBy {
+    /// Who.
+    actor: Actor,
+    /// Why.
+    reason: Option<Reason>,
+    /// Taken no notice of: switching off always acts.
+    #[serde(rename = "idempotency_key")]
+    #[schema(value_type = Option<String>)]
+    _idempotency_key: Option<IgnoredAny>,
 }
 
 /// Who releases the kill switch, and why.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ReleaseBy {
     /// Who.
     actor: Option<Actor>,
     /// Why.
     reason: Option<Reason>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
 }
 
 /// `If-Match` as one list, however many lines it came in.
@@ -86,7 +125,7 @@ fn if_match(headers: &HeaderMap) -> Option<String> {
 
 /// Switches production on, if the checklist passes.
 #[utoipa::path(
-    post, path = "/go-live/enable", tag = "go-live", request_body = SwitchBy,
+    post, path = "/go-live/enable", tag = "go-live", request_body = EnableBy,
     params(("If-Match" = Option<String>, Header, description = "The version that was seen; 412 when another stands")),
     responses((status = 200, description = "The new state", body = GoLiveState), errors::Loosen)
 )]
@@ -94,26 +133,24 @@ async fn enable_go_live(
     State(app): State<App>,
     caller: Caller,
     headers: HeaderMap,
-    Input(input): Input<SwitchBy>,
-) -> Result<Tagged<GoLiveState>> {
-    let origin = caller.origin(Some(input.actor), None);
-    let state =
-        app.go_live.change(Change::Enable, if_match(&headers).as_deref(), input.reason.as_ref(), &origin).await?;
-    Ok(tagged(state.version, state))
+    Keyed { input, intent }: Keyed<EnableBy>,
+) -> Result<Response> {
+    let asked = Asked { origin: caller.origin(Some(input.actor), None), intent };
+    tagged_once(app.go_live.loosen(Change::Enable, if_match(&headers).as_deref(), input.reason.as_ref(), &asked).await?)
 }
 
-/// Switches production off. Always works.
+/// Switches production off. Always works, and takes no notice of an idempotency key.
 #[utoipa::path(
-    post, path = "/go-live/disable", tag = "go-live", request_body = SwitchBy,
+    post, path = "/go-live/disable", tag = "go-live", request_body = DisableBy,
     responses((status = 200, description = "The new state", body = GoLiveState), errors::Change)
 )]
 async fn disable_go_live(
     State(app): State<App>,
     caller: Caller,
-    Input(input): Input<SwitchBy>,
+    Input(input): Input<DisableBy>,
 ) -> Result<Tagged<GoLiveState>> {
     let origin = caller.origin(Some(input.actor), None);
-    let state = app.go_live.change(Change::Disable, None, input.reason.as_ref(), &origin).await?;
+    let state = app.go_live.tighten(Change::Disable, input.reason.as_ref(), &origin).await?;
     Ok(tagged(state.version, state))
 }
 
@@ -125,6 +162,8 @@ struct EngageBy {
     actor: Option<Actor>,
     /// Why.
     reason: Option<Reason>,
+    /// Taken no notice of: pulling the kill switch always acts.
+    idempotency_key: Option<String>,
 }
 
 /// The new state, and what could not be read of the request.
@@ -136,15 +175,16 @@ struct Engaged {
     warnings: Vec<String>,
 }
 
-/// Pulls the kill switch. Always works, whatever the body.
+/// Pulls the kill switch. Always works, whatever the body, and takes no notice of an idempotency key.
 #[utoipa::path(
     post, path = "/go-live/kill-switch/engage", tag = "go-live", request_body = EngageBy,
     responses((status = 200, description = "The new state", body = Engaged), errors::Act)
 )]
 async fn engage_kill_switch(State(app): State<App>, caller: Caller, mut input: Lenient) -> Result<Tagged<Engaged>> {
     let (actor, reason) = (input.take::<Actor>("actor"), input.take::<Reason>("reason"));
+    input.ignore("idempotency_key");
     let warnings = input.finish(&["actor", "reason"]);
-    let state = app.go_live.change(Change::Engage, None, reason.as_ref(), &caller.origin(actor, None)).await?;
+    let state = app.go_live.tighten(Change::Engage, reason.as_ref(), &caller.origin(actor, None)).await?;
     Ok(tagged(state.version, Engaged { state, warnings }))
 }
 
@@ -158,12 +198,12 @@ async fn release_kill_switch(
     State(app): State<App>,
     caller: Caller,
     headers: HeaderMap,
-    Input(input): Input<ReleaseBy>,
-) -> Result<Tagged<GoLiveState>> {
-    let origin = caller.origin(input.actor, None);
-    let state =
-        app.go_live.change(Change::Release, if_match(&headers).as_deref(), input.reason.as_ref(), &origin).await?;
-    Ok(tagged(state.version, state))
+    Keyed { input, intent }: Keyed<ReleaseBy>,
+) -> Result<Response> {
+    let asked = Asked { origin: caller.origin(input.actor, None), intent };
+    tagged_once(
+        app.go_live.loosen(Change::Release, if_match(&headers).as_deref(), input.reason.as_ref(), &asked).await?,
+    )
 }
 
 /// Every component that the checklist knows of.
@@ -176,7 +216,7 @@ async fn list_packs(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Ve
 }
 
 /// What a component reports of itself.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct PackInput {
     /// The component.
@@ -191,6 +231,8 @@ struct PackInput {
     actor: Option<Actor>,
     /// Why.
     reason: Option<Reason>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
 }
 
 /// Takes a component's report of itself.
@@ -198,10 +240,14 @@ struct PackInput {
     post, path = "/go-live/packs", tag = "go-live", request_body = PackInput,
     responses((status = 200, description = "The component as it is known now", body = Pack), errors::Change)
 )]
-async fn report_pack(State(app): State<App>, caller: Caller, Input(input): Input<PackInput>) -> Result<Json<Pack>> {
+async fn report_pack(
+    State(app): State<App>,
+    caller: Caller,
+    Keyed { input, intent }: Keyed<PackInput>,
+) -> Result<Once<Pack>> {
     let report = PackReport { id: input.id, name: input.name, version: input.version, status: input.status };
-    let origin = caller.origin(input.actor, None);
-    Ok(Json(app.go_live.report_pack(&report, input.reason.as_ref(), &origin).await?))
+    let asked = Asked { origin: caller.origin(input.actor, None), intent };
+    app.go_live.report_pack(&report, input.reason.as_ref(), &asked).await
 }
 
 /// Which page.

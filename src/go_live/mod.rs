@@ -18,6 +18,7 @@ use crate::config::ChecklistConfig;
 use crate::db::{self, Database};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
+use crate::idempotency::{self, Asked, Once};
 use crate::types::{Actor, Reason};
 use model::{Change, Checklist, Facts, GoLiveState, Pack, PackReport};
 use serde::Serialize;
@@ -55,32 +56,47 @@ impl GoLive {
         store::read_packs(&mut *self.db.read().await?).await
     }
 
-    /// Moves one of the switches. A loosening that is refused is recorded before it is answered.
-    pub async fn change(
-        &self,
-        change: Change,
-        if_match: Option<&str>,
-        reason: Option<&Reason>,
-        origin: &Origin,
-    ) -> Result<GoLiveState> {
-        let mut tx = if change.loosens() { self.db.begin().await? } else { self.db.begin_switch().await? };
+    /// Disables or engages. Nothing is a reason not to, and no key either: it acts whenever it is asked.
+    pub async fn tighten(&self, change: Change, reason: Option<&Reason>, origin: &Origin) -> Result<GoLiveState> {
+        debug_assert!(!change.loosens(), "a loosening is checked");
+        let mut tx = self.db.begin_switch().await?;
         let mut head = audit::lock(&mut tx, Stream::Control).await?;
-        if let Some(refusal) = self.refusal(&mut tx, change, if_match).await? {
-            record_refusal(&mut tx, &mut head, change, &refusal, reason, origin).await?;
-            db::commit(tx).await?;
-            return Err(refusal);
-        }
         let state = change_in_tx(&mut tx, &mut head, change, reason, origin).await?;
         db::commit(tx).await?;
         self.feed.apply_own(&state);
         Ok(state)
     }
 
-    /// Why a change may not happen now; tightening has no reason not to.
-    async fn refusal(&self, conn: &mut PgConnection, change: Change, if_match: Option<&str>) -> Result<Option<Error>> {
-        if !change.loosens() {
-            return Ok(None);
+    /// Enables or releases. A refusal is recorded before it is answered, and not kept: the key may succeed later.
+    pub async fn loosen(
+        &self,
+        change: Change,
+        if_match: Option<&str>,
+        reason: Option<&Reason>,
+        asked: &Asked,
+    ) -> Result<Once<GoLiveState>> {
+        debug_assert!(change.loosens(), "a tightening always works");
+        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
+        let mut tx = self.db.begin().await?;
+        let mut head = audit::lock(&mut tx, Stream::Control).await?;
+        // Before `If-Match`: the first attempt has moved the version that it named.
+        if let Some(answer) = idempotency::recall(&mut tx, intent, head.next()).await? {
+            return Ok(Once::Replayed(answer));
         }
+        if let Some(refusal) = self.refusal(&mut tx, change, if_match).await? {
+            record_refusal(&mut tx, &mut head, change, &refusal, reason, origin).await?;
+            db::commit(tx).await?;
+            return Err(refusal);
+        }
+        let state = change_in_tx(&mut tx, &mut head, change, reason, origin).await?;
+        idempotency::keep(&mut tx, intent, head.next(), &state).await?;
+        db::commit(tx).await?;
+        self.feed.apply_own(&state);
+        Ok(Once::Done(state))
+    }
+
+    /// Why a loosening may not happen now.
+    async fn refusal(&self, conn: &mut PgConnection, change: Change, if_match: Option<&str>) -> Result<Option<Error>> {
         let actual = store::read_state(conn).await?.version;
         if !model::if_match_allows(if_match, actual) {
             let expected = if_match.unwrap_or_default().to_owned();
@@ -95,9 +111,13 @@ impl GoLive {
     }
 
     /// Records what a component reports of itself.
-    pub async fn report_pack(&self, report: &PackReport, reason: Option<&Reason>, origin: &Origin) -> Result<Pack> {
+    pub async fn report_pack(&self, report: &PackReport, reason: Option<&Reason>, asked: &Asked) -> Result<Once<Pack>> {
+        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         let mut tx = self.db.begin().await?;
         let mut head = audit::lock(&mut tx, Stream::Control).await?;
+        if let Some(answer) = idempotency::recall(&mut tx, intent, head.next()).await? {
+            return Ok(Once::Replayed(answer));
+        }
         store::upsert_pack(&mut tx, report, origin, head.next()).await?;
         let packs = store::read_packs(&mut tx).await?;
         let pack = packs
@@ -108,8 +128,9 @@ impl GoLive {
         let event =
             ControlEvent { action: "PACK_REPORT", subject: Some(report.id.as_str()), error: None, reason, detail };
         event.append(&mut tx, &mut head, origin).await?;
+        idempotency::keep(&mut tx, intent, head.next(), &pack).await?;
         db::commit(tx).await?;
-        Ok(pack)
+        Ok(Once::Done(pack))
     }
 
     /// The database, for the lever's reads.

@@ -1,16 +1,17 @@
 //! The charter's routes.
 
-use super::Recommendation;
-use super::model::{GateReason, HeimdallPolicy, PolicyUpsert, Scorecard};
+use super::model::{HeimdallPolicy, PolicyUpsert, Scorecard};
 use super::store::{self, HeimdallEventRecord, RecommendationFilter, RecommendationRecord};
+use super::{HeimdallPolicyUpserted, RecommendAnswer, Recommendation, RequireAnswer};
 use crate::app::App;
-use crate::audit::FieldChange;
 use crate::error::{Error, Result};
-use crate::http::{Caller, Input, Nothing, Page, Paging, Query, Segment, errors};
-use crate::types::{Actor, Confidence, CorrelationId, Count, Domain, Flag, Fraction, JsonObject, Reason};
+use crate::http::{Caller, Keyed, Nothing, Page, Paging, Query, Segment, errors};
+use crate::idempotency::{Asked, Once};
+use crate::types::{
+    Actor, Confidence, CorrelationId, Count, Domain, Flag, Fraction, IdempotencyKey, JsonObject, Reason,
+};
 use axum::Json;
 use axum::extract::State;
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -40,7 +41,7 @@ async fn heimdall_policies(State(app): State<App>, _: Query<Nothing>) -> Result<
 }
 
 /// What to set on a domain. What is left out keeps its value; a new domain starts at 0.90 / 50 / 0.80 / off.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct HeimdallPolicyUpsert {
     /// The domain.
@@ -57,15 +58,8 @@ struct HeimdallPolicyUpsert {
     actor: Option<Actor>,
     /// Why.
     reason: Option<Reason>,
-}
-
-/// The policy as it is now, and what the upsert changed.
-#[derive(Debug, Serialize, ToSchema)]
-struct HeimdallPolicyUpserted {
-    #[serde(flatten)]
-    policy: HeimdallPolicy,
-    /// The fields that moved; empty when nothing did.
-    changes: Vec<FieldChange>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
 }
 
 /// Sets what a domain must show before production may act on it.
@@ -76,8 +70,8 @@ struct HeimdallPolicyUpserted {
 async fn upsert_heimdall_policy(
     State(app): State<App>,
     caller: Caller,
-    Input(input): Input<HeimdallPolicyUpsert>,
-) -> Result<Json<HeimdallPolicyUpserted>> {
+    Keyed { input, intent }: Keyed<HeimdallPolicyUpsert>,
+) -> Result<Once<HeimdallPolicyUpserted>> {
     let request = PolicyUpsert {
         domain: input.domain,
         min_confidence_prod: input.min_confidence_prod,
@@ -85,9 +79,8 @@ async fn upsert_heimdall_policy(
         min_sandbox_success_rate: input.min_sandbox_success_rate,
         prod_use_enabled: input.prod_use_enabled.map(|flag| flag.0),
     };
-    let origin = caller.origin(input.actor, None);
-    let (policy, changes) = app.heimdall.upsert_policy(&request, input.reason.as_ref(), &origin).await?;
-    Ok(Json(HeimdallPolicyUpserted { policy, changes: changes.0 }))
+    let asked = Asked { origin: caller.origin(input.actor, None), intent };
+    app.heimdall.upsert_policy(&request, input.reason.as_ref(), &asked).await
 }
 
 /// Today's scorecards: one for every policy, and for every other domain that has trials.
@@ -100,7 +93,7 @@ async fn scorecard_today(State(app): State<App>, _: Query<Nothing>) -> Result<Js
 }
 
 /// The outcome of a sandbox trial.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SandboxTrial {
     /// The domain.
@@ -113,6 +106,8 @@ struct SandboxTrial {
     actor: Option<Actor>,
     /// The caller's own thread.
     correlation_id: Option<CorrelationId>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
 }
 
 /// Counts a sandbox trial.
@@ -123,14 +118,14 @@ struct SandboxTrial {
 async fn sandbox_trial(
     State(app): State<App>,
     caller: Caller,
-    Input(input): Input<SandboxTrial>,
-) -> Result<Json<Scorecard>> {
-    let origin = caller.origin(input.actor, input.correlation_id);
-    Ok(Json(app.heimdall.trial(input.domain, input.confidence, input.success.0, &origin).await?))
+    Keyed { input, intent }: Keyed<SandboxTrial>,
+) -> Result<Once<Scorecard>> {
+    let asked = Asked { origin: caller.origin(input.actor, input.correlation_id), intent };
+    app.heimdall.trial(input.domain, input.confidence, input.success.0, &asked).await
 }
 
 /// A recommendation of an AI.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RecommendInput {
     /// Its domain.
@@ -145,23 +140,8 @@ struct RecommendInput {
     actor: Option<Actor>,
     /// The caller's own thread.
     correlation_id: Option<CorrelationId>,
-}
-
-/// The verdict on a recommendation.
-#[derive(Debug, Serialize, ToSchema)]
-struct RecommendAnswer {
-    /// Its id.
-    id: i64,
-    /// Its domain.
-    domain: Domain,
-    /// Its confidence.
-    confidence: Confidence,
-    /// Whether production may act on it, as of now.
-    prod_eligible: bool,
-    /// The first check that failed, or `gate_pass`.
-    gate_reason: GateReason,
-    /// When.
-    created_at: DateTime<Utc>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
 }
 
 /// Takes a recommendation and judges it.
@@ -172,25 +152,16 @@ struct RecommendAnswer {
 async fn recommend(
     State(app): State<App>,
     caller: Caller,
-    Input(input): Input<RecommendInput>,
-) -> Result<Json<RecommendAnswer>> {
-    let (domain, confidence) = (input.domain.clone(), input.confidence);
+    Keyed { input, intent }: Keyed<RecommendInput>,
+) -> Result<Once<RecommendAnswer>> {
     let made = Recommendation {
         domain: input.domain,
-        confidence,
+        confidence: input.confidence,
         recommendation: input.recommendation,
         evidence: input.evidence,
     };
-    let origin = caller.origin(input.actor, input.correlation_id);
-    let verdict = app.heimdall.recommend(made, &origin).await?;
-    Ok(Json(RecommendAnswer {
-        id: verdict.stamp.seq,
-        domain,
-        confidence,
-        prod_eligible: verdict.gate_reason.passes(),
-        gate_reason: verdict.gate_reason,
-        created_at: verdict.stamp.at,
-    }))
+    let asked = Asked { origin: caller.origin(input.actor, input.correlation_id), intent };
+    app.heimdall.recommend(made, &asked).await
 }
 
 /// Which recommendations.
@@ -245,7 +216,7 @@ async fn get_recommendation(
 }
 
 /// Who wants to act on a recommendation.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RequireInput {
     /// Who acts.
@@ -254,26 +225,11 @@ struct RequireInput {
     reason: Option<Reason>,
     /// The caller's own thread.
     correlation_id: Option<CorrelationId>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
 }
 
-/// A use that is allowed.
-#[derive(Debug, Serialize, ToSchema)]
-struct RequireAnswer {
-    /// Always true; a refusal is a 403.
-    ok: bool,
-    /// The recommendation.
-    id: i64,
-    /// Its domain.
-    domain: Domain,
-    /// Its confidence.
-    confidence: Confidence,
-    /// Always true.
-    prod_eligible: bool,
-    /// Always `gate_pass`.
-    gate_reason: GateReason,
-}
-
-/// May production act on this recommendation, now? Every call is an event.
+/// May production act on this recommendation, now? Every call is an event, but for a replay of a use that was allowed.
 #[utoipa::path(
     post, path = "/heimdall/recommendations/{id}/require-prod-eligible", tag = "heimdall", request_body = RequireInput,
     params(("id" = Count, Path, description = "The recommendation")),
@@ -283,18 +239,10 @@ async fn require_prod_eligible(
     State(app): State<App>,
     Segment(id): Segment<Count>,
     caller: Caller,
-    Input(input): Input<RequireInput>,
-) -> Result<Json<RequireAnswer>> {
-    let origin = caller.origin(input.actor, input.correlation_id);
-    let found = app.heimdall.require_prod_eligible(id.get(), input.reason, &origin).await?;
-    Ok(Json(RequireAnswer {
-        ok: true,
-        id: found.id,
-        domain: found.domain,
-        confidence: found.confidence,
-        prod_eligible: true,
-        gate_reason: GateReason::GatePass,
-    }))
+    Keyed { input, intent }: Keyed<RequireInput>,
+) -> Result<Once<RequireAnswer>> {
+    let asked = Asked { origin: caller.origin(input.actor, input.correlation_id), intent };
+    app.heimdall.require_prod_eligible(id.get(), input.reason, &asked).await
 }
 
 /// Which events.

@@ -12,15 +12,18 @@ pub mod http;
 pub mod model;
 pub mod store;
 
-use crate::audit::{self, Changes, ControlEvent, Head, Origin, Stamp, Stream};
+use crate::audit::{self, Changes, ControlEvent, FieldChange, Head, Origin, Stamp, Stream};
 use crate::config::EnforcementConfig;
 use crate::db::{self, Database, to_json};
 use crate::error::{Error, Result};
+use crate::idempotency::{self, Asked, Once};
 use crate::types::{Confidence, Domain, JsonObject, Reason};
+use chrono::{DateTime, Utc};
 use model::{GateReason, HeimdallEvent, HeimdallPolicy, PolicyUpsert, Scorecard, Use};
 use serde::Serialize;
 use sqlx::PgConnection;
-use store::{NewRecommendation, RecommendationRecord};
+use store::NewRecommendation;
+use utoipa::ToSchema;
 
 /// The lever's service.
 #[derive(Debug, Clone)]
@@ -43,12 +46,47 @@ pub struct Recommendation {
 }
 
 /// The verdict on a recommendation.
-#[derive(Debug)]
-pub struct Verdict {
-    /// The recommendation and its event.
-    pub stamp: Stamp,
-    /// The first check that failed, or a pass.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RecommendAnswer {
+    /// Its id.
+    pub id: i64,
+    /// Its domain.
+    pub domain: Domain,
+    /// Its confidence.
+    pub confidence: Confidence,
+    /// Whether production may act on it, as of now.
+    pub prod_eligible: bool,
+    /// The first check that failed, or `gate_pass`.
     pub gate_reason: GateReason,
+    /// When.
+    pub created_at: DateTime<Utc>,
+}
+
+/// A use that is allowed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RequireAnswer {
+    /// Always true; a refusal is a 403.
+    pub ok: bool,
+    /// The recommendation.
+    pub id: i64,
+    /// Its domain.
+    pub domain: Domain,
+    /// Its confidence.
+    pub confidence: Confidence,
+    /// Always true.
+    pub prod_eligible: bool,
+    /// Always `gate_pass`.
+    pub gate_reason: GateReason,
+}
+
+/// The policy as it is now, and what the upsert changed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HeimdallPolicyUpserted {
+    /// The policy.
+    #[serde(flatten)]
+    pub policy: HeimdallPolicy,
+    /// The fields that moved; empty when nothing did.
+    pub changes: Vec<FieldChange>,
 }
 
 /// What an upsert did, for the audit trail.
@@ -71,11 +109,15 @@ impl Heimdall {
         domain: Domain,
         confidence: Confidence,
         success: bool,
-        origin: &Origin,
-    ) -> Result<Scorecard> {
+        asked: &Asked,
+    ) -> Result<Once<Scorecard>> {
+        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         let mut tx = self.db.begin().await?;
         let mut head = audit::lock(&mut tx, Stream::Heimdall).await?;
         let stamp = head.next();
+        if let Some(answer) = idempotency::recall(&mut tx, intent, stamp).await? {
+            return Ok(Once::Replayed(answer));
+        }
         let tally = store::read_tally(&mut tx, stamp.day(), &domain).await?.with(confidence, success);
         store::write_tally(&mut tx, stamp.day(), &domain, tally, stamp.at).await?;
         let event = HeimdallEvent {
@@ -91,15 +133,21 @@ impl Heimdall {
             evidence: None,
         };
         append(&mut tx, &mut head, stamp, origin, &event).await?;
+        let scorecard = Scorecard::new(stamp.day(), domain, tally, Some(stamp.at));
+        idempotency::keep(&mut tx, intent, stamp, &scorecard).await?;
         db::commit(tx).await?;
-        Ok(Scorecard::new(stamp.day(), domain, tally, Some(stamp.at)))
+        Ok(Once::Done(scorecard))
     }
 
     /// Takes a recommendation and judges it.
-    pub async fn recommend(&self, made: Recommendation, origin: &Origin) -> Result<Verdict> {
+    pub async fn recommend(&self, made: Recommendation, asked: &Asked) -> Result<Once<RecommendAnswer>> {
+        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         let mut tx = self.db.begin().await?;
         let mut head = audit::lock(&mut tx, Stream::Heimdall).await?;
         let stamp = head.next();
+        if let Some(answer) = idempotency::recall(&mut tx, intent, stamp).await? {
+            return Ok(Once::Replayed(answer));
+        }
         let policy = store::read_policy(&mut tx, &made.domain).await?;
         let tally = store::read_tally(&mut tx, stamp.day(), &made.domain).await?;
         let gate_reason = model::gate(policy.as_ref(), tally, made.confidence);
@@ -127,20 +175,34 @@ impl Heimdall {
             evidence: made.evidence,
         };
         append(&mut tx, &mut head, stamp, origin, &event).await?;
+        let verdict = RecommendAnswer {
+            id: stamp.seq,
+            domain: made.domain,
+            confidence: made.confidence,
+            prod_eligible: gate_reason.passes(),
+            gate_reason,
+            created_at: stamp.at,
+        };
+        idempotency::keep(&mut tx, intent, stamp, &verdict).await?;
         db::commit(tx).await?;
-        Ok(Verdict { stamp, gate_reason })
+        Ok(Once::Done(verdict))
     }
 
-    /// May production act on this recommendation, now? Records the answer, then gives it: the recommendation, or
-    /// [`Error::NotProdEligible`].
+    /// May production act on this recommendation, now? Records the answer, then gives it: that it may, or
+    /// [`Error::NotProdEligible`], which is not kept.
     pub async fn require_prod_eligible(
         &self,
         id: i64,
         reason: Option<Reason>,
-        origin: &Origin,
-    ) -> Result<RecommendationRecord> {
+        asked: &Asked,
+    ) -> Result<Once<RequireAnswer>> {
+        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         let mut tx = self.db.begin().await?;
         let mut head = audit::lock(&mut tx, Stream::Heimdall).await?;
+        let stamp = head.next();
+        if let Some(answer) = idempotency::recall(&mut tx, intent, stamp).await? {
+            return Ok(Once::Replayed(answer));
+        }
         let not_found = || Error::NotFound { what: "recommendation", id: id.to_string() };
         let found = store::read_recommendation(&mut tx, id).await?.ok_or_else(not_found)?;
         let policy = store::read_policy(&mut tx, &found.domain).await?;
@@ -165,14 +227,17 @@ impl Heimdall {
             recommendation: None,
             evidence: None,
         };
-        let stamp = head.next();
         append(&mut tx, &mut head, stamp, origin, &event).await?;
-        db::commit(tx).await?;
-        if gate_reason.passes() {
-            Ok(found)
-        } else {
-            Err(Error::NotProdEligible { id, domain: found.domain.to_string(), gate_reason: gate_reason.as_str() })
+        if !gate_reason.passes() {
+            db::commit(tx).await?;
+            let domain = found.domain.to_string();
+            return Err(Error::NotProdEligible { id, domain, gate_reason: gate_reason.as_str() });
         }
+        let (domain, confidence) = (found.domain, found.confidence);
+        let allowed = RequireAnswer { ok: true, id, domain, confidence, prod_eligible: true, gate_reason };
+        idempotency::keep(&mut tx, intent, stamp, &allowed).await?;
+        db::commit(tx).await?;
+        Ok(Once::Done(allowed))
     }
 
     /// Sets what a domain must show. Nothing changed means nothing written.
@@ -180,16 +245,22 @@ impl Heimdall {
         &self,
         request: &PolicyUpsert,
         reason: Option<&Reason>,
-        origin: &Origin,
-    ) -> Result<(HeimdallPolicy, Changes)> {
+        asked: &Asked,
+    ) -> Result<Once<HeimdallPolicyUpserted>> {
+        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         let mut tx = self.db.begin().await?;
         // Lock order: heimdall, control. The heimdall head makes the upsert bind the very next verdict.
-        let head = audit::lock(&mut tx, Stream::Heimdall).await?;
+        let now = audit::lock(&mut tx, Stream::Heimdall).await?.next();
+        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
+            return Ok(Once::Replayed(answer));
+        }
         let existing = store::read_policy(&mut tx, &request.domain).await?;
-        let (policy, changes) =
-            model::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, head.next().at)?;
-        if let (true, Some(existing)) = (changes.is_empty(), existing) {
-            return Ok((existing, changes));
+        let (policy, changes) = model::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, now.at)?;
+        if let (true, Some(policy)) = (changes.is_empty(), existing) {
+            let unchanged = HeimdallPolicyUpserted { policy, changes: Vec::new() };
+            idempotency::keep(&mut tx, intent, now, &unchanged).await?;
+            db::commit(tx).await?;
+            return Ok(Once::Done(unchanged));
         }
         store::upsert_policy(&mut tx, &policy).await?;
         let detail = Some(to_json(&PolicyDetail { changes: &changes, policy: &policy }).get().to_owned());
@@ -197,8 +268,10 @@ impl Heimdall {
         let event = ControlEvent { action: "HEIMDALL_POLICY_UPSERT", subject, error: None, reason, detail };
         let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
         event.append(&mut tx, &mut control_head, origin).await?;
+        let upserted = HeimdallPolicyUpserted { policy, changes: changes.0 };
+        idempotency::keep(&mut tx, intent, now, &upserted).await?;
         db::commit(tx).await?;
-        Ok((policy, changes))
+        Ok(Once::Done(upserted))
     }
 
     /// The database, for the lever's reads.

@@ -28,7 +28,7 @@ pub struct ProblemBody {
     errors: Option<Vec<FieldError>>,
     /// What stands in the way (412).
     blockers: Option<Vec<Blocker>>,
-    /// Whether the same request can simply be sent again (429, 503).
+    /// Whether the same request may be sent again with its idempotency key; without one, read the state first (429, 503).
     retry_same_key: Option<bool>,
 }
 

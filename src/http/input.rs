@@ -142,6 +142,11 @@ impl Lenient {
         None
     }
 
+    /// Takes no notice of a field, whatever it says.
+    pub fn ignore(&mut self, name: &str) {
+        self.fields.retain(|field| field.name != name);
+    }
+
     /// Ends the reading: whatever was not taken becomes a warning.
     #[must_use]
     pub fn finish(mut self, allowed: &[&str]) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! The OpenAPI document, made from the handlers' own types, and Swagger UI from assets inside the binary.
 //!
 //! What every POST has in common is added in one pass: the form encoding beside JSON, every body field as an optional query
-//! parameter, and `changed_by` beside `actor`. `openapi.json` in the repository is locked to this by a test.
+//! parameter, `changed_by` beside `actor`, and the headers of idempotency keys. `openapi.json` in the repository is locked to this by a test.
 
 use crate::app::App;
 use axum::Router;
@@ -10,16 +10,17 @@ use axum::response::{IntoResponse, Redirect};
 use axum::routing::get;
 use std::sync::LazyLock;
 use utoipa::OpenApi;
+use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, Type};
-use utoipa::openapi::{Components, Deprecated, RefOr, Required};
+use utoipa::openapi::{Components, Deprecated, Ref, RefOr, Required};
 
 /// Title, version and tags; paths and schemas come from the routes.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Holdfast",
-        description = "Institutional governance control plane: go-live state, risk guard, Heimdall charter, regression tripwire.\n\nEvery POST takes a JSON object, a form body, or query parameters; they mean the same, and body and query merge. Amounts are exact decimals, as JSON numbers or strings. Errors are application/problem+json (RFC 9457).",
+        description = "Institutional governance control plane: go-live state, risk guard, Heimdall charter, regression tripwire.\n\nEvery POST takes a JSON object, a form body, or query parameters; they mean the same, and body and query merge. A POST with an Idempotency-Key is done once, however often it is sent (engage and disable always act). Amounts are exact decimals, as JSON numbers or strings. Errors are application/problem+json (RFC 9457).",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     tags(
@@ -49,9 +50,39 @@ pub fn document() -> utoipa::openapi::OpenApi {
     }
     for operation in document.paths.paths.values_mut().filter_map(|path| path.post.as_mut()) {
         complete(operation, &components);
+        if !operation.operation_id.as_deref().is_some_and(|id| KEYLESS.contains(&id)) {
+            add_key(operation);
+        }
     }
     document.components = Some(components);
     document
+}
+
+/// What acts whenever it is asked, and takes no notice of a key.
+const KEYLESS: [&str; 2] = ["disable_go_live", "engage_kill_switch"];
+
+/// The header that names an intent, and the one that says that an answer is an earlier one.
+fn add_key(operation: &mut Operation) {
+    let key = ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "The caller's name for this change, the same as the field `idempotency_key`: with the same key and input it is done \
+             once and answered alike for 7 days.",
+        ))
+        .schema(Some(Ref::from_schema_name("IdempotencyKey")))
+        .build();
+    operation.parameters.get_or_insert_with(Vec::new).push(RefOr::T(key));
+    let replayed = HeaderBuilder::new()
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["true"]))))
+        .description(Some("There when this is an earlier answer under the same key: nothing was done this time."))
+        .build();
+    for (status, response) in &mut operation.responses.responses {
+        if let (true, RefOr::T(response)) = (status.starts_with('2'), response) {
+            response.headers.insert("Idempotent-Replayed".into(), RefOr::T(replayed.clone()));
+        }
+    }
 }
 
 /// The name of the schema of a POST's body.

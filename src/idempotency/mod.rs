@@ -19,7 +19,7 @@ mod upkeep;
 
 pub use upkeep::{forget, run};
 
-use crate::audit::Stamp;
+use crate::audit::{Origin, Stamp};
 use crate::error::{Error, Result};
 use crate::types::Principal;
 use serde::Serialize;
@@ -45,6 +45,15 @@ pub struct Intent {
     pub route: String,
     /// What was asked.
     pub fields: Fields,
+}
+
+/// Who asks, and what they call it.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// By whom, as part of what.
+    pub origin: Origin,
+    /// The caller's key.
+    pub intent: Option<Intent>,
 }
 
 /// What was asked, field by field: the first 64 bits of the SHA-256 of each parsed value's JSON, as hex. Enough to tell two

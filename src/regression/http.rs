@@ -3,12 +3,12 @@
 use super::model::{Action, KpiEvent, Measurement, PolicyUpsert, RegressionPolicy, WireState};
 use super::store::{self, KpiFilter, KpiRecord, TripRecord};
 use crate::app::App;
-use crate::audit::FieldChange;
 use crate::error::{Error, FieldError, Result};
-use crate::govern::Tripped;
-use crate::http::{Caller, Input, Nothing, Page, Paging, Query, errors};
+use crate::govern::{EvaluateAnswer, KpiAnswer, RegressionPolicyUpserted};
+use crate::http::{Caller, Keyed, Nothing, Page, Paging, Query, errors};
+use crate::idempotency::{Asked, Once};
 use crate::types::{
-    Actor, CorrelationId, Count, Detail, Domain, Engine, EventId, Flag, Fraction, Metric, Reason, Value,
+    Actor, CorrelationId, Count, Detail, Domain, Engine, EventId, Flag, Fraction, IdempotencyKey, Metric, Reason, Value,
 };
 use axum::Json;
 use axum::extract::State;
@@ -38,7 +38,7 @@ async fn regression_policies(State(app): State<App>, _: Query<Nothing>) -> Resul
 }
 
 /// What to set on a wire. What is left out keeps its value; a new wire starts at 50/200/50/0.20/THROTTLE, enabled.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RegressionPolicyUpsert {
     /// The domain.
@@ -63,19 +63,8 @@ struct RegressionPolicyUpsert {
     actor: Option<Actor>,
     /// Why.
     reason: Option<Reason>,
-}
-
-/// The wire as it is now, and what the upsert changed.
-#[derive(Debug, Serialize, ToSchema)]
-struct RegressionPolicyUpserted {
-    /// Always true.
-    ok: bool,
-    /// The wire.
-    policy: RegressionPolicy,
-    /// The fields that moved; empty when nothing did.
-    changes: Vec<FieldChange>,
-    /// The trip that the upsert ended.
-    rearmed: Option<i64>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
 }
 
 /// Sets up a wire, or re-arms a tripped one.
@@ -86,8 +75,8 @@ struct RegressionPolicyUpserted {
 async fn upsert_regression_policy(
     State(app): State<App>,
     caller: Caller,
-    Input(input): Input<RegressionPolicyUpsert>,
-) -> Result<Json<RegressionPolicyUpserted>> {
+    Keyed { input, intent }: Keyed<RegressionPolicyUpsert>,
+) -> Result<Once<RegressionPolicyUpserted>> {
     let request = PolicyUpsert {
         domain: input.domain,
         metric: input.metric,
@@ -99,9 +88,8 @@ async fn upsert_regression_policy(
         engine: input.engine,
         enabled: input.enabled.map(|flag| flag.0),
     };
-    let origin = caller.origin(input.actor, None);
-    let done = app.govern.upsert_wire(&request, input.reason.as_ref(), &origin).await?;
-    Ok(Json(RegressionPolicyUpserted { ok: true, policy: done.policy, changes: done.changes.0, rearmed: done.rearmed }))
+    let asked = Asked { origin: caller.origin(input.actor, None), intent };
+    app.govern.upsert_wire(&request, input.reason.as_ref(), &asked).await
 }
 
 /// Where every wire stands.
@@ -114,7 +102,7 @@ async fn regression_state(State(app): State<App>, _: Query<Nothing>) -> Result<J
 }
 
 /// Which wire to evaluate.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct EvaluateInput {
     /// The domain.
@@ -123,15 +111,8 @@ struct EvaluateInput {
     metric: Metric,
     /// Who asks.
     actor: Option<Actor>,
-}
-
-/// Where the wire stands after the evaluation.
-#[derive(Debug, Serialize, ToSchema)]
-struct EvaluateAnswer {
-    /// Always true.
-    ok: bool,
-    /// The wire's state.
-    state: WireState,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
 }
 
 /// Evaluates a wire now. Every measurement is evaluated when it is recorded, so this is a read; it acts if it trips.
@@ -142,15 +123,14 @@ struct EvaluateAnswer {
 async fn evaluate(
     State(app): State<App>,
     caller: Caller,
-    Input(input): Input<EvaluateInput>,
-) -> Result<Json<EvaluateAnswer>> {
-    let origin = caller.origin(input.actor, None);
-    let state = app.govern.evaluate(&input.domain, &input.metric, &origin).await?;
-    Ok(Json(EvaluateAnswer { ok: true, state }))
+    Keyed { input, intent }: Keyed<EvaluateInput>,
+) -> Result<Once<EvaluateAnswer>> {
+    let asked = Asked { origin: caller.origin(input.actor, None), intent };
+    app.govern.evaluate(&input.domain, &input.metric, &asked).await
 }
 
 /// A measurement: `success` or `value`, never both.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct KpiInput {
     /// The domain.
@@ -169,21 +149,8 @@ struct KpiInput {
     detail: Option<Detail>,
     /// The caller's own id: the same measurement again is recorded once.
     event_id: Option<EventId>,
-}
-
-/// What came of a measurement.
-#[derive(Debug, Serialize, ToSchema)]
-struct KpiAnswer {
-    /// Always true.
-    ok: bool,
-    /// Its sequence number in the KPI stream.
-    id: i64,
-    /// The trip that this measurement caused; null when it caused none.
-    tripped: Option<Tripped>,
-    /// Whether an enabled wire looks at it.
-    watched: bool,
-    /// Whether it had been recorded before, under the same `event_id`.
-    duplicate: bool,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
 }
 
 /// Records a measurement and evaluates its wire.
@@ -191,7 +158,11 @@ struct KpiAnswer {
     post, path = "/regression/kpi", tag = "regression", request_body = KpiInput,
     responses((status = 200, description = "Recorded", body = KpiAnswer), errors::Change)
 )]
-async fn record_kpi(State(app): State<App>, caller: Caller, Input(input): Input<KpiInput>) -> Result<Json<KpiAnswer>> {
+async fn record_kpi(
+    State(app): State<App>,
+    caller: Caller,
+    Keyed { input, intent }: Keyed<KpiInput>,
+) -> Result<Once<KpiAnswer>> {
     let measurement = match (input.success, input.value) {
         (Some(success), None) => Measurement::Success(success.0),
         (None, Some(value)) => Measurement::Value(value),
@@ -207,15 +178,8 @@ async fn record_kpi(State(app): State<App>, caller: Caller, Input(input): Input<
         event_id: input.event_id,
         detail: input.detail,
     };
-    let origin = caller.origin(input.actor, input.correlation_id);
-    let done = app.govern.record_kpi(&event, &origin).await?;
-    Ok(Json(KpiAnswer {
-        ok: true,
-        id: done.id,
-        tripped: done.tripped,
-        watched: done.watched,
-        duplicate: done.duplicate,
-    }))
+    let asked = Asked { origin: caller.origin(input.actor, input.correlation_id), intent };
+    app.govern.record_kpi(&event, &asked).await
 }
 
 /// Which measurements.

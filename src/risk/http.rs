@@ -8,11 +8,11 @@ mod operations;
 
 use super::model::RiskPolicy;
 use super::model::policy::{PolicyUpsert, ZeroCap};
-use super::{Asked, RiskPolicyUpserted, store};
+use super::{RiskPolicyUpserted, store};
 use crate::app::App;
 use crate::error::Result;
 use crate::http::{Caller, Keyed, Nothing, Query, errors};
-use crate::idempotency::Once;
+use crate::idempotency::{Asked, Once};
 use crate::types::{Actor, Amount, Count, Engine, Flag, IdempotencyKey, Reason, Total};
 use axum::Json;
 use axum::extract::State;

@@ -20,12 +20,12 @@ pub mod reconcile;
 pub mod store;
 pub mod writer;
 
-use crate::audit::{self, Changes, ControlEvent, FieldChange, Origin, Stream};
+use crate::audit::{self, Changes, ControlEvent, FieldChange, Stream};
 use crate::clock::Clock;
 use crate::config::EnforcementConfig;
 use crate::db::{self, Database, to_json};
 use crate::error::{Error, Result};
-use crate::idempotency::{self, Intent, Once};
+use crate::idempotency::{self, Asked, Once};
 use crate::types::{Actor, Engine, Reason};
 use model::adjust::Adjustment;
 use model::extend::Extension;
@@ -51,15 +51,6 @@ const TICK: Duration = Duration::from_millis(500);
 pub struct Risk {
     db: Database,
     writer: Writer,
-}
-
-/// Who asks, and what they call it.
-#[derive(Debug, Clone)]
-pub struct Asked {
-    /// By whom, as part of what.
-    pub origin: Origin,
-    /// The caller's key.
-    pub intent: Option<Intent>,
 }
 
 /// Whether an operation is meant or only asked about.

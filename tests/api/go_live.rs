@@ -180,7 +180,7 @@ async fn a_switch_that_is_asked_to_skip_its_checks_refuses_the_unknown_field() {
     for field in ["force", "skip_checklist", "autoPublish", "approved_by", "version"] {
         for path in [ENABLE, DISABLE, RELEASE] {
             let sentence = service.post(path, &json!({"actor": "a", field: true})).await.invalid(field);
-            assert_eq!(sentence, "is unknown: allowed are actor, reason", "{path} {field}");
+            assert_eq!(sentence, "is unknown: allowed are actor, reason, idempotency_key", "{path} {field}");
         }
     }
     assert_eq!(service.everything().await, before);

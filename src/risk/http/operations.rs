@@ -9,8 +9,8 @@ use super::inputs::{
 use crate::app::App;
 use crate::error::Result;
 use crate::http::{BASE_PATH, Caller, Keyed, Segment, errors};
-use crate::idempotency::Intent;
-use crate::risk::{Asked, Run};
+use crate::idempotency::{Asked, Intent};
+use crate::risk::Run;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;

@@ -1,0 +1,66 @@
+//! What the flows across levers answer.
+
+use crate::audit::FieldChange;
+use crate::regression::model::{self, Action, RegressionPolicy, WireState};
+use crate::types::{Engine, Ratio};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// A trip, as the answer to the measurement that caused it shows it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Tripped {
+    /// The trip.
+    pub trip_id: i64,
+    /// What it did.
+    pub action: Action,
+    /// The engine it throttled.
+    pub engine: Option<Engine>,
+    /// The drop.
+    pub drop_fraction: Option<Ratio>,
+    /// The same in words.
+    pub note: String,
+}
+
+impl Tripped {
+    pub(super) fn of((trip_id, action, engine, drop): (i64, Action, Option<Engine>, Ratio)) -> Self {
+        let note = model::trip_note(drop, action);
+        Self { trip_id, action, engine, drop_fraction: Some(drop), note }
+    }
+}
+
+/// What came of a measurement.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct KpiAnswer {
+    /// Always true.
+    pub ok: bool,
+    /// Its sequence number in the KPI stream.
+    pub id: i64,
+    /// The trip that this measurement caused; null when it caused none.
+    pub tripped: Option<Tripped>,
+    /// Whether an enabled wire looks at it.
+    pub watched: bool,
+    /// Whether it had been recorded before, under the same `event_id`.
+    pub duplicate: bool,
+}
+
+/// Where the wire stands after the evaluation.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EvaluateAnswer {
+    /// Always true.
+    pub ok: bool,
+    /// The wire's state.
+    pub state: WireState,
+}
+
+/// The wire as it is now, and what the upsert changed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RegressionPolicyUpserted {
+    /// Always true.
+    pub ok: bool,
+    /// The wire.
+    pub policy: RegressionPolicy,
+    /// The fields that moved; empty when nothing did.
+    pub changes: Vec<FieldChange>,
+    /// The trip that the upsert ended.
+    pub rearmed: Option<i64>,
+}
