@@ -52,14 +52,15 @@ pub(super) struct ReserveAnswer {
 }
 
 impl ReserveAnswer {
-    /// The answer to a reserve of this engine and amount.
-    pub(super) fn new(engine: Engine, amount: Amount, dry_run: bool, reserved: Reserved) -> Self {
+    /// The answer to a reserve of this engine and amount. A decision is counted when it is made, not when it is replayed.
+    pub(super) fn new(engine: Engine, amount: Amount, dry_run: bool, done: Done<Reserved>) -> Self {
+        let Done { outcome: reserved, replayed } = done;
         let ok = reserved.decision.is_allowed();
         let message = reserved.decision.message();
         let Decision { failures, policy, ledger, expires_at } = reserved.decision;
         let first = failures.first();
         let outcome = first.map_or("reserved", |failure| failure.reason.as_str());
-        if !dry_run {
+        if !dry_run && !replayed {
             metrics::counter!("holdfast_reserve_decisions_total", "outcome" => outcome).increment(1);
         }
         Self {

@@ -222,8 +222,8 @@ fn result(asked: Asked, done: Result<Done>) -> BatchResult {
         Err(error) => return failed(error, false),
     };
     let answer = match (outcome, asked) {
-        (Outcome::Reserved(reserved), Asked::Reserve(engine, amount)) => {
-            to_json(&ReserveAnswer::new(engine, amount, false, reserved))
+        (Outcome::Reserved(outcome), Asked::Reserve(engine, amount)) => {
+            to_json(&ReserveAnswer::new(engine, amount, false, Done { outcome, replayed }))
         }
         (Outcome::Settled(settlement), _) => to_json(&SettleAnswer::from(settlement)),
         (Outcome::Released(released), _) => to_json(&ReleaseAnswer::from(released)),

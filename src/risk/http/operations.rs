@@ -43,7 +43,8 @@ async fn decide(
     let (engine, amount) = (request.engine.clone(), request.amount);
     let run = if dry_run { Run::Dry } else { Run::Real };
     let done = app.risk.reserve(request, run, Asked { origin, intent }).await?;
-    Ok((ReserveAnswer::new(engine, amount, dry_run, done.outcome), done.replayed))
+    let replayed = done.replayed;
+    Ok((ReserveAnswer::new(engine, amount, dry_run, done), replayed))
 }
 
 /// Checks both levels and reserves, or says why not.
