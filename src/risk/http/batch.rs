@@ -7,12 +7,13 @@ use crate::db::to_json;
 use crate::error::{Error, Result};
 use crate::http::input::{Field, object_fields, parse, take_field};
 use crate::http::keyed::{Operations, read_key};
-use crate::http::{Caller, errors};
+use crate::http::{Caller, errors, marked};
 use crate::idempotency::{Fields, Intent};
 use crate::risk::operation::{Done, Item, Operation, Outcome};
 use crate::types::{Amount, Engine};
 use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -99,12 +100,13 @@ impl Asked {
     }
 }
 
-/// Decides up to 1000 independent operations in one commit. The status is 200 whatever came of each: read the results.
+/// Decides up to 1000 independent operations in one commit. The status is 200 whatever came of each: read the results. The
+/// header Idempotent-Replayed says that every one of them was decided before.
 #[utoipa::path(
     post, path = "/risk/batch", tag = "risk", request_body = BatchInput,
     responses((status = 200, description = "A result for each operation, in order", body = BatchAnswer), errors::Change)
 )]
-async fn run_batch(State(app): State<App>, caller: Caller, sent: Operations) -> Result<Json<BatchAnswer>> {
+async fn run_batch(State(app): State<App>, caller: Caller, sent: Operations) -> Result<Response> {
     if sent.operations.is_empty() || sent.operations.len() > OPERATIONS_MAX {
         let detail = format!("has {} operations: send 1 to {OPERATIONS_MAX}", sent.operations.len());
         return Err(Error::invalid("operations", detail));
@@ -119,8 +121,9 @@ async fn run_batch(State(app): State<App>, caller: Caller, sent: Operations) -> 
     });
     let (asked, items): (Vec<_>, Vec<_>) = read.unzip();
     let done = app.risk.batch(items).await?;
-    let results = asked.into_iter().zip(done).map(|(asked, done)| result(asked, done)).collect();
-    Ok(Json(BatchAnswer { results }))
+    let results: Vec<_> = asked.into_iter().zip(done).map(|(asked, done)| result(asked, done)).collect();
+    let replayed = results.iter().all(|result| result.replayed);
+    Ok(marked(replayed, Json(BatchAnswer { results })))
 }
 
 /// The operations there are.
