@@ -92,7 +92,8 @@ impl NewKeys {
     }
 }
 
-/// Keeps the keys of a batch. One that another route has taken fails the whole, so that the batch is retried in halves.
+/// Keeps the keys of a batch. One that another route has taken in the meantime fails the whole: decided again, the batch
+/// finds it.
 pub(crate) async fn insert_all(conn: &mut PgConnection, day: NaiveDate, new: &NewKeys) -> Result<()> {
     let inserted = sqlx::query!(
         "INSERT INTO idempotency_key (day, principal, key, route, fields, risk_seq, at)

@@ -187,7 +187,12 @@ impl Task {
             if jobs.is_empty() {
                 continue;
             }
-            match self.commit(&jobs).await {
+            let mut done = self.commit(&jobs).await;
+            // Another route took one of the keys since they were looked up. It is seen now, and refuses its operation alone.
+            if let Err(Error::IdempotencyKeyReused { .. }) = &done {
+                done = self.commit(&jobs).await;
+            }
+            match done {
                 Ok(outcomes) => {
                     let mut outcomes = outcomes.into_iter();
                     for job in jobs {
