@@ -45,8 +45,8 @@ pub async fn forget(db: &Database) -> Result<usize> {
     let mut dropped = 0;
     for (name, day) in partitions(&mut *db.read().await?).await? {
         if day < oldest {
-            // The name is one that `partition` made, so it needs no quoting.
-            alter(db, format!("DROP TABLE {name}")).await?;
+            // The name is one that `partition` made, so it needs no quoting. Another instance may have been faster.
+            alter(db, format!("DROP TABLE IF EXISTS {name}")).await?;
             dropped += 1;
         }
     }
