@@ -42,6 +42,8 @@ pub struct Review {
     pub changes: Vec<ControlRecord>,
     /// Today's ledger with the denials by reason.
     pub ledger: Vec<LedgerToday>,
+    /// Since when new reserves are halted because the book does not balance; null while it does, as far as is known.
+    pub ledger_halted_at: Option<DateTime<Utc>>,
     /// Engines that are off.
     pub disabled_engines: Vec<RiskPolicy>,
     /// Wires that stand tripped.
@@ -86,6 +88,7 @@ pub async fn collect(db: &Database) -> Result<Review> {
         state,
         changes,
         ledger,
+        ledger_halted_at: crate::risk::store::reconciled_at(&mut tx).await?.2,
         disabled_engines: policies.into_iter().filter(|policy| !policy.is_active()).collect(),
         tripped,
         near_tripping,
@@ -125,6 +128,10 @@ fn look_first(review: &Review) -> Vec<String> {
     }
     if !state.go_live_enabled {
         first.push("Go-live is off: every reserve is denied".into());
+    }
+    if let Some(since) = review.ledger_halted_at {
+        let since = since.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+        first.push(format!("The book does not balance, new reserves are halted since {since}: see docs/LEDGER.md"));
     }
     for wire in &review.tripped {
         first.push(format!("{}.{} has tripped and is not re-armed: {}", wire.domain, wire.metric, wire.note));
