@@ -87,6 +87,7 @@ async fn the_review_has_all_its_parts() {
         "state",
         "changes",
         "ledger",
+        "ledger_halted_at",
         "disabled_engines",
         "tripped",
         "near_tripping",
