@@ -22,6 +22,7 @@ pub use upkeep::{forget, run};
 use crate::audit::{Origin, Stamp};
 use crate::error::{Error, Result};
 use crate::types::Principal;
+use chrono::{Days, NaiveDate};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -95,6 +96,8 @@ fn digest(json: &str) -> String {
 /// What a key was kept for.
 #[derive(Debug, Clone)]
 pub struct Kept {
+    /// The day of the effect.
+    pub day: NaiveDate,
     /// The path that was asked.
     pub route: String,
     /// What was asked.
@@ -112,7 +115,18 @@ pub enum Answer {
     Text(String),
 }
 
+/// The first day whose keys still stand.
+fn oldest(today: NaiveDate) -> NaiveDate {
+    today.checked_sub_days(Days::new(KEPT_DAYS.unsigned_abs())).unwrap_or(NaiveDate::MIN)
+}
+
 impl Kept {
+    /// Whether the key still stands.
+    #[must_use]
+    pub fn stands(&self, today: NaiveDate) -> bool {
+        self.day >= oldest(today)
+    }
+
     /// Refuses an intent that is not the one the key was kept for.
     pub fn check(&self, intent: &Intent) -> Result<()> {
         let fields =

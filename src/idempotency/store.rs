@@ -1,28 +1,30 @@
 //! SQL of the keys.
 
-use super::{Answer, Fields, Intent, KEPT_DAYS, Kept};
+use super::{Answer, Fields, Intent, Kept, oldest};
 use crate::audit::Stamp;
 use crate::error::{Error, Result};
-use chrono::{Days, NaiveDate};
+use chrono::NaiveDate;
 use sqlx::PgConnection;
 
-/// What these intents' keys were kept for, with the place of each in the list; a key that is not kept is left out.
+/// What these intents' keys were kept for, with the place of each in the list; a key that is not kept is left out. One that
+/// was forgotten and used again is there twice, the later day last.
 pub(crate) async fn find(conn: &mut PgConnection, intents: &[&Intent], today: NaiveDate) -> Result<Vec<(usize, Kept)>> {
-    let since = today.checked_sub_days(Days::new(KEPT_DAYS.unsigned_abs())).unwrap_or(NaiveDate::MIN);
     let keys: Vec<String> = intents.iter().map(|intent| intent.key.clone()).collect();
     let principals: Vec<String> = intents.iter().map(|intent| intent.principal.as_str().to_owned()).collect();
     let rows = sqlx::query!(
         r#"SELECT asked.place AS "place!",
+                  kept.day,
                   kept.route,
                   kept.fields,
                   kept.risk_seq,
                   kept.answer
            FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (key, principal, place)
            JOIN idempotency_key AS kept ON kept.key = asked.key AND kept.principal = asked.principal
-           WHERE kept.day >= $3"#,
+           WHERE kept.day >= $3
+           ORDER BY kept.day"#,
         &keys,
         &principals,
-        since
+        oldest(today)
     )
     .fetch_all(conn)
     .await?;
@@ -34,7 +36,7 @@ pub(crate) async fn find(conn: &mut PgConnection, intents: &[&Intent], today: Na
                 (None, None) => return Err(Error::Inconsistent(format!("a key of {} has no answer", row.route))),
             };
             let place = usize::try_from(row.place - 1).map_err(|_| Error::Inconsistent("a place below 1".into()))?;
-            Ok((place, Kept { route: row.route, fields: Fields::from_text(&row.fields)?, answer }))
+            Ok((place, Kept { day: row.day, route: row.route, fields: Fields::from_text(&row.fields)?, answer }))
         })
         .collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! No correctness depends on it: days without a partition go to the default one, and a look-up has its own bound.
 
-use super::KEPT_DAYS;
+use super::oldest;
 use crate::db::Database;
 use crate::error::Result;
 use chrono::{Days, NaiveDate};
@@ -39,9 +39,7 @@ pub async fn forget(db: &Database) -> Result<usize> {
             make(db, day).await?;
         }
     }
-    let Some(oldest) = today.checked_sub_days(Days::new(KEPT_DAYS.unsigned_abs())) else {
-        return Ok(0);
-    };
+    let oldest = oldest(today);
     let mut dropped = 0;
     for (name, day) in partitions(&mut *db.read().await?).await? {
         if day < oldest {

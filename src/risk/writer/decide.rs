@@ -115,7 +115,8 @@ impl<'a> Deciding<'a> {
         {
             self.new_keys.push(intent, last.stamp);
             let answer = Answer::RiskEvent(last.stamp.seq);
-            let kept = Kept { route: intent.route.clone(), fields: intent.fields.clone(), answer };
+            let day = last.stamp.day();
+            let kept = Kept { day, route: intent.route.clone(), fields: intent.fields.clone(), answer };
             self.known.keys.insert(key, kept);
         }
         Ok(done)

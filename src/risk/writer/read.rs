@@ -113,7 +113,7 @@ pub(super) async fn read(
     conditions: &Conditions,
 ) -> Result<(Known, Option<DateTime<Utc>>)> {
     let Named { reservations: named, events, mut engines, matching } = Named::by(items);
-    let keys = read_keys(conn, items, head).await?;
+    let mut keys = read_keys(conn, items, head).await?;
     let mut reservations: BTreeMap<Uuid, Reservation> = BTreeMap::new();
     if !named.is_empty() {
         let ids: Vec<_> = named.into_iter().collect();
@@ -152,6 +152,7 @@ pub(super) async fn read(
         reservations.extend(expiring.into_iter().map(|one| (one.id, one)));
     }
     let day = head.next().day();
+    keys.retain(|_, kept| kept.stands(day));
     if day != instant.day {
         // Midnight, or a clock behind the head: the flows are those of the day that is booked.
         let all: Vec<_> = levels.keys().cloned().collect();
@@ -172,7 +173,7 @@ async fn read_keys(conn: &mut PgConnection, items: &[&Item], head: &Head) -> Res
     if intents.is_empty() {
         return Ok(BTreeMap::new());
     }
-    // The head's day is no later than today: a key is looked for at least as far back as it is kept.
+    // The time is not read yet. The head's day is no later than today: nothing that still stands is missed.
     let found = idempotency::store::find(conn, &intents, head.next().day()).await?;
     Ok(found
         .into_iter()
