@@ -27,11 +27,16 @@ const SWITCH_POOL_SIZE: u32 = 4;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same for the switches: an operator in a hurry wants to know.
 const SWITCH_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a statement may wait for a lock, run, and a transaction idle. Milliseconds, as PostgreSQL reads them.
-const SESSION_LIMITS: [(&str, &str); 5] = [
+/// How long a statement may wait for a lock, run, and a transaction idle; and when a connection whose other end has vanished is
+/// given up, seconds and for the last one milliseconds: what it holds is held for nobody. As PostgreSQL reads them.
+const SESSION_LIMITS: [(&str, &str); 9] = [
     ("lock_timeout", "4000"),
     ("statement_timeout", "5000"),
-    ("idle_in_transaction_session_timeout", "5000"),
+    ("idle_in_transaction_session_timeout", "2000"),
+    ("tcp_keepalives_idle", "2"),
+    ("tcp_keepalives_interval", "1"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "5000"),
     ("default_transaction_isolation", "read committed"),
     ("timezone", "UTC"),
 ];

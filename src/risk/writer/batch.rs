@@ -16,6 +16,9 @@ const PREPARE_TIMEOUT: Duration = Duration::from_millis(4_500);
 /// More microseconds than a batch has events, each of which has one of its own.
 const BATCH_SPAN: TimeDelta = TimeDelta::milliseconds(10);
 
+/// Ends a batch. Without a limit: a commit that was cut short while it waits for a standby would look like one that is safe.
+const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
+
 /// What a batch goes by beside the database.
 #[derive(Debug)]
 pub(super) struct Conditions {
@@ -79,7 +82,7 @@ pub(super) async fn run(
         conn.execute("ROLLBACK").await?;
         return Ok(done);
     };
-    match conn.execute("COMMIT").await {
+    match conn.execute(COMMIT).await {
         Ok(_) => Ok(done),
         Err(error) => Err(Failure::CommitBroke { error, proof, outcomes: done.outcomes }),
     }
