@@ -11,6 +11,7 @@ mod support;
 mod enforcement;
 mod go_live;
 mod heimdall;
+mod idempotency;
 mod input;
 mod ledger;
 mod openapi;
