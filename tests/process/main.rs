@@ -8,6 +8,7 @@ mod support;
 
 mod beside;
 mod clients;
+mod counters;
 mod frozen;
 mod killed;
 mod lifecycle;
