@@ -271,6 +271,6 @@ mod tests {
         let ours = line(AccessJson(general()));
         assert_eq!(ours, line(general()));
         assert_eq!(ours["path"], "/a\"\\\n\u{1}é\u{2028}/b");
-        assert_eq!(ours.as_object().unwrap().len(), 9);
+        assert_eq!(ours.as_object().unwrap().len(), 10);
     }
 }
