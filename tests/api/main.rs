@@ -14,6 +14,7 @@ mod heimdall;
 mod idempotency;
 mod input;
 mod ledger;
+mod life;
 mod openapi;
 mod paging;
 mod problems;

@@ -86,6 +86,51 @@ const BOOKS: &str = "
     WHERE denied <> (SELECT count(*) FROM risk_event e
                      WHERE (e.day, e.engine, e.scope, e.denial) = (t.day, t.engine, t.scope, t.reason))
     UNION ALL
+    SELECT 'open(GLOBAL) is ' || o.open_amount || ', the engines have ' || sum(e.open_amount)
+    FROM risk_open o JOIN risk_open e ON e.engine <> 'GLOBAL'
+    WHERE o.engine = 'GLOBAL'
+    GROUP BY o.open_amount
+    HAVING o.open_amount <> sum(e.open_amount)
+    UNION ALL
+    SELECT 'reservation ' || r.id || ' was not made by event ' || r.seq
+    FROM risk_reservation r LEFT JOIN risk_event e ON e.seq = r.seq
+    WHERE (e.action, e.reservation_id, e.engine, e.amount, e.at, e.day)
+          IS DISTINCT FROM ('RESERVE', r.id, r.engine, r.amount, r.created_at, r.day)
+    UNION ALL
+    SELECT 'reservation ' || r.id || ' is ' || r.status || ' by ' || COALESCE(e.action, 'nothing')
+    FROM risk_reservation r LEFT JOIN risk_event e ON e.seq = r.closed_seq
+    WHERE r.status <> 'OPEN'
+      AND ((e.action, e.engine, e.at)
+           IS DISTINCT FROM (CASE r.status WHEN 'SETTLED' THEN 'SETTLE' WHEN 'RELEASED' THEN 'RELEASE' ELSE 'EXPIRE' END,
+                             r.engine, r.closed_at)
+           OR COALESCE(e.reservation_id, r.id) <> r.id)
+    UNION ALL
+    SELECT 'event ' || e.seq || ' is a second ' || e.action || ' of ' || e.reservation_id
+    FROM (SELECT seq, action, reservation_id,
+                 row_number() OVER (PARTITION BY reservation_id,
+                                        CASE WHEN action IN ('RELEASE', 'SETTLE') THEN 'ENDED' ELSE action END
+                                    ORDER BY seq) AS nth
+          FROM risk_event WHERE action IN ('RESERVE', 'SETTLE', 'RELEASE', 'EXPIRE') AND reservation_id IS NOT NULL) e
+    WHERE nth > 1
+    UNION ALL
+    SELECT 'event ' || e.seq || ', ' || e.action || ', belongs to no reservation that it ended'
+    FROM risk_event e LEFT JOIN risk_reservation r ON r.id = e.reservation_id AND r.engine = e.engine
+    WHERE e.action IN ('RELEASE', 'EXPIRE')
+      AND NOT COALESCE(r.closed_seq = e.seq OR (e.action = 'EXPIRE' AND r.status = 'SETTLED' AND r.closed_seq > e.seq), false)
+    UNION ALL
+    SELECT 'event ' || e.seq || ' names a reservation that does not exist'
+    FROM risk_event e LEFT JOIN risk_reservation r ON r.id = e.reservation_id AND r.engine = e.engine
+    WHERE e.reservation_id IS NOT NULL AND r.id IS NULL
+    UNION ALL
+    SELECT 'reservation ' || r.id || ' has ' || r.open_amount || ' open and ' || r.amount || ' less what was returned is another'
+    FROM risk_reservation r
+    WHERE r.status = 'OPEN' AND NOT EXISTS (SELECT FROM risk_event e WHERE e.action = 'SETTLE' AND e.reservation_id IS NULL)
+      AND r.open_amount <> r.amount
+    UNION ALL
+    SELECT 'events of ' || day || ' have no row of ' || engine
+    FROM (SELECT DISTINCT day, engine FROM risk_event WHERE (exposure_delta, loss_delta, actions_delta) <> (0, 0, 0)) e
+    WHERE NOT EXISTS (SELECT FROM risk_ledger_day d WHERE (d.day, d.engine) = (e.day, e.engine))
+    UNION ALL
     SELECT 'stream ' || stream || ' has gaps: head ' || seq || ', events ' || n
     FROM (SELECT stream, seq, CASE stream WHEN 'control' THEN (SELECT count(*) FROM control_event)
                                           WHEN 'risk' THEN (SELECT count(*) FROM risk_event)

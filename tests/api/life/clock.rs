@@ -1,0 +1,133 @@
+//! A database clock that jumps: nothing new is reserved and nothing expires by a time that is not believed; what happened is
+//! booked all the same, on the day that it is.
+
+use super::{Standing, hold, hold_for, leaves_no_trace, level, snapshot, status, tell, uncapped};
+use crate::support::{Service, Setup};
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+
+/// The last event's time is within a minute of the machine's.
+const HEAD_IS_RIGHT: &str = "SELECT (abs(extract(epoch FROM at - clock_timestamp())) < 60)::int::bigint FROM audit_head
+    WHERE stream = 'risk'";
+
+#[tokio::test]
+async fn a_clock_that_jumped_ahead_halts_reserves_and_extensions_and_expires_nothing() {
+    let service = Service::live().await;
+    let (held, other) =
+        (hold_for(&service, "WHOLESALE", "10", 60).await, hold_for(&service, "WHOLESALE", "20", 60).await);
+    service.jump("61 minutes").await;
+    for path in ["/risk/check-and-reserve", "/risk/reservations"] {
+        for dry_run in [false, true] {
+            let body = json!({"engine": "WHOLESALE", "amount": 1, "dry_run": dry_run});
+            let answer = leaves_no_trace!(service, service.post(path, &body).await);
+            assert!(answer.headers.contains_key("retry-after"));
+            assert_eq!(answer.refused(503, "CLOCK_JUMPED")["retry_same_key"], true);
+        }
+    }
+    let answer = leaves_no_trace!(service, tell(&service, &held, "extend", &json!({"ttl_seconds": 600})).await);
+    answer.refused(503, "CLOCK_JUMPED");
+    assert_eq!(json!([status(&service, &held).await, status(&service, &other).await]), json!(["OPEN", "OPEN"]));
+    let released = tell(&service, &held, "release", &json!({})).await.ok();
+    assert_eq!(json!([released["released"], released["exposure_returned"]]), json!([10, 10]));
+    let settled = tell(&service, &other, "settle", &json!({"realized_loss": 3})).await.ok();
+    assert_eq!(
+        json!([settled["late"], settled["released"], settled["ledger_engine"]["realized_loss"]]),
+        json!([false, 20, 3])
+    );
+    assert_eq!(service.count(HEAD_IS_RIGHT).await, 1, "the head was not pushed ahead");
+    // The clock right again: it goes on.
+    service.jump("0").await;
+    hold(&service, "WHOLESALE", "1").await;
+}
+
+#[tokio::test]
+async fn a_settle_under_a_clock_that_jumped_a_day_books_on_the_day_that_it_is() {
+    let service = Service::live().await;
+    let mut clock = Standing::at(&service, "12:00").await;
+    let first = hold(&service, "WHOLESALE", "10").await;
+    hold(&service, "WHOLESALE", "5").await;
+    let right = clock.at;
+    clock.set(right + TimeDelta::days(1)).await;
+    let settled = tell(&service, &first, "settle", &json!({"settled_amount": 4, "realized_loss": 3})).await.ok();
+    assert_eq!(settled["ledger_engine"]["day"], right.date_naive().to_string());
+    assert_eq!(snapshot(&settled["ledger_engine"]), json!([9, 5, 3, 2]), "today's exposure came back");
+    let adjusted =
+        service.post("/risk/adjustments", &json!({"corrects_seq": 3, "loss_delta": -1, "reason": "r"})).await.ok();
+    assert_eq!(snapshot(&adjusted["ledger_global"]), json!([9, 5, 2, 2]));
+    clock.set(right).await;
+    assert_eq!(level(&service, "WHOLESALE").await, json!([9, 5, 2, 2]));
+    hold(&service, "WHOLESALE", "1").await;
+    assert_eq!(service.count("SELECT count(DISTINCT day) FROM risk_event").await, 1);
+}
+
+#[tokio::test]
+async fn what_was_decided_before_a_jump_is_still_answered_under_its_key_and_id() {
+    let service = Service::live().await;
+    let body = json!({"engine": "WHOLESALE", "amount": 1, "idempotency_key": "k", "reservation_id": "7e57ab1e-0000-4000-8000-000000000001"});
+    let first = service.post("/risk/check-and-reserve", &body).await.ok();
+    service.jump("2 hours").await;
+    let again = leaves_no_trace!(service, service.post("/risk/check-and-reserve", &body).await);
+    assert_eq!(again.headers["idempotent-replayed"], "true");
+    assert_eq!(again.ok(), first);
+    let mut by_id = body.clone();
+    by_id["idempotency_key"] = Value::Null;
+    let again = leaves_no_trace!(service, service.post("/risk/check-and-reserve", &by_id).await);
+    assert_eq!(again.ok(), first);
+    service.jump("0").await;
+}
+
+#[tokio::test]
+async fn an_hour_ahead_and_no_more_is_believed() {
+    let service = Service::live().await;
+    let mut clock = Standing::at(&service, "12:00").await;
+    hold(&service, "WHOLESALE", "1").await;
+    let ahead = TimeDelta::hours(1) + TimeDelta::microseconds(1);
+    clock.set(clock.at + ahead).await;
+    service.reserve("WHOLESALE", "1").await.refused(503, "CLOCK_JUMPED");
+    clock.set(clock.at - TimeDelta::microseconds(1)).await;
+    hold(&service, "WHOLESALE", "1").await;
+}
+
+#[tokio::test]
+async fn time_that_really_passed_is_no_jump_however_long() {
+    let service = Service::live().await;
+    let id = hold_for(&service, "WHOLESALE", "10", 3600).await;
+    for skew in ["90 minutes", "2 days", "40 days"] {
+        service.set_skew(skew).await;
+        hold(&service, "WHOLESALE", "1").await;
+    }
+    assert_eq!(status(&service, &id).await, "EXPIRED");
+}
+
+#[tokio::test]
+async fn a_restart_accepts_the_time_that_it_finds() {
+    let service = Service::live().await;
+    let id = hold_for(&service, "WHOLESALE", "10", 60).await;
+    service.jump("3 days").await;
+    service.reserve("WHOLESALE", "1").await.refused(503, "CLOCK_JUMPED");
+    let restarted = Service::on(service.options.clone(), Setup::default()).await;
+    hold(&restarted, "WHOLESALE", "1").await;
+    assert_eq!(status(&restarted, &id).await, "EXPIRED");
+    // One that was not restarted still does not believe it.
+    service.reserve("WHOLESALE", "1").await.refused(503, "CLOCK_JUMPED");
+}
+
+#[tokio::test]
+async fn a_batch_under_a_clock_that_jumped_closes_what_it_names_and_refuses_what_is_new() {
+    let service = Service::live().await;
+    uncapped(&service, &["WHOLESALE"]).await;
+    let id = hold_for(&service, "WHOLESALE", "10", 60).await;
+    service.jump("2 hours").await;
+    let operations = json!([
+        {"op": "reserve", "engine": "WHOLESALE", "amount": 1},
+        {"op": "settle", "reservation_id": id, "realized_loss": 2},
+        {"op": "settle", "engine": "WHOLESALE", "reserved_amount": 1}
+    ]);
+    let answer = service.post("/risk/batch", &json!({"operations": operations})).await.ok();
+    let results = &answer["results"];
+    assert_eq!(json!([results[0]["status"], results[0]["error"]["error"]]), json!([503, "CLOCK_JUMPED"]));
+    assert_eq!(json!([results[1]["status"], results[1]["answer"]["late"]]), json!([200, false]));
+    assert_eq!(json!([results[2]["status"], results[2]["answer"]["unmatched"]]), json!([200, 1]));
+    assert_eq!(service.count(HEAD_IS_RIGHT).await, 1);
+    service.jump("0").await;
+}
