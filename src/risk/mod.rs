@@ -155,15 +155,18 @@ impl Risk {
             .collect())
     }
 
-    /// Expires what is due, until nothing more is.
+    /// Expires what is due, until nothing more is, or nothing more can: under a clock that is not believed, or where the book
+    /// does not balance, the oldest stays.
     pub async fn expire_due(&self) -> Result<()> {
+        let mut tried = None;
         loop {
-            let due = store::is_anything_due(&mut *self.db.read().await?).await?;
-            if !due {
+            let oldest = store::oldest_due(&mut *self.db.read().await?).await?;
+            if oldest.is_none() || oldest == tried {
                 return Ok(());
             }
             // A batch of nothing: it expires what is due, as every batch does.
             self.writer.submit(Vec::new()).await?;
+            tried = oldest;
         }
     }
 

@@ -108,12 +108,16 @@ pub async fn read_due(conn: &mut PgConnection, now: DateTime<Utc>, limit: i64) -
     reservations(rows)
 }
 
-/// Whether a hold is due.
-pub async fn is_anything_due(conn: &mut PgConnection) -> Result<bool> {
+/// The hold that has been due for the longest time, by its event.
+pub async fn oldest_due(conn: &mut PgConnection) -> Result<Option<i64>> {
     Ok(sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM risk_reservation WHERE status = 'OPEN' AND expires_at <= holdfast_now()) AS "exists!""#
+        "SELECT seq
+         FROM risk_reservation
+         WHERE status = 'OPEN' AND expires_at <= holdfast_now()
+         ORDER BY expires_at, seq
+         LIMIT 1"
     )
-    .fetch_one(conn)
+    .fetch_optional(conn)
     .await?)
 }
 

@@ -26,6 +26,7 @@ async fn a_clock_that_jumped_ahead_halts_reserves_and_extensions_and_expires_not
     }
     let answer = leaves_no_trace!(service, tell(&service, &held, "extend", &json!({"ttl_seconds": 600})).await);
     answer.refused(503, "CLOCK_JUMPED");
+    leaves_no_trace!(service, super::expire_due(&service).await);
     assert_eq!(json!([status(&service, &held).await, status(&service, &other).await]), json!(["OPEN", "OPEN"]));
     let released = tell(&service, &held, "release", &json!({})).await.ok();
     assert_eq!(json!([released["released"], released["exposure_returned"]]), json!([10, 10]));

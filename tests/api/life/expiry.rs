@@ -1,7 +1,8 @@
 //! A hold that nobody ends in time: the risk comes back, and what may have happened stays counted.
 
 use super::{
-    Standing, hold, hold_for, hold_with, leaves_no_trace, level, policy, reservation, status, tell, time, uncapped,
+    Standing, by_hand, hold, hold_for, hold_with, leaves_no_trace, level, policy, reservation, status, tell, time,
+    uncapped,
 };
 use crate::support::Service;
 use chrono::TimeDelta;
@@ -304,4 +305,18 @@ async fn holds_stay_when_their_policy_is_edited_and_headroom_is_never_below_zero
     assert_eq!(status(&service, &id).await, "OPEN");
     tell(&service, &id, "settle", &json!({})).await.ok();
     assert_eq!(level(&service, "WHOLESALE").await, json!([800, 0, 0, 1]));
+}
+
+/// Books that were damaged from outside make an expiry fail; it is left open, which is conservative, and is not tried for ever.
+#[tokio::test]
+async fn a_hold_that_cannot_expire_stays_open_and_does_not_keep_the_ticker_busy() {
+    let service = Service::live().await;
+    let id = hold_for(&service, "WHOLESALE", "10", 60).await;
+    by_hand(&service, "UPDATE risk_open SET open_amount = 5 WHERE engine = 'WHOLESALE'").await;
+    service.set_skew("61 seconds").await;
+    super::expire_due(&service).await;
+    assert_eq!(status(&service, &id).await, "OPEN");
+    by_hand(&service, "UPDATE risk_open SET open_amount = 10 WHERE engine = 'WHOLESALE'").await;
+    super::expire_due(&service).await;
+    assert_eq!(status(&service, &id).await, "EXPIRED");
 }
