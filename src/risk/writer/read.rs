@@ -196,20 +196,22 @@ async fn read_candidates(
     } else {
         store::correlated(conn, &threads.into_iter().collect::<Vec<_>>()).await?
     };
-    // A thread that nobody reserved with does not restrict what is matched.
-    let mut wanted: BTreeMap<(Engine, Option<String>), Wanted> = BTreeMap::new();
-    for ((engine, thread), Wanted { units, rows }) in matching {
-        let thread = thread.filter(|thread| correlated.contains(thread));
-        wanted.entry((engine, thread)).or_default().add(units, rows);
+    // What another operation of this batch closes, by its id or by a match with or without a thread, a match passes over: it
+    // looks as much further.
+    let mut of_engine: BTreeMap<&Engine, Wanted> = BTreeMap::new();
+    for ((engine, _), wanted) in &matching {
+        of_engine.entry(engine).or_default().add(wanted.units, wanted.rows);
     }
-    // What an operation of this batch closes by its id, a match passes over: it looks as much further.
     for one in reservations.values().filter(|one| one.status == ReservationStatus::Open) {
-        for ((engine, _), wanted) in &mut wanted {
-            if *engine == one.engine {
-                wanted.add(one.open_amount.units(), 1);
-            }
+        if let Some(wanted) = of_engine.get_mut(&one.engine) {
+            wanted.add(one.open_amount.units(), 1);
         }
     }
+    // A thread that nobody reserved with does not restrict what is matched.
+    let of_thread = |((engine, thread), _): (&(Engine, Option<String>), _)| {
+        ((engine.clone(), thread.clone().filter(|thread| correlated.contains(thread))), of_engine[engine])
+    };
+    let wanted = matching.iter().map(of_thread).collect();
     let found = store::candidates(conn, &wanted).await?;
     reservations.extend(found.into_iter().map(|one| (one.id, one)));
     Ok(correlated)

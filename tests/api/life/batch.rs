@@ -236,6 +236,42 @@ async fn an_extension_that_is_denied_in_a_batch_is_its_409() {
     assert_eq!(results[0]["error"]["reason"], "policy_disabled");
 }
 
+/// A batch never finds less for a settle than the settle alone, after the others, would have found.
+#[tokio::test]
+async fn original_settles_with_and_without_a_thread_do_not_take_each_others_reach() {
+    let settle = |amount: u32, thread: Value| json!({"op": "settle", "engine": "WHOLESALE", "reserved_amount": amount, "correlation_id": thread});
+    for operations in [
+        json!([settle(5, json!("t")), settle(5, Value::Null)]),
+        json!([settle(5, Value::Null), settle(5, json!("t"))]),
+        json!([settle(5, json!("t")), settle(5, json!("u")), settle(10, Value::Null)]),
+        json!([settle(3, json!("t")), settle(3, Value::Null), settle(3, json!("t")), settle(3, Value::Null)]),
+    ] {
+        let mut told = Vec::new();
+        for together in [true, false] {
+            let service = Service::live().await;
+            for thread in ["t", "u", "t", "u"] {
+                super::hold_with(&service, "WHOLESALE", "5", json!({"correlation_id": thread})).await;
+            }
+            let results = if together {
+                batch(&service, operations.clone()).await
+            } else {
+                let mut results = Vec::new();
+                for operation in operations.as_array().unwrap() {
+                    results.extend(batch(&service, json!([operation])).await);
+                }
+                results
+            };
+            told.push(
+                results
+                    .iter()
+                    .map(|result| json!([result["answer"]["released"], result["answer"]["unmatched"]]))
+                    .collect::<Vec<_>>(),
+            );
+        }
+        assert_eq!(told[0], told[1], "{operations}");
+    }
+}
+
 #[tokio::test]
 async fn a_poisonous_operation_fails_its_batch_whole_and_nothing_beside_it() {
     let service = Service::live().await;
