@@ -151,11 +151,12 @@ impl Wanted {
     }
 }
 
-/// Live reservations of these engines, of a thread where one is given, oldest first: as many as it takes to find what is
-/// wanted.
+/// Reservations of these engines that are live now, of a thread where one is given, oldest first: as many as it takes to find
+/// what is wanted.
 pub async fn candidates(
     conn: &mut PgConnection,
     wanted: &BTreeMap<(Engine, Option<String>), Wanted>,
+    now: DateTime<Utc>,
 ) -> Result<Vec<Reservation>> {
     let engines: Vec<String> = wanted.keys().map(|(engine, _)| engine.to_string()).collect();
     let threads: Vec<Option<String>> = wanted.keys().map(|(_, thread)| thread.clone()).collect();
@@ -185,14 +186,15 @@ pub async fn candidates(
                      WHERE engine = asked.engine
                        AND status = 'OPEN'
                        AND (asked.thread IS NULL OR correlation_id = asked.thread)
-                       AND (expires_at IS NULL OR expires_at > holdfast_now())
+                       AND (expires_at IS NULL OR expires_at > $5)
                      ORDER BY seq
                      LIMIT asked.rows) AS oldest) AS held
            WHERE held.before < asked.wanted"#,
         &engines,
         &threads as &[Option<String>],
         &amounts,
-        &rows
+        &rows,
+        now
     )
     .fetch_all(conn)
     .await?;

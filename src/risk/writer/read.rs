@@ -119,7 +119,6 @@ pub(super) async fn read(
         let ids: Vec<_> = named.into_iter().collect();
         reservations.extend(store::read_reservations(conn, &ids).await?.into_iter().map(|one| (one.id, one)));
     }
-    let correlated = read_candidates(conn, matching, &mut reservations).await?;
     let past = read_past(conn, events, &keys, &reservations, items).await?;
     engines.extend(reservations.values().map(|one| one.engine.clone()));
     engines.extend(past.values().map(|event| event.engine.clone()));
@@ -138,6 +137,8 @@ pub(super) async fn read(
     };
     keep_to_one_day(head);
 
+    // By the time that is believed: what is due by another is live.
+    let correlated = read_candidates(conn, matching, &mut reservations, head.next().at).await?;
     let mut levels = instant.levels;
     let mut due = Vec::new();
     if instant.anything_due && jumped.is_none() {
@@ -186,6 +187,7 @@ async fn read_candidates(
     conn: &mut PgConnection,
     matching: BTreeMap<(Engine, Option<String>), Wanted>,
     reservations: &mut BTreeMap<Uuid, Reservation>,
+    now: DateTime<Utc>,
 ) -> Result<BTreeSet<String>> {
     if matching.is_empty() {
         return Ok(BTreeSet::new());
@@ -212,7 +214,7 @@ async fn read_candidates(
         ((engine.clone(), thread.clone().filter(|thread| correlated.contains(thread))), of_engine[engine])
     };
     let wanted = matching.iter().map(of_thread).collect();
-    let found = store::candidates(conn, &wanted).await?;
+    let found = store::candidates(conn, &wanted, now).await?;
     reservations.extend(found.into_iter().map(|one| (one.id, one)));
     Ok(correlated)
 }

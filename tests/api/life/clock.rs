@@ -62,6 +62,17 @@ async fn a_settle_under_a_clock_that_jumped_a_day_books_on_the_day_that_it_is() 
 }
 
 #[tokio::test]
+async fn an_original_settle_under_a_clock_that_jumped_matches_what_is_not_due() {
+    let service = Service::live().await;
+    let id = hold_for(&service, "WHOLESALE", "10", 600).await;
+    service.jump("2 hours").await;
+    let answer = service.post("/risk/settle", &json!({"engine": "WHOLESALE", "reserved_amount": 10})).await.ok();
+    assert_eq!(json!([answer["released"], answer["unmatched"], answer["flags"]]), json!([10, 0, []]));
+    assert_eq!(status(&service, &id).await, "SETTLED");
+    service.jump("0").await;
+}
+
+#[tokio::test]
 async fn what_was_decided_before_a_jump_is_still_answered_under_its_key_and_id() {
     let service = Service::live().await;
     let body = json!({"engine": "WHOLESALE", "amount": 1, "idempotency_key": "k", "reservation_id": "7e57ab1e-0000-4000-8000-000000000001"});
