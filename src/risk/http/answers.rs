@@ -90,6 +90,7 @@ impl ReserveAnswer {
             ("policy_snapshot", raw(&self.policy_snapshot)),
             ("ledger_snapshot", raw(&self.ledger_snapshot)),
             ("reservation_id", raw(&self.reservation_id)),
+            ("expires_at", raw(&self.expires_at)),
             ("reason", raw(&self.reason)),
             ("scope", raw(&self.scope)),
             ("failures", raw(&self.failures)),

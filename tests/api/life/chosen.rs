@@ -136,7 +136,7 @@ async fn a_reservation_is_made_with_201_and_its_place() {
 }
 
 /// The members that a denied reserve has on either route.
-const MEMBERS: [&str; 11] = [
+const MEMBERS: [&str; 12] = [
     "ok",
     "engine",
     "reserved",
@@ -144,6 +144,7 @@ const MEMBERS: [&str; 11] = [
     "policy_snapshot",
     "ledger_snapshot",
     "reservation_id",
+    "expires_at",
     "reason",
     "scope",
     "failures",
