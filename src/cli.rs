@@ -145,8 +145,9 @@ fn failure_of(is_review: bool) -> ExitCode {
 fn usage_sentence(error: &clap::Error) -> String {
     let text = |kind| error.get(kind).map(ToString::to_string);
     let (Some(flag), Some(value)) = (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue)) else {
+        // What is missing is listed below the sentence; the usage comes after an empty line.
         let whole = error.to_string();
-        let first = whole.lines().next().unwrap_or_default();
+        let first = whole.lines().take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");
         return format!("{} (see holdfast --help)", first.trim_start_matches("error: "));
     };
     let command = Cli::command();

@@ -13,5 +13,6 @@ mod frozen;
 mod killed;
 mod lifecycle;
 mod logs;
+mod reconcile;
 mod refusals;
 mod schema;
