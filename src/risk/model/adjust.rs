@@ -82,3 +82,110 @@ pub fn apply(
     };
     Ok((adjustment, event))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{held, stamp};
+    use super::*;
+
+    fn value(text: &str) -> Value {
+        text.parse().unwrap()
+    }
+
+    fn total(text: &str) -> Total {
+        text.parse().unwrap()
+    }
+
+    /// An exposure of 40 and a loss of 10 on A; GLOBAL has as much of another engine.
+    fn booked() -> Book {
+        let mut book = held(Uuid::from_u128(1), "40", None);
+        for (engine, exposure, loss) in [("A", "40", "10"), ("GLOBAL", "80", "20")] {
+            let usage = &mut book.levels.get_mut(&engine.parse().unwrap()).unwrap().usage;
+            (usage.exposure_used, usage.realized_loss) = (total(exposure), total(loss));
+        }
+        book
+    }
+
+    fn run(book: &mut Book, correction: Correction) -> Result<(Adjustment, RiskEvent), OutOfRange> {
+        let adjust = Adjust { engine: "A".parse().unwrap(), corrects_seq: 1, reservation_id: None, correction };
+        apply(book, &adjust, Words::default(), stamp(9))
+    }
+
+    #[test]
+    fn a_correction_moves_its_counter_on_both_levels_and_no_other() {
+        for (text, amount) in [("0.000001", "0.000001"), ("-0.000001", "0.000001"), ("5", "5"), ("-10", "10")] {
+            for (correction, of_loss) in
+                [(Correction::Loss(value(text)), true), (Correction::Exposure(value(text)), false)]
+            {
+                let mut book = booked();
+                let (adjustment, event) = run(&mut book, correction).unwrap();
+                let (loss, exposure) = if of_loss { (total(text), Total::ZERO) } else { (Total::ZERO, total(text)) };
+                assert_eq!((adjustment.loss_delta, adjustment.exposure_delta), (loss, exposure));
+                assert_eq!(event.movement, Movement { loss, exposure, ..Movement::default() });
+                assert_eq!((event.action, event.amount), ("ADJUST", amount.parse().unwrap()));
+                for (engine, before) in [("A", ("40", "10")), ("GLOBAL", ("80", "20"))] {
+                    let usage = book.level(&engine.parse().unwrap()).usage;
+                    assert_eq!(usage.exposure_used, total(before.0).plus(exposure).unwrap());
+                    assert_eq!(usage.realized_loss, total(before.1).plus(loss).unwrap());
+                    assert_eq!((usage.open_risk_reserved, usage.actions_count), (total("40"), 1));
+                }
+                let told: Adjustment = serde_json::from_str(&event.detail).unwrap();
+                assert_eq!(told, adjustment);
+            }
+        }
+    }
+
+    #[test]
+    fn down_to_zero_and_no_further_on_either_level() {
+        for (correction, counter) in [
+            (Correction::Loss as fn(Value) -> Correction, "realized_loss"),
+            (Correction::Exposure as fn(Value) -> Correction, "exposure_used"),
+        ] {
+            let all = if counter == "realized_loss" { "-10" } else { "-40" };
+            assert!(run(&mut booked(), correction(value(all))).is_ok());
+            let mut book = booked();
+            let before = book.levels.clone();
+            let refused = run(&mut book, correction(value(&format!("{all}.000001")))).unwrap_err();
+            assert_eq!((refused.engine.as_str(), refused.counter), ("A", counter));
+            assert_eq!(book.levels, before);
+            // Damaged from outside: GLOBAL with less than its engine.
+            let global = &mut book.levels.get_mut(&Engine::global()).unwrap().usage;
+            (global.exposure_used, global.realized_loss) = (total("1"), total("1"));
+            let before = book.levels.clone();
+            let refused = run(&mut book, correction(value("-2"))).unwrap_err();
+            assert_eq!((refused.engine.as_str(), refused.counter), ("GLOBAL", counter));
+            assert_eq!(book.levels, before);
+        }
+    }
+
+    #[test]
+    fn a_loss_that_reaches_a_cap_is_flagged_and_a_cap_of_zero_is_none() {
+        // A's cap and GLOBAL's, a loss that makes them 15 and 25, the flags.
+        for (own, global, flags) in [
+            ("15", "25", &["GLOBAL daily loss cap reached", "A daily loss cap reached"][..]),
+            ("15.000001", "25", &["GLOBAL daily loss cap reached"]),
+            ("14.999999", "25.000001", &["A daily loss cap reached"]),
+            ("0", "0", &[]),
+        ] {
+            let mut book = booked();
+            for (engine, cap) in [("A", own), ("GLOBAL", global)] {
+                let level = book.levels.get_mut(&engine.parse().unwrap()).unwrap();
+                level.policy.as_mut().unwrap().max_daily_loss = cap.parse().unwrap();
+            }
+            let (adjustment, _) = run(&mut book, Correction::Loss(value("5"))).unwrap();
+            assert_eq!(adjustment.flags, flags, "{own} {global}");
+        }
+    }
+
+    #[test]
+    fn a_sum_beyond_the_largest_total_is_refused_and_moves_nothing() {
+        let mut book = booked();
+        let most = Total::from_units(10_i128.pow(28) - 1).unwrap();
+        for level in book.levels.values_mut() {
+            level.usage.realized_loss = most;
+        }
+        let before = book.levels.clone();
+        assert!(run(&mut book, Correction::Loss(value("1000000000000"))).is_err());
+        assert_eq!(book.levels, before);
+    }
+}

@@ -43,3 +43,79 @@ pub fn apply(book: &mut Book, id: Uuid, stamp: Stamp) -> Result<Option<RiskEvent
         detail: to_json(&expiry).get().to_owned(),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{held, policy, stamp};
+    use super::*;
+    use crate::types::{Amount, Engine};
+    use chrono::TimeDelta;
+
+    const ID: Uuid = Uuid::from_u128(1);
+
+    #[test]
+    fn a_hold_is_due_at_its_time_and_not_a_microsecond_before() {
+        for (early, expires) in [(1, false), (0, true), (-1, true)] {
+            let mut book = held(ID, "40", Some(60));
+            let due = book.reservations[&ID].expires_at.unwrap();
+            let at = due - TimeDelta::microseconds(early);
+            let before = book.clone();
+            let event = apply(&mut book, ID, Stamp { seq: 9, at }).unwrap();
+            assert_eq!(event.is_some(), expires, "{early}");
+            if !expires {
+                assert_eq!((book.levels, book.reservations), (before.levels, before.reservations));
+            }
+        }
+    }
+
+    #[test]
+    fn an_expiry_returns_the_risk_and_nothing_else() {
+        let mut book = held(ID, "40", Some(60));
+        let engine: Engine = "A".parse().unwrap();
+        let event = apply(&mut book, ID, stamp(100)).unwrap().unwrap();
+        let forty: Amount = "40".parse().unwrap();
+        for engine in [&engine, &Engine::global()] {
+            let usage = book.level(engine).usage;
+            assert_eq!((usage.open_risk_reserved, usage.exposure_used), (Total::ZERO, forty.into()));
+            assert_eq!((usage.realized_loss, usage.actions_count), (Total::ZERO, 1));
+        }
+        let ended = &book.reservations[&ID];
+        assert_eq!((ended.status, ended.open_amount), (ReservationStatus::Expired, Amount::ZERO));
+        assert_eq!(ended.closed, Some(stamp(100)));
+        assert_eq!((event.action, event.amount, event.reservation_id), ("EXPIRE", forty, Some(ID)));
+        assert_eq!(event.movement.open, Total::ZERO.minus(forty).unwrap());
+        let told: Expiry = serde_json::from_str(&event.detail).unwrap();
+        assert_eq!(told, Expiry { reservation_id: ID, expires_at: stamp(61).at });
+    }
+
+    #[test]
+    fn what_never_expires_is_unknown_or_has_ended_does_not_expire() {
+        let mut book = held(ID, "40", None);
+        assert!(apply(&mut book, ID, stamp(1_000_000)).unwrap().is_none());
+        assert!(apply(&mut book, Uuid::from_u128(2), stamp(1_000_000)).unwrap().is_none());
+        for status in [ReservationStatus::Settled, ReservationStatus::Released, ReservationStatus::Expired] {
+            let mut book = held(ID, "40", Some(60));
+            book.reservations.get_mut(&ID).unwrap().close(status, stamp(2));
+            assert!(apply(&mut book, ID, stamp(100)).unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn a_hold_that_the_stock_does_not_hold_stays_as_it_is() {
+        let mut book = held(ID, "40", Some(60));
+        book.levels.get_mut(&Engine::global()).unwrap().usage.open_risk_reserved = "39.999999".parse().unwrap();
+        let before = book.clone();
+        assert_eq!(apply(&mut book, ID, stamp(100)).unwrap_err().counter, "open_risk_reserved");
+        assert_eq!((book.levels, book.reservations), (before.levels, before.reservations));
+    }
+
+    #[test]
+    fn a_policy_is_not_asked() {
+        let mut book = held(ID, "40", Some(60));
+        book.switches.kill_switch_engaged = true;
+        let mut off = policy("A", "1", "1", "1", "1");
+        off.enabled = false;
+        book.levels.get_mut(&"A".parse::<Engine>().unwrap()).unwrap().policy = Some(off);
+        assert!(apply(&mut book, ID, stamp(100)).unwrap().is_some());
+    }
+}

@@ -417,6 +417,21 @@ pub(crate) mod tests {
         }
     }
 
+    /// A book without caps in which A has reserved this at second 1, for so many seconds.
+    pub(crate) fn held(id: Uuid, amount: &str, seconds: Option<i64>) -> Book {
+        let mut book = book(vec![policy("GLOBAL", "0", "0", "0", "0"), policy("A", "0", "0", "0", "0")]);
+        let reserve = reserve::Reserve {
+            engine: "A".parse().unwrap(),
+            amount: amount.parse().unwrap(),
+            id,
+            ttl: seconds.map(|seconds| Ttl::from_decimal(seconds.into()).unwrap()),
+            correlation_id: None,
+        };
+        let (decision, _) = reserve::apply(&mut book, &reserve, Words::default(), stamp(1)).unwrap();
+        assert!(decision.is_allowed());
+        book
+    }
+
     pub(crate) fn stamp(seq: i64) -> Stamp {
         Stamp { seq, at: DateTime::from_timestamp(1_768_262_400 + seq, 0).unwrap() }
     }

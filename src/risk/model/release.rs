@@ -53,3 +53,83 @@ pub fn apply(book: &mut Book, id: Uuid, words: Words, stamp: Stamp) -> Result<(R
     };
     Ok((released, event))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{held, stamp};
+    use super::*;
+    use chrono::TimeDelta;
+
+    const ID: Uuid = Uuid::from_u128(1);
+
+    fn total(text: &str) -> Total {
+        text.parse().unwrap()
+    }
+
+    fn usage(book: &Book, engine: &str) -> (Total, Total, Total, i64) {
+        let usage = book.level(&engine.parse().unwrap()).usage;
+        (usage.exposure_used, usage.open_risk_reserved, usage.realized_loss, usage.actions_count)
+    }
+
+    #[test]
+    fn risk_and_todays_exposure_come_back_and_the_action_does_not() {
+        let mut book = held(ID, "40", None);
+        let (released, event) = apply(&mut book, ID, Words::default(), stamp(9)).unwrap();
+        assert_eq!((released.released, released.exposure_returned), ("40".parse().unwrap(), total("40")));
+        for engine in ["A", "GLOBAL"] {
+            assert_eq!(usage(&book, engine), (Total::ZERO, Total::ZERO, Total::ZERO, 1));
+        }
+        let ended = &book.reservations[&ID];
+        assert_eq!((ended.status, ended.closed), (ReservationStatus::Released, Some(stamp(9))));
+        assert_eq!((event.action, event.movement.open), ("RELEASE", total("-40")));
+        let told: Released = serde_json::from_str(&event.detail).unwrap();
+        assert_eq!(told, released);
+    }
+
+    #[test]
+    fn the_exposure_that_comes_back_is_the_least_of_what_is_open_today_and_left() {
+        // Whether it was reserved today, what is open of 40, what is left of the exposure, what comes back.
+        for (today, open, left, back) in [
+            (true, "40", "40", "40"),
+            (true, "15", "40", "15"),
+            (true, "40", "39.999999", "39.999999"),
+            (true, "40", "0", "0"),
+            (true, "0.000001", "0.000001", "0.000001"),
+            (false, "40", "40", "0"),
+            (false, "40", "0", "0"),
+        ] {
+            let mut book = held(ID, "40", None);
+            for level in book.levels.values_mut() {
+                level.usage.exposure_used = total(left);
+                level.usage.open_risk_reserved = total(open);
+            }
+            book.reservations.get_mut(&ID).unwrap().open_amount = open.parse().unwrap();
+            let at = stamp(9).at + TimeDelta::days(i64::from(!today));
+            let (released, _) = apply(&mut book, ID, Words::default(), Stamp { seq: 9, at }).unwrap();
+            assert_eq!(released.exposure_returned, total(back), "{today} {open} {left}");
+            assert_eq!(usage(&book, "GLOBAL").0, total(left).minus(total(back)).unwrap());
+            assert_eq!(usage(&book, "A").1, Total::ZERO);
+        }
+    }
+
+    #[test]
+    fn what_is_not_open_is_not_released() {
+        for status in [ReservationStatus::Settled, ReservationStatus::Released, ReservationStatus::Expired] {
+            let mut book = held(ID, "40", None);
+            book.reservations.get_mut(&ID).unwrap().close(status, stamp(2));
+            let before = book.clone();
+            assert!(apply(&mut book, ID, Words::default(), stamp(9)).is_err());
+            assert_eq!((book.levels, book.reservations), (before.levels, before.reservations));
+        }
+        assert!(apply(&mut held(ID, "40", None), Uuid::from_u128(2), Words::default(), stamp(9)).is_err());
+    }
+
+    #[test]
+    fn a_release_that_the_stock_does_not_bear_moves_nothing() {
+        let mut book = held(ID, "40", None);
+        book.levels.get_mut(&Engine::global()).unwrap().usage.open_risk_reserved = total("39.999999");
+        let before = book.clone();
+        assert_eq!(apply(&mut book, ID, Words::default(), stamp(9)).unwrap_err().counter, "open_risk_reserved");
+        assert_eq!((book.levels, book.reservations), (before.levels, before.reservations));
+    }
+}

@@ -347,6 +347,35 @@ mod tests {
         assert_eq!(reserve::check(&book, &engine(), amount("1")).len(), 2);
     }
 
+    #[test]
+    fn a_late_settle_moves_exposure_of_today_alone_and_never_the_stock() {
+        // Reserved today, what was really used of 400, the exposure after it, the flag.
+        for (today, settled, exposure, flags) in [
+            (true, None, "400", &[][..]),
+            (true, Some("150"), "150", &[]),
+            (true, Some("400.000001"), "400.000001", &["overrun"]),
+            (false, None, "400", &[]),
+            (false, Some("0"), "400", &[]),
+            (false, Some("401"), "401", &["overrun"]),
+        ] {
+            let mut book = with(&["400"]);
+            let (id, at) = (Uuid::from_u128(1), stamp(9).at + Duration::days(i64::from(!today)));
+            book.reservations.get_mut(&id).unwrap().close(ReservationStatus::Expired, stamp(5));
+            for level in book.levels.values_mut() {
+                level.usage.open_risk_reserved = total("7");
+            }
+            let mut late = by_id(1, settled, "3");
+            late.target = Target::Late(id, amount("400"));
+            let settlement = run(&mut book, &late, Stamp { seq: 9, at });
+            assert!(settlement.late);
+            assert_eq!((settlement.released, settlement.unmatched), (Total::ZERO, Total::ZERO));
+            assert_eq!(settlement.flags, flags, "{settled:?}");
+            let ledger = settlement.ledger_global;
+            let seen = (ledger.exposure_used, ledger.open_risk_reserved, ledger.realized_loss);
+            assert_eq!(seen, (total(exposure), total("7"), total("3")), "{today} {settled:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn the_stock_is_always_the_sum_of_what_is_open(
