@@ -1,0 +1,163 @@
+//! One HTTP/1.1 connection that is kept open: prebuilt bytes out, and the least that has to be read of an answer in. The
+//! generator shares the machine with what it measures, so it neither builds requests nor parses JSON while it measures.
+
+use std::io;
+use std::net::SocketAddr;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Where every governance route lives.
+pub(crate) const BASE: &str = "/api/governance";
+/// Where reserves go.
+pub(crate) const RESERVE: &str = "/risk/check-and-reserve";
+/// Where settles go.
+pub(crate) const SETTLE: &str = "/risk/settle";
+/// Where batches go.
+pub(crate) const BATCH: &str = "/risk/batch";
+/// Bytes of a reservation's id as text.
+pub(crate) const ID_BYTES: usize = 36;
+
+/// Larger than any answer but a batch's, so that a read is rarely a second one.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// A `POST` of JSON below the base path, as bytes. `headers` are whole lines.
+pub(crate) fn post(path: &str, headers: &str, body: &str) -> Vec<u8> {
+    format!(
+        "POST {BASE}{path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// A `GET` of an absolute path, as bytes.
+pub(crate) fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n").into_bytes()
+}
+
+/// A reserve of 1, as JSON.
+pub(crate) fn reserve_of_one(engine: &str) -> String {
+    format!(r#"{{"engine":"{engine}","amount":1,"actor":"bench"}}"#)
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    addr: SocketAddr,
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+/// An answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Answer<'a> {
+    pub(crate) status: u16,
+    pub(crate) body: &'a [u8],
+}
+
+impl Connection {
+    pub(crate) async fn open(addr: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(addr).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { addr, stream, buffer: Vec::with_capacity(BUFFER_BYTES) })
+    }
+
+    /// A new connection in place of a broken one.
+    pub(crate) async fn reopen(&mut self) -> io::Result<()> {
+        *self = Self::open(self.addr).await?;
+        Ok(())
+    }
+
+    /// Sends a request as it is and reads the answer.
+    pub(crate) async fn exchange(&mut self, request: &[u8]) -> io::Result<Answer<'_>> {
+        self.stream.write_all(request).await?;
+        self.buffer.clear();
+        let head_bytes = loop {
+            let from = self.buffer.len().saturating_sub(3);
+            self.read_more().await?;
+            if let Some(at) = find(&self.buffer[from..], b"\r\n\r\n") {
+                break from + at + 4;
+            }
+        };
+        let (status, body_bytes) = head(&self.buffer[..head_bytes])?;
+        let whole = head_bytes + body_bytes;
+        self.buffer.reserve(whole.saturating_sub(self.buffer.len()));
+        while self.buffer.len() < whole {
+            self.read_more().await?;
+        }
+        Ok(Answer { status, body: &self.buffer[head_bytes..whole] })
+    }
+
+    async fn read_more(&mut self) -> io::Result<()> {
+        match self.stream.read_buf(&mut self.buffer).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Status and length of the body. The service writes the names of headers in lower case.
+fn head(bytes: &[u8]) -> io::Result<(u16, usize)> {
+    let broken = || io::Error::other(format!("not an answer with a length: {:?}", String::from_utf8_lossy(bytes)));
+    let number = |digits: &[u8]| std::str::from_utf8(digits).ok().and_then(|text| text.trim().parse::<usize>().ok());
+    let status = bytes.get(9..12).and_then(number).and_then(|status| u16::try_from(status).ok());
+    let name = b"\r\ncontent-length:";
+    let value = find(bytes, name).map(|at| &bytes[at + name.len()..]);
+    let length = value.and_then(|rest| number(&rest[..find(rest, b"\r")?]));
+    Ok((status.ok_or_else(broken)?, length.ok_or_else(broken)?))
+}
+
+/// Where the bytes first stand.
+fn find<const N: usize>(bytes: &[u8], wanted: &[u8; N]) -> Option<usize> {
+    bytes.windows(N).position(|window| window == wanted)
+}
+
+impl<'a> Answer<'a> {
+    /// Whether it says `"ok":true`, `"ok":false`, or neither.
+    pub(crate) fn ok(self) -> Option<bool> {
+        let name = b"\"ok\":";
+        find(self.body, name).map(|at| self.body[at + name.len()..].starts_with(b"true"))
+    }
+
+    /// Every `ok` that it says: how many are true, how many are false.
+    pub(crate) fn oks(self) -> (u64, u64) {
+        let name = b"\"ok\":";
+        let (mut allowed, mut denied) = (0, 0);
+        let mut rest = self.body;
+        while let Some(at) = find(rest, name) {
+            rest = &rest[at + name.len()..];
+            if rest.starts_with(b"true") {
+                allowed += 1;
+            } else {
+                denied += 1;
+            }
+        }
+        (allowed, denied)
+    }
+
+    /// The ids that it names, as text.
+    pub(crate) fn ids(self) -> impl Iterator<Item = &'a [u8]> {
+        const NAME: &[u8; 18] = b"\"reservation_id\":\"";
+        let mut rest = self.body;
+        std::iter::from_fn(move || {
+            let from = find(rest, NAME)? + NAME.len();
+            let id = rest.get(from..from + ID_BYTES)?;
+            rest = &rest[from + ID_BYTES..];
+            Some(id)
+        })
+    }
+
+    /// The body for a message, cut short.
+    pub(crate) fn excerpt(self) -> String {
+        let text = String::from_utf8_lossy(&self.body[..self.body.len().min(400)]);
+        format!("{}: {text}", self.status)
+    }
+}
+
+/// An id as a number; `None` if it is no UUID.
+pub(crate) fn id_of(text: &[u8]) -> Option<u128> {
+    let digits = text.iter().filter(|byte| **byte != b'-');
+    digits.copied().try_fold(0, |id: u128, byte| {
+        let digit = char::from(byte).to_digit(16)?;
+        Some(id << 4 | u128::from(digit))
+    })
+}

@@ -1,0 +1,154 @@
+//! What the figures were measured on, and what the processes used. Linux says it in `/proc`; elsewhere it is left out.
+
+use crate::Result;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// Settings of PostgreSQL that decide what a commit costs.
+const SETTINGS: [&str; 13] = [
+    "server_version",
+    "fsync",
+    "synchronous_commit",
+    "full_page_writes",
+    "wal_sync_method",
+    "wal_level",
+    "wal_compression",
+    "commit_delay",
+    "max_wal_size",
+    "checkpoint_timeout",
+    "shared_buffers",
+    "autovacuum",
+    "data_checksums",
+];
+
+/// Raises the limit of open files as far as this user may: a connection is one, here and in the service. Gives the limit.
+pub(crate) fn raise_file_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    // What cannot be raised stays as it is, and the row that needs more says so.
+    let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum });
+    getrlimit(Resource::Nofile).current.unwrap_or(most)
+}
+
+/// The machine and this commit, by name.
+pub(crate) fn facts(directory: &Path) -> Vec<(String, String)> {
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let model = field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned());
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let mut facts = vec![
+        ("holdfast".to_owned(), format!("{} {}", env!("CARGO_PKG_VERSION"), commit())),
+        ("cores".to_owned(), format!("{cores} ({model})")),
+        ("memory".to_owned(), field("/proc/meminfo", "MemTotal").unwrap_or_default()),
+        ("system".to_owned(), format!("{} {}", std::env::consts::OS, kernel.trim())),
+        ("file system".to_owned(), file_system(directory).unwrap_or_default()),
+    ];
+    facts.retain(|(_, value)| !value.is_empty());
+    facts
+}
+
+/// How busy the machine was during the last minute; 0.00 is a quiet one. Empty where the system does not say.
+pub(crate) fn busy() -> String {
+    read("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned()
+}
+
+/// PostgreSQL's version and its settings of durability, by name.
+pub(crate) async fn settings(db: &mut PgConnection) -> Result<Vec<(String, String)>> {
+    let mut settings = Vec::new();
+    for name in SETTINGS {
+        let row = sqlx::query(AssertSqlSafe(format!("SHOW {name}"))).fetch_one(&mut *db).await?;
+        settings.push((format!("PostgreSQL {name}"), row.get(0)));
+    }
+    Ok(settings)
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+/// The value of the first line `name : value`.
+fn field(path: &str, name: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+fn commit() -> String {
+    let describe = Command::new("git")
+        .args(["describe", "--always", "--dirty", "--abbrev=12"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output();
+    describe.map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The type of the file system that holds the directory: a commit on `tmpfs` is not durable, and its figures mean nothing.
+fn file_system(directory: &Path) -> Option<String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
+    let held = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let (at, kind) = (words.next()?, words.next()?);
+        directory.starts_with(at).then_some((at, kind))
+    });
+    held.max_by_key(|(at, _)| at.len()).map(|(_, kind)| kind.to_owned())
+}
+
+/// Processor time that was used between two moments; zero where the system does not say.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cpu {
+    /// By this process.
+    pub(crate) generator: Duration,
+    /// By the (first) service.
+    pub(crate) service: Duration,
+    /// By the processes of its PostgreSQL that were there at the end.
+    pub(crate) postgres: Duration,
+}
+
+/// A moment.
+#[derive(Debug)]
+pub(crate) struct Moment {
+    generator: Duration,
+    service: Duration,
+    postgres: HashMap<u32, Duration>,
+}
+
+impl Moment {
+    pub(crate) fn now(service: u32, postmaster: Option<u32>) -> Self {
+        let children = postmaster.map(|pid| read(&format!("/proc/{pid}/task/{pid}/children"))).unwrap_or_default();
+        let postgres = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+        Self {
+            generator: cpu(std::process::id()),
+            service: cpu(service),
+            postgres: postgres.map(|pid| (pid, cpu(pid))).collect(),
+        }
+    }
+
+    /// What was used since an earlier one.
+    pub(crate) fn since(&self, before: &Self) -> Cpu {
+        // One that is new began at zero.
+        let before_of = |pid| before.postgres.get(pid).copied().unwrap_or_default();
+        Cpu {
+            generator: self.generator.saturating_sub(before.generator),
+            service: self.service.saturating_sub(before.service),
+            postgres: self.postgres.iter().map(|(pid, used)| used.saturating_sub(before_of(pid))).sum(),
+        }
+    }
+}
+
+/// Of all threads of a process that still run.
+fn cpu(pid: u32) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let used = |thread: fs::DirEntry| -> Option<Duration> {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        Some(Duration::from_nanos(text.split(' ').next()?.parse().ok()?))
+    };
+    threads.filter_map(used).sum()
+}
+
+/// Resident memory of a process, in KiB.
+pub(crate) fn resident_kib(pid: u32) -> Option<u64> {
+    field(&format!("/proc/{pid}/status"), "VmRSS")?.split(' ').next()?.parse().ok()
+}

@@ -1,0 +1,305 @@
+//! The rows of the table, each a method.
+
+use crate::books::{self, Mark};
+use crate::figures::{Figure, Sample};
+use crate::http;
+use crate::load::{Load, Pace};
+use crate::machine::{self, Moment};
+use crate::numbers::real;
+use crate::place::{Instance, Place};
+use crate::report::{Outcome, RoundReport, Run};
+use crate::script::Work;
+use crate::yardstick::Yardstick;
+use crate::{Options, Result};
+use sqlx::{Connection, Executor, PgConnection, Row as _};
+use std::path::Path;
+use std::time::Duration;
+
+/// The connections that throughput is measured with.
+pub(crate) const MANY: usize = 256;
+/// The share of the peak that an open loop offers.
+pub(crate) const OPEN_SHARE: f64 = 0.7;
+/// Before a measurement counts.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// The hot engine; it and GLOBAL have no caps.
+pub(crate) const ENGINE: &str = "BENCH";
+/// An engine with a cap on its open risk.
+const CAPPED: &str = "BENCH_CAPPED";
+const CAP: u64 = 1_000;
+/// Operations of a batch, and how many callers send batches.
+const BATCH: usize = 500;
+const BATCH_CALLERS: usize = 8;
+
+/// A row that can be asked for by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Row {
+    /// Bytes per lifecycle, on disk and of WAL.
+    Bytes,
+    /// Reserves a second, 256 connections.
+    Reserves,
+    /// Lifecycles a second, 256 connections.
+    Lifecycles,
+    /// Median latency of one connection.
+    P50,
+    /// Operations a second in batches.
+    Batch,
+    /// 99th percentile at 64 connections.
+    P99,
+    /// 99th percentile at a fixed rate.
+    OpenLoop,
+    /// Two instances against one.
+    TwoInstances,
+    /// Reserves a second that carry idempotency keys.
+    Keys,
+    /// Ten times the connections.
+    Overload,
+    /// Denials a second, and the cap.
+    Denials,
+    /// Memory over minutes.
+    Soak,
+}
+
+/// Everything of one round. Fields are dropped in order: the service before the directory that it runs in.
+pub(crate) struct Round<'a> {
+    pub(crate) options: &'a Options,
+    pub(crate) report: RoundReport,
+    pub(crate) service: Instance,
+    pub(crate) db: PgConnection,
+    place: Place,
+}
+
+impl<'a> Round<'a> {
+    /// Starts everything, and opens the ledger for business.
+    pub(crate) async fn begin(options: &'a Options, number: u32) -> Result<Self> {
+        let busy = machine::busy();
+        println!("== round {number} of {}, load average {busy}", options.rounds);
+        let place = Place::new(number)?;
+        let service = place.serve().await?;
+        let db = PgConnection::connect(&place.url("holdfast")).await?;
+        service.post("/go-live/enable", r#"{"actor":"bench"}"#).await?;
+        for (engine, max_open_risk) in [("GLOBAL", 0), (ENGINE, 0), (CAPPED, CAP)] {
+            let policy = format!(
+                r#"{{"engine":"{engine}","max_daily_loss":0,"max_daily_exposure":0,"max_open_risk":{max_open_risk},
+                    "allow_unlimited":true,"actor":"bench","reason":"benchmark"}}"#
+            );
+            service.post("/risk/policies/upsert", &policy).await?;
+        }
+        Ok(Self { options, report: RoundReport::new(number, busy), service, db, place })
+    }
+
+    pub(crate) async fn facts(&mut self) -> Result<Vec<(String, String)>> {
+        let mut facts = machine::facts(self.place.root());
+        facts.extend(machine::settings(&mut self.db).await?);
+        Ok(facts)
+    }
+
+    /// Measures every row that is wanted.
+    pub(crate) async fn run(mut self, pgbench: &Path, is_last: bool) -> Result<RoundReport> {
+        let options = self.options;
+        let wants = |row| options.wants(row);
+        // First, while every page is new: free space in old pages would hide growth.
+        if wants(Row::Bytes) {
+            self.bytes().await?;
+        }
+        if [Row::Reserves, Row::Lifecycles, Row::P50, Row::Batch, Row::Keys].into_iter().any(wants) {
+            self.yardstick(pgbench).await?;
+            if wants(Row::Reserves) {
+                let per_second = self.reserves().await?;
+                self.sample(Sample::absolute(Figure::Reserves, per_second));
+            }
+            if wants(Row::Lifecycles) {
+                let per_second = self.lifecycles().await?;
+                self.sample(Sample::absolute(Figure::Lifecycles, per_second));
+            }
+            if wants(Row::P50) {
+                self.p50().await?;
+            }
+            if wants(Row::Batch) {
+                self.batch().await?;
+            }
+            if wants(Row::Keys) {
+                self.keys().await?;
+            }
+            self.yardstick(pgbench).await?;
+        }
+        if wants(Row::P99) {
+            self.p99().await?;
+        }
+        if wants(Row::OpenLoop) {
+            self.open_loop().await?;
+        }
+        if wants(Row::TwoInstances) {
+            self.two_instances().await?;
+        }
+        if wants(Row::Overload) {
+            self.overload().await?;
+        }
+        if wants(Row::Denials) {
+            self.denials().await?;
+        }
+        if is_last && wants(Row::Soak) {
+            self.soak().await?;
+        }
+        self.report.compare();
+        Ok(self.report)
+    }
+
+    async fn yardstick(&mut self, pgbench: &Path) -> Result<()> {
+        let yardstick = Yardstick::run(pgbench, &self.place, &mut self.db, self.options.seconds).await?;
+        println!(
+            "yardstick: {:.0} tps and {:.3} ms with 1 client, {:.0} tps with 32",
+            yardstick.tps_1, yardstick.latency_1_ms, yardstick.tps_32
+        );
+        self.report.yardsticks.push(yardstick);
+        Ok(())
+    }
+
+    pub(crate) fn sample(&mut self, sample: Sample) {
+        self.report.samples.push(sample);
+    }
+
+    /// A closed loop on this service.
+    pub(crate) fn closed(&self, connections: usize, work: Work) -> Load {
+        Load {
+            targets: vec![self.service.addr],
+            connections,
+            work,
+            pace: Pace::Closed,
+            warm_up: WARM_UP,
+            duration: self.options.duration(),
+            keep_ids: true,
+        }
+    }
+
+    /// Runs a load, says what came of it, checks the books and keeps all of that.
+    async fn measure(&mut self, name: &'static str, load: &Load) -> Result<Outcome> {
+        let mark = Mark::now(&mut self.db).await?;
+        let mut run = self.load(name, load).await?;
+        run.checked(books::check(&mut self.db, &self.service, mark, run.tally.all, &run.tally.ids).await?);
+        let outcome = run.outcome();
+        self.report.runs.push(run);
+        Ok(outcome)
+    }
+
+    /// Runs a load and prints what came of it.
+    pub(crate) async fn load(&mut self, name: &'static str, load: &Load) -> Result<Run> {
+        let postmaster = self.place.postmaster().and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok());
+        let before = Moment::now(self.service.pid(), postmaster);
+        let tally = load.run().await?;
+        let used = Moment::now(self.service.pid(), postmaster).since(&before);
+        self.service.check_alive()?;
+        let run = Run::new(name, load, tally, used);
+        println!("{run}");
+        Ok(run)
+    }
+
+    async fn reserves(&mut self) -> Result<f64> {
+        let load = self.closed(MANY, Work::Reserve { engine: ENGINE });
+        Ok(self.measure("reserves", &load).await?.per_second)
+    }
+
+    pub(crate) async fn lifecycles(&mut self) -> Result<f64> {
+        let load = self.closed(MANY, Work::Lifecycle { engine: ENGINE });
+        Ok(self.measure("lifecycles", &load).await?.per_second)
+    }
+
+    async fn p50(&mut self) -> Result<()> {
+        let load = self.closed(1, Work::Reserve { engine: ENGINE });
+        let measured = self.measure("reserves, one at a time", &load).await?;
+        self.sample(Sample::absolute(Figure::P50, measured.p50_ms));
+        Ok(())
+    }
+
+    async fn p99(&mut self) -> Result<()> {
+        let load = self.closed(64, Work::Reserve { engine: ENGINE });
+        let measured = self.measure("reserves", &load).await?;
+        self.sample(Sample::value(Figure::P99, measured.p99_ms));
+        Ok(())
+    }
+
+    async fn open_loop(&mut self) -> Result<()> {
+        let known = self.report.samples.iter().find(|sample| sample.figure == Figure::Reserves);
+        let peak = match known.and_then(|sample| sample.absolute) {
+            Some(peak) => peak,
+            None => self.reserves().await?,
+        };
+        let pace = Pace::Open { per_second: peak * OPEN_SHARE };
+        let load = Load { pace, ..self.closed(MANY, Work::Reserve { engine: ENGINE }) };
+        let measured = self.measure("reserves at 70 % of the peak", &load).await?;
+        self.sample(Sample::value(Figure::P99Open, measured.p99_ms));
+        Ok(())
+    }
+
+    async fn batch(&mut self) -> Result<()> {
+        let load = self.closed(BATCH_CALLERS, Work::Batch { engine: ENGINE, operations: BATCH });
+        let measured = self.measure("operations in batches of 500", &load).await?;
+        self.sample(Sample::absolute(Figure::Batch, measured.per_second));
+        Ok(())
+    }
+
+    async fn two_instances(&mut self) -> Result<()> {
+        let load = self.closed(MANY, Work::Reserve { engine: ENGINE });
+        let alone = self.measure("reserves, one instance", &load).await?.per_second;
+        let second = self.place.serve_beside().await?;
+        let targets = vec![self.service.addr, second.addr];
+        let both = self.measure("reserves, two instances", &Load { targets, ..load }).await?.per_second;
+        self.sample(Sample { figure: Figure::TwoInstances, value: Some(both / alone), absolute: Some(both) });
+        Ok(())
+    }
+
+    async fn bytes(&mut self) -> Result<()> {
+        self.db.execute("CHECKPOINT").await?;
+        let (wal, disk) = (self.number(WAL).await?, self.number(DISK).await?);
+        let load = self.closed(MANY, Work::Lifecycle { engine: ENGINE });
+        let measured = self.measure("lifecycles, for their size", &load).await?;
+        let wal = self.number(WAL).await? - wal;
+        self.db.execute("CHECKPOINT").await?;
+        let disk = self.number(DISK).await? - disk;
+        let lifecycles = real(measured.all.settled.max(1));
+        self.sample(Sample::value(Figure::Disk, disk / lifecycles));
+        self.sample(Sample::value(Figure::Wal, wal / lifecycles));
+        Ok(())
+    }
+
+    async fn number(&mut self, sql: &'static str) -> Result<f64> {
+        Ok(sqlx::query(sql).fetch_one(&mut self.db).await?.get(0))
+    }
+
+    async fn keys(&mut self) -> Result<()> {
+        let probe = http::post(http::RESERVE, "Idempotency-Key: bench-probe\r\n", &http::reserve_of_one(ENGINE));
+        let id =
+            |body: &str| serde_json::from_str::<serde_json::Value>(body).map(|answer| answer["reservation_id"].clone());
+        let (_, first) = self.service.call(&probe).await?;
+        let (_, again) = self.service.call(&probe).await?;
+        if id(&first)? != id(&again)? {
+            return Err(format!("THE BOOKS ARE WRONG: one key had two effects:\n{first}\n{again}").into());
+        }
+        let load = self.closed(MANY, Work::Keyed { engine: ENGINE });
+        let measured = self.measure("reserves with keys", &load).await?;
+        self.sample(Sample::absolute(Figure::Keys, measured.per_second));
+        Ok(())
+    }
+
+    async fn overload(&mut self) -> Result<()> {
+        let load = self.closed(MANY, Work::Reserve { engine: ENGINE });
+        let peak = self.measure("reserves, before the overload", &load).await?.per_second;
+        let load = Load { connections: MANY * 10, ..load };
+        let goodput = self.measure("reserves, overload", &load).await?.per_second;
+        self.sample(Sample { figure: Figure::Overload, value: Some(goodput / peak), absolute: Some(goodput) });
+        Ok(())
+    }
+
+    async fn denials(&mut self) -> Result<()> {
+        let load = self.closed(MANY, Work::Reserve { engine: CAPPED });
+        let measured = self.measure("reserves against a cap", &load).await?;
+        books::under_cap(&mut self.db, CAPPED, CAP, measured.all.allowed).await?;
+        let denied = real(measured.measured.denied) / self.options.duration().as_secs_f64();
+        self.sample(Sample::value(Figure::Denials, denied));
+        Ok(())
+    }
+}
+
+/// Where the log of PostgreSQL stands, in bytes.
+const WAL: &str = "SELECT (pg_current_wal_lsn() - '0/0'::pg_lsn)::float8";
+/// What the database takes, with its indexes, in bytes.
+const DISK: &str = "SELECT pg_database_size(current_database())::float8";
