@@ -668,7 +668,7 @@ async fn a_name_of_a_field_is_told_as_it_was_sent() {
         let body = json!({"actor": "a", name: 1});
         let answer = service.post("/go-live/enable", &body).await;
         let sentence = answer.invalid(name);
-        assert_eq!(sentence, "is unknown: allowed are actor, reason", "{name}");
+        assert_eq!(sentence, "is unknown: allowed are actor, reason, idempotency_key", "{name}");
     }
 }
 
