@@ -121,7 +121,7 @@ mod tests {
                 let (adjustment, event) = run(&mut book, correction).unwrap();
                 let (loss, exposure) = if of_loss { (total(text), Total::ZERO) } else { (Total::ZERO, total(text)) };
                 assert_eq!((adjustment.loss_delta, adjustment.exposure_delta), (loss, exposure));
-                assert_eq!(event.movement, Movement { loss, exposure, ..Movement::default() });
+                assert_eq!(event.movement, Movement { exposure, loss, ..Movement::default() });
                 assert_eq!((event.action, event.amount), ("ADJUST", amount.parse().unwrap()));
                 for (engine, before) in [("A", ("40", "10")), ("GLOBAL", ("80", "20"))] {
                     let usage = book.level(&engine.parse().unwrap()).usage;
