@@ -4,11 +4,13 @@
 //! for conditions, never for times. Linux only: the tests look into `/proc` to see what was left running.
 #![cfg(target_os = "linux")]
 
+mod storm;
 mod support;
 
 mod beside;
 mod clients;
 mod counters;
+mod crashes;
 mod frozen;
 mod killed;
 mod lifecycle;
