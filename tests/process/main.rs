@@ -16,5 +16,6 @@ mod killed;
 mod lifecycle;
 mod logs;
 mod reconcile;
+mod pair;
 mod refusals;
 mod schema;

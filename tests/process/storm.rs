@@ -2,7 +2,7 @@
 //!
 //! Every change carries its key as its correlation id, too, so that its events can be counted.
 
-use crate::support::{Place, Reply, Server, wait_until};
+use crate::support::{Place, Reply, Server, post, wait_until};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -31,6 +31,11 @@ impl Change {
         let body = json!({"reservation_id": reservation_id, "realized_loss": 1, "actor": "test", "correlation_id": key,
                           "idempotency_key": key});
         Self { key: key.to_owned(), action: "SETTLE", path: "/risk/settle", body }
+    }
+
+    /// The bytes of the request: its head and its body.
+    pub(crate) fn request(&self) -> (String, String) {
+        post(self.path, &self.body)
     }
 
     pub(crate) fn send(&self, server: &Server) -> io::Result<Reply> {
@@ -151,7 +156,8 @@ impl Told {
         }
     }
 
-    fn tell(&self, server: &Server, client: Client, change: Change) -> Option<Value> {
+    /// Sends a change and notes what came of it.
+    pub(crate) fn tell(&self, server: &Server, client: Client, change: Change) -> Option<Value> {
         let answer = match client {
             Client::Insists => Some(change.insist_counting(server, &self.refused).json),
             Client::LosesAnswers => match change.send(server) {

@@ -41,6 +41,16 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
+/// A `POST` below the base path, as it is sent: its head up to the empty line, and its body.
+pub(crate) fn post(path: &str, body: &Value) -> (String, String) {
+    let body = body.to_string();
+    let head = format!(
+        "POST {BASE}{path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
+        body.len()
+    );
+    (head, body)
+}
+
 /// Sends a signal to a process that this test started.
 pub(crate) fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
@@ -380,10 +390,8 @@ impl Server {
     }
 
     pub(crate) fn try_post(&self, path: &str, body: &Value) -> io::Result<Reply> {
-        let body = body.to_string();
-        self.exchange(
-            format!("POST {BASE}{path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes(),
-        )
+        let (head, body) = post(path, body);
+        self.exchange(format!("{head}\r\n{body}").as_bytes())
     }
 
     /// `GET` of an absolute path.
