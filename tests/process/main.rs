@@ -18,5 +18,6 @@ mod lifecycle;
 mod logs;
 mod reconcile;
 mod pair;
+mod reconcile;
 mod refusals;
 mod schema;
