@@ -17,6 +17,7 @@ mod killed;
 mod lifecycle;
 mod logs;
 mod reconcile;
+mod overload;
 mod pair;
 mod reconcile;
 mod refusals;
