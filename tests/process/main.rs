@@ -16,7 +16,6 @@ mod holds;
 mod killed;
 mod lifecycle;
 mod logs;
-mod reconcile;
 mod overload;
 mod pair;
 mod reconcile;
