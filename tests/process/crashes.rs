@@ -88,10 +88,12 @@ fn a_writer_whose_session_is_ended_decides_anew_before_anybody_notices() {
     server.go_live();
     let told = Told::default();
     told.storm(&[&server], CLIENTS, Client::Insists, || {
+        // A connection on which something was decided; where a new one ends as well, the callers are told.
+        told.wait_for(2 * CLIENTS);
         for _ in 0..10 {
             let backend = writing_backend(&place);
             place.sql("holdfast", &format!("SELECT pg_terminate_backend({backend})::text"));
-            told.wait_for(30);
+            told.wait_for(2 * CLIENTS);
         }
     });
     assert_eq!(told.refused.load(Ordering::SeqCst), 0, "{}", server.log());
