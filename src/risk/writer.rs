@@ -1,8 +1,8 @@
-//! The writer: one task, one connection, one transaction for everything that waits.
+//! The writer: one thread, one connection, one transaction for everything that waits.
 //!
 //! Every reserve touches GLOBAL, and PostgreSQL holds that row until a commit is flushed: with a transaction a request, the
 //! service would do one commit at a time. So requests do not write. They put parsed operations into a bounded queue and wait;
-//! this task takes whatever is queued (natural batching: no timer, and alone a request is a batch of one), expires what is
+//! this thread takes whatever is queued (natural batching: no timer, and alone a request is a batch of one), expires what is
 //! due, decides each operation in order on one [`Book`](super::model::Book), writes all of it, commits, and only then answers.
 //!
 //! Statements of a batch, however long: begin and lock the head; time, switches and levels; one write of everything; commit.
@@ -43,6 +43,15 @@ const WAIT_MAX_MS: u64 = 5_000;
 /// How far the database clock may run ahead of this process's before it is not believed: an hour.
 const JUMP_MAX: TimeDelta = TimeDelta::hours(1);
 
+/// Gives the writer a thread of its own. Among the requests' tasks it would wait for its turn behind each of them at every
+/// round trip, and PostgreSQL, and everybody, with it.
+fn start_thread(task: Task, waiting: mpsc::UnboundedReceiver<Job>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a process that serves can have one more event loop");
+    let thread = std::thread::Builder::new().name("ledger-writer".to_owned());
+    thread.spawn(move || runtime.block_on(task.run(waiting))).expect("a process that serves can have one more thread");
+}
+
 type Answers = Result<Vec<Result<Done>>>;
 
 /// A request that waits, and whom to tell.
@@ -56,7 +65,7 @@ struct Job {
     answer: oneshot::Sender<Answers>,
 }
 
-/// The way to the writer. Cheap to clone; the task ends when the last one is gone.
+/// The way to the writer. Cheap to clone; the thread ends when the last one is gone.
 #[derive(Debug, Clone)]
 pub struct Writer {
     queue: mpsc::UnboundedSender<Job>,
@@ -67,14 +76,14 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the task.
+    /// Starts the thread.
     #[must_use]
     pub fn start(db: Database, clock: Clock, go_live_required: bool) -> Self {
         // Bounded by the places, which count operations and not requests.
         let (queue, waiting) = mpsc::unbounded_channel();
         let belief = Belief { clock, last: Arc::default() };
         let task = Task { db: db.clone(), belief: belief.clone(), go_live_required, conn: None };
-        tokio::spawn(task.run(waiting));
+        start_thread(task, waiting);
         Self { queue, places: Arc::new(Semaphore::new(QUEUE_MAX as usize)), db, belief, go_live_required }
     }
 
