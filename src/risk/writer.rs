@@ -5,8 +5,8 @@
 //! this thread takes whatever is queued (natural batching: no timer, and alone a request is a batch of one), expires what is
 //! due, decides each operation in order on one [`Book`](super::model::Book), writes all of it, commits, and only then answers.
 //!
-//! Statements of a batch, however long: begin and lock the head; time, switches and levels; one write of everything; commit.
-//! Only where something asks for them: keys, reservations by id, past events, what original settles match (two), holds that
+//! Statements of a batch, however long: begin and lock the head; time, switches and levels; one write; commit.
+//! Only where there is something: changed reservations and denials to write; keys, reservations by id, past events, what original settles match (two), holds that
 //! are due (two).
 //!
 //! What is guaranteed:
@@ -31,6 +31,7 @@ use batch::{Conditions, Failure};
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::postgres::PgConnection;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// Operations that may wait or be in a batch. At 20,000 a second, 8,192 are 0.4 s: beyond that, waiting longer helps nobody.
@@ -82,7 +83,8 @@ impl Writer {
         // Bounded by the places, which count operations and not requests.
         let (queue, waiting) = mpsc::unbounded_channel();
         let belief = Belief { clock, last: Arc::default() };
-        let task = Task { db: db.clone(), belief: belief.clone(), go_live_required, conn: None };
+        let requests = Handle::current();
+        let task = Task { db: db.clone(), belief: belief.clone(), go_live_required, conn: None, requests };
         start_thread(task, waiting);
         Self { queue, places: Arc::new(Semaphore::new(QUEUE_MAX as usize)), db, belief, go_live_required }
     }
@@ -153,6 +155,8 @@ struct Task {
     go_live_required: bool,
     /// None until the first batch, and after the connection broke.
     conn: Option<PgConnection>,
+    /// Where those who asked wait.
+    requests: Handle,
 }
 
 impl Task {
@@ -202,13 +206,8 @@ impl Task {
                 done = self.commit(&jobs).await;
             }
             match done {
-                Ok(outcomes) => {
-                    let mut outcomes = outcomes.into_iter();
-                    for job in jobs {
-                        let own = outcomes.by_ref().take(job.items.len()).collect();
-                        answer(job, Ok(own));
-                    }
-                }
+                // Over there waking everybody is one call from this thread, not one each, and the next batch begins.
+                Ok(outcomes) => drop(self.requests.spawn(async move { answer_all(jobs, outcomes) })),
                 Err(error) if is_fatal(&error) || jobs.len() == 1 => fail_all(jobs, error),
                 Err(error) => {
                     tracing::warn!(%error, requests = jobs.len(), "a batch was refused: retrying in halves");
@@ -303,6 +302,14 @@ fn is_limit(error: &sqlx::Error) -> bool {
     }
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     code.is_some_and(|code| ["55P03", "57014"].contains(&code.as_ref()))
+}
+
+fn answer_all(jobs: Vec<Job>, outcomes: Vec<Result<Done>>) {
+    let mut outcomes = outcomes.into_iter();
+    for job in jobs {
+        let own = outcomes.by_ref().take(job.items.len()).collect();
+        answer(job, Ok(own));
+    }
 }
 
 fn answer(job: Job, answers: Answers) {

@@ -1,11 +1,12 @@
-//! What a batch of decisions writes, in one statement: its events, the reservations it made and changed, the counters it
-//! moved, the tally of its denials, and the head. Lists are `UNNEST`ed, so one decision is the shortest of many.
+//! What a batch of decisions writes: its events, the reservations it made, the counters it moved and the head in one
+//! statement; the reservations that it changed and the tally of its denials in one each, where there are any. Lists are
+//! `UNNEST`ed, so one decision is the shortest of many.
 
 use crate::audit::{Head, Origin, Stamp};
 use crate::error::{Error, Result};
 use crate::risk::model::{Level, Reservation, RiskEvent};
 use crate::types::{Actor, CorrelationId, Engine, JsonObject, Reason, RequestId};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
 use std::borrow::Cow;
@@ -25,6 +26,9 @@ pub struct Recorded<'a> {
     pub hash: Vec<u8>,
 }
 
+/// Denials by engine asked for, level and reason.
+pub type Denials = BTreeMap<(Engine, String, &'static str), i64>;
+
 /// Everything that a batch changes.
 #[derive(Debug)]
 pub struct Batch<'a> {
@@ -37,7 +41,7 @@ pub struct Batch<'a> {
     /// Reservations that stood before and that it changed.
     pub changed: Vec<&'a Reservation>,
     /// Denials by engine asked for, level and reason.
-    pub denials: &'a BTreeMap<(Engine, String, &'static str), i64>,
+    pub denials: &'a Denials,
 }
 
 impl Batch<'_> {
@@ -61,9 +65,65 @@ fn of<T>(reservations: &[&Reservation], column: impl Fn(&Reservation) -> T) -> V
 type Times = [Option<DateTime<Utc>>];
 type Texts = [Option<String>];
 
-/// Writes a batch. The statement does all of it or fails.
-#[expect(clippy::too_many_lines, reason = "one statement, one line a column")]
+/// Writes a batch: one statement for what every batch has, and one each for what only some have. A statement that touches a
+/// table costs something even where it changes nothing.
 pub async fn write_batch(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head) -> Result<()> {
+    if !batch.changed.is_empty() {
+        change_reservations(conn, &batch.changed).await?;
+    }
+    if !batch.denials.is_empty() {
+        tally(conn, batch.recorded[0].stamp.day(), batch.denials).await?;
+    }
+    record(conn, batch, head).await
+}
+
+async fn change_reservations(conn: &mut PgConnection, changed: &[&Reservation]) -> Result<()> {
+    let done = sqlx::query!(
+        "UPDATE risk_reservation AS kept
+         SET open_amount = r.open_amount,
+             status = r.status,
+             expires_at = r.expires_at,
+             closed_at = r.closed_at,
+             closed_seq = r.closed_seq
+         FROM unnest($1::uuid[], $2::numeric[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::bigint[])
+              AS r (id, open_amount, status, expires_at, closed_at, closed_seq)
+         WHERE kept.id = r.id AND kept.status IN ('OPEN', 'EXPIRED')",
+        &of(changed, |one| one.id),
+        &of(changed, |one| one.open_amount.to_decimal()),
+        &of(changed, |one| one.status.as_str().to_owned()),
+        &of(changed, |one| one.expires_at) as &Times,
+        &of(changed, |one| one.closed.map(|stamp| stamp.at)) as &Times,
+        &of(changed, |one| one.closed.map(|stamp| stamp.seq)) as &[Option<i64>]
+    )
+    .execute(conn)
+    .await?;
+    if usize::try_from(done.rows_affected()).ok() == Some(changed.len()) {
+        return Ok(());
+    }
+    Err(Error::Inconsistent(format!("a batch changed {} of {} reservations", done.rows_affected(), changed.len())))
+}
+
+async fn tally(conn: &mut PgConnection, day: NaiveDate, denials: &Denials) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO risk_denial_day (day, engine, scope, reason, denied)
+         SELECT $1, d.engine, d.scope, d.reason, d.denied
+         FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[]) AS d (engine, scope, reason, denied)
+         ON CONFLICT (day, engine, scope, reason) DO UPDATE
+         SET denied = risk_denial_day.denied + excluded.denied",
+        day,
+        &denials.keys().map(|(engine, _, _)| engine.to_string()).collect::<Vec<_>>(),
+        &denials.keys().map(|(_, scope, _)| scope.clone()).collect::<Vec<_>>(),
+        &denials.keys().map(|(_, _, reason)| (*reason).to_owned()).collect::<Vec<_>>(),
+        &denials.values().copied().collect::<Vec<_>>()
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The events, the reservations made, the counters and the head, in one statement.
+#[expect(clippy::too_many_lines, reason = "one statement, one line a column")]
+async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head) -> Result<()> {
     let (head_seq, head_hash, head_at) = head.stored();
     let optional = |text: Option<&str>| text.map(str::to_owned);
     let written = sqlx::query!(
@@ -89,22 +149,13 @@ pub async fn write_batch(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head
             SELECT r.id, r.seq, r.engine, r.amount, r.open_amount, r.status, $1, r.correlation_id, r.created_at,
                    r.expires_at, r.closed_at, r.closed_seq
             FROM unnest($22::uuid[], $23::bigint[], $24::text[], $25::numeric[], $26::numeric[], $27::text[],
-                        $28::text[], $29::timestamptz[], $30::timestamptz[], $31::bigint[], $49::timestamptz[])
+                        $28::text[], $29::timestamptz[], $30::timestamptz[], $31::bigint[], $40::timestamptz[])
                  AS r (id, seq, engine, amount, open_amount, status, correlation_id, created_at, closed_at, closed_seq,
                        expires_at)),
-        changed AS (
-            UPDATE risk_reservation AS kept
-            SET open_amount = r.open_amount, status = r.status, expires_at = r.expires_at, closed_at = r.closed_at,
-                closed_seq = r.closed_seq
-            FROM unnest($32::uuid[], $33::numeric[], $34::text[], $35::timestamptz[], $36::bigint[],
-                        $50::timestamptz[])
-                 AS r (id, open_amount, status, closed_at, closed_seq, expires_at)
-            WHERE kept.id = r.id AND kept.status IN ('OPEN', 'EXPIRED')
-            RETURNING kept.id),
         flows AS (
             INSERT INTO risk_ledger_day (day, engine, exposure_used, realized_loss, actions_count, updated_at)
-            SELECT $1, l.engine, l.exposure_used, l.realized_loss, l.actions_count, $37
-            FROM unnest($38::text[], $39::numeric[], $40::numeric[], $41::bigint[])
+            SELECT $1, l.engine, l.exposure_used, l.realized_loss, l.actions_count, $32
+            FROM unnest($33::text[], $34::numeric[], $35::numeric[], $36::bigint[])
                  AS l (engine, exposure_used, realized_loss, actions_count)
             ON CONFLICT (day, engine) DO UPDATE
             SET exposure_used = excluded.exposure_used,
@@ -113,23 +164,16 @@ pub async fn write_batch(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head
                 updated_at = excluded.updated_at),
         stocks AS (
             INSERT INTO risk_open (engine, open_amount, updated_at)
-            SELECT l.engine, l.open_amount, $37
-            FROM unnest($38::text[], $42::numeric[]) AS l (engine, open_amount)
+            SELECT l.engine, l.open_amount, $32
+            FROM unnest($33::text[], $37::numeric[]) AS l (engine, open_amount)
             ON CONFLICT (engine) DO UPDATE
             SET open_amount = excluded.open_amount, updated_at = excluded.updated_at),
-        tally AS (
-            INSERT INTO risk_denial_day (day, engine, scope, reason, denied)
-            SELECT $1, d.engine, d.scope, d.reason, d.denied
-            FROM unnest($43::text[], $44::text[], $45::text[], $46::bigint[]) AS d (engine, scope, reason, denied)
-            ON CONFLICT (day, engine, scope, reason) DO UPDATE
-            SET denied = risk_denial_day.denied + excluded.denied),
         head AS (
             UPDATE audit_head
-            SET seq = $47, hash = $48, at = $37
-            WHERE stream = 'risk' AND seq < $47
+            SET seq = $38, hash = $39, at = $32
+            WHERE stream = 'risk' AND seq < $38
             RETURNING seq)
-        SELECT (SELECT count(*) FROM head)    AS "heads!",
-               (SELECT count(*) FROM changed) AS "changed!""#,
+        SELECT count(*) AS "heads!" FROM head"#,
         batch.recorded[0].stamp.day(),
         &batch.events(|one| one.stamp.seq),
         &batch.events(|one| one.stamp.at),
@@ -161,31 +205,20 @@ pub async fn write_batch(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head
         &of(&batch.new, |one| one.created_at),
         &of(&batch.new, |one| one.closed.map(|stamp| stamp.at)) as &Times,
         &of(&batch.new, |one| one.closed.map(|stamp| stamp.seq)) as &[Option<i64>],
-        &of(&batch.changed, |one| one.id),
-        &of(&batch.changed, |one| one.open_amount.to_decimal()),
-        &of(&batch.changed, |one| one.status.as_str().to_owned()),
-        &of(&batch.changed, |one| one.closed.map(|stamp| stamp.at)) as &Times,
-        &of(&batch.changed, |one| one.closed.map(|stamp| stamp.seq)) as &[Option<i64>],
         head_at,
         &batch.levels.iter().map(|(engine, _)| engine.to_string()).collect::<Vec<_>>(),
         &batch.counters(|level| level.usage.exposure_used.to_decimal()),
         &batch.counters(|level| level.usage.realized_loss.to_decimal()),
         &batch.levels.iter().map(|(_, level)| level.usage.actions_count).collect::<Vec<_>>(),
         &batch.counters(|level| level.usage.open_risk_reserved.to_decimal()),
-        &batch.denials.keys().map(|(engine, _, _)| engine.to_string()).collect::<Vec<_>>(),
-        &batch.denials.keys().map(|(_, scope, _)| scope.clone()).collect::<Vec<_>>(),
-        &batch.denials.keys().map(|(_, _, reason)| (*reason).to_owned()).collect::<Vec<_>>(),
-        &batch.denials.values().copied().collect::<Vec<_>>(),
         head_seq,
         &head_hash[..],
-        &of(&batch.new, |one| one.expires_at) as &Times,
-        &of(&batch.changed, |one| one.expires_at) as &Times
+        &of(&batch.new, |one| one.expires_at) as &Times
     )
     .fetch_one(conn)
     .await?;
-    if written.heads != 1 || usize::try_from(written.changed).ok() != Some(batch.changed.len()) {
-        let what = format!("a batch moved {} heads and {} reservations", written.heads, written.changed);
-        return Err(Error::Inconsistent(what));
+    if written.heads != 1 {
+        return Err(Error::Inconsistent(format!("a batch moved {} heads", written.heads)));
     }
     Ok(())
 }

@@ -14,12 +14,11 @@ use crate::risk::operation::{
     AdjustRequest, Done, ExtendRequest, Item, Operation, Outcome, ReleaseRequest, ReserveRequest, Reserved,
     SettleRequest,
 };
-use crate::risk::store::{Batch, PastEvent, Recorded};
+use crate::risk::store::{Batch, Denials, PastEvent, Recorded};
 use crate::types::{Actor, Engine, JsonObject, Principal, Reason};
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// A batch while it is decided.
@@ -29,13 +28,13 @@ pub(super) struct Deciding<'a> {
     pub(super) head: Head,
     pub(super) recorded: Vec<Recorded<'a>>,
     pub(super) new_keys: NewKeys,
-    denials: BTreeMap<(Engine, String, &'static str), i64>,
+    denials: Denials,
 }
 
 impl<'a> Deciding<'a> {
     pub(super) fn new(known: Known, head: Head) -> Self {
         let before = known.book.clone();
-        Self { known, before, head, recorded: Vec::new(), new_keys: NewKeys::default(), denials: BTreeMap::new() }
+        Self { known, before, head, recorded: Vec::new(), new_keys: NewKeys::default(), denials: Denials::new() }
     }
 
     /// What the batch changes.
