@@ -240,7 +240,7 @@ pub enum Error {
     )]
     ClockJumped(i64),
     /// The book does not balance.
-    #[error("the book does not balance since {0}: new reserves are halted until `holdfast risk reconcile --repair`")]
+    #[error("the book did not balance at {0}: new reserves are halted until `holdfast risk reconcile --repair`")]
     LedgerHalted(chrono::DateTime<chrono::Utc>),
     /// The database cannot be reached, or not soon enough.
     #[error("the database cannot be reached: nothing was decided, try again")]

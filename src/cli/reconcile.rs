@@ -52,16 +52,14 @@ fn text(found: &Reconciliation, repaired: bool) -> String {
         let _ =
             writeln!(text, "{engine}: {counter} {verb} {}, its rows say {}", difference.recorded, difference.computed);
     }
-    match (found.differences.is_empty(), repaired, found.halted_at) {
-        (true, _, None) => text.push_str("the book balances\n"),
-        (false, true, None) => text.push_str("repaired: the book balances, and reserves go on\n"),
-        (_, _, since) => {
-            let since = since.map_or_else(String::new, |at| format!(" since {}", at.format("%Y-%m-%dT%H:%M:%SZ")));
-            let _ = writeln!(
-                text,
-                "new reserves are halted{since}: run holdfast risk reconcile --repair --actor NAME --reason TEXT"
-            );
-        }
-    }
+    let since = found.halted_at.map_or_else(String::new, |at| format!(" since {}", at.format("%Y-%m-%dT%H:%M:%SZ")));
+    let fix = "run holdfast risk reconcile --repair --actor NAME --reason TEXT";
+    let _ = match (found.differences.is_empty(), repaired, found.halted_at) {
+        (true, true, None) => writeln!(text, "the book balances, and reserves go on"),
+        (true, false, None) => writeln!(text, "the book balances"),
+        (false, true, None) => writeln!(text, "repaired: the book balances, and reserves go on"),
+        (true, _, Some(_)) => writeln!(text, "the book balances again, but new reserves are halted{since}: {fix}"),
+        (false, ..) => writeln!(text, "new reserves are halted{since}: {fix}"),
+    };
     text
 }

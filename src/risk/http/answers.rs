@@ -96,16 +96,22 @@ impl ReserveAnswer {
             ("failures", raw(&self.failures)),
             ("dry_run", raw(&self.dry_run)),
             ("resets_at", raw(&resets_at)),
-            ("hint", raw(&self.failures.first().map(hint))),
+            ("hint", raw(&hint(&self.failures, resets_at))),
         ];
         Error::ReservationDenied { message: self.message, members }
     }
 
-    /// When the first failure ends by itself: the flows of a day begin anew at midnight, the rest does not.
+    /// When the denial ends by itself: the flows of a day begin anew at midnight, nothing else does, and an amount above a whole
+    /// day's cap never fits.
     fn resets_at(&self) -> Option<DateTime<Utc>> {
-        let daily =
-            [DenialReason::DailyActionsExceeded, DenialReason::DailyExposureExceeded, DenialReason::DailyLossReached];
-        self.reason.filter(|reason| daily.contains(reason))?;
+        let ends = |failure: &Failure| match failure.reason {
+            DenialReason::DailyActionsExceeded | DenialReason::DailyLossReached => true,
+            DenialReason::DailyExposureExceeded => failure.requested <= failure.limit,
+            _ => false,
+        };
+        if self.failures.is_empty() || !self.failures.iter().all(ends) {
+            return None;
+        }
         let tomorrow = self.ledger_snapshot.day.checked_add_days(Days::new(1))?;
         Some(tomorrow.and_time(NaiveTime::MIN).and_utc())
     }
@@ -115,24 +121,36 @@ fn raw<T: Serialize>(value: &T) -> Box<RawValue> {
     to_json(value)
 }
 
-/// What the caller can do about a failure.
-fn hint(failure: &Failure) -> String {
-    let room = || match (failure.limit, failure.used) {
-        (Some(limit), Some(used)) => limit.minus(used).unwrap_or_default().max(Total::ZERO),
-        _ => Total::ZERO,
+/// What would fit under every cap that the amount exceeds.
+fn room(failures: &[Failure]) -> Total {
+    let capped = [DenialReason::DailyExposureExceeded, DenialReason::OpenRiskExceeded];
+    let rooms = failures.iter().filter(|failure| capped.contains(&failure.reason)).filter_map(|failure| {
+        let left = failure.limit?.minus(failure.used?)?;
+        Some(left.max(Total::ZERO))
+    });
+    rooms.min().unwrap_or_default()
+}
+
+/// What the caller can do about a denial: about its first failure, and with an amount that no other one refuses.
+fn hint(failures: &[Failure], resets_at: Option<DateTime<Utc>>) -> Option<String> {
+    let first = failures.first()?;
+    let wait = if resets_at.is_some() { ", or wait for resets_at" } else { "" };
+    let less = match room(failures) {
+        Total::ZERO => "nothing fits now".to_owned(),
+        room => format!("ask for at most {room}"),
     };
-    match failure.reason {
+    Some(match first.reason {
         DenialReason::KillSwitchEngaged => "the kill switch is out: wait until an operator releases it".into(),
         DenialReason::GoLiveDisabled => "production is off: wait until an operator enables go-live".into(),
-        DenialReason::PolicyMissing => format!("{} has no policy: set its caps first", failure.scope),
+        DenialReason::PolicyMissing => format!("{} has no policy: set its caps first", first.scope),
         DenialReason::PolicyDisabled => {
-            format!("{} is off, by hand or by a tripwire: see throttled_by of its policy", failure.scope)
+            format!("{} is off, by hand or by a tripwire: see throttled_by of its policy", first.scope)
         }
-        DenialReason::DailyActionsExceeded => "no more actions today: wait for resets_at".into(),
-        DenialReason::DailyExposureExceeded => format!("ask for at most {}, or wait for resets_at", room()),
-        DenialReason::OpenRiskExceeded => format!("ask for at most {}, or settle or release what is open", room()),
-        DenialReason::DailyLossReached => "the day's loss is reached: wait for resets_at".into(),
-    }
+        DenialReason::DailyActionsExceeded => format!("no more actions today{wait}"),
+        DenialReason::DailyExposureExceeded => format!("{less}{wait}"),
+        DenialReason::OpenRiskExceeded => format!("{less}, or settle or release what is open"),
+        DenialReason::DailyLossReached => format!("the day's loss is reached{wait}"),
+    })
 }
 
 /// A decision on its way out, with its headers.
@@ -218,7 +236,7 @@ pub(super) fn extended(extension: Extension) -> Result<ExtendAnswer, Error> {
         ("reason", raw(&first.reason)),
         ("scope", raw(&first.scope)),
         ("failures", raw(&failures)),
-        ("hint", raw(&hint(first))),
+        ("hint", raw(&hint(&failures, None))),
     ];
     Err(Error::ExtensionDenied { message, members })
 }
