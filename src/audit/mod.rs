@@ -114,6 +114,12 @@ impl Head {
         self.now = now;
     }
 
+    /// The time of the last event.
+    #[must_use]
+    pub const fn last_at(&self) -> DateTime<Utc> {
+        self.at
+    }
+
     /// What the head is now, for the statement that stores it with everything else.
     #[must_use]
     pub const fn stored(&self) -> (i64, &[u8; 32], DateTime<Utc>) {

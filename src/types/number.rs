@@ -154,7 +154,7 @@ exact_number!(
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Total(i128);
 /// 10^22 units: ten thousand million amounts of the largest size. A SQL decimal of this crate holds 28 digits.
-const TOTAL_MAX: i128 = 10_000_000_000_000_000_000_000 * 1_000_000 - 1;
+const TOTAL_MAX: i128 = 10_000_000_000_000_000_000_000 * 1_000_000;
 exact_number!(Total, i128, "Total", SCALE, -TOTAL_MAX, TOTAL_MAX, "A sum of amounts, at most 6 decimals, exact.");
 
 impl Total {

@@ -308,30 +308,38 @@ async fn a_settle_that_fails_moves_nothing_through_what_shares_its_transaction()
     let service = uncapped().await;
     let id = allowed(reserve(&service, "test").await.unwrap());
     let held = Held::on(&service).await;
-    let failing = settle(&service, &json!({"reservation_id": id}));
+    let failing = settle(&service, &json!({"reservation_id": id, "realized_loss": 5}));
     let sharing = reserve(&service, "test");
     arrived().await;
-    // The waiting writer has the plug alone; the stock is short of it from then on.
+    // The waiting writer has the plug alone; the day's loss has no room from then on.
     let Held { mut tx, plug } = held;
-    sqlx::query("UPDATE risk_open SET open_amount = 0 WHERE engine = 'RACE'").execute(&mut *tx).await.unwrap();
+    sqlx::query("UPDATE risk_ledger_day SET realized_loss = 1e22 WHERE engine = 'RACE'")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
     sqlx::query(
-        "CREATE FUNCTION short() RETURNS trigger LANGUAGE plpgsql AS
-             $$ BEGIN IF new.engine = 'RACE' THEN new.open_amount := 0; END IF; RETURN new; END $$",
+        "CREATE FUNCTION full_up() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN IF new.engine = 'RACE' THEN new.realized_loss := 1e22; END IF; RETURN new; END $$",
     )
     .execute(&mut *tx)
     .await
     .unwrap();
-    sqlx::query("CREATE TRIGGER short BEFORE INSERT OR UPDATE ON risk_open FOR EACH ROW EXECUTE FUNCTION short()")
-        .execute(&mut *tx)
-        .await
-        .unwrap();
+    sqlx::query(
+        "CREATE TRIGGER full_up BEFORE INSERT OR UPDATE ON risk_ledger_day FOR EACH ROW EXECUTE FUNCTION full_up()",
+    )
+    .execute(&mut *tx)
+    .await
+    .unwrap();
     tx.commit().await.unwrap();
     allowed(plug.await.unwrap());
     failing.await.unwrap().refused(500, "INTERNAL_ERROR");
     allowed(sharing.await.unwrap());
     // Repaired, the reservation is what it was: open, and to be settled.
-    sqlx::query("DROP TRIGGER short ON risk_open").execute(&service.pool).await.unwrap();
-    sqlx::query("UPDATE risk_open SET open_amount = 3 WHERE engine = 'RACE'").execute(&service.pool).await.unwrap();
+    sqlx::query("DROP TRIGGER full_up ON risk_ledger_day").execute(&service.pool).await.unwrap();
+    sqlx::query("UPDATE risk_ledger_day SET realized_loss = 0 WHERE engine = 'RACE'")
+        .execute(&service.pool)
+        .await
+        .unwrap();
     let stored = service.get(&format!("/risk/reservations/{id}")).await.ok();
     assert_eq!(json!([stored["status"], stored["open_amount"]]), json!(["OPEN", 1]));
     let settled = settle(&service, &json!({"reservation_id": id})).await.unwrap().ok();

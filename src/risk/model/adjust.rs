@@ -1,7 +1,7 @@
 //! Adjust: what was booked was wrong. A signed correction of loss or of exposure names the event it corrects and why, and is
 //! booked today: a closed day never changes. What is outstanding is corrected by settling or releasing, not here.
 
-use super::{Book, LedgerSnapshot, Movement, OutOfRange, RiskEvent, Words};
+use super::{Book, Floor, LedgerSnapshot, Movement, OutOfRange, RiskEvent, Words};
 use crate::audit::Stamp;
 use crate::db::to_json;
 use crate::types::{Amount, Engine, Total, Value};
@@ -59,7 +59,7 @@ pub fn apply(
         Correction::Loss(delta) => (Movement { loss: delta.into(), ..Movement::default() }, delta),
         Correction::Exposure(delta) => (Movement { exposure: delta.into(), ..Movement::default() }, delta),
     };
-    book.post(&adjust.engine, movement, stamp.at)?;
+    book.post(&adjust.engine, movement, Floor::Refuses, stamp.at)?;
     let (ledger_engine, ledger_global) = book.ledgers(&adjust.engine, stamp.day());
     let adjustment = Adjustment {
         corrects_seq: adjust.corrects_seq,

@@ -1,7 +1,7 @@
 //! Expiry: nobody told what became of a hold in time. The action may have happened, so only the open risk comes back; today's
 //! exposure and the count stay. A late settle still books what was lost.
 
-use super::{Book, Movement, OutOfRange, ReservationStatus, RiskEvent, Words};
+use super::{Book, Floor, Movement, OutOfRange, ReservationStatus, RiskEvent, Words};
 use crate::audit::Stamp;
 use crate::db::to_json;
 use crate::types::Total;
@@ -28,7 +28,7 @@ pub fn apply(book: &mut Book, id: Uuid, stamp: Stamp) -> Result<Option<RiskEvent
     let open = Total::ZERO.minus(amount);
     let open = open.ok_or_else(|| OutOfRange { engine: engine.clone(), counter: "open_risk_reserved" })?;
     let movement = Movement { open, ..Movement::default() };
-    book.post(&engine, movement, stamp.at)?;
+    book.post(&engine, movement, Floor::Holds, stamp.at)?;
     if let Some(reservation) = book.reservations.get_mut(&id) {
         reservation.close(ReservationStatus::Expired, stamp);
     }

@@ -131,6 +131,16 @@ pub struct Movement {
     pub actions: i64,
 }
 
+/// What is done about a counter that would fall below zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Floor {
+    /// Refuse the movement: it takes more than there is.
+    Refuses,
+    /// Stop at zero: a position is closed although the counter had lost it before. The book did not balance, and the
+    /// reconciliation tells; whoever closes a position has to be able to.
+    Holds,
+}
+
 /// One level of the two: what is allowed and what is used.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Level {
@@ -304,15 +314,26 @@ impl Book {
     }
 
     /// Moves the counters of an engine and of GLOBAL, both or neither.
-    pub fn post(&mut self, engine: &Engine, movement: Movement, at: DateTime<Utc>) -> Result<(), OutOfRange> {
+    pub fn post(
+        &mut self,
+        engine: &Engine,
+        movement: Movement,
+        floor: Floor,
+        at: DateTime<Utc>,
+    ) -> Result<(), OutOfRange> {
         let moved = [engine.clone(), Engine::global()]
             .into_iter()
             .map(|engine| {
                 let mut level = self.level(&engine);
                 let usage = &mut level.usage;
                 let sum = |counter: Total, delta: Total, name| {
-                    let sum = counter.plus(delta).filter(|sum| *sum >= Total::ZERO);
-                    sum.ok_or_else(|| OutOfRange { engine: engine.clone(), counter: name })
+                    let out_of_range = || OutOfRange { engine: engine.clone(), counter: name };
+                    let sum = counter.plus(delta).ok_or_else(out_of_range)?;
+                    match floor {
+                        Floor::Refuses if sum < Total::ZERO => Err(out_of_range()),
+                        Floor::Holds => Ok(sum.max(Total::ZERO)),
+                        Floor::Refuses => Ok(sum),
+                    }
                 };
                 usage.exposure_used = sum(usage.exposure_used, movement.exposure, "exposure_used")?;
                 usage.open_risk_reserved = sum(usage.open_risk_reserved, movement.open, "open_risk_reserved")?;
@@ -442,12 +463,15 @@ pub(crate) mod tests {
         let engine: Engine = "A".parse().unwrap();
         let five: Amount = "5".parse().unwrap();
         let up = Movement { open: five.into(), ..Movement::default() };
-        book.post(&engine, up, DateTime::UNIX_EPOCH).unwrap();
+        book.post(&engine, up, Floor::Refuses, DateTime::UNIX_EPOCH).unwrap();
         assert_eq!(book.level(&Engine::global()).usage.open_risk_reserved, five.into());
         let before = book.levels.clone();
         let down =
             Movement { open: Total::ZERO.minus(Total::from(five).plus(five).unwrap()).unwrap(), ..Movement::default() };
-        assert_eq!(book.post(&engine, down, DateTime::UNIX_EPOCH).unwrap_err().counter, "open_risk_reserved");
+        let refused = book.post(&engine, down, Floor::Refuses, DateTime::UNIX_EPOCH).unwrap_err();
+        assert_eq!(refused.counter, "open_risk_reserved");
         assert_eq!(book.levels, before);
+        book.post(&engine, down, Floor::Holds, DateTime::UNIX_EPOCH).unwrap();
+        assert_eq!(book.level(&engine).usage.open_risk_reserved, Total::ZERO);
     }
 }

@@ -1,7 +1,7 @@
 //! Release: the action did not happen. Open risk comes back, and exposure if it was reserved today; the action count does not,
 //! so that reserving and releasing cannot be repeated for ever.
 
-use super::{Book, LedgerSnapshot, Movement, OutOfRange, ReservationStatus, RiskEvent, Words};
+use super::{Book, Floor, LedgerSnapshot, Movement, OutOfRange, ReservationStatus, RiskEvent, Words};
 use crate::audit::Stamp;
 use crate::db::to_json;
 use crate::types::{Amount, Engine, Total};
@@ -34,7 +34,7 @@ pub fn apply(book: &mut Book, id: Uuid, words: Words, stamp: Stamp) -> Result<(R
     let exposure = Total::from_units(today.min(book.exposure_left(&engine))).ok_or_else(out_of_range)?;
     let negative = |total: Total| Total::ZERO.minus(total).ok_or_else(out_of_range);
     let movement = Movement { exposure: negative(exposure)?, open: negative(amount.into())?, ..Movement::default() };
-    book.post(&engine, movement, stamp.at)?;
+    book.post(&engine, movement, Floor::Holds, stamp.at)?;
     if let Some(reservation) = book.reservations.get_mut(&id) {
         reservation.close(ReservationStatus::Released, stamp);
     }

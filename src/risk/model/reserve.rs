@@ -6,8 +6,8 @@
 //! no cap. This is the one comparison for every path.
 
 use super::{
-    Book, LedgerSnapshot, Level, Movement, OutOfRange, PolicySnapshot, Reservation, ReservationStatus, RiskEvent,
-    RiskPolicy, Usage, Words,
+    Book, Floor, LedgerSnapshot, Level, Movement, OutOfRange, PolicySnapshot, Reservation, ReservationStatus,
+    RiskEvent, RiskPolicy, Usage, Words,
 };
 use crate::audit::Stamp;
 use crate::db::to_json;
@@ -237,7 +237,7 @@ pub fn apply(
     let policy_ttl = || book.levels.get(&reserve.engine)?.policy.as_ref()?.default_ttl_seconds;
     let expires_at = reserve.ttl.or_else(policy_ttl).filter(|_| allowed).map(|ttl| stamp.at + ttl.duration());
     if allowed {
-        book.post(&reserve.engine, movement, stamp.at)?;
+        book.post(&reserve.engine, movement, Floor::Refuses, stamp.at)?;
         let reservation = Reservation {
             id: reserve.id,
             seq: stamp.seq,

@@ -4,7 +4,7 @@
 //! A settle names its reservation, or, as the original did, only an engine and an amount; then the caller's open
 //! reservations are matched, oldest first, and what finds no match is reported instead of driving a counter below zero.
 
-use super::{Book, LedgerSnapshot, Movement, OutOfRange, Reservation, ReservationStatus, RiskEvent, Words};
+use super::{Book, Floor, LedgerSnapshot, Movement, OutOfRange, Reservation, ReservationStatus, RiskEvent, Words};
 use crate::audit::Stamp;
 use crate::db::to_json;
 use crate::types::{Amount, Engine, Total};
@@ -167,7 +167,7 @@ pub fn apply(
             loss: settle.realized_loss.into(),
             actions: 0,
         };
-        book.post(&settle.engine, movement, stamp.at).map(|()| movement)
+        book.post(&settle.engine, movement, Floor::Holds, stamp.at).map(|()| movement)
     })();
     if posted.is_err() {
         // Others share the book: a refusal leaves it as it was.

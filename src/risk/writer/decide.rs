@@ -1,6 +1,6 @@
 //! The decisions of a batch, one after the other on one book: each is an event, a refusal is none.
 
-use super::read::{Halt, Known, thread_of};
+use super::read::{Known, thread_of};
 use crate::audit::{Head, Origin, Stamp};
 use crate::db::stored_json;
 use crate::error::{Error, Result};
@@ -47,30 +47,26 @@ impl<'a> Deciding<'a> {
         Batch { recorded: &self.recorded, levels: levels.collect(), new, changed, denials: &self.denials }
     }
 
-    /// Expires what is due, oldest first.
+    /// Expires what is due, oldest first. A hold that cannot expire is left open, which is conservative: the reconciliation
+    /// will tell.
     pub(super) fn expire_due(&mut self) {
         for id in std::mem::take(&mut self.known.due) {
-            self.expire(id);
+            if let Err(error) = self.expire(id) {
+                tracing::error!(%error, reservation_id = %id, "a hold that is due cannot expire");
+            }
         }
     }
 
-    /// Expires a hold if it is due. One that cannot be is left open, which is conservative: the reconciliation will tell.
-    fn expire(&mut self, id: Uuid) {
-        // A clock that jumped would expire everything.
-        if matches!(self.known.halt, Some(Halt::ClockJumped(_))) {
-            return;
-        }
+    /// Expires a hold if it is due, by the time that is believed.
+    fn expire(&mut self, id: Uuid) -> Result<()> {
         let stamp = self.head.next();
-        match expire::apply(&mut self.known.book, id, stamp) {
-            Ok(Some(event)) => {
-                let thread = self.known.book.reservations.get(&id).and_then(|one| one.correlation_id.as_deref());
-                let correlation_id = thread.and_then(|thread| thread.parse().ok());
-                let origin = Origin { principal: Principal::system(), actor: None, request_id: None, correlation_id };
-                self.record(stamp, Cow::Owned(origin), event);
-            }
-            Ok(None) => {}
-            Err(error) => tracing::error!(%error, reservation_id = %id, "a hold that is due cannot expire"),
+        if let Some(event) = expire::apply(&mut self.known.book, id, stamp)? {
+            let thread = self.known.book.reservations.get(&id).and_then(|one| one.correlation_id.as_deref());
+            let correlation_id = thread.and_then(|thread| thread.parse().ok());
+            let origin = Origin { principal: Principal::system(), actor: None, request_id: None, correlation_id };
+            self.record(stamp, Cow::Owned(origin), event);
         }
+        Ok(())
     }
 
     fn record(&mut self, stamp: Stamp, origin: Cow<'a, Origin>, event: RiskEvent) {
@@ -162,7 +158,7 @@ impl<'a> Deciding<'a> {
 
     /// The reservation that an operation names, expired if its time is up. Another engine's is not confirmed to exist.
     fn named(&mut self, id: Uuid, engine: Option<&Engine>) -> Result<&Reservation> {
-        self.expire(id);
+        self.expire(id)?;
         let named = self.known.book.reservations.get(&id);
         named
             .filter(|one| engine.is_none_or(|engine| *engine == one.engine))

@@ -165,7 +165,8 @@ pub(super) async fn read(
         go_live_required: conditions.go_live_required,
     };
     let book = Book { switches, levels, reservations };
-    let believed_at = jumped.is_none().then_some(instant.now);
+    // A clock that is behind the last event is not the measure of the next one: right again, it would seem to jump.
+    let believed_at = jumped.is_none().then(|| instant.now.max(head.last_at()));
     Ok((Known { book, halt, due, past, keys, correlated }, believed_at))
 }
 

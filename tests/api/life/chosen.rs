@@ -190,7 +190,12 @@ async fn a_denied_reservation_is_409_with_the_decision_when_it_resets_and_what_t
     };
     check("NOBODY", "1", "policy_missing", false, "NOBODY has no policy").await;
     check("NOTIFY", "1", "policy_disabled", false, "NOTIFY is off").await;
-    check("WHOLESALE", "201", "daily_exposure_exceeded", true, "at most 200").await;
+    // The other cap that fails leaves less room, and no midnight ends it.
+    check("WHOLESALE", "201", "daily_exposure_exceeded", false, "at most 100").await;
+    policy(&service, json!({"engine": "WHOLESALE", "max_open_risk": 2000})).await;
+    check("WHOLESALE", "201", "daily_exposure_exceeded", true, "at most 200, or wait for resets_at").await;
+    check("WHOLESALE", "1001", "daily_exposure_exceeded", false, "at most 200").await;
+    policy(&service, json!({"engine": "WHOLESALE", "max_open_risk": 900})).await;
     check("WHOLESALE", "101", "open_risk_exceeded", false, "at most 100").await;
     hold(&service, "WHOLESALE", "1").await;
     check("WHOLESALE", "1", "daily_actions_exceeded", true, "no more actions").await;

@@ -143,3 +143,31 @@ async fn a_batch_under_a_clock_that_jumped_closes_what_it_names_and_refuses_what
     assert_eq!(service.count(HEAD_IS_RIGHT).await, 1);
     service.jump("0").await;
 }
+
+#[tokio::test]
+async fn a_hold_that_is_due_under_a_clock_that_jumped_is_settled_once_and_late() {
+    let service = Service::live().await;
+    let held = hold_for(&service, "WHOLESALE", "10", 1).await;
+    let mut clock = Standing::at(&service, "12:00").await;
+    hold(&service, "WHOLESALE", "5").await;
+    clock.set(clock.at + TimeDelta::hours(2)).await;
+    let loss = json!({"realized_loss": 7});
+    let settled = tell(&service, &held, "settle", &loss).await.ok();
+    assert_eq!(json!([settled["late"], settled["unmatched"], settled["flags"]]), json!([true, 0, []]), "{settled}");
+    assert_eq!(status(&service, &held).await, "SETTLED");
+    for _ in 0..2 {
+        tell(&service, &held, "settle", &loss).await.refused(409, "ALREADY_SETTLED");
+    }
+    assert_eq!(service.count("SELECT sum(loss_delta)::bigint FROM risk_event").await, 7);
+}
+
+#[tokio::test]
+async fn a_clock_that_went_back_and_is_right_again_is_no_jump() {
+    let service = Service::live().await;
+    hold(&service, "WHOLESALE", "1").await;
+    service.jump("-90 minutes").await;
+    let body = json!({"engine": "WHOLESALE", "amount": 1});
+    service.post("/risk/check-and-reserve", &body).await.refused(503, "CLOCK_WENT_BACK");
+    service.jump("0").await;
+    hold(&service, "WHOLESALE", "1").await;
+}

@@ -260,3 +260,55 @@ async fn a_halt_outlives_a_restart() {
     repair(&restarted, "r").await;
     assert_eq!(restarted.reserve("CAPITAL", "1").await.ok()["ok"], true);
 }
+
+#[tokio::test]
+async fn positions_are_closable_whatever_counter_was_damaged() {
+    for damage in [
+        "UPDATE risk_open SET open_amount = 3",
+        "DELETE FROM risk_open",
+        "UPDATE risk_ledger_day SET exposure_used = 1 WHERE engine = 'GLOBAL'",
+        "UPDATE risk_ledger_day SET exposure_used = 1 WHERE engine = 'WHOLESALE'",
+    ] {
+        let service = Service::live().await;
+        let settled = hold(&service, "WHOLESALE", "30").await;
+        let unused = hold(&service, "WHOLESALE", "30").await;
+        let released = hold(&service, "WHOLESALE", "20").await;
+        hold(&service, "WHOLESALE", "10").await;
+        hold(&service, "WHOLESALE", "5").await;
+        by_hand(&service, damage).await;
+        tell(&service, &settled, "settle", &json!({"realized_loss": 2})).await.ok();
+        tell(&service, &unused, "settle", &json!({"settled_amount": 0})).await.ok();
+        tell(&service, &released, "release", &json!({})).await.ok();
+        let original = json!({"engine": "WHOLESALE", "reserved_amount": 10});
+        service.post("/risk/settle", &original).await.ok();
+        assert_eq!(reconciliation(&service).await["balanced"], false, "{damage}");
+        repair(&service, "damaged").await;
+        assert_eq!(reconciliation(&service).await["balanced"], true, "{damage}");
+        let after = level(&service, "WHOLESALE").await;
+        // An engine's exposure gives back no more than it shows: less came back than could have, which is conservative.
+        let exposure = if damage.ends_with("'WHOLESALE'") { 94 } else { 45 };
+        assert_eq!(after, json!([exposure, 5, 2, 5]), "{damage}");
+    }
+}
+
+#[tokio::test]
+async fn a_hold_that_cannot_expire_is_settled_once() {
+    let service = Service::live().await;
+    let held = hold_for(&service, "WHOLESALE", "30", 1).await;
+    by_hand(&service, "UPDATE risk_open SET open_amount = 3").await;
+    service.set_skew("2 seconds").await;
+    tell(&service, &held, "settle", &json!({"realized_loss": 7})).await.ok();
+    tell(&service, &held, "settle", &json!({"realized_loss": 7})).await.refused(409, "ALREADY_SETTLED");
+    repair(&service, "damaged").await;
+    assert_eq!(level(&service, "WHOLESALE").await, json!([30, 0, 7, 1]));
+}
+
+#[tokio::test]
+async fn a_counter_at_the_end_of_its_range_is_compared_and_repaired() {
+    let service = Service::live().await;
+    hold(&service, "WHOLESALE", "30").await;
+    by_hand(&service, "UPDATE risk_ledger_day SET realized_loss = 1e22").await;
+    assert_eq!(reconciliation(&service).await["balanced"], false);
+    repair(&service, "damaged").await;
+    assert_eq!(reconciliation(&service).await["balanced"], true);
+}
