@@ -101,12 +101,12 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_that_the_stock_does_not_hold_stays_as_it_is() {
+    fn a_hold_that_the_stock_has_lost_expires_and_the_stock_stands_at_zero() {
         let mut book = held(ID, "40", Some(60));
         book.levels.get_mut(&Engine::global()).unwrap().usage.open_risk_reserved = "39.999999".parse().unwrap();
-        let before = book.clone();
-        assert_eq!(apply(&mut book, ID, stamp(100)).unwrap_err().counter, "open_risk_reserved");
-        assert_eq!((book.levels, book.reservations), (before.levels, before.reservations));
+        assert!(apply(&mut book, ID, stamp(100)).unwrap().is_some());
+        assert_eq!(book.level(&Engine::global()).usage.open_risk_reserved, Total::ZERO);
+        assert_eq!(book.reservations[&ID].status, ReservationStatus::Expired);
     }
 
     #[test]
