@@ -29,30 +29,15 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(run_batch))
 }
 
-/// One operation of a batch: `op` says which, the other fields are those of its own route.
-#[derive(Debug, ToSchema)]
-#[serde(tag = "op", rename_all = "lowercase")]
-#[expect(dead_code, reason = "only its schema is used: the fields are read as those of a request, exactly")]
-enum BatchOperation {
-    /// As `POST /risk/check-and-reserve`, but for `dry_run`.
-    Reserve(CheckAndReserve),
-    /// As `POST /risk/settle`.
-    Settle(SettleInput),
-    /// As `POST /risk/reservations/{id}/release`, with `reservation_id`.
-    Release(ReleaseReservation),
-    /// As `POST /risk/reservations/{id}/extend`, with `reservation_id`.
-    Extend(ExtendReservation),
-    /// As `POST /risk/adjustments`.
-    Adjust(AdjustInput),
-}
-
 /// Operations that are decided in order and committed together, each for itself.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its schema is used; http::keyed reads the body")]
 struct BatchInput {
-    /// 1 to 1000 operations.
-    #[schema(min_items = 1, max_items = 1000)]
-    operations: Vec<BatchOperation>,
+    /// 1 to 1000 operations. `op` is reserve, settle, release, extend or adjust; the other fields are those of its own route:
+    /// `CheckAndReserve` (but for `dry_run`), `SettleInput`, `ReleaseReservation` and `ExtendReservation` with
+    /// `reservation_id`, `AdjustInput`.
+    #[schema(min_items = 1, max_items = 1000, value_type = Vec<Object>)]
+    operations: Vec<Box<RawValue>>,
     /// Names all of them: the operation at place n, from 0, that has no key of its own gets `<key>/<n>`. The header
     /// Idempotency-Key is the same.
     idempotency_key: Option<String>,
