@@ -4,7 +4,10 @@ use crate::clock::Clock;
 use crate::config::{ChecklistConfig, EnforcementConfig};
 use crate::db::Database;
 use crate::enforcement::feed::Feed;
-use crate::enforcement::gate::{Enforcement, Gate, GateLayer};
+use crate::enforcement::gate::{Enforcement, EnforcementScope, Gate, GateLayer};
+use crate::enforcement::instance::{Configuration, Instance};
+use crate::enforcement::kill_file::KillFile;
+use crate::enforcement::rules::Rules;
 use crate::go_live::GoLive;
 use crate::govern::Govern;
 use crate::heimdall::Heimdall;
@@ -15,6 +18,7 @@ use crate::types::PackId;
 use axum::Router;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,11 +46,30 @@ pub struct Parts {
     pub feed: Feed,
     /// What this instance enforces.
     pub enforcement: Enforcement,
+    /// What is blocked while go-live is off; forward-auth goes by it also where this instance enforces nothing itself.
+    pub scope: EnforcementScope,
+    /// Which class a method and a path are of.
+    pub rules: Arc<Rules>,
     /// Why it does not, if it does not.
     pub enforcement_off: Option<&'static str>,
     /// What it has counted.
     pub metrics: PrometheusHandle,
     shutting_down: AtomicBool,
+}
+
+/// What an instance is told at its start.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// What it enforces.
+    pub enforcement: EnforcementConfig,
+    /// Which class a method and a path are of.
+    pub rules: Rules,
+    /// Where its kill file is; none where there is no place for one.
+    pub kill_file: Option<PathBuf>,
+    /// What go-live requires beyond the levers.
+    pub required_packs: Vec<PackId>,
+    /// Its name, for people.
+    pub name: String,
 }
 
 impl Deref for App {
@@ -60,16 +83,26 @@ impl Deref for App {
 impl App {
     /// The services on this database.
     #[must_use]
-    pub fn new(db: &Database, clock: Clock, enforcement: &EnforcementConfig, required_packs: Vec<PackId>) -> Self {
-        let feed = Feed::new(clock.clone());
+    pub fn new(db: &Database, clock: Clock, setup: Setup) -> Self {
+        let Setup { enforcement, rules, kill_file, required_packs, name } = setup;
+        let configuration = Configuration {
+            enforcement: enforcement.enforcement().as_str(),
+            execution_classes: rules.digest().map(str::to_owned),
+            state_lease_ms: enforcement.state_lease_ms,
+            required_packs: required_packs.iter().map(ToString::to_string).collect(),
+        };
+        let instance = Instance::new(&name, &configuration);
+        let feed = Feed::new(clock.clone(), enforcement.lease(), instance, kill_file.map(KillFile::new));
         let checklist = ChecklistConfig { required_packs, enforcement_off: enforcement.off_because() };
         Self(Arc::new(Parts {
-            go_live: GoLive::new(db.clone(), feed.clone(), Arc::new(checklist)),
-            risk: Risk::new(db.clone(), clock, enforcement),
-            heimdall: Heimdall::new(db.clone(), enforcement),
+            go_live: GoLive::new(db.clone(), clock.clone(), feed.clone(), Arc::new(checklist)),
+            risk: Risk::new(db.clone(), clock, feed.clone(), &enforcement),
+            heimdall: Heimdall::new(db.clone(), feed.clone(), !enforcement.is_development()),
             govern: Govern::new(db.clone(), feed.clone()),
             feed,
             enforcement: enforcement.enforcement(),
+            scope: enforcement.scope(),
+            rules: Arc::new(rules),
             enforcement_off: enforcement.off_because(),
             metrics: recorder(),
             shutting_down: AtomicBool::new(false),
@@ -86,7 +119,8 @@ impl App {
     #[must_use]
     pub fn serve(&self, router: Router) -> Service {
         let routed = router.layer(NoteRoute);
-        Stack::new(GateLayer::new(self.feed.clone(), self.enforcement).layer(routed))
+        let gate = GateLayer::new(self.feed.clone(), self.enforcement, Arc::clone(&self.rules));
+        Stack::new(gate.layer(routed))
     }
 
     /// From now on `/readyz` says 503, so that load balancers look elsewhere.
@@ -106,24 +140,29 @@ impl App {
         let number = |flag: bool| if flag { 1.0 } else { 0.0 };
         #[expect(clippy::cast_precision_loss, reason = "ages and versions are far below 2^52")]
         let float = |whole: i64| whole as f64;
-        let age = self.feed.age_ms().and_then(|age| i64::try_from(age).ok()).unwrap_or(-1);
+        let age = self.feed.age().and_then(|age| i64::try_from(age.as_millis()).ok()).unwrap_or(-1);
         metrics::gauge!("holdfast_state_age_ms").set(float(age));
+        metrics::gauge!("holdfast_state_lease_ms")
+            .set(float(i64::try_from(self.feed.lease().as_millis()).unwrap_or(0)));
+        metrics::gauge!("holdfast_state_notified").set(number(self.feed.is_listening()));
+        metrics::gauge!("holdfast_state_rewound").set(number(self.feed.is_rewound()));
+        metrics::gauge!("holdfast_kill_file").set(number(self.feed.is_killed_locally()));
         let fresh = self.feed.view();
-        metrics::gauge!("holdfast_state_fresh").set(number(fresh != View::Stale));
+        metrics::gauge!("holdfast_state_fresh").set(number(matches!(fresh, View::Fresh { .. })));
         if let View::Fresh { version, go_live_enabled, kill_switch_engaged } = fresh {
             metrics::gauge!("holdfast_state_version").set(float(version));
             metrics::gauge!("holdfast_go_live_enabled").set(number(go_live_enabled));
             metrics::gauge!("holdfast_kill_switch_engaged").set(number(kill_switch_engaged));
         }
         let policies = self.feed.policies();
-        for (engine, active) in policies.engines {
-            metrics::gauge!("holdfast_engine_enabled", "engine" => engine).set(number(active));
+        for (engine, active) in &policies.engines {
+            metrics::gauge!("holdfast_engine_enabled", "engine" => engine.clone()).set(number(*active));
         }
-        for (domain, enabled) in policies.domains {
-            metrics::gauge!("holdfast_domain_prod_use_enabled", "domain" => domain).set(number(enabled));
+        for (domain, enabled) in &policies.domains {
+            metrics::gauge!("holdfast_domain_prod_use_enabled", "domain" => domain.clone()).set(number(*enabled));
         }
-        for (wire, tripped) in policies.wires {
-            metrics::gauge!("holdfast_wire_tripped", "wire" => wire).set(number(tripped));
+        for (wire, tripped) in &policies.wires {
+            metrics::gauge!("holdfast_wire_tripped", "wire" => wire.clone()).set(number(*tripped));
         }
         self.metrics.run_upkeep();
     }

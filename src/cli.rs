@@ -1,8 +1,10 @@
-//! The command line: `serve` (the default), `migrate`, `review`, `risk reconcile`, `healthcheck`, `db psql`, `openapi`.
+//! The command line: `serve` (the default), `migrate`, `review`, `risk reconcile`, `kill`, `healthcheck`, `db psql`,
+//! `db accept-rewind`, `openapi`.
 //!
 //! Whatever stops a command is one sentence on standard error and exit code 1; a review or a reconciliation that cannot be made
 //! exits 2, since 1 says that something needs attention.
 
+mod kill;
 mod log;
 mod reconcile;
 mod serve;
@@ -68,6 +70,8 @@ enum Command {
         #[arg(long, env = "BIND_ADDR", default_value = "127.0.0.1:8000", value_name = "HOST:PORT")]
         bind_addr: SocketAddr,
     },
+    /// Stop everything: engage the kill switch, and stop this machine's instance by its kill file, also without a database.
+    Kill(kill::KillArgs),
     /// Work with the risk ledger.
     Risk {
         #[command(subcommand)]
@@ -93,6 +97,8 @@ enum RiskCommand {
 enum DbCommand {
     /// Open a SQL shell in the database that the server uses.
     Psql,
+    /// Say that a go-live state that went backwards, as after a restore, is meant. Instances that saw it block until then.
+    AcceptRewind(kill::AcceptArgs),
 }
 
 /// Why a command ended without doing what it was asked to.
@@ -178,7 +184,9 @@ async fn run(cli: Cli) -> ExitCode {
             return verdict(reconcile::run(args, &cli.database).await.map(|balanced| !balanced));
         }
         Some(Command::Healthcheck { bind_addr }) => healthcheck(bind_addr).await,
+        Some(Command::Kill(args)) => kill::kill(args, &cli.database).await,
         Some(Command::Db { command: DbCommand::Psql }) => psql(&cli.database),
+        Some(Command::Db { command: DbCommand::AcceptRewind(args) }) => kill::accept_rewind(args, &cli.database).await,
         Some(Command::Openapi) => print(&crate::http::document_text()),
     };
     match outcome {

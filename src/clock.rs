@@ -8,7 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A source of elapsed milliseconds. Cheap to clone; reading takes no lock.
+/// A source of elapsed time. Cheap to clone; reading takes no lock.
 #[derive(Debug, Clone)]
 pub struct Clock(Source);
 
@@ -24,6 +24,8 @@ const CLOCK: ClockId = ClockId::Boottime;
 #[cfg(not(target_os = "linux"))]
 const CLOCK: ClockId = ClockId::Monotonic;
 
+const NANOS_PER_MS: u64 = 1_000_000;
+
 impl Clock {
     /// The system's clock.
     #[must_use]
@@ -34,17 +36,23 @@ impl Clock {
     /// A clock that stands at `start_ms` until [`Clock::advance`] moves it.
     #[must_use]
     pub fn manual(start_ms: u64) -> Self {
-        Self(Source::Manual(Arc::new(AtomicU64::new(start_ms))))
+        Self(Source::Manual(Arc::new(AtomicU64::new(start_ms * NANOS_PER_MS))))
     }
 
     /// Milliseconds since an arbitrary instant before the process began. Never decreases.
     #[must_use]
     pub fn now_ms(&self) -> u64 {
+        self.now_ns() / NANOS_PER_MS
+    }
+
+    /// Nanoseconds since the same instant.
+    #[must_use]
+    pub fn now_ns(&self) -> u64 {
         match &self.0 {
             Source::System => {
                 let now = clock_gettime(CLOCK);
                 // Both parts are non-negative for a clock that counts from boot.
-                now.tv_sec.unsigned_abs() * 1_000 + now.tv_nsec.unsigned_abs() / 1_000_000
+                now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
             }
             Source::Manual(now) => now.load(Ordering::SeqCst),
         }
@@ -53,7 +61,7 @@ impl Clock {
     /// Moves a manual clock on; a system clock moves itself.
     pub fn advance(&self, ms: u64) {
         if let Source::Manual(now) = &self.0 {
-            now.fetch_add(ms, Ordering::SeqCst);
+            now.fetch_add(ms * NANOS_PER_MS, Ordering::SeqCst);
         }
     }
 }

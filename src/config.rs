@@ -1,11 +1,14 @@
 //! Configuration: one struct per concern, read once, from flags or the variables of the same name. `.env.example` and
 //! docs/CONFIGURATION.md list all of them.
 
+use crate::enforcement::feed::{LEASE_MAX, LEASE_MIN};
 use crate::enforcement::gate::{Enforcement, EnforcementScope};
+use crate::enforcement::rules::Rules;
 use crate::types::{Flag, PackId};
 use clap::{Args, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Where the server listens.
 #[derive(Debug, Clone, Args)]
@@ -38,7 +41,7 @@ pub struct DatabaseConfig {
 
 /// A directory; a blank one counts as none, as in a shell's `DATA_DIR= holdfast`.
 #[expect(clippy::unnecessary_wraps, reason = "the shape of a value parser")]
-fn path(text: &str) -> Result<PathBuf, std::convert::Infallible> {
+pub(crate) fn path(text: &str) -> Result<PathBuf, std::convert::Infallible> {
     Ok(text.trim().into())
 }
 
@@ -97,6 +100,24 @@ pub struct EnforcementConfig {
     /// `ENFORCEMENT_SCOPE`: what is blocked while go-live is off, `all` or `prod_exec` alone.
     #[arg(long, env = "ENFORCEMENT_SCOPE", default_value = "all", value_name = "SCOPE")]
     pub enforcement_scope: ScopeName,
+
+    /// `EXECUTION_CLASSES`: a TOML file with more rules for what a method and a path may do.
+    #[arg(long, env = "EXECUTION_CLASSES", value_name = "FILE", value_parser = path)]
+    pub execution_classes: Option<PathBuf>,
+
+    /// `STATE_LEASE_MS`: how old the go-live state may be and still admit something; 200 to 2000.
+    #[arg(long, env = "STATE_LEASE_MS", default_value = "2000", value_name = "MS", value_parser = lease)]
+    pub state_lease_ms: u64,
+
+    /// `KILL_FILE`: while it exists, this instance blocks. Default: KILL in the data directory.
+    #[arg(long, env = "KILL_FILE", value_name = "FILE", value_parser = path)]
+    pub kill_file: Option<PathBuf>,
+}
+
+fn lease(text: &str) -> Result<u64, String> {
+    let bounds = LEASE_MIN.as_millis()..=LEASE_MAX.as_millis();
+    let lease = text.trim().parse().ok().filter(|ms: &u64| bounds.contains(&u128::from(*ms)));
+    lease.ok_or_else(|| format!("it is a number of milliseconds from {} to {}", bounds.start(), bounds.end()))
 }
 
 fn flag(text: &str) -> Result<Flag, String> {
@@ -154,16 +175,57 @@ impl EnforcementConfig {
         self.name().is_some_and(|name| ["production", "prod", "live"].contains(&name.as_str()))
     }
 
+    /// What is blocked while go-live is off.
+    #[must_use]
+    pub const fn scope(&self) -> EnforcementScope {
+        match self.enforcement_scope {
+            ScopeName::All => EnforcementScope::All,
+            ScopeName::ProdExec => EnforcementScope::ProdExec,
+        }
+    }
+
     /// What the gate does.
     #[must_use]
     pub fn enforcement(&self) -> Enforcement {
-        if self.off_because().is_some() {
-            return Enforcement::Off;
+        if self.off_because().is_some() { Enforcement::Off } else { Enforcement::On(self.scope()) }
+    }
+
+    /// How old the state may be.
+    #[must_use]
+    pub const fn lease(&self) -> Duration {
+        Duration::from_millis(self.state_lease_ms)
+    }
+
+    /// The rules, completed by the file if one is named.
+    pub fn rules(&self) -> Result<Rules, String> {
+        let Some(file) = self.execution_classes.as_ref().filter(|file| !file.as_os_str().is_empty()) else {
+            return Ok(Rules::default());
+        };
+        let refused = |reason: String| format!("EXECUTION_CLASSES={}: {reason}", file.display());
+        let text = std::fs::read_to_string(file).map_err(|error| refused(format!("it cannot be read: {error}")))?;
+        Rules::with_file(&text).map_err(|error| refused(error.to_string()))
+    }
+
+    /// Where the kill file is: where it was said, else in the data directory, if there is a place for one.
+    #[must_use]
+    pub fn kill_file(&self, database: &DatabaseConfig) -> Option<PathBuf> {
+        let said = self.kill_file.clone().filter(|file| !file.as_os_str().is_empty());
+        said.or_else(|| database.data_dir().ok().map(|dir| dir.join("KILL")))
+    }
+}
+
+/// A fresh install's.
+impl Default for EnforcementConfig {
+    fn default() -> Self {
+        Self {
+            env: None,
+            app_env: None,
+            go_live_enforce: Flag(true),
+            enforcement_scope: ScopeName::All,
+            execution_classes: None,
+            state_lease_ms: 2_000,
+            kill_file: None,
         }
-        Enforcement::On(match self.enforcement_scope {
-            ScopeName::All => EnforcementScope::All,
-            ScopeName::ProdExec => EnforcementScope::ProdExec,
-        })
     }
 }
 

@@ -254,6 +254,17 @@ pub enum Error {
          state first"
     )]
     OutcomeUnknown(#[source] sqlx::Error),
+    /// The kill switch could not be engaged in the database; this instance is stopped all the same.
+    #[error(
+        "the kill switch could not be recorded ({cause}): this instance alone blocks from now on, {until}; engage again until it is \
+         recorded"
+    )]
+    EngagedLocally {
+        /// Why not.
+        cause: String,
+        /// How long this instance blocks.
+        until: String,
+    },
     /// The request took longer than its deadline.
     #[error("the request took longer than {0} seconds: send it with the same key again, or read the state first")]
     DeadlineExceeded(u64),
@@ -317,6 +328,7 @@ impl Error {
                 Block::KillSwitchEngaged => row(403, "KILL_SWITCH_ENGAGED", "The kill switch is engaged"),
                 Block::GoLiveDisabled => row(403, "GO_LIVE_DISABLED", "Go-live is disabled"),
                 Block::StateStale => row(503, "STATE_STALE", "The go-live state is not known"),
+                Block::StateRewound => row(503, "STATE_REWOUND", "The go-live state went backwards"),
             },
             Self::NotProdEligible { .. } => {
                 row(403, "NOT_PROD_ELIGIBLE", "The recommendation may not be used in production")
@@ -357,6 +369,7 @@ impl Error {
             Self::Unavailable(_) => row(503, "DATABASE_UNAVAILABLE", "The database cannot be reached"),
             Self::Overloaded => row(503, "OVERLOADED", "Too many operations are waiting"),
             Self::OutcomeUnknown(_) => row(503, "OUTCOME_UNKNOWN", "The outcome is unknown"),
+            Self::EngagedLocally { .. } => row(503, "ENGAGED_LOCALLY", "Only this instance is stopped"),
             Self::DeadlineExceeded(_) => row(503, "DEADLINE_EXCEEDED", "The request took too long"),
             Self::Inconsistent(_) | Self::Database(_) | Self::Panicked => {
                 row(500, "INTERNAL_ERROR", "Something went wrong here")

@@ -203,7 +203,7 @@ impl Govern {
             return;
         };
         if let Some(state) = killed {
-            self.feed.apply_own(&state);
+            self.feed.publish(&self.db, Change::Engage, &state);
         }
         metrics::counter!("holdfast_wire_trips_total", "action" => tripped.action.as_str()).increment(1);
     }

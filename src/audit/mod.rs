@@ -114,6 +114,12 @@ impl Head {
         self.now = now;
     }
 
+    /// The database's time when the head was locked.
+    #[must_use]
+    pub const fn now(&self) -> DateTime<Utc> {
+        self.now
+    }
+
     /// The time of the last event.
     #[must_use]
     pub const fn last_at(&self) -> DateTime<Utc> {

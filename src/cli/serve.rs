@@ -1,11 +1,12 @@
 //! `holdfast serve`: a database, the service on it, and an orderly end.
 
 use super::{Failure, ServeArgs, parse_url, settings};
-use crate::app::App;
+use crate::app::{App, Setup};
 use crate::clock::Clock;
 use crate::config::{DatabaseConfig, EnforcementConfig, ServerConfig};
 use crate::db::Database;
 use crate::db::embedded::EmbeddedPostgres;
+use crate::enforcement::instance;
 use axum::ServiceExt;
 use axum::extract::Request;
 use axum::serve::ListenerExt;
@@ -20,6 +21,7 @@ const DRAIN: Duration = Duration::from_secs(11);
 
 pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(), Failure> {
     check_address(&args.server)?;
+    let setup = setup(&args, &database)?;
     // Signals first: from here on, a stop is orderly.
     let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (stop, stopping) = watch::channel(false);
@@ -35,7 +37,7 @@ pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(
             // PostgreSQL is watched until the service has drained, then stopped.
             let (drained, draining) = watch::channel(false);
             let service = async {
-                let served = run(listener, options, &args, stopping).await;
+                let served = run(listener, options, &args, setup, stopping).await;
                 let _ = drained.send(true);
                 served
             };
@@ -44,7 +46,7 @@ pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(
         postgres.stop().await?;
         return served;
     };
-    run(listener, parse_url(url)?, &args, stopping).await
+    run(listener, parse_url(url)?, &args, setup, stopping).await
 }
 
 /// Connections that may wait to be accepted: a burst of clients is not turned away by the kernel.
@@ -83,6 +85,18 @@ fn check_address(server: &ServerConfig) -> Result<(), Failure> {
     .into())
 }
 
+/// What the instance is told, resolved; whatever is wrong with it stops the start.
+fn setup(args: &ServeArgs, database: &DatabaseConfig) -> Result<Setup, Failure> {
+    let host = rustix::system::uname();
+    Ok(Setup {
+        enforcement: args.enforcement.clone(),
+        rules: args.enforcement.rules()?,
+        kill_file: args.enforcement.kill_file(database),
+        required_packs: args.checklist.required_packs.iter().flatten().cloned().collect(),
+        name: format!("{} {}", host.nodename().to_string_lossy(), args.server.bind_addr),
+    })
+}
+
 fn announce(addr: SocketAddr, enforcement: &EnforcementConfig) {
     tracing::warn!("OPEN MODE: callers are not authenticated; events will say UNAUTHENTICATED");
     if let Some(why) = enforcement.off_because() {
@@ -98,6 +112,7 @@ async fn run(
     listener: TcpListener,
     options: sqlx::postgres::PgConnectOptions,
     args: &ServeArgs,
+    setup: Setup,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
     let open = async {
@@ -113,14 +128,14 @@ async fn run(
             return Ok(());
         }
     };
-    let required_packs = args.checklist.required_packs.iter().flatten().cloned().collect();
-    let app = App::new(&db, Clock::system(), &args.enforcement, required_packs);
+    let app = App::new(&db, Clock::system(), setup);
     // Known before the first request, so that a start is not a second of 503s.
     if let Err(error) = app.feed.refresh(&db).await {
         tracing::warn!(%error, "the go-live state could not be read yet: blocking until it is");
     }
-    let feed = tokio::spawn(app.feed.clone().run(db.clone()));
     let background = [
+        tokio::spawn(app.feed.clone().run(db.clone())),
+        tokio::spawn(app.feed.clone().listen(db.clone())),
         tokio::spawn(keep_metrics_small(app.metrics.clone())),
         tokio::spawn(app.risk.clone().tick()),
         tokio::spawn(crate::risk::reconcile::watch(db.clone())),
@@ -128,15 +143,21 @@ async fn run(
     ];
     announce(listener.local_addr()?, &args.enforcement);
     let served = serve_until(listener, &app, stopping).await;
-    feed.abort();
     for task in background {
         task.abort();
+    }
+    // Who ends in order is not looked for.
+    let left = async { instance::leave(&mut *db.read().await?, app.feed.instance().id()).await };
+    if let Ok(Err(error)) = tokio::time::timeout(LEAVE_TIMEOUT, left).await {
+        tracing::warn!(%error, "this instance stays on the list for a day");
     }
     db.close().await;
     tracing::info!("stopped");
     served
 }
 
+/// How long an end waits for the database to hear of it.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often samples are folded into their buckets.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 

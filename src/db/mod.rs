@@ -1,7 +1,8 @@
 //! The database: pools, migrations, transactions, and the private PostgreSQL.
 //!
-//! Three pools: `pool` for everything; `switch`, for engage and disable alone, so that tightening never queues behind anything
-//! else; and `feed`, one connection for what the gate goes by, so that nobody's flood can make it lapse.
+//! Two pools: `pool` for everything, and `switch`, for engage and disable alone, so that tightening never queues behind anything
+//! else. The ledger's writer, the feed that the gate goes by and the listener have a connection each, so that nobody's flood can
+//! keep them waiting.
 //!
 //! Every session is READ COMMITTED, in UTC, with synchronous commits (whatever the URL says), and with limits on how long it
 //! may wait, run and idle in a transaction, so that a frozen instance cannot hold a head for ever.
@@ -61,7 +62,6 @@ const WRITER_LIMITS: [(&str, &str); 8] = [
 pub struct Database {
     pool: PgPool,
     switch: PgPool,
-    feed: PgPool,
 }
 
 /// Why the database cannot be used; the sentence says what to do.
@@ -106,9 +106,8 @@ impl Database {
         first.close().await.map_err(OpenError::Connect)?;
         let pool =
             pool_options(POOL_SIZE, ACQUIRE_TIMEOUT).connect_with(options.clone()).await.map_err(OpenError::Connect)?;
-        let switch = pool_options(SWITCH_POOL_SIZE, SWITCH_ACQUIRE_TIMEOUT).connect_lazy_with(options.clone());
-        let feed = pool_options(1, SWITCH_ACQUIRE_TIMEOUT).connect_lazy_with(options);
-        let database = Self { pool, switch, feed };
+        let switch = pool_options(SWITCH_POOL_SIZE, SWITCH_ACQUIRE_TIMEOUT).connect_lazy_with(options);
+        let database = Self { pool, switch };
         database.check_server().await?;
         Ok(database)
     }
@@ -164,9 +163,26 @@ impl Database {
         Ok(self.pool.acquire().await?)
     }
 
-    /// A connection for the feed.
-    pub async fn feed(&self) -> Result<PoolConnection<Postgres>> {
-        Ok(self.feed.acquire().await?)
+    /// A connection of the switches', to tell others what was switched.
+    pub async fn switch(&self) -> Result<PoolConnection<Postgres>> {
+        Ok(self.switch.acquire().await?)
+    }
+
+    /// A connection for the feed: its own, and nobody's afterwards, since one whose other end has vanished is only to be left.
+    pub async fn connect_feed(&self) -> Result<PgConnection> {
+        if self.is_closed() {
+            return Err(Error::Unavailable(sqlx::Error::PoolClosed));
+        }
+        let mut conn = PgConnection::connect_with(&self.pool.connect_options()).await?;
+        make_durable(&mut conn).await?;
+        Ok(conn)
+    }
+
+    /// A place for one connection that listens.
+    #[must_use]
+    pub fn listener_pool(&self) -> PgPool {
+        let options = PgPoolOptions::new().max_connections(1).acquire_timeout(SWITCH_ACQUIRE_TIMEOUT);
+        options.connect_lazy_with((*self.pool.connect_options()).clone())
     }
 
     /// A transaction.
@@ -211,7 +227,6 @@ impl Database {
     pub async fn close(&self) {
         self.pool.close().await;
         self.switch.close().await;
-        self.feed.close().await;
     }
 }
 

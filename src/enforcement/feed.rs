@@ -1,28 +1,40 @@
 //! The feed: what this instance knows of the state and the policies, and since when.
 //!
-//! One task reads the database every [`POLL`]; this instance's own changes are applied the moment they commit. The gate
-//! reads two atomics. A state counts as fresh for [`LEASE`] from the instant *before* its read was sent, so that a slow
-//! answer never looks younger than it is. Versions never go backwards within a process: a read that was overtaken by a
-//! newer change is dropped.
+//! [`renewal`] reads the database, this instance's own changes are applied the moment they commit, and the gate reads a few
+//! atomics. A state counts as fresh for the lease from the instant *before* its read was sent, so that a slow answer never
+//! looks younger than it is, on a clock that counts the time a machine was suspended.
 //!
-//! Bound: an instance admits nothing by a state that stopped being true more than [`LEASE`] ago.
+//! Invariants:
+//! - **The bound**: an instance admits nothing by a state that stopped being true more than [`LEASE_MAX`] ago.
+//! - Only a read renews the lease, and only one that came with a committed write.
+//! - A notification can only tighten, and only until the next read: whoever forges one gains a moment's block.
+//! - Versions never go backwards: a read that was overtaken by a newer change is dropped; a database that went backwards (a
+//!   restore, a failover that lost commits) blocks until somebody accepts that.
+//! - A kill file blocks, whatever the database says.
+
+pub mod renewal;
+mod store;
 
 use super::gate::{Source, View};
+use super::instance::{Instance, Standing};
+use super::kill_file::KillFile;
 use crate::clock::Clock;
-use crate::db::Database;
 use crate::error::{Error, Result};
 use crate::go_live::model::GoLiveState;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use store::Reading;
+use tokio::sync::Notify;
+use uuid::Uuid;
 
-/// How often the state is read. A read may fail three times in a row before the lease lapses.
-pub const POLL: Duration = Duration::from_millis(500);
-/// How old a state may be and still admit something.
-pub const LEASE: Duration = Duration::from_secs(2);
-/// How long one read may take: shorter than the poll, so that a hung read costs one turn.
-const READ_TIMEOUT: Duration = Duration::from_millis(450);
+/// How old a state may be and still admit something. An instance may choose less, never more: receipts are counted by this.
+pub const LEASE_MAX: Duration = Duration::from_secs(2);
+/// The shortest lease, which leaves a quarter of it for a read.
+pub const LEASE_MIN: Duration = Duration::from_millis(200);
 
+/// The highest version that the state's word has room for.
+const VERSION_MAX: i64 = i64::MAX >> 2;
 const GO_LIVE: i64 = 0b01;
 const KILL_SWITCH: i64 = 0b10;
 
@@ -33,14 +45,41 @@ pub struct Feed(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     clock: Clock,
+    lease_ns: u64,
+    instance: Instance,
+    kill_file: Option<KillFile>,
     /// `version << 2 | kill switch << 1 | go-live`: one word, so that the gate never sees half a change. 0 before the first read.
     state: AtomicI64,
     /// The instant before the last successful read was sent, on `clock`, plus one; 0 before the first read.
-    renewed_ms: AtomicU64,
+    renewed_ns: AtomicU64,
     /// When this instance last committed a change of its own, on `clock`, plus one: a read that was sent before it may be older.
-    own_ms: AtomicU64,
-    /// Which policies hold, for the metrics; never on the path of a request.
-    policies: Mutex<Policies>,
+    own_ns: AtomicU64,
+    /// When a notification last said that the kill switch was engaged, on `clock`, plus one; 0 when a later read was taken.
+    told_killed_ns: AtomicU64,
+    /// The same of a disable.
+    told_off_ns: AtomicU64,
+    /// Whether there is a kill file.
+    killed: AtomicBool,
+    /// When this instance last made a kill file, on `clock`, plus one: who looked before it may have seen none.
+    killed_ns: AtomicU64,
+    /// Whether the state went backwards.
+    rewound: AtomicBool,
+    /// Whether notifications arrive.
+    listening: AtomicBool,
+    /// Calls for a read before its turn.
+    wake: Notify,
+    /// What the task that reads goes by, and the policies, for metrics and flags; never on the path of a request.
+    known: Mutex<Known>,
+}
+
+/// What only the reader of the database needs.
+#[derive(Debug, Default)]
+struct Known {
+    /// The history that the state belongs to; none before the first read.
+    generation: Option<Uuid>,
+    policies: Arc<Policies>,
+    /// How many of this server's migrations the database lacks.
+    pending_migrations: i64,
 }
 
 /// Which policies let something happen, by name.
@@ -57,15 +96,26 @@ pub struct Policies {
 }
 
 impl Feed {
-    /// A feed that knows nothing yet, and so blocks.
+    /// A feed that knows nothing yet, and so blocks. A lease outside [`LEASE_MIN`] and [`LEASE_MAX`] is brought inside.
     #[must_use]
-    pub fn new(clock: Clock) -> Self {
+    pub fn new(clock: Clock, lease: Duration, instance: Instance, kill_file: Option<KillFile>) -> Self {
+        let lease = lease.clamp(LEASE_MIN, LEASE_MAX);
         Self(Arc::new(Inner {
             clock,
+            lease_ns: u64::try_from(lease.as_nanos()).unwrap_or(0),
+            instance,
+            kill_file,
             state: AtomicI64::new(0),
-            renewed_ms: AtomicU64::new(0),
-            own_ms: AtomicU64::new(0),
-            policies: Mutex::new(Policies::default()),
+            renewed_ns: AtomicU64::new(0),
+            own_ns: AtomicU64::new(0),
+            told_killed_ns: AtomicU64::new(0),
+            told_off_ns: AtomicU64::new(0),
+            killed: AtomicBool::new(false),
+            killed_ns: AtomicU64::new(0),
+            rewound: AtomicBool::new(false),
+            listening: AtomicBool::new(false),
+            wake: Notify::new(),
+            known: Mutex::default(),
         }))
     }
 
@@ -74,218 +124,212 @@ impl Feed {
     /// Two changes that commit one after the other may arrive here the other way round, so an older one is not a rewind: it is
     /// dropped, and if the database did move backwards, the next read says so.
     pub fn apply_own(&self, state: &GoLiveState) {
-        self.0.own_ms.fetch_max(self.0.clock.now_ms() + 1, Ordering::AcqRel);
-        self.advance(state);
+        self.0.own_ns.fetch_max(self.now(), Ordering::AcqRel);
+        self.advance(word(state.version, state.go_live_enabled, state.kill_switch_engaged));
     }
 
-    /// Takes over what was read, and renews the lease, unless it contradicts what is known: a version that goes backwards, or
-    /// the same version saying something else, is a restored or a lost database, and nothing is admitted by it.
-    fn take(&self, state: &GoLiveState, sent_ms: u64) -> Result<()> {
-        if self.advance(state) {
-            self.0.renewed_ms.fetch_max(sent_ms + 1, Ordering::AcqRel);
-            return Ok(());
+    /// Takes over what was read, and renews the lease, unless it contradicts what is known: a version that goes backwards, the
+    /// same version saying something else, or another history. That is a restored or a lost database, and nothing is admitted
+    /// by it until its history is a new one, which is how `holdfast db accept-rewind` says that this is meant.
+    fn take(&self, read: &Reading, sent_ns: u64) -> Result<()> {
+        if !(1..=VERSION_MAX).contains(&read.version) {
+            return Err(Error::Inconsistent(format!("the go-live state has version {}", read.version)));
         }
-        // A change of our own may have overtaken this read; then the next one agrees again.
-        let known = self.0.state.load(Ordering::Acquire) >> 2;
-        if self.0.own_ms.load(Ordering::Acquire) > sent_ms {
-            return Ok(());
+        let word = word(read.version, read.go_live_enabled, read.kill_switch_engaged);
+        let mut known = self.known();
+        let overtaken = self.0.own_ns.load(Ordering::Acquire) > sent_ns;
+        let follows = known.generation.is_none_or(|known| known == read.generation || read.follows == Some(known));
+        if self.0.rewound.load(Ordering::Acquire) {
+            if known.generation == Some(read.generation) {
+                return Err(Error::Inconsistent("the go-live state went backwards".into()));
+            }
+            if overtaken {
+                // A change of our own is newer than this read; the next one shows both.
+                return Ok(());
+            }
+            self.0.state.store(word, Ordering::Release);
+            tracing::warn!(version = read.version, "the go-live state of an older database was accepted");
+        } else if !follows || !self.advance(word) {
+            // A change of our own may have overtaken this read; then the next one agrees again.
+            if follows && overtaken {
+                return Ok(());
+            }
+            return Err(self.rewind(&mut known, read));
         }
-        self.rewound(state);
-        Err(Error::Inconsistent(format!("the go-live state went from version {known} to {}", state.version)))
-    }
-
-    /// Lets the lease lapse at once.
-    fn rewound(&self, state: &GoLiveState) {
-        self.0.renewed_ms.store(0, Ordering::Release);
-        tracing::error!(
-            version = state.version,
-            "the go-live state moved backwards: blocking everything; restart when that is meant"
-        );
-    }
-
-    /// Reads the database once and renews the lease.
-    pub async fn refresh(&self, db: &Database) -> Result<()> {
-        let sent_ms = self.0.clock.now_ms();
-        let mut conn = db.feed().await?;
-        let state = crate::go_live::store::read_state(&mut conn).await?;
-        self.take(&state, sent_ms)?;
-        let control_seq = crate::audit::head_seq(&mut conn, crate::audit::Stream::Control).await?;
-        if control_seq != self.policies().control_seq {
-            let policies = Policies {
-                control_seq,
-                engines: crate::risk::store::read_policies(&mut conn)
-                    .await?
-                    .iter()
-                    .map(|policy| (policy.engine.to_string(), policy.is_active()))
-                    .collect(),
-                domains: crate::heimdall::store::read_policies(&mut conn)
-                    .await?
-                    .iter()
-                    .map(|policy| (policy.domain.to_string(), policy.prod_use_enabled))
-                    .collect(),
-                wires: crate::regression::store::read_wires(&mut conn).await?,
-            };
-            *self.0.policies.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = policies;
+        known.generation = Some(read.generation);
+        // What was told before this read was sent is in it, if it was true.
+        for told in [&self.0.told_killed_ns, &self.0.told_off_ns] {
+            let _ =
+                told.fetch_update(Ordering::AcqRel, Ordering::Acquire, |at| (at != 0 && at <= sent_ns).then_some(0));
         }
+        self.0.rewound.store(false, Ordering::Release);
+        self.0.renewed_ns.fetch_max(sent_ns + 1, Ordering::AcqRel);
         Ok(())
     }
 
-    /// Keeps the feed fresh for as long as it is polled. A failure is logged when it begins and when it ends; the lease lapses
-    /// by itself.
-    pub async fn run(self, db: Database) {
-        let mut failing = false;
-        let mut turns = tokio::time::interval(POLL);
-        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            turns.tick().await;
-            let error = match tokio::time::timeout(READ_TIMEOUT, self.refresh(&db)).await {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => Some(format!("no answer within {} ms", READ_TIMEOUT.as_millis())),
-            };
-            match (&error, failing) {
-                (Some(error), false) => {
-                    tracing::error!(error, "the go-live state cannot be read: blocking when the lease lapses");
-                }
-                (None, true) => tracing::info!("the go-live state is read again"),
-                (Some(_), true) | (None, false) => {}
+    /// Blocks everything, until the history is another one.
+    fn rewind(&self, known: &mut Known, read: &Reading) -> Error {
+        let before = self.0.state.load(Ordering::Acquire) >> 2;
+        known.generation = Some(read.generation);
+        self.0.rewound.store(true, Ordering::Release);
+        self.0.renewed_ns.store(0, Ordering::Release);
+        tracing::error!(
+            version = read.version,
+            before,
+            "the go-live state went backwards: blocking everything until holdfast db accept-rewind"
+        );
+        Error::Inconsistent(format!("the go-live state went from version {before} to {}", read.version))
+    }
+
+    /// Takes over what a notification says, if it tightens, until a read says more; and calls for that read.
+    fn take_notice(&self, payload: &str) {
+        match payload {
+            renewal::ENGAGED => _ = self.0.told_killed_ns.fetch_max(self.now(), Ordering::AcqRel),
+            renewal::DISABLED => _ = self.0.told_off_ns.fetch_max(self.now(), Ordering::AcqRel),
+            _ => {}
+        }
+        self.0.wake.notify_one();
+    }
+
+    /// Stops this instance by its kill file. Where that cannot be written it is stopped all the same, until the process ends.
+    pub async fn kill_locally(&self, text: &str) -> std::io::Result<()> {
+        // Nobody who looks meanwhile may find that there is none.
+        self.0.killed_ns.store(u64::MAX, Ordering::Release);
+        self.0.killed.store(true, Ordering::Release);
+        let written = match &self.0.kill_file {
+            Some(file) => file.write(text).await,
+            None => Err(std::io::Error::new(std::io::ErrorKind::NotFound, "no kill file is configured")),
+        };
+        if written.is_ok() {
+            self.0.killed_ns.store(self.now(), Ordering::Release);
+        }
+        written
+    }
+
+    /// Takes over whether there was a kill file when it was looked for.
+    fn note_kill_file(&self, exists: bool, looked_ns: u64) {
+        if exists {
+            if !self.0.killed.swap(true, Ordering::AcqRel) {
+                tracing::error!("there is a kill file: this instance blocks everything until it is removed");
             }
-            failing = error.is_some();
+        } else if self.0.killed_ns.load(Ordering::Acquire) <= looked_ns && self.0.killed.swap(false, Ordering::AcqRel) {
+            tracing::warn!("the kill file is gone: this instance goes by the database again");
         }
     }
 
-    /// Milliseconds since the state was last known to hold; none before the first read.
+    /// Whether this instance is stopped by hand, whatever the database says.
     #[must_use]
-    pub fn age_ms(&self) -> Option<u64> {
-        let renewed = self.0.renewed_ms.load(Ordering::Acquire);
-        (renewed > 0).then(|| (self.0.clock.now_ms() + 1).saturating_sub(renewed))
+    pub fn is_killed_locally(&self) -> bool {
+        self.0.killed.load(Ordering::Acquire)
+    }
+
+    /// Where this instance's kill file is, if it has one.
+    #[must_use]
+    pub fn kill_file(&self) -> Option<&KillFile> {
+        self.0.kill_file.as_ref()
+    }
+
+    /// Whether the state went backwards, and nobody has accepted that.
+    #[must_use]
+    pub fn is_rewound(&self) -> bool {
+        self.0.rewound.load(Ordering::Acquire)
+    }
+
+    /// Whether notifications arrive. Without them changes of other instances are seen half a second later.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        self.0.listening.load(Ordering::Acquire)
+    }
+
+    /// How old a state may be here.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        Duration::from_nanos(self.0.lease_ns)
+    }
+
+    /// Who this is.
+    #[must_use]
+    pub fn instance(&self) -> &Instance {
+        &self.0.instance
+    }
+
+    /// How long ago the state was last known to hold; none before the first read, and after a rewind.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        self.age_ns().map(Duration::from_nanos)
+    }
+
+    fn age_ns(&self) -> Option<u64> {
+        let renewed = self.0.renewed_ns.load(Ordering::Acquire);
+        (renewed > 0).then(|| self.now().saturating_sub(renewed))
+    }
+
+    /// How many of this server's migrations the database lacks, as last read.
+    #[must_use]
+    pub fn pending_migrations(&self) -> i64 {
+        self.known().pending_migrations
     }
 
     /// The policies as last read.
     #[must_use]
-    pub fn policies(&self) -> Policies {
-        self.0.policies.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    pub fn policies(&self) -> Arc<Policies> {
+        Arc::clone(&self.known().policies)
+    }
+
+    /// What this instance's gate goes by, for its row.
+    fn standing(&self) -> Standing {
+        match self.view() {
+            View::Killed => Standing::KillFile,
+            View::Rewound => Standing::Rewound,
+            View::Stale | View::Fresh { .. } => Standing::State,
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The clock, plus one, since 0 says never.
+    fn now(&self) -> u64 {
+        self.0.clock.now_ns() + 1
     }
 
     /// Moves to a state if it is newer, or the same; says whether what is known agrees with it now.
-    fn advance(&self, state: &GoLiveState) -> bool {
-        let word = (state.version << 2)
-            | if state.go_live_enabled { GO_LIVE } else { 0 }
-            | if state.kill_switch_engaged { KILL_SWITCH } else { 0 };
-        let before = self
-            .0
-            .state
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |known| (known >> 2 < state.version).then_some(word));
-        match before {
+    fn advance(&self, word: i64) -> bool {
+        let newer = |known: i64| (known >> 2 < word >> 2).then_some(word);
+        match self.0.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, newer) {
             Ok(_) => true,
             Err(known) => known == word,
         }
     }
 }
 
+/// A state as one word.
+const fn word(version: i64, go_live_enabled: bool, kill_switch_engaged: bool) -> i64 {
+    (version << 2) | if go_live_enabled { GO_LIVE } else { 0 } | if kill_switch_engaged { KILL_SWITCH } else { 0 }
+}
+
 impl Source for Feed {
     fn view(&self) -> View {
-        let lease_ms = u64::try_from(LEASE.as_millis()).unwrap_or(0);
-        match self.age_ms() {
-            Some(age) if age <= lease_ms => {
-                let word = self.0.state.load(Ordering::Acquire);
-                View::Fresh {
-                    version: word >> 2,
-                    go_live_enabled: word & GO_LIVE != 0,
-                    kill_switch_engaged: word & KILL_SWITCH != 0,
-                }
-            }
-            _ => View::Stale,
+        if self.0.killed.load(Ordering::Acquire) {
+            return View::Killed;
+        }
+        // The lease before the state: whoever sees a renewal sees what it read.
+        match self.age_ns() {
+            Some(age) if age <= self.0.lease_ns => {}
+            _ if self.0.rewound.load(Ordering::Acquire) => return View::Rewound,
+            _ => return View::Stale,
+        }
+        let word = self.0.state.load(Ordering::Acquire);
+        let told_killed = self.0.told_killed_ns.load(Ordering::Acquire) != 0;
+        let told_off = self.0.told_off_ns.load(Ordering::Acquire) != 0;
+        View::Fresh {
+            version: word >> 2,
+            go_live_enabled: word & GO_LIVE != 0 && !told_off,
+            kill_switch_engaged: word & KILL_SWITCH != 0 || told_killed,
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::go_live::model::{Movement, apply};
-    use chrono::DateTime;
-
-    fn state(version: i64, go_live_enabled: bool, kill_switch_engaged: bool) -> GoLiveState {
-        let none = Movement { at: None, by: None, reason: None };
-        GoLiveState {
-            go_live_enabled,
-            kill_switch_engaged,
-            changed_by: None,
-            reason: None,
-            updated_at: DateTime::UNIX_EPOCH,
-            version,
-            go_live: none.clone(),
-            kill_switch: none,
-        }
-    }
-
-    fn renewed(feed: &Feed) {
-        feed.0.renewed_ms.store(feed.0.clock.now_ms() + 1, Ordering::Release);
-    }
-
-    #[test]
-    fn nothing_read_is_stale_and_the_lease_ends_exactly() {
-        let clock = Clock::manual(10_000);
-        let feed = Feed::new(clock.clone());
-        assert_eq!(feed.view(), View::Stale);
-        feed.advance(&state(1, true, false));
-        assert_eq!(feed.view(), View::Stale, "a change of our own does not renew the lease");
-        renewed(&feed);
-        assert!(matches!(feed.view(), View::Fresh { version: 1, go_live_enabled: true, kill_switch_engaged: false }));
-        clock.advance(2_000);
-        assert!(matches!(feed.view(), View::Fresh { .. }));
-        clock.advance(1);
-        assert_eq!(feed.view(), View::Stale);
-    }
-
-    #[test]
-    fn an_overtaken_read_never_undoes_a_newer_change() {
-        let clock = Clock::manual(10);
-        let feed = Feed::new(clock.clone());
-        let live = state(7, true, false);
-        feed.take(&live, 10).unwrap();
-        let sent_ms = clock.now_ms();
-        clock.advance(1);
-        let killed = apply(&live, crate::go_live::model::Change::Engage, None, None, DateTime::UNIX_EPOCH);
-        feed.apply_own(&killed);
-        feed.take(&live, sent_ms).unwrap();
-        assert!(matches!(feed.view(), View::Fresh { version: 8, kill_switch_engaged: true, .. }));
-    }
-
-    #[test]
-    fn a_state_that_moves_backwards_blocks_everything() {
-        for older in [state(6, true, false), state(7, false, false), state(7, true, true)] {
-            let clock = Clock::manual(10);
-            let feed = Feed::new(clock.clone());
-            feed.take(&state(7, true, false), clock.now_ms()).unwrap();
-            clock.advance(1);
-            assert!(feed.take(&older, clock.now_ms()).is_err());
-            assert_eq!(feed.view(), View::Stale, "{older:?}");
-            assert!(feed.take(&older, clock.now_ms()).is_err(), "and it stays so");
-            assert_eq!(feed.view(), View::Stale);
-        }
-    }
-
-    #[test]
-    fn a_rewound_database_blocks_at_the_next_read_though_it_takes_changes_of_our_own() {
-        let clock = Clock::manual(10);
-        let feed = Feed::new(clock.clone());
-        feed.take(&state(13, true, false), clock.now_ms()).unwrap();
-        let killed = state(2, false, true);
-        feed.apply_own(&killed);
-        clock.advance(1);
-        assert!(feed.take(&killed, clock.now_ms()).is_err());
-        assert_eq!(feed.view(), View::Stale);
-    }
-
-    #[test]
-    fn changes_of_our_own_that_arrive_out_of_order_block_nothing_and_leave_the_newest() {
-        let clock = Clock::manual(10);
-        let feed = Feed::new(clock.clone());
-        feed.take(&state(7, false, false), clock.now_ms()).unwrap();
-        feed.apply_own(&state(9, true, false));
-        feed.apply_own(&state(8, false, false));
-        assert!(matches!(feed.view(), View::Fresh { version: 9, go_live_enabled: true, kill_switch_engaged: false }));
-    }
-}
+mod tests;

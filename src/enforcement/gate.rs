@@ -1,7 +1,7 @@
 //! The gate: no request reaches a handler that the go-live switch or the kill switch forbids.
 //!
 //! It wraps the *finished* router, so that routes added or merged later, nested routers, fallbacks, 404s and 405s are
-//! behind it: `GateLayer::new(source, enforcement).layer(router)`. Do not mount it with `Router::layer`, which covers
+//! behind it: `GateLayer::new(source, enforcement, rules).layer(router)`. Do not mount it with `Router::layer`, which covers
 //! only the routes added before it and runs after routing.
 //!
 //! What it does to a request: nothing. It reads the method and the path, and either hands the request on unchanged or
@@ -9,7 +9,7 @@
 //! called at all:
 //! - 400 `AMBIGUOUS_PATH`: the path has more than one reading. Also while enforcement is off;
 //! - 403 `KILL_SWITCH_ENGAGED` or `GO_LIVE_DISABLED`: the state forbids the request;
-//! - 503 `STATE_STALE`, with `Retry-After`: the state is not known well enough to admit anything.
+//! - 503 `STATE_STALE` or `STATE_REWOUND`, with `Retry-After`: the state is not known well enough to admit anything.
 //!
 //! The decision takes no lock, allocates nothing and asks nobody: it reads the [`View`] that the [`Source`] holds in
 //! memory, once per request. Headers, query and body are never looked at, so none of them can open the gate, and the
@@ -18,6 +18,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
@@ -26,15 +27,22 @@ use axum::response::{IntoResponse, Response};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::class::{ExecutionClass, RouteClass, classify};
+use super::class::{ExecutionClass, RouteClass};
 use super::path::{AmbiguousPath, canonical};
+use super::rules::Rules;
 use crate::error::Error;
+use crate::http::render;
+use crate::types::RequestId;
 
 /// What is known about the state at this instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
     /// Nothing fresh was read: starting, or the last good read is older than the lease.
     Stale,
+    /// The database's state went backwards, and nobody has said that this is meant.
+    Rewound,
+    /// This instance is stopped by hand, whatever the database says.
+    Killed,
     /// Read within the lease.
     Fresh {
         /// Version of the state.
@@ -70,6 +78,18 @@ pub enum Enforcement {
     On(EnforcementScope),
 }
 
+impl Enforcement {
+    /// Its name: the scope's, or `off`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::On(EnforcementScope::All) => "all",
+            Self::On(EnforcementScope::ProdExec) => "prod_exec",
+        }
+    }
+}
+
 /// The decision on one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -88,6 +108,8 @@ pub enum Block {
     GoLiveDisabled,
     /// The state is unknown or too old.
     StateStale,
+    /// The state went backwards.
+    StateRewound,
 }
 
 impl Block {
@@ -98,6 +120,9 @@ impl Block {
             Self::KillSwitchEngaged => "the kill switch is engaged: everything is blocked until it is released",
             Self::GoLiveDisabled => "go-live is disabled: this is blocked until it is enabled",
             Self::StateStale => "the go-live state was not read recently enough: everything is blocked until it is",
+            Self::StateRewound => {
+                "the go-live state went backwards, as after a restore: everything is blocked until that is accepted"
+            }
         }
     }
 }
@@ -110,7 +135,8 @@ pub const fn decide(class: RouteClass, view: View, scope: EnforcementScope) -> V
     };
     match view {
         View::Stale => Verdict::Block(Block::StateStale),
-        View::Fresh { kill_switch_engaged: true, .. } => Verdict::Block(Block::KillSwitchEngaged),
+        View::Rewound => Verdict::Block(Block::StateRewound),
+        View::Killed | View::Fresh { kill_switch_engaged: true, .. } => Verdict::Block(Block::KillSwitchEngaged),
         View::Fresh { go_live_enabled: true, .. } => Verdict::Allow,
         View::Fresh { .. } => match (scope, class) {
             (EnforcementScope::ProdExec, ExecutionClass::ObserveOnly | ExecutionClass::SandboxExec) => Verdict::Allow,
@@ -126,12 +152,13 @@ pub const fn decide(class: RouteClass, view: View, scope: EnforcementScope) -> V
 pub struct GateLayer<F> {
     source: F,
     enforcement: Enforcement,
+    rules: Arc<Rules>,
 }
 
 impl<F: Source> GateLayer<F> {
-    /// A gate that reads the state from `source`.
-    pub const fn new(source: F, enforcement: Enforcement) -> Self {
-        Self { source, enforcement }
+    /// A gate that reads the state from `source` and goes by these rules.
+    pub const fn new(source: F, enforcement: Enforcement, rules: Arc<Rules>) -> Self {
+        Self { source, enforcement, rules }
     }
 }
 
@@ -139,7 +166,7 @@ impl<S, F: Source> Layer<S> for GateLayer<F> {
     type Service = Gate<S, F>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Gate { inner, source: self.source.clone(), enforcement: self.enforcement }
+        Gate { inner, source: self.source.clone(), enforcement: self.enforcement, rules: Arc::clone(&self.rules) }
     }
 }
 
@@ -149,6 +176,7 @@ pub struct Gate<S, F> {
     inner: S,
     source: F,
     enforcement: Enforcement,
+    rules: Arc<Rules>,
 }
 
 /// Why a request does not pass.
@@ -162,7 +190,9 @@ impl<S, F: Source> Gate<S, F> {
     /// The path first: nothing can be said about a path that has two readings.
     fn admit(&self, method: &Method, path: &str) -> Result<(), Refusal> {
         let path = canonical(path).map_err(Refusal::Ambiguous)?;
-        let (Enforcement::On(scope), RouteClass::Class(exec_class)) = (self.enforcement, classify(method, path)) else {
+        let (Enforcement::On(scope), RouteClass::Class(exec_class)) =
+            (self.enforcement, self.rules.classify(method, path))
+        else {
             return Ok(());
         };
         let view = self.source.view();
@@ -174,10 +204,11 @@ impl<S, F: Source> Gate<S, F> {
 }
 
 impl View {
-    /// The version this was read at.
-    const fn version(self) -> Option<i64> {
+    /// The version of the state, where it is known.
+    #[must_use]
+    pub const fn version(self) -> Option<i64> {
         match self {
-            Self::Stale => None,
+            Self::Stale | Self::Rewound | Self::Killed => None,
             Self::Fresh { version, .. } => Some(version),
         }
     }
@@ -186,14 +217,20 @@ impl View {
 impl Refusal {
     /// The answer in place of the handler's. `path` is shown only if it is canonical.
     #[cold]
-    fn into_response(self, path: &str) -> Response {
-        match self {
+    fn into_response(self, path: &str, request_id: Option<&RequestId>) -> Response {
+        let response = match self {
             Self::Ambiguous(refused) => Error::AmbiguousPath { reason: refused.to_string() },
             Self::Blocked { block, exec_class, state_version } => {
                 Error::Blocked { block, exec_class, path: path.to_owned(), state_version }
             }
         }
-        .into_response()
+        .into_response();
+        match request_id {
+            // Holdfast's own stack named the request, and renders its errors.
+            Some(_) => response,
+            // Somebody else's service: nobody would.
+            None => render(response, path, &RequestId::generate()),
+        }
     }
 }
 
@@ -214,7 +251,10 @@ where
         let path = request.uri().path();
         let state = match self.admit(request.method(), path) {
             Ok(()) => State::Admitted { future: self.inner.call(request) },
-            Err(refusal) => State::Refused { response: Some(refusal.into_response(path)) },
+            Err(refusal) => {
+                let response = refusal.into_response(path, request.extensions().get::<RequestId>());
+                State::Refused { response: Some(response) }
+            }
         };
         GateFuture { state }
     }

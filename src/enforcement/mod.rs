@@ -1,13 +1,97 @@
 //! The enforcement layer: no request reaches a handler that the go-live state forbids.
 //!
 //! - [`path`]: one reading of a path, or a refusal.
-//! - [`class`]: what kind of work a route is, and the one table of Holdfast's own routes.
+//! - [`class`] and [`rules`]: what kind of work a request is. [`routes`]: the one table of Holdfast's own routes.
 //! - [`gate`]: the tower layer around the finished router, and the decision.
-//! - [`feed`]: what the gate knows, and how old that may be.
+//! - [`feed`]: what the gate knows, and how old that may be. [`kill_file`]: the switch that needs no database.
+//! - [`instance`]: who runs on this database.
+//! - [`authz`] and [`ofrep`]: the same decision for services in any language.
 //!
 //! Invariant: not knowing is not allowing. A state older than the lease blocks everything that is not exempt.
+//!
+//! # In a service of your own
+//!
+//! Any service on tower can mount the gate itself, here one on axum. What the gate goes by is a [`Source`]; [`feed::Feed`] is
+//! the one that reads Holdfast's database, and here is one that knows nothing and then says that production is live:
+//!
+//! ```
+//! use axum::{Router, body::Body, http::Request, routing::get};
+//! use holdfast::enforcement::{Enforcement, EnforcementScope, GateLayer, Rules, Source, View};
+//! use std::sync::{Arc, Mutex};
+//! use tower::{Layer, ServiceExt};
+//!
+//! #[derive(Clone)]
+//! struct Known(Arc<Mutex<View>>);
+//!
+//! impl Source for Known {
+//!     fn view(&self) -> View {
+//!         *self.0.lock().unwrap()
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let known = Known(Arc::new(Mutex::new(View::Stale)));
+//! // The finished router goes in, so that nothing is outside: not what is merged later, not the fallback.
+//! let router = Router::new().route("/api/deals", get(|| async { "sold" }));
+//! let gate = GateLayer::new(known.clone(), Enforcement::On(EnforcementScope::All), Arc::new(Rules::default()));
+//! let service = gate.layer(router);
+//!
+//! let sell = || Request::get("/api/deals").body(Body::empty()).unwrap();
+//! let refused = service.clone().oneshot(sell()).await.unwrap();
+//! assert_eq!(refused.status(), 503); // STATE_STALE, as application/problem+json
+//!
+//! *known.0.lock().unwrap() = View::Fresh { version: 2, go_live_enabled: true, kill_switch_engaged: false };
+//! assert_eq!(service.oneshot(sell()).await.unwrap().status(), 200);
+//! # }
+//! ```
+//!
+//! With the real feed, on the database that `DATABASE_URL` names:
+//!
+//! ```no_run
+//! # use axum::{Router, ServiceExt, extract::Request, routing::get};
+//! # use std::sync::Arc;
+//! # use tower::Layer;
+//! use holdfast::clock::Clock;
+//! use holdfast::db::Database;
+//! use holdfast::enforcement::feed::{Feed, LEASE_MAX};
+//! use holdfast::enforcement::instance::{Configuration, Instance};
+//! use holdfast::enforcement::{Enforcement, EnforcementScope, GateLayer, Rules};
+//!
+//! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+//! let db = Database::open("postgres://holdfast@localhost/holdfast".parse()?).await?;
+//! // What GET /api/governance/instances shows of this service.
+//! let configuration = Configuration {
+//!     enforcement: "all",
+//!     execution_classes: None,
+//!     state_lease_ms: 2_000,
+//!     required_packs: Vec::new(),
+//! };
+//! let instance = Instance::new("deals", &configuration);
+//! let feed = Feed::new(Clock::system(), LEASE_MAX, instance, None);
+//! tokio::spawn(feed.clone().run(db.clone()));
+//! tokio::spawn(feed.clone().listen(db));
+//!
+//! let router = Router::new().route("/api/deals", get(|| async { "sold" }));
+//! let gate = GateLayer::new(feed, Enforcement::On(EnforcementScope::All), Arc::new(Rules::default()));
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8001").await?;
+//! axum::serve(listener, ServiceExt::<Request>::into_make_service(gate.layer(router))).await?;
+//! # Ok(())
+//! # }
+//! ```
 
+pub mod authz;
 pub mod class;
 pub mod feed;
 pub mod gate;
+pub mod http;
+pub mod instance;
+pub mod kill_file;
+pub mod ofrep;
 pub mod path;
+pub mod routes;
+pub mod rules;
+
+pub use class::{ExecutionClass, RouteClass};
+pub use gate::{Enforcement, EnforcementScope, GateLayer, Source, View};
+pub use rules::Rules;

@@ -25,7 +25,7 @@ impl Error {
                     ("path", raw(crate::http::bounded(path))),
                     ("state_version", raw(state_version)),
                 ];
-                if matches!(block, Block::StateStale) {
+                if matches!(block, Block::StateStale | Block::StateRewound) {
                     members.push(("retry_same_key", raw(&true)));
                 }
                 members
@@ -82,6 +82,7 @@ impl Error {
             | Self::Overloaded
             | Self::Unavailable(_)
             | Self::OutcomeUnknown(_)
+            | Self::EngagedLocally { .. }
             | Self::DeadlineExceeded(_) => vec![("retry_same_key", raw(&true))],
             Self::Malformed(_)
             | Self::AmbiguousPath { .. }

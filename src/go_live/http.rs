@@ -1,5 +1,6 @@
 //! The go-live routes.
 
+use super::Tightened;
 use super::model::{Change, Checklist, GoLiveState, Pack, PackReport, PackStatus};
 use crate::app::App;
 use crate::audit::{self, ControlRecord};
@@ -12,6 +13,7 @@ use axum::extract::State;
 use axum::http::header::{ETAG, IF_MATCH};
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -142,16 +144,16 @@ async fn enable_go_live(
 /// Switches production off. Always works, and takes no notice of an idempotency key.
 #[utoipa::path(
     post, path = "/go-live/disable", tag = "go-live", request_body = DisableBy,
-    responses((status = 200, description = "The new state", body = GoLiveState), errors::Change)
+    responses((status = 200, description = "The new state", body = Disabled), errors::Change)
 )]
 async fn disable_go_live(
     State(app): State<App>,
     caller: Caller,
     Input(input): Input<DisableBy>,
-) -> Result<Tagged<GoLiveState>> {
+) -> Result<Tagged<Disabled>> {
     let origin = caller.origin(Some(input.actor), None);
-    let state = app.go_live.tighten(Change::Disable, input.reason.as_ref(), &origin).await?;
-    Ok(tagged(state.version, state))
+    let Tightened { state, guaranteed_by } = app.go_live.disable(input.reason.as_ref(), &origin).await?;
+    Ok(tagged(state.version, Disabled { state, guaranteed_by }))
 }
 
 /// Who pulls the kill switch, and why. Nothing is required, and what cannot be read is ignored.
@@ -166,11 +168,22 @@ struct EngageBy {
     idempotency_key: Option<String>,
 }
 
-/// The new state, and what could not be read of the request.
+/// The new state, and when everybody goes by it.
+#[derive(Debug, Serialize, ToSchema)]
+struct Disabled {
+    #[serde(flatten)]
+    state: GoLiveState,
+    /// From this instant on, by the database's clock, no instance admits anything that the state forbids.
+    guaranteed_by: DateTime<Utc>,
+}
+
+/// The new state, when everybody goes by it, and what could not be read of the request.
 #[derive(Debug, Serialize, ToSchema)]
 struct Engaged {
     #[serde(flatten)]
     state: GoLiveState,
+    /// From this instant on, by the database's clock, no instance admits anything.
+    guaranteed_by: DateTime<Utc>,
     /// What of the request was ignored.
     warnings: Vec<String>,
 }
@@ -184,8 +197,9 @@ async fn engage_kill_switch(State(app): State<App>, caller: Caller, mut input: L
     let (actor, reason) = (input.take::<Actor>("actor"), input.take::<Reason>("reason"));
     input.ignore("idempotency_key");
     let warnings = input.finish(&["actor", "reason"]);
-    let state = app.go_live.tighten(Change::Engage, reason.as_ref(), &caller.origin(actor, None)).await?;
-    Ok(tagged(state.version, Engaged { state, warnings }))
+    let origin = caller.origin(actor, None);
+    let Tightened { state, guaranteed_by } = app.go_live.engage(reason.as_ref(), &origin).await?;
+    Ok(tagged(state.version, Engaged { state, guaranteed_by, warnings }))
 }
 
 /// Releases the kill switch.

@@ -6,6 +6,8 @@
 //!   connection of its own, so that it never waits for the ledger. Loosening (`enable`, `release`) is checked, and a refused
 //!   attempt is an event too.
 //! - The checklist is judged inside the transaction that enables.
+//! - A tightening answers from which instant on no instance admits anything; an engage that cannot be recorded stops this
+//!   instance all the same.
 //!
 //! Statements of a change: lock, time, state, (checklist: six,) state, event, head.
 
@@ -14,21 +16,38 @@ pub mod model;
 pub mod store;
 
 use crate::audit::{self, ControlEvent, Head, Origin, Stream};
+use crate::clock::Clock;
 use crate::config::ChecklistConfig;
 use crate::db::{self, Database};
-use crate::enforcement::feed::Feed;
+use crate::enforcement::feed::{Feed, LEASE_MAX, renewal};
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
 use crate::types::{Actor, Reason};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use model::{Change, Checklist, Facts, GoLiveState, Pack, PackReport};
 use serde::Serialize;
 use sqlx::PgConnection;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long an engage may take in the database before this instance is stopped without it.
+const ENGAGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A state that lets less happen, and when everybody goes by it.
+#[derive(Debug)]
+pub struct Tightened {
+    /// The state.
+    pub state: GoLiveState,
+    /// From this instant on, by the database's clock, no instance admits anything that it forbids: the commit and the longest
+    /// lease.
+    pub guaranteed_by: DateTime<Utc>,
+}
 
 /// The lever's service.
 #[derive(Debug, Clone)]
 pub struct GoLive {
     db: Database,
+    clock: Clock,
     feed: Feed,
     config: Arc<ChecklistConfig>,
 }
@@ -36,8 +55,8 @@ pub struct GoLive {
 impl GoLive {
     /// The lever on this database; its own changes reach this instance's gate through `feed` at once.
     #[must_use]
-    pub const fn new(db: Database, feed: Feed, config: Arc<ChecklistConfig>) -> Self {
-        Self { db, feed, config }
+    pub const fn new(db: Database, clock: Clock, feed: Feed, config: Arc<ChecklistConfig>) -> Self {
+        Self { db, clock, feed, config }
     }
 
     /// The state as it stands.
@@ -56,15 +75,44 @@ impl GoLive {
         store::read_packs(&mut *self.db.read().await?).await
     }
 
+    /// Pulls the kill switch. Where the database does not take it, this instance is stopped by its kill file.
+    pub async fn engage(&self, reason: Option<&Reason>, origin: &Origin) -> Result<Tightened> {
+        let recorded = tokio::time::timeout(ENGAGE_TIMEOUT, self.tighten(Change::Engage, reason, origin)).await;
+        let cause = match recorded {
+            Ok(Ok(tightened)) => return Ok(tightened),
+            // As much as the caller would have been told of it.
+            Ok(Err(error)) => error.problem().detail,
+            Err(_) => format!("no answer within {} s", ENGAGE_TIMEOUT.as_secs()),
+        };
+        let actor = origin.actor.as_ref().map_or("somebody", Actor::as_str);
+        let why = reason.map_or("no reason given", Reason::as_str);
+        let text = format!("engaged by {actor} ({why}) while it could not be recorded: {cause}\n");
+        let until = match (self.feed.kill_locally(&text).await, self.feed.kill_file()) {
+            (Ok(()), Some(file)) => format!("until {} is removed", file.path().display()),
+            (Err(error), Some(file)) => format!("until it is restarted ({}: {error})", file.path().display()),
+            (_, None) => "until it is restarted".to_owned(),
+        };
+        tracing::error!(cause, until, "the kill switch is engaged on this instance alone");
+        Err(Error::EngagedLocally { cause, until })
+    }
+
+    /// Switches go-live off.
+    pub async fn disable(&self, reason: Option<&Reason>, origin: &Origin) -> Result<Tightened> {
+        self.tighten(Change::Disable, reason, origin).await
+    }
+
     /// Disables or engages. Nothing is a reason not to, and no key either: it acts whenever it is asked.
-    pub async fn tighten(&self, change: Change, reason: Option<&Reason>, origin: &Origin) -> Result<GoLiveState> {
-        debug_assert!(!change.loosens(), "a loosening is checked");
+    async fn tighten(&self, change: Change, reason: Option<&Reason>, origin: &Origin) -> Result<Tightened> {
         let mut tx = self.db.begin_switch().await?;
+        let begun_ns = self.clock.now_ns();
         let mut head = audit::lock(&mut tx, Stream::Control).await?;
         let state = change_in_tx(&mut tx, &mut head, change, reason, origin).await?;
         db::commit(tx).await?;
-        self.feed.apply_own(&state);
-        Ok(state)
+        // The database read its time after `begun`, so at the commit it was no later than this.
+        let elapsed = Duration::from_nanos(self.clock.now_ns().saturating_sub(begun_ns));
+        let guaranteed_by = up_to_microseconds(head.now() + elapsed + LEASE_MAX);
+        self.feed.publish(&self.db, change, &state);
+        Ok(Tightened { state, guaranteed_by })
     }
 
     /// Enables or releases. A refusal is recorded before it is answered, and not kept: the key may succeed later.
@@ -91,7 +139,7 @@ impl GoLive {
         let state = change_in_tx(&mut tx, &mut head, change, reason, origin).await?;
         idempotency::keep(&mut tx, intent, head.next(), &state).await?;
         db::commit(tx).await?;
-        self.feed.apply_own(&state);
+        self.feed.publish(&self.db, change, &state);
         Ok(Once::Done(state))
     }
 
@@ -156,6 +204,12 @@ impl GoLive {
     }
 }
 
+/// The first whole microsecond, which is as fine as the database's times are, that is not before.
+fn up_to_microseconds(at: DateTime<Utc>) -> DateTime<Utc> {
+    let whole = at.trunc_subsecs(6);
+    if whole < at { whole + TimeDelta::microseconds(1) } else { whole }
+}
+
 /// Before and after, for the audit trail.
 #[derive(Serialize)]
 struct ChangeDetail<'a> {
@@ -200,4 +254,34 @@ async fn record_refusal(
         ControlEvent { action: change.action(), subject: None, error: Some(refusal.row().code), reason, detail };
     event.append(conn, head, origin).await?;
     Ok(())
+}
+
+/// Pulls the kill switch without a service around it: for the shell.
+pub async fn engage_from_shell(db: &Database, reason: Option<&Reason>, origin: &Origin) -> Result<GoLiveState> {
+    let mut tx = db.begin_switch().await?;
+    let mut head = audit::lock(&mut tx, Stream::Control).await?;
+    let state = change_in_tx(&mut tx, &mut head, Change::Engage, reason, origin).await?;
+    db::commit(tx).await?;
+    renewal::announce(db, Change::Engage).await;
+    Ok(state)
+}
+
+/// The history that an acceptance ended, for the audit trail.
+#[derive(Serialize)]
+struct AcceptDetail {
+    version: i64,
+    generation: uuid::Uuid,
+}
+
+/// Says that a state that went backwards is meant: gives it a history of its own, which every instance that noticed takes over.
+pub async fn accept_rewind(db: &Database, reason: &Reason, origin: &Origin) -> Result<i64> {
+    let mut tx = db.begin_switch().await?;
+    let mut head = audit::lock(&mut tx, Stream::Control).await?;
+    let (version, generation) = store::begin_generation(&mut tx).await?;
+    let detail = Some(db::to_json(&AcceptDetail { version, generation }).get().to_owned());
+    let event =
+        ControlEvent { action: "GO_LIVE_REWIND_ACCEPT", subject: None, error: None, reason: Some(reason), detail };
+    event.append(&mut tx, &mut head, origin).await?;
+    db::commit(tx).await?;
+    Ok(version)
 }

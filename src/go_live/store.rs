@@ -77,6 +77,18 @@ pub async fn write_state(conn: &mut PgConnection, state: &GoLiveState) -> Result
     }
 }
 
+/// Begins a new history of the state; returns its version and the new history's name.
+pub async fn begin_generation(conn: &mut PgConnection) -> Result<(i64, uuid::Uuid)> {
+    let row = sqlx::query!(
+        "UPDATE go_live_state
+         SET version = version + 1, follows = generation, generation = gen_random_uuid()
+         RETURNING version, generation"
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok((row.version, row.generation))
+}
+
 /// All reported components, by id.
 pub async fn read_packs(conn: &mut PgConnection) -> Result<Vec<Pack>> {
     let rows = sqlx::query!(

@@ -13,8 +13,8 @@ pub mod model;
 pub mod store;
 
 use crate::audit::{self, Changes, ControlEvent, FieldChange, Head, Origin, Stamp, Stream};
-use crate::config::EnforcementConfig;
 use crate::db::{self, Database, to_json};
+use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
 use crate::types::{Confidence, Domain, JsonObject, Reason};
@@ -29,6 +29,7 @@ use utoipa::ToSchema;
 #[derive(Debug, Clone)]
 pub struct Heimdall {
     db: Database,
+    feed: Feed,
     go_live_required: bool,
 }
 
@@ -99,8 +100,8 @@ struct PolicyDetail<'a> {
 impl Heimdall {
     /// The lever on this database. In a development environment nobody has to go live before a use.
     #[must_use]
-    pub fn new(db: Database, config: &EnforcementConfig) -> Self {
-        Self { db, go_live_required: !config.is_development() }
+    pub const fn new(db: Database, feed: Feed, go_live_required: bool) -> Self {
+        Self { db, feed, go_live_required }
     }
 
     /// Counts a sandbox trial.
@@ -212,7 +213,7 @@ impl Heimdall {
             gate_reason: &found.gate_reason,
             confidence: found.confidence,
             policy: policy.as_ref(),
-            kill_switch_engaged: state.kill_switch_engaged,
+            kill_switch_engaged: state.kill_switch_engaged || self.feed.is_killed_locally(),
             live: state.go_live_enabled || !self.go_live_required,
         });
         let event = HeimdallEvent {

@@ -2,7 +2,7 @@
 
 use super::{Nothing, Query, errors};
 use crate::app::App;
-use crate::enforcement::gate::{Enforcement, Source, View};
+use crate::enforcement::gate::Source;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -55,13 +55,20 @@ struct Readiness {
     state_age_ms: Option<u64>,
     /// `all`, `prod_exec` or `off`: what the gate blocks while go-live is off.
     enforcement: &'static str,
+    /// How old that knowledge may be, milliseconds; beyond it everything is blocked.
+    state_lease_ms: u64,
+    /// Whether other instances' changes are heard of at once; without that they are seen half a second later.
+    notified: bool,
+    /// Whether this instance's kill file exists, so that it blocks everything.
+    kill_file: bool,
     /// Why enforcement is off; null when it is on.
     enforcement_off: Option<&'static str>,
     /// Whether callers are authenticated.
     authentication: &'static str,
 }
 
-/// Whether the instance can decide: the go-live state was read recently and it is not shutting down.
+/// Whether the instance can decide: the go-live state was read within the lease, no migration is missing, and it is not shutting
+/// down.
 #[utoipa::path(
     get, path = "/readyz", tag = "service",
     responses(
@@ -71,15 +78,16 @@ struct Readiness {
     )
 )]
 async fn readyz(State(app): State<App>, _: Query<Nothing>) -> impl IntoResponse {
-    use crate::enforcement::gate::EnforcementScope;
-    let state_version = match app.feed.view() {
-        View::Fresh { version, .. } => Some(version),
-        View::Stale => None,
-    };
+    let view = app.feed.view();
+    let pending = app.feed.pending_migrations();
     let reason = if app.is_shutting_down() {
         Some("shutting down")
-    } else if state_version.is_none() {
+    } else if app.feed.is_rewound() {
+        Some("the go-live state went backwards: holdfast db accept-rewind says that this is meant")
+    } else if app.feed.age().is_none_or(|age| age > app.feed.lease()) {
         Some("the go-live state was not read within the lease: the database is away or slow")
+    } else if pending > 0 {
+        Some("migrations are missing: run holdfast migrate")
     } else {
         None
     };
@@ -87,13 +95,12 @@ async fn readyz(State(app): State<App>, _: Query<Nothing>) -> impl IntoResponse 
         ready: reason.is_none(),
         reason,
         version: ALIVE.version,
-        state_version,
-        state_age_ms: app.feed.age_ms(),
-        enforcement: match app.enforcement {
-            Enforcement::Off => "off",
-            Enforcement::On(EnforcementScope::All) => "all",
-            Enforcement::On(EnforcementScope::ProdExec) => "prod_exec",
-        },
+        state_version: view.version(),
+        state_age_ms: app.feed.age().and_then(|age| u64::try_from(age.as_millis()).ok()),
+        state_lease_ms: u64::try_from(app.feed.lease().as_millis()).unwrap_or(0),
+        notified: app.feed.is_listening(),
+        kill_file: app.feed.is_killed_locally(),
+        enforcement: app.enforcement.as_str(),
         enforcement_off: app.enforcement_off,
         authentication: "none: open mode, events say UNAUTHENTICATED",
     };

@@ -36,8 +36,9 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .merge(crate::risk::http::router())
         .merge(crate::heimdall::http::router())
         .merge(crate::regression::http::router())
-        .merge(crate::review::http::router());
-    OpenApiRouter::new().nest(BASE_PATH, governance).merge(health::router())
+        .merge(crate::review::http::router())
+        .merge(crate::enforcement::http::router());
+    OpenApiRouter::new().nest(BASE_PATH, governance).merge(crate::enforcement::http::absolute()).merge(health::router())
 }
 
 /// The finished router: every route, the documents, and an error body for everything else.

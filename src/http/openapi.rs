@@ -28,6 +28,8 @@ use utoipa::openapi::{Components, Deprecated, Ref, RefOr, Required};
         (name = "risk", description = "Is there room under GLOBAL and this engine for this action, today?"),
         (name = "heimdall", description = "Has this AI domain earned the right to act in production?"),
         (name = "regression", description = "Has performance dropped?"),
+        (name = "enforcement", description = "Who runs on this database, and the decision for proxies"),
+        (name = "flags", description = "The state as feature flags, OFREP 0.3"),
         (name = "review", description = "The Monday review"),
         (name = "service", description = "Health and metrics")
     ),
@@ -48,7 +50,9 @@ pub fn document() -> utoipa::openapi::OpenApi {
             add_changed_by(object);
         }
     }
-    for operation in document.paths.paths.values_mut().filter_map(|path| path.post.as_mut()) {
+    // OFREP's POSTs are questions, in that standard's own form.
+    let ours = document.paths.paths.iter_mut().filter(|(path, _)| path.starts_with(super::BASE_PATH));
+    for operation in ours.filter_map(|(_, path)| path.post.as_mut()) {
         complete(operation, &components);
         if !operation.operation_id.as_deref().is_some_and(|id| KEYLESS.contains(&id)) {
             add_key(operation);

@@ -9,6 +9,7 @@ mod deadline;
 mod identity;
 mod panics;
 
+use crate::enforcement::authz;
 use crate::error::Error;
 use access_log::{Entry, Meters};
 use axum::extract::Request;
@@ -25,12 +26,13 @@ use tower::{Service, ServiceExt};
 ///
 /// 1. `identity`: names the request and renders error bodies. Outermost, so that every answer has an id and every error,
 ///    of whatever layer, has the same body.
-/// 2. `access_log`: one line a request, and the metrics. Outside the panics, so that a panic is a logged 500.
-/// 3. `deadline`: nobody is kept waiting for longer than that. Inside the log, outside the gate, so that it counts the
+/// 2. `authz::close`: what forward-auth answers is 200 or 403, whatever went wrong below.
+/// 3. `access_log`: one line a request, and the metrics. Outside the panics, so that a panic is a logged 500.
+/// 4. `deadline`: nobody is kept waiting for longer than that. Inside the log, outside the gate, so that it counts the
 ///    reading of the body.
-/// 4. `completion`: what was begun is finished, also for a caller that hangs up. Inside the deadline, which only ends the
+/// 5. `completion`: what was begun is finished, also for a caller that hangs up. Inside the deadline, which only ends the
 ///    waiting.
-/// 5. `panics`: a panic is a 500 of one request. Innermost, so that it is one as well when nobody waits any more; nothing
+/// 6. `panics`: a panic is a 500 of one request. Innermost, so that it is one as well when nobody waits any more; nothing
 ///    outside it runs code of a handler.
 ///
 /// The gate is inside all of this, and the router inside the gate.
@@ -87,6 +89,8 @@ where
     } else {
         deadline::enforce(guarded).await
     };
+    // A proxy reads a failed check as it likes: to it everything that is not an allow is the same refusal.
+    let response = if authz::covers(identity.path()) { authz::close(response) } else { response };
     entry.finish(&identity, &response, meters);
     identity.render(response)
 }

@@ -24,6 +24,7 @@ use crate::audit::{self, Changes, ControlEvent, FieldChange, Stream};
 use crate::clock::Clock;
 use crate::config::EnforcementConfig;
 use crate::db::{self, Database, to_json};
+use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
 use crate::types::{Actor, Engine, Reason};
@@ -81,8 +82,8 @@ impl From<OutOfRange> for Error {
 impl Risk {
     /// The lever on this database. In a development environment nobody has to go live before a reserve.
     #[must_use]
-    pub fn new(db: Database, clock: Clock, config: &EnforcementConfig) -> Self {
-        Self { writer: Writer::start(db.clone(), clock, !config.is_development()), db }
+    pub fn new(db: Database, clock: Clock, feed: Feed, config: &EnforcementConfig) -> Self {
+        Self { writer: Writer::start(db.clone(), clock, feed, !config.is_development()), db }
     }
 
     /// Decides a reserve; a dry run without the lock, without a trace, and without regard to a key.

@@ -26,6 +26,7 @@ use super::operation::{Done, Item};
 use crate::audit::{self, Stream};
 use crate::clock::Clock;
 use crate::db::Database;
+use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result, is_unreachable};
 use batch::{Conditions, Failure};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -74,19 +75,21 @@ pub struct Writer {
     db: Database,
     belief: Belief,
     go_live_required: bool,
+    feed: Feed,
 }
 
 impl Writer {
     /// Starts the thread.
     #[must_use]
-    pub fn start(db: Database, clock: Clock, go_live_required: bool) -> Self {
+    pub fn start(db: Database, clock: Clock, feed: Feed, go_live_required: bool) -> Self {
         // Bounded by the places, which count operations and not requests.
         let (queue, waiting) = mpsc::unbounded_channel();
         let belief = Belief { clock, last: Arc::default() };
         let requests = Handle::current();
-        let task = Task { db: db.clone(), belief: belief.clone(), go_live_required, conn: None, requests };
+        let task =
+            Task { db: db.clone(), belief: belief.clone(), go_live_required, feed: feed.clone(), conn: None, requests };
         start_thread(task, waiting);
-        Self { queue, places: Arc::new(Semaphore::new(QUEUE_MAX as usize)), db, belief, go_live_required }
+        Self { queue, places: Arc::new(Semaphore::new(QUEUE_MAX as usize)), db, belief, go_live_required, feed }
     }
 
     /// Decides an operation on one instant of the database, without the lock and without a trace: what a batch of this one
@@ -94,7 +97,8 @@ impl Writer {
     pub async fn dry_run(&self, item: &Item) -> Result<Done> {
         let mut tx = self.db.begin_snapshot().await?;
         let (expected, _) = self.belief.expected();
-        let conditions = Conditions { go_live_required: self.go_live_required, expected };
+        let killed_locally = self.feed.is_killed_locally();
+        let conditions = Conditions { go_live_required: self.go_live_required, killed_locally, expected };
         batch::decide_dry(&mut tx, item, &conditions).await
     }
 
@@ -153,6 +157,7 @@ struct Task {
     db: Database,
     belief: Belief,
     go_live_required: bool,
+    feed: Feed,
     /// None until the first batch, and after the connection broke.
     conn: Option<PgConnection>,
     /// Where those who asked wait.
@@ -248,7 +253,8 @@ impl Task {
     async fn commit_on(&mut self, mut conn: PgConnection, jobs: &[Job]) -> Answers {
         let items: Vec<&Item> = jobs.iter().flat_map(|job| &job.items).collect();
         let (expected, read_ms) = self.belief.expected();
-        let conditions = Conditions { go_live_required: self.go_live_required, expected };
+        let killed_locally = self.feed.is_killed_locally();
+        let conditions = Conditions { go_live_required: self.go_live_required, killed_locally, expected };
         match batch::run(&mut conn, &items, &conditions).await {
             Ok(done) => {
                 self.conn = Some(conn);

@@ -419,15 +419,8 @@ async fn the_lease_ends_exactly_two_seconds_after_the_last_read() {
 async fn an_instance_that_has_read_nothing_yet_blocks() {
     use holdfast::app::App;
     use holdfast::clock::Clock;
-    use holdfast::config::EnforcementConfig;
     let mut service = Service::live().await;
-    let config = EnforcementConfig {
-        env: None,
-        app_env: None,
-        go_live_enforce: holdfast::types::Flag(true),
-        enforcement_scope: ScopeName::All,
-    };
-    service.app = App::new(&service.db, Clock::manual(0), &config, Vec::new());
+    service.app = App::new(&service.db, Clock::manual(0), holdfast::app::Setup::default());
     let upstream = Upstream::behind(&service);
     let body = upstream.get(DEALS).await.refused(503, "STATE_STALE");
     assert_eq!(body["state_version"], json!(null));

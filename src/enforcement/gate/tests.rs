@@ -22,13 +22,15 @@ const BLOCKED: StatusCode = StatusCode::FORBIDDEN;
 const UNKNOWN: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
 /// Every closed state, with the status it answers for `PROD_EXEC`.
-const CLOSED: [(View, Enforcement, StatusCode); 6] = [
+const CLOSED: [(View, Enforcement, StatusCode); 8] = [
     (KILLED, ALL, BLOCKED),
     (KILLED, PROD_ONLY, BLOCKED),
     (OFF, ALL, BLOCKED),
     (OFF, PROD_ONLY, BLOCKED),
     (View::Stale, ALL, UNKNOWN),
     (View::Stale, PROD_ONLY, UNKNOWN),
+    (View::Rewound, ALL, UNKNOWN),
+    (View::Killed, PROD_ONLY, BLOCKED),
 ];
 
 const fn fresh(go_live_enabled: bool, kill_switch_engaged: bool) -> View {
@@ -77,7 +79,7 @@ fn request(method: &str, target: &str) -> Option<Request<Body>> {
 /// Sends one request through a gate; returns the status and what the handler was called for.
 async fn send(view: View, enforcement: Enforcement, request: Request<Body>) -> (StatusCode, Vec<String>) {
     let handler = Handler::default();
-    let gate = GateLayer::new(view, enforcement).layer(handler.clone());
+    let gate = GateLayer::new(view, enforcement, Arc::new(Rules::default())).layer(handler.clone());
     let response = gate.oneshot(request).await.expect("infallible");
     (response.status(), handler.calls())
 }
@@ -104,6 +106,7 @@ fn the_table_holds_for_every_class_state_and_scope() {
     const KILL: Verdict = Verdict::Block(Block::KillSwitchEngaged);
     const DOWN: Verdict = Verdict::Block(Block::GoLiveDisabled);
     const STALE: Verdict = Verdict::Block(Block::StateStale);
+    const BACK: Verdict = Verdict::Block(Block::StateRewound);
     const PASS: Verdict = Verdict::Allow;
     for (view, scope, verdicts) in [
         (KILLED, All, [KILL, KILL, KILL]),
@@ -116,6 +119,10 @@ fn the_table_holds_for_every_class_state_and_scope() {
         (LIVE, ProdOnly, [PASS, PASS, PASS]),
         (View::Stale, All, [STALE, STALE, STALE]),
         (View::Stale, ProdOnly, [STALE, STALE, STALE]),
+        (View::Rewound, All, [BACK, BACK, BACK]),
+        (View::Rewound, ProdOnly, [BACK, BACK, BACK]),
+        (View::Killed, All, [KILL, KILL, KILL]),
+        (View::Killed, ProdOnly, [KILL, KILL, KILL]),
     ] {
         let classes = [ObserveOnly, SandboxExec, ProdExec].map(RouteClass::Class);
         let decided = classes.map(|class| decide(class, view, scope));
@@ -282,7 +289,8 @@ async fn merged_nested_and_late_routes_fallbacks_404_and_405_are_behind_the_gate
     for (view, enforcement, status) in CLOSED {
         for with_fallback in [true, false] {
             let handler = Handler::default();
-            let gate = GateLayer::new(view, enforcement).layer(router(&handler, with_fallback));
+            let gate =
+                GateLayer::new(view, enforcement, Arc::new(Rules::default())).layer(router(&handler, with_fallback));
             let get = async |target| {
                 let sent = request("GET", target).expect("a target");
                 gate.clone().oneshot(sent).await.expect("infallible")
@@ -299,7 +307,7 @@ async fn merged_nested_and_late_routes_fallbacks_404_and_405_are_behind_the_gate
 #[test]
 fn a_refusal_carries_class_and_version_and_no_version_when_stale() {
     let admit = |view: View| {
-        let gate = GateLayer::new(view, ALL).layer(());
+        let gate = GateLayer::new(view, ALL, Arc::new(Rules::default())).layer(());
         gate.admit(&Method::POST, "/api/sandbox/runs")
     };
     let blocked =

@@ -24,6 +24,8 @@ const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 pub(super) struct Conditions {
     /// Whether production has to be on for a reserve.
     pub(super) go_live_required: bool,
+    /// Whether this instance is stopped by hand, whatever the database says.
+    pub(super) killed_locally: bool,
     /// The time that the database should show about now, as far as this process can tell; none at its beginning.
     pub(super) expected: Option<DateTime<Utc>>,
 }

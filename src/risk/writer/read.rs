@@ -160,7 +160,7 @@ pub(super) async fn read(
         levels = store::read_levels(conn, &all, day).await?;
     }
     let switches = Switches {
-        kill_switch_engaged: instant.kill_switch_engaged,
+        kill_switch_engaged: instant.kill_switch_engaged || conditions.killed_locally,
         go_live_enabled: instant.go_live_enabled,
         go_live_required: conditions.go_live_required,
     };

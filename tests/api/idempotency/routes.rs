@@ -109,8 +109,8 @@ async fn the_table_names_every_route_that_changes_something() {
     let document: Value = serde_json::from_str(&holdfast::http::document_text()).unwrap();
     let paths = document["paths"].as_object().unwrap();
     let posts = paths.iter().filter(|(_, item)| item["post"].is_object());
-    let documented: BTreeSet<&str> =
-        posts.map(|(path, _)| path.strip_prefix(BASE).expect("below the base path")).collect();
+    // Flags are outside the base path, and asking for them changes nothing.
+    let documented: BTreeSet<&str> = posts.filter_map(|(path, _)| path.strip_prefix(BASE)).collect();
     let (_, rows) = world().await;
     let named: BTreeSet<&str> = rows.iter().map(|row| row.template).chain(KEYLESS).collect();
     assert_eq!(named, documented);
@@ -244,8 +244,8 @@ async fn without_a_key_nothing_is_kept() {
 fn the_document_names_the_headers_of_every_keyed_route() {
     let document: Value = serde_json::from_str(&holdfast::http::document_text()).unwrap();
     for (path, item) in document["paths"].as_object().unwrap() {
-        let Some(post) = item.get("post") else { continue };
-        let keyed = !KEYLESS.contains(&path.strip_prefix(BASE).unwrap());
+        let (Some(post), Some(template)) = (item.get("post"), path.strip_prefix(BASE)) else { continue };
+        let keyed = !KEYLESS.contains(&template);
         let parameters = post["parameters"].as_array().unwrap();
         let header = parameters.iter().any(|one| one["name"] == "Idempotency-Key" && one["in"] == "header");
         assert_eq!(header, keyed, "{path}");

@@ -12,11 +12,13 @@ use holdfast::app::App;
 use holdfast::clock::Clock;
 use holdfast::config::{EnforcementConfig, ScopeName};
 use holdfast::db::Database;
+use holdfast::enforcement::Rules;
 use holdfast::types::Flag;
 use serde_json::Value;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, PgPool, Row};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use tower::ServiceExt;
 
 /// Where every governance route lives.
@@ -40,11 +42,22 @@ pub struct Setup {
     pub enforce: bool,
     pub scope: ScopeName,
     pub required_packs: Vec<&'static str>,
+    pub rules: Rules,
+    pub kill_file: Option<PathBuf>,
+    pub name: &'static str,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { env: None, enforce: true, scope: ScopeName::All, required_packs: Vec::new() }
+        Self {
+            env: None,
+            enforce: true,
+            scope: ScopeName::All,
+            required_packs: Vec::new(),
+            rules: Rules::default(),
+            kill_file: None,
+            name: "test",
+        }
     }
 }
 
@@ -75,10 +88,20 @@ impl Service {
             app_env: None,
             go_live_enforce: Flag(setup.enforce),
             enforcement_scope: setup.scope,
+            ..EnforcementConfig::default()
         };
         let clock = Clock::manual(1_000_000);
-        let packs = setup.required_packs.iter().map(|id| id.parse().unwrap()).collect();
-        let app = App::new(&db, clock.clone(), &enforcement, packs);
+        let app = App::new(
+            &db,
+            clock.clone(),
+            holdfast::app::Setup {
+                enforcement,
+                rules: setup.rules,
+                kill_file: setup.kill_file,
+                required_packs: setup.required_packs.iter().map(|id| id.parse().unwrap()).collect(),
+                name: setup.name.to_owned(),
+            },
+        );
         app.feed.refresh(&db).await.expect("the state can be read");
         let pool = PgPool::connect_lazy_with(options.clone());
         Self { router: app.router(), app, db, pool, clock, options }
@@ -205,10 +228,11 @@ impl Service {
         sqlx::query(sql).fetch_one(&self.pool).await.unwrap().get(0)
     }
 
-    /// A digest of every table, by name: what a refused request must leave as it was.
+    /// A digest of every table, by name: what a refused request must leave as it was. Not of the instances' heartbeats, which
+    /// are nobody's request.
     pub async fn everything(&self) -> BTreeMap<String, String> {
         let tables: Vec<String> =
-            sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename")
+            sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'instance' ORDER BY tablename")
                 .fetch_all(&self.pool)
                 .await
                 .unwrap();

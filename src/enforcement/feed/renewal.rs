@@ -1,0 +1,212 @@
+//! How the feed stays fresh: a poll that is the authority, and notifications that only wake it early.
+//!
+//! Both have a connection of their own, opened anew after any trouble, so that neither a flood of requests nor a connection
+//! whose other end has vanished keeps them waiting. A failure is logged when it begins and when it ends; the lease lapses by
+//! itself, also if these tasks end.
+
+use super::{Feed, Policies, store};
+use crate::db::Database;
+use crate::error::{Error, Result};
+use crate::go_live::model::{Change, GoLiveState};
+use sqlx::postgres::PgListener;
+use sqlx::{Executor, PgConnection};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How often the state is read, at the longest lease; a shorter one is a quarter of itself. A read may fail three times in a row
+/// before the lease lapses.
+pub const POLL_MAX: Duration = Duration::from_millis(500);
+/// How long a listener may be silent before it is asked whether it is still there.
+const LISTENER_SILENCE: Duration = Duration::from_secs(1);
+/// How long it may take over the answer, and over connecting.
+const LISTENER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long after a listener was lost another one is tried.
+const LISTENER_RETRY: Duration = Duration::from_secs(1);
+/// How long a change tries to tell the others before they have to find out by themselves.
+const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a notification says when the kill switch was engaged.
+pub(super) const ENGAGED: &str = "kill_switch_engaged";
+/// What it says when go-live was disabled.
+pub(super) const DISABLED: &str = "go_live_disabled";
+/// What it says of any other change.
+const CHANGED: &str = "changed";
+
+impl Feed {
+    /// Reads the database once and renews the lease.
+    pub async fn refresh(&self, db: &Database) -> Result<()> {
+        let mut conn = db.read().await?;
+        self.refresh_on(&mut conn).await
+    }
+
+    async fn refresh_on(&self, conn: &mut PgConnection) -> Result<()> {
+        // Before anything is asked, so that no answer looks younger than it is.
+        let sent_ns = self.now() - 1;
+        // A disk that does not answer lets the lease lapse, too.
+        if let Some(file) = self.kill_file() {
+            self.note_kill_file(file.exists().await, sent_ns + 1);
+        }
+        let version = self.0.state.load(Ordering::Acquire) >> 2;
+        let version = (version > 0).then_some(version);
+        let read = store::heartbeat(&mut *conn, self.instance(), self.standing(), version).await?;
+        let moved = self.policies().control_seq != read.control_seq;
+        if moved {
+            let policies = read_policies(conn, read.control_seq).await?;
+            self.known().policies = Arc::new(policies);
+        }
+        self.take(&read, sent_ns)
+    }
+
+    /// Keeps the feed fresh for as long as it is polled.
+    pub async fn run(self, db: Database) {
+        let poll = POLL_MAX.min(self.lease() / 4);
+        // Shorter than the poll, so that a hung read costs one turn.
+        let timeout = poll.mul_f32(0.9);
+        let mut conn = None;
+        let mut failing = false;
+        let mut turns = tokio::time::interval(poll);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = turns.tick() => {}
+                () = self.0.wake.notified() => {}
+            }
+            let error = match tokio::time::timeout(timeout, self.renew(&db, &mut conn)).await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some(format!("no answer within {} ms", timeout.as_millis())),
+            };
+            if error.is_some() {
+                // Whatever it was, and whatever is still on its way: the next turn begins anew.
+                conn = None;
+            }
+            match (&error, failing) {
+                (Some(error), false) => {
+                    tracing::error!(error, "the go-live state cannot be read: blocking when the lease lapses");
+                }
+                (None, true) => tracing::info!("the go-live state is read again"),
+                (Some(_), true) | (None, false) => {}
+            }
+            failing = error.is_some();
+        }
+    }
+
+    /// One renewal. The connection is given back only if all went well.
+    async fn renew(&self, db: &Database, kept: &mut Option<PgConnection>) -> Result<()> {
+        // Looked for first, since it counts most when the database is away.
+        if kept.is_none()
+            && let Some(file) = self.kill_file()
+        {
+            let looked_ns = self.now();
+            self.note_kill_file(file.exists().await, looked_ns);
+        }
+        let mut conn = if let Some(conn) = kept.take() {
+            conn
+        } else {
+            // Another connection may be to another server: one that was restored, or is not of this version.
+            let mut conn = db.connect_feed().await?;
+            let pending = crate::db::pending_migrations(&mut conn).await?;
+            self.known().pending_migrations = pending;
+            conn
+        };
+        self.refresh_on(&mut conn).await?;
+        *kept = Some(conn);
+        Ok(())
+    }
+
+    /// Listens for changes of other instances for as long as it is polled.
+    pub async fn listen(self, db: Database) {
+        loop {
+            let lost = self.listen_until_lost(&db).await;
+            if self.0.listening.swap(false, Ordering::AcqRel) {
+                tracing::warn!(error = %lost, "notifications are lost: changes are seen by the poll until they are back");
+            }
+            self.0.wake.notify_one();
+            loop {
+                tokio::time::sleep(LISTENER_RETRY).await;
+                // While the poll does not get through either, more connections would only be more that hang.
+                if self.age().is_some_and(|age| age < POLL_MAX * 2) {
+                    break;
+                }
+            }
+        }
+    }
+
+    async fn listen_until_lost(&self, db: &Database) -> Error {
+        let gone = || Error::Unavailable(sqlx::Error::PoolTimedOut);
+        let listener = tokio::time::timeout(LISTENER_TIMEOUT, open_listener(db)).await;
+        let mut listener = match listener {
+            Ok(Ok(listener)) => listener,
+            Ok(Err(error)) => return error,
+            Err(_) => return gone(),
+        };
+        self.0.listening.store(true, Ordering::Release);
+        // What was said before it listened.
+        self.0.wake.notify_one();
+        loop {
+            match tokio::time::timeout(LISTENER_SILENCE, listener.try_recv()).await {
+                Ok(Ok(Some(notice))) => self.take_notice(notice.payload()),
+                Ok(Ok(None)) => return gone(),
+                Ok(Err(error)) => return error.into(),
+                // Nothing was said; is it still there? A connection whose other end has vanished says nothing, too.
+                Err(_) => match tokio::time::timeout(LISTENER_TIMEOUT, listener.execute("SELECT 1")).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => return error.into(),
+                    Err(_) => return gone(),
+                },
+            }
+        }
+    }
+
+    /// Takes over a change of the switches that this instance has just committed, and tells the others. That they hear it is
+    /// not needed for the bound, so nobody waits for it, and a database without notifications is as good.
+    pub fn publish(&self, db: &Database, change: Change, state: &GoLiveState) {
+        self.apply_own(state);
+        let db = db.clone();
+        tokio::spawn(async move { announce(&db, change).await });
+    }
+}
+
+/// Tells every instance of a change that was committed, or gives up soon.
+pub async fn announce(db: &Database, change: Change) {
+    let payload = match change {
+        Change::Engage => ENGAGED,
+        Change::Disable => DISABLED,
+        Change::Enable | Change::Release => CHANGED,
+    };
+    let tell = async {
+        let mut conn = db.switch().await?;
+        store::notify(&mut conn, payload).await
+    };
+    match tokio::time::timeout(ANNOUNCE_TIMEOUT, tell).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "a change could not be announced: others see it by their poll"),
+        Err(_) => tracing::warn!("a change could not be announced in time: others see it by their poll"),
+    }
+}
+
+async fn open_listener(db: &Database) -> Result<PgListener> {
+    let mut listener = PgListener::connect_with(&db.listener_pool()).await?;
+    listener.eager_reconnect(false);
+    let channel = store::channel(&mut listener).await?;
+    listener.listen(&channel).await?;
+    Ok(listener)
+}
+
+async fn read_policies(conn: &mut PgConnection, control_seq: i64) -> Result<Policies> {
+    Ok(Policies {
+        control_seq,
+        engines: crate::risk::store::read_policies(&mut *conn)
+            .await?
+            .iter()
+            .map(|policy| (policy.engine.to_string(), policy.is_active()))
+            .collect(),
+        domains: crate::heimdall::store::read_policies(&mut *conn)
+            .await?
+            .iter()
+            .map(|policy| (policy.domain.to_string(), policy.prod_use_enabled))
+            .collect(),
+        wires: crate::regression::store::read_wires(&mut *conn).await?,
+    })
+}

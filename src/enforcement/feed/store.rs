@@ -1,0 +1,81 @@
+//! SQL of the feed: one statement that proves that this database can commit, and reads what the gate goes by.
+
+use crate::enforcement::instance::{Instance, Standing};
+use crate::error::{Error, Result};
+use sqlx::{AssertSqlSafe, Executor, PgConnection};
+use uuid::Uuid;
+
+/// The state as one heartbeat found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reading {
+    pub(super) version: i64,
+    pub(super) go_live_enabled: bool,
+    pub(super) kill_switch_engaged: bool,
+    /// The history that it belongs to.
+    pub(super) generation: Uuid,
+    /// The history before that.
+    pub(super) follows: Option<Uuid>,
+    /// Where the control stream stands.
+    pub(super) control_seq: i64,
+}
+
+/// Writes this instance's row and reads the state, in one committed statement. It has happened only if this says so: an answer
+/// that comes before the commit is not enough.
+pub(super) async fn heartbeat(
+    conn: &mut PgConnection,
+    instance: &Instance,
+    standing: Standing,
+    state_version: Option<i64>,
+) -> Result<Reading> {
+    let rows = sqlx::query!(
+        r#"WITH beat AS (
+               INSERT INTO instance (id, name, version, configuration, standing, state_version, started_at, seen_at)
+               VALUES ($1, $2, $3, $4, $5, $6, holdfast_now(), holdfast_now())
+               ON CONFLICT (id) DO UPDATE
+               SET standing = excluded.standing,
+                   state_version = excluded.state_version,
+                   seen_at = excluded.seen_at
+           )
+           SELECT state.version,
+                  state.go_live_enabled,
+                  state.kill_switch_engaged,
+                  state.generation,
+                  state.follows,
+                  head.seq AS control_seq
+           FROM go_live_state AS state, audit_head AS head
+           WHERE head.stream = 'control'"#,
+        instance.id,
+        instance.name,
+        instance.version,
+        instance.configuration.get(),
+        standing.as_str(),
+        state_version
+    )
+    // To the end, which is after the commit.
+    .fetch_all(conn)
+    .await?;
+    let [row] = rows.as_slice() else {
+        return Err(Error::Inconsistent(format!("there are {} go-live states", rows.len())));
+    };
+    Ok(Reading {
+        version: row.version,
+        go_live_enabled: row.go_live_enabled,
+        kill_switch_engaged: row.kill_switch_engaged,
+        generation: row.generation,
+        follows: row.follows,
+        control_seq: row.control_seq,
+    })
+}
+
+/// The channel of this book: books that share a database have a schema each.
+pub(super) async fn channel(conn: impl Executor<'_, Database = sqlx::Postgres>) -> Result<String> {
+    let channel = "SELECT 'holdfast_' || to_regnamespace(quote_ident(current_schema()))::oid";
+    Ok(sqlx::query_scalar(AssertSqlSafe(channel)).fetch_one(conn).await?)
+}
+
+/// Tells whoever listens.
+pub(super) async fn notify(conn: &mut PgConnection, payload: &str) -> Result<()> {
+    let channel = channel(&mut *conn).await?;
+    sqlx::query("SELECT pg_notify($1, $2)").bind(channel).bind(payload).execute(conn).await?;
+    Ok(())
+}

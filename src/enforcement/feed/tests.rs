@@ -1,0 +1,303 @@
+use super::*;
+use crate::enforcement::gate::{EnforcementScope, Verdict, decide};
+use crate::enforcement::instance::Configuration;
+use crate::enforcement::{ExecutionClass, RouteClass};
+use crate::go_live::model::Movement;
+use chrono::DateTime;
+use proptest::prelude::*;
+
+const HISTORY: Uuid = Uuid::from_u128(1);
+const MS: u64 = 1_000_000;
+
+fn feed(clock: &Clock) -> Feed {
+    let configuration = Configuration {
+        enforcement: "all",
+        execution_classes: None,
+        state_lease_ms: 2_000,
+        required_packs: Vec::new(),
+    };
+    Feed::new(clock.clone(), LEASE_MAX, Instance::new("test", &configuration), None)
+}
+
+fn reading(version: i64, go_live_enabled: bool, kill_switch_engaged: bool) -> Reading {
+    Reading { version, go_live_enabled, kill_switch_engaged, generation: HISTORY, follows: None, control_seq: 0 }
+}
+
+fn state(version: i64, go_live_enabled: bool, kill_switch_engaged: bool) -> GoLiveState {
+    let none = Movement { at: None, by: None, reason: None };
+    GoLiveState {
+        go_live_enabled,
+        kill_switch_engaged,
+        changed_by: None,
+        reason: None,
+        updated_at: DateTime::UNIX_EPOCH,
+        version,
+        go_live: none.clone(),
+        kill_switch: none,
+    }
+}
+
+fn admits(feed: &Feed) -> bool {
+    let class = RouteClass::Class(ExecutionClass::ProdExec);
+    decide(class, feed.view(), EnforcementScope::All) == Verdict::Allow
+}
+
+#[test]
+fn nothing_read_is_stale_and_the_lease_ends_exactly() {
+    let clock = Clock::manual(10_000);
+    let feed = feed(&clock);
+    assert_eq!(feed.view(), View::Stale);
+    feed.apply_own(&state(1, true, false));
+    assert_eq!(feed.view(), View::Stale, "a change of our own does not renew the lease");
+    clock.advance(1);
+    feed.take(&reading(1, true, false), clock.now_ns()).unwrap();
+    assert_eq!(feed.view(), View::Fresh { version: 1, go_live_enabled: true, kill_switch_engaged: false });
+    clock.advance(2_000);
+    assert!(admits(&feed));
+    clock.advance(1);
+    assert_eq!(feed.view(), View::Stale);
+}
+
+#[test]
+fn the_lease_counts_from_before_the_read_was_sent() {
+    let clock = Clock::manual(10_000);
+    let feed = feed(&clock);
+    let sent = clock.now_ns();
+    clock.advance(1_999);
+    feed.take(&reading(1, true, false), sent).unwrap();
+    assert!(admits(&feed));
+    clock.advance(2);
+    assert_eq!(feed.view(), View::Stale, "a slow answer is as old as its question");
+}
+
+#[test]
+fn a_shorter_lease_is_kept_and_a_longer_one_is_not_believed() {
+    let clock = Clock::manual(0);
+    let shorter = feed(&clock);
+    let instance = shorter.instance().clone();
+    for (asked, lease) in [(500, 500), (10_000, 2_000), (1, 200)] {
+        let feed = Feed::new(clock.clone(), Duration::from_millis(asked), instance.clone(), None);
+        assert_eq!(feed.lease(), Duration::from_millis(lease));
+    }
+}
+
+#[test]
+fn an_overtaken_read_never_undoes_a_newer_change() {
+    let clock = Clock::manual(10);
+    let feed = feed(&clock);
+    feed.take(&reading(7, true, false), clock.now_ns()).unwrap();
+    let sent = clock.now_ns();
+    clock.advance(1);
+    feed.apply_own(&state(8, true, true));
+    feed.take(&reading(7, true, false), sent).unwrap();
+    assert!(matches!(feed.view(), View::Fresh { version: 8, kill_switch_engaged: true, .. }));
+}
+
+#[test]
+fn a_state_that_moves_backwards_blocks_everything_until_its_history_is_a_new_one() {
+    for older in [reading(6, true, false), reading(7, false, false), reading(7, true, true)] {
+        let clock = Clock::manual(10);
+        let feed = feed(&clock);
+        feed.take(&reading(7, true, false), clock.now_ns()).unwrap();
+        clock.advance(1);
+        assert!(feed.take(&older, clock.now_ns()).is_err());
+        assert_eq!(feed.view(), View::Rewound, "{older:?}");
+        clock.advance(1);
+        // Whatever happens in that history: it is another one than the one that was known.
+        assert!(feed.take(&reading(9, true, false), clock.now_ns()).is_err());
+        assert_eq!(feed.view(), View::Rewound);
+        let accepted = Reading {
+            generation: Uuid::from_u128(2),
+            follows: Some(HISTORY),
+            ..reading(older.version + 1, true, false)
+        };
+        feed.take(&accepted, clock.now_ns()).unwrap();
+        assert!(admits(&feed), "{:?}", feed.view());
+        assert!(!feed.is_rewound());
+    }
+}
+
+#[test]
+fn another_history_is_a_rewind_unless_it_follows_the_known_one() {
+    for (follows, admitted) in [(None, false), (Some(Uuid::from_u128(9)), false), (Some(HISTORY), true)] {
+        let clock = Clock::manual(10);
+        let feed = feed(&clock);
+        feed.take(&reading(7, true, false), clock.now_ns()).unwrap();
+        clock.advance(1);
+        let other = Reading { generation: Uuid::from_u128(2), follows, ..reading(8, true, false) };
+        assert_eq!(feed.take(&other, clock.now_ns()).is_ok(), admitted);
+        assert_eq!(admits(&feed), admitted);
+    }
+}
+
+#[test]
+fn a_rewound_database_blocks_at_the_next_read_though_it_takes_changes_of_our_own() {
+    let clock = Clock::manual(10);
+    let feed = feed(&clock);
+    feed.take(&reading(13, true, false), clock.now_ns()).unwrap();
+    feed.apply_own(&state(2, false, true));
+    clock.advance(1);
+    assert!(feed.take(&reading(2, false, true), clock.now_ns()).is_err());
+    assert_eq!(feed.view(), View::Rewound);
+}
+
+#[test]
+fn changes_of_our_own_that_arrive_out_of_order_block_nothing_and_leave_the_newest() {
+    let clock = Clock::manual(10);
+    let feed = feed(&clock);
+    feed.take(&reading(7, false, false), clock.now_ns()).unwrap();
+    feed.apply_own(&state(9, true, false));
+    feed.apply_own(&state(8, false, false));
+    assert_eq!(feed.view(), View::Fresh { version: 9, go_live_enabled: true, kill_switch_engaged: false });
+}
+
+#[test]
+fn a_version_that_cannot_be_is_refused_and_renews_nothing() {
+    for version in [0, -1, i64::MIN, i64::MAX, VERSION_MAX + 1] {
+        let feed = feed(&Clock::manual(10));
+        assert!(feed.take(&reading(version, true, false), 10 * MS).is_err());
+        assert_eq!(feed.view(), View::Stale, "{version}");
+    }
+}
+
+#[test]
+fn a_notification_tightens_at_once_and_only_until_the_next_read() {
+    for (payload, killed) in [(renewal::ENGAGED, true), (renewal::DISABLED, false)] {
+        let clock = Clock::manual(10);
+        let feed = feed(&clock);
+        let before = clock.now_ns();
+        feed.take(&reading(7, true, false), before).unwrap();
+        clock.advance(1);
+        feed.take_notice(payload);
+        let told = View::Fresh { version: 7, go_live_enabled: killed, kill_switch_engaged: killed };
+        assert_eq!(feed.view(), told);
+        feed.take(&reading(7, true, false), before).unwrap();
+        assert_eq!(feed.view(), told, "a read that was sent before it knows nothing of it");
+        clock.advance(1);
+        feed.take(&reading(7, true, false), clock.now_ns()).unwrap();
+        assert!(admits(&feed), "it was forged, or undone since");
+    }
+}
+
+#[test]
+fn a_notification_never_loosens_and_never_renews() {
+    let clock = Clock::manual(10);
+    let feed = feed(&clock);
+    feed.take(&reading(7, true, true), clock.now_ns()).unwrap();
+    for payload in ["changed", "go_live_enabled", "", "\u{0}", "kill_switch_released", "{\"version\":99}", "9"] {
+        feed.take_notice(payload);
+        assert!(!admits(&feed), "{payload:?}");
+    }
+    clock.advance(2_001);
+    feed.take_notice("changed");
+    assert_eq!(feed.view(), View::Stale);
+}
+
+#[tokio::test]
+async fn a_kill_file_that_cannot_be_written_stops_the_process_all_the_same() {
+    let clock = Clock::manual(10);
+    let file = KillFile::new("/dev/null/KILL".into());
+    let feed = Feed::new(clock.clone(), LEASE_MAX, feed(&clock).instance().clone(), Some(file));
+    feed.take(&reading(7, true, false), clock.now_ns()).unwrap();
+    assert!(feed.kill_locally("test").await.is_err());
+    assert_eq!(feed.view(), View::Killed);
+    feed.note_kill_file(false, clock.now_ns() + 1);
+    assert_eq!(feed.view(), View::Killed, "until it is restarted");
+    assert!(feed.kill_file().unwrap().exists().await, "what cannot be looked at is there");
+}
+
+#[test]
+fn a_look_that_began_before_the_kill_file_was_written_does_not_open_the_gate() {
+    let clock = Clock::manual(10);
+    let feed = feed(&clock);
+    feed.take(&reading(7, true, false), clock.now_ns()).unwrap();
+    let looked = feed.now();
+    clock.advance(1);
+    feed.0.killed.store(true, Ordering::Release);
+    feed.0.killed_ns.store(feed.now(), Ordering::Release);
+    feed.note_kill_file(false, looked);
+    assert_eq!(feed.view(), View::Killed);
+    clock.advance(1);
+    feed.note_kill_file(false, feed.now());
+    assert!(admits(&feed), "it was removed");
+}
+
+/// Something that happens between a database and an instance.
+#[derive(Debug, Clone)]
+enum Step {
+    Pass(u64),
+    Send,
+    /// The database looks at its state for the oldest question that waits.
+    Answer,
+    /// The oldest answer arrives.
+    Arrive,
+    /// The oldest answer is lost.
+    Lose,
+    Engage,
+    Release,
+    /// Some notification, of whomever.
+    Notice(bool),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => (0_u64..900).prop_map(Step::Pass),
+        3 => Just(Step::Send),
+        3 => Just(Step::Answer),
+        3 => Just(Step::Arrive),
+        1 => Just(Step::Lose),
+        1 => Just(Step::Engage),
+        1 => Just(Step::Release),
+        1 => any::<bool>().prop_map(Step::Notice),
+    ];
+    prop::collection::vec(step, 0..80)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// The receipt, for any interleaving of reads, answers, losses, changes and notifications: two seconds after an engage
+    /// committed nothing is admitted, for as long as it stands.
+    #[test]
+    fn nothing_is_admitted_a_lease_after_an_engage_committed(steps in steps()) {
+        let clock = Clock::manual(1);
+        let feed = feed(&clock);
+        let (mut version, mut engaged_at) = (1, None::<u64>);
+        let mut sent = std::collections::VecDeque::new();
+        let mut answers = std::collections::VecDeque::new();
+        for step in steps {
+            match step {
+                Step::Pass(ms) => clock.advance(ms),
+                Step::Send => sent.push_back(clock.now_ns()),
+                Step::Answer => {
+                    if let Some(sent) = sent.pop_front() {
+                        answers.push_back((sent, reading(version, true, engaged_at.is_some())));
+                    }
+                }
+                Step::Arrive => {
+                    if let Some((sent, read)) = answers.pop_front() {
+                        // One read at a time is under way in truth; here they overtake each other, so some are refused.
+                        let _ = feed.take(&read, sent);
+                    }
+                }
+                Step::Lose => {
+                    answers.pop_front();
+                }
+                Step::Engage => {
+                    version += 1;
+                    engaged_at = engaged_at.or(Some(clock.now_ns()));
+                }
+                Step::Release => {
+                    version += 1;
+                    engaged_at = None;
+                }
+                Step::Notice(kill) => feed.take_notice(if kill { renewal::ENGAGED } else { "changed" }),
+            }
+            if let Some(at) = engaged_at
+                && clock.now_ns() > at + 2_000 * MS
+            {
+                prop_assert!(!admits(&feed));
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Who runs on this database: each instance's row, written with every renewal of its lease, and how they differ.
+
+use super::feed::LEASE_MAX;
+use crate::error::Result;
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use sqlx::PgConnection;
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// How long the row of an instance that is gone is kept.
+const KEPT: TimeDelta = TimeDelta::days(1);
+
+/// This process, as the others know it.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// A new one with every start.
+    pub(super) id: Uuid,
+    pub(super) name: String,
+    pub(super) version: &'static str,
+    pub(super) configuration: Box<RawValue>,
+}
+
+/// What every instance on a database should have in common.
+#[derive(Debug, Clone, Serialize)]
+pub struct Configuration {
+    /// `all`, `prod_exec` or `off`.
+    pub enforcement: &'static str,
+    /// SHA-256 of the file of rules; none for the defaults.
+    pub execution_classes: Option<String>,
+    /// How old a state may be, milliseconds.
+    pub state_lease_ms: u64,
+    /// What go-live requires beyond the levers.
+    pub required_packs: Vec<String>,
+}
+
+impl Instance {
+    /// This process. The name is for people: a host and what it listens on.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "an id of its own for every start; nothing is decided by it")]
+    pub fn new(name: &str, configuration: &Configuration) -> Self {
+        let name = name.chars().filter(|letter| !letter.is_control()).take(200).collect::<String>();
+        Self {
+            id: Uuid::new_v4(),
+            name: if name.is_empty() { "unnamed".to_owned() } else { name },
+            version: env!("CARGO_PKG_VERSION"),
+            configuration: crate::db::to_json(configuration),
+        }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub const fn id(&self) -> Uuid {
+        self.id
+    }
+}
+
+/// What an instance's gate goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// The state of the database, as far as its lease reaches.
+    State,
+    /// Its kill file: it blocks everything.
+    KillFile,
+    /// The state went backwards: it blocks everything.
+    Rewound,
+}
+
+impl Standing {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::State => "state",
+            Self::KillFile => "kill_file",
+            Self::Rewound => "rewound",
+        }
+    }
+}
+
+/// An instance as it last wrote of itself.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct InstanceRecord {
+    /// Its id; a new one with every start.
+    pub id: Uuid,
+    /// Its host and what it listens on.
+    pub name: String,
+    /// Holdfast's version.
+    pub version: String,
+    /// What it enforces and how.
+    #[schema(value_type = Object)]
+    pub configuration: Box<RawValue>,
+    /// `state`: it goes by the database; `kill_file`, `rewound`: it blocks everything.
+    pub standing: String,
+    /// The version of the go-live state that it went by when it wrote this; null before its first read.
+    pub state_version: Option<i64>,
+    /// When it first wrote.
+    pub started_at: DateTime<Utc>,
+    /// When it last wrote.
+    pub seen_at: DateTime<Utc>,
+    /// Whether it wrote within the longest lease. One that did not admits nothing.
+    pub live: bool,
+}
+
+/// Something in which live instances differ.
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Drift {
+    /// `version`, or a member of `configuration`.
+    pub field: String,
+    /// Each value, as JSON, with the names of the instances that have it.
+    pub values: BTreeMap<String, Vec<String>>,
+}
+
+/// Who runs on this database.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Instances {
+    /// Those seen within a day, by name.
+    pub instances: Vec<InstanceRecord>,
+    /// In what the live ones differ; empty when they agree.
+    pub drift: Vec<Drift>,
+}
+
+/// Everybody seen within a day.
+pub async fn list(conn: &mut PgConnection) -> Result<Instances> {
+    let rows = sqlx::query!(
+        r#"SELECT id,
+                  name,
+                  version,
+                  configuration,
+                  standing,
+                  state_version,
+                  started_at,
+                  seen_at,
+                  holdfast_now() AS "now!"
+           FROM instance
+           ORDER BY name, started_at, id"#
+    )
+    .fetch_all(conn)
+    .await?;
+    let lease = TimeDelta::from_std(LEASE_MAX).unwrap_or_default();
+    let instances = rows
+        .into_iter()
+        .filter(|row| row.now - row.seen_at < KEPT)
+        .map(|row| {
+            Ok(InstanceRecord {
+                id: row.id,
+                name: row.name,
+                version: row.version,
+                configuration: crate::db::stored_json(row.configuration)?,
+                standing: row.standing,
+                state_version: row.state_version,
+                started_at: row.started_at,
+                seen_at: row.seen_at,
+                live: row.now - row.seen_at <= lease,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let drift = drift(&instances);
+    Ok(Instances { instances, drift })
+}
+
+/// In what live instances differ.
+fn drift(instances: &[InstanceRecord]) -> Vec<Drift> {
+    let mut fields: BTreeMap<String, BTreeMap<String, Vec<String>>> = BTreeMap::new();
+    let live: Vec<_> = instances.iter().filter(|instance| instance.live).collect();
+    for instance in &live {
+        let mut note = |field: &str, value: String| {
+            fields.entry(field.to_owned()).or_default().entry(value).or_default().push(instance.name.clone());
+        };
+        note("version", crate::db::to_json(&instance.version).get().to_owned());
+        let members: BTreeMap<String, Box<RawValue>> =
+            serde_json::from_str(instance.configuration.get()).unwrap_or_default();
+        for (field, value) in members {
+            note(&field, value.get().to_owned());
+        }
+    }
+    // A field that some do not even know is one in which they differ.
+    let agreed = |values: &BTreeMap<String, Vec<String>>| {
+        values.len() == 1 && values.values().all(|names| names.len() == live.len())
+    };
+    fields.into_iter().filter(|(_, values)| !agreed(values)).map(|(field, values)| Drift { field, values }).collect()
+}
+
+/// Takes an instance that ends off the list, and whoever was not seen for a day.
+pub async fn leave(conn: &mut PgConnection, id: Uuid) -> Result<()> {
+    sqlx::query!("DELETE FROM instance WHERE id = $1 OR seen_at < holdfast_now() - interval '1 day'", id)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(name: &str, version: &str, configuration: &str, live: bool) -> InstanceRecord {
+        InstanceRecord {
+            id: Uuid::nil(),
+            name: name.into(),
+            version: version.into(),
+            configuration: RawValue::from_string(configuration.into()).expect("JSON"),
+            standing: "state".into(),
+            state_version: Some(1),
+            started_at: DateTime::UNIX_EPOCH,
+            seen_at: DateTime::UNIX_EPOCH,
+            live,
+        }
+    }
+
+    #[test]
+    fn drift_names_each_value_and_who_has_it_and_only_among_the_living() {
+        let same = r#"{"enforcement":"all","state_lease_ms":2000}"#;
+        let other = r#"{"enforcement":"off","state_lease_ms":2000}"#;
+        assert!(drift(&[]).is_empty());
+        assert!(drift(&[instance("a", "1", same, true), instance("b", "1", same, true)]).is_empty());
+        assert!(drift(&[instance("a", "1", same, true), instance("b", "2", other, false)]).is_empty());
+        let found = drift(&[instance("a", "1", same, true), instance("b", "2", other, true)]);
+        let value = |field: &str, values: [(&str, &str); 2]| Drift {
+            field: field.into(),
+            values: values.into_iter().map(|(value, name)| (value.into(), vec![name.into()])).collect(),
+        };
+        assert_eq!(
+            found,
+            [
+                value("enforcement", [(r#""all""#, "a"), (r#""off""#, "b")]),
+                value("version", [(r#""1""#, "a"), (r#""2""#, "b")]),
+            ]
+        );
+        let fewer = drift(&[instance("a", "1", same, true), instance("b", "1", "{}", true)]);
+        assert_eq!(fewer.len(), 2, "what one does not know differs: {fewer:?}");
+    }
+}

@@ -1,0 +1,224 @@
+//! OFREP 0.3: the state as feature flags, for any OpenFeature SDK.
+//!
+//! The switch never blocks these routes: a client that is refused stops asking, and would not see the release. What is not
+//! known is answered with the safe value instead, with `reason` `UNKNOWN` and `stale` in its metadata. The flags have no
+//! targeting, so an evaluation context is read and not needed.
+//!
+//! | Flag | True when | Safe value |
+//! |---|---|---|
+//! | `prod_exec_allowed` | production work passes now | false |
+//! | `kill_switch_engaged` | the kill switch is engaged, or this instance's kill file exists | true |
+//! | `go_live_enabled` | go-live is enabled | false |
+//! | `engine.<NAME>.enabled` | the engine's reserves can pass: enabled, and not throttled | false |
+//! | `domain.<NAME>.prod_use_enabled` | the domain's recommendations may be used in production | false |
+
+use super::feed::Policies;
+use super::gate::{Source, View};
+use crate::app::App;
+use crate::audit::canonical::hex;
+use crate::http::BODY_BYTES_MAX;
+use crate::types::{Domain, Engine};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(evaluate_flag)).routes(routes!(evaluate_flags))
+}
+
+/// What a client asks with. Nothing of it is needed.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "only its schema is used: the body is read leniently")]
+struct EvaluationRequest {
+    /// Who the flags are for; they are the same for everybody.
+    context: Option<serde_json::Map<String, Value>>,
+}
+
+/// A flag's value.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+struct Evaluation {
+    /// The flag.
+    key: String,
+    /// Its value.
+    value: bool,
+    /// `STATIC`; `UNKNOWN` where the state is not known, and the value is the safe one.
+    reason: &'static str,
+    /// The value as a word.
+    variant: &'static str,
+    metadata: FlagMetadata,
+}
+
+/// What a flag goes by.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+struct FlagMetadata {
+    /// Whether the state is unknown or too old.
+    stale: bool,
+    /// The version of the go-live state; left out where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_version: Option<i64>,
+}
+
+/// Every flag.
+#[derive(Debug, Serialize, ToSchema)]
+struct Evaluations {
+    flags: Vec<Evaluation>,
+    metadata: FlagMetadata,
+}
+
+/// Why there is no value.
+#[derive(Debug, Serialize, ToSchema)]
+struct EvaluationFailure {
+    /// The flag; left out where no single one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    /// `FLAG_NOT_FOUND`, `PARSE_ERROR`, `INVALID_CONTEXT` or `GENERAL`.
+    #[serde(rename = "errorCode")]
+    error_code: &'static str,
+    /// The same in words.
+    #[serde(rename = "errorDetails")]
+    error_details: String,
+}
+
+/// One flag.
+#[utoipa::path(
+    post, path = "/ofrep/v1/evaluate/flags/{key}", tag = "flags", request_body = Option<EvaluationRequest>,
+    params(("key" = String, Path, description = "The flag")),
+    responses((status = 200, description = "Its value", body = Evaluation),
+              (status = 400, description = "The body cannot be read", body = EvaluationFailure),
+              (status = 404, description = "There is no such flag", body = EvaluationFailure),
+              (status = 413, description = "The body is too large", body = EvaluationFailure))
+)]
+async fn evaluate_flag(State(app): State<App>, Path(key): Path<String>, body: Body) -> Response {
+    if let Err((status, failure)) = read_context(body, Some(&key)).await {
+        return (status, Json(failure)).into_response();
+    }
+    let (view, policies) = (app.feed.view(), app.feed.policies());
+    if let Some(evaluation) = flag(&key, view, &policies) {
+        return Json(evaluation).into_response();
+    }
+    let failure = EvaluationFailure {
+        error_details: format!("there is no flag {key}: see POST /ofrep/v1/evaluate/flags for all of them"),
+        key: Some(key),
+        error_code: "FLAG_NOT_FOUND",
+    };
+    (StatusCode::NOT_FOUND, Json(failure)).into_response()
+}
+
+/// Every flag, with an `ETag` over all of them.
+#[utoipa::path(
+    post, path = "/ofrep/v1/evaluate/flags", tag = "flags", request_body = Option<EvaluationRequest>,
+    params(("If-None-Match" = Option<String>, Header, description = "The ETag of the last answer; 304 when nothing has changed")),
+    responses((status = 200, description = "Their values", body = Evaluations),
+              (status = 304, description = "Nothing has changed"),
+              (status = 400, description = "The body cannot be read", body = EvaluationFailure),
+              (status = 413, description = "The body is too large", body = EvaluationFailure))
+)]
+async fn evaluate_flags(State(app): State<App>, headers: HeaderMap, body: Body) -> Response {
+    if let Err((status, failure)) = read_context(body, None).await {
+        return (status, Json(failure)).into_response();
+    }
+    let (view, policies) = (app.feed.view(), app.feed.policies());
+    let names = ["prod_exec_allowed", "kill_switch_engaged", "go_live_enabled"].map(str::to_owned).into_iter();
+    let engines = policies.engines.iter().map(|(name, _)| format!("engine.{name}.enabled"));
+    let domains = policies.domains.iter().map(|(name, _)| format!("domain.{name}.prod_use_enabled"));
+    let flags = names.chain(engines).chain(domains).filter_map(|key| flag(&key, view, &policies)).collect();
+    let text = crate::db::to_json(&Evaluations { flags, metadata: metadata(view) }).get().to_owned();
+    // Over the whole answer: a lease that lapses changes values without a new version of the state.
+    let tag = format!("\"{}\"", hex(&Sha256::digest(text.as_bytes())));
+    let mut response = if matches(&headers, &tag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        ([(CONTENT_TYPE, "application/json")], text).into_response()
+    };
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(ETAG, tag);
+    }
+    response
+}
+
+/// Whether a client has this answer already. Proxies weaken tags and add suffixes for their encodings.
+fn matches(headers: &HeaderMap, tag: &str) -> bool {
+    let bare = tag.trim_matches('"');
+    headers.get_all(IF_NONE_MATCH).iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(',')).any(
+        |given| {
+            let given = given.trim();
+            let given = given.strip_prefix("W/").unwrap_or(given).trim_matches('"');
+            given == "*"
+                || given == bare
+                || ["-gzip", "-br", "-zstd"].iter().any(|suffix| given.strip_suffix(suffix) == Some(bare))
+        },
+    )
+}
+
+/// Reads a body to its end: none at all will do, and whatever is JSON with a context that is an object.
+async fn read_context(body: Body, key: Option<&str>) -> Result<(), (StatusCode, EvaluationFailure)> {
+    let failure = |status, error_code, error_details: &str| {
+        let (key, error_details) = (key.map(str::to_owned), error_details.to_owned());
+        (status, EvaluationFailure { key, error_code, error_details })
+    };
+    let Ok(bytes) = axum::body::to_bytes(body, BODY_BYTES_MAX).await else {
+        let details = format!("the body is larger than {BODY_BYTES_MAX} bytes, or ended early");
+        return Err(failure(StatusCode::PAYLOAD_TOO_LARGE, "GENERAL", &details));
+    };
+    if bytes.trim_ascii().is_empty() {
+        return Ok(());
+    }
+    match serde_json::from_slice(&bytes) {
+        Ok(Value::Object(members)) => match members.get("context") {
+            None | Some(Value::Null | Value::Object(_)) => Ok(()),
+            Some(_) => Err(failure(StatusCode::BAD_REQUEST, "INVALID_CONTEXT", "context is no object")),
+        },
+        Ok(Value::Null) => Ok(()),
+        Ok(_) => Err(failure(StatusCode::BAD_REQUEST, "PARSE_ERROR", "the body is no object")),
+        Err(error) => Err(failure(StatusCode::BAD_REQUEST, "PARSE_ERROR", &format!("the body is not JSON: {error}"))),
+    }
+}
+
+fn metadata(view: View) -> FlagMetadata {
+    FlagMetadata { stale: matches!(view, View::Stale | View::Rewound), state_version: view.version() }
+}
+
+/// The flag of this name; none where there is none.
+fn flag(key: &str, view: View, policies: &Policies) -> Option<Evaluation> {
+    let metadata = metadata(view);
+    let (go_live, killed) = match view {
+        View::Fresh { go_live_enabled, kill_switch_engaged, .. } => (go_live_enabled, kill_switch_engaged),
+        View::Killed | View::Stale | View::Rewound => (false, true),
+    };
+    // A policy that was read is as old as the state. While that is not known, a name that may be a policy's has the safe value.
+    let policy = |policies: &[(String, bool)], name: &str, is_name: bool| {
+        if metadata.stale {
+            is_name.then_some(false)
+        } else {
+            policies.iter().find(|(known, _)| known == name).map(|(_, on)| *on)
+        }
+    };
+    let (value, on, off) = match key {
+        "prod_exec_allowed" => (go_live && !killed, "allowed", "blocked"),
+        "kill_switch_engaged" => (killed, "on", "off"),
+        "go_live_enabled" => (go_live, "on", "off"),
+        _ => {
+            let engine = key.strip_prefix("engine.").and_then(|rest| rest.strip_suffix(".enabled"));
+            let domain = key.strip_prefix("domain.").and_then(|rest| rest.strip_suffix(".prod_use_enabled"));
+            let value = match (engine, domain) {
+                (Some(name), _) => policy(&policies.engines, name, name.parse::<Engine>().is_ok())?,
+                (_, Some(name)) => policy(&policies.domains, name, name.parse::<Domain>().is_ok())?,
+                (None, None) => return None,
+            };
+            (value, "on", "off")
+        }
+    };
+    let reason = if metadata.stale { "UNKNOWN" } else { "STATIC" };
+    Some(Evaluation { key: key.to_owned(), value, reason, variant: if value { on } else { off }, metadata })
+}
