@@ -11,6 +11,7 @@ mod problem;
 
 pub use problem::Problem;
 
+use crate::db::is_unreachable;
 use crate::enforcement::class::ExecutionClass;
 use crate::enforcement::gate::Block;
 use crate::risk::model::ReservationStatus;
@@ -382,24 +383,5 @@ impl From<sqlx::Error> for Error {
     /// A failure to reach the database is a 503; what the database itself refuses is a bug of ours.
     fn from(error: sqlx::Error) -> Self {
         if is_unreachable(&error) { Self::Unavailable(error) } else { Self::Database(error) }
-    }
-}
-
-/// Whether an error says that the database is away, overloaded or shutting down, rather than that a statement is wrong.
-pub(crate) fn is_unreachable(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed
-        | sqlx::Error::Protocol(_) => true,
-        // 08 connection, 53 resources, 57 operator intervention (shutdown, statement timeout), 55P03 lock timeout,
-        // 25P03/25006 idle-in-transaction and read-only standby, 40 serialisation and deadlock, 3D000 no such database yet.
-        sqlx::Error::Database(database) => database.code().is_some_and(|code| {
-            ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class))
-                || ["55P03", "25P03", "25006", "3D000"].contains(&code.as_ref())
-        }),
-        _ => false,
     }
 }

@@ -9,7 +9,7 @@
 
 pub mod embedded;
 
-use crate::error::{Error, Result, is_unreachable};
+use crate::error::{Error, Result};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::migrate::Migrator;
@@ -252,6 +252,25 @@ pub async fn commit(tx: Transaction<'_, Postgres>) -> Result<()> {
     tx.commit()
         .await
         .map_err(|error| if is_unreachable(&error) { Error::OutcomeUnknown(error) } else { Error::Database(error) })
+}
+
+/// Whether an error says that the database is away, overloaded or shutting down, rather than that a statement is wrong.
+pub(crate) fn is_unreachable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::Protocol(_) => true,
+        // 08 connection, 53 resources, 57 operator intervention (shutdown, statement timeout), 55P03 lock timeout,
+        // 25P03/25006 idle-in-transaction and read-only standby, 40 serialisation and deadlock, 3D000 no such database yet.
+        sqlx::Error::Database(database) => database.code().is_some_and(|code| {
+            ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class))
+                || ["55P03", "25P03", "25006", "3D000"].contains(&code.as_ref())
+        }),
+        _ => false,
+    }
 }
 
 async fn applied_migrations(conn: &mut PgConnection) -> Result<Vec<i64>> {

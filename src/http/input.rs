@@ -12,15 +12,19 @@
 //! Deliberately absent: `flatten`, untagged and tagged enums in request types. They buffer, and exact numbers do not
 //! survive that.
 
+mod fields;
+
+pub(crate) use fields::Field;
+
 use crate::error::{Error, FieldError, Result};
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
+use fields::{json_fields, merge, pair_fields, unique};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
@@ -29,8 +33,6 @@ use std::time::Duration;
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// How long a request that acts whatever is sent waits for its body: who pulls the kill switch does not wait for a stalled one.
 const LENIENT_BODY_TIMEOUT: Duration = Duration::from_secs(1);
-/// Most fields in one request; the richest request type has under 20.
-const FIELDS_MAX: usize = 64;
 
 /// The input of a POST: its body and its query parameters, merged and parsed.
 #[derive(Debug)]
@@ -172,36 +174,6 @@ pub(crate) fn take_field<T: DeserializeOwned>(fields: &mut Vec<Field>, name: &st
     taken.first().map(read).transpose()
 }
 
-/// One field as it was sent.
-#[derive(Debug)]
-pub(crate) struct Field {
-    pub(super) name: String,
-    pub(super) value: Box<RawValue>,
-    /// Whether it was sent under the original's name for it.
-    aliased: bool,
-}
-
-impl Field {
-    fn new(name: String, value: Box<RawValue>) -> Self {
-        let aliased = name == "changed_by";
-        Self { name: if aliased { "actor".into() } else { name }, value, aliased }
-    }
-
-    /// Null and blank mean "left out".
-    pub(super) fn is_blank(&self) -> bool {
-        let token = self.value.get();
-        token == "null" || (token.starts_with('"') && token[1..token.len() - 1].trim().is_empty())
-    }
-
-    /// Whether two spellings say the same: `400` and `"400"` do, and so do an object and its text.
-    fn says_the_same(&self, other: &Self) -> bool {
-        fn text(field: &Field) -> Cow<'_, str> {
-            crate::types::scalar_of(&field.value).unwrap_or(Cow::Borrowed(field.value.get()))
-        }
-        text(self).trim() == text(other).trim()
-    }
-}
-
 /// How long a body may take to arrive: far longer than 64 KiB need, shorter than the request's deadline, which would have to
 /// say that the outcome is unknown.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -261,103 +233,6 @@ fn body_fields(parts: &Parts, bytes: &[u8]) -> Result<Vec<Field>> {
 
 fn query_fields(query: Option<&str>) -> Result<Vec<Field>> {
     query.map_or_else(|| Ok(Vec::new()), |query| pair_fields(query, "query"))
-}
-
-/// The fields of a JSON object, in order, values untouched.
-fn json_fields(bytes: &[u8]) -> Result<Vec<Field>> {
-    struct Fields;
-
-    impl<'de> serde::de::Visitor<'de> for Fields {
-        type Value = Vec<Field>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a JSON object")
-        }
-
-        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-            let mut fields = Vec::new();
-            while let Some((name, value)) = entries.next_entry::<String, Box<RawValue>>()? {
-                fields.push(Field::new(name, value));
-                if fields.len() > FIELDS_MAX {
-                    return Err(serde::de::Error::custom(format!("more than {FIELDS_MAX} fields")));
-                }
-            }
-            Ok(fields)
-        }
-    }
-
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    serde::Deserializer::deserialize_map(&mut reader, Fields)
-        .and_then(|fields| reader.end().map(|()| fields))
-        .map_err(|error| Error::Malformed(format!("the body is not a JSON object: {error}")))
-}
-
-/// The fields of `a=1&b=2`, strictly decoded: bad percent-encoding or UTF-8 is refused, not repaired.
-fn pair_fields(text: &str, source: &str) -> Result<Vec<Field>> {
-    let mut fields = Vec::new();
-    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-        // A bare name could mean yes, no or nothing: `?dry_run` must not reserve.
-        let (name, value) = pair.split_once('=').ok_or_else(|| {
-            Error::Malformed(format!("the {source} has {pair:.80?} without a value: write it as name=value"))
-        })?;
-        let decoded = |part: &str| {
-            percent_decode(part).ok_or_else(|| {
-                Error::Malformed(format!("the {source} has bad percent-encoding or UTF-8 in {pair:.80?}"))
-            })
-        };
-        let (name, value) = (decoded(name)?, decoded(value)?);
-        let value = serde_json::value::to_raw_value(&value).expect("a string has a JSON form");
-        fields.push(Field::new(name, value));
-        if fields.len() > FIELDS_MAX {
-            return Err(Error::Malformed(format!("the {source} has more than {FIELDS_MAX} fields")));
-        }
-    }
-    Ok(fields)
-}
-
-fn percent_decode(text: &str) -> Option<String> {
-    let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'+' => b' ',
-            b'%' => hex(bytes.next()?)? * 16 + hex(bytes.next()?)?,
-            other => other,
-        });
-    }
-    String::from_utf8(decoded).ok()
-}
-
-/// No field twice. `changed_by` and `actor` are one field, and may both be given if they agree.
-fn unique(fields: Vec<Field>, source: &str) -> Result<Vec<Field>> {
-    let mut kept: Vec<Field> = Vec::with_capacity(fields.len());
-    for field in fields {
-        match kept.iter().find(|twin| twin.name == field.name) {
-            None => kept.push(field),
-            Some(twin) if twin.aliased != field.aliased && twin.says_the_same(&field) => {}
-            Some(_) => {
-                let error = FieldError::new(&field.name, format!("is given twice in the {source}: send it once"));
-                return Err(Error::Contradictory(format!("{} {}", error.field, error.detail), error));
-            }
-        }
-    }
-    Ok(kept)
-}
-
-fn merge(mut body: Vec<Field>, query: Vec<Field>) -> Result<Vec<Field>> {
-    for field in query {
-        match body.iter().find(|twin| twin.name == field.name) {
-            Some(twin) if twin.says_the_same(&field) => {}
-            Some(_) => {
-                let error =
-                    FieldError::new(&field.name, "says one thing in the body and another in the query: send it once");
-                return Err(Error::Contradictory(format!("{} {}", error.field, error.detail), error));
-            }
-            None => body.push(field),
-        }
-    }
-    Ok(body)
 }
 
 pub(crate) fn parse<T: DeserializeOwned>(fields: &[Field]) -> Result<T> {

@@ -1,3 +1,4 @@
+use super::fields::percent_decode;
 use super::*;
 use crate::types::{Amount, Engine, Flag, JsonObject, Reason};
 use proptest::prelude::*;

@@ -11,8 +11,11 @@ pub mod expire;
 pub mod extend;
 pub mod policy;
 pub mod release;
+mod reservation;
 pub mod reserve;
 pub mod settle;
+
+pub use reservation::{Reservation, ReservationStatus};
 
 use crate::audit::{Canonical, Origin, Stamp, Stream};
 use crate::types::{Amount, Count, Engine, JsonObject, Reason, Total, Ttl};
@@ -163,87 +166,6 @@ impl Level {
             actions_count: self.usage.actions_count,
             updated_at: self.usage.updated_at,
         }
-    }
-}
-
-/// What is reserved and, while open, outstanding.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reservation {
-    /// Its id.
-    pub id: Uuid,
-    /// The event that made it.
-    pub seq: i64,
-    /// Its engine.
-    pub engine: Engine,
-    /// What was reserved; never changes.
-    pub amount: Amount,
-    /// What is still outstanding; more than zero exactly while it is open.
-    pub open_amount: Amount,
-    /// The day it was reserved on.
-    pub day: NaiveDate,
-    /// The caller's thread.
-    pub correlation_id: Option<String>,
-    /// When it was reserved.
-    pub created_at: DateTime<Utc>,
-    /// When it is due; none means never.
-    pub expires_at: Option<DateTime<Utc>>,
-    /// Where it stands.
-    pub status: ReservationStatus,
-    /// When and by which event it was closed; none exactly while it is open.
-    pub closed: Option<Stamp>,
-}
-
-/// Where a reservation stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum ReservationStatus {
-    /// Outstanding.
-    Open,
-    /// Done.
-    Settled,
-    /// Not done.
-    Released,
-    /// Not told in time; it may have been done.
-    Expired,
-}
-
-impl ReservationStatus {
-    /// The status in the database.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Open => "OPEN",
-            Self::Settled => "SETTLED",
-            Self::Released => "RELEASED",
-            Self::Expired => "EXPIRED",
-        }
-    }
-
-    /// The status that the database wrote.
-    #[must_use]
-    pub fn read(text: &str) -> Option<Self> {
-        [Self::Open, Self::Settled, Self::Released, Self::Expired].into_iter().find(|status| status.as_str() == text)
-    }
-}
-
-impl Reservation {
-    /// Whether it is outstanding and its time is up.
-    #[must_use]
-    pub fn is_due(&self, now: DateTime<Utc>) -> bool {
-        self.status == ReservationStatus::Open && self.expires_at.is_some_and(|due| due <= now)
-    }
-
-    /// Whether it is outstanding, and its time is not up.
-    #[must_use]
-    pub fn is_live(&self, now: DateTime<Utc>) -> bool {
-        self.status == ReservationStatus::Open && !self.is_due(now)
-    }
-
-    /// Ends it, with nothing outstanding.
-    fn close(&mut self, status: ReservationStatus, stamp: Stamp) {
-        self.open_amount = Amount::ZERO;
-        self.status = status;
-        self.closed = Some(stamp);
     }
 }
 
@@ -406,72 +328,4 @@ impl RiskEvent {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    pub(crate) fn policy(engine: &str, loss: &str, exposure: &str, open: &str, actions: &str) -> RiskPolicy {
-        RiskPolicy {
-            engine: engine.parse().unwrap(),
-            max_daily_loss: loss.parse().unwrap(),
-            max_daily_exposure: exposure.parse().unwrap(),
-            max_open_risk: open.parse().unwrap(),
-            max_actions_per_day: actions.parse().unwrap(),
-            default_ttl_seconds: None,
-            enabled: true,
-            changed_by: None,
-            reason: None,
-            updated_at: DateTime::UNIX_EPOCH,
-            version: 1,
-            throttled_by: Vec::new(),
-            enabled_by_hand: true,
-        }
-    }
-
-    pub(crate) fn book(policies: Vec<RiskPolicy>) -> Book {
-        Book {
-            switches: Switches { kill_switch_engaged: false, go_live_enabled: true, go_live_required: true },
-            levels: policies
-                .into_iter()
-                .map(|policy| (policy.engine.clone(), Level { policy: Some(policy), usage: Usage::default() }))
-                .collect(),
-            reservations: BTreeMap::new(),
-        }
-    }
-
-    /// A book without caps in which A has reserved this at second 1, for so many seconds.
-    pub(crate) fn held(id: Uuid, amount: &str, seconds: Option<i64>) -> Book {
-        let mut book = book(vec![policy("GLOBAL", "0", "0", "0", "0"), policy("A", "0", "0", "0", "0")]);
-        let reserve = reserve::Reserve {
-            engine: "A".parse().unwrap(),
-            amount: amount.parse().unwrap(),
-            id,
-            ttl: seconds.map(|seconds| Ttl::from_decimal(seconds.into()).unwrap()),
-            correlation_id: None,
-        };
-        let (decision, _) = reserve::apply(&mut book, &reserve, Words::default(), stamp(1)).unwrap();
-        assert!(decision.is_allowed());
-        book
-    }
-
-    pub(crate) fn stamp(seq: i64) -> Stamp {
-        Stamp { seq, at: DateTime::from_timestamp(1_768_262_400 + seq, 0).unwrap() }
-    }
-
-    #[test]
-    fn posting_moves_both_levels_or_neither() {
-        let mut book = book(vec![policy("GLOBAL", "0", "0", "0", "0"), policy("A", "0", "0", "0", "0")]);
-        let engine: Engine = "A".parse().unwrap();
-        let five: Amount = "5".parse().unwrap();
-        let up = Movement { open: five.into(), ..Movement::default() };
-        book.post(&engine, up, Floor::Refuses, DateTime::UNIX_EPOCH).unwrap();
-        assert_eq!(book.level(&Engine::global()).usage.open_risk_reserved, five.into());
-        let before = book.levels.clone();
-        let down =
-            Movement { open: Total::ZERO.minus(Total::from(five).plus(five).unwrap()).unwrap(), ..Movement::default() };
-        let refused = book.post(&engine, down, Floor::Refuses, DateTime::UNIX_EPOCH).unwrap_err();
-        assert_eq!(refused.counter, "open_risk_reserved");
-        assert_eq!(book.levels, before);
-        book.post(&engine, down, Floor::Holds, DateTime::UNIX_EPOCH).unwrap();
-        assert_eq!(book.level(&engine).usage.open_risk_reserved, Total::ZERO);
-    }
-}
+pub(crate) mod tests;

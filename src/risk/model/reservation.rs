@@ -1,0 +1,89 @@
+//! A hold: what of an action's amount is not settled yet.
+
+use crate::audit::Stamp;
+use crate::types::{Amount, Engine};
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// What is reserved and, while open, outstanding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// Its id.
+    pub id: Uuid,
+    /// The event that made it.
+    pub seq: i64,
+    /// Its engine.
+    pub engine: Engine,
+    /// What was reserved; never changes.
+    pub amount: Amount,
+    /// What is still outstanding; more than zero exactly while it is open.
+    pub open_amount: Amount,
+    /// The day it was reserved on.
+    pub day: NaiveDate,
+    /// The caller's thread.
+    pub correlation_id: Option<String>,
+    /// When it was reserved.
+    pub created_at: DateTime<Utc>,
+    /// When it is due; none means never.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Where it stands.
+    pub status: ReservationStatus,
+    /// When and by which event it was closed; none exactly while it is open.
+    pub closed: Option<Stamp>,
+}
+
+/// Where a reservation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ReservationStatus {
+    /// Outstanding.
+    Open,
+    /// Done.
+    Settled,
+    /// Not done.
+    Released,
+    /// Not told in time; it may have been done.
+    Expired,
+}
+
+impl ReservationStatus {
+    /// The status in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "OPEN",
+            Self::Settled => "SETTLED",
+            Self::Released => "RELEASED",
+            Self::Expired => "EXPIRED",
+        }
+    }
+
+    /// The status that the database wrote.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        [Self::Open, Self::Settled, Self::Released, Self::Expired].into_iter().find(|status| status.as_str() == text)
+    }
+}
+
+impl Reservation {
+    /// Whether it is outstanding and its time is up.
+    #[must_use]
+    pub fn is_due(&self, now: DateTime<Utc>) -> bool {
+        self.status == ReservationStatus::Open && self.expires_at.is_some_and(|due| due <= now)
+    }
+
+    /// Whether it is outstanding, and its time is not up.
+    #[must_use]
+    pub fn is_live(&self, now: DateTime<Utc>) -> bool {
+        self.status == ReservationStatus::Open && !self.is_due(now)
+    }
+
+    /// Ends it, with nothing outstanding.
+    pub(super) fn close(&mut self, status: ReservationStatus, stamp: Stamp) {
+        self.open_amount = Amount::ZERO;
+        self.status = status;
+        self.closed = Some(stamp);
+    }
+}
