@@ -77,7 +77,8 @@ struct Inner {
 struct Known {
     /// The history that the state belongs to; none before the first read.
     generation: Option<Uuid>,
-    policies: Arc<Policies>,
+    /// The policies as last read; none before the first read.
+    policies: Option<Arc<Policies>>,
     /// How many of this server's migrations the database lacks.
     pending_migrations: i64,
 }
@@ -86,7 +87,7 @@ struct Known {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policies {
     /// Where the control stream stood when they were read: they are read again only when it moved.
-    pub control_seq: i64,
+    control_seq: i64,
     /// Engines and whether their reserves can pass.
     pub engines: Vec<(String, bool)>,
     /// AI domains and whether production use is on.
@@ -273,7 +274,7 @@ impl Feed {
     /// The policies as last read.
     #[must_use]
     pub fn policies(&self) -> Arc<Policies> {
-        Arc::clone(&self.known().policies)
+        self.known().policies.clone().unwrap_or_default()
     }
 
     /// What this instance's gate goes by, for its row.

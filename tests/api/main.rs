@@ -8,11 +8,14 @@
 
 mod support;
 
+mod authz;
 mod enforcement;
+mod flags;
 mod go_live;
 mod heimdall;
 mod idempotency;
 mod input;
+mod lease;
 mod ledger;
 mod life;
 mod openapi;

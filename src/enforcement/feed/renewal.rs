@@ -50,10 +50,10 @@ impl Feed {
         let version = self.0.state.load(Ordering::Acquire) >> 2;
         let version = (version > 0).then_some(version);
         let read = store::heartbeat(&mut *conn, self.instance(), self.standing(), version).await?;
-        let moved = self.policies().control_seq != read.control_seq;
+        let moved = self.known().policies.as_ref().is_none_or(|policies| policies.control_seq != read.control_seq);
         if moved {
             let policies = read_policies(conn, read.control_seq).await?;
-            self.known().policies = Arc::new(policies);
+            self.known().policies = Some(Arc::new(policies));
         }
         self.take(&read, sent_ns)
     }

@@ -26,8 +26,8 @@ impl Answer {
         assert!(parts.headers.contains_key("x-request-id"), "an answer without a request id: {caller}");
         if parts.status.is_client_error() || parts.status.is_server_error() {
             let content_type = parts.headers.get("content-type").map(|value| value.to_str().unwrap());
-            // readyz says why in its own body.
-            if json.get("ready").is_none() && !text.is_empty() {
+            // readyz and OFREP say why in their own bodies.
+            if json.get("ready").is_none() && json.get("errorCode").is_none() && !text.is_empty() {
                 assert_eq!(content_type, Some("application/problem+json"), "{caller}: {text}");
                 assert_eq!(json["status"], parts.status.as_u16(), "{caller}");
                 for member in ["type", "title", "detail", "instance", "error", "request_id"] {
