@@ -23,6 +23,7 @@ mod paging;
 mod problems;
 mod races;
 mod regression;
+mod request_lines;
 mod review;
 mod risk;
 mod story;

@@ -12,6 +12,7 @@ mod clients;
 mod counters;
 mod crashes;
 mod frozen;
+mod gates;
 mod holds;
 mod killed;
 mod lifecycle;
