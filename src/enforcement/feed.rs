@@ -321,9 +321,10 @@ impl Source for Feed {
             _ if self.0.rewound.load(Ordering::Acquire) => return View::Rewound,
             _ => return View::Stale,
         }
-        let word = self.0.state.load(Ordering::Acquire);
+        // What was told before the state: whoever sees it withdrawn sees the state that replaced it.
         let told_killed = self.0.told_killed_ns.load(Ordering::Acquire) != 0;
         let told_off = self.0.told_off_ns.load(Ordering::Acquire) != 0;
+        let word = self.0.state.load(Ordering::Acquire);
         View::Fresh {
             version: word >> 2,
             go_live_enabled: word & GO_LIVE != 0 && !told_off,

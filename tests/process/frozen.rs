@@ -36,7 +36,11 @@ fn a_frozen_postgresql_blocks_everything_until_it_thaws() {
             answer.join().unwrap().unavailable();
         }
     });
-    assert_eq!(server.get_root("/api/deals").status, 403, "the engage that could not be recorded stopped this instance");
+    assert_eq!(
+        server.get_root("/api/deals").status,
+        403,
+        "the engage that could not be recorded stopped this instance"
+    );
 
     for pid in &frozen {
         signal(*pid, Signal::CONT);

@@ -17,6 +17,8 @@ use std::time::Duration;
 /// How often the state is read, at the longest lease; a shorter one is a quarter of itself. A read may fail three times in a row
 /// before the lease lapses.
 pub const POLL_MAX: Duration = Duration::from_millis(500);
+/// The least time between two reads: notifications that come faster than this, of whomever, are answered by one read.
+const GAP: Duration = Duration::from_millis(5);
 /// How long a listener may be silent before it is asked whether it is still there.
 const LISTENER_SILENCE: Duration = Duration::from_secs(1);
 /// How long it may take over the answer, and over connecting.
@@ -89,6 +91,7 @@ impl Feed {
                 (Some(_), true) | (None, false) => {}
             }
             failing = error.is_some();
+            tokio::time::sleep(GAP).await;
         }
     }
 
