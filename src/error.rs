@@ -243,6 +243,9 @@ pub enum Error {
     /// The book does not balance.
     #[error("the book did not balance at {0}: new reserves are halted until `holdfast risk reconcile --repair`")]
     LedgerHalted(chrono::DateTime<chrono::Utc>),
+    /// The go-live state went backwards, as after a restore: what it forbade is not known.
+    #[error("{}", Block::StateRewound.message())]
+    StateRewound,
     /// The database cannot be reached, or not soon enough.
     #[error("the database cannot be reached: nothing was decided, try again")]
     Unavailable(#[source] sqlx::Error),
@@ -264,7 +267,7 @@ pub enum Error {
         /// Why not.
         cause: String,
         /// How long this instance blocks.
-        until: String,
+        until: &'static str,
     },
     /// The request took longer than its deadline.
     #[error("the request took longer than {0} seconds: send it with the same key again, or read the state first")]
@@ -326,10 +329,12 @@ impl Error {
             Self::Contradictory(..) => row(400, "CONTRADICTORY_INPUT", "A field is given more than once"),
             Self::AmbiguousPath { .. } => row(400, "AMBIGUOUS_PATH", "The path is ambiguous"),
             Self::Blocked { block, .. } => match block {
-                Block::KillSwitchEngaged => row(403, "KILL_SWITCH_ENGAGED", "The kill switch is engaged"),
+                Block::KillSwitchEngaged | Block::KilledLocally => {
+                    row(403, "KILL_SWITCH_ENGAGED", "The kill switch is engaged")
+                }
                 Block::GoLiveDisabled => row(403, "GO_LIVE_DISABLED", "Go-live is disabled"),
                 Block::StateStale => row(503, "STATE_STALE", "The go-live state is not known"),
-                Block::StateRewound => row(503, "STATE_REWOUND", "The go-live state went backwards"),
+                Block::StateRewound => Self::StateRewound.row(),
             },
             Self::NotProdEligible { .. } => {
                 row(403, "NOT_PROD_ELIGIBLE", "The recommendation may not be used in production")
@@ -367,6 +372,7 @@ impl Error {
             Self::ClockWentBack(_) => row(503, "CLOCK_WENT_BACK", "The database clock went back"),
             Self::ClockJumped(_) => row(503, "CLOCK_JUMPED", "The database clock jumped ahead"),
             Self::LedgerHalted(_) => row(503, "LEDGER_HALTED", "The book does not balance"),
+            Self::StateRewound => row(503, "STATE_REWOUND", "The go-live state went backwards"),
             Self::Unavailable(_) => row(503, "DATABASE_UNAVAILABLE", "The database cannot be reached"),
             Self::Overloaded => row(503, "OVERLOADED", "Too many operations are waiting"),
             Self::OutcomeUnknown(_) => row(503, "OUTCOME_UNKNOWN", "The outcome is unknown"),

@@ -140,10 +140,13 @@ impl Feed {
         let mut known = self.known();
         let overtaken = self.0.own_ns.load(Ordering::Acquire) > sent_ns;
         let follows = known.generation.is_none_or(|known| known == read.generation || read.follows == Some(known));
-        if self.0.rewound.load(Ordering::Acquire) {
-            if known.generation == Some(read.generation) {
-                return Err(Error::Inconsistent("the go-live state went backwards".into()));
-            }
+        let accepted = known.generation.is_some() && known.generation != Some(read.generation) && follows;
+        let rewound = self.0.rewound.load(Ordering::Acquire);
+        if rewound && known.generation == Some(read.generation) {
+            return Err(Error::Inconsistent("the go-live state went backwards".into()));
+        }
+        if rewound || accepted {
+            // Whatever its version: somebody has looked, after this instance noticed or before it could.
             if overtaken {
                 // A change of our own is newer than this read; the next one shows both.
                 return Ok(());

@@ -104,6 +104,8 @@ pub enum Verdict {
 pub enum Block {
     /// The kill switch is engaged.
     KillSwitchEngaged,
+    /// This instance is stopped by hand, which callers are told as an engaged kill switch.
+    KilledLocally,
     /// Go-live is not enabled.
     GoLiveDisabled,
     /// The state is unknown or too old.
@@ -118,6 +120,9 @@ impl Block {
     pub const fn message(self) -> &'static str {
         match self {
             Self::KillSwitchEngaged => "the kill switch is engaged: everything is blocked until it is released",
+            Self::KilledLocally => {
+                "this instance is stopped by its kill file: everything is blocked until that is removed"
+            }
             Self::GoLiveDisabled => "go-live is disabled: this is blocked until it is enabled",
             Self::StateStale => "the go-live state was not read recently enough: everything is blocked until it is",
             Self::StateRewound => {
@@ -136,7 +141,8 @@ pub const fn decide(class: RouteClass, view: View, scope: EnforcementScope) -> V
     match view {
         View::Stale => Verdict::Block(Block::StateStale),
         View::Rewound => Verdict::Block(Block::StateRewound),
-        View::Killed | View::Fresh { kill_switch_engaged: true, .. } => Verdict::Block(Block::KillSwitchEngaged),
+        View::Killed => Verdict::Block(Block::KilledLocally),
+        View::Fresh { kill_switch_engaged: true, .. } => Verdict::Block(Block::KillSwitchEngaged),
         View::Fresh { go_live_enabled: true, .. } => Verdict::Allow,
         View::Fresh { .. } => match (scope, class) {
             (EnforcementScope::ProdExec, ExecutionClass::ObserveOnly | ExecutionClass::SandboxExec) => Verdict::Allow,

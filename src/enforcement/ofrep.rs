@@ -196,9 +196,11 @@ fn flag(key: &str, view: View, policies: &Policies) -> Option<Evaluation> {
         View::Fresh { go_live_enabled, kill_switch_engaged, .. } => (go_live_enabled, kill_switch_engaged),
         View::Killed | View::Stale | View::Rewound => (false, true),
     };
-    // A policy that was read is as old as the state. While that is not known, a name that may be a policy's has the safe value.
+    // A policy that was read is as old as the state. While that is not known, and where this instance is stopped, a name that may
+    // be a policy's has the safe value.
+    let safe = metadata.stale || view == View::Killed;
     let policy = |policies: &[(String, bool)], name: &str, is_name: bool| {
-        if metadata.stale {
+        if safe {
             is_name.then_some(false)
         } else {
             policies.iter().find(|(known, _)| known == name).map(|(_, on)| *on)

@@ -79,6 +79,7 @@ impl Error {
             Self::ClockWentBack(_)
             | Self::ClockJumped(_)
             | Self::LedgerHalted(_)
+            | Self::StateRewound
             | Self::Overloaded
             | Self::Unavailable(_)
             | Self::OutcomeUnknown(_)

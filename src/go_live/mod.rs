@@ -88,11 +88,16 @@ impl GoLive {
         let why = reason.map_or("no reason given", Reason::as_str);
         let text = format!("engaged by {actor} ({why}) while it could not be recorded: {cause}\n");
         let until = match (self.feed.kill_locally(&text).await, self.feed.kill_file()) {
-            (Ok(()), Some(file)) => format!("until {} is removed", file.path().display()),
-            (Err(error), Some(file)) => format!("until it is restarted ({}: {error})", file.path().display()),
-            (_, None) => "until it is restarted".to_owned(),
+            (Ok(()), Some(file)) => {
+                tracing::error!(cause, file = %file.path().display(), "the kill switch is engaged on this instance alone");
+                "until its kill file is removed"
+            }
+            (Err(error), _) => {
+                tracing::error!(cause, %error, "the kill switch is engaged on this instance alone, without a kill file");
+                "until it is restarted: its kill file cannot be written"
+            }
+            (Ok(()), None) => "until it is restarted",
         };
-        tracing::error!(cause, until, "the kill switch is engaged on this instance alone");
         Err(Error::EngagedLocally { cause, until })
     }
 

@@ -204,6 +204,10 @@ impl Heimdall {
         if let Some(answer) = idempotency::recall(&mut tx, intent, stamp).await? {
             return Ok(Once::Replayed(answer));
         }
+        if self.feed.is_rewound() {
+            // The switches that are read below may not be the last that were set.
+            return Err(Error::StateRewound);
+        }
         let not_found = || Error::NotFound { what: "recommendation", id: id.to_string() };
         let found = store::read_recommendation(&mut tx, id).await?.ok_or_else(not_found)?;
         let policy = store::read_policy(&mut tx, &found.domain).await?;

@@ -97,8 +97,7 @@ impl Writer {
     pub async fn dry_run(&self, item: &Item) -> Result<Done> {
         let mut tx = self.db.begin_snapshot().await?;
         let (expected, _) = self.belief.expected();
-        let killed_locally = self.feed.is_killed_locally();
-        let conditions = Conditions { go_live_required: self.go_live_required, killed_locally, expected };
+        let conditions = Conditions::of(&self.feed, self.go_live_required, expected);
         batch::decide_dry(&mut tx, item, &conditions).await
     }
 
@@ -253,8 +252,7 @@ impl Task {
     async fn commit_on(&mut self, mut conn: PgConnection, jobs: &[Job]) -> Answers {
         let items: Vec<&Item> = jobs.iter().flat_map(|job| &job.items).collect();
         let (expected, read_ms) = self.belief.expected();
-        let killed_locally = self.feed.is_killed_locally();
-        let conditions = Conditions { go_live_required: self.go_live_required, killed_locally, expected };
+        let conditions = Conditions::of(&self.feed, self.go_live_required, expected);
         match batch::run(&mut conn, &items, &conditions).await {
             Ok(done) => {
                 self.conn = Some(conn);

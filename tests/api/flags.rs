@@ -69,6 +69,18 @@ async fn what_is_not_known_has_the_safe_value_and_says_so() {
 }
 
 #[tokio::test]
+async fn an_instance_that_is_stopped_by_hand_says_no_to_everything() {
+    let service = Service::live().await;
+    let _ = service.app.feed.kill_locally("test").await;
+    for age_ms in [0, 5_000] {
+        service.clock.advance(age_ms);
+        for (key, value) in all(&service).await.0 {
+            assert_eq!(value, ["kill_switch_engaged"].contains(&key.as_str()), "{key}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn engines_and_domains_are_flags() {
     let service = Service::live().await;
     assert_eq!(flag(&service, "engine.WHOLESALE.enabled").await, true);

@@ -111,7 +111,7 @@ async fn a_forged_notification_blocks_until_the_next_read_and_garbage_does_nothi
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let forge = async |payload: &str| {
-        let sql = "SELECT pg_notify('holdfast_' || to_regnamespace(quote_ident(current_schema()))::oid, $1)";
+        let sql = "SELECT pg_notify('holdfast_' || md5(current_schema()), $1)";
         sqlx::query(sql).bind(payload).execute(&service.pool).await.unwrap();
     };
     for garbage in ["", "go_live_enabled", "kill_switch_released", "{", "\u{1F525}", &"x".repeat(7_000)] {
@@ -182,6 +182,8 @@ async fn a_kill_file_blocks_whatever_the_database_says_until_it_is_gone() {
     assert_eq!((&reserve["ok"], &reserve["reason"]), (&json!(false), &json!("kill_switch_engaged")));
     let ready = service.get_root("/readyz").await.ok();
     assert_eq!(ready["kill_file"], true);
+    let message = service.get_root("/api/deals").await.json["message"].clone();
+    assert!(message.as_str().unwrap().contains("kill file"), "{message}");
     let instances = service.get("/instances").await.ok();
     refresh(&service).await;
     let standing = service.get("/instances").await.ok()["instances"][0]["standing"].clone();
@@ -213,7 +215,8 @@ async fn an_engage_that_cannot_be_recorded_stops_this_instance_by_its_kill_file(
     let body = service.post(ENGAGE, &json!({"actor": "bryan", "reason": "smoke"})).await;
     assert_eq!(body.headers["retry-after"], "1");
     let body = body.refused(503, "ENGAGED_LOCALLY");
-    assert!(body["detail"].as_str().unwrap().contains("KILL"), "{body}");
+    assert!(body["detail"].as_str().unwrap().contains("until its kill file is removed"), "{body}");
+    assert!(!body.to_string().contains(scratch.0.to_str().unwrap()), "{body}");
     assert_eq!(gate(&service).await, closed(403, "KILL_SWITCH_ENGAGED"), "at once");
     let written = std::fs::read_to_string(scratch.file()).unwrap();
     assert!(written.contains("bryan") && written.contains("smoke"), "{written}");
@@ -251,6 +254,12 @@ async fn a_restored_state_blocks_until_it_is_accepted_and_that_is_an_event() {
     let ready = service.get_root("/readyz").await;
     assert_eq!(ready.status, 503);
     assert!(ready.json["reason"].as_str().unwrap().contains("accept-rewind"), "{}", ready.text);
+    // Nor is anything reserved or used by switches that may not be the last that were set; positions can be closed.
+    service.reserve("WHOLESALE", "1").await.refused(503, "STATE_REWOUND");
+    let made = service.post("/heimdall/recommend", &json!({"domain": "D", "confidence": 0.5})).await.ok();
+    let require = format!("/heimdall/recommendations/{}/require-prod-eligible", made["id"]);
+    service.post(&require, &json!({})).await.refused(503, "STATE_REWOUND");
+    service.post("/risk/settle", &json!({"engine": "WHOLESALE", "reserved_amount": 1})).await.ok();
     // Whatever is changed in the restored history does not open the gate.
     service.post(ENABLE, &json!({"actor": "bryan"})).await.ok();
     service.clock.advance(1);

@@ -69,7 +69,8 @@ pub(super) async fn heartbeat(
 
 /// The channel of this book: books that share a database have a schema each.
 pub(super) async fn channel(conn: impl Executor<'_, Database = sqlx::Postgres>) -> Result<String> {
-    let channel = "SELECT 'holdfast_' || to_regnamespace(quote_ident(current_schema()))::oid";
+    // A name that any schema's fits in, and that stays when the schema is dropped and restored.
+    let channel = "SELECT 'holdfast_' || md5(current_schema())";
     Ok(sqlx::query_scalar(AssertSqlSafe(channel)).fetch_one(conn).await?)
 }
 

@@ -131,6 +131,17 @@ fn another_history_is_a_rewind_unless_it_follows_the_known_one() {
 }
 
 #[test]
+fn a_rewind_that_was_accepted_before_it_was_noticed_is_none() {
+    let clock = Clock::manual(10);
+    let feed = feed(&clock);
+    feed.take(&reading(7, true, true), clock.now_ns()).unwrap();
+    clock.advance(1);
+    let accepted = Reading { generation: Uuid::from_u128(2), follows: Some(HISTORY), ..reading(3, true, false) };
+    feed.take(&accepted, clock.now_ns()).unwrap();
+    assert_eq!(feed.view(), View::Fresh { version: 3, go_live_enabled: true, kill_switch_engaged: false });
+}
+
+#[test]
 fn a_rewound_database_blocks_at_the_next_read_though_it_takes_changes_of_our_own() {
     let clock = Clock::manual(10);
     let feed = feed(&clock);

@@ -104,6 +104,7 @@ fn the_table_holds_for_every_class_state_and_scope() {
     use EnforcementScope::{All, ProdExec as ProdOnly};
     use ExecutionClass::{ObserveOnly, ProdExec, SandboxExec};
     const KILL: Verdict = Verdict::Block(Block::KillSwitchEngaged);
+    const FILE: Verdict = Verdict::Block(Block::KilledLocally);
     const DOWN: Verdict = Verdict::Block(Block::GoLiveDisabled);
     const STALE: Verdict = Verdict::Block(Block::StateStale);
     const BACK: Verdict = Verdict::Block(Block::StateRewound);
@@ -121,8 +122,8 @@ fn the_table_holds_for_every_class_state_and_scope() {
         (View::Stale, ProdOnly, [STALE, STALE, STALE]),
         (View::Rewound, All, [BACK, BACK, BACK]),
         (View::Rewound, ProdOnly, [BACK, BACK, BACK]),
-        (View::Killed, All, [KILL, KILL, KILL]),
-        (View::Killed, ProdOnly, [KILL, KILL, KILL]),
+        (View::Killed, All, [FILE, FILE, FILE]),
+        (View::Killed, ProdOnly, [FILE, FILE, FILE]),
     ] {
         let classes = [ObserveOnly, SandboxExec, ProdExec].map(RouteClass::Class);
         let decided = classes.map(|class| decide(class, view, scope));

@@ -3,6 +3,7 @@
 use super::decide::Deciding;
 use super::read;
 use crate::audit::{self, Head, Stream};
+use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
 use crate::idempotency;
 use crate::risk::operation::{Done, Item};
@@ -26,8 +27,16 @@ pub(super) struct Conditions {
     pub(super) go_live_required: bool,
     /// Whether this instance is stopped by hand, whatever the database says.
     pub(super) killed_locally: bool,
+    /// Whether the database's state went backwards, so that its switches may not be the last that were set.
+    pub(super) rewound: bool,
     /// The time that the database should show about now, as far as this process can tell; none at its beginning.
     pub(super) expected: Option<DateTime<Utc>>,
+}
+
+impl Conditions {
+    pub(super) fn of(feed: &Feed, go_live_required: bool, expected: Option<DateTime<Utc>>) -> Self {
+        Self { go_live_required, killed_locally: feed.is_killed_locally(), rewound: feed.is_rewound(), expected }
+    }
 }
 
 /// Why a batch was not answered with its outcomes.

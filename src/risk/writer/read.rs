@@ -42,6 +42,8 @@ pub(super) enum Halt {
     ClockJumped(i64),
     /// The book does not balance, since then.
     Unbalanced(DateTime<Utc>),
+    /// The go-live state went backwards.
+    Rewound,
 }
 
 impl Halt {
@@ -50,6 +52,7 @@ impl Halt {
             Self::ClockWentBack(seconds) => Error::ClockWentBack(*seconds),
             Self::ClockJumped(seconds) => Error::ClockJumped(*seconds),
             Self::Unbalanced(since) => Error::LedgerHalted(*since),
+            Self::Rewound => Error::StateRewound,
         }
     }
 }
@@ -132,6 +135,8 @@ pub(super) async fn read(
         Some(Halt::ClockJumped((instant.now - expected).num_seconds()))
     } else if let Some(seconds) = head.clock_went_back() {
         Some(Halt::ClockWentBack(seconds))
+    } else if conditions.rewound {
+        Some(Halt::Rewound)
     } else {
         instant.halted_at.map(Halt::Unbalanced)
     };
