@@ -60,8 +60,8 @@ pub struct Rules {
 /// A place in the tree: what the segments so far lead to.
 #[derive(Debug, Clone, Default)]
 struct Node {
-    /// What follows by name, in order.
-    literals: Vec<(Box<str>, usize)>,
+    /// What follows by name, shorter names first: most names are told apart by their length alone.
+    literals: Vec<(Box<[u8]>, usize)>,
     /// What follows whatever the segment is.
     parameter: Option<usize>,
     /// The rules of the path that ends here.
@@ -79,6 +79,9 @@ struct ByMethod {
 
 impl ByMethod {
     fn of(&self, method: &Method) -> Option<RouteClass> {
+        if self.named.is_empty() {
+            return self.any;
+        }
         let named = |wanted: &Method| self.named.iter().find(|(named, _)| named == wanted).map(|(_, class)| *class);
         // HEAD is answered by what answers GET.
         let get = || if *method == Method::HEAD { named(&Method::GET) } else { None };
@@ -199,26 +202,32 @@ impl Rules {
     /// The class of a request by its canonical path ([`canonical`]).
     #[must_use]
     pub fn classify(&self, method: &Method, canonical_path: &str) -> RouteClass {
-        let rest = canonical_path.strip_prefix('/').filter(|rest| !rest.is_empty());
+        let rest = canonical_path.as_bytes().get(1..).filter(|rest| !rest.is_empty());
         self.find(0, method, rest).unwrap_or(RouteClass::Class(ExecutionClass::ProdExec))
     }
 
     /// The most specific rule below a node for what is left of the path.
-    fn find(&self, at: usize, method: &Method, rest: Option<&str>) -> Option<RouteClass> {
+    fn find(&self, at: usize, method: &Method, rest: Option<&[u8]>) -> Option<RouteClass> {
         let node = &self.nodes[at];
         let Some(rest) = rest else {
             return node.here.of(method).or_else(|| node.below.of(method));
         };
-        let (segment, tail) = match rest.split_once('/') {
-            Some((segment, tail)) => (segment, Some(tail)),
+        // A plain loop: segments are short.
+        let (segment, tail) = match rest.iter().position(|byte| *byte == b'/') {
+            Some(end) => (&rest[..end], Some(&rest[end + 1..])),
             None => (rest, None),
         };
-        let literal = node.literal(segment).and_then(|next| self.find(next, method, tail));
-        let parameter = || {
-            let next = node.parameter.filter(|_| !segment.is_empty())?;
-            self.find(next, method, tail)
-        };
-        literal.or_else(parameter).or_else(|| node.below.of(method))
+        if let Some(next) = node.literal(segment)
+            && let Some(found) = self.find(next, method, tail)
+        {
+            return Some(found);
+        }
+        if let Some(next) = node.parameter.filter(|_| !segment.is_empty())
+            && let Some(found) = self.find(next, method, tail)
+        {
+            return Some(found);
+        }
+        node.below.of(method)
     }
 
     /// Gives a template its class, for one method or for all.
@@ -248,10 +257,10 @@ impl Rules {
         let found = if is_parameter(segment) {
             *node.parameter.get_or_insert(next)
         } else {
-            match node.literals.binary_search_by(|(name, _)| name.as_ref().cmp(segment)) {
+            match node.place(segment.as_bytes()) {
                 Ok(index) => node.literals[index].1,
                 Err(index) => {
-                    node.literals.insert(index, (segment.into(), next));
+                    node.literals.insert(index, (segment.as_bytes().into(), next));
                     next
                 }
             }
@@ -264,9 +273,15 @@ impl Rules {
 }
 
 impl Node {
-    fn literal(&self, segment: &str) -> Option<usize> {
-        let found = self.literals.binary_search_by(|(name, _)| name.as_ref().cmp(segment)).ok()?;
+    fn literal(&self, segment: &[u8]) -> Option<usize> {
+        let found = self.place(segment).ok()?;
         Some(self.literals[found].1)
+    }
+
+    /// Where a name is among those that follow, or would be.
+    fn place(&self, segment: &[u8]) -> Result<usize, usize> {
+        self.literals
+            .binary_search_by(|(name, _)| name.len().cmp(&segment.len()).then_with(|| name.as_ref().cmp(segment)))
     }
 }
 
