@@ -156,6 +156,12 @@ pub const fn decide(class: RouteClass, view: View, scope: EnforcementScope) -> V
 /// Puts a [`Gate`] around a finished service.
 #[derive(Clone, Debug)]
 pub struct GateLayer<F> {
+    terms: Arc<Terms<F>>,
+}
+
+/// What a gate goes by. Shared: a service is cloned for every request.
+#[derive(Debug)]
+struct Terms<F> {
     source: F,
     enforcement: Enforcement,
     rules: Arc<Rules>,
@@ -163,8 +169,9 @@ pub struct GateLayer<F> {
 
 impl<F: Source> GateLayer<F> {
     /// A gate that reads the state from `source` and goes by these rules.
-    pub const fn new(source: F, enforcement: Enforcement, rules: Arc<Rules>) -> Self {
-        Self { source, enforcement, rules }
+    #[must_use]
+    pub fn new(source: F, enforcement: Enforcement, rules: Arc<Rules>) -> Self {
+        Self { terms: Arc::new(Terms { source, enforcement, rules }) }
     }
 }
 
@@ -172,7 +179,7 @@ impl<S, F: Source> Layer<S> for GateLayer<F> {
     type Service = Gate<S, F>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Gate { inner, source: self.source.clone(), enforcement: self.enforcement, rules: Arc::clone(&self.rules) }
+        Gate { inner, terms: Arc::clone(&self.terms) }
     }
 }
 
@@ -180,9 +187,7 @@ impl<S, F: Source> Layer<S> for GateLayer<F> {
 #[derive(Clone, Debug)]
 pub struct Gate<S, F> {
     inner: S,
-    source: F,
-    enforcement: Enforcement,
-    rules: Arc<Rules>,
+    terms: Arc<Terms<F>>,
 }
 
 /// Why a request does not pass.
@@ -197,11 +202,11 @@ impl<S, F: Source> Gate<S, F> {
     fn admit(&self, method: &Method, path: &str) -> Result<(), Refusal> {
         let path = canonical(path).map_err(Refusal::Ambiguous)?;
         let (Enforcement::On(scope), RouteClass::Class(exec_class)) =
-            (self.enforcement, self.rules.classify(method, path))
+            (self.terms.enforcement, self.terms.rules.classify(method, path))
         else {
             return Ok(());
         };
-        let view = self.source.view();
+        let view = self.terms.source.view();
         match decide(RouteClass::Class(exec_class), view, scope) {
             Verdict::Allow => Ok(()),
             Verdict::Block(block) => Err(Refusal::Blocked { block, exec_class, state_version: view.version() }),
