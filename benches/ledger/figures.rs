@@ -1,6 +1,6 @@
 //! The figures: what they are called, what they have to be, and how they read.
 
-use crate::numbers::rounded;
+use crate::bounds::{self, Side};
 
 /// What the table shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,12 +125,12 @@ impl Figure {
 impl Spec {
     /// The range of a figure over the rounds.
     pub(crate) fn range(self, values: &[f64]) -> String {
-        range(values, self.places, self.unit)
+        bounds::range(values, self.places, self.unit)
     }
 
     /// The range of what the figure is the ratio of.
     pub(crate) fn absolute_range(self, values: &[f64]) -> String {
-        range(values, self.absolute_places, self.absolute_unit)
+        bounds::range(values, self.absolute_places, self.absolute_unit)
     }
 
     /// A value of it, as a bound.
@@ -140,15 +140,8 @@ impl Spec {
 
     /// As the worst round says.
     pub(crate) fn verdict(self, values: &[f64]) -> &'static str {
-        let holds =
-            |line: f64| values.iter().all(|value| if self.more_is_better { *value >= line } else { *value <= line });
-        match (self.must, self.aim) {
-            (_, Some(aim)) if holds(aim) => "aim met",
-            (Some(must), _) if holds(must) => "must met",
-            (Some(_), _) => "**below must**",
-            (None, Some(_)) => "aim missed",
-            (None, None) => "published",
-        }
+        let side = if self.more_is_better { Side::AtLeast } else { Side::AtMost };
+        bounds::verdict(values, side, self.must, self.aim)
     }
 }
 
@@ -170,12 +163,4 @@ impl Sample {
     pub(crate) fn value(figure: Figure, value: f64) -> Self {
         Self { figure, value: Some(value), absolute: None }
     }
-}
-
-/// From the least to the most, or the one number that both are.
-fn range(values: &[f64], places: usize, unit: &str) -> String {
-    let show = |value: f64| if places == 0 { rounded(value) } else { format!("{value:.places$}") };
-    let least = show(values.iter().copied().fold(f64::INFINITY, f64::min));
-    let most = show(values.iter().copied().fold(0.0, f64::max));
-    if least == most { format!("{least}{unit}") } else { format!("{least} – {most}{unit}") }
 }

@@ -5,19 +5,30 @@
 //! that every ratio is of one round. After every row the books are checked; a ledger that is wrong ends the run with exit
 //! code 1. A figure that is low does not: figures are not assertions.
 
+mod answers;
 mod books;
 mod figures;
 mod histogram;
-mod http;
+mod instances;
 mod load;
-mod machine;
-mod numbers;
-mod place;
 mod report;
 mod rows;
 mod script;
 mod soak;
+mod usage;
 mod yardstick;
+
+// What the benchmarks share.
+#[path = "../support/bounds.rs"]
+mod bounds;
+#[path = "../support/http.rs"]
+mod http;
+#[path = "../support/machine.rs"]
+mod machine;
+#[path = "../support/numbers.rs"]
+mod numbers;
+#[path = "../support/place.rs"]
+mod place;
 
 use clap::Parser;
 use report::Report;
@@ -105,7 +116,7 @@ async fn stopped() -> Result<()> {
 }
 
 async fn run(options: &Options) -> Result<()> {
-    let files = machine::raise_file_limit();
+    let files = usage::raise_file_limit();
     let pgbench = yardstick::pgbench()?;
     let mut report = Report::default();
     for number in 1..=options.rounds {

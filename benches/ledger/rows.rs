@@ -1,14 +1,16 @@
 //! The rows of the table, each a method.
 
+use crate::answers;
 use crate::books::{self, Mark};
 use crate::figures::{Figure, Sample};
 use crate::http;
 use crate::load::{Load, Pace};
-use crate::machine::{self, Moment};
+use crate::machine;
 use crate::numbers::real;
 use crate::place::{Instance, Place};
 use crate::report::{Outcome, RoundReport, Run};
 use crate::script::Work;
+use crate::usage::Moment;
 use crate::yardstick::Yardstick;
 use crate::{Options, Result};
 use sqlx::{Connection, Executor, PgConnection, Row as _};
@@ -266,7 +268,7 @@ impl<'a> Round<'a> {
     }
 
     async fn keys(&mut self) -> Result<()> {
-        let probe = http::post(http::RESERVE, "Idempotency-Key: bench-probe\r\n", &http::reserve_of_one(ENGINE));
+        let probe = http::post(answers::RESERVE, "Idempotency-Key: bench-probe\r\n", &answers::reserve_of_one(ENGINE));
         let id =
             |body: &str| serde_json::from_str::<serde_json::Value>(body).map(|answer| answer["reservation_id"].clone());
         let (_, first) = self.service.call(&probe).await?;

@@ -1,6 +1,7 @@
 //! What one connection asks for, over and over, and what it was answered.
 
-use crate::http::{self, Answer, Connection, ID_BYTES};
+use crate::answers::{self, ID_BYTES};
+use crate::http::{self, Answer, Connection};
 use std::io;
 use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -81,20 +82,20 @@ impl Script {
         static CONNECTIONS: AtomicU32 = AtomicU32::new(1);
         let first = match work {
             Work::Reserve { engine } | Work::Lifecycle { engine } => {
-                http::post(http::RESERVE, "", &http::reserve_of_one(engine))
+                http::post(answers::RESERVE, "", &answers::reserve_of_one(engine))
             }
             Work::Keyed { engine } => {
                 let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
                 let key = format!("Idempotency-Key: bench-{connection}-{:0KEY_DIGITS$}\r\n", 0);
-                http::post(http::RESERVE, &key, &http::reserve_of_one(engine))
+                http::post(answers::RESERVE, &key, &answers::reserve_of_one(engine))
             }
             Work::Batch { engine, operations } => {
                 let one = format!(r#"{{"op":"reserve","engine":"{engine}","amount":1}}"#);
                 let all = vec![one; operations].join(",");
-                http::post(http::BATCH, "", &format!(r#"{{"operations":[{all}]}}"#))
+                http::post(answers::BATCH, "", &format!(r#"{{"operations":[{all}]}}"#))
             }
         };
-        let settle = http::post(http::SETTLE, "", &format!(r#"{{"actor":"bench","reservation_id":"{HOLE}"}}"#));
+        let settle = http::post(answers::SETTLE, "", &format!(r#"{{"actor":"bench","reservation_id":"{HOLE}"}}"#));
         Self { work, first, settle, requests: 0, ids: keep_ids.then(Vec::new), strange: None }
     }
 
@@ -139,7 +140,7 @@ impl Script {
                     self.strange.get_or_insert_with(|| answer.excerpt());
                 }
                 if let Some(ids) = &mut self.ids {
-                    ids.extend(answer.ids().filter_map(http::id_of));
+                    ids.extend(answer.ids().filter_map(answers::id_of));
                 }
             }
             503 => counts.unavailable += 1,
@@ -156,7 +157,7 @@ impl Script {
             (200, Some(true)) => {
                 counts.allowed += 1;
                 let id = id();
-                if let Some((ids, id)) = self.ids.as_mut().zip(id.and_then(|id| http::id_of(&id))) {
+                if let Some((ids, id)) = self.ids.as_mut().zip(id.and_then(|id| answers::id_of(&id))) {
                     ids.push(id);
                 }
                 return (counts, id);
@@ -176,7 +177,7 @@ impl Script {
     fn next_key(&mut self) {
         let digits = format!("{:0KEY_DIGITS$}\r\n", self.requests);
         // The key's line is the one before `Content-Length`, which is the last before the body.
-        let body = http::reserve_of_one(self.engine()).len();
+        let body = answers::reserve_of_one(self.engine()).len();
         let rest = format!("Content-Length: {body}\r\n\r\n").len() + body;
         let at = self.first.len() - rest - digits.len();
         self.first[at..at + digits.len()].copy_from_slice(digits.as_bytes());

@@ -8,14 +8,6 @@ use tokio::net::TcpStream;
 
 /// Where every governance route lives.
 pub(crate) const BASE: &str = "/api/governance";
-/// Where reserves go.
-pub(crate) const RESERVE: &str = "/risk/check-and-reserve";
-/// Where settles go.
-pub(crate) const SETTLE: &str = "/risk/settle";
-/// Where batches go.
-pub(crate) const BATCH: &str = "/risk/batch";
-/// Bytes of a reservation's id as text.
-pub(crate) const ID_BYTES: usize = 36;
 
 /// Larger than any answer but a batch's, so that a read is rarely a second one.
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -32,11 +24,6 @@ pub(crate) fn post(path: &str, headers: &str, body: &str) -> Vec<u8> {
 /// A `GET` of an absolute path, as bytes.
 pub(crate) fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n").into_bytes()
-}
-
-/// A reserve of 1, as JSON.
-pub(crate) fn reserve_of_one(engine: &str) -> String {
-    format!(r#"{{"engine":"{engine}","amount":1,"actor":"bench"}}"#)
 }
 
 /// A connection.
@@ -107,57 +94,14 @@ fn head(bytes: &[u8]) -> io::Result<(u16, usize)> {
 }
 
 /// Where the bytes first stand.
-fn find<const N: usize>(bytes: &[u8], wanted: &[u8; N]) -> Option<usize> {
+pub(crate) fn find<const N: usize>(bytes: &[u8], wanted: &[u8; N]) -> Option<usize> {
     bytes.windows(N).position(|window| window == wanted)
 }
 
-impl<'a> Answer<'a> {
-    /// Whether it says `"ok":true`, `"ok":false`, or neither.
-    pub(crate) fn ok(self) -> Option<bool> {
-        let name = b"\"ok\":";
-        find(self.body, name).map(|at| self.body[at + name.len()..].starts_with(b"true"))
-    }
-
-    /// Every `ok` that it says: how many are true, how many are false.
-    pub(crate) fn oks(self) -> (u64, u64) {
-        let name = b"\"ok\":";
-        let (mut allowed, mut denied) = (0, 0);
-        let mut rest = self.body;
-        while let Some(at) = find(rest, name) {
-            rest = &rest[at + name.len()..];
-            if rest.starts_with(b"true") {
-                allowed += 1;
-            } else {
-                denied += 1;
-            }
-        }
-        (allowed, denied)
-    }
-
-    /// The ids that it names, as text.
-    pub(crate) fn ids(self) -> impl Iterator<Item = &'a [u8]> {
-        const NAME: &[u8; 18] = b"\"reservation_id\":\"";
-        let mut rest = self.body;
-        std::iter::from_fn(move || {
-            let from = find(rest, NAME)? + NAME.len();
-            let id = rest.get(from..from + ID_BYTES)?;
-            rest = &rest[from + ID_BYTES..];
-            Some(id)
-        })
-    }
-
+impl Answer<'_> {
     /// The body for a message, cut short.
     pub(crate) fn excerpt(self) -> String {
         let text = String::from_utf8_lossy(&self.body[..self.body.len().min(400)]);
         format!("{}: {text}", self.status)
     }
-}
-
-/// An id as a number; `None` if it is no UUID.
-pub(crate) fn id_of(text: &[u8]) -> Option<u128> {
-    let digits = text.iter().filter(|byte| **byte != b'-');
-    digits.copied().try_fold(0, |id: u128, byte| {
-        let digit = char::from(byte).to_digit(16)?;
-        Some(id << 4 | u128::from(digit))
-    })
 }

@@ -48,21 +48,6 @@ impl Place {
         self.root.join("data/run")
     }
 
-    /// A database of the private PostgreSQL, as a URL for another program.
-    pub(crate) fn url(&self, database: &str) -> String {
-        format!("postgres://holdfast@localhost/{database}?host={}", self.socket_dir().display())
-    }
-
-    /// Starts the service with its own PostgreSQL.
-    pub(crate) async fn serve(&self) -> Result<Instance> {
-        Instance::start(self, "first", ("DATA_DIR", self.root.join("data").display().to_string())).await
-    }
-
-    /// Starts another one on the database of the first.
-    pub(crate) async fn serve_beside(&self) -> Result<Instance> {
-        Instance::start(self, "second", ("DATABASE_URL", self.url("holdfast"))).await
-    }
-
     /// The first process of the private PostgreSQL.
     pub(crate) fn postmaster(&self) -> Option<Pid> {
         let file = fs::read_to_string(self.root.join("data/pg/postmaster.pid")).ok()?;
@@ -102,8 +87,13 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    async fn start(place: &Place, name: &str, (variable, value): (&str, String)) -> Result<Self> {
-        let addr = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+    /// Starts one at an address, in the default configuration but for these variables, and waits until it is ready.
+    pub(crate) async fn start(
+        place: &Place,
+        name: &str,
+        addr: SocketAddr,
+        variables: &[(&str, String)],
+    ) -> Result<Self> {
         let log = place.root.join(format!("{name}.log"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
         // Nothing of the caller's environment but where programs are: the figures are those of the default configuration.
@@ -114,7 +104,7 @@ impl Instance {
                 command.env(name, value);
             }
         }
-        command.env("BIND_ADDR", addr.to_string()).env(variable, value);
+        command.env("BIND_ADDR", addr.to_string()).envs(variables.iter().map(|(name, value)| (name, value)));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?).spawn()?;
         let mut instance = Self { child, log, addr };
         instance.until_ready().await?;
@@ -186,9 +176,10 @@ impl Drop for Instance {
     }
 }
 
-/// A port that nothing listens on. Below the range that outgoing connections are given, so that none of them takes it.
-fn free_port() -> Result<u16> {
+/// An address that nothing listens on. Below the ports that outgoing connections are given, so that none of them takes it.
+pub(crate) fn free_address() -> Result<SocketAddr> {
     let first = 20_000 + u16::try_from(std::process::id() % 10_000)?;
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    (first..first + 2_000).find(free).ok_or_else(|| format!("no free port from {first}").into())
+    let port = (first..first + 2_000).find(free).ok_or_else(|| format!("no free port from {first}"))?;
+    Ok(SocketAddr::from(([127, 0, 0, 1], port)))
 }

@@ -1,0 +1,121 @@
+//! What was measured, for people and for programs.
+
+use crate::Options;
+use crate::faults::{FAULTS, Fault, Outcome};
+use crate::figures::{FIGURES, Figure};
+use crate::numbers::grouped;
+use serde_json::{Map, Value, json};
+use std::fmt::{self, Write as _};
+
+/// One round.
+#[derive(Debug)]
+pub(crate) struct RoundReport {
+    number: u32,
+    /// The load average before it.
+    busy: String,
+    samples: Vec<(Figure, f64)>,
+    pub(crate) outcomes: Vec<Outcome>,
+    /// What stands behind the figures, by row.
+    details: Map<String, Value>,
+}
+
+impl RoundReport {
+    pub(crate) fn new(number: u32, busy: String) -> Self {
+        Self { number, busy, samples: Vec::new(), outcomes: Vec::new(), details: Map::new() }
+    }
+
+    pub(crate) fn sample(&mut self, figure: Figure, value: f64) {
+        self.samples.push((figure, value));
+    }
+
+    pub(crate) fn detail(&mut self, row: &str, detail: Value) {
+        self.details.insert(row.to_owned(), detail);
+    }
+
+    fn json(&self) -> Value {
+        let figures = self.samples.iter().map(|(figure, value)| (figure.spec().title.to_owned(), json!(value)));
+        let faults = self.outcomes.iter().map(|one| {
+            json!({"fault": one.fault.name(), "admitted_after": one.admitted_after, "refused_after": one.refused_after,
+                   "admitted": one.admitted, "margin_ms": one.margin_ms})
+        });
+        json!({
+            "round": self.number, "load_average_before": self.busy, "figures": figures.collect::<Map<_, _>>(),
+            "faults": faults.collect::<Vec<_>>(), "rows": self.details,
+        })
+    }
+}
+
+/// All rounds.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) facts: Vec<(String, String)>,
+    pub(crate) rounds: Vec<RoundReport>,
+}
+
+impl Report {
+    /// Everything that was measured.
+    pub(crate) fn json(&self, options: &Options) -> Value {
+        let facts = self.facts.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str())));
+        json!({
+            "facts": facts.collect::<Map<_, _>>(), "seconds": options.seconds, "trials": options.trials,
+            "outage_seconds": options.outage_seconds,
+            "rounds": self.rounds.iter().map(RoundReport::json).collect::<Vec<_>>(),
+        })
+    }
+
+    /// The tables of docs/BENCHMARKS.md.
+    pub(crate) fn markdown(&self) -> Result<String, fmt::Error> {
+        let mut text = String::from("| Machine | |\n|---|---|\n");
+        for (name, value) in &self.facts {
+            writeln!(text, "| {name} | {value} |")?;
+        }
+        let busy: Vec<_> = self.rounds.iter().map(|round| round.busy.as_str()).collect();
+        writeln!(text, "| load average before each round | {} |", busy.join(", "))?;
+        text.push_str("\n| Figure | Must | Aim | Measured (range over rounds) | Verdict |\n|---|---|---|---|---|\n");
+        for figure in FIGURES {
+            let (spec, values) = (figure.spec(), self.values(figure));
+            write!(text, "| {} | {} | {} | ", spec.title, spec.bound(Some(spec.must)), spec.bound(spec.aim))?;
+            if values.is_empty() {
+                writeln!(text, "– | not measured |")?;
+            } else {
+                writeln!(text, "{} | {} |", spec.range(&values), spec.verdict(&values))?;
+            }
+        }
+        if self.rounds.iter().any(|round| !round.outcomes.is_empty()) {
+            self.faults(&mut text)?;
+        }
+        Ok(text)
+    }
+
+    /// Each fault, over all rounds.
+    fn faults(&self, text: &mut String) -> fmt::Result {
+        text.push_str(
+            "\n| Fault, all rounds | Admitted after `guaranteed_by` | Refused after it | Last admission before it, at least |\n|---|---|---|---|\n",
+        );
+        for fault in FAULTS {
+            let outcomes = || self.outcomes().filter(|one| one.fault.name() == fault.name());
+            let admitted: usize = outcomes().map(|one| one.admitted_after).sum();
+            let refused: usize = outcomes().map(|one| one.refused_after).sum();
+            let margin = outcomes().map(|one| one.margin_ms).min().unwrap_or_default();
+            let (name, refused) = (Fault::name(fault), grouped(refused as u64));
+            writeln!(text, "| {name} | {admitted} | {refused} | {margin} ms |")?;
+        }
+        Ok(())
+    }
+
+    /// What is not slow, but wrong.
+    pub(crate) fn defects(&self) -> Vec<String> {
+        let claims = FIGURES.into_iter().filter(|figure| figure.is_claim());
+        let broken = claims.filter(|figure| self.values(*figure).iter().any(|value| *value > figure.spec().must));
+        broken.map(|figure| format!("{}: {}", figure.spec().title, figure.spec().range(&self.values(figure)))).collect()
+    }
+
+    fn values(&self, figure: Figure) -> Vec<f64> {
+        let samples = self.rounds.iter().flat_map(|round| &round.samples);
+        samples.filter(|(one, _)| *one == figure).map(|(_, value)| *value).collect()
+    }
+
+    fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
+        self.rounds.iter().flat_map(|round| &round.outcomes)
+    }
+}
