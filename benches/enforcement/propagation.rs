@@ -11,6 +11,9 @@ use tokio::time::Instant;
 
 /// Before the engage, in which every instance has to be seen admitting.
 const LEAD: Duration = Duration::from_millis(10);
+/// Between an answer and the next request to an instance: so much the result may be too long. Without it, the questions would
+/// take the cores from what is asked about.
+const LOOK: Duration = Duration::from_millis(1);
 /// Far longer than the lease.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A poll falls into every interval of this length, so engages are spread over one.
@@ -70,6 +73,7 @@ async fn until_blocked(addr: SocketAddr) -> Result<Instant> {
         if began.elapsed() > PATIENCE {
             return Err(format!("{addr} still admits {PATIENCE:?} after the engage").into());
         }
+        tokio::time::sleep(LOOK).await;
     }
     Ok(Instant::now())
 }

@@ -12,7 +12,9 @@ use tokio::time::Instant;
 
 const CONNECTIONS: usize = 64;
 /// A short run. Four of them, A B B A, give one ratio.
-const RUN: Duration = Duration::from_millis(250);
+const RUN: Duration = Duration::from_millis(50);
+/// Ratios in a second of each side.
+const RATIOS_PER_SECOND: u64 = 10;
 /// Before it counts, each.
 const WARM_UP: Duration = Duration::from_millis(500);
 
@@ -28,7 +30,9 @@ pub(crate) struct Target {
 pub(crate) struct Compared {
     /// The median of the ratios, one ÷ other.
     pub(crate) ratio: f64,
-    /// Requests a second.
+    /// Half of the ratios are between these.
+    pub(crate) middle: [f64; 2],
+    /// Requests a second, each the median of its own.
     pub(crate) one: f64,
     pub(crate) other: f64,
 }
@@ -39,18 +43,21 @@ pub(crate) async fn compare(one: &Target, other: &Target, seconds: u64) -> Resul
     let mut other = Side::open(other).await?;
     one.run(WARM_UP).await?;
     other.run(WARM_UP).await?;
-    let (mut ratios, mut ones, mut others) = (Vec::new(), 0.0, 0.0);
-    // Two runs of each side a turn.
-    let turns = seconds * 2;
-    for _ in 0..turns {
+    let (mut ratios, mut ones, mut others) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..seconds * RATIOS_PER_SECOND {
         let mut first = one.run(RUN).await?;
         let second = other.run(RUN).await? + other.run(RUN).await?;
         first += one.run(RUN).await?;
         ratios.push(first / second);
-        ones += first / 2.0;
-        others += second / 2.0;
+        ones.push(first / 2.0);
+        others.push(second / 2.0);
     }
-    Ok(Compared { ratio: percentile(&mut ratios, 50), one: ones / real(turns), other: others / real(turns) })
+    Ok(Compared {
+        ratio: percentile(&mut ratios, 50),
+        middle: [25, 75].map(|share| percentile(&mut ratios, share)),
+        one: percentile(&mut ones, 50),
+        other: percentile(&mut others, 50),
+    })
 }
 
 /// One kind, with its connections, which stay open between the runs.

@@ -154,10 +154,14 @@ impl<'a> Round<'a> {
     }
 
     fn compared(&mut self, row: &'static str, one: &str, other: &str, figure: Figure, compared: Compared) {
-        let Compared { ratio, one: first, other: second } = compared;
-        println!("{row}: {one} {}/s, {other} {}/s, ratio {ratio:.3}", rounded(first), rounded(second));
+        let Compared { ratio, middle: [low, high], one: first, other: second } = compared;
+        println!(
+            "{row}: {one} {}/s, {other} {}/s, ratio {ratio:.3}, half of them {low:.3} to {high:.3}",
+            rounded(first),
+            rounded(second)
+        );
         self.report.sample(figure, ratio);
-        self.report.detail(row, json!({"ratio": ratio, one: first, other: second}));
+        self.report.detail(row, json!({"ratio": ratio, "middle_half": [low, high], one: first, other: second}));
     }
 
     async fn propagation(&mut self) -> Result<()> {
