@@ -6,7 +6,7 @@ use axum::http::Method;
 use holdfast::enforcement::feed::Feed;
 use holdfast::enforcement::gate::{EnforcementScope, Verdict, decide};
 use holdfast::enforcement::path::canonical;
-use holdfast::enforcement::{Rules, Source};
+use holdfast::enforcement::{RouteClass, Rules, Source, View};
 use std::fmt::Write as _;
 use std::hint::black_box;
 use tokio::time::Instant;
@@ -24,6 +24,8 @@ const COUNTED: u32 = 1_000_000;
 pub(crate) struct Decision {
     /// The median of the batches.
     pub(crate) median: f64,
+    /// The same of its parts: the canonical path, the class, the view.
+    pub(crate) parts: [f64; 3],
     /// Of single ones, without the clock.
     pub(crate) single_median: f64,
     pub(crate) single_p99: f64,
@@ -91,14 +93,12 @@ pub(crate) fn measure(feed: &Feed) -> Result<Decision> {
         black_box(one(feed, &rules, next()));
     }
     let allocations = allocations::so_far() - before;
-    let mut batches = Vec::new();
-    for _ in 0..BATCHES {
-        let began = Instant::now();
-        for _ in 0..BATCH {
-            black_box(one(feed, &rules, next()));
-        }
-        batches.push(nanoseconds(began) / f64::from(BATCH));
-    }
+    let median = in_batches(|asked| one(feed, &rules, asked));
+    let parts = [
+        in_batches(|(_, path)| canonical(black_box(path)).is_ok()),
+        in_batches(|(method, path)| rules.classify(black_box(method), black_box(path)) == RouteClass::Exempt),
+        in_batches(|_| black_box(feed).view() == View::Stale),
+    ];
     let mut clocks = Vec::new();
     for _ in 0..SINGLES {
         let began = Instant::now();
@@ -116,12 +116,27 @@ pub(crate) fn measure(feed: &Feed) -> Result<Decision> {
         return Err("the feed went stale while it was measured".into());
     }
     Ok(Decision {
-        median: percentile(&mut batches, 50),
+        median,
+        parts,
         single_median: percentile(&mut singles, 50) - clock,
         single_p99: percentile(&mut singles, 99) - clock,
         clock,
         allocations,
     })
+}
+
+/// What one takes, as the median of the batches says.
+fn in_batches(work: impl Fn(&(Method, &str)) -> bool) -> f64 {
+    let mut asked = ASKED.iter().cycle();
+    let mut batches = Vec::new();
+    for _ in 0..BATCHES {
+        let began = Instant::now();
+        for asked in asked.by_ref().take(BATCH as usize) {
+            black_box(work(asked));
+        }
+        batches.push(nanoseconds(began) / f64::from(BATCH));
+    }
+    percentile(&mut batches, 50)
 }
 
 fn nanoseconds(began: Instant) -> f64 {

@@ -121,9 +121,9 @@ impl<'a> Round<'a> {
 
     fn decision(&mut self, fresh: &Fresh) -> Result<()> {
         let measured = decision::measure(&fresh.feed)?;
-        let Decision { median, single_median, single_p99, clock, allocations } = measured;
+        let Decision { median, parts: [path, class, view], single_median, single_p99, clock, allocations } = measured;
         println!(
-            "decision: median {median:.1} ns in batches; one by one median {single_median:.0}, p99 {single_p99:.0} ns \
+            "decision: median {median:.1} ns in batches (path {path:.1}, class {class:.1}, view {view:.1}); one by one median {single_median:.0}, p99 {single_p99:.0} ns \
              ({clock:.0} ns for the clock subtracted); {allocations} allocations"
         );
         self.report.sample(Figure::DecisionMedian, median);
@@ -131,7 +131,7 @@ impl<'a> Round<'a> {
         self.report.sample(Figure::Allocations, real(allocations));
         self.report.detail(
             "decision_ns",
-            json!({"median": median, "single_median": single_median, "single_p99": single_p99, "clock": clock}),
+            json!({"median": median, "path": path, "class": class, "view": view, "single_median": single_median, "single_p99": single_p99, "clock": clock}),
         );
         Ok(())
     }
