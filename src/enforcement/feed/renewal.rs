@@ -19,6 +19,11 @@ use std::time::Duration;
 pub const POLL_MAX: Duration = Duration::from_millis(500);
 /// The least time between two reads: notifications that come faster than this, of whomever, are answered by one read.
 const GAP: Duration = Duration::from_millis(5);
+/// How long connecting may take. Longer than a read: each attempt that is given up is one that a database which hung has to serve
+/// first when it goes on.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(900);
+/// How often the kill file is looked for, beside every read.
+const KILL_FILE_POLL: Duration = Duration::from_millis(250);
 /// How long a listener may be silent before it is asked whether it is still there.
 const LISTENER_SILENCE: Duration = Duration::from_secs(1);
 /// How long it may take over the answer, and over connecting.
@@ -62,6 +67,11 @@ impl Feed {
 
     /// Keeps the feed fresh for as long as it is polled.
     pub async fn run(self, db: Database) {
+        tokio::join!(self.poll(&db), self.look_for_kill_file());
+    }
+
+    /// Reads the state, over and over.
+    async fn poll(&self, db: &Database) {
         let poll = POLL_MAX.min(self.lease() / 4);
         // Shorter than the poll, so that a hung read costs one turn.
         let timeout = poll.mul_f32(0.9);
@@ -74,18 +84,14 @@ impl Feed {
                 _ = turns.tick() => {}
                 () = self.0.wake.notified() => {}
             }
-            let error = match tokio::time::timeout(timeout, self.renew(&db, &mut conn)).await {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => Some(format!("no answer within {} ms", timeout.as_millis())),
-            };
+            let error = self.renew(db, &mut conn, timeout).await.err();
             if error.is_some() {
                 // Whatever it was, and whatever is still on its way: the next turn begins anew.
                 conn = None;
             }
             match (&error, failing) {
                 (Some(error), false) => {
-                    tracing::error!(error, "the go-live state cannot be read: blocking when the lease lapses");
+                    tracing::error!(%error, "the go-live state cannot be read: blocking when the lease lapses");
                 }
                 (None, true) => tracing::info!("the go-live state is read again"),
                 (Some(_), true) | (None, false) => {}
@@ -95,27 +101,29 @@ impl Feed {
         }
     }
 
-    /// One renewal. The connection is given back only if all went well.
-    async fn renew(&self, db: &Database, kept: &mut Option<PgConnection>) -> Result<()> {
-        // Looked for first, since it counts most when the database is away.
-        if kept.is_none()
-            && let Some(file) = self.kill_file()
-        {
+    /// One renewal, on a connection of its own; one that was just made is looked at more closely.
+    async fn renew(&self, db: &Database, kept: &mut Option<PgConnection>, timeout: Duration) -> Result<()> {
+        let late = |_| Error::Unavailable(sqlx::Error::PoolTimedOut);
+        if kept.is_none() {
+            let mut conn = tokio::time::timeout(CONNECT_TIMEOUT, db.connect_feed()).await.map_err(late)??;
+            // Another connection may be to another server: one that was restored, or is not of this version.
+            let pending =
+                tokio::time::timeout(timeout, crate::db::pending_migrations(&mut conn)).await.map_err(late)??;
+            self.known().pending_migrations = pending;
+            *kept = Some(conn);
+        }
+        let conn = kept.as_mut().ok_or(Error::Unavailable(sqlx::Error::PoolTimedOut))?;
+        tokio::time::timeout(timeout, self.refresh_on(conn)).await.map_err(late)?
+    }
+
+    /// Looks for the kill file also while the database is away, when it counts most.
+    async fn look_for_kill_file(&self) {
+        let Some(file) = self.kill_file() else { return };
+        loop {
             let looked_ns = self.now();
             self.note_kill_file(file.exists().await, looked_ns);
+            tokio::time::sleep(KILL_FILE_POLL).await;
         }
-        let mut conn = if let Some(conn) = kept.take() {
-            conn
-        } else {
-            // Another connection may be to another server: one that was restored, or is not of this version.
-            let mut conn = db.connect_feed().await?;
-            let pending = crate::db::pending_migrations(&mut conn).await?;
-            self.known().pending_migrations = pending;
-            conn
-        };
-        self.refresh_on(&mut conn).await?;
-        *kept = Some(conn);
-        Ok(())
     }
 
     /// Listens for changes of other instances for as long as it is polled.

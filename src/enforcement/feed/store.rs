@@ -67,16 +67,18 @@ pub(super) async fn heartbeat(
     })
 }
 
-/// The channel of this book: books that share a database have a schema each.
+/// The channel of this book: books that share a database have a schema each. A name that any schema's fits in, and that stays
+/// when the schema is dropped and restored.
+const CHANNEL: &str = "'holdfast_' || md5(current_schema())";
+
+/// The name of the channel.
 pub(super) async fn channel(conn: impl Executor<'_, Database = sqlx::Postgres>) -> Result<String> {
-    // A name that any schema's fits in, and that stays when the schema is dropped and restored.
-    let channel = "SELECT 'holdfast_' || md5(current_schema())";
-    Ok(sqlx::query_scalar(AssertSqlSafe(channel)).fetch_one(conn).await?)
+    Ok(sqlx::query_scalar(AssertSqlSafe(format!("SELECT {CHANNEL}"))).fetch_one(conn).await?)
 }
 
 /// Tells whoever listens.
 pub(super) async fn notify(conn: &mut PgConnection, payload: &str) -> Result<()> {
-    let channel = channel(&mut *conn).await?;
-    sqlx::query("SELECT pg_notify($1, $2)").bind(channel).bind(payload).execute(conn).await?;
+    let notify = AssertSqlSafe(format!("SELECT pg_notify({CHANNEL}, $1)"));
+    sqlx::query(notify).bind(payload).execute(conn).await?;
     Ok(())
 }
