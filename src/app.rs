@@ -149,7 +149,7 @@ impl App {
         metrics::gauge!("holdfast_kill_file").set(number(self.feed.is_killed_locally()));
         let fresh = self.feed.view();
         metrics::gauge!("holdfast_state_fresh").set(number(matches!(fresh, View::Fresh { .. })));
-        if let View::Fresh { version, go_live_enabled, kill_switch_engaged } = fresh {
+        if let Some((version, go_live_enabled, kill_switch_engaged)) = self.feed.last_known() {
             metrics::gauge!("holdfast_state_version").set(float(version));
             metrics::gauge!("holdfast_go_live_enabled").set(number(go_live_enabled));
             metrics::gauge!("holdfast_kill_switch_engaged").set(number(kill_switch_engaged));

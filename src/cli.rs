@@ -248,6 +248,26 @@ async fn open(config: &DatabaseConfig) -> Result<(Database, Option<EmbeddedPostg
     Ok((Database::open(postgres.connect_options()).await?, Some(postgres)))
 }
 
+/// The database for a command that is about what stands in it: never a new one. Also says which one it is.
+async fn open_existing(config: &DatabaseConfig) -> Result<(Database, Option<EmbeddedPostgres>, String), Failure> {
+    if let Some(url) = config.url() {
+        let options = parse_url(url)?;
+        let name = format!("{}/{}", options.get_host(), options.get_database().unwrap_or_default());
+        return Ok((Database::open(options).await?, None, name));
+    }
+    let dir = config.data_dir()?;
+    if !embedded::has_cluster(&dir) {
+        return Err(format!("{} holds no database: set DATABASE_URL or DATA_DIR", dir.display()).into());
+    }
+    let (db, postgres) = open(config).await?;
+    let pending = db.migration_status().await?.into_iter().filter(|(_, _, applied)| !applied).count();
+    if pending > 0 {
+        close(db, postgres).await?;
+        return Err(format!("{pending} migrations are not applied: run holdfast migrate, or start the server").into());
+    }
+    Ok((db, postgres, format!("the private PostgreSQL of {}", dir.display())))
+}
+
 async fn close(db: Database, postgres: Option<EmbeddedPostgres>) -> Result<(), Failure> {
     db.close().await;
     if let Some(postgres) = postgres {

@@ -1,8 +1,10 @@
 //! `holdfast kill`: stop, by the database and by this machine's kill file. `holdfast db accept-rewind`: a restored state is meant.
 
-use super::{Failure, close, open, print};
+use super::{Failure, close, open_existing, print};
 use crate::audit::Origin;
 use crate::config::{DatabaseConfig, path};
+use crate::db::Database;
+use crate::enforcement::instance;
 use crate::enforcement::kill_file::KillFile;
 use crate::go_live;
 use crate::types::{Actor, Principal, Reason};
@@ -43,49 +45,70 @@ fn origin(actor: Option<Actor>) -> Origin {
 /// The file first: it needs nobody. Succeeds only if the database has recorded it, too.
 pub(super) async fn kill(args: KillArgs, config: &DatabaseConfig) -> Result<(), Failure> {
     let KillArgs { actor, reason, kill_file } = args;
-    let path = match kill_file.filter(|file| !file.as_os_str().is_empty()) {
+    let written = write_file(kill_file, config, actor.as_ref(), reason.as_ref()).await;
+    match &written {
+        Ok(path) => print(&format!("{path}: an instance that looks there is stopped until it is removed\n"))?,
+        Err(error) => super::fail(&format!("this machine's instance is not stopped by its file: {error}")),
+    }
+    let engaged = async {
+        let (db, postgres, name) = open_existing(config).await?;
+        let engaged = go_live::engage_from_shell(&db, reason.as_ref(), &origin(actor)).await;
+        close(db, postgres).await?;
+        Ok::<_, Failure>((engaged?, name))
+    };
+    let cause = match tokio::time::timeout(ENGAGE_TIMEOUT, engaged).await {
+        Ok(Ok((state, name))) => {
+            let then = if written.is_ok() { "release it, and remove the file" } else { "release it" };
+            print(&format!(
+                "the kill switch is engaged (version {}) in {name}: no instance on it admits anything from 2 s after this on\n\
+                 to go on: {then}\n",
+                state.version
+            ))?;
+            return match written {
+                Ok(_) => Ok(()),
+                Err(_) => Err("the kill switch is engaged, and the kill file is not written".into()),
+            };
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer within {} s", ENGAGE_TIMEOUT.as_secs()),
+    };
+    Err(format!("the database did not take it: {cause}: other instances are not stopped").into())
+}
+
+/// Writes the kill file where the server would look; gives its path.
+async fn write_file(
+    said: Option<PathBuf>,
+    config: &DatabaseConfig,
+    actor: Option<&Actor>,
+    reason: Option<&Reason>,
+) -> Result<String, Failure> {
+    let path = match said.filter(|file| !file.as_os_str().is_empty()) {
         Some(file) => file,
         None => config.data_dir()?.join("KILL"),
     };
+    let who = actor.map_or("somebody", Actor::as_str);
+    let why = reason.map_or("no reason given", Reason::as_str);
     let shown = path.display().to_string();
-    let file = KillFile::new(path);
-    let who = actor.as_ref().map_or("somebody", Actor::as_str);
-    let why = reason.as_ref().map_or("no reason given", Reason::as_str);
-    let written = file.write(&format!("holdfast kill by {who} ({why})\n")).await;
-    match &written {
-        Ok(()) => print(&format!("{shown}: an instance that looks there blocks everything until it is removed\n"))?,
-        Err(error) => super::fail(&format!("{shown} cannot be written: {error}")),
-    }
-    let engaged = async {
-        let (db, postgres) = open(config).await?;
-        let engaged = go_live::engage_from_shell(&db, reason.as_ref(), &origin(actor)).await;
-        close(db, postgres).await?;
-        Ok::<_, Failure>(engaged?)
-    };
-    let state = match tokio::time::timeout(ENGAGE_TIMEOUT, engaged).await {
-        Ok(Ok(state)) => state,
-        Ok(Err(error)) => {
-            return Err(format!("the database did not take it: {error}: other instances are not stopped").into());
-        }
-        Err(_) => {
-            let seconds = ENGAGE_TIMEOUT.as_secs();
-            return Err(
-                format!("the database did not answer within {seconds} s: other instances are not stopped").into()
-            );
-        }
-    };
-    print(&format!(
-        "the kill switch is engaged (version {}): no instance admits anything from 2 s after this on\n\
-         to go on: release it, and remove the file\n",
-        state.version
-    ))?;
-    Ok(written?)
+    let written = KillFile::new(path).write(&format!("holdfast kill by {who} ({why})\n")).await;
+    written.map_err(|error| format!("{shown} cannot be written: {error}"))?;
+    Ok(shown)
 }
 
 /// Gives the state a history of its own, so that instances that saw it go backwards take it over.
 pub(super) async fn accept_rewind(args: AcceptArgs, config: &DatabaseConfig) -> Result<(), Failure> {
-    let (db, postgres) = open(config).await?;
+    let (db, postgres, name) = open_existing(config).await?;
+    let rewound = rewound_instances(&db).await;
     let accepted = go_live::accept_rewind(&db, &args.reason, &origin(args.actor)).await;
     close(db, postgres).await?;
-    print(&format!("accepted: the go-live state is at version {}, and every instance takes it over\n", accepted?))
+    let found = match rewound? {
+        0 => "no live instance says that it went backwards",
+        _ => "every instance takes it over",
+    };
+    print(&format!("accepted in {name}: the go-live state is at version {}; {found}\n", accepted?))
+}
+
+/// How many live instances say that the state went backwards.
+async fn rewound_instances(db: &Database) -> Result<usize, Failure> {
+    let list = instance::list(&mut *db.read().await?).await?;
+    Ok(list.instances.iter().filter(|instance| instance.live && instance.standing == "rewound").count())
 }

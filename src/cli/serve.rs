@@ -88,10 +88,16 @@ fn check_address(server: &ServerConfig) -> Result<(), Failure> {
 /// What the instance is told, resolved; whatever is wrong with it stops the start.
 fn setup(args: &ServeArgs, database: &DatabaseConfig) -> Result<Setup, Failure> {
     let host = rustix::system::uname();
+    let kill_file = args.enforcement.kill_file(database);
+    if let Some(file) = &kill_file {
+        tracing::info!(file = %file.display(), "the kill file of this instance");
+    } else {
+        tracing::warn!("HOME, DATA_DIR and KILL_FILE are not set: this instance has no kill file");
+    }
     Ok(Setup {
         enforcement: args.enforcement.clone(),
         rules: args.enforcement.rules()?,
-        kill_file: args.enforcement.kill_file(database),
+        kill_file,
         required_packs: args.checklist.required_packs.iter().flatten().cloned().collect(),
         name: format!("{} {}", host.nodename().to_string_lossy(), args.server.bind_addr),
     })

@@ -43,8 +43,8 @@ pub(super) fn router() -> OpenApiRouter<App> {
         .route("/api/governance/authz/envoy/{*path}", any(authz_envoy))
 }
 
-/// What a proxy asks about, or a word for why that cannot be told.
-type Asked<'a> = Result<(Method, &'a str), &'static str>;
+/// What a proxy asks about, or a sentence for why that cannot be told.
+type Asked<'a> = Result<(Method, &'a str), String>;
 
 /// For nginx: `X-Original-URI` and `X-Original-Method` say what is asked about.
 #[utoipa::path(
@@ -74,20 +74,28 @@ async fn authz_traefik(State(app): State<App>, headers: HeaderMap) -> Response {
     responses((status = 200, description = "Let it through"), (status = 403, description = "Do not", body = crate::http::errors::ProblemBody))
 )]
 async fn authz_envoy(State(app): State<App>, method: Method, uri: Uri) -> Response {
-    answer(&app, uri.path().strip_prefix(ENVOY_PREFIX).map(|path| (method, path)).ok_or("the path prefix is missing"))
+    answer(
+        &app,
+        uri.path()
+            .strip_prefix(ENVOY_PREFIX)
+            .map(|path| (method, path))
+            .ok_or_else(|| "the path prefix is missing".to_owned()),
+    )
 }
 
 /// What a pair of headers says: each once, or nothing is said.
 fn told<'a>(headers: &'a HeaderMap, uri: &HeaderName, method: &HeaderName) -> Asked<'a> {
     let one = |name: &HeaderName| {
         let mut lines = headers.get_all(name).iter();
-        // Two lines are two stories.
-        lines.next().filter(|_| lines.next().is_none())
+        match (lines.next(), lines.next()) {
+            (Some(value), None) => value.to_str().map_err(|_| format!("the header {name} is no text")),
+            (Some(_), Some(_)) => Err(format!("the header {name} is there twice, and two lines are two stories")),
+            (None, _) => Err(format!("the header {name} is missing")),
+        }
     };
-    let uri =
-        one(uri).and_then(|value| value.to_str().ok()).ok_or("the URI header is missing, not text, or there twice")?;
-    let method = one(method).and_then(|value| Method::from_bytes(value.as_bytes()).ok());
-    let method = method.ok_or("the method header is missing, no method, or there twice")?;
+    let uri = one(uri)?;
+    let given = one(method)?;
+    let method = Method::from_bytes(given.as_bytes()).map_err(|_| format!("the header {method} is no method"))?;
     let path = uri.split_once('?').map_or(uri, |(path, _)| path);
     Ok((method, path))
 }

@@ -17,7 +17,7 @@ mod store;
 
 use super::gate::{Source, View};
 use super::instance::{Instance, Standing};
-use super::kill_file::KillFile;
+use super::kill_file::{Found, KillFile};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::go_live::model::GoLiveState;
@@ -35,6 +35,8 @@ pub const LEASE_MIN: Duration = Duration::from_millis(200);
 
 /// The highest version that the state's word has room for.
 const VERSION_MAX: i64 = i64::MAX >> 2;
+/// Histories that are remembered as not believed; a database that shows more of them stays blocked.
+const REJECTED_MAX: usize = 64;
 const GO_LIVE: i64 = 0b01;
 const KILL_SWITCH: i64 = 0b10;
 
@@ -77,10 +79,29 @@ struct Inner {
 struct Known {
     /// The history that the state belongs to; none before the first read.
     generation: Option<Uuid>,
+    /// Other histories that were read since, and not believed: those of an empty cluster, of another backup.
+    rejected: Vec<Uuid>,
     /// The policies as last read; none before the first read.
     policies: Option<Arc<Policies>>,
     /// How many of this server's migrations the database lacks.
     pending_migrations: i64,
+}
+
+impl Known {
+    fn has_seen(&self, generation: Uuid) -> bool {
+        self.generation == Some(generation) || self.rejected.contains(&generation)
+    }
+
+    /// Whether a history is a new one that follows one that was seen: only an acceptance begins such a one.
+    fn is_accepted(&self, read: &Reading) -> bool {
+        !self.has_seen(read.generation) && read.follows.is_some_and(|before| self.has_seen(before))
+    }
+
+    fn reject(&mut self, generation: Uuid) {
+        if !self.has_seen(generation) && self.rejected.len() < REJECTED_MAX {
+            self.rejected.push(generation);
+        }
+    }
 }
 
 /// Which policies let something happen, by name.
@@ -139,13 +160,7 @@ impl Feed {
         let word = word(read.version, read.go_live_enabled, read.kill_switch_engaged);
         let mut known = self.known();
         let overtaken = self.0.own_ns.load(Ordering::Acquire) > sent_ns;
-        let follows = known.generation.is_none_or(|known| known == read.generation || read.follows == Some(known));
-        let accepted = known.generation.is_some() && known.generation != Some(read.generation) && follows;
-        let rewound = self.0.rewound.load(Ordering::Acquire);
-        if rewound && known.generation == Some(read.generation) {
-            return Err(Error::Inconsistent("the go-live state went backwards".into()));
-        }
-        if rewound || accepted {
+        if known.is_accepted(read) {
             // Whatever its version: somebody has looked, after this instance noticed or before it could.
             if overtaken {
                 // A change of our own is newer than this read; the next one shows both.
@@ -153,14 +168,19 @@ impl Feed {
             }
             self.0.state.store(word, Ordering::Release);
             tracing::warn!(version = read.version, "the go-live state of an older database was accepted");
-        } else if !follows || !self.advance(word) {
+        } else if self.is_rewound() {
+            known.reject(read.generation);
+            return Err(Error::Inconsistent("the go-live state went backwards".into()));
+        } else if known.generation.is_some_and(|known| known != read.generation) || !self.advance(word) {
             // A change of our own may have overtaken this read; then the next one agrees again.
-            if follows && overtaken {
+            if overtaken && known.generation == Some(read.generation) {
                 return Ok(());
             }
-            return Err(self.rewind(&mut known, read));
+            known.reject(read.generation);
+            return Err(self.rewind(read));
         }
         known.generation = Some(read.generation);
+        known.rejected.clear();
         // What was told before this read was sent is in it, if it was true.
         for told in [&self.0.told_killed_ns, &self.0.told_off_ns] {
             let _ =
@@ -171,10 +191,9 @@ impl Feed {
         Ok(())
     }
 
-    /// Blocks everything, until the history is another one.
-    fn rewind(&self, known: &mut Known, read: &Reading) -> Error {
+    /// Blocks everything, until somebody accepts it.
+    fn rewind(&self, read: &Reading) -> Error {
         let before = self.0.state.load(Ordering::Acquire) >> 2;
-        known.generation = Some(read.generation);
         self.0.rewound.store(true, Ordering::Release);
         self.0.renewed_ns.store(0, Ordering::Release);
         tracing::error!(
@@ -211,14 +230,26 @@ impl Feed {
     }
 
     /// Takes over whether there was a kill file when it was looked for.
-    fn note_kill_file(&self, exists: bool, looked_ns: u64) {
-        if exists {
+    fn note_kill_file(&self, found: Found, looked_ns: u64) {
+        if found != Found::Absent {
             if !self.0.killed.swap(true, Ordering::AcqRel) {
-                tracing::error!("there is a kill file: this instance blocks everything until it is removed");
+                let file = self.kill_file().map(|file| file.path().display().to_string()).unwrap_or_default();
+                if let Found::Unknown(error) = found {
+                    tracing::error!(file, %error, "the kill file cannot be looked at: this instance is stopped until it can");
+                } else {
+                    tracing::error!(file, "there is a kill file: this instance is stopped until it is removed");
+                }
             }
         } else if self.0.killed_ns.load(Ordering::Acquire) <= looked_ns && self.0.killed.swap(false, Ordering::AcqRel) {
             tracing::warn!("the kill file is gone: this instance goes by the database again");
         }
+    }
+
+    /// The state as it was last known, however old: version, go-live, kill switch. None before the first read.
+    #[must_use]
+    pub fn last_known(&self) -> Option<(i64, bool, bool)> {
+        let word = self.0.state.load(Ordering::Acquire);
+        (word > 0).then_some((word >> 2, word & GO_LIVE != 0, word & KILL_SWITCH != 0))
     }
 
     /// Whether this instance is stopped by hand, whatever the database says.

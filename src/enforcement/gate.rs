@@ -121,7 +121,7 @@ impl Block {
         match self {
             Self::KillSwitchEngaged => "the kill switch is engaged: everything is blocked until it is released",
             Self::KilledLocally => {
-                "this instance is stopped by its kill file: everything is blocked until that is removed"
+                "this instance is stopped by hand: everything is blocked until its kill file is removed"
             }
             Self::GoLiveDisabled => "go-live is disabled: this is blocked until it is enabled",
             Self::StateStale => "the go-live state was not read recently enough: everything is blocked until it is",

@@ -11,6 +11,18 @@ use tokio::io::AsyncWriteExt;
 #[derive(Debug, Clone)]
 pub struct KillFile(PathBuf);
 
+/// What a look for a kill file found. A place that cannot be looked at counts as a file that is there: not knowing is not
+/// allowing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// There is one.
+    Present,
+    /// There is none.
+    Absent,
+    /// It cannot be known.
+    Unknown(io::ErrorKind),
+}
+
 impl KillFile {
     /// At this path.
     #[must_use]
@@ -24,11 +36,12 @@ impl KillFile {
         &self.0
     }
 
-    /// Whether there is one. A place that cannot be looked at counts as a file that is there: not knowing is not allowing.
-    pub async fn exists(&self) -> bool {
+    /// Whether there is one.
+    pub async fn look(&self) -> Found {
         match tokio::fs::symlink_metadata(&self.0).await {
-            Ok(_) => true,
-            Err(error) => error.kind() != io::ErrorKind::NotFound,
+            Ok(_) => Found::Present,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Found::Absent,
+            Err(error) => Found::Unknown(error.kind()),
         }
     }
 

@@ -99,18 +99,22 @@ struct EvaluationFailure {
 )]
 async fn evaluate_flag(State(app): State<App>, Path(key): Path<String>, body: Body) -> Response {
     if let Err((status, failure)) = read_context(body, Some(&key)).await {
-        return (status, Json(failure)).into_response();
+        return refused(status, failure);
     }
     let (view, policies) = (app.feed.view(), app.feed.policies());
     if let Some(evaluation) = flag(&key, view, &policies) {
-        return Json(evaluation).into_response();
+        return ([(CACHE_CONTROL, "no-cache")], Json(evaluation)).into_response();
     }
     let failure = EvaluationFailure {
         error_details: format!("there is no flag {key}: see POST /ofrep/v1/evaluate/flags for all of them"),
         key: Some(key),
         error_code: "FLAG_NOT_FOUND",
     };
-    (StatusCode::NOT_FOUND, Json(failure)).into_response()
+    refused(StatusCode::NOT_FOUND, failure)
+}
+
+fn refused(status: StatusCode, failure: EvaluationFailure) -> Response {
+    (status, [(CACHE_CONTROL, "no-cache")], Json(failure)).into_response()
 }
 
 /// Every flag, with an `ETag` over all of them.
@@ -124,7 +128,7 @@ async fn evaluate_flag(State(app): State<App>, Path(key): Path<String>, body: Bo
 )]
 async fn evaluate_flags(State(app): State<App>, headers: HeaderMap, body: Body) -> Response {
     if let Err((status, failure)) = read_context(body, None).await {
-        return (status, Json(failure)).into_response();
+        return refused(status, failure);
     }
     let (view, policies) = (app.feed.view(), app.feed.policies());
     let names = ["prod_exec_allowed", "kill_switch_engaged", "go_live_enabled"].map(str::to_owned).into_iter();

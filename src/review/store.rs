@@ -42,13 +42,14 @@ pub async fn stretches(conn: &mut PgConnection, since: DateTime<Utc>) -> Result<
         r#"SELECT at,
                   detail AS "detail!"
            FROM control_event
-           WHERE ok
+           -- An acceptance moves no switch.
+           WHERE ok AND action <> 'GO_LIVE_REWIND_ACCEPT'
              AND (starts_with(action, 'GO_LIVE_') OR starts_with(action, 'KILL_SWITCH_'))
              AND seq >= (SELECT min(seq) FROM control_event WHERE action = 'GO_LIVE_ENABLE' AND ok)
              AND seq >= COALESCE(
                      (SELECT max(seq)
                       FROM control_event
-                      WHERE ok
+                      WHERE ok AND action <> 'GO_LIVE_REWIND_ACCEPT'
                         AND (starts_with(action, 'GO_LIVE_') OR starts_with(action, 'KILL_SWITCH_'))
                         AND at < $1),
                      0)

@@ -278,6 +278,8 @@ async fn a_restored_state_blocks_until_it_is_accepted_and_that_is_an_event() {
     assert_eq!(gate(&service).await, open());
     let event = service.get("/go-live/events?limit=1").await.ok()["items"][0].clone();
     assert_eq!((&event["action"], &event["reason"]), (&json!("GO_LIVE_REWIND_ACCEPT"), &json!(reason.to_string())));
+    // The review reads the switches' history, of which this is none.
+    assert_eq!(service.get("/review").await.ok()["state"]["go_live_enabled"], true);
     // Somebody who had not noticed anything goes on, too.
     let other = Service::on(service.options.clone(), Setup::default()).await;
     assert_eq!(gate(&other).await, open());

@@ -23,6 +23,12 @@ pub fn attach(data_dir: &Path) -> Result<PgConnectOptions, EmbeddedError> {
     Ok(connect_options(&running.socket_dir, running.port))
 }
 
+/// Whether `data_dir` holds a private PostgreSQL, running or not.
+#[must_use]
+pub fn has_cluster(data_dir: &Path) -> bool {
+    data_dir.join(CLUSTER).join("PG_VERSION").is_file()
+}
+
 /// An interactive `psql` on the private PostgreSQL that a server runs in `data_dir`; the caller adds arguments and runs
 /// it.
 pub fn psql_command(data_dir: &Path, pg_bin_dir: Option<&Path>) -> Result<Command, EmbeddedError> {

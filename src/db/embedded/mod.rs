@@ -47,7 +47,7 @@ use rustix::process::Signal;
 use sqlx::postgres::PgConnectOptions;
 
 pub use self::{
-    attach::{attach, psql_command},
+    attach::{attach, has_cluster, psql_command},
     error::EmbeddedError,
 };
 use self::{

@@ -52,7 +52,7 @@ impl Feed {
         let sent_ns = self.now() - 1;
         // A disk that does not answer lets the lease lapse, too.
         if let Some(file) = self.kill_file() {
-            self.note_kill_file(file.exists().await, sent_ns + 1);
+            self.note_kill_file(file.look().await, sent_ns + 1);
         }
         let version = self.0.state.load(Ordering::Acquire) >> 2;
         let version = (version > 0).then_some(version);
@@ -121,7 +121,7 @@ impl Feed {
         let Some(file) = self.kill_file() else { return };
         loop {
             let looked_ns = self.now();
-            self.note_kill_file(file.exists().await, looked_ns);
+            self.note_kill_file(file.look().await, looked_ns);
             tokio::time::sleep(KILL_FILE_POLL).await;
         }
     }

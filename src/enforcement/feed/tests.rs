@@ -131,6 +131,28 @@ fn another_history_is_a_rewind_unless_it_follows_the_known_one() {
 }
 
 #[test]
+fn an_older_database_behind_an_empty_one_is_not_an_acceptance() {
+    let clock = Clock::manual(10);
+    let feed = feed(&clock);
+    let other = |number| Uuid::from_u128(number);
+    feed.take(&reading(3, true, true), clock.now_ns()).unwrap();
+    let next = |read: Reading| {
+        clock.advance(1);
+        feed.take(&read, clock.now_ns()).is_ok()
+    };
+    // A restore: the empty cluster, then the backup from before the engage, then whatever is changed in either.
+    assert!(!next(Reading { generation: other(2), ..reading(1, false, false) }));
+    for version in [2, 3, 9] {
+        assert!(!next(reading(version, true, false)), "{version}");
+    }
+    assert!(!next(Reading { generation: other(3), follows: Some(other(7)), ..reading(4, true, false) }));
+    assert_eq!(feed.view(), View::Rewound);
+    // Accepted, of whichever of them.
+    assert!(next(Reading { generation: other(4), follows: Some(HISTORY), ..reading(3, true, false) }));
+    assert!(admits(&feed));
+}
+
+#[test]
 fn a_rewind_that_was_accepted_before_it_was_noticed_is_none() {
     let clock = Clock::manual(10);
     let feed = feed(&clock);
@@ -212,9 +234,11 @@ async fn a_kill_file_that_cannot_be_written_stops_the_process_all_the_same() {
     feed.take(&reading(7, true, false), clock.now_ns()).unwrap();
     assert!(feed.kill_locally("test").await.is_err());
     assert_eq!(feed.view(), View::Killed);
-    feed.note_kill_file(false, clock.now_ns() + 1);
+    feed.note_kill_file(Found::Absent, clock.now_ns() + 1);
     assert_eq!(feed.view(), View::Killed, "until it is restarted");
-    assert!(feed.kill_file().unwrap().exists().await, "what cannot be looked at is there");
+    assert!(matches!(feed.kill_file().unwrap().look().await, Found::Unknown(_)));
+    feed.note_kill_file(feed.kill_file().unwrap().look().await, feed.now());
+    assert_eq!(feed.view(), View::Killed, "what cannot be looked at is there");
 }
 
 #[test]
@@ -226,10 +250,10 @@ fn a_look_that_began_before_the_kill_file_was_written_does_not_open_the_gate() {
     clock.advance(1);
     feed.0.killed.store(true, Ordering::Release);
     feed.0.killed_ns.store(feed.now(), Ordering::Release);
-    feed.note_kill_file(false, looked);
+    feed.note_kill_file(Found::Absent, looked);
     assert_eq!(feed.view(), View::Killed);
     clock.advance(1);
-    feed.note_kill_file(false, feed.now());
+    feed.note_kill_file(Found::Absent, feed.now());
     assert!(admits(&feed), "it was removed");
 }
 
