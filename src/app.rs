@@ -154,7 +154,7 @@ impl App {
             metrics::gauge!("holdfast_go_live_enabled").set(number(go_live_enabled));
             metrics::gauge!("holdfast_kill_switch_engaged").set(number(kill_switch_engaged));
         }
-        let policies = self.feed.policies();
+        let policies = self.feed.policies().unwrap_or_default();
         for (engine, active) in &policies.engines {
             metrics::gauge!("holdfast_engine_enabled", "engine" => engine.clone()).set(number(*active));
         }

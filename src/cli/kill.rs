@@ -7,6 +7,7 @@ use crate::db::Database;
 use crate::enforcement::instance;
 use crate::enforcement::kill_file::KillFile;
 use crate::go_live;
+use crate::middleware::panics;
 use crate::types::{Actor, Principal, Reason};
 use clap::Args;
 use std::path::PathBuf;
@@ -52,8 +53,9 @@ pub(super) async fn kill(args: KillArgs, config: &DatabaseConfig) -> Result<(), 
     }
     let engaged = async {
         let (db, postgres, name) = open_existing(config).await?;
-        let engaged = go_live::engage_from_shell(&db, reason.as_ref(), &origin(actor)).await;
+        let engaged = panics::caught(go_live::engage_from_shell(&db, reason.as_ref(), &origin(actor))).await;
         close(db, postgres).await?;
+        let engaged = engaged.map_err(|panics::Panicked| Failure::from("a row in it cannot be read"))?;
         Ok::<_, Failure>((engaged?, name))
     };
     let cause = match tokio::time::timeout(ENGAGE_TIMEOUT, engaged).await {

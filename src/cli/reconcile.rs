@@ -1,6 +1,6 @@
 //! `holdfast risk reconcile`: is every counter what its rows say, and set it right if not.
 
-use super::{Failure, close, open, print};
+use super::{Failure, close, open_existing, print};
 use crate::audit::Origin;
 use crate::config::DatabaseConfig;
 use crate::risk::reconcile::{Reconciliation, reconcile, repair};
@@ -23,12 +23,7 @@ pub(super) struct ReconcileArgs {
 
 /// Compares or repairs; says whether the book balances now.
 pub(super) async fn run(args: ReconcileArgs, config: &DatabaseConfig) -> Result<bool, Failure> {
-    let (db, postgres) = open(config).await?;
-    let pending = db.migration_status().await?.into_iter().filter(|(_, _, applied)| !applied).count();
-    if pending > 0 {
-        close(db, postgres).await?;
-        return Err(format!("{pending} migrations are not applied: run holdfast migrate, or start the server").into());
-    }
+    let (db, postgres, _) = open_existing(config).await?;
     let ReconcileArgs { repair: repairs, actor, reason } = args;
     let done = match reason.filter(|_| repairs) {
         Some(reason) => {

@@ -57,6 +57,10 @@ const WRITER_LIMITS: [(&str, &str); 8] = [
     ("jit", "off"),
 ];
 
+/// The feed gives a read up after less than half a second: a session that waits for a lock then is nobody's. No limit on the
+/// statement: a commit that was cut short while it waits for a standby would look like one that is safe.
+const FEED_LIMITS: [(&str, &str); 1] = [("lock_timeout", "400")];
+
 /// The database of one book.
 #[derive(Debug, Clone)]
 pub struct Database {
@@ -163,17 +167,13 @@ impl Database {
         Ok(self.pool.acquire().await?)
     }
 
-    /// A connection of the switches', to tell others what was switched.
-    pub async fn switch(&self) -> Result<PoolConnection<Postgres>> {
-        Ok(self.switch.acquire().await?)
-    }
-
     /// A connection for the feed: its own, and nobody's afterwards, since one whose other end has vanished is only to be left.
     pub async fn connect_feed(&self) -> Result<PgConnection> {
         if self.is_closed() {
             return Err(Error::Unavailable(sqlx::Error::PoolClosed));
         }
-        let mut conn = PgConnection::connect_with(&self.pool.connect_options()).await?;
+        let options = (*self.pool.connect_options()).clone().options(FEED_LIMITS);
+        let mut conn = PgConnection::connect_with(&options).await?;
         make_durable(&mut conn).await?;
         Ok(conn)
     }

@@ -146,6 +146,8 @@ impl Feed {
     /// Two changes that commit one after the other may arrive here the other way round, so an older one is not a rewind: it is
     /// dropped, and if the database did move backwards, the next read says so.
     pub fn apply_own(&self, state: &GoLiveState) {
+        // With `take` in turns: a read that was overtaken must find both, that it was and by what.
+        let _known = self.known();
         self.0.own_ns.fetch_max(self.now(), Ordering::AcqRel);
         self.advance(word(state.version, state.go_live_enabled, state.kill_switch_engaged));
     }
@@ -305,10 +307,10 @@ impl Feed {
         self.known().pending_migrations
     }
 
-    /// The policies as last read.
+    /// The policies as last read; none before the first read, and while they cannot be read.
     #[must_use]
-    pub fn policies(&self) -> Arc<Policies> {
-        self.known().policies.clone().unwrap_or_default()
+    pub fn policies(&self) -> Option<Arc<Policies>> {
+        self.known().policies.clone()
     }
 
     /// What this instance's gate goes by, for its row.

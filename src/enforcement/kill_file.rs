@@ -56,6 +56,8 @@ impl KillFile {
             Err(error) => return Err(error),
         };
         file.write_all(text.as_bytes()).await?;
+        // What is written is buffered: an error of the disk would be lost.
+        file.flush().await?;
         file.sync_all().await
     }
 }

@@ -20,12 +20,15 @@ use crate::http::BODY_BYTES_MAX;
 use crate::types::{Domain, Engine};
 use axum::Json;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -97,12 +100,17 @@ struct EvaluationFailure {
               (status = 404, description = "There is no such flag", body = EvaluationFailure),
               (status = 413, description = "The body is too large", body = EvaluationFailure))
 )]
-async fn evaluate_flag(State(app): State<App>, Path(key): Path<String>, body: Body) -> Response {
+async fn evaluate_flag(State(app): State<App>, key: Result<Path<String>, PathRejection>, body: Body) -> Response {
+    let Ok(Path(key)) = key else {
+        let error_details = "the flag's name is no text".to_owned();
+        let failure = EvaluationFailure { key: None, error_code: "GENERAL", error_details };
+        return refused(StatusCode::BAD_REQUEST, failure);
+    };
     if let Err((status, failure)) = read_context(body, Some(&key)).await {
         return refused(status, failure);
     }
     let (view, policies) = (app.feed.view(), app.feed.policies());
-    if let Some(evaluation) = flag(&key, view, &policies) {
+    if let Some(evaluation) = flag(&key, view, policies.as_deref()) {
         return ([(CACHE_CONTROL, "no-cache")], Json(evaluation)).into_response();
     }
     let failure = EvaluationFailure {
@@ -132,9 +140,11 @@ async fn evaluate_flags(State(app): State<App>, headers: HeaderMap, body: Body) 
     }
     let (view, policies) = (app.feed.view(), app.feed.policies());
     let names = ["prod_exec_allowed", "kill_switch_engaged", "go_live_enabled"].map(str::to_owned).into_iter();
-    let engines = policies.engines.iter().map(|(name, _)| format!("engine.{name}.enabled"));
-    let domains = policies.domains.iter().map(|(name, _)| format!("domain.{name}.prod_use_enabled"));
-    let flags = names.chain(engines).chain(domains).filter_map(|key| flag(&key, view, &policies)).collect();
+    let known = policies.as_deref();
+    let engines = known.into_iter().flat_map(|all| &all.engines).map(|(name, _)| format!("engine.{name}.enabled"));
+    let domains =
+        known.into_iter().flat_map(|all| &all.domains).map(|(name, _)| format!("domain.{name}.prod_use_enabled"));
+    let flags = names.chain(engines).chain(domains).filter_map(|key| flag(&key, view, known)).collect();
     let text = crate::db::to_json(&Evaluations { flags, metadata: metadata(view) }).get().to_owned();
     // Over the whole answer: a lease that lapses changes values without a new version of the state.
     let tag = format!("\"{}\"", hex(&Sha256::digest(text.as_bytes())));
@@ -175,18 +185,27 @@ async fn read_context(body: Body, key: Option<&str>) -> Result<(), (StatusCode, 
         let details = format!("the body is larger than {BODY_BYTES_MAX} bytes, or ended early");
         return Err(failure(StatusCode::PAYLOAD_TOO_LARGE, "GENERAL", &details));
     };
-    if bytes.trim_ascii().is_empty() {
+    // A byte order mark says nothing.
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes).trim_ascii();
+    if text.is_empty() || text == b"null" {
         return Ok(());
     }
-    match serde_json::from_slice(&bytes) {
-        Ok(Value::Object(members)) => match members.get("context") {
-            None | Some(Value::Null | Value::Object(_)) => Ok(()),
-            Some(_) => Err(failure(StatusCode::BAD_REQUEST, "INVALID_CONTEXT", "context is no object")),
-        },
-        Ok(Value::Null) => Ok(()),
-        Ok(_) => Err(failure(StatusCode::BAD_REQUEST, "PARSE_ERROR", "the body is no object")),
+    if text.first() != Some(&b'{') && serde_json::from_slice::<IgnoredAny>(text).is_ok() {
+        return Err(failure(StatusCode::BAD_REQUEST, "PARSE_ERROR", "the body is no object"));
+    }
+    match serde_json::from_slice::<Context>(text) {
+        // Whatever is in it: nothing of it is needed.
+        Ok(Context { context: None }) => Ok(()),
+        Ok(Context { context: Some(context) }) if context.get().starts_with('{') => Ok(()),
+        Ok(_) => Err(failure(StatusCode::BAD_REQUEST, "INVALID_CONTEXT", "context is no object")),
         Err(error) => Err(failure(StatusCode::BAD_REQUEST, "PARSE_ERROR", &format!("the body is not JSON: {error}"))),
     }
+}
+
+/// What is looked at of a body.
+#[derive(Deserialize)]
+struct Context {
+    context: Option<Box<RawValue>>,
 }
 
 fn metadata(view: View) -> FlagMetadata {
@@ -194,7 +213,7 @@ fn metadata(view: View) -> FlagMetadata {
 }
 
 /// The flag of this name; none where there is none.
-fn flag(key: &str, view: View, policies: &Policies) -> Option<Evaluation> {
+fn flag(key: &str, view: View, policies: Option<&Policies>) -> Option<Evaluation> {
     let metadata = metadata(view);
     let (go_live, killed) = match view {
         View::Fresh { go_live_enabled, kill_switch_engaged, .. } => (go_live_enabled, kill_switch_engaged),
@@ -202,13 +221,10 @@ fn flag(key: &str, view: View, policies: &Policies) -> Option<Evaluation> {
     };
     // A policy that was read is as old as the state. While that is not known, and where this instance is stopped, a name that may
     // be a policy's has the safe value.
-    let safe = metadata.stale || view == View::Killed;
-    let policy = |policies: &[(String, bool)], name: &str, is_name: bool| {
-        if safe {
-            is_name.then_some(false)
-        } else {
-            policies.iter().find(|(known, _)| known == name).map(|(_, on)| *on)
-        }
+    let policies = policies.filter(|_| !metadata.stale && view != View::Killed);
+    let policy = |known: Option<&[(String, bool)]>, name: &str, is_name: bool| match known {
+        Some(known) => known.iter().find(|(known, _)| known == name).map(|(_, on)| *on),
+        None => is_name.then_some(false),
     };
     let (value, on, off) = match key {
         "prod_exec_allowed" => (go_live && !killed, "allowed", "blocked"),
@@ -218,8 +234,14 @@ fn flag(key: &str, view: View, policies: &Policies) -> Option<Evaluation> {
             let engine = key.strip_prefix("engine.").and_then(|rest| rest.strip_suffix(".enabled"));
             let domain = key.strip_prefix("domain.").and_then(|rest| rest.strip_suffix(".prod_use_enabled"));
             let value = match (engine, domain) {
-                (Some(name), _) => policy(&policies.engines, name, name.parse::<Engine>().is_ok())?,
-                (_, Some(name)) => policy(&policies.domains, name, name.parse::<Domain>().is_ok())?,
+                (Some(name), _) => {
+                    let is_name = name.parse::<Engine>().is_ok_and(|engine| engine.as_str() == name);
+                    policy(policies.map(|all| &*all.engines), name, is_name)?
+                }
+                (_, Some(name)) => {
+                    let is_name = name.parse::<Domain>().is_ok_and(|domain| domain.as_str() == name);
+                    policy(policies.map(|all| &*all.domains), name, is_name)?
+                }
                 (None, None) => return None,
             };
             (value, "on", "off")

@@ -19,6 +19,7 @@ use super::path::canonical;
 use axum::http::Method;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 use std::ops::Range;
 use toml::Spanned;
 
@@ -35,6 +36,9 @@ const EXEMPT: [&str; 10] = [
     "/openapi.json",
     "/readyz",
 ];
+
+/// Segments of a template, and so how deep a look-up goes.
+const SEGMENTS_MAX: usize = 64;
 
 /// The business's routes, as the original knew them.
 const DEFAULTS: [(&str, ExecutionClass); 8] = [
@@ -162,7 +166,7 @@ impl Rules {
             .map_err(|error| at(error.span().unwrap_or_default(), error.message().replace('\n', " ")))?;
         let defaults = Self::default();
         let mut rules = defaults.clone();
-        let mut seen: Vec<(String, Option<Method>)> = Vec::new();
+        let mut seen: HashSet<(String, Option<Method>)> = HashSet::new();
         for rule in file.rule {
             let entry = rule.into_inner();
             let class = class(entry.class.get_ref()).map_err(|reason| at(entry.class.span(), reason))?;
@@ -180,11 +184,10 @@ impl Rules {
             }
             // Two names for the same parameter are the same template.
             let key = (nameless(template), method.clone());
-            if seen.contains(&key) {
+            if !seen.insert(key) {
                 let reason = format!("path {template:?} has a rule for this method already: keep one of the two");
                 return Err(at(entry.path.span(), reason));
             }
-            seen.push(key);
             rules.set(template, method, RouteClass::Class(class));
         }
         let digest = crate::audit::canonical::hex(&Sha256::digest(text.as_bytes()));
@@ -334,6 +337,9 @@ fn check_template(template: &str, class: ExecutionClass) -> Result<(), String> {
         } else {
             plain.push_str(segment);
         }
+    }
+    if path.split('/').count() > SEGMENTS_MAX {
+        return Err(format!("path {template:?} has more than {SEGMENTS_MAX} segments"));
     }
     canonical(if plain.is_empty() { "/" } else { &plain })
         .map_err(|refused| format!("path {template:?}: {refused}"))?;

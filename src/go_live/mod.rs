@@ -22,6 +22,7 @@ use crate::db::{self, Database};
 use crate::enforcement::feed::{Feed, LEASE_MAX, renewal};
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
+use crate::middleware::panics;
 use crate::types::{Actor, Reason};
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use model::{Change, Checklist, Facts, GoLiveState, Pack, PackReport};
@@ -29,7 +30,10 @@ use serde::Serialize;
 use sqlx::PgConnection;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// How long a change that loosens waits for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an engage may take in the database before this instance is stopped without it.
 const ENGAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -50,13 +54,15 @@ pub struct GoLive {
     clock: Clock,
     feed: Feed,
     config: Arc<ChecklistConfig>,
+    /// What loosens takes turns before it asks for the head, so that what tightens waits for one of them at most.
+    turn: Arc<Semaphore>,
 }
 
 impl GoLive {
     /// The lever on this database; its own changes reach this instance's gate through `feed` at once.
     #[must_use]
-    pub const fn new(db: Database, clock: Clock, feed: Feed, config: Arc<ChecklistConfig>) -> Self {
-        Self { db, clock, feed, config }
+    pub fn new(db: Database, clock: Clock, feed: Feed, config: Arc<ChecklistConfig>) -> Self {
+        Self { db, clock, feed, config, turn: Arc::new(Semaphore::new(1)) }
     }
 
     /// The state as it stands.
@@ -77,11 +83,13 @@ impl GoLive {
 
     /// Pulls the kill switch. Where the database does not take it, this instance is stopped by its kill file.
     pub async fn engage(&self, reason: Option<&Reason>, origin: &Origin) -> Result<Tightened> {
-        let recorded = tokio::time::timeout(ENGAGE_TIMEOUT, self.tighten(Change::Engage, reason, origin)).await;
-        let cause = match recorded {
-            Ok(Ok(tightened)) => return Ok(tightened),
+        // A row that no program can read is no reason not to stop: what panics over it is only another way to fail.
+        let recorded = panics::caught(self.tighten(Change::Engage, reason, origin));
+        let cause = match tokio::time::timeout(ENGAGE_TIMEOUT, recorded).await {
+            Ok(Ok(Ok(tightened))) => return Ok(tightened),
             // As much as the caller would have been told of it.
-            Ok(Err(error)) => error.problem().detail,
+            Ok(Ok(Err(error))) => error.problem().detail,
+            Ok(Err(panics::Panicked)) => Error::Panicked.problem().detail,
             Err(_) => format!("no answer within {} s", ENGAGE_TIMEOUT.as_secs()),
         };
         let actor = origin.actor.as_ref().map_or("somebody", Actor::as_str);
@@ -115,8 +123,11 @@ impl GoLive {
         db::commit(tx).await?;
         // The database read its time after `begun`, so at the commit it was no later than this.
         let elapsed = Duration::from_nanos(self.clock.now_ns().saturating_sub(begun_ns));
-        let guaranteed_by = up_to_microseconds(head.now() + elapsed + LEASE_MAX);
         self.feed.publish(&self.db, change, &state);
+        // Not before the change itself, also where the database's clock went back.
+        let read_at = head.now().max(state.updated_at);
+        let after = TimeDelta::from_std(elapsed + LEASE_MAX).unwrap_or(TimeDelta::MAX);
+        let guaranteed_by = read_at.checked_add_signed(after).map_or(DateTime::<Utc>::MAX_UTC, up_to_microseconds);
         Ok(Tightened { state, guaranteed_by })
     }
 
@@ -130,6 +141,7 @@ impl GoLive {
     ) -> Result<Once<GoLiveState>> {
         debug_assert!(change.loosens(), "a tightening always works");
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
+        let _turn = self.turn().await?;
         let mut tx = self.db.begin().await?;
         let mut head = audit::lock(&mut tx, Stream::Control).await?;
         // Before `If-Match`: the first attempt has moved the version that it named.
@@ -146,6 +158,12 @@ impl GoLive {
         db::commit(tx).await?;
         self.feed.publish(&self.db, change, &state);
         Ok(Once::Done(state))
+    }
+
+    /// The right to contend for the control head, held until the change is over.
+    async fn turn(&self) -> Result<OwnedSemaphorePermit> {
+        let turn = tokio::time::timeout(TURN_TIMEOUT, Arc::clone(&self.turn).acquire_owned()).await;
+        turn.ok().and_then(Result::ok).ok_or(Error::Overloaded)
     }
 
     /// Why a loosening may not happen now.
@@ -166,6 +184,7 @@ impl GoLive {
     /// Records what a component reports of itself.
     pub async fn report_pack(&self, report: &PackReport, reason: Option<&Reason>, asked: &Asked) -> Result<Once<Pack>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
+        let _turn = self.turn().await?;
         let mut tx = self.db.begin().await?;
         let mut head = audit::lock(&mut tx, Stream::Control).await?;
         if let Some(answer) = idempotency::recall(&mut tx, intent, head.next()).await? {
@@ -212,7 +231,7 @@ impl GoLive {
 /// The first whole microsecond, which is as fine as the database's times are, that is not before.
 fn up_to_microseconds(at: DateTime<Utc>) -> DateTime<Utc> {
     let whole = at.trunc_subsecs(6);
-    if whole < at { whole + TimeDelta::microseconds(1) } else { whole }
+    if whole < at { whole.checked_add_signed(TimeDelta::microseconds(1)).unwrap_or(at) } else { whole }
 }
 
 /// Before and after, for the audit trail.

@@ -86,7 +86,8 @@ pub fn apply(
         changed_by: movement.by.clone(),
         reason: movement.reason.clone(),
         updated_at: at,
-        version: state.version + 1,
+        // At its end the update finds no row to replace, and fails.
+        version: state.version.saturating_add(1),
         ..state.clone()
     };
     match change {

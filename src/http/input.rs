@@ -112,7 +112,7 @@ impl<S: Send + Sync> FromRequest<S> for Lenient {
                 Ok(read) => {
                     let mut names = HashSet::new();
                     let twice = read.iter().filter(|field| !names.insert((field.name.as_str(), field.aliased)));
-                    warnings.extend(twice.map(|field| format!("{} is given twice: send it once", field.name)));
+                    warnings.extend(twice.map(|field| format!("{:.100} is given twice: send it once", field.name)));
                     fields.extend(read);
                 }
                 Err(error) => warnings.push(format!("ignored: {error}")),
@@ -153,7 +153,7 @@ impl Lenient {
     #[must_use]
     pub fn finish(mut self, allowed: &[&str]) -> Vec<String> {
         for field in &self.fields {
-            self.warnings.push(format!("{} is unknown, ignored: allowed are {}", field.name, allowed.join(", ")));
+            self.warnings.push(format!("{:.100} is unknown, ignored: allowed are {}", field.name, allowed.join(", ")));
         }
         self.warnings
     }

@@ -7,7 +7,7 @@ pub mod access_log;
 mod completion;
 mod deadline;
 mod identity;
-mod panics;
+pub(crate) mod panics;
 
 use crate::enforcement::authz;
 use crate::error::Error;

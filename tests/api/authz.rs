@@ -148,6 +148,7 @@ async fn paths_with_two_readings_are_refused_live_or_not() {
         "/api/deals%00.json",
         "/api/deals%zz",
         "/%c0%afapi/deals",
+        "/api/%64eals",
     ] {
         for proxy in PROXIES {
             let answer = proxy.ask(&service, "GET", uri).await;

@@ -65,6 +65,7 @@ async fn what_is_not_known_has_the_safe_value_and_says_so() {
     assert_eq!((&body["reason"], &body["metadata"]["stale"]), (&json!("UNKNOWN"), &json!(true)));
     assert!(body["metadata"].get("state_version").is_none());
     assert_eq!(flag(&service, "engine.NEVER_HEARD_OF.enabled").await, false, "it might be one");
+    assert_eq!(post(&service, &format!("{FLAGS}/engine.%20a%20.enabled"), "").await.status, 404);
     assert_eq!(post(&service, &format!("{FLAGS}/nonsense"), "").await.status, 404);
 }
 
@@ -155,6 +156,11 @@ async fn a_body_is_read_leniently_and_garbage_is_told() {
         assert_eq!((bulk.status.as_u16(), &bulk.json["errorCode"], bulk.json.get("key")), (400, &json!(code), None));
     }
     assert_eq!(post(&service, FLAGS, &"x".repeat(70_000)).await.status, 413);
+    for body in ["\u{feff}{}", r#"{"context":{"amount":1e999}}"#] {
+        assert_eq!(post(&service, FLAGS, body).await.status, 200, "{body:?}");
+    }
+    let unnamed = post(&service, &format!("{FLAGS}/%e9"), "{}").await;
+    assert_eq!((unnamed.status.as_u16(), &unnamed.json["errorCode"]), (400, &json!("GENERAL")));
 }
 
 #[tokio::test]

@@ -234,6 +234,53 @@ async fn an_engage_without_a_place_for_a_kill_file_stops_the_process() {
     assert_eq!(gate(&service).await, closed(403, "KILL_SWITCH_ENGAGED"));
 }
 
+#[tokio::test]
+async fn a_row_that_no_program_can_read_does_not_keep_an_engage_from_stopping_this_instance() {
+    for damage in [
+        "UPDATE go_live_state SET kill_switch_at = 'infinity'",
+        "UPDATE go_live_state SET go_live_at = '290000-01-01'",
+        "UPDATE go_live_state SET version = 9223372036854775807",
+    ] {
+        let scratch = Scratch::new();
+        let service = with_kill_file(&scratch).await;
+        sqlx::query(damage).execute(&service.pool).await.unwrap();
+        service.post(ENGAGE, &json!({"actor": "bryan"})).await.refused(503, "ENGAGED_LOCALLY");
+        assert_eq!(gate(&service).await, closed(403, "KILL_SWITCH_ENGAGED"), "{damage}");
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_went_back_does_not_put_the_receipt_before_the_change() {
+    let service = Service::live().await;
+    service.jump("-10 years").await;
+    let body = service.post(ENGAGE, &json!({"actor": "bryan"})).await.ok();
+    let time = |field: &str| body[field].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
+    assert!(time("guaranteed_by") >= time("updated_at") + TimeDelta::seconds(2), "{body}");
+}
+
+#[tokio::test]
+async fn a_policy_that_no_program_can_read_closes_no_gate_and_its_flags_are_false() {
+    let service = Service::live().await;
+    let flags = async || {
+        let asked = crate::support::request(
+            axum::http::Method::POST,
+            "/ofrep/v1/evaluate/flags/engine.WHOLESALE.enabled",
+            None,
+            "",
+        );
+        service.send(asked).await.ok()["value"].clone()
+    };
+    let wholesale = "UPDATE risk_policy SET updated_at = '290000-01-01' WHERE engine = 'WHOLESALE'";
+    sqlx::query(wholesale).execute(&service.pool).await.unwrap();
+    // Any event of the control stream makes it read again.
+    service.post("/go-live/packs", &json!({"id": "x", "status": "installed"})).await.ok();
+    refresh(&service).await;
+    assert_eq!((gate(&service).await, flags().await), (open(), json!(false)));
+    sqlx::query("UPDATE risk_policy SET updated_at = now()").execute(&service.pool).await.unwrap();
+    refresh(&service).await;
+    assert_eq!((gate(&service).await, flags().await), (open(), json!(true)));
+}
+
 // A state that goes backwards
 
 #[tokio::test]

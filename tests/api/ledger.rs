@@ -664,9 +664,8 @@ async fn a_clock_that_went_back_over_midnight_keeps_booking_to_the_later_day() {
     let service = Service::live().await;
     // Half an hour past the next midnight, then half an hour before it.
     let skew = async |minutes: i64| {
-        let sql =
-            "UPDATE test_clock SET skew = date_trunc('day', clock_timestamp() AT TIME ZONE 'UTC') + interval '1 day'
-                   + make_interval(mins => $1::int) - (clock_timestamp() AT TIME ZONE 'UTC')";
+        let sql = "UPDATE test_clock SET skew = date_trunc('day', test_now() AT TIME ZONE 'UTC') + interval '1 day'
+                   + make_interval(mins => $1::int) - (test_now() AT TIME ZONE 'UTC')";
         sqlx::query(sql).bind(minutes).execute(&service.pool).await.unwrap();
     };
     skew(20).await;

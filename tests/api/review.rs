@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 /// Moves the database's time to this instant, give or take the time that passes until it is read.
 async fn at(service: &Service, instant: &str) {
-    let skew: String = sqlx::query_scalar("SELECT ($1::text::timestamptz - clock_timestamp())::text")
+    let skew: String = sqlx::query_scalar("SELECT ($1::text::timestamptz - test_now())::text")
         .bind(instant)
         .fetch_one(&service.pool)
         .await
@@ -17,7 +17,7 @@ async fn at(service: &Service, instant: &str) {
 /// Stops the database's time, so that spans come out exact; `at` then moves it from one instant to the next.
 async fn stop_the_clock(service: &Service) {
     let sql = "CREATE TABLE test_stopped (at timestamptz NOT NULL);
-         INSERT INTO test_stopped VALUES (clock_timestamp());
+         INSERT INTO test_stopped VALUES (test_now());
          CREATE OR REPLACE FUNCTION holdfast_now() RETURNS timestamptz LANGUAGE sql VOLATILE
              AS 'SELECT at FROM test_stopped'";
     sqlx::raw_sql(sql).execute(&service.pool).await.expect("it can be done");

@@ -8,6 +8,7 @@ use super::{Feed, Policies, store};
 use crate::db::Database;
 use crate::error::{Error, Result};
 use crate::go_live::model::{Change, GoLiveState};
+use crate::middleware::panics;
 use sqlx::postgres::PgListener;
 use sqlx::{Executor, PgConnection};
 use std::sync::Arc;
@@ -57,10 +58,14 @@ impl Feed {
         let version = self.0.state.load(Ordering::Acquire) >> 2;
         let version = (version > 0).then_some(version);
         let read = store::heartbeat(&mut *conn, self.instance(), self.standing(), version).await?;
-        let moved = self.known().policies.as_ref().is_none_or(|policies| policies.control_seq != read.control_seq);
-        if moved {
-            let policies = read_policies(conn, read.control_seq).await?;
-            self.known().policies = Some(Arc::new(policies));
+        let known = self.known().policies.clone();
+        if known.is_none_or(|policies| policies.control_seq != read.control_seq) {
+            // Flags go by the policies, and no gate does: one that cannot be read closes none.
+            let policies = panics::caught(read_policies(conn, read.control_seq)).await.unwrap_or(Err(Error::Panicked));
+            if let Err(error) = &policies {
+                tracing::error!(%error, "the policies cannot be read: their flags have the safe value");
+            }
+            self.known().policies = policies.ok().map(Arc::new);
         }
         self.take(&read, sent_ns)
     }
@@ -84,7 +89,9 @@ impl Feed {
                 _ = turns.tick() => {}
                 () = self.0.wake.notified() => {}
             }
-            let error = self.renew(db, &mut conn, timeout).await.err();
+            // A row that cannot be read ends a turn, never the task.
+            let renewed = panics::caught(self.renew(db, &mut conn, timeout)).await;
+            let error = renewed.unwrap_or(Err(Error::Panicked)).err();
             if error.is_some() {
                 // Whatever it was, and whatever is still on its way: the next turn begins anew.
                 conn = None;
@@ -187,7 +194,7 @@ pub async fn announce(db: &Database, change: Change) {
         Change::Enable | Change::Release => CHANGED,
     };
     let tell = async {
-        let mut conn = db.switch().await?;
+        let mut conn = db.read().await?;
         store::notify(&mut conn, payload).await
     };
     match tokio::time::timeout(ANNOUNCE_TIMEOUT, tell).await {

@@ -185,6 +185,26 @@ fn changes_of_our_own_that_arrive_out_of_order_block_nothing_and_leave_the_newes
 }
 
 #[test]
+fn changes_of_our_own_beside_a_read_are_never_taken_for_a_rewind() {
+    let feed = feed(&Clock::system());
+    let committed = AtomicI64::new(1);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for version in 2..50_000 {
+                committed.store(version, Ordering::SeqCst);
+                feed.apply_own(&state(version, version % 2 == 0, false));
+            }
+        });
+        while committed.load(Ordering::SeqCst) < 49_999 {
+            let sent = feed.now() - 1;
+            let version = committed.load(Ordering::SeqCst);
+            assert!(feed.take(&reading(version, version % 2 == 0, false), sent).is_ok(), "{version}");
+        }
+    });
+    assert!(!feed.is_rewound());
+}
+
+#[test]
 fn a_version_that_cannot_be_is_refused_and_renews_nothing() {
     for version in [0, -1, i64::MIN, i64::MAX, VERSION_MAX + 1] {
         let feed = feed(&Clock::manual(10));

@@ -178,7 +178,7 @@ const DISGUISED: &str = r"
     /api/governance-evil /api/governanceX /api/governanceX/deals /api/governances /healthz
     /health/ /health/x /healthcare-export /docs-internal /docsX/a /api/administer
     /openapi.json/ /metricsX /consoles /ofrepX /api/deals/ /API/Deals /API/GOVERNANCE/x
-    /Health /api/%64eals /%61pi/deals /api/deals%20 /health%20 /api/deals?x=/health
+    /Health /api/deals%20 /health%20 /api/deals?x=/health
     /api/deals?/docs /api/deals?_method=GET /api/deals?/../../health /api/deals#/health
     http://localhost/api/deals http://health/api/deals
     https://evil.example/api/deals?/health

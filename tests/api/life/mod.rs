@@ -105,7 +105,7 @@ struct Standing<'a> {
 impl<'a> Standing<'a> {
     /// Stops the clock at a time of day, tomorrow.
     async fn at(service: &'a Service, time: &str) -> Self {
-        let sql = "SELECT ((clock_timestamp() AT TIME ZONE 'UTC')::date + 1 + $1::time) AT TIME ZONE 'UTC'";
+        let sql = "SELECT ((test_now() AT TIME ZONE 'UTC')::date + 1 + $1::time) AT TIME ZONE 'UTC'";
         let at = sqlx::query_scalar(sql).bind(time).fetch_one(&service.pool).await.unwrap();
         for sql in [
             "CREATE TABLE IF NOT EXISTS test_standing (at timestamptz NOT NULL)",

@@ -44,10 +44,14 @@ async fn make_template(options: &PgConnectOptions) {
     let mut template = PgConnection::connect_with(&options.clone().database(TEMPLATE)).await.unwrap();
     template
         .execute(
-            "CREATE TABLE test_clock (skew interval NOT NULL);
-             INSERT INTO test_clock VALUES ('0');
+            // Every test begins at noon, whenever it is run: hours that pass in it are of the same day.
+            "CREATE TABLE test_clock (skew interval NOT NULL, noon interval NOT NULL);
+             INSERT INTO test_clock
+             SELECT '0', (date_trunc('day', now() AT TIME ZONE 'UTC') + interval '12 hours') AT TIME ZONE 'UTC' - now();
+             CREATE FUNCTION test_now() RETURNS timestamptz LANGUAGE sql VOLATILE
+                 AS 'SELECT clock_timestamp() + (SELECT noon FROM test_clock)';
              CREATE OR REPLACE FUNCTION holdfast_now() RETURNS timestamptz LANGUAGE sql VOLATILE
-                 AS 'SELECT clock_timestamp() + (SELECT skew FROM test_clock)'",
+                 AS 'SELECT test_now() + (SELECT skew FROM test_clock)'",
         )
         .await
         .unwrap();
