@@ -141,6 +141,7 @@ fn a_reconciliation_that_cannot_be_made_exits_2() {
     // A directory without a book: there is nothing that could balance.
     let ended = place.run(&RECONCILE, &[]);
     assert_eq!((ended.code, ended.out.as_str()), (Some(2), ""), "{ended:?}");
-    assert!(ended.sentences()[0].contains("migrate"), "{ended:?}");
+    assert!(ended.sentences()[0].contains("holds no database"), "{ended:?}");
+    assert!(!place.data().join("pg").exists(), "and none is made");
     place.check_nothing_runs();
 }
