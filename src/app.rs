@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Semaphore;
 use tower::Layer;
 
 /// Everything a handler needs. Cheap to clone, which happens several times a request: all clones are one.
@@ -52,6 +53,8 @@ pub struct Parts {
     pub rules: Arc<Rules>,
     /// Why it does not, if it does not.
     pub enforcement_off: Option<&'static str>,
+    /// The right to verify the trail, which one request at a time has.
+    pub verifying: Semaphore,
     /// What it has counted.
     pub metrics: PrometheusHandle,
     shutting_down: AtomicBool,
@@ -104,6 +107,7 @@ impl App {
             scope: enforcement.scope(),
             rules: Arc::new(rules),
             enforcement_off: enforcement.off_because(),
+            verifying: Semaphore::new(1),
             metrics: recorder(),
             shutting_down: AtomicBool::new(false),
         }))

@@ -4,6 +4,7 @@
 //! Whatever stops a command is one sentence on standard error and exit code 1; a review or a reconciliation that cannot be made
 //! exits 2, since 1 says that something needs attention.
 
+mod audit;
 mod kill;
 mod log;
 mod reconcile;
@@ -72,6 +73,11 @@ enum Command {
     },
     /// Stop everything: engage the kill switch, and stop this machine's instance by its kill file, also without a database.
     Kill(kill::KillArgs),
+    /// Work with the audit trail.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// Work with the risk ledger.
     Risk {
         #[command(subcommand)]
@@ -84,6 +90,12 @@ enum Command {
     },
     /// Print the OpenAPI document.
     Openapi,
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Recompute the hash of every event. Exits 0 when the trail is whole, 1 when it was tampered with, 2 when it cannot know.
+    Verify(audit::VerifyArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -120,10 +132,12 @@ pub fn main() -> ExitCode {
         Err(error) => {
             fail(&usage_sentence(&error));
             // Nothing was parsed, so the words themselves tell what was meant.
-            return failure_of(std::env::args_os().any(|word| word == "review" || word == "reconcile"));
+            return failure_of(
+                std::env::args_os().any(|word| word == "review" || word == "reconcile" || word == "audit"),
+            );
         }
     };
-    let is_review = matches!(cli.command, Some(Command::Review | Command::Risk { .. }));
+    let is_review = matches!(cli.command, Some(Command::Review | Command::Risk { .. } | Command::Audit { .. }));
     // Until the end, when the runtime is gone and nothing more is logged.
     let _log = match log::start(&cli.log) {
         Ok(log) => log,
@@ -182,6 +196,9 @@ async fn run(cli: Cli) -> ExitCode {
         Some(Command::Review) => return verdict(review(&cli.database).await),
         Some(Command::Risk { command: RiskCommand::Reconcile(args) }) => {
             return verdict(reconcile::run(args, &cli.database).await.map(|balanced| !balanced));
+        }
+        Some(Command::Audit { command: AuditCommand::Verify(args) }) => {
+            return verdict(audit::verify(args, &cli.database).await.map(|whole| !whole));
         }
         Some(Command::Healthcheck { bind_addr }) => healthcheck(bind_addr).await,
         Some(Command::Kill(args)) => kill::kill(args, &cli.database).await,

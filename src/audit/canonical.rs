@@ -30,16 +30,19 @@ impl Canonical {
     /// The form of an event of this stream at this place, by this origin: the columns that all streams begin with.
     #[must_use]
     pub fn begin(stream: super::Stream, stamp: super::Stamp, origin: &super::Origin) -> Self {
-        let mut bytes = Vec::with_capacity(512);
-        bytes.push(VERSION);
-        Self(bytes)
-            .text(Some(stream.as_str()))
-            .shown(Some(stamp.seq))
+        Self::head(Vec::with_capacity(512), stream, stamp.seq)
             .time(Some(stamp.at))
             .text(Some(origin.principal.as_str()))
             .text(origin.actor.as_ref().map(Actor::as_str))
             .text(origin.request_id.as_ref().map(crate::types::RequestId::as_str))
             .text(origin.correlation_id.as_ref().map(CorrelationId::as_str))
+    }
+
+    /// What the form of every event begins with, written into these bytes, which are empty.
+    #[must_use]
+    pub fn head(mut bytes: Vec<u8>, stream: super::Stream, seq: i64) -> Self {
+        bytes.push(VERSION);
+        Self(bytes).text(Some(stream.as_str())).shown(Some(seq))
     }
 
     /// A text column.
@@ -89,6 +92,12 @@ impl Canonical {
     pub fn digest(self, value: Option<&str>) -> Self {
         let digest = value.map(|text| hex(&Sha256::digest(text.as_bytes())));
         self.text(digest.as_deref())
+    }
+
+    /// The bytes, to go on with.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
     }
 
     /// The bytes.

@@ -11,12 +11,17 @@
 //!
 //! Statements per appended event: one to lock, one for the time, one insert, one to store the head.
 //!
-//! Deliberately absent until their issue: verification, guards in the database, checkpoints, erasure.
+//! The database guards the trail itself: events are never changed or deleted, and heads only move forward. [`verify`] recomputes
+//! it. Deliberately absent until their issue: signed checkpoints, export, erasure.
 
+pub mod binary;
 pub mod canonical;
 mod changes;
 mod control;
+pub mod http;
+pub mod layout;
 mod store;
+pub mod verify;
 
 pub use canonical::Canonical;
 pub use changes::{Changes, FieldChange};
@@ -25,7 +30,7 @@ pub use store::{HeadRecord, begin, control_events, head_seq, heads, lock, peek, 
 
 use crate::types::{Actor, CorrelationId, Principal, RequestId};
 use chrono::{DateTime, Duration, NaiveDate, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
@@ -33,7 +38,7 @@ use sqlx::PgConnection;
 const CLOCK_BACK_MAX: Duration = Duration::hours(1);
 
 /// An event stream, in lock order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Stream {
     /// Measurements.

@@ -212,6 +212,13 @@ impl Database {
         Ok(tx)
     }
 
+    /// The same for as long as it takes: for commands that read everything.
+    pub async fn begin_unlimited_snapshot(&self) -> Result<Transaction<'static, Postgres>> {
+        let mut tx = self.begin_snapshot().await?;
+        tx.execute("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0").await?;
+        Ok(tx)
+    }
+
     /// A transaction on the connections of engage and disable.
     pub async fn begin_switch(&self) -> Result<Transaction<'static, Postgres>> {
         Ok(self.switch.begin().await?)

@@ -115,6 +115,8 @@ pub static ROUTES: &[Route] = {
         get("/api/governance/regression/kpi", Read),
         post("/api/governance/regression/kpi", Evidence),
         get("/api/governance/regression/trips", Read),
+        // Audit
+        get("/api/governance/audit/verify", Read),
         // Review
         get("/api/governance/review", Read),
         // Enforcement

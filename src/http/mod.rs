@@ -37,7 +37,8 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .merge(crate::heimdall::http::router())
         .merge(crate::regression::http::router())
         .merge(crate::review::http::router())
-        .merge(crate::enforcement::http::router());
+        .merge(crate::enforcement::http::router())
+        .merge(crate::audit::http::router());
     OpenApiRouter::new().nest(BASE_PATH, governance).merge(crate::enforcement::http::absolute()).merge(health::router())
 }
 

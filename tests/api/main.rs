@@ -8,6 +8,7 @@
 
 mod support;
 
+mod audit;
 mod authz;
 mod enforcement;
 mod flags;

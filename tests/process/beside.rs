@@ -177,3 +177,37 @@ fn two_servers_on_one_database_are_one_control_plane() {
     second.stop(Signal::TERM);
     first.get_root("/readyz").ok();
 }
+
+#[test]
+fn the_trail_is_verified_beside_a_server_and_where_nothing_runs() {
+    let place = Place::new();
+    let nothing = place.run(&["audit", "verify"], &[]);
+    assert_eq!((nothing.code, nothing.out.as_str()), (Some(2), ""), "{nothing:?}");
+    let server = place.serve();
+    server.go_live();
+    let whole = place.run(&["audit", "verify"], &[]);
+    assert_eq!(whole.code, Some(0), "{whole:?}");
+    assert!(whole.out.contains("the trail is whole"), "{whole:?}");
+    // What it printed, kept elsewhere, is what a later one is held to.
+    let kept = place.path("heads.txt");
+    std::fs::write(&kept, &whole.out).expect("a file");
+    let kept = kept.display().to_string();
+    assert_eq!(place.run(&["audit", "verify", "--checkpoint", &kept], &[]).code, Some(0));
+    let mut session = place.session("holdfast");
+    session.sql("ALTER TABLE control_event DISABLE TRIGGER guard");
+    session.sql("UPDATE control_event SET actor = 'nobody' WHERE seq = 1");
+    let damaged = place.run(&["audit", "verify"], &[]);
+    assert_eq!(damaged.code, Some(1), "{damaged:?}");
+    assert!(damaged.out.contains("DAMAGED control 1: edited"), "{damaged:?}");
+    // An owner who makes every hash anew is found out by what was kept, and by nothing else.
+    session.sql("UPDATE control_event SET actor = 'test' WHERE seq = 1");
+    let forged = format!("control 1 {}\n", "0".repeat(64));
+    std::fs::write(&kept, forged).expect("a file");
+    let rewritten = place.run(&["audit", "verify", "--checkpoint", &kept], &[]);
+    assert_eq!(rewritten.code, Some(1), "{rewritten:?}");
+    assert!(rewritten.out.contains("DAMAGED control 1: rewritten"), "{rewritten:?}");
+    server.stop(Signal::TERM);
+    let alone = place.run(&["audit", "verify", "--stream", "control", "--from", "2"], &[]);
+    assert_eq!(alone.code, Some(0), "{alone:?}");
+    place.check_nothing_runs();
+}

@@ -163,7 +163,7 @@ fn a_killed_watcher_is_replaced_and_postgresql_still_ends_with_its_server() {
     signal(first, Signal::KILL);
     wait_until("there is another watcher", || place.watcher().is_some_and(|pid| pid != first));
     // It knows what the first one knew when the log says so; a kill before that is the next test's.
-    wait_until("the log says so", || server.log().contains("starting another"));
+    wait_until("the log says so", || server.log().contains("another was started"));
     server.kill();
     wait_until("PostgreSQL ends by itself", || place.postgres().is_empty());
 }

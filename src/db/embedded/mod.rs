@@ -222,12 +222,15 @@ impl EmbeddedPostgres {
         if !processes.watcher.is_gone() {
             return;
         }
-        tracing::warn!("the watcher of PostgreSQL has ended unexpectedly, starting another");
         let replaced = spawn_watcher(&self.cluster.layout, self.cluster.lifetime).and_then(|successor| {
             processes.watcher.replace(successor).map_err(EmbeddedError::at(&self.cluster.layout.data_dir))
         });
-        if let Err(error) = replaced {
-            tracing::error!(%error, "PostgreSQL has no watcher: it will outlive a kill of this process");
+        match replaced {
+            // Now it knows what the one before knew.
+            Ok(()) => tracing::warn!("the watcher of PostgreSQL had ended unexpectedly: another was started"),
+            Err(error) => {
+                tracing::error!(%error, "PostgreSQL has no watcher: it will outlive a kill of this process");
+            }
         }
     }
 

@@ -1,0 +1,86 @@
+//! The routes of the audit trail.
+
+use super::Stream;
+use super::canonical::hex;
+use super::verify::{self, Asked, Finding, Point};
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::http::{Query, errors};
+use crate::types::Count;
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The routes below the base path.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(verify_audit))
+}
+
+/// What is to be verified.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct VerifyQuery {
+    /// Only this stream; all when left out.
+    stream: Option<Stream>,
+    /// Begin with this event of the stream; the one before it is taken for right.
+    from: Option<Count>,
+    /// End with this event of the stream.
+    to: Option<Count>,
+}
+
+/// What a verification found of one stream.
+#[derive(Debug, Serialize, ToSchema)]
+struct StreamVerified {
+    /// The stream.
+    stream: Stream,
+    /// How many events were looked at.
+    events: i64,
+    /// The last event that was right.
+    seq: i64,
+    /// Its hash, lower-case hex.
+    hash: String,
+}
+
+/// What a verification found.
+#[derive(Debug, Serialize, ToSchema)]
+struct AuditVerified {
+    /// Whether every event is what was appended.
+    ok: bool,
+    /// Each stream that was looked at.
+    streams: Vec<StreamVerified>,
+    /// The first thing that is wrong with each damaged stream.
+    findings: Vec<Finding>,
+}
+
+/// Recomputes the hash of every event, and says where a stream was tampered with first, and how.
+#[utoipa::path(
+    get, path = "/audit/verify", tag = "audit", params(VerifyQuery),
+    responses((status = 200, description = "`ok` says whether the trail is whole", body = AuditVerified), errors::Read)
+)]
+async fn verify_audit(State(app): State<App>, Query(query): Query<VerifyQuery>) -> Result<Json<AuditVerified>> {
+    if query.stream.is_none() && (query.from.is_some() || query.to.is_some()) {
+        return Err(Error::invalid("stream", "is missing: from and to are of one stream"));
+    }
+    let streams = query.stream.map_or_else(|| Stream::ALL.to_vec(), |stream| vec![stream]);
+    // One at a time: each reads the whole trail.
+    let _turn = app.verifying.try_acquire().map_err(|_| Error::Overloaded)?;
+    let mut tx = app.go_live.db().begin_snapshot().await?;
+    let mut answer = AuditVerified { ok: true, streams: Vec::new(), findings: Vec::new() };
+    for stream in streams {
+        let from = match query.from.map(Count::get).filter(|from| *from > 1) {
+            Some(from) => verify::point(&mut tx, stream, from - 1).await?,
+            None => Point::BEGINNING,
+        };
+        let asked = Asked { from, to: query.to.map(Count::get), known: None };
+        let verified = verify::verify(&mut tx, stream, asked).await?;
+        answer.ok &= verified.finding.is_none();
+        answer.findings.extend(verified.finding);
+        let end = verified.end;
+        answer.streams.push(StreamVerified { stream, events: verified.events, seq: end.seq, hash: hex(&end.hash) });
+    }
+    Ok(Json(answer))
+}

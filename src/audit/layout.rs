@@ -1,0 +1,105 @@
+//! The columns of each stream's table in the order in which the chain covers them, for whoever reads events back: verification,
+//! export and erasure. What appends them says the same in each lever's `model`; golden vectors and tests tie the two together.
+
+use super::Stream;
+
+/// How a column stands in the hashed bytes ([`super::canonical`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A bigint.
+    Integer,
+    /// A timestamptz.
+    Time,
+    /// A text that is hashed as it is.
+    Text,
+    /// A text of which only the digest is hashed, so that it can be erased.
+    Free,
+    /// A boolean.
+    Boolean,
+    /// A numeric.
+    Decimal,
+    /// A uuid.
+    Uuid,
+    /// A date.
+    Day,
+}
+
+/// A column.
+#[derive(Debug, Clone, Copy)]
+pub struct Column {
+    /// Its name in the table.
+    pub name: &'static str,
+    /// How it is hashed.
+    pub kind: Kind,
+}
+
+const fn column(name: &'static str, kind: Kind) -> Column {
+    Column { name, kind }
+}
+
+macro_rules! columns {
+    ($($name:literal $kind:ident),* $(,)?) => {
+        &[
+            // Every stream begins with these.
+            column("seq", Kind::Integer),
+            column("at", Kind::Time),
+            column("principal", Kind::Text),
+            column("actor", Kind::Text),
+            column("request_id", Kind::Text),
+            column("correlation_id", Kind::Text),
+            $(column($name, Kind::$kind)),*
+        ]
+    };
+}
+
+const CONTROL: &[Column] =
+    columns!["action" Text, "subject" Text, "ok" Boolean, "error" Text, "reason" Free, "detail" Free];
+
+const RISK: &[Column] = columns![
+    "engine" Text, "action" Text, "ok" Boolean, "amount" Decimal, "denial" Text, "scope" Text, "reservation_id" Uuid,
+    "day" Day, "exposure_delta" Decimal, "open_delta" Decimal, "loss_delta" Decimal, "actions_delta" Integer,
+    "reason" Free, "metadata" Free, "detail" Free,
+];
+
+const HEIMDALL: &[Column] = columns![
+    "domain" Text, "action" Text, "ok" Boolean, "confidence" Decimal, "success" Boolean, "recommendation_id" Integer,
+    "gate_reason" Text, "model_version" Text, "reason" Free, "recommendation" Free, "evidence" Free, "detail" Free,
+];
+
+const KPI: &[Column] = columns![
+    "domain" Text, "metric" Text, "series_seq" Integer, "success" Boolean, "value" Decimal, "series_sum" Decimal,
+    "event_id" Text, "detail" Free,
+];
+
+impl Stream {
+    /// All streams, in the order of their names.
+    pub const ALL: [Self; 4] = [Self::Control, Self::Heimdall, Self::Kpi, Self::Risk];
+
+    /// Its table.
+    #[must_use]
+    pub const fn table(self) -> &'static str {
+        match self {
+            Self::Kpi => "kpi_event",
+            Self::Heimdall => "heimdall_event",
+            Self::Risk => "risk_event",
+            Self::Control => "control_event",
+        }
+    }
+
+    /// The columns that the chain covers, in order; `hash` comes after them.
+    #[must_use]
+    pub const fn columns(self) -> &'static [Column] {
+        match self {
+            Self::Kpi => KPI,
+            Self::Heimdall => HEIMDALL,
+            Self::Risk => RISK,
+            Self::Control => CONTROL,
+        }
+    }
+
+    /// The stream of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stream| stream.as_str() == name)
+    }
+}
