@@ -16,6 +16,7 @@ use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres, Transaction};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Oldest PostgreSQL that is supported, as `server_version_num`.
@@ -57,6 +58,8 @@ const WRITER_LIMITS: [(&str, &str); 8] = [
     ("jit", "off"),
 ];
 
+/// How long an end waits for the listener's connection to close.
+const LISTENER_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The feed gives a read up after less than half a second: a session that waits for a lock then is nobody's. No limit on the
 /// statement: a commit that was cut short while it waits for a standby would look like one that is safe.
 const FEED_LIMITS: [(&str, &str); 1] = [("lock_timeout", "400")];
@@ -66,6 +69,8 @@ const FEED_LIMITS: [(&str, &str); 1] = [("lock_timeout", "400")];
 pub struct Database {
     pool: PgPool,
     switch: PgPool,
+    /// The listener's place, to be closed with the others.
+    listener: Arc<Mutex<Option<PgPool>>>,
 }
 
 /// Why the database cannot be used; the sentence says what to do.
@@ -111,7 +116,7 @@ impl Database {
         let pool =
             pool_options(POOL_SIZE, ACQUIRE_TIMEOUT).connect_with(options.clone()).await.map_err(OpenError::Connect)?;
         let switch = pool_options(SWITCH_POOL_SIZE, SWITCH_ACQUIRE_TIMEOUT).connect_lazy_with(options);
-        let database = Self { pool, switch };
+        let database = Self { pool, switch, listener: Arc::default() };
         database.check_server().await?;
         Ok(database)
     }
@@ -178,11 +183,13 @@ impl Database {
         Ok(conn)
     }
 
-    /// A place for one connection that listens.
+    /// A place for one connection that listens: a new one each time, since one whose other end has vanished is only to be left.
     #[must_use]
     pub fn listener_pool(&self) -> PgPool {
         let options = PgPoolOptions::new().max_connections(1).acquire_timeout(SWITCH_ACQUIRE_TIMEOUT);
-        options.connect_lazy_with((*self.pool.connect_options()).clone())
+        let pool = options.connect_lazy_with((*self.pool.connect_options()).clone());
+        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(pool.clone());
+        pool
     }
 
     /// A transaction.
@@ -234,6 +241,11 @@ impl Database {
     pub async fn close(&self) {
         self.pool.close().await;
         self.switch.close().await;
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(listener) = listener {
+            // One whose other end has vanished does not close.
+            let _ = tokio::time::timeout(LISTENER_CLOSE_TIMEOUT, listener.close()).await;
+        }
     }
 }
 
