@@ -115,7 +115,9 @@ impl Database {
         first.close().await.map_err(OpenError::Connect)?;
         let pool =
             pool_options(POOL_SIZE, ACQUIRE_TIMEOUT).connect_with(options.clone()).await.map_err(OpenError::Connect)?;
-        let switch = pool_options(SWITCH_POOL_SIZE, SWITCH_ACQUIRE_TIMEOUT).connect_lazy_with(options);
+        // One is always there: on a machine that is busy enough to pull the switch for, connecting takes too long.
+        let switch =
+            pool_options(SWITCH_POOL_SIZE, SWITCH_ACQUIRE_TIMEOUT).min_connections(1).connect_lazy_with(options);
         let database = Self { pool, switch, listener: Arc::default() };
         database.check_server().await?;
         Ok(database)

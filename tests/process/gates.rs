@@ -65,6 +65,19 @@ fn now() -> SystemTime {
     SystemTime::now()
 }
 
+fn pause() {
+    std::thread::sleep(Duration::from_millis(5));
+}
+
+/// Ends the questions, however it is left.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Asks every server all the time while `fault` runs, which answers with a receipt; then goes on until a while after that. Counts
 /// the requests that were sent after the receipt's instant and admitted.
 fn admitted_after(servers: &[&Server], fault: impl FnOnce() -> SystemTime) -> usize {
@@ -72,9 +85,13 @@ fn admitted_after(servers: &[&Server], fault: impl FnOnce() -> SystemTime) -> us
     let receipt = std::sync::OnceLock::new();
     let (done, late, receipt) = (&done, &late, &receipt);
     scope(|scope| {
+        // Also when the fault fails: nobody would end who asks.
+        let _done = Done(done);
         for server in servers {
             scope.spawn(move || {
                 while !done.load(Ordering::SeqCst) {
+                    // What is asked shares the cores with those that ask, and with other tests.
+                    pause();
                     let sent = now();
                     // A receipt that is not there yet may still be of an instant before this; those are asked again below.
                     if admits(server) && receipt.get().is_some_and(|by| sent > *by) {
@@ -86,7 +103,6 @@ fn admitted_after(servers: &[&Server], fault: impl FnOnce() -> SystemTime) -> us
         let by = fault();
         receipt.set(by).expect("one receipt");
         wait_until("the receipt's instant has passed for a while", || now() > by + Duration::from_secs(1));
-        done.store(true, Ordering::SeqCst);
     });
     late.load(Ordering::SeqCst)
 }
