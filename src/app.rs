@@ -1,5 +1,8 @@
 //! Wiring: the services on one database, and the router around them.
 
+use crate::access::Access;
+use crate::access::guard::{Exposure, Places};
+use crate::audit::checkpoint::Notary;
 use crate::clock::Clock;
 use crate::config::{ChecklistConfig, EnforcementConfig};
 use crate::db::Database;
@@ -53,8 +56,16 @@ pub struct Parts {
     pub rules: Arc<Rules>,
     /// Why it does not, if it does not.
     pub enforcement_off: Option<&'static str>,
-    /// The right to verify the trail, which one request at a time has.
-    pub verifying: Semaphore,
+    /// The tokens.
+    pub access: Access,
+    /// Where this instance can be reached from.
+    pub exposure: Exposure,
+    /// Places for requests in flight.
+    pub places: Places,
+    /// What signs checkpoints; none where there is no place for its key.
+    pub notary: Option<Notary>,
+    /// The right to read the whole trail or book, which one at a time has.
+    pub verifying: Arc<Semaphore>,
     /// What it has counted.
     pub metrics: PrometheusHandle,
     shutting_down: AtomicBool,
@@ -73,6 +84,10 @@ pub struct Setup {
     pub required_packs: Vec<PackId>,
     /// Its name, for people.
     pub name: String,
+    /// Where it can be reached from.
+    pub exposure: Exposure,
+    /// What signs checkpoints; none where there is no place for its key.
+    pub notary: Option<Notary>,
 }
 
 impl Deref for App {
@@ -87,7 +102,7 @@ impl App {
     /// The services on this database.
     #[must_use]
     pub fn new(db: &Database, clock: Clock, setup: Setup) -> Self {
-        let Setup { enforcement, rules, kill_file, required_packs, name } = setup;
+        let Setup { enforcement, rules, kill_file, required_packs, name, exposure, notary } = setup;
         let configuration = Configuration {
             enforcement: enforcement.enforcement().as_str(),
             execution_classes: rules.digest().map(str::to_owned),
@@ -102,12 +117,16 @@ impl App {
             risk: Risk::new(db.clone(), clock, feed.clone(), &enforcement),
             heimdall: Heimdall::new(db.clone(), feed.clone(), !enforcement.is_development()),
             govern: Govern::new(db.clone(), feed.clone()),
+            access: Access::new(db.clone(), feed.clone()),
+            exposure,
+            places: Places::default(),
             feed,
             enforcement: enforcement.enforcement(),
             scope: enforcement.scope(),
             rules: Arc::new(rules),
             enforcement_off: enforcement.off_because(),
-            verifying: Semaphore::new(1),
+            notary,
+            verifying: Arc::new(Semaphore::new(1)),
             metrics: recorder(),
             shutting_down: AtomicBool::new(false),
         }))
@@ -117,6 +136,12 @@ impl App {
     #[must_use]
     pub fn router(&self) -> Service {
         self.serve(crate::http::router(self.clone()))
+    }
+
+    /// The counters alone, for a listener of their own that answers whoever reaches it.
+    #[must_use]
+    pub fn metrics_router(&self) -> Service {
+        self.serve(crate::http::metrics_router(self.clone()))
     }
 
     /// The stack and the gate around any router: whatever is mounted in it is behind the gate.

@@ -1,5 +1,5 @@
-//! The command line: `serve` (the default), `migrate`, `review`, `risk reconcile`, `kill`, `healthcheck`, `db psql`,
-//! `db accept-rewind`, `openapi`.
+//! The command line: `serve` (the default), `migrate`, `review`, `risk reconcile`, `audit verify`, `token`, `kill`,
+//! `healthcheck`, `db psql`, `db accept-rewind`, `openapi`.
 //!
 //! Whatever stops a command is one sentence on standard error and exit code 1; a review or a reconciliation that cannot be made
 //! exits 2, since 1 says that something needs attention.
@@ -9,8 +9,9 @@ mod kill;
 mod log;
 mod reconcile;
 mod serve;
+mod token;
 
-use crate::config::{ChecklistArgs, DatabaseConfig, EnforcementConfig, LogConfig, ServerConfig};
+use crate::config::{ChecklistArgs, CheckpointConfig, DatabaseConfig, EnforcementConfig, LogConfig, ServerConfig};
 use crate::db::Database;
 use crate::db::embedded::{self, Durability, EmbeddedPostgres, Lifetime, Settings};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -51,6 +52,9 @@ struct ServeArgs {
 
     #[command(flatten)]
     checklist: ChecklistArgs,
+
+    #[command(flatten)]
+    checkpoint: CheckpointConfig,
 }
 
 #[derive(Debug, Subcommand)]
@@ -64,7 +68,10 @@ enum Command {
         status: bool,
     },
     /// Print the Monday review. Exits 0 when nothing needs attention, 1 when something does, 2 when it cannot know.
-    Review,
+    Review {
+        #[command(flatten)]
+        checkpoint: CheckpointConfig,
+    },
     /// Ask a running server whether it is ready. Exits 0 when it is.
     Healthcheck {
         /// The server's address.
@@ -77,6 +84,11 @@ enum Command {
     Audit {
         #[command(subcommand)]
         command: AuditCommand,
+    },
+    /// Who may do what: the first token ends the open mode.
+    Token {
+        #[command(subcommand)]
+        command: token::TokenCommand,
     },
     /// Work with the risk ledger.
     Risk {
@@ -95,7 +107,11 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum AuditCommand {
     /// Recompute the hash of every event. Exits 0 when the trail is whole, 1 when it was tampered with, 2 when it cannot know.
-    Verify(audit::VerifyArgs),
+    Verify(Box<audit::VerifyArgs>),
+    /// Sign where every stream stands, and print the note: keep it where whoever owns the database does not come.
+    Checkpoint(CheckpointConfig),
+    /// Print the key that checks this machine's checkpoints.
+    Key(CheckpointConfig),
 }
 
 #[derive(Debug, Subcommand)]
@@ -137,7 +153,10 @@ pub fn main() -> ExitCode {
             );
         }
     };
-    let is_review = matches!(cli.command, Some(Command::Review | Command::Risk { .. } | Command::Audit { .. }));
+    let is_review = matches!(
+        cli.command,
+        Some(Command::Review { .. } | Command::Risk { .. } | Command::Audit { command: AuditCommand::Verify(_) })
+    );
     // Until the end, when the runtime is gone and nothing more is logged.
     let _log = match log::start(&cli.log) {
         Ok(log) => log,
@@ -193,13 +212,18 @@ async fn run(cli: Cli) -> ExitCode {
         None => Box::pin(serve::serve(cli.serve, cli.database)).await,
         Some(Command::Serve(args)) => Box::pin(serve::serve(*args, cli.database)).await,
         Some(Command::Migrate { status }) => migrate(&cli.database, status).await,
-        Some(Command::Review) => return verdict(review(&cli.database).await),
+        Some(Command::Review { checkpoint }) => return verdict(review(&cli.database, &checkpoint).await),
         Some(Command::Risk { command: RiskCommand::Reconcile(args) }) => {
             return verdict(reconcile::run(args, &cli.database).await.map(|balanced| !balanced));
         }
         Some(Command::Audit { command: AuditCommand::Verify(args) }) => {
-            return verdict(audit::verify(args, &cli.database).await.map(|whole| !whole));
+            return verdict(audit::verify(*args, &cli.database).await.map(|whole| !whole));
         }
+        Some(Command::Audit { command: AuditCommand::Checkpoint(args) }) => {
+            audit::checkpoint(&args, &cli.database).await
+        }
+        Some(Command::Audit { command: AuditCommand::Key(args) }) => audit::key(&args, &cli.database).await,
+        Some(Command::Token { command }) => token::run(command, &cli.database).await,
         Some(Command::Healthcheck { bind_addr }) => healthcheck(bind_addr).await,
         Some(Command::Kill(args)) => kill::kill(args, &cli.database).await,
         Some(Command::Db { command: DbCommand::Psql }) => psql(&cli.database),
@@ -308,14 +332,15 @@ async fn migrate(config: &DatabaseConfig, status: bool) -> Result<(), Failure> {
 }
 
 /// Prints the review; says whether something needs attention.
-async fn review(config: &DatabaseConfig) -> Result<bool, Failure> {
+async fn review(config: &DatabaseConfig, checkpoint: &CheckpointConfig) -> Result<bool, Failure> {
     let (db, postgres) = open(config).await?;
     let pending = db.migration_status().await?.into_iter().filter(|(_, _, applied)| !applied).count();
     if pending > 0 {
         close(db, postgres).await?;
         return Err(format!("{pending} migrations are not applied: run holdfast migrate, or start the server").into());
     }
-    let review = crate::review::collect(&db).await;
+    let notary = audit::existing_notary(checkpoint, config).await;
+    let review = crate::review::collect(&db, notary.as_ref()).await;
     close(db, postgres).await?;
     let review = review?;
     print(&review.markdown())?;

@@ -4,7 +4,7 @@
 use crate::enforcement::feed::{LEASE_MAX, LEASE_MIN};
 use crate::enforcement::gate::{Enforcement, EnforcementScope};
 use crate::enforcement::rules::Rules;
-use crate::types::{Flag, PackId};
+use crate::types::{Flag, Lifetime, PackId};
 use clap::{Args, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,14 +13,22 @@ use std::time::Duration;
 /// Where the server listens.
 #[derive(Debug, Clone, Args)]
 pub struct ServerConfig {
-    /// `BIND_ADDR`: the address to listen on. Anything but loopback is refused while there is no authentication.
+    /// `BIND_ADDR`: the address to listen on. Anything but loopback is refused while no token was ever created.
     #[arg(long, env = "BIND_ADDR", default_value = "127.0.0.1:8000", value_name = "HOST:PORT")]
     pub bind_addr: SocketAddr,
 
-    /// Listen on a non-loopback address although nobody is authenticated. For containers whose port is published on
-    /// loopback only.
+    /// Listen on a non-loopback address also while there are no tokens, and so for everybody. For containers whose port is
+    /// published on loopback only.
     #[arg(long)]
     pub insecure: bool,
+
+    /// `CHECKPOINT_EVERY`: how often the audit trail is verified from the last checkpoint on, and the next one signed.
+    #[arg(long, env = "CHECKPOINT_EVERY", default_value = "1h", value_name = "TIME")]
+    pub checkpoint_every: Lifetime,
+
+    /// `METRICS_ADDR`: one more address, which answers /metrics and the probes to whoever reaches it, without a token.
+    #[arg(long, env = "METRICS_ADDR", value_name = "HOST:PORT")]
+    pub metrics_addr: Option<SocketAddr>,
 }
 
 /// Which database.
@@ -43,6 +51,28 @@ pub struct DatabaseConfig {
 #[expect(clippy::unnecessary_wraps, reason = "the shape of a value parser")]
 pub(crate) fn path(text: &str) -> Result<PathBuf, std::convert::Infallible> {
     Ok(text.trim().into())
+}
+
+/// Checkpoints of the audit trail.
+#[derive(Debug, Clone, Args)]
+pub struct CheckpointConfig {
+    /// `CHECKPOINT_KEY`: the file of the key that signs checkpoints, made if it is not there. Default: checkpoint.key in the data
+    /// directory.
+    #[arg(long, env = "CHECKPOINT_KEY", value_name = "FILE", value_parser = path)]
+    pub checkpoint_key: Option<PathBuf>,
+
+    /// `CHECKPOINT_DIR`: where scheduled checkpoints are kept. Default: checkpoints in the data directory.
+    #[arg(long, env = "CHECKPOINT_DIR", value_name = "DIR", value_parser = path)]
+    pub checkpoint_dir: Option<PathBuf>,
+}
+
+impl CheckpointConfig {
+    /// The key's file and the directory.
+    pub fn paths(&self, database: &DatabaseConfig) -> Result<(PathBuf, PathBuf), NoDataDir> {
+        let said = |path: &Option<PathBuf>| path.clone().filter(|path| !path.as_os_str().is_empty());
+        let or = |said: Option<PathBuf>, name: &str| said.map_or_else(|| Ok(database.data_dir()?.join(name)), Ok);
+        Ok((or(said(&self.checkpoint_key), "checkpoint.key")?, or(said(&self.checkpoint_dir), "checkpoints")?))
+    }
 }
 
 /// There is no place for the data that would still be there tomorrow.

@@ -11,6 +11,7 @@ mod problem;
 
 pub use problem::Problem;
 
+use crate::access::scope::Scope;
 use crate::db::is_unreachable;
 use crate::enforcement::class::ExecutionClass;
 use crate::enforcement::gate::Block;
@@ -64,6 +65,40 @@ pub enum Error {
         /// What was found, where, and the fix.
         reason: String,
     },
+    /// Nobody is authenticated, and somebody has to be.
+    #[error("a token is needed: send Authorization: Bearer hf_…, which holdfast token create makes")]
+    Unauthenticated,
+    /// A token that opens nothing.
+    #[error("the token {0}")]
+    InvalidToken(&'static str),
+    /// The token lacks a scope.
+    #[error("{what} needs the scope {}, which the token has not", .needed.as_str())]
+    InsufficientScope {
+        /// The scope.
+        needed: Scope,
+        /// What needs it.
+        what: &'static str,
+    },
+    /// The token is for other engines or domains.
+    #[error("the token does not reach the {what} {name}")]
+    OutOfReach {
+        /// `engine` or `domain`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// In open mode, a request that may not come from this machine's operator.
+    #[error("without tokens only this machine's operator is served, and {0}: create a token, and send it")]
+    ForeignRequest(String),
+    /// The token was used too often.
+    #[error("the token has used up its rate: wait, or create one with a higher rate_per_second")]
+    RateLimited {
+        /// How long to wait.
+        wait: std::time::Duration,
+    },
+    /// It is not known which tokens there are.
+    #[error("it is not known which tokens are valid: the database is away or slow; try again")]
+    AccessUnknown,
     /// The gate is closed.
     #[error("{}", .block.message())]
     Blocked {
@@ -272,6 +307,14 @@ pub enum Error {
     /// The request took longer than its deadline.
     #[error("the request took longer than {0} seconds: send it with the same key again, or read the state first")]
     DeadlineExceeded(u64),
+    /// What was signed is not what stands.
+    #[error("event {seq} of the stream {} is not the one that the last checkpoint names: the trail was rewritten", .stream.as_str())]
+    TrailRewritten {
+        /// The stream.
+        stream: crate::audit::Stream,
+        /// The event.
+        seq: i64,
+    },
     /// The database said something that cannot be.
     #[error("inconsistent data: {0}")]
     Inconsistent(String),
@@ -336,6 +379,13 @@ impl Error {
                 Block::StateStale => row(503, "STATE_STALE", "The go-live state is not known"),
                 Block::StateRewound => Self::StateRewound.row(),
             },
+            Self::Unauthenticated => row(401, "UNAUTHENTICATED", "A token is needed"),
+            Self::InvalidToken(_) => row(401, "INVALID_TOKEN", "The token is not valid"),
+            Self::InsufficientScope { .. } => row(403, "INSUFFICIENT_SCOPE", "The token lacks a scope"),
+            Self::OutOfReach { .. } => row(403, "OUT_OF_REACH", "The token is for other engines or domains"),
+            Self::ForeignRequest(_) => row(403, "FOREIGN_REQUEST", "The request may come from a web page or a proxy"),
+            Self::RateLimited { .. } => row(429, "RATE_LIMITED", "The token was used too often"),
+            Self::AccessUnknown => row(503, "ACCESS_UNKNOWN", "The valid tokens are not known"),
             Self::NotProdEligible { .. } => {
                 row(403, "NOT_PROD_ELIGIBLE", "The recommendation may not be used in production")
             }
@@ -369,6 +419,7 @@ impl Error {
             }
             Self::ZeroMeansUnlimited { .. } => row(422, "ZERO_MEANS_UNLIMITED", "A cap of 0 removes the cap"),
             Self::SeriesKind { .. } => row(422, "SERIES_KIND_MISMATCH", "The series has the other kind of values"),
+            Self::TrailRewritten { .. } => row(409, "TRAIL_REWRITTEN", "The audit trail is not what was signed"),
             Self::ClockWentBack(_) => row(503, "CLOCK_WENT_BACK", "The database clock went back"),
             Self::ClockJumped(_) => row(503, "CLOCK_JUMPED", "The database clock jumped ahead"),
             Self::LedgerHalted(_) => row(503, "LEDGER_HALTED", "The book does not balance"),

@@ -8,6 +8,7 @@ mod answers;
 
 pub use answers::{EvaluateAnswer, KpiAnswer, RegressionPolicyUpserted, Tripped};
 
+use crate::access::scope::Scope;
 use crate::audit::{self, Changes, ControlEvent, Head, Origin, Stream};
 use crate::db::{self, Database, to_json};
 use crate::enforcement::feed::Feed;
@@ -81,6 +82,7 @@ impl Govern {
     /// Records a measurement and acts on it.
     pub async fn record_kpi(&self, event: &KpiEvent, asked: &Asked) -> Result<Once<KpiAnswer>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
+        origin.authority.require_domain(&event.domain)?;
         let mut tx = self.db.begin().await?;
         let mut head = audit::lock(&mut tx, Stream::Kpi).await?;
         let now = head.next();
@@ -118,6 +120,7 @@ impl Govern {
     /// Evaluates a wire as it stands; a read that also acts.
     pub async fn evaluate(&self, domain: &Domain, metric: &Metric, asked: &Asked) -> Result<Once<EvaluateAnswer>> {
         let intent = asked.intent.as_ref();
+        asked.origin.authority.require_domain(domain)?;
         let mut tx = self.db.begin().await?;
         let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
@@ -155,6 +158,7 @@ impl Govern {
         asked: &Asked,
     ) -> Result<Once<RegressionPolicyUpserted>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
+        origin.authority.require_domain(&request.domain)?;
         let mut tx = self.db.begin().await?;
         let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
@@ -167,6 +171,12 @@ impl Govern {
         if let (Some(trip_id), None) = (rearms, reason) {
             let (domain, metric) = (request.domain.to_string(), request.metric.to_string());
             return Err(Error::WireTripped { domain, metric, trip_id });
+        }
+        if rearms.is_some() || model::loosens(existing.as_ref(), &policy) {
+            origin.authority.require(Scope::Release, "a wire that is re-armed, off, or less sensitive")?;
+        }
+        if let Some(engine) = policy.throttled_engine().filter(|_| !changes.is_empty()) {
+            origin.authority.require_engine(&engine)?;
         }
         if let (true, None, Some(policy)) = (changes.is_empty(), rearms, existing) {
             let unchanged = RegressionPolicyUpserted { ok: true, policy, changes: Vec::new(), rearmed: None };

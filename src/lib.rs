@@ -9,6 +9,7 @@
 //! - The levers, each in the same four files: [`go_live`], [`risk`], [`heimdall`], [`regression`]; and [`govern`], which
 //!   changes two of them in one transaction.
 //! - [`enforcement`]: the gate around the finished router, and the feed it goes by.
+//! - [`access`]: who may do what.
 //! - [`http`], [`middleware`], [`review`], [`app`], [`cli`].
 //!
 //! The invariants:
@@ -20,6 +21,7 @@
 //! 5. **Nothing is lost or rewritten.** Events are append-only and chained.
 //! 6. **Lock order**: kpi, heimdall, risk, control heads, then rows; forward only.
 
+pub mod access;
 pub mod app;
 pub mod audit;
 pub mod cli;

@@ -5,10 +5,12 @@ use super::canonical::hex;
 use super::verify::{self, Asked, Finding, Point};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::http::{Query, errors};
+use crate::http::{Nothing, Query, errors};
 use crate::types::Count;
 use axum::Json;
 use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -16,7 +18,7 @@ use utoipa_axum::routes;
 
 /// The routes below the base path.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(verify_audit))
+    OpenApiRouter::new().routes(routes!(verify_audit)).routes(routes!(audit_checkpoint))
 }
 
 /// What is to be verified.
@@ -83,4 +85,19 @@ async fn verify_audit(State(app): State<App>, Query(query): Query<VerifyQuery>) 
         answer.streams.push(StreamVerified { stream, events: verified.events, seq: end.seq, hash: hex(&end.hash) });
     }
     Ok(Json(answer))
+}
+
+/// Where every stream stands, signed: a C2SP note, to be kept where whoever owns the database does not come.
+#[utoipa::path(
+    get, path = "/audit/checkpoint", tag = "audit",
+    responses(
+        (status = 200, description = "The note", body = String, content_type = "text/plain"),
+        errors::ReadOfTrail
+    )
+)]
+async fn audit_checkpoint(State(app): State<App>, _: Query<Nothing>) -> Result<impl IntoResponse> {
+    let no_key = || Error::NotFound { what: "key to sign with", id: "(CHECKPOINT_KEY)".into() };
+    let notary = app.notary.as_ref().ok_or_else(no_key)?;
+    let (_, note) = notary.sign(&mut *app.go_live.db().begin_snapshot().await?).await?;
+    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], note))
 }

@@ -12,14 +12,16 @@
 //! Statements per appended event: one to lock, one for the time, one insert, one to store the head.
 //!
 //! The database guards the trail itself: events are never changed or deleted, and heads only move forward. [`verify`] recomputes
-//! it. Deliberately absent until their issue: signed checkpoints, export, erasure.
+//! it, and [`checkpoint`] signs where it stands, for a place outside the database.
 
 pub mod binary;
 pub mod canonical;
 mod changes;
+pub mod checkpoint;
 mod control;
 pub mod http;
 pub mod layout;
+pub mod note;
 mod store;
 pub mod verify;
 
@@ -28,6 +30,7 @@ pub use changes::{Changes, FieldChange};
 pub use control::{ControlEvent, ControlRecord};
 pub use store::{HeadRecord, begin, control_events, head_seq, heads, lock, peek, prepare_to_begin};
 
+use crate::access::token::Authority;
 use crate::types::{Actor, CorrelationId, Principal, RequestId};
 use chrono::{DateTime, Duration, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
@@ -69,6 +72,8 @@ impl Stream {
 pub struct Origin {
     /// Who was authenticated.
     pub principal: Principal,
+    /// What they may do. No event says it: the event that created a token does.
+    pub authority: Authority,
     /// Who the caller says is acting.
     pub actor: Option<Actor>,
     /// The request it came with; none for commands of the shell.
@@ -78,6 +83,18 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// Holdfast itself, or the operator's shell.
+    #[must_use]
+    pub fn system(actor: Option<Actor>) -> Self {
+        Self {
+            principal: Principal::system(),
+            authority: Authority::Unlimited,
+            actor,
+            request_id: None,
+            correlation_id: None,
+        }
+    }
+
     /// The same origin; where nobody claimed to act, this name does.
     #[must_use]
     pub fn or_actor(mut self, name: &'static str) -> Self {

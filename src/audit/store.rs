@@ -1,11 +1,13 @@
 //! SQL of the heads and of the control stream.
 
+use super::verify::Point;
 use super::{ControlEvent, ControlRecord, Head, Origin, Stamp, Stream};
 use crate::error::{Error, Result};
 use crate::types::{Actor, CorrelationId, Reason, RequestId};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// Locks a stream's head until the transaction ends, and reads the time after the lock is held.
@@ -216,4 +218,25 @@ pub async fn heads(conn: &mut PgConnection) -> Result<Vec<HeadRecord>> {
     )
     .fetch_all(conn)
     .await?)
+}
+
+/// Where every stream stands, and the time, in one statement and so at one instant.
+pub(super) async fn points(conn: &mut PgConnection) -> Result<(DateTime<Utc>, BTreeMap<Stream, Point>)> {
+    let rows = sqlx::query!(
+        r#"SELECT stream,
+                  seq,
+                  hash,
+                  holdfast_now() AS "now!"
+           FROM audit_head"#
+    )
+    .fetch_all(conn)
+    .await?;
+    let now = rows.iter().map(|row| row.now).min();
+    let now = now.ok_or_else(|| Error::Inconsistent("there are no heads".into()))?;
+    let points = rows.into_iter().map(|row| {
+        let stream = Stream::named(&row.stream);
+        let stream = stream.ok_or_else(|| Error::Inconsistent(format!("{} is no stream", row.stream)))?;
+        Ok((stream, Point { seq: row.seq, hash: read_hash(stream, row.hash)? }))
+    });
+    Ok((now, points.collect::<Result<_>>()?))
 }

@@ -1,10 +1,12 @@
-//! `holdfast audit verify`: is the trail what was appended?
+//! `holdfast audit`: is the trail what was appended, and where does it stand?
 
 use super::{Failure, close, open_existing, print};
 use crate::audit::Stream;
 use crate::audit::canonical::hex;
+use crate::audit::checkpoint::{self, Notary};
+use crate::audit::note::{Note, NoteError, Verifier};
 use crate::audit::verify::{self, Asked, Point};
-use crate::config::DatabaseConfig;
+use crate::config::{CheckpointConfig, DatabaseConfig};
 use crate::db::Database;
 use clap::Args;
 use std::collections::BTreeMap;
@@ -22,9 +24,46 @@ pub(super) struct VerifyArgs {
     /// End with this event. Needs --stream.
     #[arg(long, requires = "stream", value_name = "SEQ", value_parser = clap::value_parser!(i64).range(1..))]
     to: Option<i64>,
-    /// Heads that were kept outside the database: lines of a stream, a sequence number and a hash, as this command prints them.
+    /// What was kept outside the database: a signed checkpoint, or lines of a stream, a sequence number and a hash, as this command
+    /// prints them.
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
+    /// The key that checks the checkpoint's signature, as holdfast audit key prints it. Default: this machine's own.
+    #[arg(long, requires = "checkpoint", value_name = "KEY")]
+    key: Option<Verifier>,
+    /// Only what came after the checkpoint, which is taken for right.
+    #[arg(long, requires = "checkpoint")]
+    incremental: bool,
+    #[command(flatten)]
+    own: CheckpointConfig,
+}
+
+/// Signs where the streams stand, and prints the note.
+pub(super) async fn checkpoint(args: &CheckpointConfig, config: &DatabaseConfig) -> Result<(), Failure> {
+    let notary = notary(args, config).await?;
+    let (db, postgres, _) = open_existing(config).await?;
+    let signed = async { notary.sign(&mut *db.begin_snapshot().await?).await }.await;
+    close(db, postgres).await?;
+    print(&signed?.1)
+}
+
+/// Prints the key that checks this machine's checkpoints.
+pub(super) async fn key(args: &CheckpointConfig, config: &DatabaseConfig) -> Result<(), Failure> {
+    print(&format!("{}\n", notary(args, config).await?.verifier()))
+}
+
+/// This machine's notary; its key is made if it is not there.
+pub(super) async fn notary(args: &CheckpointConfig, config: &DatabaseConfig) -> Result<Notary, Failure> {
+    let (key, dir) = args.paths(config)?;
+    let host = rustix::system::uname();
+    let opened = Notary::open(&key, &host.nodename().to_string_lossy(), Some(dir)).await;
+    opened.map_err(|error| format!("the key of checkpoints cannot be used: {}: {error}", key.display()).into())
+}
+
+/// This machine's notary, if it has one.
+pub(super) async fn existing_notary(args: &CheckpointConfig, config: &DatabaseConfig) -> Option<Notary> {
+    let (key, dir) = args.paths(config).ok()?;
+    Notary::existing(&key, Some(dir)).await.ok()
 }
 
 fn stream(name: &str) -> Result<Stream, String> {
@@ -34,7 +73,7 @@ fn stream(name: &str) -> Result<Stream, String> {
 /// Verifies; says whether nothing is wrong.
 pub(super) async fn verify(args: VerifyArgs, config: &DatabaseConfig) -> Result<bool, Failure> {
     let known = match &args.checkpoint {
-        Some(file) => read_heads(file)?,
+        Some(file) => read_heads(file, &args, config).await?,
         None => BTreeMap::new(),
     };
     let (db, postgres, name) = open_existing(config).await?;
@@ -55,11 +94,13 @@ async fn verify_all(
     let mut tx = db.begin_unlimited_snapshot().await?;
     let (mut text, mut whole) = (String::new(), true);
     for stream in Stream::ALL.into_iter().filter(|stream| args.stream.is_none_or(|only| only == *stream)) {
-        let from = match args.from.filter(|from| *from > 1) {
-            Some(from) => verify::point(&mut tx, stream, from - 1).await?,
-            None => Point::BEGINNING,
+        let kept = known.get(&stream).copied();
+        let from = match (args.from.filter(|from| *from > 1), kept.filter(|_| args.incremental)) {
+            (Some(from), _) => verify::point(&mut tx, stream, from - 1).await?,
+            (None, Some(kept)) => kept,
+            (None, None) => Point::BEGINNING,
         };
-        let asked = Asked { from, to: args.to, known: known.get(&stream).copied() };
+        let asked = Asked { from, to: args.to, known: kept };
         let verified = verify::verify(&mut tx, stream, asked).await?;
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{} {} {}", stream.as_str(), verified.end.seq, hex(&verified.end.hash));
@@ -71,34 +112,43 @@ async fn verify_all(
     Ok((text, whole))
 }
 
-/// Lines of a stream, a number and a hash; others are passed over, so that a whole output of this command will do.
-fn read_heads(file: &Path) -> Result<BTreeMap<Stream, Point>, Failure> {
+/// The heads of a signed checkpoint, or of lines of a stream, a number and a hash; other lines are passed over, so that a whole
+/// output of this command will do.
+async fn read_heads(
+    file: &Path,
+    args: &VerifyArgs,
+    config: &DatabaseConfig,
+) -> Result<BTreeMap<Stream, Point>, Failure> {
     let shown = file.display();
     let text = std::fs::read_to_string(file).map_err(|error| format!("{shown} cannot be read: {error}"))?;
-    let mut heads = BTreeMap::new();
-    for line in text.lines() {
-        let mut words = line.split_whitespace();
-        let Some(stream) = words.next().and_then(Stream::named) else { continue };
-        let seq = words.next().and_then(|word| word.parse().ok());
-        let hash = words.next().and_then(bytes_of);
-        let (Some(seq), Some(hash), None) = (seq, hash, words.next()) else {
-            return Err(format!("{shown}: {line:?} is no stream with a number and a hash of 64 digits").into());
+    if let Ok(note) = Note::read(&text) {
+        let verifier = match &args.key {
+            Some(key) => key.clone(),
+            None => existing_notary(&args.own, config)
+                .await
+                .ok_or_else(|| {
+                    let names: Vec<_> = note.names().collect();
+                    format!(
+                        "{shown} is signed by {}: say --key, as holdfast audit key prints it there",
+                        names.join(", ")
+                    )
+                })?
+                .verifier(),
         };
-        heads.insert(stream, Point { seq, hash });
+        let checkpoint = checkpoint::believe(&text, &verifier);
+        return Ok(checkpoint.map_err(|error| format!("{shown}: {error} ({})", verifier.name()))?.heads);
+    }
+    if args.key.is_some() {
+        return Err(format!("{shown}: {}", NoteError::Form).into());
+    }
+    let mut heads = BTreeMap::new();
+    for line in text.lines().filter(|line| line.split(' ').next().and_then(Stream::named).is_some()) {
+        let (stream, point) = checkpoint::head_line(line)
+            .ok_or_else(|| format!("{shown}: {line:?} is no stream with a number and a hash of 64 digits"))?;
+        heads.insert(stream, point);
     }
     if heads.is_empty() {
         return Err(format!("{shown} names no head: it has lines of a stream, a number and a hash").into());
     }
     Ok(heads)
-}
-
-fn bytes_of(hex: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if hex.len() != 64 || !hex.is_ascii() {
-        return None;
-    }
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).ok()?;
-    }
-    Some(bytes)
 }

@@ -8,7 +8,7 @@ use crate::enforcement::instance;
 use crate::enforcement::kill_file::KillFile;
 use crate::go_live;
 use crate::middleware::panics;
-use crate::types::{Actor, Principal, Reason};
+use crate::types::{Actor, Reason};
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,10 +39,6 @@ pub(super) struct AcceptArgs {
     reason: Reason,
 }
 
-fn origin(actor: Option<Actor>) -> Origin {
-    Origin { principal: Principal::system(), actor, request_id: None, correlation_id: None }
-}
-
 /// The file first: it needs nobody. Succeeds only if the database has recorded it, too.
 pub(super) async fn kill(args: KillArgs, config: &DatabaseConfig) -> Result<(), Failure> {
     let KillArgs { actor, reason, kill_file } = args;
@@ -53,7 +49,7 @@ pub(super) async fn kill(args: KillArgs, config: &DatabaseConfig) -> Result<(), 
     }
     let engaged = async {
         let (db, postgres, name) = open_existing(config).await?;
-        let engaged = panics::caught(go_live::engage_from_shell(&db, reason.as_ref(), &origin(actor))).await;
+        let engaged = panics::caught(go_live::engage_from_shell(&db, reason.as_ref(), &Origin::system(actor))).await;
         close(db, postgres).await?;
         let engaged = engaged.map_err(|panics::Panicked| Failure::from("a row in it cannot be read"))?;
         Ok::<_, Failure>((engaged?, name))
@@ -100,7 +96,7 @@ async fn write_file(
 pub(super) async fn accept_rewind(args: AcceptArgs, config: &DatabaseConfig) -> Result<(), Failure> {
     let (db, postgres, name) = open_existing(config).await?;
     let rewound = rewound_instances(&db).await;
-    let accepted = go_live::accept_rewind(&db, &args.reason, &origin(args.actor)).await;
+    let accepted = go_live::accept_rewind(&db, &args.reason, &Origin::system(args.actor)).await;
     close(db, postgres).await?;
     let found = match rewound? {
         0 => "no live instance says that it went backwards",

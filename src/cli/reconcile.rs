@@ -4,7 +4,7 @@ use super::{Failure, close, open_existing, print};
 use crate::audit::Origin;
 use crate::config::DatabaseConfig;
 use crate::risk::reconcile::{Reconciliation, reconcile, repair};
-use crate::types::{Actor, Principal, Reason};
+use crate::types::{Actor, Reason};
 use clap::Args;
 use std::fmt::Write as _;
 
@@ -27,7 +27,7 @@ pub(super) async fn run(args: ReconcileArgs, config: &DatabaseConfig) -> Result<
     let ReconcileArgs { repair: repairs, actor, reason } = args;
     let done = match reason.filter(|_| repairs) {
         Some(reason) => {
-            let origin = Origin { principal: Principal::system(), actor, request_id: None, correlation_id: None };
+            let origin = Origin::system(actor);
             repair(&db, &reason, &origin).await.map(|found| (text(&found, true), true))
         }
         None => reconcile(&db).await.map(|found| (text(&found, false), found.balanced && found.halted_at.is_none())),

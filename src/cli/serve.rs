@@ -1,16 +1,19 @@
 //! `holdfast serve`: a database, the service on it, and an orderly end.
 
 use super::{Failure, ServeArgs, parse_url, settings};
+use crate::access;
+use crate::access::guard::Exposure;
+use crate::access::register::Mode;
 use crate::app::{App, Setup};
 use crate::clock::Clock;
 use crate::config::{DatabaseConfig, EnforcementConfig, ServerConfig};
 use crate::db::Database;
 use crate::db::embedded::EmbeddedPostgres;
 use crate::enforcement::instance;
-use axum::ServiceExt;
-use axum::extract::Request;
-use axum::serve::ListenerExt;
+use crate::http::server;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,8 +23,7 @@ use tokio::sync::watch;
 const DRAIN: Duration = Duration::from_secs(11);
 
 pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(), Failure> {
-    check_address(&args.server)?;
-    let setup = setup(&args, &database)?;
+    let setup = setup(&args, &database).await?;
     // Signals first: from here on, a stop is orderly.
     let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (stop, stopping) = watch::channel(false);
@@ -29,6 +31,14 @@ pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(
     let addr = args.server.bind_addr;
     let listener =
         listen(addr).map_err(|error| format!("cannot listen on {addr}: {error}: stop what does, or set BIND_ADDR"))?;
+    let metrics = match args.server.metrics_addr {
+        Some(addr) => Some(
+            listen(addr)
+                .map_err(|error| format!("cannot listen on {addr}: {error}: stop what does, or set METRICS_ADDR"))?,
+        ),
+        None => None,
+    };
+    raise_file_limit();
     tokio::spawn(announce_stop(interrupt, terminate, stop));
     let Some(url) = database.url() else {
         let postgres = EmbeddedPostgres::start(settings(&database)?).await?;
@@ -37,7 +47,7 @@ pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(
             // PostgreSQL is watched until the service has drained, then stopped.
             let (drained, draining) = watch::channel(false);
             let service = async {
-                let served = run(listener, options, &args, setup, stopping).await;
+                let served = run(listener, metrics, options, &args, setup, stopping).await;
                 let _ = drained.send(true);
                 served
             };
@@ -46,7 +56,7 @@ pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(
         postgres.stop().await?;
         return served;
     };
-    run(listener, parse_url(url)?, &args, setup, stopping).await
+    run(listener, metrics, parse_url(url)?, &args, setup, stopping).await
 }
 
 /// Connections that may wait to be accepted: a burst of clients is not turned away by the kernel.
@@ -73,20 +83,35 @@ async fn announce_stop(mut interrupt: Signal, mut terminate: Signal, stop: watch
     let _ = stop.send(true);
 }
 
-fn check_address(server: &ServerConfig) -> Result<(), Failure> {
-    let addr = server.bind_addr;
-    if addr.ip().is_loopback() || server.insecure {
+/// Where the service can be reached from.
+fn exposure(server: &ServerConfig) -> Exposure {
+    match (server.bind_addr.ip().is_loopback(), server.insecure) {
+        (true, _) => Exposure::Loopback,
+        (false, true) => Exposure::Insecure,
+        (false, false) => Exposure::Network,
+    }
+}
+
+/// Refuses to let everybody in from elsewhere.
+async fn check_address(server: &ServerConfig, db: &Database) -> Result<(), Failure> {
+    if exposure(server) != Exposure::Network {
+        return Ok(());
+    }
+    let mut conn = db.read().await?;
+    if access::store::any(&mut conn).await? {
         return Ok(());
     }
     Err(format!(
-        "BIND_ADDR={addr} is not a loopback address, and callers are not authenticated: anybody who reaches it could move the \
-         switches; bind 127.0.0.1 behind an authenticating proxy, or say --insecure if the port is published on loopback only"
+        "BIND_ADDR={} is not a loopback address, and there are no tokens: anybody who reaches it could move the switches; create \
+         one (holdfast token create --name admin --scopes admin,read,operate,release), bind 127.0.0.1, or say --insecure if the \
+         port is published on loopback only",
+        server.bind_addr
     )
     .into())
 }
 
 /// What the instance is told, resolved; whatever is wrong with it stops the start.
-fn setup(args: &ServeArgs, database: &DatabaseConfig) -> Result<Setup, Failure> {
+async fn setup(args: &ServeArgs, database: &DatabaseConfig) -> Result<Setup, Failure> {
     let host = rustix::system::uname();
     let kill_file = args.enforcement.kill_file(database);
     if let Some(file) = &kill_file {
@@ -94,17 +119,33 @@ fn setup(args: &ServeArgs, database: &DatabaseConfig) -> Result<Setup, Failure> 
     } else {
         tracing::warn!("HOME, DATA_DIR and KILL_FILE are not set: this instance has no kill file");
     }
+    let notary = match super::audit::notary(&args.checkpoint, database).await {
+        Ok(notary) => Some(notary),
+        Err(error) => {
+            tracing::warn!(%error, "no checkpoints of the audit trail are signed");
+            None
+        }
+    };
     Ok(Setup {
         enforcement: args.enforcement.clone(),
         rules: args.enforcement.rules()?,
         kill_file,
         required_packs: args.checklist.required_packs.iter().flatten().cloned().collect(),
         name: format!("{} {}", host.nodename().to_string_lossy(), args.server.bind_addr),
+        exposure: exposure(&args.server),
+        notary,
     })
 }
 
-fn announce(addr: SocketAddr, enforcement: &EnforcementConfig) {
-    tracing::warn!("OPEN MODE: callers are not authenticated; events will say UNAUTHENTICATED");
+fn announce(addr: SocketAddr, app: &App, enforcement: &EnforcementConfig) {
+    match app.feed.register().mode() {
+        Mode::Tokens => {}
+        Mode::Unknown => tracing::warn!("it is not known yet which tokens there are: nobody is let in until it is"),
+        Mode::Open => tracing::warn!(
+            "OPEN MODE: there are no tokens, and callers are not authenticated; events will say UNAUTHENTICATED; holdfast token \
+             create ends it"
+        ),
+    }
     if let Some(why) = enforcement.off_because() {
         tracing::warn!("ENFORCEMENT IS OFF on this instance ({why}): requests pass whatever the go-live state says");
         if enforcement.is_production() {
@@ -116,6 +157,7 @@ fn announce(addr: SocketAddr, enforcement: &EnforcementConfig) {
 
 async fn run(
     listener: TcpListener,
+    metrics: Option<TcpListener>,
     options: sqlx::postgres::PgConnectOptions,
     args: &ServeArgs,
     setup: Setup,
@@ -124,6 +166,7 @@ async fn run(
     let open = async {
         let db = Database::open(options).await?;
         db.migrate().await?;
+        check_address(&args.server, &db).await?;
         Ok::<_, Failure>(db)
     };
     // Migrations may wait for another instance for as long as that takes; a stop does not.
@@ -139,16 +182,21 @@ async fn run(
     if let Err(error) = app.feed.refresh(&db).await {
         tracing::warn!(%error, "the go-live state could not be read yet: blocking until it is");
     }
-    let background = [
+    let mut background = vec![
         tokio::spawn(app.feed.clone().run(db.clone())),
         tokio::spawn(app.feed.clone().listen(db.clone())),
         tokio::spawn(keep_metrics_small(app.metrics.clone())),
         tokio::spawn(app.risk.clone().tick()),
         tokio::spawn(crate::risk::reconcile::watch(db.clone())),
         tokio::spawn(crate::idempotency::run(db.clone())),
+        tokio::spawn(access::note_uses(app.feed.register().clone(), db.clone())),
     ];
-    announce(listener.local_addr()?, &args.enforcement);
-    let served = serve_until(listener, &app, stopping).await;
+    if let Some(notary) = app.notary.clone() {
+        let verifying = Arc::clone(&app.verifying);
+        background.push(tokio::spawn(notary.run(db.clone(), args.server.checkpoint_every, verifying)));
+    }
+    announce(listener.local_addr()?, &app, &args.enforcement);
+    serve_until(listener, metrics, &app, stopping).await;
     for task in background {
         task.abort();
     }
@@ -159,7 +207,7 @@ async fn run(
     }
     db.close().await;
     tracing::info!("stopped");
-    served
+    Ok(())
 }
 
 /// How long an end waits for the database to hear of it.
@@ -177,9 +225,8 @@ async fn keep_metrics_small(metrics: metrics_exporter_prometheus::PrometheusHand
 }
 
 /// Serves until a stop is asked for, then lets the requests in flight finish.
-async fn serve_until(listener: TcpListener, app: &App, stopping: watch::Receiver<bool>) -> Result<(), Failure> {
-    let service = ServiceExt::<Request>::into_make_service(app.router());
-    let graceful = {
+async fn serve_until(listener: TcpListener, metrics: Option<TcpListener>, app: &App, stopping: watch::Receiver<bool>) {
+    let stop = {
         let (app, stopping) = (app.clone(), stopping.clone());
         async move {
             until(stopping).await;
@@ -187,21 +234,18 @@ async fn serve_until(listener: TcpListener, app: &App, stopping: watch::Receiver
             tracing::info!("stopping: finishing the requests in flight");
         }
     };
-    // An answer is complete when it is written: nothing is gained by waiting for more to send with it.
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    let server = axum::serve(listener, service).with_graceful_shutdown(graceful);
-    // An idle connection would hold a graceful end open for ever.
-    let deadline = async {
-        until(stopping).await;
-        tokio::time::sleep(DRAIN).await;
-    };
-    tokio::select! {
-        served = std::future::IntoFuture::into_future(server) => Ok(served?),
-        () = deadline => {
-            tracing::warn!("some connections did not end in time: closing them");
-            Ok(())
+    let counters = async {
+        if let Some(listener) = metrics {
+            server::serve(listener, app.metrics_router(), until(stopping), DRAIN).await;
         }
-    }
+    };
+    tokio::join!(server::serve(listener, app.router(), stop, DRAIN), counters);
+}
+
+/// Every connection is a file: as many as the system lets this process have.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // One that is lower serves fewer connections at once.
+    let _ = setrlimit(Resource::Nofile, limit);
 }

@@ -18,6 +18,7 @@ mod store;
 use super::gate::{Source, View};
 use super::instance::{Instance, Standing};
 use super::kill_file::{Found, KillFile};
+use crate::access::register::Register;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::go_live::model::GoLiveState;
@@ -50,6 +51,7 @@ struct Inner {
     lease_ns: u64,
     instance: Instance,
     kill_file: Option<KillFile>,
+    register: Register,
     /// `version << 2 | kill switch << 1 | go-live`: one word, so that the gate never sees half a change. 0 before the first read.
     state: AtomicI64,
     /// The instant before the last successful read was sent, on `clock`, plus one; 0 before the first read.
@@ -123,6 +125,7 @@ impl Feed {
     pub fn new(clock: Clock, lease: Duration, instance: Instance, kill_file: Option<KillFile>) -> Self {
         let lease = lease.clamp(LEASE_MIN, LEASE_MAX);
         Self(Arc::new(Inner {
+            register: Register::new(clock.clone(), lease),
             clock,
             lease_ns: u64::try_from(lease.as_nanos()).unwrap_or(0),
             instance,
@@ -282,6 +285,12 @@ impl Feed {
     #[must_use]
     pub fn lease(&self) -> Duration {
         Duration::from_nanos(self.0.lease_ns)
+    }
+
+    /// Who is let in.
+    #[must_use]
+    pub fn register(&self) -> &Register {
+        &self.0.register
     }
 
     /// Who this is.

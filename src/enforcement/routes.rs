@@ -1,31 +1,31 @@
 //! The one table of Holdfast's own routes: what the gate makes of each, and what its caller needs.
 //!
-//! A route without a row has no scope, so it is open to nobody. Tests tie the table to the rules and to the `OpenAPI` document.
+//! A route without a row is open to nobody. Tests tie the table to the rules and to the `OpenAPI` document.
 
 use super::class::RouteClass;
+use crate::access::scope::Scope;
 use axum::http::Method;
+use std::collections::HashMap;
+use std::sync::LazyLock;
 
-/// What a caller's token must carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scope {
-    /// No token needed.
-    Public,
-    /// Reads.
-    Read,
-    /// Reserve, settle, release, extend, require.
-    Reserve,
-    /// KPI events, trials, recommendations: apart, so that an AI cannot grade itself.
-    Evidence,
-    /// Disable, acknowledge, and policies; loosening one needs [`Scope::Release`] as well.
-    Operate,
-    /// Enable, kill-switch release, and every loosening.
-    Release,
-    /// Forward-auth and OFREP.
-    Proxy,
-    /// Tokens.
-    Admin,
-    /// Engage, and nothing else. Whoever holds [`Scope::Operate`] may engage, too.
-    Kill,
+/// What a route needs of its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing: it answers everybody.
+    Nothing,
+    /// A token with this scope, once there are tokens.
+    Scope(Scope),
+}
+
+/// Whose places among the requests in flight a route takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// Those of all.
+    Ordinary,
+    /// Those kept for engage and disable, which also have no rate.
+    Switch,
+    /// Those kept for health and metrics.
+    Probe,
 }
 
 /// One route of Holdfast.
@@ -38,37 +38,84 @@ pub struct Route {
     /// What the gate makes of it, as the rules say.
     pub class: RouteClass,
     /// What a caller needs.
-    pub scope: Scope,
+    pub needs: Needs,
+    /// Whose places it takes.
+    pub share: Share,
 }
+
+/// Where the counters are.
+pub const METRICS: &str = "/metrics";
+
+/// The rows by template: looked up once a request.
+static BY_TEMPLATE: LazyLock<HashMap<&str, Vec<&Route>>> = LazyLock::new(|| {
+    let mut rows: HashMap<&str, Vec<&Route>> = HashMap::new();
+    for row in ROUTES {
+        rows.entry(row.template).or_default().push(row);
+    }
+    rows
+});
 
 /// The row of a route, by the template the router matched; `None` for a route the table does not know.
 #[must_use]
 pub fn route(method: &Method, template: &str) -> Option<&'static Route> {
     let method = if *method == Method::HEAD { &Method::GET } else { method };
-    ROUTES.iter().find(|row| row.template == template && row.method.as_ref().is_none_or(|wanted| wanted == method))
+    let rows = BY_TEMPLATE.get(template)?;
+    rows.iter().copied().find(|row| row.method.as_ref().is_none_or(|wanted| wanted == method))
 }
 
-/// The scope of a route, by the template the router matched; `None` means nobody may call it.
+/// What a route needs, by the template the router matched; `None` means nobody may call it.
 #[must_use]
-pub fn scope_of(method: &Method, template: &str) -> Option<Scope> {
-    route(method, template).map(|route| route.scope)
+pub fn needs_of(method: &Method, template: &str) -> Option<Needs> {
+    route(method, template).map(|route| route.needs)
+}
+
+/// The methods that a template takes, as an `Allow` header says them; empty for a template the table does not know.
+#[must_use]
+pub fn methods(template: &str) -> Vec<&'static str> {
+    let rows = BY_TEMPLATE.get(template).map(Vec::as_slice).unwrap_or_default();
+    let mut methods = Vec::new();
+    for method in rows.iter().filter_map(|row| row.method.as_ref()) {
+        methods.push(method.as_str());
+        if *method == Method::GET {
+            methods.push(Method::HEAD.as_str());
+        }
+    }
+    methods
+}
+
+const fn row(method: Option<Method>, template: &'static str, needs: Needs, share: Share) -> Route {
+    Route { method, template, class: RouteClass::Exempt, needs, share }
 }
 
 const fn get(template: &'static str, scope: Scope) -> Route {
-    Route { method: Some(Method::GET), template, class: RouteClass::Exempt, scope }
+    row(Some(Method::GET), template, Needs::Scope(scope), Share::Ordinary)
 }
 
 const fn post(template: &'static str, scope: Scope) -> Route {
-    Route { method: Some(Method::POST), template, class: RouteClass::Exempt, scope }
+    row(Some(Method::POST), template, Needs::Scope(scope), Share::Ordinary)
+}
+
+const fn delete(template: &'static str, scope: Scope) -> Route {
+    row(Some(Method::DELETE), template, Needs::Scope(scope), Share::Ordinary)
 }
 
 const fn any(template: &'static str, scope: Scope) -> Route {
-    Route { method: None, template, class: RouteClass::Exempt, scope }
+    row(None, template, Needs::Scope(scope), Share::Ordinary)
+}
+
+/// A switch that tightens.
+const fn switch(template: &'static str, scope: Scope) -> Route {
+    row(Some(Method::POST), template, Needs::Scope(scope), Share::Switch)
+}
+
+/// What answers everybody.
+const fn public(template: &'static str, share: Share) -> Route {
+    row(Some(Method::GET), template, Needs::Nothing, share)
 }
 
 /// Every route of Holdfast. All are exempt: the switch must be readable and releasable while it blocks.
 pub static ROUTES: &[Route] = {
-    use Scope::{Evidence, Kill, Operate, Proxy, Public, Read, Release, Reserve};
+    use Scope::{Admin, Evidence, Kill, Operate, Proxy, Read, Release, Reserve};
     &[
         // Go-live
         get("/api/governance/go-live/state", Read),
@@ -77,8 +124,8 @@ pub static ROUTES: &[Route] = {
         get("/api/governance/go-live/packs", Read),
         post("/api/governance/go-live/packs", Operate),
         post("/api/governance/go-live/enable", Release),
-        post("/api/governance/go-live/disable", Operate),
-        post("/api/governance/go-live/kill-switch/engage", Kill),
+        switch("/api/governance/go-live/disable", Operate),
+        switch("/api/governance/go-live/kill-switch/engage", Kill),
         post("/api/governance/go-live/kill-switch/release", Release),
         // Risk
         get("/api/governance/risk/policies", Read),
@@ -93,8 +140,8 @@ pub static ROUTES: &[Route] = {
         post("/api/governance/risk/reservations/{id}/settle", Reserve),
         post("/api/governance/risk/reservations/{id}/release", Reserve),
         post("/api/governance/risk/reservations/{id}/extend", Reserve),
-        // A batch may hold corrections, so it takes what they take.
-        post("/api/governance/risk/batch", Operate),
+        // A correction in it needs `operate` as well.
+        post("/api/governance/risk/batch", Reserve),
         post("/api/governance/risk/adjustments", Operate),
         get("/api/governance/risk/reconciliation", Read),
         // Heimdall
@@ -117,6 +164,11 @@ pub static ROUTES: &[Route] = {
         get("/api/governance/regression/trips", Read),
         // Audit
         get("/api/governance/audit/verify", Read),
+        get("/api/governance/audit/checkpoint", Read),
+        // Access
+        get("/api/governance/access/tokens", Admin),
+        post("/api/governance/access/tokens", Admin),
+        delete("/api/governance/access/tokens/{id}", Admin),
         // Review
         get("/api/governance/review", Read),
         // Enforcement
@@ -128,15 +180,15 @@ pub static ROUTES: &[Route] = {
         post("/ofrep/v1/evaluate/flags", Proxy),
         post("/ofrep/v1/evaluate/flags/{key}", Proxy),
         // Outside the base path
-        get("/health", Public),
-        get("/livez", Public),
-        get("/readyz", Public),
+        public("/health", Share::Probe),
+        public("/livez", Share::Probe),
+        public("/readyz", Share::Probe),
         // Counters tell about the business; a loopback listener may waive the token.
-        get("/metrics", Read),
-        get("/openapi.json", Public),
-        get("/docs", Public),
-        get("/docs/", Public),
-        get("/docs/{*rest}", Public),
+        row(Some(Method::GET), METRICS, Needs::Scope(Read), Share::Probe),
+        public("/openapi.json", Share::Ordinary),
+        public("/docs", Share::Ordinary),
+        public("/docs/", Share::Ordinary),
+        public("/docs/{*rest}", Share::Ordinary),
         get("/", Read),
     ]
 };
@@ -174,12 +226,12 @@ mod tests {
         let one = "/api/governance/risk/reservations/{id}";
         let engage = "/api/governance/go-live/kill-switch/engage";
         let nginx = "/api/governance/authz/nginx";
-        assert_eq!(scope_of(&Method::GET, one), Some(Scope::Read));
-        assert_eq!(scope_of(&Method::HEAD, one), Some(Scope::Read));
-        assert_eq!(scope_of(&Method::POST, engage), Some(Scope::Kill));
-        assert_eq!(scope_of(&Method::PATCH, nginx), Some(Scope::Proxy));
-        assert_eq!(scope_of(&Method::POST, one), None);
-        assert_eq!(scope_of(&Method::HEAD, engage), None);
-        assert_eq!(scope_of(&Method::GET, "/api/governance/risk/reservations/7"), None);
+        assert_eq!(needs_of(&Method::GET, one), Some(Needs::Scope(Scope::Read)));
+        assert_eq!(needs_of(&Method::HEAD, one), Some(Needs::Scope(Scope::Read)));
+        assert_eq!(needs_of(&Method::POST, engage), Some(Needs::Scope(Scope::Kill)));
+        assert_eq!(needs_of(&Method::PATCH, nginx), Some(Needs::Scope(Scope::Proxy)));
+        assert_eq!(needs_of(&Method::POST, one), None);
+        assert_eq!(needs_of(&Method::HEAD, engage), None);
+        assert_eq!(needs_of(&Method::GET, "/api/governance/risk/reservations/7"), None);
     }
 }

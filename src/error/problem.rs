@@ -3,7 +3,7 @@
 use super::{Blocker, Error, FieldError, Row};
 use crate::enforcement::gate::Block;
 use crate::risk::model::ReservationStatus;
-use axum::http::header::{CACHE_CONTROL, RETRY_AFTER};
+use axum::http::header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -30,6 +30,7 @@ impl Error {
                 }
                 members
             }
+            Self::InsufficientScope { needed, .. } => vec![("scope", raw(needed))],
             Self::NotProdEligible { id, domain, gate_reason } => {
                 vec![
                     ("id", raw(id)),
@@ -58,6 +59,7 @@ impl Error {
                 let detail = "differs from what the key stands for: send what was sent before, or use a new key";
                 vec![("errors", raw(&fields.iter().map(|field| FieldError::new(field, detail)).collect::<Vec<_>>()))]
             }
+            Self::TrailRewritten { stream, seq } => vec![("stream", raw(stream)), ("seq", raw(seq))],
             Self::WireTripped { trip_id, .. } => vec![("trip_id", raw(trip_id))],
             Self::EngineThrottled { trips, .. } => vec![("throttled_by", raw(trips))],
             Self::EventIdReused { fields, .. } => vec![("fields", raw(fields))],
@@ -75,26 +77,44 @@ impl Error {
             Self::SeriesKind { wanted, .. } => {
                 vec![("errors", raw(&[FieldError::new(*wanted, self.to_string())]))]
             }
+            _ => self.plain_extensions(),
+        }
+    }
+
+    /// The same of those that say nothing of their own but whether to try again.
+    fn plain_extensions(&self) -> Vec<(&'static str, Box<RawValue>)> {
+        match self {
             // Of the last two it may have been done: with its key the same request is done once all the same.
             Self::ClockWentBack(_)
             | Self::ClockJumped(_)
             | Self::LedgerHalted(_)
             | Self::StateRewound
             | Self::Overloaded
+            | Self::RateLimited { .. }
+            | Self::AccessUnknown
             | Self::Unavailable(_)
             | Self::OutcomeUnknown(_)
             | Self::EngagedLocally { .. }
             | Self::DeadlineExceeded(_) => vec![("retry_same_key", raw(&true))],
-            Self::Malformed(_)
-            | Self::AmbiguousPath { .. }
-            | Self::RouteNotFound
-            | Self::NotFound { .. }
-            | Self::MethodNotAllowed
-            | Self::BodyTooLarge { .. }
-            | Self::UnsupportedMediaType(_)
-            | Self::Inconsistent(_)
-            | Self::Database(_)
-            | Self::Panicked => Vec::new(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// What a client is asked for, RFC 6750.
+    fn challenge(&self) -> Option<HeaderValue> {
+        match self {
+            Self::Unauthenticated => Some(HeaderValue::from_static(r#"Bearer realm="holdfast""#)),
+            Self::InvalidToken(_) => {
+                Some(HeaderValue::from_static(r#"Bearer realm="holdfast", error="invalid_token""#))
+            }
+            Self::InsufficientScope { needed, .. } => {
+                let scope = needed.as_str();
+                HeaderValue::from_str(&format!(
+                    r#"Bearer realm="holdfast", error="insufficient_scope", scope="{scope}""#
+                ))
+                .ok()
+            }
+            _ => None,
         }
     }
 
@@ -163,6 +183,13 @@ impl IntoResponse for Error {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if problem.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
+        if let Self::RateLimited { wait } = &self {
+            // Whole seconds, and not before it is time.
+            headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+        }
+        if let Some(challenge) = self.challenge() {
+            headers.insert(WWW_AUTHENTICATE, challenge);
         }
         response.extensions_mut().insert(problem);
         response

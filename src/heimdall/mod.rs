@@ -12,6 +12,7 @@ pub mod http;
 pub mod model;
 pub mod store;
 
+use crate::access::scope::Scope;
 use crate::audit::{self, Changes, ControlEvent, FieldChange, Head, Origin, Stamp, Stream};
 use crate::db::{self, Database, to_json};
 use crate::enforcement::feed::Feed;
@@ -113,6 +114,7 @@ impl Heimdall {
         asked: &Asked,
     ) -> Result<Once<Scorecard>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
+        origin.authority.require_domain(&domain)?;
         let mut tx = self.db.begin().await?;
         let mut head = audit::lock(&mut tx, Stream::Heimdall).await?;
         let stamp = head.next();
@@ -143,6 +145,7 @@ impl Heimdall {
     /// Takes a recommendation and judges it.
     pub async fn recommend(&self, made: Recommendation, asked: &Asked) -> Result<Once<RecommendAnswer>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
+        origin.authority.require_domain(&made.domain)?;
         let mut tx = self.db.begin().await?;
         let mut head = audit::lock(&mut tx, Stream::Heimdall).await?;
         let stamp = head.next();
@@ -209,7 +212,9 @@ impl Heimdall {
             return Err(Error::StateRewound);
         }
         let not_found = || Error::NotFound { what: "recommendation", id: id.to_string() };
-        let found = store::read_recommendation(&mut tx, id).await?.ok_or_else(not_found)?;
+        let found = store::read_recommendation(&mut tx, id).await?;
+        // Another domain's is not confirmed to exist.
+        let found = found.filter(|found| origin.authority.reaches_domain(&found.domain)).ok_or_else(not_found)?;
         let policy = store::read_policy(&mut tx, &found.domain).await?;
         let state = crate::go_live::store::read_state(&mut tx).await?;
         let gate_reason = model::may_use(&Use {
@@ -253,6 +258,7 @@ impl Heimdall {
         asked: &Asked,
     ) -> Result<Once<HeimdallPolicyUpserted>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
+        origin.authority.require_domain(&request.domain)?;
         let mut tx = self.db.begin().await?;
         // Lock order: heimdall, control. The heimdall head makes the upsert bind the very next verdict.
         let now = audit::lock(&mut tx, Stream::Heimdall).await?.next();
@@ -261,6 +267,9 @@ impl Heimdall {
         }
         let existing = store::read_policy(&mut tx, &request.domain).await?;
         let (policy, changes) = model::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, now.at)?;
+        if model::loosens(existing.as_ref(), &policy) {
+            origin.authority.require(Scope::Release, "production use, or a lower minimum,")?;
+        }
         if let (true, Some(policy)) = (changes.is_empty(), existing) {
             let unchanged = HeimdallPolicyUpserted { policy, changes: Vec::new() };
             idempotency::keep(&mut tx, intent, now, &unchanged).await?;

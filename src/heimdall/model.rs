@@ -223,6 +223,17 @@ pub fn gate(policy: Option<&HeimdallPolicy>, tally: Tally, confidence: Confidenc
     }
 }
 
+/// Whether the policy lets a use through that did not pass before: production use switched on, or a lower minimum.
+#[must_use]
+pub fn loosens(existing: Option<&HeimdallPolicy>, policy: &HeimdallPolicy) -> bool {
+    existing.map_or(policy.prod_use_enabled, |old| {
+        (policy.prod_use_enabled && !old.prod_use_enabled)
+            || policy.min_confidence_prod < old.min_confidence_prod
+            || policy.min_sandbox_trials < old.min_sandbox_trials
+            || policy.min_sandbox_success_rate < old.min_sandbox_success_rate
+    })
+}
+
 /// What the use of a recommendation is decided by.
 #[derive(Debug)]
 pub struct Use<'a> {

@@ -40,6 +40,7 @@ fn problem(description: &str) -> RefOr<Response> {
 fn responses(statuses: &[u16]) -> BTreeMap<String, RefOr<Response>> {
     let describe = |status: u16| match status {
         400 => "The request cannot be read, or says two things",
+        401 => "A token is needed, or it is not valid",
         403 => "Refused",
         404 => "There is no such thing",
         409 => "In conflict with what stands",
@@ -47,6 +48,7 @@ fn responses(statuses: &[u16]) -> BTreeMap<String, RefOr<Response>> {
         413 => "The body is too large",
         415 => "The body's format is not read",
         422 => "A field is not acceptable: see `errors`",
+        429 => "The token was used too often; try again after Retry-After",
         503 => "Nothing can be decided now; try again after Retry-After",
         _ => "Something went wrong here: quote `request_id`",
     };
@@ -70,40 +72,45 @@ macro_rules! error_set {
 error_set!(
     /// Of what needs no database: only its parameters can be wrong.
     Local,
-    [400, 422]
+    [400, 422, 503]
 );
 error_set!(
     /// Of a read.
     Read,
-    [400, 422, 500, 503]
+    [400, 401, 403, 422, 429, 500, 503]
 );
 error_set!(
     /// Of a read of one thing.
     ReadOne,
-    [400, 404, 422, 500, 503]
+    [400, 401, 403, 404, 422, 429, 500, 503]
+);
+error_set!(
+    /// Of a read that compares the trail with what was signed.
+    ReadOfTrail,
+    [400, 401, 403, 404, 409, 422, 429, 500, 503]
 );
 error_set!(
     /// Of a change.
     Change,
-    [400, 409, 413, 415, 422, 500, 503]
+    [400, 401, 403, 409, 413, 415, 422, 429, 500, 503]
 );
 error_set!(
     /// Of a change of one thing.
     ChangeOfOne,
-    [400, 404, 409, 413, 415, 422, 500, 503]
+    [400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 503]
 );
 error_set!(
     /// Of a loosening, which is checked.
     Loosen,
-    [400, 412, 413, 415, 422, 500, 503]
+    [400, 401, 403, 412, 413, 415, 422, 429, 500, 503]
 );
 error_set!(
     /// Of the production guard.
     Require,
-    [400, 403, 404, 413, 415, 422, 500, 503]
+    [400, 401, 403, 404, 413, 415, 422, 429, 500, 503]
 );
 error_set!(
     /// Of what always acts.
     Act,
-    [400, 500, 503]
+    [400, 401, 403, 500, 503]
 );

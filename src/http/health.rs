@@ -1,13 +1,16 @@
 //! Is the process up, can it decide, and what has it done: for load balancers, orchestrators and Prometheus.
 
 use super::{Nothing, Query, errors};
+use crate::access::guard::Admitted;
+use crate::access::register::Mode;
+use crate::access::scope::Scope;
 use crate::app::App;
 use crate::enforcement::gate::Source;
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::IntoResponse;
+use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -67,17 +70,34 @@ struct Readiness {
     authentication: &'static str,
 }
 
+/// The same, for callers who may not read more: whether it can.
+#[derive(Debug, Serialize, ToSchema)]
+struct Ready {
+    /// Whether it can.
+    ready: bool,
+}
+
+/// What a caller may know of it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+enum ReadyzAnswer {
+    /// With the scope `read`, and in open mode.
+    Whole(Box<Readiness>),
+    /// Without.
+    Status(Ready),
+}
+
 /// Whether the instance can decide: the go-live state was read within the lease, no migration is missing, and it is not shutting
 /// down.
 #[utoipa::path(
     get, path = "/readyz", tag = "service",
     responses(
-        (status = 200, description = "It can", body = Readiness),
-        (status = 503, description = "It cannot: see `reason`", body = Readiness),
+        (status = 200, description = "It can", body = ReadyzAnswer),
+        (status = 503, description = "It cannot: see `reason`", body = ReadyzAnswer),
         errors::Local
     )
 )]
-async fn readyz(State(app): State<App>, _: Query<Nothing>) -> impl IntoResponse {
+async fn readyz(State(app): State<App>, caller: Option<Extension<Admitted>>, _: Query<Nothing>) -> impl IntoResponse {
     let view = app.feed.view();
     let pending = app.feed.pending_migrations();
     let reason = if app.is_shutting_down() {
@@ -102,11 +122,21 @@ async fn readyz(State(app): State<App>, _: Query<Nothing>) -> impl IntoResponse 
         kill_file: app.feed.is_killed_locally(),
         enforcement: app.enforcement.as_str(),
         enforcement_off: app.enforcement_off,
-        authentication: "none: open mode, events say UNAUTHENTICATED",
+        authentication: match app.feed.register().mode() {
+            Mode::Tokens => "tokens",
+            Mode::Open => "none: open mode, events say UNAUTHENTICATED",
+            Mode::Unknown => "unknown: nobody is let in",
+        },
     };
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let retry_after = (!readiness.ready).then_some([(RETRY_AFTER, "1")]);
-    (status, retry_after, Json(readiness))
+    let authority = caller.and_then(|Extension(admitted)| admitted.authority);
+    let answer = if authority.is_some_and(|authority| authority.holds(Scope::Read)) {
+        ReadyzAnswer::Whole(Box::new(readiness))
+    } else {
+        ReadyzAnswer::Status(Ready { ready: readiness.ready })
+    };
+    (status, retry_after, Json(answer))
 }
 
 /// What the instance has done and knows, in Prometheus' text format.

@@ -10,6 +10,7 @@ pub(crate) mod keyed;
 mod openapi;
 mod paging;
 mod problem;
+pub mod server;
 
 pub use input::{BODY_BYTES_MAX, Input, Lenient, Query, Segment};
 pub use keyed::{Keyed, marked};
@@ -17,6 +18,8 @@ pub use openapi::{document, document_text};
 pub use paging::{Page, Paging};
 pub use problem::{bounded, render};
 
+use crate::access::guard::{Admitted, GuardLayer};
+use crate::access::token::Authority;
 use crate::app::App;
 use crate::audit::Origin;
 use crate::error::Error;
@@ -38,7 +41,8 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .merge(crate::regression::http::router())
         .merge(crate::review::http::router())
         .merge(crate::enforcement::http::router())
-        .merge(crate::audit::http::router());
+        .merge(crate::audit::http::router())
+        .merge(crate::access::http::router());
     OpenApiRouter::new().nest(BASE_PATH, governance).merge(crate::enforcement::http::absolute()).merge(health::router())
 }
 
@@ -49,7 +53,14 @@ pub fn router(app: App) -> Router {
         .merge(openapi::router())
         .fallback(|| async { Error::RouteNotFound })
         .method_not_allowed_fallback(|| async { Error::MethodNotAllowed })
+        .layer(GuardLayer(app.clone()))
         .with_state(app)
+}
+
+/// The counters and the probes, without the guard.
+pub(crate) fn metrics_router(app: App) -> Router {
+    let (router, _) = health::router().split_for_parts();
+    router.fallback(|| async { Error::RouteNotFound }).with_state(app)
 }
 
 /// The query of a route that takes none, so that a misspelt parameter is refused instead of ignored.
@@ -62,6 +73,8 @@ pub struct Nothing {}
 pub struct Caller {
     /// Who was authenticated.
     pub principal: Principal,
+    /// What they may do.
+    pub authority: Authority,
     /// The request.
     pub request_id: RequestId,
 }
@@ -70,7 +83,13 @@ impl Caller {
     /// The caller as the origin of an event.
     #[must_use]
     pub fn origin(self, actor: Option<Actor>, correlation_id: Option<CorrelationId>) -> Origin {
-        Origin { principal: self.principal, actor, request_id: Some(self.request_id), correlation_id }
+        Origin {
+            principal: self.principal,
+            authority: self.authority,
+            actor,
+            request_id: Some(self.request_id),
+            correlation_id,
+        }
     }
 }
 
@@ -80,6 +99,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
         // The outermost middleware names every request; a router without it has no callers.
         let request_id = parts.extensions.get::<RequestId>().cloned().unwrap_or_else(RequestId::generate);
-        Ok(Self { principal: Principal::unauthenticated(), request_id })
+        // Whoever the guard has not admitted is nobody.
+        let admitted = parts.extensions.get::<Admitted>().cloned().ok_or(Error::Unauthenticated)?;
+        let authority = admitted.authority.ok_or(Error::Unauthenticated)?;
+        Ok(Self { principal: admitted.principal, authority, request_id })
     }
 }

@@ -4,7 +4,9 @@
 //! parameter, `changed_by` beside `actor`, and the headers of idempotency keys. `openapi.json` in the repository is locked to this by a test.
 
 use crate::app::App;
+use crate::enforcement::routes::{Needs, needs_of};
 use axum::Router;
+use axum::http::Method;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::get;
@@ -13,6 +15,7 @@ use utoipa::OpenApi;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, Type};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Components, Deprecated, Ref, RefOr, Required};
 
 /// Title, version and tags; paths and schemas come from the routes.
@@ -30,6 +33,7 @@ use utoipa::openapi::{Components, Deprecated, Ref, RefOr, Required};
         (name = "regression", description = "Has performance dropped?"),
         (name = "enforcement", description = "Who runs on this database, and the decision for proxies"),
         (name = "flags", description = "The state as feature flags, OFREP 0.3"),
+        (name = "access", description = "Who may do what"),
         (name = "audit", description = "Is every event what was appended?"),
         (name = "review", description = "The Monday review"),
         (name = "service", description = "Health and metrics")
@@ -59,12 +63,34 @@ pub fn document() -> utoipa::openapi::OpenApi {
             add_key(operation);
         }
     }
+    components.add_security_scheme(BEARER, bearer());
+    for (template, item) in &mut document.paths.paths {
+        let operations =
+            [(Method::GET, &mut item.get), (Method::POST, &mut item.post), (Method::DELETE, &mut item.delete)];
+        for (method, operation) in operations {
+            if let (Some(operation), Some(Needs::Scope(scope))) = (operation, needs_of(&method, template)) {
+                // Or nothing at all: while no token was ever created, whoever is on the machine is let in.
+                let needed = SecurityRequirement::new(BEARER, [scope.as_str()]);
+                operation.security = Some(vec![needed, SecurityRequirement::default()]);
+            }
+        }
+    }
     document.components = Some(components);
     document
 }
 
+/// The name of the security scheme.
+const BEARER: &str = "bearer";
+
+fn bearer() -> SecurityScheme {
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("hf_<id>_<secret>").description(Some(
+        "A token, as holdfast token create or POST /access/tokens makes it. The scope that an operation needs stands with it.",
+    ));
+    SecurityScheme::Http(scheme.build())
+}
+
 /// What acts whenever it is asked, and takes no notice of a key.
-const KEYLESS: [&str; 2] = ["disable_go_live", "engage_kill_switch"];
+const KEYLESS: [&str; 3] = ["disable_go_live", "engage_kill_switch", "create_token"];
 
 /// The header that names an intent, and the one that says that an answer is an earlier one.
 fn add_key(operation: &mut Operation) {

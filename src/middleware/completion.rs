@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 
 /// Whether a request may change something.
 pub(super) fn is_change(request: &Request) -> bool {
-    request.method() == Method::POST
+    matches!(*request.method(), Method::POST | Method::DELETE)
 }
 
 /// Work that goes on as a task of its own when nobody waits for it any more.

@@ -6,7 +6,7 @@
 
 mod policy;
 
-pub use policy::{PolicyUpsert, upsert};
+pub use policy::{PolicyUpsert, loosens, upsert};
 
 use crate::audit::{Canonical, Origin, Stamp, Stream};
 use crate::types::{Count, Detail, Domain, Engine, EventId, Fraction, Metric, Ratio, Total, Value};
@@ -17,8 +17,8 @@ use utoipa::ToSchema;
 /// Most events in a window.
 pub const WINDOW_MAX: i64 = 10_000;
 
-/// What a trip does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// What a trip does, the weaker first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Action {
     /// Holds the wire's engine off.

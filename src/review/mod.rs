@@ -10,6 +10,7 @@ mod text;
 
 pub use slo::{Objective, Slo};
 
+use crate::audit::checkpoint::{Notary, Witness};
 use crate::audit::{ControlRecord, HeadRecord};
 use crate::db::Database;
 use crate::error::Result;
@@ -54,6 +55,8 @@ pub struct Review {
     pub scorecards: Vec<Scorecard>,
     /// Where the audit streams stand.
     pub audit: Vec<HeadRecord>,
+    /// The last checkpoint of the audit trail that this machine has, and whether the trail agrees with it; null where there is none.
+    pub checkpoint: Option<Witness>,
     /// The delivery document's success metrics over the period.
     pub slo: Slo,
 }
@@ -71,7 +74,7 @@ pub fn last_monday(now: DateTime<Utc>) -> DateTime<Utc> {
 }
 
 /// Makes the review from one instant of the database.
-pub async fn collect(db: &Database) -> Result<Review> {
+pub async fn collect(db: &Database, notary: Option<&Notary>) -> Result<Review> {
     let mut tx = db.begin_snapshot().await?;
     let now = store::now(&mut tx).await?;
     let since = last_monday(now);
@@ -94,9 +97,16 @@ pub async fn collect(db: &Database) -> Result<Review> {
         near_tripping,
         scorecards: crate::heimdall::store::scorecards_today(&mut tx).await?,
         audit: crate::audit::heads(&mut tx).await?,
+        checkpoint: match notary {
+            Some(notary) => notary.witness(&mut tx).await?,
+            None => None,
+        },
         slo,
     };
     review.look_first = look_first(&review);
+    if let Some(finding) = notary.and_then(Notary::finding) {
+        review.look_first.insert(0, format!("THE AUDIT TRAIL IS DAMAGED: {finding}"));
+    }
     Ok(review)
 }
 
@@ -122,6 +132,12 @@ fn look_first(review: &Review) -> Vec<String> {
     let mut first = Vec::new();
     let by = |name: &Option<String>| name.clone().unwrap_or_else(|| "nobody named".into());
     let state = &review.state;
+    if let Some(witness) = review.checkpoint.as_ref().filter(|witness| !witness.holds) {
+        let at = witness.at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+        first.push(format!(
+            "THE AUDIT TRAIL WAS REWRITTEN: it does not agree with the checkpoint that was signed at {at}"
+        ));
+    }
     if state.kill_switch_engaged {
         let why = state.kill_switch.reason.clone().unwrap_or_else(|| "no reason given".into());
         first.push(format!("The kill switch is engaged, by {}: {why}", by(&state.kill_switch.by)));

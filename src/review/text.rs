@@ -100,6 +100,13 @@ fn write(out: &mut String, review: &Review) -> fmt::Result {
             head.hash.get(..16).unwrap_or(&head.hash)
         )?;
     }
+    match &review.checkpoint {
+        Some(witness) => {
+            let agrees = on(witness.holds, "the trail agrees with it", "THE TRAIL DOES NOT AGREE WITH IT");
+            writeln!(out, "\nLast checkpoint: {}, by {}; {agrees}.", time(witness.at), plain(&witness.signer))?;
+        }
+        None => writeln!(out, "\nNo checkpoint on this machine.")?,
+    }
     Ok(())
 }
 

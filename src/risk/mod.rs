@@ -20,6 +20,7 @@ pub mod reconcile;
 pub mod store;
 pub mod writer;
 
+use crate::access::scope::Scope;
 use crate::audit::{self, Changes, ControlEvent, FieldChange, Stream};
 use crate::clock::Clock;
 use crate::config::EnforcementConfig;
@@ -92,7 +93,7 @@ impl Risk {
         let done = match run {
             Run::Real => self.decide(operation, asked).await?,
             Run::Dry => {
-                operation.check()?;
+                operation.check(&asked.origin.authority)?;
                 self.writer.dry_run(&Item { operation, origin: asked.origin, intent: None }).await?
             }
         };
@@ -124,7 +125,7 @@ impl Risk {
     }
 
     async fn decide(&self, operation: Operation, asked: Asked) -> Result<Done> {
-        operation.check()?;
+        operation.check(&asked.origin.authority)?;
         let item = Item { operation, origin: asked.origin, intent: asked.intent };
         let answers = self.writer.submit(vec![item]).await?;
         let only = answers.into_iter().next();
@@ -137,7 +138,7 @@ impl Risk {
         let mut read = Vec::with_capacity(items.len());
         let mut errors = Vec::with_capacity(items.len());
         for item in items {
-            match item.and_then(|item| item.operation.check().map(|()| item)) {
+            match item.and_then(|item| item.operation.check(&item.origin.authority).map(|()| item)) {
                 Ok(item) => {
                     read.push(item);
                     errors.push(None);
@@ -198,6 +199,7 @@ impl Risk {
         asked: &Asked,
     ) -> Result<Once<RiskPolicyUpserted>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
+        origin.authority.require_engine(&request.engine)?;
         let mut tx = self.db.begin().await?;
         // Lock order: risk, control. The risk head makes the upsert bind the very next decision.
         let risk_head = audit::lock(&mut tx, Stream::Risk).await?;
@@ -207,11 +209,16 @@ impl Risk {
         let existing = store::read_policies(&mut tx).await?.into_iter().find(|policy| policy.engine == request.engine);
         let (policy, changes) =
             policy::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, risk_head.next().at)?;
-        if let (true, Some(existing)) = (changes.is_empty(), existing) {
-            let unchanged = RiskPolicyUpserted { policy: existing, changes: Vec::new() };
+        if let (true, Some(existing)) = (changes.is_empty(), &existing) {
+            let unchanged = RiskPolicyUpserted { policy: existing.clone(), changes: Vec::new() };
             idempotency::keep(&mut tx, intent, risk_head.next(), &unchanged).await?;
             db::commit(tx).await?;
             return Ok(Once::Done(unchanged));
+        }
+        if policy::loosens(existing.as_ref(), &policy) {
+            origin
+                .authority
+                .require(Scope::Release, "an engine that is new or on again, or a cap that is higher or gone,")?;
         }
         if changes.0.iter().any(|change| change.field == "throttled_by") {
             store::lift_throttles(&mut tx, &policy.engine).await?;

@@ -6,6 +6,8 @@ use super::model::extend::Extension;
 use super::model::release::Released;
 use super::model::reserve::Decision;
 use super::model::settle::Settlement;
+use crate::access::scope::Scope;
+use crate::access::token::Authority;
 use crate::audit::Origin;
 use crate::error::{Error, Result};
 use crate::idempotency::Intent;
@@ -109,8 +111,26 @@ impl Operation {
         Self::Reserve { request, id }
     }
 
-    /// Refuses what no book could make sense of.
-    pub fn check(&self) -> Result<()> {
+    /// The engine, if the caller says it.
+    fn engine(&self) -> Option<&Engine> {
+        match self {
+            Self::Reserve { request, .. } => Some(&request.engine),
+            Self::Settle(request) => request.engine.as_ref(),
+            Self::Release(request) => request.engine.as_ref(),
+            Self::Extend(request) => request.engine.as_ref(),
+            Self::Adjust(request) => request.engine.as_ref(),
+        }
+    }
+
+    /// Refuses what no book could make sense of, and what is not the caller's. Of a reservation that is named by its id, the book
+    /// tells whose it is.
+    pub fn check(&self, authority: &Authority) -> Result<()> {
+        if matches!(self, Self::Adjust(_)) {
+            authority.require(Scope::Operate, "a correction")?;
+        }
+        if let Some(engine) = self.engine() {
+            authority.require_engine(engine)?;
+        }
         let above = |field| Error::invalid(field, "GLOBAL is the level above the engines: name the engine that acts");
         match self {
             Self::Reserve { request, .. } if request.engine.is_global() => Err(above("engine")),

@@ -14,7 +14,7 @@ use super::store::{self, Flow, Recomputed};
 use crate::audit::{self, ControlEvent, Origin, Stream};
 use crate::db::{self, Database, to_json};
 use crate::error::Result;
-use crate::types::{Engine, Principal, Reason, Total};
+use crate::types::{Engine, Reason, Total};
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 use sqlx::{Executor, PgConnection};
@@ -89,7 +89,7 @@ async fn reconcile_after(db: &Database, summed: &mut Summed) -> Result<Reconcili
     let detail = to_json(&confirmed.differences).get().to_owned();
     store::halt(&mut tx, at, &detail).await?;
     let event = ControlEvent { action: "RISK_HALT", subject: None, error: None, reason: None, detail: Some(detail) };
-    let origin = Origin { principal: Principal::system(), actor: None, request_id: None, correlation_id: None };
+    let origin = Origin::system(None);
     let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
     event.append(&mut tx, &mut control_head, &origin).await?;
     db::commit(tx).await?;

@@ -4,16 +4,18 @@
 //! parser, with a sentence for every refusal), `Deserialize` (a JSON string or a bare token, so JSON, form and query read
 //! alike), `Serialize`, and an OpenAPI schema that states the same bounds as the parser.
 
+mod access;
 mod number;
 mod text;
 mod time;
 
+pub use access::{Lifetime, List, Rate};
 pub use number::{
     Amount, Confidence, Count, Flag, Fraction, ParseNumberError, Ratio, Total, Ttl, Value, divide, scaled_text,
 };
 pub use text::{
     Actor, CorrelationId, Detail, Domain, Engine, EventId, IdempotencyKey, JsonObject, Label, Metric, PackId,
-    ParseTextError, Principal, Reason, RequestId,
+    ParseTextError, Principal, Reason, RequestId, TokenName,
 };
 
 pub use time::Time;

@@ -40,6 +40,7 @@ struct NameRule {
 enum Case {
     Upper,
     Lower,
+    Kept,
 }
 
 impl NameRule {
@@ -57,6 +58,7 @@ impl NameRule {
         Ok(match self.case {
             Case::Upper => name.to_ascii_uppercase(),
             Case::Lower => name.to_ascii_lowercase(),
+            Case::Kept => name.to_owned(),
         })
     }
 }
@@ -182,6 +184,11 @@ text_type!(
     Label, "Label", "A short name or version.", 64, None, |text| read_text(text, 64)
 );
 text_type!(
+    /// A token's name in events: 1 to 64 letters, digits, `_ . -`.
+    TokenName, "TokenName", "A token's name in events.", 64, Some(NAME_PATTERN),
+    |text| NameRule { max: 64, case: Case::Kept }.read(text)
+);
+text_type!(
     /// Remarks on a measurement: up to 4 KiB.
     Detail, "Detail", "Remarks, up to 4 KiB.", 4096, None,
     |text| {
@@ -206,7 +213,7 @@ impl Engine {
     }
 }
 
-/// Who was authenticated. Until access tokens exist there is one: nobody.
+/// Who was authenticated: the holder of a token, the operator's shell, or nobody.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Principal(Cow<'static, str>);
 
@@ -215,6 +222,12 @@ impl Principal {
     #[must_use]
     pub fn unauthenticated() -> Self {
         Self("UNAUTHENTICATED".into())
+    }
+
+    /// The holder of a token.
+    #[must_use]
+    pub fn token(name: &str, id: crate::access::token::TokenId) -> Self {
+        Self(format!("{name}:{id}").into())
     }
 
     /// Holdfast itself: a command of the operator's shell.

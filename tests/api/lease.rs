@@ -313,12 +313,7 @@ async fn a_restored_state_blocks_until_it_is_accepted_and_that_is_an_event() {
     assert!(service.app.feed.refresh(&service.db).await.is_err());
     assert_eq!(gate(&service).await, closed(503, "STATE_REWOUND"));
 
-    let origin = holdfast::audit::Origin {
-        principal: holdfast::types::Principal::system(),
-        actor: Some("bryan".parse().unwrap()),
-        request_id: None,
-        correlation_id: None,
-    };
+    let origin = holdfast::audit::Origin::system(Some("bryan".parse().unwrap()));
     let reason = "restored from last night's backup".parse().unwrap();
     holdfast::go_live::accept_rewind(&service.db, &reason, &origin).await.unwrap();
     refresh(&service).await;

@@ -8,8 +8,10 @@
 
 mod support;
 
+mod access;
 mod audit;
 mod authz;
+mod checkpoint;
 mod enforcement;
 mod flags;
 mod go_live;

@@ -93,6 +93,7 @@ async fn the_review_has_all_its_parts() {
         "near_tripping",
         "scorecards",
         "audit",
+        "checkpoint",
         "slo",
     ];
     expected.sort_unstable();

@@ -34,6 +34,9 @@ const LISTENER_RETRY: Duration = Duration::from_secs(1);
 /// How long a change tries to tell the others before they have to find out by themselves.
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a change of the tokens waits to be in force here before it is answered all the same.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What a notification says when the kill switch was engaged.
 pub(super) const ENGAGED: &str = "kill_switch_engaged";
 /// What it says when go-live was disabled.
@@ -58,6 +61,11 @@ impl Feed {
         let version = self.0.state.load(Ordering::Acquire) >> 2;
         let version = (version > 0).then_some(version);
         let read = store::heartbeat(&mut *conn, self.instance(), self.standing(), version).await?;
+        // Before the policies: who is let in matters more. A token that cannot be read lets the register lapse, and nobody in.
+        let renewed = panics::caught(self.register().renew(conn, read.control_seq, read.now, sent_ns)).await;
+        if let Err(error) = renewed.unwrap_or(Err(Error::Panicked)) {
+            tracing::error!(%error, "the tokens cannot be read: nobody is let in when what is known of them lapses");
+        }
         let known = self.known().policies.clone();
         if known.is_none_or(|policies| policies.control_seq != read.control_seq) {
             // Flags go by the policies, and no gate does: one that cannot be read closes none.
@@ -184,6 +192,17 @@ impl Feed {
         let db = db.clone();
         tokio::spawn(async move { announce(&db, change).await });
     }
+
+    /// Takes over a change of the tokens that this instance has just committed, before it is answered if the database is quick,
+    /// and tells the others.
+    pub async fn publish_access(&self, db: &Database) {
+        let refreshed = tokio::time::timeout(REFRESH_TIMEOUT, self.refresh(db)).await;
+        if !matches!(refreshed, Ok(Ok(()))) {
+            tracing::warn!("a change of the tokens is in force here when the state is read next");
+        }
+        let db = db.clone();
+        tokio::spawn(async move { tell(&db, CHANGED).await });
+    }
 }
 
 /// Tells every instance of a change that was committed, or gives up soon.
@@ -193,6 +212,10 @@ pub async fn announce(db: &Database, change: Change) {
         Change::Disable => DISABLED,
         Change::Enable | Change::Release => CHANGED,
     };
+    tell(db, payload).await;
+}
+
+async fn tell(db: &Database, payload: &str) {
     let tell = async {
         let mut conn = db.read().await?;
         store::notify(&mut conn, payload).await

@@ -2,6 +2,7 @@
 
 use crate::enforcement::instance::{Instance, Standing};
 use crate::error::{Error, Result};
+use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use uuid::Uuid;
 
@@ -17,6 +18,8 @@ pub(super) struct Reading {
     pub(super) follows: Option<Uuid>,
     /// Where the control stream stands.
     pub(super) control_seq: i64,
+    /// The database's time.
+    pub(super) now: DateTime<Utc>,
 }
 
 /// Writes this instance's row and reads the state, in one committed statement. It has happened only if this says so: an answer
@@ -41,7 +44,8 @@ pub(super) async fn heartbeat(
                   state.kill_switch_engaged,
                   state.generation,
                   state.follows,
-                  head.seq AS control_seq
+                  head.seq AS control_seq,
+                  holdfast_now() AS "now!"
            FROM go_live_state AS state, audit_head AS head
            WHERE head.stream = 'control'"#,
         instance.id,
@@ -64,6 +68,7 @@ pub(super) async fn heartbeat(
         generation: row.generation,
         follows: row.follows,
         control_seq: row.control_seq,
+        now: row.now,
     })
 }
 

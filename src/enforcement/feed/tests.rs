@@ -20,7 +20,15 @@ fn feed(clock: &Clock) -> Feed {
 }
 
 fn reading(version: i64, go_live_enabled: bool, kill_switch_engaged: bool) -> Reading {
-    Reading { version, go_live_enabled, kill_switch_engaged, generation: HISTORY, follows: None, control_seq: 0 }
+    Reading {
+        version,
+        go_live_enabled,
+        kill_switch_engaged,
+        generation: HISTORY,
+        follows: None,
+        control_seq: 0,
+        now: chrono::DateTime::UNIX_EPOCH,
+    }
 }
 
 fn state(version: i64, go_live_enabled: bool, kill_switch_engaged: bool) -> GoLiveState {

@@ -68,6 +68,21 @@ pub fn upsert(
     Ok((policy, changes))
 }
 
+/// Whether the wire would let through what tripped it before: off, a weaker action, a larger drop, more events before it acts. Other
+/// windows and another engine count as well: nobody can tell beforehand which way they lead.
+#[must_use]
+pub fn loosens(existing: Option<&RegressionPolicy>, policy: &RegressionPolicy) -> bool {
+    existing.is_some_and(|old| {
+        (old.enabled && !policy.enabled)
+            || policy.action < old.action
+            || policy.max_drop_fraction > old.max_drop_fraction
+            || policy.min_events_to_enforce > old.min_events_to_enforce
+            || policy.window_events != old.window_events
+            || policy.baseline_events != old.baseline_events
+            || policy.throttled_engine() != old.throttled_engine()
+    })
+}
+
 fn validate(policy: &RegressionPolicy) -> Result<()> {
     let mut errors = Vec::new();
     for (field, count) in [

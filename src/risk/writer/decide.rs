@@ -15,7 +15,7 @@ use crate::risk::operation::{
     SettleRequest,
 };
 use crate::risk::store::{Batch, Denials, PastEvent, Recorded};
-use crate::types::{Actor, Engine, JsonObject, Principal, Reason};
+use crate::types::{Actor, Engine, JsonObject, Reason};
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
@@ -63,7 +63,7 @@ impl<'a> Deciding<'a> {
         if let Some(event) = expire::apply(&mut self.known.book, id, stamp)? {
             let thread = self.known.book.reservations.get(&id).and_then(|one| one.correlation_id.as_deref());
             let correlation_id = thread.and_then(|thread| thread.parse().ok());
-            let origin = Origin { principal: Principal::system(), actor: None, request_id: None, correlation_id };
+            let origin = Origin { correlation_id, ..Origin::system(None) };
             self.record(stamp, Cow::Owned(origin), event);
         }
         Ok(())
@@ -146,7 +146,7 @@ impl<'a> Deciding<'a> {
 
     fn settle(&mut self, item: &'a Item, request: &SettleRequest) -> Result<Done> {
         let (engine, target) = match request.reservation_id {
-            Some(id) => self.named_target(request, id)?,
+            Some(id) => self.named_target(item, request, id)?,
             None => self.matching_target(item, request)?,
         };
         let (settled_amount, realized_loss) = (request.settled_amount, request.realized_loss);
@@ -157,17 +157,18 @@ impl<'a> Deciding<'a> {
     }
 
     /// The reservation that an operation names, expired if its time is up. Another engine's is not confirmed to exist.
-    fn named(&mut self, id: Uuid, engine: Option<&Engine>) -> Result<&Reservation> {
+    fn named(&mut self, item: &Item, id: Uuid, engine: Option<&Engine>) -> Result<&Reservation> {
         self.expire(id)?;
         let named = self.known.book.reservations.get(&id);
         named
             .filter(|one| engine.is_none_or(|engine| *engine == one.engine))
+            .filter(|one| item.origin.authority.reaches_engine(&one.engine))
             .ok_or_else(|| Error::NotFound { what: "reservation", id: id.to_string() })
     }
 
     /// The reservation that a settle names: open, or expired before it was told.
-    fn named_target(&mut self, request: &SettleRequest, id: Uuid) -> Result<(Engine, Target)> {
-        let named = self.named(id, request.engine.as_ref())?;
+    fn named_target(&mut self, item: &Item, request: &SettleRequest, id: Uuid) -> Result<(Engine, Target)> {
+        let named = self.named(item, id, request.engine.as_ref())?;
         let (engine, amount, status, closed) = (named.engine.clone(), named.amount, named.status, named.closed);
         let (target, outstanding) = match (status, closed) {
             (ReservationStatus::Open, _) => (Target::Reservation(id), named.open_amount),
@@ -222,7 +223,7 @@ impl<'a> Deciding<'a> {
 
     fn release(&mut self, item: &'a Item, request: &ReleaseRequest) -> Result<Done> {
         let id = request.reservation_id;
-        if self.named(id, request.engine.as_ref())?.status != ReservationStatus::Open {
+        if self.named(item, id, request.engine.as_ref())?.status != ReservationStatus::Open {
             return Err(self.closed(id)?);
         }
         let stamp = self.head.next();
@@ -232,7 +233,7 @@ impl<'a> Deciding<'a> {
 
     fn extend(&mut self, item: &'a Item, request: &ExtendRequest) -> Result<Done> {
         let id = request.reservation_id;
-        let named = self.named(id, request.engine.as_ref())?;
+        let named = self.named(item, id, request.engine.as_ref())?;
         if named.status != ReservationStatus::Open {
             return Err(self.closed(id)?);
         }
@@ -251,7 +252,9 @@ impl<'a> Deciding<'a> {
         let seq = request.corrects_seq;
         let not_found = || Error::NotFound { what: "event", id: seq.to_string() };
         let past = self.past(seq).map_err(|_| not_found())?;
-        if request.engine.as_ref().is_some_and(|engine| *engine != *past.engine) {
+        if request.engine.as_ref().is_some_and(|engine| *engine != *past.engine)
+            || !item.origin.authority.reaches_engine(past.engine)
+        {
             return Err(not_found());
         }
         if past.action == "DENY" {

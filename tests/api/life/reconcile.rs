@@ -4,7 +4,7 @@ use super::{by_hand, hold, hold_for, leaves_no_trace, level, tell};
 use crate::support::{Service, Setup};
 use holdfast::audit::Origin;
 use holdfast::risk::reconcile::{self, Reconciliation};
-use holdfast::types::{Principal, Reason};
+use holdfast::types::Reason;
 use serde_json::{Value, json};
 
 /// A book on which everything has happened, today: WHOLESALE [95, 50, 12, 3], CAPITAL [30, 30, 0, 1].
@@ -37,7 +37,7 @@ async fn reconciliation(service: &Service) -> Value {
 async fn repair(service: &Service, why: &str) -> Reconciliation {
     let reason: Reason = why.parse().unwrap();
     let actor = Some("an operator".parse().unwrap());
-    let origin = Origin { principal: Principal::system(), actor, request_id: None, correlation_id: None };
+    let origin = Origin::system(actor);
     reconcile::repair(&service.db, &reason, &origin).await.unwrap()
 }
 

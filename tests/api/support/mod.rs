@@ -8,7 +8,9 @@ pub use answer::Answer;
 
 use axum::body::Body;
 use axum::http::{HeaderName, Method, Request};
+use holdfast::access::guard::Exposure;
 use holdfast::app::App;
+use holdfast::audit::checkpoint::Notary;
 use holdfast::clock::Clock;
 use holdfast::config::{EnforcementConfig, ScopeName};
 use holdfast::db::Database;
@@ -45,6 +47,8 @@ pub struct Setup {
     pub rules: Rules,
     pub kill_file: Option<PathBuf>,
     pub name: &'static str,
+    pub exposure: Exposure,
+    pub notary: Option<Notary>,
 }
 
 impl Default for Setup {
@@ -57,6 +61,8 @@ impl Default for Setup {
             rules: Rules::default(),
             kill_file: None,
             name: "test",
+            exposure: Exposure::Loopback,
+            notary: None,
         }
     }
 }
@@ -100,11 +106,22 @@ impl Service {
                 kill_file: setup.kill_file,
                 required_packs: setup.required_packs.iter().map(|id| id.parse().unwrap()).collect(),
                 name: setup.name.to_owned(),
+                exposure: setup.exposure,
+                notary: setup.notary,
             },
         );
         app.feed.refresh(&db).await.expect("the state can be read");
         let pool = PgPool::connect_lazy_with(options.clone());
         Self { router: app.router(), app, db, pool, clock, options }
+    }
+
+    /// An instance that has read nothing yet, on a database that exists.
+    pub async fn blind(options: PgConnectOptions) -> Self {
+        let mut service = Self::on(options, Setup::default()).await;
+        let setup = holdfast::app::Setup { name: "blind".to_owned(), ..Default::default() };
+        service.app = App::new(&service.db, service.clock.clone(), setup);
+        service.router = service.app.router();
+        service
     }
 
     /// Sends a request as it is.

@@ -1,0 +1,373 @@
+//! The guard of Holdfast's own routes: who asks, may they, and is there room.
+//!
+//! It runs inside the router, where the template is known, and before every handler. In this order: the route's row, a place
+//! among the requests in flight, who asks, how often, the scope. Whoever passes is the handler's [`crate::http::Caller`].
+//!
+//! What tightens has a share of its own at each step: engage and disable wait for no place that others hold, have no rate, and
+//! go by the register as it was last known, so that an operator stops everything whatever else goes on.
+
+use super::open::{is_forwarded, refuse_pages, refuse_strangers};
+use super::register::{Age, Mode};
+use super::scope::Scope;
+use super::token::{Authority, Grant, Token};
+use crate::app::App;
+use crate::audit::Origin;
+use crate::enforcement::authz;
+use crate::enforcement::routes::{self, Needs, Route, Share};
+use crate::error::{Error, Problem, Result};
+use crate::types::{Principal, RequestId};
+use axum::extract::{MatchedPath, Request};
+use axum::http::header::{ALLOW, AUTHORIZATION};
+use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::response::{IntoResponse, Response};
+use pin_project_lite::pin_project;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::{Layer, Service};
+
+/// Ordinary requests in flight; the next is told to come again.
+pub const IN_FLIGHT_MAX: usize = 8_192;
+/// The same for engage and disable, and for health and metrics: places that nobody else takes.
+pub const IN_FLIGHT_RESERVED: usize = 64;
+/// How long a refusal waits for its event before it is answered without.
+const NOTE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Where the service can be reached from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Exposure {
+    /// From this machine alone.
+    #[default]
+    Loopback,
+    /// From elsewhere, and nobody is let in without a token.
+    Network,
+    /// From elsewhere, and the operator said that this is meant also without tokens.
+    Insecure,
+}
+
+/// Places for requests in flight.
+#[derive(Debug, Clone)]
+pub struct Places {
+    ordinary: Arc<Semaphore>,
+    switches: Arc<Semaphore>,
+    probes: Arc<Semaphore>,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        let places = |count| Arc::new(Semaphore::new(count));
+        Self {
+            ordinary: places(IN_FLIGHT_MAX),
+            switches: places(IN_FLIGHT_RESERVED),
+            probes: places(IN_FLIGHT_RESERVED),
+        }
+    }
+}
+
+impl Places {
+    fn take(&self, share: Share) -> Result<OwnedSemaphorePermit> {
+        let places = match share {
+            Share::Ordinary => &self.ordinary,
+            Share::Switch => &self.switches,
+            Share::Probe => &self.probes,
+        };
+        Arc::clone(places).try_acquire_owned().map_err(|_| Error::Overloaded)
+    }
+}
+
+/// Who asks, for the handler: among the request's extensions.
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    /// Who was authenticated.
+    pub principal: Principal,
+    /// What they may do; none where nobody was, on a route that answers everybody.
+    pub authority: Option<Authority>,
+}
+
+/// Puts a [`Guard`] around each route of a router.
+#[derive(Debug, Clone)]
+pub struct GuardLayer(pub App);
+
+impl<S> Layer<S> for GuardLayer {
+    type Service = Guard<S>;
+
+    fn layer(&self, inner: S) -> Guard<S> {
+        Guard { inner, app: self.0.clone() }
+    }
+}
+
+/// The service made by [`GuardLayer`].
+#[derive(Debug, Clone)]
+pub struct Guard<S> {
+    inner: S,
+    app: App,
+}
+
+/// What is needed to write a refusal down.
+#[derive(Debug)]
+struct Note {
+    route: String,
+    path: String,
+    origin: Origin,
+    grant: Arc<Grant>,
+}
+
+/// A request that may go on.
+struct Passage {
+    /// Held until the request is answered.
+    _place: OwnedSemaphorePermit,
+    /// What a refusal further in would be noted as.
+    note: Option<Box<Note>>,
+}
+
+/// A request that may not, and what that is noted as.
+struct Refusal {
+    response: Response,
+    note: Option<Box<Note>>,
+}
+
+impl From<Error> for Box<Refusal> {
+    fn from(error: Error) -> Self {
+        Self::new(Refusal { response: error.into_response(), note: None })
+    }
+}
+
+impl<S> Guard<S> {
+    /// Admits a request, or says why not.
+    fn admit(&self, request: &mut Request, row: &Route) -> Result<Passage, Box<Refusal>> {
+        let place = self.app.places.take(row.share)?;
+        let admitted = self.identify(request.headers(), row)?;
+        let mut note = None;
+        if let (Some(Authority::Token(grant)), Needs::Scope(needed)) = (&admitted.authority, row.needs) {
+            if row.share == Share::Ordinary {
+                self.app.feed.register().meter(grant)?;
+            }
+            note = is_control(needed, request.method()).then(|| Box::new(note_of(request, row, grant)));
+            if !grant.holds(needed) {
+                let response = Error::InsufficientScope { needed, what: "this route" }.into_response();
+                return Err(Box::new(Refusal { response, note }));
+            }
+        }
+        request.extensions_mut().insert(admitted);
+        Ok(Passage { _place: place, note })
+    }
+
+    /// Who asks. Nobody is identified where nothing is needed, if they say nothing of themselves that holds.
+    fn identify(&self, headers: &HeaderMap, row: &Route) -> Result<Admitted> {
+        // Switches, and what a proxy is told, which is the safe value by itself where the state is not known.
+        let by_last_known = row.share == Share::Switch || row.needs == Needs::Scope(Scope::Proxy);
+        let age = if by_last_known { Age::Any } else { Age::Fresh };
+        let register = self.app.feed.register();
+        let anybody = |authority| Admitted { principal: Principal::unauthenticated(), authority };
+        let by_token = || {
+            let token = token_of(headers)?.ok_or(Error::Unauthenticated)?;
+            let grant = register.check(&token, age)?;
+            Ok(Admitted { principal: grant.principal.clone(), authority: Some(Authority::Token(grant)) })
+        };
+        let answers_everybody = row.needs == Needs::Nothing
+            || (row.template == routes::METRICS
+                && self.app.exposure == Exposure::Loopback
+                && !is_forwarded(headers)
+                && !headers.contains_key(AUTHORIZATION));
+        match register.mode() {
+            Mode::Tokens if answers_everybody => Ok(by_token().unwrap_or_else(|_| anybody(None))),
+            Mode::Tokens => by_token(),
+            Mode::Unknown if answers_everybody => Ok(anybody(None)),
+            Mode::Unknown => Err(Error::AccessUnknown),
+            Mode::Open if answers_everybody => Ok(anybody(Some(Authority::Unlimited))),
+            Mode::Open => {
+                self.refuse_foreign(headers, row)?;
+                Ok(anybody(Some(Authority::Unlimited)))
+            }
+        }
+    }
+
+    /// Refuses, in open mode, whatever may not come from this machine's operator.
+    fn refuse_foreign(&self, headers: &HeaderMap, row: &Route) -> Result<()> {
+        if self.app.exposure == Exposure::Network {
+            return Err(Error::Unauthenticated);
+        }
+        // A decision for a proxy comes from a proxy, and tells a page nothing.
+        if authz::covers(row.template) {
+            return Ok(());
+        }
+        refuse_pages(headers)?;
+        if self.app.exposure == Exposure::Loopback { refuse_strangers(headers) } else { Ok(()) }
+    }
+}
+
+/// What is told where the table has no such row: what the template takes, or nothing at all.
+fn unlisted(request: &Request, template: &str) -> Response {
+    let methods = routes::methods(template);
+    if methods.is_empty() {
+        tracing::error!(template, method = %request.method(), "a route has no row in the table of routes: nobody may call it");
+        return Error::RouteNotFound.into_response();
+    }
+    let mut response = Error::MethodNotAllowed.into_response();
+    if let Ok(methods) = HeaderValue::from_str(&methods.join(",")) {
+        response.headers_mut().insert(ALLOW, methods);
+    }
+    response
+}
+
+/// Whether a refusal of it is an event: of what changes the control plane, not of the traffic.
+fn is_control(needed: Scope, method: &Method) -> bool {
+    matches!(needed, Scope::Operate | Scope::Release | Scope::Admin | Scope::Kill)
+        && !matches!(*method, Method::GET | Method::HEAD)
+}
+
+fn note_of(request: &Request, row: &Route, grant: &Arc<Grant>) -> Note {
+    Note {
+        route: format!("{} {}", request.method(), row.template),
+        path: request.uri().path().to_owned(),
+        origin: Origin {
+            principal: grant.principal.clone(),
+            authority: Authority::Token(Arc::clone(grant)),
+            actor: None,
+            request_id: request.extensions().get::<RequestId>().cloned(),
+            correlation_id: None,
+        },
+        grant: Arc::clone(grant),
+    }
+}
+
+/// The token that a request shows; none if it shows nothing.
+fn token_of(headers: &HeaderMap) -> Result<Option<Token>> {
+    let mut shown = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = shown.next() else { return Ok(None) };
+    let unreadable = Error::InvalidToken("cannot be read: send Authorization: Bearer hf_…, once");
+    let text = value.to_str().ok().filter(|_| shown.next().is_none());
+    let token = text.and_then(|text| text.split_once(' ')).and_then(|(scheme, token)| {
+        scheme.eq_ignore_ascii_case("bearer").then(|| Token::read(token.trim_matches(' '))).flatten()
+    });
+    token.map(Some).ok_or(unreadable)
+}
+
+/// Refusals of an authenticated caller that are events. Those of the switches themselves are events of their own.
+const NOTED: [&str; 6] = [
+    "INSUFFICIENT_SCOPE",
+    "OUT_OF_REACH",
+    "ZERO_MEANS_UNLIMITED",
+    "WIRE_TRIPPED",
+    "ENGINE_THROTTLED",
+    "APPROVAL_REFUSED",
+];
+
+/// Counts a refusal, and writes it down where that is due.
+fn noting(app: &App, response: &Response, note: Option<Box<Note>>) -> Option<impl Future<Output = ()> + Send + use<>> {
+    let code = response.extensions().get::<Problem>()?.code;
+    if matches!(response.status().as_u16(), 401 | 403 | 429) {
+        metrics::counter!("holdfast_access_refused_total", "error" => code).increment(1);
+    }
+    let note = note.filter(|_| NOTED.contains(&code))?;
+    // A token that runs wild fills no trail.
+    app.feed.register().meter_refusal(&note.grant).ok()?;
+    let access = app.access.clone();
+    Some(async move {
+        let noted = access.note_refusal(&note.route, &note.path, code, &note.origin);
+        match tokio::time::timeout(NOTE_TIMEOUT, noted).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "a refused attempt could not be recorded"),
+            Err(_) => tracing::error!("a refused attempt could not be recorded in time"),
+        }
+    })
+}
+
+impl<S> Service<Request> for Guard<S>
+where
+    S: Service<Request, Response = Response>,
+{
+    type Response = Response;
+    type Error = S::Error;
+    type Future = GuardFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let app = self.app.clone();
+        let Some(matched) = request.extensions().get::<MatchedPath>().cloned() else {
+            // No route, and so nothing to guard: the fallback says so.
+            return GuardFuture { app, state: State::Passed { future: self.inner.call(request), passage: None } };
+        };
+        let Some(row) = routes::route(request.method(), matched.as_str()) else {
+            return GuardFuture {
+                app,
+                state: State::Answered { response: Some(unlisted(&request, matched.as_str())) },
+            };
+        };
+        let state = match self.admit(&mut request, row) {
+            Ok(passage) => State::Passed { future: self.inner.call(request), passage: Some(passage) },
+            Err(refusal) => State::Refused { response: Some(refusal.response), note: refusal.note },
+        };
+        GuardFuture { app, state }
+    }
+}
+
+pin_project! {
+    /// The answer of a [`Guard`]: the handler's, or a refusal. A refusal that is an event is answered after that was written.
+    pub struct GuardFuture<F> {
+        app: App,
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F> {
+        Passed { #[pin] future: F, passage: Option<Passage> },
+        Refused { response: Option<Response>, note: Option<Box<Note>> },
+        Noting { response: Option<Response>, noting: Pin<Box<dyn Future<Output = ()> + Send>> },
+        Answered { response: Option<Response> },
+    }
+}
+
+impl<F, E> Future for GuardFuture<F>
+where
+    F: Future<Output = Result<Response, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let (response, note) = match this.state.as_mut().project() {
+                StateProjection::Passed { future, passage } => {
+                    let response = match ready!(future.poll(context)) {
+                        Ok(response) => response,
+                        Err(error) => return Poll::Ready(Err(error)),
+                    };
+                    // The place is free again.
+                    (response, passage.take().and_then(|passage| passage.note))
+                }
+                StateProjection::Refused { response, note } => (answered(response), note.take()),
+                StateProjection::Noting { response, noting } => {
+                    ready!(noting.as_mut().poll(context));
+                    return Poll::Ready(Ok(answered(response)));
+                }
+                StateProjection::Answered { response } => return Poll::Ready(Ok(answered(response))),
+            };
+            match noting(this.app, &response, note) {
+                None => return Poll::Ready(Ok(response)),
+                Some(noting) => {
+                    this.state.set(State::Noting { response: Some(response), noting: Box::pin(noting) });
+                }
+            }
+        }
+    }
+}
+
+fn answered(response: &mut Option<Response>) -> Response {
+    response.take().expect("a future is not polled again after it was ready")
+}
+
+impl<F> std::fmt::Debug for GuardFuture<F> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("GuardFuture").finish_non_exhaustive()
+    }
+}

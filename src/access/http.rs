@@ -1,0 +1,107 @@
+//! The routes of the tokens.
+
+use super::model::{CreatedToken, NewToken, TokenRecord};
+use super::scope::Scope;
+use super::token::TokenId;
+use crate::app::App;
+use crate::error::Result;
+use crate::http::{Caller, Input, Nothing, Query, Segment, errors};
+use crate::types::{Actor, Domain, Engine, Lifetime, List, Rate, Reason, TokenName};
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The routes below the base path.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list_tokens, create_token)).routes(routes!(revoke_token))
+}
+
+/// Every token there ever was, newest first. The tokens themselves are shown nowhere.
+#[utoipa::path(
+    get, path = "/access/tokens", tag = "access",
+    responses((status = 200, description = "Newest first", body = Vec<TokenRecord>), errors::Read)
+)]
+async fn list_tokens(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Vec<TokenRecord>>> {
+    Ok(Json(app.access.list().await?))
+}
+
+/// A token to create. Lists are JSON arrays, or names with commas between them.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct TokenInput {
+    /// Its name in events.
+    name: TokenName,
+    /// What it may do; at least one.
+    #[schema(schema_with = List::<Scope>::schema)]
+    scopes: List<Scope>,
+    /// The person who answers for it. A second person is one with another owner.
+    owner: Option<Actor>,
+    /// The only engines that it may change; all when left out.
+    #[schema(schema_with = List::<Engine>::schema)]
+    engines: Option<List<Engine>>,
+    /// The only domains that it may change; all when left out.
+    #[schema(schema_with = List::<Domain>::schema)]
+    domains: Option<List<Domain>>,
+    /// How long it lasts, like `12h` or `30d`; until it is revoked when left out.
+    expires_in: Option<Lifetime>,
+    /// Requests a second and an instance, 1 to 1000000; 20000 when left out.
+    rate_per_second: Option<Rate>,
+    /// Who creates it.
+    actor: Option<Actor>,
+    /// Why.
+    reason: Option<Reason>,
+}
+
+/// Creates a token, and shows it this once. It takes no idempotency key, since no answer of it is kept: one whose answer was lost
+/// is revoked. The first token ends the open mode.
+#[utoipa::path(
+    post, path = "/access/tokens", tag = "access", request_body = TokenInput,
+    responses((status = 201, description = "The token", body = CreatedToken), errors::Change)
+)]
+async fn create_token(
+    State(app): State<App>,
+    caller: Caller,
+    Input(input): Input<TokenInput>,
+) -> Result<(StatusCode, Json<CreatedToken>)> {
+    let new = NewToken {
+        name: input.name,
+        owner: input.owner,
+        scopes: input.scopes.0,
+        engines: input.engines.map(|list| list.0).filter(|list| !list.is_empty()),
+        domains: input.domains.map(|list| list.0).filter(|list| !list.is_empty()),
+        expires_in: input.expires_in,
+        rate_per_second: input.rate_per_second.map(Rate::get),
+    };
+    let created = app.access.create(&new, input.reason.as_ref(), &caller.origin(input.actor, None)).await?;
+    Ok((StatusCode::CREATED, Json(created)))
+}
+
+/// Who revokes, and why.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct RevokeQuery {
+    /// Who.
+    actor: Option<Actor>,
+    /// Why.
+    reason: Option<Reason>,
+}
+
+/// Ends a token, on every instance within the state lease. One that was revoked before stays as it is.
+#[utoipa::path(
+    delete, path = "/access/tokens/{id}", tag = "access",
+    params(("id" = inline(TokenId), Path, description = "The token's id: 16 hex digits"), RevokeQuery),
+    responses((status = 200, description = "The token as it is known now", body = TokenRecord), errors::ReadOne)
+)]
+async fn revoke_token(
+    State(app): State<App>,
+    caller: Caller,
+    Segment(id): Segment<TokenId>,
+    Query(query): Query<RevokeQuery>,
+) -> Result<Json<TokenRecord>> {
+    Ok(Json(app.access.revoke(id, query.reason.as_ref(), &caller.origin(query.actor, None)).await?))
+}

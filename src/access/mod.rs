@@ -1,0 +1,160 @@
+//! Who may do what: tokens, their scopes, and what is refused before a handler runs.
+//!
+//! Invariants:
+//! - Deny by default: a route is open to whoever carries the scope of its row in [`crate::enforcement::routes`], and a route
+//!   without a row to nobody.
+//! - A token is 256 random bits; the database holds its SHA-256. It is shown once and kept nowhere, not in events, logs or
+//!   kept answers.
+//! - Creating and revoking are control events. Refused attempts of authenticated callers are, too; those of others are counted.
+//! - While no token was ever created, a service on a loopback address is open ([`guard`]), but to no web page and no proxy.
+//!
+//! Statements: none a request ([`register`]); 5 to create or revoke (lock, time, row, event, head).
+
+pub mod guard;
+pub mod http;
+pub mod model;
+mod open;
+pub mod rate;
+pub mod register;
+pub mod scope;
+pub mod store;
+pub mod token;
+
+use crate::audit::{self, ControlEvent, Origin, Stream};
+use crate::db::{self, Database, to_json};
+use crate::enforcement::feed::Feed;
+use crate::error::{Error, Result};
+use crate::types::Reason;
+use model::{CreatedToken, NewToken, TokenRecord};
+use register::Register;
+use serde::Serialize;
+use std::time::Duration;
+use token::{Token, TokenId};
+
+/// The service of the tokens.
+#[derive(Debug, Clone)]
+pub struct Access {
+    db: Database,
+    feed: Feed,
+}
+
+impl Access {
+    /// The service on this database; its own changes reach this instance's register at once.
+    #[must_use]
+    pub const fn new(db: Database, feed: Feed) -> Self {
+        Self { db, feed }
+    }
+
+    /// Creates a token.
+    pub async fn create(&self, new: &NewToken, reason: Option<&Reason>, origin: &Origin) -> Result<CreatedToken> {
+        let created = create(&self.db, new, reason, origin).await?;
+        self.feed.publish_access(&self.db).await;
+        Ok(created)
+    }
+
+    /// Ends a token. One that was revoked before stays as it is.
+    pub async fn revoke(&self, id: TokenId, reason: Option<&Reason>, origin: &Origin) -> Result<TokenRecord> {
+        let revoked = revoke(&self.db, id, reason, origin).await?;
+        self.feed.publish_access(&self.db).await;
+        Ok(revoked)
+    }
+
+    /// Every token there ever was, newest first.
+    pub async fn list(&self) -> Result<Vec<TokenRecord>> {
+        list(&self.db).await
+    }
+
+    /// Records that an authenticated caller was refused a change of the control plane.
+    pub async fn note_refusal(&self, route: &str, path: &str, code: &'static str, origin: &Origin) -> Result<()> {
+        let mut tx = self.db.begin().await?;
+        let mut head = audit::lock(&mut tx, Stream::Control).await?;
+        let detail = Some(to_json(&RefusalDetail { path: crate::http::bounded(path) }).get().to_owned());
+        let event =
+            ControlEvent { action: "ACCESS_REFUSED", subject: Some(route), error: Some(code), reason: None, detail };
+        event.append(&mut tx, &mut head, origin).await?;
+        db::commit(tx).await
+    }
+}
+
+/// How often it is written down which tokens were used.
+const USES_EVERY: Duration = Duration::from_mins(1);
+
+/// Writes down which tokens were used, over and over, until the task is ended. What a crash loses is a minute of it.
+pub async fn note_uses(register: Register, db: Database) {
+    let mut turns = tokio::time::interval(USES_EVERY);
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        turns.tick().await;
+        let noted = async { register.note_uses(&mut *db.read().await?).await };
+        if let Err(error) = noted.await {
+            tracing::warn!(%error, "which tokens were used could not be written down: it is tried again");
+        }
+    }
+}
+
+/// What was asked for, for the audit trail.
+#[derive(Serialize)]
+struct RefusalDetail<'a> {
+    path: &'a str,
+}
+
+/// Every token there ever was, newest first.
+pub async fn list(db: &Database) -> Result<Vec<TokenRecord>> {
+    store::list(&mut *db.read().await?, None).await
+}
+
+/// Creates a token: for the service and for the shell.
+pub async fn create(db: &Database, new: &NewToken, reason: Option<&Reason>, origin: &Origin) -> Result<CreatedToken> {
+    if new.scopes.is_empty() {
+        return Err(Error::invalid("scopes", "is empty: name at least one"));
+    }
+    let token = Token::generate()?;
+    let mut tx = db.begin().await?;
+    let mut head = audit::lock(&mut tx, Stream::Control).await?;
+    let at = head.next().at;
+    let expires_at = match &new.expires_in {
+        Some(lifetime) => Some(lifetime.after(at).ok_or_else(|| Error::invalid("expires_in", "is too far ahead"))?),
+        None => None,
+    };
+    let texts = |list: Vec<String>| Some(list).filter(|list| !list.is_empty());
+    let record = TokenRecord {
+        id: token.id().to_string(),
+        name: new.name.to_string(),
+        owner: new.owner.as_ref().map(ToString::to_string),
+        scopes: new.scopes.clone(),
+        engines: new.engines.as_ref().and_then(|list| texts(list.iter().map(ToString::to_string).collect())),
+        domains: new.domains.as_ref().and_then(|list| texts(list.iter().map(ToString::to_string).collect())),
+        rate_per_second: new.rate_per_second,
+        created_at: at,
+        created_by: origin.principal.as_str().to_owned(),
+        expires_at,
+        revoked_at: None,
+        revoked_by: None,
+        last_used_at: None,
+    };
+    store::insert(&mut tx, token.id(), &token.digest(), new, &record).await?;
+    let detail = Some(to_json(&record).get().to_owned());
+    let event = ControlEvent { action: "TOKEN_CREATE", subject: Some(&record.id), error: None, reason, detail };
+    event.append(&mut tx, &mut head, origin).await?;
+    db::commit(tx).await?;
+    Ok(CreatedToken { token: token.expose().to_owned(), record })
+}
+
+/// Ends a token: for the service and for the shell. One that was revoked before stays as it is.
+pub async fn revoke(db: &Database, id: TokenId, reason: Option<&Reason>, origin: &Origin) -> Result<TokenRecord> {
+    let mut tx = db.begin().await?;
+    let mut head = audit::lock(&mut tx, Stream::Control).await?;
+    let found = store::list(&mut tx, Some(id)).await?.into_iter().next();
+    let mut record = found.ok_or_else(|| Error::NotFound { what: "token", id: id.to_string() })?;
+    if record.revoked_at.is_some() {
+        return Ok(record);
+    }
+    let (at, by) = (head.next().at, origin.principal.as_str());
+    store::revoke(&mut tx, id, at, by).await?;
+    (record.revoked_at, record.revoked_by) = (Some(at), Some(by.to_owned()));
+    let detail = Some(to_json(&record).get().to_owned());
+    let event = ControlEvent { action: "TOKEN_REVOKE", subject: Some(&record.id), error: None, reason, detail };
+    event.append(&mut tx, &mut head, origin).await?;
+    db::commit(tx).await?;
+    Ok(record)
+}

@@ -1,0 +1,67 @@
+//! What a token is created with, and what is shown of it.
+
+use super::scope::Scope;
+use crate::types::{Actor, Domain, Engine, Lifetime, TokenName};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// A token that is to be created.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    /// Its name in events.
+    pub name: TokenName,
+    /// The person who answers for it.
+    pub owner: Option<Actor>,
+    /// What it may do; at least one.
+    pub scopes: Vec<Scope>,
+    /// The only engines that it may change; none for all.
+    pub engines: Option<Vec<Engine>>,
+    /// The only domains that it may change; none for all.
+    pub domains: Option<Vec<Domain>>,
+    /// How long it lasts; none for until it is revoked.
+    pub expires_in: Option<Lifetime>,
+    /// Requests a second and an instance; none for the server's own limit.
+    pub rate_per_second: Option<i64>,
+}
+
+/// What is known of a token: everything but the token.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct TokenRecord {
+    /// Its id, the part between `hf_` and the secret.
+    pub id: String,
+    /// Its name; events say `name:id`.
+    pub name: String,
+    /// The person who answers for it.
+    pub owner: Option<String>,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// The only engines that it may change; null for all.
+    pub engines: Option<Vec<String>>,
+    /// The only domains that it may change; null for all.
+    pub domains: Option<Vec<String>>,
+    /// Requests a second and an instance; null for the server's own limit.
+    pub rate_per_second: Option<i64>,
+    /// When it was created.
+    pub created_at: DateTime<Utc>,
+    /// By whom.
+    pub created_by: String,
+    /// When it ends by itself; null for never.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When it was revoked; null while it was not.
+    pub revoked_at: Option<DateTime<Utc>>,
+    /// By whom.
+    pub revoked_by: Option<String>,
+    /// When it was last used, to the minute and a minute late; null for never.
+    pub last_used_at: Option<DateTime<Utc>>,
+}
+
+/// A token that was created. This is the only time that it is shown.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CreatedToken {
+    /// The token: send it as `Authorization: Bearer <token>`. It is kept nowhere.
+    pub token: String,
+    /// What is known of it.
+    #[serde(flatten)]
+    pub record: TokenRecord,
+}

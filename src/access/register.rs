@@ -1,0 +1,191 @@
+//! The register of tokens as this instance knows it: in memory, so that a request costs no statement, and renewed by the feed
+//! with every read of the state.
+//!
+//! Invariants:
+//! - A token that was revoked, or is not in the database, opens nothing longer than the state lease after that: what is known
+//!   counts for the lease from the instant before its read was sent.
+//! - Only the switches that tighten go by an older register: an operator stops everything also while the database is away.
+//! - Once a token was seen, the open mode is over until the process ends, whatever the database says later.
+//! - The time that tokens expire by never runs back: a database whose clock does revives none.
+
+use super::rate::{Bucket, RATE_DEFAULT};
+use super::store;
+use super::token::{Grant, Meter, Token, TokenId};
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+/// What is known of the tokens. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct Register(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    clock: Clock,
+    lease_ns: u64,
+    known: RwLock<Arc<Known>>,
+    /// The instant before the last renewal was sent, on `clock`, plus one; 0 before the first.
+    renewed_ns: AtomicU64,
+    /// How far the database's time is ahead of `clock`, microseconds. Only ever more.
+    ahead_us: AtomicI64,
+}
+
+/// What was read.
+#[derive(Debug, Default)]
+struct Known {
+    /// Where the control stream stood: tokens are read again only when it moved. None before the first read.
+    control_seq: Option<i64>,
+    /// Whether a token was ever created.
+    closed: bool,
+    grants: HashMap<TokenId, Arc<Grant>>,
+}
+
+/// Who is let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Nobody: it is not known which tokens there are.
+    Unknown,
+    /// Everybody: no token was ever created.
+    Open,
+    /// Holders of tokens.
+    Tokens,
+}
+
+/// How old the register may be for what is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    /// Within the lease.
+    Fresh,
+    /// As it was last known: for what only tightens.
+    Any,
+}
+
+impl Register {
+    /// A register that knows nothing yet, and so lets nobody in.
+    #[must_use]
+    pub fn new(clock: Clock, lease: Duration) -> Self {
+        Self(Arc::new(Inner {
+            clock,
+            lease_ns: u64::try_from(lease.as_nanos()).unwrap_or(0),
+            known: RwLock::default(),
+            renewed_ns: AtomicU64::new(0),
+            ahead_us: AtomicI64::new(i64::MIN),
+        }))
+    }
+
+    /// Renews what is known with a read that was sent at `sent_ns` and found the control stream and the database's time so.
+    pub async fn renew(
+        &self,
+        conn: &mut PgConnection,
+        control_seq: i64,
+        now: DateTime<Utc>,
+        sent_ns: u64,
+    ) -> Result<()> {
+        if self.known().control_seq != Some(control_seq) {
+            let grants = store::grants(conn).await?;
+            self.take(control_seq, grants);
+        }
+        let ahead = now.timestamp_micros().saturating_sub(micros(sent_ns));
+        self.0.ahead_us.fetch_max(ahead, Ordering::AcqRel);
+        self.0.renewed_ns.fetch_max(sent_ns + 1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    fn take(&self, control_seq: i64, grants: Vec<store::GrantRow>) {
+        let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
+        let meter = |row: &store::GrantRow| {
+            let kept = known.grants.get(&row.id).map(|grant| Arc::clone(&grant.meter));
+            kept.unwrap_or_else(|| Arc::new(Meter::new(Bucket::new(row.rate_per_second.unwrap_or(RATE_DEFAULT)))))
+        };
+        let grants: HashMap<_, _> = grants
+            .into_iter()
+            .map(|row| {
+                let meter = meter(&row);
+                (row.id, Arc::new(row.grant(meter)))
+            })
+            .collect();
+        let closed = known.closed || !grants.is_empty();
+        *known = Arc::new(Known { control_seq: Some(control_seq), closed, grants });
+    }
+
+    fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.0.known.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Who is let in. Tokens never end, so that is true however old it is. The open mode lasts until a read tells otherwise: it
+    /// protects nothing but a machine from its own web pages, and what it lets do needs the database that would have told.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        match self.known().closed {
+            true => Mode::Tokens,
+            false if self.is_known(Age::Any) => Mode::Open,
+            false => Mode::Unknown,
+        }
+    }
+
+    /// Whether what is known is young enough.
+    fn is_known(&self, age: Age) -> bool {
+        let renewed = self.0.renewed_ns.load(Ordering::Acquire);
+        renewed > 0 && (age == Age::Any || self.0.clock.now_ns().saturating_sub(renewed - 1) <= self.0.lease_ns)
+    }
+
+    /// The database's time.
+    fn now(&self) -> DateTime<Utc> {
+        let now = micros(self.0.clock.now_ns()).saturating_add(self.0.ahead_us.load(Ordering::Acquire));
+        DateTime::from_timestamp_micros(now).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
+
+    /// What a token is good for.
+    pub fn check(&self, token: &Token, age: Age) -> Result<Arc<Grant>> {
+        if !self.is_known(age) {
+            return Err(Error::AccessUnknown);
+        }
+        let known = self.known();
+        // What ended is told only to whoever holds all of it.
+        let grant = known.grants.get(&token.id()).filter(|grant| grant.is_of(token));
+        let grant = grant.ok_or(Error::InvalidToken("is not known: check it, or create one"))?;
+        if grant.revoked_at.is_some() {
+            return Err(Error::InvalidToken("was revoked: create another"));
+        }
+        let now = self.now();
+        if grant.expires_at.is_some_and(|expires_at| expires_at <= now) {
+            return Err(Error::InvalidToken("has expired: create another"));
+        }
+        grant.meter.note_use(now);
+        Ok(Arc::clone(grant))
+    }
+
+    /// Takes one from a token's rate.
+    pub fn meter(&self, grant: &Grant) -> Result<()> {
+        grant.meter.bucket.take(self.0.clock.now_ns()).map_err(|wait| Error::RateLimited { wait })
+    }
+
+    /// Takes one from a token's refusals that are written down.
+    pub fn meter_refusal(&self, grant: &Grant) -> Result<()> {
+        grant.meter.refusals.take(self.0.clock.now_ns()).map_err(|wait| Error::RateLimited { wait })
+    }
+
+    /// Writes down which tokens were used since the last time.
+    pub async fn note_uses(&self, conn: &mut PgConnection) -> Result<()> {
+        let known = self.known();
+        let used: Vec<_> =
+            known.grants.values().filter_map(|grant| Some((grant, grant.meter.unnoted_use()?))).collect();
+        if used.is_empty() {
+            return Ok(());
+        }
+        store::note_uses(conn, used.iter().map(|(grant, at)| (grant.id, *at))).await?;
+        for (grant, at) in used {
+            grant.meter.noted(at);
+        }
+        Ok(())
+    }
+}
+
+fn micros(nanos: u64) -> i64 {
+    i64::try_from(nanos / 1_000).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,202 @@
+//! SQL of the tokens.
+
+use super::model::{NewToken, TokenRecord};
+use super::scope::Scope;
+use super::token::{Grant, Meter, TokenId};
+use crate::error::{Error, Result};
+use crate::types::{Actor, Domain, Engine, Principal};
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// A token's row, as far as it lets somebody in.
+#[derive(Debug)]
+pub(super) struct GrantRow {
+    pub(super) id: TokenId,
+    digest: [u8; 32],
+    name: String,
+    owner: Option<Actor>,
+    scopes: Vec<Scope>,
+    engines: Option<Vec<Engine>>,
+    domains: Option<Vec<Domain>>,
+    pub(super) rate_per_second: Option<u64>,
+    expires_at: Option<DateTime<Utc>>,
+    revoked_at: Option<DateTime<Utc>>,
+}
+
+impl GrantRow {
+    pub(super) fn grant(self, meter: Arc<Meter>) -> Grant {
+        Grant {
+            principal: Principal::token(&self.name, self.id),
+            id: self.id,
+            digest: self.digest,
+            owner: self.owner,
+            scopes: self.scopes,
+            engines: self.engines,
+            domains: self.domains,
+            expires_at: self.expires_at,
+            revoked_at: self.revoked_at,
+            meter,
+        }
+    }
+}
+
+/// What stands in a row, or that it cannot be read.
+fn stored<T: FromStr>(text: &str) -> Result<T> {
+    text.parse().map_err(|_| Error::Inconsistent(format!("a token's row says {text:?}")))
+}
+
+fn stored_list<T: FromStr>(list: &[String]) -> Result<Vec<T>> {
+    list.iter().map(|text| stored(text)).collect()
+}
+
+/// Every token there ever was.
+pub(super) async fn grants(conn: &mut PgConnection) -> Result<Vec<GrantRow>> {
+    let rows = sqlx::query!(
+        "SELECT id,
+                digest,
+                name,
+                owner,
+                scopes,
+                engines,
+                domains,
+                rate_per_second,
+                expires_at,
+                revoked_at
+         FROM access_token"
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(GrantRow {
+                id: stored(&row.id)?,
+                digest: row.digest.try_into().map_err(|_| Error::Inconsistent("a token has no SHA-256".into()))?,
+                name: row.name,
+                owner: row.owner.as_deref().map(stored).transpose()?,
+                scopes: stored_list(&row.scopes)?,
+                engines: row.engines.as_deref().map(stored_list).transpose()?,
+                domains: row.domains.as_deref().map(stored_list).transpose()?,
+                rate_per_second: row.rate_per_second.and_then(|rate| rate.try_into().ok()),
+                expires_at: row.expires_at,
+                revoked_at: row.revoked_at,
+            })
+        })
+        .collect()
+}
+
+/// Whether a token was ever created.
+pub async fn any(conn: &mut PgConnection) -> Result<bool> {
+    Ok(sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM access_token) AS "any!""#).fetch_one(conn).await?)
+}
+
+pub(super) async fn insert(
+    conn: &mut PgConnection,
+    id: TokenId,
+    digest: &[u8; 32],
+    new: &NewToken,
+    record: &TokenRecord,
+) -> Result<()> {
+    let id = id.to_string();
+    let scopes: Vec<_> = new.scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
+    sqlx::query!(
+        "INSERT INTO access_token
+             (id, digest, name, owner, scopes, engines, domains, rate_per_second, created_at, created_by, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        id,
+        &digest[..],
+        new.name.as_str(),
+        new.owner.as_ref().map(Actor::as_str),
+        &scopes,
+        record.engines.as_deref(),
+        record.domains.as_deref(),
+        record.rate_per_second,
+        record.created_at,
+        record.created_by,
+        record.expires_at
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The tokens, newest first; only one of them if it is named.
+pub(super) async fn list(conn: &mut PgConnection, id: Option<TokenId>) -> Result<Vec<TokenRecord>> {
+    let rows = sqlx::query!(
+        "SELECT id,
+                name,
+                owner,
+                scopes,
+                engines,
+                domains,
+                rate_per_second,
+                created_at,
+                created_by,
+                expires_at,
+                revoked_at,
+                revoked_by,
+                last_used_at
+         FROM access_token
+         WHERE $1::text IS NULL OR id = $1
+         ORDER BY created_at DESC, id",
+        id.map(|id| id.to_string())
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(TokenRecord {
+                id: row.id,
+                name: row.name,
+                owner: row.owner,
+                scopes: stored_list(&row.scopes)?,
+                engines: row.engines,
+                domains: row.domains,
+                rate_per_second: row.rate_per_second,
+                created_at: row.created_at,
+                created_by: row.created_by,
+                expires_at: row.expires_at,
+                revoked_at: row.revoked_at,
+                revoked_by: row.revoked_by,
+                last_used_at: row.last_used_at,
+            })
+        })
+        .collect()
+}
+
+pub(super) async fn revoke(conn: &mut PgConnection, id: TokenId, at: DateTime<Utc>, by: &str) -> Result<()> {
+    let revoked = sqlx::query!(
+        "UPDATE access_token
+         SET revoked_at = $2, revoked_by = $3
+         WHERE id = $1 AND revoked_at IS NULL",
+        id.to_string(),
+        at,
+        by
+    )
+    .execute(conn)
+    .await?;
+    if revoked.rows_affected() == 1 {
+        Ok(())
+    } else {
+        Err(Error::Inconsistent(format!("token {id} was revoked meanwhile")))
+    }
+}
+
+pub(super) async fn note_uses(
+    conn: &mut PgConnection,
+    uses: impl Iterator<Item = (TokenId, DateTime<Utc>)>,
+) -> Result<()> {
+    let (ids, times): (Vec<_>, Vec<_>) = uses.map(|(id, at)| (id.to_string(), at)).unzip();
+    sqlx::query!(
+        "UPDATE access_token AS token
+         SET last_used_at = used.at
+         FROM unnest($1::text[], $2::timestamptz[]) AS used (id, at)
+         WHERE token.id = used.id AND (token.last_used_at IS NULL OR token.last_used_at < used.at)",
+        &ids,
+        &times
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

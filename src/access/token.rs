@@ -1,0 +1,298 @@
+//! Tokens: what a caller shows, and what is known of the one who may show it.
+
+use super::rate::Bucket;
+use super::scope::Scope;
+use crate::audit::canonical::hex;
+use crate::error::{Error, Result};
+use crate::types::{Actor, Domain, Engine, Principal};
+use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use subtle::ConstantTimeEq;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+
+/// What every token begins with, so that scanners of leaked secrets can know it.
+const PREFIX: &str = "hf_";
+/// Hex digits of an id.
+const ID_DIGITS: usize = 16;
+/// Hex digits of a secret: 256 bits.
+const SECRET_DIGITS: usize = 64;
+/// Refusals of one token that are written down, a second; the others are counted.
+const REFUSALS_PER_SECOND: u64 = 10;
+/// How coarse the note of the last use is.
+const USE_SECONDS: i64 = 60;
+
+/// A token's public name: 64 bits, as 16 hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenId(u64);
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Not the id of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a token's id is 16 hex digits, as holdfast token list shows them")]
+pub struct ParseTokenIdError;
+
+impl std::str::FromStr for TokenId {
+    type Err = ParseTokenIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        // A whole token will not do: what stands in a shell's history is not to be secret.
+        if text.len() != ID_DIGITS || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(ParseTokenIdError);
+        }
+        u64::from_str_radix(text, 16).map(Self).map_err(|_| ParseTokenIdError)
+    }
+}
+
+impl utoipa::PartialSchema for TokenId {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9a-fA-F]{16}$")).into()
+    }
+}
+
+impl utoipa::ToSchema for TokenId {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "TokenId".into()
+    }
+}
+
+/// A token as its holder shows it, `hf_<id>_<secret>`. Never logged: it shows its id alone.
+#[derive(Clone)]
+pub struct Token {
+    id: TokenId,
+    text: Box<str>,
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Token({PREFIX}{}_…)", self.id)
+    }
+}
+
+impl Token {
+    /// A new one, of the operating system's randomness.
+    pub fn generate() -> Result<Self> {
+        let (mut id, mut secret) = ([0; 8], [0; 32]);
+        let failed = |error| Error::Inconsistent(format!("the system gives no randomness: {error}"));
+        getrandom::fill(&mut id).and_then(|()| getrandom::fill(&mut secret)).map_err(failed)?;
+        let id = TokenId(u64::from_be_bytes(id));
+        Ok(Self { id, text: format!("{PREFIX}{id}_{}", hex(&secret)).into() })
+    }
+
+    /// Reads what a caller shows; none if it has not the form of a token.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        let (id, secret) = text.strip_prefix(PREFIX)?.split_once('_')?;
+        let digits = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        (secret.len() == SECRET_DIGITS && digits(secret) && digits(id)).then_some(())?;
+        Some(Self { id: id.parse().ok()?, text: text.into() })
+    }
+
+    /// Its id.
+    #[must_use]
+    pub const fn id(&self) -> TokenId {
+        self.id
+    }
+
+    /// The whole of it: for the one time that it is shown.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.text
+    }
+
+    /// What is kept of it.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        Sha256::digest(self.text.as_bytes()).into()
+    }
+}
+
+/// What whoever shows a token may do.
+#[derive(Debug)]
+pub struct Grant {
+    /// The token.
+    pub id: TokenId,
+    /// SHA-256 of the token.
+    pub(super) digest: [u8; 32],
+    /// `name:id`, as events say it.
+    pub principal: Principal,
+    /// The person who answers for it.
+    pub owner: Option<Actor>,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// The only engines that it may change; none for all.
+    pub engines: Option<Vec<Engine>>,
+    /// The only domains that it may change; none for all.
+    pub domains: Option<Vec<Domain>>,
+    /// When it ends by itself.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When it was ended.
+    pub revoked_at: Option<DateTime<Utc>>,
+    /// What it has used up, and when.
+    pub(super) meter: Arc<Meter>,
+}
+
+/// What a token has used; the same for as long as the process runs.
+#[derive(Debug)]
+pub(super) struct Meter {
+    pub(super) bucket: Bucket,
+    /// Refusals that are events.
+    pub(super) refusals: Bucket,
+    /// The minute of the last use, seconds since 1970; 0 for never.
+    used_at: AtomicI64,
+    /// What of it stands in the database.
+    noted: AtomicI64,
+}
+
+impl Meter {
+    pub(super) fn new(bucket: Bucket) -> Self {
+        Self {
+            bucket,
+            refusals: Bucket::new(REFUSALS_PER_SECOND),
+            used_at: AtomicI64::new(0),
+            noted: AtomicI64::new(0),
+        }
+    }
+
+    /// Notes a use, to the minute.
+    pub(super) fn note_use(&self, at: DateTime<Utc>) {
+        let minute = at.timestamp().div_euclid(USE_SECONDS) * USE_SECONDS;
+        // Read first: the word is shared, and it changes once a minute.
+        if self.used_at.load(Ordering::Relaxed) < minute {
+            self.used_at.fetch_max(minute, Ordering::Relaxed);
+        }
+    }
+
+    /// The last use, if it was not noted yet.
+    pub(super) fn unnoted_use(&self) -> Option<DateTime<Utc>> {
+        let used = self.used_at.load(Ordering::Relaxed);
+        (used > self.noted.load(Ordering::Relaxed)).then(|| DateTime::from_timestamp(used, 0)).flatten()
+    }
+
+    /// Takes note that a use stands in the database.
+    pub(super) fn noted(&self, at: DateTime<Utc>) {
+        self.noted.fetch_max(at.timestamp(), Ordering::Relaxed);
+    }
+}
+
+impl Grant {
+    /// Whether this is its token, in a time that tells nothing of how much of it is right.
+    #[must_use]
+    pub fn is_of(&self, token: &Token) -> bool {
+        self.id == token.id && bool::from(self.digest[..].ct_eq(&token.digest()[..]))
+    }
+
+    /// Whether it carries what is needed.
+    #[must_use]
+    pub fn holds(&self, needed: Scope) -> bool {
+        self.scopes.iter().any(|scope| scope.covers(needed))
+    }
+}
+
+/// What the caller of a change may do: everything, or what a token says.
+#[derive(Debug, Clone)]
+pub enum Authority {
+    /// The operator's shell, Holdfast itself, and everybody in open mode.
+    Unlimited,
+    /// The holder of a token.
+    Token(Arc<Grant>),
+}
+
+impl Authority {
+    /// Whether it includes this scope.
+    #[must_use]
+    pub fn holds(&self, needed: Scope) -> bool {
+        match self {
+            Self::Unlimited => true,
+            Self::Token(grant) => grant.holds(needed),
+        }
+    }
+
+    /// Refuses what needs this scope; `what` names it.
+    pub fn require(&self, needed: Scope, what: &'static str) -> Result<()> {
+        if self.holds(needed) { Ok(()) } else { Err(Error::InsufficientScope { needed, what }) }
+    }
+
+    /// Whether it reaches this engine.
+    #[must_use]
+    pub fn reaches_engine(&self, engine: &Engine) -> bool {
+        match self {
+            Self::Unlimited => true,
+            Self::Token(grant) => grant.engines.as_ref().is_none_or(|engines| engines.contains(engine)),
+        }
+    }
+
+    /// Refuses another engine than its own.
+    pub fn require_engine(&self, engine: &Engine) -> Result<()> {
+        let refused = || Error::OutOfReach { what: "engine", name: engine.to_string() };
+        if self.reaches_engine(engine) { Ok(()) } else { Err(refused()) }
+    }
+
+    /// Whether it reaches this domain.
+    #[must_use]
+    pub fn reaches_domain(&self, domain: &Domain) -> bool {
+        match self {
+            Self::Unlimited => true,
+            Self::Token(grant) => grant.domains.as_ref().is_none_or(|domains| domains.contains(domain)),
+        }
+    }
+
+    /// Refuses another domain than its own.
+    pub fn require_domain(&self, domain: &Domain) -> Result<()> {
+        let refused = || Error::OutOfReach { what: "domain", name: domain.to_string() };
+        if self.reaches_domain(domain) { Ok(()) } else { Err(refused()) }
+    }
+
+    /// The person behind it.
+    #[must_use]
+    pub fn owner(&self) -> Option<&Actor> {
+        match self {
+            Self::Unlimited => None,
+            Self::Token(grant) => grant.owner.as_ref(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_as_it_was_made_and_never_shows_its_secret() {
+        let token = Token::generate().unwrap();
+        let read = Token::read(token.expose()).unwrap();
+        assert_eq!((read.id(), read.digest(), token.expose().len()), (token.id(), token.digest(), 84));
+        assert_ne!(Token::generate().unwrap().expose(), token.expose());
+        let secret = &token.expose()[20..];
+        assert!(!format!("{token:?}").contains(secret), "{token:?}");
+        for bad in [
+            "",
+            "hf_",
+            "hf__",
+            &token.expose()[..83],
+            &token.expose().to_uppercase(),
+            &format!(" {}", token.expose()),
+            &format!("{}0", token.expose()),
+            &token.expose().replacen("hf_", "hg_", 1),
+            &token.expose().replacen("hf_", "hf_+", 1),
+        ] {
+            assert!(Token::read(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_whole_token_is_not_an_id() {
+        let token = Token::generate().unwrap();
+        assert!(token.expose().parse::<TokenId>().is_err());
+        assert_eq!(token.id().to_string().parse(), Ok(token.id()));
+        assert!("+123456789abcdef".parse::<TokenId>().is_err());
+    }
+}

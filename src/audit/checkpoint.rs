@@ -1,0 +1,380 @@
+//! Checkpoints: where every stream stood at an instant, signed, to be kept where whoever owns the database does not come.
+//!
+//! ```text
+//! holdfast audit checkpoint
+//! 2026-11-22T23:59:59.123456Z
+//! control 12 <hash of event 12, hex>
+//! heimdall 3 …
+//! kpi 0 0000…
+//! risk 999 …
+//!
+//! — holdfast/host <signature>
+//! ```
+//! The text is signed as a C2SP note ([`super::note`]); it is no C2SP tlog-checkpoint, since the hashes are those of a chain and not
+//! of a Merkle tree.
+//!
+//! Invariants:
+//! - What was signed is never contradicted: before the next one is signed, every event that the last one names must still stand.
+//! - A scheduled one is signed only after everything since the last one was verified.
+//! - The key is a file outside the database. Each instance has its own.
+
+use super::canonical::hex;
+use super::note::{Note, NoteError, Signer, Verifier};
+use super::verify::{self, Asked, Finding, Point};
+use super::{Stream, store};
+use crate::db::Database;
+use crate::error::{Error, Result};
+use crate::types::Lifetime;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+use sqlx::PgConnection;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Semaphore;
+use utoipa::ToSchema;
+
+/// What the text begins with.
+const ORIGIN: &str = "holdfast audit checkpoint";
+/// What a kept checkpoint's file ends with.
+const SUFFIX: &str = ".note";
+
+/// Where every stream stood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// When, by the database's clock.
+    pub at: DateTime<Utc>,
+    /// The last event of each stream.
+    pub heads: BTreeMap<Stream, Point>,
+}
+
+impl Checkpoint {
+    /// Reads where the streams stand, in one snapshot.
+    async fn take(conn: &mut PgConnection) -> Result<Self> {
+        let (at, heads) = store::points(conn).await?;
+        Ok(Self { at, heads })
+    }
+
+    /// The text that is signed.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = format!("{ORIGIN}\n{}\n", self.at.to_rfc3339_opts(SecondsFormat::Micros, true));
+        for stream in Stream::ALL {
+            let point = self.heads.get(&stream).copied().unwrap_or(Point::BEGINNING);
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{} {} {}", stream.as_str(), point.seq, hex(&point.hash));
+        }
+        text
+    }
+
+    /// Reads a text that was signed; none if it is another one.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        let mut lines = text.strip_suffix('\n')?.split('\n');
+        (lines.next()? == ORIGIN).then_some(())?;
+        let at = DateTime::parse_from_rfc3339(lines.next()?).ok()?.with_timezone(&Utc);
+        let mut heads = BTreeMap::new();
+        for line in lines {
+            let (stream, point) = head_line(line)?;
+            heads.insert(stream, point);
+        }
+        (heads.len() == Stream::ALL.len()).then_some(Self { at, heads })
+    }
+}
+
+/// A line of a stream, a number and a hash.
+#[must_use]
+pub fn head_line(line: &str) -> Option<(Stream, Point)> {
+    let mut words = line.split(' ');
+    let (stream, seq, hash) = (words.next()?, words.next()?, words.next()?);
+    let point = Point { seq: seq.parse().ok().filter(|seq| *seq >= 0)?, hash: bytes_of(hash)? };
+    words.next().is_none().then_some((Stream::named(stream)?, point))
+}
+
+fn bytes_of(hex: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
+
+/// What signs checkpoints, where they are kept, and the last one. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct Notary(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    signer: Signer,
+    /// Where they are kept; none for nowhere.
+    dir: Option<PathBuf>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// The last one that was signed.
+    last: Option<Checkpoint>,
+    /// What is wrong with the trail, as the last verification found.
+    finding: Option<Finding>,
+}
+
+/// What the last checkpoint says of the trail.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Witness {
+    /// When the last checkpoint was signed, by the database's clock.
+    pub at: DateTime<Utc>,
+    /// The name of the key that signed it.
+    pub signer: String,
+    /// The events that it names, by stream.
+    pub heads: BTreeMap<String, i64>,
+    /// Whether each of them is still what was signed.
+    pub holds: bool,
+}
+
+impl Notary {
+    /// The notary with the key of this file, which is made if it is not there, and the last checkpoint of this directory.
+    pub async fn open(key: &Path, name: &str, dir: Option<PathBuf>) -> io::Result<Self> {
+        if !tokio::fs::try_exists(key).await? {
+            make_key(key, name).await?;
+        }
+        Self::existing(key, dir).await
+    }
+
+    /// The same for a key that exists.
+    pub async fn existing(key: &Path, dir: Option<PathBuf>) -> io::Result<Self> {
+        let signer: Signer = tokio::fs::read_to_string(key).await?.parse().map_err(io::Error::other)?;
+        let last = match &dir {
+            Some(dir) => newest(dir, &signer.verifier()).await?,
+            None => None,
+        };
+        Ok(Self::new(signer, dir, last))
+    }
+
+    /// The notary of this key, which keeps checkpoints here, and has signed this one last.
+    #[must_use]
+    pub fn new(signer: Signer, dir: Option<PathBuf>, last: Option<Checkpoint>) -> Self {
+        Self(Arc::new(Parts { signer, dir, known: Mutex::new(Known { last, finding: None }) }))
+    }
+
+    /// What checks its signatures.
+    #[must_use]
+    pub fn verifier(&self) -> Verifier {
+        self.0.signer.verifier()
+    }
+
+    /// The last checkpoint.
+    #[must_use]
+    pub fn last(&self) -> Option<Checkpoint> {
+        self.known().last.clone()
+    }
+
+    /// What the scheduled verification found wrong with the trail.
+    #[must_use]
+    pub fn finding(&self) -> Option<Finding> {
+        self.known().finding.clone()
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Signs where the streams stand now, unless what was signed last does not stand any more.
+    pub async fn sign(&self, conn: &mut PgConnection) -> Result<(Checkpoint, String)> {
+        if let Some(last) = self.last()
+            && let Some((stream, point)) = first_missing(&mut *conn, &last).await?
+        {
+            return Err(Error::TrailRewritten { stream, seq: point.seq });
+        }
+        let checkpoint = Checkpoint::take(conn).await?;
+        let note = self.0.signer.sign(&checkpoint.text());
+        let mut known = self.known();
+        // Two at once: the later one is the last.
+        if known.last.as_ref().is_none_or(|last| last.at <= checkpoint.at) {
+            known.last = Some(checkpoint.clone());
+        }
+        drop(known);
+        Ok((checkpoint, note))
+    }
+
+    /// What the last checkpoint says of the trail as it stands; none before the first.
+    pub async fn witness(&self, conn: &mut PgConnection) -> Result<Option<Witness>> {
+        let Some(last) = self.last() else { return Ok(None) };
+        let holds = first_missing(conn, &last).await?.is_none();
+        let heads = last.heads.iter().map(|(stream, point)| (stream.as_str().to_owned(), point.seq)).collect();
+        Ok(Some(Witness { at: last.at, signer: self.verifier().name().to_owned(), heads, holds }))
+    }
+
+    /// Verifies what came since the last checkpoint, signs the next, logs and keeps it. Nothing came: nothing is done.
+    async fn advance(&self, db: &Database) -> Result<()> {
+        let mut tx = db.begin_unlimited_snapshot().await?;
+        let last = self.last();
+        let (_, heads) = store::points(&mut tx).await?;
+        if last.as_ref().is_some_and(|last| last.heads == heads) {
+            return Ok(());
+        }
+        let mut finding = None;
+        for stream in Stream::ALL {
+            let from = last.as_ref().and_then(|last| last.heads.get(&stream)).copied().unwrap_or(Point::BEGINNING);
+            let verified = verify::verify(&mut tx, stream, Asked { from, to: None, known: None }).await?;
+            finding = finding.or(verified.finding);
+        }
+        self.known().finding.clone_from(&finding);
+        metrics::gauge!("holdfast_audit_damaged").set(if finding.is_some() { 1.0 } else { 0.0 });
+        if let Some(finding) = finding {
+            tracing::error!(%finding, "THE AUDIT TRAIL IS DAMAGED: no checkpoint is signed");
+            return Ok(());
+        }
+        let (checkpoint, note) = self.sign(&mut tx).await?;
+        tracing::info!(note, "audit checkpoint");
+        if let Some(dir) = &self.0.dir
+            && let Err(error) = keep(dir, &checkpoint, self.verifier().name(), &note).await
+        {
+            tracing::error!(dir = %dir.display(), %error, "the checkpoint could not be kept: it is in the log alone");
+        }
+        Ok(())
+    }
+
+    /// Makes checkpoints, over and over, until the task is ended. `verifying` is the right to read the whole trail.
+    pub async fn run(self, db: Database, every: Lifetime, verifying: Arc<Semaphore>) {
+        let mut turns = tokio::time::interval(every.duration());
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            let Ok(_turn) = verifying.acquire().await else { return };
+            match self.advance(&db).await {
+                Ok(()) => {}
+                Err(error @ Error::TrailRewritten { .. }) => {
+                    metrics::gauge!("holdfast_audit_damaged").set(1.0);
+                    tracing::error!(%error, "THE AUDIT TRAIL WAS REWRITTEN: no checkpoint is signed");
+                }
+                Err(error) => tracing::warn!(%error, "no checkpoint could be made: it is tried again"),
+            }
+        }
+    }
+}
+
+/// The first event that a checkpoint names and that is not there, or another one.
+async fn first_missing(conn: &mut PgConnection, checkpoint: &Checkpoint) -> Result<Option<(Stream, Point)>> {
+    for (stream, point) in checkpoint.heads.iter().filter(|(_, point)| point.seq > 0) {
+        let stands = match verify::point(&mut *conn, *stream, point.seq).await {
+            Ok(stands) => stands == *point,
+            Err(Error::NotFound { .. }) => false,
+            Err(error) => return Err(error),
+        };
+        if !stands {
+            return Ok(Some((*stream, *point)));
+        }
+    }
+    Ok(None)
+}
+
+/// Makes a key, for its owner alone. Of two who make one at once, one wins.
+async fn make_key(path: &Path, name: &str) -> io::Result<()> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    let signer = Signer::new(&key_name(name), seed).ok_or_else(|| io::Error::other("that is no key's name"))?;
+    if let Some(dir) = path.parent() {
+        tokio::fs::create_dir_all(dir).await?;
+    }
+    // Of this attempt alone: others may be at it, in this process as well.
+    let mut attempt = [0; 8];
+    getrandom::fill(&mut attempt).map_err(io::Error::other)?;
+    let new = path.with_extension(format!("{}.new", hex(&attempt)));
+    write_new(&new, &format!("{}\n", signer.expose())).await?;
+    let linked = tokio::fs::hard_link(&new, path).await;
+    tokio::fs::remove_file(&new).await?;
+    match linked {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        linked => linked,
+    }
+}
+
+/// A host's name as a key's name.
+fn key_name(host: &str) -> String {
+    let letter = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '-' };
+    let host: String = host.chars().map(letter).take(100).collect();
+    format!("holdfast/{}", if host.is_empty() { "host" } else { &host })
+}
+
+/// Writes a file that is not there yet, for its owner alone, and to the disk.
+async fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).await?;
+    file.write_all(text.as_bytes()).await?;
+    file.sync_all().await
+}
+
+/// Keeps a checkpoint under its time and its signer. Its name comes last, so that nobody finds half of it.
+async fn keep(dir: &Path, checkpoint: &Checkpoint, signer: &str, note: &str) -> io::Result<()> {
+    tokio::fs::create_dir_all(dir).await?;
+    let signer: String = signer.chars().map(|c| if c == '/' { '-' } else { c }).collect();
+    let name = format!("{}-{signer}{SUFFIX}", checkpoint.at.format("%Y%m%dT%H%M%S%6fZ"));
+    let new = dir.join(format!(".{name}.new"));
+    // What a crash left of an earlier attempt.
+    let _ = tokio::fs::remove_file(&new).await;
+    write_new(&new, note).await?;
+    tokio::fs::rename(&new, dir.join(name)).await
+}
+
+/// The last checkpoint of a directory that this key has signed. Files that are not such ones are passed over.
+async fn newest(dir: &Path, verifier: &Verifier) -> io::Result<Option<Checkpoint>> {
+    let mut names = Vec::new();
+    let mut entries = match tokio::fs::read_dir(dir).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries?,
+    };
+    while let Some(entry) = entries.next_entry().await? {
+        names.extend(entry.file_name().into_string().ok().filter(|name| name.ends_with(SUFFIX)));
+    }
+    // They begin with their time.
+    names.sort_unstable();
+    for name in names.into_iter().rev() {
+        let Ok(note) = tokio::fs::read_to_string(dir.join(name)).await else { continue };
+        if let Ok(checkpoint) = believe(&note, verifier) {
+            return Ok(Some(checkpoint));
+        }
+    }
+    Ok(None)
+}
+
+/// The checkpoint of a note, if this key signed it.
+pub fn believe(note: &str, verifier: &Verifier) -> Result<Checkpoint, NoteError> {
+    let text = Note::read(note)?.verify(verifier)?;
+    Checkpoint::read(text).ok_or(NoteError::Form)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_read_as_it_was_written() {
+        let at = DateTime::from_timestamp_micros(1_768_262_400_000_001).unwrap();
+        let heads =
+            Stream::ALL.into_iter().zip(0_u8..).map(|(stream, n)| (stream, Point { seq: n.into(), hash: [n; 32] }));
+        let checkpoint = Checkpoint { at, heads: heads.collect() };
+        assert_eq!(Checkpoint::read(&checkpoint.text()), Some(checkpoint.clone()));
+        let text = checkpoint.text();
+        for bad in [
+            &text.replace("kpi", "kip"),
+            &text.replace("risk 3", "risk -3"),
+            &text[..text.len() - 1],
+            &text.replace(ORIGIN, "another"),
+        ] {
+            assert_eq!(Checkpoint::read(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_host_of_any_name_has_a_key() {
+        for host in ["", "a b+c", "höst", "plain.example"] {
+            assert!(Signer::new(&key_name(host), [1; 32]).is_some(), "{host}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! `holdfast token`: the first token, and every other one, from the shell of whoever owns the database.
+
+use super::{Failure, close, open, open_existing, print};
+use crate::access;
+use crate::access::model::{NewToken, TokenRecord};
+use crate::access::scope::Scope;
+use crate::access::token::TokenId;
+use crate::audit::Origin;
+use crate::config::DatabaseConfig;
+use crate::types::{Actor, Domain, Engine, Lifetime, List, Rate, Reason, TokenName};
+use chrono::{DateTime, SecondsFormat, Utc};
+use clap::{Args, Subcommand};
+use std::fmt::Write as _;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenCommand {
+    /// Create a token and print it, this once.
+    Create(Box<CreateArgs>),
+    /// List every token there ever was, newest first. The tokens themselves are kept nowhere.
+    List,
+    /// End a token, on every instance within two seconds.
+    Revoke(RevokeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CreateArgs {
+    /// Its name in events.
+    #[arg(long)]
+    name: TokenName,
+    /// What it may do: read, reserve, evidence, operate, release, proxy, admin, kill, with commas between them.
+    #[arg(long)]
+    scopes: List<Scope>,
+    /// The person who answers for it; a second person is one with another owner.
+    #[arg(long)]
+    owner: Option<Actor>,
+    /// The only engines that it may change; all when left out.
+    #[arg(long)]
+    engines: Option<List<Engine>>,
+    /// The only domains that it may change; all when left out.
+    #[arg(long)]
+    domains: Option<List<Domain>>,
+    /// How long it lasts, like 12h or 30d; until it is revoked when left out.
+    #[arg(long, value_name = "TIME")]
+    expires: Option<Lifetime>,
+    /// Requests a second and an instance.
+    #[arg(long, value_name = "PER_SECOND")]
+    rate: Option<Rate>,
+    /// Who creates it.
+    #[arg(long)]
+    actor: Option<Actor>,
+    /// Why.
+    #[arg(long)]
+    reason: Option<Reason>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RevokeArgs {
+    /// Its id: the 16 hex digits between hf_ and the secret.
+    id: TokenId,
+    /// Who revokes it.
+    #[arg(long)]
+    actor: Option<Actor>,
+    /// Why.
+    #[arg(long)]
+    reason: Option<Reason>,
+}
+
+pub(super) async fn run(command: TokenCommand, config: &DatabaseConfig) -> Result<(), Failure> {
+    match command {
+        TokenCommand::Create(args) => create(*args, config).await,
+        TokenCommand::List => list(config).await,
+        TokenCommand::Revoke(args) => revoke(args, config).await,
+    }
+}
+
+async fn create(args: CreateArgs, config: &DatabaseConfig) -> Result<(), Failure> {
+    let new = NewToken {
+        name: args.name,
+        owner: args.owner,
+        scopes: args.scopes.0,
+        engines: args.engines.map(|list| list.0).filter(|list| !list.is_empty()),
+        domains: args.domains.map(|list| list.0).filter(|list| !list.is_empty()),
+        expires_in: args.expires,
+        rate_per_second: args.rate.map(Rate::get),
+    };
+    // A service that is to be reached from elsewhere starts only once there is a token, so this may come first.
+    let (db, postgres) = open(config).await?;
+    let created = async {
+        db.migrate().await?;
+        Ok::<_, Failure>(access::create(&db, &new, args.reason.as_ref(), &Origin::system(args.actor)).await?)
+    };
+    let created = created.await;
+    close(db, postgres).await?;
+    // Nothing else on standard output, so that a shell can keep it: TOKEN=$(holdfast token create ...).
+    print(&format!("{}\n", created?.token))
+}
+
+async fn list(config: &DatabaseConfig) -> Result<(), Failure> {
+    let (db, postgres, _) = open_existing(config).await?;
+    let tokens = access::list(&db).await;
+    close(db, postgres).await?;
+    let mut text = String::new();
+    for token in tokens? {
+        let _ = writeln!(text, "{}", line(&token));
+    }
+    print(&text)
+}
+
+/// A token in a line: its id, its name, what it may do, and how it stands.
+fn line(token: &TokenRecord) -> String {
+    let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let scopes: Vec<_> = token.scopes.iter().map(|scope| scope.as_str()).collect();
+    let mut line = format!("{} {} {}", token.id, token.name, scopes.join(","));
+    for (what, list) in [("engines", &token.engines), ("domains", &token.domains)] {
+        if let Some(list) = list {
+            let _ = write!(line, " {what}={}", list.join(","));
+        }
+    }
+    if let Some(owner) = &token.owner {
+        let _ = write!(line, " owner={owner:?}");
+    }
+    let _ = write!(line, " created={}", time(token.created_at));
+    for (what, at) in [("expires", token.expires_at), ("used", token.last_used_at), ("REVOKED", token.revoked_at)] {
+        if let Some(at) = at {
+            let _ = write!(line, " {what}={}", time(at));
+        }
+    }
+    line
+}
+
+async fn revoke(args: RevokeArgs, config: &DatabaseConfig) -> Result<(), Failure> {
+    let (db, postgres, name) = open_existing(config).await?;
+    let revoked = access::revoke(&db, args.id, args.reason.as_ref(), &Origin::system(args.actor)).await;
+    close(db, postgres).await?;
+    let revoked = revoked?;
+    print(&format!("{} is revoked in {name}: it opens nothing on any instance from 2 s after this on\n", revoked.id))
+}

@@ -1,0 +1,196 @@
+//! What tokens are made of: names, lists, how long and how often.
+
+use super::{Count, ParseNumberError};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::de::Error as _;
+use serde_json::value::RawValue;
+use std::fmt;
+use std::str::FromStr;
+use utoipa::PartialSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, Type};
+
+/// How long something lasts: a whole number with one of `s m h d w`, from a second to ten years.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetime(TimeDelta);
+
+/// Not a lifetime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is not a lifetime: send a whole number with s, m, h, d or w, up to ten years, for example 30d")]
+pub struct ParseLifetimeError;
+
+/// Ten years.
+const LIFETIME_MAX: TimeDelta = TimeDelta::days(3_653);
+
+impl Lifetime {
+    /// The same for timers.
+    #[must_use]
+    pub fn duration(self) -> std::time::Duration {
+        self.0.to_std().unwrap_or_default()
+    }
+
+    /// The instant that is this long after another.
+    #[must_use]
+    pub fn after(self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        at.checked_add_signed(self.0)
+    }
+}
+
+impl FromStr for Lifetime {
+    type Err = ParseLifetimeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or(ParseLifetimeError)?;
+        if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(ParseLifetimeError);
+        }
+        let number: i64 = number.parse().map_err(|_| ParseLifetimeError)?;
+        let lifetime = match unit {
+            "s" => TimeDelta::try_seconds(number),
+            "m" => TimeDelta::try_minutes(number),
+            "h" => TimeDelta::try_hours(number),
+            "d" => TimeDelta::try_days(number),
+            "w" => TimeDelta::try_weeks(number),
+            _ => None,
+        };
+        lifetime
+            .filter(|lifetime| (TimeDelta::seconds(1)..=LIFETIME_MAX).contains(lifetime))
+            .map(Self)
+            .ok_or(ParseLifetimeError)
+    }
+}
+
+crate::types::scalar!(
+    Lifetime,
+    "Lifetime",
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some(r"^\s*[0-9]+[smhdw]\s*$"))
+        .description(Some("How long: a whole number with s, m, h, d or w, up to ten years."))
+);
+
+/// How often: requests a second, 1 to 1,000,000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate(i64);
+
+/// Not a rate.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseRateError {
+    /// Not a whole number.
+    #[error(transparent)]
+    Number(#[from] ParseNumberError),
+    /// Out of range.
+    #[error("is {0}: send 1 to 1000000 requests a second")]
+    OutOfRange(i64),
+}
+
+impl Rate {
+    /// Requests a second.
+    #[must_use]
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+}
+
+impl FromStr for Rate {
+    type Err = ParseRateError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let count = text.parse::<Count>()?.get();
+        if (1..=1_000_000).contains(&count) { Ok(Self(count)) } else { Err(ParseRateError::OutOfRange(count)) }
+    }
+}
+
+crate::types::scalar!(
+    Rate,
+    "Rate",
+    ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .minimum(Some(1))
+        .maximum(Some(1_000_000))
+        .description(Some("Requests a second and an instance."))
+);
+
+/// Most members of a list.
+const LIST_MAX: usize = 100;
+
+/// Values in a row: a JSON array of strings, or one string with commas between them. Each once, in the order given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct List<T>(pub Vec<T>);
+
+impl<T: FromStr<Err: fmt::Display> + PartialEq> List<T> {
+    fn read<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Self, String> {
+        let mut list = Vec::new();
+        for text in texts.filter(|text| !text.trim().is_empty()) {
+            let value = text.parse().map_err(|error: T::Err| format!("{text:?} {error}"))?;
+            if !list.contains(&value) {
+                list.push(value);
+            }
+            if list.len() > LIST_MAX {
+                return Err(format!("has more than {LIST_MAX} members"));
+            }
+        }
+        Ok(Self(list))
+    }
+}
+
+impl<T: FromStr<Err: fmt::Display> + PartialEq> FromStr for List<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::read(text.split(','))
+    }
+}
+
+impl<'de, T: FromStr<Err: fmt::Display> + PartialEq> serde::Deserialize<'de> for List<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw: Box<RawValue> = serde::Deserialize::deserialize(deserializer)?;
+        if raw.get().starts_with('[') {
+            let texts: Vec<String> = serde_json::from_str(raw.get()).map_err(D::Error::custom)?;
+            return Self::read(texts.iter().map(String::as_str)).map_err(D::Error::custom);
+        }
+        super::scalar_of(&raw).map_err(D::Error::custom)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl<T: PartialSchema> List<T> {
+    /// The schema of such a list.
+    #[must_use]
+    pub fn schema() -> RefOr<Schema> {
+        let array = ArrayBuilder::new().items(T::schema()).max_items(Some(LIST_MAX)).build();
+        let text =
+            ObjectBuilder::new().schema_type(Type::String).description(Some("Names with commas between them.")).build();
+        RefOr::T(Schema::OneOf(OneOfBuilder::new().item(Schema::Array(array)).item(Schema::Object(text)).build()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes_have_one_unit_and_end() {
+        let at = DateTime::UNIX_EPOCH;
+        for (text, seconds) in [("1s", 1), ("90m", 5_400), (" 12h ", 43_200), ("30d", 2_592_000), ("2w", 1_209_600)] {
+            assert_eq!(text.parse::<Lifetime>().unwrap().after(at).unwrap().timestamp(), seconds, "{text}");
+        }
+        for bad in
+            ["", "d", "0s", "-1d", "+1d", "1.5h", "30", "30D", "30 d", "9999999999999999999d", "600w", "1d1h", "٣d"]
+        {
+            assert_eq!(bad.parse::<Lifetime>(), Err(ParseLifetimeError), "{bad}");
+        }
+        assert!("1d".parse::<Lifetime>().unwrap().after(DateTime::<Utc>::MAX_UTC).is_none());
+    }
+
+    #[test]
+    fn a_list_is_an_array_or_a_text_and_says_each_once() {
+        let read = |json: &str| {
+            serde_json::from_str::<List<Rate>>(json).map(|list| list.0.iter().map(|rate| rate.0).collect::<Vec<_>>())
+        };
+        assert_eq!(read(r#"["1","2","1"]"#).unwrap(), [1, 2]);
+        assert_eq!(read(r#""1, 2,,1""#).unwrap(), [1, 2]);
+        assert_eq!(read("[]").unwrap(), [0; 0]);
+        assert!(read(r#"["0"]"#).is_err() && read(r#""x""#).is_err() && read("{}").is_err() && read("[1]").is_err());
+    }
+}

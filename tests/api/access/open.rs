@@ -1,0 +1,126 @@
+//! The open mode lets in this machine's operator, and no web page and no proxy.
+
+use crate::support::{BASE, Service, Setup, request};
+use axum::http::{HeaderName, Method};
+use holdfast::access::guard::Exposure;
+
+async fn send(
+    service: &Service,
+    method: Method,
+    path: &str,
+    headers: &[(&'static str, &str)],
+    form: bool,
+) -> (u16, String) {
+    let (content_type, body) = if form { (Some("text/plain"), "actor=page") } else { (None, "") };
+    let mut request = request(method, path, content_type, body);
+    for (name, value) in headers {
+        request.headers_mut().insert(HeaderName::from_static(name), value.parse().unwrap());
+    }
+    let answer = service.send(request).await;
+    (answer.status.as_u16(), answer.json["error"].as_str().unwrap_or_default().to_owned())
+}
+
+const HOST: (&str, &str) = ("host", "127.0.0.1:8000");
+
+/// What a page of another site, a rebound name or a proxy sends.
+const FOREIGN: [&[(&str, &str)]; 13] = [
+    &[("host", "evil.example:8000")],
+    &[("host", "evil.example")],
+    &[("host", "127.0.0.1.evil.example:8000")],
+    &[HOST, ("origin", "http://evil.example")],
+    &[HOST, ("origin", "null")],
+    &[HOST, ("origin", "http://127.0.0.1:9000")],
+    &[("host", "evil.example:8000"), ("origin", "http://evil.example:8000")],
+    &[HOST, ("sec-fetch-site", "cross-site")],
+    &[HOST, ("sec-fetch-site", "same-site")],
+    &[HOST, ("x-forwarded-for", "10.0.0.1")],
+    &[HOST, ("x-forwarded-host", "127.0.0.1")],
+    &[HOST, ("forwarded", "for=10.0.0.1")],
+    &[HOST, ("x-real-ip", "10.0.0.1")],
+];
+
+const OWN: [&[(&str, &str)]; 6] = [
+    &[],
+    &[HOST],
+    &[("host", "localhost:8000")],
+    &[("host", "[::1]:8000")],
+    &[HOST, ("origin", "http://127.0.0.1:8000"), ("sec-fetch-site", "same-origin")],
+    &[HOST, ("sec-fetch-site", "none")],
+];
+
+#[tokio::test]
+async fn no_page_and_no_proxy_moves_a_switch_or_reads_a_thing() {
+    let service = Service::live().await;
+    let before = service.everything().await;
+    for headers in FOREIGN {
+        for (method, path) in [
+            (Method::POST, "/go-live/kill-switch/engage"),
+            (Method::POST, "/go-live/disable"),
+            (Method::POST, "/access/tokens"),
+            (Method::POST, "/risk/check-and-reserve"),
+            (Method::GET, "/go-live/state"),
+            (Method::GET, "/review"),
+        ] {
+            for form in [false, true] {
+                let (status, code) = send(&service, method.clone(), &format!("{BASE}{path}"), headers, form).await;
+                assert_eq!((status, &*code), (403, "FOREIGN_REQUEST"), "{method} {path} {headers:?}");
+            }
+        }
+    }
+    assert_eq!(service.everything().await, before);
+    // Two hosts are two stories.
+    let mut two = request(Method::GET, &format!("{BASE}/go-live/state"), None, "");
+    two.headers_mut().append("host", "localhost".parse().unwrap());
+    two.headers_mut().append("host", "evil.example".parse().unwrap());
+    service.send(two).await.refused(403, "FOREIGN_REQUEST");
+}
+
+#[tokio::test]
+async fn this_machines_operator_is_let_in() {
+    let service = Service::live().await;
+    for headers in OWN {
+        let (status, code) = send(&service, Method::GET, &format!("{BASE}/go-live/state"), headers, false).await;
+        assert_eq!((status, &*code), (200, ""), "{headers:?}");
+        let engage = format!("{BASE}/go-live/kill-switch/engage");
+        assert_eq!(send(&service, Method::POST, &engage, headers, false).await.0, 200, "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn probes_answer_whoever_asks_and_a_proxys_check_may_come_from_a_proxy() {
+    let service = Service::live().await;
+    for headers in FOREIGN {
+        for path in ["/livez", "/health", "/readyz", "/openapi.json", "/docs/"] {
+            assert_eq!(send(&service, Method::GET, path, headers, false).await.0, 200, "{path} {headers:?}");
+        }
+        let mut check = headers.to_vec();
+        check.extend([("x-original-uri", "/x"), ("x-original-method", "GET")]);
+        let path = format!("{BASE}/authz/nginx");
+        assert_eq!(send(&service, Method::GET, &path, &check, false).await.0, 200, "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn from_elsewhere_nobody_is_let_in_without_a_token_unless_that_is_meant() {
+    let network = Service::with(Setup { exposure: Exposure::Network, ..Setup::default() }).await;
+    network.get("/go-live/state").await.refused(401, "UNAUTHENTICATED");
+    network.get_root("/metrics").await.refused(401, "UNAUTHENTICATED");
+    let insecure = Service::with(Setup { exposure: Exposure::Insecure, ..Setup::default() }).await;
+    let state = format!("{BASE}/go-live/state");
+    let send = async |headers: &[(&'static str, &str)]| send(&insecure, Method::GET, &state, headers, false).await.0;
+    // Whatever it is called in its network, and through whichever proxy; but no page.
+    assert_eq!(send(&[("host", "holdfast:8000"), ("x-forwarded-for", "10.0.0.1")]).await, 200);
+    assert_eq!(send(&[("host", "holdfast:8000"), ("origin", "http://evil.example")]).await, 403);
+    assert_eq!(send(&[("sec-fetch-site", "cross-site")]).await, 403);
+}
+
+#[tokio::test]
+async fn the_counters_answer_this_machine_alone() {
+    let service = Service::live().await;
+    super::token(&service, "read").await;
+    for (headers, status) in [(&[HOST][..], 200), (&[HOST, ("x-forwarded-for", "10.0.0.1")][..], 401)] {
+        assert_eq!(send(&service, Method::GET, "/metrics", headers, false).await.0, status, "{headers:?}");
+    }
+    let network = Service::on(service.options.clone(), Setup { exposure: Exposure::Network, ..Setup::default() }).await;
+    network.get_root("/metrics").await.refused(401, "UNAUTHENTICATED");
+}

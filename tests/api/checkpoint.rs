@@ -1,0 +1,125 @@
+//! Signed checkpoints: what is kept outside tells what was done inside.
+
+use crate::support::{Service, Setup};
+use holdfast::audit::Stream;
+use holdfast::audit::checkpoint::{Notary, believe};
+use holdfast::audit::note::Signer;
+use serde_json::json;
+use sqlx::{AssertSqlSafe, Executor};
+
+fn notary() -> Notary {
+    Notary::new(Signer::new("test", [1; 32]).unwrap(), None, None)
+}
+
+async fn busy(notary: &Notary) -> Service {
+    let service = Service::with(Setup { notary: Some(notary.clone()), ..Setup::default() }).await;
+    service.post("/go-live/enable", &json!({"actor": "test"})).await.ok();
+    for _ in 0..3 {
+        service.reserve("WHOLESALE", "1").await.ok();
+    }
+    service
+}
+
+/// Does to the trail what its guards would not allow.
+async fn tamper(service: &Service, sql: &str) {
+    let guards = |verb: &str| {
+        ["risk_event", "audit_head"].map(|table| format!("ALTER TABLE {table} {verb} TRIGGER guard;")).concat()
+    };
+    let sql = format!("{} {sql}; {}", guards("DISABLE"), guards("ENABLE ALWAYS"));
+    service.pool.execute(AssertSqlSafe(sql)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_checkpoint_names_every_head_and_is_signed() {
+    let notary = notary();
+    let service = busy(&notary).await;
+    let answer = service.get("/audit/checkpoint").await;
+    assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");
+    let checkpoint = believe(&answer.text, &notary.verifier()).unwrap();
+    let heads = service.get("/audit/verify").await.ok();
+    for head in heads["streams"].as_array().unwrap() {
+        let point = checkpoint.heads[&Stream::named(head["stream"].as_str().unwrap()).unwrap()];
+        assert_eq!(point.seq, head["seq"]);
+    }
+    assert!(believe(&answer.text.replace("risk 3", "risk 2"), &notary.verifier()).is_err());
+    let review = service.get("/review").await.ok();
+    assert_eq!((&review["checkpoint"]["holds"], &review["checkpoint"]["signer"]), (&json!(true), &json!("test")));
+    assert_eq!(review["checkpoint"]["heads"]["risk"], 3);
+}
+
+#[tokio::test]
+async fn a_trail_whose_hashes_were_all_made_anew_is_found_by_the_checkpoint_alone() {
+    let notary = notary();
+    let service = busy(&notary).await;
+    service.get("/audit/checkpoint").await.status.as_u16();
+    // As an owner of the database would: another event, another hash, another head.
+    tamper(
+        &service,
+        "DELETE FROM risk_event WHERE seq = 3;
+         UPDATE audit_head SET seq = 2, hash = (SELECT hash FROM risk_event WHERE seq = 2),
+                               at = (SELECT at FROM risk_event WHERE seq = 2) WHERE stream = 'risk'",
+    )
+    .await;
+    assert_eq!(service.get("/audit/verify").await.ok()["ok"], true, "nothing inside tells");
+    let refused = service.get("/audit/checkpoint").await.refused(409, "TRAIL_REWRITTEN");
+    assert_eq!((&refused["stream"], &refused["seq"]), (&json!("risk"), &json!(3)));
+    let review = service.get("/review").await.ok();
+    assert_eq!(review["checkpoint"]["holds"], false);
+    assert!(review["look_first"][0].as_str().unwrap().contains("REWRITTEN"), "{}", review["look_first"]);
+    // The books of this test lack their event.
+    service.pool.execute("DELETE FROM risk_reservation WHERE seq = 3; UPDATE risk_open SET open_amount = open_amount - 1 WHERE open_amount = 3; UPDATE risk_ledger_day SET exposure_used = exposure_used - 1, actions_count = actions_count - 1 WHERE actions_count = 3").await.unwrap();
+}
+
+#[tokio::test]
+async fn without_a_key_there_is_no_checkpoint_and_the_review_says_so() {
+    let service = Service::live().await;
+    service.get("/audit/checkpoint").await.refused(404, "NOT_FOUND");
+    assert_eq!(service.get("/review").await.ok()["checkpoint"], json!(null));
+}
+
+#[tokio::test]
+async fn a_key_is_made_once_for_its_owner_alone_and_a_kept_checkpoint_is_found_again() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = std::env::temp_dir().join(format!("holdfast-notary-{}", std::process::id()));
+    let (key, kept) = (dir.join("checkpoint.key"), dir.join("checkpoints"));
+    let open = || Notary::open(&key, "a host", Some(kept.clone()));
+    let (one, other) = tokio::join!(open(), open());
+    let one = one.unwrap();
+    assert_eq!(one.verifier(), other.unwrap().verifier());
+    assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    let service = busy(&one).await;
+    let every = "1h".parse().unwrap();
+    let running =
+        tokio::spawn(one.clone().run(service.db.clone(), every, std::sync::Arc::clone(&service.app.verifying)));
+    let last = loop {
+        let again = open().await.unwrap();
+        assert_eq!(again.verifier(), one.verifier());
+        if let Some(last) = again.last() {
+            break last;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    running.abort();
+    assert_eq!(last.heads[&Stream::Risk].seq, 3);
+    // What is no checkpoint of this key is passed over.
+    std::fs::write(kept.join("29990101T000000000000Z-x.note"), "nonsense").unwrap();
+    assert_eq!(open().await.unwrap().last(), Some(last));
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_trail_is_not_signed_by_the_schedule_and_leads_the_review() {
+    let notary = notary();
+    let service = busy(&notary).await;
+    tamper(&service, "UPDATE risk_event SET actor = 'x' WHERE seq = 2").await;
+    let every = "1h".parse().unwrap();
+    let running =
+        tokio::spawn(notary.clone().run(service.db.clone(), every, std::sync::Arc::clone(&service.app.verifying)));
+    while notary.finding().is_none() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    running.abort();
+    assert_eq!(notary.last(), None);
+    let first = service.get("/review").await.ok()["look_first"][0].clone();
+    assert!(first.as_str().unwrap().contains("risk 2: edited"), "{first}");
+}
