@@ -10,6 +10,7 @@ use super::gate::{Source, Verdict, View, decide};
 use super::path::canonical;
 use crate::app::App;
 use crate::error::{Error, Problem};
+use crate::http::errors::ProblemBody;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
@@ -51,7 +52,7 @@ type Asked<'a> = Result<(Method, &'a str), String>;
     get, path = "/api/governance/authz/nginx", tag = "enforcement",
     params(("X-Original-URI" = String, Header, description = "Path and query as they came"),
            ("X-Original-Method" = String, Header, description = "The method")),
-    responses((status = 200, description = "Let it through"), (status = 403, description = "Do not", body = crate::http::errors::ProblemBody))
+    responses((status = 200, description = "Let it through"), (status = 403, description = "Do not", body = ProblemBody, content_type = "application/problem+json"))
 )]
 async fn authz_nginx(State(app): State<App>, headers: HeaderMap) -> Response {
     answer(&app, told(&headers, &ORIGINAL_URI, &ORIGINAL_METHOD))
@@ -62,7 +63,7 @@ async fn authz_nginx(State(app): State<App>, headers: HeaderMap) -> Response {
     get, path = "/api/governance/authz/traefik", tag = "enforcement",
     params(("X-Forwarded-Uri" = String, Header, description = "Path and query as they came"),
            ("X-Forwarded-Method" = String, Header, description = "The method")),
-    responses((status = 200, description = "Let it through"), (status = 403, description = "Do not", body = crate::http::errors::ProblemBody))
+    responses((status = 200, description = "Let it through"), (status = 403, description = "Do not", body = ProblemBody, content_type = "application/problem+json"))
 )]
 async fn authz_traefik(State(app): State<App>, headers: HeaderMap) -> Response {
     answer(&app, told(&headers, &FORWARDED_URI, &FORWARDED_METHOD))
@@ -71,7 +72,7 @@ async fn authz_traefik(State(app): State<App>, headers: HeaderMap) -> Response {
 /// For Envoy: the path that follows says what is asked about, and the method of the request itself.
 #[utoipa::path(
     get, path = "/api/governance/authz/envoy/", tag = "enforcement",
-    responses((status = 200, description = "Let it through"), (status = 403, description = "Do not", body = crate::http::errors::ProblemBody))
+    responses((status = 200, description = "Let it through"), (status = 403, description = "Do not", body = ProblemBody, content_type = "application/problem+json"))
 )]
 async fn authz_envoy(State(app): State<App>, method: Method, uri: Uri) -> Response {
     answer(

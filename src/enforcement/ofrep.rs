@@ -17,6 +17,7 @@ use super::gate::{Source, View};
 use crate::app::App;
 use crate::audit::canonical::hex;
 use crate::http::BODY_BYTES_MAX;
+use crate::http::errors::ProblemBody;
 use crate::types::{Domain, Engine};
 use axum::Json;
 use axum::body::Body;
@@ -94,9 +95,10 @@ struct EvaluationFailure {
 /// One flag.
 #[utoipa::path(
     post, path = "/ofrep/v1/evaluate/flags/{key}", tag = "flags", request_body = Option<EvaluationRequest>,
-    params(("key" = String, Path, description = "The flag")),
+    params(("key" = String, Path, description = "The flag", pattern = "^[A-Za-z0-9_.-]+$")),
     responses((status = 200, description = "Its value", body = Evaluation),
-              (status = 400, description = "The body cannot be read", body = EvaluationFailure),
+              (status = 400, description = "The body cannot be read, or the path is ambiguous",
+               content((EvaluationFailure = "application/json"), (ProblemBody = "application/problem+json"))),
               (status = 404, description = "There is no such flag", body = EvaluationFailure),
               (status = 413, description = "The body is too large", body = EvaluationFailure))
 )]

@@ -7,7 +7,7 @@ use crate::audit::{self, ControlRecord};
 use crate::error::{Error, Result};
 use crate::http::{Caller, Input, Keyed, Lenient, Nothing, Page, Paging, Query, errors, marked};
 use crate::idempotency::{Asked, Once};
-use crate::types::{Actor, Count, IdempotencyKey, Label, PackId, Reason};
+use crate::types::{Actor, Count, IdempotencyKey, Label, PackId, PageSize, Reason};
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::{ETAG, IF_MATCH};
@@ -270,7 +270,8 @@ async fn report_pack(
 #[serde(deny_unknown_fields)]
 struct PageQuery {
     /// At most so many, 1 to 1000; 100 when left out.
-    limit: Option<Count>,
+    #[param(inline)]
+    limit: Option<PageSize>,
     /// Where the last page ended.
     cursor: Option<Count>,
 }
@@ -281,7 +282,7 @@ struct PageQuery {
     responses((status = 200, description = "A page", body = Page<ControlRecord>), errors::Read)
 )]
 async fn go_live_events(State(app): State<App>, Query(query): Query<PageQuery>) -> Result<Json<Page<ControlRecord>>> {
-    let paging = Paging::new(query.limit, query.cursor)?;
+    let paging = Paging::new(query.limit, query.cursor);
     let mut conn = app.go_live.db().read().await?;
     let rows = audit::control_events(&mut conn, &ACTIONS, None, paging.before, paging.fetch()).await?;
     Ok(Json(paging.page(rows, |row| row.seq)))

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::http::{Caller, Keyed, Nothing, Page, Paging, Query, Segment, errors};
 use crate::idempotency::{Asked, Once};
 use crate::types::{
-    Actor, Confidence, CorrelationId, Count, Domain, Flag, Fraction, IdempotencyKey, JsonObject, Reason,
+    Actor, Confidence, CorrelationId, Count, Domain, Flag, Fraction, IdempotencyKey, JsonObject, PageSize, Reason,
 };
 use axum::Json;
 use axum::extract::State;
@@ -49,6 +49,7 @@ struct HeimdallPolicyUpsert {
     /// Least confidence of a recommendation.
     min_confidence_prod: Option<Fraction>,
     /// Least trials in today's sandbox.
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 1_000_000_000)]
     min_sandbox_trials: Option<Count>,
     /// Least share of them that succeeded.
     min_sandbox_success_rate: Option<Fraction>,
@@ -174,7 +175,8 @@ struct RecommendationQuery {
     /// Eligible at creation or not.
     prod_eligible: Option<Flag>,
     /// At most so many, 1 to 1000; 100 when left out.
-    limit: Option<Count>,
+    #[param(inline)]
+    limit: Option<PageSize>,
     /// Where the last page ended.
     cursor: Option<Count>,
 }
@@ -188,7 +190,7 @@ async fn list_recommendations(
     State(app): State<App>,
     Query(query): Query<RecommendationQuery>,
 ) -> Result<Json<Page<RecommendationRecord>>> {
-    let paging = Paging::new(query.limit, query.cursor)?;
+    let paging = Paging::new(query.limit, query.cursor);
     let filter = RecommendationFilter {
         domain: query.domain.as_ref().map(Domain::as_str),
         prod_eligible: query.prod_eligible.map(|flag| flag.0),
@@ -256,7 +258,8 @@ struct HeimdallEventQuery {
     #[param(inline)]
     action: Option<HeimdallAction>,
     /// At most so many, 1 to 1000; 100 when left out.
-    limit: Option<Count>,
+    #[param(inline)]
+    limit: Option<PageSize>,
     /// Where the last page ended.
     cursor: Option<Count>,
 }
@@ -279,7 +282,7 @@ async fn heimdall_events(
     State(app): State<App>,
     Query(query): Query<HeimdallEventQuery>,
 ) -> Result<Json<Page<HeimdallEventRecord>>> {
-    let paging = Paging::new(query.limit, query.cursor)?;
+    let paging = Paging::new(query.limit, query.cursor);
     let action = query.action.map(|action| match action {
         HeimdallAction::Trial => "TRIAL",
         HeimdallAction::Recommend => "RECOMMEND",

@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 use utoipa::OpenApi;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
-use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, Type};
+use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Components, Deprecated, Ref, RefOr, Required};
 
@@ -154,9 +154,37 @@ fn query_parameter(name: &str, schema: &RefOr<Schema>) -> RefOr<Parameter> {
         .parameter_in(ParameterIn::Query)
         .required(Required::False)
         .description(Some("The same as in the body; if it is in both, they must agree."))
-        .schema(Some(schema.clone()))
+        .schema(Some(without_null(schema)))
         .build();
     RefOr::T(parameter)
+}
+
+/// A schema of what is left out instead of null, since a query has no null.
+fn without_null(schema: &RefOr<Schema>) -> RefOr<Schema> {
+    let null = |item: &RefOr<Schema>| match item {
+        RefOr::T(Schema::Object(object)) => object.schema_type == SchemaType::Type(Type::Null),
+        _ => false,
+    };
+    match schema {
+        RefOr::T(Schema::OneOf(one_of)) if one_of.items.iter().any(null) => {
+            let mut items = one_of.items.iter().filter(|item| !null(item));
+            match (items.next(), items.next()) {
+                (Some(only), None) => only.clone(),
+                _ => schema.clone(),
+            }
+        }
+        RefOr::T(Schema::Object(object)) => {
+            let mut object = object.clone();
+            if let SchemaType::Array(types) = &object.schema_type {
+                let mut types = types.iter().filter(|of| **of != Type::Null);
+                if let (Some(only), None) = (types.next(), types.next()) {
+                    object.schema_type = SchemaType::Type(only.clone());
+                }
+            }
+            RefOr::T(Schema::Object(object))
+        }
+        other => other.clone(),
+    }
 }
 
 /// The original's name for `actor`, which its clients send.
@@ -168,7 +196,9 @@ fn add_changed_by(object: &mut Object) {
         .schema_type(Type::String)
         .description(Some("The same field as `actor`, by the original's name."))
         .deprecated(Some(Deprecated::True))
+        .min_length(Some(1))
         .max_length(Some(200))
+        .pattern(Some(crate::types::TEXT_PATTERN))
         .build();
     object.properties.insert("changed_by".into(), RefOr::T(Schema::Object(changed_by)));
     // Either name will do, so neither alone is required; where one is, the description says so.

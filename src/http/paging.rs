@@ -1,15 +1,9 @@
 //! Lists that grow: a page at a time, newest first, by the sequence number that the last page ended with. New rows come
 //! before the first page, so a cursor neither skips nor repeats while they arrive.
 
-use crate::error::{Error, Result};
-use crate::types::Count;
+use crate::types::{Count, PageSize};
 use serde::Serialize;
 use utoipa::ToSchema;
-
-/// Rows of a page when none is asked for.
-const PAGE_DEFAULT: i64 = 100;
-/// Most rows of a page.
-const PAGE_MAX: i64 = 1_000;
 
 /// One page of a list.
 #[derive(Debug, Serialize, ToSchema)]
@@ -30,12 +24,9 @@ pub struct Paging {
 
 impl Paging {
     /// Reads `limit` and `cursor`.
-    pub fn new(limit: Option<Count>, cursor: Option<Count>) -> Result<Self> {
-        let limit = limit.map_or(PAGE_DEFAULT, Count::get);
-        if !(1..=PAGE_MAX).contains(&limit) {
-            return Err(Error::invalid("limit", format!("is {limit}: send a whole number from 1 to {PAGE_MAX}")));
-        }
-        Ok(Self { before: cursor.map(Count::get), limit })
+    #[must_use]
+    pub fn new(limit: Option<PageSize>, cursor: Option<Count>) -> Self {
+        Self { before: cursor.map(Count::get), limit: limit.unwrap_or(PageSize::DEFAULT).get() }
     }
 
     /// Rows to read: one more than the page, which tells whether there is another.

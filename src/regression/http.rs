@@ -8,7 +8,8 @@ use crate::govern::{EvaluateAnswer, KpiAnswer, RegressionPolicyUpserted};
 use crate::http::{Caller, Keyed, Nothing, Page, Paging, Query, errors};
 use crate::idempotency::{Asked, Once};
 use crate::types::{
-    Actor, CorrelationId, Count, Detail, Domain, Engine, EventId, Flag, Fraction, IdempotencyKey, Metric, Reason, Value,
+    Actor, CorrelationId, Count, Detail, Domain, Engine, EventId, Flag, Fraction, IdempotencyKey, Measured, Metric,
+    PageSize, Reason,
 };
 use axum::Json;
 use axum::extract::State;
@@ -46,12 +47,16 @@ struct RegressionPolicyUpsert {
     /// The metric.
     metric: Metric,
     /// Events in the recent window, 1 to 10,000.
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 10_000)]
     window_events: Option<Count>,
     /// Events in the baseline before it, 1 to 10,000.
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 10_000)]
     baseline_events: Option<Count>,
     /// Least events in either before the wire can trip.
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 10_000)]
     min_events_to_enforce: Option<Count>,
     /// The drop that trips, as a fraction of the baseline.
+    #[schema(value_type = Option<f64>, exclusive_minimum = 0, maximum = 1)]
     max_drop_fraction: Option<Fraction>,
     /// What a trip does.
     action: Option<Action>,
@@ -140,7 +145,7 @@ struct KpiInput {
     /// Whether it succeeded.
     success: Option<Flag>,
     /// What it was worth.
-    value: Option<Value>,
+    value: Option<Measured>,
     /// Who measured.
     actor: Option<Actor>,
     /// The caller's own thread.
@@ -192,7 +197,8 @@ struct KpiQuery {
     /// Of this metric.
     metric: Option<Metric>,
     /// At most so many, 1 to 1000; 100 when left out.
-    limit: Option<Count>,
+    #[param(inline)]
+    limit: Option<PageSize>,
     /// Where the last page ended.
     cursor: Option<Count>,
 }
@@ -203,7 +209,7 @@ struct KpiQuery {
     responses((status = 200, description = "A page", body = Page<KpiRecord>), errors::Read)
 )]
 async fn list_kpi(State(app): State<App>, Query(query): Query<KpiQuery>) -> Result<Json<Page<KpiRecord>>> {
-    let paging = Paging::new(query.limit, query.cursor)?;
+    let paging = Paging::new(query.limit, query.cursor);
     let filter = KpiFilter {
         domain: query.domain.as_ref().map(Domain::as_str),
         metric: query.metric.as_ref().map(Metric::as_str),
@@ -220,7 +226,7 @@ async fn list_kpi(State(app): State<App>, Query(query): Query<KpiQuery>) -> Resu
     responses((status = 200, description = "A page", body = Page<TripRecord>), errors::Read)
 )]
 async fn list_trips(State(app): State<App>, Query(query): Query<KpiQuery>) -> Result<Json<Page<TripRecord>>> {
-    let paging = Paging::new(query.limit, query.cursor)?;
+    let paging = Paging::new(query.limit, query.cursor);
     let mut conn = app.govern.db().read().await?;
     let domain = query.domain.as_ref().map(Domain::as_str);
     let metric = query.metric.as_ref().map(Metric::as_str);

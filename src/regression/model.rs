@@ -9,7 +9,7 @@ mod policy;
 pub use policy::{PolicyUpsert, loosens, upsert};
 
 use crate::audit::{Canonical, Origin, Stamp, Stream};
-use crate::types::{Count, Detail, Domain, Engine, EventId, Fraction, Metric, Ratio, Total, Value};
+use crate::types::{Count, Detail, Domain, Engine, EventId, Fraction, Measured, Metric, Ratio, Total};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -89,7 +89,7 @@ pub enum Measurement {
     /// Whether it succeeded.
     Success(bool),
     /// What it was worth.
-    Value(Value),
+    Value(Measured),
 }
 
 impl Measurement {

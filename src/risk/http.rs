@@ -58,6 +58,7 @@ struct RiskPolicyUpsert {
     /// Most reserves in a day. 0 means no cap.
     max_actions_per_day: Option<Count>,
     /// Seconds that a hold stands which names no time of its own, up to 2592000; 0 means until somebody ends it.
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 2_592_000)]
     default_ttl_seconds: Option<Count>,
     /// Whether reserves can pass. `true` on a throttled engine overrides its throttles and needs a reason.
     enabled: Option<Flag>,

@@ -11,13 +11,15 @@ mod time;
 
 pub use access::{Lifetime, List, Rate};
 pub use number::{
-    Amount, Confidence, Count, Flag, Fraction, ParseNumberError, Ratio, Total, Ttl, Value, divide, scaled_text,
+    Amount, Confidence, Count, Flag, Fraction, Measured, PageSize, ParseNumberError, Ratio, Total, Ttl, divide,
+    scaled_text,
 };
 pub use text::{
     Actor, CorrelationId, Detail, Domain, Engine, EventId, IdempotencyKey, JsonObject, Label, Metric, PackId,
     ParseTextError, Principal, Reason, RequestId, TokenName,
 };
 
+pub(crate) use text::TEXT_PATTERN;
 pub use time::Time;
 
 use serde::de::Error as _;

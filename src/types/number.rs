@@ -52,7 +52,7 @@ fn number_schema(description: &str, min: i128, max: i128, scale: u32) -> ObjectB
     #[expect(clippy::cast_precision_loss, reason = "schema bounds are powers of ten that a double holds exactly")]
     let bound = |units: i128| units as f64 / 10_f64.powi(i32::try_from(scale).unwrap_or(0));
     ObjectBuilder::new()
-        .schema_type(Type::Number)
+        .schema_type(if scale == 0 { Type::Integer } else { Type::Number })
         .description(Some(description))
         .minimum(Some(bound(min)))
         .maximum(Some(bound(max)))
@@ -137,13 +137,13 @@ impl Amount {
     }
 }
 
-/// A measured value: -10^12 to 10^12, at most six decimals.
+/// A measured value: -10^12 to 10^12, at most six decimals. Not `Value`: `utoipa` takes a field of that name for any JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Value(i64);
+pub struct Measured(i64);
 exact_number!(
-    Value,
+    Measured,
     i64,
-    "Value",
+    "Measured",
     SCALE,
     -AMOUNT_MAX * 1_000_000,
     AMOUNT_MAX * 1_000_000,
@@ -183,8 +183,8 @@ impl From<Amount> for Total {
     }
 }
 
-impl From<Value> for Total {
-    fn from(value: Value) -> Self {
+impl From<Measured> for Total {
+    fn from(value: Measured) -> Self {
         Self(value.units())
     }
 }
@@ -290,6 +290,22 @@ impl Ttl {
     /// The seconds as SQL uses them.
     #[must_use]
     pub const fn seconds(self) -> i64 {
+        self.0
+    }
+}
+
+/// How many rows a page of a list has: 1 to 1000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PageSize(i64);
+exact_number!(PageSize, i64, "PageSize", 0, 1, 1_000, "How many rows a page has at most.");
+
+impl PageSize {
+    /// What a page has when nothing is asked for.
+    pub const DEFAULT: Self = Self(100);
+
+    /// The number of rows.
+    #[must_use]
+    pub const fn get(self) -> i64 {
         self.0
     }
 }

@@ -123,65 +123,72 @@ macro_rules! text_type {
             $type,
             $name,
             {
-                let pattern: Option<&str> = $pattern;
+                let (max, pattern): (Option<usize>, Option<&str>) = ($max, $pattern);
                 ObjectBuilder::new()
                     .schema_type(Type::String)
                     .description(Some($about))
                     .min_length(Some(1))
-                    .max_length(Some($max))
+                    .max_length(max)
                     .pattern(pattern)
             }
         );
     };
 }
 
-const NAME_PATTERN: &str = r"^\s*[A-Za-z0-9_.-]+\s*$";
+/// Of names: what surrounds one is trimmed, and does not count.
+macro_rules! name_pattern {
+    ($max:literal) => {
+        concat!(r"^[ \t]*[A-Za-z0-9_.-]{1,", $max, r"}[ \t]*$")
+    };
+}
+/// Of texts: no control characters, and none of [`is_layout_control`].
+pub(crate) const TEXT_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]*$";
 
 text_type!(
     /// A business engine: 1 to 50 letters, digits, `_ . -`, in upper case. `GLOBAL` is the level above all of them.
-    Engine, "Engine", "A business engine; trimmed and upper-cased.", 50, Some(NAME_PATTERN),
+    Engine, "Engine", "A business engine; trimmed and upper-cased.", None, Some(name_pattern!(50)),
     |text| NameRule { max: 50, case: Case::Upper }.read(text)
 );
 text_type!(
     /// A domain of AI advice or of measurements: 1 to 80 letters, digits, `_ . -`, in upper case.
-    Domain, "Domain", "A domain; trimmed and upper-cased.", 80, Some(NAME_PATTERN),
+    Domain, "Domain", "A domain; trimmed and upper-cased.", None, Some(name_pattern!(80)),
     |text| NameRule { max: 80, case: Case::Upper }.read(text)
 );
 text_type!(
     /// A measured quantity of a domain: 1 to 64 letters, digits, `_ . -`, in lower case.
-    Metric, "Metric", "A metric of a domain; trimmed and lower-cased.", 64, Some(NAME_PATTERN),
+    Metric, "Metric", "A metric of a domain; trimmed and lower-cased.", None, Some(name_pattern!(64)),
     |text| NameRule { max: 64, case: Case::Lower }.read(text)
 );
 text_type!(
     /// A component that reports itself to the go-live checklist: 1 to 64 letters, digits, `_ . -`, in lower case.
-    PackId, "PackId", "A component's id; trimmed and lower-cased.", 64, Some(NAME_PATTERN),
+    PackId, "PackId", "A component's id; trimmed and lower-cased.", None, Some(name_pattern!(64)),
     |text| NameRule { max: 64, case: Case::Lower }.read(text)
 );
 text_type!(
     /// Who the caller says is acting: 1 to 200 characters. A claim; who was authenticated is the [`Principal`].
-    Actor, "Actor", "Who is acting, as the caller claims.", 200, None, |text| read_text(text, 200)
+    Actor, "Actor", "Who is acting, as the caller claims.", Some(200), Some(TEXT_PATTERN), |text| read_text(text, 200)
 );
 text_type!(
     /// Why: 1 to 1000 characters.
-    Reason, "Reason", "Why, in the caller's words.", 1000, None, |text| read_text(text, 1000)
+    Reason, "Reason", "Why, in the caller's words.", Some(1000), Some(TEXT_PATTERN), |text| read_text(text, 1000)
 );
 text_type!(
     /// The caller's own thread through several requests: 1 to 200 characters.
-    CorrelationId, "CorrelationId", "The caller's own id for what belongs together.", 200, None, |text| read_text(text, 200)
+    CorrelationId, "CorrelationId", "The caller's own id for what belongs together.", Some(200), Some(TEXT_PATTERN), |text| read_text(text, 200)
 );
 text_type!(
     /// The caller's own id of one measurement: 1 to 200 characters.
-    EventId, "EventId", "The caller's own id of this measurement, which makes it idempotent.", 200, None, |text| read_text(text, 200)
+    EventId, "EventId", "The caller's own id of this measurement, which makes it idempotent.", Some(200), Some(TEXT_PATTERN), |text| read_text(text, 200)
 );
 text_type!(
     /// What one intent is called by whoever has it: 1 to 200 characters. The same key is the same intent, however often it is
     /// sent.
-    IdempotencyKey, "IdempotencyKey", "Names one intent: the same key and input are answered alike and done once.", 200, None,
+    IdempotencyKey, "IdempotencyKey", "Names one intent: the same key and input are answered alike and done once.", Some(200), Some(TEXT_PATTERN),
     |text| read_text(text.trim(), 200)
 );
 text_type!(
     /// A short name or version for people: 1 to 64 characters.
-    Label, "Label", "A short name or version.", 64, None, |text| read_text(text, 64)
+    Label, "Label", "A short name or version.", Some(64), Some(TEXT_PATTERN), |text| read_text(text, 64)
 );
 text_type!(
     /// A token's name in events: 1 to 64 letters, digits, `_ . -`.
@@ -190,7 +197,7 @@ text_type!(
 );
 text_type!(
     /// Remarks on a measurement: up to 4 KiB.
-    Detail, "Detail", "Remarks, up to 4 KiB.", 4096, None,
+    Detail, "Detail", "Remarks, up to 4 KiB.", Some(4096), Some(TEXT_PATTERN),
     |text| {
         if text.len() > 4096 {
             return Err(ParseTextError::TooLong(text.len(), 4096, "bytes"));

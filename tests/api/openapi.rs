@@ -228,6 +228,87 @@ fn every_field_of_a_post_is_an_optional_query_parameter_too() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
+/// A generator leaves a field of which it is not told what it is to anything.
+#[test]
+fn every_field_of_a_post_says_what_it_is_and_no_other_is_taken() {
+    let document = document();
+    let mut wrong = Vec::new();
+    for operation in posts() {
+        let schema = &operation.body["requestBody"]["content"]["application/json"]["schema"];
+        let schema = resolve(&document, schema["$ref"].as_str().expect("a named schema"));
+        // Engage acts whatever is sent.
+        let acts = operation.template.ends_with("/engage");
+        if !acts && schema["additionalProperties"] != json!(false) {
+            wrong.push(format!("{} takes any other", operation.name()));
+        }
+        for (name, field) in schema["properties"].as_object().expect("fields") {
+            if ["type", "$ref", "oneOf"].iter().all(|what| field[what].is_null()) {
+                wrong.push(format!("{} {name}", operation.name()));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn no_query_parameter_is_null() {
+    let mut wrong = Vec::new();
+    for operation in operations() {
+        let parameters = operation.parameters();
+        let in_query = parameters.iter().filter(|parameter| parameter["in"] == "query");
+        wrong.extend(in_query.filter(|parameter| parameter["schema"].to_string().contains("null")).cloned());
+    }
+    assert_eq!(wrong, Vec::<Value>::new());
+}
+
+#[test]
+fn numbers_state_what_the_parser_takes() {
+    let document = document();
+    let schema = |name: &str| document["components"]["schemas"][name].clone();
+    for (name, kind, least, most) in [
+        ("Count", "integer", 0_i64, 1_000_000_000_000_i64),
+        ("Ttl", "integer", 1, 2_592_000),
+        ("Amount", "number", 0, 1_000_000_000_000),
+        ("Measured", "number", -1_000_000_000_000, 1_000_000_000_000),
+    ] {
+        let found = schema(name);
+        assert_eq!(
+            (&found["type"], &found["minimum"], &found["maximum"]),
+            (&json!(kind), &json!(least), &json!(most)),
+            "{name}"
+        );
+    }
+    let limits = operations().iter().flat_map(Operation::parameters).filter(|one| one["name"] == "limit").count();
+    let bounded = |one: &Value| one["schema"]["minimum"] == 1 && one["schema"]["maximum"] == 1_000;
+    let all = operations().iter().flat_map(Operation::parameters).filter(bounded).count();
+    assert!(limits >= 6 && all == limits, "{all} of {limits} limits have bounds");
+    let amount = &schema("CheckAndReserve")["properties"]["amount"];
+    assert_eq!(amount["exclusiveMinimum"], 0, "{amount}");
+}
+
+#[test]
+fn texts_state_that_they_have_no_control_characters() {
+    let document = document();
+    for name in ["Actor", "Reason", "CorrelationId", "EventId", "IdempotencyKey", "Label", "Detail"] {
+        let schema = &document["components"]["schemas"][name];
+        assert!(schema["pattern"].as_str().unwrap_or_default().contains(r"\u007f-\u009f"), "{name}: {schema}");
+    }
+}
+
+#[test]
+fn a_closed_gate_and_an_ambiguous_path_are_problems_on_every_route() {
+    let document = document();
+    let content = |path: &str, method: &str, status: &str| {
+        document["paths"][path][method]["responses"][status]["content"].as_object().expect("a body").clone()
+    };
+    for proxy in ["nginx", "traefik", "envoy/"] {
+        let path = format!("/api/governance/authz/{proxy}");
+        assert!(content(&path, "get", "403").contains_key("application/problem+json"), "{path}");
+    }
+    let flag = content("/ofrep/v1/evaluate/flags/{key}", "post", "400");
+    assert!(flag.contains_key("application/problem+json") && flag.contains_key("application/json"), "{flag:?}");
+}
+
 #[test]
 fn changed_by_stands_beside_actor_in_every_post() {
     let document = document();

@@ -4,7 +4,7 @@ use super::{broken, total};
 use crate::audit::{Origin, Stamp};
 use crate::error::{Error, Result};
 use crate::regression::model::{KpiEvent, Mark, Measurement};
-use crate::types::{Actor, CorrelationId, Detail, Domain, EventId, Metric, RequestId, Total, Value};
+use crate::types::{Actor, CorrelationId, Detail, Domain, EventId, Measured, Metric, RequestId, Total};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -125,7 +125,7 @@ pub struct KpiRecord {
     /// Whether it succeeded; null in a series of values.
     pub success: Option<bool>,
     /// What it was worth; null in a series of successes.
-    pub value: Option<Value>,
+    pub value: Option<Measured>,
     /// The caller's own id.
     pub event_id: Option<String>,
     /// Who measured, as claimed.
@@ -191,7 +191,7 @@ pub async fn kpi_events(conn: &mut PgConnection, filter: &KpiFilter<'_>) -> Resu
                 success: row.success,
                 value: row
                     .value
-                    .map(|value| Value::from_decimal(value).ok_or_else(|| broken("value", value)))
+                    .map(|value| Measured::from_decimal(value).ok_or_else(|| broken("value", value)))
                     .transpose()?,
                 event_id: row.event_id,
                 actor: row.actor,
@@ -229,7 +229,7 @@ pub async fn find_event_id(
             (Some(success), _) => Measurement::Success(success),
             (None, value) => {
                 let value = value.unwrap_or_default();
-                Measurement::Value(Value::from_decimal(value).ok_or_else(|| broken("value", value))?)
+                Measurement::Value(Measured::from_decimal(value).ok_or_else(|| broken("value", value))?)
             }
         };
         Ok((row.seq, measurement, row.detail))

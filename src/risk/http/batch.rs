@@ -10,12 +10,12 @@ use crate::http::keyed::{Operations, read_key};
 use crate::http::{Caller, errors, marked};
 use crate::idempotency::{Fields, Intent};
 use crate::risk::operation::{Done, Item, Operation, Outcome};
-use crate::types::{Amount, Engine};
+use crate::types::{Amount, Engine, IdempotencyKey};
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -30,7 +30,8 @@ pub(super) fn router() -> OpenApiRouter<App> {
 }
 
 /// Operations that are decided in order and committed together, each for itself.
-#[derive(Debug, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "only its schema is used; http::keyed reads the body")]
 struct BatchInput {
     /// 1 to 1000 operations. `op` is reserve, settle, release, extend or adjust; the other fields are those of its own route:
@@ -40,7 +41,7 @@ struct BatchInput {
     operations: Vec<Box<RawValue>>,
     /// Names all of them: the operation at place n, from 0, that has no key of its own gets `<key>/<n>`. The header
     /// Idempotency-Key is the same.
-    idempotency_key: Option<String>,
+    idempotency_key: Option<IdempotencyKey>,
 }
 
 /// What came of one operation.

@@ -6,7 +6,9 @@ use crate::http::Caller;
 use crate::risk::model::Words;
 use crate::risk::model::adjust::Correction;
 use crate::risk::operation::{AdjustRequest, ExtendRequest, Operation, ReleaseRequest, ReserveRequest, SettleRequest};
-use crate::types::{Actor, Amount, CorrelationId, Count, Engine, Flag, IdempotencyKey, JsonObject, Reason, Ttl, Value};
+use crate::types::{
+    Actor, Amount, CorrelationId, Count, Engine, Flag, IdempotencyKey, JsonObject, Measured, Reason, Ttl,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -18,6 +20,7 @@ pub(super) struct CheckAndReserve {
     /// The engine that acts.
     engine: Engine,
     /// How much is put at risk; more than 0.
+    #[schema(value_type = f64, exclusive_minimum = 0, maximum = 1_000_000_000_000_u64)]
     amount: Amount,
     /// Who acts.
     actor: Option<Actor>,
@@ -34,6 +37,7 @@ pub(super) struct CheckAndReserve {
     reservation_id: Option<Uuid>,
     /// Ask without reserving: the same decision, and nothing is written. Never blank: that could be meant either way.
     #[serde(default, deserialize_with = "some_flag", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Flag, required = false)]
     dry_run: Option<Flag>,
     /// The caller's name for this change; the header Idempotency-Key is the same.
     idempotency_key: Option<IdempotencyKey>,
@@ -194,9 +198,9 @@ pub(super) struct AdjustInput {
     /// The event that is corrected: its `seq` in `GET /risk/events`.
     corrects_seq: Count,
     /// Added to today's loss; negative takes back.
-    loss_delta: Option<Value>,
+    loss_delta: Option<Measured>,
     /// Added to today's exposure; negative takes back.
-    exposure_delta: Option<Value>,
+    exposure_delta: Option<Measured>,
     /// Why.
     reason: Reason,
     /// The engine; must be the event's.
@@ -213,7 +217,7 @@ pub(super) struct AdjustInput {
 
 impl AdjustInput {
     pub(super) fn read(self, caller: Caller) -> Result<(AdjustRequest, Origin)> {
-        let not_zero = |delta: &Value| *delta != Value::ZERO;
+        let not_zero = |delta: &Measured| *delta != Measured::ZERO;
         let correction = match (self.loss_delta.filter(not_zero), self.exposure_delta.filter(not_zero)) {
             (Some(loss), None) => Correction::Loss(loss),
             (None, Some(exposure)) => Correction::Exposure(exposure),

@@ -6,7 +6,7 @@ use crate::http::{Nothing, Page, Paging, Query, Segment, errors};
 use crate::risk::model::ReservationStatus;
 use crate::risk::reconcile::{self, Reconciliation};
 use crate::risk::store::{self, EventFilter, ReservationFilter, ReservationRecord, RiskEventRecord};
-use crate::types::{CorrelationId, Count, Engine, Flag, Time};
+use crate::types::{CorrelationId, Count, Engine, Flag, PageSize, Time};
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,8 @@ struct ReservationQuery {
     /// Of this thread.
     correlation_id: Option<CorrelationId>,
     /// At most so many, 1 to 1000; 100 when left out.
-    limit: Option<Count>,
+    #[param(inline)]
+    limit: Option<PageSize>,
     /// Where the last page ended.
     cursor: Option<Count>,
 }
@@ -51,7 +52,7 @@ async fn list_reservations(
     State(app): State<App>,
     Query(query): Query<ReservationQuery>,
 ) -> Result<Json<Page<ReservationRecord>>> {
-    let paging = Paging::new(query.limit, query.cursor)?;
+    let paging = Paging::new(query.limit, query.cursor);
     let filter = ReservationFilter {
         engine: query.engine.as_ref().map(Engine::as_str),
         status: query.status,
@@ -100,7 +101,8 @@ struct RiskEventQuery {
     #[param(inline)]
     to: Option<Time>,
     /// At most so many, 1 to 1000; 100 when left out.
-    limit: Option<Count>,
+    #[param(inline)]
+    limit: Option<PageSize>,
     /// Where the last page ended.
     cursor: Option<Count>,
 }
@@ -127,7 +129,7 @@ async fn risk_events(
     State(app): State<App>,
     Query(query): Query<RiskEventQuery>,
 ) -> Result<Json<Page<RiskEventRecord>>> {
-    let paging = Paging::new(query.limit, query.cursor)?;
+    let paging = Paging::new(query.limit, query.cursor);
     let filter = EventFilter {
         engine: query.engine.as_ref().map(Engine::as_str),
         action: query.action.map(|action| match action {

@@ -4,7 +4,7 @@
 use super::{Book, Floor, LedgerSnapshot, Movement, OutOfRange, RiskEvent, Words};
 use crate::audit::Stamp;
 use crate::db::to_json;
-use crate::types::{Amount, Engine, Total, Value};
+use crate::types::{Amount, Engine, Measured, Total};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -13,9 +13,9 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Correction {
     /// The day's realised loss.
-    Loss(Value),
+    Loss(Measured),
     /// The day's exposure.
-    Exposure(Value),
+    Exposure(Measured),
 }
 
 /// A correction that is asked for.
@@ -88,7 +88,7 @@ mod tests {
     use super::super::tests::{held, stamp};
     use super::*;
 
-    fn value(text: &str) -> Value {
+    fn value(text: &str) -> Measured {
         text.parse().unwrap()
     }
 
@@ -138,8 +138,8 @@ mod tests {
     #[test]
     fn down_to_zero_and_no_further_on_either_level() {
         for (correction, counter) in [
-            (Correction::Loss as fn(Value) -> Correction, "realized_loss"),
-            (Correction::Exposure as fn(Value) -> Correction, "exposure_used"),
+            (Correction::Loss as fn(Measured) -> Correction, "realized_loss"),
+            (Correction::Exposure as fn(Measured) -> Correction, "exposure_used"),
         ] {
             let all = if counter == "realized_loss" { "-10" } else { "-40" };
             assert!(run(&mut booked(), correction(value(all))).is_ok());

@@ -30,7 +30,7 @@ fn hostile_numbers_are_refused_with_the_fix() {
         assert_eq!(text.parse::<Amount>(), Err(ParseNumberError::Syntax), "{text}");
     }
     assert_eq!("-0".parse::<Amount>(), Err(ParseNumberError::MinusZero));
-    assert_eq!("-0.000e3".parse::<Value>(), Err(ParseNumberError::MinusZero));
+    assert_eq!("-0.000e3".parse::<Measured>(), Err(ParseNumberError::MinusZero));
     assert_eq!(amount("1e400").unwrap_err(), "is more than 1000000000000: send a number from 0 to 1000000000000");
     assert_eq!(amount("1e99999999999999999999").unwrap_err(), amount("1e400").unwrap_err());
     assert_eq!(amount("-5").unwrap_err(), "is -5, which is less than 0: send a number from 0 to 1000000000000");
@@ -57,7 +57,7 @@ proptest! {
     #[test]
     fn reading_never_panics(text in "\\PC{0,80}") {
         let _ = text.parse::<Amount>();
-        let _ = text.parse::<Value>();
+        let _ = text.parse::<Measured>();
         let _ = text.parse::<Confidence>();
         let _ = text.parse::<Count>();
     }
@@ -65,7 +65,7 @@ proptest! {
     #[test]
     fn numeric_looking_text_never_panics(text in "-?[0-9]{0,40}(\\.[0-9]{0,40})?([eE][+-]?[0-9]{0,25})?") {
         let _ = text.parse::<Amount>();
-        let _ = text.parse::<Value>();
+        let _ = text.parse::<Measured>();
         let _ = text.parse::<Total>();
         let _ = text.parse::<Confidence>();
     }
