@@ -1,5 +1,7 @@
 //! The routes of the audit trail.
 
+mod events;
+
 use super::Stream;
 use super::canonical::hex;
 use super::verify::{self, Asked, Finding, Point};
@@ -18,7 +20,7 @@ use utoipa_axum::routes;
 
 /// The routes below the base path.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(verify_audit)).routes(routes!(audit_checkpoint))
+    OpenApiRouter::new().routes(routes!(verify_audit)).routes(routes!(audit_checkpoint)).merge(events::router())
 }
 
 /// What is to be verified.

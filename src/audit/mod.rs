@@ -12,13 +12,14 @@
 //! Statements per appended event: one to lock, one for the time, one insert, one to store the head.
 //!
 //! The database guards the trail itself: events are never changed or deleted, and heads only move forward. [`verify`] recomputes
-//! it, and [`checkpoint`] signs where it stands, for a place outside the database.
+//! it, [`checkpoint`] signs where it stands, for a place outside the database, and [`events`] lists it.
 
 pub mod binary;
 pub mod canonical;
 mod changes;
 pub mod checkpoint;
 mod control;
+pub mod events;
 pub mod http;
 pub mod layout;
 pub mod note;

@@ -1,5 +1,7 @@
 //! SQL of the heads and of the control stream.
 
+pub(super) mod events;
+
 use super::verify::Point;
 use super::{ControlEvent, ControlRecord, Head, Origin, Stamp, Stream};
 use crate::error::{Error, Result};

@@ -164,6 +164,7 @@ pub static ROUTES: &[Route] = {
         get("/api/governance/regression/trips", Read),
         // Audit
         get("/api/governance/audit/verify", Read),
+        get("/api/governance/audit/events", Read),
         get("/api/governance/audit/checkpoint", Read),
         // Access
         get("/api/governance/access/tokens", Admin),

@@ -34,7 +34,7 @@ use utoipa::openapi::{Components, Deprecated, Ref, RefOr, Required};
         (name = "enforcement", description = "Who runs on this database, and the decision for proxies"),
         (name = "flags", description = "The state as feature flags, OFREP 0.3"),
         (name = "access", description = "Who may do what"),
-        (name = "audit", description = "Is every event what was appended?"),
+        (name = "audit", description = "What happened, and is every event what was appended?"),
         (name = "review", description = "The Monday review"),
         (name = "service", description = "Health and metrics")
     ),

@@ -29,6 +29,12 @@ impl Paging {
         Self { before: cursor.map(Count::get), limit: limit.unwrap_or(PageSize::DEFAULT).get() }
     }
 
+    /// Rows of a page, at most.
+    #[must_use]
+    pub const fn limit(self) -> i64 {
+        self.limit
+    }
+
     /// Rows to read: one more than the page, which tells whether there is another.
     #[must_use]
     pub const fn fetch(self) -> i64 {

@@ -32,7 +32,7 @@ pub(crate) const IS_NULL: &str = "is null: leave the field out instead";
 /// What a JSON scalar says, whatever its spelling: the content of a string, or the token of a number or boolean.
 ///
 /// Numbers are read from their own digits, never through a float; this is what makes amounts exact.
-fn scalar_text<'de, D>(deserializer: D) -> Result<String, D::Error>
+pub(crate) fn scalar_text<'de, D>(deserializer: D) -> Result<String, D::Error>
 where
     D: serde::Deserializer<'de>,
 {

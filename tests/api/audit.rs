@@ -1,5 +1,7 @@
 //! The trail guards itself, and whatever is done to it as the owner of the database is named exactly.
 
+mod events;
+
 use crate::ledger::broken_links;
 use crate::support::Service;
 use holdfast::audit::Stream;

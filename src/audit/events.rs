@@ -1,0 +1,306 @@
+//! Events of all streams in one list, and the cursor through it.
+//!
+//! Within a stream times rise with the sequence numbers; across streams they do not: an event with an earlier time may be
+//! committed later. So a cursor is a place in each stream, never a time, and a page is a merge of what follows each place. It
+//! neither skips nor repeats, whatever arrives.
+//!
+//! A page looks at a bounded stretch of each stream. One that ends before its stream does holds back what lies beyond it in time,
+//! so that the order holds; a page may so have fewer rows than asked for, and a `next_cursor` all the same.
+
+use super::Stream;
+use super::layout::{Column, Kind};
+use chrono::{DateTime, Utc};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+use std::fmt;
+use std::str::FromStr;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{ArrayBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
+use utoipa::openapi::{RefOr, schema::SchemaType};
+
+/// Events of a stream that a page looks at where no index leads to those that are asked for.
+pub const STRETCH: i64 = 100_000;
+
+/// Which way a list goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Newest first.
+    #[default]
+    Desc,
+    /// Oldest first; its cursor follows what is appended.
+    Asc,
+}
+
+/// A place in each stream, in the order of [`Stream::ALL`]: the next page is before it, or behind it where the oldest come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    /// The way it goes.
+    pub order: Order,
+    /// The places.
+    pub places: [i64; 4],
+}
+
+/// Why a text is no cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is no cursor of this list: send next_cursor as it was answered, or leave it out to begin anew")]
+pub struct ParseCursorError;
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.order == Order::Desc { "d" } else { "a" })?;
+        self.places.iter().try_for_each(|place| write!(f, ".{place}"))
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = ParseCursorError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.split('.');
+        let order = match parts.next() {
+            Some("d") => Order::Desc,
+            Some("a") => Order::Asc,
+            _ => return Err(ParseCursorError),
+        };
+        let place = |part: &str| {
+            let digits = (1..=18).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+            part.parse().ok().filter(|_| digits).ok_or(ParseCursorError)
+        };
+        let places = parts.map(place).collect::<Result<Vec<i64>, _>>()?;
+        Ok(Self { order, places: places.try_into().map_err(|_| ParseCursorError)? })
+    }
+}
+
+crate::types::scalar!(
+    Cursor,
+    "AuditCursor",
+    ObjectBuilder::new().schema_type(Type::String).description(Some("Where the last page ended. Opaque."))
+);
+
+/// Which events.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Of this stream.
+    pub stream: Option<Stream>,
+    /// Columns and what stands in them.
+    pub equal: Vec<(&'static str, String)>,
+    /// At or after.
+    pub from: Option<DateTime<Utc>>,
+    /// Before.
+    pub to: Option<DateTime<Utc>>,
+}
+
+impl Filter {
+    /// The columns of a stream that have to hold these values; none where the stream has no such column, and so no such event.
+    #[must_use]
+    pub fn of(&self, stream: Stream) -> Option<Vec<(Column, &str)>> {
+        if self.stream.is_some_and(|only| only != stream) {
+            return None;
+        }
+        let mut wanted = Vec::new();
+        let known = |name: &str| stream.columns().iter().find(|column| column.name == name).copied();
+        for (name, value) in &self.equal {
+            if let Some(column) = known(name) {
+                wanted.push((column, value.as_str()));
+            } else if (*name, stream) == ("engine", Stream::Control) {
+                // The control stream names an engine as what its policy's change is about.
+                wanted.extend([(known("action")?, "RISK_POLICY_UPSERT"), (known("subject")?, value.as_str())]);
+            } else {
+                return None;
+            }
+        }
+        Some(wanted)
+    }
+}
+
+/// An event as it is stored: every column of its stream, in order.
+#[derive(Debug, Clone)]
+pub struct EventRecord {
+    /// Its stream.
+    pub stream: Stream,
+    /// Its sequence number there.
+    pub seq: i64,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// The columns behind these two, with what stands in them as JSON.
+    pub columns: Vec<(&'static str, Option<Box<RawValue>>)>,
+    /// Its hash, lower-case hex.
+    pub hash: String,
+    /// Columns whose text was erased.
+    pub erased: Vec<String>,
+}
+
+/// What a column's text stands for in JSON. A text that is not what its column holds is shown as a text, so that a row that was
+/// tampered with can be looked at.
+#[must_use]
+pub fn json_of(stream: Stream, column: Column, text: &str) -> Box<RawValue> {
+    let is_text = match column.kind {
+        Kind::Text | Kind::Uuid | Kind::Day | Kind::Time => true,
+        Kind::Free => column.name == "reason" || (stream, column.name) == (Stream::Kpi, "detail"),
+        Kind::Integer | Kind::Boolean | Kind::Decimal => false,
+    };
+    let raw = if is_text { None } else { serde_json::from_str::<Box<RawValue>>(text).ok() };
+    raw.unwrap_or_else(|| crate::db::to_json(text))
+}
+
+impl Serialize for EventRecord {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("stream", &self.stream)?;
+        map.serialize_entry("seq", &self.seq)?;
+        map.serialize_entry("at", &self.at)?;
+        for (name, value) in &self.columns {
+            map.serialize_entry(name, value)?;
+        }
+        map.serialize_entry("hash", &self.hash)?;
+        map.serialize_entry("erased", &self.erased)?;
+        map.end()
+    }
+}
+
+impl utoipa::PartialSchema for EventRecord {
+    fn schema() -> RefOr<Schema> {
+        let nullable = |kind: Type| SchemaType::Array(vec![kind, Type::Null]);
+        let text = || ObjectBuilder::new().schema_type(Type::String);
+        let mut object = ObjectBuilder::new()
+            .description(Some("An event as it is stored: the columns of its stream, and of no other."))
+            .property("stream", Stream::schema());
+        for column in Stream::ALL.into_iter().flat_map(Stream::columns) {
+            let schema = match column.kind {
+                Kind::Integer => ObjectBuilder::new().schema_type(nullable(Type::Integer)),
+                Kind::Boolean => ObjectBuilder::new().schema_type(nullable(Type::Boolean)),
+                Kind::Decimal => ObjectBuilder::new().schema_type(nullable(Type::Number)),
+                Kind::Time => text().format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime))),
+                Kind::Text | Kind::Uuid | Kind::Day => ObjectBuilder::new().schema_type(nullable(Type::String)),
+                Kind::Free if column.name == "reason" => ObjectBuilder::new().schema_type(nullable(Type::String)),
+                Kind::Free => {
+                    let said =
+                        "JSON as it was written; a text in the stream kpi; null where there is none, or it was erased.";
+                    ObjectBuilder::new().schema_type(SchemaType::AnyValue).description(Some(said))
+                }
+            };
+            object = object.property(column.name, schema);
+        }
+        let erased = ArrayBuilder::new().items(text()).description(Some("Columns whose text was erased."));
+        object = object.property("hash", text().description(Some("Lower-case hex."))).property("erased", erased);
+        let all = ["stream", "seq", "at", "principal", "actor", "request_id", "correlation_id", "hash", "erased"];
+        all.into_iter().fold(object, ObjectBuilder::required).into()
+    }
+}
+
+impl ToSchema for EventRecord {
+    fn name() -> Cow<'static, str> {
+        "AuditEvent".into()
+    }
+}
+
+/// The numbers of a stream that a page looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// The first.
+    pub low: i64,
+    /// The last; less than the first where there is none.
+    pub high: i64,
+    /// Whether nothing that is asked for lies beyond.
+    pub last: bool,
+}
+
+impl Stretch {
+    /// What a page looks at from this place on, of the events that are asked for; all of them where no length is given.
+    #[must_use]
+    pub fn new(order: Order, place: i64, (first, last): (i64, i64), length: Option<i64>) -> Self {
+        let (low, high) = match order {
+            Order::Desc => (first, last.min(place.saturating_sub(1))),
+            Order::Asc => (first.max(place.saturating_add(1)), last),
+        };
+        match length.filter(|length| high - low >= *length) {
+            None => Self { low, high, last: true },
+            Some(length) if order == Order::Desc => Self { low: high - length + 1, high, last: false },
+            Some(length) => Self { low, high: low + length - 1, last: false },
+        }
+    }
+
+    /// Where the next page begins once all of it was seen.
+    #[must_use]
+    pub fn reached(&self, order: Order, place: i64) -> i64 {
+        match order {
+            Order::Desc => self.low.min(place),
+            Order::Asc => self.high.max(place),
+        }
+    }
+}
+
+/// What was found in a stretch of one stream.
+#[derive(Debug)]
+pub struct Found {
+    /// What is asked for, in the order of the list.
+    pub rows: VecDeque<EventRecord>,
+    /// Where the next page begins if all of it is taken.
+    pub reached: i64,
+    /// What follows.
+    pub rest: Rest,
+}
+
+/// What follows a stretch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing.
+    Nothing,
+    /// More rows than a page has.
+    Rows,
+    /// Events that were not looked at, all of them beyond this time.
+    Unseen(DateTime<Utc>),
+}
+
+/// A page of all streams.
+#[derive(Debug)]
+pub struct Merged {
+    /// The rows, in order.
+    pub rows: Vec<EventRecord>,
+    /// Where each stream's next one is.
+    pub cursor: Cursor,
+    /// Whether there is more.
+    pub more: bool,
+}
+
+/// Merges stretches by time, then by the name of the stream; `found` is in the order of [`Stream::ALL`], none where a stream is not
+/// asked.
+#[must_use]
+pub fn merge(cursor: Cursor, mut found: [Option<Found>; 4], limit: usize) -> Merged {
+    let Cursor { order, mut places } = cursor;
+    let way = |ordering: Ordering| if order == Order::Desc { ordering.reverse() } else { ordering };
+    let before = |a: &EventRecord, b: &EventRecord| way((a.at, a.stream.as_str()).cmp(&(b.at, b.stream.as_str())));
+    // What lies beyond this time has to wait: something that was not looked at may come before it.
+    let unseen = found.iter().flatten().filter_map(|found| match found.rest {
+        Rest::Unseen(at) => Some(at),
+        Rest::Nothing | Rest::Rows => None,
+    });
+    let end = unseen.min_by(|a, b| way(a.cmp(b)));
+    let mut rows = Vec::new();
+    while rows.len() < limit {
+        let heads = found.iter().enumerate().filter_map(|(at, found)| Some((at, found.as_ref()?.rows.front()?)));
+        let Some((stream, next)) = heads.min_by(|(_, a), (_, b)| before(a, b)) else { break };
+        if end.is_some_and(|end| way(next.at.cmp(&end)) == Ordering::Greater) {
+            break;
+        }
+        places[stream] = next.seq;
+        rows.extend(found[stream].as_mut().and_then(|found| found.rows.pop_front()));
+    }
+    let mut more = false;
+    for (place, found) in places.iter_mut().zip(&found) {
+        let Some(found) = found else { continue };
+        if found.rows.is_empty() && found.rest != Rest::Rows {
+            *place = found.reached;
+        }
+        more |= !found.rows.is_empty() || found.rest != Rest::Nothing;
+    }
+    Merged { rows, cursor: Cursor { order, places }, more }
+}
+
+#[cfg(test)]
+mod tests;

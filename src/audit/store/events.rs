@@ -1,0 +1,193 @@
+//! SQL of the list over all streams. Its columns come from [`super::super::layout`], so it cannot be checked at compile time.
+
+use crate::audit::Stream;
+use crate::audit::events::{Cursor, EventRecord, Filter, Found, Merged, Order, Rest, STRETCH, Stretch, json_of, merge};
+use crate::audit::layout::{Column, Kind};
+use crate::error::{Error, Result};
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, QueryBuilder, Row};
+use std::collections::BTreeMap;
+
+/// A page of the list. The connection must be in a transaction that sees one instant of the database.
+///
+/// Statements: the heads; for each stream that is asked a search for `from` and `to`, its rows and the time at which they end; what
+/// was erased of them.
+pub(crate) async fn page(
+    conn: &mut PgConnection,
+    filter: &Filter,
+    order: Order,
+    cursor: Option<Cursor>,
+    limit: i64,
+) -> Result<Merged> {
+    let heads = head_seqs(&mut *conn).await?;
+    let begin = Stream::ALL.map(|stream| if order == Order::Desc { heads[&stream] + 1 } else { 0 });
+    let cursor = cursor.unwrap_or(Cursor { order, places: begin });
+    let mut found = [const { None }; 4];
+    for ((stream, place), found) in Stream::ALL.into_iter().zip(cursor.places).zip(&mut found) {
+        let Some(wanted) = filter.of(stream) else { continue };
+        let head = heads[&stream];
+        let first = match filter.from {
+            Some(from) => first_at(&mut *conn, stream, head, from).await?,
+            None => 1,
+        };
+        let last = match filter.to {
+            Some(to) => first_at(&mut *conn, stream, head, to).await? - 1,
+            None => head,
+        };
+        let first = first.max(made_by(&mut *conn, &wanted).await?);
+        let length = (!leads(stream, &wanted)).then_some(STRETCH);
+        let stretch = Stretch::new(order, place, (first, last), length);
+        *found = Some(look(&mut *conn, stream, &wanted, order, (stretch, place), limit).await?);
+    }
+    let mut merged = merge(cursor, found, usize::try_from(limit).unwrap_or(usize::MAX));
+    note_erased(conn, &mut merged.rows).await?;
+    Ok(merged)
+}
+
+/// Whether an index leads to these events: then it does not matter how far apart they are.
+fn leads(stream: Stream, wanted: &[(Column, &str)]) -> bool {
+    let indexed: &[&str] = match stream {
+        Stream::Control => &["action"],
+        Stream::Risk => &["engine"],
+        Stream::Heimdall | Stream::Kpi => &["domain"],
+    };
+    match wanted {
+        [] => true,
+        [(only, _)] if indexed.contains(&only.name) => true,
+        // So few belong to one thread that whatever else is asked for is found among them.
+        _ => wanted.iter().any(|(column, _)| column.name == "correlation_id"),
+    }
+}
+
+async fn head_seqs(conn: &mut PgConnection) -> Result<BTreeMap<Stream, i64>> {
+    let rows = sqlx::query!("SELECT stream, seq FROM audit_head").fetch_all(conn).await?;
+    let heads: BTreeMap<_, _> =
+        rows.into_iter().filter_map(|row| Some((Stream::named(&row.stream)?, row.seq))).collect();
+    if heads.len() == Stream::ALL.len() { Ok(heads) } else { Err(Error::Inconsistent("a stream has no head".into())) }
+}
+
+/// The first event that is not earlier than this; the one behind the head where there is none. Times rise with the numbers, so
+/// halving finds it by the key, a few dozen times.
+async fn first_at(conn: &mut PgConnection, stream: Stream, head: i64, at: DateTime<Utc>) -> Result<i64> {
+    let sql = format!(
+        "WITH RECURSIVE search (low, high) AS (
+             SELECT 1::bigint, $2 + 1
+             UNION ALL
+             SELECT CASE WHEN probe.at < $1 THEN probe.middle + 1 ELSE low END,
+                    CASE WHEN probe.at < $1 THEN high ELSE probe.middle END
+             FROM search,
+                  LATERAL (SELECT (low + high) / 2 AS middle,
+                                  (SELECT at FROM {table} WHERE seq >= (low + high) / 2 ORDER BY seq LIMIT 1) AS at) AS probe
+             WHERE low < high
+         )
+         SELECT low FROM search WHERE low = high",
+        table = stream.table()
+    );
+    Ok(sqlx::query_scalar(AssertSqlSafe(sql)).bind(at).bind(head).fetch_one(conn).await?)
+}
+
+/// The event that made the reservation that is asked for: nothing before it is about it. One where none is asked for.
+async fn made_by(conn: &mut PgConnection, wanted: &[(Column, &str)]) -> Result<i64> {
+    let Some((_, id)) = wanted.iter().find(|(column, _)| column.kind == Kind::Uuid) else {
+        return Ok(1);
+    };
+    let made = sqlx::query_scalar!("SELECT seq FROM risk_reservation WHERE id = $1::text::uuid", id);
+    Ok(made.fetch_optional(conn).await?.unwrap_or(i64::MAX))
+}
+
+/// What is asked for in a stretch of a stream.
+async fn look(
+    conn: &mut PgConnection,
+    stream: Stream,
+    wanted: &[(Column, &str)],
+    order: Order,
+    (stretch, place): (Stretch, i64),
+    limit: i64,
+) -> Result<Found> {
+    let reached = stretch.reached(order, place);
+    if stretch.low > stretch.high {
+        return Ok(Found { rows: [].into(), reached, rest: Rest::Nothing });
+    }
+    let mut sql: QueryBuilder<Postgres> = QueryBuilder::new(select(stream));
+    sql.push(" WHERE seq BETWEEN ").push_bind(stretch.low).push(" AND ").push_bind(stretch.high);
+    for (column, value) in wanted {
+        sql.push(" AND ").push(column.name).push(" = ").push_bind(*value);
+        if column.kind == Kind::Uuid {
+            sql.push("::uuid");
+        }
+    }
+    sql.push(if order == Order::Desc { " ORDER BY seq DESC LIMIT " } else { " ORDER BY seq LIMIT " });
+    sql.push_bind(limit + 1);
+    // Planned for these very values: a plan for any would not know how rare they are.
+    let rows = sql.build().persistent(false).fetch_all(&mut *conn).await?;
+    let rest = match (i64::try_from(rows.len()).is_ok_and(|count| count <= limit), stretch.last) {
+        (false, _) => Rest::Rows,
+        (true, true) => Rest::Nothing,
+        (true, false) => edge(conn, stream, order, stretch).await?.map_or(Rest::Nothing, Rest::Unseen),
+    };
+    let rows = rows.iter().map(|row| record(stream, row)).collect::<Result<_>>()?;
+    Ok(Found { rows, reached, rest })
+}
+
+/// The time of the event at the end of a stretch.
+async fn edge(
+    conn: &mut PgConnection,
+    stream: Stream,
+    order: Order,
+    stretch: Stretch,
+) -> Result<Option<DateTime<Utc>>> {
+    let (seq, by) = match order {
+        Order::Desc => (stretch.low, "seq >= $1 ORDER BY seq"),
+        Order::Asc => (stretch.high, "seq <= $1 ORDER BY seq DESC"),
+    };
+    let sql = AssertSqlSafe(format!("SELECT at FROM {} WHERE {by} LIMIT 1", stream.table()));
+    Ok(sqlx::query_scalar(sql).bind(seq).fetch_optional(conn).await?)
+}
+
+/// Every column as text: numbers and times of all kinds are shown as they are, whatever type would hold them.
+fn select(stream: Stream) -> String {
+    let columns = stream.columns().iter().skip(2).map(|column| match column.kind {
+        Kind::Decimal => format!("trim_scale({})::text", column.name),
+        Kind::Day => format!("to_char({}, 'YYYY-MM-DD')", column.name),
+        _ => format!("{}::text", column.name),
+    });
+    let columns: Vec<_> = columns.collect();
+    format!("SELECT seq, at, encode(hash, 'hex'), {} FROM {}", columns.join(", "), stream.table())
+}
+
+fn record(stream: Stream, row: &PgRow) -> Result<EventRecord> {
+    let columns = (3..).zip(stream.columns().iter().skip(2)).map(|(at, column)| {
+        let text: Option<String> = row.try_get(at)?;
+        Ok((column.name, text.map(|text| json_of(stream, *column, &text))))
+    });
+    Ok(EventRecord {
+        stream,
+        seq: row.try_get(0)?,
+        at: row.try_get(1)?,
+        columns: columns.collect::<Result<_>>()?,
+        hash: row.try_get(2)?,
+        erased: Vec::new(),
+    })
+}
+
+async fn note_erased(conn: &mut PgConnection, rows: &mut [EventRecord]) -> Result<()> {
+    let found = sqlx::query!(
+        "SELECT stream,
+                seq,
+                field
+         FROM audit_erasure
+         WHERE (stream, seq) IN (SELECT * FROM unnest($1::text[], $2::bigint[]))
+         ORDER BY field",
+        &rows.iter().map(|row| row.stream.as_str().to_owned()).collect::<Vec<_>>(),
+        &rows.iter().map(|row| row.seq).collect::<Vec<_>>()
+    )
+    .fetch_all(conn)
+    .await?;
+    for erased in found {
+        if let Some(row) = rows.iter_mut().find(|row| (row.stream.as_str(), row.seq) == (&erased.stream, erased.seq)) {
+            row.erased.push(erased.field);
+        }
+    }
+    Ok(())
+}
