@@ -1,8 +1,8 @@
-//! The command line: `serve` (the default), `migrate`, `review`, `risk reconcile`, `audit verify`, `token`, `kill`,
+//! The command line: `serve` (the default), `migrate`, `review`, `audit`, `risk reconcile`, `token`, `kill`,
 //! `healthcheck`, `db psql`, `db accept-rewind`, `openapi`.
 //!
-//! Whatever stops a command is one sentence on standard error and exit code 1; a review or a reconciliation that cannot be made
-//! exits 2, since 1 says that something needs attention.
+//! Whatever stops a command is one sentence on standard error and exit code 1; a review, a verification or a reconciliation that
+//! cannot be made exits 2, since 1 says that something needs attention.
 
 mod audit;
 mod kill;
@@ -112,6 +112,8 @@ enum AuditCommand {
     Checkpoint(CheckpointConfig),
     /// Print the key that checks this machine's checkpoints.
     Key(CheckpointConfig),
+    /// Print every event as a line of JSON that can be verified without Holdfast: docs/audit-verify.py.
+    Export(audit::ExportArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -149,7 +151,7 @@ pub fn main() -> ExitCode {
             fail(&usage_sentence(&error));
             // Nothing was parsed, so the words themselves tell what was meant.
             return failure_of(
-                std::env::args_os().any(|word| word == "review" || word == "reconcile" || word == "audit"),
+                std::env::args_os().any(|word| word == "review" || word == "reconcile" || word == "verify"),
             );
         }
     };
@@ -224,6 +226,7 @@ async fn run(cli: Cli) -> ExitCode {
         }
         Some(Command::Audit { command: AuditCommand::Key(args) }) => audit::key(&args, &cli.database).await,
         Some(Command::Token { command }) => token::run(command, &cli.database).await,
+        Some(Command::Audit { command: AuditCommand::Export(args) }) => audit::export(args, &cli.database).await,
         Some(Command::Healthcheck { bind_addr }) => healthcheck(bind_addr).await,
         Some(Command::Kill(args)) => kill::kill(args, &cli.database).await,
         Some(Command::Db { command: DbCommand::Psql }) => psql(&cli.database),

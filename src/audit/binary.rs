@@ -91,19 +91,27 @@ pub fn append(
     match (column.kind, value) {
         (Kind::Free, None) if digest.is_some() => bytes.extend_from_slice(digest.unwrap_or_default().as_bytes()),
         (_, None) => return Ok(()),
-        (Kind::Text, Some(value)) => bytes.extend_from_slice(value),
         (Kind::Free, Some(value)) => bytes.extend_from_slice(hex(&Sha256::digest(value)).as_bytes()),
-        (Kind::Integer, Some(value)) => show(bytes, integer(value)?),
-        (Kind::Time, Some(value)) => show(bytes, micros(value)?),
-        (Kind::Boolean, Some([0])) => bytes.extend_from_slice(b"false"),
-        (Kind::Boolean, Some([1])) => bytes.extend_from_slice(b"true"),
-        (Kind::Boolean, Some(_)) => return Err(Unreadable),
-        (Kind::Uuid, Some(value)) => show(bytes, uuid::Uuid::from_bytes(fixed(value)?)),
-        (Kind::Day, Some(value)) => day(bytes, i32::from_be_bytes(fixed(value)?)),
-        (Kind::Decimal, Some(value)) => decimal(bytes, value)?,
+        (kind, Some(value)) => text(bytes, kind, value)?,
     }
     let length = u32::try_from(bytes.len() - begin).map_err(|_| Unreadable)?;
     bytes[begin - NULL.len()..begin].copy_from_slice(&length.to_be_bytes());
+    Ok(())
+}
+
+/// Appends a value in its canonical text; a free text as it is.
+pub fn text(bytes: &mut Vec<u8>, kind: Kind, value: &[u8]) -> Result<(), Unreadable> {
+    match (kind, value) {
+        (Kind::Text | Kind::Free, value) => bytes.extend_from_slice(value),
+        (Kind::Integer, value) => show(bytes, integer(value)?),
+        (Kind::Time, value) => show(bytes, micros(value)?),
+        (Kind::Boolean, [0]) => bytes.extend_from_slice(b"false"),
+        (Kind::Boolean, [1]) => bytes.extend_from_slice(b"true"),
+        (Kind::Boolean, _) => return Err(Unreadable),
+        (Kind::Uuid, value) => show(bytes, uuid::Uuid::from_bytes(fixed(value)?)),
+        (Kind::Day, value) => day(bytes, i32::from_be_bytes(fixed(value)?)),
+        (Kind::Decimal, value) => decimal(bytes, value)?,
+    }
     Ok(())
 }
 
@@ -177,15 +185,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn text(kind: Kind, value: &[u8]) -> String {
+    fn shown(kind: Kind, value: &[u8]) -> String {
         let mut bytes = Vec::new();
-        append(&mut bytes, Column { name: "x", kind }, Some(value), None).expect("a value");
-        String::from_utf8(bytes.split_off(4)).expect("text")
+        text(&mut bytes, kind, value).expect("a value");
+        String::from_utf8(bytes).expect("text")
     }
 
     #[test]
     fn days_are_those_of_the_calendar() {
-        for (days, shown) in [
+        for (days, day) in [
             (0, "2000-01-01"),
             (-1, "1999-12-31"),
             (59, "2000-02-29"),
@@ -194,7 +202,7 @@ mod tests {
             (-10_957, "1970-01-01"),
             (36_584, "2100-03-01"),
         ] {
-            assert_eq!(text(Kind::Day, &i32::to_be_bytes(days)), shown);
+            assert_eq!(shown(Kind::Day, &i32::to_be_bytes(days)), day);
         }
     }
 
@@ -205,7 +213,7 @@ mod tests {
             let mut value =
                 [count.to_be_bytes(), weight.to_be_bytes(), sign.to_be_bytes(), scale.to_be_bytes()].concat();
             value.extend(digits.iter().flat_map(|digit| digit.to_be_bytes()));
-            text(Kind::Decimal, &value)
+            shown(Kind::Decimal, &value)
         };
         assert_eq!(numeric(0, 0, 6, &[]), "0");
         assert_eq!(numeric(0, 0, 6, &[7]), "7");

@@ -12,7 +12,8 @@
 //! Statements per appended event: one to lock, one for the time, one insert, one to store the head.
 //!
 //! The database guards the trail itself: events are never changed or deleted, and heads only move forward. [`verify`] recomputes
-//! it, [`checkpoint`] signs where it stands, for a place outside the database, and [`events`] lists it.
+//! it, [`checkpoint`] signs where it stands, for a place outside the database, [`events`] lists it, and [`export`] takes it
+//! elsewhere.
 
 pub mod binary;
 pub mod canonical;
@@ -20,6 +21,7 @@ mod changes;
 pub mod checkpoint;
 mod control;
 pub mod events;
+pub mod export;
 pub mod http;
 pub mod layout;
 pub mod note;

@@ -16,7 +16,7 @@
 //! What this proves needs something outside the database: whoever owns it can make every hash anew.
 
 use super::layout::Kind;
-use super::{Canonical, Stream, binary, chain};
+use super::{Canonical, Stream, binary, chain, store};
 use crate::error::{Error, Result};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -163,7 +163,7 @@ pub async fn verify(conn: &mut PgConnection, stream: Stream, asked: Asked) -> Re
     };
     let mut finding = None;
     {
-        let mut rows = conn.copy_out_raw(&query(stream, asked)).await?;
+        let mut rows = conn.copy_out_raw(&store::events::copy(stream, asked.from.seq, asked.to)).await?;
         while finding.is_none() {
             let message = match poll_fn(|context| rows.as_mut().poll_next(context)).await {
                 Some(message) => message?,
@@ -198,28 +198,17 @@ pub async fn verify(conn: &mut PgConnection, stream: Stream, asked: Asked) -> Re
     Ok(Verified { events: walk.events, end: walk.before, finding })
 }
 
-fn unreadable(error: binary::Unreadable) -> Error {
+pub(super) fn unreadable(error: binary::Unreadable) -> Error {
     Error::Inconsistent(error.to_string())
 }
 
-fn query(stream: Stream, asked: Asked) -> String {
-    let columns: Vec<_> = stream.columns().iter().map(|column| column.name).collect();
-    let to = asked.to.map_or_else(String::new, |to| format!("AND seq <= {to} "));
-    format!(
-        "COPY (SELECT {}, hash FROM {} WHERE seq > {} {to}ORDER BY seq) TO STDOUT (FORMAT binary)",
-        columns.join(", "),
-        stream.table(),
-        asked.from.seq
-    )
-}
-
 /// Where the head stands.
-struct Head {
-    point: Point,
-    at: i64,
+pub(super) struct Head {
+    pub(super) point: Point,
+    pub(super) at: i64,
 }
 
-async fn read_head(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
+pub(super) async fn read_head(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
     let row = sqlx::query("SELECT seq, hash, at FROM audit_head WHERE stream = $1").bind(stream.as_str());
     let row = row.fetch_optional(conn).await?;
     let row = row.ok_or_else(|| Error::Inconsistent(format!("the stream {} has no head", stream.as_str())))?;
@@ -230,9 +219,9 @@ async fn read_head(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
 }
 
 /// Digests of the texts that were erased, by number and column. They are few, or this is not what erasure is for.
-type Erased = BTreeMap<(i64, String), String>;
+pub(super) type Erased = BTreeMap<(i64, String), String>;
 
-async fn read_erased(conn: &mut PgConnection, stream: Stream) -> Result<Erased> {
+pub(super) async fn read_erased(conn: &mut PgConnection, stream: Stream) -> Result<Erased> {
     let rows = sqlx::query("SELECT seq, field, digest FROM audit_erasure WHERE stream = $1").bind(stream.as_str());
     let rows = rows.fetch_all(conn).await?;
     rows.iter().map(|row| Ok(((row.try_get("seq")?, row.try_get("field")?), row.try_get("digest")?))).collect()

@@ -1,16 +1,19 @@
-//! `holdfast audit`: is the trail what was appended, and where does it stand?
+//! `holdfast audit`: is the trail what was appended, where does it stand, and the same for others to tell.
 
 use super::{Failure, close, open_existing, print};
 use crate::audit::Stream;
 use crate::audit::canonical::hex;
 use crate::audit::checkpoint::{self, Notary};
 use crate::audit::note::{Note, NoteError, Verifier};
+use crate::audit::export::{self, ExportError};
 use crate::audit::verify::{self, Asked, Point};
 use crate::config::{CheckpointConfig, DatabaseConfig};
 use crate::db::Database;
+use crate::types::Time;
 use clap::Args;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::{self, BufWriter, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
@@ -66,6 +69,19 @@ pub(super) async fn existing_notary(args: &CheckpointConfig, config: &DatabaseCo
     Notary::existing(&key, Some(dir)).await.ok()
 }
 
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    /// Only this stream: control, heimdall, kpi or risk.
+    #[arg(long, value_parser = stream)]
+    stream: Option<Stream>,
+    /// Only events at or after this time, RFC 3339.
+    #[arg(long, value_name = "TIME")]
+    from: Option<Time>,
+    /// Only events before this time, RFC 3339.
+    #[arg(long, value_name = "TIME")]
+    to: Option<Time>,
+}
+
 fn stream(name: &str) -> Result<Stream, String> {
     Stream::named(name).ok_or_else(|| "it is one of control, heimdall, kpi, risk".to_owned())
 }
@@ -119,6 +135,32 @@ async fn read_heads(
     args: &VerifyArgs,
     config: &DatabaseConfig,
 ) -> Result<BTreeMap<Stream, Point>, Failure> {
+/// Bytes that are written at once.
+const WRITE_BYTES: usize = 256 * 1024;
+
+/// Prints the events of each stream, as of one instant. An export whose reader has gone is over.
+pub(super) async fn export(args: ExportArgs, config: &DatabaseConfig) -> Result<(), Failure> {
+    let (db, postgres, _) = open_existing(config).await?;
+    let exported = export_all(&db, &args).await;
+    close(db, postgres).await?;
+    match exported {
+        Err(ExportError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        outcome => Ok(outcome?),
+    }
+}
+
+async fn export_all(db: &Database, args: &ExportArgs) -> Result<(), ExportError> {
+    let mut conn = db.connect_snapshot().await?;
+    let mut out = BufWriter::with_capacity(WRITE_BYTES, io::stdout());
+    let (from, to) = (args.from.map(|time| time.0), args.to.map(|time| time.0));
+    for stream in Stream::ALL.into_iter().filter(|stream| args.stream.is_none_or(|only| only == *stream)) {
+        export::export(&mut conn, stream, from, to, &mut out).await?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Lines of a stream, a number and a hash; others are passed over, so that a whole output of this command will do.
+fn read_heads(file: &Path) -> Result<BTreeMap<Stream, Point>, Failure> {
     let shown = file.display();
     let text = std::fs::read_to_string(file).map_err(|error| format!("{shown} cannot be read: {error}"))?;
     if let Ok(note) = Note::read(&text) {

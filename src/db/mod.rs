@@ -228,6 +228,19 @@ impl Database {
         Ok(tx)
     }
 
+    /// A connection of its own in such a transaction, which may be left in the middle of an answer. Whoever reads it may be slow.
+    pub async fn connect_snapshot(&self) -> Result<PgConnection> {
+        let mut conn = self.pool.acquire().await?.detach();
+        conn.execute(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;
+             SET LOCAL statement_timeout = 0;
+             SET LOCAL idle_in_transaction_session_timeout = 0;
+             SET LOCAL tcp_user_timeout = 0",
+        )
+        .await?;
+        Ok(conn)
+    }
+
     /// A transaction on the connections of engage and disable.
     pub async fn begin_switch(&self) -> Result<Transaction<'static, Postgres>> {
         Ok(self.switch.begin().await?)

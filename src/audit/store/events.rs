@@ -1,4 +1,4 @@
-//! SQL of the list over all streams. Its columns come from [`super::super::layout`], so it cannot be checked at compile time.
+//! SQL of the events of any stream. Its columns come from [`super::super::layout`], so it cannot be checked at compile time.
 
 use crate::audit::Stream;
 use crate::audit::events::{Cursor, EventRecord, Filter, Found, Merged, Order, Rest, STRETCH, Stretch, json_of, merge};
@@ -69,7 +69,7 @@ async fn head_seqs(conn: &mut PgConnection) -> Result<BTreeMap<Stream, i64>> {
 
 /// The first event that is not earlier than this; the one behind the head where there is none. Times rise with the numbers, so
 /// halving finds it by the key, a few dozen times.
-async fn first_at(conn: &mut PgConnection, stream: Stream, head: i64, at: DateTime<Utc>) -> Result<i64> {
+pub(crate) async fn first_at(conn: &mut PgConnection, stream: Stream, head: i64, at: DateTime<Utc>) -> Result<i64> {
     let sql = format!(
         "WITH RECURSIVE search (low, high) AS (
              SELECT 1::bigint, $2 + 1
@@ -169,6 +169,17 @@ fn record(stream: Stream, row: &PgRow) -> Result<EventRecord> {
         hash: row.try_get(2)?,
         erased: Vec::new(),
     })
+}
+
+/// Every column and the hash of the events behind this one, up to the one `to` names, in order, as `COPY` sends them.
+pub(crate) fn copy(stream: Stream, behind: i64, to: Option<i64>) -> String {
+    let columns: Vec<_> = stream.columns().iter().map(|column| column.name).collect();
+    let to = to.map_or_else(String::new, |to| format!("AND seq <= {to} "));
+    format!(
+        "COPY (SELECT {}, hash FROM {} WHERE seq > {behind} {to}ORDER BY seq) TO STDOUT (FORMAT binary)",
+        columns.join(", "),
+        stream.table()
+    )
 }
 
 async fn note_erased(conn: &mut PgConnection, rows: &mut [EventRecord]) -> Result<()> {

@@ -1,0 +1,165 @@
+//! Events as lines of JSON that can be verified without Holdfast: `docs/audit-verify.py` does, with nothing but Python.
+//!
+//! A stream is its first line, its events in order, and its last line:
+//!
+//! ```text
+//! {"stream":"risk","before":{"seq":"0","hash":"00…"}}
+//! {"stream":"risk","seq":"1","at":"1768262400000001","time":"2026-01-13T00:00:00.000001Z","principal":…,"hash":"29…"}
+//! {"stream":"risk","last":{"seq":"1","hash":"29…"},"head":{"seq":"1","hash":"29…","at":"1768262400000001"},"to":null}
+//! ```
+//! Every column stands in the order in which the chain covers it, and its value is a string of exactly its canonical text
+//! ([`super::canonical`]) or null. Free text stands as it is, although its digest is hashed; one that was erased is null, and
+//! `erased` has its digest. `time` is `at` for people. `to` is the time before which the export ends, null where it ends at the head.
+//!
+//! One pass with constant memory over the rows as `COPY` sends them.
+
+use super::layout::{Column, Kind};
+use super::verify::{Erased, Head, Point, point, read_erased, read_head, unreadable};
+use super::{Stream, binary, store};
+use crate::audit::canonical::hex;
+use crate::db::to_json;
+use crate::error::Error;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+use sqlx::PgConnection;
+use std::future::poll_fn;
+use std::io::{self, Write};
+
+/// Why an export ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] Error),
+    /// Whoever reads it.
+    #[error("the export cannot be written: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl From<sqlx::Error> for ExportError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+/// An event's place, in canonical text.
+#[derive(Serialize)]
+struct Place {
+    seq: String,
+    hash: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<String>,
+}
+
+impl Place {
+    fn of(point: Point, at: Option<i64>) -> Self {
+        Self { seq: point.seq.to_string(), hash: hex(&point.hash), at: at.map(|at| at.to_string()) }
+    }
+}
+
+#[derive(Serialize)]
+struct Opening {
+    stream: Stream,
+    before: Place,
+}
+
+#[derive(Serialize)]
+struct Closing {
+    stream: Stream,
+    last: Place,
+    head: Place,
+    to: Option<String>,
+}
+
+/// Writes the events of a stream that are not before `from` and before `to`. The connection must be in a transaction that sees one
+/// instant of the database.
+pub async fn export(
+    conn: &mut PgConnection,
+    stream: Stream,
+    from: Option<DateTime<Utc>>,
+    to: Option<DateTime<Utc>>,
+    out: &mut impl Write,
+) -> Result<(), ExportError> {
+    let head = read_head(&mut *conn, stream).await?;
+    let erased = read_erased(&mut *conn, stream).await?;
+    let before = match from {
+        Some(from) => store::events::first_at(&mut *conn, stream, head.point.seq, from).await? - 1,
+        None => 0,
+    };
+    let end = match to {
+        Some(to) => Some(store::events::first_at(&mut *conn, stream, head.point.seq, to).await? - 1),
+        None => None,
+    };
+    let mut last = if before == 0 { Point::BEGINNING } else { point(&mut *conn, stream, before).await? };
+    writeln!(out, "{}", to_json(&Opening { stream, before: Place::of(last, None) }))?;
+    {
+        let mut rows = conn.copy_out_raw(&store::events::copy(stream, before, end)).await?;
+        let mut line = Vec::new();
+        while let Some(message) = poll_fn(|context| rows.as_mut().poll_next(context)).await {
+            let message = message?;
+            let mut values = Vec::new();
+            if binary::values(&message, &mut values).map_err(unreadable)? && !values.is_empty() {
+                line.clear();
+                last = event(&mut line, stream, &values, &erased).map_err(unreadable)?;
+                out.write_all(&line)?;
+            }
+        }
+    }
+    let to = to.map(|to| to.to_rfc3339_opts(SecondsFormat::Micros, true));
+    let Head { point, at } = head;
+    let end = Closing { stream, last: Place::of(last, None), head: Place::of(point, Some(at)), to };
+    writeln!(out, "{}", to_json(&end))?;
+    Ok(())
+}
+
+/// Writes an event's line; gives its place.
+fn event(
+    line: &mut Vec<u8>,
+    stream: Stream,
+    values: &[Option<&[u8]>],
+    erased: &Erased,
+) -> Result<Point, binary::Unreadable> {
+    let columns = stream.columns();
+    let (Some((hash, values)), true) = (values.split_last(), values.len() == columns.len() + 1) else {
+        return Err(binary::Unreadable);
+    };
+    let hash = hash.and_then(|hash| <[u8; 32]>::try_from(hash).ok()).ok_or(binary::Unreadable)?;
+    let seq = binary::integer(values[0].ok_or(binary::Unreadable)?)?;
+    let mut digests = serde_json::Map::new();
+    member(line, b'{', "stream", stream.as_str())?;
+    for (column, value) in columns.iter().zip(values) {
+        let Some(value) = value else {
+            line.extend_from_slice(format!(",\"{}\":null", column.name).as_bytes());
+            if let Some(digest) = erased.get(&(seq, column.name.to_owned())) {
+                digests.insert(column.name.to_owned(), digest.as_str().into());
+            }
+            continue;
+        };
+        member(line, b',', column.name, &canonical(*column, value)?)?;
+        if column.kind == Kind::Time {
+            let time = DateTime::from_timestamp_micros(binary::micros(value)?).ok_or(binary::Unreadable)?;
+            member(line, b',', "time", &time.to_rfc3339_opts(SecondsFormat::Micros, true))?;
+        }
+    }
+    if !digests.is_empty() {
+        line.extend_from_slice(format!(",\"erased\":{}", serde_json::Value::Object(digests)).as_bytes());
+    }
+    member(line, b',', "hash", &hex(&hash))?;
+    line.extend_from_slice(b"}\n");
+    Ok(Point { seq, hash })
+}
+
+fn canonical(column: Column, value: &[u8]) -> Result<String, binary::Unreadable> {
+    let mut bytes = Vec::new();
+    binary::text(&mut bytes, column.kind, value)?;
+    String::from_utf8(bytes).map_err(|_| binary::Unreadable)
+}
+
+/// A member of an object, with what stands before it.
+fn member(line: &mut Vec<u8>, before: u8, name: &str, value: &str) -> Result<(), binary::Unreadable> {
+    line.push(before);
+    line.push(b'"');
+    line.extend_from_slice(name.as_bytes());
+    line.extend_from_slice(b"\":");
+    serde_json::to_writer(line, value).map_err(|_| binary::Unreadable)
+}
