@@ -1,5 +1,6 @@
 //! The routes of the audit trail.
 
+mod as_of;
 mod events;
 
 use super::Stream;
@@ -20,7 +21,11 @@ use utoipa_axum::routes;
 
 /// The routes below the base path.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(verify_audit)).routes(routes!(audit_checkpoint)).merge(events::router())
+    OpenApiRouter::new()
+        .routes(routes!(verify_audit))
+        .routes(routes!(audit_checkpoint))
+        .merge(events::router())
+        .merge(as_of::router())
 }
 
 /// What is to be verified.

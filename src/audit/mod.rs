@@ -12,9 +12,10 @@
 //! Statements per appended event: one to lock, one for the time, one insert, one to store the head.
 //!
 //! The database guards the trail itself: events are never changed or deleted, and heads only move forward. [`verify`] recomputes
-//! it, [`checkpoint`] signs where it stands, for a place outside the database, [`events`] lists it, and [`export`] takes it
-//! elsewhere.
+//! it, [`checkpoint`] signs where it stands, for a place outside the database, [`events`] lists it, [`export`] takes it elsewhere,
+//! and [`as_of`] tells what was in force.
 
+pub mod as_of;
 pub mod binary;
 pub mod canonical;
 mod changes;

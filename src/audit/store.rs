@@ -1,5 +1,6 @@
 //! SQL of the heads and of the control stream.
 
+pub(super) mod as_of;
 pub(super) mod events;
 
 use super::verify::Point;

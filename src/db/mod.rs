@@ -10,6 +10,7 @@
 pub mod embedded;
 
 use crate::error::{Error, Result};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::migrate::Migrator;
@@ -316,6 +317,11 @@ async fn applied_migrations(conn: &mut PgConnection) -> Result<Vec<i64>> {
     Ok(sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success ORDER BY version")
         .fetch_all(conn)
         .await?)
+}
+
+/// When the first migration was applied.
+pub async fn installed_at(conn: &mut PgConnection) -> Result<DateTime<Utc>> {
+    Ok(sqlx::query_scalar("SELECT min(installed_on) FROM _sqlx_migrations").fetch_one(conn).await?)
 }
 
 /// How many of this binary's migrations the database lacks.

@@ -165,6 +165,7 @@ pub static ROUTES: &[Route] = {
         // Audit
         get("/api/governance/audit/verify", Read),
         get("/api/governance/audit/events", Read),
+        get("/api/governance/audit/as-of", Read),
         get("/api/governance/audit/checkpoint", Read),
         // Access
         get("/api/governance/access/tokens", Admin),

@@ -60,7 +60,7 @@ fn leads(stream: Stream, wanted: &[(Column, &str)]) -> bool {
     }
 }
 
-async fn head_seqs(conn: &mut PgConnection) -> Result<BTreeMap<Stream, i64>> {
+pub(super) async fn head_seqs(conn: &mut PgConnection) -> Result<BTreeMap<Stream, i64>> {
     let rows = sqlx::query!("SELECT stream, seq FROM audit_head").fetch_all(conn).await?;
     let heads: BTreeMap<_, _> =
         rows.into_iter().filter_map(|row| Some((Stream::named(&row.stream)?, row.seq))).collect();

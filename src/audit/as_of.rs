@@ -1,0 +1,354 @@
+//! What was in force at an instant: the go-live state, the components and every policy, out of the control stream alone.
+//!
+//! Each event of a change says what stands after it, so the last one before the instant tells. Two things need more: a throttle is
+//! put on a risk policy by a trip and lifted by a re-arm, and whether a throttled policy is enabled by hand is told only by the
+//! change that moved it. So the events about risk policies and trips are gone through in order.
+//!
+//! What was there before the first change was put in by the migrations, which are never edited; it stands here once more.
+//! Nothing is guessed: what an erased detail would say is null, and said to be erased.
+
+mod installed;
+
+use crate::db::to_json;
+use crate::error::{Error, Result};
+use crate::types::Ratio;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// Actions of which the last one about a thing says all.
+pub const LAST: [&str; 7] = [
+    "GO_LIVE_ENABLE",
+    "GO_LIVE_DISABLE",
+    "KILL_SWITCH_ENGAGE",
+    "KILL_SWITCH_RELEASE",
+    "PACK_REPORT",
+    "HEIMDALL_POLICY_UPSERT",
+    "REGRESSION_POLICY_UPSERT",
+];
+/// Actions that are gone through one by one.
+pub const EACH: [&str; 4] = ["RISK_POLICY_UPSERT", "REGRESSION_TRIP", "REGRESSION_REARM", "GO_LIVE_REWIND_ACCEPT"];
+
+/// A control event, as far as it tells what is in force.
+#[derive(Debug)]
+pub struct Told {
+    /// Its sequence number.
+    pub seq: i64,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// What was done.
+    pub action: String,
+    /// What it was done to.
+    pub subject: Option<String>,
+    /// Who, as claimed.
+    pub actor: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// Whether the reason was erased.
+    pub reason_erased: bool,
+    /// What stands after it; none where it was erased.
+    pub detail: Option<String>,
+}
+
+impl Told {
+    /// Its detail; none where it was erased.
+    fn read<T: for<'a> Deserialize<'a>>(&self) -> Result<Option<T>> {
+        let unreadable = |error| Error::Inconsistent(format!("the detail of control event {}: {error}", self.seq));
+        self.detail.as_deref().map(serde_json::from_str).transpose().map_err(unreadable)
+    }
+
+    fn subject(&self) -> String {
+        self.subject.clone().unwrap_or_default()
+    }
+}
+
+/// The members of a JSON object, each as it was written.
+pub type Fields = BTreeMap<String, Box<RawValue>>;
+
+/// Something that was in force, and the event that it comes from.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct InForce {
+    /// An engine, a domain, a wire (`DOMAIN.metric`) or a component; `go_live` for the switches.
+    pub name: String,
+    /// The control event that made it so; null for what was installed and not changed since.
+    pub seq: Option<i64>,
+    /// The time of that event.
+    pub at: Option<DateTime<Utc>>,
+    /// Whether it cannot be told, since the detail of the event that told it was erased.
+    pub erased: bool,
+    /// What was in force, as the lever's own route showed it; null when it was erased.
+    #[schema(value_type = Option<Object>)]
+    pub value: Option<Fields>,
+}
+
+/// What was in force at an instant.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AsOf {
+    /// The instant; an event of that very time counts.
+    pub at: DateTime<Utc>,
+    /// The last control event up to then; 0 before the first.
+    pub seq: i64,
+    /// The go-live state; null before Holdfast was installed.
+    pub go_live: Option<InForce>,
+    /// The components that had reported.
+    pub packs: Vec<InForce>,
+    /// The risk policies, with the throttles that stood.
+    pub risk_policies: Vec<InForce>,
+    /// The charter's policies.
+    pub heimdall_policies: Vec<InForce>,
+    /// The wires' policies.
+    pub regression_policies: Vec<InForce>,
+    /// The wires that had ever tripped: `domain`, `metric`, `triggered`, `trip_id`, `last_triggered_at`, `watermark`.
+    pub wires: Vec<InForce>,
+    /// Trips whose detail was erased, so that it is not known which risk policy they throttled.
+    pub unknown_trips: Vec<i64>,
+}
+
+#[derive(Deserialize)]
+struct After {
+    after: Fields,
+}
+
+#[derive(Deserialize)]
+struct Upserted {
+    changes: Vec<Moved>,
+    policy: Fields,
+}
+
+#[derive(Deserialize)]
+struct Moved {
+    field: String,
+    to: Box<RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Accepted {
+    version: i64,
+}
+
+#[derive(Deserialize)]
+struct Tripped {
+    policy: Pair,
+    drop_fraction: Option<Ratio>,
+    engine: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Pair {
+    domain: String,
+    metric: String,
+}
+
+#[derive(Deserialize)]
+struct Rearmed {
+    watermark: i64,
+}
+
+/// What kind of thing is in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    GoLive,
+    Pack,
+    Risk,
+    Heimdall,
+    Regression,
+    Wire,
+}
+
+/// What a risk policy's own members do not tell.
+#[derive(Debug, Default)]
+struct Hold {
+    /// The human flag; none where it is not known.
+    by_hand: Option<bool>,
+    throttled_by: Vec<i64>,
+}
+
+/// Everything on its way to the instant.
+#[derive(Debug, Default)]
+struct Going {
+    things: BTreeMap<(Kind, String), InForce>,
+    holds: BTreeMap<String, Hold>,
+    /// The standing trip of each wire.
+    trips: BTreeMap<String, i64>,
+    unknown_trips: Vec<i64>,
+}
+
+/// What was in force after these events, in order: the last of each kind and name for [`LAST`], every one for [`EACH`].
+pub fn as_of(at: DateTime<Utc>, seq: i64, installed: bool, events: &[Told]) -> Result<AsOf> {
+    let mut going = Going::default();
+    if installed {
+        for (kind, name, value) in installed::all()? {
+            if kind == Kind::Risk {
+                let by_hand = value.get("enabled").map(|enabled| enabled.get() == "true");
+                going.holds.insert(name.clone(), Hold { by_hand, ..Hold::default() });
+            }
+            let thing = InForce { name: name.clone(), seq: None, at: None, erased: false, value: Some(value) };
+            going.things.insert((kind, name), thing);
+        }
+    }
+    for event in events {
+        going.take(event)?;
+    }
+    Ok(going.end(at, seq))
+}
+
+impl Going {
+    fn take(&mut self, event: &Told) -> Result<()> {
+        match event.action.as_str() {
+            "GO_LIVE_REWIND_ACCEPT" => self.accept(event)?,
+            "PACK_REPORT" => self.set(Kind::Pack, event.subject(), event, event.read()?),
+            "RISK_POLICY_UPSERT" => self.upsert_risk(event)?,
+            "HEIMDALL_POLICY_UPSERT" | "REGRESSION_POLICY_UPSERT" => {
+                let kind = if event.action.starts_with('H') { Kind::Heimdall } else { Kind::Regression };
+                self.set(kind, event.subject(), event, event.read::<Upserted>()?.map(|upserted| upserted.policy));
+            }
+            "REGRESSION_TRIP" => self.trip(event)?,
+            "REGRESSION_REARM" => self.rearm(event)?,
+            _ => {
+                let after = event.read::<After>()?.map(|changed| changed.after);
+                self.set(Kind::GoLive, "go_live".to_owned(), event, after);
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, kind: Kind, name: String, event: &Told, value: Option<Fields>) {
+        let (seq, at) = (Some(event.seq), Some(event.at));
+        let thing = InForce { name: name.clone(), seq, at, erased: value.is_none(), value };
+        self.things.insert((kind, name), thing);
+    }
+
+    /// A new history counts one version up, and changes nothing else.
+    fn accept(&mut self, event: &Told) -> Result<()> {
+        let accepted: Option<Accepted> = event.read()?;
+        let Some(state) = self.things.get_mut(&(Kind::GoLive, "go_live".to_owned())) else { return Ok(()) };
+        (state.seq, state.at) = (Some(event.seq), Some(event.at));
+        if let (Some(Accepted { version }), Some(value)) = (accepted, &mut state.value) {
+            value.insert("version".into(), to_json(&version));
+        } else {
+            (state.erased, state.value) = (true, None);
+        }
+        Ok(())
+    }
+
+    fn upsert_risk(&mut self, event: &Told) -> Result<()> {
+        let engine = event.subject();
+        let hold = self.holds.entry(engine.clone()).or_default();
+        let upserted: Option<Upserted> = event.read()?;
+        if let Some(Upserted { changes, policy }) = &upserted {
+            let member = |name: &str| policy.get(name).map_or("null", |value| value.get());
+            hold.throttled_by = serde_json::from_str(member("throttled_by")).unwrap_or_default();
+            if let Some(moved) = changes.iter().find(|change| change.field == "enabled") {
+                hold.by_hand = Some(moved.to.get() == "true");
+            } else if hold.throttled_by.is_empty() {
+                hold.by_hand = Some(member("enabled") == "true");
+            }
+        } else {
+            hold.by_hand = None;
+        }
+        self.set(Kind::Risk, engine, event, upserted.map(|upserted| upserted.policy));
+        Ok(())
+    }
+
+    fn trip(&mut self, event: &Told) -> Result<()> {
+        let wire = event.subject();
+        self.trips.insert(wire.clone(), event.seq);
+        let Some(Tripped { policy: Pair { domain, metric }, drop_fraction, engine }) = event.read()? else {
+            self.unknown_trips.push(event.seq);
+            self.set(Kind::Wire, wire, event, None);
+            return Ok(());
+        };
+        if let Some(engine) = engine {
+            let why = format!("Regression tripwire: {wire} drop={}", drop_fraction.unwrap_or_default().short());
+            self.note_risk(&engine, event, event.actor.as_deref().or(Some("system")), Some(&why));
+            self.holds.entry(engine).or_default().throttled_by.push(event.seq);
+        }
+        let watermark =
+            self.things.get(&(Kind::Wire, wire.clone())).and_then(|before| before.value.as_ref()?.get("watermark"));
+        let watermark = watermark.cloned().unwrap_or_else(|| to_json(&0));
+        let value = [
+            ("domain", to_json(&domain)),
+            ("metric", to_json(&metric)),
+            ("triggered", to_json(&true)),
+            ("trip_id", to_json(&event.seq)),
+            ("last_triggered_at", to_json(&event.at)),
+            ("watermark", watermark),
+        ];
+        self.set(Kind::Wire, wire, event, Some(value.map(|(name, value)| (name.to_owned(), value)).into()));
+        Ok(())
+    }
+
+    fn rearm(&mut self, event: &Told) -> Result<()> {
+        let wire = event.subject();
+        // A wire has one standing trip at most, so that it is known without the detail.
+        let trip = self.trips.remove(&wire);
+        let held = self.holds.iter_mut().find(|(_, hold)| hold.throttled_by.iter().any(|held| Some(*held) == trip));
+        if let Some((engine, hold)) = held {
+            hold.throttled_by.retain(|held| Some(*held) != trip);
+            let engine = engine.clone();
+            let why = event.reason.clone().or_else(|| (!event.reason_erased).then(|| format!("Re-armed: {wire}")));
+            self.note_risk(&engine, event, event.actor.as_deref(), why.as_deref());
+        }
+        let rearmed: Option<Rearmed> = event.read()?;
+        let before = self.things.get(&(Kind::Wire, wire.clone())).and_then(|wire| wire.value.clone());
+        let value = rearmed.zip(before).map(|(Rearmed { watermark }, mut value)| {
+            value.insert("triggered".into(), to_json(&false));
+            value.insert("trip_id".into(), to_json(&()));
+            value.insert("watermark".into(), to_json(&watermark));
+            value
+        });
+        self.set(Kind::Wire, wire, event, value);
+        Ok(())
+    }
+
+    /// Says on a risk policy that a throttle was put on or lifted. An engine without a policy gets a disabled one without caps.
+    fn note_risk(&mut self, engine: &str, event: &Told, by: Option<&str>, why: Option<&str>) {
+        let thing = self.things.entry((Kind::Risk, engine.to_owned())).or_insert_with(|| {
+            self.holds.insert(engine.to_owned(), Hold { by_hand: Some(false), ..Hold::default() });
+            InForce {
+                name: engine.to_owned(),
+                seq: None,
+                at: None,
+                erased: false,
+                value: Some(installed::uncapped(engine)),
+            }
+        });
+        (thing.seq, thing.at) = (Some(event.seq), Some(event.at));
+        let Some(value) = &mut thing.value else { return };
+        let version = value.get("version").and_then(|version| version.get().parse::<i64>().ok()).unwrap_or_default();
+        value.insert("version".into(), to_json(&(version + 1)));
+        value.insert("changed_by".into(), to_json(&by));
+        value.insert("reason".into(), to_json(&why));
+        value.insert("updated_at".into(), to_json(&event.at));
+    }
+
+    fn end(mut self, at: DateTime<Utc>, seq: i64) -> AsOf {
+        let mut of = |wanted: Kind| -> Vec<InForce> {
+            self.things.extract_if(.., |(kind, _), _| *kind == wanted).map(|(_, thing)| thing).collect()
+        };
+        let mut risk_policies = of(Kind::Risk);
+        for thing in &mut risk_policies {
+            let Some(Hold { by_hand, throttled_by }) = self.holds.get(&thing.name) else { continue };
+            let enabled = if throttled_by.is_empty() { *by_hand } else { Some(false) };
+            if let (Some(value), Some(enabled)) = (&mut thing.value, enabled) {
+                value.insert("enabled".into(), to_json(&enabled));
+                value.insert("throttled_by".into(), to_json(throttled_by));
+            } else {
+                (thing.erased, thing.value) = (true, None);
+            }
+        }
+        AsOf {
+            at,
+            seq,
+            go_live: of(Kind::GoLive).pop(),
+            packs: of(Kind::Pack),
+            risk_policies,
+            heimdall_policies: of(Kind::Heimdall),
+            regression_policies: of(Kind::Regression),
+            wires: of(Kind::Wire),
+            unknown_trips: self.unknown_trips,
+        }
+    }
+}
