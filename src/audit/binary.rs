@@ -167,8 +167,8 @@ fn decimal(bytes: &mut Vec<u8>, value: &[u8]) -> Result<(), Unreadable> {
     }
     let point = bytes.len();
     bytes.push(b'.');
-    let places = (scale + 3) / 4;
-    for place in 1..=i32::from(places) {
+    let places = (i32::from(scale) + 3) / 4;
+    for place in 1..=places {
         write!(bytes, "{:04}", digit(-place)).expect("writing to memory cannot fail");
     }
     while bytes.last() == Some(&b'0') {
@@ -204,6 +204,12 @@ mod tests {
         ] {
             assert_eq!(shown(Kind::Day, &i32::to_be_bytes(days)), day);
         }
+    }
+
+    #[test]
+    fn a_decimal_of_the_largest_scale_is_read() {
+        let value = [0, 0, 0, 0, 0, 0, 0x7f, 0xff];
+        assert_eq!(text(Kind::Decimal, &value), "0");
     }
 
     #[test]
