@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn a_decimal_of_the_largest_scale_is_read() {
         let value = [0, 0, 0, 0, 0, 0, 0x7f, 0xff];
-        assert_eq!(text(Kind::Decimal, &value), "0");
+        assert_eq!(shown(Kind::Decimal, &value), "0");
     }
 
     #[test]

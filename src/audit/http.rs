@@ -68,7 +68,7 @@ struct AuditVerified {
 /// Recomputes the hash of every event, and says where a stream was tampered with first, and how.
 #[utoipa::path(
     get, path = "/audit/verify", tag = "audit", params(VerifyQuery),
-    responses((status = 200, description = "`ok` says whether the trail is whole", body = AuditVerified), errors::Read)
+    responses((status = 200, description = "`ok` says whether the trail is whole", body = AuditVerified), errors::ReadOne)
 )]
 async fn verify_audit(State(app): State<App>, Query(query): Query<VerifyQuery>) -> Result<Json<AuditVerified>> {
     if query.stream.is_none() && (query.from.is_some() || query.to.is_some()) {

@@ -4,8 +4,8 @@ use super::{Failure, close, open_existing, print};
 use crate::audit::Stream;
 use crate::audit::canonical::hex;
 use crate::audit::checkpoint::{self, Notary};
-use crate::audit::note::{Note, NoteError, Verifier};
 use crate::audit::export::{self, ExportError};
+use crate::audit::note::{Note, NoteError, Verifier};
 use crate::audit::verify::{self, Asked, Point};
 use crate::config::{CheckpointConfig, DatabaseConfig};
 use crate::db::Database;
@@ -128,13 +128,6 @@ async fn verify_all(
     Ok((text, whole))
 }
 
-/// The heads of a signed checkpoint, or of lines of a stream, a number and a hash; other lines are passed over, so that a whole
-/// output of this command will do.
-async fn read_heads(
-    file: &Path,
-    args: &VerifyArgs,
-    config: &DatabaseConfig,
-) -> Result<BTreeMap<Stream, Point>, Failure> {
 /// Bytes that are written at once.
 const WRITE_BYTES: usize = 256 * 1024;
 
@@ -159,8 +152,13 @@ async fn export_all(db: &Database, args: &ExportArgs) -> Result<(), ExportError>
     Ok(out.flush()?)
 }
 
-/// Lines of a stream, a number and a hash; others are passed over, so that a whole output of this command will do.
-fn read_heads(file: &Path) -> Result<BTreeMap<Stream, Point>, Failure> {
+/// The heads of a signed checkpoint, or of lines of a stream, a number and a hash; other lines are passed over, so that a whole
+/// output of this command will do.
+async fn read_heads(
+    file: &Path,
+    args: &VerifyArgs,
+    config: &DatabaseConfig,
+) -> Result<BTreeMap<Stream, Point>, Failure> {
     let shown = file.display();
     let text = std::fs::read_to_string(file).map_err(|error| format!("{shown} cannot be read: {error}"))?;
     if let Ok(note) = Note::read(&text) {

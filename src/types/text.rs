@@ -192,7 +192,7 @@ text_type!(
 );
 text_type!(
     /// A token's name in events: 1 to 64 letters, digits, `_ . -`.
-    TokenName, "TokenName", "A token's name in events.", 64, Some(NAME_PATTERN),
+    TokenName, "TokenName", "A token's name in events.", None, Some(name_pattern!(64)),
     |text| NameRule { max: 64, case: Case::Kept }.read(text)
 );
 text_type!(

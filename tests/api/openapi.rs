@@ -372,6 +372,7 @@ async fn every_refusal_of_a_get_has_a_documented_status() {
             ("1000", ""),
             ("0190163d-8694-739b-aea5-966c26f8ad91", ""),
             ("7", "?a=%zz"),
+            ("7", "?stream=kpi&from=1000"),
         ] {
             let answer = service.get_root(&format!("{}{query}", operation.path(id))).await;
             let status = answer.status.as_u16();

@@ -6,7 +6,7 @@ use crate::audit::events::{Cursor, EventRecord, Filter, Order};
 use crate::audit::store;
 use crate::error::{Error, Result};
 use crate::http::{Paging, Query, errors};
-use crate::types::{Actor, CorrelationId, Count, Domain, Engine, Label, Time};
+use crate::types::{Actor, CorrelationId, Domain, Engine, Label, PageSize, Time};
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -52,7 +52,7 @@ struct AuditEventQuery {
     #[param(inline)]
     order: Option<Order>,
     /// At most so many, 1 to 1000; 100 when left out.
-    limit: Option<Count>,
+    limit: Option<PageSize>,
     /// Where the last page ended; only with the same `order`.
     #[param(inline)]
     cursor: Option<Cursor>,
@@ -92,7 +92,7 @@ struct AuditPage {
     responses((status = 200, description = "A page", body = AuditPage), errors::Read)
 )]
 async fn audit_events(State(app): State<App>, Query(query): Query<AuditEventQuery>) -> Result<Json<AuditPage>> {
-    let limit = Paging::new(query.limit, None)?.limit();
+    let limit = Paging::new(query.limit, None).limit();
     let order = query.order.unwrap_or_default();
     if query.cursor.is_some_and(|cursor| cursor.order != order) {
         return Err(Error::invalid("cursor", "belongs to the other order: send the order of the page it came with"));
