@@ -2,6 +2,7 @@
 
 use crate::access::Access;
 use crate::access::guard::{Exposure, Places};
+use crate::approval;
 use crate::audit::checkpoint::Notary;
 use crate::clock::Clock;
 use crate::config::{ChecklistConfig, EnforcementConfig};
@@ -56,6 +57,8 @@ pub struct Parts {
     pub rules: Arc<Rules>,
     /// Why it does not, if it does not.
     pub enforcement_off: Option<&'static str>,
+    /// Whether this instance asks for a second person whatever the database says.
+    pub two_person: approval::Policy,
     /// The tokens.
     pub access: Access,
     /// Where this instance can be reached from.
@@ -88,6 +91,8 @@ pub struct Setup {
     pub exposure: Exposure,
     /// What signs checkpoints; none where there is no place for its key.
     pub notary: Option<Notary>,
+    /// Whether it asks for a second person whatever the database says.
+    pub two_person: approval::Policy,
 }
 
 impl Deref for App {
@@ -102,7 +107,7 @@ impl App {
     /// The services on this database.
     #[must_use]
     pub fn new(db: &Database, clock: Clock, setup: Setup) -> Self {
-        let Setup { enforcement, rules, kill_file, required_packs, name, exposure, notary } = setup;
+        let Setup { enforcement, rules, kill_file, required_packs, name, exposure, notary, two_person } = setup;
         let configuration = Configuration {
             enforcement: enforcement.enforcement().as_str(),
             execution_classes: rules.digest().map(str::to_owned),
@@ -113,12 +118,13 @@ impl App {
         let feed = Feed::new(clock.clone(), enforcement.lease(), instance, kill_file.map(KillFile::new));
         let checklist = ChecklistConfig { required_packs, enforcement_off: enforcement.off_because() };
         Self(Arc::new(Parts {
-            go_live: GoLive::new(db.clone(), clock.clone(), feed.clone(), Arc::new(checklist)),
-            risk: Risk::new(db.clone(), clock, feed.clone(), &enforcement),
+            go_live: GoLive::new(db.clone(), clock.clone(), feed.clone(), Arc::new(checklist), two_person),
+            risk: Risk::new(db.clone(), clock, feed.clone(), &enforcement, two_person),
             heimdall: Heimdall::new(db.clone(), feed.clone(), !enforcement.is_development()),
             govern: Govern::new(db.clone(), feed.clone()),
             access: Access::new(db.clone(), feed.clone()),
             exposure,
+            two_person,
             places: Places::default(),
             feed,
             enforcement: enforcement.enforcement(),

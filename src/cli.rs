@@ -90,6 +90,8 @@ enum Command {
         #[command(subcommand)]
         command: token::TokenCommand,
     },
+    /// Whether enable, kill-switch release and higher caps wait for a second person.
+    TwoPersonRelease(token::TwoPersonArgs),
     /// Work with the risk ledger.
     Risk {
         #[command(subcommand)]
@@ -225,6 +227,7 @@ async fn run(cli: Cli) -> ExitCode {
             audit::checkpoint(&args, &cli.database).await
         }
         Some(Command::Audit { command: AuditCommand::Key(args) }) => audit::key(&args, &cli.database).await,
+        Some(Command::TwoPersonRelease(args)) => token::two_person(args, &cli.database).await,
         Some(Command::Token { command }) => token::run(command, &cli.database).await,
         Some(Command::Audit { command: AuditCommand::Export(args) }) => audit::export(args, &cli.database).await,
         Some(Command::Healthcheck { bind_addr }) => healthcheck(bind_addr).await,

@@ -26,6 +26,10 @@ pub struct ServerConfig {
     #[arg(long, env = "CHECKPOINT_EVERY", default_value = "1h", value_name = "TIME")]
     pub checkpoint_every: Lifetime,
 
+    /// `TWO_PERSON_RELEASE`: 1 asks for a second person whatever the database's setting says; 0 leaves it to that.
+    #[arg(long, env = "TWO_PERSON_RELEASE", default_value = "0", value_name = "0|1", value_parser = flag)]
+    pub two_person_release: Flag,
+
     /// `METRICS_ADDR`: one more address, which answers /metrics and the probes to whoever reaches it, without a token.
     #[arg(long, env = "METRICS_ADDR", value_name = "HOST:PORT")]
     pub metrics_addr: Option<SocketAddr>,

@@ -87,6 +87,17 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// The second person is missing, or is the first one.
+    #[error("two_person_release {0}")]
+    ApprovalRefused(&'static str),
+    /// The request does not wait any more.
+    #[error("approval {id} is {standing}: ask again")]
+    ApprovalClosed {
+        /// The request.
+        id: i64,
+        /// How it stands.
+        standing: &'static str,
+    },
     /// In open mode, a request that may not come from this machine's operator.
     #[error("without tokens only this machine's operator is served, and {0}: create a token, and send it")]
     ForeignRequest(String),
@@ -383,6 +394,8 @@ impl Error {
             Self::InvalidToken(_) => row(401, "INVALID_TOKEN", "The token is not valid"),
             Self::InsufficientScope { .. } => row(403, "INSUFFICIENT_SCOPE", "The token lacks a scope"),
             Self::OutOfReach { .. } => row(403, "OUT_OF_REACH", "The token is for other engines or domains"),
+            Self::ApprovalRefused(_) => row(403, "APPROVAL_REFUSED", "A second person is needed"),
+            Self::ApprovalClosed { .. } => row(409, "APPROVAL_CLOSED", "The request does not wait any more"),
             Self::ForeignRequest(_) => row(403, "FOREIGN_REQUEST", "The request may come from a web page or a proxy"),
             Self::RateLimited { .. } => row(429, "RATE_LIMITED", "The token was used too often"),
             Self::AccessUnknown => row(503, "ACCESS_UNKNOWN", "The valid tokens are not known"),

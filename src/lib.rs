@@ -9,7 +9,7 @@
 //! - The levers, each in the same four files: [`go_live`], [`risk`], [`heimdall`], [`regression`]; and [`govern`], which
 //!   changes two of them in one transaction.
 //! - [`enforcement`]: the gate around the finished router, and the feed it goes by.
-//! - [`access`]: who may do what.
+//! - [`access`]: who may do what; [`approval`]: what takes two of them.
 //! - [`http`], [`middleware`], [`review`], [`app`], [`cli`].
 //!
 //! The invariants:
@@ -23,6 +23,7 @@
 
 pub mod access;
 pub mod app;
+pub mod approval;
 pub mod audit;
 pub mod cli;
 pub mod clock;

@@ -5,6 +5,7 @@ use crate::access;
 use crate::access::guard::Exposure;
 use crate::access::register::Mode;
 use crate::app::{App, Setup};
+use crate::approval::Policy;
 use crate::clock::Clock;
 use crate::config::{DatabaseConfig, EnforcementConfig, ServerConfig};
 use crate::db::Database;
@@ -134,6 +135,7 @@ async fn setup(args: &ServeArgs, database: &DatabaseConfig) -> Result<Setup, Fai
         name: format!("{} {}", host.nodename().to_string_lossy(), args.server.bind_addr),
         exposure: exposure(&args.server),
         notary,
+        two_person: if args.server.two_person_release.0 { Policy::Always } else { Policy::OfDatabase },
     })
 }
 

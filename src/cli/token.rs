@@ -5,11 +5,12 @@ use crate::access;
 use crate::access::model::{NewToken, TokenRecord};
 use crate::access::scope::Scope;
 use crate::access::token::TokenId;
+use crate::approval;
 use crate::audit::Origin;
 use crate::config::DatabaseConfig;
 use crate::types::{Actor, Domain, Engine, Lifetime, List, Rate, Reason, TokenName};
 use chrono::{DateTime, SecondsFormat, Utc};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use std::fmt::Write as _;
 
 #[derive(Debug, Subcommand)]
@@ -63,6 +64,34 @@ pub(super) struct RevokeArgs {
     /// Why.
     #[arg(long)]
     reason: Option<Reason>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TwoPersonArgs {
+    /// `on` or `off`.
+    setting: Switch,
+    /// Who sets it.
+    #[arg(long)]
+    actor: Option<Actor>,
+    /// Why.
+    #[arg(long)]
+    reason: Option<Reason>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+/// Switches the second person on or off, for every instance.
+pub(super) async fn two_person(args: TwoPersonArgs, config: &DatabaseConfig) -> Result<(), Failure> {
+    let (db, postgres, name) = open_existing(config).await?;
+    let (on, origin) = (args.setting == Switch::On, Origin::system(args.actor));
+    let changed = approval::require_second_person(&db, on, args.reason.as_ref(), &origin).await;
+    close(db, postgres).await?;
+    let (state, before) = (if on { "on" } else { "off" }, if changed? { "" } else { ", as it was before" });
+    print(&format!("two_person_release is {state} in {name}{before}\n"))
 }
 
 pub(super) async fn run(command: TokenCommand, config: &DatabaseConfig) -> Result<(), Failure> {

@@ -171,6 +171,8 @@ pub static ROUTES: &[Route] = {
         get("/api/governance/access/tokens", Admin),
         post("/api/governance/access/tokens", Admin),
         delete("/api/governance/access/tokens/{id}", Admin),
+        get("/api/governance/approvals", Read),
+        post("/api/governance/approvals/{id}/approve", Release),
         // Review
         get("/api/governance/review", Read),
         // Enforcement

@@ -3,6 +3,7 @@
 use super::Tightened;
 use super::model::{Change, Checklist, GoLiveState, Pack, PackReport, PackStatus};
 use crate::app::App;
+use crate::approval::model::ApprovalRecord;
 use crate::audit::{self, ControlRecord};
 use crate::error::{Error, Result};
 use crate::http::{Caller, Input, Keyed, Lenient, Nothing, Page, Paging, Query, errors, marked};
@@ -129,7 +130,11 @@ fn if_match(headers: &HeaderMap) -> Option<String> {
 #[utoipa::path(
     post, path = "/go-live/enable", tag = "go-live", request_body = EnableBy,
     params(("If-Match" = Option<String>, Header, description = "The version that was seen; 412 when another stands")),
-    responses((status = 200, description = "The new state", body = GoLiveState), errors::Loosen)
+    responses(
+        (status = 200, description = "The new state", body = GoLiveState),
+        (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord),
+        errors::Loosen
+    )
 )]
 async fn enable_go_live(
     State(app): State<App>,
@@ -137,8 +142,9 @@ async fn enable_go_live(
     headers: HeaderMap,
     Keyed { input, intent }: Keyed<EnableBy>,
 ) -> Result<Response> {
-    let asked = Asked { origin: caller.origin(Some(input.actor), None), intent };
-    tagged_once(app.go_live.loosen(Change::Enable, if_match(&headers).as_deref(), input.reason.as_ref(), &asked).await?)
+    let asked = Asked::new(caller.origin(Some(input.actor), None), intent);
+    let if_match = if_match(&headers);
+    app.go_live.loosen(Change::Enable, if_match.as_deref(), input.reason.as_ref(), &asked).await?.answer(tagged_once)
 }
 
 /// Switches production off. Always works, and takes no notice of an idempotency key.
@@ -206,7 +212,11 @@ async fn engage_kill_switch(State(app): State<App>, caller: Caller, mut input: L
 #[utoipa::path(
     post, path = "/go-live/kill-switch/release", tag = "go-live", request_body = ReleaseBy,
     params(("If-Match" = Option<String>, Header, description = "The version that was seen; 412 when another stands")),
-    responses((status = 200, description = "The new state", body = GoLiveState), errors::Loosen)
+    responses(
+        (status = 200, description = "The new state", body = GoLiveState),
+        (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord),
+        errors::Loosen
+    )
 )]
 async fn release_kill_switch(
     State(app): State<App>,
@@ -214,10 +224,9 @@ async fn release_kill_switch(
     headers: HeaderMap,
     Keyed { input, intent }: Keyed<ReleaseBy>,
 ) -> Result<Response> {
-    let asked = Asked { origin: caller.origin(input.actor, None), intent };
-    tagged_once(
-        app.go_live.loosen(Change::Release, if_match(&headers).as_deref(), input.reason.as_ref(), &asked).await?,
-    )
+    let asked = Asked::new(caller.origin(input.actor, None), intent);
+    let if_match = if_match(&headers);
+    app.go_live.loosen(Change::Release, if_match.as_deref(), input.reason.as_ref(), &asked).await?.answer(tagged_once)
 }
 
 /// Every component that the checklist knows of.
@@ -260,7 +269,7 @@ async fn report_pack(
     Keyed { input, intent }: Keyed<PackInput>,
 ) -> Result<Once<Pack>> {
     let report = PackReport { id: input.id, name: input.name, version: input.version, status: input.status };
-    let asked = Asked { origin: caller.origin(input.actor, None), intent };
+    let asked = Asked::new(caller.origin(input.actor, None), intent);
     app.go_live.report_pack(&report, input.reason.as_ref(), &asked).await
 }
 

@@ -15,6 +15,8 @@ pub mod http;
 pub mod model;
 pub mod store;
 
+use crate::approval::model::Action;
+use crate::approval::{self, Loosened, Verdict, Wanted};
 use crate::audit::{self, ControlEvent, Head, Origin, Stream};
 use crate::clock::Clock;
 use crate::config::ChecklistConfig;
@@ -54,6 +56,7 @@ pub struct GoLive {
     clock: Clock,
     feed: Feed,
     config: Arc<ChecklistConfig>,
+    two_person: approval::Policy,
     /// What loosens takes turns before it asks for the head, so that what tightens waits for one of them at most.
     turn: Arc<Semaphore>,
 }
@@ -61,8 +64,14 @@ pub struct GoLive {
 impl GoLive {
     /// The lever on this database; its own changes reach this instance's gate through `feed` at once.
     #[must_use]
-    pub fn new(db: Database, clock: Clock, feed: Feed, config: Arc<ChecklistConfig>) -> Self {
-        Self { db, clock, feed, config, turn: Arc::new(Semaphore::new(1)) }
+    pub fn new(
+        db: Database,
+        clock: Clock,
+        feed: Feed,
+        config: Arc<ChecklistConfig>,
+        two_person: approval::Policy,
+    ) -> Self {
+        Self { db, clock, feed, config, two_person, turn: Arc::new(Semaphore::new(1)) }
     }
 
     /// The state as it stands.
@@ -138,7 +147,7 @@ impl GoLive {
         if_match: Option<&str>,
         reason: Option<&Reason>,
         asked: &Asked,
-    ) -> Result<Once<GoLiveState>> {
+    ) -> Result<Loosened<GoLiveState>> {
         debug_assert!(change.loosens(), "a tightening always works");
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         let _turn = self.turn().await?;
@@ -146,18 +155,24 @@ impl GoLive {
         let mut head = audit::lock(&mut tx, Stream::Control).await?;
         // Before `If-Match`: the first attempt has moved the version that it named.
         if let Some(answer) = idempotency::recall(&mut tx, intent, head.next()).await? {
-            return Ok(Once::Replayed(answer));
+            return Ok(Loosened::Done(Once::Replayed(answer)));
         }
         if let Some(refusal) = self.refusal(&mut tx, change, if_match).await? {
             record_refusal(&mut tx, &mut head, change, &refusal, reason, origin).await?;
             db::commit(tx).await?;
             return Err(refusal);
         }
+        let action = if change == Change::Enable { Action::Enable } else { Action::Release };
+        let wanted = Wanted { action, input: "{}", reason };
+        if let Verdict::Wait(record) = approval::gate(&mut tx, &mut head, self.two_person, asked, wanted).await? {
+            db::commit(tx).await?;
+            return Ok(Loosened::Waiting(record));
+        }
         let state = change_in_tx(&mut tx, &mut head, change, reason, origin).await?;
         idempotency::keep(&mut tx, intent, head.next(), &state).await?;
         db::commit(tx).await?;
         self.feed.publish(&self.db, change, &state);
-        Ok(Once::Done(state))
+        Ok(Loosened::Done(Once::Done(state)))
     }
 
     /// The right to contend for the control head, held until the change is over.

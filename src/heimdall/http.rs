@@ -80,7 +80,7 @@ async fn upsert_heimdall_policy(
         min_sandbox_success_rate: input.min_sandbox_success_rate,
         prod_use_enabled: input.prod_use_enabled.map(|flag| flag.0),
     };
-    let asked = Asked { origin: caller.origin(input.actor, None), intent };
+    let asked = Asked::new(caller.origin(input.actor, None), intent);
     app.heimdall.upsert_policy(&request, input.reason.as_ref(), &asked).await
 }
 
@@ -121,7 +121,7 @@ async fn sandbox_trial(
     caller: Caller,
     Keyed { input, intent }: Keyed<SandboxTrial>,
 ) -> Result<Once<Scorecard>> {
-    let asked = Asked { origin: caller.origin(input.actor, input.correlation_id), intent };
+    let asked = Asked::new(caller.origin(input.actor, input.correlation_id), intent);
     app.heimdall.trial(input.domain, input.confidence, input.success.0, &asked).await
 }
 
@@ -161,7 +161,7 @@ async fn recommend(
         recommendation: input.recommendation,
         evidence: input.evidence,
     };
-    let asked = Asked { origin: caller.origin(input.actor, input.correlation_id), intent };
+    let asked = Asked::new(caller.origin(input.actor, input.correlation_id), intent);
     app.heimdall.recommend(made, &asked).await
 }
 
@@ -243,7 +243,7 @@ async fn require_prod_eligible(
     caller: Caller,
     Keyed { input, intent }: Keyed<RequireInput>,
 ) -> Result<Once<RequireAnswer>> {
-    let asked = Asked { origin: caller.origin(input.actor, input.correlation_id), intent };
+    let asked = Asked::new(caller.origin(input.actor, input.correlation_id), intent);
     app.heimdall.require_prod_eligible(id.get(), input.reason, &asked).await
 }
 

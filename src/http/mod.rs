@@ -42,7 +42,8 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .merge(crate::review::http::router())
         .merge(crate::enforcement::http::router())
         .merge(crate::audit::http::router())
-        .merge(crate::access::http::router());
+        .merge(crate::access::http::router())
+        .merge(crate::approval::http::router());
     OpenApiRouter::new().nest(BASE_PATH, governance).merge(crate::enforcement::http::absolute()).merge(health::router())
 }
 

@@ -55,6 +55,18 @@ pub struct Asked {
     pub origin: Origin,
     /// The caller's key.
     pub intent: Option<Intent>,
+    /// The request of another person that this carries out; none for a caller's own.
+    pub approves: Option<i64>,
+    /// Who agreed to it.
+    pub approver: Option<Origin>,
+}
+
+impl Asked {
+    /// A caller's own request.
+    #[must_use]
+    pub const fn new(origin: Origin, intent: Option<Intent>) -> Self {
+        Self { origin, intent, approves: None, approver: None }
+    }
 }
 
 /// What was asked, field by field: the first 64 bits of the SHA-256 of each parsed value's JSON, as hex. Enough to tell two

@@ -93,7 +93,7 @@ async fn upsert_regression_policy(
         engine: input.engine,
         enabled: input.enabled.map(|flag| flag.0),
     };
-    let asked = Asked { origin: caller.origin(input.actor, None), intent };
+    let asked = Asked::new(caller.origin(input.actor, None), intent);
     app.govern.upsert_wire(&request, input.reason.as_ref(), &asked).await
 }
 
@@ -130,7 +130,7 @@ async fn evaluate(
     caller: Caller,
     Keyed { input, intent }: Keyed<EvaluateInput>,
 ) -> Result<Once<EvaluateAnswer>> {
-    let asked = Asked { origin: caller.origin(input.actor, None), intent };
+    let asked = Asked::new(caller.origin(input.actor, None), intent);
     app.govern.evaluate(&input.domain, &input.metric, &asked).await
 }
 
@@ -183,7 +183,7 @@ async fn record_kpi(
         event_id: input.event_id,
         detail: input.detail,
     };
-    let asked = Asked { origin: caller.origin(input.actor, input.correlation_id), intent };
+    let asked = Asked::new(caller.origin(input.actor, input.correlation_id), intent);
     app.govern.record_kpi(&event, &asked).await
 }
 

@@ -10,12 +10,14 @@ use super::model::RiskPolicy;
 use super::model::policy::{PolicyUpsert, ZeroCap};
 use super::{RiskPolicyUpserted, store};
 use crate::app::App;
+use crate::approval::model::ApprovalRecord;
 use crate::error::Result;
 use crate::http::{Caller, Keyed, Nothing, Query, errors};
-use crate::idempotency::{Asked, Once};
+use crate::idempotency::Asked;
 use crate::types::{Actor, Amount, Count, Engine, Flag, IdempotencyKey, Reason, Total};
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -75,13 +77,17 @@ struct RiskPolicyUpsert {
 /// Sets the caps of an engine or of GLOBAL.
 #[utoipa::path(
     post, path = "/risk/policies/upsert", tag = "risk", request_body = RiskPolicyUpsert,
-    responses((status = 200, description = "The policy and what changed", body = RiskPolicyUpserted), errors::Change)
+    responses(
+        (status = 200, description = "The policy and what changed", body = RiskPolicyUpserted),
+        (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord),
+        errors::Change
+    )
 )]
 async fn upsert_risk_policy(
     State(app): State<App>,
     caller: Caller,
     Keyed { input, intent }: Keyed<RiskPolicyUpsert>,
-) -> Result<Once<RiskPolicyUpserted>> {
+) -> Result<Response> {
     let allow_unlimited = input.allow_unlimited.is_some_and(|flag| flag.0);
     let request = PolicyUpsert {
         engine: input.engine,
@@ -93,8 +99,9 @@ async fn upsert_risk_policy(
         enabled: input.enabled.map(|flag| flag.0),
         zero_cap: if allow_unlimited { ZeroCap::RemovesTheCap } else { ZeroCap::Refused },
     };
-    let asked = Asked { origin: caller.origin(input.actor, None), intent };
-    app.risk.upsert_policy(&request, input.reason.as_ref(), &asked).await
+    let asked = Asked::new(caller.origin(input.actor, None), intent);
+    let upserted = app.risk.upsert_policy(&request, input.reason.as_ref(), &asked).await?;
+    upserted.answer(|once| Ok(once.into_response()))
 }
 
 /// Room left under each cap of a policy; null where there is no cap, 0 where it is used up.

@@ -21,6 +21,8 @@ pub mod store;
 pub mod writer;
 
 use crate::access::scope::Scope;
+use crate::approval::model::Action;
+use crate::approval::{self, Loosened, Verdict, Wanted};
 use crate::audit::{self, Changes, ControlEvent, FieldChange, Stream};
 use crate::clock::Clock;
 use crate::config::EnforcementConfig;
@@ -52,6 +54,7 @@ const TICK: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone)]
 pub struct Risk {
     db: Database,
+    two_person: approval::Policy,
     writer: Writer,
 }
 
@@ -83,8 +86,14 @@ impl From<OutOfRange> for Error {
 impl Risk {
     /// The lever on this database. In a development environment nobody has to go live before a reserve.
     #[must_use]
-    pub fn new(db: Database, clock: Clock, feed: Feed, config: &EnforcementConfig) -> Self {
-        Self { writer: Writer::start(db.clone(), clock, feed, !config.is_development()), db }
+    pub fn new(
+        db: Database,
+        clock: Clock,
+        feed: Feed,
+        config: &EnforcementConfig,
+        two_person: approval::Policy,
+    ) -> Self {
+        Self { two_person, writer: Writer::start(db.clone(), clock, feed, !config.is_development()), db }
     }
 
     /// Decides a reserve; a dry run without the lock, without a trace, and without regard to a key.
@@ -197,28 +206,40 @@ impl Risk {
         request: &PolicyUpsert,
         reason: Option<&Reason>,
         asked: &Asked,
-    ) -> Result<Once<RiskPolicyUpserted>> {
+    ) -> Result<Loosened<RiskPolicyUpserted>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         origin.authority.require_engine(&request.engine)?;
         let mut tx = self.db.begin().await?;
         // Lock order: risk, control. The risk head makes the upsert bind the very next decision.
         let risk_head = audit::lock(&mut tx, Stream::Risk).await?;
         if let Some(answer) = idempotency::recall(&mut tx, intent, risk_head.next()).await? {
-            return Ok(Once::Replayed(answer));
+            return Ok(Loosened::Done(Once::Replayed(answer)));
         }
         let existing = store::read_policies(&mut tx).await?.into_iter().find(|policy| policy.engine == request.engine);
         let (policy, changes) =
             policy::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, risk_head.next().at)?;
-        if let (true, Some(existing)) = (changes.is_empty(), &existing) {
+        if let (true, Some(existing)) = (changes.is_empty() && asked.approves.is_none(), &existing) {
             let unchanged = RiskPolicyUpserted { policy: existing.clone(), changes: Vec::new() };
             idempotency::keep(&mut tx, intent, risk_head.next(), &unchanged).await?;
             db::commit(tx).await?;
-            return Ok(Once::Done(unchanged));
+            return Ok(Loosened::Done(Once::Done(unchanged)));
         }
         if policy::loosens(existing.as_ref(), &policy) {
             origin
                 .authority
                 .require(Scope::Release, "an engine that is new or on again, or a cap that is higher or gone,")?;
+        }
+        // Lock order: risk, control.
+        let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
+        if asked.approves.is_some() || existing.as_ref().is_some_and(|old| policy::raises_a_cap(old, &policy)) {
+            let input = to_json(request);
+            let wanted = Wanted { action: Action::RaiseCap, input: input.get(), reason };
+            if let Verdict::Wait(record) =
+                approval::gate(&mut tx, &mut control_head, self.two_person, asked, wanted).await?
+            {
+                db::commit(tx).await?;
+                return Ok(Loosened::Waiting(record));
+            }
         }
         if changes.0.iter().any(|change| change.field == "throttled_by") {
             store::lift_throttles(&mut tx, &policy.engine).await?;
@@ -227,12 +248,11 @@ impl Risk {
         let detail = Some(to_json(&PolicyDetail { changes: &changes, policy: &policy }).get().to_owned());
         let subject = Some(policy.engine.as_str());
         let event = ControlEvent { action: "RISK_POLICY_UPSERT", subject, error: None, reason, detail };
-        let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
         event.append(&mut tx, &mut control_head, origin).await?;
         let upserted = RiskPolicyUpserted { policy, changes: changes.0 };
         idempotency::keep(&mut tx, intent, risk_head.next(), &upserted).await?;
         db::commit(tx).await?;
-        Ok(Once::Done(upserted))
+        Ok(Loosened::Done(Once::Done(upserted)))
     }
 
     /// All policies, by engine.

@@ -237,6 +237,12 @@ impl Principal {
         Self(format!("{name}:{id}").into())
     }
 
+    /// One that was recorded.
+    #[must_use]
+    pub fn stored(text: String) -> Self {
+        Self(text.into())
+    }
+
     /// Holdfast itself: a command of the operator's shell.
     #[must_use]
     pub fn system() -> Self {

@@ -9,6 +9,7 @@
 mod support;
 
 mod access;
+mod approval;
 mod audit;
 mod authz;
 mod checkpoint;

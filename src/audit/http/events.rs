@@ -52,6 +52,7 @@ struct AuditEventQuery {
     #[param(inline)]
     order: Option<Order>,
     /// At most so many, 1 to 1000; 100 when left out.
+    #[param(inline)]
     limit: Option<PageSize>,
     /// Where the last page ended; only with the same `order`.
     #[param(inline)]

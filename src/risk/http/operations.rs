@@ -42,7 +42,7 @@ async fn decide(
     let (request, origin) = input.read(caller);
     let (engine, amount) = (request.engine.clone(), request.amount);
     let run = if dry_run { Run::Dry } else { Run::Real };
-    let done = app.risk.reserve(request, run, Asked { origin, intent }).await?;
+    let done = app.risk.reserve(request, run, Asked::new(origin, intent)).await?;
     let replayed = done.replayed;
     Ok((ReserveAnswer::new(engine, amount, dry_run, done), replayed))
 }
@@ -103,7 +103,7 @@ async fn settle(
     Keyed { input, intent }: Keyed<SettleInput>,
 ) -> Result<Response> {
     let (request, origin) = input.read(caller);
-    Ok(answered::<_, SettleAnswer>(app.risk.settle(request, Asked { origin, intent }).await?))
+    Ok(answered::<_, SettleAnswer>(app.risk.settle(request, Asked::new(origin, intent)).await?))
 }
 
 /// Records the outcome of this reservation's action.
@@ -119,7 +119,7 @@ async fn settle_reservation(
     Keyed { input, intent }: Keyed<SettleReservation>,
 ) -> Result<Response> {
     let (request, origin) = input.read(id, caller);
-    Ok(answered::<_, SettleAnswer>(app.risk.settle(request, Asked { origin, intent }).await?))
+    Ok(answered::<_, SettleAnswer>(app.risk.settle(request, Asked::new(origin, intent)).await?))
 }
 
 /// Gives back what was reserved: the action did not happen.
@@ -135,7 +135,7 @@ async fn release_reservation(
     Keyed { input, intent }: Keyed<ReleaseReservation>,
 ) -> Result<Response> {
     let (request, origin) = input.read(id, caller);
-    Ok(answered::<_, ReleaseAnswer>(app.risk.release(request, Asked { origin, intent }).await?))
+    Ok(answered::<_, ReleaseAnswer>(app.risk.release(request, Asked::new(origin, intent)).await?))
 }
 
 /// Keeps a reservation from expiring for longer.
@@ -151,7 +151,7 @@ async fn extend_reservation(
     Keyed { input, intent }: Keyed<ExtendReservation>,
 ) -> Result<Response> {
     let (request, origin) = input.read(id, caller);
-    let done = app.risk.extend(request, Asked { origin, intent }).await?;
+    let done = app.risk.extend(request, Asked::new(origin, intent)).await?;
     let answer = extended(done.outcome);
     Ok(decided(answer.is_ok(), done.replayed, answer.map(Json)))
 }
@@ -167,5 +167,5 @@ async fn adjust(
     Keyed { input, intent }: Keyed<AdjustInput>,
 ) -> Result<Response> {
     let (request, origin) = input.read(caller)?;
-    Ok(answered::<_, AdjustAnswer>(app.risk.adjust(request, Asked { origin, intent }).await?))
+    Ok(answered::<_, AdjustAnswer>(app.risk.adjust(request, Asked::new(origin, intent)).await?))
 }

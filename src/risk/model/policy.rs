@@ -5,9 +5,10 @@ use crate::audit::Changes;
 use crate::error::{Error, FieldError, Result};
 use crate::types::{Actor, Amount, Count, Engine, Reason, Ttl};
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
 /// An upsert that is asked for. What is left out keeps its value.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PolicyUpsert {
     /// The engine, or GLOBAL.
     pub engine: Engine,
@@ -28,7 +29,7 @@ pub struct PolicyUpsert {
 }
 
 /// What setting a positive cap to 0 means to the caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ZeroCap {
     /// Probably a slip: refuse it.
     Refused,

@@ -4,7 +4,6 @@ use crate::support::Service;
 use chrono::{DateTime, TimeDelta, Utc};
 use holdfast::audit::Origin;
 use holdfast::go_live;
-use holdfast::types::Principal;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -155,7 +154,7 @@ async fn what_was_in_force_at_each_instant_is_what_the_levers_said_then() {
     let refused = service.post_with("/go-live/enable", ("if-match", "\"1\""), &json!({"actor": "late"})).await;
     refused.refused(412, "VERSION_MISMATCH");
     steps.push((head(&service).await.0, said(&service).await));
-    let origin = Origin { principal: Principal::system(), actor: None, request_id: None, correlation_id: None };
+    let origin = Origin::system(None);
     go_live::accept_rewind(&service.db, &"restored".parse().unwrap(), &origin).await.unwrap();
     steps.push((head(&service).await.0, said(&service).await));
 

@@ -3,7 +3,6 @@
 use super::{STREAMS, busy};
 use crate::support::Service;
 use holdfast::audit::{self, ControlEvent, Origin, Stream};
-use holdfast::types::Principal;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor};
 use std::collections::BTreeSet;
@@ -113,7 +112,7 @@ async fn an_event_that_is_committed_late_is_neither_skipped_nor_repeated() {
     // One has its time, and waits; another, later one is committed before it.
     let mut tx = service.db.begin().await.unwrap();
     let mut head = audit::lock(&mut tx, Stream::Control).await.unwrap();
-    let origin = Origin { principal: Principal::system(), actor: None, request_id: None, correlation_id: None };
+    let origin = Origin::system(None);
     let event = ControlEvent { action: "TEST", subject: None, error: None, reason: None, detail: None };
     event.append(&mut tx, &mut head, &origin).await.unwrap();
     assert_eq!(service.reserve("WHOLESALE", "1").await.ok()["ok"], true);

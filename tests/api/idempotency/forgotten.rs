@@ -5,28 +5,21 @@ use crate::support::Service;
 use holdfast::idempotency::forget;
 use serde_json::{Value, json};
 
-/// A service at noon, so that no test runs into the next day.
+/// A service at the noon after the one at which every test begins, so that no test runs into the next day.
 struct Noon {
     service: Service,
-    skew: String,
 }
 
 impl Noon {
     async fn new() -> Self {
         let service = Service::live().await;
-        let skew: String = sqlx::query_scalar(
-            "SELECT (date_trunc('day', now() AT TIME ZONE 'UTC') + '36 hours' - now() AT TIME ZONE 'UTC')::text",
-        )
-        .fetch_one(&service.pool)
-        .await
-        .unwrap();
-        let noon = Self { service, skew };
+        let noon = Self { service };
         noon.days_later(0).await;
         noon
     }
 
     async fn days_later(&self, days: u32) {
-        self.service.set_skew(&format!("{days} days {}", self.skew)).await;
+        self.service.set_skew(&format!("{days} days 24 hours")).await;
     }
 
     /// The partitions, by how many days from the first one they are; the default one is left out.

@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::http::{HeaderName, Method, Request};
 use holdfast::access::guard::Exposure;
 use holdfast::app::App;
+use holdfast::approval::Policy;
 use holdfast::audit::checkpoint::Notary;
 use holdfast::clock::Clock;
 use holdfast::config::{EnforcementConfig, ScopeName};
@@ -49,6 +50,7 @@ pub struct Setup {
     pub name: &'static str,
     pub exposure: Exposure,
     pub notary: Option<Notary>,
+    pub two_person: Policy,
 }
 
 impl Default for Setup {
@@ -63,6 +65,7 @@ impl Default for Setup {
             name: "test",
             exposure: Exposure::Loopback,
             notary: None,
+            two_person: Policy::OfDatabase,
         }
     }
 }
@@ -108,6 +111,7 @@ impl Service {
                 name: setup.name.to_owned(),
                 exposure: setup.exposure,
                 notary: setup.notary,
+                two_person: setup.two_person,
             },
         );
         app.feed.refresh(&db).await.expect("the state can be read");

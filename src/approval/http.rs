@@ -1,0 +1,81 @@
+//! The routes of the second person.
+
+use super::model::ApprovalRecord;
+use super::{Approved, Loosened, store};
+use crate::app::App;
+use crate::error::Result;
+use crate::http::{BASE_PATH, Caller, Input, Nothing, Query, Segment, errors};
+use crate::types::{Actor, Count};
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The routes below the base path.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list_approvals)).routes(routes!(approve))
+}
+
+impl<T> Loosened<T> {
+    /// The change's own answer, or 202 with what waits.
+    pub fn answer(self, done: impl FnOnce(crate::idempotency::Once<T>) -> Result<Response>) -> Result<Response> {
+        match self {
+            Self::Done(once) => done(once),
+            Self::Waiting(record) => {
+                let approve = format!("{BASE_PATH}/approvals/{}/approve", record.id);
+                Ok((StatusCode::ACCEPTED, [(LOCATION, approve)], Json(record)).into_response())
+            }
+        }
+    }
+}
+
+/// Whether a second person is needed, and what waits for one.
+#[derive(Debug, Serialize, ToSchema)]
+struct Approvals {
+    /// Whether enable, kill-switch release and higher caps wait for a second person.
+    two_person_release: bool,
+    /// The requests of the last day, newest first.
+    items: Vec<ApprovalRecord>,
+}
+
+/// What waits for a second person, and what waited within a day.
+#[utoipa::path(
+    get, path = "/approvals", tag = "access",
+    responses((status = 200, description = "Newest first", body = Approvals), errors::Read)
+)]
+async fn list_approvals(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Approvals>> {
+    let mut conn = app.go_live.db().read().await?;
+    let two_person_release =
+        app.two_person == super::Policy::Always || super::is_required_by_database(&mut conn).await?;
+    let now = store::now(&mut conn).await?;
+    Ok(Json(Approvals { two_person_release, items: store::list(&mut conn, now).await? }))
+}
+
+/// Who agrees.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ApproveBy {
+    /// Who.
+    actor: Option<Actor>,
+}
+
+/// Agrees to what another person asked for, and does it, within 15 minutes of the request and once.
+#[utoipa::path(
+    post, path = "/approvals/{id}/approve", tag = "access", request_body = ApproveBy,
+    params(("id" = Count, Path, description = "The request")),
+    responses((status = 200, description = "Approved, and done", body = Approved), errors::Approve)
+)]
+async fn approve(
+    State(app): State<App>,
+    Segment(id): Segment<Count>,
+    caller: Caller,
+    Input(input): Input<ApproveBy>,
+) -> Result<Json<Approved>> {
+    let approver = caller.origin(input.actor, None);
+    Ok(Json(super::approve(&app.go_live, &app.risk, id.get(), approver).await?))
+}

@@ -1,0 +1,215 @@
+//! The second person.
+
+use crate::access::{call, create, new, refresh};
+use crate::support::{Answer, BASE, Service, Setup};
+use axum::http::Method;
+use holdfast::approval::{Policy, require_second_person};
+use holdfast::audit::Origin;
+use serde_json::{Value, json};
+
+const ENABLE: &str = "/go-live/enable";
+const RELEASE: &str = "/go-live/kill-switch/release";
+const CAPS: &str = "/risk/policies/upsert";
+
+struct Persons {
+    service: Service,
+    ann: String,
+    /// Ann again, under another token and another spelling.
+    ann_too: String,
+    bob: String,
+    /// Nobody stands behind it.
+    nobody: String,
+}
+
+async fn persons(service: Service) -> Persons {
+    let with_owner = |owner: Option<&str>| {
+        let mut new = new("read,operate,release");
+        new.owner = owner.map(|owner| owner.parse().unwrap());
+        new
+    };
+    let ann = create(&service, with_owner(Some("Ann"))).await;
+    let ann_too = create(&service, with_owner(Some(" ann "))).await;
+    let bob = create(&service, with_owner(Some("Bob"))).await;
+    let nobody = create(&service, with_owner(None)).await;
+    Persons { service, ann, ann_too, bob, nobody }
+}
+
+async fn two_person() -> Persons {
+    let service = Service::live().await;
+    let policy = json!({"engine": "A", "max_daily_loss": 100, "max_daily_exposure": 1000, "max_open_risk": 1000});
+    service.post(CAPS, &policy).await.ok();
+    switch(&service, true).await;
+    persons(service).await
+}
+
+async fn switch(service: &Service, on: bool) {
+    assert!(require_second_person(&service.db, on, None, &Origin::system(None)).await.unwrap());
+    assert!(!require_second_person(&service.db, on, None, &Origin::system(None)).await.unwrap(), "twice is once");
+}
+
+#[track_caller]
+fn post(persons: &Persons, token: &str, path: &str, body: &Value) -> impl Future<Output = Answer> + use<> {
+    call(&persons.service, Method::POST, &format!("{BASE}{path}"), Some(token), body)
+}
+
+/// Asks for something that has to wait; gives its id.
+async fn ask(persons: &Persons, token: &str, path: &str, body: &Value) -> i64 {
+    let answer = post(persons, token, path, body).await;
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    assert_eq!(answer.json["standing"], "WAITING");
+    let id = answer.json["id"].as_i64().unwrap();
+    assert_eq!(answer.headers["location"].to_str().unwrap(), format!("{BASE}/approvals/{id}/approve"));
+    id
+}
+
+#[track_caller]
+fn approve(persons: &Persons, token: &str, id: i64) -> impl Future<Output = Answer> + use<> {
+    post(persons, token, &format!("/approvals/{id}/approve"), &json!({"actor": "the second"}))
+}
+
+async fn state(persons: &Persons) -> Value {
+    call(&persons.service, Method::GET, &format!("{BASE}/go-live/state"), Some(&persons.ann), &Value::Null).await.ok()
+}
+
+#[tokio::test]
+async fn a_release_waits_for_another_person_and_names_both() {
+    let persons = two_person().await;
+    post(&persons, &persons.ann, "/go-live/kill-switch/engage", &json!({})).await.ok();
+    let body = json!({"actor": "ann", "reason": "mended"});
+    let id = ask(&persons, &persons.ann, RELEASE, &body).await;
+    assert_eq!(state(&persons).await["kill_switch_engaged"], true, "nothing is done yet");
+    assert_eq!(ask(&persons, &persons.ann, RELEASE, &body).await, id, "the same request is the one that waits");
+    for (token, who) in [(&persons.ann, "herself"), (&persons.ann_too, "herself again"), (&persons.nobody, "nobody")] {
+        approve(&persons, token, id).await.refused(403, "APPROVAL_REFUSED");
+        assert_eq!(state(&persons).await["kill_switch_engaged"], true, "{who}");
+    }
+    let done = approve(&persons, &persons.bob, id).await.ok();
+    assert_eq!(
+        (&done["action"], &done["answer"]["kill_switch_engaged"]),
+        (&json!("KILL_SWITCH_RELEASE"), &json!(false))
+    );
+    let rows: Vec<(String, String, Option<String>, Option<String>)> =
+        sqlx::query_as("SELECT action, principal, actor, reason FROM control_event WHERE ok ORDER BY seq DESC LIMIT 2")
+            .fetch_all(&persons.service.pool)
+            .await
+            .unwrap();
+    assert_eq!(
+        (rows[0].0.as_str(), rows[0].2.as_deref(), rows[0].3.as_deref()),
+        ("KILL_SWITCH_RELEASE", Some("ann"), Some("mended"))
+    );
+    assert_eq!((rows[1].0.as_str(), rows[1].2.as_deref()), ("APPROVAL_APPROVE", Some("the second")));
+    assert_ne!(rows[0].1, rows[1].1, "two principals");
+    // Once.
+    approve(&persons, &persons.bob, id).await.refused(409, "APPROVAL_CLOSED");
+    approve(&persons, &persons.bob, 999).await.refused(404, "NOT_FOUND");
+}
+
+#[tokio::test]
+async fn enable_waits_and_its_checklist_is_judged_when_it_is_done() {
+    let service = Service::with(Setup { required_packs: vec!["crm"], ..Setup::default() }).await;
+    switch(&service, true).await;
+    let persons = persons(service).await;
+    let pack = async |status: &str| {
+        post(&persons, &persons.ann, "/go-live/packs", &json!({"id": "crm", "status": status})).await.ok();
+    };
+    pack("installed").await;
+    let id = ask(&persons, &persons.ann, ENABLE, &json!({"actor": "ann"})).await;
+    pack("missing").await;
+    approve(&persons, &persons.bob, id).await.refused(412, "CHECKLIST_FAILED");
+    pack("installed").await;
+    approve(&persons, &persons.bob, id).await.ok();
+    assert_eq!(state(&persons).await["go_live_enabled"], true);
+}
+
+#[tokio::test]
+async fn a_higher_cap_waits_and_a_lower_one_does_not() {
+    let persons = two_person().await;
+    let engine = async || {
+        let path = format!("{BASE}/risk/policies");
+        let list = call(&persons.service, Method::GET, &path, Some(&persons.ann), &Value::Null).await.ok();
+        list.as_array().unwrap().iter().find(|one| one["engine"] == "A").unwrap()["max_open_risk"].clone()
+    };
+    post(&persons, &persons.ann, CAPS, &json!({"engine": "A", "max_open_risk": 900})).await.ok();
+    let raise = json!({"engine": "A", "max_open_risk": 950.5, "max_daily_loss": 50, "reason": "quarter's end"});
+    let id = ask(&persons, &persons.ann, CAPS, &raise).await;
+    assert_eq!(engine().await, json!(900));
+    // What is sent with the approval changes nothing of what was asked.
+    let more = json!({"actor": "bob", "max_open_risk": 5000});
+    post(&persons, &persons.bob, &format!("/approvals/{id}/approve"), &more).await.invalid("max_open_risk");
+    approve(&persons, &persons.bob, id).await.ok();
+    assert_eq!(engine().await.to_string(), "950.5");
+    let gone = json!({"engine": "A", "max_open_risk": 0, "allow_unlimited": true});
+    ask(&persons, &persons.ann, CAPS, &gone).await;
+    assert_eq!(engine().await.to_string(), "950.5");
+}
+
+#[tokio::test]
+async fn a_newer_engage_or_disable_cancels_what_waits_and_so_does_time() {
+    let persons = two_person().await;
+    for tighten in ["/go-live/kill-switch/engage", "/go-live/disable"] {
+        post(&persons, &persons.ann, "/go-live/kill-switch/engage", &json!({})).await.ok();
+        let id = ask(&persons, &persons.ann, RELEASE, &json!({"actor": "ann"})).await;
+        post(&persons, &persons.bob, tighten, &json!({"actor": "bob"})).await.ok();
+        approve(&persons, &persons.bob, id).await.refused(409, "APPROVAL_CLOSED");
+        assert_eq!(state(&persons).await["kill_switch_engaged"], true);
+    }
+    let id = ask(&persons, &persons.ann, RELEASE, &json!({"actor": "ann"})).await;
+    persons.service.set_skew("15 minutes").await;
+    approve(&persons, &persons.bob, id).await.refused(409, "APPROVAL_CLOSED");
+    let path = format!("{BASE}/approvals");
+    let list = call(&persons.service, Method::GET, &path, Some(&persons.ann), &Value::Null).await.ok();
+    assert_eq!(list["two_person_release"], true);
+    let standings: Vec<_> = list["items"].as_array().unwrap().iter().map(|one| one["standing"].clone()).collect();
+    assert_eq!(standings, [json!("EXPIRED"), json!("CANCELLED"), json!("CANCELLED")]);
+    // Asked anew, it waits anew.
+    assert_ne!(ask(&persons, &persons.ann, RELEASE, &json!({"actor": "ann"})).await, id);
+}
+
+#[tokio::test]
+async fn of_two_approvals_at_once_one_is_done() {
+    let persons = two_person().await;
+    post(&persons, &persons.ann, "/go-live/kill-switch/engage", &json!({})).await.ok();
+    let id = ask(&persons, &persons.ann, RELEASE, &json!({"actor": "ann"})).await;
+    let (one, other) = tokio::join!(approve(&persons, &persons.bob, id), approve(&persons, &persons.bob, id));
+    let mut statuses = [one.status.as_u16(), other.status.as_u16()];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 409]);
+    let released = "SELECT count(*) FROM control_event WHERE action = 'KILL_SWITCH_RELEASE' AND ok";
+    assert_eq!(persons.service.count(released).await, 1);
+}
+
+#[tokio::test]
+async fn whoever_has_no_owner_cannot_ask_and_tightening_never_waits() {
+    let persons = two_person().await;
+    post(&persons, &persons.nobody, "/go-live/kill-switch/engage", &json!({})).await.ok();
+    post(&persons, &persons.nobody, "/go-live/disable", &json!({"actor": "x"})).await.ok();
+    post(&persons, &persons.nobody, RELEASE, &json!({})).await.refused(403, "APPROVAL_REFUSED");
+    let noted = "SELECT count(*) FROM control_event WHERE action = 'ACCESS_REFUSED' AND error = 'APPROVAL_REFUSED'";
+    assert_eq!(persons.service.count(noted).await, 1);
+}
+
+#[tokio::test]
+async fn an_instance_may_ask_for_a_second_person_by_itself_and_never_waive_it() {
+    let strict = Service::with(Setup { two_person: Policy::Always, ..Setup::default() }).await;
+    strict.post("/go-live/kill-switch/engage", &json!({})).await.ok();
+    // In open mode there are no persons.
+    strict.post(RELEASE, &json!({})).await.refused(403, "APPROVAL_REFUSED");
+    let lenient = persons(Service::on(strict.options.clone(), Setup::default()).await).await;
+    post(&lenient, &lenient.ann, RELEASE, &json!({})).await.ok();
+    switch(&lenient.service, true).await;
+    post(&lenient, &lenient.ann, "/go-live/kill-switch/engage", &json!({})).await.ok();
+    ask(&lenient, &lenient.ann, RELEASE, &json!({})).await;
+    // A setting that nobody can read asks for a second person.
+    sqlx::query("UPDATE setting SET value = 'maybe' WHERE key = 'two_person_release'")
+        .execute(&strict.pool)
+        .await
+        .unwrap();
+    refresh(&lenient.service).await;
+    ask(&lenient, &lenient.ann, RELEASE, &json!({"reason": "another"})).await;
+    let events: Vec<String> =
+        sqlx::query_scalar("SELECT detail FROM control_event WHERE action = 'SETTING_CHANGE' ORDER BY seq")
+            .fetch_all(&strict.pool)
+            .await
+            .unwrap();
+    assert_eq!(events, [r#"{"from":false,"to":true}"#]);
+}
