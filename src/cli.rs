@@ -1,4 +1,4 @@
-//! The command line: `serve` (the default), `migrate`, `review`, `audit`, `risk reconcile`, `token`, `kill`,
+//! The command line: `serve` (the default), `migrate`, `review`, `audit`, `risk reconcile`, `token`, `two-person-release`, `kill`,
 //! `healthcheck`, `db psql`, `db accept-rewind`, `openapi`.
 //!
 //! Whatever stops a command is one sentence on standard error and exit code 1; a review, a verification or a reconciliation that
@@ -116,6 +116,8 @@ enum AuditCommand {
     Key(CheckpointConfig),
     /// Print every event as a line of JSON that can be verified without Holdfast: docs/audit-verify.py.
     Export(audit::ExportArgs),
+    /// Erase a text of an event. Its digest stays, so that the trail still verifies; who did it, and why, is an event.
+    Erase(audit::EraseArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -230,6 +232,7 @@ async fn run(cli: Cli) -> ExitCode {
         Some(Command::TwoPersonRelease(args)) => token::two_person(args, &cli.database).await,
         Some(Command::Token { command }) => token::run(command, &cli.database).await,
         Some(Command::Audit { command: AuditCommand::Export(args) }) => audit::export(args, &cli.database).await,
+        Some(Command::Audit { command: AuditCommand::Erase(args) }) => audit::erase(args, &cli.database).await,
         Some(Command::Healthcheck { bind_addr }) => healthcheck(bind_addr).await,
         Some(Command::Kill(args)) => kill::kill(args, &cli.database).await,
         Some(Command::Db { command: DbCommand::Psql }) => psql(&cli.database),

@@ -13,7 +13,7 @@
 //!
 //! The database guards the trail itself: events are never changed or deleted, and heads only move forward. [`verify`] recomputes
 //! it, [`checkpoint`] signs where it stands, for a place outside the database, [`events`] lists it, [`export`] takes it elsewhere,
-//! and [`as_of`] tells what was in force.
+//! [`as_of`] tells what was in force, and [`erase`] takes a text out of it.
 
 pub mod as_of;
 pub mod binary;
@@ -21,6 +21,7 @@ pub mod canonical;
 mod changes;
 pub mod checkpoint;
 mod control;
+pub mod erase;
 pub mod events;
 pub mod export;
 pub mod http;

@@ -1,6 +1,7 @@
 //! SQL of the heads and of the control stream.
 
 pub(super) mod as_of;
+pub(super) mod erase;
 pub(super) mod events;
 
 use super::verify::Point;

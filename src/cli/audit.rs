@@ -1,15 +1,17 @@
-//! `holdfast audit`: is the trail what was appended, where does it stand, and the same for others to tell.
+//! `holdfast audit`: is the trail what was appended, where does it stand, the same for others to tell; and a text goes while the
+//! trail stays what it was.
 
 use super::{Failure, close, open_existing, print};
-use crate::audit::Stream;
 use crate::audit::canonical::hex;
 use crate::audit::checkpoint::{self, Notary};
+use crate::audit::erase::{self, Erased, Target};
 use crate::audit::export::{self, ExportError};
 use crate::audit::note::{Note, NoteError, Verifier};
 use crate::audit::verify::{self, Asked, Point};
+use crate::audit::{Origin, Stream};
 use crate::config::{CheckpointConfig, DatabaseConfig};
 use crate::db::Database;
-use crate::types::Time;
+use crate::types::{Actor, Reason, Time};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -82,6 +84,25 @@ pub(super) struct ExportArgs {
     to: Option<Time>,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct EraseArgs {
+    /// The stream: control, heimdall, kpi or risk.
+    #[arg(long, value_parser = stream)]
+    stream: Stream,
+    /// The event.
+    #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(i64).range(1..))]
+    seq: i64,
+    /// The text: reason, detail, metadata, recommendation or evidence.
+    #[arg(long, value_parser = ["reason", "detail", "metadata", "recommendation", "evidence"])]
+    field: String,
+    /// Why it has to go. Do not repeat what is to be erased.
+    #[arg(long)]
+    reason: Reason,
+    /// Who erases.
+    #[arg(long)]
+    actor: Option<Actor>,
+}
+
 fn stream(name: &str) -> Result<Stream, String> {
     Stream::named(name).ok_or_else(|| "it is one of control, heimdall, kpi, risk".to_owned())
 }
@@ -150,6 +171,46 @@ async fn export_all(db: &Database, args: &ExportArgs) -> Result<(), ExportError>
         export::export(&mut conn, stream, from, to, &mut out).await?;
     }
     Ok(out.flush()?)
+}
+
+/// Erases a text; says where copies of it remain.
+pub(super) async fn erase(args: EraseArgs, config: &DatabaseConfig) -> Result<(), Failure> {
+    let target = Target::new(args.stream, args.seq, &args.field)?;
+    let origin = Origin::system(args.actor);
+    let (db, postgres, name) = open_existing(config).await?;
+    let erased = erase::erase(&db, target, &args.reason, &origin).await;
+    close(db, postgres).await?;
+    let target = target.name();
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    match erased? {
+        Erased::Already { digest } => {
+            let _ = writeln!(text, "{target} was erased before in {name}; its SHA-256 is {digest}");
+        }
+        Erased::Now { digest, seq, columns, copies, as_of } => {
+            let _ = writeln!(text, "{target} is erased in {name} (control event {seq}); its SHA-256 is {digest}");
+            for column in columns {
+                let _ = writeln!(text, "erased with it: {column}");
+            }
+            if as_of {
+                let _ = writeln!(text, "WARNING: GET /audit/as-of cannot tell any more what this event changed");
+            }
+            for copy in copies {
+                let _ = writeln!(text, "STILL THERE: {} of {}{}", copy.column, copy.row, remedy(&copy.column));
+            }
+        }
+    }
+    print(&text)
+}
+
+/// What is to be done about a copy.
+fn remedy(column: &str) -> &'static str {
+    match column {
+        "idempotency_key.answer" => ": goes by itself seven days later",
+        "heimdall_recommendation.policy_snapshot" => ": stays, as what a verdict was made by",
+        column if column.contains("_event.") => ": erase it, too",
+        _ => ": said there once more; the next change replaces it",
+    }
 }
 
 /// The heads of a signed checkpoint, or of lines of a stream, a number and a hash; other lines are passed over, so that a whole

@@ -39,8 +39,9 @@ struct Switches {
 /// The stretches of the switches from the last one before `since`, or from the first enable ever.
 pub async fn stretches(conn: &mut PgConnection, since: DateTime<Utc>) -> Result<Vec<Stretch>> {
     let rows = sqlx::query!(
-        r#"SELECT at,
-                  detail AS "detail!"
+        "SELECT at,
+                  action,
+                  detail
            FROM control_event
            -- An acceptance moves no switch.
            WHERE ok AND action <> 'GO_LIVE_REWIND_ACCEPT'
@@ -53,16 +54,26 @@ pub async fn stretches(conn: &mut PgConnection, since: DateTime<Utc>) -> Result<
                         AND (starts_with(action, 'GO_LIVE_') OR starts_with(action, 'KILL_SWITCH_'))
                         AND at < $1),
                      0)
-           ORDER BY seq"#,
+           ORDER BY seq",
         since
     )
     .fetch_all(conn)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            let After { after } = serde_json::from_str(&row.detail)
-                .map_err(|error| Error::Inconsistent(format!("a change of the switches has no after: {error}")))?;
-            Ok(Stretch { from: row.at, live: after.go_live_enabled && !after.kill_switch_engaged })
-        })
-        .collect()
+    // Where a detail was erased, the action still says which of the two was moved, and how.
+    let (mut enabled, mut engaged) = (None, None);
+    let mut stretches = Vec::with_capacity(rows.len());
+    for row in rows {
+        match (row.detail, row.action.as_str()) {
+            (Some(detail), _) => {
+                let After { after } = serde_json::from_str(&detail)
+                    .map_err(|error| Error::Inconsistent(format!("a change of the switches has no after: {error}")))?;
+                (enabled, engaged) = (Some(after.go_live_enabled), Some(after.kill_switch_engaged));
+            }
+            (None, "GO_LIVE_ENABLE" | "GO_LIVE_DISABLE") => enabled = Some(row.action == "GO_LIVE_ENABLE"),
+            (None, _) => engaged = Some(row.action == "KILL_SWITCH_ENGAGE"),
+        }
+        // What is not known counts as down.
+        stretches.push(Stretch { from: row.at, live: enabled == Some(true) && engaged == Some(false) });
+    }
+    Ok(stretches)
 }

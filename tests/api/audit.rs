@@ -1,6 +1,7 @@
 //! The trail guards itself, and whatever is done to it as the owner of the database is named exactly.
 
 mod as_of;
+mod erase;
 mod events;
 
 use crate::ledger::broken_links;

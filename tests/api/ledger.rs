@@ -680,13 +680,15 @@ async fn a_clock_that_went_back_over_midnight_keeps_booking_to_the_later_day() {
 /// Recomputes every hash of the four streams and compares, in SQL alone: a second implementation of the canonical form, which
 /// knows nothing of the first. Says which links are broken, and which heads do not stand where their stream ends.
 pub(crate) async fn broken_links(pool: &PgPool) -> Vec<String> {
-    // `field`: length, 4 bytes big-endian, then the text; null is FFFFFFFF. `free`: a free text's own digest stands for it.
+    // `field`: length, 4 bytes big-endian, then the text; null is FFFFFFFF. `free`: a free text's own digest stands for it,
+    // or the one that was kept when it was erased.
     const FUNCTIONS: &str = r"
         CREATE OR REPLACE FUNCTION pg_temp.field(value text) RETURNS bytea LANGUAGE sql AS $$
             SELECT CASE WHEN value IS NULL THEN '\xFFFFFFFF'::bytea
                         ELSE int4send(octet_length(convert_to(value, 'UTF8'))) || convert_to(value, 'UTF8') END $$;
-        CREATE OR REPLACE FUNCTION pg_temp.free(value text) RETURNS bytea LANGUAGE sql AS $$
-            SELECT pg_temp.field(encode(sha256(convert_to(value, 'UTF8')), 'hex')) $$;
+        CREATE OR REPLACE FUNCTION pg_temp.free(of text, place bigint, name text, value text) RETURNS bytea LANGUAGE sql AS $$
+            SELECT pg_temp.field(COALESCE(encode(sha256(convert_to(value, 'UTF8')), 'hex'),
+                                          (SELECT digest FROM audit_erasure WHERE (stream, seq, field) = (of, place, name)))) $$;
         CREATE OR REPLACE FUNCTION pg_temp.flag(value boolean) RETURNS bytea LANGUAGE sql AS $$
             SELECT pg_temp.field(CASE WHEN value THEN 'true' WHEN NOT value THEN 'false' END) $$;
         CREATE OR REPLACE FUNCTION pg_temp.exact(value numeric) RETURNS bytea LANGUAGE sql AS $$
@@ -701,7 +703,7 @@ pub(crate) async fn broken_links(pool: &PgPool) -> Vec<String> {
             SELECT 'control', seq, at, hash,
                    pg_temp.origin('control', seq, at, principal, actor, request_id, correlation_id)
                    || pg_temp.field(action) || pg_temp.field(subject) || pg_temp.flag(ok) || pg_temp.field(error)
-                   || pg_temp.free(reason) || pg_temp.free(detail)
+                   || pg_temp.free('control', seq, 'reason', reason) || pg_temp.free('control', seq, 'detail', detail)
             FROM control_event
             UNION ALL
             SELECT 'risk', seq, at, hash,
@@ -710,7 +712,7 @@ pub(crate) async fn broken_links(pool: &PgPool) -> Vec<String> {
                    || pg_temp.field(denial) || pg_temp.field(scope) || pg_temp.field(reservation_id::text)
                    || pg_temp.field(to_char(day, 'YYYY-MM-DD')) || pg_temp.exact(exposure_delta) || pg_temp.exact(open_delta)
                    || pg_temp.exact(loss_delta) || pg_temp.field(actions_delta::text)
-                   || pg_temp.free(reason) || pg_temp.free(metadata) || pg_temp.free(detail)
+                   || pg_temp.free('risk', seq, 'reason', reason) || pg_temp.free('risk', seq, 'metadata', metadata) || pg_temp.free('risk', seq, 'detail', detail)
             FROM risk_event
             UNION ALL
             SELECT 'heimdall', seq, at, hash,
@@ -718,14 +720,14 @@ pub(crate) async fn broken_links(pool: &PgPool) -> Vec<String> {
                    || pg_temp.field(domain) || pg_temp.field(action) || pg_temp.flag(ok) || pg_temp.exact(confidence)
                    || pg_temp.flag(success) || pg_temp.field(recommendation_id::text) || pg_temp.field(gate_reason)
                    || pg_temp.field(model_version)
-                   || pg_temp.free(reason) || pg_temp.free(recommendation) || pg_temp.free(evidence) || pg_temp.free(detail)
+                   || pg_temp.free('heimdall', seq, 'reason', reason) || pg_temp.free('heimdall', seq, 'recommendation', recommendation) || pg_temp.free('heimdall', seq, 'evidence', evidence) || pg_temp.free('heimdall', seq, 'detail', detail)
             FROM heimdall_event
             UNION ALL
             SELECT 'kpi', seq, at, hash,
                    pg_temp.origin('kpi', seq, at, principal, actor, request_id, correlation_id)
                    || pg_temp.field(domain) || pg_temp.field(metric) || pg_temp.field(series_seq::text)
                    || pg_temp.flag(success) || pg_temp.exact(value) || pg_temp.exact(series_sum) || pg_temp.field(event_id)
-                   || pg_temp.free(detail)
+                   || pg_temp.free('kpi', seq, 'detail', detail)
             FROM kpi_event),
         link AS (
             SELECT stream, seq, hash, canonical,

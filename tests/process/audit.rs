@@ -159,3 +159,45 @@ fn an_export_whose_reader_has_gone_ends_quietly() {
     let ended = export.wait_with_output().unwrap();
     assert_eq!((ended.status.code(), String::from_utf8_lossy(&ended.stderr).as_ref()), (Some(0), ""));
 }
+
+#[test]
+fn a_text_is_erased_and_the_export_is_verified_as_before() {
+    let place = Place::new();
+    let server = busy(&place);
+    let erase = |seq: &str, field: &str| {
+        let stream = ["audit", "erase", "--stream", "risk", "--seq", seq, "--field", field, "--reason", "asked for"];
+        place.run(&stream, &[])
+    };
+    let erased = erase("1", "metadata");
+    assert_eq!(erased.code, Some(0), "{erased:?}");
+    assert!(erased.out.starts_with("risk/1/metadata is erased in "), "{erased:?}");
+    let again = erase("1", "metadata");
+    assert_eq!(again.code, Some(0), "{again:?}");
+    assert!(again.out.contains("was erased before"), "{again:?}");
+    for (seq, field) in [("2", "metadata"), ("99", "reason"), ("1", "detail"), ("1", "actor")] {
+        let nothing = erase(seq, field);
+        assert_eq!(nothing.code, Some(1), "{nothing:?}");
+        assert_eq!(nothing.sentences().len(), 1, "{nothing:?}");
+    }
+    assert_eq!(place.run(&["audit", "verify"], &[]).code, Some(0));
+    let exported = export(&place, &[]);
+    assert!(!exported.contains(r#"{\"b\":1.5"#) && exported.contains(r#""erased":{"metadata":""#), "{exported}");
+    assert_eq!(verified(&exported).0, Some(0));
+    // The digest is what is hashed.
+    let lines = exported.replace(r#""erased":{"metadata":""#, r#""erased":{"metadata":"0"#);
+    let (code, said) = verified(&lines);
+    assert!(code == Some(1) && said.iter().any(|line| line.contains("DAMAGED risk 1: what it says")), "{said:?}");
+    // A control event's reason stands in what comes after it, too, and that is told.
+    server.post("/go-live/disable", &json!({"actor": "test", "reason": "m4rker"})).ok();
+    let seq = exported.lines().filter(|line| line.starts_with(r#"{"stream":"control","seq""#)).count() + 1;
+    let seq = seq.to_string();
+    let told = place.run(
+        &[
+            "audit", "erase", "--stream", "control", "--seq", &seq, "--field", "reason", "--reason", "x", "--actor",
+            "eve",
+        ],
+        &[],
+    );
+    assert!(told.out.contains("erased with it: go_live_state.go_live_reason"), "{told:?}");
+    assert!(told.out.contains(&format!("STILL THERE: control_event.detail of {seq}: erase it, too")), "{told:?}");
+}
