@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// What is asked of an instance: may this pass?
 pub(crate) const ASK: &[u8] =
-    b"GET /api/governance/authz/nginx HTTP/1.1\r\nHost: bench\r\nX-Original-URI: /api/deals\r\n\
+    b"GET /api/governance/authz/nginx HTTP/1.1\r\nHost: localhost\r\nX-Original-URI: /api/deals\r\n\
     X-Original-Method: POST\r\n\r\n";
 
 /// Asks once: whether it is admitted.

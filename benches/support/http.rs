@@ -15,7 +15,7 @@ const BUFFER_BYTES: usize = 16 * 1024;
 /// A `POST` of JSON below the base path, as bytes. `headers` are whole lines.
 pub(crate) fn post(path: &str, headers: &str, body: &str) -> Vec<u8> {
     format!(
-        "POST {BASE}{path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+        "POST {BASE}{path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n{body}",
         body.len()
     )
     .into_bytes()
@@ -23,7 +23,7 @@ pub(crate) fn post(path: &str, headers: &str, body: &str) -> Vec<u8> {
 
 /// A `GET` of an absolute path, as bytes.
 pub(crate) fn get(path: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n").into_bytes()
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
 }
 
 /// A connection.

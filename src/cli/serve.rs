@@ -6,6 +6,7 @@ use crate::access::guard::Exposure;
 use crate::access::register::Mode;
 use crate::app::{App, Setup};
 use crate::approval::Policy;
+use crate::audit::checkpoint::Notary;
 use crate::clock::Clock;
 use crate::config::{DatabaseConfig, EnforcementConfig, ServerConfig};
 use crate::db::Database;
@@ -24,7 +25,7 @@ use tokio::sync::watch;
 const DRAIN: Duration = Duration::from_secs(11);
 
 pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(), Failure> {
-    let setup = setup(&args, &database).await?;
+    let setup = setup(&args, &database)?;
     // Signals first: from here on, a stop is orderly.
     let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (stop, stopping) = watch::channel(false);
@@ -48,7 +49,7 @@ pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(
             // PostgreSQL is watched until the service has drained, then stopped.
             let (drained, draining) = watch::channel(false);
             let service = async {
-                let served = run(listener, metrics, options, &args, setup, stopping).await;
+                let served = run(listener, metrics, options, &args, &database, setup, stopping).await;
                 let _ = drained.send(true);
                 served
             };
@@ -57,7 +58,7 @@ pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(
         postgres.stop().await?;
         return served;
     };
-    run(listener, metrics, parse_url(url)?, &args, setup, stopping).await
+    run(listener, metrics, parse_url(url)?, &args, &database, setup, stopping).await
 }
 
 /// Connections that may wait to be accepted: a burst of clients is not turned away by the kernel.
@@ -112,7 +113,7 @@ async fn check_address(server: &ServerConfig, db: &Database) -> Result<(), Failu
 }
 
 /// What the instance is told, resolved; whatever is wrong with it stops the start.
-async fn setup(args: &ServeArgs, database: &DatabaseConfig) -> Result<Setup, Failure> {
+fn setup(args: &ServeArgs, database: &DatabaseConfig) -> Result<Setup, Failure> {
     let host = rustix::system::uname();
     let kill_file = args.enforcement.kill_file(database);
     if let Some(file) = &kill_file {
@@ -120,13 +121,6 @@ async fn setup(args: &ServeArgs, database: &DatabaseConfig) -> Result<Setup, Fai
     } else {
         tracing::warn!("HOME, DATA_DIR and KILL_FILE are not set: this instance has no kill file");
     }
-    let notary = match super::audit::notary(&args.checkpoint, database).await {
-        Ok(notary) => Some(notary),
-        Err(error) => {
-            tracing::warn!(%error, "no checkpoints of the audit trail are signed");
-            None
-        }
-    };
     Ok(Setup {
         enforcement: args.enforcement.clone(),
         rules: args.enforcement.rules()?,
@@ -134,9 +128,15 @@ async fn setup(args: &ServeArgs, database: &DatabaseConfig) -> Result<Setup, Fai
         required_packs: args.checklist.required_packs.iter().flatten().cloned().collect(),
         name: format!("{} {}", host.nodename().to_string_lossy(), args.server.bind_addr),
         exposure: exposure(&args.server),
-        notary,
+        notary: None,
         two_person: if args.server.two_person_release.0 { Policy::Always } else { Policy::OfDatabase },
     })
+}
+
+/// What signs checkpoints. Only now, so that a start that fails leaves nothing behind.
+async fn notary(args: &ServeArgs, database: &DatabaseConfig) -> Option<Notary> {
+    let opened = super::audit::notary(&args.checkpoint, database).await;
+    opened.inspect_err(|error| tracing::warn!(%error, "no checkpoints of the audit trail are signed")).ok()
 }
 
 fn announce(addr: SocketAddr, app: &App, enforcement: &EnforcementConfig) {
@@ -162,6 +162,7 @@ async fn run(
     metrics: Option<TcpListener>,
     options: sqlx::postgres::PgConnectOptions,
     args: &ServeArgs,
+    database: &DatabaseConfig,
     setup: Setup,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
@@ -179,7 +180,8 @@ async fn run(
             return Ok(());
         }
     };
-    let app = App::new(&db, Clock::system(), setup);
+    let notary = notary(args, database).await;
+    let app = App::new(&db, Clock::system(), Setup { notary, ..setup });
     // Known before the first request, so that a start is not a second of 503s.
     if let Err(error) = app.feed.refresh(&db).await {
         tracing::warn!(%error, "the go-live state could not be read yet: blocking until it is");

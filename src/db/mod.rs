@@ -222,6 +222,14 @@ impl Database {
         Ok(tx)
     }
 
+    /// The same for as long as a request may take that reads everything.
+    pub async fn begin_long_snapshot(&self) -> Result<Transaction<'static, Postgres>> {
+        let mut tx = self.begin_snapshot().await?;
+        tx.execute("SET LOCAL statement_timeout = '115s'; SET LOCAL idle_in_transaction_session_timeout = '10s'")
+            .await?;
+        Ok(tx)
+    }
+
     /// The same for as long as it takes: for commands that read everything.
     pub async fn begin_unlimited_snapshot(&self) -> Result<Transaction<'static, Postgres>> {
         let mut tx = self.begin_snapshot().await?;

@@ -8,9 +8,18 @@ use std::time::Duration;
 /// How long a request may take, its body included. Longer than every limit inside it: connection 5 s, statement 5 s.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-pub(super) async fn enforce(work: impl Future<Output = Response>) -> Response {
-    match tokio::time::timeout(DEADLINE, work).await {
+/// The same of a request that reads everything; one at a time is let in, so that it holds up nobody else.
+const LONG: Duration = Duration::from_mins(2);
+const LONG_PATHS: [&str; 1] = ["/api/governance/audit/verify"];
+
+/// How long a request of this path may take.
+pub(super) fn of(path: &str) -> Duration {
+    if LONG_PATHS.contains(&path) { LONG } else { DEADLINE }
+}
+
+pub(super) async fn enforce(deadline: Duration, work: impl Future<Output = Response>) -> Response {
+    match tokio::time::timeout(deadline, work).await {
         Ok(response) => response,
-        Err(_) => Error::DeadlineExceeded(DEADLINE.as_secs()).into_response(),
+        Err(_) => Error::DeadlineExceeded(deadline.as_secs()).into_response(),
     }
 }

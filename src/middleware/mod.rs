@@ -84,10 +84,11 @@ where
             Err(panics::Panicked) => Error::Panicked.into_response(),
         }
     };
+    let allowed = deadline::of(identity.path());
     let response = if is_change {
-        deadline::enforce(completion::Completing::new(guarded)).await
+        deadline::enforce(allowed, completion::Completing::new(guarded)).await
     } else {
-        deadline::enforce(guarded).await
+        deadline::enforce(allowed, guarded).await
     };
     // A proxy reads a failed check as it likes: to it everything that is not an allow is the same refusal.
     let response = if authz::covers(identity.path()) { authz::close(response) } else { response };

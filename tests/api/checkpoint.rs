@@ -60,7 +60,12 @@ async fn a_trail_whose_hashes_were_all_made_anew_is_found_by_the_checkpoint_alon
                                at = (SELECT at FROM risk_event WHERE seq = 2) WHERE stream = 'risk'",
     )
     .await;
-    assert_eq!(service.get("/audit/verify").await.ok()["ok"], true, "nothing inside tells");
+    let other = Service::on(service.options.clone(), Setup::default()).await;
+    assert_eq!(other.get("/audit/verify").await.ok()["ok"], true, "nothing inside tells");
+    for query in ["", "?incremental=true"] {
+        let found = service.get(&format!("/audit/verify{query}")).await.ok()["findings"][0].clone();
+        assert_eq!((&found["kind"], &found["seq"]), (&json!("truncated"), &json!(3)), "{query}: {found}");
+    }
     let refused = service.get("/audit/checkpoint").await.refused(409, "TRAIL_REWRITTEN");
     assert_eq!((&refused["stream"], &refused["seq"]), (&json!("risk"), &json!(3)));
     let review = service.get("/review").await.ok();

@@ -145,7 +145,7 @@ fn two_servers_on_one_database_are_one_control_plane() {
     let other = Place::new();
     let url = place.url("holdfast");
     let second = other.serve_with(&[], &[("DATABASE_URL", &url)]);
-    assert!(!other.data().exists(), "a private PostgreSQL was made beside DATABASE_URL");
+    assert!(!other.data().join("pg").exists(), "a private PostgreSQL was made beside DATABASE_URL");
 
     first.go_live();
     let same = |path: &str| assert_eq!(first.get(path).ok(), second.get(path).ok(), "{path}");

@@ -5,7 +5,7 @@ use rustix::process::Signal;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 
-const HEAD: &str = "POST /api/governance/risk/check-and-reserve HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: application/json\r\n";
+const HEAD: &str = "POST /api/governance/risk/check-and-reserve HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n";
 
 #[test]
 fn a_truncated_body_is_400_and_reserves_nothing() {
@@ -38,7 +38,7 @@ fn a_body_that_never_ends_is_refused_and_holds_up_no_stop() {
     let mut half_a_head = server.connect().unwrap();
     half_a_head.write_all(HEAD.as_bytes()).unwrap();
     let mut idle = server.connect().unwrap();
-    idle.write_all(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    idle.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     idle.read_exact(&mut [0; 12]).unwrap();
     let mut endless = server.connect().unwrap();
     write!(endless, "{HEAD}Expect: 100-continue\r\nContent-Length: 1000\r\n\r\n").unwrap();

@@ -62,7 +62,7 @@ fn a_request_in_flight_at_a_stop_is_answered_and_new_ones_are_not_taken() {
     server.go_live();
     let mut stream = server.connect().unwrap();
     let body = r#"{"engine":"WHOLESALE","amount":1,"actor":"test"}"#;
-    write!(stream, "POST /api/governance/risk/check-and-reserve HTTP/1.1\r\nHost: test\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len()).unwrap();
+    write!(stream, "POST /api/governance/risk/check-and-reserve HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len()).unwrap();
     let mut waiting = [0; 25];
     // Sent when the handler asks for the body: the request is in flight.
     stream.read_exact(&mut waiting).unwrap();

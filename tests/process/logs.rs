@@ -10,7 +10,7 @@ const FORGED: &str = "FORGED";
 
 /// Requests that try to write a line of their own into the log.
 fn forgeries() -> Vec<String> {
-    let close = "Host: test\r\nConnection: close";
+    let close = "Host: localhost\r\nConnection: close";
     vec![
         format!("GET /%0aFORGED HTTP/1.1\r\n{close}\r\n\r\n"),
         format!("GET /%0d%0aFORGED%1b[2K HTTP/1.1\r\n{close}\r\n\r\n"),

@@ -7,6 +7,7 @@
 mod storm;
 mod support;
 
+mod access;
 mod audit;
 mod beside;
 mod clients;

@@ -45,7 +45,7 @@ pub(crate) fn free_port() -> u16 {
 pub(crate) fn post(path: &str, body: &Value) -> (String, String) {
     let body = body.to_string();
     let head = format!(
-        "POST {BASE}{path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
+        "POST {BASE}{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
         body.len()
     );
     (head, body)
@@ -386,7 +386,7 @@ impl Server {
     }
 
     pub(crate) fn try_get(&self, path: &str) -> io::Result<Reply> {
-        self.exchange(format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").as_bytes())
+        self.exchange(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())
     }
 
     pub(crate) fn try_post(&self, path: &str, body: &Value) -> io::Result<Reply> {

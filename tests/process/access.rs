@@ -1,0 +1,143 @@
+//! Tokens as an operator meets them, and who is served while everything is taken.
+
+use crate::support::{Place, Reply, Server, free_port, post, wait_until};
+use serde_json::json;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+const STATE: &str = "/api/governance/go-live/state";
+
+fn create(place: &Place, arguments: &[&str]) -> String {
+    let ended = place.run(&[&["token", "create", "--name", "test"], arguments].concat(), &[]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let token = ended.out.trim().to_owned();
+    assert!(token.starts_with("hf_") && token.len() == 84, "only the token is printed: {ended:?}");
+    assert!(!ended.err.contains(&token[20..]), "{ended:?}");
+    token
+}
+
+fn get(server: &Server, path: &str, token: Option<&str>) -> Reply {
+    let authorization = token.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
+    let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{authorization}\r\n");
+    server.exchange(head.as_bytes()).expect("an answer")
+}
+
+#[test]
+fn the_first_token_is_made_beside_a_server_and_ends_its_open_mode() {
+    let place = Place::new();
+    let server = place.serve();
+    assert!(server.log().contains("OPEN MODE"));
+    assert_eq!(get(&server, STATE, None).status, 200);
+    let token = create(&place, &["--scopes", "read", "--expires", "1h"]);
+    wait_until("the open mode is over", || get(&server, STATE, None).status == 401);
+    assert_eq!(get(&server, STATE, Some(&token)).status, 200);
+    let list = place.run(&["token", "list"], &[]);
+    assert!(list.out.contains(" test read created=") && list.out.contains(" expires="), "{list:?}");
+    assert!(!list.out.contains(&token[20..]) && !server.log().contains(&token[20..]));
+    let id = &token[3..19];
+    let revoked = place.run(&["token", "revoke", id, "--reason", "lost"], &[]);
+    assert_eq!(revoked.code, Some(0), "{revoked:?}");
+    wait_until("it is revoked", || get(&server, STATE, Some(&token)).status == 401);
+    assert!(place.run(&["token", "list"], &[]).out.contains(" REVOKED="));
+    let unknown = place.run(&["token", "revoke", "0123456789abcdef"], &[]);
+    assert!(unknown.refusal().contains("0123456789abcdef"), "{unknown:?}");
+    let whole = place.run(&["token", "revoke", &token], &[]);
+    assert!(whole.refusal().contains("16 hex digits"), "{whole:?}");
+}
+
+#[test]
+fn with_a_token_that_was_made_before_the_first_start_every_address_is_listened_on() {
+    let place = Place::new();
+    let token = create(&place, &["--scopes", "read"]);
+    place.check_nothing_runs();
+    let (port, counters) = (free_port(), free_port());
+    let mut command = place.command(&["serve"]);
+    command.env("BIND_ADDR", format!("0.0.0.0:{port}")).env("METRICS_ADDR", format!("127.0.0.1:{counters}"));
+    let server = place.launch_as(command, port);
+    server.wait_until_ready();
+    assert!(!server.log().contains("OPEN MODE"));
+    assert_eq!(get(&server, STATE, None).status, 401);
+    assert_eq!(get(&server, STATE, Some(&token)).status, 200);
+    // The counters have an address of their own, and nothing else is there.
+    assert_eq!(get(&server, "/metrics", None).status, 401);
+    let there: SocketAddr = ([127, 0, 0, 1], counters).into();
+    let ask = |path: &str| {
+        let mut stream = TcpStream::connect(there).expect("it listens");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("it reads");
+        Reply::read(&mut stream).expect("an answer").status
+    };
+    assert_eq!((ask("/metrics"), ask(STATE), ask("/livez")), (200, 404, 200));
+}
+
+/// So many connections, each of which reserves over and over until it is told to stop.
+fn flood(server: &Server, connections: usize, stop: &AtomicBool, answered: &AtomicUsize) {
+    let (head, body) = post("/risk/check-and-reserve", &json!({"engine": "WHOLESALE", "amount": 1, "actor": "flood"}));
+    let request = format!("{}\r\n{body}", head.replace("Connection: close\r\n", ""));
+    std::thread::scope(|scope| {
+        for _ in 0..connections {
+            scope.spawn(|| {
+                let mut stream = server.connect().expect("a connection");
+                stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+                let mut buffer = [0; 8_192];
+                while !stop.load(Ordering::Relaxed) {
+                    let sent = stream.write_all(request.as_bytes()).and_then(|()| stream.read(&mut buffer));
+                    if sent.is_ok_and(|count| count > 0) {
+                        answered.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn engage_is_recorded_while_512_connections_flood_reserve() {
+    let place = Place::new();
+    let server = place.serve();
+    server.go_live();
+    let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let flooding = scope.spawn(|| flood(&server, 512, &stop, &answered));
+        wait_until("the flood is there", || answered.load(Ordering::Relaxed) > 2_000);
+        for _ in 0..5 {
+            // Recorded in the database: had it taken 5 s, this instance alone would be stopped, and it would say so.
+            let engaged = server.post("/go-live/kill-switch/engage", &json!({"actor": "operator"})).ok();
+            assert_eq!(engaged["kill_switch_engaged"], true);
+            server.post("/go-live/kill-switch/release", &json!({"actor": "operator"})).ok();
+        }
+        stop.store(true, Ordering::Relaxed);
+        flooding.join().expect("the flood ends");
+    });
+}
+
+#[test]
+fn an_engage_finds_a_place_among_connections_that_do_nothing() {
+    let place = Place::new();
+    let server = place.serve();
+    server.go_live();
+    // As many as a test process may have of both ends; each holds a place and says half a request.
+    let idle: Vec<_> = (0..1_500)
+        .map_while(|_| {
+            let mut stream = server.connect().ok()?;
+            stream.write_all(b"POST /api/governance/risk/check-and-reserve HTTP/1.1\r\nHost: local").ok()?;
+            Some(stream)
+        })
+        .collect();
+    assert!(idle.len() > 500, "only {}", idle.len());
+    let engaged = server.post("/go-live/kill-switch/engage", &json!({"actor": "operator"})).ok();
+    assert_eq!(engaged["kill_switch_engaged"], true);
+}
+
+#[test]
+fn a_head_that_is_too_large_is_refused_and_the_server_goes_on() {
+    let place = Place::new();
+    let server = place.serve();
+    let head = format!("GET {STATE} HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(128 * 1024));
+    // It may be refused before all of it was sent.
+    if let Ok(reply) = server.exchange(head.as_bytes()) {
+        assert_eq!(reply.status, 431);
+    }
+    assert_eq!(get(&server, STATE, None).status, 200);
+}
