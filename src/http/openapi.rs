@@ -154,9 +154,22 @@ fn query_parameter(name: &str, schema: &RefOr<Schema>) -> RefOr<Parameter> {
         .parameter_in(ParameterIn::Query)
         .required(Required::False)
         .description(Some("The same as in the body; if it is in both, they must agree."))
-        .schema(Some(without_null(schema)))
+        .schema(Some(as_text(without_null(schema))))
         .build();
     RefOr::T(parameter)
+}
+
+/// An object or a list stands in a query as one text of JSON. By OpenAPI's own rule, its members would be parameters.
+fn as_text(schema: RefOr<Schema>) -> RefOr<Schema> {
+    let nested = match &schema {
+        RefOr::Ref(reference) => reference.ref_location.ends_with("/JsonObject"),
+        RefOr::T(schema) => matches!(schema, Schema::Array(_)),
+    };
+    if !nested {
+        return schema;
+    }
+    let text = ObjectBuilder::new().schema_type(Type::String).content_media_type("application/json");
+    RefOr::T(Schema::Object(text.build()))
 }
 
 /// A schema of what is left out instead of null, since a query has no null.

@@ -261,6 +261,24 @@ fn no_query_parameter_is_null() {
     assert_eq!(wrong, Vec::<Value>::new());
 }
 
+/// OpenAPI would make a parameter of each of its members.
+#[test]
+fn objects_and_lists_in_a_query_are_texts_of_json() {
+    let document = document();
+    let mut texts = 0;
+    for operation in operations() {
+        let parameters = operation.parameters();
+        for parameter in parameters.iter().filter(|parameter| parameter["in"] == "query") {
+            let schema = &parameter["schema"];
+            let schema = schema["$ref"].as_str().map_or(schema, |target| resolve(&document, target));
+            let kind = schema["type"].as_str().unwrap_or_default();
+            assert!(!matches!(kind, "object" | "array"), "{} {}", operation.name(), parameter["name"]);
+            texts += usize::from(schema["contentMediaType"] == "application/json");
+        }
+    }
+    assert!(texts >= 5, "only {texts}");
+}
+
 #[test]
 fn numbers_state_what_the_parser_takes() {
     let document = document();
