@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Verifies an export of the audit trail, without Holdfast: holdfast audit export | docs/audit-verify.py
 
-Each event's hash is made anew from its line, as docs/ARCHITECTURE.md says. Exits 0 when every stream is whole, 1 when one is
+Each event's hash is made anew from its line, as docs/AUDIT.md says. Exits 0 when every stream is whole, 1 when one is
 damaged: the line DAMAGED names the stream, the sequence number, and what is wrong. The heads it prints are what to hold against
 those that were kept elsewhere. Needs Python 3.7 or newer, and nothing else.
 """

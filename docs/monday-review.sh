@@ -1,14 +1,18 @@
 #!/bin/sh
 # The Monday review with nothing but curl: state, today's ledger with its denials, wires, scorecards, and the review itself.
 #
-#   BASE=http://127.0.0.1:8000 docs/monday-review.sh
+#   BASE=http://127.0.0.1:8000 TOKEN=hf_... docs/monday-review.sh
+# TOKEN, with the scope read, is needed once there are tokens.
 #
 # Exits like `holdfast review`: 0 when nothing needs attention, 1 when something does, 2 when that cannot be known.
 set -u
 BASE=${BASE:-http://127.0.0.1:8000}
 G=${BASE%/}/api/governance
 
-get() { curl -fsS --max-time 15 "$@" || { echo "monday-review: no usable answer from $BASE" >&2; exit 2; }; }
+# The token goes by standard input, where no list of processes shows it.
+header() { [ -z "${TOKEN:-}" ] || printf 'header = "Authorization: Bearer %s"\n' "$TOKEN"; }
+
+get() { header | curl -K - -fsS --max-time 15 "$@" || { echo "monday-review: no usable answer from $BASE" >&2; exit 2; }; }
 
 # One object of a list per line.
 rows() {
