@@ -206,6 +206,8 @@ fn usage_sentence(error: &clap::Error) -> String {
         Some(ContextValue::Strings(values)) if !values.is_empty() => format!("it is one of {}", values.join(", ")),
         _ => std::error::Error::source(error).map_or_else(|| "it cannot be read".to_owned(), ToString::to_string),
     };
+    // Somebody may have given a whole token where its id belongs.
+    let value = if value.contains(crate::access::token::PREFIX) { "hf_…".to_owned() } else { value };
     format!("{}={value:?} is not acceptable: {expected}", variable.unwrap_or(flag))
 }
 

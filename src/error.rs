@@ -318,14 +318,9 @@ pub enum Error {
     /// The request took longer than its deadline.
     #[error("the request took longer than {0} seconds: send it with the same key again, or read the state first")]
     DeadlineExceeded(u64),
-    /// What was signed is not what stands.
-    #[error("event {seq} of the stream {} is not the one that the last checkpoint names: the trail was rewritten", .stream.as_str())]
-    TrailRewritten {
-        /// The stream.
-        stream: crate::audit::Stream,
-        /// The event.
-        seq: i64,
-    },
+    /// The audit trail is not what was appended.
+    #[error("the audit trail is damaged: {0}")]
+    TrailDamaged(Box<crate::audit::verify::Finding>),
     /// The database said something that cannot be.
     #[error("inconsistent data: {0}")]
     Inconsistent(String),
@@ -432,7 +427,7 @@ impl Error {
             }
             Self::ZeroMeansUnlimited { .. } => row(422, "ZERO_MEANS_UNLIMITED", "A cap of 0 removes the cap"),
             Self::SeriesKind { .. } => row(422, "SERIES_KIND_MISMATCH", "The series has the other kind of values"),
-            Self::TrailRewritten { .. } => row(409, "TRAIL_REWRITTEN", "The audit trail is not what was signed"),
+            Self::TrailDamaged(_) => row(409, "TRAIL_DAMAGED", "The audit trail is not what was appended"),
             Self::ClockWentBack(_) => row(503, "CLOCK_WENT_BACK", "The database clock went back"),
             Self::ClockJumped(_) => row(503, "CLOCK_JUMPED", "The database clock jumped ahead"),
             Self::LedgerHalted(_) => row(503, "LEDGER_HALTED", "The book does not balance"),

@@ -6,7 +6,7 @@
 //! What tightens has a share of its own at each step: engage and disable wait for no place that others hold, have no rate, and
 //! go by the register as it was last known, so that an operator stops everything whatever else goes on.
 
-use super::open::{is_forwarded, refuse_pages, refuse_strangers};
+use super::open::{refuse_pages, refuse_strangers};
 use super::register::{Age, Mode};
 use super::scope::Scope;
 use super::token::{Authority, Grant, Token};
@@ -167,21 +167,24 @@ impl<S> Guard<S> {
             let grant = register.check(&token, age)?;
             Ok(Admitted { principal: grant.principal.clone(), authority: Some(Authority::Token(grant)) })
         };
-        let answers_everybody = row.needs == Needs::Nothing
+        let public = row.needs == Needs::Nothing;
+        // The counters answer this machine's own collector without a token.
+        let answers_everybody = public
             || (row.template == routes::METRICS
                 && self.app.exposure == Exposure::Loopback
-                && !is_forwarded(headers)
-                && !headers.contains_key(AUTHORIZATION));
+                && !headers.contains_key(AUTHORIZATION)
+                && self.refuse_foreign(headers, row).is_ok());
         match register.mode() {
             Mode::Tokens if answers_everybody => Ok(by_token().unwrap_or_else(|_| anybody(None))),
             Mode::Tokens => by_token(),
             Mode::Unknown if answers_everybody => Ok(anybody(None)),
             Mode::Unknown => Err(Error::AccessUnknown),
-            Mode::Open if answers_everybody => Ok(anybody(Some(Authority::Unlimited))),
-            Mode::Open => {
-                self.refuse_foreign(headers, row)?;
-                Ok(anybody(Some(Authority::Unlimited)))
-            }
+            Mode::Open => match self.refuse_foreign(headers, row) {
+                Ok(()) => Ok(anybody(Some(Authority::Unlimited))),
+                // What answers everybody tells a stranger no more than that it is there.
+                Err(_) if public => Ok(anybody(None)),
+                Err(error) => Err(error),
+            },
         }
     }
 
@@ -246,6 +249,17 @@ fn token_of(headers: &HeaderMap) -> Result<Option<Token>> {
     token.map(Some).ok_or(unreadable)
 }
 
+/// Refusals that are counted.
+const COUNTED: [&str; 7] = [
+    "UNAUTHENTICATED",
+    "INVALID_TOKEN",
+    "INSUFFICIENT_SCOPE",
+    "OUT_OF_REACH",
+    "FOREIGN_REQUEST",
+    "RATE_LIMITED",
+    "APPROVAL_REFUSED",
+];
+
 /// Refusals of an authenticated caller that are events. Those of the switches themselves are events of their own.
 const NOTED: [&str; 6] = [
     "INSUFFICIENT_SCOPE",
@@ -259,7 +273,7 @@ const NOTED: [&str; 6] = [
 /// Counts a refusal, and writes it down where that is due.
 fn noting(app: &App, response: &Response, note: Option<Box<Note>>) -> Option<impl Future<Output = ()> + Send + use<>> {
     let code = response.extensions().get::<Problem>()?.code;
-    if matches!(response.status().as_u16(), 401 | 403 | 429) {
+    if COUNTED.contains(&code) {
         metrics::counter!("holdfast_access_refused_total", "error" => code).increment(1);
     }
     let note = note.filter(|_| NOTED.contains(&code))?;

@@ -14,7 +14,7 @@ const FORWARDED: [&str; 2] = ["forwarded", "x-real-ip"];
 const FORWARDED_PREFIX: &str = "x-forwarded-";
 
 /// Whether a proxy has passed this on.
-pub(super) fn is_forwarded(headers: &HeaderMap) -> bool {
+fn is_forwarded(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| FORWARDED.contains(&name.as_str()) || name.as_str().starts_with(FORWARDED_PREFIX))
 }
 

@@ -5,6 +5,7 @@
 //! - A token that was revoked, or is not in the database, opens nothing longer than the state lease after that: what is known
 //!   counts for the lease from the instant before its read was sent.
 //! - Only the switches that tighten go by an older register: an operator stops everything also while the database is away.
+//! - What was revoked stays so until the process ends, also where a restored database knows nothing of it.
 //! - Once a token was seen, the open mode is over until the process ends, whatever the database says later.
 //! - The time that tokens expire by never runs back: a database whose clock does revives none.
 
@@ -19,6 +20,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+use uuid::Uuid;
 
 /// What is known of the tokens. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
@@ -38,8 +40,9 @@ struct Inner {
 /// What was read.
 #[derive(Debug, Default)]
 struct Known {
-    /// Where the control stream stood: tokens are read again only when it moved. None before the first read.
-    control_seq: Option<i64>,
+    /// Where the control stream stood, and in which history of the database: tokens are read again only when that moved. None before
+    /// the first read.
+    version: Option<(Uuid, i64)>,
     /// Whether a token was ever created.
     closed: bool,
     grants: HashMap<TokenId, Arc<Grant>>,
@@ -78,17 +81,17 @@ impl Register {
         }))
     }
 
-    /// Renews what is known with a read that was sent at `sent_ns` and found the control stream and the database's time so.
+    /// Renews what is known with a read that was sent at `sent_ns` and found the history, the control stream and the database's time so.
     pub async fn renew(
         &self,
         conn: &mut PgConnection,
-        control_seq: i64,
+        version: (Uuid, i64),
         now: DateTime<Utc>,
         sent_ns: u64,
     ) -> Result<()> {
-        if self.known().control_seq != Some(control_seq) {
+        if self.known().version != Some(version) {
             let grants = store::grants(conn).await?;
-            self.take(control_seq, grants);
+            self.take(version, grants);
         }
         let ahead = now.timestamp_micros().saturating_sub(micros(sent_ns));
         self.0.ahead_us.fetch_max(ahead, Ordering::AcqRel);
@@ -96,7 +99,7 @@ impl Register {
         Ok(())
     }
 
-    fn take(&self, control_seq: i64, grants: Vec<store::GrantRow>) {
+    fn take(&self, version: (Uuid, i64), grants: Vec<store::GrantRow>) {
         let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
         let meter = |row: &store::GrantRow| {
             let kept = known.grants.get(&row.id).map(|grant| Arc::clone(&grant.meter));
@@ -104,13 +107,16 @@ impl Register {
         };
         let grants: HashMap<_, _> = grants
             .into_iter()
-            .map(|row| {
+            .map(|mut row| {
                 let meter = meter(&row);
+                // A database that was restored knows less: what was revoked stays so.
+                let revoked_at = known.grants.get(&row.id).and_then(|grant| grant.revoked_at);
+                row.revoked_at = row.revoked_at.or(revoked_at);
                 (row.id, Arc::new(row.grant(meter)))
             })
             .collect();
         let closed = known.closed || !grants.is_empty();
-        *known = Arc::new(Known { control_seq: Some(control_seq), closed, grants });
+        *known = Arc::new(Known { version: Some(version), closed, grants });
     }
 
     fn known(&self) -> Arc<Known> {

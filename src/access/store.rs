@@ -22,7 +22,7 @@ pub(super) struct GrantRow {
     domains: Option<Vec<Domain>>,
     pub(super) rate_per_second: Option<u64>,
     expires_at: Option<DateTime<Utc>>,
-    revoked_at: Option<DateTime<Utc>>,
+    pub(super) revoked_at: Option<DateTime<Utc>>,
 }
 
 impl GrantRow {

@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 /// What every token begins with, so that scanners of leaked secrets can know it.
-const PREFIX: &str = "hf_";
+pub const PREFIX: &str = "hf_";
 /// Hex digits of an id.
 const ID_DIGITS: usize = 16;
 /// Hex digits of a secret: 256 bits.

@@ -14,8 +14,8 @@
 //! of a Merkle tree.
 //!
 //! Invariants:
-//! - What was signed is never contradicted: before the next one is signed, every event that the last one names must still stand.
-//! - A scheduled one is signed only after everything since the last one was verified.
+//! - Nothing is signed that was not verified: everything since the last checkpoint of this key, and that the events it names still
+//!   stand. So what was signed is never contradicted.
 //! - The key is a file outside the database. Each instance has its own.
 
 use super::canonical::hex;
@@ -121,6 +121,8 @@ struct Parts {
 struct Known {
     /// The last one that was signed.
     last: Option<Checkpoint>,
+    /// The heads of the last one that the schedule made.
+    kept: Option<BTreeMap<Stream, Point>>,
     /// What is wrong with the trail, as the last verification found.
     finding: Option<Finding>,
 }
@@ -160,7 +162,11 @@ impl Notary {
     /// The notary of this key, which keeps checkpoints here, and has signed this one last.
     #[must_use]
     pub fn new(signer: Signer, dir: Option<PathBuf>, last: Option<Checkpoint>) -> Self {
-        Self(Arc::new(Parts { signer, dir, known: Mutex::new(Known { last, finding: None }) }))
+        Self(Arc::new(Parts {
+            signer,
+            dir,
+            known: Mutex::new(Known { kept: last.as_ref().map(|last| last.heads.clone()), last, finding: None }),
+        }))
     }
 
     /// What checks its signatures.
@@ -185,21 +191,28 @@ impl Notary {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Signs where the streams stand now, unless what was signed last does not stand any more.
+    /// Verifies what came since the last checkpoint, and signs where the streams stand now. The connection is in a transaction that
+    /// sees one instant of the database, and may take as long as reading all of that takes.
     pub async fn sign(&self, conn: &mut PgConnection) -> Result<(Checkpoint, String)> {
-        if let Some(last) = self.last()
-            && let Some((stream, point)) = first_missing(&mut *conn, &last).await?
-        {
-            return Err(Error::TrailRewritten { stream, seq: point.seq });
+        let last = self.last();
+        for stream in Stream::ALL {
+            let from = last.as_ref().and_then(|last| last.heads.get(&stream)).copied().unwrap_or(Point::BEGINNING);
+            let verified = verify::verify(&mut *conn, stream, Asked { from, to: None, known: None }).await?;
+            if let Some(finding) = verified.finding {
+                metrics::gauge!("holdfast_audit_damaged").set(1.0);
+                self.known().finding = Some(finding.clone());
+                return Err(Error::TrailDamaged(Box::new(finding)));
+            }
         }
         let checkpoint = Checkpoint::take(conn).await?;
         let note = self.0.signer.sign(&checkpoint.text());
+        metrics::gauge!("holdfast_audit_damaged").set(0.0);
         let mut known = self.known();
+        known.finding = None;
         // Two at once: the later one is the last.
         if known.last.as_ref().is_none_or(|last| last.at <= checkpoint.at) {
             known.last = Some(checkpoint.clone());
         }
-        drop(known);
         Ok((checkpoint, note))
     }
 
@@ -211,24 +224,15 @@ impl Notary {
         Ok(Some(Witness { at: last.at, signer: self.verifier().name().to_owned(), heads, holds }))
     }
 
-    /// Verifies what came since the last checkpoint, signs the next, logs and keeps it. Nothing came: nothing is done.
+    /// Signs the next checkpoint, logs and keeps it. Where nothing came since the last one that was kept, nothing is done.
     async fn advance(&self, db: &Database) -> Result<()> {
         let mut tx = db.begin_unlimited_snapshot().await?;
-        let last = self.last();
         let (_, heads) = store::points(&mut tx).await?;
-        if last.as_ref().is_some_and(|last| last.heads == heads) {
-            return Ok(());
-        }
-        let mut finding = None;
-        for stream in Stream::ALL {
-            let from = last.as_ref().and_then(|last| last.heads.get(&stream)).copied().unwrap_or(Point::BEGINNING);
-            let verified = verify::verify(&mut tx, stream, Asked { from, to: None, known: None }).await?;
-            finding = finding.or(verified.finding);
-        }
-        self.known().finding.clone_from(&finding);
-        metrics::gauge!("holdfast_audit_damaged").set(if finding.is_some() { 1.0 } else { 0.0 });
-        if let Some(finding) = finding {
-            tracing::error!(%finding, "THE AUDIT TRAIL IS DAMAGED: no checkpoint is signed");
+        let unchanged = {
+            let known = self.known();
+            known.finding.is_none() && known.kept.as_ref() == Some(&heads)
+        };
+        if unchanged {
             return Ok(());
         }
         let (checkpoint, note) = self.sign(&mut tx).await?;
@@ -238,6 +242,7 @@ impl Notary {
         {
             tracing::error!(dir = %dir.display(), %error, "the checkpoint could not be kept: it is in the log alone");
         }
+        self.known().kept = Some(checkpoint.heads);
         Ok(())
     }
 
@@ -250,9 +255,8 @@ impl Notary {
             let Ok(_turn) = verifying.acquire().await else { return };
             match self.advance(&db).await {
                 Ok(()) => {}
-                Err(error @ Error::TrailRewritten { .. }) => {
-                    metrics::gauge!("holdfast_audit_damaged").set(1.0);
-                    tracing::error!(%error, "THE AUDIT TRAIL WAS REWRITTEN: no checkpoint is signed");
+                Err(Error::TrailDamaged(finding)) => {
+                    tracing::error!(%finding, "THE AUDIT TRAIL IS DAMAGED: no checkpoint is signed");
                 }
                 Err(error) => tracing::warn!(%error, "no checkpoint could be made: it is tried again"),
             }

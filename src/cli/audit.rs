@@ -45,16 +45,22 @@ pub(super) struct VerifyArgs {
 
 /// Signs where the streams stand, and prints the note.
 pub(super) async fn checkpoint(args: &CheckpointConfig, config: &DatabaseConfig) -> Result<(), Failure> {
-    let notary = notary(args, config).await?;
     let (db, postgres, _) = open_existing(config).await?;
-    let signed = async { notary.sign(&mut *db.begin_snapshot().await?).await }.await;
+    let signed = async {
+        let notary = notary(args, config).await?;
+        Ok::<_, Failure>(notary.sign(&mut *db.begin_unlimited_snapshot().await?).await?)
+    };
+    let signed = signed.await;
     close(db, postgres).await?;
     print(&signed?.1)
 }
 
 /// Prints the key that checks this machine's checkpoints.
 pub(super) async fn key(args: &CheckpointConfig, config: &DatabaseConfig) -> Result<(), Failure> {
-    print(&format!("{}\n", notary(args, config).await?.verifier()))
+    let (file, _) = args.paths(config)?;
+    let notary = Notary::existing(&file, None).await;
+    let notary = notary.map_err(|error| format!("{} holds no key of checkpoints: {error}", file.display()))?;
+    print(&format!("{}\n", notary.verifier()))
 }
 
 /// This machine's notary; its key is made if it is not there.

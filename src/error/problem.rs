@@ -59,7 +59,9 @@ impl Error {
                 let detail = "differs from what the key stands for: send what was sent before, or use a new key";
                 vec![("errors", raw(&fields.iter().map(|field| FieldError::new(field, detail)).collect::<Vec<_>>()))]
             }
-            Self::TrailRewritten { stream, seq } => vec![("stream", raw(stream)), ("seq", raw(seq))],
+            Self::TrailDamaged(finding) => {
+                vec![("stream", raw(&finding.stream)), ("seq", raw(&finding.seq)), ("kind", raw(&finding.kind))]
+            }
             Self::WireTripped { trip_id, .. } => vec![("trip_id", raw(trip_id))],
             Self::EngineThrottled { trips, .. } => vec![("throttled_by", raw(trips))],
             Self::EventIdReused { fields, .. } => vec![("fields", raw(fields))],

@@ -1,5 +1,6 @@
 //! Errors on their way out: RFC 9457 bodies with the request's id, whatever layer they come from.
 
+use crate::access::token::PREFIX as TOKEN_PREFIX;
 use crate::error::{Error, Problem};
 use crate::types::RequestId;
 use axum::body::Body;
@@ -39,10 +40,13 @@ pub fn render(response: Response, path: &str, request_id: &RequestId) -> Respons
 /// Longest path that an error repeats, bytes: enough to recognise it, too little to amplify an attack.
 const PATH_SHOWN_MAX: usize = 512;
 
-/// The beginning of a path. Paths that were routed are ASCII; others are cut at a character.
+/// The beginning of a path, without what could be a token's secret: somebody may have put one where its id belongs. Paths that were routed are ASCII; others are cut at a character.
 #[must_use]
 pub fn bounded(path: &str) -> &str {
     let mut end = path.len().min(PATH_SHOWN_MAX);
+    if let Some(at) = path.find(TOKEN_PREFIX) {
+        end = end.min(at + TOKEN_PREFIX.len());
+    }
     while !path.is_char_boundary(end) {
         end -= 1;
     }

@@ -66,11 +66,15 @@ async fn a_trail_whose_hashes_were_all_made_anew_is_found_by_the_checkpoint_alon
         let found = service.get(&format!("/audit/verify{query}")).await.ok()["findings"][0].clone();
         assert_eq!((&found["kind"], &found["seq"]), (&json!("truncated"), &json!(3)), "{query}: {found}");
     }
-    let refused = service.get("/audit/checkpoint").await.refused(409, "TRAIL_REWRITTEN");
-    assert_eq!((&refused["stream"], &refused["seq"]), (&json!("risk"), &json!(3)));
+    let refused = service.get("/audit/checkpoint").await.refused(409, "TRAIL_DAMAGED");
+    assert_eq!(
+        (&refused["stream"], &refused["seq"], &refused["kind"]),
+        (&json!("risk"), &json!(3), &json!("truncated"))
+    );
     let review = service.get("/review").await.ok();
     assert_eq!(review["checkpoint"]["holds"], false);
-    assert!(review["look_first"][0].as_str().unwrap().contains("REWRITTEN"), "{}", review["look_first"]);
+    let first = review["look_first"].to_string();
+    assert!(first.contains("DAMAGED: risk 3: truncated") && first.contains("REWRITTEN"), "{first}");
     // The books of this test lack their event.
     service.pool.execute("DELETE FROM risk_reservation WHERE seq = 3; UPDATE risk_open SET open_amount = open_amount - 1 WHERE open_amount = 3; UPDATE risk_ledger_day SET exposure_used = exposure_used - 1, actions_count = actions_count - 1 WHERE actions_count = 3").await.unwrap();
 }
@@ -127,4 +131,32 @@ async fn a_damaged_trail_is_not_signed_by_the_schedule_and_leads_the_review() {
     assert_eq!(notary.last(), None);
     let first = service.get("/review").await.ok()["look_first"][0].clone();
     assert!(first.as_str().unwrap().contains("risk 2: edited"), "{first}");
+}
+
+#[tokio::test]
+async fn what_was_not_verified_is_not_signed_and_once_it_is_whole_again_it_is() {
+    let notary = notary();
+    let service = busy(&notary).await;
+    service.get("/audit/checkpoint").await.status.as_u16();
+    service.reserve("WHOLESALE", "1").await.ok();
+    for (damage, repair, kind) in [
+        (
+            "UPDATE risk_event SET actor = 'x' WHERE seq = 4",
+            "UPDATE risk_event SET actor = 'test' WHERE seq = 4",
+            "edited",
+        ),
+        (
+            "UPDATE audit_head SET seq = 3 WHERE stream = 'risk'",
+            "UPDATE audit_head SET seq = 4 WHERE stream = 'risk'",
+            "head_moved",
+        ),
+    ] {
+        tamper(&service, damage).await;
+        let refused = service.get("/audit/checkpoint").await.refused(409, "TRAIL_DAMAGED");
+        assert_eq!(refused["kind"], kind);
+        assert_eq!(notary.last().unwrap().heads[&Stream::Risk].seq, 3);
+        tamper(&service, repair).await;
+    }
+    assert_eq!(service.get("/audit/checkpoint").await.status, 200);
+    assert_eq!((notary.last().unwrap().heads[&Stream::Risk].seq, notary.finding()), (4, None));
 }

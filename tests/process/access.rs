@@ -44,7 +44,15 @@ fn the_first_token_is_made_beside_a_server_and_ends_its_open_mode() {
     let unknown = place.run(&["token", "revoke", "0123456789abcdef"], &[]);
     assert!(unknown.refusal().contains("0123456789abcdef"), "{unknown:?}");
     let whole = place.run(&["token", "revoke", &token], &[]);
-    assert!(whole.refusal().contains("16 hex digits"), "{whole:?}");
+    assert!(whole.refusal().contains("16 hex digits") && !whole.err.contains(&token[20..]), "{whole:?}");
+    let admin = create(&place, &["--scopes", "admin"]);
+    let head = format!(
+        "DELETE /api/governance/access/tokens/{token} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {admin}\r\n\r\n"
+    );
+    let reply = server.exchange(head.as_bytes()).expect("an answer");
+    assert_eq!(reply.status, 422);
+    assert!(!reply.text.contains(&token[20..]), "{}", reply.text);
+    assert!(!server.log().contains(&token[20..]) && !server.log().contains(&admin[20..]));
 }
 
 #[test]

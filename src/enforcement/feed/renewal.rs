@@ -62,7 +62,8 @@ impl Feed {
         let version = (version > 0).then_some(version);
         let read = store::heartbeat(&mut *conn, self.instance(), self.standing(), version).await?;
         // Before the policies: who is let in matters more. A token that cannot be read lets the register lapse, and nobody in.
-        let renewed = panics::caught(self.register().renew(conn, read.control_seq, read.now, sent_ns)).await;
+        let renewed =
+            panics::caught(self.register().renew(conn, (read.generation, read.control_seq), read.now, sent_ns)).await;
         if let Err(error) = renewed.unwrap_or(Err(Error::Panicked)) {
             tracing::error!(%error, "the tokens cannot be read: nobody is let in when what is known of them lapses");
         }

@@ -93,6 +93,13 @@ async fn probes_answer_whoever_asks_and_a_proxys_check_may_come_from_a_proxy() {
         for path in ["/livez", "/health", "/readyz", "/openapi.json", "/docs/"] {
             assert_eq!(send(&service, Method::GET, path, headers, false).await.0, 200, "{path} {headers:?}");
         }
+        // They learn that it is there, and no more.
+        let mut ready = request(Method::GET, "/readyz", None, "");
+        for (name, value) in headers {
+            ready.headers_mut().insert(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        assert_eq!(service.send(ready).await.ok(), serde_json::json!({"ready": true}), "{headers:?}");
+        assert_eq!(send(&service, Method::GET, "/metrics", headers, false).await.0, 403, "{headers:?}");
         let mut check = headers.to_vec();
         check.extend([("x-original-uri", "/x"), ("x-original-method", "GET")]);
         let path = format!("{BASE}/authz/nginx");

@@ -243,3 +243,23 @@ async fn ready_says_no_more_than_that_to_whoever_may_not_read() {
     assert_eq!(ready(Some("nonsense")).await, json!({"ready": true}));
     assert_eq!(ready(Some(&reader)).await["authentication"], "tokens");
 }
+
+#[tokio::test]
+async fn what_was_revoked_stays_so_though_a_restored_database_knows_nothing_of_it() {
+    let service = Service::fresh().await;
+    let (admin, victim) = (token(&service, "admin").await, token(&service, "read").await);
+    assert_eq!(reads(&service, &victim).await, 200);
+    let path = format!("{TOKENS}/{}", victim.split('_').nth(1).unwrap());
+    call(&service, Method::DELETE, &path, Some(&admin), &Value::Null).await.ok();
+    // As a restore would: the row of before, in another history.
+    service
+        .pool
+        .execute(
+            "ALTER TABLE access_token DISABLE TRIGGER guard; UPDATE access_token SET revoked_at = NULL, revoked_by = NULL;
+             ALTER TABLE access_token ENABLE ALWAYS TRIGGER guard; UPDATE go_live_state SET generation = gen_random_uuid()",
+        )
+        .await
+        .unwrap();
+    let _ = service.app.feed.refresh(&service.db).await;
+    assert_eq!(reads(&service, &victim).await, 401);
+}
