@@ -127,6 +127,8 @@ pub(crate) async fn copies(conn: &mut PgConnection, text: &str) -> Result<Vec<Re
                  UNION ALL SELECT 'heimdall_recommendation.policy_snapshot', id::text, policy_snapshot
                            FROM heimdall_recommendation
                  UNION ALL SELECT 'idempotency_key.answer', route || ' of ' || day, answer FROM idempotency_key
+                 UNION ALL SELECT 'approval.input', id::text, input FROM approval
+                 UNION ALL SELECT 'approval.reason', id::text, reason FROM approval
                  UNION ALL SELECT 'risk_policy.reason', engine, reason FROM risk_policy
                  UNION ALL SELECT 'heimdall_policy.reason', domain, reason FROM heimdall_policy
                  UNION ALL SELECT 'regression_policy.reason', domain || '.' || metric, reason FROM regression_policy
