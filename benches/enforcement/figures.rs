@@ -13,6 +13,7 @@ pub(crate) enum Figure {
     PropagationP50,
     PropagationP99,
     CutP99,
+    Flooded,
     Admissions,
     Recovery,
 }
@@ -29,7 +30,7 @@ pub(crate) struct Spec {
 }
 
 /// In the order of the table.
-pub(crate) const FIGURES: [Figure; 10] = [
+pub(crate) const FIGURES: [Figure; 11] = [
     Figure::DecisionMedian,
     Figure::DecisionP99,
     Figure::Allocations,
@@ -38,6 +39,7 @@ pub(crate) const FIGURES: [Figure; 10] = [
     Figure::PropagationP50,
     Figure::PropagationP99,
     Figure::CutP99,
+    Figure::Flooded,
     Figure::Admissions,
     Figure::Recovery,
 ];
@@ -55,6 +57,9 @@ impl Figure {
             Self::PropagationP50 => most("engage to last of 3 instances blocking, p50", 10.0, Some(3.0), 1, " ms"),
             Self::PropagationP99 => most("engage to last of 3 instances blocking, p99", 50.0, Some(15.0), 1, " ms"),
             Self::CutP99 => most("the same with notifications cut, p99", 700.0, Some(600.0), 0, " ms"),
+            Self::Flooded => {
+                most("engage answered while 512 connections reserve, the slowest", 1_000.0, None, 0, " ms")
+            }
             Self::Admissions => most("admissions after `guaranteed_by`, over all faults", 0.0, None, 0, ""),
             Self::Recovery => most("recovery after a database outage, the last instance", 1_000.0, None, 0, " ms"),
         }

@@ -10,6 +10,7 @@ mod decision;
 mod faults;
 mod figures;
 mod fleet;
+mod flood;
 mod propagation;
 mod proxy;
 mod rate;

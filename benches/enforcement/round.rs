@@ -2,7 +2,7 @@
 
 use crate::decision::{self, Decision};
 use crate::faults::{self, FAULTS};
-use crate::figures::Figure;
+use crate::figures::{Figure, percentile};
 use crate::fleet::{ASK, Fleet};
 use crate::numbers::{real, rounded};
 use crate::propagation::{self, Propagation};
@@ -10,7 +10,7 @@ use crate::proxy::Loses;
 use crate::rate::{self, Compared, Target};
 use crate::report::RoundReport;
 use crate::server::{Pair, ROUTE};
-use crate::{Options, Result, http, machine, recovery};
+use crate::{Options, Result, flood, http, machine, recovery};
 use holdfast::clock::Clock;
 use holdfast::db::Database;
 use holdfast::enforcement::feed::{Feed, LEASE_MAX};
@@ -32,6 +32,8 @@ pub(crate) enum Row {
     Propagation,
     /// The same without notifications.
     Cut,
+    /// Engage while everything else is taken.
+    Flood,
     /// Admissions after `guaranteed_by`.
     Faults,
     /// After an outage of the database.
@@ -94,6 +96,9 @@ impl<'a> Round<'a> {
         }
         if self.options.wants(Row::Cut) {
             self.cut().await?;
+        }
+        if self.options.wants(Row::Flood) {
+            self.flood().await?;
         }
         if self.options.wants(Row::Faults) {
             self.faults().await?;
@@ -194,6 +199,20 @@ impl<'a> Round<'a> {
             json!({"trials": trials, "p50_ms": p50, "p99_ms": p99, "max_ms": max,
                    "answered_p50_ms": answered_p50, "answered_p99_ms": answered_p99}),
         );
+    }
+
+    async fn flood(&mut self) -> Result<()> {
+        let flood::Flooded { mut engages_ms, reserves } =
+            flood::measure(&self.fleet, self.options.trials.div_ceil(3)).await?;
+        let (p50, max) = (percentile(&mut engages_ms, 50), percentile(&mut engages_ms, 100));
+        println!(
+            "flood: {} engages answered after p50 {p50:.1}, max {max:.1} ms, while 512 connections were answered {} reserves/s",
+            engages_ms.len(),
+            rounded(reserves)
+        );
+        self.report.sample(Figure::Flooded, max);
+        self.report.detail("flood", json!({"engages_ms": engages_ms, "reserves_per_s": reserves}));
+        Ok(())
     }
 
     async fn faults(&mut self) -> Result<()> {

@@ -28,7 +28,7 @@ use crate::idempotency::{Asked, Once};
 use crate::risk::{Risk, RiskPolicyUpserted};
 use crate::types::{Actor, Principal, Reason};
 use chrono::TimeDelta;
-use model::{Action, ApprovalRecord, Standing};
+use model::{ApprovalAction, ApprovalRecord, Standing};
 use serde::Serialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
@@ -59,7 +59,7 @@ pub enum Loosened<T> {
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
     /// The change.
-    pub action: Action,
+    pub action: ApprovalAction,
     /// Its input, as JSON.
     pub input: &'a str,
     /// Why.
@@ -97,7 +97,7 @@ pub async fn gate(
 /// What waits, for the audit trail.
 #[derive(Serialize)]
 struct RequestDetail<'a> {
-    action: Action,
+    action: ApprovalAction,
     input: &'a serde_json::value::RawValue,
     owner: &'a Actor,
 }
@@ -201,7 +201,7 @@ pub struct Approved {
     /// The approval.
     pub id: i64,
     /// What was done.
-    pub action: Action,
+    pub action: ApprovalAction,
     /// What the change itself answered.
     #[schema(value_type = Object)]
     pub answer: Box<serde_json::value::RawValue>,
@@ -227,9 +227,9 @@ pub async fn approve(go_live: &GoLive, risk: &Risk, id: i64, approver: Origin) -
     let reason: Option<Reason> = record.reason.as_deref().map(str::parse).transpose().map_err(unreadable)?;
     let asked = Asked { origin, intent: None, approves: Some(id), approver: Some(approver) };
     let answer = match record.action {
-        Action::Enable => state(go_live.loosen(Change::Enable, None, reason.as_ref(), &asked).await?)?,
-        Action::Release => state(go_live.loosen(Change::Release, None, reason.as_ref(), &asked).await?)?,
-        Action::RaiseCap => {
+        ApprovalAction::Enable => state(go_live.loosen(Change::Enable, None, reason.as_ref(), &asked).await?)?,
+        ApprovalAction::Release => state(go_live.loosen(Change::Release, None, reason.as_ref(), &asked).await?)?,
+        ApprovalAction::RaiseCap => {
             let request = serde_json::from_str(record.input.get())
                 .map_err(|error| Error::Inconsistent(format!("approval {id} cannot be read: {error}")))?;
             policy(risk.upsert_policy(&request, reason.as_ref(), &asked).await?)?

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 /// A change that waits for a second person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-pub enum Action {
+pub enum ApprovalAction {
     /// Switching production on.
     #[serde(rename = "GO_LIVE_ENABLE")]
     Enable,
@@ -19,7 +19,7 @@ pub enum Action {
     RaiseCap,
 }
 
-impl Action {
+impl ApprovalAction {
     /// Its name, that of the event of the change.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -70,7 +70,7 @@ pub struct ApprovalRecord {
     /// Its id: the sequence number of its event.
     pub id: i64,
     /// What is asked for.
-    pub action: Action,
+    pub action: ApprovalAction,
     /// With what input.
     #[schema(value_type = Object)]
     pub input: Box<RawValue>,

@@ -1,6 +1,6 @@
 //! SQL of the requests for a second person.
 
-use super::model::{Action, ApprovalRecord, Standing};
+use super::model::{ApprovalAction, ApprovalRecord, Standing};
 use crate::db::stored_json;
 use crate::error::{Error, Result};
 use chrono::{DateTime, Utc};
@@ -69,7 +69,7 @@ pub async fn list(conn: &mut PgConnection, at: DateTime<Utc>) -> Result<Vec<Appr
             };
             Ok(ApprovalRecord {
                 id: row.id,
-                action: Action::named(&row.action).ok_or_else(unknown)?,
+                action: ApprovalAction::named(&row.action).ok_or_else(unknown)?,
                 input: stored_json(row.input)?,
                 actor: row.actor,
                 reason: row.reason,

@@ -79,7 +79,10 @@ impl FromStr for Cursor {
 crate::types::scalar!(
     Cursor,
     "AuditCursor",
-    ObjectBuilder::new().schema_type(Type::String).description(Some("Where the last page ended. Opaque."))
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some(r"^[da](\.[0-9]{1,18}){4}$"))
+        .description(Some("Where the last page ended. Opaque."))
 );
 
 /// Which events.

@@ -15,7 +15,7 @@ pub mod http;
 pub mod model;
 pub mod store;
 
-use crate::approval::model::Action;
+use crate::approval::model::ApprovalAction;
 use crate::approval::{self, Loosened, Verdict, Wanted};
 use crate::audit::{self, ControlEvent, Head, Origin, Stream};
 use crate::clock::Clock;
@@ -162,7 +162,7 @@ impl GoLive {
             db::commit(tx).await?;
             return Err(refusal);
         }
-        let action = if change == Change::Enable { Action::Enable } else { Action::Release };
+        let action = if change == Change::Enable { ApprovalAction::Enable } else { ApprovalAction::Release };
         let wanted = Wanted { action, input: "{}", reason };
         if let Verdict::Wait(record) = approval::gate(&mut tx, &mut head, self.two_person, asked, wanted).await? {
             db::commit(tx).await?;

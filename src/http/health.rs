@@ -43,42 +43,51 @@ async fn livez(_: Query<Nothing>) -> Json<Health> {
     Json(ALIVE)
 }
 
-/// Whether the instance can decide, and what it enforces.
+/// Whether the instance can decide, and what it enforces. Without the scope `read`, once there are tokens, `ready` alone.
 #[derive(Debug, Serialize, ToSchema)]
 struct Readiness {
     /// Whether it can.
     ready: bool,
     /// Why not; null when it can.
+    #[schema(required = false)]
     reason: Option<&'static str>,
     /// Holdfast's version.
+    #[schema(required = false)]
     version: &'static str,
     /// The version of the go-live state it goes by; null when that is not known.
+    #[schema(required = false)]
     state_version: Option<i64>,
     /// How old that knowledge is, milliseconds; null before the first read.
+    #[schema(required = false)]
     state_age_ms: Option<u64>,
     /// `all`, `prod_exec` or `off`: what the gate blocks while go-live is off.
+    #[schema(required = false)]
     enforcement: &'static str,
     /// How old that knowledge may be, milliseconds; beyond it everything is blocked.
+    #[schema(required = false)]
     state_lease_ms: u64,
     /// Whether other instances' changes are heard of at once; without that they are seen half a second later.
+    #[schema(required = false)]
     notified: bool,
     /// Whether this instance's kill file exists, so that it blocks everything.
+    #[schema(required = false)]
     kill_file: bool,
     /// Why enforcement is off; null when it is on.
+    #[schema(required = false)]
     enforcement_off: Option<&'static str>,
     /// Whether callers are authenticated.
+    #[schema(required = false)]
     authentication: &'static str,
 }
 
 /// The same, for callers who may not read more: whether it can.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 struct Ready {
-    /// Whether it can.
     ready: bool,
 }
 
 /// What a caller may know of it.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum ReadyzAnswer {
     /// With the scope `read`, and in open mode.
@@ -92,8 +101,8 @@ enum ReadyzAnswer {
 #[utoipa::path(
     get, path = "/readyz", tag = "service",
     responses(
-        (status = 200, description = "It can", body = ReadyzAnswer),
-        (status = 503, description = "It cannot: see `reason`", body = ReadyzAnswer),
+        (status = 200, description = "It can", body = Readiness),
+        (status = 503, description = "It cannot: see `reason`", body = Readiness),
         errors::Local
     )
 )]

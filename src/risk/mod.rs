@@ -21,7 +21,7 @@ pub mod store;
 pub mod writer;
 
 use crate::access::scope::Scope;
-use crate::approval::model::Action;
+use crate::approval::model::ApprovalAction;
 use crate::approval::{self, Loosened, Verdict, Wanted};
 use crate::audit::{self, Changes, ControlEvent, FieldChange, Stream};
 use crate::clock::Clock;
@@ -233,7 +233,7 @@ impl Risk {
         let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
         if asked.approves.is_some() || existing.as_ref().is_some_and(|old| policy::raises_a_cap(old, &policy)) {
             let input = to_json(request);
-            let wanted = Wanted { action: Action::RaiseCap, input: input.get(), reason };
+            let wanted = Wanted { action: ApprovalAction::RaiseCap, input: input.get(), reason };
             if let Verdict::Wait(record) =
                 approval::gate(&mut tx, &mut control_head, self.two_person, asked, wanted).await?
             {
