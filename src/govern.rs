@@ -386,7 +386,7 @@ async fn rearm(
         Some(reason) => reason.to_string(),
         None => format!("Re-armed: {subject}"),
     };
-    risk::lift_throttle_in_tx(&mut *conn, trip_id, &why, actor, at).await?;
+    risk::lift_throttle_in_tx(&mut *conn, trip_id, &origin.authority, &why, actor, at).await?;
     state.triggered = false;
     state.trip_id = None;
     state.watermark = end.events;

@@ -32,7 +32,7 @@ use tower::{Layer, Service};
 /// Ordinary requests in flight; the next is told to come again.
 pub const IN_FLIGHT_MAX: usize = 8_192;
 /// The same for engage and disable, and for health and metrics: places that nobody else takes.
-pub const IN_FLIGHT_RESERVED: usize = 64;
+pub const IN_FLIGHT_RESERVED: usize = 1_024;
 /// How long a refusal waits for its event before it is answered without.
 const NOTE_TIMEOUT: Duration = Duration::from_secs(2);
 

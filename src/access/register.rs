@@ -90,6 +90,10 @@ impl Register {
         sent_ns: u64,
     ) -> Result<()> {
         if self.known().version != Some(version) {
+            // First, and whatever stands in the rows: that there is one ends the open mode.
+            if store::any(conn).await? {
+                self.close();
+            }
             let grants = store::grants(conn).await?;
             self.take(version, grants);
         }
@@ -97,6 +101,15 @@ impl Register {
         self.0.ahead_us.fetch_max(ahead, Ordering::AcqRel);
         self.0.renewed_ns.fetch_max(sent_ns + 1, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// Ends the open mode.
+    fn close(&self) {
+        let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
+        if !known.closed {
+            let Known { version, grants, .. } = &**known;
+            *known = Arc::new(Known { version: *version, closed: true, grants: grants.clone() });
+        }
     }
 
     fn take(&self, version: (Uuid, i64), grants: Vec<store::GrantRow>) {

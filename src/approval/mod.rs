@@ -6,7 +6,8 @@
 //!   instance's environment may only tighten.
 //! - What is done is what was asked for, by whoever may approve it; no field of any body skips the wait.
 //! - Persons are owners of tokens: whoever has none can neither ask nor approve.
-//! - An approval stands for 15 minutes and once, and a newer engage or disable cancels it.
+//! - An approval stands for 15 minutes and once, and a newer engage or disable cancels it; that of a policy also a newer trip, and a
+//!   newer upsert of the same policy.
 //!
 //! The change's event names who asked; `APPROVAL_APPROVE`, before it in the same transaction, names who agreed.
 //!

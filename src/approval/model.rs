@@ -47,7 +47,7 @@ pub enum Standing {
     Approved,
     /// Nobody agreed in time.
     Expired,
-    /// Something was engaged or disabled since.
+    /// Something was engaged or disabled since; of a policy: a wire has tripped, or the policy was set anew.
     Cancelled,
 }
 
@@ -59,7 +59,7 @@ impl Standing {
             Self::Waiting => "waiting",
             Self::Approved => "approved",
             Self::Expired => "expired",
-            Self::Cancelled => "cancelled by a newer engage or disable",
+            Self::Cancelled => "cancelled by a newer engage, disable, trip or policy",
         }
     }
 }

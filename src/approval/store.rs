@@ -49,7 +49,11 @@ pub async fn list(conn: &mut PgConnection, at: DateTime<Utc>) -> Result<Vec<Appr
                   approved_at,
                   approved_by,
                   EXISTS (SELECT FROM control_event AS event
-                          WHERE event.action IN ('GO_LIVE_DISABLE', 'KILL_SWITCH_ENGAGE') AND event.ok AND event.seq > approval.id)
+                          WHERE event.ok AND event.seq > approval.id
+                            AND (event.action IN ('GO_LIVE_DISABLE', 'KILL_SWITCH_ENGAGE')
+                                 OR (approval.action = 'RISK_POLICY_UPSERT'
+                                     AND (event.action = 'REGRESSION_TRIP'
+                                          OR (event.action = 'RISK_POLICY_UPSERT' AND event.subject = approval.input::json ->> 'engine')))))
                       AS "tightened!"
            FROM approval
            WHERE expires_at > $1::timestamptz - interval '1 day'

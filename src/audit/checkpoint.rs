@@ -38,7 +38,10 @@ use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 /// What the text begins with.
-const ORIGIN: &str = "holdfast audit checkpoint";
+pub const ORIGIN: &str = "holdfast audit checkpoint";
+/// Largest file that may be a kept checkpoint, bytes, and how many of them are looked at for the last one.
+const NOTE_BYTES_MAX: u64 = 64 * 1024;
+const LOOKED_AT_MAX: usize = 100;
 /// What a kept checkpoint's file ends with.
 const SUFFIX: &str = ".note";
 
@@ -334,17 +337,22 @@ async fn newest(dir: &Path, verifier: &Verifier) -> io::Result<Option<Checkpoint
         entries => entries?,
     };
     while let Some(entry) = entries.next_entry().await? {
-        names.extend(entry.file_name().into_string().ok().filter(|name| name.ends_with(SUFFIX)));
+        // A pipe would never end.
+        let is_note = entry.metadata().await.is_ok_and(|file| file.is_file() && file.len() <= NOTE_BYTES_MAX);
+        names.extend(entry.file_name().into_string().ok().filter(|name| is_note && name.ends_with(SUFFIX)));
     }
-    // They begin with their time.
+    // They begin with their time; but what counts is the one that was signed.
     names.sort_unstable();
-    for name in names.into_iter().rev() {
+    let mut newest: Option<Checkpoint> = None;
+    for name in names.into_iter().rev().take(LOOKED_AT_MAX) {
         let Ok(note) = tokio::fs::read_to_string(dir.join(name)).await else { continue };
-        if let Ok(checkpoint) = believe(&note, verifier) {
-            return Ok(Some(checkpoint));
+        if let Ok(checkpoint) = believe(&note, verifier)
+            && newest.as_ref().is_none_or(|newest| newest.at < checkpoint.at)
+        {
+            newest = Some(checkpoint);
         }
     }
-    Ok(None)
+    Ok(newest)
 }
 
 /// The checkpoint of a note, if this key signed it.

@@ -104,6 +104,10 @@ pub async fn erase(db: &Database, target: Target, reason: &Reason, origin: &Orig
     let mut tx = db.begin().await?;
     // What an event did never changes, so it may be read before the heads are held.
     let action = store::erase::action(&mut tx, target).await?;
+    if target.field == "detail" && matches!(action.as_deref(), Some("AUDIT_ERASE" | "SETTING_CHANGE")) {
+        let id = format!("{}, which holds what it did alone", target.name());
+        return Err(Error::NotFound { what: "text of a caller's", id });
+    }
     for stream in lever_of(action.as_deref()) {
         let _held = lock(&mut tx, *stream).await?;
     }

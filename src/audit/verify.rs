@@ -160,6 +160,7 @@ pub async fn verify(conn: &mut PgConnection, stream: Stream, asked: Asked) -> Re
         erased: &erased,
         before: asked.from,
         last_at: i64::MIN,
+        head_seq: asked.to.is_none().then_some(head.point.seq),
         bad: None,
         events: 0,
         bytes: Vec::new(),
@@ -177,8 +178,11 @@ pub async fn verify(conn: &mut PgConnection, stream: Stream, asked: Asked) -> Re
             if !more || values.is_empty() {
                 continue;
             }
-            let link = walk.link(&values).map_err(unreadable)?;
-            finding = walk.step(link);
+            finding = match walk.link(&values) {
+                Ok(link) => walk.step(link),
+                // What no event can hold was not appended: times and numbers without end, a hash of another length.
+                Err(binary::Unreadable) => Some(walk.impossible(&values)),
+            };
             if let Some(known) = asked.known.filter(|known| finding.is_none() && known.seq == walk.before.seq)
                 && known.hash != walk.before.hash
             {
@@ -242,7 +246,17 @@ pub(super) async fn read_head(conn: &mut PgConnection, stream: Stream) -> Result
 pub(super) type Erased = BTreeMap<(i64, String), String>;
 
 pub(super) async fn read_erased(conn: &mut PgConnection, stream: Stream) -> Result<Erased> {
-    let rows = sqlx::query("SELECT seq, field, digest FROM audit_erasure WHERE stream = $1").bind(stream.as_str());
+    // Only what an event says was erased: a digest alone would let anybody take a text out.
+    let rows = sqlx::query(
+        "SELECT seq, field, digest
+         FROM audit_erasure AS erased
+         WHERE stream = $1
+           AND EXISTS (SELECT FROM control_event AS event
+                       WHERE event.action = 'AUDIT_ERASE' AND event.ok
+                         AND event.subject = erased.stream || '/' || erased.seq || '/' || erased.field
+                         AND strpos(event.detail, erased.digest) > 0)",
+    )
+    .bind(stream.as_str());
     let rows = rows.fetch_all(conn).await?;
     rows.iter().map(|row| Ok(((row.try_get("seq")?, row.try_get("field")?), row.try_get("digest")?))).collect()
 }
@@ -254,6 +268,8 @@ struct Walk<'a> {
     /// The last row that was right, or the place where the pass began.
     before: Point,
     last_at: i64,
+    /// Where the head stands; none where only a part is looked at.
+    head_seq: Option<i64>,
     /// A row whose hash is wrong, until the next one tells why.
     bad: Option<Link>,
     events: i64,
@@ -289,6 +305,13 @@ impl Walk<'_> {
         Finding { stream: self.stream, seq, kind, detail: detail.into() }
     }
 
+    /// A row with a value that no event can hold.
+    fn impossible(&self, values: &[Option<&[u8]>]) -> Finding {
+        let seq = values.first().copied().flatten().and_then(|seq| binary::integer(seq).ok());
+        let seq = seq.unwrap_or(self.before.seq + 1);
+        self.finding(seq, Tampering::Edited, "it holds a value that no event can hold")
+    }
+
     /// Takes the next row; says what is wrong as soon as that is clear.
     fn step(&mut self, link: Link) -> Option<Finding> {
         self.events += 1;
@@ -296,6 +319,12 @@ impl Walk<'_> {
             return Some(self.explain(&bad, &link));
         }
         let expected = self.before.seq + 1;
+        if self.head_seq.is_some_and(|head| link.seq > head)
+            && (link.seq != expected || !link.follows(&self.before.hash))
+        {
+            let detail = "it stands behind the head, and nothing leads to it";
+            return Some(self.finding(link.seq, Tampering::Inserted, detail));
+        }
         if link.seq > expected {
             let detail = format!("the numbers from {expected} to {} are missing", link.seq - 1);
             return Some(self.finding(expected, Tampering::Deleted, detail));
@@ -323,6 +352,16 @@ impl Walk<'_> {
     /// What was done to a row whose hash is wrong, as the row after it shows.
     fn explain(&self, bad: &Link, next: &Link) -> Finding {
         let (stream, seq) = (self.stream, bad.seq);
+        if next.seq == seq {
+            return self.finding(seq, Tampering::Inserted, "the number is there twice");
+        }
+        if next.follows(&bad.hash) {
+            return self.finding(
+                seq,
+                Tampering::Edited,
+                "what it says does not give its hash, and the next event follows it",
+            );
+        }
         if bad.at >= next.at {
             return self.finding(seq, Tampering::Reordered, format!("it is not earlier than event {}", next.seq));
         }
@@ -357,7 +396,12 @@ impl Walk<'_> {
             let detail = format!("the head stands at {}, and the last event is {last}", head.point.seq);
             return Some(self.finding(last + 1, Tampering::Truncated, detail));
         }
-        let at = if self.last_at == i64::MIN { None } else { Some(self.last_at) };
+        // Before the first event a head stands at 1970.
+        let at = match (self.last_at, last) {
+            (i64::MIN, 0) => Some(0),
+            (i64::MIN, _) => None,
+            (at, _) => Some(at),
+        };
         if head.point != self.before || at.is_some_and(|at| at != head.at) {
             let detail = format!("the head stands at {}, or at another hash or time than event {last}", head.point.seq);
             return Some(self.finding(last, Tampering::HeadMoved, detail));

@@ -24,12 +24,12 @@ use tower::{Service, ServiceExt};
 /// Connections that may stay.
 pub const CONNECTIONS_MAX: usize = 10_000;
 /// Connections beyond those, for one request each.
-pub const CONNECTIONS_BRIEF: usize = 256;
+pub const CONNECTIONS_BRIEF: usize = 1_024;
 /// How long the head of a request may take, from the answer before it: also how long a connection may be idle. Longer than common
 /// pools of clients keep one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// The same for a brief one.
-const BRIEF_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+const BRIEF_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// Largest head of a request, bytes; beyond it the answer is 431.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// How long the kernel keeps trying to hand over what nobody acknowledges, milliseconds.

@@ -21,6 +21,7 @@ pub mod store;
 pub mod writer;
 
 use crate::access::scope::Scope;
+use crate::access::token::Authority;
 use crate::approval::model::ApprovalAction;
 use crate::approval::{self, Loosened, Verdict, Wanted};
 use crate::audit::{self, Changes, ControlEvent, FieldChange, Stream};
@@ -225,13 +226,14 @@ impl Risk {
             return Ok(Loosened::Done(Once::Done(unchanged)));
         }
         if policy::loosens(existing.as_ref(), &policy) {
-            origin
-                .authority
-                .require(Scope::Release, "an engine that is new or on again, or a cap that is higher or gone,")?;
+            origin.authority.require(
+                Scope::Release,
+                "an engine that is new or on again, a cap that is higher or gone, or holds that end sooner",
+            )?;
         }
         // Lock order: risk, control.
         let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
-        if asked.approves.is_some() || existing.as_ref().is_some_and(|old| policy::raises_a_cap(old, &policy)) {
+        if asked.approves.is_some() || policy::loosens(existing.as_ref(), &policy) {
             let input = to_json(request);
             let wanted = Wanted { action: ApprovalAction::RaiseCap, input: input.get(), reason };
             if let Verdict::Wait(record) =
@@ -291,6 +293,7 @@ pub async fn throttle_in_tx(
 pub async fn lift_throttle_in_tx(
     conn: &mut PgConnection,
     trip_id: i64,
+    authority: &Authority,
     why: &str,
     by: Option<&Actor>,
     at: chrono::DateTime<chrono::Utc>,
@@ -299,5 +302,7 @@ pub async fn lift_throttle_in_tx(
         return Ok(());
     };
     let engine = engine.parse().map_err(|_| Error::Inconsistent(format!("{engine} is not an engine")))?;
+    // That of the trip, which the wire may not name any more.
+    authority.require_engine(&engine)?;
     store::note_policy(conn, &engine, by.map(Actor::as_str), why, at).await
 }

@@ -125,8 +125,11 @@ impl Operation {
     /// Refuses what no book could make sense of, and what is not the caller's. Of a reservation that is named by its id, the book
     /// tells whose it is.
     pub fn check(&self, authority: &Authority) -> Result<()> {
-        if matches!(self, Self::Adjust(_)) {
+        if let Self::Adjust(request) = self {
             authority.require(Scope::Operate, "a correction")?;
+            if request.correction.is_downwards() {
+                authority.require(Scope::Release, "a correction downwards, which makes room,")?;
+            }
         }
         if let Some(engine) = self.engine() {
             authority.require_engine(engine)?;

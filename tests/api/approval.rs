@@ -213,3 +213,29 @@ async fn an_instance_may_ask_for_a_second_person_by_itself_and_never_waive_it() 
             .unwrap();
     assert_eq!(events, [r#"{"from":false,"to":true}"#]);
 }
+
+#[tokio::test]
+async fn a_newer_policy_or_trip_cancels_what_waits_for_a_policy() {
+    let persons = two_person().await;
+    let raise = json!({"engine": "A", "max_daily_loss": 200, "enabled": true, "reason": "more"});
+    let id = ask(&persons, &persons.ann, CAPS, &raise).await;
+    post(&persons, &persons.ann, CAPS, &json!({"engine": "A", "enabled": false, "max_daily_loss": 1})).await.ok();
+    approve(&persons, &persons.bob, id).await.refused(409, "APPROVAL_CLOSED");
+    // Another engine's policy is no reason.
+    let id = ask(&persons, &persons.ann, CAPS, &raise).await;
+    post(&persons, &persons.ann, CAPS, &json!({"engine": "WHOLESALE", "max_open_risk": 5})).await.ok();
+    approve(&persons, &persons.bob, id).await.ok();
+    let id = ask(&persons, &persons.ann, CAPS, &json!({"engine": "A", "max_daily_loss": 300})).await;
+    let wire =
+        json!({"domain": "A", "metric": "m", "window_events": 5, "baseline_events": 5, "min_events_to_enforce": 5});
+    post(&persons, &persons.ann, "/regression/policies/upsert", &wire).await.ok();
+    let evidence = super::access::token(&persons.service, "evidence").await;
+    for number in 0..10 {
+        let kpi = json!({"domain": "A", "metric": "m", "success": number < 5});
+        post(&persons, &evidence, "/regression/kpi", &kpi).await.ok();
+    }
+    approve(&persons, &persons.bob, id).await.refused(409, "APPROVAL_CLOSED");
+    // A new engine is new room, and waits as well.
+    let new = json!({"engine": "NEW", "max_daily_loss": 1, "max_daily_exposure": 1, "max_open_risk": 1});
+    ask(&persons, &persons.ann, CAPS, &new).await;
+}

@@ -48,7 +48,7 @@ async fn findings(service: &Service) -> Vec<String> {
 /// What a verification finds after something was done to the trail that its guards would not allow; then it is undone.
 async fn after(service: &Service, sql: &str) -> Vec<String> {
     let guards = |verb: &str| -> String {
-        let tables = ["control_event", "heimdall_event", "kpi_event", "risk_event", "audit_head"];
+        let tables = ["control_event", "heimdall_event", "kpi_event", "risk_event", "audit_head", "audit_erasure"];
         tables.map(|table| format!("ALTER TABLE {table} {verb} TRIGGER guard;")).concat()
     };
     let mut tx = service.pool.begin().await.unwrap();
@@ -215,4 +215,43 @@ async fn the_database_refuses_to_change_delete_or_truncate_events_and_to_move_he
     }
     drop(conn);
     assert_eq!(findings(&service).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_text_that_is_gone_without_its_event_is_an_edit() {
+    let service = busy().await;
+    let taken = "INSERT INTO audit_erasure
+                 SELECT 'control', seq, 'detail', encode(sha256(convert_to(detail, 'UTF8')), 'hex'), now()
+                 FROM control_event WHERE seq = 3;
+                 UPDATE control_event SET detail = NULL WHERE seq = 3";
+    assert_eq!(after(&service, taken).await, ["control 3 edited"]);
+}
+
+#[tokio::test]
+async fn what_no_event_can_hold_and_what_stands_out_of_place_is_named() {
+    let service = busy().await;
+    for (sql, found) in [
+        ("UPDATE control_event SET at = 'infinity' WHERE seq = 3", "control 3 edited"),
+        (
+            "ALTER TABLE control_event DROP CONSTRAINT control_event_hash_check; UPDATE control_event SET hash = 'x' WHERE seq = 3",
+            "control 3 edited",
+        ),
+        ("UPDATE control_event SET at = at + interval '1 hour' WHERE seq = 3", "control 3 edited"),
+        (
+            "ALTER TABLE control_event DROP CONSTRAINT control_event_seq_check;
+             CREATE TEMP TABLE copied AS SELECT * FROM control_event WHERE seq = 2; UPDATE copied SET seq = -5;
+             INSERT INTO control_event SELECT * FROM copied",
+            "control -5 inserted",
+        ),
+        (
+            "CREATE TEMP TABLE copied AS SELECT * FROM control_event WHERE seq = 2; UPDATE copied SET seq = 1000;
+             INSERT INTO control_event SELECT * FROM copied",
+            "control 1000 inserted",
+        ),
+    ] {
+        assert_eq!(after(&service, sql).await, [found], "{sql}");
+    }
+    let empty = Service::fresh().await;
+    let moved = "UPDATE audit_head SET at = '2999-01-01' WHERE stream = 'kpi'";
+    assert_eq!(after(&empty, moved).await, ["kpi 0 head_moved"]);
 }

@@ -175,6 +175,8 @@ fn record(stream: Stream, row: &PgRow) -> Result<EventRecord> {
 pub(crate) fn copy(stream: Stream, behind: i64, to: Option<i64>) -> String {
     let columns: Vec<_> = stream.columns().iter().map(|column| column.name).collect();
     let to = to.map_or_else(String::new, |to| format!("AND seq <= {to} "));
+    // From the beginning, whatever stands there: also what was put before the first.
+    let behind = if behind == 0 { i64::MIN } else { behind };
     format!(
         "COPY (SELECT {}, hash FROM {} WHERE seq > {behind} {to}ORDER BY seq) TO STDOUT (FORMAT binary)",
         columns.join(", "),

@@ -18,6 +18,15 @@ pub enum Correction {
     Exposure(Measured),
 }
 
+impl Correction {
+    /// Whether it makes room under a cap.
+    #[must_use]
+    pub fn is_downwards(self) -> bool {
+        let (Self::Loss(by) | Self::Exposure(by)) = self;
+        by.to_decimal().is_sign_negative()
+    }
+}
+
 /// A correction that is asked for.
 #[derive(Debug, Clone)]
 pub struct Adjust {

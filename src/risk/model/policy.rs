@@ -96,21 +96,24 @@ pub fn upsert(
     Ok((policy, changes))
 }
 
-/// Whether the policy lets through what did not pass before: a cap that is higher or gone, an engine that is new or on again.
+/// Whether the policy lets through what did not pass before: a cap that is higher or gone, an engine that is new or on again, holds
+/// that give their amount back sooner.
 #[must_use]
 pub fn loosens(existing: Option<&RiskPolicy>, policy: &RiskPolicy) -> bool {
-    existing.map_or(policy.enabled, |old| (policy.enabled && !old.enabled) || raises_a_cap(old, policy))
-}
-
-/// Whether a cap is higher, or gone: 0 is none.
-#[must_use]
-pub fn raises_a_cap(old: &RiskPolicy, new: &RiskPolicy) -> bool {
+    let Some(old) = existing else { return policy.enabled };
+    // 0 is no cap.
     let raised = |old: Amount, new: Amount| !old.is_zero() && (new.is_zero() || new > old);
-    raised(old.max_daily_loss, new.max_daily_loss)
-        || raised(old.max_daily_exposure, new.max_daily_exposure)
-        || raised(old.max_open_risk, new.max_open_risk)
-        || (old.max_actions_per_day > Count::ZERO
-            && (new.max_actions_per_day == Count::ZERO || new.max_actions_per_day > old.max_actions_per_day))
+    let (actions, before) = (policy.max_actions_per_day, old.max_actions_per_day);
+    (policy.enabled && !old.enabled)
+        || raised(old.max_daily_loss, policy.max_daily_loss)
+        || raised(old.max_daily_exposure, policy.max_daily_exposure)
+        || raised(old.max_open_risk, policy.max_open_risk)
+        || (before > Count::ZERO && (actions == Count::ZERO || actions > before))
+        || match (old.default_ttl_seconds, policy.default_ttl_seconds) {
+            (_, None) => false,
+            (None, Some(_)) => true,
+            (Some(old), Some(new)) => new.seconds() < old.seconds(),
+        }
 }
 
 /// The time that a policy gives to holds; none for 0.

@@ -121,6 +121,7 @@ async fn tightening_needs_operate_and_loosening_release_as_well() {
         (risk, json!({"engine": "A", "max_open_risk": 999})),
         (risk, json!({"engine": "A", "max_actions_per_day": 5})),
         (risk, json!({"engine": "A", "enabled": false})),
+        (risk, json!({"engine": "A", "default_ttl_seconds": 0})),
         (
             risk,
             json!({"engine": "N", "max_daily_loss": 1, "max_daily_exposure": 1, "max_open_risk": 1, "enabled": false}),
@@ -140,6 +141,7 @@ async fn tightening_needs_operate_and_loosening_release_as_well() {
         (risk, json!({"engine": "A", "max_open_risk": 1000})),
         (risk, json!({"engine": "A", "max_daily_loss": 0, "allow_unlimited": true})),
         (risk, json!({"engine": "A", "max_actions_per_day": 6})),
+        (risk, json!({"engine": "A", "default_ttl_seconds": 60})),
         (risk, json!({"engine": "A", "enabled": true})),
         (risk, json!({"engine": "N", "enabled": true})),
         (risk, json!({"engine": "M", "max_daily_loss": 1, "max_daily_exposure": 1, "max_open_risk": 1})),
@@ -188,6 +190,33 @@ async fn a_tripped_wire_is_re_armed_by_whoever_may_release() {
 }
 
 #[tokio::test]
+async fn a_token_of_one_engine_re_arms_no_wire_that_holds_another_one() {
+    let service = Service::live().await;
+    let wire = json!({"domain": "A", "metric": "m", "engine": "B", "window_events": 5, "baseline_events": 5, "min_events_to_enforce": 5});
+    service.post("/regression/policies/upsert", &wire).await.ok();
+    service.kpis("A", "m", 5, 0).await;
+    service.kpis("A", "m", 5, 1).await;
+    let token = narrow(&service).await;
+    let rearm = json!({"domain": "A", "metric": "m", "enabled": true, "reason": "mended"});
+    assert_eq!(post(&service, &token, "/regression/policies/upsert", rearm).await, out_of_reach());
+    assert_eq!(service.count("SELECT count(*) FROM risk_throttle").await, 1);
+}
+
+#[tokio::test]
+async fn a_correction_upwards_needs_operate_and_one_downwards_release_as_well() {
+    let service = two_engines().await;
+    service.reserve("A", "5").await.ok();
+    let seq = service.count("SELECT max(seq) FROM risk_event").await;
+    let operator = token(&service, "operate").await;
+    let adjust = |delta: i64| json!({"corrects_seq": seq, "loss_delta": delta, "reason": "late fee"});
+    assert_eq!(post(&service, &operator, "/risk/adjustments", adjust(3)).await, ok());
+    let refused = (403, "INSUFFICIENT_SCOPE".to_owned());
+    assert_eq!(post(&service, &operator, "/risk/adjustments", adjust(-1)).await, refused);
+    let releaser = token(&service, "operate,release").await;
+    assert_eq!(post(&service, &releaser, "/risk/adjustments", adjust(-1)).await, ok());
+}
+
+#[tokio::test]
 async fn a_batch_of_a_service_holds_no_corrections() {
     let service = two_engines().await;
     service.reserve("A", "5").await.ok();
@@ -196,7 +225,8 @@ async fn a_batch_of_a_service_holds_no_corrections() {
         {"op": "reserve", "engine": "A", "amount": 1},
         {"op": "adjust", "corrects_seq": seq, "exposure_delta": -1, "reason": "x"},
     ]});
-    for (scopes, status) in [("reserve", 403), ("reserve,operate", 200)] {
+    // Downwards it makes room, which is a loosening.
+    for (scopes, status) in [("reserve", 403), ("reserve,operate", 403), ("reserve,operate,release", 200)] {
         let token = token(&service, scopes).await;
         let answer = call(&service, Method::POST, &format!("{BASE}/risk/batch"), Some(&token), &batch).await.ok();
         assert_eq!(

@@ -263,3 +263,20 @@ async fn what_was_revoked_stays_so_though_a_restored_database_knows_nothing_of_i
     let _ = service.app.feed.refresh(&service.db).await;
     assert_eq!(reads(&service, &victim).await, 401);
 }
+
+#[tokio::test]
+async fn a_token_that_this_version_cannot_read_ends_the_open_mode_and_keeps_nobody_else_out() {
+    let service = Service::fresh().await;
+    service
+        .pool
+        .execute(
+            "ALTER TABLE access_token DROP CONSTRAINT access_token_scopes_check;
+             INSERT INTO access_token (id, digest, name, scopes, created_at, created_by)
+             VALUES ('00000000000000ff', sha256('x'), 'newer', '{newscope}', now(), 'SYSTEM')",
+        )
+        .await
+        .unwrap();
+    let token = token(&service, "read").await;
+    service.get("/go-live/state").await.refused(401, "UNAUTHENTICATED");
+    assert_eq!(reads(&service, &token).await, 200);
+}
