@@ -2,7 +2,7 @@
 //!
 //! One message of the stream is one row. Values are read by their fixed binary forms; anything else is an error, never a guess.
 
-use super::canonical::hex;
+use super::canonical::append_hex;
 use super::layout::{Column, Kind};
 use sha2::{Digest, Sha256};
 use std::io::Write;
@@ -91,7 +91,7 @@ pub fn append(
     match (column.kind, value) {
         (Kind::Free, None) if digest.is_some() => bytes.extend_from_slice(digest.unwrap_or_default().as_bytes()),
         (_, None) => return Ok(()),
-        (Kind::Free, Some(value)) => bytes.extend_from_slice(hex(&Sha256::digest(value)).as_bytes()),
+        (Kind::Free, Some(value)) => append_hex(bytes, &Sha256::digest(value)),
         (kind, Some(value)) => text(bytes, kind, value)?,
     }
     let length = u32::try_from(bytes.len() - begin).map_err(|_| Unreadable)?;
@@ -108,7 +108,12 @@ pub fn text(bytes: &mut Vec<u8>, kind: Kind, value: &[u8]) -> Result<(), Unreada
         (Kind::Boolean, [0]) => bytes.extend_from_slice(b"false"),
         (Kind::Boolean, [1]) => bytes.extend_from_slice(b"true"),
         (Kind::Boolean, _) => return Err(Unreadable),
-        (Kind::Uuid, value) => show(bytes, uuid::Uuid::from_bytes(fixed(value)?)),
+        (Kind::Uuid, value) => {
+            let mut buffer = uuid::Uuid::encode_buffer();
+            bytes.extend_from_slice(
+                uuid::Uuid::from_bytes(fixed(value)?).hyphenated().encode_lower(&mut buffer).as_bytes(),
+            );
+        }
         (Kind::Day, value) => day(bytes, i32::from_be_bytes(fixed(value)?)),
         (Kind::Decimal, value) => decimal(bytes, value)?,
     }
@@ -132,6 +137,14 @@ fn day(bytes: &mut Vec<u8>, days: i32) {
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     write!(bytes, "{year:04}-{month:02}-{day:02}").expect("writing to memory cannot fail");
+}
+
+/// Four digits.
+fn group(bytes: &mut Vec<u8>, number: u16) {
+    for place in [1_000, 100, 10, 1] {
+        // A digit is one byte.
+        bytes.push(b'0' + u8::try_from(number / place % 10).unwrap_or_default());
+    }
 }
 
 /// A numeric without exponent and trailing zeros, from its digits to the base 10,000.
@@ -162,14 +175,14 @@ fn decimal(bytes: &mut Vec<u8>, value: &[u8]) -> Result<(), Unreadable> {
     } else {
         show(bytes, digit(i32::from(weight)));
         for place in (0..i32::from(weight)).rev() {
-            write!(bytes, "{:04}", digit(place)).expect("writing to memory cannot fail");
+            group(bytes, digit(place));
         }
     }
     let point = bytes.len();
     bytes.push(b'.');
     let places = (i32::from(scale) + 3) / 4;
     for place in 1..=places {
-        write!(bytes, "{:04}", digit(-place)).expect("writing to memory cannot fail");
+        group(bytes, digit(-place));
     }
     while bytes.last() == Some(&b'0') {
         bytes.pop();

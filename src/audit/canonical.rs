@@ -110,11 +110,14 @@ impl Canonical {
 /// Lower-case hex.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
+    let mut text = Vec::with_capacity(bytes.len() * 2);
+    append_hex(&mut text, bytes);
+    String::from_utf8(text).expect("digits are ASCII")
+}
+
+/// The same, behind what is there.
+pub fn append_hex(text: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: [u8; 16] = *b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        text.extend([digit(byte >> 4), digit(byte & 0xF)]);
-    }
-    text
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xF]).map(|digit| DIGITS[usize::from(digit)]);
+    text.extend(digits);
 }
