@@ -84,7 +84,9 @@ impl Checkpoint {
             let (stream, point) = head_line(line)?;
             heads.insert(stream, point);
         }
-        (heads.len() == Stream::ALL.len()).then_some(Self { at, heads })
+        let checkpoint = (heads.len() == Stream::ALL.len()).then_some(Self { at, heads })?;
+        // One text for one checkpoint: another spelling of it was not written by this.
+        (checkpoint.text() == text).then_some(checkpoint)
     }
 }
 
@@ -378,6 +380,8 @@ mod tests {
             &text.replace("risk 3", "risk -3"),
             &text[..text.len() - 1],
             &text.replace(ORIGIN, "another"),
+            &text.replace("000001Z", "0000010Z"),
+            &text.replace("risk 3", "risk 03"),
         ] {
             assert_eq!(Checkpoint::read(bad), None, "{bad}");
         }

@@ -13,11 +13,13 @@ use axum::extract::{FromRequest, Request};
 use axum::http::Method;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::uri::PathAndQuery;
+use holdfast::access::guard::Admitted;
+use holdfast::access::token::Authority;
 use holdfast::error::Error;
 use holdfast::http::{BODY_BYTES_MAX, Input, Keyed, Lenient};
 use holdfast::types::{
     Actor, Amount, Confidence, CorrelationId, Count, Domain, Engine, Flag, IdempotencyKey, JsonObject, Measured,
-    Metric, Reason, Ttl,
+    Metric, Principal, Reason, Ttl,
 };
 use libfuzzer_sys::fuzz_target;
 use serde::{Deserialize, Serialize};
@@ -74,7 +76,9 @@ impl Sent<'_> {
         if !self.key.is_empty() {
             request = request.header("idempotency-key", self.key);
         }
-        request.body(Body::from(self.body.clone())).ok()
+        // As the guard admits it.
+        let admitted = Admitted { principal: Principal::unauthenticated(), authority: Some(Authority::Unlimited) };
+        request.extension(admitted).body(Body::from(self.body.clone())).ok()
     }
 
     fn read(&self) -> Option<Result<Sample, Error>> {
