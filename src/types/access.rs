@@ -139,6 +139,12 @@ impl<T: FromStr<Err: fmt::Display> + PartialEq> FromStr for List<T> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // Form and query carry an array as its text.
+        if text.trim_start().starts_with('[') {
+            let texts: Vec<String> =
+                serde_json::from_str(text).map_err(|error| format!("is no list of texts: {error}"))?;
+            return Self::read(texts.iter().map(String::as_str));
+        }
         Self::read(text.split(','))
     }
 }
@@ -190,6 +196,7 @@ mod tests {
         };
         assert_eq!(read(r#"["1","2","1"]"#).unwrap(), [1, 2]);
         assert_eq!(read(r#""1, 2,,1""#).unwrap(), [1, 2]);
+        assert_eq!(read(r#""[\"1\",\"2\"]""#).unwrap(), [1, 2]);
         assert_eq!(read("[]").unwrap(), [0; 0]);
         assert!(read(r#"["0"]"#).is_err() && read(r#""x""#).is_err() && read("{}").is_err() && read("[1]").is_err());
     }
