@@ -10,17 +10,16 @@ use utoipa::PartialSchema;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, Type};
 
-/// How long something lasts: a whole number with one of `s m h d w`, from a second to ten years.
+/// How long something lasts: a whole number with one of `s m h d w`, of at most 9, 7, 5, 4 and 3 digits, which is up to 31 years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetime(TimeDelta);
 
 /// Not a lifetime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is not a lifetime: send a whole number with s, m, h, d or w, up to ten years, for example 30d")]
+#[error(
+    "is not a lifetime: send a whole number with s, m, h, d or w, of at most 9, 7, 5, 4 or 3 digits, for example 30d"
+)]
 pub struct ParseLifetimeError;
-
-/// Ten years.
-const LIFETIME_MAX: TimeDelta = TimeDelta::days(3_653);
 
 impl Lifetime {
     /// The same for timers.
@@ -40,24 +39,22 @@ impl FromStr for Lifetime {
     type Err = ParseLifetimeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let text = text.trim();
+        let text = text.trim_matches([' ', '\t']);
         let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or(ParseLifetimeError)?;
-        if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        let (seconds, digits) = match unit {
+            "s" => (1, 9),
+            "m" => (60, 7),
+            "h" => (3_600, 5),
+            "d" => (86_400, 4),
+            "w" => (604_800, 3),
+            _ => return Err(ParseLifetimeError),
+        };
+        let is_number = number.bytes().all(|byte| byte.is_ascii_digit()) && !number.starts_with('0');
+        if !is_number || !(1..=digits).contains(&number.len()) {
             return Err(ParseLifetimeError);
         }
         let number: i64 = number.parse().map_err(|_| ParseLifetimeError)?;
-        let lifetime = match unit {
-            "s" => TimeDelta::try_seconds(number),
-            "m" => TimeDelta::try_minutes(number),
-            "h" => TimeDelta::try_hours(number),
-            "d" => TimeDelta::try_days(number),
-            "w" => TimeDelta::try_weeks(number),
-            _ => None,
-        };
-        lifetime
-            .filter(|lifetime| (TimeDelta::seconds(1)..=LIFETIME_MAX).contains(lifetime))
-            .map(Self)
-            .ok_or(ParseLifetimeError)
+        TimeDelta::try_seconds(number * seconds).map(Self).ok_or(ParseLifetimeError)
     }
 }
 
@@ -66,8 +63,10 @@ crate::types::scalar!(
     "Lifetime",
     ObjectBuilder::new()
         .schema_type(Type::String)
-        .pattern(Some(r"^\s*[0-9]+[smhdw]\s*$"))
-        .description(Some("How long: a whole number with s, m, h, d or w, up to ten years."))
+        .pattern(Some(
+            r"^[ \t]*([1-9][0-9]{0,8}s|[1-9][0-9]{0,6}m|[1-9][0-9]{0,4}h|[1-9][0-9]{0,3}d|[1-9][0-9]{0,2}w)[ \t]*$"
+        ))
+        .description(Some("How long: a whole number with s, m, h, d or w."))
 );
 
 /// How often: requests a second, 1 to 1,000,000.
@@ -181,9 +180,22 @@ mod tests {
         for (text, seconds) in [("1s", 1), ("90m", 5_400), (" 12h ", 43_200), ("30d", 2_592_000), ("2w", 1_209_600)] {
             assert_eq!(text.parse::<Lifetime>().unwrap().after(at).unwrap().timestamp(), seconds, "{text}");
         }
-        for bad in
-            ["", "d", "0s", "-1d", "+1d", "1.5h", "30", "30D", "30 d", "9999999999999999999d", "600w", "1d1h", "٣d"]
-        {
+        for bad in [
+            "",
+            "d",
+            "0s",
+            "-1d",
+            "+1d",
+            "1.5h",
+            "30",
+            "30D",
+            "30 d",
+            "9999999999999999999d",
+            "1000w",
+            "030d",
+            "1d1h",
+            "٣d",
+        ] {
             assert_eq!(bad.parse::<Lifetime>(), Err(ParseLifetimeError), "{bad}");
         }
         assert!("1d".parse::<Lifetime>().unwrap().after(DateTime::<Utc>::MAX_UTC).is_none());
