@@ -104,6 +104,8 @@ impl Instance {
                 command.env(name, value);
             }
         }
+        // What it keeps beside its database goes with the directory.
+        command.env("DATA_DIR", place.root.join(format!("{name}.data")));
         command.env("BIND_ADDR", addr.to_string()).envs(variables.iter().map(|(name, value)| (name, value)));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?).spawn()?;
         let mut instance = Self { child, log, addr };
