@@ -37,6 +37,7 @@ pub mod heimdall;
 pub mod http;
 pub mod idempotency;
 pub mod middleware;
+pub(crate) mod panics;
 pub mod regression;
 pub mod review;
 pub mod risk;

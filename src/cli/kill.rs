@@ -7,7 +7,7 @@ use crate::db::Database;
 use crate::enforcement::instance;
 use crate::enforcement::kill_file::KillFile;
 use crate::go_live;
-use crate::middleware::panics;
+use crate::panics;
 use crate::types::{Actor, Reason};
 use clap::Args;
 use std::path::PathBuf;

@@ -24,7 +24,7 @@ use crate::db::{self, Database};
 use crate::enforcement::feed::{Feed, LEASE_MAX, renewal};
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
-use crate::middleware::panics;
+use crate::panics;
 use crate::types::{Actor, Reason};
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use model::{Change, Checklist, Facts, GoLiveState, Pack, PackReport};
@@ -125,11 +125,8 @@ impl GoLive {
 
     /// Disables or engages. Nothing is a reason not to, and no key either: it acts whenever it is asked.
     async fn tighten(&self, change: Change, reason: Option<&Reason>, origin: &Origin) -> Result<Tightened> {
-        let mut tx = self.db.begin_switch().await?;
         let begun_ns = self.clock.now_ns();
-        let mut head = audit::lock(&mut tx, Stream::Control).await?;
-        let state = change_in_tx(&mut tx, &mut head, change, reason, origin).await?;
-        db::commit(tx).await?;
+        let (head, state) = tighten(&self.db, change, reason, origin).await?;
         // The database read its time after `begun`, so at the commit it was no later than this.
         let elapsed = Duration::from_nanos(self.clock.now_ns().saturating_sub(begun_ns));
         self.feed.publish(&self.db, change, &state);
@@ -297,12 +294,23 @@ async fn record_refusal(
 
 /// Pulls the kill switch without a service around it: for the shell.
 pub async fn engage_from_shell(db: &Database, reason: Option<&Reason>, origin: &Origin) -> Result<GoLiveState> {
-    let mut tx = db.begin_switch().await?;
-    let mut head = audit::lock(&mut tx, Stream::Control).await?;
-    let state = change_in_tx(&mut tx, &mut head, Change::Engage, reason, origin).await?;
-    db::commit(tx).await?;
+    let (_, state) = tighten(db, Change::Engage, reason, origin).await?;
     renewal::announce(db, Change::Engage).await;
     Ok(state)
+}
+
+/// Records a tightening, on the connections that are kept for it: from the head that it took to the commit.
+async fn tighten(
+    db: &Database,
+    change: Change,
+    reason: Option<&Reason>,
+    origin: &Origin,
+) -> Result<(Head, GoLiveState)> {
+    let mut tx = db.begin_switch().await?;
+    let mut head = audit::lock(&mut tx, Stream::Control).await?;
+    let state = change_in_tx(&mut tx, &mut head, change, reason, origin).await?;
+    db::commit(tx).await?;
+    Ok((head, state))
 }
 
 /// The history that an acceptance ended, for the audit trail.

@@ -7,10 +7,10 @@ pub mod access_log;
 mod completion;
 mod deadline;
 mod identity;
-pub(crate) mod panics;
 
 use crate::enforcement::authz;
 use crate::error::Error;
+use crate::panics;
 use access_log::{Entry, Meters};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};

@@ -8,7 +8,7 @@ use super::{Feed, Policies, store};
 use crate::db::Database;
 use crate::error::{Error, Result};
 use crate::go_live::model::{Change, GoLiveState};
-use crate::middleware::panics;
+use crate::panics;
 use sqlx::postgres::PgListener;
 use sqlx::{Executor, PgConnection};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! A panic is the end of one request, or of one turn of a task, and not of what goes on around it. What it says is on standard error already, by the panic hook.
+//! A panic is the end of one request, or of one turn of a task, and not of what goes on around it. What it says is on standard error
+//! already, by the panic hook.
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
