@@ -1,0 +1,95 @@
+//! The status, the stable code and the title of every refusal and failure: exhaustive, without a catch-all.
+
+use super::Error;
+use crate::enforcement::gate::Block;
+use crate::risk::model::ReservationStatus;
+
+/// A row of the error table.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// The HTTP status.
+    pub status: u16,
+    /// The stable code, upper case.
+    pub code: &'static str,
+    /// What it is in general, the same for every occurrence.
+    pub title: &'static str,
+}
+
+const fn row(status: u16, code: &'static str, title: &'static str) -> Row {
+    Row { status, code, title }
+}
+
+impl Error {
+    /// The table.
+    #[must_use]
+    pub const fn row(&self) -> Row {
+        match self {
+            Self::Malformed(_) => row(400, "MALFORMED_REQUEST", "The request cannot be read"),
+            Self::Contradictory(..) => row(400, "CONTRADICTORY_INPUT", "A field is given more than once"),
+            Self::AmbiguousPath { .. } => row(400, "AMBIGUOUS_PATH", "The path is ambiguous"),
+            Self::Blocked { block, .. } => match block {
+                Block::KillSwitchEngaged | Block::KilledLocally => {
+                    row(403, "KILL_SWITCH_ENGAGED", "The kill switch is engaged")
+                }
+                Block::GoLiveDisabled => row(403, "GO_LIVE_DISABLED", "Go-live is disabled"),
+                Block::StateStale => row(503, "STATE_STALE", "The go-live state is not known"),
+                Block::StateRewound => Self::StateRewound.row(),
+            },
+            Self::Unauthenticated => row(401, "UNAUTHENTICATED", "A token is needed"),
+            Self::InvalidToken(_) => row(401, "INVALID_TOKEN", "The token is not valid"),
+            Self::InsufficientScope { .. } => row(403, "INSUFFICIENT_SCOPE", "The token lacks a scope"),
+            Self::OutOfReach { .. } => row(403, "OUT_OF_REACH", "The token is for other engines or domains"),
+            Self::ApprovalRefused(_) => row(403, "APPROVAL_REFUSED", "A second person is needed"),
+            Self::ApprovalClosed { .. } => row(409, "APPROVAL_CLOSED", "The request does not wait any more"),
+            Self::ForeignRequest(_) => row(403, "FOREIGN_REQUEST", "The request may come from a web page or a proxy"),
+            Self::RateLimited { .. } => row(429, "RATE_LIMITED", "The token was used too often"),
+            Self::AccessUnknown => row(503, "ACCESS_UNKNOWN", "The valid tokens are not known"),
+            Self::NotProdEligible { .. } => {
+                row(403, "NOT_PROD_ELIGIBLE", "The recommendation may not be used in production")
+            }
+            Self::RouteNotFound => row(404, "ROUTE_NOT_FOUND", "There is no such route"),
+            Self::NotFound { .. } => row(404, "NOT_FOUND", "There is no such thing"),
+            Self::MethodNotAllowed => row(405, "METHOD_NOT_ALLOWED", "The method is not allowed"),
+            Self::AlreadyClosed { status, .. } => match status {
+                ReservationStatus::Released => row(409, "ALREADY_RELEASED", "The reservation was released before"),
+                ReservationStatus::Expired => row(409, "ALREADY_EXPIRED", "The reservation has expired"),
+                ReservationStatus::Settled | ReservationStatus::Open => {
+                    row(409, "ALREADY_SETTLED", "The reservation was settled before")
+                }
+            },
+            Self::NeverExpires { .. } => row(409, "NEVER_EXPIRES", "The reservation never expires"),
+            Self::ReservationExists { .. } => row(409, "RESERVATION_EXISTS", "The id is another reservation's"),
+            Self::ReservationDenied { .. } => row(409, "RESERVATION_DENIED", "The reserve was denied"),
+            Self::ExtensionDenied { .. } => row(409, "EXTENSION_DENIED", "The extension was denied"),
+            Self::AdjustmentOutOfRange { .. } => {
+                row(409, "ADJUSTMENT_OUT_OF_RANGE", "The correction is of more than was booked")
+            }
+            Self::WireTripped { .. } => row(409, "WIRE_TRIPPED", "The wire has tripped"),
+            Self::EngineThrottled { .. } => row(409, "ENGINE_THROTTLED", "The engine is throttled"),
+            Self::EventIdReused { .. } => row(409, "EVENT_ID_REUSED", "The event id names another measurement"),
+            Self::ChecklistFailed { .. } => row(412, "CHECKLIST_FAILED", "The go-live checklist does not pass"),
+            Self::VersionMismatch { .. } => row(412, "VERSION_MISMATCH", "The state has changed"),
+            Self::BodyTooLarge { .. } => row(413, "BODY_TOO_LARGE", "The body is too large"),
+            Self::UnsupportedMediaType(_) => row(415, "UNSUPPORTED_MEDIA_TYPE", "The body's format is not read"),
+            Self::Invalid(_) => row(422, "VALIDATION_FAILED", "A field is not acceptable"),
+            Self::IdempotencyKeyReused { .. } => {
+                row(422, "IDEMPOTENCY_KEY_REUSED", "The key stands for another request")
+            }
+            Self::ZeroMeansUnlimited { .. } => row(422, "ZERO_MEANS_UNLIMITED", "A cap of 0 removes the cap"),
+            Self::SeriesKind { .. } => row(422, "SERIES_KIND_MISMATCH", "The series has the other kind of values"),
+            Self::TrailDamaged(_) => row(409, "TRAIL_DAMAGED", "The audit trail is not what was appended"),
+            Self::ClockWentBack(_) => row(503, "CLOCK_WENT_BACK", "The database clock went back"),
+            Self::ClockJumped(_) => row(503, "CLOCK_JUMPED", "The database clock jumped ahead"),
+            Self::LedgerHalted(_) => row(503, "LEDGER_HALTED", "The book does not balance"),
+            Self::StateRewound => row(503, "STATE_REWOUND", "The go-live state went backwards"),
+            Self::Unavailable(_) => row(503, "DATABASE_UNAVAILABLE", "The database cannot be reached"),
+            Self::Overloaded => row(503, "OVERLOADED", "Too many operations are waiting"),
+            Self::OutcomeUnknown(_) => row(503, "OUTCOME_UNKNOWN", "The outcome is unknown"),
+            Self::EngagedLocally { .. } => row(503, "ENGAGED_LOCALLY", "Only this instance is stopped"),
+            Self::DeadlineExceeded(_) => row(503, "DEADLINE_EXCEEDED", "The request took too long"),
+            Self::Inconsistent(_) | Self::Database(_) | Self::Panicked => {
+                row(500, "INTERNAL_ERROR", "Something went wrong here")
+            }
+        }
+    }
+}
