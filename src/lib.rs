@@ -41,4 +41,5 @@ pub(crate) mod panics;
 pub mod regression;
 pub mod review;
 pub mod risk;
+pub mod statistics;
 pub mod types;
