@@ -43,3 +43,4 @@ pub mod review;
 pub mod risk;
 pub mod statistics;
 pub mod types;
+pub mod writer;

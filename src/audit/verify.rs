@@ -15,8 +15,12 @@
 //!
 //! What this proves needs something outside the database: whoever owns it can make every hash anew.
 
-use super::layout::Kind;
-use super::{Canonical, Stream, binary, chain, store};
+mod stretches;
+mod walk;
+
+pub use stretches::verify_in_stretches;
+
+use super::{Stream, binary, store};
 use crate::error::{Error, Result};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -25,6 +29,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
 use utoipa::ToSchema;
+use walk::Walk;
 
 /// What was done to a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -122,32 +127,6 @@ pub struct Verified {
     pub finding: Option<Finding>,
 }
 
-/// A row, as far as it is needed once the next one is there.
-#[derive(Debug, Clone)]
-struct Link {
-    seq: i64,
-    at: i64,
-    /// Its canonical bytes.
-    bytes: Vec<u8>,
-    /// Where the columns behind version, stream and number begin in them.
-    tail: usize,
-    hash: [u8; 32],
-}
-
-impl Link {
-    /// Whether it is what follows this hash.
-    fn follows(&self, before: &[u8; 32]) -> bool {
-        chain(before, &self.bytes) == self.hash
-    }
-
-    /// Whether it would be, if it had this number.
-    fn would_follow(&self, stream: Stream, before: &[u8; 32], seq: i64) -> bool {
-        let mut bytes = Canonical::head(Vec::new(), stream, seq).into_bytes();
-        bytes.extend_from_slice(&self.bytes[self.tail..]);
-        chain(before, &bytes) == self.hash
-    }
-}
-
 /// Verifies a stream. The connection must be in a transaction that sees one instant of the database.
 pub async fn verify(conn: &mut PgConnection, stream: Stream, asked: Asked) -> Result<Verified> {
     let head = read_head(&mut *conn, stream).await?;
@@ -155,18 +134,10 @@ pub async fn verify(conn: &mut PgConnection, stream: Stream, asked: Asked) -> Re
         return Ok(Verified { events: 0, end: asked.from, finding: Some(finding) });
     }
     let erased = read_erased(&mut *conn, stream).await?;
-    let mut walk = Walk {
-        stream,
-        erased: &erased,
-        before: asked.from,
-        last_at: i64::MIN,
-        head_seq: asked.to.is_none().then_some(head.point.seq),
-        bad: None,
-        events: 0,
-        bytes: Vec::new(),
-    };
+    let mut walk = Walk::new(stream, asked, &head, &erased);
     let mut finding = None;
     {
+        store::events::read_in_order(&mut *conn).await?;
         let mut rows = conn.copy_out_raw(&store::events::copy(stream, asked.from.seq, asked.to)).await?;
         while finding.is_none() {
             let message = match poll_fn(|context| rows.as_mut().poll_next(context)).await {
@@ -259,158 +230,6 @@ pub(super) async fn read_erased(conn: &mut PgConnection, stream: Stream) -> Resu
     .bind(stream.as_str());
     let rows = rows.fetch_all(conn).await?;
     rows.iter().map(|row| Ok(((row.try_get("seq")?, row.try_get("field")?), row.try_get("digest")?))).collect()
-}
-
-/// The pass over a stream.
-struct Walk<'a> {
-    stream: Stream,
-    erased: &'a Erased,
-    /// The last row that was right, or the place where the pass began.
-    before: Point,
-    last_at: i64,
-    /// Where the head stands; none where only a part is looked at.
-    head_seq: Option<i64>,
-    /// A row whose hash is wrong, until the next one tells why.
-    bad: Option<Link>,
-    events: i64,
-    bytes: Vec<u8>,
-}
-
-impl Walk<'_> {
-    /// A row's values as a link.
-    fn link(&mut self, values: &[Option<&[u8]>]) -> Result<Link, binary::Unreadable> {
-        let columns = self.stream.columns();
-        let (Some((hash, values)), true) = (values.split_last(), values.len() == columns.len() + 1) else {
-            return Err(binary::Unreadable);
-        };
-        let hash = hash.and_then(|hash| <[u8; 32]>::try_from(hash).ok()).ok_or(binary::Unreadable)?;
-        let seq = binary::integer(values[0].ok_or(binary::Unreadable)?)?;
-        let at = binary::micros(values[1].ok_or(binary::Unreadable)?)?;
-        let mut bytes = std::mem::take(&mut self.bytes);
-        bytes.clear();
-        let mut bytes = Canonical::head(bytes, self.stream, seq).into_bytes();
-        let tail = bytes.len();
-        for (column, value) in columns.iter().zip(values).skip(1) {
-            let digest = if column.kind == Kind::Free && value.is_none() && !self.erased.is_empty() {
-                self.erased.get(&(seq, column.name.to_owned())).map(String::as_str)
-            } else {
-                None
-            };
-            binary::append(&mut bytes, *column, *value, digest)?;
-        }
-        Ok(Link { seq, at, bytes, tail, hash })
-    }
-
-    fn finding(&self, seq: i64, kind: Tampering, detail: impl Into<String>) -> Finding {
-        Finding { stream: self.stream, seq, kind, detail: detail.into() }
-    }
-
-    /// A row with a value that no event can hold.
-    fn impossible(&self, values: &[Option<&[u8]>]) -> Finding {
-        let seq = values.first().copied().flatten().and_then(|seq| binary::integer(seq).ok());
-        let seq = seq.unwrap_or(self.before.seq + 1);
-        self.finding(seq, Tampering::Edited, "it holds a value that no event can hold")
-    }
-
-    /// Takes the next row; says what is wrong as soon as that is clear.
-    fn step(&mut self, link: Link) -> Option<Finding> {
-        self.events += 1;
-        if let Some(bad) = self.bad.take() {
-            return Some(self.explain(&bad, &link));
-        }
-        let expected = self.before.seq + 1;
-        if self.head_seq.is_some_and(|head| link.seq > head)
-            && (link.seq != expected || !link.follows(&self.before.hash))
-        {
-            let detail = "it stands behind the head, and nothing leads to it";
-            return Some(self.finding(link.seq, Tampering::Inserted, detail));
-        }
-        if link.seq > expected {
-            let detail = format!("the numbers from {expected} to {} are missing", link.seq - 1);
-            return Some(self.finding(expected, Tampering::Deleted, detail));
-        }
-        if link.seq < expected {
-            return Some(self.finding(link.seq, Tampering::Inserted, "the number is there twice"));
-        }
-        if !link.follows(&self.before.hash) {
-            self.bad = Some(link);
-            return None;
-        }
-        if link.at <= self.last_at {
-            return Some(self.finding(
-                link.seq,
-                Tampering::Edited,
-                "its time is not later than that of the event before",
-            ));
-        }
-        self.before = Point { seq: link.seq, hash: link.hash };
-        self.last_at = link.at;
-        self.bytes = link.bytes;
-        None
-    }
-
-    /// What was done to a row whose hash is wrong, as the row after it shows.
-    fn explain(&self, bad: &Link, next: &Link) -> Finding {
-        let (stream, seq) = (self.stream, bad.seq);
-        if next.seq == seq {
-            return self.finding(seq, Tampering::Inserted, "the number is there twice");
-        }
-        if next.follows(&bad.hash) {
-            return self.finding(
-                seq,
-                Tampering::Edited,
-                "what it says does not give its hash, and the next event follows it",
-            );
-        }
-        if bad.at >= next.at {
-            return self.finding(seq, Tampering::Reordered, format!("it is not earlier than event {}", next.seq));
-        }
-        if next.would_follow(stream, &self.before.hash, seq) {
-            let detail = format!("what stands at {} is what was appended at {seq}", next.seq);
-            return self.finding(seq, Tampering::Inserted, detail);
-        }
-        if next.would_follow(stream, &bad.hash, next.seq + 1) {
-            let detail = format!("what stands at {} was appended after another event", next.seq);
-            return self.finding(seq, Tampering::Deleted, detail);
-        }
-        self.finding(seq, Tampering::Edited, "what it says does not give its hash")
-    }
-
-    /// What the end of the rows and the head say.
-    fn end(&self, asked: Asked, head: &Head) -> Option<Finding> {
-        let last = self.before.seq;
-        if let Some(bad) = &self.bad {
-            let behind = bad.seq > head.point.seq && asked.to.is_none();
-            let (kind, detail) = if behind {
-                (Tampering::Inserted, "it stands behind the head, and nothing leads to it")
-            } else {
-                (Tampering::Edited, "what it says does not give its hash")
-            };
-            return Some(self.finding(bad.seq, kind, detail));
-        }
-        if let Some(to) = asked.to.filter(|to| *to <= head.point.seq) {
-            let detail = format!("the numbers from {} to {to} are missing", last + 1);
-            return (last < to).then(|| self.finding(last + 1, Tampering::Deleted, detail));
-        }
-        if head.point.seq > last && head.point.hash != self.before.hash {
-            let detail = format!("the head stands at {}, and the last event is {last}", head.point.seq);
-            return Some(self.finding(last + 1, Tampering::Truncated, detail));
-        }
-        // Before the first event a head stands at 1970.
-        let at = match (self.last_at, last) {
-            (i64::MIN, 0) => Some(0),
-            (i64::MIN, _) => None,
-            (at, _) => Some(at),
-        };
-        if head.point != self.before || at.is_some_and(|at| at != head.at) {
-            let detail = format!("the head stands at {}, or at another hash or time than event {last}", head.point.seq);
-            return Some(self.finding(last, Tampering::HeadMoved, detail));
-        }
-        asked.known.filter(|known| known.seq > last).map(|known| {
-            let detail = format!("event {} is known from outside, and the last event is {last}", known.seq);
-            self.finding(last + 1, Tampering::Truncated, detail)
-        })
-    }
 }
 
 /// An event of a stream as it is stored: for a verification that begins behind it.

@@ -135,6 +135,9 @@ async fn verify_all(
     known: &BTreeMap<Stream, Point>,
 ) -> Result<(String, bool), Failure> {
     let mut tx = db.begin_unlimited_snapshot().await?;
+    // Two for each processor: while one waits for PostgreSQL to send, another hashes what has come.
+    let stretches = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+    let mut others = db.begin_beside(&mut tx, stretches - 1).await?;
     let (mut text, mut whole) = (String::new(), true);
     for stream in Stream::ALL.into_iter().filter(|stream| args.stream.is_none_or(|only| only == *stream)) {
         let kept = known.get(&stream).copied();
@@ -144,7 +147,7 @@ async fn verify_all(
             (None, None) => Point::BEGINNING,
         };
         let asked = Asked { from, to: args.to, known: kept };
-        let verified = verify::verify(&mut tx, stream, asked).await?;
+        let verified = verify::verify_in_stretches(&mut tx, &mut others, stream, asked).await?;
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{} {} {}", stream.as_str(), verified.end.seq, hex(&verified.end.hash));
         if let Some(finding) = verified.finding {

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Postgres, Transaction};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -235,6 +235,28 @@ impl Database {
         let mut tx = self.begin_snapshot().await?;
         tx.execute("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0").await?;
         Ok(tx)
+    }
+
+    /// Further transactions that see the same instant as `tx`, which has to outlast their beginning, for as long as it takes:
+    /// `count` of them, or as many as the pool has connections beside that of `tx`.
+    pub async fn begin_beside(
+        &self,
+        tx: &mut PgConnection,
+        count: usize,
+    ) -> Result<Vec<Transaction<'static, Postgres>>> {
+        let count = count.min(self.pool.options().get_max_connections() as usize - 1);
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let snapshot: String = sqlx::query_scalar("SELECT pg_export_snapshot()").fetch_one(tx).await?;
+        let mut beside = Vec::with_capacity(count);
+        for _ in 0..count {
+            let mut other = self.begin_unlimited_snapshot().await?;
+            // Its name is PostgreSQL's own: hexadecimal digits and dashes.
+            other.execute(AssertSqlSafe(format!("SET TRANSACTION SNAPSHOT '{snapshot}'"))).await?;
+            beside.push(other);
+        }
+        Ok(beside)
     }
 
     /// A connection of its own in such a transaction, which may be left in the middle of an answer. Whoever reads it may be slow.

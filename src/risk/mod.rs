@@ -46,7 +46,7 @@ use serde::Serialize;
 use sqlx::PgConnection;
 use std::time::Duration;
 use utoipa::ToSchema;
-use writer::Writer;
+use writer::Ledger;
 
 /// How often it is looked whether a hold is due when nothing else happens.
 const TICK: Duration = Duration::from_millis(500);
@@ -56,7 +56,7 @@ const TICK: Duration = Duration::from_millis(500);
 pub struct Risk {
     db: Database,
     two_person: approval::Policy,
-    writer: Writer,
+    writer: Ledger,
 }
 
 /// Whether an operation is meant or only asked about.
@@ -94,7 +94,7 @@ impl Risk {
         config: &EnforcementConfig,
         two_person: approval::Policy,
     ) -> Self {
-        Self { two_person, writer: Writer::start(db.clone(), clock, feed, !config.is_development()), db }
+        Self { two_person, writer: Ledger::start(db.clone(), clock, feed, !config.is_development()), db }
     }
 
     /// Decides a reserve; a dry run without the lock, without a trace, and without regard to a key.

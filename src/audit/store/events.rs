@@ -6,7 +6,7 @@ use crate::audit::layout::{Column, Kind};
 use crate::error::{Error, Result};
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, PgConnection, Postgres, QueryBuilder, Row};
+use sqlx::{AssertSqlSafe, Executor, PgConnection, Postgres, QueryBuilder, Row};
 use std::collections::BTreeMap;
 
 /// A page of the list. The connection must be in a transaction that sees one instant of the database.
@@ -169,6 +169,19 @@ fn record(stream: Stream, row: &PgRow) -> Result<EventRecord> {
         hash: row.try_get(2)?,
         erased: Vec::new(),
     })
+}
+
+/// Has [`copy`] follow the index from here to the end of the transaction: without fresh statistics PostgreSQL would rather sort a
+/// table that stands in order already, and on the disk.
+pub(crate) async fn read_in_order(conn: &mut PgConnection) -> Result<()> {
+    conn.execute(
+        "SET LOCAL enable_seqscan = off;
+         SET LOCAL enable_bitmapscan = off;
+         SET LOCAL enable_sort = off;
+         SET LOCAL max_parallel_workers_per_gather = 0",
+    )
+    .await?;
+    Ok(())
 }
 
 /// Every column and the hash of the events behind this one, up to the one `to` names, in order, as `COPY` sends them.

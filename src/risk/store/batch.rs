@@ -222,8 +222,3 @@ async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head) -> Resu
     }
     Ok(())
 }
-
-/// The hash of an event, if it exists.
-pub async fn event_hash(conn: &mut PgConnection, seq: i64) -> Result<Option<Vec<u8>>> {
-    Ok(sqlx::query_scalar!("SELECT hash FROM risk_event WHERE seq = $1", seq).fetch_optional(conn).await?)
-}
