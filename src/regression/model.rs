@@ -4,8 +4,10 @@
 //! arrival. `drop = (baseline - current) / baseline`; the wire trips when `drop >= max_drop_fraction`. Compared by
 //! cross-multiplied integers, so that an exact tie trips; a float misses 190/200 against 38/50.
 
+mod drop;
 mod policy;
 
+pub use drop::{Compared, Direction, Effect, Tolerance};
 pub use policy::{PolicyUpsert, loosens, upsert};
 
 use crate::audit::{Canonical, Origin, Stamp, Stream};

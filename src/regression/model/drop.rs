@@ -1,0 +1,149 @@
+//! How much worse a series is, exactly: by cross-multiplied integers, whichever way it is good.
+//!
+//! A rate that should be low is judged by its complement `1 - x`, in both windows: errors that rise from 1 % to 3 % are
+//! successes that drop from 99 % to 97 %, a drop of 2 % and not a rise of 200 %. A value that should be low has no complement and
+//! is judged by its rise.
+
+use super::Window;
+use crate::types::Ratio;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Millionths in one.
+const MICRO: i128 = 1_000_000;
+
+/// Which way a series is good.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Direction {
+    /// More is better: successes, profit. A drop is worse.
+    #[default]
+    HigherIsBetter,
+    /// Less is better: errors, costs. A rise is worse.
+    LowerIsBetter,
+}
+
+impl Direction {
+    /// The direction in the database and in notes.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::HigherIsBetter => "HIGHER_IS_BETTER",
+            Self::LowerIsBetter => "LOWER_IS_BETTER",
+        }
+    }
+
+    /// The direction of that name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        [Self::HigherIsBetter, Self::LowerIsBetter].into_iter().find(|direction| direction.as_str() == name)
+    }
+}
+
+/// What a drop is measured in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Effect {
+    /// As a fraction of the baseline, which has to be positive.
+    #[default]
+    Relative,
+    /// In the metric's own units, points of a rate; the baseline may be anything.
+    Absolute,
+}
+
+impl Effect {
+    /// The effect in the database and in notes.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Relative => "RELATIVE",
+            Self::Absolute => "ABSOLUTE",
+        }
+    }
+
+    /// The effect of that name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        [Self::Relative, Self::Absolute].into_iter().find(|effect| effect.as_str() == name)
+    }
+}
+
+/// How much worse a series may become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tolerance {
+    /// Which way the series is good.
+    pub direction: Direction,
+    /// What the limit is measured in.
+    pub effect: Effect,
+    /// Whether it is a series of successes and failures.
+    pub boolean: bool,
+    /// The drop that trips, in millionths: of the baseline for RELATIVE, 1 to 10^6; of the metric's unit for ABSOLUTE, at most
+    /// 2 · 10^18.
+    pub limit: i128,
+}
+
+/// How two windows compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compared {
+    /// How much worse the recent one is, rounded for display; negative when it is better.
+    pub drop: Option<Ratio>,
+    /// Whether the drop reaches the limit; equality does.
+    pub reaches: bool,
+    /// Whether there is a drop to speak of.
+    pub computable: bool,
+}
+
+impl Tolerance {
+    /// How much worse the recent window is than the baseline. Not computable when either is empty or, for RELATIVE, when the
+    /// baseline (of a rate that should be low: its complement) is not positive.
+    ///
+    /// Exact for a baseline of up to 10^4 events, a recent window of up to 10^9, and values up to 10^12: no product is more than
+    /// 2 · 10^37, and an i128 holds 1.7 · 10^38. What does not fit is not computable, rather than wrong.
+    #[must_use]
+    pub fn compare(self, baseline: Window, recent: Window) -> Compared {
+        let drop = self.drop(baseline, recent);
+        Compared {
+            drop: drop.and_then(|(lost, whole)| Ratio::of(lost, whole)),
+            reaches: self.reaches(baseline, recent),
+            computable: drop.is_some(),
+        }
+    }
+
+    /// Whether the recent window is worse than the baseline by the limit or more, as [`Self::compare`] says.
+    #[must_use]
+    pub fn reaches(self, baseline: Window, recent: Window) -> bool {
+        self.drop(baseline, recent)
+            .and_then(|(lost, whole)| Some(lost.checked_mul(MICRO)? >= self.limit.checked_mul(whole)?))
+            .unwrap_or(false)
+    }
+
+    /// The drop as a fraction with a positive denominator.
+    fn drop(self, baseline: Window, recent: Window) -> Option<(i128, i128)> {
+        if baseline.events <= 0 || recent.events <= 0 {
+            return None;
+        }
+        let (then, now) = (self.judged(baseline), self.judged(recent));
+        let (then_events, now_events) = (i128::from(baseline.events), i128::from(recent.events));
+        // then/n - now/m = (then·m - now·n) / (n·m), and divided by then/n: (then·m - now·n) / (then·m).
+        let expected = then.checked_mul(now_events)?;
+        let fell = expected.checked_sub(now.checked_mul(then_events)?)?;
+        let is_rise = self.direction == Direction::LowerIsBetter && !self.boolean;
+        let lost = if is_rise { fell.checked_neg()? } else { fell };
+        match self.effect {
+            Effect::Relative if expected <= 0 => None,
+            Effect::Relative => Some((lost, expected)),
+            Effect::Absolute => Some((lost, then_events.checked_mul(now_events)?.checked_mul(MICRO)?)),
+        }
+    }
+
+    /// The sum that is judged, in millionths: of the complements, for a rate that should be low.
+    fn judged(self, window: Window) -> i128 {
+        match self.direction {
+            Direction::LowerIsBetter if self.boolean => i128::from(window.events) * MICRO - window.sum.units(),
+            _ => window.sum.units(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
