@@ -11,6 +11,7 @@
 //!
 //! Statements of a measurement on an armed wire: 9 (lock, time, end of series, event, head, policy, state, sums, state).
 
+pub mod detector;
 pub mod http;
 pub mod model;
 pub mod store;

@@ -1,0 +1,162 @@
+//! What is known of a frozen baseline, and what each bet on it pays.
+
+use super::ranks::Ranks;
+use crate::regression::model::{Direction, Effect, Measurement, Tolerance, Window};
+use crate::statistics::{Z_95, wilson_lower};
+use crate::types::{Measured, Total};
+
+/// The drops that the three bets are on, as multiples of the tolerated one.
+const DESIGNS: [f64; 3] = [1.0, 1.75, 3.0];
+/// The largest drop a bet is on, of the baseline.
+const DESIGN_MAX: f64 = 0.9;
+/// A bet is on less than the bound by at least this share of the tolerated drop, or it would be on nothing.
+const DESIGN_STEP: f64 = 0.1;
+/// How much of its stake each bet on ranks puts at risk.
+const STAKES: [f64; 3] = [0.5, 1.0, 1.7];
+/// The largest stake, of the one that could be lost whole: `1 / (1 - bound)`.
+const STAKE_MAX: f64 = 0.95;
+
+/// How a SEQUENTIAL wire is set.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Settings {
+    /// How much worse the series has to be for a trip.
+    pub tolerance: Tolerance,
+    /// The same as a fraction of the baseline, above 0 to 1: what the bets on a rate are on. A series of values does not use it.
+    pub drop_fraction: f64,
+    /// How much worse than its baseline, as a fraction, a series may be without evidence against it: 0 to below 1.
+    pub tolerance_fraction: f64,
+    /// The evidence that trips, above 1: on average no false trip in fewer events.
+    pub arl: f64,
+}
+
+impl Settings {
+    /// The settings for a baseline, as measured. An ABSOLUTE drop is a fraction of the baseline rate: of a rate that should be low,
+    /// of its complement.
+    #[must_use]
+    pub fn of(tolerance: Tolerance, baseline: Window, tolerance_fraction: f64, arl: f64) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "a fraction in millionths is below 2^53")]
+        let limit = tolerance.limit as f64 / 1e6;
+        let drop = match (tolerance.effect, Rate::of(tolerance, baseline)) {
+            (Effect::Relative, _) => limit,
+            (Effect::Absolute, Some(rate)) if tolerance.boolean && rate.good > 0 => limit / rate.point(),
+            (Effect::Absolute, _) => 1.0,
+        };
+        // A rate cannot drop by more than all of it: such a wire never trips, and its bets are as good as any.
+        Self { tolerance, drop_fraction: drop.min(1.0), tolerance_fraction, arl }
+    }
+}
+
+/// A frozen baseline, ready to judge events.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frozen {
+    settings: Settings,
+    baseline: Window,
+    bound: f64,
+    bets: Bets,
+}
+
+/// What each bet pays.
+#[derive(Debug, Clone, PartialEq)]
+enum Bets {
+    /// For a good event, and for a bad one.
+    Rate { good: [f64; 3], bad: [f64; 3] },
+    /// `1 + stake · (bound - rank)`.
+    Ranks { ranks: Ranks, stakes: [f64; 3] },
+}
+
+impl Frozen {
+    /// The baseline of a series of successes and failures, as measured. None of no events.
+    #[must_use]
+    pub fn rate(mut settings: Settings, baseline: Window) -> Option<Self> {
+        settings.tolerance.boolean = true;
+        let rate = Rate::of(settings.tolerance, baseline)?;
+        let (point, drop) = (rate.point(), settings.drop_fraction);
+        let bound = wilson_lower(rate.good, rate.events).min(point * (1.0 - settings.tolerance_fraction));
+        let (mut good, mut bad) = ([1.0; 3], [1.0; 3]);
+        // Nothing is worse than a bound of 0: the bets then pay what was put in.
+        if bound > 0.0 {
+            for (at, design) in DESIGNS.into_iter().enumerate() {
+                let bet = (point * (1.0 - (design * drop).min(DESIGN_MAX))).min(bound * (1.0 - DESIGN_STEP * drop));
+                (good[at], bad[at]) = (bet / bound, (1.0 - bet) / (1.0 - bound));
+            }
+        }
+        Some(Self { settings, baseline, bound, bets: Bets::Rate { good, bad } })
+    }
+
+    /// The baseline of a series of values, in any order. None of no values.
+    #[must_use]
+    pub fn values(mut settings: Settings, values: &[Measured]) -> Option<Self> {
+        settings.tolerance.boolean = false;
+        let ranks = Ranks::of(settings.tolerance, values)?;
+        let baseline = ranks.window()?;
+        // A value as good as the baseline ranks in its middle on average; how well that is known depends on their number.
+        let bound = 0.5 - Z_95 * (ranks.variance() / real(values.len())).sqrt();
+        let bound = bound.min(0.5 * (1.0 - settings.tolerance_fraction)).max(0.0);
+        let stakes = STAKES.map(|stake| stake.min(STAKE_MAX / (1.0 - bound)));
+        Some(Self { settings, baseline, bound, bets: Bets::Ranks { ranks, stakes } })
+    }
+
+    /// The settings.
+    #[must_use]
+    pub const fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    /// The events and their sum, as measured, but for outliers among values: those count as the fence they are behind.
+    #[must_use]
+    pub const fn baseline(&self) -> Window {
+        self.baseline
+    }
+
+    /// The lower bound of the baseline that events are judged by, 0 to 1: of the success rate (of a rate that should be low: its
+    /// complement's), or of the mean rank of values, which is 0.5 of the baseline itself.
+    #[must_use]
+    pub const fn bound(&self) -> f64 {
+        self.bound
+    }
+
+    /// What each bet pays for a measurement, and what it adds to the sum. A series has one kind; what is of the other one counts as
+    /// its addend.
+    #[inline]
+    pub(super) fn weigh(&self, measurement: Measurement) -> ([f64; 3], Total) {
+        let addend = measurement.addend();
+        match &self.bets {
+            Bets::Rate { good, bad } => {
+                let is_good =
+                    (addend > Total::ZERO) == (self.settings.tolerance.direction == Direction::HigherIsBetter);
+                (if is_good { *good } else { *bad }, addend)
+            }
+            Bets::Ranks { ranks, stakes } => {
+                let lacking = self.bound - ranks.rank(addend.units());
+                let fenced = Total::from_units(ranks.fenced(addend.units()));
+                (stakes.map(|stake| 1.0 + stake * lacking), fenced.unwrap_or(addend))
+            }
+        }
+    }
+}
+
+/// A success rate as it is judged: of a rate that should be low, the complement.
+#[derive(Debug, Clone, Copy)]
+struct Rate {
+    good: i64,
+    events: i64,
+}
+
+impl Rate {
+    fn of(tolerance: Tolerance, window: Window) -> Option<Self> {
+        let (events, successes) = (window.events, i64::try_from(window.sum.units() / 1_000_000).ok()?);
+        let good = if tolerance.direction == Direction::HigherIsBetter { successes } else { events - successes };
+        (events > 0).then_some(Self { good, events })
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    fn point(self) -> f64 {
+        self.good as f64 / self.events as f64
+    }
+}
+
+/// A count to calculate with.
+#[expect(clippy::cast_precision_loss, reason = "the cube of the largest baseline, 10^12, is far below 2^53")]
+pub(super) fn real(count: usize) -> f64 {
+    count as f64
+}

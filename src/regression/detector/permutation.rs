@@ -1,0 +1,118 @@
+//! How often a detector would trip on a history in which nothing changed: the same events in other orders.
+//!
+//! A shuffled series has the values of the history and no change over time, so whatever trips on it is false. Seeded, so that the
+//! same history gives the same estimate everywhere. What it cannot show is what the order itself does: days that are good or bad
+//! as a whole are taken apart by the shuffle, so a series with such days trips more often than this says.
+
+use crate::regression::model::Measurement;
+
+/// What came of the shuffles.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Estimate {
+    /// Shuffles that were made.
+    pub shuffles: u32,
+    /// Of those, with at least one trip.
+    pub tripped: u32,
+    /// Trips in all of them.
+    pub trips: u64,
+}
+
+/// Shuffles a history so many times and counts the trips of `detector`, which replays a whole series and says how often it trips.
+pub fn estimate(
+    history: &[Measurement],
+    shuffles: u32,
+    seed: u64,
+    mut detector: impl FnMut(&[Measurement]) -> u64,
+) -> Estimate {
+    let (mut series, mut random) = (history.to_vec(), SplitMix64::new(seed));
+    let mut estimate = Estimate { shuffles, ..Estimate::default() };
+    for _ in 0..shuffles {
+        shuffle(&mut series, &mut random);
+        let trips = detector(&series);
+        estimate.tripped += u32::from(trips > 0);
+        estimate.trips = estimate.trips.saturating_add(trips);
+    }
+    estimate
+}
+
+/// Fisher and Yates's shuffle: every order is as likely.
+fn shuffle(series: &mut [Measurement], random: &mut SplitMix64) {
+    for last in (1..series.len()).rev() {
+        series.swap(last, random.below(last + 1));
+    }
+}
+
+/// Steele, Lea and Flood's `SplitMix64` (2014): 64 bits of state, every value once in 2^64. Not for secrets.
+#[derive(Debug, Clone)]
+pub struct SplitMix64(u64);
+
+impl SplitMix64 {
+    /// The numbers that follow from a seed.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next 64 bits.
+    #[inline]
+    pub const fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below a positive bound, each as likely but for one part in 2^64 / bound.
+    #[inline]
+    fn below(&mut self, bound: usize) -> usize {
+        let scaled = (u128::from(self.bits()) * bound as u128) >> 64;
+        usize::try_from(scaled).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history() -> Vec<Measurement> {
+        (1..=400).map(|at| Measurement::Success(at <= 200)).collect()
+    }
+
+    /// As the reference implementation has it, for the seed 1234567.
+    #[test]
+    fn the_numbers_are_those_of_splitmix64() {
+        let mut random = SplitMix64::new(1_234_567);
+        let first = [random.bits(), random.bits(), random.bits()];
+        assert_eq!(first, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+    }
+
+    #[test]
+    fn shuffles_keep_every_event_and_repeat_with_their_seed() {
+        let run = |seed| {
+            let mut seen = Vec::new();
+            let counted = estimate(&history(), 20, seed, |series| {
+                assert_eq!(series.iter().filter(|one| **one == Measurement::Success(true)).count(), 200);
+                seen.push(series.to_vec());
+                u64::from(series[0] == Measurement::Success(true)) * 3
+            });
+            (seen, counted)
+        };
+        let (seen, counted) = run(7);
+        assert_eq!((seen.clone(), counted), run(7));
+        assert_ne!(seen, run(8).0);
+        assert!(seen.iter().all(|series| *series != history()));
+        assert_eq!((counted.shuffles, counted.trips), (20, 3 * u64::from(counted.tripped)));
+        assert!((2..=18).contains(&counted.tripped), "{counted:?}");
+    }
+
+    #[test]
+    fn every_place_is_as_likely() {
+        let (mut random, mut counts) = (SplitMix64::new(1), [0_u32; 7]);
+        for _ in 0..70_000 {
+            counts[random.below(7)] += 1;
+        }
+        // 10,000 each; five standard deviations are 463.
+        assert!(counts.iter().all(|count| count.abs_diff(10_000) < 463), "{counts:?}");
+    }
+}
