@@ -119,9 +119,9 @@ impl App {
         let checklist = ChecklistConfig { required_packs, enforcement_off: enforcement.off_because() };
         Self(Arc::new(Parts {
             go_live: GoLive::new(db.clone(), clock.clone(), feed.clone(), Arc::new(checklist), two_person),
-            risk: Risk::new(db.clone(), clock, feed.clone(), &enforcement, two_person),
+            risk: Risk::new(db.clone(), clock.clone(), feed.clone(), &enforcement, two_person),
             heimdall: Heimdall::new(db.clone(), feed.clone(), !enforcement.is_development()),
-            govern: Govern::new(db.clone(), feed.clone()),
+            govern: Govern::new(db.clone(), clock, feed.clone()),
             access: Access::new(db.clone(), feed.clone()),
             exposure,
             two_person,

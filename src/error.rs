@@ -200,8 +200,8 @@ pub enum Error {
         /// The day that it would be booked on.
         day: chrono::NaiveDate,
     },
-    /// An upsert would re-arm a tripped wire without saying why.
-    #[error("the wire {domain}.{metric} tripped (trip {trip_id}): give a reason to re-arm it")]
+    /// An upsert would re-arm a tripped wire without saying why, or a reset would change the baseline of one.
+    #[error("the wire {domain}.{metric} tripped (trip {trip_id}): re-arm it first, and give a reason")]
     WireTripped {
         /// The wire's domain.
         domain: String,
@@ -209,6 +209,28 @@ pub enum Error {
         metric: String,
         /// The standing trip.
         trip_id: i64,
+    },
+    /// A wire is to be acknowledged or re-armed that has not tripped.
+    #[error("the wire {domain}.{metric} has not tripped: nothing to acknowledge or re-arm")]
+    NotTripped {
+        /// The wire's domain.
+        domain: String,
+        /// The wire's metric.
+        metric: String,
+    },
+    /// A baseline is worse than the one in use by half of what trips.
+    #[error(
+        "the new baseline of {domain}.{metric} is worse than the one in use, by {}: that would hide a drop; send force=true \
+         if it is meant",
+        .drop.short()
+    )]
+    BaselineWorse {
+        /// The wire's domain.
+        domain: String,
+        /// The wire's metric.
+        metric: String,
+        /// By how much.
+        drop: crate::types::Ratio,
     },
     /// An upsert would lift throttles without saying why.
     #[error("{engine} is throttled by the trips {trips:?}: give a reason to override them, or re-arm the wires")]

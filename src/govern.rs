@@ -5,47 +5,37 @@
 //! measurements do not wait for the ledger.
 
 mod answers;
+mod load;
+pub mod measure;
+mod stale;
+mod trip;
 
-pub use answers::{EvaluateAnswer, KpiAnswer, RegressionPolicyUpserted, Tripped};
+pub use answers::{
+    AcknowledgeAnswer, BaselineAnswer, EvaluateAnswer, KpiAnswer, RearmAnswer, RegressionPolicyUpserted, Tripped,
+};
 
 use crate::access::scope::Scope;
-use crate::audit::{self, Changes, ControlEvent, Head, Origin, Stream};
+use crate::audit::{self, Changes, ControlEvent, Stamp, Stream};
+use crate::clock::Clock;
 use crate::db::{self, Database, to_json};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
-use crate::go_live::model::{Change, GoLiveState};
 use crate::idempotency::{self, Asked, Once};
-use crate::regression::model::{
-    self, Action, KpiEvent, Mark, PolicyUpsert, RegressionPolicy, Verdict, Window, WireState, WireStatus,
-};
-use crate::regression::store::{self, NewTrip};
-use crate::regression::{self, Reading};
-use crate::types::{Actor, Detail, Domain, Engine, Metric, Ratio, Reason};
-use crate::{go_live, risk};
-use chrono::{DateTime, Utc};
+use crate::regression::model::{self, Detector, FrozenSpan, Mode, PolicyUpsert, Rebase, RegressionPolicy, WireState};
+use crate::regression::store::{self, Acknowledgement};
+use crate::types::{Actor, Domain, Metric, Reason};
+use crate::writer::Writer;
+use measure::{Measure, Measured, Measurements};
 use serde::Serialize;
-use serde_json::value::RawValue;
 use sqlx::PgConnection;
+use trip::{Cause, Heads, Tripping};
 
 /// The flows across levers.
 #[derive(Debug, Clone)]
 pub struct Govern {
     db: Database,
     feed: Feed,
-}
-
-/// Numbers of a trip, for the audit trail.
-#[derive(Serialize)]
-struct TripDetail<'a> {
-    policy: &'a RegressionPolicy,
-    kpi_seq: i64,
-    series_seq: i64,
-    baseline_events: i64,
-    baseline_sum: crate::types::Total,
-    current_events: i64,
-    current_sum: crate::types::Total,
-    drop_fraction: Option<Ratio>,
-    engine: Option<&'a Engine>,
+    writer: Writer<Measure>,
 }
 
 /// What an upsert did, for the audit trail.
@@ -55,66 +45,37 @@ struct PolicyDetail<'a> {
     policy: &'a RegressionPolicy,
 }
 
-/// What a re-arm did, for the audit trail.
+/// What was said of a trip, for the audit trail.
 #[derive(Serialize)]
-struct RearmDetail {
+struct AcknowledgeDetail {
     trip_id: i64,
-    watermark: i64,
+    verdict: model::TripVerdict,
 }
 
-/// An evaluation that is about to be recorded: the wire, what it read, and where its series stands.
-struct Evaluated<'a> {
-    policy: &'a RegressionPolicy,
-    reading: Reading,
-    end: Mark,
-    kpi_seq: i64,
-    /// Whether that measurement has just arrived.
-    by_event: bool,
+/// What a reset did, for the audit trail.
+#[derive(Serialize)]
+struct BaselineDetail {
+    version: i64,
+    source: Rebase,
+    forced: bool,
 }
 
 impl Govern {
     /// The flows on this database; a kill switch pulled here reaches this instance's gate through `feed` at once.
     #[must_use]
-    pub const fn new(db: Database, feed: Feed) -> Self {
-        Self { db, feed }
+    pub fn new(db: Database, clock: Clock, feed: Feed) -> Self {
+        let writer = Writer::start(db.clone(), clock, Measure::new(db.clone(), feed.clone()));
+        Self { db, feed, writer }
     }
 
-    /// Records a measurement and acts on it.
-    pub async fn record_kpi(&self, event: &KpiEvent, asked: &Asked) -> Result<Once<KpiAnswer>> {
-        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
-        origin.authority.require_domain(&event.domain)?;
-        let mut tx = self.db.begin().await?;
-        let mut head = audit::lock(&mut tx, Stream::Kpi).await?;
-        let now = head.next();
-        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
-            return Ok(Once::Replayed(answer));
+    /// Records measurements, in order and together, and acts on them.
+    pub async fn record(&self, measurements: Measurements) -> Result<Measured> {
+        for (event, origin) in &measurements.events {
+            origin.authority.require_domain(&event.domain)?;
         }
-        let policy = store::read_policy(&mut tx, &event.domain, &event.metric).await?;
-        let watched = policy.as_ref().is_some_and(|policy| policy.enabled);
-        if let Some(id) = find_duplicate(&mut tx, event).await? {
-            // A retry after a lost answer learns what the first one did.
-            let tripped = store::find_trip(&mut tx, id).await?.map(Tripped::of);
-            let known = KpiAnswer { ok: true, id, tripped, watched, duplicate: true };
-            idempotency::keep(&mut tx, intent, now, &known).await?;
-            db::commit(tx).await?;
-            return Ok(Once::Done(known));
-        }
-        let recorded = regression::record_in_tx(&mut tx, &mut head, event, origin).await?;
-        let mut acted = None;
-        if let Some(policy) = policy.filter(|policy| policy.enabled) {
-            let mut state = store::read_state(&mut tx, &event.domain, &event.metric).await?;
-            let reading = regression::read_in_tx(&mut tx, &policy, &state, recorded.mark).await?;
-            let evaluated =
-                Evaluated { policy: &policy, reading, end: recorded.mark, kpi_seq: recorded.stamp.seq, by_event: true };
-            acted = act(&mut tx, &mut state, &evaluated, origin).await?;
-            store::write_state(&mut tx, &state, recorded.stamp.at).await?;
-        }
-        let tripped = acted.as_ref().map(|(tripped, _)| tripped.clone());
-        let answer = KpiAnswer { ok: true, id: recorded.stamp.seq, tripped, watched, duplicate: false };
-        idempotency::keep(&mut tx, intent, now, &answer).await?;
-        db::commit(tx).await?;
-        self.publish(acted);
-        Ok(Once::Done(answer))
+        let answers = self.writer.submit(vec![measurements]).await?;
+        let only = answers.into_iter().next();
+        only.ok_or_else(|| Error::Inconsistent("a measurement was not answered".into()))?
     }
 
     /// Evaluates a wire as it stands; a read that also acts.
@@ -136,17 +97,23 @@ impl Govern {
             db::commit(tx).await?;
             return Ok(Once::Done(unwatched));
         };
-        let end = store::read_end(&mut tx, domain, metric).await?;
-        let mark = end.map(|end| end.mark).unwrap_or_default();
-        let reading = regression::read_in_tx(&mut tx, &policy, &state, mark).await?;
-        let kpi_seq = end.map_or(0, |end| end.seq);
-        let evaluated = Evaluated { policy: &policy, reading, end: mark, kpi_seq, by_event: false };
-        let acted = act(&mut tx, &mut state, &evaluated, &asked.origin).await?;
-        store::write_state(&mut tx, &state, now.at).await?;
-        let answer = EvaluateAnswer { ok: true, state };
+        let (mut wire, series) = load::wire(&mut tx, &policy, state).await?;
+        let pair = (domain.clone(), metric.clone());
+        let reading = wire.read(series.end, &series).map_err(|sum| trip::unknown(&pair, sum))?;
+        let mut acted = None;
+        if wire.take(&reading) {
+            let cause = Cause::Drop { began: wire.state.began() };
+            let tripping = Tripping { reading, end: series.end, kpi_seq: series.seq, cause, by_event: false };
+            let mut heads = Heads::lock(&mut tx, trip::throttles(&policy)).await?;
+            acted = Some(trip::act(&mut tx, &mut heads, &policy, &mut wire.state, &tripping, &asked.origin).await?);
+        }
+        store::write_states(&mut tx, &[&wire.state], now.at).await?;
+        let answer = EvaluateAnswer { ok: true, state: wire.state };
         idempotency::keep(&mut tx, intent, now, &answer).await?;
         db::commit(tx).await?;
-        self.publish(acted);
+        if let Some((tripped, killed)) = acted {
+            trip::publish(&self.feed, &self.db, &tripped, killed.as_ref());
+        }
         Ok(Once::Done(answer))
     }
 
@@ -167,8 +134,10 @@ impl Govern {
         let existing = store::read_policy(&mut tx, &request.domain, &request.metric).await?;
         let mut state = store::read_state(&mut tx, &request.domain, &request.metric).await?;
         let (policy, changes) = model::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, now.at)?;
-        let rearms = state.trip_id.filter(|_| request.enabled == Some(true));
-        if let (Some(trip_id), None) = (rearms, reason) {
+        // A wire that only would have tripped does not stand in the way of one that shall.
+        let enforces = state.is_shadow_tripped() && policy.mode == Mode::Enforce && !changes.is_empty();
+        let rearms = state.trip_id.filter(|_| request.enabled == Some(true) || enforces);
+        if let (Some(trip_id), None, true) = (rearms, reason, state.triggered) {
             let (domain, metric) = (request.domain.to_string(), request.metric.to_string());
             return Err(Error::WireTripped { domain, metric, trip_id });
         }
@@ -178,44 +147,153 @@ impl Govern {
         if let Some(engine) = policy.throttled_engine().filter(|_| !changes.is_empty()) {
             origin.authority.require_engine(&engine)?;
         }
-        if let (true, None, Some(policy)) = (changes.is_empty(), rearms, existing) {
+        if let (true, None, Some(policy)) = (changes.is_empty(), rearms, &existing) {
+            let policy = policy.clone();
             let unchanged = RegressionPolicyUpserted { ok: true, policy, changes: Vec::new(), rearmed: None };
             idempotency::keep(&mut tx, intent, now, &unchanged).await?;
             db::commit(tx).await?;
             return Ok(Once::Done(unchanged));
         }
         store::upsert_policy(&mut tx, &policy).await?;
-        if policy.enabled && rearms.is_none() {
-            note_reading(&mut tx, &policy, &mut state, now.at).await?;
+        let mut heads = Heads::lock(&mut tx, rearms.is_some()).await?;
+        if rearms.is_some() {
+            trip::rearm(&mut tx, &mut heads.control, &policy, &mut state, Rebase::Keep, reason, origin).await?;
         }
-        let subject = wire_name(&policy);
-        let risk_head = match rearms {
-            Some(_) => Some(audit::lock(&mut tx, Stream::Risk).await?),
-            None => None,
-        };
-        let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
-        if let (Some(trip_id), Some(_)) = (rearms, &risk_head) {
-            rearm(&mut tx, &mut control_head, &mut state, trip_id, reason, origin).await?;
+        follow(&mut tx, existing.as_ref(), &policy, &mut state, origin.actor.as_ref(), now).await?;
+        if policy.enabled {
+            note_reading(&mut tx, &policy, &mut state, now).await?;
+        } else if existing.is_some() {
+            store::write_states(&mut tx, &[&state], now.at).await?;
         }
+        let subject = trip::name(&policy);
         let detail = Some(to_json(&PolicyDetail { changes: &changes, policy: &policy }).get().to_owned());
         let event =
             ControlEvent { action: "REGRESSION_POLICY_UPSERT", subject: Some(&subject), error: None, reason, detail };
-        event.append(&mut tx, &mut control_head, origin).await?;
+        event.append(&mut tx, &mut heads.control, origin).await?;
         let upserted = RegressionPolicyUpserted { ok: true, policy, changes: changes.0, rearmed: rearms };
         idempotency::keep(&mut tx, intent, now, &upserted).await?;
         db::commit(tx).await?;
         Ok(Once::Done(upserted))
     }
 
-    /// Counts a trip, and hands a kill switch that it pulled to this instance's gate.
-    fn publish(&self, acted: Option<(Tripped, Option<GoLiveState>)>) {
-        let Some((tripped, killed)) = acted else {
-            return;
-        };
-        if let Some(state) = killed {
-            self.feed.publish(&self.db, Change::Engage, &state);
+    /// Says what a trip was: the one that stands, or an earlier one by its id. Said again, the last word counts.
+    pub async fn acknowledge(
+        &self,
+        (domain, metric): (&Domain, &Metric),
+        trip_id: Option<i64>,
+        verdict: model::TripVerdict,
+        reason: Option<&Reason>,
+        asked: &Asked,
+    ) -> Result<Once<AcknowledgeAnswer>> {
+        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
+        origin.authority.require_domain(domain)?;
+        let mut tx = self.db.begin().await?;
+        let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
+        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
+            return Ok(Once::Replayed(answer));
         }
-        metrics::counter!("holdfast_wire_trips_total", "action" => tripped.action.as_str()).increment(1);
+        let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
+        let at = control_head.next().at;
+        let said = Acknowledgement { verdict: verdict.as_str(), by: origin.actor.as_ref(), at };
+        let found = store::acknowledge_trip(&mut tx, domain, metric, trip_id, &said).await?;
+        let (trip_id, stands) = found.ok_or_else(|| match trip_id {
+            Some(id) => Error::NotFound { what: "trip", id: id.to_string() },
+            None => Error::NotTripped { domain: domain.to_string(), metric: metric.to_string() },
+        })?;
+        let mut state = store::read_state(&mut tx, domain, metric).await?;
+        if stands {
+            state.acknowledged = true;
+            store::write_states(&mut tx, &[&state], state.last_checked_at.unwrap_or(now.at)).await?;
+            state = store::read_state(&mut tx, domain, metric).await?;
+        }
+        let subject = format!("{domain}.{metric}");
+        let detail = Some(to_json(&AcknowledgeDetail { trip_id, verdict }).get().to_owned());
+        let event =
+            ControlEvent { action: "REGRESSION_ACKNOWLEDGE", subject: Some(&subject), error: None, reason, detail };
+        event.append(&mut tx, &mut control_head, origin).await?;
+        let answer = AcknowledgeAnswer { ok: true, trip_id, verdict, state };
+        idempotency::keep(&mut tx, intent, now, &answer).await?;
+        db::commit(tx).await?;
+        Ok(Once::Done(answer))
+    }
+
+    /// Re-arms a tripped wire: what lies behind never counts again, and its own throttle is lifted.
+    pub async fn rearm(
+        &self,
+        (domain, metric): (&Domain, &Metric),
+        baseline: Rebase,
+        reason: &Reason,
+        asked: &Asked,
+    ) -> Result<Once<RearmAnswer>> {
+        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
+        origin.authority.require_domain(domain)?;
+        origin.authority.require(Scope::Release, "re-arming a wire")?;
+        let mut tx = self.db.begin().await?;
+        let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
+        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
+            return Ok(Once::Replayed(answer));
+        }
+        let policy = read_wire(&mut tx, domain, metric).await?;
+        let mut state = store::read_state(&mut tx, domain, metric).await?;
+        if state.trip_id.is_none() {
+            return Err(Error::NotTripped { domain: domain.to_string(), metric: metric.to_string() });
+        }
+        let mut heads = Heads::lock(&mut tx, true).await?;
+        let trip_id =
+            trip::rearm(&mut tx, &mut heads.control, &policy, &mut state, baseline, Some(reason), origin).await?;
+        note_reading(&mut tx, &policy, &mut state, now).await?;
+        let answer = RearmAnswer { ok: true, trip_id, baseline, state };
+        idempotency::keep(&mut tx, intent, now, &answer).await?;
+        db::commit(tx).await?;
+        Ok(Once::Done(answer))
+    }
+
+    /// Gives a wire another baseline: the Friday step. Refused without `force` while it is tripped, and where the new baseline is
+    /// worse than the old one by half of what trips.
+    pub async fn reset_baseline(
+        &self,
+        (domain, metric): (&Domain, &Metric),
+        source: Rebase,
+        force: bool,
+        reason: Option<&Reason>,
+        asked: &Asked,
+    ) -> Result<Once<BaselineAnswer>> {
+        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
+        origin.authority.require_domain(domain)?;
+        origin.authority.require(Scope::Release, "another baseline")?;
+        let mut tx = self.db.begin().await?;
+        let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
+        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
+            return Ok(Once::Replayed(answer));
+        }
+        let policy = read_wire(&mut tx, domain, metric).await?;
+        let mut state = store::read_state(&mut tx, domain, metric).await?;
+        if let Some(trip_id) = state.trip_id.filter(|_| !force) {
+            let (domain, metric) = (domain.to_string(), metric.to_string());
+            return Err(Error::WireTripped { domain, metric, trip_id });
+        }
+        if !force {
+            refuse_worse(&mut tx, &policy, &state, source).await?;
+        }
+        trip::rebase_wire(&mut tx, &policy, &mut state, source, origin.actor.as_ref(), now).await?;
+        note_reading(&mut tx, &policy, &mut state, now).await?;
+        let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
+        let subject = trip::name(&policy);
+        let version = state.baseline_version;
+        let detail = Some(to_json(&BaselineDetail { version, source, forced: force }).get().to_owned());
+        let event =
+            ControlEvent { action: "REGRESSION_BASELINE_RESET", subject: Some(&subject), error: None, reason, detail };
+        event.append(&mut tx, &mut control_head, origin).await?;
+        let answer = BaselineAnswer { ok: true, version, source, state };
+        idempotency::keep(&mut tx, intent, now, &answer).await?;
+        db::commit(tx).await?;
+        Ok(Once::Done(answer))
+    }
+
+    /// Measurements that wait now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.writer.waiting()
     }
 
     /// The database, for the lever's reads.
@@ -225,177 +303,76 @@ impl Govern {
     }
 }
 
-/// Shows what the windows of a wire that was set up say now. Acting is left to the next measurement or evaluation.
+/// A wire that is set up.
+async fn read_wire(conn: &mut PgConnection, domain: &Domain, metric: &Metric) -> Result<RegressionPolicy> {
+    let policy = store::read_policy(conn, domain, metric).await?;
+    policy.ok_or_else(|| Error::NotFound { what: "wire", id: format!("{domain}.{metric}") })
+}
+
+/// Has the state of a wire follow its policy: a SEQUENTIAL one freezes its baseline anew where its settings are others, and gathers no
+/// evidence over events that it has not seen.
+async fn follow(
+    conn: &mut PgConnection,
+    existing: Option<&RegressionPolicy>,
+    policy: &RegressionPolicy,
+    state: &mut WireState,
+    actor: Option<&Actor>,
+    now: Stamp,
+) -> Result<()> {
+    if policy.detector == Detector::Plain {
+        state.frozen = None;
+        return Ok(());
+    }
+    let end = store::read_end(&mut *conn, &policy.domain, &policy.metric).await?.map_or(0, |end| end.mark.events);
+    if model::refreezes(existing, policy) {
+        let span = FrozenSpan::last(policy.baseline_events.get(), end, state.watermark);
+        trip::set_baseline(conn, policy, state, span, "FROZEN", actor, now).await?;
+        state.forget_evidence(end);
+    } else if policy.enabled && existing.is_some_and(|old| !old.enabled) {
+        state.forget_evidence(end);
+    }
+    Ok(())
+}
+
+/// Refuses a baseline that is worse than the one in use by half of what trips: it would hide a drop.
+async fn refuse_worse(
+    conn: &mut PgConnection,
+    policy: &RegressionPolicy,
+    state: &WireState,
+    source: Rebase,
+) -> Result<()> {
+    let (wire, series) = load::wire(&mut *conn, policy, state.clone()).await?;
+    let pair = (policy.domain.clone(), policy.metric.clone());
+    let reading = wire.read(series.end, &series).map_err(|sum| trip::unknown(&pair, sum))?;
+    let span = FrozenSpan::last(policy.baseline_events.get(), series.end.events, state.watermark);
+    let new = if source == Rebase::ResetLastN { load::window(conn, policy, span).await? } else { None };
+    let Some(new) = new.filter(|_| reading.baseline.events > 0) else {
+        return Ok(());
+    };
+    let mut half = policy.tolerance(wire.boolean);
+    half.limit = (half.limit + 1) / 2;
+    let compared = half.compare(reading.baseline, new);
+    if !compared.reaches {
+        return Ok(());
+    }
+    let drop = compared.drop.unwrap_or_default();
+    Err(Error::BaselineWorse { domain: policy.domain.to_string(), metric: policy.metric.to_string(), drop })
+}
+
+/// Shows what the windows of a wire say now, and writes its state. Acting is left to the next measurement or evaluation.
 async fn note_reading(
     conn: &mut PgConnection,
     policy: &RegressionPolicy,
     state: &mut WireState,
-    at: DateTime<Utc>,
+    now: Stamp,
 ) -> Result<()> {
-    let end = store::read_end(&mut *conn, &policy.domain, &policy.metric).await?;
-    let end = end.map(|end| end.mark).unwrap_or_default();
-    let evaluation = regression::read_in_tx(&mut *conn, policy, state, end).await?.evaluation;
-    (state.baseline, state.current, state.drop_fraction) =
-        (evaluation.baseline, evaluation.current, evaluation.drop_fraction);
-    if !state.triggered {
-        state.note = match evaluation.verdict {
-            Verdict::Trips => format!("PENDING drop={}", evaluation.drop_fraction.unwrap_or_default().short()),
-            _ => evaluation.note(policy.action),
-        };
+    let (mut wire, series) = load::wire(&mut *conn, policy, state.clone()).await?;
+    let pair = (policy.domain.clone(), policy.metric.clone());
+    let reading = wire.read(series.end, &series).map_err(|sum| trip::unknown(&pair, sum))?;
+    if wire.take(&reading) {
+        wire.state.note = format!("PENDING drop={}", reading.drop.unwrap_or_default().short());
     }
-    store::write_state(conn, state, at).await
-}
-
-fn wire_name(policy: &RegressionPolicy) -> String {
-    format!("{}.{}", policy.domain, policy.metric)
-}
-
-/// The measurement that already carries this id; another one under the same id is refused.
-async fn find_duplicate(conn: &mut PgConnection, event: &KpiEvent) -> Result<Option<i64>> {
-    let Some(event_id) = &event.event_id else {
-        return Ok(None);
-    };
-    let Some((id, measurement, detail)) = store::find_event_id(conn, &event.domain, &event.metric, event_id).await?
-    else {
-        return Ok(None);
-    };
-    let mut fields = Vec::new();
-    if measurement != event.measurement {
-        fields.push(event.measurement.kind().1);
-    }
-    if detail.as_deref() != event.detail.as_ref().map(Detail::as_str) {
-        fields.push("detail");
-    }
-    if fields.is_empty() { Ok(Some(id)) } else { Err(Error::EventIdReused { event_id: event_id.to_string(), fields }) }
-}
-
-/// Takes an evaluation into the state of its wire and, if it trips an armed wire, acts.
-async fn act(
-    conn: &mut PgConnection,
-    state: &mut WireState,
-    evaluated: &Evaluated<'_>,
-    origin: &Origin,
-) -> Result<Option<(Tripped, Option<GoLiveState>)>> {
-    let evaluation = evaluated.reading.evaluation;
-    (state.baseline, state.current, state.drop_fraction) =
-        (evaluation.baseline, evaluation.current, evaluation.drop_fraction);
-    // Latched: the note of the trip stays, the numbers beside it go on.
-    if state.triggered {
-        return Ok(None);
-    }
-    state.note = evaluation.note(evaluated.policy.action);
-    state.status = state.status_under(Some(evaluated.policy));
-    if evaluation.verdict != Verdict::Trips {
-        return Ok(None);
-    }
-    trip(conn, state, evaluated, origin).await.map(Some)
-}
-
-async fn trip(
-    conn: &mut PgConnection,
-    state: &mut WireState,
-    evaluated: &Evaluated<'_>,
-    origin: &Origin,
-) -> Result<(Tripped, Option<GoLiveState>)> {
-    let policy = evaluated.policy;
-    // Lock order: kpi is held; risk for the throttle, then control.
-    let _risk_head: Option<Head> = match policy.action {
-        Action::Throttle => Some(audit::lock(&mut *conn, Stream::Risk).await?),
-        Action::KillSwitch => None,
-    };
-    let mut control_head = audit::lock(&mut *conn, Stream::Control).await?;
-    let engine = match policy.action {
-        Action::Throttle => policy.throttled_engine(),
-        Action::KillSwitch => None,
-    };
-    let stamp = control_head.next();
-    let Window { events: baseline_events, sum: baseline_sum } = evaluated.reading.baseline;
-    let Window { events: current_events, sum: current_sum } = evaluated.reading.recent;
-    let drop_fraction = evaluated.reading.evaluation.drop_fraction;
-    let detail = to_json(&TripDetail {
-        policy,
-        kpi_seq: evaluated.kpi_seq,
-        series_seq: evaluated.end.events,
-        baseline_events,
-        baseline_sum,
-        current_events,
-        current_sum,
-        drop_fraction,
-        engine: engine.as_ref(),
-    });
-    let new = NewTrip {
-        id: stamp.seq,
-        policy,
-        kpi_seq: evaluated.kpi_seq,
-        series_seq: evaluated.end.events,
-        baseline: evaluated.reading.baseline,
-        recent: evaluated.reading.recent,
-        drop_fraction: drop_fraction.unwrap_or_default(),
-        engine: engine.as_ref(),
-        actor: origin.actor.as_ref(),
-        at: stamp.at,
-        by_event: evaluated.by_event,
-    };
-    store::insert_trip(&mut *conn, &new).await?;
-    let subject = wire_name(policy);
-    let event = ControlEvent {
-        action: "REGRESSION_TRIP",
-        subject: Some(&subject),
-        error: None,
-        reason: None,
-        detail: Some(RawValue::get(&detail).to_owned()),
-    };
-    event.append(&mut *conn, &mut control_head, origin).await?;
-
-    let why = format!("Regression tripwire: {subject} drop={}", drop_fraction.unwrap_or_default().short());
-    // As in the original: whoever sent the measurement, else the system itself.
-    let origin = origin.clone().or_actor("system");
-    let killed = if let Some(engine) = &engine {
-        risk::throttle_in_tx(&mut *conn, engine, stamp.seq, &why, origin.actor.as_ref(), stamp.at).await?;
-        None
-    } else {
-        let reason: Reason = why.parse().map_err(|_| Error::Inconsistent(format!("{why} is not a reason")))?;
-        Some(go_live::change_in_tx(conn, &mut control_head, Change::Engage, Some(&reason), &origin).await?)
-    };
-    state.triggered = true;
-    state.status = WireStatus::Tripped;
-    state.trip_id = Some(stamp.seq);
-    state.last_triggered_at = Some(stamp.at);
-    let tripped =
-        Tripped { trip_id: stamp.seq, action: policy.action, engine, drop_fraction, note: state.note.clone() };
-    Ok((tripped, killed))
-}
-
-/// Ends a trip: what lies behind never counts again, the baseline of the trip is kept until there is a new one, and the
-/// trip's own throttle is lifted. A kill switch that it pulled stays out: releasing it is a separate act.
-async fn rearm(
-    conn: &mut PgConnection,
-    control_head: &mut Head,
-    state: &mut WireState,
-    trip_id: i64,
-    reason: Option<&Reason>,
-    origin: &Origin,
-) -> Result<()> {
-    let at = control_head.next().at;
-    let actor: Option<&Actor> = origin.actor.as_ref();
-    let baseline = store::rearm_trip(&mut *conn, trip_id, actor, reason, at).await?;
-    let end = store::read_end(&mut *conn, &state.domain, &state.metric).await?;
-    let end = end.map(|end| end.mark).unwrap_or_default();
-    let subject = format!("{}.{}", state.domain, state.metric);
-    let why = match reason {
-        Some(reason) => reason.to_string(),
-        None => format!("Re-armed: {subject}"),
-    };
-    risk::lift_throttle_in_tx(&mut *conn, trip_id, &origin.authority, &why, actor, at).await?;
-    state.triggered = false;
-    state.trip_id = None;
-    state.watermark = end.events;
-    state.pinned = Some(baseline);
-    state.note = format!("insufficient_events(recent=0, baseline={})", baseline.events);
-    (state.current, state.drop_fraction) = (None, None);
-    store::write_state(&mut *conn, state, at).await?;
-    let detail = Some(to_json(&RearmDetail { trip_id, watermark: end.events }).get().to_owned());
-    let event = ControlEvent { action: "REGRESSION_REARM", subject: Some(&subject), error: None, reason, detail };
-    event.append(conn, control_head, origin).await?;
-    Ok(())
+    *state = wire.state;
+    state.show(Some(policy), reading.verdict.is_early());
+    store::write_states(conn, &[&*state], now.at).await
 }

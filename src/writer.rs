@@ -51,6 +51,11 @@ pub trait Decider: Send + 'static {
     /// Items of one transaction, unless one request has more.
     const BATCH_MAX: usize;
 
+    /// How many places an item takes.
+    fn weight(_: &Self::Item) -> usize {
+        1
+    }
+
     /// Locks the head in the transaction that is to be begun, decides the items in order, and writes what came of them, up to
     /// the commit.
     fn prepare(
@@ -68,8 +73,10 @@ pub trait Decider: Send + 'static {
 pub struct Prepared<Done, Note> {
     /// An outcome for each item, in order.
     pub outcomes: Vec<Result<Done>>,
-    /// Its first event; none if nothing was written.
+    /// Its first event; none if it has none.
     pub proof: Option<Proof>,
+    /// Whether anything was written. What is not proven by an event may be lost with the connection.
+    pub writes: bool,
     /// What it leaves behind.
     pub note: Note,
 }
@@ -90,6 +97,7 @@ type Answers<Done> = Result<Vec<Result<Done>>>;
 struct Job<Item, Done> {
     /// Items that are committed together; none only to do what is due.
     items: Vec<Item>,
+    weight: usize,
     queued_ms: u64,
     /// Its places among those that wait or are being decided, given back with the answer.
     _places: OwnedSemaphorePermit,
@@ -123,11 +131,12 @@ impl<D: Decider> Writer<D> {
 
     /// Has items decided, in one commit: an answer for each, in order. Answers at once when the queue is full.
     pub async fn submit(&self, items: Vec<D::Item>) -> Answers<D::Done> {
-        let size = u32::try_from(items.len()).unwrap_or(u32::MAX);
+        let weight = items.iter().map(D::weight).sum();
+        let size = u32::try_from(weight).unwrap_or(u32::MAX);
         // The semaphore is never closed, so this is about places alone.
         let places = Arc::clone(&self.places).try_acquire_many_owned(size).map_err(|_| Error::Overloaded)?;
         let (answer, answered) = oneshot::channel();
-        let job = Job { items, queued_ms: self.clock.now_ms(), _places: places, answer };
+        let job = Job { items, weight, queued_ms: self.clock.now_ms(), _places: places, answer };
         self.queue.send(job).map_err(|_| Error::Inconsistent("the writer has ended".into()))?;
         answered.await.map_err(|_| Error::Inconsistent("the writer dropped what it was asked".into()))?
     }
@@ -171,17 +180,17 @@ impl<D: Decider> Task<D> {
                     None => return,
                 },
             };
-            let mut size = first.items.len();
+            let mut size = first.weight;
             let mut jobs = vec![first];
             while size < D::BATCH_MAX {
                 let Ok(job) = waiting.try_recv() else {
                     break;
                 };
-                if size + job.items.len() > D::BATCH_MAX {
+                if size + job.weight > D::BATCH_MAX {
                     carried = Some(job);
                     break;
                 }
-                size += job.items.len();
+                size += job.weight;
                 jobs.push(job);
             }
             let now_ms = self.clock.now_ms();

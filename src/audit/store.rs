@@ -65,6 +65,13 @@ pub async fn begin(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
     Ok(Head { stream, seq: row.try_get("seq")?, hash: read_hash(stream, row.try_get("hash")?)?, at, now: at })
 }
 
+/// [`begin`], with the time read after the lock was granted.
+pub async fn begin_now(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
+    let mut head = begin(&mut *conn, stream).await?;
+    head.set_now(sqlx::query_scalar!(r#"SELECT holdfast_now() AS "now!""#).fetch_one(conn).await?);
+    Ok(head)
+}
+
 fn read_hash(stream: Stream, hash: Vec<u8>) -> Result<[u8; 32]> {
     hash.try_into().map_err(|_| Error::Inconsistent(format!("head {} has no SHA-256", stream.as_str())))
 }

@@ -191,6 +191,7 @@ async fn run(
         tokio::spawn(app.feed.clone().listen(db.clone())),
         tokio::spawn(keep_metrics_small(app.metrics.clone())),
         tokio::spawn(app.risk.clone().tick()),
+        tokio::spawn(app.govern.clone().tick()),
         tokio::spawn(crate::risk::reconcile::watch(db.clone())),
         tokio::spawn(crate::idempotency::run(db.clone())),
         tokio::spawn(access::note_uses(app.feed.register().clone(), db.clone())),

@@ -161,6 +161,11 @@ pub static ROUTES: &[Route] = {
         post("/api/governance/regression/evaluate", Operate),
         get("/api/governance/regression/kpi", Read),
         post("/api/governance/regression/kpi", Evidence),
+        post("/api/governance/regression/kpi/batch", Evidence),
+        post("/api/governance/regression/acknowledge", Operate),
+        post("/api/governance/regression/rearm", Release),
+        post("/api/governance/regression/baseline/reset", Release),
+        get("/api/governance/regression/baselines", Read),
         get("/api/governance/regression/trips", Read),
         // Audit
         get("/api/governance/audit/verify", Read),

@@ -63,6 +63,7 @@ impl Error {
                 vec![("stream", raw(&finding.stream)), ("seq", raw(&finding.seq)), ("kind", raw(&finding.kind))]
             }
             Self::WireTripped { trip_id, .. } => vec![("trip_id", raw(trip_id))],
+            Self::BaselineWorse { drop, .. } => vec![("drop_fraction", raw(drop))],
             Self::EngineThrottled { trips, .. } => vec![("throttled_by", raw(trips))],
             Self::EventIdReused { fields, .. } => vec![("fields", raw(fields))],
             Self::ChecklistFailed { blockers, checklist } => {

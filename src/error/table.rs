@@ -65,6 +65,8 @@ impl Error {
                 row(409, "ADJUSTMENT_OUT_OF_RANGE", "The correction is of more than was booked")
             }
             Self::WireTripped { .. } => row(409, "WIRE_TRIPPED", "The wire has tripped"),
+            Self::NotTripped { .. } => row(409, "NOT_TRIPPED", "The wire has not tripped"),
+            Self::BaselineWorse { .. } => row(409, "BASELINE_WORSE", "The new baseline is worse"),
             Self::EngineThrottled { .. } => row(409, "ENGINE_THROTTLED", "The engine is throttled"),
             Self::EventIdReused { .. } => row(409, "EVENT_ID_REUSED", "The event id names another measurement"),
             Self::ChecklistFailed { .. } => row(412, "CHECKLIST_FAILED", "The go-live checklist does not pass"),

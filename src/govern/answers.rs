@@ -1,7 +1,8 @@
 //! What the flows across levers answer.
 
 use crate::audit::FieldChange;
-use crate::regression::model::{self, Action, RegressionPolicy, WireState};
+use crate::regression::model::{self, Action, Rebase, RegressionPolicy, TripVerdict, WireState};
+use crate::regression::store::Caused;
 use crate::types::{Engine, Ratio};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -17,14 +18,17 @@ pub struct Tripped {
     pub engine: Option<Engine>,
     /// The drop.
     pub drop_fraction: Option<Ratio>,
+    /// Whether the wire is in SHADOW mode: nothing was done.
+    pub shadow: bool,
     /// The same in words.
     pub note: String,
 }
 
 impl Tripped {
-    pub(super) fn of((trip_id, action, engine, drop): (i64, Action, Option<Engine>, Ratio)) -> Self {
-        let note = model::trip_note(drop, action);
-        Self { trip_id, action, engine, drop_fraction: Some(drop), note }
+    pub(super) fn of(caused: Caused) -> Self {
+        let Caused { id: trip_id, action, engine, drop: drop_fraction, shadow } = caused;
+        let note = model::trip_note(drop_fraction.unwrap_or_default(), action);
+        Self { trip_id, action, engine, drop_fraction, shadow, note }
     }
 }
 
@@ -63,4 +67,43 @@ pub struct RegressionPolicyUpserted {
     pub changes: Vec<FieldChange>,
     /// The trip that the upsert ended.
     pub rearmed: Option<i64>,
+}
+
+/// What was said of a trip.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AcknowledgeAnswer {
+    /// Always true.
+    pub ok: bool,
+    /// The trip.
+    pub trip_id: i64,
+    /// What it was.
+    pub verdict: TripVerdict,
+    /// The wire's state.
+    pub state: WireState,
+}
+
+/// A wire that is armed again.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RearmAnswer {
+    /// Always true.
+    pub ok: bool,
+    /// The trip that this ended.
+    pub trip_id: i64,
+    /// What became of the baseline.
+    pub baseline: Rebase,
+    /// The wire's state.
+    pub state: WireState,
+}
+
+/// A wire with another baseline.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BaselineAnswer {
+    /// Always true.
+    pub ok: bool,
+    /// The baseline's version.
+    pub version: i64,
+    /// Where it comes from.
+    pub source: Rebase,
+    /// The wire's state.
+    pub state: WireState,
 }

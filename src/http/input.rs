@@ -159,6 +159,38 @@ impl Lenient {
     }
 }
 
+/// Whether a body is labelled as JSON objects, one a line.
+pub(crate) fn is_ndjson(parts: &Parts) -> bool {
+    let label = parts.headers.get(CONTENT_TYPE).and_then(|label| label.to_str().ok()).unwrap_or_default();
+    let essence = label.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    ["application/x-ndjson", "application/ndjson", "application/jsonl"].contains(&essence.as_str())
+}
+
+/// The objects of an NDJSON body, in order, and the fields of the query, of which only `others` and the key may be there.
+pub(crate) async fn lines(
+    parts: &Parts,
+    body: Body,
+    others: &[&str],
+    limit: usize,
+) -> Result<(Vec<Box<RawValue>>, Vec<Field>)> {
+    let fields = unique(query_fields(parts.uri.query())?, "query")?;
+    let is_known = |field: &Field| field.is("idempotency_key") || others.iter().any(|name| field.is(name));
+    if let Some(unknown) = fields.iter().find(|field| !is_known(field)) {
+        let allowed = [others, &["idempotency_key"]].concat().join(", ");
+        return Err(Error::invalid(&unknown.name, format!("is unknown: allowed are {allowed}")));
+    }
+    let bytes = read_body(body, limit).await?;
+    let mut objects = Vec::new();
+    for (place, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        let object = serde_json::from_slice::<Box<RawValue>>(line).ok().filter(|object| object.get().starts_with('{'));
+        objects.push(object.ok_or_else(|| Error::Malformed(format!("line {place} is not a JSON object")))?);
+    }
+    Ok((objects, fields))
+}
+
 /// The fields of a JSON object inside a body, each once.
 pub(crate) fn object_fields(object: &RawValue) -> Result<Vec<Field>> {
     unique(json_fields(object.get().as_bytes())?, "object")

@@ -6,6 +6,7 @@ use crate::error::{Error, FieldError, Result};
 use crate::idempotency::{Fields, Intent, Once};
 use crate::types::IdempotencyKey;
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue};
@@ -95,41 +96,40 @@ impl<T: Serialize> IntoResponse for Once<T> {
     }
 }
 
-/// Largest body of a request with many operations: 1000 of 2 KiB each.
-const OPERATIONS_BYTES_MAX: usize = 2 * 1024 * 1024;
-
-/// Many operations in one body, unread, and the key of them all.
+/// Many things in one body, unread, and what is said of them all.
 #[derive(Debug)]
-pub(crate) struct Operations {
+pub(crate) struct Many {
     /// Each as it was sent, in order.
-    pub(crate) operations: Vec<Box<RawValue>>,
+    pub(crate) list: Vec<Box<RawValue>>,
     /// The key of them all.
     pub(crate) key: Option<IdempotencyKey>,
+    /// What else was sent.
+    pub(crate) fields: Vec<Field>,
 }
 
-impl<S: Send + Sync> FromRequest<S> for Operations {
-    type Rejection = Error;
-
-    async fn from_request(request: Request, _: &S) -> Result<Self> {
-        let (parts, body) = request.into_parts();
-        let mut fields = merged_fields(&parts, body, OPERATIONS_BYTES_MAX).await?;
-        let key = key_of(&parts, &fields)?;
-        let operations: Option<Box<RawValue>> = take_field(&mut fields, "operations")?;
-        if let Some(unknown) = fields.iter().find(|field| field.name != "idempotency_key") {
-            return Err(Error::invalid(&unknown.name, "is unknown: allowed are operations, idempotency_key"));
+impl Many {
+    /// Reads a body whose field `name` is a list of objects; `others` are the fields that may stand beside it.
+    pub(crate) async fn read(parts: &Parts, body: Body, name: &str, others: &[&str], limit: usize) -> Result<Self> {
+        let mut fields = merged_fields(parts, body, limit).await?;
+        let key = key_of(parts, &fields)?;
+        let list: Option<Box<RawValue>> = take_field(&mut fields, name)?;
+        fields.retain(|field| field.name != "idempotency_key");
+        if let Some(unknown) = fields.iter().find(|field| !others.contains(&field.name.as_str())) {
+            let allowed = [&[name], others, &["idempotency_key"]].concat().join(", ");
+            return Err(Error::invalid(&unknown.name, format!("is unknown: allowed are {allowed}")));
         }
-        let operations = operations.map(|list| read_list(&list)).transpose()?.unwrap_or_default();
-        Ok(Self { operations, key })
+        let list = list.map(|list| read_list(name, &list)).transpose()?.unwrap_or_default();
+        Ok(Self { list, key, fields })
     }
 }
 
-/// A list of operations; form and query carry it as a string.
-fn read_list(list: &RawValue) -> Result<Vec<Box<RawValue>>> {
+/// A list of objects; form and query carry it as a string.
+fn read_list(name: &str, list: &RawValue) -> Result<Vec<Box<RawValue>>> {
     let read = match list.get().strip_prefix('"') {
         None => serde_json::from_str(list.get()),
         Some(_) => serde_json::from_str::<String>(list.get()).and_then(|text| serde_json::from_str(&text)),
     };
     let list: Option<Vec<Box<RawValue>>> = read.ok();
     list.filter(|list| list.iter().all(|one| one.get().starts_with('{')))
-        .ok_or_else(|| Error::invalid("operations", "is not a list of JSON objects: send [{\"op\": …}, …]"))
+        .ok_or_else(|| Error::invalid(name, "is not a list of JSON objects: send [{…}, …]"))
 }

@@ -1,18 +1,26 @@
 //! The tripwire's routes.
 
-use super::model::{Action, KpiEvent, Measurement, PolicyUpsert, RegressionPolicy, WireState};
+mod batch;
+mod operate;
+
+use super::model::{
+    Action, Detector, Direction, Effect, KpiEvent, Measurement, Mode, OnStale, PolicyUpsert, RegressionPolicy,
+    WireState,
+};
 use super::store::{self, KpiFilter, KpiRecord, TripRecord};
 use crate::app::App;
 use crate::error::{Error, FieldError, Result};
+use crate::govern::measure::{Measurements, answer_one};
 use crate::govern::{EvaluateAnswer, KpiAnswer, RegressionPolicyUpserted};
-use crate::http::{Caller, Keyed, Nothing, Page, Paging, Query, errors};
+use crate::http::{Caller, Keyed, Nothing, Page, Paging, Query, errors, marked};
 use crate::idempotency::{Asked, Once};
 use crate::types::{
-    Actor, CorrelationId, Count, Detail, Domain, Engine, EventId, Flag, Fraction, IdempotencyKey, Measured, Metric,
-    PageSize, Reason,
+    Actor, Amount, CorrelationId, Count, Detail, Domain, Engine, EventId, Flag, Fraction, IdempotencyKey, Measured,
+    Metric, PageSize, Reason,
 };
 use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -27,6 +35,8 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(evaluate))
         .routes(routes!(record_kpi, list_kpi))
         .routes(routes!(list_trips))
+        .merge(batch::router())
+        .merge(operate::router())
 }
 
 /// All wires, by domain and metric.
@@ -62,6 +72,26 @@ struct RegressionPolicyUpsert {
     action: Option<Action>,
     /// The engine that a THROTTLE holds off; left out, the one named like the domain.
     engine: Option<Engine>,
+    /// PLAIN or SEQUENTIAL; PLAIN when left out of a new wire.
+    detector: Option<Detector>,
+    /// HIGHER_IS_BETTER or LOWER_IS_BETTER; a rate that should be low is judged by its complement.
+    direction: Option<Direction>,
+    /// RELATIVE or ABSOLUTE: a fraction of the baseline, or the metric's own units.
+    effect: Option<Effect>,
+    /// ABSOLUTE: the drop that trips, in the metric's own units; 0 takes it away, and `max_drop_fraction` of them counts.
+    max_drop_value: Option<Amount>,
+    /// ENFORCE or SHADOW, which only records what it would have done.
+    mode: Option<Mode>,
+    /// What a series that has gone silent means: IGNORE, WARN or TRIP.
+    on_stale: Option<OnStale>,
+    /// How long it may be silent, seconds, 1 to 31,536,000; 0 for ever.
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 31_536_000)]
+    stale_after_seconds: Option<Count>,
+    /// SEQUENTIAL: events to a false trip on average, at least, from 100; 0 means the default of the action.
+    false_trip_arl: Option<Count>,
+    /// SEQUENTIAL: how much worse than its baseline, as a fraction below 1, a series may be without evidence against it.
+    #[schema(value_type = Option<f64>, minimum = 0, exclusive_maximum = 1)]
+    tolerance_fraction: Option<Fraction>,
     /// Whether the wire is watched. `true` on a tripped wire re-arms it and needs a reason.
     enabled: Option<Flag>,
     /// Who sets it.
@@ -91,6 +121,15 @@ async fn upsert_regression_policy(
         max_drop_fraction: input.max_drop_fraction,
         action: input.action,
         engine: input.engine,
+        detector: input.detector,
+        direction: input.direction,
+        effect: input.effect,
+        max_drop_value: input.max_drop_value,
+        mode: input.mode,
+        on_stale: input.on_stale,
+        stale_after_seconds: input.stale_after_seconds,
+        false_trip_arl: input.false_trip_arl,
+        tolerance_fraction: input.tolerance_fraction,
         enabled: input.enabled.map(|flag| flag.0),
     };
     let asked = Asked::new(caller.origin(input.actor, None), intent);
@@ -167,24 +206,30 @@ async fn record_kpi(
     State(app): State<App>,
     caller: Caller,
     Keyed { input, intent }: Keyed<KpiInput>,
-) -> Result<Once<KpiAnswer>> {
-    let measurement = match (input.success, input.value) {
-        (Some(success), None) => Measurement::Success(success.0),
-        (None, Some(value)) => Measurement::Value(value),
-        (given, _) => {
-            let detail = if given.is_some() { "and value are both given: send one" } else { "or value is required" };
-            return Err(Error::Invalid(vec![FieldError::new("success", detail)]));
-        }
-    };
+) -> Result<Response> {
     let event = KpiEvent {
         domain: input.domain,
         metric: input.metric,
-        measurement,
+        measurement: measurement(input.success, input.value)?,
         event_id: input.event_id,
         detail: input.detail,
     };
-    let asked = Asked::new(caller.origin(input.actor, input.correlation_id), intent);
-    app.govern.record_kpi(&event, &asked).await
+    let origin = caller.origin(input.actor, input.correlation_id);
+    let measurements = Measurements { events: vec![(event, origin)], intent, answer: Box::new(answer_one) };
+    let done = app.govern.record(measurements).await?;
+    Ok(marked(done.replayed, Json(done.answer)))
+}
+
+/// A measurement is one of the two.
+fn measurement(success: Option<Flag>, value: Option<Measured>) -> Result<Measurement> {
+    match (success, value) {
+        (Some(success), None) => Ok(Measurement::Success(success.0)),
+        (None, Some(value)) => Ok(Measurement::Value(value)),
+        (given, _) => {
+            let detail = if given.is_some() { "and value are both given: send one" } else { "or value is required" };
+            Err(Error::Invalid(vec![FieldError::new("success", detail)]))
+        }
+    }
 }
 
 /// Which measurements.

@@ -1,18 +1,38 @@
 //! SQL of the tripwire.
 
+mod baselines;
 mod policies;
 mod series;
+mod silent;
 mod states;
 mod trips;
 
-pub use policies::{read_policies, read_policy, upsert_policy};
-pub use series::{End, KpiFilter, KpiRecord, find_event_id, insert_event, kpi_events, read_end, read_marks};
-pub use states::{read_state, read_states, read_wires, write_state};
-pub use trips::{NewTrip, TripRecord, find_trip, insert_trip, rearm_trip, standing_trips, trips};
+pub use baselines::{BaselineRecord, NewBaseline, baselines, insert_baseline};
+pub use policies::{read_policies, read_policies_of, read_policy, upsert_policy};
+pub use series::{
+    End, Known, KpiFilter, KpiRecord, Recorded, find_event_ids, insert_events, kpi_events, read_end, read_ends,
+    read_sums, read_values,
+};
+pub use silent::{Silent, silent};
+pub use states::{read_state, read_states, read_states_of, read_wires, write_states};
+pub use trips::{
+    Acknowledgement, Caused, NewTrip, Rearmed, TripRecord, acknowledge_trip, find_trips, insert_trip, rearm_trip,
+    standing_trips, trips,
+};
 
 use crate::error::{Error, Result};
-use crate::types::{Ratio, Total};
+use crate::types::{Domain, Metric, Ratio, Total};
 use rust_decimal::Decimal;
+
+/// A series, or the wire that watches it.
+pub type Pair = (Domain, Metric);
+
+/// Pairs column by column; none for all.
+fn columns(pairs: Option<&[Pair]>) -> (Option<Vec<String>>, Option<Vec<String>>) {
+    let domains = pairs.map(|pairs| pairs.iter().map(|(domain, _)| domain.to_string()).collect());
+    let metrics = pairs.map(|pairs| pairs.iter().map(|(_, metric)| metric.to_string()).collect());
+    (domains, metrics)
+}
 
 fn broken(what: &str, value: impl std::fmt::Display) -> Error {
     Error::Inconsistent(format!("{value} is not a {what}"))

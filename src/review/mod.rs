@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::go_live::model::GoLiveState;
 use crate::heimdall::model::Scorecard;
 use crate::regression::model::{RegressionPolicy, WireState};
+use crate::regression::store::Silent;
 use crate::risk::http::LedgerToday;
 use crate::risk::model::RiskPolicy;
 use crate::types::Total;
@@ -27,6 +28,8 @@ use utoipa::ToSchema;
 
 /// Most changes that a review lists; more are in the events.
 const CHANGES_MAX: i64 = 200;
+/// Evidence that is worth a look, in percent of the logarithm of what trips.
+const NEAR_EVIDENCE_PCT: f64 = 50.0;
 
 /// The review.
 #[derive(Debug, Serialize, ToSchema)]
@@ -49,8 +52,12 @@ pub struct Review {
     pub disabled_engines: Vec<RiskPolicy>,
     /// Wires that stand tripped.
     pub tripped: Vec<WireState>,
-    /// Watched wires whose drop is at least half of what trips them.
+    /// Wires in SHADOW mode that would have tripped.
+    pub shadow_tripped: Vec<WireState>,
+    /// Watched wires whose drop is at least half of what trips them, or whose evidence is half way there on its logarithm.
     pub near_tripping: Vec<WireState>,
+    /// Watched series that have gone silent.
+    pub silent: Vec<Silent>,
     /// Today's scorecards.
     pub scorecards: Vec<Scorecard>,
     /// Where the audit streams stand.
@@ -82,7 +89,7 @@ pub async fn collect(db: &Database, notary: Option<&Notary>) -> Result<Review> {
     let changes = crate::audit::control_events(&mut tx, &[], Some(since), None, CHANGES_MAX).await?;
     let ledger = crate::risk::http::ledger_today(&mut tx).await?;
     let policies = crate::risk::store::read_policies(&mut tx).await?;
-    let (tripped, near_tripping) = wires(&mut tx).await?;
+    let Wires { tripped, shadow_tripped, near_tripping } = wires(&mut tx).await?;
     let slo = slo::collect(&mut tx, since, now).await?;
     let mut review = Review {
         generated_at: now,
@@ -94,7 +101,9 @@ pub async fn collect(db: &Database, notary: Option<&Notary>) -> Result<Review> {
         ledger_halted_at: crate::risk::store::reconciled_at(&mut tx).await?.2,
         disabled_engines: policies.into_iter().filter(|policy| !policy.is_active()).collect(),
         tripped,
+        shadow_tripped,
         near_tripping,
+        silent: crate::regression::store::silent(&mut tx).await?,
         scorecards: crate::heimdall::store::scorecards_today(&mut tx).await?,
         audit: crate::audit::heads(&mut tx).await?,
         checkpoint: match notary {
@@ -110,7 +119,14 @@ pub async fn collect(db: &Database, notary: Option<&Notary>) -> Result<Review> {
     Ok(review)
 }
 
-async fn wires(conn: &mut PgConnection) -> Result<(Vec<WireState>, Vec<WireState>)> {
+/// Where the wires stand that want a look.
+struct Wires {
+    tripped: Vec<WireState>,
+    shadow_tripped: Vec<WireState>,
+    near_tripping: Vec<WireState>,
+}
+
+async fn wires(conn: &mut PgConnection) -> Result<Wires> {
     let policies = crate::regression::store::read_policies(&mut *conn).await?;
     let states = crate::regression::store::read_states(conn).await?;
     let near = |state: &WireState| {
@@ -120,11 +136,24 @@ async fn wires(conn: &mut PgConnection) -> Result<(Vec<WireState>, Vec<WireState
         let Some(policy) = policies.iter().find(policy) else {
             return false;
         };
-        // The drop has twelve decimals, the threshold six.
-        state.drop_fraction.is_some_and(|drop| drop.units() * 2 >= policy.max_drop_fraction.units() * 1_000_000)
+        match state.evidence_pct {
+            Some(percent) => percent >= NEAR_EVIDENCE_PCT,
+            // The drop has twelve decimals, the limit six.
+            None => state.drop_fraction.is_some_and(|drop| {
+                drop.units().saturating_mul(2) >= policy.tolerance(true).limit.saturating_mul(1_000_000)
+            }),
+        }
     };
-    let (tripped, armed): (Vec<_>, Vec<_>) = states.into_iter().partition(|state| state.triggered);
-    Ok((tripped, armed.into_iter().filter(near).collect()))
+    let (latched, armed): (Vec<_>, Vec<_>) = states.into_iter().partition(|state| state.trip_id.is_some());
+    let (tripped, shadow_tripped) = latched.into_iter().partition(|state| state.triggered);
+    Ok(Wires { tripped, shadow_tripped, near_tripping: armed.into_iter().filter(near).collect() })
+}
+
+/// With which event a change would have begun.
+fn began(wire: &WireState) -> String {
+    wire.began_at_event.map_or_else(String::new, |event| {
+        format!(" ({:.0} % of the evidence, since event {event})", wire.evidence_pct.unwrap_or_default())
+    })
 }
 
 /// What needs attention, the worst first.
@@ -165,7 +194,13 @@ fn look_first(review: &Review) -> Vec<String> {
         }
     }
     for wire in &review.near_tripping {
-        first.push(format!("{}.{} is near tripping: {}", wire.domain, wire.metric, wire.note));
+        first.push(format!("{}.{} is near tripping: {}{}", wire.domain, wire.metric, wire.note, began(wire)));
+    }
+    for wire in &review.shadow_tripped {
+        first.push(format!("{}.{} would have tripped, in SHADOW mode: {}", wire.domain, wire.metric, wire.note));
+    }
+    for wire in &review.silent {
+        first.push(format!("{}.{} has been silent for {} s", wire.domain, wire.metric, wire.silent_seconds));
     }
     let refused = review.changes.iter().filter(|change| !change.ok).count();
     if refused > 0 {

@@ -98,6 +98,12 @@ pub(super) async fn collect(conn: &mut PgConnection, since: DateTime<Utc>, now: 
     let trips = crate::regression::store::trips(&mut *conn, None, None, Some(since), None, 1_000).await?;
     let (trials, successes) = crate::heimdall::store::trials_since(conn, since.date_naive()).await?;
 
+    // What was done in SHADOW mode troubled nobody.
+    let trips: Vec<_> = trips.into_iter().filter(|trip| !trip.shadow).collect();
+    let judged: Vec<_> = trips.iter().filter_map(|trip| trip.verdict.as_deref()).collect();
+    let count = |verdicts: usize| i64::try_from(verdicts).unwrap_or(i64::MAX);
+    let false_alarms = count(judged.iter().filter(|verdict| **verdict == "FALSE_ALARM").count());
+    let false_share = share(false_alarms, count(judged.len()));
     let remediated: Vec<i64> =
         trips.iter().filter_map(|trip| trip.rearmed_at.map(|end| (end - trip.tripped_at).num_seconds())).collect();
     let overdue = trips
@@ -128,9 +134,13 @@ pub(super) async fn collect(conn: &mut PgConnection, since: DateTime<Utc>, now: 
         false_alarm_share: Objective {
             name: "False alarms",
             target: "< 10 %",
-            value: None,
-            met: None,
-            detail: "no trip was acknowledged with a verdict".into(),
+            value: false_share,
+            met: false_share.map(|share| share.units() * 100 < 10 * RATIO_ONE),
+            detail: if judged.is_empty() {
+                "no trip was acknowledged with a verdict".into()
+            } else {
+                format!("{false_alarms} of {} acknowledged trips, of {} in all", judged.len(), trips.len())
+            },
         },
         time_to_remediate: Objective {
             name: "Time to remediate",

@@ -1,6 +1,6 @@
 //! The review as Markdown, for a terminal, a chat or an e-mail.
 
-use super::Review;
+use super::{Review, began};
 use crate::types::Ratio;
 use chrono::{DateTime, SecondsFormat, Utc};
 use std::fmt::{self, Write};
@@ -138,14 +138,20 @@ fn ledger(out: &mut String, review: &Review) -> fmt::Result {
 
 fn wires(out: &mut String, review: &Review) -> fmt::Result {
     writeln!(out, "\n## Tripwires\n")?;
-    if review.tripped.is_empty() && review.near_tripping.is_empty() {
+    if review.tripped.is_empty() && review.near_tripping.is_empty() && review.shadow_tripped.is_empty() {
         writeln!(out, "None tripped, none near.")?;
     }
     for wire in &review.tripped {
         writeln!(out, "- TRIPPED {}.{}: {}", wire.domain, wire.metric, wire.note)?;
     }
     for wire in &review.near_tripping {
-        writeln!(out, "- near {}.{}: {}", wire.domain, wire.metric, wire.note)?;
+        writeln!(out, "- near {}.{}: {}{}", wire.domain, wire.metric, wire.note, began(wire))?;
+    }
+    for wire in &review.shadow_tripped {
+        writeln!(out, "- SHADOW {}.{}: {}", wire.domain, wire.metric, wire.note)?;
+    }
+    for wire in &review.silent {
+        writeln!(out, "- silent {}.{}: {} s", wire.domain, wire.metric, wire.silent_seconds)?;
     }
     Ok(())
 }

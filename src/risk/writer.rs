@@ -103,7 +103,8 @@ impl Decider for Operations {
         let (conditions, read_ms) = self.by.conditions();
         let decided = batch::prepare(conn, items, &conditions).await?;
         let note = decided.believed_at.map(|at| (at, read_ms));
-        Ok(Prepared { outcomes: decided.outcomes, proof: decided.proof, note })
+        let writes = decided.proof.is_some();
+        Ok(Prepared { outcomes: decided.outcomes, proof: decided.proof, writes, note })
     }
 
     /// A time that is not believed is not the measure of the next one.

@@ -33,17 +33,19 @@ pub(super) async fn run<D: Decider>(
     // Until the commit nothing has happened: an answer that does not come (a frozen server, a cut cable) is waited for no
     // longer than the callers can be told the truth.
     let prepared = tokio::time::timeout(PREPARE_TIMEOUT, decider.prepare(conn, items)).await;
-    let Prepared { outcomes, proof, note } = match prepared {
+    let Prepared { outcomes, proof, writes, note } = match prepared {
         Ok(prepared) => prepared.map_err(Failure::Refused)?,
         Err(_) => return Err(Failure::Refused(Error::Unavailable(sqlx::Error::PoolTimedOut))),
     };
-    let Some(proof) = proof else {
+    if !writes {
         conn.execute("ROLLBACK").await.map_err(|error| Failure::Refused(error.into()))?;
         return Ok((outcomes, note));
-    };
-    match conn.execute(COMMIT).await {
-        Ok(_) => Ok((outcomes, note)),
-        Err(error) => Err(Failure::CommitBroke { error, proof, outcomes, note }),
+    }
+    match (conn.execute(COMMIT).await, proof) {
+        (Ok(_), _) => Ok((outcomes, note)),
+        (Err(error), Some(proof)) => Err(Failure::CommitBroke { error, proof, outcomes, note }),
+        // Nothing was decided that asking again would not decide alike.
+        (Err(error), None) => Err(Failure::Refused(Error::Unavailable(error))),
     }
 }
 

@@ -217,6 +217,51 @@ const POSTS: &[Post] = &[
         number: None,
         needs_a_field: true,
     },
+    // With the one before, five good ones and five bad: the wire trips.
+    Post {
+        template: "/regression/kpi/batch",
+        fields: &[
+            (
+                "events",
+                r#"[{"domain":"deals","metric":"close_rate","success":"yes","event_id":"e-1"},{"domain":"DEALS","metric":"close_rate","success":true},{"domain":"DEALS","metric":"close_rate","success":true},{"domain":"DEALS","metric":"close_rate","success":true,"actor":"a & b"},{"domain":"DEALS","metric":"close_rate","success":true},{"domain":"DEALS","metric":"close_rate","success":false},{"domain":"DEALS","metric":"close_rate","success":false},{"domain":"DEALS","metric":"close_rate","success":false},{"domain":"DEALS","metric":"close_rate","success":false},{"domain":"DEALS","metric":"close_rate","success":false},{"domain":"DEALS","value":1}]"#,
+            ),
+            ACTOR,
+            CORRELATION,
+        ],
+        number: None,
+        needs_a_field: true,
+    },
+    Post {
+        template: "/regression/acknowledge",
+        fields: &[
+            ("domain", r#""deals""#),
+            ("metric", r#""close_rate""#),
+            ("verdict", r#""TRUE_REGRESSION""#),
+            ACTOR,
+            REASON,
+        ],
+        number: None,
+        needs_a_field: true,
+    },
+    Post {
+        template: "/regression/rearm",
+        fields: &[("domain", r#""deals""#), ("metric", r#""close_rate""#), ("baseline", r#""KEEP""#), ACTOR, REASON],
+        number: None,
+        needs_a_field: true,
+    },
+    Post {
+        template: "/regression/baseline/reset",
+        fields: &[
+            ("domain", r#""deals""#),
+            ("metric", r#""close_rate""#),
+            ("source", r#""NEXT_N""#),
+            ("force", r#""no""#),
+            ACTOR,
+            REASON,
+        ],
+        number: None,
+        needs_a_field: true,
+    },
     Post { template: "/go-live/disable", fields: &[ACTOR, REASON], number: None, needs_a_field: true },
     Post { template: ENGAGE, fields: &[ACTOR, REASON], number: None, needs_a_field: false },
     Post { template: "/go-live/kill-switch/release", fields: &[ACTOR, REASON], number: None, needs_a_field: false },
@@ -325,7 +370,7 @@ fn masked(value: &Value) -> Value {
 }
 
 /// What the service shows of itself when all is done.
-const READS: [&str; 11] = [
+const READS: [&str; 13] = [
     "/go-live/state",
     "/go-live/events",
     "/go-live/packs",
@@ -337,6 +382,8 @@ const READS: [&str; 11] = [
     "/heimdall/recommendations",
     "/heimdall/events",
     "/regression/kpi",
+    "/regression/state",
+    "/regression/trips",
 ];
 
 /// Runs through every route in one encoding; the answers, and what is there to be read afterwards.
@@ -557,7 +604,7 @@ fn unacceptable(post: &Post) -> Vec<Hostile> {
     let valid = json_of(post.fields.iter().copied());
     let (name, token) = post.fields[0];
     let mut all = vec![
-        hostile(JSON, post.json_with("force", "true")),
+        hostile(JSON, post.json_with("skip_the_gate", "true")),
         hostile(JSON, post.json_with("actor", r#""a\u0000b""#)),
         hostile(JSON, post.json_with(name, r#""\ud800""#)),
         hostile(JSON, post.json_with(name, r#""a\u0000b""#)),
@@ -565,7 +612,7 @@ fn unacceptable(post: &Post) -> Vec<Hostile> {
         hostile(JSON, post.json_with(name, "[1]")),
         hostile(JSON, valid.replacen('{', &format!("{{{name:?}:{token},"), 1)),
         hostile(FORM, format!("{}&{}", pairs_of(post.fields), pairs_of(&post.fields[..1]))),
-        hostile(FORM, format!("{}&force=1", pairs_of(post.fields))),
+        hostile(FORM, format!("{}&skip_the_gate=1", pairs_of(post.fields))),
     ];
     let long = format!("\"{}\"", "a".repeat(5_000));
     all.push(hostile(JSON, post.json_with(name, &long)));

@@ -31,4 +31,5 @@ mod request_lines;
 mod review;
 mod risk;
 mod story;
+mod tripwire;
 mod writer;

@@ -137,7 +137,9 @@ async fn every_policy_has_a_state_from_the_start() {
         json!({
             "domain": "WHOLESALE", "metric": "contract_rate", "triggered": false, "status": "DISABLED", "baseline": null,
             "current": null, "drop_fraction": null, "last_checked_at": null, "last_triggered_at": null,
-            "note": "policy_missing_or_disabled", "trip_id": null, "watermark": 0,
+            "note": "policy_missing_or_disabled", "trip_id": null, "watermark": 0, "baseline_events": 0,
+            "current_events": 0, "evidence": null, "evidence_pct": null, "began_at_event": null, "guarantee": null,
+            "baseline_version": 0,
         })
     );
 }
@@ -152,11 +154,13 @@ async fn a_new_wire_starts_at_the_originals_defaults_and_enabled() {
         json!({
             "domain": "NEW", "metric": "rate", "window_events": 50, "baseline_events": 200, "min_events_to_enforce": 50,
             "max_drop_fraction": 0.2, "action": "THROTTLE", "engine": null, "enabled": true, "changed_by": null,
-            "reason": null, "updated_at": policy["updated_at"], "version": 1,
+            "reason": null, "updated_at": policy["updated_at"], "version": 1, "detector": "PLAIN",
+            "direction": "HIGHER_IS_BETTER", "effect": "RELATIVE", "max_drop_value": null, "mode": "ENFORCE",
+            "on_stale": "WARN", "stale_after_seconds": null, "false_trip_arl": null, "tolerance_fraction": null,
         })
     );
     assert_eq!((&made["ok"], &made["rearmed"]), (&json!(true), &Value::Null));
-    assert_eq!(made["changes"].as_array().unwrap().len(), 6);
+    assert_eq!(made["changes"].as_array().unwrap().len(), 11);
 }
 
 #[tokio::test]
@@ -526,7 +530,7 @@ async fn the_tripping_event_says_so_and_the_next_reserve_is_denied() {
         done["tripped"],
         json!({
             "trip_id": trip_id, "action": "THROTTLE", "engine": "WHOLESALE", "drop_fraction": 0.2,
-            "note": "TRIGGERED drop=0.200 action=THROTTLE",
+            "note": "TRIGGERED drop=0.200 action=THROTTLE", "shadow": false,
         })
     );
     assert_eq!(done["watched"], true);
@@ -563,7 +567,9 @@ async fn a_trip_is_kept_with_its_numbers() {
             "id": made["trip_id"], "domain": "WHOLESALE", "metric": "m", "kpi_seq": 16, "series_seq": 16,
             "baseline_events": 10, "baseline_sum": 10, "current_events": 5, "current_sum": 4, "drop_fraction": 0.2,
             "action": "THROTTLE", "engine": "WHOLESALE", "actor": "shop", "tripped_at": trip["tripped_at"],
-            "rearmed_at": null, "rearmed_by": null, "rearm_reason": null,
+            "rearmed_at": null, "rearmed_by": null, "rearm_reason": null, "rearm_baseline": null, "detector": "PLAIN",
+            "cause": "DROP", "shadow": false, "evidence": null, "began_at_event": null, "acknowledged_at": null,
+            "acknowledged_by": null, "verdict": null,
         })
     );
     let state = state(&service, "WHOLESALE", "m").await;
@@ -1060,5 +1066,8 @@ async fn a_trip_and_its_end_are_changes_of_the_control_plane() {
         ])
     );
     assert_eq!(review["changes"][2]["seq"], trip["trip_id"]);
-    assert_eq!(review["changes"][1]["detail"], json!({"trip_id": trip["trip_id"], "watermark": 16}));
+    assert_eq!(
+        review["changes"][1]["detail"],
+        json!({"trip_id": trip["trip_id"], "watermark": 16, "baseline": "KEEP", "shadow": false})
+    );
 }

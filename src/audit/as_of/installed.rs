@@ -98,7 +98,8 @@ const KINDS: &[Installed] = &[
     (
         Kind::Regression,
         r#"{"window_events":50,"baseline_events":200,"min_events_to_enforce":50,"action":"THROTTLE","engine":null,"enabled":false,
-            "changed_by":"migration","reason":"Seeded","updated_at":null,"version":1}"#,
+            "changed_by":"migration","reason":"Seeded","detector":"PLAIN","direction":"HIGHER_IS_BETTER","effect":"RELATIVE","max_drop_value":null,"mode":"ENFORCE",
+            "on_stale":"WARN","stale_after_seconds":null,"false_trip_arl":null,"tolerance_fraction":null,"updated_at":null,"version":1}"#,
         &[
             ("WHOLESALE.contract_rate", r#"{"domain":"WHOLESALE","metric":"contract_rate","max_drop_fraction":0.2}"#),
             (

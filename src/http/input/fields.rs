@@ -23,6 +23,11 @@ impl Field {
         Self { name: if aliased { "actor".into() } else { name }, value, aliased }
     }
 
+    /// Whether it is the field of this name.
+    pub(crate) fn is(&self, name: &str) -> bool {
+        self.name == name
+    }
+
     /// Null and blank mean "left out".
     pub(in crate::http) fn is_blank(&self) -> bool {
         let token = self.value.get();

@@ -1,112 +1,208 @@
-//! Setting up a wire: what an upsert changes, and which wires could never work.
+//! A wire as it is set up.
 
-use super::{Action, RegressionPolicy, WINDOW_MAX};
-use crate::audit::Changes;
-use crate::error::{Error, FieldError, Result};
-use crate::types::{Actor, Count, Domain, Engine, Fraction, Metric, Reason};
+use super::{Direction, Effect, Tolerance, Window};
+use crate::regression::detector::Settings;
+use crate::types::{Amount, Count, Domain, Engine, Fraction, Metric};
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-/// An upsert that is asked for. What is left out keeps its value; a new wire starts at 50/200/50/0.20/THROTTLE, enabled.
-#[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the fields are those of RegressionPolicy")]
-pub struct PolicyUpsert {
-    pub domain: Domain,
-    pub metric: Metric,
-    pub window_events: Option<Count>,
-    pub baseline_events: Option<Count>,
-    pub min_events_to_enforce: Option<Count>,
-    pub max_drop_fraction: Option<Fraction>,
-    pub action: Option<Action>,
-    pub engine: Option<Engine>,
-    pub enabled: Option<bool>,
+/// Events to a false trip of a THROTTLE, where nothing else is said.
+const THROTTLE_ARL: i64 = 50_000;
+/// The same of a KILL_SWITCH.
+const KILL_SWITCH_ARL: i64 = 500_000;
+
+/// What a trip does, the weaker first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Action {
+    /// Holds the wire's engine off.
+    Throttle,
+    /// Engages the kill switch.
+    KillSwitch,
 }
 
-/// The policy after an upsert, and what that changes.
-pub fn upsert(
-    existing: Option<&RegressionPolicy>,
-    upsert: &PolicyUpsert,
-    by: Option<&Actor>,
-    reason: Option<&Reason>,
-    at: DateTime<Utc>,
-) -> Result<(RegressionPolicy, Changes)> {
-    let count = |new: Option<Count>, old: fn(&RegressionPolicy) -> Count, default: &str| {
-        new.or(existing.map(old)).unwrap_or_else(|| default.parse().expect("a constant of this file"))
-    };
-    let policy = RegressionPolicy {
-        domain: upsert.domain.clone(),
-        metric: upsert.metric.clone(),
-        window_events: count(upsert.window_events, |old| old.window_events, "50"),
-        baseline_events: count(upsert.baseline_events, |old| old.baseline_events, "200"),
-        min_events_to_enforce: count(upsert.min_events_to_enforce, |old| old.min_events_to_enforce, "50"),
-        max_drop_fraction: upsert
-            .max_drop_fraction
-            .or(existing.map(|old| old.max_drop_fraction))
-            .unwrap_or_else(|| "0.20".parse().expect("a constant of this file")),
-        action: upsert.action.or(existing.map(|old| old.action)).unwrap_or(Action::Throttle),
-        engine: upsert.engine.clone().or_else(|| existing.and_then(|old| old.engine.clone())),
-        enabled: upsert.enabled.or(existing.map(|old| old.enabled)).unwrap_or(true),
-        changed_by: by.map(ToString::to_string),
-        reason: reason.map(ToString::to_string),
-        updated_at: at,
-        version: existing.map_or(1, |old| old.version + 1),
-    };
-    validate(&policy)?;
-    let mut changes = Changes::default();
-    changes.note("window_events", existing.map(|old| &old.window_events), &policy.window_events);
-    changes.note("baseline_events", existing.map(|old| &old.baseline_events), &policy.baseline_events);
-    changes.note(
-        "min_events_to_enforce",
-        existing.map(|old| &old.min_events_to_enforce),
-        &policy.min_events_to_enforce,
-    );
-    changes.note("max_drop_fraction", existing.map(|old| &old.max_drop_fraction), &policy.max_drop_fraction);
-    changes.note("action", existing.map(|old| &old.action), &policy.action);
-    if existing.and_then(|old| old.engine.as_ref()) != policy.engine.as_ref() {
-        changes.note("engine", existing.map(|old| &old.engine), &policy.engine);
-    }
-    changes.note("enabled", existing.map(|old| &old.enabled), &policy.enabled);
-    Ok((policy, changes))
-}
-
-/// Whether the wire would let through what tripped it before: off, a weaker action, a larger drop, more events before it acts. Other
-/// windows and another engine count as well: nobody can tell beforehand which way they lead.
-#[must_use]
-pub fn loosens(existing: Option<&RegressionPolicy>, policy: &RegressionPolicy) -> bool {
-    existing.is_some_and(|old| {
-        (old.enabled && !policy.enabled)
-            || policy.action < old.action
-            || policy.max_drop_fraction > old.max_drop_fraction
-            || policy.min_events_to_enforce > old.min_events_to_enforce
-            || policy.window_events != old.window_events
-            || policy.baseline_events != old.baseline_events
-            || policy.throttled_engine() != old.throttled_engine()
-    })
-}
-
-fn validate(policy: &RegressionPolicy) -> Result<()> {
-    let mut errors = Vec::new();
-    for (field, count) in [
-        ("window_events", policy.window_events),
-        ("baseline_events", policy.baseline_events),
-        ("min_events_to_enforce", policy.min_events_to_enforce),
-    ] {
-        if !(1..=WINDOW_MAX).contains(&count.get()) {
-            errors.push(FieldError::new(field, format!("is {count}: send a whole number from 1 to {WINDOW_MAX}")));
+impl Action {
+    /// The action in the database and in notes.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Throttle => "THROTTLE",
+            Self::KillSwitch => "KILL_SWITCH",
         }
     }
-    let (min, shorter) = (policy.min_events_to_enforce, policy.window_events.min(policy.baseline_events));
-    if min > shorter {
-        let detail = format!(
-            "is {min}, but a window holds {shorter} events: the wire could never trip; lower it to {shorter} or less"
-        );
-        errors.push(FieldError::new("min_events_to_enforce", detail));
+
+    /// The action of that name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        [Self::Throttle, Self::KillSwitch].into_iter().find(|action| action.as_str() == name)
     }
-    if policy.max_drop_fraction == Fraction::ZERO {
-        errors.push(FieldError::new("max_drop_fraction", "must be more than 0: every event would trip the wire"));
+}
+
+/// How a drop is told from noise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Detector {
+    /// The recent window against the baseline before it, as the original does: quick, and on a rate below 0.9 mostly wrong.
+    #[default]
+    Plain,
+    /// Evidence against a frozen baseline, with a guarantee against false trips.
+    Sequential,
+}
+
+impl Detector {
+    /// Its name in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::Sequential => "SEQUENTIAL",
+        }
     }
-    if policy.action == Action::Throttle && policy.throttled_engine().is_none() {
-        let detail = format!("is required: {} is too long to be an engine's name", policy.domain);
-        errors.push(FieldError::new("engine", detail));
+
+    /// The one of that name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        [Self::Plain, Self::Sequential].into_iter().find(|one| one.as_str() == name)
     }
-    if errors.is_empty() { Ok(()) } else { Err(Error::Invalid(errors)) }
+}
+
+/// Whether a trip acts, the weaker first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Mode {
+    /// It is recorded, and nothing is done.
+    Shadow,
+    /// It acts.
+    #[default]
+    Enforce,
+}
+
+impl Mode {
+    /// Its name in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Shadow => "SHADOW",
+            Self::Enforce => "ENFORCE",
+        }
+    }
+
+    /// The one of that name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        [Self::Shadow, Self::Enforce].into_iter().find(|one| one.as_str() == name)
+    }
+}
+
+/// What a series that has gone silent means, the weaker first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum OnStale {
+    /// Nothing.
+    Ignore,
+    /// The review says so.
+    #[default]
+    Warn,
+    /// The wire trips.
+    Trip,
+}
+
+impl OnStale {
+    /// Its name in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ignore => "IGNORE",
+            Self::Warn => "WARN",
+            Self::Trip => "TRIP",
+        }
+    }
+
+    /// The one of that name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        [Self::Ignore, Self::Warn, Self::Trip].into_iter().find(|one| one.as_str() == name)
+    }
+}
+
+/// A wire: one metric of one domain, watched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct RegressionPolicy {
+    /// The domain.
+    pub domain: Domain,
+    /// The metric.
+    pub metric: Metric,
+    /// Events in the recent window, 1 to 10,000.
+    pub window_events: Count,
+    /// Events in the baseline before it, or in the frozen one, 1 to 10,000.
+    pub baseline_events: Count,
+    /// Least events in either before the wire can trip.
+    pub min_events_to_enforce: Count,
+    /// The drop that trips, as a fraction of the baseline; reaching it trips.
+    pub max_drop_fraction: Fraction,
+    /// What a trip does.
+    pub action: Action,
+    /// The engine that a THROTTLE holds off; null means the one named like the domain.
+    pub engine: Option<Engine>,
+    /// How a drop is told from noise.
+    pub detector: Detector,
+    /// Which way the series is good.
+    pub direction: Direction,
+    /// What the drop is measured in.
+    pub effect: Effect,
+    /// The drop that trips an ABSOLUTE wire, in the metric's own units; null means `max_drop_fraction` of them.
+    pub max_drop_value: Option<Amount>,
+    /// Whether a trip acts.
+    pub mode: Mode,
+    /// What silence means.
+    pub on_stale: OnStale,
+    /// How long the series may be silent, seconds, 1 to 31,536,000; null means for ever.
+    pub stale_after_seconds: Option<Count>,
+    /// SEQUENTIAL: events to a false trip on average, at least, 100 to 10^12; null means 50,000, and 500,000 for a KILL_SWITCH.
+    pub false_trip_arl: Option<Count>,
+    /// SEQUENTIAL: how much worse than its baseline, as a fraction, a series may be without evidence against it; null means 0, and
+    /// half of `max_drop_fraction` for a KILL_SWITCH.
+    pub tolerance_fraction: Option<Fraction>,
+    /// Whether the wire is watched.
+    pub enabled: bool,
+    /// Who made the last change.
+    pub changed_by: Option<String>,
+    /// Why the last change was made.
+    pub reason: Option<String>,
+    /// When the last change was made.
+    pub updated_at: DateTime<Utc>,
+    /// Counts the changes, from 1.
+    pub version: i64,
+}
+
+impl RegressionPolicy {
+    /// The engine that a THROTTLE of this wire holds off; none when the domain's name is no engine's and none is named.
+    #[must_use]
+    pub fn throttled_engine(&self) -> Option<Engine> {
+        self.engine.clone().or_else(|| self.domain.as_str().parse().ok())
+    }
+
+    /// SEQUENTIAL: the evidence that trips.
+    #[must_use]
+    pub fn arl(&self) -> i64 {
+        let default = if self.action == Action::KillSwitch { KILL_SWITCH_ARL } else { THROTTLE_ARL };
+        self.false_trip_arl.map_or(default, Count::get)
+    }
+
+    /// How much worse the series may become; `boolean` is its kind.
+    #[must_use]
+    pub fn tolerance(&self, boolean: bool) -> Tolerance {
+        let limit = self.max_drop_value.map_or(self.max_drop_fraction.units(), Amount::units);
+        Tolerance { direction: self.direction, effect: self.effect, boolean, limit }
+    }
+
+    /// SEQUENTIAL: how a baseline of this kind is judged.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "fractions in millionths, and at most 10^12, are below 2^53")]
+    pub fn settings(&self, boolean: bool, baseline: Window) -> Settings {
+        let half = if self.action == Action::KillSwitch { self.max_drop_fraction.units() / 2 } else { 0 };
+        let tolerated = self.tolerance_fraction.map_or(half, Fraction::units) as f64 / 1e6;
+        Settings::of(self.tolerance(boolean), baseline, tolerated, self.arl() as f64)
+    }
 }

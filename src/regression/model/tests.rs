@@ -1,20 +1,44 @@
 use super::*;
 use crate::error::Error;
+use crate::types::Fraction;
+use chrono::DateTime;
 use proptest::prelude::*;
 
-fn policy(drop: &str) -> RegressionPolicy {
-    let upsert_of = PolicyUpsert {
+fn request() -> PolicyUpsert {
+    PolicyUpsert {
         domain: "WHOLESALE".parse().unwrap(),
         metric: "contract_rate".parse().unwrap(),
         window_events: None,
         baseline_events: None,
         min_events_to_enforce: None,
-        max_drop_fraction: Some(drop.parse().unwrap()),
+        max_drop_fraction: None,
         action: None,
         engine: None,
+        detector: None,
+        direction: None,
+        effect: None,
+        max_drop_value: None,
+        mode: None,
+        on_stale: None,
+        stale_after_seconds: None,
+        false_trip_arl: None,
+        tolerance_fraction: None,
         enabled: None,
-    };
-    upsert(None, &upsert_of, None, None, DateTime::UNIX_EPOCH).unwrap().0
+    }
+}
+
+fn policy(drop: &str) -> RegressionPolicy {
+    let request = PolicyUpsert { max_drop_fraction: Some(drop.parse().unwrap()), ..request() };
+    upsert(None, &request, None, None, DateTime::UNIX_EPOCH).unwrap().0
+}
+
+/// What PLAIN says of two windows that stand side by side.
+fn evaluate(policy: &RegressionPolicy, baseline: Window, recent: Window) -> Reading {
+    let mut state = WireState::new(policy.domain.clone(), policy.metric.clone());
+    state.pinned = Some(baseline);
+    let policy = RegressionPolicy { window_events: "10000".parse().unwrap(), ..policy.clone() };
+    let end = Mark { events: recent.events, sum: recent.sum };
+    Wire::new(policy, state, false).read(end, &Series::default()).unwrap()
 }
 
 fn window(successes: i64, events: i64) -> Window {
@@ -65,7 +89,10 @@ fn exact_ties_trip_where_floats_miss_them() {
 #[test]
 fn every_verdict_has_its_note() {
     let policy = policy("0.2");
-    let note = |baseline, recent| evaluate(&policy, baseline, recent).note(Action::Throttle);
+    let note = |baseline, recent| {
+        let reading = evaluate(&policy, baseline, recent);
+        reading.verdict.note(reading.drop, reading.evidence, Action::Throttle)
+    };
     assert_eq!(note(window(10, 30), window(49, 49)), "insufficient_events(recent=49, baseline=30)");
     assert_eq!(note(window(0, 200), window(50, 50)), "cannot_compute_rate");
     assert_eq!(note(window(190, 200), window(45, 50)), "OK drop=0.053");
@@ -93,11 +120,8 @@ fn impossible_wires_are_refused_with_the_fix() {
         metric: "m".parse().unwrap(),
         window_events: Some("20".parse().unwrap()),
         baseline_events: Some("10001".parse().unwrap()),
-        min_events_to_enforce: None,
         max_drop_fraction: Some(Fraction::ZERO),
-        action: None,
-        engine: None,
-        enabled: None,
+        ..request()
     };
     let Err(Error::Invalid(errors)) = upsert(None, &base, None, None, DateTime::UNIX_EPOCH) else { panic!("accepted") };
     let fields: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();

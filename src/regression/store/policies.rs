@@ -1,15 +1,19 @@
 //! Wires as they are set up.
 
-use super::broken;
+use super::{Pair, broken, columns};
 use crate::error::{Error, Result};
-use crate::regression::model::{Action, RegressionPolicy};
-use crate::types::{Count, Domain, Engine, Fraction, Metric};
+use crate::regression::model::{Action, Detector, Direction, Effect, Mode, OnStale, RegressionPolicy};
+use crate::types::{Amount, Count, Domain, Engine, Fraction, Metric};
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
 
 fn count(number: i64) -> Result<Count> {
     Count::from_decimal(number.into()).ok_or_else(|| broken("count", number))
+}
+
+fn fraction(number: Decimal) -> Result<Fraction> {
+    Fraction::from_decimal(number).ok_or_else(|| broken("fraction", number))
 }
 
 struct PolicyRow {
@@ -21,6 +25,15 @@ struct PolicyRow {
     max_drop_fraction: Decimal,
     action: String,
     engine: Option<String>,
+    detector: String,
+    direction: String,
+    effect: String,
+    max_drop_value: Option<Decimal>,
+    mode: String,
+    on_stale: String,
+    stale_after_seconds: Option<i64>,
+    false_trip_arl: Option<i64>,
+    tolerance_fraction: Option<Decimal>,
     enabled: bool,
     changed_by: Option<String>,
     reason: Option<String>,
@@ -38,10 +51,21 @@ impl TryFrom<PolicyRow> for RegressionPolicy {
             window_events: count(row.window_events)?,
             baseline_events: count(row.baseline_events)?,
             min_events_to_enforce: count(row.min_events_to_enforce)?,
-            max_drop_fraction: Fraction::from_decimal(row.max_drop_fraction)
-                .ok_or_else(|| broken("fraction", row.max_drop_fraction))?,
+            max_drop_fraction: fraction(row.max_drop_fraction)?,
             action: Action::of(&row.action).ok_or_else(|| broken("action", &row.action))?,
             engine: row.engine.map(|name| name.parse().map_err(|_| broken("engine", &name))).transpose()?,
+            detector: Detector::of(&row.detector).ok_or_else(|| broken("detector", &row.detector))?,
+            direction: Direction::of(&row.direction).ok_or_else(|| broken("direction", &row.direction))?,
+            effect: Effect::of(&row.effect).ok_or_else(|| broken("effect", &row.effect))?,
+            max_drop_value: row
+                .max_drop_value
+                .map(|value| Amount::from_decimal(value).ok_or_else(|| broken("value", value)))
+                .transpose()?,
+            mode: Mode::of(&row.mode).ok_or_else(|| broken("mode", &row.mode))?,
+            on_stale: OnStale::of(&row.on_stale).ok_or_else(|| broken("meaning of silence", &row.on_stale))?,
+            stale_after_seconds: row.stale_after_seconds.map(count).transpose()?,
+            false_trip_arl: row.false_trip_arl.map(count).transpose()?,
+            tolerance_fraction: row.tolerance_fraction.map(fraction).transpose()?,
             enabled: row.enabled,
             changed_by: row.changed_by,
             reason: row.reason,
@@ -62,10 +86,16 @@ pub async fn read_policy(
     domain: &Domain,
     metric: &Metric,
 ) -> Result<Option<RegressionPolicy>> {
-    Ok(policies(conn, Some((domain, metric))).await?.pop())
+    Ok(read_policies_of(conn, &[(domain.clone(), metric.clone())]).await?.pop())
 }
 
-async fn policies(conn: &mut PgConnection, pair: Option<(&Domain, &Metric)>) -> Result<Vec<RegressionPolicy>> {
+/// The wires of these pairs, by domain and metric.
+pub async fn read_policies_of(conn: &mut PgConnection, pairs: &[Pair]) -> Result<Vec<RegressionPolicy>> {
+    policies(conn, Some(pairs)).await
+}
+
+async fn policies(conn: &mut PgConnection, pairs: Option<&[Pair]>) -> Result<Vec<RegressionPolicy>> {
+    let (domains, metrics) = columns(pairs);
     sqlx::query_as!(
         PolicyRow,
         r#"SELECT domain,
@@ -76,16 +106,25 @@ async fn policies(conn: &mut PgConnection, pair: Option<(&Domain, &Metric)>) -> 
                 max_drop_fraction,
                 action,
                 engine,
+                detector,
+                direction,
+                effect,
+                max_drop_value,
+                mode,
+                on_stale,
+                stale_after_seconds,
+                false_trip_arl,
+                tolerance_fraction,
                 enabled,
                 changed_by,
                 reason,
                 updated_at,
                 version
          FROM regression_policy
-         WHERE ($1::text IS NULL OR (domain = $1 AND metric = $2))
+         WHERE ($1::text[] IS NULL OR (domain, metric) IN (SELECT * FROM unnest($1::text[], $2::text[])))
          ORDER BY domain COLLATE "C", metric COLLATE "C""#,
-        pair.map(|(domain, _)| domain.as_str()),
-        pair.map(|(_, metric)| metric.as_str())
+        domains.as_deref(),
+        metrics.as_deref()
     )
     .fetch_all(conn)
     .await?
@@ -99,8 +138,9 @@ pub async fn upsert_policy(conn: &mut PgConnection, policy: &RegressionPolicy) -
     sqlx::query!(
         "INSERT INTO regression_policy
              (domain, metric, window_events, baseline_events, min_events_to_enforce, max_drop_fraction, action, engine, enabled,
-              changed_by, reason, updated_at, version)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+              changed_by, reason, updated_at, version, detector, direction, effect, max_drop_value, mode, on_stale,
+              stale_after_seconds, false_trip_arl, tolerance_fraction)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
          ON CONFLICT (domain, metric) DO UPDATE
          SET window_events = excluded.window_events,
              baseline_events = excluded.baseline_events,
@@ -112,7 +152,16 @@ pub async fn upsert_policy(conn: &mut PgConnection, policy: &RegressionPolicy) -
              changed_by = excluded.changed_by,
              reason = excluded.reason,
              updated_at = excluded.updated_at,
-             version = excluded.version",
+             version = excluded.version,
+             detector = excluded.detector,
+             direction = excluded.direction,
+             effect = excluded.effect,
+             max_drop_value = excluded.max_drop_value,
+             mode = excluded.mode,
+             on_stale = excluded.on_stale,
+             stale_after_seconds = excluded.stale_after_seconds,
+             false_trip_arl = excluded.false_trip_arl,
+             tolerance_fraction = excluded.tolerance_fraction",
         policy.domain.as_str(),
         policy.metric.as_str(),
         policy.window_events.get(),
@@ -125,7 +174,16 @@ pub async fn upsert_policy(conn: &mut PgConnection, policy: &RegressionPolicy) -
         policy.changed_by,
         policy.reason,
         policy.updated_at,
-        policy.version
+        policy.version,
+        policy.detector.as_str(),
+        policy.direction.as_str(),
+        policy.effect.as_str(),
+        policy.max_drop_value.map(Amount::to_decimal),
+        policy.mode.as_str(),
+        policy.on_stale.as_str(),
+        policy.stale_after_seconds.map(Count::get),
+        policy.false_trip_arl.map(Count::get),
+        policy.tolerance_fraction.map(Fraction::to_decimal)
     )
     .execute(conn)
     .await?;

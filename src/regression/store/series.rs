@@ -1,13 +1,15 @@
 //! Measurements, in the order they were taken in.
 
-use super::{broken, total};
+use super::{Pair, broken, columns, total};
 use crate::audit::{Origin, Stamp};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::regression::model::{KpiEvent, Mark, Measurement};
 use crate::types::{Actor, CorrelationId, Detail, Domain, EventId, Measured, Metric, RequestId, Total};
 use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
 use serde::Serialize;
 use sqlx::PgConnection;
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// Where a series ends.
@@ -17,94 +19,148 @@ pub struct End {
     pub seq: i64,
     /// How many events it has, and their sum.
     pub mark: Mark,
-    /// `BOOLEAN` or `NUMERIC`, by its first event.
-    pub kind: &'static str,
+    /// When that was.
+    pub at: DateTime<Utc>,
+    /// Whether it is one of successes and failures, by its first event.
+    pub boolean: bool,
 }
 
 /// Where a series ends; nothing for a series without events.
 pub async fn read_end(conn: &mut PgConnection, domain: &Domain, metric: &Metric) -> Result<Option<End>> {
-    let row = sqlx::query!(
-        r#"SELECT seq,
-                  series_seq,
-                  series_sum,
-                  success IS NOT NULL AS "boolean!"
-           FROM kpi_event
-           WHERE domain = $1 AND metric = $2
-           ORDER BY series_seq DESC
-           LIMIT 1"#,
-        domain.as_str(),
-        metric.as_str()
-    )
-    .fetch_optional(conn)
-    .await?;
-    row.map(|row| {
-        let kind = if row.boolean { "BOOLEAN" } else { "NUMERIC" };
-        let mark = Mark { events: row.series_seq, sum: total(row.series_sum)? };
-        Ok(End { seq: row.seq, mark, kind })
-    })
-    .transpose()
+    let pair = (domain.clone(), metric.clone());
+    Ok(read_ends(conn, std::slice::from_ref(&pair)).await?.remove(&pair))
 }
 
-/// The running sums of a series at these places; 0 is the place before its first event.
-pub async fn read_marks<const N: usize>(
-    conn: &mut PgConnection,
-    domain: &Domain,
-    metric: &Metric,
-    places: [i64; N],
-) -> Result<[Mark; N]> {
+/// Where these series end; those without events are left out.
+pub async fn read_ends(conn: &mut PgConnection, pairs: &[Pair]) -> Result<BTreeMap<Pair, End>> {
+    let (domains, metrics) = columns(Some(pairs));
     let rows = sqlx::query!(
-        "SELECT series_seq,
-                series_sum
-         FROM kpi_event
-         WHERE domain = $1 AND metric = $2 AND series_seq = ANY($3)",
-        domain.as_str(),
-        metric.as_str(),
-        &places[..]
+        r#"SELECT asked.place AS "place!",
+                  last.seq,
+                  last.at,
+                  last.series_seq,
+                  last.series_sum,
+                  last.success IS NOT NULL AS "boolean!"
+           FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (domain, metric, place)
+           JOIN LATERAL (
+               SELECT seq, at, series_seq, series_sum, success
+               FROM kpi_event
+               WHERE domain = asked.domain AND metric = asked.metric
+               ORDER BY series_seq DESC
+               LIMIT 1) AS last ON true"#,
+        domains.as_deref(),
+        metrics.as_deref()
     )
     .fetch_all(conn)
     .await?;
-    let mut marks = places.map(|events| Mark { events, sum: Total::ZERO });
-    for mark in marks.iter_mut().filter(|mark| mark.events > 0) {
-        let row = rows.iter().find(|row| row.series_seq == mark.events);
-        let row = row.ok_or_else(|| Error::Inconsistent(format!("{domain}.{metric} has no event {}", mark.events)))?;
-        mark.sum = total(row.series_sum)?;
-    }
-    Ok(marks)
+    rows.into_iter()
+        .map(|row| {
+            let mark = Mark { events: row.series_seq, sum: total(row.series_sum)? };
+            let pair = usize::try_from(row.place - 1).ok().and_then(|place| pairs.get(place)).cloned();
+            let pair = pair.ok_or_else(|| broken("place", row.place))?;
+            Ok((pair, End { seq: row.seq, at: row.at, mark, boolean: row.boolean }))
+        })
+        .collect()
 }
 
-/// Appends a measurement to the stream and its series; the caller has sealed it.
-pub async fn insert_event(
+/// The running sums of series between two places each, both included. What is before the first event is not there.
+pub async fn read_sums(
     conn: &mut PgConnection,
-    stamp: Stamp,
-    origin: &Origin,
-    event: &KpiEvent,
-    mark: Mark,
-    hash: &[u8],
-) -> Result<()> {
-    let (success, value) = match event.measurement {
-        Measurement::Success(success) => (Some(success), None),
-        Measurement::Value(value) => (None, Some(value.to_decimal())),
-    };
+    asked: &[(Pair, i64, i64)],
+) -> Result<BTreeMap<Pair, BTreeMap<i64, Total>>> {
+    let pairs: Vec<Pair> = asked.iter().map(|(pair, ..)| pair.clone()).collect();
+    let (domains, metrics) = columns(Some(&pairs));
+    let rows = sqlx::query!(
+        r#"SELECT asked.place AS "place!",
+                  event.series_seq,
+                  event.series_sum
+           FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
+                WITH ORDINALITY AS asked (domain, metric, low, high, place)
+           JOIN kpi_event AS event ON event.domain = asked.domain AND event.metric = asked.metric
+                                  AND event.series_seq BETWEEN asked.low AND asked.high"#,
+        domains.as_deref(),
+        metrics.as_deref(),
+        &asked.iter().map(|(_, low, _)| *low).collect::<Vec<_>>(),
+        &asked.iter().map(|(_, _, high)| *high).collect::<Vec<_>>()
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut sums: BTreeMap<Pair, BTreeMap<i64, Total>> = BTreeMap::new();
+    for row in rows {
+        let pair = usize::try_from(row.place - 1).ok().and_then(|place| pairs.get(place));
+        let pair = pair.ok_or_else(|| broken("place", row.place))?;
+        sums.entry(pair.clone()).or_default().insert(row.series_seq, total(row.series_sum)?);
+    }
+    Ok(sums)
+}
+
+/// The values of a series behind `after`, up to `to`, in order.
+pub async fn read_values(conn: &mut PgConnection, pair: &Pair, after: i64, to: i64) -> Result<Vec<Measured>> {
+    let values = sqlx::query_scalar!(
+        r#"SELECT value AS "value!"
+           FROM kpi_event
+           WHERE domain = $1 AND metric = $2 AND series_seq > $3 AND series_seq <= $4 AND value IS NOT NULL
+           ORDER BY series_seq"#,
+        pair.0.as_str(),
+        pair.1.as_str(),
+        after,
+        to
+    )
+    .fetch_all(conn)
+    .await?;
+    values.into_iter().map(|value| Measured::from_decimal(value).ok_or_else(|| broken("value", value))).collect()
+}
+
+/// A measurement that was sealed: its place, its origin, and its hash.
+#[derive(Debug)]
+pub struct Recorded<'a> {
+    /// Its place in the stream.
+    pub stamp: Stamp,
+    /// Who measured.
+    pub origin: &'a Origin,
+    /// What.
+    pub event: &'a KpiEvent,
+    /// Its place in the series.
+    pub mark: Mark,
+    /// Its hash.
+    pub hash: Vec<u8>,
+}
+
+/// Appends measurements to the stream and their series, in order.
+pub async fn insert_events(conn: &mut PgConnection, recorded: &[Recorded<'_>]) -> Result<()> {
+    fn of<'a, T>(recorded: &'a [Recorded<'a>], column: impl Fn(&'a Recorded<'a>) -> T) -> Vec<T> {
+        recorded.iter().map(column).collect()
+    }
+    let values = of(recorded, |one| match one.event.measurement {
+        Measurement::Value(value) => Some(value.to_decimal()),
+        Measurement::Success(_) => None,
+    });
+    let successes = of(recorded, |one| match one.event.measurement {
+        Measurement::Success(success) => Some(success),
+        Measurement::Value(_) => None,
+    });
     sqlx::query!(
         "INSERT INTO kpi_event
              (seq, at, principal, actor, request_id, correlation_id, domain, metric, series_seq, success, value, series_sum,
               event_id, detail, hash)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
-        stamp.seq,
-        stamp.at,
-        origin.principal.as_str(),
-        origin.actor.as_ref().map(Actor::as_str),
-        origin.request_id.as_ref().map(RequestId::as_str),
-        origin.correlation_id.as_ref().map(CorrelationId::as_str),
-        event.domain.as_str(),
-        event.metric.as_str(),
-        mark.events,
-        success,
-        value,
-        mark.sum.to_decimal(),
-        event.event_id.as_ref().map(EventId::as_str),
-        event.detail.as_ref().map(Detail::as_str),
-        hash
+         SELECT *
+         FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                     $9::bigint[], $10::boolean[], $11::numeric[], $12::numeric[], $13::text[], $14::text[], $15::bytea[])",
+        &of(recorded, |one| one.stamp.seq),
+        &of(recorded, |one| one.stamp.at),
+        &of(recorded, |one| one.origin.principal.as_str()) as &[&str],
+        &of(recorded, |one| one.origin.actor.as_ref().map(Actor::as_str)) as &[Option<&str>],
+        &of(recorded, |one| one.origin.request_id.as_ref().map(RequestId::as_str)) as &[Option<&str>],
+        &of(recorded, |one| one.origin.correlation_id.as_ref().map(CorrelationId::as_str)) as &[Option<&str>],
+        &of(recorded, |one| one.event.domain.as_str()) as &[&str],
+        &of(recorded, |one| one.event.metric.as_str()) as &[&str],
+        &of(recorded, |one| one.mark.events),
+        &successes as &[Option<bool>],
+        &values as &[Option<Decimal>],
+        &of(recorded, |one| one.mark.sum.to_decimal()),
+        &of(recorded, |one| one.event.event_id.as_ref().map(EventId::as_str)) as &[Option<&str>],
+        &of(recorded, |one| one.event.detail.as_ref().map(Detail::as_str)) as &[Option<&str>],
+        &of(recorded, |one| &one.hash[..]) as &[&[u8]]
     )
     .execute(conn)
     .await?;
@@ -204,35 +260,49 @@ pub async fn kpi_events(conn: &mut PgConnection, filter: &KpiFilter<'_>) -> Resu
         .collect()
 }
 
-/// The measurement of a series that already carries this id, if there is one.
-pub async fn find_event_id(
+/// A measurement that already carries an id.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Its sequence number.
+    pub seq: i64,
+    /// What was measured.
+    pub measurement: Measurement,
+    /// Remarks.
+    pub detail: Option<String>,
+}
+
+/// The measurements that already carry these ids, each within its series.
+pub async fn find_event_ids(
     conn: &mut PgConnection,
-    domain: &Domain,
-    metric: &Metric,
-    event_id: &EventId,
-) -> Result<Option<(i64, Measurement, Option<String>)>> {
-    let row = sqlx::query!(
-        "SELECT seq,
-                success,
-                value,
-                detail
-         FROM kpi_event
-         WHERE domain = $1 AND metric = $2 AND event_id = $3",
-        domain.as_str(),
-        metric.as_str(),
-        event_id.as_str()
+    asked: &[(&Pair, &EventId)],
+) -> Result<BTreeMap<(Pair, String), Known>> {
+    let rows = sqlx::query!(
+        r#"SELECT asked.place AS "place!",
+                  event.seq,
+                  event.success,
+                  event.value,
+                  event.detail
+           FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS asked (domain, metric, event_id, place)
+           JOIN kpi_event AS event ON event.domain = asked.domain AND event.metric = asked.metric
+                                  AND event.event_id = asked.event_id"#,
+        &asked.iter().map(|(pair, _)| pair.0.as_str()).collect::<Vec<_>>() as &[&str],
+        &asked.iter().map(|(pair, _)| pair.1.as_str()).collect::<Vec<_>>() as &[&str],
+        &asked.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>() as &[&str]
     )
-    .fetch_optional(conn)
+    .fetch_all(conn)
     .await?;
-    row.map(|row| {
-        let measurement = match (row.success, row.value) {
-            (Some(success), _) => Measurement::Success(success),
-            (None, value) => {
-                let value = value.unwrap_or_default();
-                Measurement::Value(Measured::from_decimal(value).ok_or_else(|| broken("value", value))?)
-            }
-        };
-        Ok((row.seq, measurement, row.detail))
-    })
-    .transpose()
+    rows.into_iter()
+        .map(|row| {
+            let measurement = match (row.success, row.value) {
+                (Some(success), _) => Measurement::Success(success),
+                (None, value) => {
+                    let value = value.unwrap_or_default();
+                    Measurement::Value(Measured::from_decimal(value).ok_or_else(|| broken("value", value))?)
+                }
+            };
+            let of = usize::try_from(row.place - 1).ok().and_then(|place| asked.get(place));
+            let (pair, id) = of.ok_or_else(|| broken("place", row.place))?;
+            Ok((((*pair).clone(), id.to_string()), Known { seq: row.seq, measurement, detail: row.detail }))
+        })
+        .collect()
 }

@@ -2,11 +2,12 @@
 
 use super::{broken, ratio, total};
 use crate::error::{Error, Result};
-use crate::regression::model::{Action, RegressionPolicy, Window};
-use crate::types::{Actor, Engine, Ratio, Reason, Total};
+use crate::regression::model::{Action, Mode, Rebase, RegressionPolicy, Window};
+use crate::types::{Actor, Domain, Engine, Metric, Ratio, Reason, Total};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// A trip on its way into the database.
@@ -16,7 +17,7 @@ pub struct NewTrip<'a> {
     pub id: i64,
     /// The wire.
     pub policy: &'a RegressionPolicy,
-    /// The last measurement of the stream and of the series.
+    /// The last measurement of the series, in the stream.
     pub kpi_seq: i64,
     /// How many events the series had.
     pub series_seq: i64,
@@ -24,8 +25,12 @@ pub struct NewTrip<'a> {
     pub baseline: Window,
     /// The recent window.
     pub recent: Window,
-    /// The drop, rounded.
-    pub drop_fraction: Ratio,
+    /// The drop, rounded; none where the series went silent.
+    pub drop: Option<Ratio>,
+    /// SEQUENTIAL: the evidence, and the event of the series with which the change would have begun.
+    pub evidence: Option<(f64, i64)>,
+    /// `DROP` or `STALE`.
+    pub cause: &'static str,
     /// The engine it throttles, for a THROTTLE.
     pub engine: Option<&'a Engine>,
     /// Who sent the event that tripped it.
@@ -41,8 +46,8 @@ pub async fn insert_trip(conn: &mut PgConnection, trip: &NewTrip<'_>) -> Result<
     sqlx::query!(
         "INSERT INTO regression_trip
              (id, domain, metric, kpi_seq, series_seq, baseline_events, baseline_sum, current_events, current_sum, drop_fraction,
-              action, engine, actor, tripped_at, by_event)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+              action, engine, actor, tripped_at, by_event, detector, cause, shadow, evidence, began_at_event)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
         trip.id,
         trip.policy.domain.as_str(),
         trip.policy.metric.as_str(),
@@ -52,35 +57,84 @@ pub async fn insert_trip(conn: &mut PgConnection, trip: &NewTrip<'_>) -> Result<
         trip.baseline.sum.to_decimal(),
         trip.recent.events,
         trip.recent.sum.to_decimal(),
-        trip.drop_fraction.to_decimal(),
+        trip.drop.map(Ratio::to_decimal),
         trip.policy.action.as_str(),
         trip.engine.map(Engine::as_str),
         trip.actor.map(Actor::as_str),
         trip.at,
-        trip.by_event
+        trip.by_event,
+        trip.policy.detector.as_str(),
+        trip.cause,
+        trip.policy.mode == Mode::Shadow,
+        trip.evidence.map(|(evidence, _)| evidence),
+        trip.evidence.map(|(_, began)| began)
     )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-/// Ends a trip; gives back the baseline it was judged against.
-pub async fn rearm_trip(
+/// What became of a trip.
+#[derive(Debug)]
+pub struct Acknowledgement<'a> {
+    /// What it was.
+    pub verdict: &'static str,
+    /// Who says so.
+    pub by: Option<&'a Actor>,
+    /// When.
+    pub at: DateTime<Utc>,
+}
+
+/// Says what a trip of a wire was, the standing one or one that is named; gives back its id, whether it stands, and the verdict before.
+pub async fn acknowledge_trip(
     conn: &mut PgConnection,
-    trip_id: i64,
-    by: Option<&Actor>,
-    reason: Option<&Reason>,
-    at: DateTime<Utc>,
-) -> Result<Window> {
+    domain: &Domain,
+    metric: &Metric,
+    trip_id: Option<i64>,
+    said: &Acknowledgement<'_>,
+) -> Result<Option<(i64, bool)>> {
+    let row = sqlx::query!(
+        r#"UPDATE regression_trip
+           SET acknowledged_at = $4, acknowledged_by = $5, verdict = $6
+           WHERE domain = $1 AND metric = $2 AND CASE WHEN $3::bigint IS NULL THEN rearmed_at IS NULL ELSE id = $3 END
+           RETURNING id, rearmed_at IS NULL AS "stands!""#,
+        domain.as_str(),
+        metric.as_str(),
+        trip_id,
+        said.at,
+        said.by.map(Actor::as_str),
+        said.verdict
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| (row.id, row.stands)))
+}
+
+/// How a trip ends.
+#[derive(Debug)]
+pub struct Rearmed<'a> {
+    /// What becomes of the baseline.
+    pub baseline: Rebase,
+    /// Who re-arms.
+    pub by: Option<&'a Actor>,
+    /// Why.
+    pub reason: Option<&'a Reason>,
+    /// When.
+    pub at: DateTime<Utc>,
+}
+
+/// Ends a trip; gives back the baseline it was judged against.
+pub async fn rearm_trip(conn: &mut PgConnection, trip_id: i64, rearmed: &Rearmed<'_>) -> Result<Window> {
     let row = sqlx::query!(
         "UPDATE regression_trip
-         SET rearmed_at = $2, rearmed_by = $3, rearm_reason = $4
+         SET rearmed_at = $2, rearmed_by = $3, rearm_reason = $4, rearm_baseline = $5
          WHERE id = $1 AND rearmed_at IS NULL
          RETURNING baseline_events, baseline_sum",
         trip_id,
-        at,
-        by.map(Actor::as_str),
-        reason.map(Reason::as_str)
+        rearmed.at,
+        rearmed.by.map(Actor::as_str),
+        rearmed.reason.map(Reason::as_str),
+        rearmed.baseline.as_str()
     )
     .fetch_optional(conn)
     .await?
@@ -88,34 +142,53 @@ pub async fn rearm_trip(
     Ok(Window { events: row.baseline_events, sum: total(row.baseline_sum)? })
 }
 
-/// Standing trips, as `DOMAIN.metric`.
+/// Standing trips that acted, as `DOMAIN.metric`.
 pub async fn standing_trips(conn: &mut PgConnection) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar!(
-        r#"SELECT domain || '.' || metric AS "wire!" FROM regression_trip WHERE rearmed_at IS NULL ORDER BY 1"#
+        r#"SELECT domain || '.' || metric AS "wire!" FROM regression_trip WHERE rearmed_at IS NULL AND NOT shadow ORDER BY 1"#
     )
     .fetch_all(conn)
     .await?)
 }
 
-/// The trip that a measurement caused: its id, action, engine and drop.
-pub async fn find_trip(conn: &mut PgConnection, kpi_seq: i64) -> Result<Option<(i64, Action, Option<Engine>, Ratio)>> {
-    let row = sqlx::query!(
-        "SELECT id,
+/// A trip that a measurement caused.
+#[derive(Debug, Clone)]
+pub struct Caused {
+    /// The trip.
+    pub id: i64,
+    /// What it did.
+    pub action: Action,
+    /// The engine it throttled.
+    pub engine: Option<Engine>,
+    /// The drop.
+    pub drop: Option<Ratio>,
+    /// Whether it was made in SHADOW mode.
+    pub shadow: bool,
+}
+
+/// The trips that these measurements caused, by measurement.
+pub async fn find_trips(conn: &mut PgConnection, kpi_seqs: &[i64]) -> Result<BTreeMap<i64, Caused>> {
+    let rows = sqlx::query!(
+        "SELECT kpi_seq,
+                id,
                 action,
                 engine,
-                drop_fraction
+                drop_fraction,
+                shadow
          FROM regression_trip
-         WHERE kpi_seq = $1 AND by_event",
-        kpi_seq
+         WHERE kpi_seq = ANY($1) AND by_event",
+        kpi_seqs
     )
-    .fetch_optional(conn)
+    .fetch_all(conn)
     .await?;
-    row.map(|row| {
-        let action = Action::of(&row.action).ok_or_else(|| broken("action", &row.action))?;
-        let engine = row.engine.map(|name| name.parse().map_err(|_| broken("engine", &name))).transpose()?;
-        Ok((row.id, action, engine, ratio(Some(row.drop_fraction))?.unwrap_or_default()))
-    })
-    .transpose()
+    rows.into_iter()
+        .map(|row| {
+            let action = Action::of(&row.action).ok_or_else(|| broken("action", &row.action))?;
+            let engine = row.engine.map(|name| name.parse().map_err(|_| broken("engine", &name))).transpose()?;
+            let caused = Caused { id: row.id, action, engine, drop: ratio(row.drop_fraction)?, shadow: row.shadow };
+            Ok((row.kpi_seq, caused))
+        })
+        .collect()
 }
 
 /// A trip as it is read back.
@@ -141,20 +214,38 @@ pub struct TripRecord {
     pub current_sum: Total,
     /// The drop.
     pub drop_fraction: Option<Ratio>,
-    /// What it did.
+    /// The detector that found it.
+    pub detector: String,
+    /// DROP, or STALE where the series had gone silent.
+    pub cause: String,
+    /// Whether it was made in SHADOW mode: nothing was done.
+    pub shadow: bool,
+    /// SEQUENTIAL: the evidence.
+    pub evidence: Option<f64>,
+    /// SEQUENTIAL: the event of the series with which the change would have begun.
+    pub began_at_event: Option<i64>,
+    /// What it did, or would have done.
     pub action: String,
-    /// The engine it throttled.
+    /// The engine it throttled, or would have.
     pub engine: Option<String>,
     /// Who sent the measurement, as claimed.
     pub actor: Option<String>,
     /// When.
     pub tripped_at: DateTime<Utc>,
+    /// When somebody said what it was.
+    pub acknowledged_at: Option<DateTime<Utc>>,
+    /// Who.
+    pub acknowledged_by: Option<String>,
+    /// What it was: TRUE_REGRESSION, FALSE_ALARM or EXPECTED_CHANGE.
+    pub verdict: Option<String>,
     /// When it was re-armed; null while it stands.
     pub rearmed_at: Option<DateTime<Utc>>,
     /// By whom.
     pub rearmed_by: Option<String>,
     /// Why.
     pub rearm_reason: Option<String>,
+    /// What became of the baseline: KEEP, RESET_LAST_N or RESET_NEXT_N.
+    pub rearm_baseline: Option<String>,
 }
 
 /// Trips before `before`, newest first; since a time, of a pair, where given.
@@ -177,13 +268,22 @@ pub async fn trips(
                 current_events,
                 current_sum,
                 drop_fraction,
+                detector,
+                cause,
+                shadow,
+                evidence,
+                began_at_event,
                 action,
                 engine,
                 actor,
                 tripped_at,
+                acknowledged_at,
+                acknowledged_by,
+                verdict,
                 rearmed_at,
                 rearmed_by,
-                rearm_reason
+                rearm_reason,
+                rearm_baseline
          FROM regression_trip
          WHERE ($1::text IS NULL OR domain = $1)
            AND ($2::text IS NULL OR metric = $2)
@@ -211,14 +311,23 @@ pub async fn trips(
                 baseline_sum: total(row.baseline_sum)?,
                 current_events: row.current_events,
                 current_sum: total(row.current_sum)?,
-                drop_fraction: ratio(Some(row.drop_fraction))?,
+                drop_fraction: ratio(row.drop_fraction)?,
+                detector: row.detector,
+                cause: row.cause,
+                shadow: row.shadow,
+                evidence: row.evidence,
+                began_at_event: row.began_at_event,
                 action: row.action,
                 engine: row.engine,
                 actor: row.actor,
                 tripped_at: row.tripped_at,
+                acknowledged_at: row.acknowledged_at,
+                acknowledged_by: row.acknowledged_by,
+                verdict: row.verdict,
                 rearmed_at: row.rearmed_at,
                 rearmed_by: row.rearmed_by,
                 rearm_reason: row.rearm_reason,
+                rearm_baseline: row.rearm_baseline,
             })
         })
         .collect()

@@ -6,13 +6,13 @@ use crate::app::App;
 use crate::db::to_json;
 use crate::error::{Error, Result};
 use crate::http::input::{Field, object_fields, parse, take_field};
-use crate::http::keyed::{Operations, read_key};
+use crate::http::keyed::{Many, read_key};
 use crate::http::{Caller, errors, marked};
 use crate::idempotency::{Fields, Intent};
 use crate::risk::operation::{Done, Item, Operation, Outcome};
 use crate::types::{Amount, Engine, IdempotencyKey};
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+/// Largest body: 1000 operations of 2 KiB each.
+const BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Operations of one request.
 pub(super) const OPERATIONS_MAX: usize = 1_000;
 
@@ -92,12 +94,14 @@ impl Asked {
     post, path = "/risk/batch", tag = "risk", request_body = BatchInput,
     responses((status = 200, description = "A result for each operation, in order", body = BatchAnswer), errors::Change)
 )]
-async fn run_batch(State(app): State<App>, caller: Caller, sent: Operations) -> Result<Response> {
-    if sent.operations.is_empty() || sent.operations.len() > OPERATIONS_MAX {
-        let detail = format!("has {} operations: send 1 to {OPERATIONS_MAX}", sent.operations.len());
+async fn run_batch(State(app): State<App>, caller: Caller, request: Request) -> Result<Response> {
+    let (parts, body) = request.into_parts();
+    let sent = Many::read(&parts, body, "operations", &[], BYTES_MAX).await?;
+    if sent.list.is_empty() || sent.list.len() > OPERATIONS_MAX {
+        let detail = format!("has {} operations: send 1 to {OPERATIONS_MAX}", sent.list.len());
         return Err(Error::invalid("operations", detail));
     }
-    let read = sent.operations.iter().enumerate().map(|(place, object)| {
+    let read = sent.list.iter().enumerate().map(|(place, object)| {
         let key = sent.key.as_ref().map(|key| format!("{key}/{place}"));
         let mut op = None;
         match read_operation(object, &caller, key, &mut op) {

@@ -50,6 +50,27 @@ async fn recommendation(service: &Service) -> String {
     made["id"].to_string()
 }
 
+/// A wire that stands tripped.
+async fn tripped(service: &Service, metric: &str) -> Value {
+    let wire = json!({"domain": "LAB", "metric": metric});
+    let policy = json!({"domain": "LAB", "metric": metric, "window_events": 1, "baseline_events": 1, "min_events_to_enforce": 1});
+    service.post("/regression/policies/upsert", &policy).await.ok();
+    for success in [true, false] {
+        let event = json!({"domain": "LAB", "metric": metric, "success": success});
+        service.post("/regression/kpi", &event).await.ok();
+    }
+    wire
+}
+
+/// An input with further fields.
+fn with(input: &Value, more: &Value) -> Value {
+    let mut input = input.clone();
+    for (name, value) in more.as_object().unwrap() {
+        input[name] = value.clone();
+    }
+    input
+}
+
 /// The table, and the service that it works on.
 async fn world() -> (Service, Vec<Row>) {
     let service = Service::live().await;
@@ -65,6 +86,8 @@ async fn world() -> (Service, Vec<Row>) {
     let booked = service.get("/risk/events?action=RESERVE&limit=1").await.ok()["items"][0]["seq"].clone();
     let useful = recommendation(&service).await;
     let wire = json!({"domain": "CAPITAL", "metric": "roi_event", "max_drop_fraction": 0.4});
+    let (first_wire, second_wire) = (tripped(&service, "one").await, tripped(&service, "two").await);
+    let third_wire = json!({"domain": "WHOLESALE", "metric": "contract_rate"});
     let rows = vec![
         row("/go-live/enable", why.clone(), ("reason", json!("another"))),
         row("/go-live/kill-switch/release", why.clone(), ("actor", json!("another"))),
@@ -100,7 +123,19 @@ async fn world() -> (Service, Vec<Row>) {
             json!({"domain": "CAPITAL", "metric": "speed", "value": 2.5, "detail": "first"}),
             ("value", json!(2.6)),
         ),
+        row(
+            "/regression/kpi/batch",
+            json!({"events": [{"domain": "CAPITAL", "metric": "speed", "value": 2.5}]}),
+            ("actor", json!("another")),
+        ),
         row("/regression/evaluate", json!({"domain": "CAPITAL", "metric": "roi_event"}), ("metric", json!("speed"))),
+        row(
+            "/regression/acknowledge",
+            with(&first_wire, &json!({"verdict": "FALSE_ALARM"})),
+            ("verdict", json!("TRUE_REGRESSION")),
+        ),
+        row("/regression/rearm", with(&second_wire, &json!({"reason": "repaired"})), ("reason", json!("another"))),
+        row("/regression/baseline/reset", third_wire, ("metric", json!("one"))),
     ];
     (service, rows)
 }

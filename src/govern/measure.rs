@@ -1,0 +1,319 @@
+//! The writer of measurements: each is recorded and evaluated in one transaction, together with whatever waits.
+//!
+//! [`crate::writer`] says how requests share a commit. A batch records every measurement in order, lets each armed wire meet its
+//! events one by one ([`Wire`]), and then acts on the wires that tripped, in the same transaction: the next reserve after a
+//! tripping measurement's answer is denied.
+//!
+//! Statements of a batch, however long: begin and lock the head; time; ends of series, policies (two), states; one write each of
+//! events, states and head; commit. Only where there is something: keys, ids of events, sums of windows, values of a baseline that
+//! is complete, trips of repeated events, and what a trip does.
+
+mod known;
+
+use super::answers::{KpiAnswer, Tripped};
+use super::load::Cache;
+use super::trip::{self, Cause, Heads, Tripping};
+use crate::audit::{self, Head, Origin, Stream};
+use crate::db::{Database, to_json};
+use crate::enforcement::feed::Feed;
+use crate::error::{Error, Result};
+use crate::go_live::model::GoLiveState;
+use crate::idempotency::{self, Answer, Intent, Kept};
+use crate::regression::model::{KpiEvent, Mark};
+use crate::regression::store::{self, Pair, Recorded};
+use crate::types::Detail;
+use crate::writer::{Decider, Prepared, Proof};
+use known::Known;
+use serde_json::value::RawValue;
+use sqlx::PgConnection;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Makes the answer to a request from what came of each of its measurements.
+pub type Render = Box<dyn Fn(Vec<Result<KpiAnswer>>) -> Result<Box<RawValue>> + Send + Sync>;
+
+/// Measurements of one request, recorded together.
+pub struct Measurements {
+    /// Each, and who measured it.
+    pub events: Vec<(KpiEvent, Origin)>,
+    /// The caller's key.
+    pub intent: Option<Intent>,
+    /// What the request is answered, kept with its key.
+    pub answer: Render,
+}
+
+impl fmt::Debug for Measurements {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Measurements")
+            .field("events", &self.events.len())
+            .field("intent", &self.intent)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What came of a request: its answer, and whether it is an earlier one.
+#[derive(Debug)]
+pub struct Measured {
+    /// The answer.
+    pub answer: Box<RawValue>,
+    /// Whether it was given before, under the same key; nothing was done this time.
+    pub replayed: bool,
+}
+
+/// Decides batches of measurements.
+#[derive(Debug)]
+pub struct Measure {
+    db: Database,
+    feed: Feed,
+    cache: Cache,
+}
+
+impl Measure {
+    /// A kill switch pulled here reaches this instance's gate through `feed` at once.
+    #[must_use]
+    pub fn new(db: Database, feed: Feed) -> Self {
+        Self { db, feed, cache: Cache::default() }
+    }
+}
+
+impl Decider for Measure {
+    type Item = Measurements;
+    type Done = Measured;
+    type Note = Vec<(Tripped, Option<GoLiveState>)>;
+
+    const STREAM: Stream = Stream::Kpi;
+    const THREAD: &'static str = "kpi-writer";
+    /// Half a second of measurements.
+    const QUEUE_MAX: u32 = 65_536;
+    const BATCH_MAX: usize = 4_096;
+
+    fn weight(item: &Measurements) -> usize {
+        item.events.len()
+    }
+
+    async fn prepare(
+        &mut self,
+        conn: &mut PgConnection,
+        items: &[&Measurements],
+    ) -> Result<Prepared<Measured, Self::Note>> {
+        let head = audit::begin_now(conn, Stream::Kpi).await?;
+        let known = Known::read(conn, items, &head, &mut self.cache).await?;
+        let mut deciding = Deciding { known, head, recorded: Vec::new(), trips: Vec::new() };
+        let decided: Vec<_> = items.iter().map(|item| deciding.decide(item)).collect();
+        deciding.write(conn, items, decided).await
+    }
+
+    fn ended(&mut self, note: Self::Note) {
+        for (tripped, killed) in note {
+            trip::publish(&self.feed, &self.db, &tripped, killed.as_ref());
+        }
+    }
+}
+
+/// What was decided of a request, before it is known what its trips did.
+enum Decided {
+    /// It was answered before.
+    Replayed(Result<Box<RawValue>>),
+    /// Each of its measurements.
+    Taken(Vec<Result<Taken>>),
+}
+
+/// What was decided of a measurement.
+struct Taken {
+    id: i64,
+    /// The place of its trip in the batch.
+    trip: Option<usize>,
+    watched: bool,
+    duplicate: bool,
+}
+
+struct Deciding<'a> {
+    known: Known,
+    head: Head,
+    recorded: Vec<Recorded<'a>>,
+    /// Wires that tripped, with who sent the measurement that did it.
+    trips: Vec<(Pair, Tripping, &'a Origin)>,
+}
+
+impl<'a> Deciding<'a> {
+    fn decide(&mut self, item: &'a Measurements) -> Decided {
+        let kept = item.intent.as_ref().and_then(|intent| Some((self.known.kept(intent)?, intent)));
+        match kept {
+            Some((kept, intent)) => Decided::Replayed(replay(kept, intent)),
+            None => Decided::Taken(item.events.iter().map(|(event, origin)| self.take(event, origin)).collect()),
+        }
+    }
+
+    /// Records a measurement and lets its wire meet it. A refusal leaves nothing behind.
+    fn take(&mut self, event: &'a KpiEvent, origin: &'a Origin) -> Result<Taken> {
+        let pair: Pair = (event.domain.clone(), event.metric.clone());
+        if let Some(id) = self.duplicate(&pair, event)? {
+            let watched = self.known.wires.contains_key(&pair);
+            return Ok(Taken { id, trip: None, watched, duplicate: true });
+        }
+        let (kind, _) = event.measurement.kind();
+        let boolean = kind == "BOOLEAN";
+        let series = self.known.series.entry(pair.clone()).or_default();
+        if series.boolean.is_some_and(|first| first != boolean) {
+            let (kind, wanted) = if boolean { ("NUMERIC", "value") } else { ("BOOLEAN", "success") };
+            let (domain, metric) = (event.domain.to_string(), event.metric.to_string());
+            return Err(Error::SeriesKind { domain, metric, kind, wanted });
+        }
+        let full = || Error::Inconsistent(format!("the sum of {}.{} is full", event.domain, event.metric));
+        let sum = series.end.sum.plus(event.measurement.addend()).ok_or_else(full)?;
+        let mark = Mark { events: series.end.events + 1, sum };
+        let stamp = self.head.next();
+        let hash = self.head.seal(stamp, event.canonical(stamp, origin, mark).bytes());
+        self.recorded.push(Recorded { stamp, origin, event, mark, hash });
+        series.push(mark, boolean, stamp.seq);
+        if let Some(id) = &event.event_id {
+            let detail = event.detail.as_ref().map(|detail| detail.as_str().to_owned());
+            let known = store::Known { seq: stamp.seq, measurement: event.measurement, detail };
+            self.known.event_ids.insert((pair.clone(), id.to_string()), known);
+        }
+        let Some(wire) = self.known.wires.get_mut(&pair) else {
+            return Ok(Taken { id: stamp.seq, trip: None, watched: false, duplicate: false });
+        };
+        wire.boolean = boolean;
+        let reading =
+            wire.observe(mark, event.measurement, &*series).map_err(|unknown| trip::unknown(&pair, unknown))?;
+        let mut trip = None;
+        if wire.take(&reading) {
+            trip = Some(self.trips.len());
+            let tripping = Tripping {
+                reading,
+                end: mark,
+                kpi_seq: stamp.seq,
+                cause: Cause::Drop { began: wire.state.began() },
+                by_event: true,
+            };
+            self.trips.push((pair, tripping, origin));
+        }
+        Ok(Taken { id: stamp.seq, trip, watched: true, duplicate: false })
+    }
+
+    /// The measurement that already carries this id; another one under the same id is refused.
+    fn duplicate(&self, pair: &Pair, event: &KpiEvent) -> Result<Option<i64>> {
+        let Some(event_id) = &event.event_id else {
+            return Ok(None);
+        };
+        let Some(known) = self.known.event_ids.get(&(pair.clone(), event_id.to_string())) else {
+            return Ok(None);
+        };
+        let mut fields = Vec::new();
+        if known.measurement != event.measurement {
+            fields.push(event.measurement.kind().1);
+        }
+        if known.detail.as_deref() != event.detail.as_ref().map(Detail::as_str) {
+            fields.push("detail");
+        }
+        if fields.is_empty() {
+            return Ok(Some(known.seq));
+        }
+        Err(Error::EventIdReused { event_id: event_id.to_string(), fields })
+    }
+
+    /// Writes what was decided, acts on the trips, and makes the answers.
+    async fn write(
+        mut self,
+        conn: &mut PgConnection,
+        items: &[&Measurements],
+        decided: Vec<Decided>,
+    ) -> Result<Prepared<Measured, Vec<(Tripped, Option<GoLiveState>)>>> {
+        let mut note = Vec::new();
+        let first = self.recorded.first();
+        let proof = first.map(|one| Proof { seq: one.stamp.seq, hash: one.hash.clone() });
+        if !self.recorded.is_empty() {
+            store::insert_events(&mut *conn, &self.recorded).await?;
+            self.head.store(&mut *conn).await?;
+            note = self.act(&mut *conn).await?;
+            let met: Vec<_> = self.known.met().collect();
+            if !met.is_empty() {
+                store::write_states(&mut *conn, &met, self.head.last_at()).await?;
+            }
+        }
+        let earlier = self.earlier_trips(&mut *conn, &decided).await?;
+        let (stamp, mut writes) = (self.head.next(), proof.is_some());
+        let mut outcomes = Vec::with_capacity(items.len());
+        for (item, decided) in items.iter().zip(decided) {
+            let taken = match decided {
+                Decided::Replayed(answer) => {
+                    outcomes.push(answer.map(|answer| Measured { answer, replayed: true }));
+                    continue;
+                }
+                Decided::Taken(taken) => taken,
+            };
+            let answers: Vec<_> = taken
+                .into_iter()
+                .map(|taken| {
+                    taken.map(|taken| KpiAnswer {
+                        ok: true,
+                        id: taken.id,
+                        tripped: taken
+                            .trip
+                            .and_then(|trip| note.get(trip).map(|(tripped, _)| tripped.clone()))
+                            .or_else(|| earlier.get(&taken.id).cloned().filter(|_| taken.duplicate).map(Tripped::of)),
+                        watched: taken.watched,
+                        duplicate: taken.duplicate,
+                    })
+                })
+                .collect();
+            let answer = (item.answer)(answers);
+            if let (Ok(answer), Some(intent)) = (&answer, &item.intent) {
+                writes = true;
+                idempotency::store::insert(&mut *conn, intent, stamp, answer.get()).await?;
+            }
+            outcomes.push(answer.map(|answer| Measured { answer, replayed: false }));
+        }
+        Ok(Prepared { outcomes, proof, writes, note })
+    }
+
+    /// Acts on the trips, under the heads that all of them together need.
+    async fn act(&mut self, conn: &mut PgConnection) -> Result<Vec<(Tripped, Option<GoLiveState>)>> {
+        let mut acted = Vec::with_capacity(self.trips.len());
+        if self.trips.is_empty() {
+            return Ok(acted);
+        }
+        let throttles = self
+            .trips
+            .iter()
+            .filter_map(|(pair, ..)| self.known.wires.get(pair))
+            .any(|wire| trip::throttles(&wire.policy));
+        let mut heads = Heads::lock(&mut *conn, throttles).await?;
+        for (pair, tripping, origin) in std::mem::take(&mut self.trips) {
+            let lost = || Error::Inconsistent("a wire tripped that is not there".into());
+            let wire = self.known.wires.get_mut(&pair).ok_or_else(lost)?;
+            acted.push(trip::act(&mut *conn, &mut heads, &wire.policy, &mut wire.state, &tripping, origin).await?);
+        }
+        Ok(acted)
+    }
+
+    /// A retry after a lost answer learns what the first one did.
+    async fn earlier_trips(
+        &self,
+        conn: &mut PgConnection,
+        decided: &[Decided],
+    ) -> Result<BTreeMap<i64, store::Caused>> {
+        let taken = decided.iter().filter_map(|decided| match decided {
+            Decided::Taken(taken) => Some(taken),
+            Decided::Replayed(_) => None,
+        });
+        let duplicates: Vec<i64> =
+            taken.flatten().flatten().filter(|taken| taken.duplicate).map(|taken| taken.id).collect();
+        if duplicates.is_empty() { Ok(BTreeMap::new()) } else { store::find_trips(conn, &duplicates).await }
+    }
+}
+
+fn replay(kept: &Kept, intent: &Intent) -> Result<Box<RawValue>> {
+    kept.check(intent)?;
+    match &kept.answer {
+        Answer::Text(text) => crate::db::stored_json(text.clone()),
+        Answer::RiskEvent(seq) => Err(Error::Inconsistent(format!("key {} points to event {seq}", intent.key))),
+    }
+}
+
+/// The answer to a single measurement.
+pub fn answer_one(answers: Vec<Result<KpiAnswer>>) -> Result<Box<RawValue>> {
+    let only = answers.into_iter().next();
+    only.ok_or_else(|| Error::Inconsistent("a measurement has one answer".into()))?.map(|answer| to_json(&answer))
+}

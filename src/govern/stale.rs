@@ -1,0 +1,67 @@
+//! Series that have gone silent: what a wire with `on_stale` TRIP does about it.
+
+use super::trip::{self, Cause, Heads, Tripping};
+use super::{Govern, load};
+use crate::audit::{self, Origin, Stream};
+use crate::db;
+use crate::error::Result;
+use crate::regression::model::{OnStale, Reading, Verdict, Window};
+use crate::regression::store::{self, Silent};
+use std::time::Duration;
+
+/// How often it is looked for silent series: a wire trips at most so much later than its policy says.
+const TICK: Duration = Duration::from_secs(5);
+
+impl Govern {
+    /// Trips the wires whose series have been silent for too long; says how many.
+    pub async fn trip_silent(&self) -> Result<usize> {
+        let silent = store::silent(&mut *self.db.read().await?).await?;
+        let mut tripped = 0;
+        for wire in silent.into_iter().filter(|wire| wire.on_stale == OnStale::Trip && !wire.is_latched) {
+            tripped += usize::from(self.trip_one(&wire).await?);
+        }
+        Ok(tripped)
+    }
+
+    async fn trip_one(&self, found: &Silent) -> Result<bool> {
+        let mut tx = self.db.begin().await?;
+        let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
+        // Under the head it may be otherwise: an event has arrived, or another instance was first.
+        let still = store::silent(&mut tx).await?.into_iter().find(|wire| {
+            (&wire.domain, &wire.metric) == (&found.domain, &found.metric)
+                && wire.on_stale == OnStale::Trip
+                && !wire.is_latched
+        });
+        let (Some(wire), Some(policy)) = (still, store::read_policy(&mut tx, &found.domain, &found.metric).await?)
+        else {
+            return Ok(false);
+        };
+        let state = store::read_state(&mut tx, &policy.domain, &policy.metric).await?;
+        let (mut held, series) = load::wire(&mut tx, &policy, state).await?;
+        let nothing = Window::default();
+        let verdict = Verdict::InsufficientEvents { recent: 0, baseline: 0 };
+        let reading = Reading { baseline: nothing, recent: nothing, drop: None, evidence: None, verdict };
+        let cause = Cause::Stale { seconds: wire.silent_seconds };
+        let tripping = Tripping { reading, end: series.end, kpi_seq: series.seq, cause, by_event: false };
+        let origin = Origin::system(None);
+        let mut heads = Heads::lock(&mut tx, trip::throttles(&policy)).await?;
+        let (tripped, killed) = trip::act(&mut tx, &mut heads, &policy, &mut held.state, &tripping, &origin).await?;
+        store::write_states(&mut tx, &[&held.state], now.at).await?;
+        db::commit(tx).await?;
+        tracing::warn!(wire = %trip::name(&policy), seconds = wire.silent_seconds, "a silent series tripped its wire");
+        trip::publish(&self.feed, &self.db, &tripped, killed.as_ref());
+        Ok(true)
+    }
+
+    /// Looks for silent series until the task is ended.
+    pub async fn tick(self) {
+        let mut turns = tokio::time::interval(TICK);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            if let Err(error) = self.trip_silent().await {
+                tracing::debug!(%error, "silent series cannot be looked for now");
+            }
+        }
+    }
+}

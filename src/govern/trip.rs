@@ -1,0 +1,307 @@
+//! What a trip does, and what ends it.
+
+use super::answers::Tripped;
+use crate::audit::{self, ControlEvent, Head, Origin, Stream};
+use crate::db::{Database, to_json};
+use crate::enforcement::feed::Feed;
+use crate::error::{Error, Result};
+use crate::go_live::model::{Change, GoLiveState};
+use crate::regression::model::wire::UnknownSum;
+use crate::regression::model::{
+    Action, Detector, FrozenSpan, Mark, Mode, Reading, Rebase, RegressionPolicy, WireState, WireStatus,
+};
+use crate::regression::store::{self, NewBaseline, NewTrip, Pair, Rearmed};
+use crate::types::{Actor, Engine, Ratio, Reason, Total};
+use crate::{go_live, risk};
+use serde::Serialize;
+use sqlx::PgConnection;
+
+/// Why a wire trips.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Cause {
+    /// The series is worse; `began` is the event with which SEQUENTIAL says that it began.
+    Drop {
+        /// The event of the series.
+        began: i64,
+    },
+    /// The series has been silent for so many seconds.
+    Stale {
+        /// Seconds.
+        seconds: i64,
+    },
+}
+
+/// A wire that is to trip: what it read, and where its series stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tripping {
+    pub(super) reading: Reading,
+    pub(super) end: Mark,
+    pub(super) kpi_seq: i64,
+    pub(super) cause: Cause,
+    /// Whether that measurement has just arrived.
+    pub(super) by_event: bool,
+}
+
+/// Numbers of a trip, for the audit trail.
+#[derive(Serialize)]
+struct TripDetail<'a> {
+    policy: &'a RegressionPolicy,
+    kpi_seq: i64,
+    series_seq: i64,
+    baseline_events: i64,
+    baseline_sum: Total,
+    current_events: i64,
+    current_sum: Total,
+    drop_fraction: Option<Ratio>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    began_at_event: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    silent_seconds: Option<i64>,
+    engine: Option<&'a Engine>,
+    shadow: bool,
+}
+
+/// What a re-arm did, for the audit trail.
+#[derive(Serialize)]
+struct RearmDetail {
+    trip_id: i64,
+    watermark: i64,
+    baseline: Rebase,
+    shadow: bool,
+}
+
+/// A sum that has to be stored and is not.
+pub(super) fn unknown(pair: &Pair, UnknownSum(events): UnknownSum) -> Error {
+    Error::Inconsistent(format!("{}.{} has no event {events}", pair.0, pair.1))
+}
+
+/// A series and its wire, as they are written.
+pub(super) fn name(policy: &RegressionPolicy) -> String {
+    format!("{}.{}", policy.domain, policy.metric)
+}
+
+/// Counts a trip, and hands a kill switch that it pulled to this instance's gate.
+pub(super) fn publish(feed: &Feed, db: &Database, tripped: &Tripped, killed: Option<&GoLiveState>) {
+    if let Some(state) = killed {
+        feed.publish(db, Change::Engage, state);
+    }
+    let mode = if tripped.shadow { "SHADOW" } else { "ENFORCE" };
+    metrics::counter!("holdfast_wire_trips_total", "action" => tripped.action.as_str(), "mode" => mode).increment(1);
+}
+
+/// The heads behind kpi that a trip or its end needs, locked in their order and once for all trips of a transaction: taking risk for
+/// a second one, with control already held, could meet somebody who waits the other way round.
+#[derive(Debug)]
+pub(super) struct Heads {
+    _risk: Option<Head>,
+    pub(super) control: Head,
+}
+
+impl Heads {
+    /// Locks control, and before it risk where a throttle is made or lifted.
+    pub(super) async fn lock(conn: &mut PgConnection, with_risk: bool) -> Result<Self> {
+        let risk = if with_risk { Some(audit::lock(&mut *conn, Stream::Risk).await?) } else { None };
+        Ok(Self { _risk: risk, control: audit::lock(conn, Stream::Control).await? })
+    }
+}
+
+/// Whether a trip of this wire makes a throttle, for which the risk head has to be held.
+pub(super) fn throttles(policy: &RegressionPolicy) -> bool {
+    policy.action == Action::Throttle && policy.mode == Mode::Enforce
+}
+
+/// Records a trip and does what the wire's policy says, in a transaction that holds the head of kpi and these.
+pub(super) async fn act(
+    conn: &mut PgConnection,
+    heads: &mut Heads,
+    policy: &RegressionPolicy,
+    state: &mut WireState,
+    tripping: &Tripping,
+    origin: &Origin,
+) -> Result<(Tripped, Option<GoLiveState>)> {
+    let shadow = policy.mode == Mode::Shadow;
+    let engine = if policy.action == Action::Throttle { policy.throttled_engine() } else { None };
+    let stamp = heads.control.next();
+    let subject = name(policy);
+    let reading = tripping.reading;
+    let (evidence, silent_seconds) = match tripping.cause {
+        Cause::Drop { began } => (reading.evidence.map(|evidence| (evidence, began)), None),
+        Cause::Stale { seconds } => (None, Some(seconds)),
+    };
+    let new = NewTrip {
+        id: stamp.seq,
+        policy,
+        kpi_seq: tripping.kpi_seq,
+        series_seq: tripping.end.events,
+        baseline: reading.baseline,
+        recent: reading.recent,
+        drop: reading.drop,
+        evidence,
+        cause: if silent_seconds.is_some() { "STALE" } else { "DROP" },
+        engine: engine.as_ref(),
+        actor: origin.actor.as_ref(),
+        at: stamp.at,
+        by_event: tripping.by_event,
+    };
+    store::insert_trip(&mut *conn, &new).await?;
+    let detail = to_json(&TripDetail {
+        policy,
+        kpi_seq: tripping.kpi_seq,
+        series_seq: tripping.end.events,
+        baseline_events: reading.baseline.events,
+        baseline_sum: reading.baseline.sum,
+        current_events: reading.recent.events,
+        current_sum: reading.recent.sum,
+        drop_fraction: reading.drop,
+        evidence: evidence.map(|(evidence, _)| evidence),
+        began_at_event: evidence.map(|(_, began)| began),
+        silent_seconds,
+        engine: engine.as_ref(),
+        shadow,
+    });
+    let event = ControlEvent {
+        action: if shadow { "REGRESSION_SHADOW_TRIP" } else { "REGRESSION_TRIP" },
+        subject: Some(&subject),
+        error: None,
+        reason: None,
+        detail: Some(detail.get().to_owned()),
+    };
+    event.append(&mut *conn, &mut heads.control, origin).await?;
+
+    if let Some(seconds) = silent_seconds {
+        state.note = format!("TRIGGERED stale={seconds}s action={}", policy.action.as_str());
+    }
+    let why = match silent_seconds {
+        Some(seconds) => format!("Regression tripwire: {subject} silent for {seconds} s"),
+        None => format!("Regression tripwire: {subject} drop={}", reading.drop.unwrap_or_default().short()),
+    };
+    // As in the original: whoever sent the measurement, else the system itself.
+    let origin = origin.clone().or_actor("system");
+    let mut killed = None;
+    match (&engine, shadow) {
+        (_, true) => {}
+        (Some(engine), false) => {
+            risk::throttle_in_tx(&mut *conn, engine, stamp.seq, &why, origin.actor.as_ref(), stamp.at).await?;
+        }
+        (None, false) => {
+            let reason: Reason = why.parse().map_err(|_| Error::Inconsistent(format!("{why} is not a reason")))?;
+            let engaged =
+                go_live::change_in_tx(conn, &mut heads.control, Change::Engage, Some(&reason), &origin).await?;
+            killed = Some(engaged);
+        }
+    }
+    state.triggered = !shadow;
+    state.acknowledged = false;
+    state.status = if shadow { WireStatus::ShadowTripped } else { WireStatus::Tripped };
+    state.trip_id = Some(stamp.seq);
+    state.last_triggered_at = Some(stamp.at);
+    let tripped = Tripped {
+        trip_id: stamp.seq,
+        action: policy.action,
+        engine,
+        drop_fraction: reading.drop,
+        shadow,
+        note: state.note.clone(),
+    };
+    Ok((tripped, killed))
+}
+
+/// Ends a trip, in a transaction that holds the heads of kpi, of risk where the trip acted, and of control: what lies behind never
+/// counts again, and the trip's own throttle is lifted. A kill switch that it pulled stays out: releasing it is a separate act. The
+/// state is the caller's to write.
+pub(super) async fn rearm(
+    conn: &mut PgConnection,
+    control_head: &mut Head,
+    policy: &RegressionPolicy,
+    state: &mut WireState,
+    rebase: Rebase,
+    reason: Option<&Reason>,
+    origin: &Origin,
+) -> Result<i64> {
+    let trip_id = state.trip_id.ok_or_else(|| Error::Inconsistent("a wire is re-armed that has not tripped".into()))?;
+    let stamp = control_head.next();
+    let actor: Option<&Actor> = origin.actor.as_ref();
+    let rearmed = Rearmed { baseline: rebase, by: actor, reason, at: stamp.at };
+    let baseline = store::rearm_trip(&mut *conn, trip_id, &rearmed).await?;
+    let subject = name(policy);
+    let shadow = state.is_shadow_tripped();
+    if !shadow {
+        let why = match reason {
+            Some(reason) => reason.to_string(),
+            None => format!("Re-armed: {subject}"),
+        };
+        risk::lift_throttle_in_tx(&mut *conn, trip_id, &origin.authority, &why, actor, stamp.at).await?;
+    }
+    (state.triggered, state.acknowledged, state.trip_id) = (false, false, None);
+    let end = rebase_wire(&mut *conn, policy, state, rebase, actor, stamp).await?;
+    if rebase == Rebase::Keep && policy.detector == Detector::Plain && baseline.events > 0 {
+        state.pinned = Some(baseline);
+    }
+    let detail = RearmDetail { trip_id, watermark: end.events, baseline: rebase, shadow };
+    let detail = Some(to_json(&detail).get().to_owned());
+    let event = ControlEvent { action: "REGRESSION_REARM", subject: Some(&subject), error: None, reason, detail };
+    event.append(conn, control_head, origin).await?;
+    Ok(trip_id)
+}
+
+/// Lets nothing up to here count again, and gives the wire the baseline that is asked for; where its series ends.
+pub(super) async fn rebase_wire(
+    conn: &mut PgConnection,
+    policy: &RegressionPolicy,
+    state: &mut WireState,
+    rebase: Rebase,
+    actor: Option<&Actor>,
+    stamp: audit::Stamp,
+) -> Result<Mark> {
+    let end = store::read_end(&mut *conn, &policy.domain, &policy.metric).await?;
+    let end = end.map(|end| end.mark).unwrap_or_default();
+    let floor = state.watermark;
+    state.watermark = end.events;
+    state.forget_evidence(end.events);
+    let wanted = policy.baseline_events.get();
+    let source = match rebase {
+        Rebase::Keep => return Ok(end),
+        Rebase::ResetLastN => "LAST_N",
+        Rebase::ResetNextN => "NEXT_N",
+    };
+    let span = match rebase {
+        Rebase::ResetLastN => FrozenSpan::last(wanted, end.events, floor),
+        _ => FrozenSpan { after: end.events, events: wanted, sum: None },
+    };
+    set_baseline(conn, policy, state, span, source, actor, stamp).await?;
+    Ok(end)
+}
+
+/// Gives a wire another baseline, and records its version.
+pub(super) async fn set_baseline(
+    conn: &mut PgConnection,
+    policy: &RegressionPolicy,
+    state: &mut WireState,
+    span: FrozenSpan,
+    source: &'static str,
+    actor: Option<&Actor>,
+    stamp: audit::Stamp,
+) -> Result<()> {
+    state.baseline_version += 1;
+    let new = NewBaseline {
+        domain: &policy.domain,
+        metric: &policy.metric,
+        version: state.baseline_version,
+        source,
+        after_event: span.after,
+        events: span.events,
+        actor,
+    };
+    store::insert_baseline(&mut *conn, &new, stamp).await?;
+    if policy.detector == Detector::Plain {
+        // It stands in until a whole window and baseline lie behind the watermark.
+        state.frozen = None;
+        state.pinned = super::load::window(conn, policy, span).await?;
+    } else {
+        state.pinned = None;
+        state.frozen = Some(span);
+    }
+    Ok(())
+}

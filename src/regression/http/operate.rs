@@ -1,0 +1,167 @@
+//! What an operator does with a wire: says what a trip was, arms it again, gives it another baseline.
+
+use crate::app::App;
+use crate::error::Result;
+use crate::govern::{AcknowledgeAnswer, BaselineAnswer, RearmAnswer};
+use crate::http::{Caller, Keyed, Query, errors};
+use crate::idempotency::{Asked, Once};
+use crate::regression::model::{Rebase, TripVerdict};
+use crate::regression::store::{self, BaselineRecord};
+use crate::types::{Actor, Count, Domain, Flag, IdempotencyKey, Metric, Reason};
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(acknowledge_trip))
+        .routes(routes!(rearm_wire))
+        .routes(routes!(reset_baseline))
+        .routes(routes!(list_baselines))
+}
+
+/// What a trip was.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct AcknowledgeTrip {
+    /// The wire's domain.
+    domain: Domain,
+    /// The wire's metric.
+    metric: Metric,
+    /// TRUE_REGRESSION, FALSE_ALARM or EXPECTED_CHANGE.
+    verdict: TripVerdict,
+    /// An earlier trip of the wire; left out, the one that stands.
+    #[schema(value_type = Option<i64>, minimum = 1)]
+    trip_id: Option<Count>,
+    /// Who says so.
+    actor: Option<Actor>,
+    /// Why.
+    reason: Option<Reason>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
+}
+
+/// Says what a trip was. The wire stays as it is; the last word counts.
+#[utoipa::path(
+    post, path = "/regression/acknowledge", tag = "regression", request_body = AcknowledgeTrip,
+    responses((status = 200, description = "The trip and where the wire stands", body = AcknowledgeAnswer), errors::Change)
+)]
+async fn acknowledge_trip(
+    State(app): State<App>,
+    caller: Caller,
+    Keyed { input, intent }: Keyed<AcknowledgeTrip>,
+) -> Result<Once<AcknowledgeAnswer>> {
+    let asked = Asked::new(caller.origin(input.actor, None), intent);
+    let trip_id = input.trip_id.map(Count::get);
+    let wire = (&input.domain, &input.metric);
+    app.govern.acknowledge(wire, trip_id, input.verdict, input.reason.as_ref(), &asked).await
+}
+
+/// Which wire to arm again.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RearmWire {
+    /// The wire's domain.
+    domain: Domain,
+    /// The wire's metric.
+    metric: Metric,
+    /// KEEP (the default), RESET_LAST_N or RESET_NEXT_N.
+    baseline: Option<Rebase>,
+    /// Who re-arms.
+    actor: Option<Actor>,
+    /// What was wrong, and what was done.
+    reason: Reason,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
+}
+
+/// Arms a tripped wire again and lifts its throttle. Events up to now never count again. A kill switch stays out.
+#[utoipa::path(
+    post, path = "/regression/rearm", tag = "regression", request_body = RearmWire,
+    responses((status = 200, description = "The trip that ended and where the wire stands", body = RearmAnswer), errors::Change)
+)]
+async fn rearm_wire(
+    State(app): State<App>,
+    caller: Caller,
+    Keyed { input, intent }: Keyed<RearmWire>,
+) -> Result<Once<RearmAnswer>> {
+    let asked = Asked::new(caller.origin(input.actor, None), intent);
+    let wire = (&input.domain, &input.metric);
+    app.govern.rearm(wire, input.baseline.unwrap_or_default(), &input.reason, &asked).await
+}
+
+/// Where a new baseline comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum BaselineSource {
+    /// The last `baseline_events` events.
+    LastN,
+    /// The next ones; until they are there, nothing is judged.
+    NextN,
+}
+
+/// Which wire to give another baseline.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ResetBaseline {
+    /// The wire's domain.
+    domain: Domain,
+    /// The wire's metric.
+    metric: Metric,
+    /// LAST_N (the default) or NEXT_N.
+    source: Option<BaselineSource>,
+    /// Whether it is meant although the wire is tripped or the new baseline is worse.
+    force: Option<Flag>,
+    /// Who resets.
+    actor: Option<Actor>,
+    /// Why.
+    reason: Option<Reason>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
+}
+
+/// Gives a wire another baseline: the Friday step.
+#[utoipa::path(
+    post, path = "/regression/baseline/reset", tag = "regression", request_body = ResetBaseline,
+    responses((status = 200, description = "The baseline's version and where the wire stands", body = BaselineAnswer), errors::Change)
+)]
+async fn reset_baseline(
+    State(app): State<App>,
+    caller: Caller,
+    Keyed { input, intent }: Keyed<ResetBaseline>,
+) -> Result<Once<BaselineAnswer>> {
+    let asked = Asked::new(caller.origin(input.actor, None), intent);
+    let source = match input.source {
+        None | Some(BaselineSource::LastN) => Rebase::ResetLastN,
+        Some(BaselineSource::NextN) => Rebase::ResetNextN,
+    };
+    let force = input.force.is_some_and(|flag| flag.0);
+    app.govern.reset_baseline((&input.domain, &input.metric), source, force, input.reason.as_ref(), &asked).await
+}
+
+/// Whose baselines.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct BaselineQuery {
+    /// Of this domain.
+    domain: Option<Domain>,
+    /// Of this metric.
+    metric: Option<Metric>,
+}
+
+/// The baselines that wires were given, the newest first; at most 1000.
+#[utoipa::path(
+    get, path = "/regression/baselines", tag = "regression", params(BaselineQuery),
+    responses((status = 200, description = "The newest first", body = Vec<BaselineRecord>), errors::Read)
+)]
+async fn list_baselines(
+    State(app): State<App>,
+    Query(query): Query<BaselineQuery>,
+) -> Result<Json<Vec<BaselineRecord>>> {
+    let mut conn = app.govern.db().read().await?;
+    Ok(Json(store::baselines(&mut conn, query.domain.as_ref(), query.metric.as_ref()).await?))
+}

@@ -1,0 +1,95 @@
+//! Baselines that were frozen or reset, by version.
+
+use crate::audit::Stamp;
+use crate::error::Result;
+use crate::types::{Actor, Domain, Metric};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::PgConnection;
+use utoipa::ToSchema;
+
+/// A baseline on its way into the database.
+#[derive(Debug)]
+pub struct NewBaseline<'a> {
+    /// The wire's domain.
+    pub domain: &'a Domain,
+    /// The wire's metric.
+    pub metric: &'a Metric,
+    /// Its version.
+    pub version: i64,
+    /// `FROZEN`, `LAST_N` or `NEXT_N`.
+    pub source: &'static str,
+    /// The place of the series behind which it begins.
+    pub after_event: i64,
+    /// How many events it has once all are there.
+    pub events: i64,
+    /// Who made it.
+    pub actor: Option<&'a Actor>,
+}
+
+/// Records a baseline.
+pub async fn insert_baseline(conn: &mut PgConnection, new: &NewBaseline<'_>, stamp: Stamp) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO regression_baseline (domain, metric, version, source, after_event, events, actor, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        new.domain.as_str(),
+        new.metric.as_str(),
+        new.version,
+        new.source,
+        new.after_event,
+        new.events,
+        new.actor.map(Actor::as_str),
+        stamp.at
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A baseline as it is read back.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BaselineRecord {
+    /// The wire's domain.
+    pub domain: String,
+    /// The wire's metric.
+    pub metric: String,
+    /// Counts the wire's baselines, from 1.
+    pub version: i64,
+    /// FROZEN when the detector was chosen or its settings changed; LAST_N or NEXT_N by a reset.
+    pub source: String,
+    /// The place of the series behind which it begins.
+    pub after_event: i64,
+    /// How many events it has once all are there.
+    pub events: i64,
+    /// Who made it.
+    pub actor: Option<String>,
+    /// When.
+    pub created_at: DateTime<Utc>,
+}
+
+/// The baselines of wires, the newest first, at most 1000.
+pub async fn baselines(
+    conn: &mut PgConnection,
+    domain: Option<&Domain>,
+    metric: Option<&Metric>,
+) -> Result<Vec<BaselineRecord>> {
+    Ok(sqlx::query_as!(
+        BaselineRecord,
+        "SELECT domain,
+                metric,
+                version,
+                source,
+                after_event,
+                events,
+                actor,
+                created_at
+         FROM regression_baseline
+         WHERE ($1::text IS NULL OR domain = $1) AND ($2::text IS NULL OR metric = $2)
+         ORDER BY created_at DESC, domain, metric, version DESC
+         LIMIT 1000",
+        domain.map(Domain::as_str),
+        metric.map(Metric::as_str)
+    )
+    .fetch_all(conn)
+    .await?)
+}
