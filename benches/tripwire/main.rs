@@ -13,6 +13,7 @@ mod speed;
 mod trials;
 
 use clap::Parser;
+use holdfast::regression::model::{Direction, Effect, Tolerance};
 use rows::{Row, Table};
 use series::Kind;
 use std::process::ExitCode;
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
     }
     let began = Instant::now();
     let mut missed = 0;
-    for measure in [false_trips, delays, noise, speed::table] {
+    for measure in [false_trips, delays, baselines, errors, noise, speed::table] {
         let table = measure(options.streams);
         println!("{table}");
         missed += table.missed();
@@ -99,6 +100,48 @@ fn delays(streams: u32) -> Table {
         let median = Trial::new(Kind::Lognormal { sigma: 1.0 }, Detector::SEQUENTIAL).median_delay(drop, streams);
         let title = format!("SEQUENTIAL, {:.0} % drop of lognormal values (sigma 1)", 100.0 * drop);
         table.push(Row::new(title, median, ""));
+    }
+    table
+}
+
+/// What a longer baseline is worth to SEQUENTIAL: false trips, and how many events after a drop the median trips.
+fn baselines(streams: u32) -> Table {
+    let mut table = Table::new("SEQUENTIAL with a longer baseline");
+    for p in [0.8, 0.9] {
+        for baseline_events in [200, 1_000] {
+            let trial = Trial::new(Kind::Rate { p }, Detector::SEQUENTIAL).against(baseline_events);
+            let title = format!("{baseline_events} events, success rate {p}, false trips within 5,000 events");
+            table.push(Row::new(title, trial.false_trips(streams), "%"));
+            for drop in [0.3, 0.2] {
+                let title = format!(
+                    "{baseline_events} events, success rate {p}, median events from a {:.0} % drop to the trip",
+                    100.0 * drop
+                );
+                table.push(Row::new(title, trial.median_delay(drop, streams), ""));
+            }
+        }
+    }
+    table
+}
+
+/// Of error rates that may rise by 5 points: false trips, and how many events after a rise the median trips.
+fn errors(streams: u32) -> Table {
+    let (direction, effect) = (Direction::LowerIsBetter, Effect::Absolute);
+    let points = Tolerance { direction, effect, boolean: true, limit: 50_000 };
+    let mut table = Table::new("Error rates, LOWER_IS_BETTER, ABSOLUTE, a limit of 5 points");
+    for (name, detector, baseline_events) in [
+        ("PLAIN", Detector::Plain, 200),
+        ("SEQUENTIAL", Detector::SEQUENTIAL, 200),
+        ("SEQUENTIAL with 1,000 events", Detector::SEQUENTIAL, 1_000),
+    ] {
+        for p in [0.01, 0.02, 0.05] {
+            let trial = Trial::new(Kind::Rate { p }, detector).limited(points).against(baseline_events);
+            let title = format!("{name}, false trips within 5,000 events, error rate {p}");
+            table.push(Row::new(title, trial.false_trips(streams), "%"));
+            let title = format!("{name}, median events from a rise to {:.2} to the trip, error rate {p}", p + 0.1);
+            let rise = (p + 0.1) / p;
+            table.push(Row::new(title, trial.median_delay(1.0 - rise, streams), ""));
+        }
     }
     table
 }

@@ -2,7 +2,7 @@
 
 use crate::rows::{Row, Table};
 use crate::series::{Kind, Series};
-use crate::trials::{BASELINE, frozen, rolling};
+use crate::trials::{BASELINE, a_fifth, frozen, rolling};
 use holdfast::regression::detector::Evidence;
 use holdfast::regression::model::Measurement;
 use std::hint::black_box;
@@ -22,11 +22,11 @@ pub(crate) fn table(_streams: u32) -> Table {
         let mut series = Series::new(kind, 1);
         let history: Vec<_> = (0..EVENTS).map(|_| series.draw()).collect();
         let plain = rate(&history, |history| {
-            let mut wire = rolling(kind);
+            let mut wire = rolling(a_fifth(kind), BASELINE);
             history.iter().filter(|event| wire.step(**event)).count()
         });
         let (baseline, after) = history.split_at(BASELINE);
-        let baseline = frozen(kind, baseline, 0.0);
+        let baseline = frozen(a_fifth(kind), baseline, 0.0);
         let sequential = rate(after, |history| {
             let mut evidence = Evidence::default();
             history.iter().filter(|event| evidence.step(&baseline, **event).trips).count()

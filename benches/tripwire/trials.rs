@@ -36,11 +36,23 @@ impl Detector {
 pub(crate) struct Trial {
     kind: Kind,
     detector: Detector,
+    tolerance: Tolerance,
+    baseline_events: usize,
 }
 
 impl Trial {
     pub(crate) fn new(kind: Kind, detector: Detector) -> Self {
-        Self { kind, detector }
+        Self { kind, detector, tolerance: a_fifth(kind), baseline_events: BASELINE }
+    }
+
+    /// With another limit.
+    pub(crate) fn limited(self, tolerance: Tolerance) -> Self {
+        Self { tolerance, ..self }
+    }
+
+    /// With another baseline.
+    pub(crate) fn against(self, baseline_events: usize) -> Self {
+        Self { baseline_events, ..self }
     }
 
     /// Percent of the series that trip.
@@ -58,7 +70,7 @@ impl Trial {
     pub(crate) fn median_delay(self, drop: f64, streams: u32) -> f64 {
         let delays = in_parallel(streams, |seed| {
             let (mut series, mut wire) = self.begin(seed);
-            let before = if matches!(self.detector, Detector::Plain) { BASELINE + WINDOW } else { WINDOW };
+            let before = if matches!(self.detector, Detector::Plain) { self.baseline_events + WINDOW } else { WINDOW };
             if (0..before).any(|_| wire.trips(series.draw())) {
                 return None;
             }
@@ -73,10 +85,10 @@ impl Trial {
     fn begin(self, seed: u64) -> (Series, Wire) {
         let mut series = Series::new(self.kind, seed);
         let wire = match self.detector {
-            Detector::Plain => Wire::Plain(rolling(self.kind)),
+            Detector::Plain => Wire::Plain(rolling(self.tolerance, self.baseline_events)),
             Detector::Sequential { tolerance_fraction } => {
-                let baseline: Vec<_> = (0..BASELINE).map(|_| series.draw()).collect();
-                Wire::Sequential(frozen(self.kind, &baseline, tolerance_fraction), Evidence::default())
+                let baseline: Vec<_> = (0..self.baseline_events).map(|_| series.draw()).collect();
+                Wire::Sequential(frozen(self.tolerance, &baseline, tolerance_fraction), Evidence::default())
             }
         };
         (series, wire)
@@ -100,23 +112,23 @@ impl Wire {
 }
 
 /// A drop of a fifth.
-fn tolerance(kind: Kind) -> Tolerance {
+pub(crate) fn a_fifth(kind: Kind) -> Tolerance {
     let (direction, effect) = (Direction::HigherIsBetter, Effect::Relative);
     Tolerance { direction, effect, boolean: kind.is_rate(), limit: 200_000 }
 }
 
 /// PLAIN as by default.
-pub(crate) fn rolling(kind: Kind) -> Rolling {
+pub(crate) fn rolling(tolerance: Tolerance, baseline_events: usize) -> Rolling {
     let events = |count| i64::try_from(count).expect("a constant of this file");
-    Rolling::new(tolerance(kind), events(WINDOW), events(BASELINE), events(WINDOW))
+    Rolling::new(tolerance, events(WINDOW), events(baseline_events), events(WINDOW))
 }
 
 /// SEQUENTIAL on a baseline.
-pub(crate) fn frozen(kind: Kind, baseline: &[Measurement], tolerance_fraction: f64) -> Frozen {
+pub(crate) fn frozen(tolerance: Tolerance, baseline: &[Measurement], tolerance_fraction: f64) -> Frozen {
     let sum = baseline.iter().try_fold(Total::ZERO, |sum, event| sum.plus(event.addend())).expect("within range");
     let window = Window { events: i64::try_from(baseline.len()).expect("a short baseline"), sum };
-    let settings = Settings::of(tolerance(kind), window, tolerance_fraction, ARL);
-    if kind.is_rate() {
+    let settings = Settings::of(tolerance, window, tolerance_fraction, ARL);
+    if tolerance.boolean {
         return Frozen::rate(settings, window).expect("a baseline");
     }
     let values = baseline.iter().filter_map(|event| match event {

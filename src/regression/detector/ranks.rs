@@ -50,7 +50,10 @@ impl Ranks {
     /// The mid-rank of a value, 0 (worse than all) to 1 (better than all): the share that is worse, and half of its equals.
     pub(super) fn rank(&self, units: i128) -> f64 {
         let below = self.sorted.partition_point(|value| i128::from(*value) < units);
-        let equal = self.sorted[below..].partition_point(|value| i128::from(*value) <= units);
+        let rest = &self.sorted[below..];
+        // Most values have no equal: that is seen at once.
+        let is_tied = rest.first().is_some_and(|value| i128::from(*value) == units);
+        let equal = if is_tied { rest.partition_point(|value| i128::from(*value) == units) } else { 0 };
         // Twice the rank is whole, and so is its mirror image: both directions have the same bits.
         let (twice, most) = (2 * below + equal, 2 * self.sorted.len());
         real(if self.mirrored { most - twice } else { twice }) / real(most)
