@@ -95,10 +95,13 @@ fn the_bound_is_wilsons_or_the_tolerance() {
     assert_near(Frozen::rate(tolerant, baseline).unwrap().bound(), 0.81);
 }
 
+/// Which of 250 events fail, the pattern after them, the successes of the first 200, and where PLAIN and SEQUENTIAL fire.
+type Golden = (usize, &'static [u8], i64, Option<usize>, Option<usize>);
+
 /// tripwire.md 5.1: at which bad event each detector fires. 190/200 against 38/50 is exactly 20 %; with floats PLAIN is one late.
 #[test]
 fn the_golden_streams_fire_where_the_reference_does() {
-    let streams: [(usize, &[u8], i64, Option<usize>, Option<usize>); 8] = [
+    let streams: [Golden; 8] = [
         (5, &[0], 160, Some(9), Some(11)),
         (5, &[0, 1], 160, Some(23), Some(77)),
         (5, &[0, 1, 1], 160, Some(49), None),
@@ -145,6 +148,9 @@ fn a_trip_says_when_the_change_began() {
     assert!(step.evidence >= ARL);
 }
 
+/// The limit, the `tolerance_fraction`, the baseline, the pattern after it, where that trips, and the first evidence.
+type OfValues = (Tolerance, f64, Vec<Measured>, &'static [i64], usize, [f64; 5]);
+
 /// Against an implementation of the reference's formulas in another language, with doubles.
 #[test]
 fn evidence_of_values_is_that_of_their_ranks() {
@@ -152,7 +158,7 @@ fn evidence_of_values_is_that_of_their_ranks() {
     let loss = tolerance(HIGHER, Effect::Absolute, false, 50 * MICRO);
     let cost = tolerance(LOWER, Effect::Relative, false, 200_000);
     let twenties = || (0..200).map(|at| at / 20);
-    let vectors: [(Tolerance, f64, Vec<Measured>, &[i64], usize, [f64; 5]); 8] = [
+    let vectors: [OfValues; 8] = [
         (drop, 0.0, whole(1..=200), &[50], 38, [1.233_517, 1.533_173, 1.920_085, 2.422_579, 3.078_743]),
         (drop, 0.0, whole(1..=200), &[30, 90], 51, [1.340_183, 1.368_695, 1.861_441, 1.903_222, 2.625_934]),
         (drop, 0.0, whole(twenties()), &[2, 5, 1], 61, [1.231_029, 1.117_128, 1.501_498, 1.873_578, 1.688_161]),
