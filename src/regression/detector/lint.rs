@@ -33,7 +33,8 @@ pub fn plain_per_look(p: f64, tolerance: Tolerance, window_events: usize, baseli
 
 /// How many false trips to expect of a rate that is `p` throughout, over so many events: how often a look trips that comes after
 /// one that did not, exactly. Trips come in clusters, since looks share nearly all of their events, and a wire that is re-armed only
-/// when a cluster is over trips less often: the chance of any trip at all is below this.
+/// when a cluster is over trips less often: the chance of any trip at all is
+/// at most this and that of the first look. Windows are full from the start; those of a new wire are shorter, and trip more.
 #[must_use]
 pub fn plain_expected_trips(
     p: f64,

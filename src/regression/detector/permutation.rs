@@ -74,6 +74,9 @@ impl SplitMix64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::regression::detector::{Evidence, Frozen, Rolling, Settings};
+    use crate::regression::model::{Direction, Effect, Tolerance, Window};
+    use crate::types::Total;
 
     fn history() -> Vec<Measurement> {
         (1..=400).map(|at| Measurement::Success(at <= 200)).collect()
@@ -104,6 +107,29 @@ mod tests {
         assert!(seen.iter().all(|series| *series != history()));
         assert_eq!((counted.shuffles, counted.trips), (20, 3 * u64::from(counted.tripped)));
         assert!((2..=18).contains(&counted.tripped), "{counted:?}");
+    }
+
+    #[test]
+    fn what_trips_on_shuffles_is_what_trips_by_chance() {
+        // 1,000 events of which a fifth fails, all of them at the end: PLAIN would trip there, and by chance it does in half of the
+        // orders (tripwire.md, table A: 53 %).
+        let tolerance =
+            Tolerance { direction: Direction::HigherIsBetter, effect: Effect::Relative, boolean: true, limit: 200_000 };
+        let history: Vec<_> = (0..1_000).map(|at| Measurement::Success(at < 800)).collect();
+        let plain = estimate(&history, 200, 1, |series| {
+            let mut wire = Rolling::new(tolerance, 50, 200, 50);
+            u64::from(series.iter().any(|event| wire.step(*event)))
+        });
+        let sequential = estimate(&history, 200, 1, |series| {
+            let (before, after) = series.split_at(200);
+            let sum = before.iter().fold(Total::ZERO, |sum, event| sum.plus(event.addend()).unwrap());
+            let baseline = Window { events: 200, sum };
+            let frozen = Frozen::rate(Settings::of(tolerance, baseline, 0.0, 50_000.0), baseline).unwrap();
+            let mut evidence = Evidence::default();
+            u64::from(after.iter().any(|event| evidence.step(&frozen, *event).trips))
+        });
+        assert!((80..=120).contains(&plain.tripped), "{plain:?}");
+        assert!(sequential.tripped <= 2, "{sequential:?}");
     }
 
     #[test]
