@@ -69,6 +69,8 @@ pub struct Parts {
     pub notary: Option<Notary>,
     /// The right to read the whole trail or book, which one at a time has.
     pub verifying: Arc<Semaphore>,
+    /// The right to replay a history: one at a time.
+    pub replaying: Arc<Semaphore>,
     /// What it has counted.
     pub metrics: PrometheusHandle,
     shutting_down: AtomicBool,
@@ -133,6 +135,7 @@ impl App {
             enforcement_off: enforcement.off_because(),
             notary,
             verifying: Arc::new(Semaphore::new(1)),
+            replaying: Arc::new(Semaphore::new(1)),
             metrics: recorder(),
             shutting_down: AtomicBool::new(false),
         }))

@@ -21,6 +21,7 @@ use crate::db::{self, Database, to_json};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
+use crate::regression::advice::{self, PROFILED, Profile};
 use crate::regression::model::{self, Detector, FrozenSpan, Mode, PolicyUpsert, Rebase, RegressionPolicy, WireState};
 use crate::regression::store::{self, Acknowledgement};
 use crate::types::{Actor, Domain, Metric, Reason};
@@ -117,10 +118,12 @@ impl Govern {
         Ok(Once::Done(answer))
     }
 
-    /// Sets up a wire. `enabled=true` with a reason on a tripped one re-arms it and lifts its own throttle.
+    /// Sets up a wire. `enabled=true` with a reason on a tripped one re-arms it and lifts its own throttle. `force` says that a wire
+    /// is meant that is likely to stop everything by chance.
     pub async fn upsert_wire(
         &self,
         request: &PolicyUpsert,
+        force: bool,
         reason: Option<&Reason>,
         asked: &Asked,
     ) -> Result<Once<RegressionPolicyUpserted>> {
@@ -147,12 +150,19 @@ impl Govern {
         if let Some(engine) = policy.throttled_engine().filter(|_| !changes.is_empty()) {
             origin.authority.require_engine(&engine)?;
         }
+        let profile = profile(&mut tx, &policy).await?;
+        let warnings = advice::warnings(&policy, profile.as_ref());
         if let (true, None, Some(policy)) = (changes.is_empty(), rearms, &existing) {
             let policy = policy.clone();
-            let unchanged = RegressionPolicyUpserted { ok: true, policy, changes: Vec::new(), rearmed: None };
+            let unchanged = RegressionPolicyUpserted { ok: true, policy, changes: Vec::new(), rearmed: None, warnings };
             idempotency::keep(&mut tx, intent, now, &unchanged).await?;
             db::commit(tx).await?;
             return Ok(Once::Done(unchanged));
+        }
+        if advice::needs_force(&policy, profile.as_ref()) && !force {
+            let detail = "is required for a KILL_SWITCH by PLAIN on values, which chance trips: send force=true if it is meant, or \
+                          detector=SEQUENTIAL";
+            return Err(Error::invalid("force", detail));
         }
         store::upsert_policy(&mut tx, &policy).await?;
         let mut heads = Heads::lock(&mut tx, rearms.is_some()).await?;
@@ -170,7 +180,7 @@ impl Govern {
         let event =
             ControlEvent { action: "REGRESSION_POLICY_UPSERT", subject: Some(&subject), error: None, reason, detail };
         event.append(&mut tx, &mut heads.control, origin).await?;
-        let upserted = RegressionPolicyUpserted { ok: true, policy, changes: changes.0, rearmed: rearms };
+        let upserted = RegressionPolicyUpserted { ok: true, policy, changes: changes.0, rearmed: rearms, warnings };
         idempotency::keep(&mut tx, intent, now, &upserted).await?;
         db::commit(tx).await?;
         Ok(Once::Done(upserted))
@@ -301,6 +311,15 @@ impl Govern {
     pub const fn db(&self) -> &Database {
         &self.db
     }
+}
+
+/// What the last events of a wire's series are like.
+async fn profile(conn: &mut PgConnection, policy: &RegressionPolicy) -> Result<Option<Profile>> {
+    let pair = (policy.domain.clone(), policy.metric.clone());
+    let last = store::read_end(&mut *conn, &pair.0, &pair.1).await?.map_or(0, |end| end.mark.events);
+    let past = store::read_history(conn, &pair, last - PROFILED, (None, None), PROFILED).await?;
+    let past: Vec<_> = past.into_iter().map(|(.., measurement)| measurement).collect();
+    Ok(Profile::of(&past, policy.direction))
 }
 
 /// A wire that is set up.

@@ -52,6 +52,7 @@ pub trait Decider: Send + 'static {
     const BATCH_MAX: usize;
 
     /// How many places an item takes.
+    #[must_use]
     fn weight(_: &Self::Item) -> usize {
         1
     }

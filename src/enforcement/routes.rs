@@ -166,6 +166,7 @@ pub static ROUTES: &[Route] = {
         post("/api/governance/regression/rearm", Release),
         post("/api/governance/regression/baseline/reset", Release),
         get("/api/governance/regression/baselines", Read),
+        post("/api/governance/regression/backtest", Read),
         get("/api/governance/regression/trips", Read),
         // Audit
         get("/api/governance/audit/verify", Read),

@@ -67,6 +67,8 @@ pub struct RegressionPolicyUpserted {
     pub changes: Vec<FieldChange>,
     /// The trip that the upsert ended.
     pub rearmed: Option<i64>,
+    /// What the last events of the series say against this setting.
+    pub warnings: Vec<String>,
 }
 
 /// What was said of a trip.

@@ -175,18 +175,15 @@ impl<'a> Deciding<'a> {
             return Ok(Taken { id: stamp.seq, trip: None, watched: false, duplicate: false });
         };
         wire.boolean = boolean;
-        let reading =
-            wire.observe(mark, event.measurement, &*series).map_err(|unknown| trip::unknown(&pair, unknown))?;
+        let unknown = |sum| trip::unknown(&pair, sum);
         let mut trip = None;
-        if wire.take(&reading) {
+        // What is shown of a wire is made once a batch; only a trip has to be told at its event.
+        if wire.meets(mark, event.measurement, &*series).map_err(unknown)? && !wire.is_latched() {
+            let reading = wire.read(mark, &*series).map_err(unknown)?;
+            wire.take(&reading);
+            let cause = Cause::Drop { began: wire.state.began() };
             trip = Some(self.trips.len());
-            let tripping = Tripping {
-                reading,
-                end: mark,
-                kpi_seq: stamp.seq,
-                cause: Cause::Drop { began: wire.state.began() },
-                by_event: true,
-            };
+            let tripping = Tripping { reading, end: mark, kpi_seq: stamp.seq, cause, by_event: true };
             self.trips.push((pair, tripping, origin));
         }
         Ok(Taken { id: stamp.seq, trip, watched: true, duplicate: false })
@@ -227,6 +224,7 @@ impl<'a> Deciding<'a> {
             store::insert_events(&mut *conn, &self.recorded).await?;
             self.head.store(&mut *conn).await?;
             note = self.act(&mut *conn).await?;
+            self.known.show()?;
             let met: Vec<_> = self.known.met().collect();
             if !met.is_empty() {
                 store::write_states(&mut *conn, &met, self.head.last_at()).await?;

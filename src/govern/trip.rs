@@ -1,7 +1,7 @@
 //! What a trip does, and what ends it.
 
 use super::answers::Tripped;
-use crate::audit::{self, ControlEvent, Head, Origin, Stream};
+use crate::audit::{self, ControlEvent, Head, Origin, Stamp, Stream};
 use crate::db::{Database, to_json};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
@@ -177,21 +177,7 @@ pub(super) async fn act(
         Some(seconds) => format!("Regression tripwire: {subject} silent for {seconds} s"),
         None => format!("Regression tripwire: {subject} drop={}", reading.drop.unwrap_or_default().short()),
     };
-    // As in the original: whoever sent the measurement, else the system itself.
-    let origin = origin.clone().or_actor("system");
-    let mut killed = None;
-    match (&engine, shadow) {
-        (_, true) => {}
-        (Some(engine), false) => {
-            risk::throttle_in_tx(&mut *conn, engine, stamp.seq, &why, origin.actor.as_ref(), stamp.at).await?;
-        }
-        (None, false) => {
-            let reason: Reason = why.parse().map_err(|_| Error::Inconsistent(format!("{why} is not a reason")))?;
-            let engaged =
-                go_live::change_in_tx(conn, &mut heads.control, Change::Engage, Some(&reason), &origin).await?;
-            killed = Some(engaged);
-        }
-    }
+    let killed = if shadow { None } else { stop(conn, heads, engine.as_ref(), &why, stamp, origin).await? };
     state.triggered = !shadow;
     state.acknowledged = false;
     state.status = if shadow { WireStatus::ShadowTripped } else { WireStatus::Tripped };
@@ -206,6 +192,25 @@ pub(super) async fn act(
         note: state.note.clone(),
     };
     Ok((tripped, killed))
+}
+
+/// Throttles the engine, or pulls the kill switch where there is none.
+async fn stop(
+    conn: &mut PgConnection,
+    heads: &mut Heads,
+    engine: Option<&Engine>,
+    why: &str,
+    trip: Stamp,
+    origin: &Origin,
+) -> Result<Option<GoLiveState>> {
+    // As in the original: whoever sent the measurement, else the system itself.
+    let origin = origin.clone().or_actor("system");
+    if let Some(engine) = engine {
+        risk::throttle_in_tx(conn, engine, trip.seq, why, origin.actor.as_ref(), trip.at).await?;
+        return Ok(None);
+    }
+    let reason: Reason = why.parse().map_err(|_| Error::Inconsistent(format!("{why} is not a reason")))?;
+    go_live::change_in_tx(conn, &mut heads.control, Change::Engage, Some(&reason), &origin).await.map(Some)
 }
 
 /// Ends a trip, in a transaction that holds the heads of kpi, of risk where the trip acted, and of control: what lies behind never
@@ -236,8 +241,8 @@ pub(super) async fn rearm(
     }
     (state.triggered, state.acknowledged, state.trip_id) = (false, false, None);
     let end = rebase_wire(&mut *conn, policy, state, rebase, actor, stamp).await?;
-    if rebase == Rebase::Keep && policy.detector == Detector::Plain && baseline.events > 0 {
-        state.pinned = Some(baseline);
+    if rebase == Rebase::Keep {
+        state.rearm(policy, baseline, end.events);
     }
     let detail = RearmDetail { trip_id, watermark: end.events, baseline: rebase, shadow };
     let detail = Some(to_json(&detail).get().to_owned());
@@ -253,7 +258,7 @@ pub(super) async fn rebase_wire(
     state: &mut WireState,
     rebase: Rebase,
     actor: Option<&Actor>,
-    stamp: audit::Stamp,
+    stamp: Stamp,
 ) -> Result<Mark> {
     let end = store::read_end(&mut *conn, &policy.domain, &policy.metric).await?;
     let end = end.map(|end| end.mark).unwrap_or_default();
@@ -282,7 +287,7 @@ pub(super) async fn set_baseline(
     span: FrozenSpan,
     source: &'static str,
     actor: Option<&Actor>,
-    stamp: audit::Stamp,
+    stamp: Stamp,
 ) -> Result<()> {
     state.baseline_version += 1;
     let new = NewBaseline {

@@ -10,7 +10,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The same of a request that reads everything; one at a time is let in, so that it holds up nobody else.
 const LONG: Duration = Duration::from_mins(2);
-const LONG_PATHS: [&str; 2] = ["/api/governance/audit/verify", "/api/governance/audit/checkpoint"];
+const LONG_PATHS: [&str; 3] =
+    ["/api/governance/audit/verify", "/api/governance/audit/checkpoint", "/api/governance/regression/backtest"];
 
 /// How long a request of this path may take.
 pub(super) fn of(path: &str) -> Duration {

@@ -1,5 +1,6 @@
 //! The tripwire's routes.
 
+mod backtest;
 mod batch;
 mod operate;
 
@@ -35,6 +36,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(evaluate))
         .routes(routes!(record_kpi, list_kpi))
         .routes(routes!(list_trips))
+        .merge(backtest::router())
         .merge(batch::router())
         .merge(operate::router())
 }
@@ -74,7 +76,7 @@ struct RegressionPolicyUpsert {
     engine: Option<Engine>,
     /// PLAIN or SEQUENTIAL; PLAIN when left out of a new wire.
     detector: Option<Detector>,
-    /// HIGHER_IS_BETTER or LOWER_IS_BETTER; a rate that should be low is judged by its complement.
+    /// `HIGHER_IS_BETTER` or `LOWER_IS_BETTER`; a rate that should be low is judged by its complement.
     direction: Option<Direction>,
     /// RELATIVE or ABSOLUTE: a fraction of the baseline, or the metric's own units.
     effect: Option<Effect>,
@@ -94,6 +96,8 @@ struct RegressionPolicyUpsert {
     tolerance_fraction: Option<Fraction>,
     /// Whether the wire is watched. `true` on a tripped wire re-arms it and needs a reason.
     enabled: Option<Flag>,
+    /// Whether a wire is meant that chance is likely to trip: a `KILL_SWITCH` by PLAIN on values.
+    force: Option<Flag>,
     /// Who sets it.
     actor: Option<Actor>,
     /// Why.
@@ -133,7 +137,8 @@ async fn upsert_regression_policy(
         enabled: input.enabled.map(|flag| flag.0),
     };
     let asked = Asked::new(caller.origin(input.actor, None), intent);
-    app.govern.upsert_wire(&request, input.reason.as_ref(), &asked).await
+    let force = input.force.is_some_and(|flag| flag.0);
+    app.govern.upsert_wire(&request, force, input.reason.as_ref(), &asked).await
 }
 
 /// Where every wire stands.

@@ -11,6 +11,8 @@
 //! What changes two levers (a trip, a re-arm), and with it the writer of measurements, is in [`crate::govern`]; this module keeps
 //! the lever's rules and tables.
 
+pub mod advice;
+pub mod backtest;
 pub mod detector;
 pub mod http;
 pub mod model;

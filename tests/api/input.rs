@@ -232,6 +232,20 @@ const POSTS: &[Post] = &[
         needs_a_field: true,
     },
     Post {
+        template: "/regression/backtest",
+        fields: &[
+            ("domain", r#""deals""#),
+            ("metric", r#""close_rate""#),
+            ("window_events", "2"),
+            ("min_events_to_enforce", "2"),
+            ("detector", r#""SEQUENTIAL""#),
+            ("from", r#""2020-01-01T00:00:00Z""#),
+            ("shuffles", "3"),
+        ],
+        number: Some("shuffles"),
+        needs_a_field: true,
+    },
+    Post {
         template: "/regression/acknowledge",
         fields: &[
             ("domain", r#""deals""#),

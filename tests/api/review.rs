@@ -92,6 +92,8 @@ async fn the_review_has_all_its_parts() {
         "tripped",
         "near_tripping",
         "scorecards",
+        "shadow_tripped",
+        "silent",
         "audit",
         "checkpoint",
         "slo",

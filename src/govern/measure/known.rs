@@ -4,6 +4,7 @@ use super::Measurements;
 use crate::audit::Head;
 use crate::error::Result;
 use crate::govern::load::{self, Cache};
+use crate::govern::trip;
 use crate::idempotency::{self, Intent, Kept};
 use crate::regression::model::{Series, Wire, WireState};
 use crate::regression::store::{self, Pair};
@@ -63,6 +64,18 @@ impl Known {
             return None;
         }
         self.keys.get(&(intent.principal.as_str().to_owned(), intent.key.clone()))
+    }
+
+    /// Takes into each state what its wire says at the end of the batch.
+    pub(super) fn show(&mut self) -> Result<()> {
+        for (pair, wire) in &mut self.wires {
+            let Some(series) = self.series.get(pair).filter(|series| series.has_grown()) else {
+                continue;
+            };
+            let reading = wire.read(series.end, series).map_err(|sum| trip::unknown(pair, sum))?;
+            wire.take(&reading);
+        }
+        Ok(())
     }
 
     /// The states of wires that met something.

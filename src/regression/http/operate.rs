@@ -31,7 +31,7 @@ struct AcknowledgeTrip {
     domain: Domain,
     /// The wire's metric.
     metric: Metric,
-    /// TRUE_REGRESSION, FALSE_ALARM or EXPECTED_CHANGE.
+    /// `TRUE_REGRESSION`, `FALSE_ALARM` or `EXPECTED_CHANGE`.
     verdict: TripVerdict,
     /// An earlier trip of the wire; left out, the one that stands.
     #[schema(value_type = Option<i64>, minimum = 1)]
@@ -68,7 +68,7 @@ struct RearmWire {
     domain: Domain,
     /// The wire's metric.
     metric: Metric,
-    /// KEEP (the default), RESET_LAST_N or RESET_NEXT_N.
+    /// KEEP (the default), `RESET_LAST_N` or `RESET_NEXT_N`.
     baseline: Option<Rebase>,
     /// Who re-arms.
     actor: Option<Actor>,
@@ -111,7 +111,7 @@ struct ResetBaseline {
     domain: Domain,
     /// The wire's metric.
     metric: Metric,
-    /// LAST_N (the default) or NEXT_N.
+    /// `LAST_N` (the default) or `NEXT_N`.
     source: Option<BaselineSource>,
     /// Whether it is meant although the wire is tripped or the new baseline is worse.
     force: Option<Flag>,

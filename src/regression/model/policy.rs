@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 /// Events to a false trip of a THROTTLE, where nothing else is said.
 const THROTTLE_ARL: i64 = 50_000;
-/// The same of a KILL_SWITCH.
+/// The same of a `KILL_SWITCH`.
 const KILL_SWITCH_ARL: i64 = 500_000;
 
 /// What a trip does, the weaker first.
@@ -159,10 +159,10 @@ pub struct RegressionPolicy {
     pub on_stale: OnStale,
     /// How long the series may be silent, seconds, 1 to 31,536,000; null means for ever.
     pub stale_after_seconds: Option<Count>,
-    /// SEQUENTIAL: events to a false trip on average, at least, 100 to 10^12; null means 50,000, and 500,000 for a KILL_SWITCH.
+    /// SEQUENTIAL: events to a false trip on average, at least, 100 to 10^12; null means 50,000, and 500,000 for a `KILL_SWITCH`.
     pub false_trip_arl: Option<Count>,
     /// SEQUENTIAL: how much worse than its baseline, as a fraction, a series may be without evidence against it; null means 0, and
-    /// half of `max_drop_fraction` for a KILL_SWITCH.
+    /// half of `max_drop_fraction` for a `KILL_SWITCH`.
     pub tolerance_fraction: Option<Fraction>,
     /// Whether the wire is watched.
     pub enabled: bool,

@@ -296,6 +296,15 @@ impl WireState {
         self.evidence_after + began.events + 1
     }
 
+    /// Lets nothing up to here count again, and keeps the baseline of the trip: of PLAIN, until a whole window and baseline lie behind.
+    pub fn rearm(&mut self, policy: &RegressionPolicy, baseline: Window, last: i64) {
+        self.watermark = last;
+        self.forget_evidence(last);
+        if policy.detector == Detector::Plain && baseline.events > 0 {
+            self.pinned = Some(baseline);
+        }
+    }
+
     /// Begins to gather evidence anew, behind a place of the series.
     pub fn forget_evidence(&mut self, after: i64) {
         (self.evidence_after, self.bets) = (after, Evidence::default());

@@ -95,6 +95,19 @@ impl Wire {
         self.read(at, sums)
     }
 
+    /// The same without saying why: whether it is bad enough for a trip.
+    pub fn meets(&mut self, at: Mark, measurement: Measurement, sums: &impl Sums) -> Result<bool, UnknownSum> {
+        match self.policy.detector {
+            Detector::Plain => {
+                let (baseline, recent) = self.windows(at, sums)?;
+                let min = self.policy.min_events_to_enforce.get();
+                let enough = recent.events >= min && baseline.events >= min;
+                Ok(enough && self.policy.tolerance(self.boolean).reaches(baseline, recent))
+            }
+            Detector::Sequential => self.gather(at, measurement, sums),
+        }
+    }
+
     /// What the wire says as it stands; the series ends at `at`.
     pub fn read(&self, at: Mark, sums: &impl Sums) -> Result<Reading, UnknownSum> {
         match self.policy.detector {
@@ -103,8 +116,8 @@ impl Wire {
         }
     }
 
-    /// PLAIN: the recent window against the baseline before it.
-    fn compare(&self, at: Mark, sums: &impl Sums) -> Result<Reading, UnknownSum> {
+    /// PLAIN: the baseline and the recent window.
+    fn windows(&self, at: Mark, sums: &impl Sums) -> Result<(Window, Window), UnknownSum> {
         let span = Span::of(&self.policy, at.events, self.state.watermark, self.state.pinned.is_some());
         let mark = |events: i64| match events {
             0 => Ok(Mark::default()),
@@ -117,6 +130,12 @@ impl Wire {
             Some(pinned) if span.pinned => pinned,
             _ => Window::between(mark(span.low)?, high),
         };
+        Ok((baseline, recent))
+    }
+
+    /// PLAIN: the recent window against the baseline before it.
+    fn compare(&self, at: Mark, sums: &impl Sums) -> Result<Reading, UnknownSum> {
+        let (baseline, recent) = self.windows(at, sums)?;
         let min = self.policy.min_events_to_enforce.get();
         if recent.events < min || baseline.events < min {
             let verdict = Verdict::InsufficientEvents { recent: recent.events, baseline: baseline.events };
@@ -131,14 +150,13 @@ impl Wire {
         Ok(Reading { baseline, recent, drop: compared.drop, evidence: None, verdict })
     }
 
-    /// SEQUENTIAL: takes an event into the baseline or into the evidence against it.
-    fn gather(&mut self, at: Mark, measurement: Measurement, sums: &impl Sums) -> Result<(), UnknownSum> {
+    /// SEQUENTIAL: takes an event into the baseline or into the evidence against it; whether that trips.
+    fn gather(&mut self, at: Mark, measurement: Measurement, sums: &impl Sums) -> Result<bool, UnknownSum> {
         if let Some(frozen) = &self.frozen {
-            self.state.bets.step(frozen, measurement);
-            return Ok(());
+            return Ok(self.state.bets.step(frozen, measurement).trips);
         }
         let Some(span) = self.state.frozen.filter(|span| at.events > span.after) else {
-            return Ok(());
+            return Ok(false);
         };
         if let Measurement::Value(value) = measurement {
             self.values.push(value);
@@ -148,7 +166,7 @@ impl Wire {
             let before = before.ok_or(UnknownSum(span.after))?;
             self.freeze(span, Mark { events: span.after, sum: before }, at);
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Freezes the baseline between two marks; evidence begins with the next event. Of a series of values, all of them have to be in
@@ -194,16 +212,22 @@ impl Wire {
         Reading { baseline, recent, drop: compared.drop, evidence: Some(step.evidence), verdict }
     }
 
+    /// Whether a trip stands or is on its way.
+    #[must_use]
+    pub const fn is_latched(&self) -> bool {
+        self.state.trip_id.is_some() || self.has_tripped
+    }
+
     /// Takes a reading into the state; whether the wire trips by it. A latched one does not trip again: its note stays as at the
     /// trip, the numbers beside it go on.
     pub fn take(&mut self, reading: &Reading) -> bool {
+        let is_latched = self.is_latched();
         let state = &mut self.state;
         let early = reading.verdict.is_early();
         (state.baseline, state.current) =
             if early { (None, None) } else { (reading.baseline.mean(), reading.recent.mean()) };
         state.drop_fraction = reading.drop;
         (state.baseline_events, state.current_events) = (reading.baseline.events, reading.recent.events);
-        let is_latched = state.trip_id.is_some() || self.has_tripped;
         if !is_latched {
             state.note = reading.verdict.note(reading.drop, reading.evidence, self.policy.action);
         }

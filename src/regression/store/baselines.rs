@@ -55,7 +55,7 @@ pub struct BaselineRecord {
     pub metric: String,
     /// Counts the wire's baselines, from 1.
     pub version: i64,
-    /// FROZEN when the detector was chosen or its settings changed; LAST_N or NEXT_N by a reset.
+    /// FROZEN when the detector was chosen or its settings changed; `LAST_N` or `NEXT_N` by a reset.
     pub source: String,
     /// The place of the series behind which it begins.
     pub after_event: i64,

@@ -111,6 +111,46 @@ pub async fn read_values(conn: &mut PgConnection, pair: &Pair, after: i64, to: i
     values.into_iter().map(|value| Measured::from_decimal(value).ok_or_else(|| broken("value", value))).collect()
 }
 
+/// A measurement as a replay meets it: its place in the series, when it was recorded, and what it was.
+pub type Past = (i64, DateTime<Utc>, Measurement);
+
+/// Events of a series behind `after`, in order, of a range of times where one is given; at most `limit`.
+pub async fn read_history(
+    conn: &mut PgConnection,
+    pair: &Pair,
+    after: i64,
+    (from, to): (Option<DateTime<Utc>>, Option<DateTime<Utc>>),
+    limit: i64,
+) -> Result<Vec<Past>> {
+    let rows = sqlx::query!(
+        "SELECT series_seq, at, success, value
+         FROM kpi_event
+         WHERE domain = $1 AND metric = $2 AND series_seq > $3
+           AND ($4::timestamptz IS NULL OR at >= $4)
+           AND ($5::timestamptz IS NULL OR at < $5)
+         ORDER BY series_seq
+         LIMIT $6",
+        pair.0.as_str(),
+        pair.1.as_str(),
+        after,
+        from,
+        to,
+        limit
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter().map(|row| Ok((row.series_seq, row.at, measurement(row.success, row.value)?))).collect()
+}
+
+/// A measurement as it is stored.
+fn measurement(success: Option<bool>, value: Option<Decimal>) -> Result<Measurement> {
+    if let Some(success) = success {
+        return Ok(Measurement::Success(success));
+    }
+    let value = value.unwrap_or_default();
+    Ok(Measurement::Value(Measured::from_decimal(value).ok_or_else(|| broken("value", value))?))
+}
+
 /// A measurement that was sealed: its place, its origin, and its hash.
 #[derive(Debug)]
 pub struct Recorded<'a> {
@@ -293,13 +333,7 @@ pub async fn find_event_ids(
     .await?;
     rows.into_iter()
         .map(|row| {
-            let measurement = match (row.success, row.value) {
-                (Some(success), _) => Measurement::Success(success),
-                (None, value) => {
-                    let value = value.unwrap_or_default();
-                    Measurement::Value(Measured::from_decimal(value).ok_or_else(|| broken("value", value))?)
-                }
-            };
+            let measurement = measurement(row.success, row.value)?;
             let of = usize::try_from(row.place - 1).ok().and_then(|place| asked.get(place));
             let (pair, id) = of.ok_or_else(|| broken("place", row.place))?;
             Ok((((*pair).clone(), id.to_string()), Known { seq: row.seq, measurement, detail: row.detail }))

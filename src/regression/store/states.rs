@@ -28,6 +28,7 @@ pub async fn read_states_of(conn: &mut PgConnection, pairs: &[Pair]) -> Result<V
     states(conn, Some(pairs), &policies).await
 }
 
+#[expect(clippy::too_many_lines, reason = "one statement, one line a column")]
 async fn states(
     conn: &mut PgConnection,
     pairs: Option<&[Pair]>,

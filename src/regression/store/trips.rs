@@ -236,7 +236,7 @@ pub struct TripRecord {
     pub acknowledged_at: Option<DateTime<Utc>>,
     /// Who.
     pub acknowledged_by: Option<String>,
-    /// What it was: TRUE_REGRESSION, FALSE_ALARM or EXPECTED_CHANGE.
+    /// What it was: `TRUE_REGRESSION`, `FALSE_ALARM` or `EXPECTED_CHANGE`.
     pub verdict: Option<String>,
     /// When it was re-armed; null while it stands.
     pub rearmed_at: Option<DateTime<Utc>>,
@@ -244,7 +244,7 @@ pub struct TripRecord {
     pub rearmed_by: Option<String>,
     /// Why.
     pub rearm_reason: Option<String>,
-    /// What became of the baseline: KEEP, RESET_LAST_N or RESET_NEXT_N.
+    /// What became of the baseline: KEEP, `RESET_LAST_N` or `RESET_NEXT_N`.
     pub rearm_baseline: Option<String>,
 }
 

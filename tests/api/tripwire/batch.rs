@@ -39,7 +39,7 @@ async fn one_bad_measurement_does_not_keep_the_others_out() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|one| (one["line"].as_i64().unwrap(), one["error"]["code"].as_str().unwrap().to_owned()))
+        .map(|one| (one["line"].as_i64().unwrap(), one["error"]["error"].as_str().unwrap().to_owned()))
         .collect();
     let invalid = |line| (line, "VALIDATION_FAILED".to_owned());
     assert_eq!(refused, [(2, "SERIES_KIND_MISMATCH".to_owned()), invalid(3), invalid(4), invalid(5)]);
@@ -54,7 +54,7 @@ async fn the_same_event_id_is_one_event_within_a_request_and_across_two() {
     let events = json!([event("a", true), event("b", true), event("a", true), event("a", false)]);
     let done = service.post(BATCH, &json!({"events": events})).await.ok();
     assert_eq!((&done["recorded"], &done["duplicates"]), (&json!(2), &json!(1)));
-    assert_eq!(done["refused"][0]["error"]["code"], "EVENT_ID_REUSED");
+    assert_eq!(done["refused"][0]["error"]["error"], "EVENT_ID_REUSED");
     let again = service.post(BATCH, &json!({"events": [event("b", true), event("c", true)]})).await.ok();
     assert_eq!((&again["recorded"], &again["duplicates"]), (&json!(1), &json!(1)));
     assert_eq!(service.count("SELECT count(*) FROM kpi_event").await, 3);
@@ -84,7 +84,7 @@ async fn ten_thousand_measurements_are_one_commit_and_chain() {
     wire(&service, "rate", json!({})).await;
     let outcomes: Vec<bool> = (0..10_000).map(|n| n % 10 != 0).collect();
     assert_eq!(record(&service, "rate", &outcomes).await, [0; 0]);
-    assert_eq!(state(&service, "rate").await["current"], 0.8);
+    assert_eq!(state(&service, "rate").await["baseline"], 0.9);
     let verified = service.get("/audit/verify?stream=kpi").await.ok();
     assert_eq!(verified["ok"], true, "{verified}");
     assert_eq!(service.get("/regression/kpi?limit=1").await.ok()["items"][0]["series_seq"], Value::from(10_000));

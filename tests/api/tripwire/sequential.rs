@@ -19,22 +19,21 @@ fn failing(count: usize, every: usize) -> Vec<bool> {
 #[tokio::test]
 async fn the_golden_streams_fire_at_exactly_their_event() {
     let service = Service::live().await;
-    let all_fail = |_: usize| false;
-    let alternate = |place: usize| place % 2 == 0;
-    let patterns: [(&str, usize, &dyn Fn(usize) -> bool, i64); 5] = [
-        ("five_fail", 5, &all_fail, 11),
-        ("five_alternate", 5, &alternate, 77),
-        ("ten_fail", 10, &all_fail, 7),
-        ("twenty_fail", 20, &all_fail, 6),
-        ("twenty_alternate", 20, &alternate, 19),
+    // Every event of the pattern fails, or every other, the first of them.
+    let patterns = [
+        ("five_fail", 5, 1, 11),
+        ("five_alternate", 5, 2, 77),
+        ("ten_fail", 10, 1, 7),
+        ("twenty_fail", 20, 1, 6),
+        ("twenty_alternate", 20, 2, 19),
     ];
-    for (metric, every, pattern, expected) in patterns {
+    for (metric, every, fails, expected) in patterns {
         let good = failing(250, every);
         record(&service, metric, &good[..200]).await;
         wire(&service, metric, settings()).await;
         assert_eq!(state(&service, metric).await["status"], "ARMED", "{metric}: the baseline is there");
         assert_eq!(record(&service, metric, &good[200..]).await, [0; 0], "{metric}");
-        let bad: Vec<bool> = (1..=100).map(|place| !pattern(place)).map(|fails| !fails).collect();
+        let bad: Vec<bool> = (0..100_usize).map(|place| !place.is_multiple_of(fails)).collect();
         assert_eq!(record(&service, metric, &bad).await, [expected], "{metric}");
         let kept = trip(&service).await;
         assert!(kept["evidence"].as_f64().unwrap() >= 50_000.0, "{kept}");
@@ -111,7 +110,7 @@ async fn a_rearm_keeps_the_frozen_baseline_and_forgets_the_evidence() {
     assert_eq!(record(&service, "rate", &[false; 30]).await, [6]);
     let done = service.post("/regression/rearm", &named("rate", json!({"reason": "fixed"}))).await.ok();
     assert_eq!((&done["state"]["status"], &done["state"]["evidence"]), (&json!("ARMED"), &json!(1.0)), "{done}");
-    assert_eq!(record(&service, "rate", &failing(100, 20)).await, [0; 0]);
+    assert_eq!(record(&service, "rate", &failing(99, 20)).await, [0; 0]);
     assert_eq!(record(&service, "rate", &[false; 6]).await, [6]);
 }
 
@@ -142,7 +141,7 @@ async fn other_settings_freeze_the_baseline_anew() {
 async fn values_are_judged_by_their_ranks() {
     let service = Service::live().await;
     // Heavy tails: one in twenty is a hundred times the rest.
-    let value = |place: usize| if place % 20 == 0 { 10_000 } else { 90 + i64::try_from(place % 21).unwrap() };
+    let value = |place: usize| if place.is_multiple_of(20) { 10_000 } else { 90 + i64::try_from(place % 21).unwrap() };
     let events = |values: Vec<i64>| {
         let line = |value| json!({"domain": "LAB", "metric": "profit", "value": value});
         json!({"events": values.into_iter().map(line).collect::<Vec<_>>()})
@@ -211,4 +210,70 @@ async fn the_state_is_that_of_a_replay_whoever_wrote_and_in_whatever_pieces() {
         (fresh.state.bets, fresh.state.frozen, fresh.state.evidence_after)
     );
     assert_eq!((kept.drop_fraction, &kept.note), (fresh.state.drop_fraction, &fresh.state.note));
+}
+
+/// Armed again right after each trip, a live wire makes the trips that a backtest of its history says, number for number.
+#[tokio::test]
+async fn a_backtest_is_what_was_done_live() {
+    let service = Service::live().await;
+    for (metric, detector) in [("plain", "PLAIN"), ("sequential", "SEQUENTIAL")] {
+        let mut draft = settings();
+        draft["detector"] = json!(detector);
+        draft["min_events_to_enforce"] = json!(20);
+        wire(&service, metric, draft.clone()).await;
+        let outcomes: Vec<bool> =
+            (0..1_500_u32).map(|n| if (n / 300) % 2 == 0 { n % 10 != 0 } else { n % 3 == 0 }).collect();
+        for success in outcomes {
+            if !record(&service, metric, &[success]).await.is_empty() {
+                service.post("/regression/rearm", &named(metric, json!({"reason": "again"}))).await.ok();
+            }
+        }
+        let live = service.get(&format!("/regression/trips?metric={metric}&limit=1000")).await.ok();
+        let mut live = live["items"].as_array().unwrap().clone();
+        live.reverse();
+        let replayed =
+            service.post("/regression/backtest", &json!({"domain": "LAB", "metric": metric, "shuffles": 2})).await.ok();
+        assert!(live.len() >= 2, "{metric}: {}", live.len());
+        assert_eq!(replayed["trips_count"], live.len(), "{metric}");
+        for (one, other) in live.iter().zip(replayed["trips"].as_array().unwrap()) {
+            for field in [
+                "series_seq",
+                "baseline_events",
+                "baseline_sum",
+                "current_events",
+                "current_sum",
+                "drop_fraction",
+                "evidence",
+                "began_at_event",
+            ] {
+                assert_eq!(one[field], other[field], "{metric} {field}: {one} {other}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_backtest_says_what_chance_would_do_and_writes_nothing() {
+    let service = Service::live().await;
+    // Half of them succeed, as by a coin: PLAIN trips on that all the time.
+    let coin: Vec<bool> = (0..3_000_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 63 == 1).collect();
+    record(&service, "coin", &coin).await;
+    let before = service.everything().await;
+    let ask = json!({"domain": "LAB", "metric": "coin", "shuffles": 20});
+    let said = service.post("/regression/backtest", &ask).await.ok();
+    let mut again = service.post("/regression/backtest", &ask).await.ok();
+    again["policy"]["updated_at"] = said["policy"]["updated_at"].clone();
+    assert_eq!(said, again, "the same question has the same answer");
+    assert_eq!(said["events"], 3_000);
+    assert_eq!(
+        (&said["chance"]["tripped_share"], &said["chance_sequential"]["tripped_share"]),
+        (&json!(1.0), &json!(0.0))
+    );
+    assert_eq!(said["recommended"]["detector"], "SEQUENTIAL", "{said}");
+    assert!((said["min_resolvable_drop"].as_f64().unwrap() - 0.553).abs() < 0.02, "{said}");
+    assert_eq!(service.everything().await, before);
+    let nothing = service.post("/regression/backtest", &json!({"domain": "LAB", "metric": "none"})).await.ok();
+    assert_eq!((&nothing["events"], &nothing["recommended"]), (&json!(0), &Value::Null));
+    let bad = json!({"domain": "LAB", "metric": "coin", "window_events": 0});
+    service.post("/regression/backtest", &bad).await.invalid("window_events");
 }
