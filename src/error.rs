@@ -256,6 +256,16 @@ pub enum Error {
         /// The checklist, as JSON.
         checklist: Box<RawValue>,
     },
+    /// The domain has not earned production use.
+    #[error("{domain} has not earned production use: {}", list(.blockers))]
+    EvidenceInsufficient {
+        /// The domain.
+        domain: String,
+        /// What is missing.
+        blockers: Vec<Blocker>,
+        /// Every check, as JSON.
+        checks: Box<RawValue>,
+    },
     /// `If-Match` names another version.
     #[error("the state is at version {actual}, not {expected}: read it again and decide anew")]
     VersionMismatch {

@@ -17,8 +17,8 @@
 //! 1. **Fail closed.** Cannot read, cannot write, cannot decide: refuse.
 //! 2. **One transaction decides.** A decision, its counters and its event commit together; the answer comes after the commit.
 //! 3. **Decisions are pure**: `(state, request, now) -> decision`, in each lever's `model`.
-//! 4. **Exact numbers.** No float takes part in a decision, but for the evidence of [`regression::detector`], which has the same
-//!    bits everywhere; equality passes at a limit.
+//! 4. **Exact numbers.** No float takes part in a decision, but for statistical evidence, of [`regression::detector`] and of the
+//!    charter's [`heimdall::model`], which has the same bits everywhere; equality passes at a limit.
 //! 5. **Nothing is lost or rewritten.** Events are append-only and chained.
 //! 6. **Lock order**: kpi, heimdall, risk, control heads, then rows; forward only.
 

@@ -19,13 +19,15 @@ use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// Actions of which the last one about a thing says all.
-pub const LAST: [&str; 7] = [
+pub const LAST: [&str; 9] = [
     "GO_LIVE_ENABLE",
     "GO_LIVE_DISABLE",
     "KILL_SWITCH_ENGAGE",
     "KILL_SWITCH_RELEASE",
     "PACK_REPORT",
     "HEIMDALL_POLICY_UPSERT",
+    "HEIMDALL_PROMOTE",
+    "HEIMDALL_DEMOTE",
     "REGRESSION_POLICY_UPSERT",
 ];
 /// Actions that are gone through one by one.
@@ -200,7 +202,7 @@ impl Going {
             "GO_LIVE_REWIND_ACCEPT" => self.accept(event)?,
             "PACK_REPORT" => self.set(Kind::Pack, event.subject(), event, event.read()?),
             "RISK_POLICY_UPSERT" => self.upsert_risk(event)?,
-            "HEIMDALL_POLICY_UPSERT" | "REGRESSION_POLICY_UPSERT" => {
+            "HEIMDALL_POLICY_UPSERT" | "HEIMDALL_PROMOTE" | "HEIMDALL_DEMOTE" | "REGRESSION_POLICY_UPSERT" => {
                 let kind = if event.action.starts_with('H') { Kind::Heimdall } else { Kind::Regression };
                 self.set(kind, event.subject(), event, event.read::<Upserted>()?.map(|upserted| upserted.policy));
             }

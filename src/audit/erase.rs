@@ -92,7 +92,7 @@ struct EraseDetail<'a> {
 fn lever_of(action: Option<&str>) -> &'static [Stream] {
     match action {
         Some("RISK_POLICY_UPSERT") => &[Stream::Risk],
-        Some("HEIMDALL_POLICY_UPSERT") => &[Stream::Heimdall],
+        Some("HEIMDALL_POLICY_UPSERT" | "HEIMDALL_PROMOTE" | "HEIMDALL_DEMOTE") => &[Stream::Heimdall],
         Some("REGRESSION_POLICY_UPSERT") => &[Stream::Kpi],
         Some("REGRESSION_REARM") => &[Stream::Kpi, Stream::Risk],
         _ => &[],

@@ -147,12 +147,15 @@ pub static ROUTES: &[Route] = {
         // Heimdall
         get("/api/governance/heimdall/policies", Read),
         post("/api/governance/heimdall/policies/upsert", Operate),
+        post("/api/governance/heimdall/promote", Release),
+        post("/api/governance/heimdall/demote", Operate),
         get("/api/governance/heimdall/scorecard/today", Read),
         post("/api/governance/heimdall/sandbox/trial", Evidence),
         post("/api/governance/heimdall/recommend", Evidence),
         get("/api/governance/heimdall/recommendations", Read),
         get("/api/governance/heimdall/recommendations/{id}", Read),
         post("/api/governance/heimdall/recommendations/{id}/require-prod-eligible", Reserve),
+        post("/api/governance/heimdall/recommendations/{id}/revoke", Operate),
         get("/api/governance/heimdall/events", Read),
         // Regression
         get("/api/governance/regression/policies", Read),

@@ -69,6 +69,9 @@ impl Error {
             Self::ChecklistFailed { blockers, checklist } => {
                 vec![("blockers", raw(blockers)), ("checklist", checklist.clone())]
             }
+            Self::EvidenceInsufficient { domain, blockers, checks } => {
+                vec![("domain", raw(domain)), ("blockers", raw(blockers)), ("checks", checks.clone())]
+            }
             Self::VersionMismatch { actual, .. } => vec![
                 ("blockers", raw(&[Blocker { id: "version".into(), detail: self.to_string() }])),
                 ("version", raw(actual)),

@@ -70,6 +70,9 @@ impl Error {
             Self::EngineThrottled { .. } => row(409, "ENGINE_THROTTLED", "The engine is throttled"),
             Self::EventIdReused { .. } => row(409, "EVENT_ID_REUSED", "The event id names another measurement"),
             Self::ChecklistFailed { .. } => row(412, "CHECKLIST_FAILED", "The go-live checklist does not pass"),
+            Self::EvidenceInsufficient { .. } => {
+                row(412, "EVIDENCE_INSUFFICIENT", "The domain has not earned production use")
+            }
             Self::VersionMismatch { .. } => row(412, "VERSION_MISMATCH", "The state has changed"),
             Self::BodyTooLarge { .. } => row(413, "BODY_TOO_LARGE", "The body is too large"),
             Self::UnsupportedMediaType(_) => row(415, "UNSUPPORTED_MEDIA_TYPE", "The body's format is not read"),

@@ -1,29 +1,36 @@
 //! Lever 3, the Heimdall charter: has this AI domain earned the right to act in production?
 //!
 //! Invariants:
-//! - Trials are immutable events; the day's scorecard is their sum, in integers and an exact decimal.
+//! - Trials are immutable events; a scorecard is their sum, in integers and exact decimals, added up in the database.
 //! - The verdict is made once, at creation, from policy and scorecard, both kept with it. Use is checked again, every time,
 //!   and can only be stricter: a recommendation that was not eligible never becomes so.
-//! - Every use that is asked for is an event, allowed or not.
+//! - Every use that is asked for is an event, allowed or not, with what it was decided by. Of a recommendation that may be used once,
+//!   exactly one use is allowed: the first event under the head.
+//! - Production use goes on by evidence, or the policy says for ever that it did not.
 //!
-//! Every change is one transaction under the heimdall head. Statements: a trial 6, a recommendation 7, a use 7.
+//! Every change is one transaction under the heimdall head. Statements: a trial 5 (6 with a model version), a recommendation 7, a use
+//! 7 (one more each for an engine and for a first use). [`guard`] has uses and revocations, [`charter`] the policies.
+//!
+//! Deliberately absent: the scorecard is not looked at again at a use (with a daily one, midnight would void yesterday's pass), and
+//! nothing demotes a domain by itself: the review says which should be.
 
+pub mod charter;
+pub mod guard;
 pub mod http;
 pub mod model;
 pub mod store;
 
-use crate::access::scope::Scope;
-use crate::audit::{self, Changes, ControlEvent, FieldChange, Head, Origin, Stamp, Stream};
+use crate::audit::{self, Head, Origin, Stamp, Stream};
 use crate::db::{self, Database, to_json};
 use crate::enforcement::feed::Feed;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::idempotency::{self, Asked, Once};
-use crate::types::{Confidence, Domain, JsonObject, Reason};
+use crate::types::{Confidence, Domain, JsonObject, ModelVersion};
 use chrono::{DateTime, Utc};
-use model::{GateReason, HeimdallEvent, HeimdallPolicy, PolicyUpsert, Scorecard, Use};
+use model::{GateCheck, GateReason, HeimdallEvent, HeimdallPolicy, Scorecard, Span};
 use serde::Serialize;
 use sqlx::PgConnection;
-use store::NewRecommendation;
+use store::{NewRecommendation, Trial};
 use utoipa::ToSchema;
 
 /// The lever's service.
@@ -34,11 +41,26 @@ pub struct Heimdall {
     go_live_required: bool,
 }
 
+/// A sandbox trial as it is reported.
+#[derive(Debug)]
+pub struct TrialReport {
+    /// Its domain.
+    pub domain: Domain,
+    /// The model that was tried.
+    pub model_version: Option<ModelVersion>,
+    /// What it stated.
+    pub confidence: Confidence,
+    /// Whether it was right.
+    pub success: bool,
+}
+
 /// A recommendation as it was made.
 #[derive(Debug)]
 pub struct Recommendation {
     /// Its domain.
     pub domain: Domain,
+    /// The model that it comes from.
+    pub model_version: Option<ModelVersion>,
     /// Its stated confidence.
     pub confidence: Confidence,
     /// What is recommended.
@@ -54,48 +76,28 @@ pub struct RecommendAnswer {
     pub id: i64,
     /// Its domain.
     pub domain: Domain,
+    /// The model that it comes from.
+    pub model_version: Option<ModelVersion>,
     /// Its confidence.
     pub confidence: Confidence,
     /// Whether production may act on it, as of now.
     pub prod_eligible: bool,
     /// The first check that failed, or `gate_pass`.
     pub gate_reason: GateReason,
+    /// Every check, in order.
+    pub gate_checks: Vec<GateCheck>,
+    /// When it ends by itself; null: never.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Whether it may be used once.
+    pub single_use: bool,
     /// When.
     pub created_at: DateTime<Utc>,
 }
 
-/// A use that is allowed.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct RequireAnswer {
-    /// Always true; a refusal is a 403.
-    pub ok: bool,
-    /// The recommendation.
-    pub id: i64,
-    /// Its domain.
-    pub domain: Domain,
-    /// Its confidence.
-    pub confidence: Confidence,
-    /// Always true.
-    pub prod_eligible: bool,
-    /// Always `gate_pass`.
-    pub gate_reason: GateReason,
-}
-
-/// The policy as it is now, and what the upsert changed.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct HeimdallPolicyUpserted {
-    /// The policy.
-    #[serde(flatten)]
-    pub policy: HeimdallPolicy,
-    /// The fields that moved; empty when nothing did.
-    pub changes: Vec<FieldChange>,
-}
-
-/// What an upsert did, for the audit trail.
+/// What a verdict was made of, for the audit trail.
 #[derive(Serialize)]
-struct PolicyDetail<'a> {
-    changes: &'a Changes,
-    policy: &'a HeimdallPolicy,
+struct VerdictDetail<'a> {
+    checks: &'a [GateCheck],
 }
 
 impl Heimdall {
@@ -105,38 +107,31 @@ impl Heimdall {
         Self { db, feed, go_live_required }
     }
 
-    /// Counts a sandbox trial.
-    pub async fn trial(
-        &self,
-        domain: Domain,
-        confidence: Confidence,
-        success: bool,
-        asked: &Asked,
-    ) -> Result<Once<Scorecard>> {
+    /// Counts a sandbox trial. Answers all trials of the domain's day.
+    pub async fn trial(&self, report: TrialReport, asked: &Asked) -> Result<Once<Scorecard>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
-        origin.authority.require_domain(&domain)?;
+        origin.authority.require_domain(&report.domain)?;
         let mut tx = self.db.begin().await?;
         let mut head = audit::lock(&mut tx, Stream::Heimdall).await?;
         let stamp = head.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, stamp).await? {
             return Ok(Once::Replayed(answer));
         }
-        let tally = store::read_tally(&mut tx, stamp.day(), &domain).await?.with(confidence, success);
-        store::write_tally(&mut tx, stamp.day(), &domain, tally, stamp.at).await?;
+        let trial = Trial {
+            domain: &report.domain,
+            model_version: report.model_version.as_ref(),
+            confidence: report.confidence,
+            success: report.success,
+        };
+        let tally = store::count_trial(&mut tx, trial, stamp).await?;
         let event = HeimdallEvent {
-            domain: domain.clone(),
-            action: "TRIAL",
-            ok: true,
-            confidence: Some(confidence),
-            success: Some(success),
-            recommendation_id: None,
-            gate_reason: None,
-            reason: None,
-            recommendation: None,
-            evidence: None,
+            confidence: Some(report.confidence),
+            success: Some(report.success),
+            model_version: report.model_version,
+            ..HeimdallEvent::new("TRIAL", report.domain.clone())
         };
         append(&mut tx, &mut head, stamp, origin, &event).await?;
-        let scorecard = Scorecard::new(stamp.day(), domain, tally, Some(stamp.at));
+        let scorecard = Scorecard::new(Span::of_day(report.domain, stamp.day()), tally, Some(stamp.at));
         idempotency::keep(&mut tx, intent, stamp, &scorecard).await?;
         db::commit(tx).await?;
         Ok(Once::Done(scorecard))
@@ -153,38 +148,47 @@ impl Heimdall {
             return Ok(Once::Replayed(answer));
         }
         let policy = store::read_policy(&mut tx, &made.domain).await?;
-        let tally = store::read_tally(&mut tx, stamp.day(), &made.domain).await?;
-        let gate_reason = model::gate(policy.as_ref(), tally, made.confidence);
-        let scorecard = Scorecard::new(stamp.day(), made.domain.clone(), tally, None);
+        let of_day = || Span::of_day(made.domain.clone(), stamp.day());
+        let span = policy.as_ref().map_or_else(of_day, |policy| policy.span(stamp.day()));
+        let (tally, last_trial) = store::read_tally(&mut tx, &span).await?;
+        let gate_checks = model::checks(policy.as_ref(), tally, made.confidence, made.model_version.as_ref());
+        let gate_reason = model::verdict(&gate_checks);
+        let expires_at = policy.as_ref().and_then(|policy| policy.expiry(stamp.at));
+        let single_use = policy.as_ref().is_some_and(|policy| policy.single_use);
         let new = NewRecommendation {
             id: stamp.seq,
             domain: &made.domain,
             confidence: made.confidence,
+            model_version: made.model_version.as_ref(),
             gate_reason,
-            policy_snapshot: policy.map(|policy| to_json(&policy).get().to_owned()),
-            scorecard_snapshot: to_json(&scorecard).get().to_owned(),
+            policy_snapshot: policy.map(snapshot),
+            scorecard_snapshot: to_json(&Scorecard::new(span, tally, last_trial)).get().to_owned(),
+            expires_at,
+            single_use,
             created_at: stamp.at,
         };
         store::insert_recommendation(&mut tx, &new).await?;
         let event = HeimdallEvent {
-            domain: made.domain.clone(),
-            action: "RECOMMEND",
-            ok: true,
             confidence: Some(made.confidence),
-            success: None,
             recommendation_id: Some(stamp.seq),
             gate_reason: Some(gate_reason),
-            reason: None,
+            model_version: made.model_version.clone(),
             recommendation: made.recommendation,
             evidence: made.evidence,
+            detail: Some(to_json(&VerdictDetail { checks: &gate_checks }).get().to_owned()),
+            ..HeimdallEvent::new("RECOMMEND", made.domain.clone())
         };
         append(&mut tx, &mut head, stamp, origin, &event).await?;
         let verdict = RecommendAnswer {
             id: stamp.seq,
             domain: made.domain,
+            model_version: made.model_version,
             confidence: made.confidence,
             prod_eligible: gate_reason.passes(),
             gate_reason,
+            gate_checks,
+            expires_at,
+            single_use,
             created_at: stamp.at,
         };
         idempotency::keep(&mut tx, intent, stamp, &verdict).await?;
@@ -192,107 +196,16 @@ impl Heimdall {
         Ok(Once::Done(verdict))
     }
 
-    /// May production act on this recommendation, now? Records the answer, then gives it: that it may, or
-    /// [`Error::NotProdEligible`], which is not kept.
-    pub async fn require_prod_eligible(
-        &self,
-        id: i64,
-        reason: Option<Reason>,
-        asked: &Asked,
-    ) -> Result<Once<RequireAnswer>> {
-        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
-        let mut tx = self.db.begin().await?;
-        let mut head = audit::lock(&mut tx, Stream::Heimdall).await?;
-        let stamp = head.next();
-        if let Some(answer) = idempotency::recall(&mut tx, intent, stamp).await? {
-            return Ok(Once::Replayed(answer));
-        }
-        if self.feed.is_rewound() {
-            // The switches that are read below may not be the last that were set.
-            return Err(Error::StateRewound);
-        }
-        let not_found = || Error::NotFound { what: "recommendation", id: id.to_string() };
-        let found = store::read_recommendation(&mut tx, id).await?;
-        // Another domain's is not confirmed to exist.
-        let found = found.filter(|found| origin.authority.reaches_domain(&found.domain)).ok_or_else(not_found)?;
-        let policy = store::read_policy(&mut tx, &found.domain).await?;
-        let state = crate::go_live::store::read_state(&mut tx).await?;
-        let gate_reason = model::may_use(&Use {
-            eligible_at_creation: found.prod_eligible,
-            gate_reason: &found.gate_reason,
-            confidence: found.confidence,
-            policy: policy.as_ref(),
-            kill_switch_engaged: state.kill_switch_engaged || self.feed.is_killed_locally(),
-            live: state.go_live_enabled || !self.go_live_required,
-        });
-        let event = HeimdallEvent {
-            domain: found.domain.clone(),
-            action: "REQUIRE",
-            ok: gate_reason.passes(),
-            confidence: None,
-            success: None,
-            recommendation_id: Some(id),
-            gate_reason: Some(gate_reason),
-            reason,
-            recommendation: None,
-            evidence: None,
-        };
-        append(&mut tx, &mut head, stamp, origin, &event).await?;
-        if !gate_reason.passes() {
-            db::commit(tx).await?;
-            let domain = found.domain.to_string();
-            return Err(Error::NotProdEligible { id, domain, gate_reason: gate_reason.as_str() });
-        }
-        let (domain, confidence) = (found.domain, found.confidence);
-        let allowed = RequireAnswer { ok: true, id, domain, confidence, prod_eligible: true, gate_reason };
-        idempotency::keep(&mut tx, intent, stamp, &allowed).await?;
-        db::commit(tx).await?;
-        Ok(Once::Done(allowed))
-    }
-
-    /// Sets what a domain must show. Nothing changed means nothing written.
-    pub async fn upsert_policy(
-        &self,
-        request: &PolicyUpsert,
-        reason: Option<&Reason>,
-        asked: &Asked,
-    ) -> Result<Once<HeimdallPolicyUpserted>> {
-        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
-        origin.authority.require_domain(&request.domain)?;
-        let mut tx = self.db.begin().await?;
-        // Lock order: heimdall, control. The heimdall head makes the upsert bind the very next verdict.
-        let now = audit::lock(&mut tx, Stream::Heimdall).await?.next();
-        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
-            return Ok(Once::Replayed(answer));
-        }
-        let existing = store::read_policy(&mut tx, &request.domain).await?;
-        let (policy, changes) = model::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, now.at)?;
-        if model::loosens(existing.as_ref(), &policy) {
-            origin.authority.require(Scope::Release, "production use, or a lower minimum,")?;
-        }
-        if let (true, Some(policy)) = (changes.is_empty(), existing) {
-            let unchanged = HeimdallPolicyUpserted { policy, changes: Vec::new() };
-            idempotency::keep(&mut tx, intent, now, &unchanged).await?;
-            db::commit(tx).await?;
-            return Ok(Once::Done(unchanged));
-        }
-        store::upsert_policy(&mut tx, &policy).await?;
-        let detail = Some(to_json(&PolicyDetail { changes: &changes, policy: &policy }).get().to_owned());
-        let subject = Some(policy.domain.as_str());
-        let event = ControlEvent { action: "HEIMDALL_POLICY_UPSERT", subject, error: None, reason, detail };
-        let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
-        event.append(&mut tx, &mut control_head, origin).await?;
-        let upserted = HeimdallPolicyUpserted { policy, changes: changes.0 };
-        idempotency::keep(&mut tx, intent, now, &upserted).await?;
-        db::commit(tx).await?;
-        Ok(Once::Done(upserted))
-    }
-
     /// The database, for the lever's reads.
     #[must_use]
     pub const fn db(&self) -> &Database {
         &self.db
     }
+}
+
+/// The policy that a verdict is kept with. What production use was switched on by stands in the control stream.
+fn snapshot(policy: HeimdallPolicy) -> String {
+    to_json(&HeimdallPolicy { promotion: None, ..policy }).get().to_owned()
 }
 
 async fn append(

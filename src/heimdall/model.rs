@@ -1,281 +1,86 @@
 //! The charter's rules: types and pure decisions.
 //!
-//! Two decisions: the *gate*, made once when a recommendation is created, from the domain's policy and the day's scorecard;
-//! and the *use*, made every time production wants to act on it, which can only be stricter.
+//! Three decisions: the *gate*, made once when a recommendation is created, from the domain's policy and its trials; the *use*, made
+//! every time production wants to act on it, which can only be stricter; and whether a domain's *evidence* passes now, which a
+//! promotion asks.
 
-use crate::audit::{Canonical, Changes, Origin, Stamp, Stream};
-use crate::error::{Error, Result};
-use crate::types::{Actor, Confidence, Count, Domain, Fraction, JsonObject, Ratio, Reason};
-use chrono::{DateTime, NaiveDate, Utc};
+mod anytime;
+mod choices;
+mod gate;
+mod policy;
+mod scorecard;
+mod usage;
+
+pub use choices::{Evidence, GateRule, ScorecardWindow, Setting};
+pub use gate::{CheckResult, GateCheck, GateReason, checks, evidence_checks, verdict};
+pub use policy::{HeimdallPolicy, PolicyUpsert, PolicyWarning, loosens, upsert};
+pub use scorecard::{Calibration, Scorecard, Span, Tally};
+pub use usage::{Switches, Terms, Use, may_use};
+
+use crate::audit::{Canonical, Origin, Stamp, Stream};
+use crate::db::to_json;
+use crate::types::{Actor, Confidence, Domain, JsonObject, ModelVersion, Reason};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// What a domain of AI advice must show before production may act on it.
+/// How a domain stands before its gate now: what a promotion is decided by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct HeimdallPolicy {
+pub struct Standing {
     /// The domain.
     pub domain: Domain,
-    /// Least confidence of a recommendation.
-    pub min_confidence_prod: Fraction,
-    /// Least trials in today's sandbox.
-    pub min_sandbox_trials: Count,
-    /// Least share of them that succeeded.
-    pub min_sandbox_success_rate: Fraction,
-    /// Whether production may act on the domain at all.
+    /// Whether production may act on it.
     pub prod_use_enabled: bool,
-    /// Who made the last change.
-    pub changed_by: Option<String>,
-    /// Why the last change was made.
-    pub reason: Option<String>,
-    /// When the last change was made.
-    pub updated_at: DateTime<Utc>,
-    /// Counts the changes, from 1.
-    pub version: i64,
+    /// Whether the evidence passed when that was switched on; null while it is off, and where it is not known.
+    pub evidence: Option<Evidence>,
+    /// How the success rate is judged.
+    pub gate_rule: GateRule,
+    /// Whether every check passes.
+    pub passes: bool,
+    /// The checks of the evidence, in order.
+    pub checks: Vec<GateCheck>,
+    /// The trials that count: of the policy's window, and of its approved model version.
+    pub scorecard: Scorecard,
 }
 
-/// An upsert that is asked for. What is left out keeps its value; a new domain starts at 0.90 / 50 / 0.80 / off.
-#[derive(Debug, Clone)]
-pub struct PolicyUpsert {
-    /// The domain.
-    pub domain: Domain,
-    /// Least confidence of a recommendation.
-    pub min_confidence_prod: Option<Fraction>,
-    /// Least trials in today's sandbox.
-    pub min_sandbox_trials: Option<Count>,
-    /// Least share of them that succeeded.
-    pub min_sandbox_success_rate: Option<Fraction>,
-    /// Whether production may act on the domain at all.
-    pub prod_use_enabled: Option<bool>,
-}
-
-/// Most trials that a policy may ask for: more than a day can hold.
-const TRIALS_MAX: i64 = 1_000_000_000;
-
-/// The policy after an upsert, and what that changes.
-pub fn upsert(
-    existing: Option<&HeimdallPolicy>,
-    upsert: &PolicyUpsert,
-    by: Option<&Actor>,
-    reason: Option<&Reason>,
-    at: DateTime<Utc>,
-) -> Result<(HeimdallPolicy, Changes)> {
-    if let Some(trials) = upsert.min_sandbox_trials.filter(|trials| trials.get() > TRIALS_MAX) {
-        let detail = format!("is {trials}: send a whole number from 0 to {TRIALS_MAX}");
-        return Err(Error::invalid("min_sandbox_trials", detail));
-    }
-    let default = |text: &str| text.parse().expect("a constant of this file");
-    let policy = HeimdallPolicy {
-        domain: upsert.domain.clone(),
-        min_confidence_prod: upsert
-            .min_confidence_prod
-            .or(existing.map(|old| old.min_confidence_prod))
-            .unwrap_or_else(|| default("0.90")),
-        min_sandbox_trials: upsert
-            .min_sandbox_trials
-            .or(existing.map(|old| old.min_sandbox_trials))
-            .unwrap_or_else(|| "50".parse().expect("a constant of this file")),
-        min_sandbox_success_rate: upsert
-            .min_sandbox_success_rate
-            .or(existing.map(|old| old.min_sandbox_success_rate))
-            .unwrap_or_else(|| default("0.80")),
-        prod_use_enabled: upsert.prod_use_enabled.or(existing.map(|old| old.prod_use_enabled)).unwrap_or(false),
-        changed_by: by.map(ToString::to_string),
-        reason: reason.map(ToString::to_string),
-        updated_at: at,
-        version: existing.map_or(1, |old| old.version + 1),
-    };
-    let mut changes = Changes::default();
-    changes.note("min_confidence_prod", existing.map(|old| &old.min_confidence_prod), &policy.min_confidence_prod);
-    changes.note("min_sandbox_trials", existing.map(|old| &old.min_sandbox_trials), &policy.min_sandbox_trials);
-    changes.note(
-        "min_sandbox_success_rate",
-        existing.map(|old| &old.min_sandbox_success_rate),
-        &policy.min_sandbox_success_rate,
-    );
-    changes.note("prod_use_enabled", existing.map(|old| &old.prod_use_enabled), &policy.prod_use_enabled);
-    Ok((policy, changes))
-}
-
-/// The day's sandbox trials of a domain: integers and an exact sum.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Trials.
-    pub trials: i64,
-    /// How many succeeded.
-    pub successes: i64,
-    /// The sum of their confidences, in 10^-18.
-    pub confidence_sum: i128,
-}
-
-impl Tally {
-    /// The tally with one more trial.
+impl Standing {
+    /// How a policy's domain stands with these trials.
     #[must_use]
-    pub fn with(self, confidence: Confidence, success: bool) -> Self {
+    pub fn new(policy: &HeimdallPolicy, scorecard: Scorecard, tally: Tally) -> Self {
+        let checks = evidence_checks(policy, tally);
         Self {
-            trials: self.trials + 1,
-            successes: self.successes + i64::from(success),
-            confidence_sum: self.confidence_sum + confidence.units(),
+            domain: policy.domain.clone(),
+            prod_use_enabled: policy.prod_use_enabled,
+            evidence: policy.evidence,
+            gate_rule: policy.gate_rule,
+            passes: verdict(&checks).passes(),
+            checks,
+            scorecard,
         }
     }
 
-    /// Whether the share of successes reaches a threshold, compared exactly. No trials are no successes.
+    /// What switching production use on by this evidence leaves on the policy.
     #[must_use]
-    pub fn success_rate_reaches(self, threshold: Fraction) -> bool {
-        if self.trials == 0 {
-            return threshold == Fraction::ZERO;
-        }
-        i128::from(self.successes) * 1_000_000 >= threshold.units() * i128::from(self.trials)
+    pub fn promotion(&self, by: Option<&Actor>, at: DateTime<Utc>) -> (Evidence, JsonObject) {
+        let evidence = if self.passes { Evidence::Met } else { Evidence::NotMet };
+        let by = by.map(ToString::to_string);
+        let promotion = Promotion { at, by, checks: self.checks.clone(), scorecard: self.scorecard.clone() };
+        let kept = to_json(&promotion).get().parse().expect("a few checks are a JSON object of a few hundred bytes");
+        (evidence, kept)
     }
 }
 
-/// A domain's scorecard of a day, as answers show it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Scorecard {
-    /// The UTC day of the database clock.
-    pub day: NaiveDate,
-    /// The domain.
-    pub domain: Domain,
-    /// Trials.
-    pub trials: i64,
-    /// How many succeeded.
-    pub successes: i64,
-    /// Their share; 0 without trials.
-    pub success_rate: Ratio,
-    /// Mean stated confidence; 0 without trials.
-    pub avg_confidence: Ratio,
-    /// When the last trial was recorded; null without trials.
-    pub updated_at: Option<DateTime<Utc>>,
-}
-
-impl Scorecard {
-    /// The scorecard of a tally.
-    #[must_use]
-    pub fn new(day: NaiveDate, domain: Domain, tally: Tally, updated_at: Option<DateTime<Utc>>) -> Self {
-        let trials = i128::from(tally.trials);
-        Self {
-            day,
-            domain,
-            trials: tally.trials,
-            successes: tally.successes,
-            success_rate: Ratio::of(tally.successes.into(), trials).unwrap_or_default(),
-            avg_confidence: Ratio::of(tally.confidence_sum, trials * 1_000_000_000_000_000_000).unwrap_or_default(),
-            updated_at,
-        }
-    }
-}
-
-/// Why a recommendation may or may not be used, in the order of the checks: the original's five, then ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum GateReason {
-    /// Production may not act on the domain; so it is for a domain without a policy.
-    ProdUseDisabled,
-    /// The recommendation is not confident enough.
-    ConfidenceBelowThreshold,
-    /// The domain has not tried enough today.
-    InsufficientSandboxTrials,
-    /// The domain's trials did not succeed often enough.
-    SandboxSuccessRateBelowThreshold,
-    /// Every check passes.
-    GatePass,
-    /// Everything is stopped.
-    KillSwitchEngaged,
-    /// Production is off.
-    GoLiveDisabled,
-}
-
-impl GateReason {
-    /// The reason's stable name.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ProdUseDisabled => "prod_use_disabled",
-            Self::ConfidenceBelowThreshold => "confidence_below_threshold",
-            Self::InsufficientSandboxTrials => "insufficient_sandbox_trials",
-            Self::SandboxSuccessRateBelowThreshold => "sandbox_success_rate_below_threshold",
-            Self::GatePass => "gate_pass",
-            Self::KillSwitchEngaged => "kill_switch_engaged",
-            Self::GoLiveDisabled => "go_live_disabled",
-        }
-    }
-
-    /// Whether this lets the recommendation pass.
-    #[must_use]
-    pub const fn passes(self) -> bool {
-        matches!(self, Self::GatePass)
-    }
-}
-
-/// The gate at creation: the first check that fails.
-#[must_use]
-pub fn gate(policy: Option<&HeimdallPolicy>, tally: Tally, confidence: Confidence) -> GateReason {
-    let Some(policy) = policy.filter(|policy| policy.prod_use_enabled) else {
-        return GateReason::ProdUseDisabled;
-    };
-    if !confidence.reaches(policy.min_confidence_prod) {
-        GateReason::ConfidenceBelowThreshold
-    } else if tally.trials < policy.min_sandbox_trials.get() {
-        GateReason::InsufficientSandboxTrials
-    } else if !tally.success_rate_reaches(policy.min_sandbox_success_rate) {
-        GateReason::SandboxSuccessRateBelowThreshold
-    } else {
-        GateReason::GatePass
-    }
-}
-
-/// Whether the policy lets a use through that did not pass before: production use switched on, or a lower minimum.
-#[must_use]
-pub fn loosens(existing: Option<&HeimdallPolicy>, policy: &HeimdallPolicy) -> bool {
-    existing.map_or(policy.prod_use_enabled, |old| {
-        (policy.prod_use_enabled && !old.prod_use_enabled)
-            || policy.min_confidence_prod < old.min_confidence_prod
-            || policy.min_sandbox_trials < old.min_sandbox_trials
-            || policy.min_sandbox_success_rate < old.min_sandbox_success_rate
-    })
-}
-
-/// What the use of a recommendation is decided by.
-#[derive(Debug)]
-pub struct Use<'a> {
-    /// Whether it passed the gate when it was created.
-    pub eligible_at_creation: bool,
-    /// The verdict at creation.
-    pub gate_reason: &'a str,
-    /// Its confidence.
-    pub confidence: Confidence,
-    /// The domain's policy now.
-    pub policy: Option<&'a HeimdallPolicy>,
-    /// Whether everything is stopped now.
-    pub kill_switch_engaged: bool,
-    /// Whether production is on now, or does not have to be.
-    pub live: bool,
-}
-
-/// Whether production may act on a recommendation now. One that was never eligible never becomes so.
-#[must_use]
-pub fn may_use(asked: &Use<'_>) -> GateReason {
-    if !asked.eligible_at_creation {
-        return [
-            GateReason::ConfidenceBelowThreshold,
-            GateReason::InsufficientSandboxTrials,
-            GateReason::SandboxSuccessRateBelowThreshold,
-        ]
-        .into_iter()
-        .find(|reason| reason.as_str() == asked.gate_reason)
-        .unwrap_or(GateReason::ProdUseDisabled);
-    }
-    let Some(policy) = asked.policy.filter(|policy| policy.prod_use_enabled) else {
-        return GateReason::ProdUseDisabled;
-    };
-    if !asked.confidence.reaches(policy.min_confidence_prod) {
-        GateReason::ConfidenceBelowThreshold
-    } else if asked.kill_switch_engaged {
-        GateReason::KillSwitchEngaged
-    } else if !asked.live {
-        GateReason::GoLiveDisabled
-    } else {
-        GateReason::GatePass
-    }
+/// What production use was switched on by.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Promotion {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Who, as claimed.
+    pub by: Option<String>,
+    /// The checks of the evidence then.
+    pub checks: Vec<GateCheck>,
+    /// The trials that counted then.
+    pub scorecard: Scorecard,
 }
 
 /// An event of the charter on its way into its stream.
@@ -283,7 +88,7 @@ pub fn may_use(asked: &Use<'_>) -> GateReason {
 pub struct HeimdallEvent {
     /// The domain.
     pub domain: Domain,
-    /// `TRIAL`, `RECOMMEND`, `REQUIRE`.
+    /// `TRIAL`, `RECOMMEND`, `REQUIRE`, `REVOKE`.
     pub action: &'static str,
     /// Whether it was done or allowed.
     pub ok: bool,
@@ -295,15 +100,38 @@ pub struct HeimdallEvent {
     pub recommendation_id: Option<i64>,
     /// The verdict.
     pub gate_reason: Option<GateReason>,
+    /// The model, of a trial and of a recommendation.
+    pub model_version: Option<ModelVersion>,
     /// Why, in the caller's words.
     pub reason: Option<Reason>,
     /// What is recommended.
     pub recommendation: Option<JsonObject>,
     /// What it rests on.
     pub evidence: Option<JsonObject>,
+    /// What the verdict or the use was decided by, as JSON.
+    pub detail: Option<String>,
 }
 
 impl HeimdallEvent {
+    /// An event that was done, about this domain and nothing else yet.
+    #[must_use]
+    pub const fn new(action: &'static str, domain: Domain) -> Self {
+        Self {
+            domain,
+            action,
+            ok: true,
+            confidence: None,
+            success: None,
+            recommendation_id: None,
+            gate_reason: None,
+            model_version: None,
+            reason: None,
+            recommendation: None,
+            evidence: None,
+            detail: None,
+        }
+    }
+
     /// The bytes that the chain covers, in column order.
     #[must_use]
     pub fn canonical(&self, stamp: Stamp, origin: &Origin) -> Canonical {
@@ -315,13 +143,11 @@ impl HeimdallEvent {
             .shown(self.success)
             .shown(self.recommendation_id)
             .text(self.gate_reason.map(GateReason::as_str))
-            // model_version: the column exists, nothing fills it yet.
-            .text(None)
+            .text(self.model_version.as_ref().map(ModelVersion::as_str))
             .digest(self.reason.as_ref().map(Reason::as_str))
             .digest(self.recommendation.as_ref().map(JsonObject::as_str))
             .digest(self.evidence.as_ref().map(JsonObject::as_str))
-            // detail: likewise.
-            .digest(None)
+            .digest(self.detail.as_deref())
     }
 }
 

@@ -1,21 +1,24 @@
 //! SQL of the charter.
 
+mod policies;
 mod records;
+mod scorecards;
 
+pub use policies::{read_policies, read_policy, upsert_policy};
 pub use records::{
     HeimdallEventRecord, RecommendationFilter, RecommendationRecord, events, read_recommendation, recommendations,
 };
+pub use scorecards::{Trial, count_trial, read_tallies, read_tally, scorecards_today, today, trials_since};
 
-use super::model::{HeimdallEvent, HeimdallPolicy, Scorecard, Tally};
+use super::model::{GateReason, HeimdallEvent};
 use crate::audit::{Origin, Stamp};
 use crate::error::{Error, Result};
-use crate::types::{Actor, Confidence, CorrelationId, Count, Domain, Fraction, JsonObject, Reason, RequestId};
-use chrono::{DateTime, NaiveDate, Utc};
+use crate::types::{
+    Actor, Confidence, CorrelationId, Count, Domain, Engine, Fraction, JsonObject, ModelVersion, Reason, RequestId,
+};
+use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
-
-/// Decimals of a stored confidence sum.
-const CONFIDENCE_SCALE: u32 = 18;
 
 fn fraction(decimal: Decimal) -> Result<Fraction> {
     Fraction::from_decimal(decimal).ok_or_else(|| Error::Inconsistent(format!("{decimal} is not a fraction")))
@@ -25,177 +28,20 @@ fn confidence(decimal: Decimal) -> Result<Confidence> {
     Confidence::from_decimal(decimal).ok_or_else(|| Error::Inconsistent(format!("{decimal} is not a confidence")))
 }
 
+fn count(number: i64) -> Result<Count> {
+    Count::from_decimal(number.into()).ok_or_else(|| Error::Inconsistent(format!("{number} is not a count")))
+}
+
 fn domain(name: &str) -> Result<Domain> {
     name.parse().map_err(|_| Error::Inconsistent(format!("{name} is not a domain")))
 }
 
-/// All policies, by domain.
-pub async fn read_policies(conn: &mut PgConnection) -> Result<Vec<HeimdallPolicy>> {
-    let rows = sqlx::query!(
-        r#"SELECT domain,
-                min_confidence_prod,
-                min_sandbox_trials,
-                min_sandbox_success_rate,
-                prod_use_enabled,
-                changed_by,
-                reason,
-                updated_at,
-                version
-         FROM heimdall_policy
-         ORDER BY domain COLLATE "C""#
-    )
-    .fetch_all(conn)
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(HeimdallPolicy {
-                domain: domain(&row.domain)?,
-                min_confidence_prod: fraction(row.min_confidence_prod)?,
-                min_sandbox_trials: Count::from_decimal(row.min_sandbox_trials.into())
-                    .ok_or_else(|| Error::Inconsistent(format!("{} is not a count", row.min_sandbox_trials)))?,
-                min_sandbox_success_rate: fraction(row.min_sandbox_success_rate)?,
-                prod_use_enabled: row.prod_use_enabled,
-                changed_by: row.changed_by,
-                reason: row.reason,
-                updated_at: row.updated_at,
-                version: row.version,
-            })
-        })
-        .collect()
+fn engine(name: &str) -> Result<Engine> {
+    name.parse().map_err(|_| Error::Inconsistent(format!("{name} is not an engine")))
 }
 
-/// A domain's policy.
-pub async fn read_policy(conn: &mut PgConnection, wanted: &Domain) -> Result<Option<HeimdallPolicy>> {
-    Ok(read_policies(conn).await?.into_iter().find(|policy| policy.domain == *wanted))
-}
-
-/// Writes a policy.
-pub async fn upsert_policy(conn: &mut PgConnection, policy: &HeimdallPolicy) -> Result<()> {
-    sqlx::query!(
-        "INSERT INTO heimdall_policy
-             (domain, min_confidence_prod, min_sandbox_trials, min_sandbox_success_rate, prod_use_enabled, changed_by, reason,
-              updated_at, version)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-         ON CONFLICT (domain) DO UPDATE
-         SET min_confidence_prod = excluded.min_confidence_prod,
-             min_sandbox_trials = excluded.min_sandbox_trials,
-             min_sandbox_success_rate = excluded.min_sandbox_success_rate,
-             prod_use_enabled = excluded.prod_use_enabled,
-             changed_by = excluded.changed_by,
-             reason = excluded.reason,
-             updated_at = excluded.updated_at,
-             version = excluded.version",
-        policy.domain.as_str(),
-        policy.min_confidence_prod.to_decimal(),
-        policy.min_sandbox_trials.get(),
-        policy.min_sandbox_success_rate.to_decimal(),
-        policy.prod_use_enabled,
-        policy.changed_by,
-        policy.reason,
-        policy.updated_at,
-        policy.version
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-fn tally(trials: Option<i64>, successes: Option<i64>, sum: Option<Decimal>) -> Result<Tally> {
-    let sum = sum.unwrap_or_default().normalize();
-    let shift = CONFIDENCE_SCALE.checked_sub(sum.scale());
-    let confidence_sum = shift
-        .and_then(|shift| sum.mantissa().checked_mul(10_i128.pow(shift)))
-        .ok_or_else(|| Error::Inconsistent(format!("{sum} is not a sum of confidences")))?;
-    Ok(Tally { trials: trials.unwrap_or(0), successes: successes.unwrap_or(0), confidence_sum })
-}
-
-/// A domain's tally of a day.
-pub async fn read_tally(conn: &mut PgConnection, day: NaiveDate, domain: &Domain) -> Result<Tally> {
-    let row = sqlx::query!(
-        "SELECT trials,
-                successes,
-                confidence_sum
-         FROM heimdall_scorecard_day
-         WHERE day = $1 AND domain = $2",
-        day,
-        domain.as_str()
-    )
-    .fetch_optional(conn)
-    .await?;
-    row.map_or_else(
-        || Ok(Tally::default()),
-        |row| tally(Some(row.trials), Some(row.successes), Some(row.confidence_sum)),
-    )
-}
-
-/// Writes a domain's tally of a day. The caller holds the heimdall head, so nothing was counted in between.
-pub async fn write_tally(
-    conn: &mut PgConnection,
-    day: NaiveDate,
-    domain: &Domain,
-    tally: Tally,
-    at: DateTime<Utc>,
-) -> Result<()> {
-    let sum = Decimal::try_from_i128_with_scale(tally.confidence_sum, CONFIDENCE_SCALE)
-        .map_err(|_| Error::Inconsistent(format!("too many trials of {domain} in one day")))?;
-    sqlx::query!(
-        "INSERT INTO heimdall_scorecard_day (day, domain, trials, successes, confidence_sum, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6)
-         ON CONFLICT (day, domain) DO UPDATE
-         SET trials = excluded.trials,
-             successes = excluded.successes,
-             confidence_sum = excluded.confidence_sum,
-             updated_at = excluded.updated_at",
-        day,
-        domain.as_str(),
-        tally.trials,
-        tally.successes,
-        sum,
-        at
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Today's scorecards: one for every policy, and for every other domain that has trials.
-pub async fn scorecards_today(conn: &mut PgConnection) -> Result<Vec<Scorecard>> {
-    let day = sqlx::query_scalar!(r#"SELECT (holdfast_now() AT TIME ZONE 'UTC')::date AS "day!""#)
-        .fetch_one(&mut *conn)
-        .await?;
-    let rows = sqlx::query!(
-        r#"SELECT COALESCE(policy.domain, card.domain) AS "domain!",
-                  card.trials         AS "trials?",
-                  card.successes      AS "successes?",
-                  card.confidence_sum AS "confidence_sum?",
-                  card.updated_at     AS "updated_at?"
-           FROM heimdall_policy AS policy
-           FULL JOIN (SELECT * FROM heimdall_scorecard_day WHERE day = $1) AS card ON card.domain = policy.domain
-           ORDER BY 1"#,
-        day
-    )
-    .fetch_all(conn)
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            let tally = tally(row.trials, row.successes, row.confidence_sum)?;
-            Ok(Scorecard::new(day, domain(&row.domain)?, tally, row.updated_at))
-        })
-        .collect()
-}
-
-/// Trials and successes of all domains since a day, for the review.
-pub async fn trials_since(conn: &mut PgConnection, day: NaiveDate) -> Result<(i64, i64)> {
-    let row = sqlx::query!(
-        r#"SELECT COALESCE(sum(trials), 0)::bigint    AS "trials!",
-                  COALESCE(sum(successes), 0)::bigint AS "successes!"
-           FROM heimdall_scorecard_day
-           WHERE day >= $1"#,
-        day
-    )
-    .fetch_one(conn)
-    .await?;
-    Ok((row.trials, row.successes))
+fn model_version(text: &str) -> Result<ModelVersion> {
+    text.parse().map_err(|_| Error::Inconsistent(format!("{text} is not a model version")))
 }
 
 /// Appends an event to the stream; the caller has sealed it.
@@ -209,8 +55,8 @@ pub async fn insert_event(
     sqlx::query!(
         "INSERT INTO heimdall_event
              (seq, at, principal, actor, request_id, correlation_id, domain, action, ok, confidence, success, recommendation_id,
-              gate_reason, reason, recommendation, evidence, hash)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+              gate_reason, model_version, reason, recommendation, evidence, detail, hash)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
         stamp.seq,
         stamp.at,
         origin.principal.as_str(),
@@ -223,10 +69,12 @@ pub async fn insert_event(
         event.confidence.map(Confidence::to_decimal),
         event.success,
         event.recommendation_id,
-        event.gate_reason.map(super::model::GateReason::as_str),
+        event.gate_reason.map(GateReason::as_str),
+        event.model_version.as_ref().map(ModelVersion::as_str),
         event.reason.as_ref().map(Reason::as_str),
         event.recommendation.as_ref().map(JsonObject::as_str),
         event.evidence.as_ref().map(JsonObject::as_str),
+        event.detail,
         hash
     )
     .execute(conn)
@@ -243,12 +91,18 @@ pub struct NewRecommendation<'a> {
     pub domain: &'a Domain,
     /// Its confidence.
     pub confidence: Confidence,
+    /// The model that it comes from.
+    pub model_version: Option<&'a ModelVersion>,
     /// The verdict.
-    pub gate_reason: super::model::GateReason,
+    pub gate_reason: GateReason,
     /// The policy it was judged by, as JSON.
     pub policy_snapshot: Option<String>,
     /// The scorecard it was judged by, as JSON.
     pub scorecard_snapshot: String,
+    /// When it ends by itself.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Whether it may be used once.
+    pub single_use: bool,
     /// When.
     pub created_at: DateTime<Utc>,
 }
@@ -257,18 +111,54 @@ pub struct NewRecommendation<'a> {
 pub async fn insert_recommendation(conn: &mut PgConnection, new: &NewRecommendation<'_>) -> Result<()> {
     sqlx::query!(
         "INSERT INTO heimdall_recommendation
-             (id, domain, confidence, prod_eligible, gate_reason, policy_snapshot, scorecard_snapshot, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+             (id, domain, confidence, model_version, prod_eligible, gate_reason, policy_snapshot, scorecard_snapshot, expires_at,
+              single_use, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         new.id,
         new.domain.as_str(),
         new.confidence.to_decimal(),
+        new.model_version.map(ModelVersion::as_str),
         new.gate_reason.passes(),
         new.gate_reason.as_str(),
         new.policy_snapshot,
         new.scorecard_snapshot,
+        new.expires_at,
+        new.single_use,
         new.created_at
     )
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Notes the first use of a recommendation. The caller holds the heimdall head and has seen that there was none.
+pub async fn note_first_use(conn: &mut PgConnection, id: i64, seq: i64) -> Result<()> {
+    let noted = sqlx::query!(
+        "UPDATE heimdall_recommendation
+         SET used_seq = $2
+         WHERE id = $1 AND used_seq IS NULL",
+        id,
+        seq
+    )
+    .execute(conn)
+    .await?;
+    one_row(noted.rows_affected(), id)
+}
+
+/// Notes that a recommendation was revoked. The caller holds the heimdall head and has seen that it was not.
+pub async fn note_revocation(conn: &mut PgConnection, id: i64, seq: i64) -> Result<()> {
+    let noted = sqlx::query!(
+        "UPDATE heimdall_recommendation
+         SET revoked_seq = $2
+         WHERE id = $1 AND revoked_seq IS NULL",
+        id,
+        seq
+    )
+    .execute(conn)
+    .await?;
+    one_row(noted.rows_affected(), id)
+}
+
+fn one_row(affected: u64, id: i64) -> Result<()> {
+    if affected == 1 { Ok(()) } else { Err(Error::Inconsistent(format!("recommendation {id} is not as it was read"))) }
 }

@@ -105,6 +105,11 @@ error_set!(
     [400, 401, 403, 412, 413, 415, 422, 429, 500, 503]
 );
 error_set!(
+    /// Of a loosening of one thing.
+    LoosenOne,
+    [400, 401, 403, 404, 412, 413, 415, 422, 429, 500, 503]
+);
+error_set!(
     /// Of an approval, which can fail as the change itself can.
     Approve,
     [400, 401, 403, 404, 409, 412, 413, 415, 422, 429, 500, 503]

@@ -15,7 +15,7 @@ use crate::audit::{ControlRecord, HeadRecord};
 use crate::db::Database;
 use crate::error::Result;
 use crate::go_live::model::GoLiveState;
-use crate::heimdall::model::Scorecard;
+use crate::heimdall::model::{CheckResult, Evidence, Scorecard, Standing};
 use crate::regression::model::{RegressionPolicy, WireState};
 use crate::regression::store::Silent;
 use crate::risk::http::LedgerToday;
@@ -60,12 +60,36 @@ pub struct Review {
     pub silent: Vec<Silent>,
     /// Today's scorecards.
     pub scorecards: Vec<Scorecard>,
+    /// What production may act on, by what evidence.
+    pub charter: CharterReview,
     /// Where the audit streams stand.
     pub audit: Vec<HeadRecord>,
     /// The last checkpoint of the audit trail that this machine has, and whether the trail agrees with it; null where there is none.
     pub checkpoint: Option<Witness>,
     /// The delivery document's success metrics over the period.
     pub slo: Slo,
+}
+
+/// Domains whose production use does not go with their evidence.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CharterReview {
+    /// Off, while the evidence passes now.
+    pub could_promote: Vec<Standing>,
+    /// On, while the evidence does not pass now.
+    pub should_demote: Vec<Standing>,
+    /// On, by a change at which the evidence did not pass; null there means that it is not known.
+    pub evidence_not_met: Vec<Standing>,
+}
+
+impl CharterReview {
+    fn new(standings: &[Standing]) -> Self {
+        let those = |wanted: fn(&&Standing) -> bool| standings.iter().filter(wanted).cloned().collect();
+        Self {
+            could_promote: those(|domain| !domain.prod_use_enabled && domain.passes),
+            should_demote: those(|domain| domain.prod_use_enabled && !domain.passes),
+            evidence_not_met: those(|domain| domain.prod_use_enabled && domain.evidence != Some(Evidence::Met)),
+        }
+    }
 }
 
 /// The last Monday, 00:00 UTC; on a Monday, the one a week ago.
@@ -91,6 +115,7 @@ pub async fn collect(db: &Database, notary: Option<&Notary>) -> Result<Review> {
     let policies = crate::risk::store::read_policies(&mut tx).await?;
     let Wires { tripped, shadow_tripped, near_tripping } = wires(&mut tx).await?;
     let slo = slo::collect(&mut tx, since, now).await?;
+    let standings = crate::heimdall::charter::standings(&mut tx, now.date_naive()).await?;
     let mut review = Review {
         generated_at: now,
         since,
@@ -104,7 +129,8 @@ pub async fn collect(db: &Database, notary: Option<&Notary>) -> Result<Review> {
         shadow_tripped,
         near_tripping,
         silent: crate::regression::store::silent(&mut tx).await?,
-        scorecards: crate::heimdall::store::scorecards_today(&mut tx).await?,
+        scorecards: crate::heimdall::store::scorecards_today(&mut tx, now.date_naive()).await?,
+        charter: CharterReview::new(&standings),
         audit: crate::audit::heads(&mut tx).await?,
         checkpoint: match notary {
             Some(notary) => notary.witness(&mut tx).await?,
@@ -192,6 +218,16 @@ fn look_first(review: &Review) -> Vec<String> {
             first
                 .push(format!("{} has lost {} today and is stopped until midnight UTC", row.engine, row.realized_loss));
         }
+    }
+    // Of a domain that has not tried enough yet the charter's own section tells: with a daily scorecard that is every morning.
+    let failed = |domain: &&Standing| domain.checks.iter().any(|check| check.result == CheckResult::Fail);
+    for domain in review.charter.should_demote.iter().filter(failed) {
+        first
+            .push(format!("{} acts in production and its evidence fails: demote it, or find the cause", domain.domain));
+    }
+    for domain in &review.charter.evidence_not_met {
+        first
+            .push(format!("{} acts in production without evidence that passed when it was switched on", domain.domain));
     }
     for wire in &review.near_tripping {
         first.push(format!("{}.{} is near tripping: {}{}", wire.domain, wire.metric, wire.note, began(wire)));

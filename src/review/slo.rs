@@ -160,7 +160,7 @@ pub(super) async fn collect(conn: &mut PgConnection, since: DateTime<Utc>, now: 
 }
 
 /// 1 as a [`Ratio`] counts it.
-const RATIO_ONE: i128 = 1_000_000_000_000;
+pub(super) const RATIO_ONE: i128 = 1_000_000_000_000;
 
 #[cfg(test)]
 mod tests {

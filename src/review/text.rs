@@ -1,6 +1,8 @@
 //! The review as Markdown, for a terminal, a chat or an e-mail.
 
+use super::slo::RATIO_ONE;
 use super::{Review, began};
+use crate::heimdall::model::{CheckResult, GateCheck};
 use crate::types::Ratio;
 use chrono::{DateTime, SecondsFormat, Utc};
 use std::fmt::{self, Write};
@@ -74,6 +76,7 @@ fn write(out: &mut String, review: &Review) -> fmt::Result {
             card.avg_confidence.short()
         )?;
     }
+    charter(out, review)?;
     writeln!(out, "\n## Objectives\n\n| Objective | Target | Value | Met | From |\n|---|---|---|---|---|")?;
     for objective in review.slo.all() {
         let seconds = objective.name == "Time to remediate";
@@ -154,6 +157,36 @@ fn wires(out: &mut String, review: &Review) -> fmt::Result {
         writeln!(out, "- silent {}.{}: {} s", wire.domain, wire.metric, wire.silent_seconds)?;
     }
     Ok(())
+}
+
+fn charter(out: &mut String, review: &Review) -> fmt::Result {
+    writeln!(out, "\n## Heimdall charter\n")?;
+    let charter = &review.charter;
+    if charter.could_promote.is_empty() && charter.should_demote.is_empty() && charter.evidence_not_met.is_empty() {
+        writeln!(out, "Production use goes with the evidence.")?;
+    }
+    for (what, domains) in [
+        ("Could be promoted", &charter.could_promote),
+        ("SHOULD BE DEMOTED", &charter.should_demote),
+        ("On without evidence", &charter.evidence_not_met),
+    ] {
+        for domain in domains {
+            let checks: Vec<String> = domain.checks.iter().map(check).collect();
+            writeln!(out, "- {what}: {}, {}", domain.domain, plain(&checks.join(", ")))?;
+        }
+    }
+    Ok(())
+}
+
+fn check(check: &GateCheck) -> String {
+    let result = match check.result {
+        CheckResult::Pass => "pass",
+        CheckResult::Fail => "FAIL",
+        CheckResult::InsufficientEvidence => "not enough yet",
+    };
+    let number = |value: Ratio| if value.units() % RATIO_ONE == 0 { value.to_string() } else { value.short() };
+    let shown = |value: Option<Ratio>| value.map_or_else(|| "-".to_owned(), number);
+    format!("{} {} of {}: {result}", check.check, shown(check.value), shown(check.threshold))
 }
 
 fn changes(out: &mut String, review: &Review) -> fmt::Result {

@@ -15,8 +15,8 @@ pub use number::{
     scaled_text,
 };
 pub use text::{
-    Actor, CorrelationId, Detail, Domain, Engine, EventId, IdempotencyKey, JsonObject, Label, Metric, PackId,
-    ParseTextError, Principal, Reason, RequestId, TokenName,
+    Actor, CorrelationId, Detail, Domain, Engine, EventId, IdempotencyKey, JsonObject, Label, Metric, ModelVersion,
+    PackId, ParseTextError, Principal, Reason, RequestId, TokenName,
 };
 
 pub(crate) use text::TEXT_PATTERN;

@@ -182,6 +182,10 @@ text_type!(
     EventId, "EventId", "The caller's own id of this measurement, which makes it idempotent.", Some(200), Some(TEXT_PATTERN), |text| read_text(text, 200)
 );
 text_type!(
+    /// The version of a model that advises: 1 to 200 characters, as its owner writes it; what surrounds it is trimmed.
+    ModelVersion, "ModelVersion", "The version of a model; trimmed.", Some(200), Some(TEXT_PATTERN), |text| read_text(text.trim(), 200)
+);
+text_type!(
     /// What one intent is called by whoever has it: 1 to 200 characters. The same key is the same intent, however often it is
     /// sent.
     IdempotencyKey, "IdempotencyKey", "Names one intent: the same key and input are answered alike and done once.", Some(200), Some(TEXT_PATTERN),

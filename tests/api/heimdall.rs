@@ -1,5 +1,9 @@
 //! Lever 3 through HTTP: policies, the day's scorecard, the gate at creation and the checks at use.
 
+mod evidence;
+mod guard;
+mod promotion;
+
 use crate::support::{Answer, Service, Setup};
 use serde_json::{Value, json};
 
@@ -101,7 +105,10 @@ async fn a_new_domain_starts_at_the_originals_defaults() {
         made,
         json!({
             "domain": "NEW", "min_confidence_prod": 0.9, "min_sandbox_trials": 50, "min_sandbox_success_rate": 0.8,
-            "prod_use_enabled": false, "changed_by": null, "reason": null, "updated_at": made["updated_at"], "version": 1,
+            "prod_use_enabled": false, "engine": null, "recommendation_ttl_seconds": 259_200, "single_use": false,
+            "scorecard_window": "DAY", "window_days": 30, "gate_rule": "POINT", "approved_model_version": null,
+            "calibration_gate": false, "evidence": null, "promotion": null, "changed_by": null, "reason": null,
+            "updated_at": made["updated_at"], "version": 1,
             "changes": [
                 {"field": "min_confidence_prod", "from": null, "to": 0.9},
                 {"field": "min_sandbox_trials", "from": null, "to": 50},
@@ -123,7 +130,10 @@ async fn an_upsert_changes_what_it_names_and_keeps_the_rest() {
         now,
         json!({
             "domain": "BUYER_MATCH", "min_confidence_prod": 0.9, "min_sandbox_trials": 60, "min_sandbox_success_rate": 0.8,
-            "prod_use_enabled": false, "changed_by": "bryan", "reason": "more", "updated_at": now["updated_at"], "version": 2,
+            "prod_use_enabled": false, "engine": null, "recommendation_ttl_seconds": 259_200, "single_use": false,
+            "scorecard_window": "DAY", "window_days": 30, "gate_rule": "POINT", "approved_model_version": null,
+            "calibration_gate": false, "evidence": null, "promotion": null, "changed_by": "bryan", "reason": "more",
+            "updated_at": now["updated_at"], "version": 2, "warnings": now["warnings"],
         })
     );
 }
@@ -153,6 +163,7 @@ async fn an_upsert_means_the_same_as_json_form_and_query() {
         let mut row = policy(&service, domain).await;
         row["domain"].take();
         row["updated_at"].take();
+        row["promotion"].take();
         seen.push(row);
     }
     assert_eq!(seen[0]["min_sandbox_trials"], 7);
@@ -171,6 +182,7 @@ async fn an_upsert_is_a_change_of_the_control_plane() {
     assert_eq!(change["subject"], "BUYER_MATCH");
     assert_eq!((&change["actor"], &change["reason"]), (&json!("bryan"), &json!("earned")));
     assert_eq!(change["detail"]["changes"], json!([{"field": "prod_use_enabled", "from": false, "to": true}]));
+    assert_eq!(change["detail"]["evidence"], "not_met");
 }
 
 /// A body and the field that is wrong with it.
@@ -279,7 +291,9 @@ async fn a_trial_is_counted_and_answered_with_its_scorecard() {
     assert_eq!(
         first,
         json!({
-            "day": first["day"], "domain": "BUYER_MATCH", "trials": 1, "successes": 1, "success_rate": 1, "avg_confidence": 0.8,
+            "day": first["day"], "from": first["day"], "domain": "BUYER_MATCH", "model_version": null, "trials": 1, "successes": 1,
+            "success_rate": 1, "avg_confidence": 0.8,
+            "calibration": {"overconfidence": -0.2, "overconfidence_z": -0.5, "brier_score": 0.04},
             "updated_at": first["updated_at"],
         })
     );
@@ -366,8 +380,10 @@ async fn the_scorecard_lists_every_policy_and_every_domain_with_trials() {
     assert_eq!(
         idle,
         json!({
-            "day": idle["day"], "domain": "CAPITAL_ROUTE", "trials": 0, "successes": 0, "success_rate": 0, "avg_confidence": 0,
-            "updated_at": null,
+            "day": idle["day"], "from": idle["day"], "domain": "CAPITAL_ROUTE", "model_version": null, "trials": 0, "successes": 0,
+            "success_rate": 0, "avg_confidence": 0,
+            "calibration": {"overconfidence": null, "overconfidence_z": null, "brier_score": null}, "updated_at": null,
+            "gate": idle["gate"],
         })
     );
 }
@@ -398,7 +414,8 @@ async fn the_five_gate_reasons_come_in_their_order() {
         assert_eq!(
             made,
             json!({
-                "id": id, "domain": "ROUTE", "confidence": stated, "prod_eligible": eligible, "gate_reason": reason,
+                "id": id, "domain": "ROUTE", "model_version": null, "confidence": stated, "prod_eligible": eligible,
+                "gate_reason": reason, "gate_checks": made["gate_checks"], "expires_at": made["expires_at"], "single_use": false,
                 "created_at": made["created_at"],
             })
         );
@@ -543,9 +560,13 @@ async fn a_recommendation_that_does_not_exist_is_404_and_not_an_event() {
 async fn an_eligible_recommendation_may_be_used_as_often_as_it_is_asked() {
     let service = Service::live().await;
     let id = eligible(&service, "D").await;
-    let expected = json!({"ok": true, "id": id, "domain": "D", "confidence": 0.95, "prod_eligible": true, "gate_reason": "gate_pass"});
     for _ in 0..2 {
-        assert_eq!(require(&service, id).await.ok(), expected);
+        let allowed = require(&service, id).await.ok();
+        let expected = json!({
+            "ok": true, "id": id, "domain": "D", "model_version": null, "confidence": 0.95, "prod_eligible": true,
+            "gate_reason": "gate_pass", "expires_at": allowed["expires_at"],
+        });
+        assert_eq!(allowed, expected);
     }
     let uses = events(&service, "&action=REQUIRE").await;
     assert_eq!(uses.len(), 2);

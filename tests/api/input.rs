@@ -141,6 +141,14 @@ const POSTS: &[Post] = &[
             ("min_sandbox_trials", "1"),
             ("min_sandbox_success_rate", r#""0.25""#),
             ("prod_use_enabled", "1"),
+            ("engine", r#""deals""#),
+            ("recommendation_ttl_seconds", "3600"),
+            ("single_use", r#""yes""#),
+            ("scorecard_window", r#""ROLLING_DAYS""#),
+            ("window_days", r#""7""#),
+            ("gate_rule", r#""POINT""#),
+            ("approved_model_version", r#""v2 & later""#),
+            ("calibration_gate", "false"),
             ACTOR,
             REASON,
         ],
@@ -151,6 +159,7 @@ const POSTS: &[Post] = &[
         template: "/heimdall/sandbox/trial",
         fields: &[
             ("domain", r#""routing""#),
+            ("model_version", r#"" v2 & later ""#),
             ("confidence", "0.7300000000000001"),
             ("success", r#""on""#),
             ACTOR,
@@ -163,6 +172,7 @@ const POSTS: &[Post] = &[
         template: "/heimdall/recommend",
         fields: &[
             ("domain", r#""ROUTING""#),
+            ("model_version", r#""v2 & later""#),
             ("confidence", "0.9"),
             ("recommendation", r#"{"route":"A&B","weight":1.10}"#),
             ("evidence", "{}"),
@@ -178,6 +188,25 @@ const POSTS: &[Post] = &[
         fields: &[ACTOR, REASON, CORRELATION],
         number: None,
         needs_a_field: false,
+    },
+    Post {
+        template: "/heimdall/recommendations/{id}/revoke",
+        fields: &[ACTOR, REASON, CORRELATION],
+        number: None,
+        needs_a_field: false,
+    },
+    Post {
+        template: "/heimdall/demote",
+        fields: &[("domain", r#""Routing""#), ACTOR, REASON],
+        number: None,
+        needs_a_field: true,
+    },
+    Post {
+        // The one trial is all that is asked for.
+        template: "/heimdall/promote",
+        fields: &[("domain", r#""Routing""#), ACTOR, REASON],
+        number: None,
+        needs_a_field: true,
     },
     Post {
         template: "/regression/policies/upsert",

@@ -800,7 +800,7 @@ async fn write_heimdall_and_kpi(service: &Service) {
     for (confidence, success) in [("0.123456789012345678", true), ("1", true), ("0", false), ("0.90", true)] {
         post(
             "/heimdall/sandbox/trial",
-            json!({"domain": "BUYER_MATCH", "confidence": confidence, "success": success, "actor": "m"}),
+            json!({"domain": "BUYER_MATCH", "confidence": confidence, "success": success, "actor": "m", "model_version": WORDS}),
         )
         .await
         .ok();
@@ -812,6 +812,7 @@ async fn write_heimdall_and_kpi(service: &Service) {
         let used =
             post(&format!("/heimdall/recommendations/{id}/require-prod-eligible"), json!({"reason": WORDS})).await;
         assert!(used.status.as_u16() == 200 || used.status.as_u16() == 403, "{}", used.text);
+        post(&format!("/heimdall/recommendations/{id}/revoke"), json!({"reason": WORDS})).await.ok();
     }
     // KPI: both kinds, a throttle, a re-arm, a kill switch.
     post(

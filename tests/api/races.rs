@@ -459,7 +459,7 @@ async fn a_thousand_trials_at_once_are_counted_exactly() {
         tasks.spawn(async move {
             while let Ok(number) = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
                 let trial = json!({"domain": "NEW_DOMAIN", "confidence": if number % 2 == 0 { "0.8" } else { "0.9" },
-                    "success": number % 4 != 0});
+                    "success": number % 4 != 0, "model_version": if number % 5 == 0 { "v1" } else { "v2" }});
                 send(&router, "/heimdall/sandbox/trial", &trial).await.ok();
             }
         });
@@ -471,6 +471,17 @@ async fn a_thousand_trials_at_once_are_counted_exactly() {
         json!([card["trials"], card["successes"], card["success_rate"], card["avg_confidence"]]),
         json!([1000, 750, 0.75, 0.85])
     );
+    // 500 of 0.8, half of them right, and 500 of 0.9, all right.
+    assert_eq!(card["calibration"]["brier_score"], json!(0.175));
+    let versions: Vec<String> = sqlx::query_scalar(
+        "SELECT concat_ws(' ', model_version, trials, successes, trim_scale(confidence_sum), trim_scale(confidence_square_sum),
+                          trim_scale(confidence_success_sum))
+         FROM heimdall_scorecard_version ORDER BY 1",
+    )
+    .fetch_all(&service.pool)
+    .await
+    .unwrap();
+    assert_eq!(versions, ["v1 200 150 170 145 130", "v2 800 600 680 580 520"]);
     assert_eq!(broken_links(&service.pool).await, [""; 0]);
 }
 

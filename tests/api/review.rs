@@ -94,6 +94,7 @@ async fn the_review_has_all_its_parts() {
         "scorecards",
         "shadow_tripped",
         "silent",
+        "charter",
         "audit",
         "checkpoint",
         "slo",
@@ -275,6 +276,7 @@ async fn markdown_has_every_section_and_no_broken_table() {
             "Risk today",
             "Tripwires",
             "Heimdall sandbox today",
+            "Heimdall charter",
             "Objectives",
             "Who changed what",
             "Audit streams"

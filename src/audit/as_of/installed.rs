@@ -75,7 +75,9 @@ const KINDS: &[Installed] = &[
     ),
     (
         Kind::Heimdall,
-        r#"{"prod_use_enabled":false,"changed_by":"migration","reason":"Seeded","updated_at":null,"version":1}"#,
+        r#"{"prod_use_enabled":false,"engine":null,"recommendation_ttl_seconds":259200,"single_use":false,"scorecard_window":"DAY",
+            "window_days":30,"gate_rule":"POINT","approved_model_version":null,"calibration_gate":false,"evidence":null,
+            "promotion":null,"changed_by":"migration","reason":"Seeded","updated_at":null,"version":1}"#,
         &[
             (
                 "WHOLESALE_OFFER",

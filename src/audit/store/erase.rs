@@ -87,7 +87,8 @@ pub(crate) async fn erase_lever_reasons(conn: &mut PgConnection, seq: i64, text:
         (
             "heimdall_policy.reason",
             "UPDATE heimdall_policy SET reason = NULL FROM control_event AS e
-             WHERE e.seq = $1 AND heimdall_policy.reason = $2 AND e.action = 'HEIMDALL_POLICY_UPSERT' AND domain = e.subject",
+             WHERE e.seq = $1 AND heimdall_policy.reason = $2
+               AND e.action IN ('HEIMDALL_POLICY_UPSERT', 'HEIMDALL_PROMOTE', 'HEIMDALL_DEMOTE') AND domain = e.subject",
         ),
         (
             "regression_policy.reason",

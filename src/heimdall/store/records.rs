@@ -1,8 +1,9 @@
 //! What reports and lists read.
 
-use super::{confidence, domain};
+use super::{confidence, domain, model_version};
 use crate::error::Result;
-use crate::types::{Confidence, Domain};
+use crate::heimdall::model::GateCheck;
+use crate::types::{Confidence, Domain, ModelVersion};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -18,10 +19,33 @@ pub struct RecommendationRecord {
     pub domain: Domain,
     /// Its stated confidence.
     pub confidence: Confidence,
+    /// The model that it comes from.
+    pub model_version: Option<ModelVersion>,
     /// The verdict at creation. Use is checked again.
     pub prod_eligible: bool,
     /// The first check that failed at creation, or `gate_pass`.
     pub gate_reason: String,
+    /// Every check of the verdict; null where it was erased, and of those from before it was kept.
+    #[schema(value_type = Option<Vec<GateCheck>>)]
+    pub gate_checks: Option<Box<RawValue>>,
+    /// When it ends by itself; null: never.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Whether it may be used once.
+    pub single_use: bool,
+    /// When it was first used.
+    pub used_at: Option<DateTime<Utc>>,
+    /// When it was revoked.
+    pub revoked_at: Option<DateTime<Utc>>,
+    /// Who revoked it, as claimed.
+    pub revoked_by: Option<String>,
+    /// Why it was revoked.
+    pub revoke_reason: Option<String>,
+    /// The event of the first use.
+    #[serde(skip)]
+    pub used_seq: Option<i64>,
+    /// The event of the revocation.
+    #[serde(skip)]
+    pub revoked_seq: Option<i64>,
     /// What is recommended.
     #[schema(value_type = Option<Object>)]
     pub recommendation: Option<Box<RawValue>>,
@@ -63,11 +87,22 @@ pub async fn recommendations(
     filter: &RecommendationFilter<'_>,
 ) -> Result<Vec<RecommendationRecord>> {
     let rows = sqlx::query!(
-        "SELECT verdict.id,
+        r#"SELECT verdict.id,
                 verdict.domain,
                 verdict.confidence,
+                verdict.model_version,
                 verdict.prod_eligible,
                 verdict.gate_reason,
+                -- As it was written: json keeps the text, jsonb would not.
+                (made.detail::json -> 'checks')::text AS gate_checks,
+                verdict.expires_at,
+                verdict.single_use,
+                verdict.used_seq,
+                used.at          AS "used_at?",
+                verdict.revoked_seq,
+                revoked.at       AS "revoked_at?",
+                revoked.actor    AS "revoked_by?",
+                revoked.reason   AS "revoke_reason?",
                 made.recommendation,
                 made.evidence,
                 verdict.policy_snapshot,
@@ -77,12 +112,14 @@ pub async fn recommendations(
                 verdict.created_at
          FROM heimdall_recommendation AS verdict
          JOIN heimdall_event AS made ON made.seq = verdict.id
+         LEFT JOIN heimdall_event AS used ON used.seq = verdict.used_seq
+         LEFT JOIN heimdall_event AS revoked ON revoked.seq = verdict.revoked_seq
          WHERE ($1::text IS NULL OR verdict.domain = $1)
            AND ($2::boolean IS NULL OR verdict.prod_eligible = $2)
            AND ($3::bigint IS NULL OR verdict.id = $3)
            AND ($4::bigint IS NULL OR verdict.id < $4)
          ORDER BY verdict.id DESC
-         LIMIT $5",
+         LIMIT $5"#,
         filter.domain,
         filter.prod_eligible,
         filter.id,
@@ -98,8 +135,18 @@ pub async fn recommendations(
                 id: row.id,
                 domain: domain(&row.domain)?,
                 confidence: confidence(row.confidence)?,
+                model_version: row.model_version.as_deref().map(model_version).transpose()?,
                 prod_eligible: row.prod_eligible,
                 gate_reason: row.gate_reason,
+                gate_checks: json(row.gate_checks)?,
+                expires_at: row.expires_at,
+                single_use: row.single_use,
+                used_at: row.used_at,
+                revoked_at: row.revoked_at,
+                revoked_by: row.revoked_by,
+                revoke_reason: row.revoke_reason,
+                used_seq: row.used_seq,
+                revoked_seq: row.revoked_seq,
                 recommendation: json(row.recommendation)?,
                 evidence: json(row.evidence)?,
                 policy_snapshot: json(row.policy_snapshot)?,
@@ -125,7 +172,7 @@ pub struct HeimdallEventRecord {
     pub seq: i64,
     /// The domain.
     pub domain: String,
-    /// `TRIAL`, `RECOMMEND` or `REQUIRE`.
+    /// `TRIAL`, `RECOMMEND`, `REQUIRE` or `REVOKE`.
     pub action: String,
     /// Whether it was done or allowed.
     pub ok: bool,
@@ -137,6 +184,11 @@ pub struct HeimdallEventRecord {
     pub recommendation_id: Option<i64>,
     /// The verdict.
     pub gate_reason: Option<String>,
+    /// The model, of a trial and of a recommendation.
+    pub model_version: Option<String>,
+    /// Of a recommendation every check, of a use what it was decided by.
+    #[schema(value_type = Option<Object>)]
+    pub detail: Option<Box<RawValue>>,
     /// Why, in the caller's words.
     pub reason: Option<String>,
     /// Who was authenticated.
@@ -170,6 +222,8 @@ pub async fn events(
                   success,
                   recommendation_id,
                   gate_reason,
+                  model_version,
+                  detail,
                   reason,
                   principal,
                   actor,
@@ -201,6 +255,8 @@ pub async fn events(
                 success: row.success,
                 recommendation_id: row.recommendation_id,
                 gate_reason: row.gate_reason,
+                model_version: row.model_version,
+                detail: row.detail.map(crate::db::stored_json).transpose()?,
                 reason: row.reason,
                 principal: row.principal,
                 actor: row.actor,

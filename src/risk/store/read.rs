@@ -74,6 +74,19 @@ pub async fn read_policies(conn: &mut PgConnection) -> Result<Vec<RiskPolicy>> {
         .collect()
 }
 
+/// Whether an engine has a policy that is enabled and that no trip holds off. Unlocked: what it says was so at one instant.
+pub async fn is_active(conn: &mut PgConnection, engine: &Engine) -> Result<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM risk_policy AS policy
+                          WHERE policy.engine = $1
+                            AND policy.enabled
+                            AND NOT EXISTS (SELECT FROM risk_throttle WHERE risk_throttle.engine = policy.engine)) AS "active!""#,
+        engine.as_str()
+    )
+    .fetch_one(conn)
+    .await?)
+}
+
 /// What a decision goes by: the time, the switches, and the levels it is about.
 #[derive(Debug)]
 pub struct Instant {

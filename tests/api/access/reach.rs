@@ -81,6 +81,8 @@ async fn a_token_of_one_engine_changes_no_other() {
         ("/regression/policies/upsert", json!({"domain": "A", "metric": "m", "engine": "B"})),
         ("/regression/evaluate", json!({"domain": "B", "metric": "m"})),
         ("/heimdall/policies/upsert", json!({"domain": "B"})),
+        ("/heimdall/promote", json!({"domain": "B", "actor": "x", "reason": "y"})),
+        ("/heimdall/demote", json!({"domain": "B"})),
         ("/regression/kpi", json!({"domain": "B", "metric": "m", "success": true})),
         ("/heimdall/sandbox/trial", json!({"domain": "B", "confidence": 0.5, "success": true})),
         ("/heimdall/recommend", json!({"domain": "B", "confidence": 0.5})),
@@ -88,7 +90,7 @@ async fn a_token_of_one_engine_changes_no_other() {
         assert_eq!(post(&service, &token, path, body.clone()).await, out_of_reach(), "{path} {body}");
     }
     let noted = "SELECT count(*) FROM control_event WHERE action = 'ACCESS_REFUSED' AND error = 'OUT_OF_REACH'";
-    assert_eq!(service.count(noted).await, 6);
+    assert_eq!(service.count(noted).await, 8);
     // Its own it may.
     assert_eq!(post(&service, &token, "/risk/check-and-reserve", json!({"engine": "a", "amount": 1})).await, ok());
     assert_eq!(
@@ -106,8 +108,10 @@ async fn a_recommendation_of_another_domain_cannot_be_used() {
     let service = Service::live().await;
     let made = service.post("/heimdall/recommend", &json!({"domain": "B", "confidence": 0.5})).await.ok();
     let token = narrow(&service).await;
-    let path = format!("/heimdall/recommendations/{}/require-prod-eligible", made["id"]);
-    assert_eq!(post(&service, &token, &path, json!({})).await, (404, "NOT_FOUND".to_owned()));
+    for what in ["require-prod-eligible", "revoke"] {
+        let path = format!("/heimdall/recommendations/{}/{what}", made["id"]);
+        assert_eq!(post(&service, &token, &path, json!({})).await, (404, "NOT_FOUND".to_owned()));
+    }
 }
 
 #[tokio::test]
@@ -128,6 +132,14 @@ async fn tightening_needs_operate_and_loosening_release_as_well() {
         ),
         (heimdall, json!({"domain": "D", "min_confidence_prod": 0.95, "min_sandbox_trials": 60})),
         (heimdall, json!({"domain": "N"})),
+        (
+            heimdall,
+            json!({"domain": "D", "gate_rule": "LCB", "single_use": true, "calibration_gate": true, "engine": "A"}),
+        ),
+        (heimdall, json!({"domain": "D", "recommendation_ttl_seconds": 3600})),
+        // Days of a window that is not used.
+        (heimdall, json!({"domain": "D", "window_days": 40})),
+        (heimdall, json!({"domain": "P", "gate_rule": "POINT", "recommendation_ttl_seconds": 0})),
         (wire, json!({"domain": "D", "metric": "m", "max_drop_fraction": 0.1, "min_events_to_enforce": 40})),
         (wire, json!({"domain": "D", "metric": "m", "action": "KILL_SWITCH"})),
         (wire, json!({"domain": "D", "metric": "n"})),
@@ -152,6 +164,15 @@ async fn tightening_needs_operate_and_loosening_release_as_well() {
         (heimdall, json!({"domain": "D", "min_sandbox_trials": 59})),
         (heimdall, json!({"domain": "D", "min_sandbox_success_rate": 0.7})),
         (heimdall, json!({"domain": "M", "prod_use_enabled": true})),
+        (heimdall, json!({"domain": "D", "gate_rule": "POINT"})),
+        (heimdall, json!({"domain": "D", "recommendation_ttl_seconds": 3601})),
+        (heimdall, json!({"domain": "D", "recommendation_ttl_seconds": 0})),
+        (heimdall, json!({"domain": "D", "single_use": false})),
+        (heimdall, json!({"domain": "D", "calibration_gate": false})),
+        (heimdall, json!({"domain": "D", "engine": "B"})),
+        (heimdall, json!({"domain": "D", "remove_engine": true})),
+        (heimdall, json!({"domain": "D", "scorecard_window": "ROLLING_DAYS"})),
+        (heimdall, json!({"domain": "D", "approved_model_version": "v1"})),
         (wire, json!({"domain": "D", "metric": "m", "max_drop_fraction": 0.2})),
         (wire, json!({"domain": "D", "metric": "m", "min_events_to_enforce": 41})),
         (wire, json!({"domain": "D", "metric": "m", "action": "THROTTLE"})),
@@ -163,8 +184,9 @@ async fn tightening_needs_operate_and_loosening_release_as_well() {
         let events = service.count("SELECT count(*) FROM control_event WHERE ok").await;
         assert_eq!(post(&service, &operator, path, body.clone()).await, refused, "{path} {body}");
         assert_eq!(service.count("SELECT count(*) FROM control_event WHERE ok").await, events);
-        // Ten refusals a second are written down.
+        // Ten refusals a second are written down; the tokens are known for two.
         service.clock.advance(100);
+        super::refresh(&service).await;
     }
     let noted = "SELECT count(*) FROM control_event WHERE action = 'ACCESS_REFUSED' AND error = 'INSUFFICIENT_SCOPE'";
     assert_eq!(service.count(noted).await, i64::try_from(loosenings.len()).unwrap());

@@ -24,6 +24,8 @@ async fn said(service: &Service) -> InForce {
         for row in service.get(path).await.ok().as_array().unwrap() {
             let name = names.iter().map(|name| row[name].as_str().unwrap()).collect::<Vec<_>>().join(".");
             let mut row = row.clone();
+            // Said about a policy, and no part of it.
+            row.as_object_mut().unwrap().remove("warnings");
             if kind == "wires" {
                 if row["last_triggered_at"].is_null() {
                     continue;
@@ -104,6 +106,14 @@ fn changes() -> Vec<(&'static str, Value)> {
             json!({"domain": "BUYER_MATCH", "min_confidence_prod": "0.123456", "actor": "eve"}),
         ),
         ("/heimdall/policies/upsert", json!({"domain": "OTHER", "prod_use_enabled": true})),
+        ("/heimdall/demote", json!({"domain": "OTHER", "actor": "bryan", "reason": "not earned"})),
+        (
+            "/heimdall/policies/upsert",
+            json!({"domain": "OTHER", "min_sandbox_trials": 1, "gate_rule": "POINT", "engine": "CAPITAL", "single_use": true}),
+        ),
+        ("/heimdall/sandbox/trial", json!({"domain": "OTHER", "confidence": 0.9, "success": true})),
+        ("/heimdall/promote", json!({"domain": "OTHER", "actor": "bryan", "reason": "earned"})),
+        ("/heimdall/policies/upsert", json!({"domain": "OTHER", "remove_engine": true})),
         (wires, wire("WHOLESALE", "THROTTLE", Value::Null)),
         (wires, wire("OFFERS", "THROTTLE", json!("WHOLESALE"))),
         (kpi, measured("WHOLESALE", true)),

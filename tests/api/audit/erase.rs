@@ -85,6 +85,7 @@ fn texts() -> Vec<(&'static str, Value, Stream, &'static str)> {
             Heimdall,
             "evidence",
         ),
+        ("/heimdall/recommendations/1/revoke", json!({"actor": "x", "reason": "WORD"}), Heimdall, "reason"),
         (
             "/regression/kpi",
             json!({"domain": "D", "metric": "m", "success": true, "detail": "about WORD"}),
@@ -108,6 +109,7 @@ fn texts() -> Vec<(&'static str, Value, Stream, &'static str)> {
             Control,
             "reason",
         ),
+        ("/heimdall/demote", json!({"domain": "D", "actor": "x", "reason": "WORD"}), Control, "reason"),
         ("/regression/policies/upsert", wire, Control, "reason"),
     ]
 }

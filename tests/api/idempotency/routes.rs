@@ -121,7 +121,19 @@ async fn world() -> (Service, Vec<Row>) {
         row("/heimdall/policies/upsert", json!({"domain": "NEW", "min_sandbox_trials": 4}), ("domain", json!("NEWER"))),
         row("/heimdall/sandbox/trial", trial_of("BUYER_MATCH"), ("success", json!(false))),
         row("/heimdall/recommend", json!({"domain": "EARNED", "confidence": 0.96}), ("confidence", json!(0.97))),
-        of("/heimdall/recommendations/{id}/require-prod-eligible", useful, why, ("correlation_id", json!("deal"))),
+        of(
+            "/heimdall/recommendations/{id}/require-prod-eligible",
+            useful.clone(),
+            why.clone(),
+            ("correlation_id", json!("deal")),
+        ),
+        of("/heimdall/recommendations/{id}/revoke", useful, why, ("reason", json!("another"))),
+        row(
+            "/heimdall/promote",
+            json!({"domain": "EARNED", "actor": "sender", "reason": "retry"}),
+            ("reason", json!("another")),
+        ),
+        row("/heimdall/demote", json!({"domain": "EARNED", "reason": "retry"}), ("domain", json!("BUYER_MATCH"))),
         row("/regression/policies/upsert", wire, ("max_drop_fraction", json!(0.5))),
         row(
             "/regression/kpi",

@@ -1,0 +1,227 @@
+//! What a domain must show, and whether production may act on it: policies, promotion, demotion.
+
+use super::Heimdall;
+use super::model::{self, CheckResult, Evidence, GateRule, HeimdallPolicy, PolicyUpsert, Scorecard, Standing};
+use super::store;
+use crate::access::scope::Scope;
+use crate::audit::{self, Changes, ControlEvent, FieldChange, Stream};
+use crate::db::{self, to_json};
+use crate::error::{Blocker, Error, Result};
+use crate::idempotency::{self, Asked, Once};
+use crate::types::{Domain, Ratio, Reason};
+use chrono::NaiveDate;
+use serde::Serialize;
+use sqlx::PgConnection;
+use utoipa::ToSchema;
+
+/// The policy as it is now, and what the upsert changed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HeimdallPolicyUpserted {
+    /// The policy.
+    #[serde(flatten)]
+    pub policy: HeimdallPolicy,
+    /// The fields that moved; empty when nothing did.
+    pub changes: Vec<FieldChange>,
+}
+
+/// What a change of a policy did, for the audit trail.
+#[derive(Serialize)]
+struct PolicyDetail<'a> {
+    changes: &'a Changes,
+    /// Where this switched production use on: whether the evidence passed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence: Option<Evidence>,
+    policy: &'a HeimdallPolicy,
+}
+
+/// Why a promotion was refused, for the audit trail.
+#[derive(Serialize)]
+struct RefusedDetail<'a> {
+    standing: &'a Standing,
+}
+
+/// How a policy's domain stands on a day.
+async fn standing(conn: &mut PgConnection, policy: &HeimdallPolicy, day: NaiveDate) -> Result<Standing> {
+    let span = policy.span(day);
+    let (tally, last_trial) = store::read_tally(conn, &span).await?;
+    Ok(Standing::new(policy, Scorecard::new(span, tally, last_trial), tally))
+}
+
+/// How every domain that has a policy stands on a day, by domain. Two statements.
+pub async fn standings(conn: &mut PgConnection, day: NaiveDate) -> Result<Vec<Standing>> {
+    let policies = store::read_policies(&mut *conn).await?;
+    let spans: Vec<_> = policies.iter().map(|policy| policy.span(day)).collect();
+    let tallies = store::read_tallies(conn, &spans).await?;
+    let cards = spans.into_iter().zip(tallies);
+    let standing = |(policy, (span, (tally, at))): (&HeimdallPolicy, _)| {
+        Standing::new(policy, Scorecard::new(span, tally, at), tally)
+    };
+    Ok(policies.iter().zip(cards).map(standing).collect())
+}
+
+/// What of the evidence does not pass.
+fn blockers(standing: &Standing) -> Vec<Blocker> {
+    let failed = standing.checks.iter().filter(|check| check.result != CheckResult::Pass);
+    let shown = |value: Option<Ratio>| value.map_or_else(|| "not known".to_owned(), |value| value.to_string());
+    let what = |check: &str| match (check, standing.gate_rule) {
+        ("sandbox_trials", _) => "the number of trials",
+        ("calibration", _) => "overconfidence in standard deviations",
+        (_, GateRule::Point) => "the success rate",
+        (_, GateRule::Lcb) => "the lower bound of the success rate",
+        (_, GateRule::Anytime) => "the evidence for the success rate",
+    };
+    let side = |check: &str| if check == "calibration" { "at most" } else { "at least" };
+    failed
+        .map(|check| {
+            let (name, value, threshold) = (check.check, shown(check.value), shown(check.threshold));
+            let detail = format!("{} is {value}, {} {threshold} is needed", what(name), side(name));
+            Blocker { id: name.to_owned(), detail }
+        })
+        .collect()
+}
+
+impl Heimdall {
+    /// Sets what a domain must show. Nothing changed means nothing written.
+    pub async fn upsert_policy(
+        &self,
+        request: &PolicyUpsert,
+        reason: Option<&Reason>,
+        asked: &Asked,
+    ) -> Result<Once<HeimdallPolicyUpserted>> {
+        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
+        origin.authority.require_domain(&request.domain)?;
+        let mut tx = self.db.begin().await?;
+        // Lock order: heimdall, control. The heimdall head makes the upsert bind the very next verdict.
+        let now = audit::lock(&mut tx, Stream::Heimdall).await?.next();
+        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
+            return Ok(Once::Replayed(answer));
+        }
+        let existing = store::read_policy(&mut tx, &request.domain).await?;
+        let by = origin.actor.as_ref();
+        let (mut policy, changes) = model::upsert(existing.as_ref(), request, by, reason, now.at)?;
+        if model::loosens(existing.as_ref(), &policy) {
+            let what = "production use, a lower minimum, a weaker rule, a longer life, or another window, engine or model version,";
+            origin.authority.require(Scope::Release, what)?;
+        }
+        let was_on = existing.as_ref().is_some_and(|old| old.prod_use_enabled);
+        if let (true, Some(policy)) = (changes.is_empty(), existing) {
+            let unchanged = HeimdallPolicyUpserted { policy, changes: Vec::new() };
+            idempotency::keep(&mut tx, intent, now, &unchanged).await?;
+            db::commit(tx).await?;
+            return Ok(Once::Done(unchanged));
+        }
+        let mut switched_on_by = None;
+        if policy.prod_use_enabled && !was_on {
+            let (evidence, promotion) = standing(&mut tx, &policy, now.day()).await?.promotion(by, now.at);
+            (policy.evidence, policy.promotion, switched_on_by) = (Some(evidence), Some(promotion), Some(evidence));
+        }
+        store::upsert_policy(&mut tx, &policy).await?;
+        let detail = PolicyDetail { changes: &changes, evidence: switched_on_by, policy: &policy };
+        let event = ControlEvent {
+            action: "HEIMDALL_POLICY_UPSERT",
+            subject: Some(policy.domain.as_str()),
+            error: None,
+            reason,
+            detail: Some(to_json(&detail).get().to_owned()),
+        };
+        let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
+        event.append(&mut tx, &mut control_head, origin).await?;
+        let upserted = HeimdallPolicyUpserted { policy, changes: changes.0 };
+        idempotency::keep(&mut tx, intent, now, &upserted).await?;
+        db::commit(tx).await?;
+        Ok(Once::Done(upserted))
+    }
+
+    /// Switches production use on if the evidence passes now, and keeps the evidence. A refusal is an event,
+    /// [`Error::EvidenceInsufficient`], and not kept. Of a domain that is on already it renews the evidence.
+    pub async fn promote(
+        &self,
+        domain: &Domain,
+        reason: &Reason,
+        asked: &Asked,
+    ) -> Result<Once<HeimdallPolicyUpserted>> {
+        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
+        origin.authority.require_domain(domain)?;
+        let mut tx = self.db.begin().await?;
+        // Lock order: heimdall, control. Under the heimdall head no trial is counted meanwhile.
+        let now = audit::lock(&mut tx, Stream::Heimdall).await?.next();
+        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
+            return Ok(Once::Replayed(answer));
+        }
+        let existing = store::read_policy(&mut tx, domain).await?.ok_or_else(|| no_policy(domain))?;
+        let request = PolicyUpsert { prod_use_enabled: Some(true), ..PolicyUpsert::of(domain.clone()) };
+        let by = origin.actor.as_ref();
+        let (mut policy, changes) = model::upsert(Some(&existing), &request, by, Some(reason), now.at)?;
+        let standing = standing(&mut tx, &policy, now.day()).await?;
+        let mut event = ControlEvent {
+            action: "HEIMDALL_PROMOTE",
+            subject: Some(domain.as_str()),
+            error: None,
+            reason: Some(reason),
+            detail: None,
+        };
+        let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
+        if !standing.passes {
+            let (blockers, checks) = (blockers(&standing), to_json(&standing.checks));
+            let refused = Error::EvidenceInsufficient { domain: domain.to_string(), blockers, checks };
+            event.error = Some(refused.row().code);
+            event.detail = Some(to_json(&RefusedDetail { standing: &standing }).get().to_owned());
+            event.append(&mut tx, &mut control_head, origin).await?;
+            db::commit(tx).await?;
+            return Err(refused);
+        }
+        let (evidence, promotion) = standing.promotion(by, now.at);
+        (policy.evidence, policy.promotion) = (Some(evidence), Some(promotion));
+        store::upsert_policy(&mut tx, &policy).await?;
+        let detail = PolicyDetail { changes: &changes, evidence: Some(evidence), policy: &policy };
+        event.detail = Some(to_json(&detail).get().to_owned());
+        event.append(&mut tx, &mut control_head, origin).await?;
+        let promoted = HeimdallPolicyUpserted { policy, changes: changes.0 };
+        idempotency::keep(&mut tx, intent, now, &promoted).await?;
+        db::commit(tx).await?;
+        Ok(Once::Done(promoted))
+    }
+
+    /// Switches production use off, whatever the evidence. Of a domain that is off already nothing is written.
+    pub async fn demote(
+        &self,
+        domain: &Domain,
+        reason: Option<&Reason>,
+        asked: &Asked,
+    ) -> Result<Once<HeimdallPolicyUpserted>> {
+        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
+        origin.authority.require_domain(domain)?;
+        let mut tx = self.db.begin().await?;
+        // Lock order: heimdall, control. The heimdall head makes it bind the very next use.
+        let now = audit::lock(&mut tx, Stream::Heimdall).await?.next();
+        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
+            return Ok(Once::Replayed(answer));
+        }
+        let existing = store::read_policy(&mut tx, domain).await?.ok_or_else(|| no_policy(domain))?;
+        let request = PolicyUpsert { prod_use_enabled: Some(false), ..PolicyUpsert::of(domain.clone()) };
+        let (policy, changes) = model::upsert(Some(&existing), &request, origin.actor.as_ref(), reason, now.at)?;
+        let demoted = if changes.is_empty() {
+            HeimdallPolicyUpserted { policy: existing, changes: Vec::new() }
+        } else {
+            store::upsert_policy(&mut tx, &policy).await?;
+            let detail = PolicyDetail { changes: &changes, evidence: None, policy: &policy };
+            let event = ControlEvent {
+                action: "HEIMDALL_DEMOTE",
+                subject: Some(domain.as_str()),
+                error: None,
+                reason,
+                detail: Some(to_json(&detail).get().to_owned()),
+            };
+            let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
+            event.append(&mut tx, &mut control_head, origin).await?;
+            HeimdallPolicyUpserted { policy, changes: changes.0 }
+        };
+        idempotency::keep(&mut tx, intent, now, &demoted).await?;
+        db::commit(tx).await?;
+        Ok(Once::Done(demoted))
+    }
+}
+
+fn no_policy(domain: &Domain) -> Error {
+    Error::NotFound { what: "charter policy of", id: domain.to_string() }
+}

@@ -1,0 +1,187 @@
+//! What a domain must show, and whether production may act on it.
+
+use crate::app::App;
+use crate::error::Result;
+use crate::heimdall::charter::HeimdallPolicyUpserted;
+use crate::heimdall::model::{GateRule, HeimdallPolicy, PolicyUpsert, PolicyWarning, ScorecardWindow, Setting};
+use crate::heimdall::store;
+use crate::http::{Caller, Keyed, Nothing, Query, errors};
+use crate::idempotency::{Asked, Once};
+use crate::types::{Actor, Count, Domain, Engine, Flag, Fraction, IdempotencyKey, ModelVersion, Reason};
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(heimdall_policies))
+        .routes(routes!(upsert_heimdall_policy))
+        .routes(routes!(promote))
+        .routes(routes!(demote))
+}
+
+/// A policy as the list shows it.
+#[derive(Debug, Serialize, ToSchema)]
+struct ListedPolicy {
+    /// The policy.
+    #[serde(flatten)]
+    policy: HeimdallPolicy,
+    /// What an operator should know about it.
+    warnings: Vec<PolicyWarning>,
+}
+
+/// All charter policies, by domain.
+#[utoipa::path(
+    get, path = "/heimdall/policies", tag = "heimdall",
+    responses((status = 200, description = "Ordered by domain", body = Vec<ListedPolicy>), errors::Read)
+)]
+async fn heimdall_policies(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Vec<ListedPolicy>>> {
+    let policies = store::read_policies(&mut *app.heimdall.db().read().await?).await?;
+    let listed = policies.into_iter().map(|policy| ListedPolicy { warnings: policy.warnings(), policy });
+    Ok(Json(listed.collect()))
+}
+
+/// What to set on a domain. What is left out keeps its value; a new domain starts at 0.90 / 50 / 0.80 / off.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct HeimdallPolicyUpsert {
+    /// The domain.
+    domain: Domain,
+    /// Least confidence of a recommendation.
+    min_confidence_prod: Option<Fraction>,
+    /// Least trials in the sandbox.
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 1_000_000_000)]
+    min_sandbox_trials: Option<Count>,
+    /// Least share of them that succeeds.
+    min_sandbox_success_rate: Option<Fraction>,
+    /// Whether production may act on the domain at all.
+    prod_use_enabled: Option<Flag>,
+    /// The risk policy that must not be disabled or throttled at a use.
+    engine: Option<Engine>,
+    /// Whether no engine matters any more.
+    remove_engine: Option<Flag>,
+    /// How long a recommendation may be used, seconds; 0: for ever. At first 259200, which is 72 h.
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 31_536_000)]
+    recommendation_ttl_seconds: Option<Count>,
+    /// Whether a recommendation may be used once.
+    single_use: Option<Flag>,
+    /// Which trials count.
+    scorecard_window: Option<ScorecardWindow>,
+    /// The days of a rolling window; at first 30.
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 365)]
+    window_days: Option<Count>,
+    /// How the success rate is held against its minimum.
+    gate_rule: Option<GateRule>,
+    /// The only model version whose trials count and whose recommendations may be used.
+    approved_model_version: Option<ModelVersion>,
+    /// Whether all model versions count and may be used from now on.
+    remove_approved_model_version: Option<Flag>,
+    /// Whether overconfidence keeps the gate shut.
+    calibration_gate: Option<Flag>,
+    /// Who sets it.
+    actor: Option<Actor>,
+    /// Why.
+    reason: Option<Reason>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
+}
+
+impl HeimdallPolicyUpsert {
+    fn request(self) -> Result<PolicyUpsert> {
+        let flag = |flag: Option<Flag>| flag.map(|flag| flag.0);
+        let (without_engine, without_version) = (flag(self.remove_engine), flag(self.remove_approved_model_version));
+        Ok(PolicyUpsert {
+            domain: self.domain,
+            min_confidence_prod: self.min_confidence_prod,
+            min_sandbox_trials: self.min_sandbox_trials,
+            min_sandbox_success_rate: self.min_sandbox_success_rate,
+            prod_use_enabled: flag(self.prod_use_enabled),
+            engine: Setting::of("engine", self.engine, without_engine)?,
+            recommendation_ttl_seconds: self.recommendation_ttl_seconds,
+            single_use: flag(self.single_use),
+            scorecard_window: self.scorecard_window,
+            window_days: self.window_days,
+            gate_rule: self.gate_rule,
+            approved_model_version: Setting::of(
+                "approved_model_version",
+                self.approved_model_version,
+                without_version,
+            )?,
+            calibration_gate: flag(self.calibration_gate),
+        })
+    }
+}
+
+/// Sets what a domain must show before production may act on it.
+#[utoipa::path(
+    post, path = "/heimdall/policies/upsert", tag = "heimdall", request_body = HeimdallPolicyUpsert,
+    responses((status = 200, description = "The policy and what changed", body = HeimdallPolicyUpserted), errors::Change)
+)]
+async fn upsert_heimdall_policy(
+    State(app): State<App>,
+    caller: Caller,
+    Keyed { mut input, intent }: Keyed<HeimdallPolicyUpsert>,
+) -> Result<Once<HeimdallPolicyUpserted>> {
+    let (actor, reason) = (input.actor.take(), input.reason.take());
+    let asked = Asked::new(caller.origin(actor, None), intent);
+    app.heimdall.upsert_policy(&input.request()?, reason.as_ref(), &asked).await
+}
+
+/// Who promotes what, and why.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PromoteInput {
+    /// The domain.
+    domain: Domain,
+    /// Who.
+    actor: Actor,
+    /// Why.
+    reason: Reason,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
+}
+
+/// Lets production act on a domain whose evidence passes now, and keeps the evidence. `actor` (or `changed_by`) is required.
+#[utoipa::path(
+    post, path = "/heimdall/promote", tag = "heimdall", request_body = PromoteInput,
+    responses((status = 200, description = "Promoted", body = HeimdallPolicyUpserted), errors::LoosenOne)
+)]
+async fn promote(
+    State(app): State<App>,
+    caller: Caller,
+    Keyed { input, intent }: Keyed<PromoteInput>,
+) -> Result<Once<HeimdallPolicyUpserted>> {
+    let asked = Asked::new(caller.origin(Some(input.actor), None), intent);
+    app.heimdall.promote(&input.domain, &input.reason, &asked).await
+}
+
+/// Who demotes what.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct DemoteInput {
+    /// The domain.
+    domain: Domain,
+    /// Who.
+    actor: Option<Actor>,
+    /// Why.
+    reason: Option<Reason>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
+}
+
+/// Lets production act on a domain no more, whatever its evidence.
+#[utoipa::path(
+    post, path = "/heimdall/demote", tag = "heimdall", request_body = DemoteInput,
+    responses((status = 200, description = "Demoted", body = HeimdallPolicyUpserted), errors::ChangeOfOne)
+)]
+async fn demote(
+    State(app): State<App>,
+    caller: Caller,
+    Keyed { input, intent }: Keyed<DemoteInput>,
+) -> Result<Once<HeimdallPolicyUpserted>> {
+    let asked = Asked::new(caller.origin(input.actor, None), intent);
+    app.heimdall.demote(&input.domain, input.reason.as_ref(), &asked).await
+}

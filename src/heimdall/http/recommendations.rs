@@ -1,0 +1,182 @@
+//! Recommendations: made, listed, used, taken back.
+
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::heimdall::guard::{RequireAnswer, RevokeAnswer};
+use crate::heimdall::store::{self, RecommendationFilter, RecommendationRecord};
+use crate::heimdall::{RecommendAnswer, Recommendation};
+use crate::http::{Caller, Keyed, Nothing, Page, Paging, Query, Segment, errors};
+use crate::idempotency::{Asked, Once};
+use crate::types::{
+    Actor, Confidence, CorrelationId, Count, Domain, Flag, IdempotencyKey, JsonObject, ModelVersion, PageSize, Reason,
+};
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(recommend))
+        .routes(routes!(list_recommendations))
+        .routes(routes!(get_recommendation))
+        .routes(routes!(require_prod_eligible))
+        .routes(routes!(revoke_recommendation))
+}
+
+/// A recommendation of an AI.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RecommendInput {
+    /// Its domain.
+    domain: Domain,
+    /// The model that it comes from.
+    model_version: Option<ModelVersion>,
+    /// What the model states.
+    confidence: Confidence,
+    /// What is recommended.
+    recommendation: Option<JsonObject>,
+    /// What it rests on.
+    evidence: Option<JsonObject>,
+    /// Who recommends.
+    actor: Option<Actor>,
+    /// The caller's own thread.
+    correlation_id: Option<CorrelationId>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
+}
+
+/// Takes a recommendation and judges it.
+#[utoipa::path(
+    post, path = "/heimdall/recommend", tag = "heimdall", request_body = RecommendInput,
+    responses((status = 200, description = "The verdict", body = RecommendAnswer), errors::Change)
+)]
+async fn recommend(
+    State(app): State<App>,
+    caller: Caller,
+    Keyed { input, intent }: Keyed<RecommendInput>,
+) -> Result<Once<RecommendAnswer>> {
+    let made = Recommendation {
+        domain: input.domain,
+        model_version: input.model_version,
+        confidence: input.confidence,
+        recommendation: input.recommendation,
+        evidence: input.evidence,
+    };
+    let asked = Asked::new(caller.origin(input.actor, input.correlation_id), intent);
+    app.heimdall.recommend(made, &asked).await
+}
+
+/// Which recommendations.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct RecommendationQuery {
+    /// Of this domain.
+    domain: Option<Domain>,
+    /// Eligible at creation or not.
+    prod_eligible: Option<Flag>,
+    /// At most so many, 1 to 1000; 100 when left out.
+    #[param(inline)]
+    limit: Option<PageSize>,
+    /// Where the last page ended.
+    cursor: Option<Count>,
+}
+
+/// Recommendations, newest first.
+#[utoipa::path(
+    get, path = "/heimdall/recommendations", tag = "heimdall", params(RecommendationQuery),
+    responses((status = 200, description = "A page", body = Page<RecommendationRecord>), errors::Read)
+)]
+async fn list_recommendations(
+    State(app): State<App>,
+    Query(query): Query<RecommendationQuery>,
+) -> Result<Json<Page<RecommendationRecord>>> {
+    let paging = Paging::new(query.limit, query.cursor);
+    let filter = RecommendationFilter {
+        domain: query.domain.as_ref().map(Domain::as_str),
+        prod_eligible: query.prod_eligible.map(|flag| flag.0),
+        id: None,
+        before: paging.before,
+        limit: paging.fetch(),
+    };
+    let rows = store::recommendations(&mut *app.heimdall.db().read().await?, &filter).await?;
+    Ok(Json(paging.page(rows, |row| row.id)))
+}
+
+/// One recommendation.
+#[utoipa::path(
+    get, path = "/heimdall/recommendations/{id}", tag = "heimdall",
+    params(("id" = Count, Path, description = "The recommendation")),
+    responses((status = 200, description = "The recommendation", body = RecommendationRecord), errors::ReadOne)
+)]
+async fn get_recommendation(
+    State(app): State<App>,
+    Segment(id): Segment<Count>,
+    _: Query<Nothing>,
+) -> Result<Json<RecommendationRecord>> {
+    let found = store::read_recommendation(&mut *app.heimdall.db().read().await?, id.get()).await?;
+    found.map(Json).ok_or_else(|| Error::NotFound { what: "recommendation", id: id.to_string() })
+}
+
+/// Who wants to act on a recommendation.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RequireInput {
+    /// Who acts.
+    actor: Option<Actor>,
+    /// Why.
+    reason: Option<Reason>,
+    /// The caller's own thread.
+    correlation_id: Option<CorrelationId>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
+}
+
+/// May production act on this recommendation, now? Every call is an event, but for a replay of a use that was allowed.
+#[utoipa::path(
+    post, path = "/heimdall/recommendations/{id}/require-prod-eligible", tag = "heimdall", request_body = RequireInput,
+    params(("id" = Count, Path, description = "The recommendation")),
+    responses((status = 200, description = "It may", body = RequireAnswer), errors::Require)
+)]
+async fn require_prod_eligible(
+    State(app): State<App>,
+    Segment(id): Segment<Count>,
+    caller: Caller,
+    Keyed { input, intent }: Keyed<RequireInput>,
+) -> Result<Once<RequireAnswer>> {
+    let asked = Asked::new(caller.origin(input.actor, input.correlation_id), intent);
+    app.heimdall.require_prod_eligible(id.get(), input.reason, &asked).await
+}
+
+/// Who takes a recommendation back.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RevokeInput {
+    /// Who.
+    actor: Option<Actor>,
+    /// Why.
+    reason: Option<Reason>,
+    /// The caller's own thread.
+    correlation_id: Option<CorrelationId>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
+}
+
+/// Takes a recommendation back: no later use is allowed. One that was revoked before stays as it is.
+#[utoipa::path(
+    post, path = "/heimdall/recommendations/{id}/revoke", tag = "heimdall", request_body = RevokeInput,
+    params(("id" = Count, Path, description = "The recommendation")),
+    responses((status = 200, description = "Revoked", body = RevokeAnswer), errors::ChangeOfOne)
+)]
+async fn revoke_recommendation(
+    State(app): State<App>,
+    Segment(id): Segment<Count>,
+    caller: Caller,
+    Keyed { input, intent }: Keyed<RevokeInput>,
+) -> Result<Once<RevokeAnswer>> {
+    let asked = Asked::new(caller.origin(input.actor, input.correlation_id), intent);
+    app.heimdall.revoke(id.get(), input.reason, &asked).await
+}
