@@ -30,6 +30,7 @@ mod machine;
 #[path = "../support/numbers.rs"]
 mod numbers;
 #[path = "../support/place.rs"]
+#[expect(dead_code, reason = "each benchmark takes what it needs")]
 mod place;
 
 use clap::Parser;

@@ -14,9 +14,4 @@ impl Place {
     pub(crate) async fn serve_beside(&self) -> Result<Instance> {
         Instance::start(self, "second", free_address()?, &[("DATABASE_URL", self.url("holdfast"))]).await
     }
-
-    /// A database of the private PostgreSQL, as a URL for another program.
-    pub(crate) fn url(&self, database: &str) -> String {
-        format!("postgres://holdfast@localhost/{database}?host={}", self.socket_dir().display())
-    }
 }

@@ -43,6 +43,11 @@ impl Place {
         &self.root
     }
 
+    /// A database of the private PostgreSQL, as a URL for another program.
+    pub(crate) fn url(&self, database: &str) -> String {
+        format!("postgres://holdfast@localhost/{database}?host={}", self.socket_dir().display())
+    }
+
     /// The directory of PostgreSQL's socket.
     pub(crate) fn socket_dir(&self) -> PathBuf {
         self.root.join("data/run")
