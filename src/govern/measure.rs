@@ -1,7 +1,7 @@
 //! The writer of measurements: each is recorded and evaluated in one transaction, together with whatever waits.
 //!
 //! [`crate::writer`] says how requests share a commit. A batch records every measurement in order, lets each armed wire meet its
-//! events one by one ([`Wire`]), and then acts on the wires that tripped, in the same transaction: the next reserve after a
+//! events one by one ([`Wire`](crate::regression::model::Wire)), and then acts on the wires that tripped, in the same transaction: the next reserve after a
 //! tripping measurement's answer is denied.
 //!
 //! Statements of a batch, however long: begin and lock the head; time; ends of series, policies (two), states; one write each of

@@ -1,6 +1,6 @@
 //! The tripwire's rules: types and pure decisions.
 //!
-//! A [`Wire`](wire::Wire) meets the events of its series one by one. PLAIN, the original's detector, holds the mean of the recent
+//! A [`Wire`] meets the events of its series one by one. PLAIN, the original's detector, holds the mean of the recent
 //! window against that of the baseline before it, by order of arrival; SEQUENTIAL ([`crate::regression::detector`]) gathers
 //! evidence against a frozen baseline. How much worse a series is, is exact ([`Tolerance`]): a tie trips, where a float misses
 //! 190/200 against 38/50.

@@ -55,16 +55,28 @@ impl Evidence {
         self.reading(frozen)
     }
 
-    /// What the evidence says as it stands.
+    /// The mean of the three bets.
     #[must_use]
-    pub fn reading(&self, frozen: &Frozen) -> Step {
+    pub fn mean(&self) -> f64 {
         let [first, second, third] = self.e;
-        let evidence = (first + second + third) / 3.0;
-        let leading = match (second > first, third > first.max(second)) {
+        (first + second + third) / 3.0
+    }
+
+    /// The bet with the most, 0 to 2.
+    #[must_use]
+    pub fn leading(&self) -> usize {
+        let [first, second, third] = self.e;
+        match (second > first, third > first.max(second)) {
             (_, true) => 2,
             (true, false) => 1,
             (false, false) => 0,
-        };
+        }
+    }
+
+    /// What the evidence says as it stands.
+    #[must_use]
+    pub fn reading(&self, frozen: &Frozen) -> Step {
+        let (evidence, leading) = (self.mean(), self.leading());
         let recent = Window::between(self.began[leading], self.now);
         let settings = frozen.settings();
         let trips = evidence >= settings.arl && settings.tolerance.reaches(frozen.baseline(), recent);

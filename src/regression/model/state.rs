@@ -1,6 +1,6 @@
 //! Where a wire stands, as answers show it and the database keeps it.
 
-use super::{Action, Detector, Mark, RegressionPolicy, Window};
+use super::{Action, Detector, RegressionPolicy, Window};
 use crate::regression::detector::{Evidence, evidence_pct};
 use crate::types::{Domain, Metric, Ratio, Total};
 use chrono::{DateTime, Utc};
@@ -274,8 +274,7 @@ impl WireState {
         let sequential = policy.filter(|policy| policy.detector == Detector::Sequential);
         let judged = sequential.filter(|_| self.frozen.is_some_and(|frozen| frozen.sum.is_some()));
         let arl = |policy: &RegressionPolicy| policy.arl();
-        let [first, second, third] = self.bets.e;
-        let evidence = (first + second + third) / 3.0;
+        let evidence = self.bets.mean();
         #[expect(clippy::cast_precision_loss, reason = "at most 10^12")]
         let real = |events: i64| events as f64;
         self.evidence = judged.map(|_| evidence);
@@ -290,10 +289,7 @@ impl WireState {
     /// The event with which a change would have begun.
     #[must_use]
     pub fn began(&self) -> i64 {
-        let [first, second, third] = self.bets.e;
-        let leading = if third > first.max(second) { 2 } else { usize::from(second > first) };
-        let began: Mark = self.bets.began[leading];
-        self.evidence_after + began.events + 1
+        self.evidence_after + self.bets.began[self.bets.leading()].events + 1
     }
 
     /// Lets nothing up to here count again, and keeps the baseline of the trip: of PLAIN, until a whole window and baseline lie behind.
