@@ -29,6 +29,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Semaphore;
 use tower::Layer;
 
+/// Batches of measurements that are read at once: 8 MiB each, half a GiB together. More of them wait.
+const INGESTING_MAX: usize = 64;
+
 /// Everything a handler needs. Cheap to clone, which happens several times a request: all clones are one.
 #[derive(Debug, Clone)]
 pub struct App(Arc<Parts>);
@@ -69,6 +72,8 @@ pub struct Parts {
     pub notary: Option<Notary>,
     /// The right to read the whole trail or book, which one at a time has.
     pub verifying: Arc<Semaphore>,
+    /// The right to hold a batch of measurements in memory, of up to 8 MiB each.
+    pub ingesting: Arc<Semaphore>,
     /// The right to replay a history: one at a time.
     pub replaying: Arc<Semaphore>,
     /// What it has counted.
@@ -135,6 +140,7 @@ impl App {
             enforcement_off: enforcement.off_because(),
             notary,
             verifying: Arc::new(Semaphore::new(1)),
+            ingesting: Arc::new(Semaphore::new(INGESTING_MAX)),
             replaying: Arc::new(Semaphore::new(1)),
             metrics: recorder(),
             shutting_down: AtomicBool::new(false),

@@ -3,8 +3,10 @@
 use crate::rows::{Row, Table};
 use crate::series::{Kind, Series};
 use crate::trials::{BASELINE, a_fifth, frozen, rolling};
+use chrono::DateTime;
+use holdfast::regression::backtest::Replay;
 use holdfast::regression::detector::Evidence;
-use holdfast::regression::model::Measurement;
+use holdfast::regression::model::{Detector, Measurement, PolicyUpsert, RegressionPolicy, upsert};
 use std::hint::black_box;
 use tokio::time::Instant;
 
@@ -31,12 +33,54 @@ pub(crate) fn table(_streams: u32) -> Table {
             let mut evidence = Evidence::default();
             history.iter().filter(|event| evidence.step(&baseline, **event).trips).count()
         });
-        for (detector, rate) in [("PLAIN", plain), ("SEQUENTIAL", sequential)] {
+        let replay = |detector| {
+            let policy = draft(detector);
+            let boolean = matches!(kind, Kind::Rate { .. });
+            rate(&history, |history| {
+                let mut replay = Replay::new(&policy, boolean, 0);
+                for event in history {
+                    replay.meet(*event, || DateTime::UNIX_EPOCH).expect("a sum of this history fits");
+                }
+                usize::try_from(replay.trips().0).expect("as many as events at most")
+            })
+        };
+        let rows = [
+            ("PLAIN", plain),
+            ("SEQUENTIAL", sequential),
+            ("backtest of PLAIN", replay(Detector::Plain)),
+            ("backtest of SEQUENTIAL", replay(Detector::Sequential)),
+        ];
+        for (detector, rate) in rows {
             let row = Row::new(format!("{detector}, {name}"), (rate * 10.0).round() / 10.0, "");
             table.push(row.within(MUST, f64::INFINITY));
         }
     }
     table
+}
+
+/// A wire of the defaults.
+fn draft(detector: Detector) -> RegressionPolicy {
+    let request = PolicyUpsert {
+        domain: "BENCH".parse().expect("a name"),
+        metric: "rate".parse().expect("a name"),
+        window_events: None,
+        baseline_events: None,
+        min_events_to_enforce: None,
+        max_drop_fraction: None,
+        action: None,
+        engine: None,
+        detector: Some(detector),
+        direction: None,
+        effect: None,
+        max_drop_value: None,
+        mode: None,
+        on_stale: None,
+        stale_after_seconds: None,
+        false_trip_arl: None,
+        tolerance_fraction: None,
+        enabled: None,
+    };
+    upsert(None, &request, None, None, DateTime::UNIX_EPOCH).expect("the defaults are acceptable").0
 }
 
 /// The slowest of the rounds.

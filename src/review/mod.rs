@@ -178,7 +178,8 @@ async fn wires(conn: &mut PgConnection) -> Result<Wires> {
 /// With which event a change would have begun.
 fn began(wire: &WireState) -> String {
     wire.began_at_event.map_or_else(String::new, |event| {
-        format!(" ({:.0} % of the evidence, since event {event})", wire.evidence_pct.unwrap_or_default())
+        let percent = wire.evidence_pct.unwrap_or_default();
+        format!(" ({percent:.0} % of the evidence; began at event {event}, {} events ago)", wire.current_events)
     })
 }
 

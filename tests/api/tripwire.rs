@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sqlx::Connection;
 
 mod batch;
+mod random;
 mod sequential;
 
 const UPSERT: &str = "/regression/policies/upsert";

@@ -132,6 +132,8 @@ const REFUSED_MAX: usize = 100;
 )]
 async fn record_kpi_batch(State(app): State<App>, caller: Caller, request: Request) -> Result<Response> {
     let (parts, body) = request.into_parts();
+    // Ten seconds of waiting end in the deadline, as everywhere.
+    let _place = app.ingesting.acquire().await.map_err(|_| Error::Overloaded)?;
     let Many { list, key, fields } = if is_ndjson(&parts) {
         let (list, fields) = lines(&parts, body, &OTHERS, BYTES_MAX).await?;
         Many { list, key: key_of(&parts, &fields)?, fields }

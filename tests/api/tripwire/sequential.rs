@@ -58,7 +58,10 @@ async fn evidence_and_guarantee_are_shown_as_they_grow() {
     assert_eq!(review["near_tripping"][0]["metric"], "rate");
     let first =
         review["look_first"].as_array().unwrap().iter().find(|line| line.as_str().unwrap().contains("LAB.rate"));
-    assert!(first.unwrap().as_str().unwrap().contains("84 % of the evidence, since event 201"), "{first:?}");
+    assert!(
+        first.unwrap().as_str().unwrap().contains("84 % of the evidence; began at event 201, 5 events ago"),
+        "{first:?}"
+    );
     assert_eq!(record(&service, "rate", &[false]).await, [1]);
 }
 
@@ -265,10 +268,8 @@ async fn a_backtest_says_what_chance_would_do_and_writes_nothing() {
     again["policy"]["updated_at"] = said["policy"]["updated_at"].clone();
     assert_eq!(said, again, "the same question has the same answer");
     assert_eq!(said["events"], 3_000);
-    assert_eq!(
-        (&said["chance"]["tripped_share"], &said["chance_sequential"]["tripped_share"]),
-        (&json!(1.0), &json!(0.0))
-    );
+    assert_eq!(said["chance"]["tripped_share"], 1.0);
+    assert!(said["chance_sequential"]["tripped_share"].as_f64().unwrap() <= 0.1, "{said}");
     assert_eq!(said["recommended"]["detector"], "SEQUENTIAL", "{said}");
     assert!((said["min_resolvable_drop"].as_f64().unwrap() - 0.553).abs() < 0.02, "{said}");
     assert_eq!(service.everything().await, before);
