@@ -19,6 +19,7 @@ mod holds;
 mod killed;
 mod lifecycle;
 mod logs;
+mod measured;
 mod overload;
 mod pair;
 mod reconcile;
