@@ -83,8 +83,8 @@ impl Decider for Measure {
 
     const STREAM: Stream = Stream::Kpi;
     const THREAD: &'static str = "kpi-writer";
-    /// Half a second of measurements.
-    const QUEUE_MAX: u32 = 65_536;
+    /// Two seconds of measurements, or 26 of the largest batches.
+    const QUEUE_MAX: u32 = 262_144;
     const BATCH_MAX: usize = 4_096;
 
     fn weight(item: &Measurements) -> usize {
