@@ -24,12 +24,17 @@ use crate::idempotency::{self, Asked, Once};
 use crate::regression::advice::{self, PROFILED, Profile};
 use crate::regression::model::{self, Detector, FrozenSpan, Mode, PolicyUpsert, Rebase, RegressionPolicy, WireState};
 use crate::regression::store::{self, Acknowledgement};
-use crate::types::{Actor, Domain, Metric, Reason};
+use crate::types::{Actor, Domain, Metric, Ratio, Reason};
 use crate::writer::Writer;
 use measure::{Measure, Measured, Measurements};
 use serde::Serialize;
 use sqlx::PgConnection;
 use trip::{Cause, Heads, Tripping};
+
+/// Events that a rate is told from at least, before it stands in the way of another baseline.
+const WORSE_MIN: i64 = 20;
+/// Evidence beyond which something is happening: 20 is routine noise.
+const EVIDENCE_MAX: f64 = 1_000.0;
 
 /// The flows across levers.
 #[derive(Debug, Clone)]
@@ -150,6 +155,18 @@ impl Govern {
         if let Some(engine) = policy.throttled_engine().filter(|_| !changes.is_empty()) {
             origin.authority.require_engine(&engine)?;
         }
+        // Another frozen baseline is a reset, whatever led to it.
+        if model::refreezes(existing.as_ref(), &policy) && existing.as_ref().is_some_and(is_frozen) && rearms.is_none()
+        {
+            origin.authority.require(Scope::Release, "a setting that freezes the baseline anew")?;
+            if let Some(trip_id) = state.trip_id {
+                let (domain, metric) = (request.domain.to_string(), request.metric.to_string());
+                return Err(Error::WireTripped { domain, metric, trip_id });
+            }
+            if let Some(old) = existing.as_ref().filter(|_| !force) {
+                refuse_worse(&mut tx, old, &state).await?;
+            }
+        }
         let profile = profile(&mut tx, &policy).await?;
         let warnings = advice::warnings(&policy, profile.as_ref());
         if let (true, None, Some(policy)) = (changes.is_empty(), rearms, &existing) {
@@ -172,7 +189,7 @@ impl Govern {
         follow(&mut tx, existing.as_ref(), &policy, &mut state, origin.actor.as_ref(), now).await?;
         if policy.enabled {
             note_reading(&mut tx, &policy, &mut state, now).await?;
-        } else if existing.is_some() {
+        } else if existing.is_some() || state.baseline_version > 0 {
             store::write_states(&mut tx, &[&state], now.at).await?;
         }
         let subject = trip::name(&policy);
@@ -283,7 +300,7 @@ impl Govern {
             return Err(Error::WireTripped { domain, metric, trip_id });
         }
         if !force {
-            refuse_worse(&mut tx, &policy, &state, source).await?;
+            refuse_worse(&mut tx, &policy, &state).await?;
         }
         trip::rebase_wire(&mut tx, &policy, &mut state, source, origin.actor.as_ref(), now).await?;
         note_reading(&mut tx, &policy, &mut state, now).await?;
@@ -343,7 +360,7 @@ async fn follow(
         return Ok(());
     }
     let end = store::read_end(&mut *conn, &policy.domain, &policy.metric).await?.map_or(0, |end| end.mark.events);
-    if model::refreezes(existing, policy) {
+    if model::refreezes(existing, policy) || state.frozen.is_none() {
         let span = FrozenSpan::last(policy.baseline_events.get(), end, state.watermark);
         trip::set_baseline(conn, policy, state, span, "FROZEN", actor, now).await?;
         state.forget_evidence(end);
@@ -353,29 +370,43 @@ async fn follow(
     Ok(())
 }
 
-/// Refuses a baseline that is worse than the one in use by half of what trips: it would hide a drop.
-async fn refuse_worse(
-    conn: &mut PgConnection,
-    policy: &RegressionPolicy,
-    state: &WireState,
-    source: Rebase,
-) -> Result<()> {
+/// Whether a wire judges by a frozen baseline.
+fn is_frozen(policy: &RegressionPolicy) -> bool {
+    policy.detector == Detector::Sequential
+}
+
+/// Refuses another baseline where the last events, those that would become it or the recent ones, are worse than the one in use by half
+/// of what trips: it would hide a drop. Of the next events nobody knows yet, but where they begin.
+async fn refuse_worse(conn: &mut PgConnection, policy: &RegressionPolicy, state: &WireState) -> Result<()> {
     let (wire, series) = load::wire(&mut *conn, policy, state.clone()).await?;
     let pair = (policy.domain.clone(), policy.metric.clone());
     let reading = wire.read(series.end, &series).map_err(|sum| trip::unknown(&pair, sum))?;
-    let span = FrozenSpan::last(policy.baseline_events.get(), series.end.events, state.watermark);
-    let new = if source == Rebase::ResetLastN { load::window(conn, policy, span).await? } else { None };
-    let Some(new) = new.filter(|_| reading.baseline.events > 0) else {
-        return Ok(());
-    };
-    let mut half = policy.tolerance(wire.boolean);
-    half.limit = (half.limit + 1) / 2;
-    let compared = half.compare(reading.baseline, new);
-    if !compared.reaches {
+    if reading.verdict.is_early() || reading.baseline.events == 0 {
         return Ok(());
     }
-    let drop = compared.drop.unwrap_or_default();
-    Err(Error::BaselineWorse { domain: policy.domain.to_string(), metric: policy.metric.to_string(), drop })
+    let refused = |drop: Option<Ratio>| Error::BaselineWorse {
+        domain: pair.0.to_string(),
+        metric: pair.1.to_string(),
+        drop: drop.unwrap_or_default(),
+    };
+    if reading.evidence.is_some_and(|evidence| evidence > EVIDENCE_MAX) {
+        return Err(refused(reading.drop));
+    }
+    let last = FrozenSpan::last(policy.baseline_events.get(), series.end.events, state.watermark);
+    let there = FrozenSpan { events: series.end.events - last.after, ..last };
+    let mut half = policy.tolerance(wire.boolean);
+    half.limit = (half.limit + 1) / 2;
+    for new in [load::window(conn, policy, there).await?, Some(reading.recent)].into_iter().flatten() {
+        // A few events say nothing of a rate.
+        if new.events < policy.min_events_to_enforce.get().min(WORSE_MIN) {
+            continue;
+        }
+        let compared = half.compare(reading.baseline, new);
+        if compared.reaches {
+            return Err(refused(compared.drop));
+        }
+    }
+    Ok(())
 }
 
 /// Shows what the windows of a wire say now, and writes its state. Acting is left to the next measurement or evaluation.

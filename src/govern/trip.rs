@@ -178,6 +178,9 @@ pub(super) async fn act(
         None => format!("Regression tripwire: {subject} drop={}", reading.drop.unwrap_or_default().short()),
     };
     let killed = if shadow { None } else { stop(conn, heads, engine.as_ref(), &why, stamp, origin).await? };
+    if shadow {
+        state.note = format!("SHADOW_{}", state.note);
+    }
     state.triggered = !shadow;
     state.acknowledged = false;
     state.status = if shadow { WireStatus::ShadowTripped } else { WireStatus::Tripped };

@@ -152,7 +152,8 @@ impl Heimdall {
         let request = PolicyUpsert { prod_use_enabled: Some(true), ..PolicyUpsert::of(domain.clone()) };
         let by = origin.actor.as_ref();
         let (mut policy, changes) = model::upsert(Some(&existing), &request, by, Some(reason), now.at)?;
-        let standing = standing(&mut tx, &policy, now.day()).await?;
+        // As it stands before: a refusal is about a domain that stays off.
+        let standing = standing(&mut tx, &existing, now.day()).await?;
         let mut event = ControlEvent {
             action: "HEIMDALL_PROMOTE",
             subject: Some(domain.as_str()),

@@ -19,7 +19,8 @@ pub(crate) use fields::Field;
 use crate::error::{Error, FieldError, Result};
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::HeaderValue;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::request::Parts;
 use fields::{json_fields, merge, pair_fields, unique};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -65,6 +66,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
 
 /// The fields of a request's body and query, merged.
 pub(super) async fn merged_fields(parts: &Parts, body: Body, limit: usize) -> Result<Vec<Field>> {
+    refuse_encoded(parts)?;
     let bytes = read_body(body, limit).await?;
     let from_body = unique(body_fields(parts, &bytes)?, "body")?;
     let from_query = unique(query_fields(parts.uri.query())?, "query")?;
@@ -160,35 +162,59 @@ impl Lenient {
 }
 
 /// Whether a body is labelled as JSON objects, one a line.
-pub(crate) fn is_ndjson(parts: &Parts) -> bool {
+fn is_ndjson(parts: &Parts) -> bool {
     let label = parts.headers.get(CONTENT_TYPE).and_then(|label| label.to_str().ok()).unwrap_or_default();
     let essence = label.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     ["application/x-ndjson", "application/ndjson", "application/jsonl"].contains(&essence.as_str())
 }
 
-/// The objects of an NDJSON body, in order, and the fields of the query, of which only `others` and the key may be there.
-pub(crate) async fn lines(
+/// A body that is a list by itself, one element a line or a JSON array: each element with its place, from 1 (of lines, blank ones
+/// count); none where it is not an object. And the fields of the query, of which only `others` and the key may be there. Any other body is
+/// given back as it was.
+pub(crate) async fn elements(
     parts: &Parts,
     body: Body,
     others: &[&str],
     limit: usize,
-) -> Result<(Vec<Box<RawValue>>, Vec<Field>)> {
+) -> Result<std::result::Result<(Vec<Element>, Vec<Field>), Body>> {
+    refuse_encoded(parts)?;
+    let is_lines = is_ndjson(parts);
+    let bytes = read_body(body, limit).await?;
+    let is_array = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+    if !is_lines && (!is_array || format_of(parts)? != Format::Json) {
+        return Ok(Err(Body::from(bytes)));
+    }
     let fields = unique(query_fields(parts.uri.query())?, "query")?;
     let is_known = |field: &Field| field.is("idempotency_key") || others.iter().any(|name| field.is(name));
     if let Some(unknown) = fields.iter().find(|field| !is_known(field)) {
         let allowed = [others, &["idempotency_key"]].concat().join(", ");
         return Err(Error::invalid(&unknown.name, format!("is unknown: allowed are {allowed}")));
     }
-    let bytes = read_body(body, limit).await?;
-    let mut objects = Vec::new();
-    for (place, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
-        if line.iter().all(u8::is_ascii_whitespace) {
-            continue;
-        }
-        let object = serde_json::from_slice::<Box<RawValue>>(line).ok().filter(|object| object.get().starts_with('{'));
-        objects.push(object.ok_or_else(|| Error::Malformed(format!("line {place} is not a JSON object")))?);
+    let object = |read: Option<Box<RawValue>>| read.filter(|one| one.get().starts_with('{'));
+    let elements: Vec<Element> = if is_lines {
+        let lines = (1..).zip(bytes.split(|byte| *byte == b'\n'));
+        let lines = lines.filter(|(_, line)| !line.iter().all(u8::is_ascii_whitespace));
+        lines.map(|(place, line)| (place, object(serde_json::from_slice(line).ok()))).collect()
+    } else {
+        let read: Vec<Box<RawValue>> = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::Malformed(format!("the body is not a JSON array: {error}")))?;
+        (1..).zip(read).map(|(place, one)| (place, object(Some(one)))).collect()
+    };
+    if !elements.is_empty() && elements.iter().all(|(_, element)| element.is_none()) {
+        return Err(Error::Malformed("nothing in the body is a JSON object".into()));
     }
-    Ok((objects, fields))
+    Ok(Ok((elements, fields)))
+}
+
+/// An element of a body that is a list, with its place.
+pub(crate) type Element = (usize, Option<Box<RawValue>>);
+
+/// Bodies are read as they are: one that is compressed would not be what it says.
+fn refuse_encoded(parts: &Parts) -> Result<()> {
+    match parts.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+        None | Some(b"" | b"identity") => Ok(()),
+        Some(_) => Err(Error::UnsupportedMediaType("a body with a content encoding".into())),
+    }
 }
 
 /// The fields of a JSON object inside a body, each once.
@@ -223,6 +249,7 @@ async fn read_body(body: Body, limit: usize) -> Result<Bytes> {
 }
 
 /// What the label of a body says it is.
+#[derive(Debug, PartialEq, Eq)]
 enum Format {
     Json,
     Form,

@@ -58,6 +58,11 @@ fn size(count: Count) -> usize {
 pub fn warnings(policy: &RegressionPolicy, profile: Option<&Profile>) -> Vec<String> {
     let mut warnings = Vec::new();
     let Some(profile) = profile.filter(|profile| profile.events >= PROFILED_MIN) else {
+        if profile.is_none() && policy.action == Action::KillSwitch && policy.detector == Detector::Plain {
+            let warning = "the series has no events yet: if they will be values, chance pulls the kill switch; detector=SEQUENTIAL \
+                           does not let it";
+            warnings.push(warning.to_owned());
+        }
         return warnings;
     };
     let relative = policy.effect == Effect::Relative;

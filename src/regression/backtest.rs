@@ -206,25 +206,23 @@ pub fn recommend(
     #[expect(clippy::cast_precision_loss, reason = "millionths of one")]
     let drop = policy.max_drop_fraction.units() as f64 / 1e6;
     let own = policy.baseline_events.get();
-    let percent = |chance: ChanceTrips| chance.trips_per_5000.min(1.0) * 100.0;
     if chance.trips_per_5000 < QUIET {
-        let because = format!("chance trips it in {:.1} % of 5,000 events", percent(chance));
+        let because = format!("chance trips it {:.2} times in 5,000 events", chance.trips_per_5000);
         return Recommended { detector: policy.detector, baseline_events: own, max_drop_fraction: drop, because };
     }
     let longer = own.max(i64::try_from(profile.events / 2).unwrap_or(own).min(1_000));
     if let Some(quiet) = sequential.filter(|chance| chance.trips_per_5000 < QUIET) {
         let because = format!(
-            "chance trips the draft in {:.1} % of 5,000 events, and SEQUENTIAL in {:.1} %; a longer baseline finds a drop sooner",
-            percent(chance),
-            percent(quiet)
+            "chance trips the draft {:.2} times in 5,000 events, and SEQUENTIAL {:.2} times; a longer baseline finds a drop sooner",
+            chance.trips_per_5000, quiet.trips_per_5000
         );
         let detector = Detector::Sequential;
         return Recommended { detector, baseline_events: longer, max_drop_fraction: drop, because };
     }
     let resolvable = profile.min_resolvable_drop(policy).unwrap_or(drop).clamp(drop, 1.0);
     let because = format!(
-        "chance trips the draft in {:.1} % of 5,000 events: a drop below {resolvable:.2} cannot be told from chance here",
-        percent(chance)
+        "chance trips the draft {:.2} times in 5,000 events: a drop below {resolvable:.2} cannot be told from chance here",
+        chance.trips_per_5000
     );
     Recommended { detector: Detector::Sequential, baseline_events: longer, max_drop_fraction: resolvable, because }
 }

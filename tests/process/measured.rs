@@ -79,8 +79,12 @@ fn check(server: &Server, told: &Told) {
     assert!((told.answered()..=told.answered() + CLIENTS * 3).contains(&stored), "{stored} of {}", told.answered());
     check_chain(server);
     let states = server.get("/regression/state").ok();
-    let state =
-        states.as_array().unwrap().iter().find(|row| row["domain"] == "LAB" && row["metric"] == "rate").cloned();
+    let state = states
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|row| row["domain"] == "LAB" && row["metric"] == "rate")
+        .cloned();
     let replayed = server.post("/regression/backtest", &json!({"domain": "LAB", "metric": "rate", "shuffles": 0}));
     let replayed = replayed.ok();
     assert_eq!((&replayed["events"], &replayed["trips_count"]), (&json!(stored), &json!(0)));

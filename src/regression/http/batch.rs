@@ -7,7 +7,7 @@ use crate::db::to_json;
 use crate::error::{Error, Result};
 use crate::govern::measure::Measurements;
 use crate::govern::{KpiAnswer, Tripped};
-use crate::http::input::{Field, is_ndjson, lines, object_fields, parse};
+use crate::http::input::{Element, Field, elements, object_fields, parse};
 use crate::http::keyed::{Many, key_of};
 use crate::http::{Caller, errors, marked};
 use crate::idempotency::{Fields, Intent};
@@ -55,7 +55,8 @@ struct KpiLine {
     event_id: Option<EventId>,
 }
 
-/// Measurements, in order. As NDJSON (`application/x-ndjson`) the body is one of them a line, and the rest goes into the query.
+/// Measurements, in order. As NDJSON (`application/x-ndjson`, one a line) or as a JSON array the body is the measurements alone, and the
+/// rest goes into the query.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "only its schema is used; http::keyed reads the body")]
@@ -81,7 +82,7 @@ struct Shared {
 /// A measurement that was not recorded.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 struct KpiRefused {
-    /// Its place among the measurements, from 1.
+    /// Its place among the measurements, from 1; of NDJSON, its line.
     line: usize,
     /// The status that its own request would have been answered.
     status: u16,
@@ -93,7 +94,7 @@ struct KpiRefused {
 /// A trip that one of the measurements caused.
 #[derive(Debug, Serialize, ToSchema)]
 struct KpiTripped {
-    /// The measurement's place, from 1.
+    /// The measurement's place, from 1; of NDJSON, its line.
     line: usize,
     /// The measurement, in the KPI stream.
     id: i64,
@@ -134,11 +135,12 @@ async fn record_kpi_batch(State(app): State<App>, caller: Caller, request: Reque
     let (parts, body) = request.into_parts();
     // Ten seconds of waiting end in the deadline, as everywhere.
     let _place = app.ingesting.acquire().await.map_err(|_| Error::Overloaded)?;
-    let Many { list, key, fields } = if is_ndjson(&parts) {
-        let (list, fields) = lines(&parts, body, &OTHERS, BYTES_MAX).await?;
-        Many { list, key: key_of(&parts, &fields)?, fields }
-    } else {
-        Many::read(&parts, body, "events", &OTHERS, BYTES_MAX).await?
+    let (list, key, fields) = match elements(&parts, body, &OTHERS, BYTES_MAX).await? {
+        Ok((list, fields)) => (list, key_of(&parts, &fields)?, fields),
+        Err(body) => {
+            let Many { list, key, fields } = Many::read(&parts, body, "events", &OTHERS, BYTES_MAX).await?;
+            ((1..).zip(list.into_iter().map(Some)).collect(), key, fields)
+        }
     };
     if list.is_empty() || list.len() > EVENTS_MAX {
         let detail = format!("has {} measurements: send 1 to {EVENTS_MAX}", list.len());
@@ -155,20 +157,26 @@ async fn record_kpi_batch(State(app): State<App>, caller: Caller, request: Reque
     let origin = caller.origin(shared.actor, shared.correlation_id);
     let (mut events, mut lines, mut refused) =
         (Vec::with_capacity(list.len()), Vec::with_capacity(list.len()), Vec::new());
-    for (line, text) in (1..).zip(&list) {
-        let read = read_line(text, &origin);
+    let mut first_error = None;
+    for (line, text) in &list {
+        let line = *line;
+        let no_object = || Error::Malformed("it is not a JSON object".into());
+        let read = text.as_ref().ok_or_else(no_object).and_then(|text| read_line(text, &origin));
         match read.and_then(|(event, origin)| origin.authority.require_domain(&event.domain).map(|()| (event, origin)))
         {
             Ok(read) => {
                 events.push(read);
                 lines.push(line);
             }
-            Err(error) => refused.push(KpiRefused::of(line, &error)),
+            Err(error) => {
+                refused.push(KpiRefused::of(line, &error));
+                first_error.get_or_insert(error);
+            }
         }
     }
-    if events.is_empty() {
-        // Nothing can be recorded, so there is nothing to be kept for a key either.
-        return Ok(marked(false, Json(answer(&[], Vec::new(), refused))));
+    // Where none can be read, the request cannot.
+    if let Some(error) = first_error.filter(|_| events.is_empty()) {
+        return Err(error);
     }
     let answer =
         Box::new(move |answers: Vec<Result<KpiAnswer>>| Ok(to_json(&answer(&lines, answers, refused.clone()))));
@@ -179,7 +187,7 @@ async fn record_kpi_batch(State(app): State<App>, caller: Caller, request: Reque
 /// What a key stands for.
 #[derive(Serialize)]
 struct BatchInput<'a> {
-    events: &'a [Box<RawValue>],
+    events: &'a [Element],
     actor: &'a Option<Actor>,
     correlation_id: &'a Option<CorrelationId>,
 }

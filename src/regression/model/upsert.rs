@@ -160,8 +160,6 @@ pub fn refreezes(existing: Option<&RegressionPolicy>, policy: &RegressionPolicy)
                 || policy.max_drop_value != old.max_drop_value
                 || policy.direction != old.direction
                 || policy.effect != old.effect
-                // Its default tolerance is the action's.
-                || policy.action != old.action
         })
 }
 

@@ -11,7 +11,7 @@ async fn lines_and_a_list_are_recorded_alike() {
     let line = |success: bool| format!(r#"{{"domain":"LAB","metric":"lines","success":{success},"event_id":null}}"#);
     let body = [vec![line(true); 15], vec![String::new(), line(false)]].concat().join("\n");
     let done = service.post_text(&format!("{BATCH}?actor=shop"), NDJSON, &body).await.ok();
-    assert_eq!((&done["recorded"], &done["tripped"][0]["line"]), (&json!(16), &json!(16)), "{done}");
+    assert_eq!((&done["recorded"], &done["tripped"][0]["line"]), (&json!(16), &json!(17)), "{done}: blank lines count");
     assert_eq!(done["last_id"].as_i64().unwrap() - done["first_id"].as_i64().unwrap(), 15);
     let newest = service.get("/regression/kpi?limit=1").await.ok()["items"][0].clone();
     assert_eq!((&newest["actor"], &newest["id"]), (&json!("shop"), &done["last_id"]));
@@ -67,7 +67,7 @@ async fn what_is_no_list_of_measurements_is_refused_whole() {
         service.post(BATCH, &body).await.invalid("events");
     }
     service.post(BATCH, &json!({"events": [], "success": true})).await.invalid("success");
-    for body in ["[]", "{\"domain\":", "x\n{}", "\u{0}"] {
+    for body in ["[]", "{\"domain\":", "x\n1", "\u{0}"] {
         service.post_text(BATCH, NDJSON, body).await.refused(400, "MALFORMED_REQUEST");
     }
     service.post_text(BATCH, NDJSON, "").await.invalid("events");
@@ -88,4 +88,36 @@ async fn ten_thousand_measurements_are_one_commit_and_chain() {
     let verified = service.get("/audit/verify?stream=kpi").await.ok();
     assert_eq!(verified["ok"], true, "{verified}");
     assert_eq!(service.get("/regression/kpi?limit=1").await.ok()["items"][0]["series_seq"], Value::from(10_000));
+}
+
+#[tokio::test]
+async fn an_array_is_a_list_and_a_line_that_is_none_is_refused_by_itself() {
+    let service = Service::live().await;
+    let event = r#"{"domain":"LAB","metric":"rate","success":true}"#;
+    let done = service.post_text(BATCH, "application/json", &format!("[{event},{event},7]")).await.ok();
+    assert_eq!((&done["recorded"], &done["refused"][0]["line"]), (&json!(2), &json!(3)));
+    let body = format!("{event}\r\n\r\nnonsense\r\n{event}\r\n");
+    let done = service.post_text(BATCH, NDJSON, &body).await.ok();
+    assert_eq!((&done["recorded"], &done["refused_count"]), (&json!(2), &json!(1)), "{done}");
+    let refused = &done["refused"][0];
+    assert_eq!((&refused["line"], &refused["error"]["error"]), (&json!(3), &json!("MALFORMED_REQUEST")));
+    service.post_text(BATCH, "application/json", "[").await.refused(400, "MALFORMED_REQUEST");
+    service.post_text(BATCH, "application/json", "[]").await.invalid("events");
+}
+
+#[tokio::test]
+async fn a_body_with_an_encoding_is_not_read() {
+    let service = Service::live().await;
+    let event = json!({"domain": "LAB", "metric": "rate", "success": true});
+    for path in ["/regression/kpi", BATCH] {
+        service.post_with(path, ("content-encoding", "gzip"), &event).await.refused(415, "UNSUPPORTED_MEDIA_TYPE");
+    }
+}
+
+#[tokio::test]
+async fn where_no_measurement_can_be_read_the_request_is_refused() {
+    let service = Service::live().await;
+    let bad =
+        json!({"events": [{"domain": "LAB", "metric": "rate"}, {"domain": "LAB", "metric": "rate", "surprise": 1}]});
+    service.post(BATCH, &bad).await.invalid("success");
 }

@@ -278,3 +278,43 @@ async fn a_backtest_says_what_chance_would_do_and_writes_nothing() {
     let bad = json!({"domain": "LAB", "metric": "coin", "window_events": 0});
     service.post("/regression/backtest", &bad).await.invalid("window_events");
 }
+
+#[tokio::test]
+async fn a_wire_that_is_set_up_disabled_is_armed_when_it_is_enabled() {
+    let service = Service::live().await;
+    let mut off = settings();
+    off["enabled"] = json!(false);
+    wire(&service, "rate", off).await;
+    record(&service, "rate", &failing(200, 20)).await;
+    let mut on = settings();
+    on["enabled"] = json!(true);
+    wire(&service, "rate", on).await;
+    assert_eq!(state(&service, "rate").await["status"], "ARMED");
+    assert_eq!(record(&service, "rate", &[false; 8]).await, [6]);
+}
+
+#[tokio::test]
+async fn a_baseline_is_not_frozen_anew_over_a_drop_or_a_trip() {
+    let service = Service::live().await;
+    record(&service, "rate", &failing(200, 20)).await;
+    wire(&service, "rate", settings()).await;
+    record(&service, "rate", &[[true; 20].as_slice(), &[false; 5]].concat()).await;
+    // Five failures in a row are evidence of 9,000.
+    let tighter = named("rate", json!({"max_drop_fraction": 0.19}));
+    service.post(UPSERT, &tighter).await.refused(409, "BASELINE_WORSE");
+    let reset = |more: Value| named("rate", more);
+    for source in ["LAST_N", "NEXT_N"] {
+        let body = reset(json!({"source": source}));
+        service.post("/regression/baseline/reset", &body).await.refused(409, "BASELINE_WORSE");
+    }
+    service.post("/regression/baseline/reset", &reset(json!({"force": true}))).await.ok();
+    record(&service, "rate", &[true; 20]).await;
+    service.post(UPSERT, &tighter).await.ok();
+
+    record(&service, "other", &failing(200, 20)).await;
+    wire(&service, "other", settings()).await;
+    assert_eq!(record(&service, "other", &[false; 30]).await, [6]);
+    let tighter = named("other", json!({"max_drop_fraction": 0.19}));
+    service.post(UPSERT, &tighter).await.refused(409, "WIRE_TRIPPED");
+    assert_eq!(state(&service, "other").await["baseline_version"], 1);
+}
