@@ -42,6 +42,9 @@ fn a_replay_is_not_counted() {
             r#"holdfast_reserve_decisions_total{outcome="reserved"} 3"#
         ]
     );
-    assert_eq!(lines(&server, "holdfast_wire_trips_total"), [r#"holdfast_wire_trips_total{action="THROTTLE"} 1"#]);
+    assert_eq!(
+        lines(&server, "holdfast_wire_trips_total"),
+        [r#"holdfast_wire_trips_total{action="THROTTLE",mode="ENFORCE"} 1"#]
+    );
     server.stop(Signal::TERM);
 }
