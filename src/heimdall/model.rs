@@ -26,6 +26,7 @@ use utoipa::ToSchema;
 
 /// How a domain stands before its gate now: what a promotion is decided by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = CharterStanding)]
 pub struct Standing {
     /// The domain.
     pub domain: Domain,

@@ -47,7 +47,7 @@ struct AcknowledgeTrip {
 /// Says what a trip was. The wire stays as it is; the last word counts.
 #[utoipa::path(
     post, path = "/regression/acknowledge", tag = "regression", request_body = AcknowledgeTrip,
-    responses((status = 200, description = "The trip and where the wire stands", body = AcknowledgeAnswer), errors::Change)
+    responses((status = 200, description = "The trip and where the wire stands", body = AcknowledgeAnswer), errors::ChangeOfOne)
 )]
 async fn acknowledge_trip(
     State(app): State<App>,
@@ -81,7 +81,7 @@ struct RearmWire {
 /// Arms a tripped wire again and lifts its throttle. Events up to now never count again. A kill switch stays out.
 #[utoipa::path(
     post, path = "/regression/rearm", tag = "regression", request_body = RearmWire,
-    responses((status = 200, description = "The trip that ended and where the wire stands", body = RearmAnswer), errors::Change)
+    responses((status = 200, description = "The trip that ended and where the wire stands", body = RearmAnswer), errors::ChangeOfOne)
 )]
 async fn rearm_wire(
     State(app): State<App>,
@@ -126,7 +126,7 @@ struct ResetBaseline {
 /// Gives a wire another baseline: the Friday step.
 #[utoipa::path(
     post, path = "/regression/baseline/reset", tag = "regression", request_body = ResetBaseline,
-    responses((status = 200, description = "The baseline's version and where the wire stands", body = BaselineAnswer), errors::Change)
+    responses((status = 200, description = "The baseline's version and where the wire stands", body = BaselineAnswer), errors::ChangeOfOne)
 )]
 async fn reset_baseline(
     State(app): State<App>,
