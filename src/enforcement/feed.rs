@@ -209,9 +209,14 @@ impl Feed {
         Error::Inconsistent(format!("the go-live state went from version {before} to {}", read.version))
     }
 
-    /// Takes over what a notification says, if it tightens, until a read says more; and calls for that read.
+    /// Takes over what a notification says, if it tightens, until a read says more; and calls for that read. What it tells of a
+    /// version that is known is no news: this instance's own notice comes back to it, also after what it did next.
     fn take_notice(&self, payload: &str) {
-        match payload {
+        let (change, version) = payload.split_once(' ').unwrap_or((payload, ""));
+        let known = self.0.state.load(Ordering::Acquire) >> 2;
+        let is_news = version.parse::<i64>().map_or(true, |version| version > known);
+        match change {
+            _ if !is_news => {}
             renewal::ENGAGED => _ = self.0.told_killed_ns.fetch_max(self.now(), Ordering::AcqRel),
             renewal::DISABLED => _ = self.0.told_off_ns.fetch_max(self.now(), Ordering::AcqRel),
             _ => {}

@@ -295,7 +295,7 @@ async fn record_refusal(
 /// Pulls the kill switch without a service around it: for the shell.
 pub async fn engage_from_shell(db: &Database, reason: Option<&Reason>, origin: &Origin) -> Result<GoLiveState> {
     let (_, state) = tighten(db, Change::Engage, reason, origin).await?;
-    renewal::announce(db, Change::Engage).await;
+    renewal::announce(db, Change::Engage, state.version).await;
     Ok(state)
 }
 

@@ -190,8 +190,8 @@ impl Feed {
     /// not needed for the bound, so nobody waits for it, and a database without notifications is as good.
     pub fn publish(&self, db: &Database, change: Change, state: &GoLiveState) {
         self.apply_own(state);
-        let db = db.clone();
-        tokio::spawn(async move { announce(&db, change).await });
+        let (db, version) = (db.clone(), state.version);
+        tokio::spawn(async move { announce(&db, change, version).await });
     }
 
     /// Takes over a change of the tokens that this instance has just committed, before it is answered if the database is quick,
@@ -206,14 +206,14 @@ impl Feed {
     }
 }
 
-/// Tells every instance of a change that was committed, or gives up soon.
-pub async fn announce(db: &Database, change: Change) {
+/// Tells every instance of a change that was committed, and of the version that it made, or gives up soon.
+pub async fn announce(db: &Database, change: Change, version: i64) {
     let payload = match change {
         Change::Engage => ENGAGED,
         Change::Disable => DISABLED,
         Change::Enable | Change::Release => CHANGED,
     };
-    tell(db, payload).await;
+    tell(db, &format!("{payload} {version}")).await;
 }
 
 async fn tell(db: &Database, payload: &str) {

@@ -241,6 +241,25 @@ fn a_notification_tightens_at_once_and_only_until_the_next_read() {
 }
 
 #[test]
+fn a_notification_of_a_version_that_is_known_is_no_news() {
+    for payload in [renewal::ENGAGED, renewal::DISABLED] {
+        let told = |version: &str| {
+            let clock = Clock::manual(10);
+            let feed = feed(&clock);
+            feed.take(&reading(7, true, false), clock.now_ns()).unwrap();
+            feed.take_notice(&format!("{payload} {version}"));
+            admits(&feed)
+        };
+        for overtaken in ["6", "7"] {
+            assert!(told(overtaken), "{payload} of {overtaken}");
+        }
+        for news in ["8", "", "x", "99999999999999999999"] {
+            assert!(!told(news), "{payload} of {news:?}");
+        }
+    }
+}
+
+#[test]
 fn a_notification_never_loosens_and_never_renews() {
     let clock = Clock::manual(10);
     let feed = feed(&clock);
