@@ -60,7 +60,8 @@ async fn find(conn: &mut PgConnection, id: i64, origin: &Origin) -> Result<Recom
 
 impl Heimdall {
     /// May production act on this recommendation, now? Records the answer, then gives it: that it may, or
-    /// [`Error::NotProdEligible`], which is not kept.
+    /// [`Error::NotProdEligible`], which is not kept. A key that was allowed before is told so again only while it still is: what
+    /// was revoked or stopped since is refused, and a retry does not get around it.
     ///
     /// The switches and the engine are read without their heads: what is changed meanwhile binds the next use.
     pub async fn require_prod_eligible(
@@ -73,9 +74,7 @@ impl Heimdall {
         let mut tx = self.db.begin().await?;
         let mut head = audit::lock(&mut tx, Stream::Heimdall).await?;
         let stamp = head.next();
-        if let Some(answer) = idempotency::recall(&mut tx, intent, stamp).await? {
-            return Ok(Once::Replayed(answer));
-        }
+        let told = idempotency::recall(&mut tx, intent, stamp).await?;
         if self.feed.is_rewound() {
             // The switches that are read below may not be the last that were set.
             return Err(Error::StateRewound);
@@ -94,7 +93,8 @@ impl Heimdall {
             model_version: found.model_version.as_ref(),
             expires_at: found.expires_at,
             revoked_seq: found.revoked_seq,
-            used_seq: found.used_seq,
+            // The use that this key stands for does not stand in its own way.
+            used_seq: found.used_seq.filter(|_| told.is_none()),
             single_use: found.single_use,
             policy: policy.as_ref().map(Terms::from),
             engine_active,
@@ -105,6 +105,9 @@ impl Heimdall {
             at: stamp.at,
         };
         let gate_reason = model::may_use(&asked_for);
+        if let (Some(answer), true) = (told, gate_reason.passes()) {
+            return Ok(Once::Replayed(answer));
+        }
         let event = HeimdallEvent {
             ok: gate_reason.passes(),
             recommendation_id: Some(id),

@@ -351,3 +351,23 @@ async fn a_verdict_is_kept_with_every_check() {
     assert_eq!(none["gate_checks"].as_array().unwrap().len(), 1);
     assert_eq!(of(&service.get("/heimdall/policies").await.ok(), "NOBODYS"), Value::Null);
 }
+
+#[tokio::test]
+async fn a_retry_of_an_allowed_use_passes_only_while_it_still_may() {
+    let service = Service::live().await;
+    for (single_use, key) in [(false, "act"), (true, "claim")] {
+        set(&service, json!({"single_use": single_use})).await;
+        let id = eligible(&service, "D").await;
+        let keyed = async |id: i64| require_as(&service, id, key).await;
+        let allowed = keyed(id).await.ok();
+        assert_eq!(keyed(id).await.ok(), allowed);
+        let events = service.count("SELECT count(*) FROM heimdall_event WHERE action = 'REQUIRE'").await;
+        service.post("/go-live/kill-switch/engage", &json!({"reason": "stop"})).await.ok();
+        refused_use(keyed(id).await, id, "kill_switch_engaged");
+        assert_eq!(service.count("SELECT count(*) FROM heimdall_event WHERE action = 'REQUIRE'").await, events + 1);
+        service.post("/go-live/kill-switch/release", &json!({"actor": "a", "reason": "over"})).await.ok();
+        assert_eq!(keyed(id).await.ok(), allowed);
+        service.post(&format!("/heimdall/recommendations/{id}/revoke"), &json!({"reason": "wrong"})).await.ok();
+        refused_use(keyed(id).await, id, "recommendation_revoked");
+    }
+}

@@ -1,0 +1,152 @@
+//! What an operator does with a wire: says what a trip was, arms it again, gives it another baseline.
+
+use super::answers::{AcknowledgeAnswer, BaselineAnswer, RearmAnswer};
+use super::trip::{self, Heads};
+use super::{Govern, note_reading, refuse_worse};
+use crate::access::scope::Scope;
+use crate::audit::{self, ControlEvent, Stream};
+use crate::db::{self, to_json};
+use crate::error::{Error, Result};
+use crate::idempotency::{self, Asked, Once};
+use crate::regression::model::{Rebase, RegressionPolicy, TripVerdict};
+use crate::regression::store::{self, Acknowledgement};
+use crate::types::{Domain, Metric, Reason};
+use serde::Serialize;
+use sqlx::PgConnection;
+
+/// What was said of a trip, for the audit trail.
+#[derive(Serialize)]
+struct AcknowledgeDetail {
+    trip_id: i64,
+    verdict: TripVerdict,
+}
+
+/// What a reset did, for the audit trail.
+#[derive(Serialize)]
+struct BaselineDetail {
+    version: i64,
+    source: Rebase,
+    forced: bool,
+}
+
+impl Govern {
+    /// Says what a trip was: the one that stands, or an earlier one by its id. Said again, the last word counts.
+    pub async fn acknowledge(
+        &self,
+        (domain, metric): (&Domain, &Metric),
+        trip_id: Option<i64>,
+        verdict: TripVerdict,
+        reason: Option<&Reason>,
+        asked: &Asked,
+    ) -> Result<Once<AcknowledgeAnswer>> {
+        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
+        origin.authority.require_domain(domain)?;
+        let mut tx = self.db.begin().await?;
+        let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
+        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
+            return Ok(Once::Replayed(answer));
+        }
+        let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
+        let at = control_head.next().at;
+        let said = Acknowledgement { verdict: verdict.as_str(), by: origin.actor.as_ref(), at };
+        let found = store::acknowledge_trip(&mut tx, domain, metric, trip_id, &said).await?;
+        let (trip_id, stands) = found.ok_or_else(|| match trip_id {
+            Some(id) => Error::NotFound { what: "trip", id: id.to_string() },
+            None => Error::NotTripped { domain: domain.to_string(), metric: metric.to_string() },
+        })?;
+        let mut state = store::read_state(&mut tx, domain, metric).await?;
+        if stands {
+            state.acknowledged = true;
+            store::write_states(&mut tx, &[&state], state.last_checked_at.unwrap_or(now.at)).await?;
+            state = store::read_state(&mut tx, domain, metric).await?;
+        }
+        let subject = format!("{domain}.{metric}");
+        let detail = Some(to_json(&AcknowledgeDetail { trip_id, verdict }).get().to_owned());
+        let event =
+            ControlEvent { action: "REGRESSION_ACKNOWLEDGE", subject: Some(&subject), error: None, reason, detail };
+        event.append(&mut tx, &mut control_head, origin).await?;
+        let answer = AcknowledgeAnswer { ok: true, trip_id, verdict, state };
+        idempotency::keep(&mut tx, intent, now, &answer).await?;
+        db::commit(tx).await?;
+        Ok(Once::Done(answer))
+    }
+
+    /// Re-arms a tripped wire: what lies behind never counts again, and its own throttle is lifted.
+    pub async fn rearm(
+        &self,
+        (domain, metric): (&Domain, &Metric),
+        baseline: Rebase,
+        reason: &Reason,
+        asked: &Asked,
+    ) -> Result<Once<RearmAnswer>> {
+        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
+        origin.authority.require_domain(domain)?;
+        origin.authority.require(Scope::Release, "re-arming a wire")?;
+        let mut tx = self.db.begin().await?;
+        let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
+        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
+            return Ok(Once::Replayed(answer));
+        }
+        let policy = read_wire(&mut tx, domain, metric).await?;
+        let mut state = store::read_state(&mut tx, domain, metric).await?;
+        if state.trip_id.is_none() {
+            return Err(Error::NotTripped { domain: domain.to_string(), metric: metric.to_string() });
+        }
+        let mut heads = Heads::lock(&mut tx, true).await?;
+        let trip_id =
+            trip::rearm(&mut tx, &mut heads.control, &policy, &mut state, baseline, Some(reason), origin).await?;
+        note_reading(&mut tx, &policy, &mut state, now).await?;
+        let answer = RearmAnswer { ok: true, trip_id, baseline, state };
+        idempotency::keep(&mut tx, intent, now, &answer).await?;
+        db::commit(tx).await?;
+        Ok(Once::Done(answer))
+    }
+
+    /// Gives a wire another baseline: the Friday step. Refused without `force` while it is tripped, and where the new baseline is
+    /// worse than the old one by half of what trips.
+    pub async fn reset_baseline(
+        &self,
+        (domain, metric): (&Domain, &Metric),
+        source: Rebase,
+        force: bool,
+        reason: Option<&Reason>,
+        asked: &Asked,
+    ) -> Result<Once<BaselineAnswer>> {
+        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
+        origin.authority.require_domain(domain)?;
+        origin.authority.require(Scope::Release, "another baseline")?;
+        let mut tx = self.db.begin().await?;
+        let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
+        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
+            return Ok(Once::Replayed(answer));
+        }
+        let policy = read_wire(&mut tx, domain, metric).await?;
+        let mut state = store::read_state(&mut tx, domain, metric).await?;
+        if let Some(trip_id) = state.trip_id.filter(|_| !force) {
+            let (domain, metric) = (domain.to_string(), metric.to_string());
+            return Err(Error::WireTripped { domain, metric, trip_id });
+        }
+        if !force {
+            refuse_worse(&mut tx, &policy, &state).await?;
+        }
+        trip::rebase_wire(&mut tx, &policy, &mut state, source, origin.actor.as_ref(), now).await?;
+        note_reading(&mut tx, &policy, &mut state, now).await?;
+        let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
+        let subject = trip::name(&policy);
+        let version = state.baseline_version;
+        let detail = Some(to_json(&BaselineDetail { version, source, forced: force }).get().to_owned());
+        let event =
+            ControlEvent { action: "REGRESSION_BASELINE_RESET", subject: Some(&subject), error: None, reason, detail };
+        event.append(&mut tx, &mut control_head, origin).await?;
+        let answer = BaselineAnswer { ok: true, version, source, state };
+        idempotency::keep(&mut tx, intent, now, &answer).await?;
+        db::commit(tx).await?;
+        Ok(Once::Done(answer))
+    }
+}
+
+/// A wire that is set up.
+async fn read_wire(conn: &mut PgConnection, domain: &Domain, metric: &Metric) -> Result<RegressionPolicy> {
+    let policy = store::read_policy(conn, domain, metric).await?;
+    policy.ok_or_else(|| Error::NotFound { what: "wire", id: format!("{domain}.{metric}") })
+}
