@@ -2,8 +2,8 @@
 //!
 //! Whatever appends to a stream holds its head until a commit is flushed: with a transaction a request, the service would do
 //! one commit at a time. So requests do not write. They put what they ask into a bounded queue and wait; the thread takes
-//! whatever is queued (natural batching: no timer, and alone a request is a batch of one), has all of it decided in order and
-//! written, commits, and only then answers.
+//! whatever is queued (natural batching: no timer, and alone a request is a batch of one), and what else has come once the head
+//! is its own, has all of it decided in order and written, commits, and only then answers.
 //!
 //! What is decided and how is a [`Decider`]'s: the ledger's (`risk::writer`) and the measurements' (`regression::writer`).
 //!
@@ -12,35 +12,39 @@
 //! - A refusal of the database is confined: the batch is rolled back and retried in halves, down to the request that caused
 //!   it, which alone fails. A request of many items is never split.
 //! - A connection that breaks during the commit leaves the outcome unknown only until the next one stands: the head is locked,
-//!   which waits for the old transaction to end, and the batch's first event is there or it is not.
+//!   which waits for the old transaction to end, and the batch's first event is there or it is not, and then never will be.
 //! - Any number of processes may write: they alternate at the head.
 //! - A caller that goes away changes nothing: what it asked completes.
 
 mod batch;
 
+pub use batch::{Failure, by};
+
 use crate::audit::{self, Stream};
 use crate::clock::Clock;
 use crate::db::{Database, is_unreachable};
 use crate::error::{Error, Result};
-use batch::Failure;
 use sqlx::postgres::PgConnection;
 use std::future::Future;
 use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
 /// How long an item may have waited and still be decided: with the 4 s that the head may be waited for, still within the
 /// caller's deadline of 10 s. An approval that nobody hears of only holds capacity. Milliseconds.
 const WAIT_MAX_MS: u64 = 5_000;
 
 /// Decides what a writer is asked.
-pub trait Decider: Send + 'static {
+pub trait Decider: Sized + Send + 'static {
     /// What is asked.
     type Item: Send + Sync + 'static;
     /// What comes of it.
     type Done: Send + 'static;
     /// What a batch leaves for [`Decider::ended`].
     type Note: Send + 'static;
+    /// How a batch begins.
+    type Start;
 
     /// The stream whose head a batch holds.
     const STREAM: Stream;
@@ -57,27 +61,48 @@ pub trait Decider: Send + 'static {
         1
     }
 
-    /// Locks the head in the transaction that is to be begun, decides the items in order, and writes what came of them, up to
-    /// the commit.
+    /// Begins a batch of these items and maybe more: waits for the head, where it has to be held. What is queued meanwhile comes
+    /// into the batch.
+    fn begin(&mut self, conn: &mut PgConnection, items: &[&Self::Item]) -> impl Future<Output = Result<Self::Start>>;
+
+    /// Decides the items in order, and writes what came of them, up to the commit. Up to there nothing has happened, and an
+    /// answer of the database is waited for until the deadline ([`by`]).
     fn prepare(
         &mut self,
         conn: &mut PgConnection,
+        start: Self::Start,
         items: &[&Self::Item],
-    ) -> impl Future<Output = Result<Prepared<Self::Done, Self::Note>>>;
+        deadline: Instant,
+    ) -> impl Future<Output = Attempt<Self>>;
 
     /// Takes the note of a batch that was committed, or had nothing to commit.
     fn ended(&mut self, note: Self::Note);
 }
 
-/// A batch that only needs its commit.
+/// A batch that was decided, or why it was not.
+pub type Attempt<D> =
+    Result<Prepared<<D as Decider>::Done, <D as Decider>::Note>, Failure<<D as Decider>::Done, <D as Decider>::Note>>;
+
+/// What is left to do of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Nothing was written, and the transaction is undone.
+    Discard,
+    /// The transaction is committed. What is not proven by an event may be lost with the connection.
+    Commit,
+    /// Nothing is: no transaction was begun, or its one statement was its commit.
+    Done,
+}
+
+/// A batch that was decided.
 #[derive(Debug)]
 pub struct Prepared<Done, Note> {
     /// An outcome for each item, in order.
     pub outcomes: Vec<Result<Done>>,
     /// Its first event; none if it has none.
     pub proof: Option<Proof>,
-    /// Whether anything was written. What is not proven by an event may be lost with the connection.
-    pub writes: bool,
+    /// What is left to do.
+    pub end: End,
     /// What it leaves behind.
     pub note: Note,
 }
@@ -125,8 +150,8 @@ impl<D: Decider> Writer<D> {
     pub fn start(db: Database, clock: Clock, decider: D) -> Self {
         // Bounded by the places, which count items and not requests.
         let (queue, waiting) = mpsc::unbounded_channel();
-        let task = Task { db, clock: clock.clone(), decider, conn: None, requests: Handle::current() };
-        start_thread(task, waiting);
+        let requests = Handle::current();
+        start_thread(Task { db, clock: clock.clone(), decider, conn: None, requests, waiting, carried: None });
         Self { queue, places: Arc::new(Semaphore::new(D::QUEUE_MAX as usize)), clock }
     }
 
@@ -151,16 +176,16 @@ impl<D: Decider> Writer<D> {
 
 /// Gives the writer a thread of its own. Among the requests' tasks it would wait for its turn behind each of them at every
 /// round trip, and PostgreSQL, and everybody, with it.
-fn start_thread<D: Decider>(task: Task<D>, waiting: mpsc::UnboundedReceiver<Job<D::Item, D::Done>>) {
+fn start_thread<D: Decider>(task: Task<D>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a process that serves can have one more event loop");
     let thread = std::thread::Builder::new().name(D::THREAD.to_owned());
-    thread.spawn(move || runtime.block_on(task.run(waiting))).expect("a process that serves can have one more thread");
+    thread.spawn(move || runtime.block_on(task.run())).expect("a process that serves can have one more thread");
 }
 
 type Jobs<D> = Vec<Job<<D as Decider>::Item, <D as Decider>::Done>>;
 
-struct Task<D> {
+struct Task<D: Decider> {
     db: Database,
     clock: Clock,
     decider: D,
@@ -168,54 +193,73 @@ struct Task<D> {
     conn: Option<PgConnection>,
     /// Where those who asked wait.
     requests: Handle,
+    waiting: mpsc::UnboundedReceiver<Job<D::Item, D::Done>>,
+    /// One that had no room in the batch before.
+    carried: Option<Job<D::Item, D::Done>>,
+}
+
+/// Requests that are to be decided together.
+struct Batch<D: Decider> {
+    jobs: Jobs<D>,
+    weight: usize,
+    /// Whether it may take in what comes until it is decided. What was refused is only ever split.
+    grows: bool,
+}
+
+impl<D: Decider> Batch<D> {
+    fn items(&self) -> Vec<&D::Item> {
+        self.jobs.iter().flat_map(|job| &job.items).collect()
+    }
 }
 
 impl<D: Decider> Task<D> {
-    async fn run(mut self, mut waiting: mpsc::UnboundedReceiver<Job<D::Item, D::Done>>) {
-        let mut carried = None;
+    async fn run(mut self) {
         loop {
-            let first = match carried.take() {
-                Some(job) => job,
-                None => match waiting.recv().await {
-                    Some(job) => job,
-                    None => return,
-                },
+            if self.carried.is_none() {
+                self.carried = self.waiting.recv().await;
+            }
+            if self.carried.is_none() {
+                return;
+            }
+            let mut batch = Batch { jobs: Vec::new(), weight: 0, grows: true };
+            self.fill(&mut batch);
+            self.decide(batch).await;
+        }
+    }
+
+    /// Takes in what waits, as far as there is room. Who waited too long is told so.
+    fn fill(&mut self, batch: &mut Batch<D>) {
+        let now_ms = self.clock.now_ms();
+        while batch.weight < D::BATCH_MAX {
+            let Some(job) = self.carried.take().or_else(|| self.waiting.try_recv().ok()) else {
+                return;
             };
-            let mut size = first.weight;
-            let mut jobs = vec![first];
-            while size < D::BATCH_MAX {
-                let Ok(job) = waiting.try_recv() else {
-                    break;
-                };
-                if size + job.weight > D::BATCH_MAX {
-                    carried = Some(job);
-                    break;
-                }
-                size += job.weight;
-                jobs.push(job);
-            }
-            let now_ms = self.clock.now_ms();
-            let (in_time, late): (Vec<_>, Vec<_>) =
-                jobs.into_iter().partition(|job| now_ms.saturating_sub(job.queued_ms) <= WAIT_MAX_MS);
-            for job in late {
+            if now_ms.saturating_sub(job.queued_ms) > WAIT_MAX_MS {
                 answer(job, Err(Error::Overloaded));
+            } else if batch.weight > 0 && batch.weight + job.weight > D::BATCH_MAX {
+                self.carried = Some(job);
+                return;
+            } else {
+                batch.weight += job.weight;
+                batch.jobs.push(job);
             }
-            self.decide(in_time).await;
         }
     }
 
     /// Decides every job, in as many transactions as it takes: one, unless something refuses.
-    async fn decide(&mut self, jobs: Jobs<D>) {
-        let mut pending = vec![jobs];
-        while let Some(mut jobs) = pending.pop() {
-            if jobs.is_empty() {
+    async fn decide(&mut self, batch: Batch<D>) {
+        let mut pending = vec![batch];
+        while let Some(mut batch) = pending.pop() {
+            if batch.jobs.is_empty() {
                 continue;
             }
-            let mut done = self.commit(&jobs).await;
+            let mut done = self.commit(&mut batch).await;
+            batch.grows = false;
             // Another route took one of the keys since they were looked up. It is seen now, and refuses its item alone.
             if let Err(Error::IdempotencyKeyReused { .. }) = &done {
-                done = self.commit(&jobs).await;
+                done = self.commit(&mut batch).await;
             }
+            let mut jobs = batch.jobs;
             match done {
                 // Over there waking everybody is one call from this thread, not one each, and the next batch begins.
                 Ok(outcomes) => drop(self.requests.spawn(async move { answer_all(jobs, outcomes) })),
@@ -223,15 +267,14 @@ impl<D: Decider> Task<D> {
                 Err(error) => {
                     tracing::warn!(%error, requests = jobs.len(), "a batch was refused: retrying in halves");
                     let second = jobs.split_off(jobs.len() / 2);
-                    pending.push(second);
-                    pending.push(jobs);
+                    pending.extend([second, jobs].map(|jobs| Batch { jobs, weight: 0, grows: false }));
                 }
             }
         }
     }
 
     /// One transaction. On an error nothing of it was committed, except where the error says that this is not known.
-    async fn commit(&mut self, jobs: &[Job<D::Item, D::Done>]) -> Answers<D::Done> {
+    async fn commit(&mut self, batch: &mut Batch<D>) -> Answers<D::Done> {
         if self.db.is_closed() {
             self.conn = None;
             return Err(Error::Unavailable(sqlx::Error::PoolClosed));
@@ -239,7 +282,7 @@ impl<D: Decider> Task<D> {
         // A connection from before a restart of PostgreSQL breaks at its first statement: nothing was decided on it, so a
         // new one may try. Only one: a database that is away is told to the callers at once.
         if let Some(conn) = self.conn.take() {
-            match self.commit_on(conn, jobs).await {
+            match self.commit_on(conn, batch).await {
                 Err(Error::Unavailable(error)) if !is_limit(&error) => {
                     tracing::warn!(%error, "a writer's connection broke: trying a new one");
                 }
@@ -247,7 +290,7 @@ impl<D: Decider> Task<D> {
             }
         }
         let conn = self.connect().await?;
-        self.commit_on(conn, jobs).await
+        self.commit_on(conn, batch).await
     }
 
     async fn connect(&self) -> Result<PgConnection> {
@@ -256,9 +299,17 @@ impl<D: Decider> Task<D> {
         Ok(conn)
     }
 
-    async fn commit_on(&mut self, mut conn: PgConnection, jobs: &[Job<D::Item, D::Done>]) -> Answers<D::Done> {
-        let items: Vec<&D::Item> = jobs.iter().flat_map(|job| &job.items).collect();
-        match batch::run(&mut self.decider, &mut conn, &items).await {
+    async fn commit_on(&mut self, mut conn: PgConnection, batch: &mut Batch<D>) -> Answers<D::Done> {
+        let deadline = Instant::now() + batch::PREPARE_TIMEOUT;
+        let start = by(deadline, self.decider.begin(&mut conn, &batch.items())).await;
+        if start.is_ok() && batch.grows {
+            self.fill(batch);
+        }
+        let done = match start {
+            Ok(start) => batch::run(&mut self.decider, &mut conn, start, &batch.items(), deadline).await,
+            Err(error) => Err(Failure::Refused(error)),
+        };
+        match done {
             Ok((outcomes, note)) => {
                 self.conn = Some(conn);
                 self.decider.ended(note);
@@ -286,7 +337,8 @@ impl<D: Decider> Task<D> {
         }
     }
 
-    /// Whether a batch was committed. Locking the head waits for its transaction to end, so the answer is final.
+    /// Whether a batch was committed. The answer is final: locking the head waits for its transaction to end, and what has not
+    /// begun finds the head moved.
     async fn look_up(&mut self, proof: &Proof) -> Result<bool> {
         let mut conn = self.connect().await?;
         let committed = batch::is_committed(&mut conn, D::STREAM, proof).await?;

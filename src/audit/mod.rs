@@ -33,7 +33,9 @@ pub mod verify;
 pub use canonical::Canonical;
 pub use changes::{Changes, FieldChange};
 pub use control::{ControlEvent, ControlRecord};
-pub use store::{HeadRecord, begin, begin_now, control_events, head_seq, heads, lock, peek, prepare_to_begin};
+pub use store::{
+    HeadRecord, begin, begin_now, control_events, head_seq, heads, lock, peek, prepare_to_begin, seen, turn,
+};
 
 use crate::access::token::Authority;
 use crate::types::{Actor, CorrelationId, Principal, RequestId};
@@ -132,6 +134,8 @@ pub struct Head {
     seq: i64,
     hash: [u8; 32],
     at: DateTime<Utc>,
+    /// How often something that the stream's decisions rest on changed without an event of the stream.
+    turn: i64,
     now: DateTime<Utc>,
 }
 
@@ -151,6 +155,24 @@ impl Head {
     #[must_use]
     pub const fn last_at(&self) -> DateTime<Utc> {
         self.at
+    }
+
+    /// Its turn: together with the number of its last event, whether anything changed that a decision rests on.
+    #[must_use]
+    pub const fn turn(&self) -> i64 {
+        self.turn
+    }
+
+    /// Whether it stands at this event and this turn.
+    #[must_use]
+    pub const fn stands_at(&self, seq: i64, turn: i64) -> bool {
+        self.seq == seq && self.turn == turn
+    }
+
+    /// The number of the last event.
+    #[must_use]
+    pub const fn seq(&self) -> i64 {
+        self.seq
     }
 
     /// What the head is now, for the statement that stores it with everything else.

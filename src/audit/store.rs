@@ -29,7 +29,8 @@ async fn lock_head(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
     let row = sqlx::query!(
         "SELECT seq,
                 hash,
-                at
+                at,
+                turn
          FROM audit_head
          WHERE stream = $1
          FOR UPDATE",
@@ -37,7 +38,7 @@ async fn lock_head(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
     )
     .fetch_one(&mut *conn)
     .await?;
-    Ok(Head { stream, seq: row.seq, hash: read_hash(stream, row.hash)?, at: row.at, now: row.at })
+    Ok(Head { stream, seq: row.seq, hash: read_hash(stream, row.hash)?, at: row.at, turn: row.turn, now: row.at })
 }
 
 /// Prepares a connection for [`begin`], once.
@@ -45,7 +46,7 @@ pub async fn prepare_to_begin(conn: &mut PgConnection, stream: Stream) -> Result
     // The time as an integer: text is what a statement without parameters is answered with.
     let statement = format!(
         "PREPARE lock_{0}_head AS
-         SELECT seq, hash, (extract(epoch FROM at) * 1000000)::bigint AS at_us
+         SELECT seq, hash, (extract(epoch FROM at) * 1000000)::bigint AS at_us, turn
          FROM audit_head
          WHERE stream = '{0}'
          FOR UPDATE",
@@ -62,7 +63,8 @@ pub async fn begin(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
     let row = sqlx::raw_sql(AssertSqlSafe(both)).fetch_one(conn).await?;
     let at = DateTime::from_timestamp_micros(row.try_get("at_us")?);
     let at = at.ok_or_else(|| Error::Inconsistent("a head has no time".into()))?;
-    Ok(Head { stream, seq: row.try_get("seq")?, hash: read_hash(stream, row.try_get("hash")?)?, at, now: at })
+    let hash = read_hash(stream, row.try_get("hash")?)?;
+    Ok(Head { stream, seq: row.try_get("seq")?, hash, at, turn: row.try_get("turn")?, now: at })
 }
 
 /// [`begin`], with the time read after the lock was granted.
@@ -70,6 +72,17 @@ pub async fn begin_now(conn: &mut PgConnection, stream: Stream) -> Result<Head> 
     let mut head = begin(&mut *conn, stream).await?;
     head.set_now(sqlx::query_scalar!(r#"SELECT holdfast_now() AS "now!""#).fetch_one(conn).await?);
     Ok(head)
+}
+
+/// A head as a statement read it with other things, without the right to append. The time must be set before it is used.
+pub fn seen(stream: Stream, seq: i64, hash: Vec<u8>, at: DateTime<Utc>, turn: i64) -> Result<Head> {
+    Ok(Head { stream, seq, hash: read_hash(stream, hash)?, at, turn, now: at })
+}
+
+/// Moves the turn of a head that is locked: what was decided without holding it is not written any more.
+pub async fn turn(conn: &mut PgConnection, stream: Stream) -> Result<()> {
+    sqlx::query!("UPDATE audit_head SET turn = turn + 1 WHERE stream = $1", stream.as_str()).execute(conn).await?;
+    Ok(())
 }
 
 fn read_hash(stream: Stream, hash: Vec<u8>) -> Result<[u8; 32]> {
@@ -81,14 +94,15 @@ pub async fn peek(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
     let row = sqlx::query!(
         "SELECT seq,
                 hash,
-                at
+                at,
+                turn
          FROM audit_head
          WHERE stream = $1",
         stream.as_str()
     )
     .fetch_one(conn)
     .await?;
-    Ok(Head { stream, seq: row.seq, hash: read_hash(stream, row.hash)?, at: row.at, now: row.at })
+    Ok(Head { stream, seq: row.seq, hash: read_hash(stream, row.hash)?, at: row.at, turn: row.turn, now: row.at })
 }
 
 pub(super) async fn store_head(conn: &mut PgConnection, head: &Head) -> Result<()> {

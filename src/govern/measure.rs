@@ -22,12 +22,13 @@ use crate::idempotency::{self, Answer, Intent, Kept};
 use crate::regression::model::{KpiEvent, Mark};
 use crate::regression::store::{self, Pair, Recorded};
 use crate::types::Detail;
-use crate::writer::{Decider, Prepared, Proof};
+use crate::writer::{Decider, End, Failure, Prepared, Proof, by};
 use known::Known;
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
 use std::fmt;
+use tokio::time::Instant;
 
 /// Makes the answer to a request from what came of each of its measurements.
 pub type Render = Box<dyn Fn(Vec<Result<KpiAnswer>>) -> Result<Box<RawValue>> + Send + Sync>;
@@ -80,6 +81,7 @@ impl Decider for Measure {
     type Item = Measurements;
     type Done = Measured;
     type Note = Vec<(Tripped, Option<GoLiveState>)>;
+    type Start = Head;
 
     const STREAM: Stream = Stream::Kpi;
     const THREAD: &'static str = "kpi-writer";
@@ -91,16 +93,24 @@ impl Decider for Measure {
         item.events.len()
     }
 
+    async fn begin(&mut self, conn: &mut PgConnection, _: &[&Measurements]) -> Result<Head> {
+        audit::begin_now(conn, Stream::Kpi).await
+    }
+
     async fn prepare(
         &mut self,
         conn: &mut PgConnection,
+        head: Head,
         items: &[&Measurements],
-    ) -> Result<Prepared<Measured, Self::Note>> {
-        let head = audit::begin_now(conn, Stream::Kpi).await?;
-        let known = Known::read(conn, items, &head, &mut self.cache).await?;
-        let mut deciding = Deciding { known, head, recorded: Vec::new(), trips: Vec::new() };
-        let decided: Vec<_> = items.iter().map(|item| deciding.decide(item)).collect();
-        deciding.write(conn, items, decided).await
+        deadline: Instant,
+    ) -> Result<Prepared<Measured, Self::Note>, Failure<Measured, Self::Note>> {
+        let prepared = async {
+            let known = Known::read(conn, items, &head, &mut self.cache).await?;
+            let mut deciding = Deciding { known, head, recorded: Vec::new(), trips: Vec::new() };
+            let decided: Vec<_> = items.iter().map(|item| deciding.decide(item)).collect();
+            deciding.write(conn, items, decided).await
+        };
+        Ok(by(deadline, prepared).await?)
     }
 
     fn ended(&mut self, note: Self::Note) {
@@ -263,7 +273,8 @@ impl<'a> Deciding<'a> {
             }
             outcomes.push(answer.map(|answer| Measured { answer, replayed: false }));
         }
-        Ok(Prepared { outcomes, proof, writes, note })
+        let end = if writes { End::Commit } else { End::Discard };
+        Ok(Prepared { outcomes, proof, end, note })
     }
 
     /// Acts on the trips, under the heads that all of them together need.

@@ -7,7 +7,7 @@ mod reconcile;
 mod records;
 mod write;
 
-pub use batch::{Batch, Denials, Recorded, write_batch};
+pub use batch::{Batch, Denials, Moment, Recorded, write_batch};
 pub use held::{PastEvent, Wanted, candidates, correlated, oldest_due, past_events, read_due, read_reservations};
 pub use read::{Instant, TodayRow, is_active, read_denials, read_instant, read_levels, read_policies, today};
 pub use reconcile::{Flow, Recomputed, halt, lift_halt, recompute, reconciled_at, set_counter, sum_flows};

@@ -13,19 +13,22 @@ mod decide;
 mod read;
 
 use super::operation::{Done, Item};
-use crate::audit::Stream;
+use crate::audit::{self, Stream};
 use crate::clock::Clock;
 use crate::db::Database;
 use crate::enforcement::feed::Feed;
 use crate::error::Result;
-use crate::writer::{Decider, Prepared, Writer};
-use batch::Conditions;
+use crate::writer::{Decider, Failure, Prepared, Writer};
+use batch::{Conditions, Start};
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::time::Instant;
 
 /// How far the database clock may run ahead of this process's before it is not believed: an hour.
 const JUMP_MAX: TimeDelta = TimeDelta::hours(1);
+/// How many batches lock the head first once somebody else has written: about a second of them under load.
+const SHARED_FOR: u32 = 100;
 
 /// The way to the ledger's writer. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -41,7 +44,7 @@ impl Ledger {
     pub fn start(db: Database, clock: Clock, feed: Feed, go_live_required: bool) -> Self {
         let belief = Belief { clock: clock.clone(), last: Arc::default() };
         let by = By { belief, feed, go_live_required };
-        let writer = Writer::start(db.clone(), clock, Operations { by: by.clone() });
+        let writer = Writer::start(db.clone(), clock, Operations { by: by.clone(), left_at: None, shared_for: 0 });
         Self { writer, db, by }
     }
 
@@ -49,7 +52,7 @@ impl Ledger {
     /// operation would decide.
     pub async fn dry_run(&self, item: &Item) -> Result<Done> {
         let mut tx = self.db.begin_snapshot().await?;
-        batch::decide_dry(&mut tx, item, &self.by.conditions().0).await
+        batch::decide_dry(&mut tx, item, &self.by.conditions()).await
     }
 
     /// Has operations decided, in one commit: an answer for each, in order. Answers at once when the queue is full.
@@ -73,10 +76,8 @@ struct By {
 }
 
 impl By {
-    /// The conditions now, and the time here, milliseconds.
-    fn conditions(&self) -> (Conditions, u64) {
-        let (expected, now_ms) = self.belief.expected();
-        (Conditions::of(&self.feed, self.go_live_required, expected), now_ms)
+    fn conditions(&self) -> Conditions {
+        Conditions::of(&self.feed, self.go_live_required, self.belief.expected())
     }
 }
 
@@ -84,13 +85,30 @@ impl By {
 #[derive(Debug)]
 struct Operations {
     by: By,
+    /// The last event that this writer left; none before its first.
+    left_at: Option<i64>,
+    /// Batches that lock the head before they read, since somebody else writes too.
+    shared_for: u32,
+}
+
+/// What a batch leaves behind.
+#[derive(Debug)]
+struct Note {
+    /// A time that was believed, and the time here when the batch began, milliseconds.
+    believed_at: Option<DateTime<Utc>>,
+    read_ms: u64,
+    /// The last event before it, and its own last.
+    before: i64,
+    after: i64,
+    /// Whether somebody else moved the head while it was decided.
+    is_contended: bool,
 }
 
 impl Decider for Operations {
     type Item = Item;
     type Done = Done;
-    /// A time that was believed, and the time here when the batch began, milliseconds.
-    type Note = Option<(DateTime<Utc>, u64)>;
+    type Note = Note;
+    type Start = Start;
 
     const STREAM: Stream = Stream::Risk;
     const THREAD: &'static str = "ledger-writer";
@@ -99,19 +117,33 @@ impl Decider for Operations {
     /// Enough to spread a flush thin, few enough that a batch stays in the tens of milliseconds.
     const BATCH_MAX: usize = 1_024;
 
-    async fn prepare(&mut self, conn: &mut PgConnection, items: &[&Item]) -> Result<Prepared<Done, Self::Note>> {
-        let (conditions, read_ms) = self.by.conditions();
-        let decided = batch::prepare(conn, items, &conditions).await?;
-        let note = decided.believed_at.map(|at| (at, read_ms));
-        let writes = decided.proof.is_some();
-        Ok(Prepared { outcomes: decided.outcomes, proof: decided.proof, writes, note })
+    async fn begin(&mut self, conn: &mut PgConnection, items: &[&Item]) -> Result<Start> {
+        if self.shared_for == 0 && batch::may_be_free(items) {
+            return Ok(Start::Free);
+        }
+        self.shared_for = self.shared_for.saturating_sub(1);
+        Ok(Start::Locked(audit::begin(conn, Stream::Risk).await?))
     }
 
-    /// A time that is not believed is not the measure of the next one.
-    fn ended(&mut self, note: Self::Note) {
-        if let Some((at, read_ms)) = note {
-            self.by.belief.believe(at, read_ms);
+    async fn prepare(
+        &mut self,
+        conn: &mut PgConnection,
+        start: Start,
+        items: &[&Item],
+        deadline: Instant,
+    ) -> Result<Prepared<Done, Note>, Failure<Done, Note>> {
+        batch::prepare(conn, start, items, &self.by.conditions(), deadline).await
+    }
+
+    fn ended(&mut self, note: Note) {
+        // A time that is not believed is not the measure of the next one.
+        if let Some(at) = note.believed_at {
+            self.by.belief.believe(at, note.read_ms);
         }
+        if note.is_contended || self.left_at.is_some_and(|left_at| left_at != note.before) {
+            self.shared_for = SHARED_FOR;
+        }
+        self.left_at = Some(note.after);
     }
 }
 

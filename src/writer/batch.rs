@@ -1,47 +1,72 @@
 //! One batch from begin to commit.
 
-use super::{Decider, Prepared, Proof};
+use super::{Decider, End, Prepared, Proof};
 use crate::audit::{self, Stream};
 use crate::error::{Error, Result};
 use sqlx::{Executor, PgConnection};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long a batch may take up to its commit: a little more than the 4 s that its head may be waited for.
-const PREPARE_TIMEOUT: Duration = Duration::from_millis(4_500);
+pub(super) const PREPARE_TIMEOUT: Duration = Duration::from_millis(4_500);
 
 /// Ends a batch. Without a limit: a commit that was cut short while it waits for a standby would look like one that is safe.
 const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 
 /// Why a batch was not answered with its outcomes.
 #[derive(Debug)]
-pub(super) enum Failure<Done, Note> {
+pub enum Failure<Done, Note> {
     /// Before the commit: nothing of it happened.
     Refused(Error),
     /// During the commit: it happened or it did not.
-    CommitBroke { error: sqlx::Error, proof: Proof, outcomes: Vec<Result<Done>>, note: Note },
+    CommitBroke {
+        /// How it broke.
+        error: sqlx::Error,
+        /// What tells which.
+        proof: Proof,
+        /// What is answered if it happened.
+        outcomes: Vec<Result<Done>>,
+        /// What is noted if it happened.
+        note: Note,
+    },
+}
+
+impl<Done, Note> From<Error> for Failure<Done, Note> {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// Waits for what has no effect before the commit: an answer that does not come (a frozen server, a cut cable) is waited for no
+/// longer than the callers can be told the truth.
+pub async fn by<T>(deadline: Instant, prepared: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout_at(deadline, prepared).await {
+        Ok(prepared) => prepared,
+        Err(_) => Err(Error::Unavailable(sqlx::Error::PoolTimedOut)),
+    }
 }
 
 /// What came of a batch: an outcome for each item, in order, and its note.
 type Ended<D> = (Vec<Result<<D as Decider>::Done>>, <D as Decider>::Note);
 
-/// Runs a batch from begin to commit.
+/// Runs a batch that has begun up to its commit.
 pub(super) async fn run<D: Decider>(
     decider: &mut D,
     conn: &mut PgConnection,
+    start: D::Start,
     items: &[&D::Item],
+    deadline: Instant,
 ) -> Result<Ended<D>, Failure<D::Done, D::Note>> {
-    // Until the commit nothing has happened: an answer that does not come (a frozen server, a cut cable) is waited for no
-    // longer than the callers can be told the truth.
-    let prepared = tokio::time::timeout(PREPARE_TIMEOUT, decider.prepare(conn, items)).await;
-    let Prepared { outcomes, proof, writes, note } = match prepared {
-        Ok(prepared) => prepared.map_err(Failure::Refused)?,
-        Err(_) => return Err(Failure::Refused(Error::Unavailable(sqlx::Error::PoolTimedOut))),
+    let Prepared { outcomes, proof, end, note } = decider.prepare(conn, start, items, deadline).await?;
+    let ended = match end {
+        End::Commit => conn.execute(COMMIT).await,
+        End::Discard => {
+            roll_back(conn).await?;
+            return Ok((outcomes, note));
+        }
+        End::Done => return Ok((outcomes, note)),
     };
-    if !writes {
-        conn.execute("ROLLBACK").await.map_err(|error| Failure::Refused(error.into()))?;
-        return Ok((outcomes, note));
-    }
-    match (conn.execute(COMMIT).await, proof) {
+    match (ended, proof) {
         (Ok(_), _) => Ok((outcomes, note)),
         (Err(error), Some(proof)) => Err(Failure::CommitBroke { error, proof, outcomes, note }),
         // Nothing was decided that asking again would not decide alike.
@@ -55,14 +80,20 @@ pub(super) async fn roll_back(conn: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// Whether a batch was committed; waits for its transaction to end.
+/// Whether a batch was committed; waits for its transaction to end. What has not begun yet, in a buffer on the way, never will:
+/// the head moves its turn, and finds nobody at the place where it was read.
 pub(super) async fn is_committed(conn: &mut PgConnection, stream: Stream, proof: &Proof) -> Result<bool> {
     audit::begin(conn, stream).await?;
-    let stands = audit::verify::point(conn, stream, proof.seq).await;
-    conn.execute("ROLLBACK").await?;
-    match stands {
-        Ok(point) => Ok(point.hash[..] == proof.hash[..]),
-        Err(Error::NotFound { .. }) => Ok(false),
+    match audit::verify::point(conn, stream, proof.seq).await {
+        Ok(point) => {
+            roll_back(conn).await?;
+            Ok(point.hash[..] == proof.hash[..])
+        }
+        Err(Error::NotFound { .. }) => {
+            audit::turn(conn, stream).await?;
+            conn.execute(COMMIT).await?;
+            Ok(false)
+        }
         Err(error) => Err(error),
     }
 }

@@ -5,13 +5,15 @@
 
 use crate::ledger::broken_links;
 use crate::support::{Answer, Service, Setup};
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use sqlx::{Postgres, Transaction};
+use sqlx::{Executor, Postgres, Transaction};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
@@ -397,7 +399,43 @@ async fn a_head_that_stays_held_is_waited_for_once() {
 
 // Connections that break during the commit.
 
-/// What a proxy does with the next COMMIT that it sees.
+/// How many keys were used.
+static KEYS: AtomicU32 = AtomicU32::new(0);
+
+/// How a reserve is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// By its one statement, without holding the head: nobody else writes, and it has no key.
+    Free,
+    /// By a COMMIT, under the locked head.
+    Locked,
+}
+
+impl Way {
+    const ALL: [Self; 2] = [Self::Free, Self::Locked];
+
+    /// What only a message to PostgreSQL that commits holds.
+    const fn commit(self) -> &'static [u8] {
+        match self {
+            // The action of the event that it inserts.
+            Self::Free => b"RESERVE",
+            Self::Locked => b"COMMIT\0",
+        }
+    }
+
+    fn reserve(self, service: &Service) -> JoinHandle<Answer> {
+        let body = json!({"engine": "RACE", "amount": 1, "actor": "test"});
+        let key = format!("key-{}", KEYS.fetch_add(1, Ordering::SeqCst));
+        match self {
+            Self::Free => tokio::spawn(service.post("/risk/check-and-reserve", &body)),
+            Self::Locked => {
+                tokio::spawn(service.post_with("/risk/check-and-reserve", ("idempotency-key", key.as_str()), &body))
+            }
+        }
+    }
+}
+
+/// What a proxy does with the next commit that it sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Armed {
@@ -413,7 +451,12 @@ enum Armed {
     AfterCommitForGood,
     /// Takes no new connections.
     Away,
+    /// Cuts the client's side and passes it on later, as a buffer on the way may.
+    Late,
 }
+
+/// How much later that is: new decisions are long made.
+const LATE: Duration = Duration::from_millis(300);
 
 /// Stands between a service and PostgreSQL.
 struct Proxy {
@@ -423,7 +466,7 @@ struct Proxy {
 
 impl Proxy {
     /// A service on a database of its own, behind a proxy; the test itself looks at the database directly.
-    async fn between() -> (Self, Service) {
+    async fn between(way: Way) -> (Self, Service) {
         let direct = uncapped().await.options.clone();
         let directory = std::env::temp_dir().join(format!("holdfast-proxy-{}", direct.get_database().unwrap()));
         let directory = directory.with_extension(std::process::id().to_string());
@@ -439,7 +482,7 @@ impl Proxy {
                     continue;
                 }
                 let server = UnixStream::connect(&server).await.unwrap();
-                tokio::spawn(relay(client, server, Arc::clone(&armed)));
+                tokio::spawn(relay(client, server, way, Arc::clone(&armed)));
             }
         });
         let mut service = Service::on(direct.clone().socket(&proxy.directory), Setup::default()).await;
@@ -465,13 +508,13 @@ impl Drop for Proxy {
 }
 
 /// Passes bytes both ways until one side ends or the proxy cuts.
-async fn relay(client: UnixStream, server: UnixStream, armed: Arc<AtomicU8>) {
+async fn relay(client: UnixStream, server: UnixStream, way: Way, armed: Arc<AtomicU8>) {
     let (mut from_client, to_client) = client.into_split();
     let (from_server, mut to_server) = server.into_split();
     let back = tokio::spawn(pass(from_server, to_client));
     let mut bytes = vec![0; 65_536];
     while let Ok(count @ 1..) = from_client.read(&mut bytes).await {
-        let is_commit = bytes[..count].windows(7).any(|window| window == b"COMMIT\0");
+        let is_commit = bytes[..count].windows(way.commit().len()).any(|window| window == way.commit());
         let now = if is_commit { armed.load(Ordering::SeqCst) } else { Armed::No as u8 };
         if now == Armed::No as u8 || now == Armed::Away as u8 {
             if to_server.write_all(&bytes[..count]).await.is_err() {
@@ -488,6 +531,9 @@ async fn relay(client: UnixStream, server: UnixStream, armed: Arc<AtomicU8>) {
         if now == Armed::Silently as u8 {
             // The server's side stays open: only the server's own limits end that transaction.
             std::future::pending::<()>().await;
+        }
+        if now == Armed::Late as u8 {
+            tokio::time::sleep(LATE).await;
         }
         if now != Armed::BeforeCommit as u8 {
             to_server.write_all(&bytes[..count]).await.unwrap();
@@ -508,43 +554,77 @@ async fn quiet(service: &Service) {
 
 #[tokio::test]
 async fn a_connection_that_breaks_before_the_commit_leaves_a_fresh_decision_and_one_reservation() {
-    for armed in [Armed::BeforeCommit, Armed::Silently] {
-        let (proxy, service) = Proxy::between().await;
-        let first = allowed(reserve(&service, "test").await.unwrap());
-        proxy.arm(armed);
-        let second = allowed(reserve(&service, "test").await.unwrap());
-        assert!(proxy.has_cut(), "{armed:?}");
-        quiet(&service).await;
-        assert_recorded(&service, [first, second]).await;
+    for way in Way::ALL {
+        for armed in [Armed::BeforeCommit, Armed::Silently] {
+            let (proxy, service) = Proxy::between(way).await;
+            let first = allowed(way.reserve(&service).await.unwrap());
+            proxy.arm(armed);
+            let second = allowed(way.reserve(&service).await.unwrap());
+            assert!(proxy.has_cut(), "{way:?} {armed:?}");
+            quiet(&service).await;
+            assert_recorded(&service, [first, second]).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_reaches_the_database_after_its_answer_changes_nothing() {
+    for way in Way::ALL {
+        let (proxy, service) = Proxy::between(way).await;
+        proxy.arm(Armed::Late);
+        let first = way.reserve(&service).await.unwrap();
+        assert!(proxy.has_cut());
+        let mut told = Vec::new();
+        // A transaction that holds the head is waited for; what has not begun never happens.
+        match way {
+            Way::Free => assert_eq!(first.refused(503, "DATABASE_UNAVAILABLE")["retry_same_key"], true),
+            Way::Locked => told.push(allowed(first)),
+        }
+        told.push(allowed(way.reserve(&service).await.unwrap()));
+        proxy.arm(Armed::Late);
+        told.push(allowed(way.reserve(&service).await.unwrap()));
+        assert!(proxy.has_cut());
+        tokio::time::sleep(2 * LATE).await;
+        assert_recorded(&service, told).await;
     }
 }
 
 #[tokio::test]
 async fn a_first_connection_that_breaks_before_the_commit_is_a_503_that_decided_nothing() {
-    let (proxy, service) = Proxy::between().await;
-    proxy.arm(Armed::BeforeCommit);
-    let body = reserve(&service, "test").await.unwrap().refused(503, "DATABASE_UNAVAILABLE");
-    assert!(proxy.has_cut());
-    assert_eq!(body["retry_same_key"], true);
-    quiet(&service).await;
-    assert_recorded(&service, []).await;
-    let next = allowed(reserve(&service, "test").await.unwrap());
-    assert_recorded(&service, [next]).await;
+    for way in Way::ALL {
+        let (proxy, service) = Proxy::between(way).await;
+        proxy.arm(Armed::BeforeCommit);
+        let body = way.reserve(&service).await.unwrap().refused(503, "DATABASE_UNAVAILABLE");
+        assert!(proxy.has_cut());
+        assert_eq!(body["retry_same_key"], true);
+        quiet(&service).await;
+        assert_recorded(&service, []).await;
+        let next = allowed(way.reserve(&service).await.unwrap());
+        assert_recorded(&service, [next]).await;
+    }
 }
 
 #[tokio::test]
 async fn a_connection_that_breaks_after_the_commit_leaves_the_true_answer() {
-    let (proxy, service) = Proxy::between().await;
-    let mut ids = Vec::new();
-    // The first on a fresh connection, the others on one that was used before.
-    for _ in 0..10 {
-        proxy.arm(Armed::AfterCommit);
-        ids.push(allowed(reserve(&service, "test").await.unwrap()));
-        assert!(proxy.has_cut());
+    for way in Way::ALL {
+        let (proxy, service) = Proxy::between(way).await;
+        let mut ids = Vec::new();
+        // The first on a fresh connection, the others on one that was used before.
+        for _ in 0..10 {
+            proxy.arm(Armed::AfterCommit);
+            ids.push(allowed(way.reserve(&service).await.unwrap()));
+            assert!(proxy.has_cut());
+        }
+        assert_recorded(&service, ids.clone()).await;
+        if way == Way::Locked {
+            settles_through_a_break(&proxy, &service, &ids[0]).await;
+        }
     }
-    assert_recorded(&service, ids.clone()).await;
+}
+
+async fn settles_through_a_break(proxy: &Proxy, service: &Service, id: &str) {
     proxy.arm(Armed::AfterCommit);
-    let settled = settle(&service, &json!({"reservation_id": ids[0], "realized_loss": 3})).await.unwrap().ok();
+    let settled = settle(service, &json!({"reservation_id": id, "realized_loss": 3})).await.unwrap().ok();
     assert!(proxy.has_cut());
     assert_eq!(json!([settled["released"], settled["ledger_engine"]["realized_loss"]]), json!([1, 3]));
     assert_eq!(service.count("SELECT count(*) FROM risk_event WHERE action = 'SETTLE'").await, 1);
@@ -553,10 +633,12 @@ async fn a_connection_that_breaks_after_the_commit_leaves_the_true_answer() {
 #[tokio::test]
 async fn a_whole_batch_whose_connection_breaks_at_the_commit_gets_true_answers() {
     for armed in [Armed::BeforeCommit, Armed::AfterCommit] {
-        let (proxy, service) = Proxy::between().await;
+        let (proxy, service) = Proxy::between(Way::Locked).await;
+        // What finds nothing commits nothing. Once the connection was used, it takes the fifty into its batch: there is one commit.
+        let nothing = json!({"reservation_id": "00000000-0000-0000-0000-000000000001"});
+        settle(&service, &nothing).await.unwrap().refused(404, "NOT_FOUND");
         let tx = hold(&service).await;
-        // What finds nothing commits nothing: the first commit is that of the fifty.
-        let plug = settle(&service, &json!({"reservation_id": "00000000-0000-0000-0000-000000000001"}));
+        let plug = settle(&service, &nothing);
         waiting_backend(&service).await;
         let waiting: Vec<_> = (0..50).map(|_| reserve(&service, "test")).collect();
         arrived().await;
@@ -573,25 +655,113 @@ async fn a_whole_batch_whose_connection_breaks_at_the_commit_gets_true_answers()
 
 #[tokio::test]
 async fn a_commit_that_cannot_be_looked_up_is_an_unknown_outcome() {
-    let (proxy, service) = Proxy::between().await;
-    let first = allowed(reserve(&service, "test").await.unwrap());
-    proxy.arm(Armed::AfterCommitForGood);
-    let answer = reserve(&service, "test").await.unwrap();
-    assert!(proxy.has_cut());
-    let body = answer.refused(503, "OUTCOME_UNKNOWN");
-    assert_eq!(body["retry_same_key"], true);
-    assert_eq!(body["reservation_id"], Value::Null);
-    // While the database is away nothing can be decided, and that is known.
-    let away = reserve(&service, "test").await.unwrap().refused(503, "DATABASE_UNAVAILABLE");
-    assert_eq!(away["retry_same_key"], true);
-    proxy.arm(Armed::No);
-    quiet(&service).await;
-    // It had been committed; the caller was rightly not told that it had not.
-    let second: String = sqlx::query_scalar("SELECT id::text FROM risk_reservation ORDER BY seq DESC LIMIT 1")
-        .fetch_one(&service.pool)
-        .await
-        .unwrap();
-    assert_ne!(second, first);
-    let third = allowed(reserve(&service, "test").await.unwrap());
-    assert_recorded(&service, [first, second, third]).await;
+    for way in Way::ALL {
+        let (proxy, service) = Proxy::between(way).await;
+        let first = allowed(way.reserve(&service).await.unwrap());
+        proxy.arm(Armed::AfterCommitForGood);
+        let answer = way.reserve(&service).await.unwrap();
+        assert!(proxy.has_cut());
+        let body = answer.refused(503, "OUTCOME_UNKNOWN");
+        assert_eq!(body["retry_same_key"], true);
+        assert_eq!(body["reservation_id"], Value::Null);
+        // While the database is away nothing can be decided, and that is known.
+        let away = way.reserve(&service).await.unwrap().refused(503, "DATABASE_UNAVAILABLE");
+        assert_eq!(away["retry_same_key"], true);
+        proxy.arm(Armed::No);
+        quiet(&service).await;
+        // It had been committed; the caller was rightly not told that it had not.
+        let second: String = sqlx::query_scalar("SELECT id::text FROM risk_reservation ORDER BY seq DESC LIMIT 1")
+            .fetch_one(&service.pool)
+            .await
+            .unwrap();
+        assert_ne!(second, first);
+        let third = allowed(way.reserve(&service).await.unwrap());
+        assert_recorded(&service, [first, second, third]).await;
+    }
+}
+
+// What a writer does that is alone.
+
+/// How often the head's turn moved.
+const TURN: &str = "SELECT turn FROM audit_head WHERE stream = 'risk'";
+
+#[tokio::test]
+async fn whatever_a_reserve_rests_on_moves_the_turn_of_the_head_whoever_changes_it() {
+    let service = uncapped().await;
+    let mut turn = service.count(TURN).await;
+    for sql in [
+        "UPDATE risk_policy SET max_open_risk = 1 WHERE engine = 'RACE'",
+        "DELETE FROM risk_throttle",
+        "INSERT INTO risk_halt (at, differences) VALUES (now(), '[]')",
+        "DELETE FROM risk_halt",
+        "SET session_replication_role = replica; UPDATE risk_policy SET max_open_risk = 0 WHERE engine = 'RACE'",
+    ] {
+        service.pool.execute(sql).await.unwrap();
+        let now = service.count(TURN).await;
+        assert!(now > turn, "{sql}");
+        turn = now;
+    }
+    allowed(reserve(&service, "test").await.unwrap());
+    assert_eq!(service.count(TURN).await, turn, "an event needs no turn");
+    for sql in ["turn = turn - 1", "turn = turn + 1, at = at + interval '1 us'", "turn = turn + 1, hash = sha256('x')"]
+    {
+        let sql = sqlx::AssertSqlSafe(format!("UPDATE audit_head SET {sql} WHERE stream = 'risk'"));
+        assert!(service.pool.execute(sql).await.is_err());
+    }
+}
+
+/// A reserve that has read and waits with its write until the transaction ends; nothing else waits for that.
+async fn between_read_and_write(service: &Service) -> (Transaction<'static, Postgres>, JoinHandle<Answer>) {
+    allowed(reserve(service, "test").await.unwrap());
+    let mut tx = service.pool.begin().await.unwrap();
+    tx.execute("LOCK TABLE risk_event IN SHARE MODE").await.unwrap();
+    let waiting = reserve(service, "test");
+    waiting_backend(service).await;
+    (tx, waiting)
+}
+
+#[tokio::test]
+async fn a_change_between_the_read_and_the_write_of_a_lone_reserve_binds_it() {
+    let cap = json!({"engine": "RACE", "max_daily_loss": 0, "max_daily_exposure": 0, "max_open_risk": 1});
+    let disabled = json!({"engine": "RACE", "max_daily_loss": 0, "max_daily_exposure": 0, "max_open_risk": 5,
+        "enabled": false});
+    for (path, body, reason) in [
+        ("/go-live/kill-switch/engage", json!({"reason": "stop"}), "kill_switch_engaged"),
+        ("/go-live/disable", json!({"actor": "a"}), "go_live_disabled"),
+        ("/risk/policies/upsert", cap, "open_risk_exceeded"),
+        ("/risk/policies/upsert", disabled, "policy_disabled"),
+    ] {
+        let service = uncapped().await;
+        let (tx, waiting) = between_read_and_write(&service).await;
+        service.post(path, &body).await.ok();
+        tx.commit().await.unwrap();
+        let answer = waiting.await.unwrap().ok();
+        assert_eq!((&answer["ok"], &answer["reason"]), (&json!(false), &json!(reason)));
+    }
+}
+
+#[tokio::test]
+async fn a_lone_reserve_whose_process_was_paused_is_decided_anew() {
+    let service = uncapped().await;
+    let (tx, waiting) = between_read_and_write(&service).await;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let now: DateTime<Utc> = sqlx::query_scalar("SELECT holdfast_now()").fetch_one(&service.pool).await.unwrap();
+    tx.commit().await.unwrap();
+    allowed(waiting.await.unwrap());
+    let at: DateTime<Utc> =
+        sqlx::query_scalar("SELECT max(at) FROM risk_event").fetch_one(&service.pool).await.unwrap();
+    assert!(at > now, "{at} {now}");
+}
+
+#[tokio::test]
+async fn a_lone_denial_is_decided_once() {
+    let service = uncapped().await;
+    let cap = json!({"engine": "RACE", "max_daily_loss": 0, "max_daily_exposure": 0, "max_open_risk": 1});
+    service.post("/risk/policies/upsert", &cap).await.ok();
+    allowed(reserve(&service, "test").await.unwrap());
+    for denials in 1..=3 {
+        assert_eq!(reserve(&service, "test").await.unwrap().ok()["reason"], "open_risk_exceeded");
+        assert_eq!(service.count("SELECT denied FROM risk_denial_day").await, denials);
+    }
+    assert_eq!(broken_links(&service.pool).await, [""; 0]);
 }

@@ -29,6 +29,15 @@ pub struct Recorded<'a> {
 /// Denials by engine asked for, level and reason.
 pub type Denials = BTreeMap<(Engine, String, &'static str), i64>;
 
+/// What a batch that does not hold the head has read beside it.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// The version of the switches.
+    pub switches_version: i64,
+    /// When, by the database's clock.
+    pub at: DateTime<Utc>,
+}
+
 /// Everything that a batch changes.
 #[derive(Debug)]
 pub struct Batch<'a> {
@@ -45,6 +54,12 @@ pub struct Batch<'a> {
 }
 
 impl Batch<'_> {
+    /// Whether one statement writes it.
+    #[must_use]
+    pub fn is_one_statement(&self) -> bool {
+        self.changed.is_empty() && self.denials.is_empty()
+    }
+
     fn events<T>(&self, column: impl Fn(&Recorded<'_>) -> T) -> Vec<T> {
         self.recorded.iter().map(column).collect()
     }
@@ -67,14 +82,29 @@ type Texts = [Option<String>];
 
 /// Writes a batch: one statement for what every batch has, and one each for what only some have. A statement that touches a
 /// table costs something even where it changes nothing.
-pub async fn write_batch(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head) -> Result<()> {
+///
+/// Writes nothing, and says so, unless the head still stands at the event before the batch's first, and at the same turn: then
+/// nothing has changed that moves it. A batch that was decided without the head in hand also says when it `read`: nothing is
+/// written if the switches changed since, if that was more than a second ago, or if somebody holds the head. So it waits for
+/// nobody, and where it was paused in between it does nothing that was forbidden meanwhile.
+///
+/// What is not [one statement](Batch::is_one_statement) needs a transaction.
+pub async fn write_batch(
+    conn: &mut PgConnection,
+    batch: &Batch<'_>,
+    head: &Head,
+    read: Option<Moment>,
+) -> Result<bool> {
+    if !record(&mut *conn, batch, head, read).await? {
+        return Ok(false);
+    }
     if !batch.changed.is_empty() {
-        change_reservations(conn, &batch.changed).await?;
+        change_reservations(&mut *conn, &batch.changed).await?;
     }
     if !batch.denials.is_empty() {
         tally(conn, batch.recorded[0].stamp.day(), batch.denials).await?;
     }
-    record(conn, batch, head).await
+    Ok(true)
 }
 
 async fn change_reservations(conn: &mut PgConnection, changed: &[&Reservation]) -> Result<()> {
@@ -121,13 +151,25 @@ async fn tally(conn: &mut PgConnection, day: NaiveDate, denials: &Denials) -> Re
     Ok(())
 }
 
-/// The events, the reservations made, the counters and the head, in one statement.
+/// The events, the reservations made, the counters and the head, in one statement, if the head stands.
 #[expect(clippy::too_many_lines, reason = "one statement, one line a column")]
-async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head) -> Result<()> {
+async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head, read: Option<Moment>) -> Result<bool> {
     let (head_seq, head_hash, head_at) = head.stored();
     let optional = |text: Option<&str>| text.map(str::to_owned);
     let written = sqlx::query!(
         r#"WITH
+        head AS (
+            UPDATE audit_head
+            SET seq = $38, hash = $39, at = $32
+            WHERE stream = (
+                SELECT stream
+                FROM audit_head
+                WHERE stream = 'risk' AND seq = $41 AND turn = $42
+                  AND ($43::bigint IS NULL
+                       OR EXISTS (SELECT FROM go_live_state WHERE version = $43)
+                          AND holdfast_now() < $44::timestamptz + interval '1 s')
+                FOR UPDATE SKIP LOCKED)
+            RETURNING seq),
         events AS (
             INSERT INTO risk_event
                 (seq, at, principal, actor, request_id, correlation_id, engine, action, ok, amount, denial, scope,
@@ -135,7 +177,7 @@ async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head) -> Resu
             SELECT e.seq, e.at, e.principal, e.actor, e.request_id, e.correlation_id, e.engine, e.action,
                    e.denial IS NULL, e.amount, e.denial, e.scope, e.reservation_id, $1, e.exposure_delta, e.open_delta,
                    e.loss_delta, e.actions_delta, e.reason, e.metadata, e.detail, e.hash
-            FROM unnest($2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+            FROM head, unnest($2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
                         $9::text[], $10::numeric[], $11::text[], $12::text[], $13::uuid[], $14::numeric[],
                         $15::numeric[], $16::numeric[], $17::bigint[], $18::text[], $19::text[], $20::text[],
                         $21::bytea[])
@@ -148,14 +190,14 @@ async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head) -> Resu
                  closed_seq)
             SELECT r.id, r.seq, r.engine, r.amount, r.open_amount, r.status, $1, r.correlation_id, r.created_at,
                    r.expires_at, r.closed_at, r.closed_seq
-            FROM unnest($22::uuid[], $23::bigint[], $24::text[], $25::numeric[], $26::numeric[], $27::text[],
+            FROM head, unnest($22::uuid[], $23::bigint[], $24::text[], $25::numeric[], $26::numeric[], $27::text[],
                         $28::text[], $29::timestamptz[], $30::timestamptz[], $31::bigint[], $40::timestamptz[])
                  AS r (id, seq, engine, amount, open_amount, status, correlation_id, created_at, closed_at, closed_seq,
                        expires_at)),
         flows AS (
             INSERT INTO risk_ledger_day (day, engine, exposure_used, realized_loss, actions_count, updated_at)
             SELECT $1, l.engine, l.exposure_used, l.realized_loss, l.actions_count, $32
-            FROM unnest($33::text[], $34::numeric[], $35::numeric[], $36::bigint[])
+            FROM head, unnest($33::text[], $34::numeric[], $35::numeric[], $36::bigint[])
                  AS l (engine, exposure_used, realized_loss, actions_count)
             ON CONFLICT (day, engine) DO UPDATE
             SET exposure_used = excluded.exposure_used,
@@ -165,14 +207,9 @@ async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head) -> Resu
         stocks AS (
             INSERT INTO risk_open (engine, open_amount, updated_at)
             SELECT l.engine, l.open_amount, $32
-            FROM unnest($33::text[], $37::numeric[]) AS l (engine, open_amount)
+            FROM head, unnest($33::text[], $37::numeric[]) AS l (engine, open_amount)
             ON CONFLICT (engine) DO UPDATE
-            SET open_amount = excluded.open_amount, updated_at = excluded.updated_at),
-        head AS (
-            UPDATE audit_head
-            SET seq = $38, hash = $39, at = $32
-            WHERE stream = 'risk' AND seq < $38
-            RETURNING seq)
+            SET open_amount = excluded.open_amount, updated_at = excluded.updated_at)
         SELECT count(*) AS "heads!" FROM head"#,
         batch.recorded[0].stamp.day(),
         &batch.events(|one| one.stamp.seq),
@@ -213,12 +250,13 @@ async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head) -> Resu
         &batch.counters(|level| level.usage.open_risk_reserved.to_decimal()),
         head_seq,
         &head_hash[..],
-        &of(&batch.new, |one| one.expires_at) as &Times
+        &of(&batch.new, |one| one.expires_at) as &Times,
+        batch.recorded[0].stamp.seq - 1,
+        head.turn(),
+        read.map(|read| read.switches_version),
+        read.map(|read| read.at)
     )
     .fetch_one(conn)
     .await?;
-    if written.heads != 1 {
-        return Err(Error::Inconsistent(format!("a batch moved {} heads", written.heads)));
-    }
-    Ok(())
+    Ok(written.heads == 1)
 }

@@ -1,5 +1,6 @@
 //! Policies and levels, as decisions and reports read them.
 
+use crate::audit::{self, Head, Stream};
 use crate::error::{Error, Result};
 use crate::risk::model::{Level, RiskPolicy, Usage};
 use crate::types::{Amount, Count, Engine, Total, Ttl};
@@ -104,6 +105,10 @@ pub struct Instant {
     pub anything_due: bool,
     /// The levels that were asked for: policy, the day's flows, the stock.
     pub levels: BTreeMap<Engine, Level>,
+    /// Where the ledger's head stood.
+    pub head: Head,
+    /// The version of the switches.
+    pub switches_version: i64,
 }
 
 /// The levels of these engines on a day.
@@ -115,8 +120,7 @@ pub async fn read_levels(
     Ok(read(conn, engines, Some(day)).await?.map(|instant| instant.levels).unwrap_or_default())
 }
 
-/// Time, switches and levels, in one statement; it begins after the head was locked. The day is the database's. At least one
-/// engine.
+/// Time, switches, levels and the head, in one statement. The day is the database's. At least one engine.
 pub async fn read_instant(conn: &mut PgConnection, engines: &[Engine]) -> Result<Instant> {
     read(conn, engines, None).await?.ok_or_else(|| Error::Inconsistent("no level was asked for".into()))
 }
@@ -129,17 +133,28 @@ async fn read(conn: &mut PgConnection, engines: &[Engine], day: Option<NaiveDate
            instant AS MATERIALIZED (
                SELECT clock.now,
                       COALESCE($2, (clock.now AT TIME ZONE 'UTC')::date) AS day,
+                      head.seq,
+                      head.hash,
+                      head.at,
+                      head.turn,
+                      state.version,
                       state.kill_switch_engaged,
                       state.go_live_enabled,
                       (SELECT at FROM risk_halt) AS halted_at,
                       EXISTS (SELECT FROM risk_reservation WHERE status = 'OPEN' AND expires_at <= clock.now) AS anything_due
-               FROM clock, go_live_state AS state)
+               FROM clock, go_live_state AS state, audit_head AS head
+               WHERE head.stream = 'risk')
            SELECT instant.now                AS "now!",
                   instant.day                AS "day!",
+                  instant.version            AS "switches_version!",
                   instant.kill_switch_engaged AS "kill_switch_engaged!",
                   instant.go_live_enabled    AS "go_live_enabled!",
                   instant.halted_at          AS "halted_at?",
                   instant.anything_due       AS "anything_due!",
+                  instant.seq                AS "seq!",
+                  instant.hash               AS "hash!",
+                  instant.at                 AS "at!",
+                  instant.turn               AS "turn!",
                   asked.engine               AS "engine!",
                   policy.max_daily_loss      AS "max_daily_loss?",
                   policy.max_daily_exposure  AS "max_daily_exposure?",
@@ -196,16 +211,22 @@ async fn read(conn: &mut PgConnection, engines: &[Engine], day: Option<NaiveDate
             actions_count: row.actions_count.unwrap_or(0),
             updated_at: row.usage_updated_at,
         };
-        let instant = read.get_or_insert_with(|| Instant {
+        let level = Level { policy, usage };
+        if let Some(instant) = &mut read {
+            instant.levels.insert(engine, level);
+            continue;
+        }
+        read = Some(Instant {
             now: row.now,
             day: row.day,
             kill_switch_engaged: row.kill_switch_engaged,
             go_live_enabled: row.go_live_enabled,
             halted_at: row.halted_at,
             anything_due: row.anything_due,
-            levels: BTreeMap::new(),
+            levels: BTreeMap::from([(engine, level)]),
+            switches_version: row.switches_version,
+            head: audit::seen(Stream::Risk, row.seq, row.hash, row.at, row.turn)?,
         });
-        instant.levels.insert(engine, Level { policy, usage });
     }
     Ok(read)
 }

@@ -1,16 +1,19 @@
 //! One batch, up to its commit.
 
+use super::Note;
 use super::decide::Deciding;
-use super::read;
+pub(super) use super::read::is_one_instant as may_be_free;
+use super::read::{self, Read};
 use crate::audit::{self, Head, Stream};
 use crate::enforcement::feed::Feed;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::idempotency;
 use crate::risk::operation::{Done, Item};
-use crate::risk::store;
-use crate::writer::Proof;
+use crate::risk::store::{self, Moment};
+use crate::writer::{End, Failure, Prepared, Proof, by};
 use chrono::{DateTime, Days, NaiveTime, TimeDelta, Utc};
 use sqlx::PgConnection;
+use tokio::time::Instant;
 
 /// More microseconds than a batch has events, each of which has one of its own.
 const BATCH_SPAN: TimeDelta = TimeDelta::milliseconds(10);
@@ -26,48 +29,162 @@ pub(super) struct Conditions {
     pub(super) rewound: bool,
     /// The time that the database should show about now, as far as this process can tell; none at its beginning.
     pub(super) expected: Option<DateTime<Utc>>,
+    /// The time here, milliseconds.
+    pub(super) now_ms: u64,
 }
 
 impl Conditions {
-    pub(super) fn of(feed: &Feed, go_live_required: bool, expected: Option<DateTime<Utc>>) -> Self {
-        Self { go_live_required, killed_locally: feed.is_killed_locally(), rewound: feed.is_rewound(), expected }
+    pub(super) fn of(feed: &Feed, go_live_required: bool, (expected, now_ms): (Option<DateTime<Utc>>, u64)) -> Self {
+        Self {
+            go_live_required,
+            killed_locally: feed.is_killed_locally(),
+            rewound: feed.is_rewound(),
+            expected,
+            now_ms,
+        }
     }
 }
 
-/// What came of a batch that only needs its commit.
+/// How a batch begins.
 #[derive(Debug)]
-pub(super) struct Decided {
-    /// An outcome for each operation, in order.
-    pub(super) outcomes: Vec<Result<Done>>,
-    /// Its first event; none if nothing was written.
-    pub(super) proof: Option<Proof>,
-    /// The database's time, unless it was not believed.
-    pub(super) believed_at: Option<DateTime<Utc>>,
+pub(super) enum Start {
+    /// With the head in hand, in a transaction.
+    Locked(Head),
+    /// Without: the head is read with everything else, and the batch is written if it still stands there.
+    Free,
 }
 
+/// A batch of the ledger that was decided.
+type Ended = Prepared<Done, Note>;
+/// Why it was not.
+type Broken = Failure<Done, Note>;
+
 /// Decides and writes a batch, up to its commit.
-pub(super) async fn prepare(conn: &mut PgConnection, items: &[&Item], conditions: &Conditions) -> Result<Decided> {
-    let mut head = audit::begin(conn, Stream::Risk).await?;
-    let (known, believed_at) = read::read(conn, items, &mut head, conditions).await?;
+///
+/// A batch that began free and that is more than one statement locks the head in between, and is decided anew if it moved.
+pub(super) async fn prepare(
+    conn: &mut PgConnection,
+    start: Start,
+    items: &[&Item],
+    conditions: &Conditions,
+    deadline: Instant,
+) -> Result<Ended, Broken> {
+    let mut is_contended = false;
+    let head = match start {
+        Start::Locked(head) => head,
+        Start::Free if may_be_free(items) => {
+            match by(deadline, decide(conn, None, items, conditions)).await?.write_free(conn, deadline).await? {
+                Written::All(ended) => return Ok(ended),
+                Written::Nothing(head) => {
+                    is_contended = true;
+                    match head {
+                        Some(head) => head,
+                        None => by(deadline, audit::begin(conn, Stream::Risk)).await?,
+                    }
+                }
+            }
+        }
+        Start::Free => by(deadline, audit::begin(conn, Stream::Risk)).await?,
+    };
+    let prepared = async { decide(conn, Some(head), items, conditions).await?.write_locked(conn).await };
+    let mut prepared = by(deadline, prepared).await?;
+    prepared.note.is_contended = is_contended;
+    Ok(prepared)
+}
+
+/// What came of a batch that did not hold the head.
+enum Written {
+    /// It was written, or had nothing to write.
+    All(Ended),
+    /// The head had moved. If it is locked now, this is where it stands.
+    Nothing(Option<Head>),
+}
+
+/// A batch that was decided and not written yet.
+struct Decided<'a> {
+    deciding: Deciding<'a>,
+    moment: Moment,
+    outcomes: Vec<Result<Done>>,
+    note: Note,
+}
+
+async fn decide<'a>(
+    conn: &mut PgConnection,
+    head: Option<Head>,
+    items: &[&'a Item],
+    conditions: &Conditions,
+) -> Result<Decided<'a>> {
+    let Read { known, head, believed_at, moment } = read::read(conn, items, head, conditions).await?;
+    let before = head.seq();
     let mut deciding = Deciding::new(known, head);
     deciding.expire_due();
     let outcomes: Vec<_> = items.iter().map(|item| deciding.decide(item)).collect();
-    let Some(first) = deciding.recorded.first() else {
-        return Ok(Decided { outcomes, proof: None, believed_at });
-    };
-    let proof = Proof { seq: first.stamp.seq, hash: first.hash.clone() };
-    let day = first.stamp.day();
-    if !deciding.new_keys.keys.is_empty() {
-        idempotency::store::insert_all(conn, day, &deciding.new_keys).await?;
-    }
-    store::write_batch(conn, &deciding.changes(), &deciding.head).await?;
-    Ok(Decided { outcomes, proof: Some(proof), believed_at })
+    let note =
+        Note { believed_at, read_ms: conditions.now_ms, before, after: deciding.head.seq(), is_contended: false };
+    Ok(Decided { deciding, moment, outcomes, note })
 }
+
+impl Decided<'_> {
+    fn ended(self, proof: Option<Proof>, end: End) -> Ended {
+        Prepared { outcomes: self.outcomes, proof, end, note: self.note }
+    }
+
+    /// Writes it under the locked head, up to the commit.
+    async fn write_locked(self, conn: &mut PgConnection) -> Result<Ended> {
+        let Some((proof, day)) = self.deciding.first() else {
+            return Ok(self.ended(None, End::Discard));
+        };
+        if !self.deciding.new_keys.keys.is_empty() {
+            idempotency::store::insert_all(conn, day, &self.deciding.new_keys).await?;
+        }
+        if store::write_batch(conn, &self.deciding.changes(), &self.deciding.head, None).await? {
+            return Ok(self.ended(Some(proof), End::Commit));
+        }
+        Err(Error::Inconsistent("the ledger's head moved while it was locked".into()))
+    }
+
+    /// Writes it if what was read still stands.
+    async fn write_free(self, conn: &mut PgConnection, deadline: Instant) -> Result<Written, Broken> {
+        let Some((proof, _)) = self.deciding.first() else {
+            return Ok(Written::All(self.ended(None, End::Done)));
+        };
+        let (changes, head) = (self.deciding.changes(), &self.deciding.head);
+        if !changes.is_one_statement() {
+            let locked = by(deadline, audit::begin(conn, Stream::Risk)).await?;
+            let stands = locked.stands_at(self.note.before, head.turn());
+            if stands && by(deadline, store::write_batch(conn, &changes, head, Some(self.moment))).await? {
+                return Ok(Written::All(self.ended(Some(proof), End::Commit)));
+            }
+            return Ok(Written::Nothing(Some(locked)));
+        }
+        // Its own commit, so it is waited for like one.
+        match store::write_batch(conn, &changes, head, Some(self.moment)).await {
+            Ok(true) => Ok(Written::All(self.ended(Some(proof), End::Done))),
+            Ok(false) => Ok(Written::Nothing(None)),
+            Err(Error::Unavailable(error) | Error::Database(error)) if !is_refusal(&error) => {
+                let Self { outcomes, note, .. } = self;
+                Err(Failure::CommitBroke { error, proof, outcomes, note })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Whether the server said of a statement that it did nothing, and goes on: any error that it reports but its own end.
+fn is_refusal(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| {
+        code == STATEMENT_TIMEOUT || !["08", "57", "XX"].iter().any(|class| code.starts_with(class))
+    })
+}
+
+/// A statement that took too long.
+const STATEMENT_TIMEOUT: &str = "57014";
 
 /// Decides one operation as a batch of it alone would, on a snapshot, and writes nothing.
 pub(super) async fn decide_dry(conn: &mut PgConnection, item: &Item, conditions: &Conditions) -> Result<Done> {
-    let mut head = audit::peek(conn, Stream::Risk).await?;
-    let (known, _) = read::read(conn, &[item], &mut head, conditions).await?;
+    let head = audit::peek(conn, Stream::Risk).await?;
+    let Read { known, head, .. } = read::read(conn, &[item], Some(head), conditions).await?;
     let mut deciding = Deciding::new(known, head);
     deciding.expire_due();
     deciding.decide(item)

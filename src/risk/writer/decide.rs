@@ -16,7 +16,8 @@ use crate::risk::operation::{
 };
 use crate::risk::store::{Batch, Denials, PastEvent, Recorded};
 use crate::types::{Actor, Engine, JsonObject, Reason};
-use chrono::{DateTime, Utc};
+use crate::writer::Proof;
+use chrono::{DateTime, NaiveDate, Utc};
 use serde::de::DeserializeOwned;
 use std::borrow::Cow;
 use uuid::Uuid;
@@ -35,6 +36,12 @@ impl<'a> Deciding<'a> {
     pub(super) fn new(known: Known, head: Head) -> Self {
         let before = known.book.clone();
         Self { known, before, head, recorded: Vec::new(), new_keys: NewKeys::default(), denials: Denials::new() }
+    }
+
+    /// The first event, if there is one, as a proof, and its day.
+    pub(super) fn first(&self) -> Option<(Proof, NaiveDate)> {
+        let first = self.recorded.first()?;
+        Some((Proof { seq: first.stamp.seq, hash: first.hash.clone() }, first.stamp.day()))
     }
 
     /// What the batch changes.

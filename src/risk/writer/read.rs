@@ -8,7 +8,7 @@ use crate::idempotency::{self, Answer, Kept};
 use crate::risk::model::settle::MATCHES_MAX;
 use crate::risk::model::{Book, Reservation, ReservationStatus, Switches};
 use crate::risk::operation::{Item, Operation};
-use crate::risk::store::{self, PastEvent, Wanted};
+use crate::risk::store::{self, Moment, PastEvent, Wanted};
 use crate::types::{Amount, CorrelationId, Engine};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -108,15 +108,39 @@ impl Named {
     }
 }
 
-/// Reads what the operations name, sets the head's time, and says which time was believed.
+/// Whether all that a batch has to know is read in one statement, which reads the head as well: nothing is reserved but by
+/// engine, and no key is asked for.
+pub(super) fn is_one_instant(items: &[&Item]) -> bool {
+    items.iter().all(|item| match &item.operation {
+        Operation::Reserve { request, .. } => request.reservation_id.is_none() && item.intent.is_none(),
+        _ => false,
+    })
+}
+
+/// What was read for a batch.
+pub(super) struct Read {
+    pub(super) known: Known,
+    /// The head that was given, or where it stood, with its time.
+    pub(super) head: Head,
+    /// The database's time, unless it is not believed.
+    pub(super) believed_at: Option<DateTime<Utc>>,
+    /// When that was, and which switches stood then.
+    pub(super) moment: Moment,
+}
+
+/// Reads what the operations name. Without a head, for those that are [one instant](is_one_instant), the head is read with the
+/// first statement: as long as it stands there, what was read of the ledger is true.
 pub(super) async fn read(
     conn: &mut PgConnection,
     items: &[&Item],
-    head: &mut Head,
+    head: Option<Head>,
     conditions: &Conditions,
-) -> Result<(Known, Option<DateTime<Utc>>)> {
+) -> Result<Read> {
     let Named { reservations: named, events, mut engines, matching } = Named::by(items);
-    let mut keys = read_keys(conn, items, head).await?;
+    let mut keys = match &head {
+        Some(head) => read_keys(conn, items, head).await?,
+        None => BTreeMap::new(),
+    };
     let mut reservations: BTreeMap<Uuid, Reservation> = BTreeMap::new();
     if !named.is_empty() {
         let ids: Vec<_> = named.into_iter().collect();
@@ -128,6 +152,8 @@ pub(super) async fn read(
 
     let asked: Vec<_> = engines.iter().cloned().collect();
     let instant = store::read_instant(conn, &asked).await?;
+    let moment = Moment { switches_version: instant.switches_version, at: instant.now };
+    let mut head = head.unwrap_or(instant.head);
     let jumped = conditions.expected.filter(|expected| instant.now - *expected > JUMP_MAX);
     // A clock that is not believed books nothing: time goes on by this process's own.
     head.set_now(jumped.unwrap_or(instant.now));
@@ -140,7 +166,7 @@ pub(super) async fn read(
     } else {
         instant.halted_at.map(Halt::Unbalanced)
     };
-    keep_to_one_day(head);
+    keep_to_one_day(&mut head);
 
     // By the time that is believed: what is due by another is live.
     let correlated = read_candidates(conn, matching, &mut reservations, head.next().at).await?;
@@ -172,7 +198,7 @@ pub(super) async fn read(
     let book = Book { switches, levels, reservations };
     // A clock that is behind the last event is not the measure of the next one: right again, it would seem to jump.
     let believed_at = jumped.is_none().then(|| instant.now.max(head.last_at()));
-    Ok((Known { book, halt, due, past, keys, correlated }, believed_at))
+    Ok(Read { known: Known { book, halt, due, past, keys, correlated }, head, believed_at, moment })
 }
 
 async fn read_keys(conn: &mut PgConnection, items: &[&Item], head: &Head) -> Result<BTreeMap<(String, String), Kept>> {
