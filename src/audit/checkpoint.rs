@@ -18,13 +18,13 @@
 //!   stand. So what was signed is never contradicted.
 //! - The key is a file outside the database. Each instance has its own.
 
+mod schedule;
+
 use super::canonical::hex;
 use super::note::{Note, NoteError, Signer, Verifier};
 use super::verify::{self, Asked, Finding, Point};
 use super::{Stream, store};
-use crate::db::Database;
 use crate::error::{Error, Result};
-use crate::types::Lifetime;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -34,7 +34,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 /// What the text begins with.
@@ -199,11 +198,29 @@ impl Notary {
     /// Verifies what came since the last checkpoint, and signs where the streams stand now. The connection is in a transaction that
     /// sees one instant of the database, and may take as long as reading all of that takes.
     pub async fn sign(&self, conn: &mut PgConnection) -> Result<(Checkpoint, String)> {
-        let last = self.last();
+        self.sign_behind(conn, &self.last_heads()).await
+    }
+
+    /// The events of the last checkpoint; none before the first.
+    fn last_heads(&self) -> BTreeMap<Stream, Point> {
+        self.last().map(|last| last.heads).unwrap_or_default()
+    }
+
+    /// The same where everything up to these events was verified already.
+    async fn sign_behind(
+        &self,
+        conn: &mut PgConnection,
+        verified: &BTreeMap<Stream, Point>,
+    ) -> Result<(Checkpoint, String)> {
+        let last = self.last_heads();
+        let of = |points: &BTreeMap<Stream, Point>, stream| points.get(&stream).copied().unwrap_or(Point::BEGINNING);
         for stream in Stream::ALL {
-            let from = last.as_ref().and_then(|last| last.heads.get(&stream)).copied().unwrap_or(Point::BEGINNING);
-            let verified = verify::verify(&mut *conn, stream, Asked { from, to: None, known: None }).await?;
-            if let Some(finding) = verified.finding {
+            let asked = Asked { from: of(verified, stream), to: None, known: None };
+            let finding = match verify::base_finding(&mut *conn, stream, of(&last, stream)).await? {
+                Some(finding) => Some(finding),
+                None => verify::verify(&mut *conn, stream, asked).await?.finding,
+            };
+            if let Some(finding) = finding {
                 metrics::gauge!("holdfast_audit_damaged").set(1.0);
                 self.known().finding = Some(finding.clone());
                 return Err(Error::TrailDamaged(Box::new(finding)));
@@ -227,45 +244,6 @@ impl Notary {
         let holds = first_missing(conn, &last).await?.is_none();
         let heads = last.heads.iter().map(|(stream, point)| (stream.as_str().to_owned(), point.seq)).collect();
         Ok(Some(Witness { at: last.at, signer: self.verifier().name().to_owned(), heads, holds }))
-    }
-
-    /// Signs the next checkpoint, logs and keeps it. Where nothing came since the last one that was kept, nothing is done.
-    async fn advance(&self, db: &Database) -> Result<()> {
-        let mut tx = db.begin_unlimited_snapshot().await?;
-        let (_, heads) = store::points(&mut tx).await?;
-        let unchanged = {
-            let known = self.known();
-            known.finding.is_none() && known.kept.as_ref() == Some(&heads)
-        };
-        if unchanged {
-            return Ok(());
-        }
-        let (checkpoint, note) = self.sign(&mut tx).await?;
-        tracing::info!(note, "audit checkpoint");
-        if let Some(dir) = &self.0.dir
-            && let Err(error) = keep(dir, &checkpoint, self.verifier().name(), &note).await
-        {
-            tracing::error!(dir = %dir.display(), %error, "the checkpoint could not be kept: it is in the log alone");
-        }
-        self.known().kept = Some(checkpoint.heads);
-        Ok(())
-    }
-
-    /// Makes checkpoints, over and over, until the task is ended. `verifying` is the right to read the whole trail.
-    pub async fn run(self, db: Database, every: Lifetime, verifying: Arc<Semaphore>) {
-        let mut turns = tokio::time::interval(every.duration());
-        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            turns.tick().await;
-            let Ok(_turn) = verifying.acquire().await else { return };
-            match self.advance(&db).await {
-                Ok(()) => {}
-                Err(Error::TrailDamaged(finding)) => {
-                    tracing::error!(%finding, "THE AUDIT TRAIL IS DAMAGED: no checkpoint is signed");
-                }
-                Err(error) => tracing::warn!(%error, "no checkpoint could be made: it is tried again"),
-            }
-        }
     }
 }
 

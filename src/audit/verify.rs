@@ -130,7 +130,7 @@ pub struct Verified {
 /// Verifies a stream. The connection must be in a transaction that sees one instant of the database.
 pub async fn verify(conn: &mut PgConnection, stream: Stream, asked: Asked) -> Result<Verified> {
     let head = read_head(&mut *conn, stream).await?;
-    if let Some(finding) = base_finding(&mut *conn, stream, asked.from, &head).await? {
+    if let Some(finding) = base_finding(&mut *conn, stream, asked.from).await? {
         return Ok(Verified { events: 0, end: asked.from, finding: Some(finding) });
     }
     let erased = read_erased(&mut *conn, stream).await?;
@@ -177,15 +177,16 @@ pub async fn verify(conn: &mut PgConnection, stream: Stream, asked: Asked) -> Re
 }
 
 /// What is wrong with the event behind which a verification begins: it is taken for right, so it has to be there.
-async fn base_finding(conn: &mut PgConnection, stream: Stream, from: Point, head: &Head) -> Result<Option<Finding>> {
+pub(super) async fn base_finding(conn: &mut PgConnection, stream: Stream, from: Point) -> Result<Option<Finding>> {
     if from.seq == 0 {
         return Ok(None);
     }
-    let (seq, kind, detail) = match point(conn, stream, from.seq).await {
+    let (seq, kind, detail) = match point(&mut *conn, stream, from.seq).await {
         Ok(stands) if stands == from => return Ok(None),
         Ok(_) => (from.seq, Tampering::Rewritten, "its hash is not the one that is known from outside".to_owned()),
         Err(Error::NotFound { .. }) => {
             let detail = format!("event {} is known from outside, and is not there", from.seq);
+            let head = read_head(conn, stream).await?;
             ((head.point.seq + 1).min(from.seq), Tampering::Truncated, detail)
         }
         Err(error) => return Err(error),

@@ -4,6 +4,7 @@ use crate::support::{Service, Setup};
 use holdfast::audit::Stream;
 use holdfast::audit::checkpoint::{Notary, believe};
 use holdfast::audit::note::Signer;
+use holdfast::audit::verify::Tampering;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor};
 
@@ -131,6 +132,43 @@ async fn a_damaged_trail_is_not_signed_by_the_schedule_and_leads_the_review() {
     assert_eq!(notary.last(), None);
     let first = service.get("/review").await.ok()["look_first"][0].clone();
     assert!(first.as_str().unwrap().contains("risk 2: edited"), "{first}");
+}
+
+/// What the schedule of an instance that has signed nothing yet comes to.
+async fn scheduled(service: &Service) -> Notary {
+    let notary = notary();
+    let every = "2s".parse().unwrap();
+    let running =
+        tokio::spawn(notary.clone().run(service.db.clone(), every, std::sync::Arc::clone(&service.app.verifying)));
+    while notary.last().is_none() && notary.finding().is_none() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    running.abort();
+    notary
+}
+
+#[tokio::test]
+async fn the_schedule_reads_a_long_trail_in_portions_and_names_damage_wherever_it_is() {
+    let service = busy(&notary()).await;
+    for from in [0, 10_000, 20_000] {
+        let events: Vec<_> = (from..from + 10_000).map(|_| json!({"domain": "D", "metric": "m", "value": 1})).collect();
+        service.post("/regression/kpi/batch", &json!({"events": events})).await.ok();
+    }
+    assert_eq!(scheduled(&service).await.last().unwrap().heads[&Stream::Kpi].seq, 30_000);
+    let change = async |seq: i64, metric: &str| {
+        let guard = |verb: &str| format!("ALTER TABLE kpi_event {verb} TRIGGER guard;");
+        let update = format!("UPDATE kpi_event SET metric = '{metric}' WHERE seq = {seq};");
+        service.pool.execute(AssertSqlSafe(guard("DISABLE") + &update + &guard("ENABLE ALWAYS"))).await.unwrap();
+    };
+    for seq in [1, 9_999, 10_000, 10_001, 19_998, 19_999, 25_000, 30_000] {
+        change(seq, "other").await;
+        let notary = scheduled(&service).await;
+        let finding = notary.finding().unwrap();
+        assert_eq!((finding.stream, finding.seq, finding.kind), (Stream::Kpi, seq, Tampering::Edited));
+        assert_eq!(notary.last(), None);
+        change(seq, "m").await;
+    }
+    assert!(scheduled(&service).await.finding().is_none());
 }
 
 #[tokio::test]
