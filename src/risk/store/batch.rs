@@ -177,28 +177,31 @@ async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head, read: O
             SELECT e.seq, e.at, e.principal, e.actor, e.request_id, e.correlation_id, e.engine, e.action,
                    e.denial IS NULL, e.amount, e.denial, e.scope, e.reservation_id, $1, e.exposure_delta, e.open_delta,
                    e.loss_delta, e.actions_delta, e.reason, e.metadata, e.detail, e.hash
-            FROM head, unnest($2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+            FROM unnest($2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
                         $9::text[], $10::numeric[], $11::text[], $12::text[], $13::uuid[], $14::numeric[],
                         $15::numeric[], $16::numeric[], $17::bigint[], $18::text[], $19::text[], $20::text[],
                         $21::bytea[])
                  AS e (seq, at, principal, actor, request_id, correlation_id, engine, action, amount, denial, scope,
                        reservation_id, exposure_delta, open_delta, loss_delta, actions_delta, reason, metadata, detail,
-                       hash)),
+                       hash)
+            WHERE EXISTS (SELECT FROM head)),
         made AS (
             INSERT INTO risk_reservation
                 (id, seq, engine, amount, open_amount, status, day, correlation_id, created_at, expires_at, closed_at,
                  closed_seq)
             SELECT r.id, r.seq, r.engine, r.amount, r.open_amount, r.status, $1, r.correlation_id, r.created_at,
                    r.expires_at, r.closed_at, r.closed_seq
-            FROM head, unnest($22::uuid[], $23::bigint[], $24::text[], $25::numeric[], $26::numeric[], $27::text[],
+            FROM unnest($22::uuid[], $23::bigint[], $24::text[], $25::numeric[], $26::numeric[], $27::text[],
                         $28::text[], $29::timestamptz[], $30::timestamptz[], $31::bigint[], $40::timestamptz[])
                  AS r (id, seq, engine, amount, open_amount, status, correlation_id, created_at, closed_at, closed_seq,
-                       expires_at)),
+                       expires_at)
+            WHERE EXISTS (SELECT FROM head)),
         flows AS (
             INSERT INTO risk_ledger_day (day, engine, exposure_used, realized_loss, actions_count, updated_at)
             SELECT $1, l.engine, l.exposure_used, l.realized_loss, l.actions_count, $32
-            FROM head, unnest($33::text[], $34::numeric[], $35::numeric[], $36::bigint[])
+            FROM unnest($33::text[], $34::numeric[], $35::numeric[], $36::bigint[])
                  AS l (engine, exposure_used, realized_loss, actions_count)
+            WHERE EXISTS (SELECT FROM head)
             ON CONFLICT (day, engine) DO UPDATE
             SET exposure_used = excluded.exposure_used,
                 realized_loss = excluded.realized_loss,
@@ -207,7 +210,8 @@ async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head, read: O
         stocks AS (
             INSERT INTO risk_open (engine, open_amount, updated_at)
             SELECT l.engine, l.open_amount, $32
-            FROM head, unnest($33::text[], $37::numeric[]) AS l (engine, open_amount)
+            FROM unnest($33::text[], $37::numeric[]) AS l (engine, open_amount)
+            WHERE EXISTS (SELECT FROM head)
             ON CONFLICT (engine) DO UPDATE
             SET open_amount = excluded.open_amount, updated_at = excluded.updated_at)
         SELECT count(*) AS "heads!" FROM head"#,
