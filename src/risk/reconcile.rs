@@ -24,6 +24,8 @@ use utoipa::ToSchema;
 
 /// A day of many millions of events takes a while to sum.
 const PATIENCE: &str = "SET LOCAL statement_timeout = '60s'";
+/// Nobody waits for a comparison in a snapshot, and everybody for the ledger: it takes one processor.
+const MODESTY: &str = "SET LOCAL max_parallel_workers_per_gather = 0";
 /// How often a server compares on its own.
 const EVERY: Duration = Duration::from_mins(1);
 
@@ -71,6 +73,7 @@ pub async fn reconcile(db: &Database) -> Result<Reconciliation> {
 async fn reconcile_after(db: &Database, summed: &mut Summed) -> Result<Reconciliation> {
     let mut tx = db.begin_snapshot().await?;
     tx.execute(PATIENCE).await?;
+    tx.execute(MODESTY).await?;
     let found = compare(&mut tx, summed).await?;
     drop(tx);
     if found.differences.is_empty() || found.halted_at.is_some() {

@@ -20,8 +20,8 @@ use tokio::time::Instant;
 
 /// Events of a portion.
 const PORTION: i64 = 10_000;
-/// The slowest pace, events a second: a twentieth of what one processor can read.
-const PACE_MIN: i64 = 20_000;
+/// The slowest pace, events a second: a hundredth of what one processor can read.
+const PACE_MIN: i64 = 5_000;
 
 impl Notary {
     /// Makes checkpoints, over and over, until the task is ended. `verifying` is the right to read more of the trail than a portion.
@@ -98,7 +98,7 @@ impl Notary {
 
 /// How long a portion may take.
 fn portion_time(behind: i64, every: Duration) -> Duration {
-    let slowest = Duration::from_secs(1) / u32::try_from(PACE_MIN / PORTION).unwrap_or(1);
+    let slowest = Duration::from_secs(u64::try_from(PORTION / PACE_MIN).unwrap_or(1));
     let portions = u32::try_from(behind / PORTION).unwrap_or(u32::MAX).max(1);
     slowest.min(every / 2 / portions)
 }
@@ -110,7 +110,8 @@ mod tests {
     #[test]
     fn the_schedule_reads_slowly_and_is_ready_in_half_of_its_time() {
         let hour = Duration::from_hours(1);
-        assert_eq!(portion_time(PORTION + 1, hour), Duration::from_millis(500));
+        assert_eq!(portion_time(PORTION + 1, hour), Duration::from_secs(2));
+        assert_eq!(portion_time(9_000_000, hour), Duration::from_secs(2));
         assert_eq!(portion_time(36_000_000, hour), Duration::from_millis(500));
         for behind in [100_000_000, 1_000_000_000, i64::MAX] {
             let portions = u32::try_from(behind / PORTION).unwrap_or(u32::MAX);
