@@ -18,7 +18,7 @@
 
 mod batch;
 
-pub use batch::{Failure, by};
+pub use batch::{Failure, by, committed};
 
 use crate::audit::{self, Stream};
 use crate::clock::Clock;

@@ -109,7 +109,7 @@ async fn run(options: &Options) -> Result<()> {
         let plain = singles(&service, "plain", options.seconds).await?;
         let sequential = singles(&service, "sequential", options.seconds).await?;
         let after = Yardstick::run(&pgbench, &place, &mut db, options.seconds).await?;
-        let tps = Yardstick::best(&[before, after]).map_or(f64::NAN, |best| best.tps_32);
+        let tps = Yardstick::best([before, after].iter()).map_or(f64::NAN, |best| best.tps_32);
         println!("yardstick {tps:.0} tps with 32 clients; singles {plain:.0}/s PLAIN, {sequential:.0}/s SEQUENTIAL");
         figures.plain.push(plain / tps);
         figures.sequential.push(sequential / tps);

@@ -153,14 +153,16 @@ pub(crate) struct Sample {
     pub(crate) value: Option<f64>,
     /// What it is the ratio of.
     pub(crate) absolute: Option<f64>,
+    /// The yardstick of the round that ran just before it, by its place.
+    pub(crate) after_yardstick: usize,
 }
 
 impl Sample {
     pub(crate) fn absolute(figure: Figure, absolute: f64) -> Self {
-        Self { figure, value: None, absolute: Some(absolute) }
+        Self { figure, value: None, absolute: Some(absolute), after_yardstick: 0 }
     }
 
     pub(crate) fn value(figure: Figure, value: f64) -> Self {
-        Self { figure, value: Some(value), absolute: None }
+        Self { figure, value: Some(value), absolute: None, after_yardstick: 0 }
     }
 }

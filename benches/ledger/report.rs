@@ -152,10 +152,11 @@ impl RoundReport {
         Self { number, busy, yardsticks, samples, minutes: Vec::new(), runs: Vec::new() }
     }
 
-    /// Divides what is compared with the yardstick by the best of the round's yardsticks.
+    /// Divides what is compared with the yardstick by the better of those just before and just after it.
     pub(crate) fn compare(&mut self) {
-        let Some(yardstick) = Yardstick::best(&self.yardsticks) else { return };
         for sample in &mut self.samples {
+            let around = self.yardsticks.iter().skip(sample.after_yardstick).take(2);
+            let Some(yardstick) = Yardstick::best(around) else { continue };
             sample.value = match sample.figure.spec().by {
                 By::Tps32 => sample.absolute.map(|rate| rate / yardstick.tps_32),
                 By::Latency1 => sample.absolute.map(|latency| latency / yardstick.latency_1_ms),

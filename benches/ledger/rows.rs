@@ -103,24 +103,24 @@ impl<'a> Round<'a> {
         if wants(Row::Bytes) {
             self.bytes().await?;
         }
-        if [Row::Reserves, Row::Lifecycles, Row::P50, Row::Batch, Row::Keys].into_iter().any(wants) {
-            self.yardstick(pgbench).await?;
-            if wants(Row::Reserves) {
-                let per_second = self.reserves().await?;
-                self.sample(Sample::absolute(Figure::Reserves, per_second));
+        for row in
+            [Row::Reserves, Row::Lifecycles, Row::P50, Row::Batch, Row::Keys].into_iter().filter(|row| wants(*row))
+        {
+            if self.report.yardsticks.is_empty() {
+                self.yardstick(pgbench).await?;
             }
-            if wants(Row::Lifecycles) {
-                let per_second = self.lifecycles().await?;
-                self.sample(Sample::absolute(Figure::Lifecycles, per_second));
-            }
-            if wants(Row::P50) {
-                self.p50().await?;
-            }
-            if wants(Row::Batch) {
-                self.batch().await?;
-            }
-            if wants(Row::Keys) {
-                self.keys().await?;
+            match row {
+                Row::Reserves => {
+                    let per_second = self.reserves().await?;
+                    self.sample(Sample::absolute(Figure::Reserves, per_second));
+                }
+                Row::Lifecycles => {
+                    let per_second = self.lifecycles().await?;
+                    self.sample(Sample::absolute(Figure::Lifecycles, per_second));
+                }
+                Row::P50 => self.p50().await?,
+                Row::Batch => self.batch().await?,
+                _ => self.keys().await?,
             }
             self.yardstick(pgbench).await?;
         }
@@ -157,7 +157,8 @@ impl<'a> Round<'a> {
     }
 
     pub(crate) fn sample(&mut self, sample: Sample) {
-        self.report.samples.push(sample);
+        let after_yardstick = self.report.yardsticks.len().saturating_sub(1);
+        self.report.samples.push(Sample { after_yardstick, ..sample });
     }
 
     /// A closed loop on this service.
@@ -249,7 +250,7 @@ impl<'a> Round<'a> {
         both += self.measure("reserves, two instances", &two).await?.per_second;
         alone += self.measure("reserves, one instance", &one).await?.per_second;
         let absolute = Some(both / 2.0);
-        self.sample(Sample { figure: Figure::TwoInstances, value: Some(both / alone), absolute });
+        self.sample(Sample { absolute, ..Sample::value(Figure::TwoInstances, both / alone) });
         Ok(())
     }
 
@@ -291,7 +292,7 @@ impl<'a> Round<'a> {
         let peak = self.measure("reserves, before the overload", &load).await?.per_second;
         let load = Load { connections: MANY * 10, ..load };
         let goodput = self.measure("reserves, overload", &load).await?.per_second;
-        self.sample(Sample { figure: Figure::Overload, value: Some(goodput / peak), absolute: Some(goodput) });
+        self.sample(Sample { absolute: Some(goodput), ..Sample::value(Figure::Overload, goodput / peak) });
         Ok(())
     }
 

@@ -42,7 +42,7 @@ impl Round<'_> {
         if let [first, .., last] = &self.report.minutes[..] {
             let value = real(last.resident_kib) / real(first.resident_kib);
             let absolute = Some(real(last.resident_kib) / 1_024.0);
-            self.sample(Sample { figure: Figure::Memory, value: Some(value), absolute });
+            self.sample(Sample { absolute, ..Sample::value(Figure::Memory, value) });
         }
         Ok(())
     }

@@ -37,8 +37,8 @@ impl Yardstick {
 
     /// The best that it did, number by number; `None` of none. A machine that was disturbed while it ran would flatter every
     /// ratio, so the ratios are taken with this.
-    pub(crate) fn best(all: &[Self]) -> Option<Self> {
-        all.iter().copied().reduce(|one, other| Self {
+    pub(crate) fn best<'a>(all: impl Iterator<Item = &'a Self>) -> Option<Self> {
+        all.copied().reduce(|one, other| Self {
             tps_32: one.tps_32.max(other.tps_32),
             latency_1_ms: one.latency_1_ms.min(other.latency_1_ms),
             tps_1: one.tps_1.max(other.tps_1),

@@ -10,7 +10,12 @@ use tokio::time::Instant;
 /// How long a batch may take up to its commit: a little more than the 4 s that its head may be waited for.
 pub(super) const PREPARE_TIMEOUT: Duration = Duration::from_millis(4_500);
 
-/// Ends a batch. Without a limit: a commit that was cut short while it waits for a standby would look like one that is safe.
+/// How long the answer to a commit is waited for. One that takes longer is looked up: with the 4 s that this may wait for the head, before the
+/// callers' deadline of 10 s; and a connection that is half open does not keep everybody waiting for ever.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Ends a batch. Without a limit of the server: a commit that was cut short while it waits for a standby would look like one that is
+/// safe.
 const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 
 /// Why a batch was not answered with its outcomes.
@@ -49,6 +54,12 @@ pub async fn by<T>(deadline: Instant, prepared: impl Future<Output = Result<T>>)
 /// What came of a batch: an outcome for each item, in order, and its note.
 type Ended<D> = (Vec<Result<<D as Decider>::Done>>, <D as Decider>::Note);
 
+/// Waits for the answer to what commits. If it does not come, it is not known what happened.
+pub async fn committed<T, E: From<sqlx::Error>>(commit: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let answer = tokio::time::timeout(COMMIT_TIMEOUT, commit).await;
+    answer.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut.into()))
+}
+
 /// Runs a batch that has begun up to its commit.
 pub(super) async fn run<D: Decider>(
     decider: &mut D,
@@ -59,7 +70,7 @@ pub(super) async fn run<D: Decider>(
 ) -> Result<Ended<D>, Failure<D::Done, D::Note>> {
     let Prepared { outcomes, proof, end, note } = decider.prepare(conn, start, items, deadline).await?;
     let ended = match end {
-        End::Commit => conn.execute(COMMIT).await,
+        End::Commit => committed(conn.execute(COMMIT)).await,
         End::Discard => {
             roll_back(conn).await?;
             return Ok((outcomes, note));

@@ -905,3 +905,69 @@ async fn a_changed_column_breaks_its_link() {
     }
     assert_eq!(broken_links(&service.pool).await, [""; 0]);
 }
+
+#[tokio::test]
+async fn the_database_refuses_rows_that_say_what_the_ledger_cannot_mean() {
+    let service = Service::live().await;
+    let id = service.reserve("WHOLESALE", "5").await.ok()["reservation_id"].clone();
+    service.post("/risk/settle", &json!({"reservation_id": id, "realized_loss": 1})).await.ok();
+    service.reserve("WHOLESALE", "5").await.ok();
+    let refused = async |sql: String, by: &str| {
+        let error = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.clone())).execute(&service.pool).await.unwrap_err();
+        assert_eq!(error.as_database_error().unwrap().constraint(), Some(by), "{sql}");
+    };
+    // 1 is a RESERVE of 5, 2 a SETTLE; each is put in again with something changed.
+    for (seq, change) in [
+        (1, r#"{"action": "NONE"}"#),
+        (1, r#"{"day": "2020-01-01"}"#),
+        (1, r#"{"amount": -1, "exposure_delta": -1, "open_delta": -1}"#),
+        (1, r#"{"amount": 2e12, "exposure_delta": 2e12, "open_delta": 2e12}"#),
+        (1, r#"{"ok": false}"#),
+        (1, r#"{"denial": "x"}"#),
+        (1, r#"{"scope": "GLOBAL"}"#),
+        (1, r#"{"exposure_delta": 4}"#),
+        (1, r#"{"open_delta": 4}"#),
+        (1, r#"{"loss_delta": 1}"#),
+        (1, r#"{"actions_delta": 2}"#),
+        (1, r#"{"reservation_id": null}"#),
+        (1, r#"{"action": "DENY", "ok": false, "denial": "x", "scope": "GLOBAL"}"#),
+        (1, r#"{"action": "RELEASE", "actions_delta": 0}"#),
+        (1, r#"{"action": "EXPIRE", "actions_delta": 0}"#),
+        (1, r#"{"action": "ADJUST", "actions_delta": 0}"#),
+        (2, r#"{"open_delta": 1}"#),
+        (2, r#"{"loss_delta": -1}"#),
+        (2, r#"{"loss_delta": 2e22}"#),
+        (2, r#"{"exposure_delta": 2e22}"#),
+        (2, r#"{"open_delta": -2e22}"#),
+        (2, r#"{"actions_delta": 1}"#),
+        (2, r#"{"action": "EXTEND"}"#),
+        (2, r#"{"action": "DENY", "ok": false, "denial": "X", "scope": "GLOBAL", "open_delta": 0, "loss_delta": 0}"#),
+        (2, r#"{"action": "DENY", "ok": false, "denial": "x", "scope": "g", "open_delta": 0, "loss_delta": 0}"#),
+    ] {
+        let change = format!("event, '{change}'::jsonb || '{{\"seq\": 99}}'");
+        let sql = "INSERT INTO risk_event SELECT (jsonb_populate_record(".to_owned()
+            + &change
+            + &format!(")).* FROM risk_event AS event WHERE seq = {seq}");
+        refused(sql, "risk_event_is_sound").await;
+    }
+    for (seq, change) in [
+        (3, "amount = 0, open_amount = 0"),
+        (3, "amount = 2e12"),
+        (3, "open_amount = 6"),
+        (3, "open_amount = 0"),
+        (3, "status = 'NONE'"),
+        (3, "status = 'SETTLED'"),
+        (3, "day = '2020-01-01'"),
+        (3, "expires_at = created_at"),
+        (3, "expires_at = 'infinity'"),
+        (3, "closed_at = now()"),
+        (3, "closed_seq = 9"),
+        (1, "closed_seq = 1"),
+        (1, "closed_at = created_at"),
+        (1, "closed_seq = NULL"),
+        (1, "status = 'OPEN'"),
+    ] {
+        let sql = format!("UPDATE risk_reservation SET {change} WHERE seq = {seq}");
+        refused(sql, "risk_reservation_is_sound").await;
+    }
+}

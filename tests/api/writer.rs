@@ -453,6 +453,8 @@ enum Armed {
     Away,
     /// Cuts the client's side and passes it on later, as a buffer on the way may.
     Late,
+    /// Keeps both sides open and passes nothing on, as a half-open connection does.
+    HalfOpen,
 }
 
 /// How much later that is: new decisions are long made.
@@ -507,7 +509,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Passes bytes both ways until one side ends or the proxy cuts.
+/// Passes bytes both ways until one side ends or the proxy does what it is armed for.
 async fn relay(client: UnixStream, server: UnixStream, way: Way, armed: Arc<AtomicU8>) {
     let (mut from_client, to_client) = client.into_split();
     let (from_server, mut to_server) = server.into_split();
@@ -524,6 +526,9 @@ async fn relay(client: UnixStream, server: UnixStream, way: Way, armed: Arc<Atom
         }
         let then = if now == Armed::AfterCommitForGood as u8 { Armed::Away } else { Armed::No };
         armed.store(then as u8, Ordering::SeqCst);
+        if now == Armed::HalfOpen as u8 {
+            std::future::pending::<()>().await;
+        }
         // The client's side is cut before the server has anything to answer, so that no answer gets through.
         back.abort();
         let _ = back.await;
@@ -564,6 +569,27 @@ async fn a_connection_that_breaks_before_the_commit_leaves_a_fresh_decision_and_
             quiet(&service).await;
             assert_recorded(&service, [first, second]).await;
         }
+    }
+}
+
+#[tokio::test]
+async fn a_half_open_connection_at_the_commit_is_given_up_and_what_came_of_it_is_told() {
+    for way in Way::ALL {
+        let (proxy, service) = Proxy::between(way).await;
+        let first = allowed(way.reserve(&service).await.unwrap());
+        proxy.arm(Armed::HalfOpen);
+        let second = way.reserve(&service).await.unwrap();
+        assert!(proxy.has_cut());
+        let mut told = vec![first];
+        match way {
+            // It is known that nothing happened, and nobody waits twice as long.
+            Way::Free => assert_eq!(second.refused(503, "DATABASE_UNAVAILABLE")["retry_same_key"], true),
+            // The server ends a transaction that idles, and says so on the way back.
+            Way::Locked => told.push(allowed(second)),
+        }
+        assert_recorded(&service, told.clone()).await;
+        told.push(allowed(way.reserve(&service).await.unwrap()));
+        assert_recorded(&service, told).await;
     }
 }
 
@@ -693,6 +719,8 @@ async fn whatever_a_reserve_rests_on_moves_the_turn_of_the_head_whoever_changes_
         "UPDATE risk_policy SET max_open_risk = 1 WHERE engine = 'RACE'",
         "DELETE FROM risk_throttle",
         "INSERT INTO risk_halt (at, differences) VALUES (now(), '[]')",
+        "DELETE FROM risk_halt",
+        // A repair where there was no halt.
         "DELETE FROM risk_halt",
         "SET session_replication_role = replica; UPDATE risk_policy SET max_open_risk = 0 WHERE engine = 'RACE'",
     ] {

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::idempotency;
 use crate::risk::operation::{Done, Item};
 use crate::risk::store::{self, Moment};
-use crate::writer::{End, Failure, Prepared, Proof, by};
+use crate::writer::{End, Failure, Prepared, Proof, by, committed};
 use chrono::{DateTime, Days, NaiveTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use tokio::time::Instant;
@@ -157,8 +157,7 @@ impl Decided<'_> {
             }
             return Ok(Written::Nothing(Some(locked)));
         }
-        // Its own commit, so it is waited for like one.
-        match store::write_batch(conn, &changes, head, Some(self.moment)).await {
+        match committed(store::write_batch(conn, &changes, head, Some(self.moment))).await {
             Ok(true) => Ok(Written::All(self.ended(Some(proof), End::Done))),
             Ok(false) => Ok(Written::Nothing(None)),
             Err(Error::Unavailable(error) | Error::Database(error)) if !is_refusal(&error) => {
