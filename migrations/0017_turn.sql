@@ -24,10 +24,14 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER turn AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON risk_policy   FOR EACH STATEMENT EXECUTE FUNCTION holdfast_turn_risk_head();
-CREATE TRIGGER turn AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON risk_throttle FOR EACH STATEMENT EXECUTE FUNCTION holdfast_turn_risk_head();
--- A repair lifts the halt, whether there is one or not, and so moves the turn as well.
-CREATE TRIGGER turn AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON risk_halt     FOR EACH STATEMENT EXECUTE FUNCTION holdfast_turn_risk_head();
-ALTER TABLE risk_policy   ENABLE ALWAYS TRIGGER turn;
-ALTER TABLE risk_throttle ENABLE ALWAYS TRIGGER turn;
+-- A row that is not there moves nothing: an erasure that looks for a reason in every table holds the control head, behind which nobody
+-- may wait for the risk head.
+CREATE TRIGGER turn          AFTER INSERT OR UPDATE OR DELETE ON risk_policy   FOR EACH ROW       EXECUTE FUNCTION holdfast_turn_risk_head();
+CREATE TRIGGER turn          AFTER INSERT OR UPDATE OR DELETE ON risk_throttle FOR EACH ROW       EXECUTE FUNCTION holdfast_turn_risk_head();
+CREATE TRIGGER turn_truncate AFTER TRUNCATE                   ON risk_policy   FOR EACH STATEMENT EXECUTE FUNCTION holdfast_turn_risk_head();
+CREATE TRIGGER turn_truncate AFTER TRUNCATE                   ON risk_throttle FOR EACH STATEMENT EXECUTE FUNCTION holdfast_turn_risk_head();
+-- A repair sets counters and lifts the halt, whether there is one or not: by that it moves the turn.
+CREATE TRIGGER turn AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON risk_halt  FOR EACH STATEMENT EXECUTE FUNCTION holdfast_turn_risk_head();
+ALTER TABLE risk_policy   ENABLE ALWAYS TRIGGER turn, ENABLE ALWAYS TRIGGER turn_truncate;
+ALTER TABLE risk_throttle ENABLE ALWAYS TRIGGER turn, ENABLE ALWAYS TRIGGER turn_truncate;
 ALTER TABLE risk_halt     ENABLE ALWAYS TRIGGER turn;

@@ -27,6 +27,7 @@ use crate::error::{Error, Result};
 use sqlx::postgres::PgConnection;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
@@ -34,6 +35,10 @@ use tokio::time::Instant;
 /// How long an item may have waited and still be decided: with the 4 s that the head may be waited for, still within the
 /// caller's deadline of 10 s. An approval that nobody hears of only holds capacity. Milliseconds.
 const WAIT_MAX_MS: u64 = 5_000;
+
+/// How long a new connection is waited for, and one that looks up what came of a commit, which may wait 4 s for the head.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Decides what a writer is asked.
 pub trait Decider: Sized + Send + 'static {
@@ -227,6 +232,14 @@ impl<D: Decider> Task<D> {
         }
     }
 
+    /// Takes who waited too long out of a batch of which nothing has happened, and tells them.
+    fn drop_late(&self, batch: &mut Batch<D>) {
+        let now_ms = self.clock.now_ms();
+        for late in batch.jobs.extract_if(.., |job| is_late(job, now_ms)) {
+            answer(late, Err(Error::Overloaded));
+        }
+    }
+
     /// Takes in what waits, as far as there is room. Who waited too long is told so.
     fn fill(&mut self, batch: &mut Batch<D>) {
         let now_ms = self.clock.now_ms();
@@ -234,7 +247,7 @@ impl<D: Decider> Task<D> {
             let Some(job) = self.carried.take().or_else(|| self.waiting.try_recv().ok()) else {
                 return;
             };
-            if now_ms.saturating_sub(job.queued_ms) > WAIT_MAX_MS {
+            if is_late(&job, now_ms) {
                 answer(job, Err(Error::Overloaded));
             } else if batch.weight > 0 && batch.weight + job.weight > D::BATCH_MAX {
                 self.carried = Some(job);
@@ -289,7 +302,8 @@ impl<D: Decider> Task<D> {
                 done => return done,
             }
         }
-        let conn = self.connect().await?;
+        let conn = by(Instant::now() + CONNECT_TIMEOUT, self.connect()).await?;
+        self.drop_late(batch);
         self.commit_on(conn, batch).await
     }
 
@@ -310,10 +324,10 @@ impl<D: Decider> Task<D> {
             Err(error) => Err(Failure::Refused(error)),
         };
         match done {
-            Ok((outcomes, note)) => {
-                self.conn = Some(conn);
-                self.decider.ended(note);
-                Ok(outcomes)
+            Ok(ended) => {
+                self.conn = ended.is_sound.then_some(conn);
+                self.decider.ended(ended.note);
+                Ok(ended.outcomes)
             }
             // Nothing was committed; a connection in doubt is not used again.
             Err(Failure::Refused(error)) => {
@@ -325,7 +339,8 @@ impl<D: Decider> Task<D> {
             Err(Failure::CommitBroke { error, proof, outcomes, note }) => {
                 drop(conn);
                 tracing::warn!(%error, "the connection broke during a commit: looking the batch up");
-                match self.look_up(&proof).await {
+                // Late is as good as not at all: then nobody knows.
+                match by(Instant::now() + LOOK_UP_TIMEOUT, self.look_up(&proof)).await {
                     Ok(true) => {
                         self.decider.ended(note);
                         Ok(outcomes)
@@ -345,6 +360,10 @@ impl<D: Decider> Task<D> {
         self.conn = Some(conn);
         Ok(committed)
     }
+}
+
+fn is_late<Item, Done>(job: &Job<Item, Done>, now_ms: u64) -> bool {
+    now_ms.saturating_sub(job.queued_ms) > WAIT_MAX_MS
 }
 
 /// Whether an error is of the database as a whole: it fails every item alike, so that splitting the batch is of no use.

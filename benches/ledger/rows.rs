@@ -244,13 +244,18 @@ impl<'a> Round<'a> {
         let second = self.place.serve_beside().await?;
         let one = self.closed(MANY, Work::Reserve { engine: ENGINE });
         let two = Load { targets: vec![self.service.addr, second.addr], ..one.clone() };
-        // One, two, two, one: what drifts, and what PostgreSQL does in between, meets both alike.
-        let mut alone = self.measure("reserves, one instance", &one).await?.per_second;
-        let mut both = self.measure("reserves, two instances", &two).await?.per_second;
-        both += self.measure("reserves, two instances", &two).await?.per_second;
-        alone += self.measure("reserves, one instance", &one).await?.per_second;
-        let absolute = Some(both / 2.0);
-        self.sample(Sample { absolute, ..Sample::value(Figure::TwoInstances, both / alone) });
+        // One, two, two, one, and that three times: what drifts, and what PostgreSQL does in between, meets both alike.
+        let mut found = Vec::new();
+        for _ in 0..3 {
+            let mut alone = self.measure("reserves, one instance", &one).await?.per_second;
+            let mut both = self.measure("reserves, two instances", &two).await?.per_second;
+            both += self.measure("reserves, two instances", &two).await?.per_second;
+            alone += self.measure("reserves, one instance", &one).await?.per_second;
+            found.push((both / alone, both / 2.0));
+        }
+        found.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let (ratio, rate) = found[1];
+        self.sample(Sample { absolute: Some(rate), ..Sample::value(Figure::TwoInstances, ratio) });
         Ok(())
     }
 

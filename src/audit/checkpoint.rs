@@ -129,6 +129,8 @@ struct Known {
     kept: Option<BTreeMap<Stream, Point>>,
     /// What is wrong with the trail, as the last verification found.
     finding: Option<Finding>,
+    /// How far the schedule has verified since the last one.
+    verified: BTreeMap<Stream, Point>,
 }
 
 /// What the last checkpoint says of the trail.
@@ -169,7 +171,12 @@ impl Notary {
         Self(Arc::new(Parts {
             signer,
             dir,
-            known: Mutex::new(Known { kept: last.as_ref().map(|last| last.heads.clone()), last, finding: None }),
+            known: Mutex::new(Known {
+                kept: last.as_ref().map(|last| last.heads.clone()),
+                last,
+                finding: None,
+                verified: BTreeMap::new(),
+            }),
         }))
     }
 
@@ -222,7 +229,10 @@ impl Notary {
             };
             if let Some(finding) = finding {
                 metrics::gauge!("holdfast_audit_damaged").set(1.0);
-                self.known().finding = Some(finding.clone());
+                let mut known = self.known();
+                known.verified.clear();
+                known.finding = Some(finding.clone());
+                drop(known);
                 return Err(Error::TrailDamaged(Box::new(finding)));
             }
         }

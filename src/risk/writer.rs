@@ -132,7 +132,7 @@ impl Decider for Operations {
         items: &[&Item],
         deadline: Instant,
     ) -> Result<Prepared<Done, Note>, Failure<Done, Note>> {
-        batch::prepare(conn, start, items, &self.by.conditions(), deadline).await
+        batch::prepare(conn, start, items, || self.by.conditions(), deadline).await
     }
 
     fn ended(&mut self, note: Note) {

@@ -14,6 +14,9 @@ pub(super) const PREPARE_TIMEOUT: Duration = Duration::from_millis(4_500);
 /// callers' deadline of 10 s; and a connection that is half open does not keep everybody waiting for ever.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long an end without a commit is waited for: nothing depends on it but the connection.
+const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Ends a batch. Without a limit of the server: a commit that was cut short while it waits for a standby would look like one that is
 /// safe.
 const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
@@ -51,8 +54,14 @@ pub async fn by<T>(deadline: Instant, prepared: impl Future<Output = Result<T>>)
     }
 }
 
-/// What came of a batch: an outcome for each item, in order, and its note.
-type Ended<D> = (Vec<Result<<D as Decider>::Done>>, <D as Decider>::Note);
+/// What came of a batch.
+pub(super) struct Ended<D: Decider> {
+    /// An outcome for each item, in order.
+    pub(super) outcomes: Vec<Result<D::Done>>,
+    pub(super) note: D::Note,
+    /// Whether the connection may be used again.
+    pub(super) is_sound: bool,
+}
 
 /// Waits for the answer to what commits. If it does not come, it is not known what happened.
 pub async fn committed<T, E: From<sqlx::Error>>(commit: impl Future<Output = Result<T, E>>) -> Result<T, E> {
@@ -71,14 +80,12 @@ pub(super) async fn run<D: Decider>(
     let Prepared { outcomes, proof, end, note } = decider.prepare(conn, start, items, deadline).await?;
     let ended = match end {
         End::Commit => committed(conn.execute(COMMIT)).await,
-        End::Discard => {
-            roll_back(conn).await?;
-            return Ok((outcomes, note));
-        }
-        End::Done => return Ok((outcomes, note)),
+        // What was decided does not depend on it; whether the connection may be used again does.
+        End::Discard => return Ok(Ended { outcomes, note, is_sound: roll_back(conn).await.is_ok() }),
+        End::Done => return Ok(Ended { outcomes, note, is_sound: true }),
     };
     match (ended, proof) {
-        (Ok(_), _) => Ok((outcomes, note)),
+        (Ok(_), _) => Ok(Ended { outcomes, note, is_sound: true }),
         (Err(error), Some(proof)) => Err(Failure::CommitBroke { error, proof, outcomes, note }),
         // Nothing was decided that asking again would not decide alike.
         (Err(error), None) => Err(Failure::Refused(Error::Unavailable(error))),
@@ -87,8 +94,7 @@ pub(super) async fn run<D: Decider>(
 
 /// Undoes a refused batch on a connection that still answers.
 pub(super) async fn roll_back(conn: &mut PgConnection) -> Result<()> {
-    conn.execute("ROLLBACK").await?;
-    Ok(())
+    by(Instant::now() + ROLLBACK_TIMEOUT, async { Ok(conn.execute("ROLLBACK").await.map(drop)?) }).await
 }
 
 /// Whether a batch was committed; waits for its transaction to end. What has not begun yet, in a buffer on the way, never will:

@@ -717,12 +717,16 @@ async fn whatever_a_reserve_rests_on_moves_the_turn_of_the_head_whoever_changes_
     let mut turn = service.count(TURN).await;
     for sql in [
         "UPDATE risk_policy SET max_open_risk = 1 WHERE engine = 'RACE'",
+        // Without the keys to other tables, which the trip would need.
+        "BEGIN; SET LOCAL session_replication_role = replica;
+         INSERT INTO risk_throttle (engine, trip_id, created_at) VALUES ('RACE', 1, now()); COMMIT",
         "DELETE FROM risk_throttle",
         "INSERT INTO risk_halt (at, differences) VALUES (now(), '[]')",
         "DELETE FROM risk_halt",
         // A repair where there was no halt.
         "DELETE FROM risk_halt",
-        "SET session_replication_role = replica; UPDATE risk_policy SET max_open_risk = 0 WHERE engine = 'RACE'",
+        "BEGIN; SET LOCAL session_replication_role = replica;
+         UPDATE risk_policy SET max_open_risk = 0 WHERE engine = 'RACE'; COMMIT",
     ] {
         service.pool.execute(sql).await.unwrap();
         let now = service.count(TURN).await;

@@ -3,8 +3,8 @@
 //! A trail may have millions of events since the last checkpoint: after a busy hour, or where an instance is new and has signed
 //! nothing yet. Read at once, they would take a processor from the reserves for seconds, and the snapshot in which they are read
 //! would keep every version of the ledger's hottest rows alive, which slows each reserve down. So they are read in portions, each
-//! in a snapshot of its own, at a pace that gets there in half of the time between two checkpoints. The last portion, and what
-//! came meanwhile, is verified in the snapshot that is signed.
+//! in a snapshot of its own, at a pace that gets there in half of the time between two checkpoints; what comes meanwhile likewise, in
+//! half of what is left. The last portion is verified in the snapshot that is signed.
 
 use super::{Notary, keep};
 use crate::audit::verify::{self, Asked, Point};
@@ -67,56 +67,84 @@ impl Notary {
         Ok(())
     }
 
-    /// Verifies what came since the last checkpoint up to the last portion, and says how far that is. Stops before what is wrong: one
-    /// pass over what is left names it.
+    /// Verifies what came since the last checkpoint up to the last portion, and says how far that is. What comes meanwhile has half of
+    /// the time again, and so on: with less and less time for it the pace comes to whatever it takes.
     async fn catch_up(&self, db: &Database, every: Duration) -> Result<BTreeMap<Stream, Point>> {
-        let mut verified = self.last_heads();
+        let mut time = every / 2;
+        loop {
+            let (_, heads) = store::points(&mut *db.read().await?).await?;
+            if heads.iter().all(|(stream, head)| head.seq - self.verified(*stream).seq <= PORTION) {
+                break;
+            }
+            if !self.catch_up_to(db, &heads, Instant::now() + time).await? {
+                break;
+            }
+            time /= 2;
+        }
+        Ok(Stream::ALL.into_iter().map(|stream| (stream, self.verified(stream))).collect())
+    }
+
+    /// How far a stream is verified.
+    fn verified(&self, stream: Stream) -> Point {
+        let known = self.known();
+        let last = known.last.as_ref().and_then(|last| last.heads.get(&stream));
+        let further = [last, known.verified.get(&stream)].into_iter().flatten().max_by_key(|point| point.seq);
+        further.copied().unwrap_or(Point::BEGINNING)
+    }
+
+    /// Verifies up to the last portion before these heads by about this time. Stops at what is wrong, and says so: one pass over what is
+    /// left names it.
+    async fn catch_up_to(&self, db: &Database, heads: &BTreeMap<Stream, Point>, until: Instant) -> Result<bool> {
+        let behind = |stream: Stream| heads.get(&stream).map_or(0, |head| head.seq - self.verified(stream).seq);
         for stream in Stream::ALL {
-            let mut from = verified.get(&stream).copied().unwrap_or(Point::BEGINNING);
-            loop {
+            while behind(stream) > PORTION {
                 let began = Instant::now();
+                let portions = Stream::ALL.into_iter().map(|stream| behind(stream).max(0) / PORTION).sum();
                 let mut tx = db.begin_unlimited_snapshot().await?;
-                let behind = crate::audit::head_seq(&mut tx, stream).await? - from.seq;
-                if behind <= PORTION {
-                    break;
-                }
+                let from = self.verified(stream);
                 let asked = Asked { from, to: Some(from.seq + PORTION), known: None };
                 let portion = verify::verify(&mut tx, stream, asked).await?;
                 if portion.finding.is_some() {
-                    break;
+                    return Ok(false);
                 }
                 // The next one looks at the last event again: so nothing lies between two, the order of their times neither.
-                from = verify::point(&mut tx, stream, portion.end.seq - 1).await?;
+                let next = verify::point(&mut tx, stream, portion.end.seq - 1).await?;
                 drop(tx);
-                tokio::time::sleep_until(began + portion_time(behind, every)).await;
+                self.known().verified.insert(stream, next);
+                tokio::time::sleep_until(began + portion_time(portions, until.saturating_duration_since(began))).await;
             }
-            verified.insert(stream, from);
         }
-        Ok(verified)
+        Ok(true)
     }
 }
 
-/// How long a portion may take.
-fn portion_time(behind: i64, every: Duration) -> Duration {
+/// How long a portion may take, of so many that have to be done in this time.
+fn portion_time(portions: i64, left: Duration) -> Duration {
     let slowest = Duration::from_secs(u64::try_from(PORTION / PACE_MIN).unwrap_or(1));
-    let portions = u32::try_from(behind / PORTION).unwrap_or(u32::MAX).max(1);
-    slowest.min(every / 2 / portions)
+    slowest.min(left / u32::try_from(portions).unwrap_or(u32::MAX).max(1))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// How long so many portions take where reading takes nothing.
+    fn time(portions: i64, all: Duration) -> Duration {
+        (1..=portions)
+            .rev()
+            .fold(Duration::ZERO, |passed, left| passed + portion_time(left, all.saturating_sub(passed)))
+    }
+
     #[test]
     fn the_schedule_reads_slowly_and_is_ready_in_half_of_its_time() {
-        let hour = Duration::from_hours(1);
-        assert_eq!(portion_time(PORTION + 1, hour), Duration::from_secs(2));
-        assert_eq!(portion_time(9_000_000, hour), Duration::from_secs(2));
-        assert_eq!(portion_time(36_000_000, hour), Duration::from_millis(500));
-        for behind in [100_000_000, 1_000_000_000, i64::MAX] {
-            let portions = u32::try_from(behind / PORTION).unwrap_or(u32::MAX);
-            assert!(portion_time(behind, hour) * portions <= hour / 2, "{behind}");
+        let half = Duration::from_mins(30);
+        assert_eq!(portion_time(1, half), Duration::from_secs(2));
+        assert_eq!(time(100, half), Duration::from_secs(200), "5,000 events a second");
+        for portions in [900, 10_000, 100_000] {
+            let time = time(portions, half);
+            assert!(time <= half && time > half * 99 / 100, "{portions} portions took {time:?}");
         }
-        assert_eq!(portion_time(2 * PORTION, Duration::from_millis(4)), Duration::from_millis(1));
+        assert_eq!(portion_time(i64::MAX, half), half / u32::MAX);
+        assert_eq!(portion_time(7, Duration::ZERO), Duration::ZERO);
     }
 }

@@ -13,6 +13,7 @@ use crate::risk::store::{self, Moment};
 use crate::writer::{End, Failure, Prepared, Proof, by, committed};
 use chrono::{DateTime, Days, NaiveTime, TimeDelta, Utc};
 use sqlx::PgConnection;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use tokio::time::Instant;
 
 /// More microseconds than a batch has events, each of which has one of its own.
@@ -66,14 +67,14 @@ pub(super) async fn prepare(
     conn: &mut PgConnection,
     start: Start,
     items: &[&Item],
-    conditions: &Conditions,
+    by_now: impl Fn() -> Conditions,
     deadline: Instant,
 ) -> Result<Ended, Broken> {
     let mut is_contended = false;
     let head = match start {
         Start::Locked(head) => head,
         Start::Free if may_be_free(items) => {
-            match by(deadline, decide(conn, None, items, conditions)).await?.write_free(conn, deadline).await? {
+            match by(deadline, decide(conn, None, items, &by_now())).await?.write_free(conn, deadline).await? {
                 Written::All(ended) => return Ok(ended),
                 Written::Nothing(head) => {
                     is_contended = true;
@@ -86,7 +87,9 @@ pub(super) async fn prepare(
         }
         Start::Free => by(deadline, audit::begin(conn, Stream::Risk)).await?,
     };
-    let prepared = async { decide(conn, Some(head), items, conditions).await?.write_locked(conn).await };
+    // As it is once the head is held: it may have been waited for.
+    let conditions = by_now();
+    let prepared = async { decide(conn, Some(head), items, &conditions).await?.write_locked(conn).await };
     let mut prepared = by(deadline, prepared).await?;
     prepared.note.is_contended = is_contended;
     Ok(prepared)
@@ -169,16 +172,12 @@ impl Decided<'_> {
     }
 }
 
-/// Whether the server said of a statement that it did nothing, and goes on: any error that it reports but its own end.
+/// Whether the server said of a statement that it did nothing, and goes on. What ends the connection or the server may have come after
+/// the commit.
 fn is_refusal(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| {
-        code == STATEMENT_TIMEOUT || !["08", "57", "XX"].iter().any(|class| code.starts_with(class))
-    })
+    let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    error.is_some_and(|error| matches!(error.severity(), PgSeverity::Error))
 }
-
-/// A statement that took too long.
-const STATEMENT_TIMEOUT: &str = "57014";
 
 /// Decides one operation as a batch of it alone would, on a snapshot, and writes nothing.
 pub(super) async fn decide_dry(conn: &mut PgConnection, item: &Item, conditions: &Conditions) -> Result<Done> {

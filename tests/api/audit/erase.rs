@@ -259,3 +259,15 @@ async fn what_an_erased_detail_said_is_not_guessed() {
     assert_eq!(json!([known["erased"], known["value"]["max_daily_loss"]]), json!([false, 8]));
     assert_eq!(known["value"], service.get("/risk/policies").await.ok()[0]);
 }
+
+#[tokio::test]
+async fn an_erasure_that_is_of_no_policy_does_not_wait_for_the_ledger() {
+    let service = Service::live().await;
+    service.post("/go-live/kill-switch/engage", &json!({"reason": "WORD"})).await.ok();
+    let seq = last(&service, "control").await;
+    let mut held = service.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM audit_head WHERE stream = 'risk' FOR UPDATE").execute(&mut *held).await.unwrap();
+    // It holds the control head, which the kill switch needs.
+    assert!(matches!(erased(&service, Stream::Control, seq, "reason").await, Erased::Now { .. }));
+    held.rollback().await.unwrap();
+}
