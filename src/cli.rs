@@ -5,6 +5,7 @@
 //! cannot be made exits 2, since 1 says that something needs attention.
 
 mod audit;
+mod database;
 mod kill;
 mod log;
 mod reconcile;
@@ -12,16 +13,11 @@ mod serve;
 mod token;
 
 use crate::config::{ChecklistArgs, CheckpointConfig, DatabaseConfig, EnforcementConfig, LogConfig, ServerConfig};
-use crate::db::Database;
-use crate::db::embedded::{self, Durability, EmbeddedPostgres, Lifetime, Settings};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use sqlx::postgres::PgConnectOptions;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
-use std::str::FromStr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -229,7 +225,7 @@ async fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
         None => Box::pin(serve::serve(cli.serve, cli.database)).await,
         Some(Command::Serve(args)) => Box::pin(serve::serve(*args, cli.database)).await,
-        Some(Command::Migrate { status }) => migrate(&cli.database, status).await,
+        Some(Command::Migrate { status }) => database::migrate(&cli.database, status).await,
         Some(Command::Review { checkpoint }) => return verdict(review(&cli.database, &checkpoint).await),
         Some(Command::Risk { command: RiskCommand::Reconcile(args) }) => {
             return verdict(reconcile::run(args, &cli.database).await.map(|balanced| !balanced));
@@ -247,7 +243,7 @@ async fn run(cli: Cli) -> ExitCode {
         Some(Command::Audit { command: AuditCommand::Erase(args) }) => audit::erase(args, &cli.database).await,
         Some(Command::Healthcheck { bind_addr }) => healthcheck(bind_addr).await,
         Some(Command::Kill(args)) => kill::kill(args, &cli.database).await,
-        Some(Command::Db { command: DbCommand::Psql }) => psql(&cli.database),
+        Some(Command::Db { command: DbCommand::Psql }) => database::psql(&cli.database),
         Some(Command::Db { command: DbCommand::AcceptRewind(args) }) => kill::accept_rewind(args, &cli.database).await,
         Some(Command::Openapi) => print(&crate::http::document_text()),
     };
@@ -280,89 +276,12 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-fn parse_url(url: &str) -> Result<PgConnectOptions, Failure> {
-    if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
-        return Err("DATABASE_URL cannot be read: it must begin with postgres:// or postgresql://".into());
-    }
-    // The URL may hold a password: say what is wrong with it, not what it is.
-    PgConnectOptions::from_str(url).map_err(|error| format!("DATABASE_URL cannot be read: {error}").into())
-}
-
-fn settings(config: &DatabaseConfig) -> Result<Settings, Failure> {
-    Ok(Settings {
-        data_dir: config.data_dir()?,
-        durability: Durability::Full,
-        lifetime: Lifetime::Kept,
-        pg_bin_dir: config.pg_bin_dir(),
-    })
-}
-
-/// The database for a command that runs beside a server, or alone: the URL's, the running private one, or that one started
-/// for as long as the command takes.
-async fn open(config: &DatabaseConfig) -> Result<(Database, Option<EmbeddedPostgres>), Failure> {
-    if let Some(url) = config.url() {
-        return Ok((Database::open(parse_url(url)?).await?, None));
-    }
-    if let Ok(options) = embedded::attach(&config.data_dir()?) {
-        return Ok((Database::open(options).await?, None));
-    }
-    let postgres = EmbeddedPostgres::start(settings(config)?).await?;
-    Ok((Database::open(postgres.connect_options()).await?, Some(postgres)))
-}
-
-/// The database for a command that is about what stands in it: never a new one. Also says which one it is.
-async fn open_existing(config: &DatabaseConfig) -> Result<(Database, Option<EmbeddedPostgres>, String), Failure> {
-    if let Some(url) = config.url() {
-        let options = parse_url(url)?;
-        let name = format!("{}/{}", options.get_host(), options.get_database().unwrap_or_default());
-        return Ok((Database::open(options).await?, None, name));
-    }
-    let dir = config.data_dir()?;
-    if !embedded::has_cluster(&dir) {
-        return Err(format!("{} holds no database: set DATABASE_URL or DATA_DIR", dir.display()).into());
-    }
-    let (db, postgres) = open(config).await?;
-    let pending = db.migration_status().await?.into_iter().filter(|(_, _, applied)| !applied).count();
-    if pending > 0 {
-        close(db, postgres).await?;
-        return Err(format!("{pending} migrations are not applied: run holdfast migrate, or start the server").into());
-    }
-    Ok((db, postgres, format!("the private PostgreSQL of {}", dir.display())))
-}
-
-async fn close(db: Database, postgres: Option<EmbeddedPostgres>) -> Result<(), Failure> {
-    db.close().await;
-    if let Some(postgres) = postgres {
-        postgres.stop().await?;
-    }
-    Ok(())
-}
-
-async fn migrate(config: &DatabaseConfig, status: bool) -> Result<(), Failure> {
-    let (db, postgres) = open(config).await?;
-    if !status {
-        db.migrate().await?;
-    }
-    let mut text = String::new();
-    for (version, name, applied) in db.migration_status().await? {
-        use std::fmt::Write as _;
-        writeln!(text, "{version:04} {name:<12} {}", if applied { "applied" } else { "PENDING" })?;
-    }
-    close(db, postgres).await?;
-    print(&text)
-}
-
 /// Prints the review; says whether something needs attention.
 async fn review(config: &DatabaseConfig, checkpoint: &CheckpointConfig) -> Result<bool, Failure> {
-    let (db, postgres) = open(config).await?;
-    let pending = db.migration_status().await?.into_iter().filter(|(_, _, applied)| !applied).count();
-    if pending > 0 {
-        close(db, postgres).await?;
-        return Err(format!("{pending} migrations are not applied: run holdfast migrate, or start the server").into());
-    }
+    let (db, postgres) = database::open_migrated(config).await?;
     let notary = audit::existing_notary(checkpoint, config).await;
     let review = crate::review::collect(&db, notary.as_ref()).await;
-    close(db, postgres).await?;
+    database::close(db, postgres).await?;
     let review = review?;
     print(&review.markdown())?;
     Ok(!review.look_first.is_empty())
@@ -397,17 +316,4 @@ async fn healthcheck(bind_addr: SocketAddr) -> Result<(), Failure> {
     }
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body.trim());
     Err(format!("{addr} is not ready (status {status}): {body}").into())
-}
-
-fn psql(config: &DatabaseConfig) -> Result<(), Failure> {
-    let mut command = match config.url() {
-        Some(url) => {
-            let mut command = std::process::Command::new("psql");
-            command.arg(url);
-            command
-        }
-        None => embedded::psql_command(&config.data_dir()?, config.pg_bin_dir().as_deref())?,
-    };
-    // Only returns if it could not be started.
-    Err(format!("cannot start psql: {}", command.exec()).into())
 }

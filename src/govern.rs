@@ -85,9 +85,7 @@ impl Govern {
         let Some(policy) = policy else {
             // Nothing to judge by: nothing but a key is written, so that a name nobody watches leaves no row behind.
             let unwatched = EvaluateAnswer { ok: true, state };
-            idempotency::keep(&mut tx, intent, now, &unwatched).await?;
-            db::commit(tx).await?;
-            return Ok(Once::Done(unwatched));
+            return idempotency::done(tx, intent, now, unwatched).await;
         };
         let (mut wire, series) = load::wire(&mut tx, &policy, state).await?;
         let pair = (domain.clone(), metric.clone());
@@ -158,9 +156,7 @@ impl Govern {
         if let (true, None, Some(policy)) = (changes.is_empty(), rearms, &existing) {
             let policy = policy.clone();
             let unchanged = RegressionPolicyUpserted { ok: true, policy, changes: Vec::new(), rearmed: None, warnings };
-            idempotency::keep(&mut tx, intent, now, &unchanged).await?;
-            db::commit(tx).await?;
-            return Ok(Once::Done(unchanged));
+            return idempotency::done(tx, intent, now, unchanged).await;
         }
         if advice::needs_force(&policy, profile.as_ref()) && !force {
             let detail = "is required for a KILL_SWITCH by PLAIN on values, which chance trips: send force=true if it is meant, or \
@@ -184,9 +180,7 @@ impl Govern {
             ControlEvent { action: "REGRESSION_POLICY_UPSERT", subject: Some(&subject), error: None, reason, detail };
         event.append(&mut tx, &mut heads.control, origin).await?;
         let upserted = RegressionPolicyUpserted { ok: true, policy, changes: changes.0, rearmed: rearms, warnings };
-        idempotency::keep(&mut tx, intent, now, &upserted).await?;
-        db::commit(tx).await?;
-        Ok(Once::Done(upserted))
+        idempotency::done(tx, intent, now, upserted).await
     }
 
     /// Measurements that wait now.

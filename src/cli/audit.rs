@@ -1,7 +1,8 @@
 //! `holdfast audit`: is the trail what was appended, where does it stand, the same for others to tell; and a text goes while the
 //! trail stays what it was.
 
-use super::{Failure, close, open_existing, print};
+use super::database::{close, open_existing};
+use super::{Failure, print};
 use crate::audit::canonical::hex;
 use crate::audit::checkpoint::{self, Notary};
 use crate::audit::erase::{self, Erased, Target};

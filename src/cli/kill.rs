@@ -1,6 +1,7 @@
 //! `holdfast kill`: stop, by the database and by this machine's kill file. `holdfast db accept-rewind`: a restored state is meant.
 
-use super::{Failure, close, open_existing, print};
+use super::database::{close, open_existing};
+use super::{Failure, print};
 use crate::audit::Origin;
 use crate::config::{DatabaseConfig, path};
 use crate::db::Database;

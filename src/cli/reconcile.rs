@@ -1,6 +1,7 @@
 //! `holdfast risk reconcile`: is every counter what its rows say, and set it right if not.
 
-use super::{Failure, close, open_existing, print};
+use super::database::{close, open_existing};
+use super::{Failure, print};
 use crate::audit::Origin;
 use crate::config::DatabaseConfig;
 use crate::risk::reconcile::{Reconciliation, reconcile, repair};

@@ -1,6 +1,7 @@
 //! `holdfast serve`: a database, the service on it, and an orderly end.
 
-use super::{Failure, ServeArgs, parse_url, settings};
+use super::database::{parse_url, settings};
+use super::{Failure, ServeArgs};
 use crate::access;
 use crate::access::guard::Exposure;
 use crate::access::register::Mode;

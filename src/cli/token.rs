@@ -1,6 +1,7 @@
 //! `holdfast token`: the first token, and every other one, from the shell of whoever owns the database.
 
-use super::{Failure, close, open, open_existing, print};
+use super::database::{close, open, open_existing};
+use super::{Failure, print};
 use crate::access;
 use crate::access::model::{NewToken, TokenRecord};
 use crate::access::scope::Scope;

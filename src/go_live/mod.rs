@@ -212,9 +212,7 @@ impl GoLive {
         let event =
             ControlEvent { action: "PACK_REPORT", subject: Some(report.id.as_str()), error: None, reason, detail };
         event.append(&mut tx, &mut head, origin).await?;
-        idempotency::keep(&mut tx, intent, head.next(), &pack).await?;
-        db::commit(tx).await?;
-        Ok(Once::Done(pack))
+        idempotency::done(tx, intent, head.next(), pack).await
     }
 
     /// The database, for the lever's reads.

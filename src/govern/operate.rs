@@ -4,15 +4,15 @@ use super::answers::{AcknowledgeAnswer, BaselineAnswer, RearmAnswer};
 use super::trip::{self, Heads};
 use super::{Govern, note_reading, refuse_worse};
 use crate::access::scope::Scope;
-use crate::audit::{self, ControlEvent, Stream};
-use crate::db::{self, to_json};
+use crate::audit::{self, ControlEvent, Stamp, Stream};
+use crate::db::to_json;
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
-use crate::regression::model::{Rebase, RegressionPolicy, TripVerdict};
+use crate::regression::model::{Rebase, RegressionPolicy, TripVerdict, WireState};
 use crate::regression::store::{self, Acknowledgement};
 use crate::types::{Domain, Metric, Reason};
 use serde::Serialize;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres, Transaction};
 
 /// What was said of a trip, for the audit trail.
 #[derive(Serialize)]
@@ -27,6 +27,14 @@ struct BaselineDetail {
     version: i64,
     source: Rebase,
     forced: bool,
+}
+
+/// A wire under the head of the measurements.
+struct Held {
+    tx: Transaction<'static, Postgres>,
+    now: Stamp,
+    policy: RegressionPolicy,
+    state: WireState,
 }
 
 impl Govern {
@@ -66,9 +74,7 @@ impl Govern {
             ControlEvent { action: "REGRESSION_ACKNOWLEDGE", subject: Some(&subject), error: None, reason, detail };
         event.append(&mut tx, &mut control_head, origin).await?;
         let answer = AcknowledgeAnswer { ok: true, trip_id, verdict, state };
-        idempotency::keep(&mut tx, intent, now, &answer).await?;
-        db::commit(tx).await?;
-        Ok(Once::Done(answer))
+        idempotency::done(tx, intent, now, answer).await
     }
 
     /// Re-arms a tripped wire: what lies behind never counts again, and its own throttle is lifted.
@@ -80,15 +86,11 @@ impl Govern {
         asked: &Asked,
     ) -> Result<Once<RearmAnswer>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
-        origin.authority.require_domain(domain)?;
-        origin.authority.require(Scope::Release, "re-arming a wire")?;
-        let mut tx = self.db.begin().await?;
-        let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
-        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
-            return Ok(Once::Replayed(answer));
-        }
-        let policy = read_wire(&mut tx, domain, metric).await?;
-        let mut state = store::read_state(&mut tx, domain, metric).await?;
+        let Held { mut tx, now, policy, mut state } =
+            match self.hold((domain, metric), "re-arming a wire", asked).await? {
+                Once::Replayed(answer) => return Ok(Once::Replayed(answer)),
+                Once::Done(held) => held,
+            };
         if state.trip_id.is_none() {
             return Err(Error::NotTripped { domain: domain.to_string(), metric: metric.to_string() });
         }
@@ -97,9 +99,7 @@ impl Govern {
             trip::rearm(&mut tx, &mut heads.control, &policy, &mut state, baseline, Some(reason), origin).await?;
         note_reading(&mut tx, &policy, &mut state, now).await?;
         let answer = RearmAnswer { ok: true, trip_id, baseline, state };
-        idempotency::keep(&mut tx, intent, now, &answer).await?;
-        db::commit(tx).await?;
-        Ok(Once::Done(answer))
+        idempotency::done(tx, intent, now, answer).await
     }
 
     /// Gives a wire another baseline: the Friday step. Refused without `force` while it is tripped, and where the new baseline is
@@ -113,15 +113,11 @@ impl Govern {
         asked: &Asked,
     ) -> Result<Once<BaselineAnswer>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
-        origin.authority.require_domain(domain)?;
-        origin.authority.require(Scope::Release, "another baseline")?;
-        let mut tx = self.db.begin().await?;
-        let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
-        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
-            return Ok(Once::Replayed(answer));
-        }
-        let policy = read_wire(&mut tx, domain, metric).await?;
-        let mut state = store::read_state(&mut tx, domain, metric).await?;
+        let Held { mut tx, now, policy, mut state } =
+            match self.hold((domain, metric), "another baseline", asked).await? {
+                Once::Replayed(answer) => return Ok(Once::Replayed(answer)),
+                Once::Done(held) => held,
+            };
         if let Some(trip_id) = state.trip_id.filter(|_| !force) {
             let (domain, metric) = (domain.to_string(), metric.to_string());
             return Err(Error::WireTripped { domain, metric, trip_id });
@@ -139,9 +135,26 @@ impl Govern {
             ControlEvent { action: "REGRESSION_BASELINE_RESET", subject: Some(&subject), error: None, reason, detail };
         event.append(&mut tx, &mut control_head, origin).await?;
         let answer = BaselineAnswer { ok: true, version, source, state };
-        idempotency::keep(&mut tx, intent, now, &answer).await?;
-        db::commit(tx).await?;
-        Ok(Once::Done(answer))
+        idempotency::done(tx, intent, now, answer).await
+    }
+
+    /// Holds a wire for what needs `release`; `what` says so where it is refused.
+    async fn hold(
+        &self,
+        (domain, metric): (&Domain, &Metric),
+        what: &'static str,
+        asked: &Asked,
+    ) -> Result<Once<Held>> {
+        asked.origin.authority.require_domain(domain)?;
+        asked.origin.authority.require(Scope::Release, what)?;
+        let mut tx = self.db.begin().await?;
+        let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
+        if let Some(answer) = idempotency::recall(&mut tx, asked.intent.as_ref(), now).await? {
+            return Ok(Once::Replayed(answer));
+        }
+        let policy = read_wire(&mut tx, domain, metric).await?;
+        let state = store::read_state(&mut tx, domain, metric).await?;
+        Ok(Once::Done(Held { tx, now, policy, state }))
     }
 }
 

@@ -106,9 +106,7 @@ impl Heimdall {
         let was_on = existing.as_ref().is_some_and(|old| old.prod_use_enabled);
         if let (true, Some(policy)) = (changes.is_empty(), existing) {
             let unchanged = HeimdallPolicyUpserted { policy, changes: Vec::new() };
-            idempotency::keep(&mut tx, intent, now, &unchanged).await?;
-            db::commit(tx).await?;
-            return Ok(Once::Done(unchanged));
+            return idempotency::done(tx, intent, now, unchanged).await;
         }
         let mut switched_on_by = None;
         if policy.prod_use_enabled && !was_on {
@@ -127,9 +125,7 @@ impl Heimdall {
         let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
         event.append(&mut tx, &mut control_head, origin).await?;
         let upserted = HeimdallPolicyUpserted { policy, changes: changes.0 };
-        idempotency::keep(&mut tx, intent, now, &upserted).await?;
-        db::commit(tx).await?;
-        Ok(Once::Done(upserted))
+        idempotency::done(tx, intent, now, upserted).await
     }
 
     /// Switches production use on if the evidence passes now, and keeps the evidence. A refusal is an event,
@@ -178,9 +174,7 @@ impl Heimdall {
         event.detail = Some(to_json(&detail).get().to_owned());
         event.append(&mut tx, &mut control_head, origin).await?;
         let promoted = HeimdallPolicyUpserted { policy, changes: changes.0 };
-        idempotency::keep(&mut tx, intent, now, &promoted).await?;
-        db::commit(tx).await?;
-        Ok(Once::Done(promoted))
+        idempotency::done(tx, intent, now, promoted).await
     }
 
     /// Switches production use off, whatever the evidence. Of a domain that is off already nothing is written.
@@ -217,9 +211,7 @@ impl Heimdall {
             event.append(&mut tx, &mut control_head, origin).await?;
             HeimdallPolicyUpserted { policy, changes: changes.0 }
         };
-        idempotency::keep(&mut tx, intent, now, &demoted).await?;
-        db::commit(tx).await?;
-        Ok(Once::Done(demoted))
+        idempotency::done(tx, intent, now, demoted).await
     }
 }
 

@@ -136,9 +136,7 @@ impl Heimdall {
             gate_reason,
             expires_at: found.expires_at,
         };
-        idempotency::keep(&mut tx, intent, stamp, &allowed).await?;
-        db::commit(tx).await?;
-        Ok(Once::Done(allowed))
+        idempotency::done(tx, intent, stamp, allowed).await
     }
 
     /// Takes a recommendation back: no later use is allowed. One that was revoked before stays as it is.
@@ -166,8 +164,6 @@ impl Heimdall {
             let revoked_by = origin.actor.as_ref().map(ToString::to_string);
             RevokeAnswer { ok: true, id, domain: found.domain, revoked_at: stamp.at, revoked_by, reason: why }
         };
-        idempotency::keep(&mut tx, intent, stamp, &revoked).await?;
-        db::commit(tx).await?;
-        Ok(Once::Done(revoked))
+        idempotency::done(tx, intent, stamp, revoked).await
     }
 }

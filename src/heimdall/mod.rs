@@ -21,7 +21,7 @@ pub mod model;
 pub mod store;
 
 use crate::audit::{self, Head, Origin, Stamp, Stream};
-use crate::db::{self, Database, to_json};
+use crate::db::{Database, to_json};
 use crate::enforcement::feed::Feed;
 use crate::error::Result;
 use crate::idempotency::{self, Asked, Once};
@@ -132,9 +132,7 @@ impl Heimdall {
         };
         append(&mut tx, &mut head, stamp, origin, &event).await?;
         let scorecard = Scorecard::new(Span::of_day(report.domain, stamp.day()), tally, Some(stamp.at));
-        idempotency::keep(&mut tx, intent, stamp, &scorecard).await?;
-        db::commit(tx).await?;
-        Ok(Once::Done(scorecard))
+        idempotency::done(tx, intent, stamp, scorecard).await
     }
 
     /// Takes a recommendation and judges it.
@@ -191,9 +189,7 @@ impl Heimdall {
             single_use,
             created_at: stamp.at,
         };
-        idempotency::keep(&mut tx, intent, stamp, &verdict).await?;
-        db::commit(tx).await?;
-        Ok(Once::Done(verdict))
+        idempotency::done(tx, intent, stamp, verdict).await
     }
 
     /// The database, for the lever's reads.

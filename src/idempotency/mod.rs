@@ -20,13 +20,14 @@ mod upkeep;
 pub use upkeep::{forget, run};
 
 use crate::audit::{Origin, Stamp};
+use crate::db;
 use crate::error::{Error, Result};
 use crate::types::Principal;
 use chrono::{Days, NaiveDate};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres, Transaction};
 use std::collections::BTreeMap;
 
 /// How many whole days a key is kept after the day of its effect.
@@ -157,6 +158,18 @@ pub enum Once<T> {
     Done(T),
     /// Given before; nothing was done this time.
     Replayed(Box<RawValue>),
+}
+
+/// Keeps an answer under its key and commits it with its effect: the last act of an operation.
+pub async fn done<T: Serialize>(
+    mut tx: Transaction<'_, Postgres>,
+    intent: Option<&Intent>,
+    stamp: Stamp,
+    answer: T,
+) -> Result<Once<T>> {
+    keep(&mut tx, intent, stamp, &answer).await?;
+    db::commit(tx).await?;
+    Ok(Once::Done(answer))
 }
 
 /// What an earlier request under this key was answered. Call it after the operation's first head is locked.

@@ -221,9 +221,7 @@ impl Risk {
             policy::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, risk_head.next().at)?;
         if let (true, Some(existing)) = (changes.is_empty() && asked.approves.is_none(), &existing) {
             let unchanged = RiskPolicyUpserted { policy: existing.clone(), changes: Vec::new() };
-            idempotency::keep(&mut tx, intent, risk_head.next(), &unchanged).await?;
-            db::commit(tx).await?;
-            return Ok(Loosened::Done(Once::Done(unchanged)));
+            return Ok(Loosened::Done(idempotency::done(tx, intent, risk_head.next(), unchanged).await?));
         }
         if policy::loosens(existing.as_ref(), &policy) {
             origin.authority.require(
@@ -252,9 +250,7 @@ impl Risk {
         let event = ControlEvent { action: "RISK_POLICY_UPSERT", subject, error: None, reason, detail };
         event.append(&mut tx, &mut control_head, origin).await?;
         let upserted = RiskPolicyUpserted { policy, changes: changes.0 };
-        idempotency::keep(&mut tx, intent, risk_head.next(), &upserted).await?;
-        db::commit(tx).await?;
-        Ok(Loosened::Done(Once::Done(upserted)))
+        Ok(Loosened::Done(idempotency::done(tx, intent, risk_head.next(), upserted).await?))
     }
 
     /// All policies, by engine.
