@@ -52,6 +52,8 @@ pub trait Decider: Sized + Send + 'static {
     const STREAM: Stream;
     /// The thread's name.
     const THREAD: &'static str;
+    /// What is prepared on its connection for [`begin`](Decider::begin), if anything.
+    const PREPARE: Option<&'static str> = None;
     /// Items that may wait or be in a batch.
     const QUEUE_MAX: u32;
     /// Items of one transaction, unless one request has more.

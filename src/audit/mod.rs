@@ -33,9 +33,7 @@ pub mod verify;
 pub use canonical::Canonical;
 pub use changes::{Changes, FieldChange};
 pub use control::{ControlEvent, ControlRecord};
-pub use store::{
-    HeadRecord, begin, begin_now, control_events, head_seq, heads, lock, peek, prepare_to_begin, seen, turn,
-};
+pub use store::{HeadRecord, begin, begin_and, control_events, head_seq, heads, lock, prepare_to_begin, seen, turn};
 
 use crate::access::token::Authority;
 use crate::types::{Actor, CorrelationId, Principal, RequestId};

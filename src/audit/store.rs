@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::types::{Actor, CorrelationId, Reason, RequestId};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -43,35 +44,32 @@ async fn lock_head(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
 
 /// Prepares a connection for [`begin`], once.
 pub async fn prepare_to_begin(conn: &mut PgConnection, stream: Stream) -> Result<()> {
-    // The time as an integer: text is what a statement without parameters is answered with.
     let statement = format!(
-        "PREPARE lock_{0}_head AS
-         SELECT seq, hash, (extract(epoch FROM at) * 1000000)::bigint AS at_us, turn
-         FROM audit_head
-         WHERE stream = '{0}'
-         FOR UPDATE",
+        "PREPARE lock_{0}_head AS SELECT FROM audit_head WHERE stream = '{0}' FOR UPDATE;
+         PREPARE read_{0}_head AS SELECT seq, hash, at, turn, holdfast_now() AS now FROM audit_head WHERE stream = '{0}'",
         stream.as_str()
     );
     sqlx::raw_sql(AssertSqlSafe(statement)).execute(conn).await?;
     Ok(())
 }
 
-/// Begins a transaction and locks a head in one round trip. Two statements, so that what comes after sees what the one who
-/// held the head before has written. The time must be set before the head is used.
-pub async fn begin(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
-    let both = format!("BEGIN; EXECUTE lock_{}_head", stream.as_str());
-    let row = sqlx::raw_sql(AssertSqlSafe(both)).fetch_one(conn).await?;
-    let at = DateTime::from_timestamp_micros(row.try_get("at_us")?);
-    let at = at.ok_or_else(|| Error::Inconsistent("a head has no time".into()))?;
-    let hash = read_hash(stream, row.try_get("hash")?)?;
-    Ok(Head { stream, seq: row.try_get("seq")?, hash, at, turn: row.try_get("turn")?, now: at })
+/// Begins a transaction, locks a head, and has one more statement without parameters answer, in one round trip. Each statement
+/// sees what the one who held the head before has written.
+pub async fn begin_and(conn: &mut PgConnection, stream: Stream, statement: &str) -> Result<Vec<PgRow>> {
+    let all = format!("BEGIN; EXECUTE lock_{}_head; {statement}", stream.as_str());
+    let mut rows = sqlx::raw_sql(AssertSqlSafe(all)).fetch_all(conn).await?;
+    // The first is the lock's.
+    rows.drain(..rows.len().min(1));
+    Ok(rows)
 }
 
-/// [`begin`], with the time read after the lock was granted.
-pub async fn begin_now(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
-    let mut head = begin(&mut *conn, stream).await?;
-    head.set_now(sqlx::query_scalar!(r#"SELECT holdfast_now() AS "now!""#).fetch_one(conn).await?);
-    Ok(head)
+/// Begins a transaction and locks a head, with the time read after the lock was granted.
+pub async fn begin(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
+    let rows = begin_and(conn, stream, &format!("EXECUTE read_{}_head", stream.as_str())).await?;
+    let row = rows.first().ok_or_else(|| Error::Inconsistent(format!("there is no head {}", stream.as_str())))?;
+    let hash = read_hash(stream, row.try_get("hash")?)?;
+    let (seq, turn) = (row.try_get("seq")?, row.try_get("turn")?);
+    Ok(Head { stream, seq, hash, at: row.try_get("at")?, turn, now: row.try_get("now")? })
 }
 
 /// A head as a statement read it with other things, without the right to append. The time must be set before it is used.
@@ -87,22 +85,6 @@ pub async fn turn(conn: &mut PgConnection, stream: Stream) -> Result<()> {
 
 fn read_hash(stream: Stream, hash: Vec<u8>) -> Result<[u8; 32]> {
     hash.try_into().map_err(|_| Error::Inconsistent(format!("head {} has no SHA-256", stream.as_str())))
-}
-
-/// The head as it stands, without the right to append: for dry runs. The time must be set before it is used.
-pub async fn peek(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
-    let row = sqlx::query!(
-        "SELECT seq,
-                hash,
-                at,
-                turn
-         FROM audit_head
-         WHERE stream = $1",
-        stream.as_str()
-    )
-    .fetch_one(conn)
-    .await?;
-    Ok(Head { stream, seq: row.seq, hash: read_hash(stream, row.hash)?, at: row.at, turn: row.turn, now: row.at })
 }
 
 pub(super) async fn store_head(conn: &mut PgConnection, head: &Head) -> Result<()> {

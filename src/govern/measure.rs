@@ -94,7 +94,7 @@ impl Decider for Measure {
     }
 
     async fn begin(&mut self, conn: &mut PgConnection, _: &[&Measurements]) -> Result<Head> {
-        audit::begin_now(conn, Stream::Kpi).await
+        audit::begin(conn, Stream::Kpi).await
     }
 
     async fn prepare(

@@ -2,6 +2,7 @@
 
 mod batch;
 mod held;
+mod instant;
 mod read;
 mod reconcile;
 mod records;
@@ -9,7 +10,8 @@ mod write;
 
 pub use batch::{Batch, Denials, Moment, Recorded, write_batch};
 pub use held::{PastEvent, Wanted, candidates, correlated, oldest_due, past_events, read_due, read_reservations};
-pub use read::{Instant, TodayRow, is_active, read_denials, read_instant, read_levels, read_policies, today};
+pub use instant::{Instant, PREPARE_BEGIN, begin, read_instant, read_levels};
+pub use read::{TodayRow, is_active, read_denials, read_policies, today};
 pub use reconcile::{Flow, Recomputed, halt, lift_halt, recompute, reconciled_at, set_counter, sum_flows};
 pub use records::{
     EventFilter, ReservationFilter, ReservationRecord, RiskEventRecord, events, read_reservation, reservations,

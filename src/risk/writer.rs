@@ -4,20 +4,23 @@
 //! share a commit. Here is what a batch decides: it expires what is due, takes each operation in order on one
 //! [`Book`](super::model::Book), and writes all of it. No path answers "allowed" without a durable commit.
 //!
-//! Statements of a batch, however long: begin and lock the head; time, switches and levels; one write; commit.
-//! Only where there is something: changed reservations and denials to write; keys, reservations by id, past events, what original settles match (two), holds that
-//! are due (two).
+//! Round trips of a batch, however long: begin, lock the head, and read time, switches and levels; one write; commit. Alone, two:
+//! read, and write if what was read still stands.
+//! Only where there is something: changed reservations and denials to write; keys, reservations by id, past events, what original
+//! settles match (two), holds that are due, levels that were not known to be asked for.
 
 mod batch;
 mod decide;
 mod read;
 
 use super::operation::{Done, Item};
-use crate::audit::{self, Stream};
+use crate::audit::Stream;
 use crate::clock::Clock;
 use crate::db::Database;
 use crate::enforcement::feed::Feed;
 use crate::error::Result;
+use crate::risk::store;
+use crate::types::Engine;
 use crate::writer::{Decider, Failure, Prepared, Writer};
 use batch::{Conditions, Start};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -29,6 +32,8 @@ use tokio::time::Instant;
 const JUMP_MAX: TimeDelta = TimeDelta::hours(1);
 /// How many batches lock the head first once somebody else has written: about a second of them under load.
 const SHARED_FOR: u32 = 100;
+/// Engines of the batch before whose levels are read at once for operations that name none.
+const RECENT_MAX: usize = 8;
 
 /// The way to the ledger's writer. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -44,7 +49,11 @@ impl Ledger {
     pub fn start(db: Database, clock: Clock, feed: Feed, go_live_required: bool) -> Self {
         let belief = Belief { clock: clock.clone(), last: Arc::default() };
         let by = By { belief, feed, go_live_required };
-        let writer = Writer::start(db.clone(), clock, Operations { by: by.clone(), left_at: None, shared_for: 0 });
+        let writer = Writer::start(
+            db.clone(),
+            clock,
+            Operations { by: by.clone(), left_at: None, shared_for: 0, recent: Vec::new() },
+        );
         Self { writer, db, by }
     }
 
@@ -89,6 +98,8 @@ struct Operations {
     left_at: Option<i64>,
     /// Batches that lock the head before they read, since somebody else writes too.
     shared_for: u32,
+    /// Some engines of the last batch.
+    recent: Vec<Engine>,
 }
 
 /// What a batch leaves behind.
@@ -102,6 +113,8 @@ struct Note {
     after: i64,
     /// Whether somebody else moved the head while it was decided.
     is_contended: bool,
+    /// Some engines whose levels it moved.
+    recent: Vec<Engine>,
 }
 
 impl Decider for Operations {
@@ -112,6 +125,7 @@ impl Decider for Operations {
 
     const STREAM: Stream = Stream::Risk;
     const THREAD: &'static str = "ledger-writer";
+    const PREPARE: Option<&'static str> = Some(store::PREPARE_BEGIN);
     /// At 20,000 a second, 8,192 are 0.4 s: beyond that, waiting longer helps nobody.
     const QUEUE_MAX: u32 = 8_192;
     /// Enough to spread a flush thin, few enough that a batch stays in the tens of milliseconds.
@@ -122,7 +136,12 @@ impl Decider for Operations {
             return Ok(Start::Free);
         }
         self.shared_for = self.shared_for.saturating_sub(1);
-        Ok(Start::Locked(audit::begin(conn, Stream::Risk).await?))
+        let mut engines = batch::engines(items);
+        if batch::are_by_id(items) {
+            engines.extend(self.recent.iter().cloned());
+        }
+        let engines: Vec<_> = engines.into_iter().collect();
+        Ok(Start::Locked(store::begin(conn, &engines).await?))
     }
 
     async fn prepare(
@@ -144,6 +163,7 @@ impl Decider for Operations {
             self.shared_for = SHARED_FOR;
         }
         self.left_at = Some(note.after);
+        self.recent = note.recent;
     }
 }
 

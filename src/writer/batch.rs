@@ -17,9 +17,9 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an end without a commit is waited for: nothing depends on it but the connection.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Ends a batch. Without a limit of the server: a commit that was cut short while it waits for a standby would look like one that is
-/// safe.
-const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
+/// Ends a batch. Without a limit of the server, which ends its own before it commits: a commit that was cut short while it waits for a
+/// standby would look like one that is safe.
+const COMMIT: &str = "COMMIT";
 
 /// Why a batch was not answered with its outcomes.
 #[derive(Debug)]

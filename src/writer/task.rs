@@ -6,7 +6,7 @@ use crate::audit;
 use crate::clock::Clock;
 use crate::db::{Database, is_unreachable};
 use crate::error::{Error, Result};
-use sqlx::PgConnection;
+use sqlx::{Executor, PgConnection};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -148,6 +148,9 @@ impl<D: Decider> Task<D> {
     async fn connect(&self) -> Result<PgConnection> {
         let mut conn = self.db.connect_writer().await?;
         audit::prepare_to_begin(&mut conn, D::STREAM).await?;
+        if let Some(prepare) = D::PREPARE {
+            conn.execute(sqlx::raw_sql(prepare)).await?;
+        }
         Ok(conn)
     }
 

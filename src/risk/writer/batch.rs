@@ -1,20 +1,21 @@
 //! One batch, up to its commit.
 
 use super::Note;
+use super::RECENT_MAX;
 use super::decide::Deciding;
-pub(super) use super::read::is_one_instant as may_be_free;
 use super::read::{self, Read};
+pub(super) use super::read::{are_by_id, engines, is_one_instant as may_be_free};
 use crate::audit::{self, Head, Stream};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
 use crate::idempotency;
 use crate::risk::operation::{Done, Item};
-use crate::risk::store::{self, Moment};
+use crate::risk::store::{self, Instant, Moment};
 use crate::writer::{End, Failure, Prepared, Proof, by, committed};
 use chrono::{DateTime, Days, NaiveTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
-use tokio::time::Instant;
+use tokio::time;
 
 /// More microseconds than a batch has events, each of which has one of its own.
 const BATCH_SPAN: TimeDelta = TimeDelta::milliseconds(10);
@@ -50,7 +51,7 @@ impl Conditions {
 #[derive(Debug)]
 pub(super) enum Start {
     /// With the head in hand, in a transaction.
-    Locked(Head),
+    Locked(Instant),
     /// Without: the head is read with everything else, and the batch is written if it still stands there.
     Free,
 }
@@ -68,28 +69,27 @@ pub(super) async fn prepare(
     start: Start,
     items: &[&Item],
     by_now: impl Fn() -> Conditions,
-    deadline: Instant,
+    deadline: time::Instant,
 ) -> Result<Ended, Broken> {
+    let asked: Vec<_> = engines(items).into_iter().collect();
     let mut is_contended = false;
-    let head = match start {
-        Start::Locked(head) => head,
+    let instant = match start {
+        Start::Locked(instant) => instant,
         Start::Free if may_be_free(items) => {
-            match by(deadline, decide(conn, None, items, &by_now())).await?.write_free(conn, deadline).await? {
+            let instant = by(deadline, store::read_instant(conn, &asked)).await?;
+            let decided = by(deadline, decide(conn, instant, items, &by_now())).await?;
+            is_contended = true;
+            match decided.write_free(conn, deadline).await? {
                 Written::All(ended) => return Ok(ended),
-                Written::Nothing(head) => {
-                    is_contended = true;
-                    match head {
-                        Some(head) => head,
-                        None => by(deadline, audit::begin(conn, Stream::Risk)).await?,
-                    }
-                }
+                Written::Nothing { is_locked: true } => by(deadline, store::read_instant(conn, &asked)).await?,
+                Written::Nothing { is_locked: false } => by(deadline, store::begin(conn, &asked)).await?,
             }
         }
-        Start::Free => by(deadline, audit::begin(conn, Stream::Risk)).await?,
+        Start::Free => by(deadline, store::begin(conn, &asked)).await?,
     };
     // As it is once the head is held: it may have been waited for.
     let conditions = by_now();
-    let prepared = async { decide(conn, Some(head), items, &conditions).await?.write_locked(conn).await };
+    let prepared = async { decide(conn, instant, items, &conditions).await?.write_locked(conn).await };
     let mut prepared = by(deadline, prepared).await?;
     prepared.note.is_contended = is_contended;
     Ok(prepared)
@@ -99,8 +99,11 @@ pub(super) async fn prepare(
 enum Written {
     /// It was written, or had nothing to write.
     All(Ended),
-    /// The head had moved. If it is locked now, this is where it stands.
-    Nothing(Option<Head>),
+    /// The head had moved.
+    Nothing {
+        /// Whether it is locked now.
+        is_locked: bool,
+    },
 }
 
 /// A batch that was decided and not written yet.
@@ -113,17 +116,23 @@ struct Decided<'a> {
 
 async fn decide<'a>(
     conn: &mut PgConnection,
-    head: Option<Head>,
+    instant: Instant,
     items: &[&'a Item],
     conditions: &Conditions,
 ) -> Result<Decided<'a>> {
-    let Read { known, head, believed_at, moment } = read::read(conn, items, head, conditions).await?;
+    let Read { known, head, believed_at, moment } = read::read(conn, items, instant, conditions).await?;
     let before = head.seq();
     let mut deciding = Deciding::new(known, head);
     deciding.expire_due();
     let outcomes: Vec<_> = items.iter().map(|item| deciding.decide(item)).collect();
-    let note =
-        Note { believed_at, read_ms: conditions.now_ms, before, after: deciding.head.seq(), is_contended: false };
+    let note = Note {
+        believed_at,
+        read_ms: conditions.now_ms,
+        before,
+        after: deciding.head.seq(),
+        is_contended: false,
+        recent: deciding.moved().take(RECENT_MAX).cloned().collect(),
+    };
     Ok(Decided { deciding, moment, outcomes, note })
 }
 
@@ -147,7 +156,7 @@ impl Decided<'_> {
     }
 
     /// Writes it if what was read still stands.
-    async fn write_free(self, conn: &mut PgConnection, deadline: Instant) -> Result<Written, Broken> {
+    async fn write_free(self, conn: &mut PgConnection, deadline: time::Instant) -> Result<Written, Broken> {
         let Some((proof, _)) = self.deciding.first() else {
             return Ok(Written::All(self.ended(None, End::Done)));
         };
@@ -158,11 +167,11 @@ impl Decided<'_> {
             if stands && by(deadline, store::write_batch(conn, &changes, head, Some(self.moment))).await? {
                 return Ok(Written::All(self.ended(Some(proof), End::Commit)));
             }
-            return Ok(Written::Nothing(Some(locked)));
+            return Ok(Written::Nothing { is_locked: true });
         }
         match committed(store::write_batch(conn, &changes, head, Some(self.moment))).await {
             Ok(true) => Ok(Written::All(self.ended(Some(proof), End::Done))),
-            Ok(false) => Ok(Written::Nothing(None)),
+            Ok(false) => Ok(Written::Nothing { is_locked: false }),
             Err(Error::Unavailable(error) | Error::Database(error)) if !is_refusal(&error) => {
                 let Self { outcomes, note, .. } = self;
                 Err(Failure::CommitBroke { error, proof, outcomes, note })
@@ -181,8 +190,9 @@ fn is_refusal(error: &sqlx::Error) -> bool {
 
 /// Decides one operation as a batch of it alone would, on a snapshot, and writes nothing.
 pub(super) async fn decide_dry(conn: &mut PgConnection, item: &Item, conditions: &Conditions) -> Result<Done> {
-    let head = audit::peek(conn, Stream::Risk).await?;
-    let Read { known, head, .. } = read::read(conn, &[item], Some(head), conditions).await?;
+    let asked: Vec<_> = engines(&[item]).into_iter().collect();
+    let instant = store::read_instant(conn, &asked).await?;
+    let Read { known, head, .. } = read::read(conn, &[item], instant, conditions).await?;
     let mut deciding = Deciding::new(known, head);
     deciding.expire_due();
     deciding.decide(item)

@@ -9,7 +9,7 @@ use crate::idempotency::{Answer, Kept};
 use crate::risk::model::adjust::{self, Adjust};
 use crate::risk::model::reserve::{self, Reserve};
 use crate::risk::model::settle::{self, MATCHES_MAX, Settle, Target};
-use crate::risk::model::{Book, OutOfRange, Reservation, ReservationStatus, RiskEvent, expire, extend, release};
+use crate::risk::model::{Book, Level, OutOfRange, Reservation, ReservationStatus, RiskEvent, expire, extend, release};
 use crate::risk::operation::{
     AdjustRequest, Done, ExtendRequest, Item, Operation, Outcome, ReleaseRequest, ReserveRequest, Reserved,
     SettleRequest,
@@ -44,14 +44,23 @@ impl<'a> Deciding<'a> {
         Some((Proof { seq: first.stamp.seq, hash: first.hash.clone() }, first.stamp.day()))
     }
 
+    /// The engines whose levels it moves.
+    pub(super) fn moved(&self) -> impl Iterator<Item = &Engine> {
+        self.moved_levels().map(|(engine, _)| engine)
+    }
+
+    fn moved_levels(&self) -> impl Iterator<Item = (&Engine, &Level)> {
+        let before = &self.before.levels;
+        self.known.book.levels.iter().filter(|(engine, level)| before.get(*engine) != Some(*level))
+    }
+
     /// What the batch changes.
     pub(super) fn changes(&self) -> Batch<'_> {
         let book = &self.known.book;
-        let levels = book.levels.iter().filter(|(engine, level)| self.before.levels.get(*engine) != Some(*level));
         let (old, new): (Vec<_>, Vec<_>) =
             book.reservations.values().partition(|one| self.before.reservations.contains_key(&one.id));
         let changed = old.into_iter().filter(|one| self.before.reservations.get(&one.id) != Some(*one)).collect();
-        Batch { recorded: &self.recorded, levels: levels.collect(), new, changed, denials: &self.denials }
+        Batch { recorded: &self.recorded, levels: self.moved_levels().collect(), new, changed, denials: &self.denials }
     }
 
     /// Expires what is due, oldest first. A hold that cannot expire is left open, which is conservative: the reconciliation

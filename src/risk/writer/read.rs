@@ -8,7 +8,7 @@ use crate::idempotency::{self, Answer, Kept};
 use crate::risk::model::settle::MATCHES_MAX;
 use crate::risk::model::{Book, Reservation, ReservationStatus, Switches};
 use crate::risk::operation::{Item, Operation};
-use crate::risk::store::{self, Moment, PastEvent, Wanted};
+use crate::risk::store::{self, Instant, Moment, PastEvent, Wanted};
 use crate::types::{Amount, CorrelationId, Engine};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -117,10 +117,24 @@ pub(super) fn is_one_instant(items: &[&Item]) -> bool {
     })
 }
 
+/// The levels that operations are about, as far as they say: GLOBAL's first.
+pub(super) fn engines(items: &[&Item]) -> BTreeSet<Engine> {
+    Named::by(items).engines
+}
+
+/// Whether operations are about engines that they do not name, but a reservation or an event.
+pub(super) fn are_by_id(items: &[&Item]) -> bool {
+    items.iter().any(|item| match &item.operation {
+        Operation::Reserve { .. } => false,
+        Operation::Settle(request) => request.reservation_id.is_some(),
+        Operation::Release(_) | Operation::Extend(_) | Operation::Adjust(_) => true,
+    })
+}
+
 /// What was read for a batch.
 pub(super) struct Read {
     pub(super) known: Known,
-    /// The head that was given, or where it stood, with its time.
+    /// The head of the instant, with its time.
     pub(super) head: Head,
     /// The database's time, unless it is not believed.
     pub(super) believed_at: Option<DateTime<Utc>>,
@@ -128,19 +142,16 @@ pub(super) struct Read {
     pub(super) moment: Moment,
 }
 
-/// Reads what the operations name. Without a head, for those that are [one instant](is_one_instant), the head is read with the
-/// first statement: as long as it stands there, what was read of the ledger is true.
+/// Reads what the operations name beside the instant that was read. It is of the same time if the head is held, on a snapshot,
+/// and where the operations are [one instant](is_one_instant) and the levels of their engines are in it: then nothing is read.
 pub(super) async fn read(
     conn: &mut PgConnection,
     items: &[&Item],
-    head: Option<Head>,
+    instant: Instant,
     conditions: &Conditions,
 ) -> Result<Read> {
     let Named { reservations: named, events, mut engines, matching } = Named::by(items);
-    let mut keys = match &head {
-        Some(head) => read_keys(conn, items, head).await?,
-        None => BTreeMap::new(),
-    };
+    let mut keys = read_keys(conn, items, &instant.head).await?;
     let mut reservations: BTreeMap<Uuid, Reservation> = BTreeMap::new();
     if !named.is_empty() {
         let ids: Vec<_> = named.into_iter().collect();
@@ -150,10 +161,8 @@ pub(super) async fn read(
     engines.extend(reservations.values().map(|one| one.engine.clone()));
     engines.extend(past.values().map(|event| event.engine.clone()));
 
-    let asked: Vec<_> = engines.iter().cloned().collect();
-    let instant = store::read_instant(conn, &asked).await?;
     let moment = Moment { switches_version: instant.switches_version, at: instant.now };
-    let mut head = head.unwrap_or(instant.head);
+    let mut head = instant.head;
     let jumped = conditions.expected.filter(|expected| instant.now - *expected > JUMP_MAX);
     // A clock that is not believed books nothing: time goes on by this process's own.
     head.set_now(jumped.unwrap_or(instant.now));
@@ -170,25 +179,24 @@ pub(super) async fn read(
 
     // By the time that is believed: what is due by another is live.
     let correlated = read_candidates(conn, matching, &mut reservations, head.next().at).await?;
-    let mut levels = instant.levels;
     let mut due = Vec::new();
     if instant.anything_due && jumped.is_none() {
         let expiring = store::read_due(conn, head.next().at, EXPIRIES_MAX).await?;
-        let more: BTreeSet<_> =
-            expiring.iter().map(|one| one.engine.clone()).filter(|engine| !levels.contains_key(engine)).collect();
-        if !more.is_empty() {
-            let more: Vec<_> = more.into_iter().collect();
-            levels.extend(store::read_levels(conn, &more, head.next().day()).await?);
-        }
         due = expiring.iter().map(|one| one.id).collect();
+        engines.extend(expiring.iter().map(|one| one.engine.clone()));
         reservations.extend(expiring.into_iter().map(|one| (one.id, one)));
     }
     let day = head.next().day();
     keys.retain(|_, kept| kept.stands(day));
+    let mut levels = instant.levels;
     if day != instant.day {
         // Midnight, or a clock behind the head: the flows are those of the day that is booked.
-        let all: Vec<_> = levels.keys().cloned().collect();
-        levels = store::read_levels(conn, &all, day).await?;
+        engines.extend(std::mem::take(&mut levels).into_keys());
+    }
+    engines.retain(|engine| !levels.contains_key(engine));
+    if !engines.is_empty() {
+        let missing: Vec<_> = engines.into_iter().collect();
+        levels.extend(store::read_levels(conn, &missing, day).await?);
     }
     let switches = Switches {
         kill_switch_engaged: instant.kill_switch_engaged || conditions.killed_locally,
