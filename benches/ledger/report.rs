@@ -36,7 +36,8 @@ pub(crate) struct Run {
     pub(crate) tally: Tally,
     /// Per operation, in microseconds.
     cpu_us: [f64; 3],
-    checked: Option<Checked>,
+    /// What the check of the books found, for this one and those before it that had none of their own.
+    pub(crate) checked: Option<Checked>,
 }
 
 impl Run {
@@ -65,14 +66,6 @@ impl Run {
     fn title(&self) -> String {
         let plural = if self.connections == 1 { "" } else { "s" };
         format!("{}, {} connection{plural}", self.name, grouped(self.connections as u64))
-    }
-
-    /// Says what the check of the books found.
-    pub(crate) fn checked(&mut self, checked: Checked) {
-        println!("    books: {checked}");
-        self.checked = Some(checked);
-        // Found in the ledger, and needed no more.
-        self.tally.ids = Vec::new();
     }
 
     pub(crate) fn outcome(&self) -> Outcome {

@@ -9,7 +9,7 @@ use crate::machine;
 use crate::numbers::real;
 use crate::place::{Instance, Place};
 use crate::report::{Outcome, RoundReport, Run};
-use crate::script::Work;
+use crate::script::{Counts, Work};
 use crate::usage::Moment;
 use crate::yardstick::Yardstick;
 use crate::{Options, Result};
@@ -28,6 +28,8 @@ pub(crate) const ENGINE: &str = "BENCH";
 /// An engine with a cap on its open risk.
 const CAPPED: &str = "BENCH_CAPPED";
 const CAP: u64 = 1_000;
+/// How often two instances are compared with one; odd, so that there is a median.
+const TURNS: usize = 15;
 /// Operations of a batch, and how many callers send batches.
 const BATCH: usize = 500;
 const BATCH_CALLERS: usize = 8;
@@ -176,12 +178,26 @@ impl<'a> Round<'a> {
 
     /// Runs a load, says what came of it, checks the books and keeps all of that.
     async fn measure(&mut self, name: &'static str, load: &Load) -> Result<Outcome> {
+        self.measure_in_turn(&[(name, load)]).await?.pop().ok_or_else(|| "a load has an outcome".into())
+    }
+
+    /// The same with several loads, one after the other, and one check of the books for all of them.
+    async fn measure_in_turn(&mut self, loads: &[(&'static str, &Load)]) -> Result<Vec<Outcome>> {
         let mark = Mark::now(&mut self.db).await?;
-        let mut run = self.load(name, load).await?;
-        run.checked(books::check(&mut self.db, &self.service, mark, run.tally.all, &run.tally.ids).await?);
-        let outcome = run.outcome();
-        self.report.runs.push(run);
-        Ok(outcome)
+        let (mut all, mut ids, mut outcomes) = (Counts::default(), Vec::new(), Vec::new());
+        for (name, load) in loads {
+            let mut run = self.load(name, load).await?;
+            outcomes.push(run.outcome());
+            all += run.tally.all;
+            ids.append(&mut run.tally.ids);
+            self.report.runs.push(run);
+        }
+        let checked = books::check(&mut self.db, &self.service, mark, all, &ids).await?;
+        println!("    books: {checked}");
+        if let Some(last) = self.report.runs.last_mut() {
+            last.checked = Some(checked);
+        }
+        Ok(outcomes)
     }
 
     /// Runs a load and prints what came of it.
@@ -242,19 +258,27 @@ impl<'a> Round<'a> {
 
     async fn two_instances(&mut self) -> Result<()> {
         let second = self.place.serve_beside().await?;
-        let one = self.closed(MANY, Work::Reserve { engine: ENGINE });
+        let closed = self.closed(MANY, Work::Reserve { engine: ENGINE });
+        let one = Load { warm_up: WARM_UP / 2, duration: closed.duration / 5, ..closed };
         let two = Load { targets: vec![self.service.addr, second.addr], ..one.clone() };
-        // One, two, two, one, and that three times: what drifts, and what PostgreSQL does in between, meets both alike.
-        let mut found = Vec::new();
-        for _ in 0..3 {
-            let mut alone = self.measure("reserves, one instance", &one).await?.per_second;
-            let mut both = self.measure("reserves, two instances", &two).await?.per_second;
-            both += self.measure("reserves, two instances", &two).await?.per_second;
-            alone += self.measure("reserves, one instance", &one).await?.per_second;
-            found.push((both / alone, both / 2.0));
-        }
+        let (one, two) = (("reserves, one instance", &one), ("reserves, two instances", &two));
+        // One, two, two, one: what drifts meets both alike. Short and often: what PostgreSQL and the service do once in a while, for
+        // a second, spoils one turn, and the median does not see it.
+        let rates: Vec<f64> =
+            self.measure_in_turn(&[one, two, two, one].repeat(TURNS)).await?.iter().map(|one| one.per_second).collect();
+        let mut found: Vec<_> = rates
+            .chunks_exact(4)
+            .map(|turn| {
+                let (alone, both) = (turn[0] + turn[3], turn[1] + turn[2]);
+                (both / alone, both / 2.0)
+            })
+            .collect();
         found.sort_by(|one, other| one.0.total_cmp(&other.0));
-        let (ratio, rate) = found[1];
+        println!(
+            "    two instances ÷ one: {}",
+            found.iter().map(|(ratio, _)| format!("{ratio:.2}")).collect::<Vec<_>>().join(" ")
+        );
+        let (ratio, rate) = found[TURNS / 2];
         self.sample(Sample { absolute: Some(rate), ..Sample::value(Figure::TwoInstances, ratio) });
         Ok(())
     }

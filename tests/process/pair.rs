@@ -188,6 +188,26 @@ fn an_instance_that_is_stopped_in_a_batch_holds_up_the_other_no_longer_than_its_
 }
 
 #[test]
+fn a_switch_that_is_pulled_while_a_batch_is_decided_under_the_head_binds_it() {
+    let Pair { beside, owner, place, _elsewhere } = Pair::start();
+    Change::reserve("warm").insist(&beside);
+    let mut watching = place.session("holdfast");
+    let mut holding = place.session("holdfast");
+    // The batch has read the switches when it comes to the keys.
+    holding.sql("BEGIN");
+    holding.sql("LOCK TABLE idempotency_key IN ACCESS EXCLUSIVE MODE");
+    scope(|scope| {
+        let caught = scope.spawn(|| Change::reserve("caught").send(&beside).expect("an answer").ok());
+        holder_that_waits(&place, &mut watching);
+        let engaged = owner.post("/go-live/kill-switch/engage", &json!({"actor": "test"})).ok();
+        assert_eq!(engaged["kill_switch_engaged"], true);
+        holding.sql("COMMIT");
+        assert_eq!(caught.join().unwrap()["reason"], "kill_switch_engaged");
+    });
+    check_balanced(&beside);
+}
+
+#[test]
 fn an_instance_that_is_stopped_in_an_upsert_holds_up_neither_reserves_nor_the_kill_switch() {
     let Pair { beside, owner, place, _elsewhere } = Pair::start();
     let mut watching = place.session("holdfast");

@@ -29,13 +29,13 @@ pub struct Recorded<'a> {
 /// Denials by engine asked for, level and reason.
 pub type Denials = BTreeMap<(Engine, String, &'static str), i64>;
 
-/// What a batch that does not hold the head has read beside it.
+/// What a batch has read beside the head.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
     /// The version of the switches.
     pub switches_version: i64,
-    /// When, by the database's clock.
-    pub at: DateTime<Utc>,
+    /// When, by the database's clock; none if the head is held since.
+    pub at: Option<DateTime<Utc>>,
 }
 
 /// Everything that a batch changes.
@@ -83,18 +83,13 @@ type Texts = [Option<String>];
 /// Writes a batch: one statement for what every batch has, and one each for what only some have. A statement that touches a
 /// table costs something even where it changes nothing.
 ///
-/// Writes nothing, and says so, unless the head still stands at the event before the batch's first, and at the same turn: then
-/// nothing has changed that moves it. A batch that was decided without the head in hand also says when it `read`: nothing is
-/// written if the switches changed since, if that was more than a second ago, or if somebody holds the head. So it waits for
-/// nobody, and where it was paused in between it does nothing that was forbidden meanwhile.
+/// Writes nothing, and says so, unless what was `read` still stands: the head at the event before the batch's first and at the
+/// same turn, so that nothing has changed that moves it, and the switches, which do not. A batch that was decided without the
+/// head in hand also writes nothing if that was more than a second ago, or if somebody holds the head. So it waits for nobody,
+/// and where it was paused in between it does nothing that was forbidden meanwhile.
 ///
 /// What is not [one statement](Batch::is_one_statement) needs a transaction.
-pub async fn write_batch(
-    conn: &mut PgConnection,
-    batch: &Batch<'_>,
-    head: &Head,
-    read: Option<Moment>,
-) -> Result<bool> {
+pub async fn write_batch(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head, read: Moment) -> Result<bool> {
     if !record(&mut *conn, batch, head, read).await? {
         return Ok(false);
     }
@@ -153,7 +148,7 @@ async fn tally(conn: &mut PgConnection, day: NaiveDate, denials: &Denials) -> Re
 
 /// The events, the reservations made, the counters and the head, in one statement, if the head stands.
 #[expect(clippy::too_many_lines, reason = "one statement, one line a column")]
-async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head, read: Option<Moment>) -> Result<bool> {
+async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head, read: Moment) -> Result<bool> {
     let (head_seq, head_hash, head_at) = head.stored();
     let optional = |text: Option<&str>| text.map(str::to_owned);
     let written = sqlx::query!(
@@ -165,9 +160,8 @@ async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head, read: O
                 SELECT stream
                 FROM audit_head
                 WHERE stream = 'risk' AND seq = $41 AND turn = $42
-                  AND ($43::bigint IS NULL
-                       OR EXISTS (SELECT FROM go_live_state WHERE version = $43)
-                          AND holdfast_now() < $44::timestamptz + interval '1 s')
+                  AND EXISTS (SELECT FROM go_live_state WHERE version = $43)
+                  AND ($44::timestamptz IS NULL OR holdfast_now() < $44 + interval '1 s')
                 FOR UPDATE SKIP LOCKED)
             RETURNING seq),
         events AS (
@@ -257,8 +251,8 @@ async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head, read: O
         &of(&batch.new, |one| one.expires_at) as &Times,
         batch.recorded[0].stamp.seq - 1,
         head.turn(),
-        read.map(|read| read.switches_version),
-        read.map(|read| read.at)
+        read.switches_version,
+        read.at
     )
     .fetch_one(conn)
     .await?;

@@ -20,6 +20,9 @@ use tokio::time;
 /// More microseconds than a batch has events, each of which has one of its own.
 const BATCH_SPAN: TimeDelta = TimeDelta::milliseconds(10);
 
+/// How often a batch is decided at most, because a switch was changed meanwhile each time.
+const SWITCHES_MAX: usize = 3;
+
 /// What a batch goes by beside the database.
 #[derive(Debug)]
 pub(super) struct Conditions {
@@ -87,9 +90,18 @@ pub(super) async fn prepare(
         }
         Start::Free => by(deadline, store::begin(conn, &asked)).await?,
     };
-    // As it is once the head is held: it may have been waited for.
-    let conditions = by_now();
-    let prepared = async { decide(conn, instant, items, &conditions).await?.write_locked(conn).await };
+    let prepared = async {
+        let mut instant = instant;
+        for _ in 0..SWITCHES_MAX {
+            // As it is once the head is held: it may have been waited for.
+            let decided = decide(conn, instant, items, &by_now()).await?;
+            if let Some(prepared) = decided.write_locked(conn).await? {
+                return Ok(prepared);
+            }
+            instant = store::read_instant(conn, &asked).await?;
+        }
+        Err(Error::Inconsistent("the ledger's head or the switches moved all the time".into()))
+    };
     let mut prepared = by(deadline, prepared).await?;
     prepared.note.is_contended = is_contended;
     Ok(prepared)
@@ -141,18 +153,20 @@ impl Decided<'_> {
         Prepared { outcomes: self.outcomes, proof, end, note: self.note }
     }
 
-    /// Writes it under the locked head, up to the commit.
-    async fn write_locked(self, conn: &mut PgConnection) -> Result<Ended> {
+    /// Writes it under the locked head, up to the commit; nothing if a switch was changed since it was read. What was sent
+    /// after the change was answered may be in the batch, which takes in what comes until it is decided.
+    async fn write_locked(self, conn: &mut PgConnection) -> Result<Option<Ended>> {
         let Some((proof, day)) = self.deciding.first() else {
-            return Ok(self.ended(None, End::Discard));
+            return Ok(Some(self.ended(None, End::Discard)));
         };
+        let read = Moment { at: None, ..self.moment };
+        if !store::write_batch(conn, &self.deciding.changes(), &self.deciding.head, read).await? {
+            return Ok(None);
+        }
         if !self.deciding.new_keys.keys.is_empty() {
             idempotency::store::insert_all(conn, day, &self.deciding.new_keys).await?;
         }
-        if store::write_batch(conn, &self.deciding.changes(), &self.deciding.head, None).await? {
-            return Ok(self.ended(Some(proof), End::Commit));
-        }
-        Err(Error::Inconsistent("the ledger's head moved while it was locked".into()))
+        Ok(Some(self.ended(Some(proof), End::Commit)))
     }
 
     /// Writes it if what was read still stands.
@@ -164,12 +178,12 @@ impl Decided<'_> {
         if !changes.is_one_statement() {
             let locked = by(deadline, audit::begin(conn, Stream::Risk)).await?;
             let stands = locked.stands_at(self.note.before, head.turn());
-            if stands && by(deadline, store::write_batch(conn, &changes, head, Some(self.moment))).await? {
+            if stands && by(deadline, store::write_batch(conn, &changes, head, self.moment)).await? {
                 return Ok(Written::All(self.ended(Some(proof), End::Commit)));
             }
             return Ok(Written::Nothing { is_locked: true });
         }
-        match committed(store::write_batch(conn, &changes, head, Some(self.moment))).await {
+        match committed(store::write_batch(conn, &changes, head, self.moment)).await {
             Ok(true) => Ok(Written::All(self.ended(Some(proof), End::Done))),
             Ok(false) => Ok(Written::Nothing { is_locked: false }),
             Err(Error::Unavailable(error) | Error::Database(error)) if !is_refusal(&error) => {

@@ -138,7 +138,7 @@ pub(super) struct Read {
     pub(super) head: Head,
     /// The database's time, unless it is not believed.
     pub(super) believed_at: Option<DateTime<Utc>>,
-    /// When that was, and which switches stood then.
+    /// Which switches stood, and when that was.
     pub(super) moment: Moment,
 }
 
@@ -161,7 +161,7 @@ pub(super) async fn read(
     engines.extend(reservations.values().map(|one| one.engine.clone()));
     engines.extend(past.values().map(|event| event.engine.clone()));
 
-    let moment = Moment { switches_version: instant.switches_version, at: instant.now };
+    let moment = Moment { switches_version: instant.switches_version, at: Some(instant.now) };
     let mut head = instant.head;
     let jumped = conditions.expected.filter(|expected| instant.now - *expected > JUMP_MAX);
     // A clock that is not believed books nothing: time goes on by this process's own.
