@@ -448,6 +448,43 @@ async fn everything_at_once_neither_deadlocks_nor_fails_and_the_books_and_chains
     );
 }
 
+/// As of somebody who pulls and releases a switch without end, faster than a batch is decided.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn switches_that_move_all_the_time_keep_no_reserve_from_being_decided() {
+    const TASKS: usize = 8;
+    const EACH: usize = 40;
+    let first = Service::live().await;
+    uncapped(&first, &["RACE"]).await;
+    let second = Service::on(first.options.clone(), Setup::default()).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let moving = {
+        let (pool, done) = (first.pool.clone(), done.clone());
+        tokio::spawn(async move {
+            let mut moved = 0;
+            while !done.load(Ordering::SeqCst) {
+                sqlx::query("UPDATE go_live_state SET version = version + 1").execute(&pool).await.unwrap();
+                moved += 1;
+            }
+            moved
+        })
+    };
+    let mut tasks = JoinSet::new();
+    for task in 0..TASKS {
+        let router = [&first, &second][task % 2].router.clone();
+        tasks.spawn(async move {
+            for _ in 0..EACH {
+                let answer = send(&router, "/risk/check-and-reserve", &reserve_body("RACE")).await;
+                assert_eq!(answer.ok()["ok"], true);
+            }
+        });
+    }
+    tasks.join_all().await;
+    done.store(true, Ordering::SeqCst);
+    assert!(moving.await.unwrap() > 0);
+    assert_eq!(first.count("SELECT count(*) FROM risk_reservation").await, i64::try_from(TASKS * EACH).unwrap());
+    assert_eq!(broken_links(&first.pool).await, [""; 0]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_trials_at_once_are_counted_exactly() {
     const TASKS: usize = 32;

@@ -137,6 +137,14 @@ fn is_there(session: &mut Session, backend: u32) -> bool {
     session.sql(&count) == ["1"]
 }
 
+/// A session in a transaction that keeps everybody else from a table.
+fn locked_away(place: &Place, table: &str) -> Session {
+    let mut holding = place.session("holdfast");
+    holding.sql("BEGIN");
+    holding.sql(&format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"));
+    holding
+}
+
 /// Waits until the holder of the risk head waits for something itself, and gives its process.
 #[track_caller]
 fn holder_that_waits(place: &Place, watching: &mut Session) -> u32 {
@@ -153,10 +161,8 @@ fn an_instance_that_is_stopped_in_a_batch_holds_up_the_other_no_longer_than_its_
     let Pair { beside, owner, place, _elsewhere } = Pair::start();
     Change::reserve("warm").insist(&beside);
     let mut watching = place.session("holdfast");
-    let mut holding = place.session("holdfast");
     // The batch has locked the head when it comes to the stocks.
-    holding.sql("BEGIN");
-    holding.sql("LOCK TABLE risk_open IN ACCESS EXCLUSIVE MODE");
+    let mut holding = locked_away(&place, "risk_open");
     let change = Change::reserve("caught");
     scope(|scope| {
         let caught = scope.spawn(|| change.send(&beside).expect("an answer"));
@@ -192,10 +198,8 @@ fn a_switch_that_is_pulled_while_a_batch_is_decided_under_the_head_binds_it() {
     let Pair { beside, owner, place, _elsewhere } = Pair::start();
     Change::reserve("warm").insist(&beside);
     let mut watching = place.session("holdfast");
-    let mut holding = place.session("holdfast");
     // The batch has read the switches when it comes to the keys.
-    holding.sql("BEGIN");
-    holding.sql("LOCK TABLE idempotency_key IN ACCESS EXCLUSIVE MODE");
+    let mut holding = locked_away(&place, "idempotency_key");
     scope(|scope| {
         let caught = scope.spawn(|| Change::reserve("caught").send(&beside).expect("an answer").ok());
         holder_that_waits(&place, &mut watching);

@@ -32,8 +32,9 @@ pub type Denials = BTreeMap<(Engine, String, &'static str), i64>;
 /// What a batch has read beside the head.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
-    /// The version of the switches.
-    pub switches_version: i64,
+    /// The version of the switches; none if they were read when every operation of the batch was there, so that no change of
+    /// them can have been answered before one of them was sent.
+    pub switches_version: Option<i64>,
     /// When, by the database's clock; none if the head is held since.
     pub at: Option<DateTime<Utc>>,
 }
@@ -160,7 +161,7 @@ async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head, read: M
                 SELECT stream
                 FROM audit_head
                 WHERE stream = 'risk' AND seq = $41 AND turn = $42
-                  AND EXISTS (SELECT FROM go_live_state WHERE version = $43)
+                  AND ($43::bigint IS NULL OR EXISTS (SELECT FROM go_live_state WHERE version = $43))
                   AND ($44::timestamptz IS NULL OR holdfast_now() < $44 + interval '1 s')
                 FOR UPDATE SKIP LOCKED)
             RETURNING seq),

@@ -20,9 +20,6 @@ use tokio::time;
 /// More microseconds than a batch has events, each of which has one of its own.
 const BATCH_SPAN: TimeDelta = TimeDelta::milliseconds(10);
 
-/// How often a batch is decided at most, because a switch was changed meanwhile each time.
-const SWITCHES_MAX: usize = 3;
-
 /// What a batch goes by beside the database.
 #[derive(Debug)]
 pub(super) struct Conditions {
@@ -91,16 +88,18 @@ pub(super) async fn prepare(
         Start::Free => by(deadline, store::begin(conn, &asked)).await?,
     };
     let prepared = async {
-        let mut instant = instant;
-        for _ in 0..SWITCHES_MAX {
-            // As it is once the head is held: it may have been waited for.
-            let decided = decide(conn, instant, items, &by_now()).await?;
-            if let Some(prepared) = decided.write_locked(conn).await? {
-                return Ok(prepared);
-            }
-            instant = store::read_instant(conn, &asked).await?;
+        // As it is once the head is held: it may have been waited for.
+        let decided = decide(conn, instant, items, &by_now()).await?;
+        let read = Moment { at: None, ..decided.moment };
+        if let Some(prepared) = decided.write_locked(conn, read).await? {
+            return Ok(prepared);
         }
-        Err(Error::Inconsistent("the ledger's head or the switches moved all the time".into()))
+        // What the batch takes in, it has taken in, and what was answered before that is in what is read now. However often a
+        // switch moves, no batch is decided a third time.
+        let instant = store::read_instant(conn, &asked).await?;
+        let decided = decide(conn, instant, items, &by_now()).await?;
+        let prepared = decided.write_locked(conn, Moment { switches_version: None, at: None }).await?;
+        prepared.ok_or_else(|| Error::Inconsistent("the ledger's head moved while it was held".into()))
     };
     let mut prepared = by(deadline, prepared).await?;
     prepared.note.is_contended = is_contended;
@@ -153,13 +152,13 @@ impl Decided<'_> {
         Prepared { outcomes: self.outcomes, proof, end, note: self.note }
     }
 
-    /// Writes it under the locked head, up to the commit; nothing if a switch was changed since it was read. What was sent
-    /// after the change was answered may be in the batch, which takes in what comes until it is decided.
-    async fn write_locked(self, conn: &mut PgConnection) -> Result<Option<Ended>> {
+    /// Writes it under the locked head, up to the commit; nothing if what was `read` does not stand. A switch that was changed
+    /// since matters: what was sent after the change was answered may be in the batch, which takes in what comes until it is
+    /// decided.
+    async fn write_locked(self, conn: &mut PgConnection, read: Moment) -> Result<Option<Ended>> {
         let Some((proof, day)) = self.deciding.first() else {
             return Ok(Some(self.ended(None, End::Discard)));
         };
-        let read = Moment { at: None, ..self.moment };
         if !store::write_batch(conn, &self.deciding.changes(), &self.deciding.head, read).await? {
             return Ok(None);
         }

@@ -161,7 +161,7 @@ pub(super) async fn read(
     engines.extend(reservations.values().map(|one| one.engine.clone()));
     engines.extend(past.values().map(|event| event.engine.clone()));
 
-    let moment = Moment { switches_version: instant.switches_version, at: Some(instant.now) };
+    let moment = Moment { switches_version: Some(instant.switches_version), at: Some(instant.now) };
     let mut head = instant.head;
     let jumped = conditions.expected.filter(|expected| instant.now - *expected > JUMP_MAX);
     // A clock that is not believed books nothing: time goes on by this process's own.
