@@ -136,6 +136,8 @@ pub async fn verify(conn: &mut PgConnection, stream: Stream, asked: Asked) -> Re
     let erased = read_erased(&mut *conn, stream).await?;
     let mut walk = Walk::new(stream, asked, &head, &erased);
     let mut finding = None;
+    // The columns and the hash.
+    let width = stream.columns().len() + 1;
     {
         store::events::read_in_order(&mut *conn).await?;
         let mut rows = conn.copy_out_raw(&store::events::copy(stream, asked.from.seq, asked.to)).await?;
@@ -144,7 +146,7 @@ pub async fn verify(conn: &mut PgConnection, stream: Stream, asked: Asked) -> Re
                 Some(message) => message?,
                 None => break,
             };
-            let mut values = Vec::new();
+            let mut values = Vec::with_capacity(width);
             let more = binary::values(&message, &mut values).map_err(unreadable)?;
             if !more || values.is_empty() {
                 continue;

@@ -3,6 +3,7 @@
 mod as_of;
 mod erase;
 mod events;
+mod stretches;
 
 use crate::ledger::broken_links;
 use crate::support::Service;

@@ -1,4 +1,4 @@
-//! One stream verified by several connections at once, each a stretch of it.
+//! One stream verified by several connections at once, stretch by stretch.
 //!
 //! A stretch begins behind an event whose hash is taken from its row, and the stretch before it has to end at that very hash, one
 //! event further on: so nothing lies between two stretches, neither a link of the chain nor the order of two times. That is
@@ -8,10 +8,14 @@
 use super::{Asked, Point, Stream, Verified, point, read_head, verify};
 use crate::error::{Error, Result};
 use sqlx::{PgConnection, Postgres, Transaction};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::task::JoinSet;
 
 /// Events that make a stretch of their own worth its while.
-const STRETCH_MIN: i64 = 50_000;
+const STRETCH_MIN: i64 = 2_000;
+/// Stretches for each connection: whoever is done takes the next, so that all of them end at about the same time.
+const EACH: usize = 8;
 /// Events that a stretch and the one after it both look at.
 const OVERLAP: i64 = 1;
 
@@ -24,36 +28,56 @@ pub async fn verify_in_stretches(
 ) -> Result<Verified> {
     let last = read_head(&mut *conn, stream).await?.point.seq;
     let last = asked.to.map_or(last, |to| to.min(last));
-    let most = i64::try_from(others.len()).unwrap_or(i64::MAX).saturating_add(1);
+    let most = i64::try_from((others.len() + 1) * EACH).unwrap_or(i64::MAX);
     let stretches = (last.saturating_sub(asked.from.seq) / STRETCH_MIN).min(most);
-    if stretches < 2 {
+    if others.is_empty() || stretches < 2 {
         return verify(conn, stream, asked).await;
     }
     let Some(parts) = parts(conn, stream, asked, last, stretches).await? else {
         return verify(conn, stream, asked).await;
     };
-    let (own, rest) = parts.split_first().ok_or_else(|| Error::Inconsistent("there are no stretches".into()))?;
-    let mut tasks = JoinSet::new();
-    for (place, part) in (1..).zip(rest.iter().copied()) {
-        let other = others.pop().ok_or_else(|| Error::Inconsistent("a connection is missing".into()))?;
-        tasks.spawn(async move {
-            let mut other = other;
-            let verified = verify(&mut other, stream, part).await;
-            (place, other, verified)
-        });
+    let left = Left { parts: parts.into(), next: Arc::default() };
+    let mut helping = JoinSet::new();
+    for mut other in others.drain(..) {
+        let left = left.clone();
+        helping.spawn(async move { (left.verify(&mut other, stream).await, other) });
     }
-    let own = verify(conn, stream, *own).await;
-    let mut verified = vec![(0, own)];
-    while let Some(joined) = tasks.join_next().await {
-        let (place, other, part) = joined.map_err(|error| Error::Inconsistent(error.to_string()))?;
+    let mut verified = left.verify(conn, stream).await;
+    while let Some(joined) = helping.join_next().await {
+        let (more, other) = joined.map_err(|error| Error::Inconsistent(error.to_string()))?;
         others.push(other);
-        verified.push((place, part));
+        verified = verified.and_then(|verified| Ok([verified, more?].concat()));
     }
+    let mut verified = verified?;
     verified.sort_by_key(|(place, _)| *place);
-    let verified = verified.into_iter().map(|(_, part)| part).collect::<Result<Vec<_>>>()?;
-    match whole(&verified) {
+    match whole(verified) {
         Some(whole) => Ok(whole),
         None => verify(conn, stream, asked).await,
+    }
+}
+
+/// Stretches of which each is taken by one connection.
+#[derive(Clone)]
+struct Left {
+    parts: Arc<[Asked]>,
+    next: Arc<AtomicUsize>,
+}
+
+impl Left {
+    /// Verifies one after the other, with its place, until none is left or something is wrong with one.
+    async fn verify(&self, conn: &mut PgConnection, stream: Stream) -> Result<Vec<(usize, Verified)>> {
+        let mut verified = Vec::new();
+        loop {
+            let place = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(part) = self.parts.get(place) else {
+                return Ok(verified);
+            };
+            let part = verify(&mut *conn, stream, *part).await;
+            if !part.as_ref().is_ok_and(|part| part.finding.is_none()) {
+                self.next.fetch_max(self.parts.len(), Ordering::Relaxed);
+            }
+            verified.push((place, part?));
+        }
     }
 }
 
@@ -83,12 +107,16 @@ async fn parts(
     Ok(Some(parts.collect()))
 }
 
-/// The whole of stretches in which nothing is wrong.
-fn whole(parts: &[Verified]) -> Option<Verified> {
-    let end = parts.last()?.end;
-    if parts.iter().any(|part| part.finding.is_some()) {
-        return None;
+/// The whole of stretches, in their order, in which nothing is wrong.
+fn whole(parts: Vec<(usize, Verified)>) -> Option<Verified> {
+    let overlaps = i64::try_from(parts.len().checked_sub(1)?).ok()? * OVERLAP;
+    let mut whole: Option<Verified> = None;
+    for (_, part) in parts {
+        if part.finding.is_some() {
+            return None;
+        }
+        let before = whole.map_or(-overlaps, |whole| whole.events);
+        whole = Some(Verified { events: before + part.events, ..part });
     }
-    let overlaps = i64::try_from(parts.len() - 1).ok()? * OVERLAP;
-    Some(Verified { events: parts.iter().map(|part| part.events).sum::<i64>() - overlaps, end, finding: None })
+    whole
 }

@@ -1,0 +1,81 @@
+//! What several connections find stretch by stretch is what one finds in a pass over the whole.
+
+use crate::support::Service;
+use holdfast::audit::Stream;
+use holdfast::audit::verify::{Asked, Point, Verified, point, verify, verify_in_stretches};
+use sqlx::{AssertSqlSafe, Executor};
+
+const EVENTS: i64 = 10_000;
+/// Five stretches of 2,000 events: the last of the first, and the one that the first and the second both look at.
+const SEAM: [i64; 2] = [2_000, 2_001];
+
+/// A service with so many measurements that they are verified in stretches.
+async fn long() -> Service {
+    let service = Service::live().await;
+    let line = "{\"domain\":\"LAB\",\"metric\":\"rate\",\"success\":true}\n";
+    let lines = line.repeat(usize::try_from(EVENTS).unwrap());
+    service.post_text("/regression/kpi/batch", "application/x-ndjson", &lines).await.ok();
+    service
+}
+
+/// What both ways find, which is the same.
+async fn found(service: &Service, asked: Asked) -> Verified {
+    let mut tx = service.db.begin_unlimited_snapshot().await.unwrap();
+    let mut others = service.db.begin_beside(&mut tx, 3).await.unwrap();
+    assert_eq!(others.len(), 3);
+    let in_stretches = verify_in_stretches(&mut tx, &mut others, Stream::Kpi, asked).await.unwrap();
+    assert_eq!(others.len(), 3, "they can be used for the next stream");
+    assert_eq!(in_stretches, verify(&mut tx, Stream::Kpi, asked).await.unwrap());
+    in_stretches
+}
+
+/// Does something to a row that the guards would not allow.
+async fn tamper(service: &Service, sql: String) {
+    let sql = format!(
+        "BEGIN; ALTER TABLE kpi_event DISABLE TRIGGER guard; {sql}; ALTER TABLE kpi_event ENABLE ALWAYS TRIGGER guard; COMMIT"
+    );
+    service.pool.execute(AssertSqlSafe(sql)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_long_stream_is_whole_from_wherever_it_is_looked_at() {
+    let service = long().await;
+    let mut tx = service.db.begin_snapshot().await.unwrap();
+    let middle = point(&mut tx, Stream::Kpi, EVENTS / 2).await.unwrap();
+    for (asked, events) in [
+        (Asked::ALL, EVENTS),
+        (Asked { to: Some(EVENTS - 1), ..Asked::ALL }, EVENTS - 1),
+        (Asked { from: middle, ..Asked::ALL }, EVENTS / 2),
+        (Asked { from: middle, to: Some(EVENTS - 700), known: Some(middle) }, EVENTS / 2 - 700),
+        (Asked { known: Some(middle), ..Asked::ALL }, EVENTS),
+    ] {
+        let verified = found(&service, asked).await;
+        assert_eq!((verified.finding, verified.events), (None, events));
+    }
+}
+
+#[tokio::test]
+async fn what_was_done_to_a_long_stream_is_named_at_the_seams_of_its_stretches_too() {
+    let service = long().await;
+    service.pool.execute("CREATE TABLE kept AS TABLE kpi_event").await.unwrap();
+    for seq in [1, SEAM[0], SEAM[1], SEAM[1] + 1, 5_000, EVENTS] {
+        let gone = if seq == EVENTS { "truncated" } else { "deleted" };
+        for (sql, kind) in [
+            (format!("UPDATE kpi_event SET principal = 'x' WHERE seq = {seq}"), "edited"),
+            (format!("UPDATE kpi_event SET hash = sha256('x') WHERE seq = {seq}"), "edited"),
+            (format!("DELETE FROM kpi_event WHERE seq = {seq}"), gone),
+        ] {
+            tamper(&service, sql).await;
+            let finding = found(&service, Asked::ALL).await.finding.unwrap();
+            assert_eq!((finding.seq, finding.kind.as_str()), (seq, kind));
+            let restore = format!(
+                "DELETE FROM kpi_event WHERE seq = {seq}; INSERT INTO kpi_event SELECT * FROM kept WHERE seq = {seq}"
+            );
+            tamper(&service, restore).await;
+        }
+        let known = Some(Point { seq, hash: [7; 32] });
+        let finding = found(&service, Asked { known, ..Asked::ALL }).await.finding.unwrap();
+        assert_eq!((finding.seq, finding.kind.as_str()), (seq, "rewritten"));
+    }
+    assert_eq!(found(&service, Asked::ALL).await.finding, None);
+}
