@@ -296,7 +296,13 @@ pub struct LogConfig {
     pub log_format: Option<LogFormat>,
 
     /// `RUST_LOG`: what is logged, as in `info,sqlx=warn`.
-    #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER", global = true)]
+    #[arg(
+        long,
+        env = "RUST_LOG",
+        default_value = "info,sqlx::postgres::notice=warn",
+        value_name = "FILTER",
+        global = true
+    )]
     pub rust_log: String,
 }
 

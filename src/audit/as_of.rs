@@ -31,7 +31,8 @@ pub const LAST: [&str; 9] = [
     "REGRESSION_POLICY_UPSERT",
 ];
 /// Actions that are gone through one by one.
-pub const EACH: [&str; 4] = ["RISK_POLICY_UPSERT", "REGRESSION_TRIP", "REGRESSION_REARM", "GO_LIVE_REWIND_ACCEPT"];
+pub const EACH: [&str; 5] =
+    ["RISK_POLICY_UPSERT", "REGRESSION_TRIP", "REGRESSION_REARM", "REGRESSION_BASELINE_RESET", "GO_LIVE_REWIND_ACCEPT"];
 
 /// A control event, as far as it tells what is in force.
 #[derive(Debug)]
@@ -143,9 +144,11 @@ struct Pair {
     metric: String,
 }
 
+/// What a re-arm and another baseline do to a wire.
 #[derive(Deserialize)]
-struct Rearmed {
-    watermark: i64,
+struct Rebased {
+    /// None in what was recorded of a baseline before it said so.
+    watermark: Option<i64>,
 }
 
 /// What kind of thing is in force.
@@ -174,6 +177,8 @@ struct Going {
     holds: BTreeMap<String, Hold>,
     /// The standing trip of each wire.
     trips: BTreeMap<String, i64>,
+    /// Up to which event of its series a wire looks at nothing; none where it is not known.
+    watermarks: BTreeMap<String, Option<i64>>,
     unknown_trips: Vec<i64>,
 }
 
@@ -208,6 +213,7 @@ impl Going {
             }
             "REGRESSION_TRIP" => self.trip(event)?,
             "REGRESSION_REARM" => self.rearm(event)?,
+            "REGRESSION_BASELINE_RESET" => self.rebase(event)?,
             _ => {
                 let after = event.read::<After>()?.map(|changed| changed.after);
                 self.set(Kind::GoLive, "go_live".to_owned(), event, after);
@@ -267,16 +273,14 @@ impl Going {
             self.note_risk(&engine, event, event.actor.as_deref().or(Some("system")), Some(&why));
             self.holds.entry(engine).or_default().throttled_by.push(event.seq);
         }
-        let watermark =
-            self.things.get(&(Kind::Wire, wire.clone())).and_then(|before| before.value.as_ref()?.get("watermark"));
-        let watermark = watermark.cloned().unwrap_or_else(|| to_json(&0));
+        let watermark = self.watermarks.get(&wire).copied().unwrap_or(Some(0));
         let value = [
             ("domain", to_json(&domain)),
             ("metric", to_json(&metric)),
             ("triggered", to_json(&true)),
             ("trip_id", to_json(&event.seq)),
             ("last_triggered_at", to_json(&event.at)),
-            ("watermark", watermark),
+            ("watermark", to_json(&watermark)),
         ];
         self.set(Kind::Wire, wire, event, Some(value.map(|(name, value)| (name.to_owned(), value)).into()));
         Ok(())
@@ -293,16 +297,36 @@ impl Going {
             let why = event.reason.clone().or_else(|| (!event.reason_erased).then(|| format!("Re-armed: {wire}")));
             self.note_risk(&engine, event, event.actor.as_deref(), why.as_deref());
         }
-        let rearmed: Option<Rearmed> = event.read()?;
-        let before = self.things.get(&(Kind::Wire, wire.clone())).and_then(|wire| wire.value.clone());
-        let value = rearmed.zip(before).map(|(Rearmed { watermark }, mut value)| {
+        let value = self.rebased(event)?.map(|mut value| {
             value.insert("triggered".into(), to_json(&false));
             value.insert("trip_id".into(), to_json(&()));
-            value.insert("watermark".into(), to_json(&watermark));
             value
         });
         self.set(Kind::Wire, wire, event, value);
         Ok(())
+    }
+
+    /// Another baseline: of a wire that never tripped, it is kept until it does.
+    fn rebase(&mut self, event: &Told) -> Result<()> {
+        let wire = event.subject();
+        let value = self.rebased(event)?;
+        if self.things.contains_key(&(Kind::Wire, wire.clone())) {
+            self.set(Kind::Wire, wire, event, value);
+        }
+        Ok(())
+    }
+
+    /// A wire as it was, with the watermark that this event gave it; none where either is not known.
+    fn rebased(&mut self, event: &Told) -> Result<Option<Fields>> {
+        let wire = event.subject();
+        let rebased: Option<Rebased> = event.read()?;
+        let watermark = rebased.as_ref().and_then(|rebased| rebased.watermark);
+        self.watermarks.insert(wire.clone(), watermark);
+        let before = self.things.get(&(Kind::Wire, wire)).and_then(|thing| thing.value.clone());
+        Ok(rebased.and(before).map(|mut value| {
+            value.insert("watermark".into(), to_json(&watermark));
+            value
+        }))
     }
 
     /// Says on a risk policy that a throttle was put on or lifted. An engine without a policy gets a disabled one without caps.

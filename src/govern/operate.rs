@@ -25,6 +25,7 @@ struct AcknowledgeDetail {
 #[derive(Serialize)]
 struct BaselineDetail {
     version: i64,
+    watermark: i64,
     source: Rebase,
     forced: bool,
 }
@@ -130,7 +131,9 @@ impl Govern {
         let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
         let subject = trip::name(&policy);
         let version = state.baseline_version;
-        let detail = Some(to_json(&BaselineDetail { version, source, forced: force }).get().to_owned());
+        let detail = Some(
+            to_json(&BaselineDetail { version, watermark: state.watermark, source, forced: force }).get().to_owned(),
+        );
         let event =
             ControlEvent { action: "REGRESSION_BASELINE_RESET", subject: Some(&subject), error: None, reason, detail };
         event.append(&mut tx, &mut control_head, origin).await?;

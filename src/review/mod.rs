@@ -38,6 +38,8 @@ pub struct Review {
     pub generated_at: DateTime<Utc>,
     /// The Monday since which changes and objectives are counted.
     pub since: DateTime<Utc>,
+    /// Whether there are no tokens, so that nobody is authenticated.
+    pub open_mode: bool,
     /// What to look at first; empty when nothing needs attention.
     pub look_first: Vec<String>,
     /// The go-live state.
@@ -119,6 +121,7 @@ pub async fn collect(db: &Database, notary: Option<&Notary>) -> Result<Review> {
     let mut review = Review {
         generated_at: now,
         since,
+        open_mode: !crate::access::store::any(&mut tx).await?,
         look_first: Vec::new(),
         state,
         changes,

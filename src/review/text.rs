@@ -40,6 +40,9 @@ fn plain(text: &str) -> String {
 fn write(out: &mut String, review: &Review) -> fmt::Result {
     writeln!(out, "# Control plane review, {}\n", time(review.generated_at))?;
     writeln!(out, "Since {}.\n", time(review.since))?;
+    if review.open_mode {
+        writeln!(out, "**OPEN MODE: there are no tokens, and callers are not authenticated.**\n")?;
+    }
     writeln!(out, "## Look at this first\n")?;
     if review.look_first.is_empty() {
         writeln!(out, "Nothing needs attention.")?;

@@ -83,6 +83,7 @@ async fn the_review_has_all_its_parts() {
     let mut expected = vec![
         "generated_at",
         "since",
+        "open_mode",
         "look_first",
         "state",
         "changes",
@@ -259,6 +260,21 @@ async fn markdown_comes_by_accept_or_by_format() {
     }
     service.get("/review?format=xml").await.invalid("format");
     service.get("/review?fromat=json").await.invalid("fromat");
+}
+
+#[tokio::test]
+async fn the_review_says_that_nobody_is_authenticated_until_there_is_a_token() {
+    let banner = "**OPEN MODE: there are no tokens, and callers are not authenticated.**";
+    let service = Service::live().await;
+    assert_eq!(review(&service).await["open_mode"], true);
+    let markdown = service.get("/review?format=markdown").await;
+    assert!(markdown.text.contains(banner), "{}", markdown.text);
+    let token = crate::access::token(&service, "read").await;
+    let get =
+        |path: &str| crate::access::call(&service, Method::GET, &format!("{BASE}{path}"), Some(&token), &Value::Null);
+    assert_eq!(get("/review").await.ok()["open_mode"], false);
+    let markdown = get("/review?format=markdown").await;
+    assert!(!markdown.text.contains("OPEN MODE"), "{}", markdown.text);
 }
 
 #[tokio::test]

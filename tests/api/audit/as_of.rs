@@ -89,7 +89,9 @@ fn changes() -> Vec<(&'static str, Value)> {
     let measured = |domain: &str, success: bool| json!({"domain": domain, "metric": "m", "success": success});
     let rearmed =
         |domain: &str| json!({"domain": domain, "metric": "m", "enabled": true, "reason": "mended", "actor": "eve"});
+    let rebased = |domain: &str| json!({"domain": domain, "metric": "m", "source": "LAST_N", "force": true});
     let (wires, kpi, risk) = ("/regression/policies/upsert", "/regression/kpi", "/risk/policies/upsert");
+    let reset = "/regression/baseline/reset";
     vec![
         ("/go-live/enable", json!({"actor": "bryan", "reason": "Monday"})),
         ("/go-live/packs", json!({"id": "crm", "status": "missing"})),
@@ -129,12 +131,16 @@ fn changes() -> Vec<(&'static str, Value)> {
         (kpi, measured("WHOLESALE", false)),
         (risk, json!({"engine": "WHOLESALE", "enabled": false})),
         (wires, rearmed("WHOLESALE")),
+        (reset, rebased("WHOLESALE")),
         (wires, wire("NOBODYS", "THROTTLE", json!("NOBODYS"))),
+        (kpi, measured("NOBODYS", true)),
+        (reset, rebased("NOBODYS")),
         (kpi, measured("NOBODYS", true)),
         (kpi, measured("NOBODYS", false)),
         (wires, wire("STOP", "KILL_SWITCH", Value::Null)),
         (kpi, measured("STOP", true)),
         (kpi, measured("STOP", false)),
+        (reset, rebased("STOP")),
         ("/go-live/kill-switch/engage", json!({"actor": "again"})),
         ("/go-live/kill-switch/release", json!({"actor": "bryan", "reason": "drill over"})),
         (wires, rearmed("NOBODYS")),
