@@ -70,10 +70,12 @@ pub struct Parts {
     pub places: Places,
     /// What signs checkpoints; none where there is no place for its key.
     pub notary: Option<Notary>,
-    /// The right to read the whole trail or book, which one at a time has.
+    /// The right to read the whole trail, which one at a time has.
     pub verifying: Arc<Semaphore>,
     /// The right to hold a batch of measurements in memory, of up to 8 MiB each.
     pub ingesting: Arc<Semaphore>,
+    /// The right to compare the whole book: one at a time.
+    pub reconciling: Arc<Semaphore>,
     /// The right to replay a history: one at a time.
     pub replaying: Arc<Semaphore>,
     /// What it has counted.
@@ -141,6 +143,7 @@ impl App {
             notary,
             verifying: Arc::new(Semaphore::new(1)),
             ingesting: Arc::new(Semaphore::new(INGESTING_MAX)),
+            reconciling: Arc::new(Semaphore::new(1)),
             replaying: Arc::new(Semaphore::new(1)),
             metrics: recorder(),
             shutting_down: AtomicBool::new(false),

@@ -261,13 +261,15 @@ const COUNTED: [&str; 7] = [
 ];
 
 /// Refusals of an authenticated caller that are events. Those of the switches themselves are events of their own.
-const NOTED: [&str; 6] = [
+const NOTED: [&str; 8] = [
     "INSUFFICIENT_SCOPE",
     "OUT_OF_REACH",
     "ZERO_MEANS_UNLIMITED",
     "WIRE_TRIPPED",
     "ENGINE_THROTTLED",
     "APPROVAL_REFUSED",
+    "APPROVAL_CLOSED",
+    "BASELINE_WORSE",
 ];
 
 /// Counts a refusal, and writes it down where that is due.

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Headers that a proxy adds.
-const FORWARDED: [&str; 2] = ["forwarded", "x-real-ip"];
+const FORWARDED: [&str; 6] = ["forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"];
 const FORWARDED_PREFIX: &str = "x-forwarded-";
 
 /// Whether a proxy has passed this on.

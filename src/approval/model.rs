@@ -47,7 +47,8 @@ pub enum Standing {
     Approved,
     /// Nobody agreed in time.
     Expired,
-    /// Something was engaged or disabled since; of a policy: a wire has tripped, or the policy was set anew.
+    /// Something was engaged or disabled since; of a policy: a wire has tripped, or the policy was set anew. Or the token that asked
+    /// was revoked or has expired.
     Cancelled,
 }
 
@@ -59,7 +60,9 @@ impl Standing {
             Self::Waiting => "waiting",
             Self::Approved => "approved",
             Self::Expired => "expired",
-            Self::Cancelled => "cancelled by a newer engage, disable, trip or policy",
+            Self::Cancelled => {
+                "cancelled by a newer engage, disable, trip or policy, or by the end of the token that asked"
+            }
         }
     }
 }

@@ -54,7 +54,12 @@ pub async fn list(conn: &mut PgConnection, at: DateTime<Utc>) -> Result<Vec<Appr
                                  OR (approval.action = 'RISK_POLICY_UPSERT'
                                      AND (event.action = 'REGRESSION_TRIP'
                                           OR (event.action = 'RISK_POLICY_UPSERT' AND event.subject = approval.input::json ->> 'engine')))))
-                      AS "tightened!"
+                      AS "tightened!",
+                  NOT EXISTS (SELECT FROM access_token AS token
+                              WHERE concat(token.name, ':', token.id) = approval.requested_by
+                                AND token.revoked_at IS NULL
+                                AND (token.expires_at IS NULL OR token.expires_at > $1))
+                      AS "orphaned!"
            FROM approval
            WHERE expires_at > $1::timestamptz - interval '1 day'
            ORDER BY id DESC"#,
@@ -65,7 +70,7 @@ pub async fn list(conn: &mut PgConnection, at: DateTime<Utc>) -> Result<Vec<Appr
     rows.into_iter()
         .map(|row| {
             let unknown = || Error::Inconsistent(format!("an approval is of {}", row.action));
-            let standing = match (row.approved_at, row.tightened) {
+            let standing = match (row.approved_at, row.tightened || row.orphaned) {
                 (Some(_), _) => Standing::Approved,
                 (None, true) => Standing::Cancelled,
                 (None, false) if row.expires_at <= at => Standing::Expired,

@@ -223,9 +223,12 @@ impl Notary {
         let of = |points: &BTreeMap<Stream, Point>, stream| points.get(&stream).copied().unwrap_or(Point::BEGINNING);
         for stream in Stream::ALL {
             let asked = Asked { from: of(verified, stream), to: None, known: None };
-            let finding = match verify::base_finding(&mut *conn, stream, of(&last, stream)).await? {
-                Some(finding) => Some(finding),
-                None => verify::verify(&mut *conn, stream, asked).await?.finding,
+            let finding = match verify::base_finding(&mut *conn, stream, of(&last, stream)).await {
+                Err(Error::TrailDamaged(finding)) => Some(*finding),
+                base => match base? {
+                    Some(finding) => Some(finding),
+                    None => verify::verify(&mut *conn, stream, asked).await?.finding,
+                },
             };
             if let Some(finding) = finding {
                 metrics::gauge!("holdfast_audit_damaged").set(1.0);
@@ -260,12 +263,8 @@ impl Notary {
 /// The first event that a checkpoint names and that is not there, or another one.
 async fn first_missing(conn: &mut PgConnection, checkpoint: &Checkpoint) -> Result<Option<(Stream, Point)>> {
     for (stream, point) in checkpoint.heads.iter().filter(|(_, point)| point.seq > 0) {
-        let stands = match verify::point(&mut *conn, *stream, point.seq).await {
-            Ok(stands) => stands == *point,
-            Err(Error::NotFound { .. }) => false,
-            Err(error) => return Err(error),
-        };
-        if !stands {
+        let stands = verify::stored_hash(&mut *conn, *stream, point.seq).await?;
+        if stands.is_none_or(|hash| hash != point.hash) {
             return Ok(Some((*stream, *point)));
         }
     }

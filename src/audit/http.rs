@@ -81,21 +81,21 @@ async fn verify_audit(State(app): State<App>, Query(query): Query<VerifyQuery>) 
     let streams = query.stream.map_or_else(|| Stream::ALL.to_vec(), |stream| vec![stream]);
     // One at a time: each reads the whole trail.
     let _turn = app.verifying.try_acquire().map_err(|_| Error::Overloaded)?;
-    let mut tx = app.go_live.db().begin_long_snapshot().await?;
+    let mut conn = app.go_live.db().connect_long_snapshot().await?;
     let signed = app.notary.as_ref().and_then(Notary::last);
     let incremental = query.incremental.is_some_and(|flag| flag.0);
     let mut answer = AuditVerified { ok: true, streams: Vec::new(), findings: Vec::new() };
     for stream in streams {
         let known = signed.as_ref().and_then(|signed| signed.heads.get(&stream)).copied();
         let from = match (query.from.map(Count::get).filter(|from| *from > 1), known.filter(|_| incremental)) {
-            (Some(from), _) => verify::point(&mut tx, stream, from - 1).await?,
+            (Some(from), _) => verify::point(&mut conn, stream, from - 1).await?,
             (None, Some(known)) => known,
             (None, None) => Point::BEGINNING,
         };
         // Of a part, only what it holds can be compared.
         let known = known.filter(|known| query.to.is_none() && known.seq > from.seq);
         let asked = Asked { from, to: query.to.map(Count::get), known };
-        let verified = verify::verify(&mut tx, stream, asked).await?;
+        let verified = verify::verify(&mut conn, stream, asked).await?;
         answer.ok &= verified.finding.is_none();
         answer.findings.extend(verified.finding);
         let end = verified.end;
@@ -118,6 +118,6 @@ async fn audit_checkpoint(State(app): State<App>, _: Query<Nothing>) -> Result<i
     let notary = app.notary.as_ref().ok_or_else(no_key)?;
     // One at a time, as every verification.
     let _turn = app.verifying.try_acquire().map_err(|_| Error::Overloaded)?;
-    let (_, note) = notary.sign(&mut *app.go_live.db().begin_long_snapshot().await?).await?;
+    let (_, note) = notary.sign(&mut app.go_live.db().connect_long_snapshot().await?).await?;
     Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], note))
 }

@@ -77,7 +77,8 @@ pub fn seen(stream: Stream, seq: i64, hash: Vec<u8>, at: DateTime<Utc>, turn: i6
     Ok(Head { stream, seq, hash: read_hash(stream, hash)?, at, turn, now: at })
 }
 
-/// Moves the turn of a head that is locked: what was decided without holding it is not written any more.
+/// Moves the turn of a head that is locked: what was decided without holding it is not written any more. Whoever changes what a
+/// decision rests on says so here; the triggers that do the same are for hands and programs that do not know.
 pub async fn turn(conn: &mut PgConnection, stream: Stream) -> Result<()> {
     sqlx::query!("UPDATE audit_head SET turn = turn + 1 WHERE stream = $1", stream.as_str()).execute(conn).await?;
     Ok(())

@@ -128,8 +128,15 @@ pub struct Verified {
 }
 
 /// Verifies a stream. The connection must be in a transaction that sees one instant of the database.
+///
+/// Left half way, the connection holds the rest of the rows: it must not be used again.
 pub async fn verify(conn: &mut PgConnection, stream: Stream, asked: Asked) -> Result<Verified> {
-    let head = read_head(&mut *conn, stream).await?;
+    let head = match read_head(&mut *conn, stream).await {
+        Err(Error::TrailDamaged(finding)) => {
+            return Ok(Verified { events: 0, end: asked.from, finding: Some(*finding) });
+        }
+        head => head?,
+    };
     if let Some(finding) = base_finding(&mut *conn, stream, asked.from).await? {
         return Ok(Verified { events: 0, end: asked.from, finding: Some(finding) });
     }
@@ -183,15 +190,14 @@ pub(super) async fn base_finding(conn: &mut PgConnection, stream: Stream, from: 
     if from.seq == 0 {
         return Ok(None);
     }
-    let (seq, kind, detail) = match point(&mut *conn, stream, from.seq).await {
-        Ok(stands) if stands == from => return Ok(None),
-        Ok(_) => (from.seq, Tampering::Rewritten, "its hash is not the one that is known from outside".to_owned()),
-        Err(Error::NotFound { .. }) => {
+    let (seq, kind, detail) = match stored_hash(&mut *conn, stream, from.seq).await? {
+        Some(hash) if hash == from.hash => return Ok(None),
+        Some(_) => (from.seq, Tampering::Rewritten, "its hash is not the one that is known from outside".to_owned()),
+        None => {
             let detail = format!("event {} is known from outside, and is not there", from.seq);
             let head = read_head(conn, stream).await?;
             ((head.point.seq + 1).min(from.seq), Tampering::Truncated, detail)
         }
-        Err(error) => return Err(error),
     };
     Ok(Some(Finding { stream, seq, kind, detail }))
 }
@@ -206,14 +212,19 @@ pub(super) struct Head {
     pub(super) at: i64,
 }
 
+/// Reads it; a head that is gone, or that has no SHA-256, is damage.
 pub(super) async fn read_head(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
-    let row = sqlx::query("SELECT seq, hash, at FROM audit_head WHERE stream = $1").bind(stream.as_str());
-    let row = row.fetch_optional(conn).await?;
-    let row = row.ok_or_else(|| Error::Inconsistent(format!("the stream {} has no head", stream.as_str())))?;
-    let hash: Vec<u8> = row.try_get("hash")?;
-    let hash = hash.try_into().map_err(|_| Error::Inconsistent("a head has no SHA-256".into()))?;
+    let damaged = |seq, detail: &str| {
+        let finding = Finding { stream, seq, kind: Tampering::HeadMoved, detail: detail.to_owned() };
+        Error::TrailDamaged(Box::new(finding))
+    };
+    let row = sqlx::query("SELECT seq, COALESCE(hash, '') AS hash, at FROM audit_head WHERE stream = $1");
+    let row = row.bind(stream.as_str()).fetch_optional(conn).await?;
+    let row = row.ok_or_else(|| damaged(0, "the stream has no head"))?;
+    let (seq, hash): (i64, Vec<u8>) = (row.try_get("seq")?, row.try_get("hash")?);
+    let hash = hash.try_into().map_err(|_| damaged(seq, "the head has no SHA-256"))?;
     let at: DateTime<Utc> = row.try_get("at")?;
-    Ok(Head { point: Point { seq: row.try_get("seq")?, hash }, at: at.timestamp_micros() })
+    Ok(Head { point: Point { seq, hash }, at: at.timestamp_micros() })
 }
 
 /// Digests of the texts that were erased, by number and column. They are few, or this is not what erasure is for.
@@ -235,11 +246,19 @@ pub(super) async fn read_erased(conn: &mut PgConnection, stream: Stream) -> Resu
     rows.iter().map(|row| Ok(((row.try_get("seq")?, row.try_get("field")?), row.try_get("digest")?))).collect()
 }
 
-/// An event of a stream as it is stored: for a verification that begins behind it.
+/// An event of a stream as it is stored: for a verification that begins behind it. One whose hash is no SHA-256 is damage.
 pub async fn point(conn: &mut PgConnection, stream: Stream, seq: i64) -> Result<Point> {
-    let sql = AssertSqlSafe(format!("SELECT hash FROM {} WHERE seq = $1", stream.table()));
-    let hash: Option<Vec<u8>> = sqlx::query_scalar(sql).bind(seq).fetch_optional(conn).await?;
+    let hash = stored_hash(conn, stream, seq).await?;
     let hash = hash.ok_or_else(|| Error::NotFound { what: "event", id: format!("{} {seq}", stream.as_str()) })?;
-    let hash = hash.try_into().map_err(|_| Error::Inconsistent("an event has no SHA-256".into()))?;
+    let hash = hash.try_into().map_err(|_| {
+        let detail = "its hash is no SHA-256".to_owned();
+        Error::TrailDamaged(Box::new(Finding { stream, seq, kind: Tampering::Edited, detail }))
+    })?;
     Ok(Point { seq, hash })
+}
+
+/// What stands where the hash of an event should, whatever it is; none where there is no such event.
+pub(super) async fn stored_hash(conn: &mut PgConnection, stream: Stream, seq: i64) -> Result<Option<Vec<u8>>> {
+    let sql = AssertSqlSafe(format!("SELECT COALESCE(hash, '') FROM {} WHERE seq = $1", stream.table()));
+    Ok(sqlx::query_scalar(sql).bind(seq).fetch_optional(conn).await?)
 }

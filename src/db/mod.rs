@@ -259,16 +259,26 @@ impl Database {
         Ok(beside)
     }
 
-    /// A connection of its own in such a transaction, which may be left in the middle of an answer. Whoever reads it may be slow.
+    /// A connection of its own in such a transaction, which may be left in the middle of an answer: it ends with whoever has it. In
+    /// the pool, the rest of a `COPY` that nobody reads would be taken for the answer to whatever is asked next. Whoever reads it may
+    /// be slow.
     pub async fn connect_snapshot(&self) -> Result<PgConnection> {
+        let limits = "SET LOCAL statement_timeout = 0;
+                      SET LOCAL idle_in_transaction_session_timeout = 0;
+                      SET LOCAL tcp_user_timeout = 0";
+        self.connect_snapshot_with(limits).await
+    }
+
+    /// The same for as long as a request may take that reads everything.
+    pub async fn connect_long_snapshot(&self) -> Result<PgConnection> {
+        let limits = "SET LOCAL statement_timeout = '115s'; SET LOCAL idle_in_transaction_session_timeout = '10s'";
+        self.connect_snapshot_with(limits).await
+    }
+
+    async fn connect_snapshot_with(&self, limits: &'static str) -> Result<PgConnection> {
         let mut conn = self.pool.acquire().await?.detach();
-        conn.execute(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;
-             SET LOCAL statement_timeout = 0;
-             SET LOCAL idle_in_transaction_session_timeout = 0;
-             SET LOCAL tcp_user_timeout = 0",
-        )
-        .await?;
+        conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+        conn.execute(limits).await?;
         Ok(conn)
     }
 

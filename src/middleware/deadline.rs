@@ -10,8 +10,12 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The same of a request that reads everything; one at a time is let in, so that it holds up nobody else.
 const LONG: Duration = Duration::from_mins(2);
-const LONG_PATHS: [&str; 3] =
-    ["/api/governance/audit/verify", "/api/governance/audit/checkpoint", "/api/governance/regression/backtest"];
+const LONG_PATHS: [&str; 4] = [
+    "/api/governance/audit/verify",
+    "/api/governance/audit/checkpoint",
+    "/api/governance/regression/backtest",
+    "/api/governance/risk/reconciliation",
+];
 
 /// How long a request of this path may take.
 pub(super) fn of(path: &str) -> Duration {

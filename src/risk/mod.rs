@@ -244,6 +244,7 @@ impl Risk {
         if changes.0.iter().any(|change| change.field == "throttled_by") {
             store::lift_throttles(&mut tx, &policy.engine).await?;
         }
+        audit::turn(&mut tx, Stream::Risk).await?;
         store::upsert_policy(&mut tx, &policy).await?;
         let detail = Some(to_json(&PolicyDetail { changes: &changes, policy: &policy }).get().to_owned());
         let subject = Some(policy.engine.as_str());
@@ -281,6 +282,7 @@ pub async fn throttle_in_tx(
     by: Option<&Actor>,
     at: chrono::DateTime<chrono::Utc>,
 ) -> Result<()> {
+    audit::turn(&mut *conn, Stream::Risk).await?;
     store::note_policy(&mut *conn, engine, by.map(Actor::as_str), why, at).await?;
     store::add_throttle(conn, engine, trip_id, at).await
 }
@@ -300,5 +302,6 @@ pub async fn lift_throttle_in_tx(
     let engine = engine.parse().map_err(|_| Error::Inconsistent(format!("{engine} is not an engine")))?;
     // That of the trip, which the wire may not name any more.
     authority.require_engine(&engine)?;
+    audit::turn(&mut *conn, Stream::Risk).await?;
     store::note_policy(conn, &engine, by.map(Actor::as_str), why, at).await
 }

@@ -3,6 +3,8 @@
 use crate::access::{call, create, new, refresh};
 use crate::support::{Answer, BASE, Service, Setup};
 use axum::http::Method;
+use holdfast::access;
+use holdfast::access::token::Token;
 use holdfast::approval::{Policy, require_second_person};
 use holdfast::audit::Origin;
 use serde_json::{Value, json};
@@ -163,6 +165,22 @@ async fn a_newer_engage_or_disable_cancels_what_waits_and_so_does_time() {
     assert_eq!(standings, [json!("EXPIRED"), json!("CANCELLED"), json!("CANCELLED")]);
     // Asked anew, it waits anew.
     assert_ne!(ask(&persons, &persons.ann, RELEASE, &json!({"actor": "ann"})).await, id);
+}
+
+#[tokio::test]
+async fn what_a_token_asked_for_ends_with_it() {
+    let persons = two_person().await;
+    post(&persons, &persons.ann, "/go-live/kill-switch/engage", &json!({})).await.ok();
+    let id = ask(&persons, &persons.ann, RELEASE, &json!({"actor": "ann"})).await;
+    let token = Token::read(&persons.ann).unwrap();
+    access::revoke(&persons.service.db, token.id(), None, &Origin::system(None)).await.unwrap();
+    let refused = approve(&persons, &persons.bob, id).await.refused(409, "APPROVAL_CLOSED");
+    assert!(refused["detail"].as_str().unwrap().contains("by the end of the token that asked"), "{refused}");
+    let by_bob =
+        || call(&persons.service, Method::GET, &format!("{BASE}/go-live/state"), Some(&persons.bob), &Value::Null);
+    assert_eq!(by_bob().await.ok()["kill_switch_engaged"], true);
+    let noted = "SELECT count(*) FROM control_event WHERE action = 'ACCESS_REFUSED' AND error = 'APPROVAL_CLOSED'";
+    assert_eq!(persons.service.count(noted).await, 1);
 }
 
 #[tokio::test]

@@ -157,6 +157,12 @@ async fn a_head_that_was_moved_is_named() {
         ("UPDATE audit_head SET seq = seq - 1 WHERE stream = 'risk'", "risk 10 head_moved"),
         ("UPDATE audit_head SET hash = sha256('x') WHERE stream = 'risk'", "risk 10 head_moved"),
         ("UPDATE audit_head SET at = at + interval '1 us' WHERE stream = 'risk'", "risk 10 head_moved"),
+        (
+            "ALTER TABLE audit_head DROP CONSTRAINT audit_head_hash_check;
+             UPDATE audit_head SET hash = hash || '\\x00' WHERE stream = 'risk'",
+            "risk 10 head_moved",
+        ),
+        ("DELETE FROM audit_head WHERE stream = 'risk'", "risk 0 head_moved"),
     ] {
         assert_eq!(after(&service, sql).await, [found], "{sql}");
     }

@@ -81,6 +81,36 @@ async fn a_trail_whose_hashes_were_all_made_anew_is_found_by_the_checkpoint_alon
 }
 
 #[tokio::test]
+async fn damage_that_has_no_form_is_named_and_raises_the_alarm_too() {
+    let event = "ALTER TABLE risk_event DROP CONSTRAINT risk_event_hash_check;
+                 UPDATE risk_event SET hash = hash || '\\x00' WHERE seq = 3";
+    let head = "ALTER TABLE audit_head DROP CONSTRAINT audit_head_hash_check;
+                UPDATE audit_head SET hash = hash || '\\x00' WHERE stream = 'risk'";
+    for (sql, kind) in [(event, "rewritten"), (head, "head_moved")] {
+        let notary = notary();
+        let service = busy(&notary).await;
+        assert_eq!(service.get("/audit/checkpoint").await.status, 200);
+        tamper(&service, sql).await;
+        let found = service.get("/audit/verify?incremental=true").await.ok()["findings"][0].clone();
+        assert_eq!((&found["stream"], &found["seq"], &found["kind"]), (&json!("risk"), &json!(3), &json!(kind)));
+        let every = "1h".parse().unwrap();
+        let verifying = std::sync::Arc::clone(&service.app.verifying);
+        let running = tokio::spawn(notary.clone().run(service.db.clone(), every, verifying));
+        while notary.finding().is_none() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        running.abort();
+        let refused = service.get("/audit/checkpoint").await.refused(409, "TRAIL_DAMAGED");
+        assert_eq!((&refused["seq"], &refused["kind"]), (&json!(3), &json!(kind)));
+        tamper(
+            &service,
+            "UPDATE risk_event SET hash = substr(hash, 1, 32); UPDATE audit_head SET hash = substr(hash, 1, 32)",
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn without_a_key_there_is_no_checkpoint_and_the_review_says_so() {
     let service = Service::live().await;
     service.get("/audit/checkpoint").await.refused(404, "NOT_FOUND");

@@ -764,6 +764,8 @@ async fn a_change_between_the_read_and_the_write_of_a_lone_reserve_binds_it() {
         ("/risk/policies/upsert", disabled, "policy_disabled"),
     ] {
         let service = uncapped().await;
+        // They are for changes by hand: what Holdfast itself changes does not depend on them.
+        service.pool.execute("ALTER TABLE risk_policy DISABLE TRIGGER turn").await.unwrap();
         let (tx, waiting) = between_read_and_write(&service).await;
         service.post(path, &body).await.ok();
         tx.commit().await.unwrap();

@@ -43,20 +43,27 @@ impl Notary {
 
     /// Signs the next checkpoint, logs and keeps it. Where nothing came since the last one that was kept, nothing is done.
     async fn advance(&self, db: &Database, every: Duration, verifying: &Semaphore) -> Result<()> {
-        let (_, heads) = store::points(&mut *db.read().await?).await?;
+        let heads = match store::points(&mut *db.read().await?).await {
+            // A head that cannot be read is damage, which the verification names.
+            Err(Error::Inconsistent(_)) => None,
+            points => Some(points?.1),
+        };
         let unchanged = {
             let known = self.known();
-            known.finding.is_none() && known.kept.as_ref() == Some(&heads)
+            known.finding.is_none() && known.kept.is_some() && known.kept == heads
         };
         if unchanged {
             return Ok(());
         }
-        let verified = self.catch_up(db, every).await?;
+        let verified = match heads {
+            Some(_) => self.catch_up(db, every).await?,
+            None => Stream::ALL.into_iter().map(|stream| (stream, self.verified(stream))).collect(),
+        };
         // It is closed with the process alone.
         let Ok(_turn) = verifying.acquire().await else { return Ok(()) };
-        let mut tx = db.begin_unlimited_snapshot().await?;
-        let (checkpoint, note) = self.sign_behind(&mut tx, &verified).await?;
-        drop(tx);
+        let mut conn = db.connect_snapshot().await?;
+        let (checkpoint, note) = self.sign_behind(&mut conn, &verified).await?;
+        drop(conn);
         tracing::info!(note, "audit checkpoint");
         if let Some(dir) = &self.0.dir
             && let Err(error) = keep(dir, &checkpoint, self.verifier().name(), &note).await
@@ -100,16 +107,16 @@ impl Notary {
             while behind(stream) > PORTION {
                 let began = Instant::now();
                 let portions = Stream::ALL.into_iter().map(|stream| behind(stream).max(0) / PORTION).sum();
-                let mut tx = db.begin_unlimited_snapshot().await?;
+                let mut conn = db.connect_snapshot().await?;
                 let from = self.verified(stream);
                 let asked = Asked { from, to: Some(from.seq + PORTION), known: None };
-                let portion = verify::verify(&mut tx, stream, asked).await?;
+                let portion = verify::verify(&mut conn, stream, asked).await?;
                 if portion.finding.is_some() {
                     return Ok(false);
                 }
                 // The next one looks at the last event again: so nothing lies between two, the order of their times neither.
-                let next = verify::point(&mut tx, stream, portion.end.seq - 1).await?;
-                drop(tx);
+                let next = verify::point(&mut conn, stream, portion.end.seq - 1).await?;
+                drop(conn);
                 self.known().verified.insert(stream, next);
                 tokio::time::sleep_until(began + portion_time(portions, until.saturating_duration_since(began))).await;
             }

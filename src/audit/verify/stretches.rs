@@ -26,7 +26,10 @@ pub async fn verify_in_stretches(
     stream: Stream,
     asked: Asked,
 ) -> Result<Verified> {
-    let last = read_head(&mut *conn, stream).await?.point.seq;
+    let last = match read_head(&mut *conn, stream).await {
+        Err(Error::TrailDamaged(_)) => return verify(conn, stream, asked).await,
+        head => head?.point.seq,
+    };
     let last = asked.to.map_or(last, |to| to.min(last));
     let most = i64::try_from((others.len() + 1) * EACH).unwrap_or(i64::MAX);
     let stretches = (last.saturating_sub(asked.from.seq) / STRETCH_MIN).min(most);
@@ -81,7 +84,7 @@ impl Left {
     }
 }
 
-/// The stretches of a stream up to `last`, of about the same length; none if an event is missing where one should begin.
+/// The stretches of a stream up to `last`, of about the same length; none if where one should begin an event is missing, or its hash.
 async fn parts(
     conn: &mut PgConnection,
     stream: Stream,
@@ -94,7 +97,7 @@ async fn parts(
     for place in 1..stretches {
         match point(&mut *conn, stream, asked.from.seq + place * length).await {
             Ok(begin) => begins.push(begin),
-            Err(Error::NotFound { .. }) => return Ok(None),
+            Err(Error::NotFound { .. } | Error::TrailDamaged(_)) => return Ok(None),
             Err(error) => return Err(error),
         }
     }

@@ -153,11 +153,13 @@ async fn risk_events(
 }
 
 /// Every counter compared with its reservations and events, now. A difference that stands halts new reserves until it is
-/// repaired with `holdfast risk reconcile --repair`.
+/// repaired with `holdfast risk reconcile --repair`. Takes up to 2 minutes, one at a time.
 #[utoipa::path(
     get, path = "/risk/reconciliation", tag = "risk",
-    responses((status = 200, description = "What was compared, and every difference", body = Reconciliation), errors::Read)
+    responses((status = 200, description = "What was compared, and every difference", body = Reconciliation), errors::ReadOne)
 )]
 async fn reconciliation(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Reconciliation>> {
+    // One at a time: each reads all that is open and all of the day.
+    let _turn = app.reconciling.try_acquire().map_err(|_| Error::Overloaded)?;
     Ok(Json(reconcile::reconcile(app.risk.db()).await?))
 }

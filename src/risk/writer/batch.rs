@@ -88,15 +88,19 @@ pub(super) async fn prepare(
         Start::Free => by(deadline, store::begin(conn, &asked)).await?,
     };
     let prepared = async {
-        // As it is once the head is held: it may have been waited for.
-        let decided = decide(conn, instant, items, &by_now()).await?;
-        let read = Moment { at: None, ..decided.moment };
-        if let Some(prepared) = decided.write_locked(conn, read).await? {
-            return Ok(prepared);
-        }
-        // What the batch takes in, it has taken in, and what was answered before that is in what is read now. However often a
-        // switch moves, no batch is decided a third time.
-        let instant = store::read_instant(conn, &asked).await?;
+        let instant = if is_contended {
+            instant
+        } else {
+            // As it is once the head is held: it may have been waited for.
+            let decided = decide(conn, instant, items, &by_now()).await?;
+            let read = Moment { at: None, ..decided.moment };
+            if let Some(prepared) = decided.write_locked(conn, read).await? {
+                return Ok(prepared);
+            }
+            store::read_instant(conn, &asked).await?
+        };
+        // The second time. What the batch takes in, it has taken in, and what was answered before that is in what was read now:
+        // however often a switch moves, there is no third.
         let decided = decide(conn, instant, items, &by_now()).await?;
         let prepared = decided.write_locked(conn, Moment { switches_version: None, at: None }).await?;
         prepared.ok_or_else(|| Error::Inconsistent("the ledger's head moved while it was held".into()))

@@ -23,7 +23,7 @@ async fn send(
 const HOST: (&str, &str) = ("host", "127.0.0.1:8000");
 
 /// What a page of another site, a rebound name or a proxy sends.
-const FOREIGN: [&[(&str, &str)]; 13] = [
+const FOREIGN: [&[(&str, &str)]; 17] = [
     &[("host", "evil.example:8000")],
     &[("host", "evil.example")],
     &[("host", "127.0.0.1.evil.example:8000")],
@@ -37,6 +37,10 @@ const FOREIGN: [&[(&str, &str)]; 13] = [
     &[HOST, ("x-forwarded-host", "127.0.0.1")],
     &[HOST, ("forwarded", "for=10.0.0.1")],
     &[HOST, ("x-real-ip", "10.0.0.1")],
+    &[HOST, ("via", "1.1 proxy")],
+    &[HOST, ("cf-connecting-ip", "10.0.0.1")],
+    &[HOST, ("true-client-ip", "10.0.0.1")],
+    &[HOST, ("x-client-ip", "10.0.0.1")],
 ];
 
 const OWN: [&[(&str, &str)]; 6] = [

@@ -3,6 +3,7 @@
 use crate::support::Service;
 use holdfast::audit::Stream;
 use holdfast::audit::verify::{Asked, Point, Verified, point, verify, verify_in_stretches};
+use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor};
 
 const EVENTS: i64 = 10_000;
@@ -54,15 +55,50 @@ async fn a_long_stream_is_whole_from_wherever_it_is_looked_at() {
     }
 }
 
+/// A `COPY` that nobody reads to its end must not be the answer to what somebody else asks next.
+#[tokio::test]
+async fn a_verification_whose_client_hung_up_leaves_nothing_to_those_who_come_after() {
+    let service = long().await;
+    for path in ["/audit/verify", "/audit/verify?stream=kpi"] {
+        for waited in 0..20 {
+            let verifying = tokio::spawn(service.get(path));
+            tokio::time::sleep(std::time::Duration::from_millis(2 * waited)).await;
+            verifying.abort();
+            let _ = verifying.await;
+        }
+    }
+    for cap in 1..=30 {
+        let policy = json!({"engine": "CAPITAL", "max_daily_loss": cap});
+        let upserted = service.post("/risk/policies/upsert", &policy).await.ok();
+        assert_eq!(upserted["max_daily_loss"], cap);
+        let policies = service.get("/risk/policies").await.ok();
+        let shown = policies.as_array().unwrap().iter().find(|policy| policy["engine"] == "CAPITAL").unwrap();
+        assert_eq!(shown["max_daily_loss"], cap);
+    }
+    let verified = loop {
+        let answer = service.get("/audit/verify").await;
+        // The last one that was left may still hold its turn.
+        if answer.status != 503 {
+            break answer.ok();
+        }
+    };
+    assert_eq!(verified["ok"], true, "{verified}");
+}
+
 #[tokio::test]
 async fn what_was_done_to_a_long_stream_is_named_at_the_seams_of_its_stretches_too() {
     let service = long().await;
-    service.pool.execute("CREATE TABLE kept AS TABLE kpi_event").await.unwrap();
+    // What holds a hash to its length and its place, an owner can take away.
+    let free = "CREATE TABLE kept AS TABLE kpi_event;
+                ALTER TABLE kpi_event DROP CONSTRAINT kpi_event_hash_check, ALTER hash DROP NOT NULL";
+    service.pool.execute(free).await.unwrap();
     for seq in [1, SEAM[0], SEAM[1], SEAM[1] + 1, 5_000, EVENTS] {
         let gone = if seq == EVENTS { "truncated" } else { "deleted" };
         for (sql, kind) in [
             (format!("UPDATE kpi_event SET principal = 'x' WHERE seq = {seq}"), "edited"),
             (format!("UPDATE kpi_event SET hash = sha256('x') WHERE seq = {seq}"), "edited"),
+            (format!("UPDATE kpi_event SET hash = hash || '\\x00' WHERE seq = {seq}"), "edited"),
+            (format!("UPDATE kpi_event SET hash = NULL WHERE seq = {seq}"), "edited"),
             (format!("DELETE FROM kpi_event WHERE seq = {seq}"), gone),
         ] {
             tamper(&service, sql).await;
