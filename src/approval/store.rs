@@ -55,6 +55,7 @@ pub async fn list(conn: &mut PgConnection, at: DateTime<Utc>) -> Result<Vec<Appr
                                      AND (event.action = 'REGRESSION_TRIP'
                                           OR (event.action = 'RISK_POLICY_UPSERT' AND event.subject = approval.input::json ->> 'engine')))))
                       AS "tightened!",
+                  -- Its principal, as Principal::token writes it.
                   NOT EXISTS (SELECT FROM access_token AS token
                               WHERE concat(token.name, ':', token.id) = approval.requested_by
                                 AND token.revoked_at IS NULL

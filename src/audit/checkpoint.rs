@@ -223,12 +223,9 @@ impl Notary {
         let of = |points: &BTreeMap<Stream, Point>, stream| points.get(&stream).copied().unwrap_or(Point::BEGINNING);
         for stream in Stream::ALL {
             let asked = Asked { from: of(verified, stream), to: None, known: None };
-            let finding = match verify::base_finding(&mut *conn, stream, of(&last, stream)).await {
-                Err(Error::TrailDamaged(finding)) => Some(*finding),
-                base => match base? {
-                    Some(finding) => Some(finding),
-                    None => verify::verify(&mut *conn, stream, asked).await?.finding,
-                },
+            let finding = match verify::base_finding(&mut *conn, stream, of(&last, stream)).await? {
+                Some(finding) => Some(finding),
+                None => verify::verify(&mut *conn, stream, asked).await?.finding,
             };
             if let Some(finding) = finding {
                 metrics::gauge!("holdfast_audit_damaged").set(1.0);

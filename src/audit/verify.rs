@@ -195,7 +195,10 @@ pub(super) async fn base_finding(conn: &mut PgConnection, stream: Stream, from: 
         Some(_) => (from.seq, Tampering::Rewritten, "its hash is not the one that is known from outside".to_owned()),
         None => {
             let detail = format!("event {} is known from outside, and is not there", from.seq);
-            let head = read_head(conn, stream).await?;
+            let head = match read_head(conn, stream).await {
+                Err(Error::TrailDamaged(finding)) => return Ok(Some(*finding)),
+                head => head?,
+            };
             ((head.point.seq + 1).min(from.seq), Tampering::Truncated, detail)
         }
     };

@@ -65,6 +65,9 @@ const LISTENER_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// statement: a commit that was cut short while it waits for a standby would look like one that is safe.
 const FEED_LIMITS: [(&str, &str); 1] = [("lock_timeout", "400")];
 
+/// How long a request may take that reads everything: a little less than its deadline, 2 minutes.
+const LONG: &str = "SET LOCAL statement_timeout = '115s'; SET LOCAL idle_in_transaction_session_timeout = '10s'";
+
 /// The database of one book.
 #[derive(Debug, Clone)]
 pub struct Database {
@@ -225,8 +228,7 @@ impl Database {
     /// The same for as long as a request may take that reads everything.
     pub async fn begin_long_snapshot(&self) -> Result<Transaction<'static, Postgres>> {
         let mut tx = self.begin_snapshot().await?;
-        tx.execute("SET LOCAL statement_timeout = '115s'; SET LOCAL idle_in_transaction_session_timeout = '10s'")
-            .await?;
+        tx.execute(LONG).await?;
         Ok(tx)
     }
 
@@ -271,8 +273,7 @@ impl Database {
 
     /// The same for as long as a request may take that reads everything.
     pub async fn connect_long_snapshot(&self) -> Result<PgConnection> {
-        let limits = "SET LOCAL statement_timeout = '115s'; SET LOCAL idle_in_transaction_session_timeout = '10s'";
-        self.connect_snapshot_with(limits).await
+        self.connect_snapshot_with(LONG).await
     }
 
     async fn connect_snapshot_with(&self, limits: &'static str) -> Result<PgConnection> {

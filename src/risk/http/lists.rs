@@ -10,6 +10,7 @@ use crate::types::{CorrelationId, Count, Engine, Flag, PageSize, Time};
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -159,7 +160,13 @@ async fn risk_events(
     responses((status = 200, description = "What was compared, and every difference", body = Reconciliation), errors::ReadOne)
 )]
 async fn reconciliation(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Reconciliation>> {
-    // One at a time: each reads all that is open and all of the day.
-    let _turn = app.reconciling.try_acquire().map_err(|_| Error::Overloaded)?;
-    Ok(Json(reconcile::reconcile(app.risk.db()).await?))
+    // One at a time: each reads all that is open and all of the day. PostgreSQL goes on also when the client has hung up, and the turn
+    // with it: else whoever hangs up over and over would take every connection.
+    let turn = Arc::clone(&app.reconciling).try_acquire_owned().map_err(|_| Error::Overloaded)?;
+    let db = app.risk.db().clone();
+    let compared = tokio::spawn(async move {
+        let _turn = turn;
+        reconcile::reconcile(&db).await
+    });
+    Ok(Json(compared.await.map_err(|error| Error::Inconsistent(error.to_string()))??))
 }

@@ -7,6 +7,7 @@ use holdfast::db::Database;
 use holdfast::risk::reconcile::{self, Reconciliation};
 use holdfast::types::Reason;
 use serde_json::{Value, json};
+use sqlx::Executor;
 
 /// A book on which everything has happened, today: WHOLESALE [95, 50, 12, 3], CAPITAL [30, 30, 0, 1].
 async fn busy() -> Service {
@@ -203,6 +204,21 @@ async fn one_at_a_time_is_compared_on_request() {
     let refused = service.get("/risk/reconciliation").await.refused(503, "OVERLOADED");
     assert_eq!(refused["retry_same_key"], true);
     drop(turn);
+    assert_eq!(reconciliation(&service).await["balanced"], true);
+    // Whoever hangs up does not let the next one in: PostgreSQL is at it.
+    let mut tx = service.pool.begin().await.unwrap();
+    tx.execute("LOCK TABLE risk_open IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let waiting = tokio::spawn(service.get("/risk/reconciliation"));
+    while service.app.reconciling.available_permits() > 0 {
+        tokio::task::yield_now().await;
+    }
+    waiting.abort();
+    assert!(waiting.await.unwrap_err().is_cancelled());
+    service.get("/risk/reconciliation").await.refused(503, "OVERLOADED");
+    tx.rollback().await.unwrap();
+    while service.app.reconciling.available_permits() == 0 {
+        tokio::task::yield_now().await;
+    }
     assert_eq!(reconciliation(&service).await["balanced"], true);
 }
 
