@@ -4,6 +4,7 @@
 //! for conditions, never for times. Linux only: the tests look into `/proc` to see what was left running.
 #![cfg(target_os = "linux")]
 
+mod standby;
 mod storm;
 mod support;
 

@@ -221,9 +221,7 @@ impl Place {
 
     /// A session with a database of the private PostgreSQL, for as long as it is kept.
     pub(crate) fn session(&self, database: &str) -> Session {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let conn = runtime.block_on(PgConnection::connect(&self.url(database))).expect("PostgreSQL answers");
-        Session { runtime, conn }
+        Session::open(&self.url(database)).expect("PostgreSQL answers")
     }
 }
 
@@ -234,6 +232,13 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// A session with the database at a URL.
+    pub(crate) fn open(url: &str) -> sqlx::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let conn = runtime.block_on(PgConnection::connect(url))?;
+        Ok(Self { runtime, conn })
+    }
+
     /// Runs SQL and gives the first column of what it answers.
     #[track_caller]
     pub(crate) fn sql(&mut self, sql: &str) -> Vec<String> {
