@@ -4,15 +4,16 @@
 //! else. The ledger's writer, the feed that the gate goes by and the listener have a connection each, so that nobody's flood can
 //! keep them waiting.
 //!
-//! Every session is READ COMMITTED, in UTC, with synchronous commits (whatever the URL says), and with limits on how long it
-//! may wait, run and idle in a transaction, so that a frozen instance cannot hold a head for ever.
+//! Every connection is made by [`session`], whoever it is for: what it relies on is set there and verified.
 
 pub mod embedded;
+pub mod session;
 
 use crate::error::{Error, Result};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use session::{Purpose, Refusal, Sessions};
 use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -30,40 +31,8 @@ const SWITCH_POOL_SIZE: u32 = 4;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same for the switches: an operator in a hurry wants to know.
 const SWITCH_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a statement may wait for a lock, run, and a transaction idle; and when a connection whose other end has vanished is
-/// given up, seconds and for the last one milliseconds: what it holds is held for nobody. As PostgreSQL reads them.
-const SESSION_LIMITS: [(&str, &str); 9] = [
-    ("lock_timeout", "4000"),
-    ("statement_timeout", "5000"),
-    ("idle_in_transaction_session_timeout", "2000"),
-    ("tcp_keepalives_idle", "2"),
-    ("tcp_keepalives_interval", "1"),
-    ("tcp_keepalives_count", "3"),
-    ("tcp_user_timeout", "5000"),
-    ("default_transaction_isolation", "read committed"),
-    ("timezone", "UTC"),
-];
-
-/// The same for the ledger's writer, whose batches take milliseconds.
-///
-/// Its few statements are planned once: planning the write anew for each batch costs more than a small batch itself. All of
-/// them reach their rows by an index, and a plan that was made while a table was small must not scan it when it is large.
-const WRITER_LIMITS: [(&str, &str); 8] = [
-    ("lock_timeout", "4000"),
-    ("statement_timeout", "5000"),
-    ("idle_in_transaction_session_timeout", "1000"),
-    ("plan_cache_mode", "force_generic_plan"),
-    ("enable_seqscan", "off"),
-    ("enable_hashjoin", "off"),
-    ("enable_mergejoin", "off"),
-    ("jit", "off"),
-];
-
 /// How long an end waits for the listener's connection to close.
 const LISTENER_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// The feed gives a read up after less than half a second: a session that waits for a lock then is nobody's. No limit on the
-/// statement: a commit that was cut short while it waits for a standby would look like one that is safe.
-const FEED_LIMITS: [(&str, &str); 1] = [("lock_timeout", "400")];
 
 /// How long a request may take that reads everything: a little less than its deadline, 2 minutes.
 const LONG: &str = "SET LOCAL statement_timeout = '115s'; SET LOCAL idle_in_transaction_session_timeout = '10s'";
@@ -71,6 +40,7 @@ const LONG: &str = "SET LOCAL statement_timeout = '115s'; SET LOCAL idle_in_tran
 /// The database of one book.
 #[derive(Debug, Clone)]
 pub struct Database {
+    sessions: Sessions,
     pool: PgPool,
     switch: PgPool,
     /// The listener's place, to be closed with the others.
@@ -83,6 +53,9 @@ pub enum OpenError {
     /// It cannot be reached.
     #[error("cannot connect to PostgreSQL: {0}: check DATABASE_URL and that the server runs")]
     Connect(sqlx::Error),
+    /// It can be reached, and is not one that can be used.
+    #[error("the database cannot be used: {0}")]
+    Refused(Refusal),
     /// It is too old.
     #[error("PostgreSQL {0} is too old: 14 or newer is needed")]
     TooOld(String),
@@ -105,56 +78,41 @@ pub enum OpenError {
 impl Database {
     /// Opens the pools and checks the server. Applies nothing.
     pub async fn open(options: PgConnectOptions) -> Result<Self, OpenError> {
-        let options = options.application_name("holdfast").options(SESSION_LIMITS);
-        let pool_options = |size: u32, timeout: Duration| {
-            // Connections are tested before they are handed out: after a restart of PostgreSQL the next request works.
-            PgPoolOptions::new()
-                .max_connections(size)
-                .acquire_timeout(timeout)
-                .after_connect(|conn, _| Box::pin(make_durable(conn)))
-        };
+        let sessions = Sessions::new(options);
         // One plain connection first: a pool would try for its whole time and then only say that time ran out.
-        let first = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options)).await;
-        let first = first.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(OpenError::Connect)?;
-        first.close().await.map_err(OpenError::Connect)?;
-        let pool =
-            pool_options(POOL_SIZE, ACQUIRE_TIMEOUT).connect_with(options.clone()).await.map_err(OpenError::Connect)?;
+        let first = tokio::time::timeout(ACQUIRE_TIMEOUT, sessions.connect(Purpose::Request)).await;
+        let first = first.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+        first.close().await?;
+        let pool = pool_of(&sessions, POOL_SIZE, ACQUIRE_TIMEOUT).connect_with(sessions.options()).await?;
         // One is always there: on a machine that is busy enough to pull the switch for, connecting takes too long.
-        let switch =
-            pool_options(SWITCH_POOL_SIZE, SWITCH_ACQUIRE_TIMEOUT).min_connections(1).connect_lazy_with(options);
-        let database = Self { pool, switch, listener: Arc::default() };
+        let switch = pool_of(&sessions, SWITCH_POOL_SIZE, SWITCH_ACQUIRE_TIMEOUT).min_connections(1);
+        let switch = switch.connect_lazy_with(sessions.options());
+        let database = Self { sessions, pool, switch, listener: Arc::default() };
         database.check_server().await?;
         Ok(database)
     }
 
     async fn check_server(&self) -> Result<(), OpenError> {
-        let version: String =
-            sqlx::query_scalar("SHOW server_version_num").fetch_one(&self.pool).await.map_err(OpenError::Connect)?;
+        let version: String = sqlx::query_scalar("SHOW server_version_num").fetch_one(&self.pool).await?;
         if version.parse::<i32>().is_ok_and(|number| number >= SERVER_VERSION_MIN) {
             return Ok(());
         }
-        let name: String =
-            sqlx::query_scalar("SHOW server_version").fetch_one(&self.pool).await.map_err(OpenError::Connect)?;
+        let name: String = sqlx::query_scalar("SHOW server_version").fetch_one(&self.pool).await?;
         Err(OpenError::TooOld(name))
     }
 
     /// Applies the migrations under a lock. A schema that is newer than this binary is accepted as long as it says so.
     pub async fn migrate(&self) -> Result<(), OpenError> {
-        // Unbounded: an index on a large table may take longer than any request, and another instance may be at it.
-        let mut conn = self.pool.acquire().await.map_err(OpenError::Connect)?;
-        conn.execute("SET statement_timeout = 0; SET lock_timeout = 0").await.map_err(OpenError::Connect)?;
-        let migrated = migrator().run(&mut *conn).await;
-        // The session's limits are not the pool's any more.
-        conn.detach();
-        migrated?;
+        let mut conn = self.sessions.connect(Purpose::Migration).await?;
+        migrator().run(&mut conn).await?;
+        conn.close().await?;
         self.check_schema().await
     }
 
     async fn check_schema(&self) -> Result<(), OpenError> {
         let needed: Option<String> = sqlx::query_scalar("SELECT value FROM setting WHERE key = 'schema_minimum'")
             .fetch_optional(&self.pool)
-            .await
-            .map_err(OpenError::Connect)?;
+            .await?;
         let needed = needed.ok_or(OpenError::SchemaMinimum("nothing".into()))?;
         let needed = needed.trim().parse().map_err(|_| OpenError::SchemaMinimum(format!("{needed:?}")))?;
         let known = migrator().iter().map(|migration| migration.version).max().unwrap_or(0);
@@ -183,17 +141,13 @@ impl Database {
         if self.is_closed() {
             return Err(Error::Unavailable(sqlx::Error::PoolClosed));
         }
-        let options = (*self.pool.connect_options()).clone().options(FEED_LIMITS);
-        let mut conn = PgConnection::connect_with(&options).await?;
-        make_durable(&mut conn).await?;
-        Ok(conn)
+        Ok(self.sessions.connect(Purpose::Feed).await?)
     }
 
     /// A place for one connection that listens: a new one each time, since one whose other end has vanished is only to be left.
     #[must_use]
     pub fn listener_pool(&self) -> PgPool {
-        let options = PgPoolOptions::new().max_connections(1).acquire_timeout(SWITCH_ACQUIRE_TIMEOUT);
-        let pool = options.connect_lazy_with((*self.pool.connect_options()).clone());
+        let pool = pool_of(&self.sessions, 1, SWITCH_ACQUIRE_TIMEOUT).connect_lazy_with(self.sessions.options());
         *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(pool.clone());
         pool
     }
@@ -206,13 +160,11 @@ impl Database {
     /// A connection of the ledger's writer: its own, so that no report can keep it waiting. It does not wait for long either:
     /// a frozen instance must not hold the head.
     pub async fn connect_writer(&self) -> Result<PgConnection> {
-        let options = (*self.pool.connect_options()).clone().options(WRITER_LIMITS);
-        let connect = async {
-            let mut conn = PgConnection::connect_with(&options).await?;
-            make_durable(&mut conn).await?;
-            Ok::<_, sqlx::Error>(conn)
-        };
-        match tokio::time::timeout(SWITCH_ACQUIRE_TIMEOUT, connect).await {
+        self.connect_within(SWITCH_ACQUIRE_TIMEOUT, Purpose::Writer).await
+    }
+
+    async fn connect_within(&self, timeout: Duration, purpose: Purpose) -> Result<PgConnection> {
+        match tokio::time::timeout(timeout, self.sessions.connect(purpose)).await {
             Ok(connected) => Ok(connected?),
             Err(_) => Err(Error::Unavailable(sqlx::Error::PoolTimedOut)),
         }
@@ -277,7 +229,7 @@ impl Database {
     }
 
     async fn connect_snapshot_with(&self, limits: &'static str) -> Result<PgConnection> {
-        let mut conn = self.pool.acquire().await?.detach();
+        let mut conn = self.connect_within(ACQUIRE_TIMEOUT, Purpose::Request).await?;
         conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
         conn.execute(limits).await?;
         Ok(conn)
@@ -306,14 +258,20 @@ impl Database {
     }
 }
 
-/// An answer is only sent after a durable commit; a stricter setting than `on` is left alone.
-async fn make_durable(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
-    conn.execute(
-        "SELECT set_config('synchronous_commit', 'on', false)
-         WHERE current_setting('synchronous_commit') IN ('off', 'local')",
-    )
-    .await?;
-    Ok(())
+/// A pool of connections that are admitted when they are made.
+fn pool_of(sessions: &Sessions, size: u32, timeout: Duration) -> PgPoolOptions {
+    let sessions = sessions.clone();
+    // Connections are tested before they are handed out: after a restart of PostgreSQL the next request works.
+    PgPoolOptions::new().max_connections(size).acquire_timeout(timeout).after_connect(move |conn, _| {
+        let sessions = sessions.clone();
+        Box::pin(async move { sessions.admit(conn, Purpose::Request).await })
+    })
+}
+
+impl From<sqlx::Error> for OpenError {
+    fn from(error: sqlx::Error) -> Self {
+        Refusal::of(&error).cloned().map_or(Self::Connect(error), Self::Refused)
+    }
 }
 
 /// The schema, inside the binary. Migrations that a newer server applied are not an error: see `schema_minimum`.
@@ -338,6 +296,8 @@ pub(crate) fn is_unreachable(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
+        // Of a session that was refused.
+        | sqlx::Error::Configuration(_)
         | sqlx::Error::Protocol(_) => true,
         // 08 connection, 53 resources, 57 operator intervention (shutdown, statement timeout), 55P03 lock timeout,
         // 25P03/25006 idle-in-transaction and read-only standby, 40 serialisation and deadlock, 3D000 no such database yet.

@@ -1,0 +1,256 @@
+//! A session: what every connection of this program relies on, whoever it is for, and what is asked of it before it is used.
+//!
+//! [`Sessions::admit`] is the one place that every connection goes through: of the pools, the feed, the listener, the writers,
+//! reports and commands. It sets everything by statements, since a pooler may drop options of the start-up, and a role, a
+//! database or the URL may say something else; then one statement verifies it all, and that this is a server that can record
+//! anything. A connection that has been admitted costs nothing more.
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+use std::error::Error as _;
+use std::fmt::Write as _;
+use std::sync::{Arc, OnceLock};
+
+/// Whose connection it is: that decides how long it may wait for others, and keep others waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Requests, the switches among them, commands, and what listens.
+    Request,
+    /// The feed that the gate goes by.
+    Feed,
+    /// A writer of a stream.
+    Writer,
+    /// Migrations.
+    Migration,
+}
+
+/// A setting, and its value as PostgreSQL shows it.
+type Setting = (&'static str, &'static str);
+
+/// What every session relies on: the forms of values that are sent as text, what a statement means, and that what is answered was
+/// recorded.
+const MEANING: [Setting; 15] = [
+    ("client_encoding", "UTF8"),
+    ("datestyle", "ISO, MDY"),
+    ("intervalstyle", "postgres"),
+    ("timezone", "UTC"),
+    ("bytea_output", "hex"),
+    ("extra_float_digits", "1"),
+    ("quote_all_identifiers", "off"),
+    ("standard_conforming_strings", "on"),
+    ("transform_null_equals", "off"),
+    ("array_nulls", "on"),
+    ("default_transaction_isolation", "read committed"),
+    ("default_transaction_read_only", "off"),
+    ("default_transaction_deferrable", "off"),
+    // Idle connections are the pools' business.
+    ("idle_session_timeout", "0"),
+    // A plan that is right for some other program of this role must not decide how long ours take.
+    ("plan_cache_mode", "auto"),
+];
+
+/// How long a statement may wait for a lock, run, and a transaction idle: a frozen instance cannot hold a head for ever.
+const REQUEST: [Setting; 3] =
+    [("lock_timeout", "4s"), ("statement_timeout", "5s"), ("idle_in_transaction_session_timeout", "2s")];
+
+/// The feed gives a read up after less than half a second: a session that waits for a lock then is nobody's. No limit of its own on
+/// the statement: a commit that was cut short while it waits for a standby would look like one that is safe.
+const FEED: [Setting; 3] =
+    [("lock_timeout", "400ms"), ("statement_timeout", "5s"), ("idle_in_transaction_session_timeout", "2s")];
+
+/// The same for a writer, whose batches take milliseconds.
+///
+/// Its few statements are planned once: planning the write anew for each batch costs more than a small batch itself. All of
+/// them reach their rows by an index, and a plan that was made while a table was small must not scan it when it is large.
+const WRITER: [Setting; 8] = [
+    ("lock_timeout", "4s"),
+    ("statement_timeout", "5s"),
+    ("idle_in_transaction_session_timeout", "1s"),
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+];
+
+/// Unbounded: an index on a large table may take longer than any request, and another instance may be at it.
+const MIGRATION: [Setting; 3] =
+    [("lock_timeout", "0"), ("statement_timeout", "0"), ("idle_in_transaction_session_timeout", "0")];
+
+/// When a connection whose other end has vanished is given up: what it holds is held for nobody. Not verified, since a socket of the
+/// same machine has none of them.
+const SOCKET: [Setting; 4] = [
+    ("tcp_keepalives_idle", "2"),
+    ("tcp_keepalives_interval", "1"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "5000"),
+];
+
+/// What may be stricter, or is only a superuser's to set: verified, and where it can be, raised.
+const VERIFIED: [(&str, &[&str]); 3] = [
+    ("synchronous_commit", &["on", "remote_apply"]),
+    ("session_replication_role", &["origin"]),
+    ("transaction_read_only", &["off"]),
+];
+
+/// An answer is only sent after a durable commit, which a synchronous standby has, if there is one; a stricter setting is left alone.
+const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false)
+                       WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')";
+
+/// The first PostgreSQL that limits whole transactions, as `server_version_num`.
+const LIMITS_TRANSACTIONS: u32 = 170_000;
+
+impl Purpose {
+    const fn limits(self) -> &'static [Setting] {
+        match self {
+            Self::Request => &REQUEST,
+            Self::Feed => &FEED,
+            Self::Writer => &WRITER,
+            Self::Migration => &MIGRATION,
+        }
+    }
+
+    /// Everything that is set; of two values the purpose's own.
+    fn settings(self) -> impl Iterator<Item = Setting> {
+        let own = self.limits();
+        let general = MEANING.into_iter().filter(|(name, _)| own.iter().all(|(special, _)| special != name));
+        general.chain(own.iter().copied())
+    }
+}
+
+/// Why a server, or a connection to it, is not used; the sentence says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It follows another server.
+    #[error("this server is a standby, which records nothing and may be behind: connect to the primary")]
+    Standby,
+    /// Nothing that the search path names exists.
+    #[error(
+        "the search_path ({0}) names no schema that exists and may be used: create one, or set it for the role (ALTER ROLE … SET \
+         search_path)"
+    )]
+    NoSchema(String),
+    /// The schema that this process works in is not there, as on another server.
+    #[error("the schema {0} is not there, or may not be used: connect to the server that has it")]
+    SchemaLost(String),
+    /// The session is not as it was set.
+    #[error(
+        "the session is not as it was set ({0}): connect directly, or by a pooler in session mode, and let the role have no setting \
+         that it may not change"
+    )]
+    Settings(String),
+}
+
+impl From<Refusal> for sqlx::Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Configuration(Box::new(refusal))
+    }
+}
+
+impl Refusal {
+    /// The refusal that an error is about.
+    #[must_use]
+    pub fn of(error: &sqlx::Error) -> Option<&Self> {
+        matches!(error, sqlx::Error::Configuration(_)).then(|| error.source()?.downcast_ref()).flatten()
+    }
+}
+
+/// How connections are made, and where: shared by everything that makes one.
+#[derive(Debug, Clone)]
+pub struct Sessions(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    options: PgConnectOptions,
+    /// Where our tables are, or will be: what the first connection found. A schema that is made later does not move them.
+    schema: OnceLock<String>,
+}
+
+impl Sessions {
+    /// Connections to where `options` say.
+    #[must_use]
+    pub fn new(options: PgConnectOptions) -> Self {
+        // Set by a statement; poolers refuse the option.
+        let options = options.application_name("holdfast").extra_float_digits(None);
+        Self(Arc::new(Shared { options, schema: OnceLock::new() }))
+    }
+
+    /// Where they go, for a pool, whose connections have to be admitted.
+    #[must_use]
+    pub fn options(&self) -> PgConnectOptions {
+        self.0.options.clone()
+    }
+
+    /// A connection of its own.
+    pub async fn connect(&self, purpose: Purpose) -> Result<PgConnection, sqlx::Error> {
+        let mut conn = PgConnection::connect_with(&self.0.options).await?;
+        self.admit(&mut conn, purpose).await?;
+        Ok(conn)
+    }
+
+    /// Makes a connection that was just made one that may be used. One that fails here is never used.
+    pub async fn admit(&self, conn: &mut PgConnection, purpose: Purpose) -> Result<(), sqlx::Error> {
+        let schema = self.schema(conn).await?;
+        conn.execute(AssertSqlSafe(set(conn.server_version_num(), purpose, schema))).await?;
+        verify(conn, purpose, schema).await
+    }
+
+    async fn schema(&self, conn: &mut PgConnection) -> Result<&str, sqlx::Error> {
+        if let Some(schema) = self.0.schema.get() {
+            return Ok(schema);
+        }
+        let row = conn
+            .fetch_one(
+                "SELECT COALESCE((SELECT nspname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+                                  WHERE pg_class.oid = to_regclass('audit_head')),
+                                 current_schema())::text,
+                        current_setting('search_path')",
+            )
+            .await?;
+        let schema: Option<String> = row.try_get(0)?;
+        let schema = schema.ok_or(Refusal::NoSchema(row.try_get(1)?))?;
+        Ok(self.0.schema.get_or_init(|| schema))
+    }
+}
+
+/// The statements that set everything, sent as one.
+fn set(server_version: Option<u32>, purpose: Purpose, schema: &str) -> String {
+    let mut text = format!("SET search_path = \"{}\"; {DURABLE}", schema.replace('"', "\"\""));
+    for (name, value) in purpose.settings().chain(SOCKET) {
+        write!(text, "; SET {name} = '{value}'").expect("a string takes what it is given");
+    }
+    if server_version.is_some_and(|version| version >= LIMITS_TRANSACTIONS) {
+        text.push_str("; SET transaction_timeout = 0");
+    }
+    text
+}
+
+/// Asks, in a transaction of its own, what the session has become.
+async fn verify(conn: &mut PgConnection, purpose: Purpose, schema: &str) -> Result<(), sqlx::Error> {
+    let exactly = purpose.settings().map(|(name, value)| format!("('{name}', '{{{}}}'::text[])", quoted(&[value])));
+    let one_of = VERIFIED.iter().map(|(name, values)| format!("('{name}', '{{{}}}'::text[])", quoted(values)));
+    let wanted = exactly.chain(one_of).collect::<Vec<_>>().join(", ");
+    let row = conn
+        .fetch_one(AssertSqlSafe(format!(
+            "SELECT pg_is_in_recovery(),
+                    current_schema()::text,
+                    (SELECT string_agg(format('%s is %s', name, COALESCE(current_setting(name, true), 'unknown')), ', ')
+                     FROM (VALUES {wanted}) AS wanted (name, good)
+                     WHERE (current_setting(name, true) = ANY (good)) IS NOT TRUE)"
+        )))
+        .await?;
+    if row.try_get(0)? {
+        return Err(Refusal::Standby.into());
+    }
+    if row.try_get::<Option<&str>, _>(1)? != Some(schema) {
+        return Err(Refusal::SchemaLost(schema.to_owned()).into());
+    }
+    match row.try_get(2)? {
+        Some(differing) => Err(Refusal::Settings(differing).into()),
+        None => Ok(()),
+    }
+}
+
+fn quoted(values: &[&str]) -> String {
+    values.iter().map(|value| format!("\"{value}\"")).collect::<Vec<_>>().join(",")
+}
