@@ -152,7 +152,7 @@ impl Govern {
             }
         }
         let profile = profile(&mut tx, &policy).await?;
-        let warnings = advice::warnings(&policy, profile.as_ref());
+        let mut warnings = advice::warnings(&policy, profile.as_ref());
         if let (true, None, Some(policy)) = (changes.is_empty(), rearms, &existing) {
             let policy = policy.clone();
             let unchanged = RegressionPolicyUpserted { ok: true, policy, changes: Vec::new(), rearmed: None, warnings };
@@ -164,6 +164,7 @@ impl Govern {
             return Err(Error::invalid("force", detail));
         }
         store::upsert_policy(&mut tx, &policy).await?;
+        warnings.extend(stale::warning(&mut tx, &policy).await?.filter(|_| rearms.is_none()));
         let mut heads = Heads::lock(&mut tx, rearms.is_some()).await?;
         if rearms.is_some() {
             trip::rearm(&mut tx, &mut heads.control, &policy, &mut state, Rebase::Keep, reason, origin).await?;

@@ -39,6 +39,15 @@ pub struct GoLiveState {
     pub kill_switch: Movement,
 }
 
+/// A stretch of time in one state of the switches.
+#[derive(Debug, Clone, Copy)]
+pub struct Stretch {
+    /// When it began.
+    pub from: DateTime<Utc>,
+    /// Whether production ran: go-live on, kill switch not out.
+    pub live: bool,
+}
+
 /// A change of one of the switches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {

@@ -5,12 +5,30 @@ use super::{Govern, load};
 use crate::audit::{self, Origin, Stream};
 use crate::db;
 use crate::error::Result;
-use crate::regression::model::{OnStale, Reading, Verdict, Window};
+use crate::regression::model::{OnStale, Reading, RegressionPolicy, Verdict, Window};
 use crate::regression::store::{self, Silent};
+use sqlx::PgConnection;
 use std::time::Duration;
 
 /// How often it is looked for silent series: a wire trips at most so much later than its policy says.
 const TICK: Duration = Duration::from_secs(5);
+
+/// What is to be said of a wire that is about to trip by a silence that began before it was set up like this.
+pub(super) async fn warning(conn: &mut PgConnection, policy: &RegressionPolicy) -> Result<Option<String>> {
+    if !policy.enabled || policy.on_stale != OnStale::Trip {
+        return Ok(None);
+    }
+    let silent = store::silent(conn).await?;
+    let ours = silent.into_iter().find(|wire| (&wire.domain, &wire.metric) == (&policy.domain, &policy.metric));
+    Ok(ours.filter(|wire| !wire.is_latched).map(|wire| {
+        let Silent { silent_seconds, stale_after_seconds, .. } = wire;
+        format!(
+            "the series has been silent for {silent_seconds} s and stale_after_seconds is {stale_after_seconds}: the wire trips within {} s \
+             unless an event arrives",
+            TICK.as_secs()
+        )
+    }))
+}
 
 impl Govern {
     /// Trips the wires whose series have been silent for too long; says how many.

@@ -8,6 +8,7 @@
 mod drop;
 mod policy;
 mod series;
+mod silence;
 mod state;
 mod upsert;
 pub mod wire;
@@ -15,6 +16,7 @@ pub mod wire;
 pub use drop::{Compared, Direction, Effect, Tolerance};
 pub use policy::{Action, Detector, Mode, OnStale, RegressionPolicy};
 pub use series::Series;
+pub use silence::{Between, EngineMove, Throttle, engine_off, outside, switched_off};
 pub use state::{FrozenSpan, Guarantee, Rebase, TripVerdict, Verdict, WireState, WireStatus, trip_note};
 pub use upsert::{PolicyUpsert, loosens, refreezes, upsert};
 pub use wire::{Reading, Span, Sums, Wire};

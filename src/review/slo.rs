@@ -2,6 +2,7 @@
 
 use super::store;
 use crate::error::Result;
+use crate::go_live::model::Stretch;
 use crate::types::Ratio;
 use chrono::{DateTime, Duration, Utc};
 use serde::Serialize;
@@ -55,15 +56,6 @@ impl Slo {
     }
 }
 
-/// A stretch of time in one state of the switches.
-#[derive(Debug, Clone, Copy)]
-pub struct Stretch {
-    /// When it began.
-    pub from: DateTime<Utc>,
-    /// Whether production ran: go-live on, kill switch not out.
-    pub live: bool,
-}
-
 /// The time live and the time counted, from the first stretch on.
 #[must_use]
 fn uptime(stretches: &[Stretch], since: DateTime<Utc>, now: DateTime<Utc>) -> (Duration, Duration) {
@@ -90,7 +82,7 @@ fn span(duration: Duration) -> String {
 }
 
 pub(super) async fn collect(conn: &mut PgConnection, since: DateTime<Utc>, now: DateTime<Utc>) -> Result<Slo> {
-    let stretches = store::stretches(&mut *conn, since).await?;
+    let stretches = crate::go_live::store::stretches(&mut *conn, since).await?;
     let (live, counted) = uptime(&stretches, since, now);
     let share = |part: i64, whole: i64| Ratio::of(part.into(), whole.into());
     let up = share(live.num_milliseconds(), counted.num_milliseconds());

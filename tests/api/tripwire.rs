@@ -10,6 +10,7 @@ use sqlx::Connection;
 mod batch;
 mod random;
 mod sequential;
+mod silence;
 
 const UPSERT: &str = "/regression/policies/upsert";
 const BATCH: &str = "/regression/kpi/batch";

@@ -139,8 +139,8 @@ pub async fn upsert_policy(conn: &mut PgConnection, policy: &RegressionPolicy) -
         "INSERT INTO regression_policy
              (domain, metric, window_events, baseline_events, min_events_to_enforce, max_drop_fraction, action, engine, enabled,
               changed_by, reason, updated_at, version, detector, direction, effect, max_drop_value, mode, on_stale,
-              stale_after_seconds, false_trip_arl, tolerance_fraction)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
+              stale_after_seconds, false_trip_arl, tolerance_fraction, enabled_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $12)
          ON CONFLICT (domain, metric) DO UPDATE
          SET window_events = excluded.window_events,
              baseline_events = excluded.baseline_events,
@@ -161,7 +161,10 @@ pub async fn upsert_policy(conn: &mut PgConnection, policy: &RegressionPolicy) -
              on_stale = excluded.on_stale,
              stale_after_seconds = excluded.stale_after_seconds,
              false_trip_arl = excluded.false_trip_arl,
-             tolerance_fraction = excluded.tolerance_fraction",
+             tolerance_fraction = excluded.tolerance_fraction,
+             -- Silence is counted from here: no other change moves it.
+             enabled_at = CASE WHEN excluded.enabled AND NOT regression_policy.enabled THEN excluded.enabled_at
+                               ELSE regression_policy.enabled_at END",
         policy.domain.as_str(),
         policy.metric.as_str(),
         policy.window_events.get(),

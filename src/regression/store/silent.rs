@@ -2,10 +2,12 @@
 
 use super::broken;
 use crate::error::Result;
-use crate::regression::model::OnStale;
-use crate::types::{Domain, Metric};
-use serde::Serialize;
+use crate::regression::model::{Between, EngineMove, OnStale, Throttle, engine_off, outside, switched_off};
+use crate::types::{Domain, Engine, Metric};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
+use std::collections::{BTreeMap, BTreeSet};
 use utoipa::ToSchema;
 
 /// A watched series that has been silent for longer than its wire allows.
@@ -15,7 +17,8 @@ pub struct Silent {
     pub domain: Domain,
     /// Its metric.
     pub metric: Metric,
-    /// For how long, seconds: since its last event, or since the wire was set up or re-armed, if that was later.
+    /// For how long, seconds: since its last event, or since the wire was switched on or re-armed, if that was later. Only time counts in
+    /// which production was on, and GLOBAL and the wire's engine were.
     pub silent_seconds: i64,
     /// How long it may be.
     pub stale_after_seconds: i64,
@@ -25,16 +28,47 @@ pub struct Silent {
     pub is_latched: bool,
 }
 
+/// A series that has been silent for longer than its wire allows, by the clock alone.
+struct Candidate {
+    wire: Silent,
+    engine: Option<Engine>,
+    since: DateTime<Utc>,
+    now: DateTime<Utc>,
+}
+
 /// The silent series of enabled wires that do not ignore it.
 pub async fn silent(conn: &mut PgConnection) -> Result<Vec<Silent>> {
+    let candidates = candidates(&mut *conn).await?;
+    let Some(since) = candidates.iter().map(|candidate| candidate.since).min() else {
+        return Ok(Vec::new());
+    };
+    let switches = switched_off(&crate::go_live::store::stretches(&mut *conn, since).await?);
+    let named = candidates.iter().filter_map(|candidate| candidate.engine.clone()).chain([Engine::global()]);
+    let engines = engines_off(conn, since, &named.collect()).await?;
+    let silent = candidates.into_iter().filter_map(|candidate| {
+        let Candidate { mut wire, engine, since, now } = candidate;
+        let mut off = switches.clone();
+        for level in engine.iter().chain([&Engine::global()]) {
+            off.extend(engines.get(level).into_iter().flatten());
+        }
+        wire.silent_seconds = outside(&off, since, now).num_seconds();
+        (wire.silent_seconds >= wire.stale_after_seconds).then_some(wire)
+    });
+    Ok(silent.collect())
+}
+
+async fn candidates(conn: &mut PgConnection) -> Result<Vec<Candidate>> {
     let rows = sqlx::query!(
         r#"SELECT policy.domain,
                   policy.metric,
+                  policy.engine,
                   policy.on_stale,
                   policy.stale_after_seconds AS "stale_after_seconds!",
-                  floor(extract(epoch FROM holdfast_now() - since.at))::bigint AS "silent_seconds!",
+                  since.at AS "since!",
+                  clock.now AS "now!",
                   standing.id IS NOT NULL AS "is_latched!"
-           FROM regression_policy AS policy
+           FROM (SELECT holdfast_now() AS now) AS clock
+           CROSS JOIN regression_policy AS policy
            LEFT JOIN LATERAL (
                SELECT event.at
                FROM kpi_event AS event
@@ -49,25 +83,118 @@ pub async fn silent(conn: &mut PgConnection) -> Result<Vec<Silent>> {
                LIMIT 1) AS ended ON true
            LEFT JOIN regression_trip AS standing
                   ON standing.domain = policy.domain AND standing.metric = policy.metric AND standing.rearmed_at IS NULL
-           CROSS JOIN LATERAL (SELECT greatest(policy.updated_at, last.at, ended.rearmed_at) AS at) AS since
+           CROSS JOIN LATERAL (SELECT greatest(policy.enabled_at, last.at, ended.rearmed_at) AS at) AS since
            WHERE policy.enabled
              AND policy.on_stale <> 'IGNORE'
              AND policy.stale_after_seconds IS NOT NULL
-             AND since.at + make_interval(secs => policy.stale_after_seconds) <= holdfast_now()
+             AND since.at + make_interval(secs => policy.stale_after_seconds) <= clock.now
            ORDER BY 1, 2"#
     )
     .fetch_all(conn)
     .await?;
     rows.into_iter()
         .map(|row| {
-            Ok(Silent {
+            let wire = Silent {
                 domain: row.domain.parse().map_err(|_| broken("domain", &row.domain))?,
                 metric: row.metric.parse().map_err(|_| broken("metric", &row.metric))?,
-                silent_seconds: row.silent_seconds,
+                silent_seconds: 0,
                 stale_after_seconds: row.stale_after_seconds,
                 on_stale: OnStale::of(&row.on_stale).ok_or_else(|| broken("meaning of silence", &row.on_stale))?,
                 is_latched: row.is_latched,
-            })
+            };
+            // Without one of its own, that of its domain's name.
+            let engine = row.engine.unwrap_or(row.domain).parse().ok();
+            Ok(Candidate { wire, engine, since: row.since, now: row.now })
         })
         .collect()
+}
+
+/// What a change of a risk policy moved, as its event tells it.
+#[derive(Deserialize)]
+struct Changed {
+    changes: Vec<Field>,
+}
+
+#[derive(Deserialize)]
+struct Field {
+    field: String,
+    from: serde_json::Value,
+}
+
+/// The spans since a time in which these engines were off. An engine without a policy counts as on: not everything that is measured is
+/// on the ledger.
+async fn engines_off(
+    conn: &mut PgConnection,
+    since: DateTime<Utc>,
+    engines: &BTreeSet<Engine>,
+) -> Result<BTreeMap<Engine, Vec<Between>>> {
+    let names: Vec<String> = engines.iter().map(ToString::to_string).collect();
+    let mut throttles: BTreeMap<String, Vec<Throttle>> = BTreeMap::new();
+    let rows = sqlx::query!(
+        r#"SELECT id, engine AS "engine!", tripped_at, rearmed_at
+           FROM regression_trip
+           WHERE engine = ANY($1) AND NOT shadow AND (rearmed_at IS NULL OR rearmed_at > $2)"#,
+        &names,
+        since
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let mut from = since;
+    for row in rows {
+        from = from.min(row.tripped_at);
+        let throttle = Throttle { trip_id: row.id, from: row.tripped_at, rearmed_at: row.rearmed_at };
+        throttles.entry(row.engine).or_default().push(throttle);
+    }
+    let mut moves = moves(&mut *conn, from, &names).await?;
+    // One that only a throttle has made is off, and nobody has said so.
+    let rows = sqlx::query!(
+        r#"SELECT engine,
+                  enabled
+                  OR (max_daily_loss = 0 AND max_daily_exposure = 0 AND max_open_risk = 0 AND max_actions_per_day = 0
+                      AND NOT EXISTS (SELECT FROM control_event
+                                      WHERE action = 'RISK_POLICY_UPSERT' AND ok AND subject = engine)) AS "enabled!"
+           FROM risk_policy
+           WHERE engine = ANY($1)"#,
+        &names
+    )
+    .fetch_all(conn)
+    .await?;
+    let enabled: BTreeMap<String, bool> = rows.into_iter().map(|row| (row.engine, row.enabled)).collect();
+    let off = engines.iter().map(|engine| {
+        let name = engine.as_str();
+        let moves = moves.remove(name).unwrap_or_default();
+        let throttles = throttles.remove(name).unwrap_or_default();
+        (engine.clone(), engine_off(enabled.get(name).copied().unwrap_or(true), &moves, &throttles))
+    });
+    Ok(off.collect())
+}
+
+/// The changes of these engines' policies since a time, oldest first. Of one whose detail was erased nothing is known.
+async fn moves(
+    conn: &mut PgConnection,
+    since: DateTime<Utc>,
+    engines: &[String],
+) -> Result<BTreeMap<String, Vec<EngineMove>>> {
+    let rows = sqlx::query!(
+        r#"SELECT at, subject AS "subject!", detail AS "detail!"
+           FROM control_event
+           WHERE action = 'RISK_POLICY_UPSERT' AND ok AND at > $1 AND subject = ANY($2) AND detail IS NOT NULL
+           ORDER BY seq"#,
+        since,
+        engines
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut moves: BTreeMap<String, Vec<EngineMove>> = BTreeMap::new();
+    for row in rows {
+        let Changed { changes } =
+            serde_json::from_str(&row.detail).map_err(|_| broken("change of a policy", &row.detail))?;
+        let from = |name: &str| changes.iter().find(|change| change.field == name).map(|change| &change.from);
+        // An engine that was not there before counts as on.
+        let was_enabled = from("enabled").map(|from| from.as_bool().unwrap_or(true));
+        let lifted = from("throttled_by").and_then(serde_json::Value::as_array);
+        let lifted = lifted.into_iter().flatten().filter_map(serde_json::Value::as_i64).collect();
+        moves.entry(row.subject).or_default().push(EngineMove { at: row.at, was_enabled, lifted });
+    }
+    Ok(moves)
 }
