@@ -359,6 +359,58 @@ async fn a_correlation_that_no_reservation_ever_carried_falls_back_to_the_oldest
 }
 
 #[tokio::test]
+async fn a_denied_callers_settle_closes_nobody_elses_hold() {
+    let service = Service::live().await;
+    let cap = json!({"engine": "WHOLESALE", "max_open_risk": 500});
+    service.post("/risk/policies/upsert", &cap).await.ok();
+    let old = hold(&service, "WHOLESALE", "400", Some("a")).await;
+    // Denied on this engine, and on another one.
+    for (engine, thread) in [("WHOLESALE", "b"), ("NOTIFY", "of-another-engine")] {
+        let body = json!({"engine": engine, "amount": 400, "correlation_id": thread});
+        assert_eq!(service.post("/risk/check-and-reserve", &body).await.ok()["ok"], false);
+        let body = json!({"engine": "WHOLESALE", "reserved_amount": 400, "realized_loss": 1, "correlation_id": thread});
+        let answer = settle(&service, body).await;
+        assert_eq!(
+            json!([answer["released"], answer["unmatched"], answer["flags"]]),
+            json!([0, 400, ["over_release"]])
+        );
+    }
+    // The loss is a fact all the same.
+    assert_eq!(level(&service, "WHOLESALE").await[2], 2);
+    assert_eq!(reservation(&service, &old).await["status"], "OPEN");
+}
+
+#[tokio::test]
+async fn a_thread_denied_in_the_same_batch_matches_only_its_own() {
+    let service = Service::live().await;
+    let old = hold(&service, "WHOLESALE", "400", Some("a")).await;
+    let operations = json!({"operations": [
+        {"op": "reserve", "engine": "WHOLESALE", "amount": 4000, "correlation_id": "b"},
+        {"op": "settle", "engine": "WHOLESALE", "reserved_amount": 400, "correlation_id": "b"},
+        // A denial before a reserve of the same thread: the settle finds what it reserved.
+        {"op": "reserve", "engine": "WHOLESALE", "amount": 7, "correlation_id": "b"},
+        {"op": "settle", "engine": "WHOLESALE", "reserved_amount": 400, "correlation_id": "b"},
+    ]});
+    let results = service.post("/risk/batch", &operations).await.ok()["results"].clone();
+    assert_eq!(json!([results[0]["answer"]["ok"], results[1]["answer"]["released"]]), json!([false, 0]), "{results}");
+    assert_eq!(results[3]["answer"]["released"], 7, "{results}");
+    assert_eq!(reservation(&service, &old).await["status"], "OPEN");
+}
+
+#[tokio::test]
+async fn a_correlation_that_was_only_asked_about_is_not_used() {
+    let service = Service::live().await;
+    let old = hold(&service, "WHOLESALE", "400", Some("a")).await;
+    let body = json!({"engine": "WHOLESALE", "amount": 4000, "correlation_id": "b", "dry_run": true});
+    assert_eq!(service.post("/risk/check-and-reserve", &body).await.ok()["ok"], false);
+    // Nor is one that a settle carried: the second one goes on where the first one ended.
+    for _ in 0..2 {
+        let body = json!({"engine": "WHOLESALE", "reserved_amount": 200, "correlation_id": "b"});
+        assert_eq!(settle(&service, body).await["reservations"][0]["reservation_id"], old.as_str());
+    }
+}
+
+#[tokio::test]
 async fn a_correlation_of_another_engine_releases_nothing_of_this_one() {
     let service = Service::live().await;
     let old = hold(&service, "WHOLESALE", "100", Some("a")).await;

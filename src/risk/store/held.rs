@@ -121,12 +121,13 @@ pub async fn oldest_due(conn: &mut PgConnection) -> Result<Option<i64>> {
     .await?)
 }
 
-/// Those of these threads that any reservation, of whatever engine, ever carried.
+/// Those of these threads that anything, of whatever engine, was ever reserved with, or denied.
 pub async fn correlated(conn: &mut PgConnection, threads: &[String]) -> Result<BTreeSet<String>> {
     let found = sqlx::query_scalar!(
         r#"SELECT asked.thread AS "thread!"
            FROM unnest($1::text[]) AS asked (thread)
-           WHERE EXISTS (SELECT FROM risk_reservation WHERE correlation_id = asked.thread)"#,
+           WHERE EXISTS (SELECT FROM risk_reservation WHERE correlation_id = asked.thread)
+              OR EXISTS (SELECT FROM risk_event WHERE correlation_id = asked.thread AND action = 'DENY')"#,
         threads
     )
     .fetch_all(conn)

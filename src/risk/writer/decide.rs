@@ -137,6 +137,8 @@ impl<'a> Deciding<'a> {
     fn done(&mut self, item: &'a Item, stamp: Stamp, event: RiskEvent, outcome: Outcome) -> Done {
         if let Some((reason, scope)) = &event.denial {
             *self.denials.entry((event.engine.clone(), scope.clone(), reason)).or_default() += 1;
+            // A caller who was denied and settles all the same is nobody else.
+            self.known.correlated.extend(thread_of(item).map(str::to_owned));
         }
         self.record(stamp, Cow::Borrowed(&item.origin), event);
         Done { outcome, replayed: false }

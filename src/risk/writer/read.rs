@@ -29,7 +29,7 @@ pub(super) struct Known {
     pub(super) past: BTreeMap<i64, PastEvent>,
     /// What the operations' keys were kept for, by principal and key.
     pub(super) keys: BTreeMap<(String, String), Kept>,
-    /// Threads of original settles that ever had a reservation, of whatever engine.
+    /// Threads that ever had a reservation or a denial, of whatever engine: those of original settles, and of this batch's denials.
     pub(super) correlated: BTreeSet<String>,
 }
 
@@ -222,7 +222,7 @@ async fn read_keys(conn: &mut PgConnection, items: &[&Item], head: &Head) -> Res
         .collect())
 }
 
-/// Adds what original settles may match. Returns the threads that any engine ever reserved with.
+/// Adds what original settles may match. Returns the threads that anything was ever reserved with, or denied.
 async fn read_candidates(
     conn: &mut PgConnection,
     matching: BTreeMap<(Engine, Option<String>), Wanted>,
@@ -249,7 +249,7 @@ async fn read_candidates(
             wanted.add(one.open_amount.units(), 1);
         }
     }
-    // A thread that nobody reserved with does not restrict what is matched.
+    // A thread that was never asked with does not restrict what is matched.
     let of_thread = |((engine, thread), _): (&(Engine, Option<String>), _)| {
         ((engine.clone(), thread.clone().filter(|thread| correlated.contains(thread))), of_engine[engine])
     };

@@ -2,7 +2,7 @@
 //! nothing of how the service does it, and answers as the service must.
 
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const LEVELS: [&str; 3] = ["GLOBAL", "A", "B"];
 pub(super) const DAY_MS: i64 = 86_400_000;
@@ -66,6 +66,8 @@ pub(super) struct Plain {
     pub(super) caps: Vec<Caps>,
     pub(super) holds: Vec<Hold>,
     pub(super) events: Vec<Event>,
+    /// Threads of what was denied.
+    denied: BTreeSet<u8>,
 }
 
 fn refusal(status: u16, code: &str) -> Value {
@@ -74,7 +76,7 @@ fn refusal(status: u16, code: &str) -> Value {
 
 impl Plain {
     pub(super) fn new(now_ms: i64, caps: Vec<Caps>) -> Self {
-        Self { now_ms, killed: false, caps, holds: Vec::new(), events: Vec::new() }
+        Self { now_ms, killed: false, caps, holds: Vec::new(), events: Vec::new(), denied: BTreeSet::new() }
     }
 
     fn today(&self) -> i64 {
@@ -204,6 +206,7 @@ impl Plain {
         if let Some(first) = failures.first().cloned() {
             let shown = if first.1 == "GLOBAL" { 0 } else { engine };
             self.deny(engine, amount, first);
+            self.denied.extend(thread);
             return json!([200, false, failures, self.now(shown)]);
         }
         let seconds = ttl.or(self.caps[engine].ttl);
@@ -247,7 +250,8 @@ impl Plain {
     }
 
     fn match_(&mut self, engine: usize, reserved: i64, settled: Option<i64>, loss: i64, thread: Option<u8>) -> Value {
-        let known = thread.is_some() && self.holds.iter().any(|hold| hold.thread == thread);
+        let known =
+            thread.is_some_and(|one| self.denied.contains(&one) || self.holds.iter().any(|hold| hold.thread == thread));
         let (mut found, mut of_today, mut touched) = (0, 0, Vec::new());
         for pick in 0..self.holds.len() {
             let (day, hold) = (self.today(), &mut self.holds[pick]);
