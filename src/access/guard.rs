@@ -141,12 +141,12 @@ impl<S> Guard<S> {
         let place = self.app.places.take(row.share)?;
         let admitted = self.identify(request.headers(), row)?;
         let mut note = None;
-        if let (Some(Authority::Token(grant)), Needs::Scope(needed)) = (&admitted.authority, row.needs) {
+        if let (Some(Authority::Token(grant)), Some(needed)) = (&admitted.authority, row.needs.scopes().next()) {
             if row.share == Share::Ordinary {
                 self.app.feed.register().meter(grant)?;
             }
             note = is_control(needed, request.method()).then(|| Box::new(note_of(request, row, grant)));
-            if !grant.holds(needed) {
+            if !row.needs.scopes().any(|scope| grant.holds(scope)) {
                 let response = Error::InsufficientScope { needed, what: "this route" }.into_response();
                 return Err(Box::new(Refusal { response, note }));
             }

@@ -14,7 +14,7 @@ pub enum Scope {
     Reserve,
     /// KPI events, trials, recommendations: apart, so that an AI cannot grade itself.
     Evidence,
-    /// Disable, engage, acknowledge, and policies; loosening one needs [`Scope::Release`] as well.
+    /// Disable, engage, acknowledge, settle, release holds, and policies; loosening one needs [`Scope::Release`] as well.
     Operate,
     /// Enable, kill-switch release, and every loosening.
     Release,

@@ -15,6 +15,20 @@ pub enum Needs {
     Nothing,
     /// A token with this scope, once there are tokens.
     Scope(Scope),
+    /// A token with one of these: whoever acts closes what they opened, and so does an operator.
+    Either(Scope, Scope),
+}
+
+impl Needs {
+    /// The scopes of which one is enough; none where nothing is needed. A refusal names the first.
+    pub fn scopes(self) -> impl Iterator<Item = Scope> {
+        let (first, second) = match self {
+            Self::Nothing => (None, None),
+            Self::Scope(scope) => (Some(scope), None),
+            Self::Either(first, second) => (Some(first), Some(second)),
+        };
+        first.into_iter().chain(second)
+    }
 }
 
 /// Whose places among the requests in flight a route takes.
@@ -95,6 +109,11 @@ const fn post(template: &'static str, scope: Scope) -> Route {
     row(Some(Method::POST), template, Needs::Scope(scope), Share::Ordinary)
 }
 
+/// What closes a hold.
+const fn closing(template: &'static str) -> Route {
+    row(Some(Method::POST), template, Needs::Either(Scope::Reserve, Scope::Operate), Share::Ordinary)
+}
+
 const fn delete(template: &'static str, scope: Scope) -> Route {
     row(Some(Method::DELETE), template, Needs::Scope(scope), Share::Ordinary)
 }
@@ -135,13 +154,13 @@ pub static ROUTES: &[Route] = {
         get("/api/governance/risk/reservations/{id}", Read),
         get("/api/governance/risk/events", Read),
         post("/api/governance/risk/check-and-reserve", Reserve),
-        post("/api/governance/risk/settle", Reserve),
+        closing("/api/governance/risk/settle"),
         post("/api/governance/risk/reservations", Reserve),
-        post("/api/governance/risk/reservations/{id}/settle", Reserve),
-        post("/api/governance/risk/reservations/{id}/release", Reserve),
+        closing("/api/governance/risk/reservations/{id}/settle"),
+        closing("/api/governance/risk/reservations/{id}/release"),
         post("/api/governance/risk/reservations/{id}/extend", Reserve),
-        // A correction in it needs `operate` as well.
-        post("/api/governance/risk/batch", Reserve),
+        // Each operation in it needs what its own route does.
+        closing("/api/governance/risk/batch"),
         post("/api/governance/risk/adjustments", Operate),
         get("/api/governance/risk/reconciliation", Read),
         // Heimdall

@@ -68,10 +68,15 @@ pub fn document() -> utoipa::openapi::OpenApi {
         let operations =
             [(Method::GET, &mut item.get), (Method::POST, &mut item.post), (Method::DELETE, &mut item.delete)];
         for (method, operation) in operations {
-            if let (Some(operation), Some(Needs::Scope(scope))) = (operation, needs_of(&method, template)) {
+            let mut needed: Vec<_> = needs_of(&method, template)
+                .into_iter()
+                .flat_map(Needs::scopes)
+                .map(|scope| SecurityRequirement::new(BEARER, [scope.as_str()]))
+                .collect();
+            if let (Some(operation), false) = (operation, needed.is_empty()) {
                 // Or nothing at all: while no token was ever created, whoever is on the machine is let in.
-                let needed = SecurityRequirement::new(BEARER, [scope.as_str()]);
-                operation.security = Some(vec![needed, SecurityRequirement::default()]);
+                needed.push(SecurityRequirement::default());
+                operation.security = Some(needed);
             }
         }
     }

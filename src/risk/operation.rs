@@ -125,10 +125,18 @@ impl Operation {
     /// Refuses what no book could make sense of, and what is not the caller's. Of a reservation that is named by its id, the book
     /// tells whose it is.
     pub fn check(&self, authority: &Authority) -> Result<()> {
-        if let Self::Adjust(request) = self {
-            authority.require(Scope::Operate, "a correction")?;
-            if request.correction.is_downwards() {
-                authority.require(Scope::Release, "a correction downwards, which makes room,")?;
+        match self {
+            Self::Reserve { .. } => authority.require(Scope::Reserve, "a reserve")?,
+            Self::Extend(_) => authority.require(Scope::Reserve, "an extension")?,
+            // Whoever operates closes what a service left open.
+            Self::Settle(_) | Self::Release(_) if authority.holds(Scope::Operate) => {}
+            Self::Settle(_) => authority.require(Scope::Reserve, "a settle")?,
+            Self::Release(_) => authority.require(Scope::Reserve, "a release")?,
+            Self::Adjust(request) => {
+                authority.require(Scope::Operate, "a correction")?;
+                if request.correction.is_downwards() {
+                    authority.require(Scope::Release, "a correction downwards, which makes room,")?;
+                }
             }
         }
         if let Some(engine) = self.engine() {

@@ -239,6 +239,49 @@ async fn a_correction_upwards_needs_operate_and_one_downwards_release_as_well() 
 }
 
 #[tokio::test]
+async fn an_operator_closes_holds_and_opens_none() {
+    let service = two_engines().await;
+    let hold =
+        async |engine: &str| service.reserve(engine, "5").await.ok()["reservation_id"].as_str().unwrap().to_owned();
+    let ids = [hold("A").await, hold("A").await, hold("A").await, hold("A").await];
+    let theirs = hold("B").await;
+    service.post("/go-live/kill-switch/engage", &json!({})).await.ok();
+    let mut narrow = new("operate");
+    narrow.engines = Some(vec!["A".parse().unwrap()]);
+    let operator = create(&service, narrow).await;
+    for (path, body, expected) in [
+        (format!("/risk/reservations/{}/release", ids[0]), json!({"reason": "the service is gone"}), ok()),
+        (format!("/risk/reservations/{}/settle", ids[1]), json!({"realized_loss": 1}), ok()),
+        ("/risk/settle".to_owned(), json!({"reservation_id": ids[2], "realized_loss": 0}), ok()),
+        // Its engines bound it as ever.
+        (format!("/risk/reservations/{theirs}/release"), json!({}), (404, "NOT_FOUND".to_owned())),
+        ("/risk/settle".to_owned(), json!({"engine": "B", "reserved_amount": 5}), out_of_reach()),
+    ] {
+        assert_eq!(post(&service, &operator, &path, body).await, expected, "{path}");
+    }
+    let refused = (403, "INSUFFICIENT_SCOPE".to_owned());
+    for (path, body) in [
+        ("/risk/check-and-reserve".to_owned(), json!({"engine": "A", "amount": 1})),
+        ("/risk/check-and-reserve".to_owned(), json!({"engine": "A", "amount": 1, "dry_run": true})),
+        ("/risk/reservations".to_owned(), json!({"engine": "A", "amount": 1})),
+        (format!("/risk/reservations/{}/extend", ids[3]), json!({"ttl_seconds": 60})),
+    ] {
+        assert_eq!(post(&service, &operator, &path, body).await, refused, "{path}");
+    }
+    let batch = json!({"operations": [
+        {"op": "reserve", "engine": "A", "amount": 1},
+        {"op": "extend", "reservation_id": ids[3], "ttl_seconds": 60},
+        {"op": "release", "reservation_id": theirs},
+        {"op": "release", "reservation_id": ids[3]},
+        {"op": "settle", "engine": "A", "reserved_amount": 5},
+    ]});
+    let answer = call(&service, Method::POST, &format!("{BASE}/risk/batch"), Some(&operator), &batch).await.ok();
+    let statuses: Vec<_> =
+        answer["results"].as_array().unwrap().iter().map(|one| one["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [403, 403, 404, 200, 200], "{answer}");
+}
+
+#[tokio::test]
 async fn a_batch_of_a_service_holds_no_corrections() {
     let service = two_engines().await;
     service.reserve("A", "5").await.ok();
