@@ -299,7 +299,7 @@ pub struct LogConfig {
     #[arg(
         long,
         env = "RUST_LOG",
-        default_value = "info,sqlx::postgres::notice=warn",
+        default_value = "info,sqlx::postgres::notice=warn,sqlx_core::pool::inner=off",
         value_name = "FILTER",
         global = true
     )]

@@ -14,7 +14,7 @@ pub use problem::Problem;
 pub use table::Row;
 
 use crate::access::scope::Scope;
-use crate::db::is_unreachable;
+use crate::db::trouble::{self, is_unreachable};
 use crate::enforcement::class::ExecutionClass;
 use crate::enforcement::gate::Block;
 use crate::risk::model::ReservationStatus;
@@ -327,7 +327,7 @@ pub enum Error {
     #[error("{}", Block::StateRewound.message())]
     StateRewound,
     /// The database cannot be reached, or not soon enough.
-    #[error("the database cannot be reached: nothing was decided, try again")]
+    #[error("{}", trouble::sentence(.0))]
     Unavailable(#[source] sqlx::Error),
     /// More operations wait than can be decided in time.
     #[error("too many operations are waiting: nothing was decided, try again")]

@@ -8,6 +8,7 @@
 
 pub mod embedded;
 pub mod session;
+pub(crate) mod trouble;
 
 use crate::error::{Error, Result};
 use chrono::{DateTime, Utc};
@@ -20,6 +21,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Postgres, Transaction};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use trouble::is_unreachable;
 
 /// Oldest PostgreSQL that is supported, as `server_version_num`.
 const SERVER_VERSION_MIN: i32 = 140_000;
@@ -34,6 +36,8 @@ const SWITCH_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an end waits for the listener's connection to close.
 const LISTENER_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Begins a transaction that sees one instant of the database.
+const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
 /// How long a request may take that reads everything: a little less than its deadline, 2 minutes.
 const LONG: &str = "SET LOCAL statement_timeout = '115s'; SET LOCAL idle_in_transaction_session_timeout = '10s'";
 
@@ -133,7 +137,7 @@ impl Database {
 
     /// A connection to read with.
     pub async fn read(&self) -> Result<PoolConnection<Postgres>> {
-        Ok(self.pool.acquire().await?)
+        self.pool.acquire().await.map_err(|error| self.explained(error))
     }
 
     /// A connection for the feed: its own, and nobody's afterwards, since one whose other end has vanished is only to be left.
@@ -154,7 +158,23 @@ impl Database {
 
     /// A transaction.
     pub async fn begin(&self) -> Result<Transaction<'static, Postgres>> {
-        Ok(self.pool.begin().await?)
+        self.begin_on(&self.pool, "BEGIN").await
+    }
+
+    /// Begins to the end, whether or not its caller still waits: a driver that is left in the middle of a beginning does not know
+    /// of the transaction (sqlx 0.9.0), and gives its connection to the next caller.
+    async fn begin_on(&self, pool: &PgPool, statement: &'static str) -> Result<Transaction<'static, Postgres>> {
+        let pool = pool.clone();
+        let begun = tokio::spawn(async move { pool.begin_with(statement).await }).await;
+        begun.unwrap_or(Err(sqlx::Error::WorkerCrashed)).map_err(|error| self.explained(error))
+    }
+
+    /// Why no connection was to be had: where each was refused, that says more than that time ran out.
+    fn explained(&self, error: sqlx::Error) -> Error {
+        match (error, self.sessions.refusal()) {
+            (sqlx::Error::PoolTimedOut, Some(refusal)) => sqlx::Error::from(refusal).into(),
+            (error, _) => error.into(),
+        }
     }
 
     /// A connection of the ledger's writer: its own, so that no report can keep it waiting. It does not wait for long either:
@@ -172,9 +192,7 @@ impl Database {
 
     /// A transaction that sees one instant of the database, for reports.
     pub async fn begin_snapshot(&self) -> Result<Transaction<'static, Postgres>> {
-        let mut tx = self.pool.begin().await?;
-        tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
-        Ok(tx)
+        self.begin_on(&self.pool, SNAPSHOT).await
     }
 
     /// The same for as long as a request may take that reads everything.
@@ -230,14 +248,14 @@ impl Database {
 
     async fn connect_snapshot_with(&self, limits: &'static str) -> Result<PgConnection> {
         let mut conn = self.connect_within(ACQUIRE_TIMEOUT, Purpose::Request).await?;
-        conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+        conn.execute(SNAPSHOT).await?;
         conn.execute(limits).await?;
         Ok(conn)
     }
 
     /// A transaction on the connections of engage and disable.
     pub async fn begin_switch(&self) -> Result<Transaction<'static, Postgres>> {
-        Ok(self.switch.begin().await?)
+        self.begin_on(&self.switch, "BEGIN").await
     }
 
     /// Whether it was closed: nobody may use a connection that was opened before.
@@ -261,11 +279,16 @@ impl Database {
 /// A pool of connections that are admitted when they are made.
 fn pool_of(sessions: &Sessions, size: u32, timeout: Duration) -> PgPoolOptions {
     let sessions = sessions.clone();
-    // Connections are tested before they are handed out: after a restart of PostgreSQL the next request works.
-    PgPoolOptions::new().max_connections(size).acquire_timeout(timeout).after_connect(move |conn, _| {
-        let sessions = sessions.clone();
-        Box::pin(async move { sessions.admit(conn, Purpose::Request).await })
-    })
+    PgPoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(timeout)
+        .after_connect(move |conn, _| {
+            let sessions = sessions.clone();
+            Box::pin(async move { sessions.admit(conn, Purpose::Request).await })
+        })
+        // Each is looked at before it is handed out: after a restart of PostgreSQL the next request works.
+        .test_before_acquire(false)
+        .before_acquire(|conn, _| Box::pin(async { Ok(session::may_be_used(conn).await) }))
 }
 
 impl From<sqlx::Error> for OpenError {
@@ -286,27 +309,6 @@ pub async fn commit(tx: Transaction<'_, Postgres>) -> Result<()> {
     tx.commit()
         .await
         .map_err(|error| if is_unreachable(&error) { Error::OutcomeUnknown(error) } else { Error::Database(error) })
-}
-
-/// Whether an error says that the database is away, overloaded or shutting down, rather than that a statement is wrong.
-pub(crate) fn is_unreachable(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed
-        // Of a session that was refused.
-        | sqlx::Error::Configuration(_)
-        | sqlx::Error::Protocol(_) => true,
-        // 08 connection, 53 resources, 57 operator intervention (shutdown, statement timeout), 55P03 lock timeout,
-        // 25P03/25006 idle-in-transaction and read-only standby, 40 serialisation and deadlock, 3D000 no such database yet.
-        sqlx::Error::Database(database) => database.code().is_some_and(|code| {
-            ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class))
-                || ["55P03", "25P03", "25006", "3D000"].contains(&code.as_ref())
-        }),
-        _ => false,
-    }
 }
 
 async fn applied_migrations(conn: &mut PgConnection) -> Result<Vec<i64>> {

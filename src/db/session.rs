@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use std::error::Error as _;
 use std::fmt::Write as _;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Whose connection it is: that decides how long it may wait for others, and keep others waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +164,8 @@ struct Shared {
     options: PgConnectOptions,
     /// Where our tables are, or will be: what the first connection found. A schema that is made later does not move them.
     schema: OnceLock<String>,
+    /// Why the last connection was refused, if it was.
+    refusal: Mutex<Option<Refusal>>,
 }
 
 impl Sessions {
@@ -172,7 +174,7 @@ impl Sessions {
     pub fn new(options: PgConnectOptions) -> Self {
         // Set by a statement; poolers refuse the option.
         let options = options.application_name("holdfast").extra_float_digits(None);
-        Self(Arc::new(Shared { options, schema: OnceLock::new() }))
+        Self(Arc::new(Shared { options, schema: OnceLock::new(), refusal: Mutex::default() }))
     }
 
     /// Where they go, for a pool, whose connections have to be admitted.
@@ -190,6 +192,34 @@ impl Sessions {
 
     /// Makes a connection that was just made one that may be used. One that fails here is never used.
     pub async fn admit(&self, conn: &mut PgConnection, purpose: Purpose) -> Result<(), sqlx::Error> {
+        let admitted = self.prepare(conn, purpose).await;
+        match admitted.as_ref().map_err(Refusal::of) {
+            Ok(()) => self.note(None),
+            Err(Some(refusal)) => self.note(Some(refusal)),
+            // It broke.
+            Err(None) => {}
+        }
+        admitted
+    }
+
+    /// Why connections are refused, if the last one was.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.0.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says once when connections begin to be refused, and when they no longer are.
+    fn note(&self, refusal: Option<&Refusal>) {
+        let mut noted = self.0.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        match refusal {
+            Some(refusal) if noted.as_ref() != Some(refusal) => tracing::error!(%refusal, "connections are refused"),
+            None if noted.is_some() => tracing::info!("connections are no longer refused"),
+            _ => {}
+        }
+        *noted = refusal.cloned();
+    }
+
+    async fn prepare(&self, conn: &mut PgConnection, purpose: Purpose) -> Result<(), sqlx::Error> {
         let schema = self.schema(conn).await?;
         conn.execute(AssertSqlSafe(set(conn.server_version_num(), purpose, schema))).await?;
         verify(conn, purpose, schema).await
@@ -210,6 +240,20 @@ impl Sessions {
         let schema: Option<String> = row.try_get(0)?;
         let schema = schema.ok_or(Refusal::NoSchema(row.try_get(1)?))?;
         Ok(self.0.schema.get_or_init(|| schema))
+    }
+}
+
+/// Whether a connection that idled may be used: its server answers and has not become a standby, and nobody left a transaction open
+/// on it. One short question, in place of the driver's own.
+pub async fn may_be_used(conn: &mut PgConnection) -> bool {
+    // Two instants of one statement, unless its transaction began before it.
+    let row = conn.fetch_one("SELECT pg_is_in_recovery(), transaction_timestamp() = statement_timestamp()").await;
+    match row.and_then(|row| Ok((row.try_get::<bool, _>(0)?, row.try_get::<bool, _>(1)?))) {
+        Ok((is_standby, is_idle)) => !is_standby && is_idle,
+        Err(error) => {
+            tracing::info!(%error, "a connection that idled is gone");
+            false
+        }
     }
 }
 

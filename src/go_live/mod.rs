@@ -20,6 +20,7 @@ use crate::approval::{self, Loosened, Verdict, Wanted};
 use crate::audit::{self, ControlEvent, Head, Origin, Stream};
 use crate::clock::Clock;
 use crate::config::ChecklistConfig;
+use crate::db::trouble::is_of_the_connection;
 use crate::db::{self, Database};
 use crate::enforcement::feed::{Feed, LEASE_MAX, renewal};
 use crate::error::{Error, Result};
@@ -38,6 +39,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const TURN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an engage may take in the database before this instance is stopped without it.
 const ENGAGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often it tries. Connecting has its own time; this is for connections that break once they are used.
+const TIGHTEN_ATTEMPTS: u32 = 3;
 
 /// A state that lets less happen, and when everybody goes by it.
 #[derive(Debug)]
@@ -297,8 +301,26 @@ pub async fn engage_from_shell(db: &Database, reason: Option<&Reason>, origin: &
     Ok(state)
 }
 
-/// Records a tightening, on the connections that are kept for it: from the head that it took to the commit.
+/// Records a tightening, on the connections that are kept for it: from the head that it took to the commit. Where its connection
+/// broke, or its server has become a standby, on a new one: to stop twice is safe, and to stop nobody is not.
 async fn tighten(
+    db: &Database,
+    change: Change,
+    reason: Option<&Reason>,
+    origin: &Origin,
+) -> Result<(Head, GoLiveState)> {
+    for _ in 1..TIGHTEN_ATTEMPTS {
+        match tighten_once(db, change, reason, origin).await {
+            Err(Error::Unavailable(error) | Error::OutcomeUnknown(error)) if is_of_the_connection(&error) => {
+                tracing::warn!(%error, "the connection of a switch broke: trying a new one");
+            }
+            done => return done,
+        }
+    }
+    tighten_once(db, change, reason, origin).await
+}
+
+async fn tighten_once(
     db: &Database,
     change: Change,
     reason: Option<&Reason>,

@@ -4,7 +4,8 @@ use super::batch::{self, Failure, by};
 use super::{Answers, Decider, Job, Proof, WAIT_MAX_MS};
 use crate::audit;
 use crate::clock::Clock;
-use crate::db::{Database, is_unreachable};
+use crate::db::Database;
+use crate::db::trouble::{is_of_the_connection, is_unreachable};
 use crate::error::{Error, Result};
 use sqlx::{Executor, PgConnection};
 use std::time::Duration;
@@ -134,7 +135,7 @@ impl<D: Decider> Task<D> {
         // new one may try. Only one: a database that is away is told to the callers at once.
         if let Some(conn) = self.conn.take() {
             match self.commit_on(conn, batch).await {
-                Err(Error::Unavailable(error)) if !is_limit(&error) => {
+                Err(Error::Unavailable(error)) if is_of_the_connection(&error) => {
                     tracing::warn!(%error, "a writer's connection broke: trying a new one");
                 }
                 done => return done,
@@ -214,15 +215,6 @@ fn is_fatal(error: &Error) -> bool {
         Error::Database(error) => is_unreachable(error),
         _ => false,
     }
-}
-
-/// Whether time ran out on a connection that may be sound, by PostgreSQL's limits or ours: a new one would only wait again.
-fn is_limit(error: &sqlx::Error) -> bool {
-    if matches!(error, sqlx::Error::PoolTimedOut) {
-        return true;
-    }
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| ["55P03", "57014"].contains(&code.as_ref()))
 }
 
 fn answer_all<Item, Done>(jobs: Vec<Job<Item, Done>>, outcomes: Vec<Result<Done>>) {

@@ -16,6 +16,7 @@ mod checkpoint;
 mod enforcement;
 mod flags;
 mod go_live;
+mod hang_up;
 mod heimdall;
 mod idempotency;
 mod input;

@@ -14,6 +14,7 @@ mod beside;
 mod clients;
 mod counters;
 mod crashes;
+mod demoted;
 mod frozen;
 mod gates;
 mod holds;

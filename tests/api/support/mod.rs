@@ -3,8 +3,10 @@
 
 mod answer;
 mod cluster;
+mod proxy;
 
 pub use answer::Answer;
+pub use proxy::Proxy;
 
 use axum::body::Body;
 use axum::http::{HeaderName, Method, Request};

@@ -1,0 +1,57 @@
+//! What a failure of the database means: for whoever asked, and for the connection.
+
+use super::session::Refusal;
+
+/// Whether an error says that the database is away, overloaded or shutting down, rather than that a statement is wrong.
+pub(crate) fn is_unreachable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        // Of a session that was refused.
+        | sqlx::Error::Configuration(_)
+        | sqlx::Error::Protocol(_) => true,
+        // 08 connection, 53 resources, 57 operator intervention (shutdown, statement timeout), 55P03 lock timeout,
+        // 25P03/25006 idle-in-transaction and read-only standby, 40 serialisation and deadlock, 3D000 no such database yet.
+        _ => code(error).is_some_and(|code| {
+            ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class))
+                || ["55P03", "25P03", "25006", "3D000"].contains(&code.as_str())
+        }),
+    }
+}
+
+/// Whether a connection broke, or is to a server that has become a standby: another one may work at once. Not so where time ran
+/// out, by PostgreSQL's limits or ours, or where new connections are refused: there a new one would only wait again.
+pub(crate) fn is_of_the_connection(error: &sqlx::Error) -> bool {
+    let is_limit = matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed)
+        || code(error).is_some_and(|code| code.starts_with("53") || ["55P03", "57014"].contains(&code.as_str()));
+    is_unreachable(error) && !is_limit && Refusal::of(error).is_none()
+}
+
+/// What is wrong, and what to do, in a sentence for whoever asked for something that was therefore not decided.
+pub(crate) fn sentence(error: &sqlx::Error) -> String {
+    if let Some(refusal) = Refusal::of(error) {
+        return format!("the database cannot be used: {refusal}; nothing was decided, try again once that is so");
+    }
+    let text = match code(error).as_deref() {
+        Some("25006") => "the database has become a standby or read-only: nothing was decided, try again",
+        Some("55P03") => {
+            "another operation holds what this one needs for longer than it may wait: nothing was decided, try again"
+        }
+        Some("57014") => {
+            "the database took longer over it than a statement may take: nothing was decided, try again, or ask for less"
+        }
+        Some("53300") => {
+            "the database has no connection left: nothing was decided, try again; if it stays so, raise its max_connections"
+        }
+        Some("53100") => "the disk of the database is full: nothing was decided, make room and try again",
+        _ => "the database cannot be reached: nothing was decided, try again",
+    };
+    text.to_owned()
+}
+
+fn code(error: &sqlx::Error) -> Option<String> {
+    Some(error.as_database_error()?.code()?.into_owned())
+}
