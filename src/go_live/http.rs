@@ -6,7 +6,7 @@ use crate::app::App;
 use crate::approval::model::ApprovalRecord;
 use crate::audit::{self, ControlRecord};
 use crate::error::{Error, Result};
-use crate::http::{Caller, Input, Keyed, Lenient, Nothing, Page, Paging, Query, errors, marked};
+use crate::http::{Caller, Keyed, Lenient, Nothing, Page, Paging, Query, errors, marked};
 use crate::idempotency::{Asked, Once};
 use crate::types::{Actor, Count, IdempotencyKey, Label, PackId, PageSize, Reason};
 use axum::Json;
@@ -15,7 +15,6 @@ use axum::http::header::{ETAG, IF_MATCH};
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -93,20 +92,6 @@ struct EnableBy {
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// Who switches production off, and why.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct DisableBy {
-    /// Who.
-    actor: Actor,
-    /// Why.
-    reason: Option<Reason>,
-    /// Taken no notice of: switching off always acts.
-    #[serde(rename = "idempotency_key")]
-    #[schema(value_type = Option<String>)]
-    _idempotency_key: Option<IgnoredAny>,
-}
-
 /// Who releases the kill switch, and why.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -147,65 +132,65 @@ async fn enable_go_live(
     app.go_live.loosen(Change::Enable, if_match.as_deref(), input.reason.as_ref(), &asked).await?.answer(tagged_once)
 }
 
-/// Switches production off. Always works, and takes no notice of an idempotency key.
-#[utoipa::path(
-    post, path = "/go-live/disable", tag = "go-live", request_body = DisableBy,
-    responses((status = 200, description = "The new state", body = Disabled), errors::Change)
-)]
-async fn disable_go_live(
-    State(app): State<App>,
-    caller: Caller,
-    Input(input): Input<DisableBy>,
-) -> Result<Tagged<Disabled>> {
-    let origin = caller.origin(Some(input.actor), None);
-    let Tightened { state, guaranteed_by } = app.go_live.disable(input.reason.as_ref(), &origin).await?;
-    Ok(tagged(state.version, Disabled { state, guaranteed_by }))
-}
-
-/// Who pulls the kill switch, and why. Nothing is required, and what cannot be read is ignored.
+/// Who stops everything, and why. Nothing is required, and what cannot be read is ignored.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its schema is used: the fields are read one by one, leniently")]
-struct EngageBy {
+struct StopBy {
     /// Who.
     actor: Option<Actor>,
     /// Why.
     reason: Option<Reason>,
-    /// Taken no notice of: pulling the kill switch always acts.
+    /// Taken no notice of: a stop always acts.
     idempotency_key: Option<String>,
-}
-
-/// The new state, and when everybody goes by it.
-#[derive(Debug, Serialize, ToSchema)]
-struct Disabled {
-    #[serde(flatten)]
-    state: GoLiveState,
-    /// From this instant on, by the database's clock, no instance admits anything that the state forbids.
-    guaranteed_by: DateTime<Utc>,
 }
 
 /// The new state, when everybody goes by it, and what could not be read of the request.
 #[derive(Debug, Serialize, ToSchema)]
-struct Engaged {
+struct Stopped {
     #[serde(flatten)]
     state: GoLiveState,
-    /// From this instant on, by the database's clock, no instance admits anything.
+    /// From this instant on, by the database's clock, no instance admits anything that the state forbids.
     guaranteed_by: DateTime<Utc>,
     /// What of the request was ignored.
     warnings: Vec<String>,
 }
 
+impl Stopped {
+    fn answer(Tightened { state, guaranteed_by }: Tightened, warnings: Vec<String>) -> Tagged<Self> {
+        tagged(state.version, Self { state, guaranteed_by, warnings })
+    }
+}
+
+/// Who and why, and what of the request was ignored.
+fn stop_by(mut input: Lenient) -> (Option<Actor>, Option<Reason>, Vec<String>) {
+    let (actor, reason) = (input.take("actor"), input.take("reason"));
+    input.ignore("idempotency_key");
+    (actor, reason, input.finish(&["actor", "reason"]))
+}
+
+/// Switches production off. Always works, whatever the body, and takes no notice of an idempotency key.
+#[utoipa::path(
+    post, path = "/go-live/disable", tag = "go-live", request_body = StopBy,
+    responses((status = 200, description = "The new state", body = Stopped), errors::Act)
+)]
+async fn disable_go_live(State(app): State<App>, caller: Caller, input: Lenient) -> Result<Tagged<Stopped>> {
+    let (actor, reason, mut warnings) = stop_by(input);
+    if actor.is_none() {
+        warnings.push("no actor is recorded: say who with actor=NAME".into());
+    }
+    let tightened = app.go_live.disable(reason.as_ref(), &caller.origin(actor, None)).await?;
+    Ok(Stopped::answer(tightened, warnings))
+}
+
 /// Pulls the kill switch. Always works, whatever the body, and takes no notice of an idempotency key.
 #[utoipa::path(
-    post, path = "/go-live/kill-switch/engage", tag = "go-live", request_body = EngageBy,
-    responses((status = 200, description = "The new state", body = Engaged), errors::Act)
+    post, path = "/go-live/kill-switch/engage", tag = "go-live", request_body = StopBy,
+    responses((status = 200, description = "The new state", body = Stopped), errors::Act)
 )]
-async fn engage_kill_switch(State(app): State<App>, caller: Caller, mut input: Lenient) -> Result<Tagged<Engaged>> {
-    let (actor, reason) = (input.take::<Actor>("actor"), input.take::<Reason>("reason"));
-    input.ignore("idempotency_key");
-    let warnings = input.finish(&["actor", "reason"]);
-    let origin = caller.origin(actor, None);
-    let Tightened { state, guaranteed_by } = app.go_live.engage(reason.as_ref(), &origin).await?;
-    Ok(tagged(state.version, Engaged { state, guaranteed_by, warnings }))
+async fn engage_kill_switch(State(app): State<App>, caller: Caller, input: Lenient) -> Result<Tagged<Stopped>> {
+    let (actor, reason, warnings) = stop_by(input);
+    let tightened = app.go_live.engage(reason.as_ref(), &caller.origin(actor, None)).await?;
+    Ok(Stopped::answer(tightened, warnings))
 }
 
 /// Releases the kill switch.

@@ -13,8 +13,11 @@
 //! survive that.
 
 mod fields;
+mod lenient;
 
 pub(crate) use fields::Field;
+pub use lenient::Lenient;
+pub(crate) use lenient::{Stop, Stopping};
 
 use crate::error::{Error, FieldError, Result};
 use axum::body::{Body, Bytes};
@@ -26,15 +29,11 @@ use fields::{json_fields, merge, pair_fields, unique};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
 /// Largest body of an ordinary request. The largest legitimate one is three 16 KiB objects and change.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
-/// How long a request that acts whatever is sent waits for its body: who pulls the kill switch does not wait for a stalled one.
-const LENIENT_BODY_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// The input of a POST: its body and its query parameters, merged and parsed.
 #[derive(Debug)]
 pub struct Input<T>(pub T);
@@ -42,14 +41,6 @@ pub struct Input<T>(pub T);
 /// The query parameters of a GET, parsed; an unknown one is 422.
 #[derive(Debug)]
 pub struct Query<T>(pub T);
-
-/// The input of a POST that acts whatever is sent: each field by itself, and a warning for each that could not be read.
-#[derive(Debug)]
-pub struct Lenient {
-    fields: Vec<Field>,
-    /// What could not be read and was ignored.
-    pub warnings: Vec<String>,
-}
 
 /// A segment of the path, parsed.
 #[derive(Debug)]
@@ -68,7 +59,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
 pub(super) async fn merged_fields(parts: &Parts, body: Body, limit: usize) -> Result<Vec<Field>> {
     refuse_encoded(parts)?;
     let bytes = read_body(body, limit).await?;
-    let from_body = unique(body_fields(parts, &bytes)?, "body")?;
+    merged(parts, &bytes)
+}
+
+fn merged(parts: &Parts, bytes: &[u8]) -> Result<Vec<Field>> {
+    let from_body = unique(body_fields(parts, bytes)?, "body")?;
     let from_query = unique(query_fields(parts.uri.query())?, "query")?;
     merge(from_body, from_query)
 }
@@ -94,70 +89,6 @@ where
         text.parse().map(Self).map_err(|error: T::Err| {
             Error::invalid("id", format!("is not an id of this kind ({error}): take it from the answer that made it"))
         })
-    }
-}
-
-impl<S: Send + Sync> FromRequest<S> for Lenient {
-    type Rejection = std::convert::Infallible;
-
-    async fn from_request(request: Request, _: &S) -> Result<Self, Self::Rejection> {
-        let (parts, body) = request.into_parts();
-        let mut warnings = Vec::new();
-        let mut fields = Vec::new();
-        let from_body = match tokio::time::timeout(LENIENT_BODY_TIMEOUT, read_body(body, BODY_BYTES_MAX)).await {
-            Ok(Ok(bytes)) => body_fields(&parts, &bytes),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(Error::Malformed("the body did not arrive within a second".into())),
-        };
-        for read in [from_body, query_fields(parts.uri.query())] {
-            match read {
-                Ok(read) => {
-                    let mut names = HashSet::new();
-                    let twice = read.iter().filter(|field| !names.insert((field.name.as_str(), field.aliased)));
-                    warnings.extend(twice.map(|field| format!("{:.100} is given twice: send it once", field.name)));
-                    fields.extend(read);
-                }
-                Err(error) => warnings.push(format!("ignored: {error}")),
-            }
-        }
-        Ok(Self { fields, warnings })
-    }
-}
-
-impl Lenient {
-    /// Takes a field out; one that cannot be read becomes a warning.
-    pub fn take<T>(&mut self, name: &str) -> Option<T>
-    where
-        T: std::str::FromStr,
-        T::Err: fmt::Display,
-    {
-        let fields: Vec<_> = self.fields.extract_if(.., |field| field.name == name).collect();
-        if fields.windows(2).any(|pair| !pair[0].says_the_same(&pair[1])) {
-            self.warnings
-                .push(format!("{name} is given more than once, differently: the first that can be read was taken"));
-        }
-        for field in fields.iter().filter(|field| !field.is_blank()) {
-            let text = crate::types::scalar_of(&field.value).map_err(ToString::to_string);
-            match text.and_then(|text| text.parse::<T>().map_err(|error| error.to_string())) {
-                Ok(value) => return Some(value),
-                Err(error) => self.warnings.push(format!("{name} {error}; ignored")),
-            }
-        }
-        None
-    }
-
-    /// Takes no notice of a field, whatever it says.
-    pub fn ignore(&mut self, name: &str) {
-        self.fields.retain(|field| field.name != name);
-    }
-
-    /// Ends the reading: whatever was not taken becomes a warning.
-    #[must_use]
-    pub fn finish(mut self, allowed: &[&str]) -> Vec<String> {
-        for field in &self.fields {
-            self.warnings.push(format!("{:.100} is unknown, ignored: allowed are {}", field.name, allowed.join(", ")));
-        }
-        self.warnings
     }
 }
 

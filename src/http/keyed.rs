@@ -37,14 +37,15 @@ impl<S: Send + Sync, T: DeserializeOwned + Serialize> FromRequest<S> for Keyed<T
         let caller = Caller::from_request_parts(&mut parts, state).await?;
         let fields = merged_fields(&parts, body, BODY_BYTES_MAX).await?;
         let input = parse(&fields)?;
-        let intent = key_of(&parts, &fields)?.map(|key| Intent {
-            principal: caller.principal,
-            key: key.to_string(),
-            route: parts.uri.path().to_owned(),
-            fields: Fields::of(&input),
-        });
+        let intent = key_of(&parts, &fields)?.map(|key| intent_of(&parts, caller, &key, &input));
         Ok(Self { input, intent })
     }
+}
+
+/// What a caller means by a key.
+pub(crate) fn intent_of<T: Serialize>(parts: &Parts, caller: Caller, key: &IdempotencyKey, input: &T) -> Intent {
+    let route = parts.uri.path().to_owned();
+    Intent { principal: caller.principal, key: key.to_string(), route, fields: Fields::of(input) }
 }
 
 /// The key of a request, from its header or its field. Both may say it, if they agree.

@@ -13,6 +13,7 @@ mod problem;
 pub mod server;
 
 pub use input::{BODY_BYTES_MAX, Input, Lenient, Query, Segment};
+pub(crate) use input::{Stop, Stopping};
 pub use keyed::{Keyed, marked};
 pub use openapi::{document, document_text};
 pub use paging::{Page, Paging};

@@ -12,12 +12,12 @@ use super::{RiskPolicyUpserted, store};
 use crate::app::App;
 use crate::approval::model::ApprovalRecord;
 use crate::error::Result;
-use crate::http::{Caller, Keyed, Nothing, Query, errors};
+use crate::http::{Caller, Nothing, Query, Stop, Stopping, errors};
 use crate::idempotency::Asked;
 use crate::types::{Actor, Amount, Count, Engine, Flag, IdempotencyKey, Reason, Total};
 use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -74,6 +74,10 @@ struct RiskPolicyUpsert {
     idempotency_key: Option<IdempotencyKey>,
 }
 
+impl Stop for RiskPolicyUpsert {
+    const OFF: Option<&'static str> = Some("enabled");
+}
+
 /// Sets the caps of an engine or of GLOBAL.
 #[utoipa::path(
     post, path = "/risk/policies/upsert", tag = "risk", request_body = RiskPolicyUpsert,
@@ -86,7 +90,7 @@ struct RiskPolicyUpsert {
 async fn upsert_risk_policy(
     State(app): State<App>,
     caller: Caller,
-    Keyed { input, intent }: Keyed<RiskPolicyUpsert>,
+    Stopping { input, intent, ignored }: Stopping<RiskPolicyUpsert>,
 ) -> Result<Response> {
     let allow_unlimited = input.allow_unlimited.is_some_and(|flag| flag.0);
     let request = PolicyUpsert {
@@ -101,7 +105,7 @@ async fn upsert_risk_policy(
     };
     let asked = Asked::new(caller.origin(input.actor, None), intent);
     let upserted = app.risk.upsert_policy(&request, input.reason.as_ref(), &asked).await?;
-    upserted.answer(|once| Ok(once.into_response()))
+    upserted.answer(|once| Ok(ignored.beside(once)))
 }
 
 /// Room left under each cap of a policy; null where there is no cap, 0 where it is used up.

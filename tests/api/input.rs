@@ -9,6 +9,9 @@ use std::fmt::Write;
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 const ENGAGE: &str = "/go-live/kill-switch/engage";
+const DISABLE: &str = "/go-live/disable";
+/// Stop one thing, whatever the words beside it.
+const ONE_STOP: [&str; 2] = ["/heimdall/recommendations/{id}/revoke", "/heimdall/demote"];
 
 /// A POST route and an input that it takes. The values are JSON tokens, so that numbers keep their spelling.
 struct Post {
@@ -305,7 +308,7 @@ const POSTS: &[Post] = &[
         number: None,
         needs_a_field: true,
     },
-    Post { template: "/go-live/disable", fields: &[ACTOR, REASON], number: None, needs_a_field: true },
+    Post { template: DISABLE, fields: &[ACTOR, REASON], number: None, needs_a_field: false },
     Post { template: ENGAGE, fields: &[ACTOR, REASON], number: None, needs_a_field: false },
     Post { template: "/go-live/kill-switch/release", fields: &[ACTOR, REASON], number: None, needs_a_field: false },
 ];
@@ -715,24 +718,31 @@ async fn send(service: &Service, post: &Post, hostile: &Hostile) -> Answer {
     service.post_bytes(&path, hostile.content_type, hostile.body.clone()).await
 }
 
+fn texts(list: &Value) -> Vec<String> {
+    list.as_array().into_iter().flatten().map(|text| text.as_str().unwrap().to_owned()).collect()
+}
+
 #[tokio::test]
 async fn no_hostile_body_is_taken_by_any_route_or_leaves_a_trace() {
     let service = furnished().await;
     let mut taken = Vec::new();
-    for post in POSTS.iter().filter(|post| post.template != ENGAGE) {
+    for post in POSTS.iter().filter(|post| ![ENGAGE, DISABLE].contains(&post.template)) {
         let before = service.everything().await;
         let taken_before = taken.len();
         for hostile in unreadable().iter().chain(&unacceptable(post)) {
             let events = service.events().await;
             let answer = send(&service, post, hostile).await;
             let wrote = service.events().await - events;
+            if ONE_STOP.contains(&post.template) && !texts(&answer.json["ignored"]).is_empty() {
+                continue;
+            }
             if !answer.status.is_client_error() || wrote != 0 {
                 let (path, claim) = (post.template, &hostile.claim);
                 let status = answer.status;
                 taken.push(format!("{path}: {claim}: {status}, {wrote} events"));
             }
         }
-        if taken.len() == taken_before {
+        if taken.len() == taken_before && !ONE_STOP.contains(&post.template) {
             assert_eq!(service.everything().await, before, "{}", post.template);
         }
     }
@@ -740,17 +750,14 @@ async fn no_hostile_body_is_taken_by_any_route_or_leaves_a_trace() {
 }
 
 #[tokio::test]
-async fn engage_alone_takes_every_hostile_body() {
+async fn engage_and_disable_alone_take_every_hostile_body() {
     let service = Service::fresh().await;
-    let post = POSTS.iter().find(|post| post.template == ENGAGE).unwrap();
-    for (number, hostile) in (2..).zip(unreadable().iter().chain(&unacceptable(post))) {
-        let answer = send(&service, post, hostile).await.ok();
-        assert_eq!(
-            (&answer["kill_switch_engaged"], &answer["version"]),
-            (&json!(true), &json!(number)),
-            "{}",
-            hostile.claim
-        );
+    let stops = POSTS.iter().filter(|post| [ENGAGE, DISABLE].contains(&post.template));
+    let all =
+        stops.flat_map(|post| unreadable().into_iter().chain(unacceptable(post)).map(move |hostile| (post, hostile)));
+    for (number, (post, hostile)) in (2..).zip(all.collect::<Vec<_>>()) {
+        let answer = send(&service, post, &hostile).await.ok();
+        assert_eq!(answer["version"], number, "{} {}", post.template, hostile.claim);
         let warnings = answer["warnings"].as_array().unwrap();
         // Body and query are read apart: each says something readable here.
         assert!(!warnings.is_empty(), "{}", hostile.claim);

@@ -5,11 +5,12 @@ use crate::error::Result;
 use crate::heimdall::charter::HeimdallPolicyUpserted;
 use crate::heimdall::model::{GateRule, HeimdallPolicy, PolicyUpsert, PolicyWarning, ScorecardWindow, Setting};
 use crate::heimdall::store;
-use crate::http::{Caller, Keyed, Nothing, Query, errors};
+use crate::http::{Caller, Keyed, Nothing, Query, Stop, Stopping, errors};
 use crate::idempotency::{Asked, Once};
 use crate::types::{Actor, Count, Domain, Engine, Flag, Fraction, IdempotencyKey, ModelVersion, Reason};
 use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -89,6 +90,10 @@ struct HeimdallPolicyUpsert {
     idempotency_key: Option<IdempotencyKey>,
 }
 
+impl Stop for HeimdallPolicyUpsert {
+    const OFF: Option<&'static str> = Some("prod_use_enabled");
+}
+
 impl HeimdallPolicyUpsert {
     fn request(self) -> Result<PolicyUpsert> {
         let flag = |flag: Option<Flag>| flag.map(|flag| flag.0);
@@ -123,11 +128,11 @@ impl HeimdallPolicyUpsert {
 async fn upsert_heimdall_policy(
     State(app): State<App>,
     caller: Caller,
-    Keyed { mut input, intent }: Keyed<HeimdallPolicyUpsert>,
-) -> Result<Once<HeimdallPolicyUpserted>> {
+    Stopping { mut input, intent, ignored }: Stopping<HeimdallPolicyUpsert>,
+) -> Result<Response> {
     let (actor, reason) = (input.actor.take(), input.reason.take());
     let asked = Asked::new(caller.origin(actor, None), intent);
-    app.heimdall.upsert_policy(&input.request()?, reason.as_ref(), &asked).await
+    Ok(ignored.beside(app.heimdall.upsert_policy(&input.request()?, reason.as_ref(), &asked).await?))
 }
 
 /// Who promotes what, and why.
@@ -172,6 +177,10 @@ struct DemoteInput {
     idempotency_key: Option<IdempotencyKey>,
 }
 
+impl Stop for DemoteInput {
+    const OFF: Option<&'static str> = None;
+}
+
 /// Lets production act on a domain no more, whatever its evidence.
 #[utoipa::path(
     post, path = "/heimdall/demote", tag = "heimdall", request_body = DemoteInput,
@@ -180,8 +189,8 @@ struct DemoteInput {
 async fn demote(
     State(app): State<App>,
     caller: Caller,
-    Keyed { input, intent }: Keyed<DemoteInput>,
-) -> Result<Once<HeimdallPolicyUpserted>> {
+    Stopping { input, intent, ignored }: Stopping<DemoteInput>,
+) -> Result<Response> {
     let asked = Asked::new(caller.origin(input.actor, None), intent);
-    app.heimdall.demote(&input.domain, input.reason.as_ref(), &asked).await
+    Ok(ignored.beside(app.heimdall.demote(&input.domain, input.reason.as_ref(), &asked).await?))
 }

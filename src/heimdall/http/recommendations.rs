@@ -5,13 +5,14 @@ use crate::error::{Error, Result};
 use crate::heimdall::guard::{RequireAnswer, RevokeAnswer};
 use crate::heimdall::store::{self, RecommendationFilter, RecommendationRecord};
 use crate::heimdall::{RecommendAnswer, Recommendation};
-use crate::http::{Caller, Keyed, Nothing, Page, Paging, Query, Segment, errors};
+use crate::http::{Caller, Keyed, Nothing, Page, Paging, Query, Segment, Stop, Stopping, errors};
 use crate::idempotency::{Asked, Once};
 use crate::types::{
     Actor, Confidence, CorrelationId, Count, Domain, Flag, IdempotencyKey, JsonObject, ModelVersion, PageSize, Reason,
 };
 use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -165,6 +166,10 @@ struct RevokeInput {
     idempotency_key: Option<IdempotencyKey>,
 }
 
+impl Stop for RevokeInput {
+    const OFF: Option<&'static str> = None;
+}
+
 /// Takes a recommendation back: no later use is allowed. One that was revoked before stays as it is.
 #[utoipa::path(
     post, path = "/heimdall/recommendations/{id}/revoke", tag = "heimdall", request_body = RevokeInput,
@@ -175,8 +180,8 @@ async fn revoke_recommendation(
     State(app): State<App>,
     Segment(id): Segment<Count>,
     caller: Caller,
-    Keyed { input, intent }: Keyed<RevokeInput>,
-) -> Result<Once<RevokeAnswer>> {
+    Stopping { input, intent, ignored }: Stopping<RevokeInput>,
+) -> Result<Response> {
     let asked = Asked::new(caller.origin(input.actor, input.correlation_id), intent);
-    app.heimdall.revoke(id.get(), input.reason, &asked).await
+    Ok(ignored.beside(app.heimdall.revoke(id.get(), input.reason, &asked).await?))
 }

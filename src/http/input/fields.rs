@@ -23,6 +23,11 @@ impl Field {
         Self { name: if aliased { "actor".into() } else { name }, value, aliased }
     }
 
+    /// A field that was sent as text.
+    fn text(name: String, value: &str) -> Self {
+        Self::new(name, serde_json::value::to_raw_value(value).expect("a string has a JSON form"))
+    }
+
     /// Whether it is the field of this name.
     pub(crate) fn is(&self, name: &str) -> bool {
         self.name == name
@@ -45,31 +50,39 @@ impl Field {
 
 /// The fields of a JSON object, in order, values untouched.
 pub(super) fn json_fields(bytes: &[u8]) -> Result<Vec<Field>> {
-    struct Fields;
+    match json_fields_read(bytes) {
+        (fields, None) => Ok(fields),
+        (_, Some(error)) => Err(error),
+    }
+}
 
-    impl<'de> serde::de::Visitor<'de> for Fields {
-        type Value = Vec<Field>;
+/// The fields of a JSON object up to where it cannot be read, and why it cannot.
+pub(super) fn json_fields_read(bytes: &[u8]) -> (Vec<Field>, Option<Error>) {
+    struct Into<'a>(&'a mut Vec<Field>);
+
+    impl<'de> serde::de::Visitor<'de> for Into<'_> {
+        type Value = ();
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a JSON object")
         }
 
-        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-            let mut fields = Vec::new();
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
             while let Some((name, value)) = entries.next_entry::<String, Box<RawValue>>()? {
-                fields.push(Field::new(name, value));
-                if fields.len() > FIELDS_MAX {
+                if self.0.len() == FIELDS_MAX {
                     return Err(serde::de::Error::custom(format!("more than {FIELDS_MAX} fields")));
                 }
+                self.0.push(Field::new(name, value));
             }
-            Ok(fields)
+            Ok(())
         }
     }
 
+    let mut fields = Vec::new();
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    serde::Deserializer::deserialize_map(&mut reader, Fields)
-        .and_then(|fields| reader.end().map(|()| fields))
-        .map_err(|error| Error::Malformed(format!("the body is not a JSON object: {error}")))
+    let read = serde::Deserializer::deserialize_map(&mut reader, Into(&mut fields)).and_then(|()| reader.end());
+    let error = |error| Error::Malformed(format!("the body is not a JSON object: {error}"));
+    (fields, read.err().map(error))
 }
 
 /// The fields of `a=1&b=2`, strictly decoded: bad percent-encoding or UTF-8 is refused, not repaired.
@@ -77,34 +90,79 @@ pub(super) fn pair_fields(text: &str, source: &str) -> Result<Vec<Field>> {
     let mut fields = Vec::new();
     for pair in text.split('&').filter(|pair| !pair.is_empty()) {
         // A bare name could mean yes, no or nothing: `?dry_run` must not reserve.
-        let (name, value) = pair.split_once('=').ok_or_else(|| {
-            Error::Malformed(format!("the {source} has {pair:.80?} without a value: write it as name=value"))
-        })?;
-        let decoded = |part: &str| {
-            percent_decode(part).ok_or_else(|| {
-                Error::Malformed(format!("the {source} has bad percent-encoding or UTF-8 in {pair:.80?}"))
-            })
-        };
-        let (name, value) = (decoded(name)?, decoded(value)?);
-        let value = serde_json::value::to_raw_value(&value).expect("a string has a JSON form");
-        fields.push(Field::new(name, value));
+        let (name, value) = pair.split_once('=').ok_or_else(|| without_a_value(pair, source))?;
+        let decoded =
+            |part: &str| percent_decode(part.as_bytes(), Percent::Strict).ok_or_else(|| undecodable(pair, source));
+        fields.push(Field::text(decoded(name)?, &decoded(value)?));
         if fields.len() > FIELDS_MAX {
-            return Err(Error::Malformed(format!("the {source} has more than {FIELDS_MAX} fields")));
+            return Err(too_many(source));
         }
     }
     Ok(fields)
 }
 
-pub(super) fn percent_decode(text: &str) -> Option<String> {
-    let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+/// Each field of `a=1&b=2` by itself, and why others could not be read. A `%` that encodes nothing is the character that somebody typed.
+pub(super) fn pair_fields_each(bytes: &[u8], source: &str) -> (Vec<Field>, Vec<Error>) {
+    let (mut fields, mut errors) = (Vec::new(), Vec::new());
+    for pair in bytes.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
+        if fields.len() + errors.len() == FIELDS_MAX {
+            errors.push(too_many(source));
+            break;
+        }
+        let shown = String::from_utf8_lossy(pair);
+        let Some(at) = pair.iter().position(|byte| *byte == b'=') else {
+            errors.push(without_a_value(&shown, source));
+            continue;
+        };
+        let decoded =
+            |percent| Some((percent_decode(&pair[..at], percent)?, percent_decode(&pair[at + 1..], percent)?));
+        let strict = decoded(Percent::Strict);
+        if strict.is_none() {
+            errors.push(undecodable(&shown, source));
+        }
+        fields.extend(strict.or_else(|| decoded(Percent::AsTyped)).map(|(name, value)| Field::text(name, &value)));
+    }
+    (fields, errors)
+}
+
+fn without_a_value(pair: &str, source: &str) -> Error {
+    Error::Malformed(format!(
+        "the {source} has {pair:.80?} without a value: write it as name=value, and an & inside a value as %26"
+    ))
+}
+
+fn undecodable(pair: &str, source: &str) -> Error {
+    Error::Malformed(format!(
+        "the {source} has bad percent-encoding or UTF-8 in {pair:.80?}: write a % as %25, and other characters as UTF-8"
+    ))
+}
+
+fn too_many(source: &str) -> Error {
+    Error::Malformed(format!("the {source} has more than {FIELDS_MAX} fields"))
+}
+
+/// What a `%` is that no two hex digits follow.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Percent {
+    /// A mistake.
+    Strict,
+    /// Itself.
+    AsTyped,
+}
+
+pub(super) fn percent_decode(text: &[u8], percent: Percent) -> Option<String> {
+    let hex = |at: usize| char::from(*text.get(at)?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'+' => b' ',
-            b'%' => hex(bytes.next()?)? * 16 + hex(bytes.next()?)?,
-            other => other,
+    let mut at = 0;
+    while let Some(&byte) = text.get(at) {
+        let encoded = if byte == b'%' { hex(at + 1).zip(hex(at + 2)) } else { None };
+        decoded.push(match (byte, encoded, percent) {
+            (_, Some((high, low)), _) => high * 16 + low,
+            (b'%', None, Percent::Strict) => return None,
+            (b'+', ..) => b' ',
+            (other, ..) => other,
         });
+        at += if encoded.is_some() { 3 } else { 1 };
     }
     String::from_utf8(decoded).ok()
 }
