@@ -95,6 +95,8 @@ pub struct RearmAnswer {
     pub baseline: Rebase,
     /// The wire's state.
     pub state: WireState,
+    /// What the wire cannot judge yet.
+    pub warnings: Vec<String>,
 }
 
 /// A wire with another baseline.
@@ -108,4 +110,6 @@ pub struct BaselineAnswer {
     pub source: Rebase,
     /// The wire's state.
     pub state: WireState,
+    /// What the wire cannot judge yet.
+    pub warnings: Vec<String>,
 }

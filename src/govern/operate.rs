@@ -95,11 +95,13 @@ impl Govern {
         if state.trip_id.is_none() {
             return Err(Error::NotTripped { domain: domain.to_string(), metric: metric.to_string() });
         }
+        let there = there(&mut tx, &policy, &state).await?;
         let mut heads = Heads::lock(&mut tx, true).await?;
         let trip_id =
             trip::rearm(&mut tx, &mut heads.control, &policy, &mut state, baseline, Some(reason), origin).await?;
         note_reading(&mut tx, &policy, &mut state, now).await?;
-        let answer = RearmAnswer { ok: true, trip_id, baseline, state };
+        let warnings = collecting(&policy, baseline, there);
+        let answer = RearmAnswer { ok: true, trip_id, baseline, state, warnings };
         idempotency::done(tx, intent, now, answer).await
     }
 
@@ -123,7 +125,12 @@ impl Govern {
             let (domain, metric) = (domain.to_string(), metric.to_string());
             return Err(Error::WireTripped { domain, metric, trip_id });
         }
+        let there = there(&mut tx, &policy, &state).await?;
         if !force {
+            if source == Rebase::ResetLastN && there == 0 {
+                let detail = "is LAST_N, and no event has come since the last re-arm or reset: send NEXT_N, or record some first";
+                return Err(Error::invalid("source", detail));
+            }
             refuse_worse(&mut tx, &policy, &state).await?;
         }
         trip::rebase_wire(&mut tx, &policy, &mut state, source, origin.actor.as_ref(), now).await?;
@@ -137,7 +144,8 @@ impl Govern {
         let event =
             ControlEvent { action: "REGRESSION_BASELINE_RESET", subject: Some(&subject), error: None, reason, detail };
         event.append(&mut tx, &mut control_head, origin).await?;
-        let answer = BaselineAnswer { ok: true, version, source, state };
+        let warnings = collecting(&policy, source, there);
+        let answer = BaselineAnswer { ok: true, version, source, state, warnings };
         idempotency::done(tx, intent, now, answer).await
     }
 
@@ -159,6 +167,26 @@ impl Govern {
         let state = store::read_state(&mut tx, domain, metric).await?;
         Ok(Once::Done(Held { tx, now, policy, state }))
     }
+}
+
+/// How many of the last events may become the baseline.
+async fn there(conn: &mut PgConnection, policy: &RegressionPolicy, state: &WireState) -> Result<i64> {
+    let end = store::read_end(conn, &policy.domain, &policy.metric).await?.map_or(0, |end| end.mark.events);
+    Ok((end - state.watermark).clamp(0, policy.baseline_events.get()))
+}
+
+/// What a wire cannot judge yet whose baseline is another, of events of which so many are there.
+fn collecting(policy: &RegressionPolicy, rebase: Rebase, there: i64) -> Vec<String> {
+    let there = match rebase {
+        Rebase::Keep => return Vec::new(),
+        Rebase::ResetLastN => there,
+        Rebase::ResetNextN => 0,
+    };
+    let wanted = policy.baseline_events;
+    if there >= wanted.get() {
+        return Vec::new();
+    }
+    vec![format!("the new baseline has {there} of {wanted} events: nothing is judged until enough have come")]
 }
 
 /// A wire that is set up.

@@ -3,24 +3,28 @@
 //! Read from one instant of the database; writes nothing. The same document is an HTTP answer, Markdown, and the output of
 //! `holdfast review`.
 
+mod attention;
+mod blind;
 pub mod http;
 mod slo;
 pub mod store;
 mod text;
 
+pub use blind::{BlindWire, Blindness, Unwatched};
 pub use slo::{Objective, Slo};
+
+use blind::Blind;
 
 use crate::audit::checkpoint::{Notary, Witness};
 use crate::audit::{ControlRecord, HeadRecord};
 use crate::db::Database;
 use crate::error::Result;
 use crate::go_live::model::GoLiveState;
-use crate::heimdall::model::{CheckResult, Evidence, Scorecard, Standing};
+use crate::heimdall::model::{Evidence, Scorecard, Standing};
 use crate::regression::model::{RegressionPolicy, WireState};
 use crate::regression::store::Silent;
 use crate::risk::http::LedgerToday;
 use crate::risk::model::RiskPolicy;
-use crate::types::Total;
 use chrono::{DateTime, Datelike, Days, NaiveTime, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -60,6 +64,10 @@ pub struct Review {
     pub near_tripping: Vec<WireState>,
     /// Watched series that have gone silent.
     pub silent: Vec<Silent>,
+    /// Series that were measured in the period and that no wire watches; at most 100.
+    pub unwatched: Vec<Unwatched>,
+    /// Wires that judge nothing.
+    pub blind_wires: Vec<BlindWire>,
     /// Today's scorecards.
     pub scorecards: Vec<Scorecard>,
     /// What production may act on, by what evidence.
@@ -115,7 +123,7 @@ pub async fn collect(db: &Database, notary: Option<&Notary>) -> Result<Review> {
     let changes = crate::audit::control_events(&mut tx, &[], Some(since), None, CHANGES_MAX).await?;
     let ledger = crate::risk::http::ledger_today(&mut tx).await?;
     let policies = crate::risk::store::read_policies(&mut tx).await?;
-    let Wires { tripped, shadow_tripped, near_tripping } = wires(&mut tx).await?;
+    let Wires { tripped, shadow_tripped, near_tripping, blind } = wires(&mut tx, since).await?;
     let slo = slo::collect(&mut tx, since, now).await?;
     let standings = crate::heimdall::charter::standings(&mut tx, now.date_naive()).await?;
     let mut review = Review {
@@ -132,6 +140,8 @@ pub async fn collect(db: &Database, notary: Option<&Notary>) -> Result<Review> {
         shadow_tripped,
         near_tripping,
         silent: crate::regression::store::silent(&mut tx).await?,
+        unwatched: blind.unwatched,
+        blind_wires: blind.wires,
         scorecards: crate::heimdall::store::scorecards_today(&mut tx, now.date_naive()).await?,
         charter: CharterReview::new(&standings),
         audit: crate::audit::heads(&mut tx).await?,
@@ -141,7 +151,7 @@ pub async fn collect(db: &Database, notary: Option<&Notary>) -> Result<Review> {
         },
         slo,
     };
-    review.look_first = look_first(&review);
+    review.look_first = attention::look_first(&review);
     if let Some(finding) = notary.and_then(Notary::finding) {
         review.look_first.insert(0, format!("THE AUDIT TRAIL IS DAMAGED: {finding}"));
     }
@@ -153,11 +163,13 @@ struct Wires {
     tripped: Vec<WireState>,
     shadow_tripped: Vec<WireState>,
     near_tripping: Vec<WireState>,
+    blind: Blind,
 }
 
-async fn wires(conn: &mut PgConnection) -> Result<Wires> {
+async fn wires(conn: &mut PgConnection, since: DateTime<Utc>) -> Result<Wires> {
     let policies = crate::regression::store::read_policies(&mut *conn).await?;
-    let states = crate::regression::store::read_states(conn).await?;
+    let states = crate::regression::store::read_states(&mut *conn).await?;
+    let blind = blind::find(&policies, &states, &store::series(conn).await?, since);
     let near = |state: &WireState| {
         let policy = |policy: &&RegressionPolicy| {
             policy.domain == state.domain && policy.metric == state.metric && policy.enabled
@@ -175,7 +187,7 @@ async fn wires(conn: &mut PgConnection) -> Result<Wires> {
     };
     let (latched, armed): (Vec<_>, Vec<_>) = states.into_iter().partition(|state| state.trip_id.is_some());
     let (tripped, shadow_tripped) = latched.into_iter().partition(|state| state.triggered);
-    Ok(Wires { tripped, shadow_tripped, near_tripping: armed.into_iter().filter(near).collect() })
+    Ok(Wires { tripped, shadow_tripped, near_tripping: armed.into_iter().filter(near).collect(), blind })
 }
 
 /// With which event a change would have begun.
@@ -184,72 +196,6 @@ fn began(wire: &WireState) -> String {
         let percent = wire.evidence_pct.unwrap_or_default();
         format!(" ({percent:.0} % of the evidence; began at event {event}, {} events ago)", wire.current_events)
     })
-}
-
-/// What needs attention, the worst first.
-fn look_first(review: &Review) -> Vec<String> {
-    let mut first = Vec::new();
-    let by = |name: &Option<String>| name.clone().unwrap_or_else(|| "nobody named".into());
-    let state = &review.state;
-    if let Some(witness) = review.checkpoint.as_ref().filter(|witness| !witness.holds) {
-        let at = witness.at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-        first.push(format!(
-            "THE AUDIT TRAIL WAS REWRITTEN: it does not agree with the checkpoint that was signed at {at}"
-        ));
-    }
-    if state.kill_switch_engaged {
-        let why = state.kill_switch.reason.clone().unwrap_or_else(|| "no reason given".into());
-        first.push(format!("The kill switch is engaged, by {}: {why}", by(&state.kill_switch.by)));
-    }
-    if !state.go_live_enabled {
-        first.push("Go-live is off: every reserve is denied".into());
-    }
-    if let Some(since) = review.ledger_halted_at {
-        let since = since.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-        first.push(format!("The book does not balance, new reserves are halted since {since}: see docs/LEDGER.md"));
-    }
-    for wire in &review.tripped {
-        first.push(format!("{}.{} has tripped and is not re-armed: {}", wire.domain, wire.metric, wire.note));
-    }
-    for policy in
-        review.disabled_engines.iter().filter(|policy| policy.engine.is_global() || !policy.throttled_by.is_empty())
-    {
-        let why = policy.reason.clone().unwrap_or_else(|| "no reason given".into());
-        first.push(format!("{} is off, by {}: {why}", policy.engine, by(&policy.changed_by)));
-    }
-    for row in &review.ledger {
-        if row.headroom.loss == Some(Total::ZERO) {
-            first
-                .push(format!("{} has lost {} today and is stopped until midnight UTC", row.engine, row.realized_loss));
-        }
-    }
-    // Of a domain that has not tried enough yet the charter's own section tells: with a daily scorecard that is every morning.
-    let failed = |domain: &&Standing| domain.checks.iter().any(|check| check.result == CheckResult::Fail);
-    for domain in review.charter.should_demote.iter().filter(failed) {
-        first
-            .push(format!("{} acts in production and its evidence fails: demote it, or find the cause", domain.domain));
-    }
-    for domain in &review.charter.evidence_not_met {
-        first
-            .push(format!("{} acts in production without evidence that passed when it was switched on", domain.domain));
-    }
-    for wire in &review.near_tripping {
-        first.push(format!("{}.{} is near tripping: {}{}", wire.domain, wire.metric, wire.note, began(wire)));
-    }
-    for wire in &review.shadow_tripped {
-        first.push(format!("{}.{} would have tripped, in SHADOW mode: {}", wire.domain, wire.metric, wire.note));
-    }
-    for wire in &review.silent {
-        first.push(format!("{}.{} has been silent for {} s", wire.domain, wire.metric, wire.silent_seconds));
-    }
-    let refused = review.changes.iter().filter(|change| !change.ok).count();
-    if refused > 0 {
-        first.push(format!("{refused} attempts to change the control plane were refused"));
-    }
-    for objective in review.slo.all().into_iter().filter(|objective| objective.met == Some(false)) {
-        first.push(format!("{} misses its target {}: {}", objective.name, objective.target, objective.detail));
-    }
-    first
 }
 
 impl Review {

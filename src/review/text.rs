@@ -1,7 +1,7 @@
 //! The review as Markdown, for a terminal, a chat or an e-mail.
 
 use super::slo::RATIO_ONE;
-use super::{Review, began};
+use super::{Blindness, Review, began};
 use crate::heimdall::model::{CheckResult, GateCheck};
 use crate::types::Ratio;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -145,7 +145,7 @@ fn ledger(out: &mut String, review: &Review) -> fmt::Result {
 fn wires(out: &mut String, review: &Review) -> fmt::Result {
     writeln!(out, "\n## Tripwires\n")?;
     if review.tripped.is_empty() && review.near_tripping.is_empty() && review.shadow_tripped.is_empty() {
-        writeln!(out, "None tripped, none near.")?;
+        writeln!(out, "- None tripped, none near.")?;
     }
     for wire in &review.tripped {
         writeln!(out, "- TRIPPED {}.{}: {}", wire.domain, wire.metric, wire.note)?;
@@ -158,6 +158,17 @@ fn wires(out: &mut String, review: &Review) -> fmt::Result {
     }
     for wire in &review.silent {
         writeln!(out, "- silent {}.{}: {} s", wire.domain, wire.metric, wire.silent_seconds)?;
+    }
+    for series in &review.unwatched {
+        writeln!(out, "- unwatched {}.{}: {} events", series.domain, series.metric, series.events)?;
+    }
+    for wire in &review.blind_wires {
+        let why = match wire.why {
+            Blindness::Off => "off",
+            Blindness::NoEvents => "without events",
+            Blindness::Warmup => "warming up",
+        };
+        writeln!(out, "- {why} {}.{}: {}", wire.domain, wire.metric, plain(&wire.note))?;
     }
     Ok(())
 }

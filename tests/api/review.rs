@@ -95,6 +95,8 @@ async fn the_review_has_all_its_parts() {
         "scorecards",
         "shadow_tripped",
         "silent",
+        "unwatched",
+        "blind_wires",
         "charter",
         "audit",
         "checkpoint",
@@ -498,4 +500,40 @@ async fn uptime_of_the_first_instant_does_not_claim_that_go_live_was_never_enabl
     service.post("/go-live/enable", &json!({"actor": "ops"})).await.ok();
     let uptime = review(&service).await["slo"]["go_live_uptime"].take();
     assert_ne!(uptime["detail"], "go-live was never enabled");
+}
+
+#[tokio::test]
+async fn what_nobody_judges_is_named_with_the_name_that_may_be_meant() {
+    let service = Service::live().await;
+    wire(&service, "WHOLESALE", json!({})).await;
+    kpi(&service, "WHOLSALE", true).await;
+    kpi(&service, "SUPPORT", true).await;
+    assert_eq!(
+        look_first(&service).await,
+        [
+            "SUPPORT.m is measured (1 events) and no wire watches it",
+            "WHOLSALE.m is measured (1 events) and no wire watches it: did you mean WHOLESALE.m?",
+            "The wire WHOLESALE.m is on and its series never had an event: did you mean WHOLSALE.m?",
+        ]
+    );
+    kpi(&service, "WHOLESALE", true).await;
+    let warming = "The wire WHOLESALE.m does not judge yet: insufficient_events(recent=1, baseline=0)";
+    assert_eq!(look_first(&service).await[2], warming);
+    for _ in 0..20 {
+        kpi(&service, "WHOLESALE", true).await;
+    }
+    assert_eq!(look_first(&service).await.len(), 2);
+    let reset = json!({"domain": "WHOLESALE", "metric": "m", "source": "NEXT_N"});
+    service.post("/regression/baseline/reset", &reset).await.ok();
+    assert!(look_first(&service).await[2].starts_with("The wire WHOLESALE.m does not judge yet"));
+    wire(&service, "WHOLESALE", json!({"enabled": false, "actor": "ann"})).await;
+    assert_eq!(look_first(&service).await[2], "The wire WHOLESALE.m is off, by ann: nobody judges its 21 events");
+    let review = review(&service).await;
+    assert_eq!(
+        (&review["unwatched"][1]["did_you_mean"], &review["blind_wires"][0]["why"]),
+        (&json!("WHOLESALE.m"), &json!("OFF"))
+    );
+    // What is not measured any more is no news.
+    at(&service, "2040-01-12T12:00:00Z").await;
+    assert_eq!(look_first(&service).await, ["The wire WHOLESALE.m is off, by ann: nobody judges its 21 events"]);
 }

@@ -279,3 +279,28 @@ async fn a_wire_that_chance_would_trip_says_so_when_it_is_set_up() {
     let said = warned("loss", with(json!({}))).await.to_string();
     assert!(said.contains("effect=ABSOLUTE does not"), "{said}");
 }
+
+#[tokio::test]
+async fn a_baseline_of_no_events_is_refused_and_one_of_few_is_said() {
+    let service = Service::live().await;
+    for detector in ["PLAIN", "SEQUENTIAL"] {
+        let metric = detector.to_lowercase();
+        wire(&service, &metric, json!({"detector": detector})).await;
+        let reset = async |more: Value| service.post("/regression/baseline/reset", &named(&metric, more)).await;
+        reset(json!({})).await.invalid("source");
+        let said = reset(json!({"source": "NEXT_N"})).await.ok();
+        let warning = "the new baseline has 0 of 10 events: nothing is judged until enough have come";
+        assert_eq!(said["warnings"], json!([warning]), "{detector}");
+        assert_eq!(reset(json!({"force": true})).await.ok()["warnings"], json!([warning]), "{detector}");
+        record(&service, &metric, &[true; 4]).await;
+        let said = reset(json!({})).await.ok()["warnings"].take();
+        assert!(said[0].as_str().unwrap().starts_with("the new baseline has 4 of 10 events"), "{detector}: {said}");
+        record(&service, &metric, &[true; 12]).await;
+        assert_eq!(reset(json!({})).await.ok()["warnings"], json!([]), "{detector}");
+    }
+    // What ends a trip is never refused for its baseline.
+    tripped(&service, "fell", json!({})).await;
+    let rearm = named("fell", json!({"reason": "mended", "baseline": "RESET_NEXT_N"}));
+    let armed = service.post("/regression/rearm", &rearm).await.ok();
+    assert!(armed["warnings"][0].as_str().unwrap().contains("0 of 10 events"), "{armed}");
+}

@@ -12,12 +12,14 @@ use crate::http::keyed::{Many, key_of};
 use crate::http::{Caller, errors, marked};
 use crate::idempotency::{Fields, Intent};
 use crate::regression::model::KpiEvent;
+use crate::regression::store::Pair;
 use crate::types::{Actor, CorrelationId, Detail, Domain, EventId, Flag, IdempotencyKey, Measured, Metric};
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -102,10 +104,21 @@ struct KpiTripped {
     trip: Tripped,
 }
 
+/// Measurements of a series that no enabled wire watches.
+#[derive(Debug, Serialize, ToSchema)]
+struct KpiUnwatched {
+    /// The domain.
+    domain: Domain,
+    /// The metric.
+    metric: Metric,
+    /// How many of this request.
+    events: usize,
+}
+
 /// What came of the measurements.
 #[derive(Debug, Serialize, ToSchema)]
 struct KpiBatchAnswer {
-    /// Always true; look at `refused`.
+    /// Whether all of them were taken: none was refused.
     ok: bool,
     /// How many were recorded.
     recorded: usize,
@@ -115,6 +128,12 @@ struct KpiBatchAnswer {
     first_id: Option<i64>,
     /// The last.
     last_id: Option<i64>,
+    /// How many of these two an enabled wire watches.
+    watched: usize,
+    /// Series that none watches, which nobody judges: the first 20.
+    unwatched: Vec<KpiUnwatched>,
+    /// How many such series there are.
+    unwatched_count: usize,
     /// The trips that they caused.
     tripped: Vec<KpiTripped>,
     /// Those that were not recorded; the first 100.
@@ -125,6 +144,8 @@ struct KpiBatchAnswer {
 
 /// Refusals that an answer lists.
 const REFUSED_MAX: usize = 100;
+/// Unwatched series that an answer lists.
+const UNWATCHED_MAX: usize = 20;
 
 /// Records up to 10,000 measurements in one commit, each for itself: one that is refused does not keep the others out.
 #[utoipa::path(
@@ -164,9 +185,9 @@ async fn record_kpi_batch(State(app): State<App>, caller: Caller, request: Reque
         let read = text.as_ref().ok_or_else(no_object).and_then(|text| read_line(text, &origin));
         match read.and_then(|(event, origin)| origin.authority.require_domain(&event.domain).map(|()| (event, origin)))
         {
-            Ok(read) => {
-                events.push(read);
-                lines.push(line);
+            Ok((event, origin)) => {
+                lines.push((line, (event.domain.clone(), event.metric.clone())));
+                events.push((event, origin));
             }
             Err(error) => {
                 refused.push(KpiRefused::of(line, &error));
@@ -220,11 +241,16 @@ impl KpiRefused {
 }
 
 /// The answer to the measurements of these lines, and to those that could not be read.
-fn answer(lines: &[usize], answers: Vec<Result<KpiAnswer>>, mut refused: Vec<KpiRefused>) -> KpiBatchAnswer {
+fn answer(lines: &[(usize, Pair)], answers: Vec<Result<KpiAnswer>>, mut refused: Vec<KpiRefused>) -> KpiBatchAnswer {
     let (mut recorded, mut duplicates, mut tripped) = (Vec::new(), 0, Vec::new());
-    for (line, answer) in lines.iter().copied().zip(answers) {
+    let mut unwatched: BTreeMap<&Pair, usize> = BTreeMap::new();
+    for ((line, pair), answer) in lines.iter().zip(answers) {
+        let line = *line;
         match answer {
-            Ok(KpiAnswer { id, tripped: trip, duplicate, .. }) => {
+            Ok(KpiAnswer { id, tripped: trip, watched, duplicate, .. }) => {
+                if !watched {
+                    *unwatched.entry(pair).or_default() += 1;
+                }
                 if duplicate {
                     duplicates += 1;
                 } else {
@@ -235,13 +261,21 @@ fn answer(lines: &[usize], answers: Vec<Result<KpiAnswer>>, mut refused: Vec<Kpi
             Err(error) => refused.push(KpiRefused::of(line, &error)),
         }
     }
-    let refused_count = refused.len();
+    let (refused_count, unwatched_count) = (refused.len(), unwatched.len());
+    let blind: usize = unwatched.values().sum();
+    let unwatched = unwatched.into_iter().take(UNWATCHED_MAX).map(|(pair, events)| {
+        let (domain, metric) = pair.clone();
+        KpiUnwatched { domain, metric, events }
+    });
     refused.sort_by_key(|one| one.line);
     refused.truncate(REFUSED_MAX);
     KpiBatchAnswer {
-        ok: true,
+        ok: refused_count == 0,
         recorded: recorded.len(),
         duplicates,
+        watched: recorded.len() + duplicates - blind,
+        unwatched: unwatched.collect(),
+        unwatched_count,
         first_id: recorded.first().copied(),
         last_id: recorded.last().copied(),
         tripped,

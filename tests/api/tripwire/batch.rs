@@ -121,3 +121,38 @@ async fn where_no_measurement_can_be_read_the_request_is_refused() {
         json!({"events": [{"domain": "LAB", "metric": "rate"}, {"domain": "LAB", "metric": "rate", "surprise": 1}]});
     service.post(BATCH, &bad).await.invalid("success");
 }
+
+#[tokio::test]
+async fn ok_says_that_all_were_taken() {
+    let service = Service::live().await;
+    wire(&service, "rate", json!({})).await;
+    record(&service, "rate", &[true]).await;
+    let values = vec![json!({"domain": "LAB", "metric": "rate", "value": 1}); 500];
+    let done = service.post(BATCH, &json!({"events": values})).await.ok();
+    assert_eq!((&done["ok"], &done["recorded"], &done["refused_count"]), (&json!(false), &json!(0), &json!(500)));
+    let good = json!({"domain": "LAB", "metric": "rate", "success": true});
+    for (events, ok) in [(json!([good, values[0]]), false), (json!([good]), true)] {
+        assert_eq!(service.post(BATCH, &json!({"events": events})).await.ok()["ok"], ok, "{events}");
+    }
+}
+
+#[tokio::test]
+async fn measurements_that_no_wire_watches_are_named() {
+    let service = Service::live().await;
+    wire(&service, "rate", json!({})).await;
+    wire(&service, "off", json!({"enabled": false})).await;
+    let event = |metric: &str| json!({"domain": "LAB", "metric": metric, "success": true, "event_id": metric});
+    let done =
+        service.post(BATCH, &json!({"events": [event("rate"), event("rat"), event("off"), event("rate")]})).await.ok();
+    assert_eq!(
+        json!([done["ok"], done["recorded"], done["duplicates"], done["watched"], done["unwatched_count"]]),
+        json!([true, 3, 1, 2, 2])
+    );
+    assert_eq!(
+        done["unwatched"],
+        json!([{"domain": "LAB", "metric": "off", "events": 1}, {"domain": "LAB", "metric": "rat", "events": 1}])
+    );
+    let many: Vec<_> = (0..30).map(|n| event(&format!("m{n}"))).collect();
+    let done = service.post(BATCH, &json!({"events": many})).await.ok();
+    assert_eq!((done["unwatched"].as_array().unwrap().len(), &done["unwatched_count"]), (20, &json!(30)));
+}

@@ -1,0 +1,162 @@
+//! What nobody judges: series without a wire, and wires that judge nothing.
+
+use super::store::Series;
+use crate::regression::model::{RegressionPolicy, WireState, WireStatus};
+use crate::types::{Domain, Metric};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Most differences between two names of which one may be meant for the other.
+const TYPOS_MAX: usize = 2;
+/// Unwatched series that a review lists.
+const UNWATCHED_MAX: usize = 100;
+
+/// A series that was measured in the period, and that has no wire.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Unwatched {
+    /// Its domain.
+    pub domain: Domain,
+    /// Its metric.
+    pub metric: Metric,
+    /// Events in all.
+    pub events: i64,
+    /// The last.
+    pub last_at: DateTime<Utc>,
+    /// A wire that is called almost the same, as `DOMAIN.metric`.
+    pub did_you_mean: Option<String>,
+}
+
+/// Why a wire judges nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Blindness {
+    /// It is off, and somebody has set it up or measures its series.
+    Off,
+    /// Its series never had an event.
+    NoEvents,
+    /// There are too few events since it was set up, armed again, or given another baseline.
+    Warmup,
+}
+
+/// A wire that judges nothing.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct BlindWire {
+    /// Its domain.
+    pub domain: Domain,
+    /// Its metric.
+    pub metric: Metric,
+    /// Why.
+    pub why: Blindness,
+    /// Events of its series in all.
+    pub events: i64,
+    /// Its state's note.
+    pub note: String,
+    /// Who changed it last.
+    pub changed_by: Option<String>,
+    /// A series without a wire that is called almost the same, as `DOMAIN.metric`.
+    pub did_you_mean: Option<String>,
+}
+
+/// What nobody judges.
+pub(super) struct Blind {
+    pub(super) unwatched: Vec<Unwatched>,
+    pub(super) wires: Vec<BlindWire>,
+}
+
+fn name(domain: &Domain, metric: &Metric) -> String {
+    format!("{domain}.{metric}")
+}
+
+pub(super) fn find(
+    policies: &[RegressionPolicy],
+    states: &[WireState],
+    series: &[Series],
+    since: DateTime<Utc>,
+) -> Blind {
+    let wires: Vec<String> = policies.iter().map(|policy| name(&policy.domain, &policy.metric)).collect();
+    let has_wire = |series: &Series| {
+        policies.iter().any(|policy| (&policy.domain, &policy.metric) == (&series.domain, &series.metric))
+    };
+    let orphans: Vec<&Series> = series.iter().filter(|series| series.last_at >= since && !has_wire(series)).collect();
+    let unwatched = orphans.iter().take(UNWATCHED_MAX).map(|orphan| Unwatched {
+        domain: orphan.domain.clone(),
+        metric: orphan.metric.clone(),
+        events: orphan.events,
+        last_at: orphan.last_at,
+        did_you_mean: nearest(&name(&orphan.domain, &orphan.metric), wires.iter().map(String::as_str)),
+    });
+    let orphan_names: Vec<String> =
+        orphans.iter().take(UNWATCHED_MAX).map(|orphan| name(&orphan.domain, &orphan.metric)).collect();
+    let blind = policies.iter().filter_map(|policy| {
+        let of = |domain: &Domain, metric: &Metric| (domain, metric) == (&policy.domain, &policy.metric);
+        let state = states.iter().find(|state| of(&state.domain, &state.metric))?;
+        let events = series.iter().find(|series| of(&series.domain, &series.metric)).map_or(0, |series| series.events);
+        let why = match state.status {
+            WireStatus::Disabled if policy.version > 1 || events > 0 => Blindness::Off,
+            WireStatus::Warmup if events == 0 => Blindness::NoEvents,
+            WireStatus::Warmup => Blindness::Warmup,
+            _ => return None,
+        };
+        let meant = (why == Blindness::NoEvents)
+            .then(|| nearest(&name(&policy.domain, &policy.metric), orphan_names.iter().map(String::as_str)))
+            .flatten();
+        Some(BlindWire {
+            domain: policy.domain.clone(),
+            metric: policy.metric.clone(),
+            why,
+            events,
+            note: state.note.clone(),
+            changed_by: policy.changed_by.clone(),
+            did_you_mean: meant,
+        })
+    });
+    Blind { unwatched: unwatched.collect(), wires: blind.collect() }
+}
+
+/// The name among these that is nearest, if it is so near that it may be meant.
+fn nearest<'a>(name: &str, others: impl Iterator<Item = &'a str>) -> Option<String> {
+    let near = others.filter_map(|other| distance(name, other).map(|distance| (distance, other)));
+    near.min().map(|(_, other)| other.to_owned())
+}
+
+/// How many letters differ, if it is no more than a few; signs between words and case count for nothing.
+fn distance(one: &str, other: &str) -> Option<usize> {
+    let bare = |name: &str| -> Vec<u8> {
+        name.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_lowercase()).collect()
+    };
+    let (one, other) = (bare(one), bare(other));
+    if one.len().abs_diff(other.len()) > TYPOS_MAX {
+        return None;
+    }
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (at, letter) in one.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = at + 1;
+        for (column, against) in other.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != against);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+        if row.iter().all(|distance| *distance > TYPOS_MAX) {
+            return None;
+        }
+    }
+    row.last().copied().filter(|distance| *distance <= TYPOS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_near_by_two_letters_whatever_stands_between_their_words() {
+        assert_eq!(distance("WHOLESALE.contract_rate", "WHOLSALE.contract_rate"), Some(1));
+        assert_eq!(distance("WHOLESALE.contract_rate", "WHOLESALE.contract-rate"), Some(0));
+        assert_eq!(distance("CAPITAL.roi_event", "CAPITAL.roi_evetn"), Some(2));
+        assert_eq!(distance("CAPITAL.roi_event", "CAPITAL.roi"), None);
+        assert_eq!(distance("LAB.rate", "LAB.cost"), None);
+        let near = nearest("LAB.rate", ["LAB.rates", "LAB.rate_", "ZOO.rate"].into_iter());
+        assert_eq!(near.as_deref(), Some("LAB.rate_"));
+    }
+}
