@@ -145,7 +145,7 @@ impl App {
             ingesting: Arc::new(Semaphore::new(INGESTING_MAX)),
             reconciling: Arc::new(Semaphore::new(1)),
             replaying: Arc::new(Semaphore::new(1)),
-            metrics: recorder(),
+            metrics: counting(),
             shutting_down: AtomicBool::new(false),
         }))
     }
@@ -217,6 +217,17 @@ impl App {
 
 /// Request times, seconds: from a cached read to the deadline.
 const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
+
+/// The recorder, with every counter whose labels are known beforehand at 0.
+fn counting() -> PrometheusHandle {
+    let recorder = recorder();
+    crate::access::guard::begin_counting();
+    crate::govern::begin_counting();
+    crate::http::server::begin_counting();
+    crate::middleware::access_log::begin_counting();
+    crate::risk::http::begin_counting();
+    recorder
+}
 
 /// The process's one metrics recorder.
 fn recorder() -> PrometheusHandle {

@@ -32,6 +32,8 @@ use serde::Serialize;
 use sqlx::PgConnection;
 use trip::{Cause, Heads, Tripping};
 
+pub(crate) use trip::begin_counting;
+
 /// Events that a rate is told from at least, before it stands in the way of another baseline.
 const WORSE_MIN: i64 = 20;
 /// Evidence beyond which something is happening: 20 is routine noise.

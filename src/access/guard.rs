@@ -272,11 +272,22 @@ const NOTED: [&str; 8] = [
     "BASELINE_WORSE",
 ];
 
+fn refusals(code: &'static str) -> metrics::Counter {
+    metrics::counter!("holdfast_access_refused_total", "error" => code)
+}
+
+/// A counter that begins with its first event has no increase at that: all of them are there from the start.
+pub(crate) fn begin_counting() {
+    for code in COUNTED {
+        refusals(code).increment(0);
+    }
+}
+
 /// Counts a refusal, and writes it down where that is due.
 fn noting(app: &App, response: &Response, note: Option<Box<Note>>) -> Option<impl Future<Output = ()> + Send + use<>> {
     let code = response.extensions().get::<Problem>()?.code;
     if COUNTED.contains(&code) {
-        metrics::counter!("holdfast_access_refused_total", "error" => code).increment(1);
+        refusals(code).increment(1);
     }
     let note = note.filter(|_| NOTED.contains(&code))?;
     // A token that runs wild fills no trail.

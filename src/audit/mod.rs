@@ -28,6 +28,7 @@ pub mod http;
 pub mod layout;
 pub mod note;
 mod store;
+pub mod told;
 pub mod verify;
 
 pub use canonical::Canonical;

@@ -213,6 +213,40 @@ pub async fn head_seq(conn: &mut PgConnection, stream: Stream) -> Result<i64> {
     Ok(sqlx::query_scalar!("SELECT seq FROM audit_head WHERE stream = $1", stream.as_str()).fetch_one(conn).await?)
 }
 
+/// A change that was committed, as the log tells of it.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) seq: i64,
+    pub(super) action: String,
+    pub(super) subject: Option<String>,
+    pub(super) principal: String,
+    pub(super) actor: Option<String>,
+    pub(super) request_id: Option<String>,
+    /// Of trips alone.
+    pub(super) detail: Option<String>,
+}
+
+/// The changes behind a place of the control stream, and up to another.
+pub(super) async fn read_told(conn: &mut PgConnection, after: i64, up_to: i64) -> Result<Vec<Told>> {
+    Ok(sqlx::query_as!(
+        Told,
+        "SELECT seq,
+                action,
+                subject,
+                principal,
+                actor,
+                request_id,
+                CASE WHEN action LIKE '%\\_TRIP' THEN detail END AS detail
+         FROM control_event
+         WHERE ok AND seq > $1 AND seq <= $2
+         ORDER BY seq",
+        after,
+        up_to
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
 /// Where every stream stands, unlocked.
 pub async fn heads(conn: &mut PgConnection) -> Result<Vec<HeadRecord>> {
     Ok(sqlx::query_as!(

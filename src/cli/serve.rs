@@ -8,6 +8,7 @@ use crate::access::register::Mode;
 use crate::app::{App, Setup};
 use crate::approval::Policy;
 use crate::audit::checkpoint::Notary;
+use crate::audit::told::Changes;
 use crate::clock::Clock;
 use crate::config::{DatabaseConfig, EnforcementConfig, ServerConfig};
 use crate::db::Database;
@@ -187,6 +188,7 @@ async fn run(
     if let Err(error) = app.feed.refresh(&db).await {
         tracing::warn!(%error, "the go-live state could not be read yet: blocking until it is");
     }
+    let changes = Changes::from_now_on(db.clone()).await;
     let mut background = vec![
         tokio::spawn(app.feed.clone().run(db.clone())),
         tokio::spawn(app.feed.clone().listen(db.clone())),
@@ -195,6 +197,7 @@ async fn run(
         tokio::spawn(app.govern.clone().tick()),
         tokio::spawn(crate::risk::reconcile::watch(db.clone())),
         tokio::spawn(crate::idempotency::run(db.clone())),
+        tokio::spawn(changes.clone().watch()),
         tokio::spawn(access::note_uses(app.feed.register().clone(), db.clone())),
     ];
     if let Some(notary) = app.notary.clone() {
@@ -206,6 +209,7 @@ async fn run(
     for task in background {
         task.abort();
     }
+    changes.finish().await;
     // Who ends in order is not looked for.
     let left = async { instance::leave(&mut *db.read().await?, app.feed.instance().id()).await };
     if let Ok(Err(error)) = tokio::time::timeout(LEAVE_TIMEOUT, left).await {

@@ -66,7 +66,6 @@ impl Govern {
         let (tripped, killed) = trip::act(&mut tx, &mut heads, &policy, &mut held.state, &tripping, &origin).await?;
         store::write_states(&mut tx, &[&held.state], now.at).await?;
         db::commit(tx).await?;
-        tracing::warn!(wire = %trip::name(&policy), seconds = wire.silent_seconds, "a silent series tripped its wire");
         trip::publish(&self.feed, &self.db, &tripped, killed.as_ref());
         Ok(true)
     }

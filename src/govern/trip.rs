@@ -82,13 +82,26 @@ pub(super) fn name(policy: &RegressionPolicy) -> String {
     format!("{}.{}", policy.domain, policy.metric)
 }
 
+/// A counter that begins with its first event has no increase at that: all of them are there from the start.
+pub(crate) fn begin_counting() {
+    for action in Action::ALL {
+        for mode in Mode::ALL {
+            trips(action, mode).increment(0);
+        }
+    }
+}
+
+fn trips(action: Action, mode: Mode) -> metrics::Counter {
+    metrics::counter!("holdfast_wire_trips_total", "action" => action.as_str(), "mode" => mode.as_str())
+}
+
 /// Counts a trip, and hands a kill switch that it pulled to this instance's gate.
 pub(super) fn publish(feed: &Feed, db: &Database, tripped: &Tripped, killed: Option<&GoLiveState>) {
     if let Some(state) = killed {
         feed.publish(db, Change::Engage, state);
     }
-    let mode = if tripped.shadow { "SHADOW" } else { "ENFORCE" };
-    metrics::counter!("holdfast_wire_trips_total", "action" => tripped.action.as_str(), "mode" => mode).increment(1);
+    let mode = if tripped.shadow { Mode::Shadow } else { Mode::Enforce };
+    trips(tripped.action, mode).increment(1);
 }
 
 /// The heads behind kpi that a trip or its end needs, locked in their order and once for all trips of a transaction: taking risk for

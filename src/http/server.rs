@@ -37,6 +37,15 @@ const UNTAKEN_TIMEOUT_MS: u32 = 30_000;
 /// How long accepting pauses when the process is out of files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+fn refusals() -> metrics::Counter {
+    metrics::counter!("holdfast_connections_refused_total")
+}
+
+/// A counter that begins with its first event has no increase at that: it is there from the start.
+pub(crate) fn begin_counting() {
+    refusals().increment(0);
+}
+
 /// Serves until a stop is asked for, then lets the requests in flight finish, for as long as `drain`.
 pub async fn serve<S>(listener: TcpListener, service: S, stop: impl Future<Output = ()>, drain: Duration)
 where
@@ -68,7 +77,7 @@ where
             builder.keep_alive(false);
             (place, builder)
         } else {
-            metrics::counter!("holdfast_connections_refused_total").increment(1);
+            refusals().increment(1);
             continue;
         };
         prepare(&stream);

@@ -3,6 +3,7 @@
 
 use super::identity::Identity;
 use crate::clock::Clock;
+use crate::enforcement::routes::{ROUTES, Share};
 use crate::error::Problem;
 use axum::extract::{MatchedPath, Request};
 use axum::http::Method;
@@ -11,6 +12,7 @@ use metrics::{Counter, Histogram};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tower::{Layer, Service};
 
 /// What the line says where there is no route.
@@ -19,7 +21,7 @@ const NO_ROUTE: &str = "none";
 /// A request that is being answered.
 pub(super) struct Entry {
     clock: Clock,
-    started_ms: u64,
+    started_ns: u64,
     route: Route,
 }
 
@@ -31,15 +33,15 @@ impl Entry {
     pub(super) fn begin(request: &mut Request) -> Self {
         let (clock, route) = (Clock::system(), Route::default());
         request.extensions_mut().insert(route.clone());
-        Self { started_ms: clock.now_ms(), clock, route }
+        Self { started_ns: clock.now_ns(), clock, route }
     }
 
     /// Counts the answer and writes the line.
     pub(super) fn finish(self, asked: &Identity, response: &Response, meters: &Meters) {
-        let elapsed_ms = self.clock.now_ms() - self.started_ms;
+        let elapsed = Duration::from_nanos(self.clock.now_ns() - self.started_ns);
         let status = response.status().as_u16();
         let route = self.route.0.get().map_or(NO_ROUTE, MatchedPath::as_str);
-        meters.count(route, &asked.method, status, elapsed_ms);
+        meters.count(route, &asked.method, status, elapsed);
         // Strings are written quoted and escaped, in text as in JSON: a field cannot forge a line.
         tracing::info!(
             target: "holdfast::access",
@@ -48,7 +50,7 @@ impl Entry {
             route,
             status,
             error = response.extensions().get::<Problem>().map(|problem| problem.code),
-            elapsed_ms,
+            elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             request_id = asked.request_id.as_str(),
             "request"
         );
@@ -67,10 +69,10 @@ struct RouteMeters {
 }
 
 impl Meters {
-    fn count(&self, route: &str, method: &Method, status: u16, elapsed_ms: u64) {
+    fn count(&self, route: &str, method: &Method, status: u16, elapsed: Duration) {
         let method = method_label(method);
-        #[expect(clippy::cast_precision_loss, reason = "milliseconds of one request are far below 2^52")]
-        let seconds = elapsed_ms as f64 / 1_000.0;
+        // Not in whole milliseconds: the shortest buckets end at 1, 2.5 and 5.
+        let seconds = elapsed.as_secs_f64();
         {
             let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(meters) = known.get(route)
@@ -88,8 +90,7 @@ impl Meters {
         });
         // Between the two locks, another may have been first.
         if meters.requests(method, status).is_none() {
-            let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_string())];
-            meters.requests.push((method, status, metrics::counter!("holdfast_http_requests_total", &labels)));
+            meters.requests.push((method, status, requests(route, method, status)));
         }
         if let Some(requests) = meters.requests(method, status) {
             requests.increment(1);
@@ -107,6 +108,25 @@ impl RouteMeters {
 impl std::fmt::Debug for Meters {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Meters").finish_non_exhaustive()
+    }
+}
+
+fn requests(route: &str, method: &'static str, status: u16) -> Counter {
+    let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_string())];
+    metrics::counter!("holdfast_http_requests_total", &labels)
+}
+
+/// Statuses whose first answer an operator wants to see as an increase.
+const ALARMING: [u16; 5] = [200, 403, 429, 500, 503];
+
+/// A counter that begins with its first event has no increase at that: those of our own routes are there from the start, with what
+/// they answer when all is well and with what alarms are made of.
+pub(crate) fn begin_counting() {
+    for route in ROUTES.iter().filter(|route| route.share != Share::Probe) {
+        for status in ALARMING {
+            let method = route.method.as_ref().map_or("POST", method_label);
+            requests(route.template, method, status).increment(0);
+        }
     }
 }
 

@@ -6,6 +6,8 @@ mod inputs;
 mod lists;
 mod operations;
 
+pub(crate) use answers::begin_counting;
+
 use super::model::RiskPolicy;
 use super::model::policy::{PolicyUpsert, ZeroCap};
 use super::{RiskPolicyUpserted, store};

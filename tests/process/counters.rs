@@ -12,6 +12,46 @@ fn lines(server: &Server, metric: &str) -> Vec<String> {
     lines
 }
 
+/// Those of them that have counted something.
+fn counted(server: &Server, metric: &str) -> Vec<String> {
+    lines(server, metric).into_iter().filter(|line| !line.ends_with(" 0")).collect()
+}
+
+#[test]
+fn counters_are_there_at_zero_before_their_first_event() {
+    let place = Place::new();
+    let server = place.serve();
+    for metric in [
+        "holdfast_wire_trips_total{action=\"KILL_SWITCH\",mode=\"ENFORCE\"}",
+        "holdfast_wire_trips_total{action=\"THROTTLE\",mode=\"ENFORCE\"}",
+        "holdfast_wire_trips_total{action=\"THROTTLE\",mode=\"SHADOW\"}",
+        "holdfast_reserve_decisions_total{outcome=\"reserved\"}",
+        "holdfast_reserve_decisions_total{outcome=\"daily_loss_reached\"}",
+        "holdfast_access_refused_total{error=\"INVALID_TOKEN\"}",
+        "holdfast_connections_refused_total",
+        "holdfast_http_requests_total{route=\"/api/governance/risk/check-and-reserve\",method=\"POST\",status=\"500\"}",
+    ] {
+        assert_eq!(lines(&server, metric), [format!("{metric} 0")], "{metric}");
+    }
+    assert_eq!(lines(&server, "holdfast_reserve_decisions_total").len(), 9);
+    server.stop(Signal::TERM);
+}
+
+#[test]
+fn durations_are_not_counted_in_whole_milliseconds() {
+    let place = Place::new();
+    let server = place.serve();
+    for _ in 0..10 {
+        server.get("/go-live/state").ok();
+    }
+    let sum = r#"holdfast_http_request_seconds_sum{route="/api/governance/go-live/state"}"#;
+    let lines = lines(&server, sum);
+    let seconds: f64 = lines[0].split(' ').next_back().unwrap().parse().unwrap();
+    let milliseconds = seconds * 1_000.0;
+    assert!(milliseconds > 0.0 && (milliseconds - milliseconds.round()).abs() > 1e-7, "{lines:?}");
+    server.stop(Signal::TERM);
+}
+
 #[test]
 fn a_replay_is_not_counted() {
     let place = Place::new();
@@ -36,14 +76,14 @@ fn a_replay_is_not_counted() {
         assert_eq!(server.post("/regression/kpi", &trips).ok()["tripped"]["action"], "THROTTLE");
     }
     assert_eq!(
-        lines(&server, "holdfast_reserve_decisions_total"),
+        counted(&server, "holdfast_reserve_decisions_total"),
         [
             r#"holdfast_reserve_decisions_total{outcome="policy_missing"} 1"#,
             r#"holdfast_reserve_decisions_total{outcome="reserved"} 3"#
         ]
     );
     assert_eq!(
-        lines(&server, "holdfast_wire_trips_total"),
+        counted(&server, "holdfast_wire_trips_total"),
         [r#"holdfast_wire_trips_total{action="THROTTLE",mode="ENFORCE"} 1"#]
     );
     server.stop(Signal::TERM);

@@ -2,7 +2,7 @@
 
 use crate::support::{Place, Running, free_port};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::Read;
 use std::process::{Command, Stdio};
 
@@ -48,6 +48,53 @@ fn logs_are_json_beside_a_terminal_and_no_request_can_forge_a_line() {
         requests += usize::from(entry["message"] == "request");
     }
     assert!(requests > 5, "the access log is missing: {log}");
+}
+
+#[test]
+fn every_committed_change_is_a_line_of_the_log_and_a_trip_says_its_numbers() {
+    let place = Place::new();
+    let server = place.serve();
+    server.go_live();
+    let wire = json!({"domain": "WHOLESALE", "metric": "m", "window_events": 1, "baseline_events": 1,
+                      "min_events_to_enforce": 1, "engine": "CAPITAL", "actor": "ann"});
+    server.post("/regression/policies/upsert", &wire).ok();
+    for success in [true, false] {
+        let event = json!({"domain": "WHOLESALE", "metric": "m", "success": success, "actor": "shop"});
+        server.post("/regression/kpi", &event).ok();
+    }
+    // Refused, and so no change.
+    server.post("/go-live/packs", &json!({"id": "risk", "status": "missing"})).ok();
+    assert_eq!(server.post("/go-live/enable", &json!({"actor": "bob"})).status, 412);
+    let rearm = json!({"domain": "WHOLESALE", "metric": "m", "actor": "ann", "reason": "a secret of somebody"});
+    server.post("/regression/rearm", &rearm).ok();
+    server.post("/go-live/kill-switch/engage", &json!({"actor": "bob"})).ok();
+    let log = server.stop(Signal::TERM);
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
+    let said = |message: &str| lines.iter().filter(|line| line["message"] == message).collect::<Vec<_>>();
+    let actions: Vec<_> = said("the control plane was changed").iter().map(|line| line["action"].clone()).collect();
+    assert_eq!(
+        actions,
+        ["GO_LIVE_ENABLE", "REGRESSION_POLICY_UPSERT", "PACK_REPORT", "REGRESSION_REARM", "KILL_SWITCH_ENGAGE"],
+        "{log}"
+    );
+    assert!(!log.contains("a secret of somebody"), "{log}");
+    let trips = said("a wire has tripped");
+    let [trip] = trips[..] else { panic!("{log}") };
+    for (field, value) in [
+        ("level", json!("WARN")),
+        ("wire", json!("WHOLESALE.m")),
+        ("does", json!("THROTTLE")),
+        ("engine", json!("CAPITAL")),
+        ("shadow", json!(false)),
+        ("drop_fraction", json!("1")),
+        ("baseline_events", json!("1")),
+        ("current_sum", json!("0")),
+        ("actor", json!("shop")),
+    ] {
+        assert_eq!(trip[field], value, "{field}: {trip}");
+    }
+    let engaged = said("the control plane was changed").into_iter().find(|line| line["action"] == "KILL_SWITCH_ENGAGE");
+    assert_eq!(engaged.map(|line| line["level"].clone()), Some(json!("WARN")));
 }
 
 #[test]

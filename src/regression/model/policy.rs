@@ -23,6 +23,9 @@ pub enum Action {
 }
 
 impl Action {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Throttle, Self::KillSwitch];
+
     /// The action in the database and in notes.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -35,7 +38,7 @@ impl Action {
     /// The action of that name.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
-        [Self::Throttle, Self::KillSwitch].into_iter().find(|action| action.as_str() == name)
+        Self::ALL.into_iter().find(|action| action.as_str() == name)
     }
 }
 
@@ -79,6 +82,9 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Shadow, Self::Enforce];
+
     /// Its name in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -91,7 +97,7 @@ impl Mode {
     /// The one of that name.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
-        [Self::Shadow, Self::Enforce].into_iter().find(|one| one.as_str() == name)
+        Self::ALL.into_iter().find(|one| one.as_str() == name)
     }
 }
 

@@ -51,6 +51,19 @@ pub(super) struct ReserveAnswer {
     dry_run: bool,
 }
 
+const RESERVED: &str = "reserved";
+
+fn decisions(outcome: &'static str) -> metrics::Counter {
+    metrics::counter!("holdfast_reserve_decisions_total", "outcome" => outcome)
+}
+
+/// A counter that begins with its first event has no increase at that: all of them are there from the start.
+pub(crate) fn begin_counting() {
+    for outcome in DenialReason::ALL.map(DenialReason::as_str).into_iter().chain([RESERVED]) {
+        decisions(outcome).increment(0);
+    }
+}
+
 impl ReserveAnswer {
     /// The answer to a reserve of this engine and amount. A decision is counted when it is made, not when it is replayed.
     pub(super) fn new(engine: Engine, amount: Amount, dry_run: bool, done: Done<Reserved>) -> Self {
@@ -59,9 +72,9 @@ impl ReserveAnswer {
         let message = reserved.decision.message();
         let Decision { failures, policy, ledger, expires_at } = reserved.decision;
         let first = failures.first();
-        let outcome = first.map_or("reserved", |failure| failure.reason.as_str());
+        let outcome = first.map_or(RESERVED, |failure| failure.reason.as_str());
         if !dry_run && !replayed {
-            metrics::counter!("holdfast_reserve_decisions_total", "outcome" => outcome).increment(1);
+            decisions(outcome).increment(1);
         }
         Self {
             ok,

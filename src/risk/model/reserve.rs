@@ -40,6 +40,18 @@ pub enum DenialReason {
 }
 
 impl DenialReason {
+    /// All of them, in their order.
+    pub const ALL: [Self; 8] = [
+        Self::KillSwitchEngaged,
+        Self::GoLiveDisabled,
+        Self::PolicyMissing,
+        Self::PolicyDisabled,
+        Self::DailyActionsExceeded,
+        Self::DailyExposureExceeded,
+        Self::OpenRiskExceeded,
+        Self::DailyLossReached,
+    ];
+
     /// The reason's stable name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -1,0 +1,149 @@
+//! Changes of the control plane in the log: one line for each that was committed, by whichever instance, shell or trip.
+//!
+//! Read from the control stream itself, so that a line is never written of what was rolled back, and no door can be forgotten. A
+//! reason is a text that the law may ask to erase: it is in the trail, and not here. Nothing depends on this.
+
+use super::Stream;
+use super::store::{self, Told};
+use crate::db::Database;
+use crate::error::Result;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+/// How often it is looked whether the stream has moved: one read of one row.
+const EVERY: Duration = Duration::from_secs(1);
+/// Changes that are told at once; of more than these the line says where to look.
+const CHANGES_MAX: i64 = 200;
+/// How long an end waits for the last of them.
+const LAST_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Tells the log of the changes that are committed from now on.
+#[derive(Debug, Clone)]
+pub struct Changes {
+    db: Database,
+    /// Where the stream stood when it was last looked; none before the first time.
+    seen: Arc<Mutex<Option<i64>>>,
+}
+
+impl Changes {
+    /// Looks where the stream stands now; where that cannot be known, what is committed before it is known is not told.
+    pub async fn from_now_on(db: Database) -> Self {
+        let changes = Self { db, seen: Arc::default() };
+        changes.look().await;
+        changes
+    }
+
+    /// Tells of changes until the task is ended.
+    pub async fn watch(self) {
+        let mut turns = tokio::time::interval(EVERY);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            self.look().await;
+        }
+    }
+
+    /// Tells of the last ones, before the process ends.
+    pub async fn finish(&self) {
+        let _ = tokio::time::timeout(LAST_TIMEOUT, self.look()).await;
+    }
+
+    async fn look(&self) {
+        let mut seen = self.seen.lock().await;
+        match self.tell(*seen).await {
+            Ok(stands) => *seen = Some(stands),
+            Err(error) => tracing::debug!(%error, "changes of the control plane cannot be read now"),
+        }
+    }
+
+    /// Tells of what came after `seen`; where the stream stands now, which may be further back: in a database that was restored.
+    async fn tell(&self, seen: Option<i64>) -> Result<i64> {
+        let mut conn = self.db.read().await?;
+        let stands = store::head_seq(&mut conn, Stream::Control).await?;
+        let Some(seen) = seen.filter(|seen| *seen < stands) else {
+            return Ok(stands);
+        };
+        let after = seen.max(stands - CHANGES_MAX);
+        if after > seen {
+            tracing::warn!(
+                from = seen + 1,
+                to = after,
+                "changes of the control plane that no line tells of: see the audit trail"
+            );
+        }
+        for change in store::read_told(&mut conn, after, stands).await? {
+            change.tell();
+        }
+        Ok(stands)
+    }
+}
+
+/// What a trip was by; numbers as they stand in the event.
+#[derive(Deserialize)]
+struct Trip<'a> {
+    #[serde(borrow)]
+    policy: Wire<'a>,
+    #[serde(borrow)]
+    baseline_events: &'a RawValue,
+    #[serde(borrow)]
+    baseline_sum: &'a RawValue,
+    #[serde(borrow)]
+    current_events: &'a RawValue,
+    #[serde(borrow)]
+    current_sum: &'a RawValue,
+    #[serde(borrow)]
+    drop_fraction: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    evidence: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    silent_seconds: Option<&'a RawValue>,
+    engine: Option<String>,
+    shadow: bool,
+}
+
+#[derive(Deserialize)]
+struct Wire<'a> {
+    action: &'a str,
+    detector: &'a str,
+}
+
+/// Changes that stop something, or say that something is wrong.
+const STOPS: [&str; 4] = ["KILL_SWITCH_ENGAGE", "GO_LIVE_DISABLE", "RISK_HALT", "GO_LIVE_REWIND_ACCEPT"];
+
+impl Told {
+    // Callers' words are fields and not texts: those are written quoted and escaped, and cannot forge a line.
+    fn tell(&self) {
+        let Self { seq, action, .. } = self;
+        let (subject, principal) = (self.subject.as_deref(), self.principal.as_str());
+        let (actor, request_id) = (self.actor.as_deref(), self.request_id.as_deref());
+        let trip = self.detail.as_deref().filter(|_| action.ends_with("_TRIP"));
+        if let Some(trip) = trip.and_then(|detail| serde_json::from_str::<Trip<'_>>(detail).ok()) {
+            tracing::warn!(
+                wire = subject,
+                trip_id = seq,
+                does = trip.policy.action,
+                engine = trip.engine.as_deref(),
+                shadow = trip.shadow,
+                drop_fraction = trip.drop_fraction.map(RawValue::get),
+                silent_seconds = trip.silent_seconds.map(RawValue::get),
+                evidence = trip.evidence.map(RawValue::get),
+                detector = trip.policy.detector,
+                baseline_events = trip.baseline_events.get(),
+                baseline_sum = trip.baseline_sum.get(),
+                current_events = trip.current_events.get(),
+                current_sum = trip.current_sum.get(),
+                principal,
+                actor,
+                request_id,
+                "a wire has tripped"
+            );
+        } else if STOPS.contains(&action.as_str()) || action.ends_with("_TRIP") {
+            tracing::warn!(seq, action, subject, principal, actor, request_id, "the control plane was changed");
+        } else {
+            tracing::info!(seq, action, subject, principal, actor, request_id, "the control plane was changed");
+        }
+    }
+}
