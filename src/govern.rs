@@ -79,7 +79,7 @@ impl Govern {
         let mut tx = self.db.begin().await?;
         let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
-            return Ok(Once::Replayed(answer));
+            return answer.confirm(tx).await;
         }
         let mut state = store::read_state(&mut tx, domain, metric).await?;
         state.last_checked_at = Some(now.at);
@@ -123,7 +123,7 @@ impl Govern {
         let mut tx = self.db.begin().await?;
         let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
-            return Ok(Once::Replayed(answer));
+            return answer.confirm(tx).await;
         }
         let existing = store::read_policy(&mut tx, &request.domain, &request.metric).await?;
         let mut state = store::read_state(&mut tx, &request.domain, &request.metric).await?;

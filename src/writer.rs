@@ -11,6 +11,8 @@
 //! - An answer is sent after the durable commit that backs it.
 //! - A refusal of the database is confined: the batch is rolled back and retried in halves, down to the request that caused
 //!   it, which alone fails. A request of many items is never split.
+//! - What a standby has to confirm is confirmed: a new connection commits before anything is answered from it, and so does a batch
+//!   that only tells what others did. A wait for a standby that was cancelled counts as a commit that broke.
 //! - A connection that breaks during the commit leaves the outcome unknown only until the next one stands: the head is locked,
 //!   which waits for the old transaction to end, and the batch's first event is there or it is not, and then never will be.
 //! - Any number of processes may write: they alternate at the head.
@@ -105,6 +107,8 @@ pub struct Prepared<Done, Note> {
     pub outcomes: Vec<Result<Done>>,
     /// Its first event; none if it has none.
     pub proof: Option<Proof>,
+    /// The last event of the stream, its own included.
+    pub last: i64,
     /// What is left to do.
     pub end: End,
     /// What it leaves behind.

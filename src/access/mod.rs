@@ -147,6 +147,7 @@ pub async fn revoke(db: &Database, id: TokenId, reason: Option<&Reason>, origin:
     let found = store::list(&mut tx, Some(id)).await?.into_iter().next();
     let mut record = found.ok_or_else(|| Error::NotFound { what: "token", id: id.to_string() })?;
     if record.revoked_at.is_some() {
+        db::confirm(tx).await?;
         return Ok(record);
     }
     let (at, by) = (head.next().at, origin.principal.as_str());

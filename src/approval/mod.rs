@@ -270,6 +270,7 @@ pub async fn require_second_person(db: &Database, on: bool, reason: Option<&Reas
     let mut head = audit::lock(&mut tx, Stream::Control).await?;
     let before = is_required_by_database(&mut tx).await?;
     if before == on {
+        db::confirm(tx).await?;
         return Ok(false);
     }
     store::set_required(&mut tx, on).await?;

@@ -113,6 +113,7 @@ pub async fn erase(db: &Database, target: Target, reason: &Reason, origin: &Orig
     }
     let mut head = lock(&mut tx, Stream::Control).await?;
     if let Some(digest) = store::erase::digest(&mut tx, target).await? {
+        db::confirm(tx).await?;
         return Ok(Erased::Already { digest });
     }
     let text = store::erase::text(&mut tx, target).await?;

@@ -6,9 +6,13 @@
 //!
 //! Every connection is made by [`session`], whoever it is for: what it relies on is set there and verified.
 
+mod confirm;
 pub mod embedded;
 pub mod session;
 pub(crate) mod trouble;
+
+pub use confirm::confirm;
+pub(crate) use confirm::{confirmed, mark};
 
 use crate::error::{Error, Result};
 use chrono::{DateTime, Utc};
@@ -304,9 +308,10 @@ fn migrator() -> Migrator {
     migrator
 }
 
-/// Commits. A connection that breaks here leaves the outcome unknown, and that is what the caller is told: never a success.
+/// Commits. A connection that breaks here leaves the outcome unknown, and so does a wait for a standby that was cancelled: that is
+/// what the caller is told, never a success.
 pub async fn commit(tx: Transaction<'_, Postgres>) -> Result<()> {
-    tx.commit()
+    confirmed(tx.commit())
         .await
         .map_err(|error| if is_unreachable(&error) { Error::OutcomeUnknown(error) } else { Error::Database(error) })
 }

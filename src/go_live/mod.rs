@@ -156,7 +156,7 @@ impl GoLive {
         let mut head = audit::lock(&mut tx, Stream::Control).await?;
         // Before `If-Match`: the first attempt has moved the version that it named.
         if let Some(answer) = idempotency::recall(&mut tx, intent, head.next()).await? {
-            return Ok(Loosened::Done(Once::Replayed(answer)));
+            return Ok(Loosened::Done(answer.confirm(tx).await?));
         }
         if let Some(refusal) = self.refusal(&mut tx, change, if_match).await? {
             record_refusal(&mut tx, &mut head, change, &refusal, reason, origin).await?;
@@ -204,7 +204,7 @@ impl GoLive {
         let mut tx = self.db.begin().await?;
         let mut head = audit::lock(&mut tx, Stream::Control).await?;
         if let Some(answer) = idempotency::recall(&mut tx, intent, head.next()).await? {
-            return Ok(Once::Replayed(answer));
+            return answer.confirm(tx).await;
         }
         store::upsert_pack(&mut tx, report, origin, head.next()).await?;
         let packs = store::read_packs(&mut tx).await?;

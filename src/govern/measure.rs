@@ -274,7 +274,7 @@ impl<'a> Deciding<'a> {
             outcomes.push(answer.map(|answer| Measured { answer, replayed: false }));
         }
         let end = if writes { End::Commit } else { End::Discard };
-        Ok(Prepared { outcomes, proof, end, note })
+        Ok(Prepared { outcomes, proof, last: self.head.seq(), end, note })
     }
 
     /// Acts on the trips, under the heads that all of them together need.

@@ -53,7 +53,7 @@ impl Govern {
         let mut tx = self.db.begin().await?;
         let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
-            return Ok(Once::Replayed(answer));
+            return answer.confirm(tx).await;
         }
         let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
         let at = control_head.next().at;
@@ -161,7 +161,7 @@ impl Govern {
         let mut tx = self.db.begin().await?;
         let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, asked.intent.as_ref(), now).await? {
-            return Ok(Once::Replayed(answer));
+            return answer.confirm(tx).await;
         }
         let policy = read_wire(&mut tx, domain, metric).await?;
         let state = store::read_state(&mut tx, domain, metric).await?;

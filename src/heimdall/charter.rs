@@ -94,7 +94,7 @@ impl Heimdall {
         // Lock order: heimdall, control. The heimdall head makes the upsert bind the very next verdict.
         let now = audit::lock(&mut tx, Stream::Heimdall).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
-            return Ok(Once::Replayed(answer));
+            return answer.confirm(tx).await;
         }
         let existing = store::read_policy(&mut tx, &request.domain).await?;
         let by = origin.actor.as_ref();
@@ -142,7 +142,7 @@ impl Heimdall {
         // Lock order: heimdall, control. Under the heimdall head no trial is counted meanwhile.
         let now = audit::lock(&mut tx, Stream::Heimdall).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
-            return Ok(Once::Replayed(answer));
+            return answer.confirm(tx).await;
         }
         let existing = store::read_policy(&mut tx, domain).await?.ok_or_else(|| no_policy(domain))?;
         let request = PolicyUpsert { prod_use_enabled: Some(true), ..PolicyUpsert::of(domain.clone()) };
@@ -190,7 +190,7 @@ impl Heimdall {
         // Lock order: heimdall, control. The heimdall head makes it bind the very next use.
         let now = audit::lock(&mut tx, Stream::Heimdall).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
-            return Ok(Once::Replayed(answer));
+            return answer.confirm(tx).await;
         }
         let existing = store::read_policy(&mut tx, domain).await?.ok_or_else(|| no_policy(domain))?;
         let request = PolicyUpsert { prod_use_enabled: Some(false), ..PolicyUpsert::of(domain.clone()) };

@@ -106,7 +106,7 @@ impl Heimdall {
         };
         let gate_reason = model::may_use(&asked_for);
         if let (Some(answer), true) = (told, gate_reason.passes()) {
-            return Ok(Once::Replayed(answer));
+            return answer.confirm(tx).await;
         }
         let event = HeimdallEvent {
             ok: gate_reason.passes(),
@@ -146,7 +146,7 @@ impl Heimdall {
         let mut head = audit::lock(&mut tx, Stream::Heimdall).await?;
         let stamp = head.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, stamp).await? {
-            return Ok(Once::Replayed(answer));
+            return answer.confirm(tx).await;
         }
         let found = find(&mut tx, id, origin).await?;
         let revoked = if let Some(revoked_at) = found.revoked_at {

@@ -115,7 +115,7 @@ impl Heimdall {
         let mut head = audit::lock(&mut tx, Stream::Heimdall).await?;
         let stamp = head.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, stamp).await? {
-            return Ok(Once::Replayed(answer));
+            return answer.confirm(tx).await;
         }
         let trial = Trial {
             domain: &report.domain,
@@ -143,7 +143,7 @@ impl Heimdall {
         let mut head = audit::lock(&mut tx, Stream::Heimdall).await?;
         let stamp = head.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, stamp).await? {
-            return Ok(Once::Replayed(answer));
+            return answer.confirm(tx).await;
         }
         let policy = store::read_policy(&mut tx, &made.domain).await?;
         let of_day = || Span::of_day(made.domain.clone(), stamp.day());

@@ -160,6 +160,19 @@ pub enum Once<T> {
     Replayed(Box<RawValue>),
 }
 
+/// An answer that was given before under the same key. It is told once a commit after it is confirmed.
+#[derive(Debug)]
+#[must_use]
+pub struct Recalled(Box<RawValue>);
+
+impl Recalled {
+    /// Ends the transaction that found it, so that it may be told.
+    pub async fn confirm<T>(self, tx: Transaction<'_, Postgres>) -> Result<Once<T>> {
+        db::confirm(tx).await?;
+        Ok(Once::Replayed(self.0))
+    }
+}
+
 /// Keeps an answer under its key and commits it with its effect: the last act of an operation.
 pub async fn done<T: Serialize>(
     mut tx: Transaction<'_, Postgres>,
@@ -173,7 +186,7 @@ pub async fn done<T: Serialize>(
 }
 
 /// What an earlier request under this key was answered. Call it after the operation's first head is locked.
-pub async fn recall(conn: &mut PgConnection, intent: Option<&Intent>, stamp: Stamp) -> Result<Option<Box<RawValue>>> {
+pub async fn recall(conn: &mut PgConnection, intent: Option<&Intent>, stamp: Stamp) -> Result<Option<Recalled>> {
     let Some(intent) = intent else {
         return Ok(None);
     };
@@ -182,7 +195,7 @@ pub async fn recall(conn: &mut PgConnection, intent: Option<&Intent>, stamp: Sta
     };
     kept.check(intent)?;
     match kept.answer {
-        Answer::Text(text) => crate::db::stored_json(text).map(Some),
+        Answer::Text(text) => crate::db::stored_json(text).map(|answer| Some(Recalled(answer))),
         Answer::RiskEvent(seq) => Err(Error::Inconsistent(format!("key {} points to event {seq}", intent.key))),
     }
 }

@@ -30,7 +30,7 @@ use crate::config::EnforcementConfig;
 use crate::db::{self, Database, to_json};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
-use crate::idempotency::{self, Asked, Once};
+use crate::idempotency::{self, Asked};
 use crate::types::{Actor, Engine, Reason};
 use model::adjust::Adjustment;
 use model::extend::Extension;
@@ -214,7 +214,7 @@ impl Risk {
         // Lock order: risk, control. The risk head makes the upsert bind the very next decision.
         let risk_head = audit::lock(&mut tx, Stream::Risk).await?;
         if let Some(answer) = idempotency::recall(&mut tx, intent, risk_head.next()).await? {
-            return Ok(Loosened::Done(Once::Replayed(answer)));
+            return Ok(Loosened::Done(answer.confirm(tx).await?));
         }
         let existing = store::read_policies(&mut tx).await?.into_iter().find(|policy| policy.engine == request.engine);
         let (policy, changes) =

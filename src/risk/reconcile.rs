@@ -111,6 +111,7 @@ pub async fn repair(db: &Database, reason: &Reason, origin: &Origin) -> Result<R
     let head = audit::lock(&mut tx, Stream::Risk).await?;
     let mut found = compare(&mut tx, &mut Summed::default()).await?;
     if found.differences.is_empty() && found.halted_at.is_none() {
+        db::confirm(tx).await?;
         return Ok(found);
     }
     let at = head.next().at;

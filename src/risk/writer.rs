@@ -16,9 +16,9 @@ mod read;
 use super::operation::{Done, Item};
 use crate::audit::Stream;
 use crate::clock::Clock;
-use crate::db::Database;
+use crate::db::{self, Database};
 use crate::enforcement::feed::Feed;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::risk::store;
 use crate::types::Engine;
 use crate::writer::{Decider, Failure, Prepared, Writer};
@@ -61,7 +61,16 @@ impl Ledger {
     /// operation would decide.
     pub async fn dry_run(&self, item: &Item) -> Result<Done> {
         let mut tx = self.db.begin_snapshot().await?;
-        batch::decide_dry(&mut tx, item, &self.by.conditions()).await
+        let done = batch::decide_dry(&mut tx, item, &self.by.conditions()).await;
+        tx.rollback().await?;
+        let tells_what_was_done = match &done {
+            Ok(done) => done.replayed,
+            Err(error) => matches!(error, Error::AlreadyClosed { .. }),
+        };
+        if tells_what_was_done {
+            db::confirm(self.db.begin().await?).await?;
+        }
+        done
     }
 
     /// Has operations decided, in one commit: an answer for each, in order. Answers at once when the queue is full.

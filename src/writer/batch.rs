@@ -2,6 +2,7 @@
 
 use super::{Decider, End, Prepared, Proof};
 use crate::audit::{self, Stream};
+use crate::db;
 use crate::error::{Error, Result};
 use sqlx::{Executor, PgConnection};
 use std::time::Duration;
@@ -59,33 +60,44 @@ pub(super) struct Ended<D: Decider> {
     /// An outcome for each item, in order.
     pub(super) outcomes: Vec<Result<D::Done>>,
     pub(super) note: D::Note,
+    /// The last event that the outcomes rest on.
+    pub(super) last: i64,
     /// Whether the connection may be used again.
     pub(super) is_sound: bool,
 }
 
-/// Waits for the answer to what commits. If it does not come, it is not known what happened.
+/// Waits for the answer to what commits. If it does not come, or came although the wait for a standby was cancelled, it is not
+/// known what happened.
 pub async fn committed<T, E: From<sqlx::Error>>(commit: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    let answer = tokio::time::timeout(COMMIT_TIMEOUT, commit).await;
+    let answer = tokio::time::timeout(COMMIT_TIMEOUT, db::confirmed(commit)).await;
     answer.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut.into()))
 }
 
-/// Runs a batch that has begun up to its commit.
+/// Runs a batch that has begun up to its commit. Events up to `confirmed` are known to last.
 pub(super) async fn run<D: Decider>(
     decider: &mut D,
     conn: &mut PgConnection,
     start: D::Start,
     items: &[&D::Item],
     deadline: Instant,
+    confirmed: i64,
 ) -> Result<Ended<D>, Failure<D::Done, D::Note>> {
-    let Prepared { outcomes, proof, end, note } = decider.prepare(conn, start, items, deadline).await?;
+    let Prepared { outcomes, proof, last, end, note } = decider.prepare(conn, start, items, deadline).await?;
     let ended = match end {
         End::Commit => committed(conn.execute(COMMIT)).await,
+        // It tells what others did, and they may still wait for a standby, or have stopped waiting.
+        End::Discard if last > confirmed && !items.is_empty() => {
+            by(deadline, db::mark(conn)).await?;
+            committed(conn.execute(COMMIT)).await
+        }
         // What was decided does not depend on it; whether the connection may be used again does.
-        End::Discard => return Ok(Ended { outcomes, note, is_sound: roll_back(conn).await.is_ok() }),
-        End::Done => return Ok(Ended { outcomes, note, is_sound: true }),
+        End::Discard => return Ok(Ended { outcomes, note, last: confirmed, is_sound: roll_back(conn).await.is_ok() }),
+        End::Done => {
+            return Ok(Ended { outcomes, note, last: if proof.is_some() { last } else { confirmed }, is_sound: true });
+        }
     };
     match (ended, proof) {
-        (Ok(_), _) => Ok(Ended { outcomes, note, is_sound: true }),
+        (Ok(_), _) => Ok(Ended { outcomes, note, last, is_sound: true }),
         (Err(error), Some(proof)) => Err(Failure::CommitBroke { error, proof, outcomes, note }),
         // Nothing was decided that asking again would not decide alike.
         (Err(error), None) => Err(Failure::Refused(Error::Unavailable(error))),
@@ -97,20 +109,26 @@ pub(super) async fn roll_back(conn: &mut PgConnection) -> Result<()> {
     by(Instant::now() + ROLLBACK_TIMEOUT, async { Ok(conn.execute("ROLLBACK").await.map(drop)?) }).await
 }
 
-/// Whether a batch was committed; waits for its transaction to end. What has not begun yet, in a buffer on the way, never will:
-/// the head moves its turn, and finds nobody at the place where it was read.
-pub(super) async fn is_committed(conn: &mut PgConnection, stream: Stream, proof: &Proof) -> Result<bool> {
-    audit::begin(conn, stream).await?;
-    match audit::verify::point(conn, stream, proof.seq).await {
-        Ok(point) => {
-            roll_back(conn).await?;
-            Ok(point.hash[..] == proof.hash[..])
-        }
-        Err(Error::NotFound { .. }) => {
-            audit::turn(conn, stream).await?;
-            conn.execute(COMMIT).await?;
-            Ok(false)
-        }
-        Err(error) => Err(error),
-    }
+/// Confirms whatever was committed before, and gives the last event: what is read from here on lasts. Under the head, so that of
+/// many who are not answered only one waits for a standby, and the others for a lock that has a limit.
+pub(super) async fn confirm(conn: &mut PgConnection, stream: Stream) -> Result<i64> {
+    let head = audit::begin(conn, stream).await?;
+    db::mark(conn).await?;
+    db::confirmed(conn.execute(COMMIT)).await?;
+    Ok(head.seq())
+}
+
+/// Whether a batch was committed, and the last event; waits for its transaction to end. What has not begun yet, in a buffer on the
+/// way, never will: the head moves its turn, and finds nobody at the place where it was read. That it was committed is said once a
+/// later commit is confirmed.
+pub(super) async fn is_committed(conn: &mut PgConnection, stream: Stream, proof: &Proof) -> Result<(bool, i64)> {
+    let head = audit::begin(conn, stream).await?;
+    let is_there = match audit::verify::point(conn, stream, proof.seq).await {
+        Ok(point) => point.hash[..] == proof.hash[..],
+        Err(Error::NotFound { .. }) => false,
+        Err(error) => return Err(error),
+    };
+    audit::turn(conn, stream).await?;
+    db::confirmed(conn.execute(COMMIT)).await?;
+    Ok((is_there, head.seq()))
 }

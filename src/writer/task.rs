@@ -13,8 +13,9 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// How long a new connection is waited for, and one that looks up what came of a commit, which may wait 4 s for the head.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a new connection is waited for, with its first commit, and one that looks up what came of a commit, which may wait 4 s for
+/// the head.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Gives the writer a thread of its own. Among the requests' tasks it would wait for its turn behind each of them at every
@@ -34,12 +35,19 @@ pub(super) struct Task<D: Decider> {
     pub(super) clock: Clock,
     pub(super) decider: D,
     /// None until the first batch, and after the connection broke.
-    pub(super) conn: Option<PgConnection>,
+    pub(super) conn: Option<Connected>,
     /// Where those who asked wait.
     pub(super) requests: Handle,
     pub(super) waiting: mpsc::UnboundedReceiver<Job<D::Item, D::Done>>,
     /// One that had no room in the batch before.
     pub(super) carried: Option<Job<D::Item, D::Done>>,
+}
+
+/// A connection on which a commit was confirmed.
+pub(super) struct Connected {
+    conn: PgConnection,
+    /// The last event that is known to last: one of this connection's commits came after it.
+    confirmed: i64,
 }
 
 /// Requests that are to be decided together.
@@ -141,9 +149,15 @@ impl<D: Decider> Task<D> {
                 done => return done,
             }
         }
-        let conn = by(Instant::now() + CONNECT_TIMEOUT, self.connect()).await?;
+        let conn = by(Instant::now() + CONNECT_TIMEOUT, self.connect_confirmed()).await?;
         self.drop_late(batch);
         self.commit_on(conn, batch).await
+    }
+
+    async fn connect_confirmed(&self) -> Result<Connected> {
+        let mut conn = self.connect().await?;
+        let confirmed = batch::confirm(&mut conn, D::STREAM).await?;
+        Ok(Connected { conn, confirmed })
     }
 
     async fn connect(&self) -> Result<PgConnection> {
@@ -155,26 +169,27 @@ impl<D: Decider> Task<D> {
         Ok(conn)
     }
 
-    async fn commit_on(&mut self, mut conn: PgConnection, batch: &mut Batch<D>) -> Answers<D::Done> {
+    async fn commit_on(&mut self, on: Connected, batch: &mut Batch<D>) -> Answers<D::Done> {
+        let Connected { mut conn, confirmed } = on;
         let deadline = Instant::now() + batch::PREPARE_TIMEOUT;
         let start = by(deadline, self.decider.begin(&mut conn, &batch.items())).await;
         if start.is_ok() && batch.grows {
             self.fill(batch);
         }
         let done = match start {
-            Ok(start) => batch::run(&mut self.decider, &mut conn, start, &batch.items(), deadline).await,
+            Ok(start) => batch::run(&mut self.decider, &mut conn, start, &batch.items(), deadline, confirmed).await,
             Err(error) => Err(Failure::Refused(error)),
         };
         match done {
             Ok(ended) => {
-                self.conn = ended.is_sound.then_some(conn);
+                self.conn = ended.is_sound.then_some(Connected { conn, confirmed: ended.last });
                 self.decider.ended(ended.note);
                 Ok(ended.outcomes)
             }
             // Nothing was committed; a connection in doubt is not used again.
             Err(Failure::Refused(error)) => {
                 if !is_fatal(&error) && batch::roll_back(&mut conn).await.is_ok() {
-                    self.conn = Some(conn);
+                    self.conn = Some(Connected { conn, confirmed });
                 }
                 Err(error)
             }
@@ -198,9 +213,9 @@ impl<D: Decider> Task<D> {
     /// begun finds the head moved.
     async fn look_up(&mut self, proof: &Proof) -> Result<bool> {
         let mut conn = self.connect().await?;
-        let committed = batch::is_committed(&mut conn, D::STREAM, proof).await?;
-        self.conn = Some(conn);
-        Ok(committed)
+        let (is_committed, confirmed) = batch::is_committed(&mut conn, D::STREAM, proof).await?;
+        self.conn = Some(Connected { conn, confirmed });
+        Ok(is_committed)
     }
 }
 

@@ -25,7 +25,14 @@ const QUEUE_MAX: usize = 8_192;
 async fn uncapped() -> Service {
     let service = Service::live().await;
     lift_caps(&service).await;
+    connect(&service).await;
     service
+}
+
+/// Gives the writer its connection, and the connection its first commit. What finds nothing commits nothing else.
+async fn connect(service: &Service) {
+    let nothing = json!({"reservation_id": "00000000-0000-0000-0000-000000000001"});
+    settle(service, &nothing).await.unwrap().refused(404, "NOT_FOUND");
 }
 
 async fn lift_caps(service: &Service) {
@@ -597,6 +604,9 @@ async fn a_half_open_connection_at_the_commit_is_given_up_and_what_came_of_it_is
 async fn a_write_that_reaches_the_database_after_its_answer_changes_nothing() {
     for way in Way::ALL {
         let (proxy, service) = Proxy::between(way).await;
+        if way == Way::Locked {
+            connect(&service).await;
+        }
         proxy.arm(Armed::Late);
         let first = way.reserve(&service).await.unwrap();
         assert!(proxy.has_cut());
@@ -631,11 +641,28 @@ async fn a_first_connection_that_breaks_before_the_commit_is_a_503_that_decided_
 }
 
 #[tokio::test]
+async fn a_first_connection_that_breaks_at_its_confirmation_has_decided_nothing() {
+    for armed in [Armed::BeforeCommit, Armed::AfterCommit, Armed::Late] {
+        let (proxy, service) = Proxy::between(Way::Locked).await;
+        proxy.arm(armed);
+        let body = Way::Locked.reserve(&service).await.unwrap().refused(503, "DATABASE_UNAVAILABLE");
+        assert!(proxy.has_cut());
+        assert_eq!(body["retry_same_key"], true);
+        let next = allowed(Way::Locked.reserve(&service).await.unwrap());
+        quiet(&service).await;
+        assert_recorded(&service, [next]).await;
+    }
+}
+
+#[tokio::test]
 async fn a_connection_that_breaks_after_the_commit_leaves_the_true_answer() {
     for way in Way::ALL {
         let (proxy, service) = Proxy::between(way).await;
         let mut ids = Vec::new();
-        // The first on a fresh connection, the others on one that was used before.
+        if way == Way::Locked {
+            // The first COMMIT of a connection is no batch's.
+            connect(&service).await;
+        }
         for _ in 0..10 {
             proxy.arm(Armed::AfterCommit);
             ids.push(allowed(way.reserve(&service).await.unwrap()));

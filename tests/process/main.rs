@@ -26,4 +26,5 @@ mod overload;
 mod pair;
 mod reconcile;
 mod refusals;
+mod replicated;
 mod schema;

@@ -1,5 +1,6 @@
 //! SQL of the feed: one statement that proves that this database can commit, and reads what the gate goes by.
 
+use crate::db::confirmed;
 use crate::enforcement::instance::{Instance, Standing};
 use crate::error::{Error, Result};
 use chrono::{DateTime, Utc};
@@ -30,7 +31,7 @@ pub(super) async fn heartbeat(
     standing: Standing,
     state_version: Option<i64>,
 ) -> Result<Reading> {
-    let rows = sqlx::query!(
+    let beat = sqlx::query!(
         r#"WITH beat AS (
                INSERT INTO instance (id, name, version, configuration, standing, state_version, started_at, seen_at)
                VALUES ($1, $2, $3, $4, $5, $6, holdfast_now(), holdfast_now())
@@ -56,8 +57,8 @@ pub(super) async fn heartbeat(
         state_version
     )
     // To the end, which is after the commit.
-    .fetch_all(conn)
-    .await?;
+    .fetch_all(conn);
+    let rows = confirmed(beat).await?;
     let [row] = rows.as_slice() else {
         return Err(Error::Inconsistent(format!("there are {} go-live states", rows.len())));
     };

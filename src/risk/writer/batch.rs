@@ -153,7 +153,7 @@ async fn decide<'a>(
 
 impl Decided<'_> {
     fn ended(self, proof: Option<Proof>, end: End) -> Ended {
-        Prepared { outcomes: self.outcomes, proof, end, note: self.note }
+        Prepared { outcomes: self.outcomes, proof, last: self.note.after, end, note: self.note }
     }
 
     /// Writes it under the locked head, up to the commit; nothing if what was `read` does not stand. A switch that was changed

@@ -1,0 +1,146 @@
+//! Commits that are confirmed: with a synchronous standby, those that it has.
+//!
+//! PostgreSQL makes a commit visible before it waits for the standby, and a wait that is cancelled (`pg_cancel_backend`) ends like one
+//! that was answered: the commit succeeds, with a warning beside it. A wait that ends with its session, or with the server, leaves what
+//! it waited for to whoever reads next. So two rules hold:
+//!
+//! - A commit that came with a warning is not known to have happened: [`confirmed`].
+//! - What was only read, and not written by the same transaction, is told as done after a commit of one's own ([`confirm`]): it comes
+//!   later in the log, so that a standby that has it has everything that was read.
+
+use super::commit;
+use crate::error::{Error, Result};
+use sqlx::{Executor, PgConnection, Postgres, Transaction};
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::OnceLock;
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Dispatch, Event, Level, Metadata, Subscriber, dispatcher};
+
+/// Where sqlx says what the server said beside its answers. It says it nowhere else.
+const NOTICES: &str = "sqlx::postgres::notice";
+
+/// Writes something of no consequence, so that the commit is one that a standby has to confirm; needs no privilege.
+const MARK: &str = "SELECT pg_logical_emit_message(true, 'holdfast', '')";
+
+thread_local! {
+    /// Whether the server warned since the listening began on this thread.
+    static WARNED: Cell<bool> = const { Cell::new(false) };
+    /// Who else hears what is logged on this thread.
+    static OTHERS: RefCell<Dispatch> = RefCell::new(Dispatch::none());
+}
+
+/// Waits for what commits. Where the server warned beside it, it is not known whether the commit will last: an error that says so.
+pub(crate) async fn confirmed<T, E: From<sqlx::Error>>(commit: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let mut commit = pin!(commit);
+    let mut warned = false;
+    let committed = poll_fn(|context| {
+        let _listening = Listening::begin();
+        let polled = commit.as_mut().poll(context);
+        warned |= WARNED.get();
+        polled
+    });
+    let committed = committed.await?;
+    if warned { Err(unconfirmed().into()) } else { Ok(committed) }
+}
+
+fn unconfirmed() -> sqlx::Error {
+    sqlx::Error::Protocol("PostgreSQL warned at a commit: it may not be on the standby".into())
+}
+
+/// Makes the transaction one whose commit a standby has to confirm.
+pub(crate) async fn mark(conn: &mut PgConnection) -> Result<()> {
+    conn.execute(MARK).await?;
+    Ok(())
+}
+
+/// Ends a transaction that only read, so that what it read may be told as done.
+pub async fn confirm(mut tx: Transaction<'_, Postgres>) -> Result<()> {
+    mark(&mut tx).await?;
+    match commit(tx).await {
+        // Nothing was to happen: it only cannot be told yet.
+        Err(Error::OutcomeUnknown(error)) => Err(Error::Unavailable(error)),
+        ended => ended,
+    }
+}
+
+/// Hears sqlx on this thread for as long as it is kept; everybody else goes on hearing everything.
+struct Listening(#[expect(dead_code, reason = "it ends when this is dropped")] dispatcher::DefaultGuard);
+
+impl Listening {
+    fn begin() -> Self {
+        static EAR: OnceLock<Dispatch> = OnceLock::new();
+        WARNED.set(false);
+        OTHERS.set(dispatcher::get_default(Dispatch::clone));
+        Self(dispatcher::set_default(EAR.get_or_init(|| Dispatch::new(Ear))))
+    }
+}
+
+/// Takes note of warnings, and passes everything on.
+struct Ear;
+
+impl Ear {
+    fn is_warning(metadata: &Metadata<'_>) -> bool {
+        metadata.target() == NOTICES && *metadata.level() <= Level::WARN
+    }
+}
+
+impl Subscriber for Ear {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        // No span begins inside a commit.
+        metadata.is_event() && (Self::is_warning(metadata) || OTHERS.with_borrow(|others| others.enabled(metadata)))
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::WARN)
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        if Self::is_warning(event.metadata()) {
+            WARNED.set(true);
+        }
+        OTHERS.with_borrow(|others| {
+            if others.enabled(event.metadata()) {
+                others.event(event);
+            }
+        });
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn saying(level: Level) -> Result<(), sqlx::Error> {
+        // On another poll than the first, as it is in a commit.
+        tokio::task::yield_now().await;
+        match level {
+            Level::WARN => tracing::warn!(target: NOTICES, "canceling wait for synchronous replication"),
+            _ => tracing::info!(target: NOTICES, "relation exists already"),
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_came_with_a_warning_did_not_surely_happen() {
+        assert!(confirmed(saying(Level::WARN)).await.is_err());
+        assert!(confirmed(saying(Level::INFO)).await.is_ok());
+        // What another future of the same thread hears is not this one's.
+        let (warned, silent) = tokio::join!(confirmed(saying(Level::WARN)), confirmed(saying(Level::INFO)));
+        assert!(warned.is_err() && silent.is_ok());
+    }
+}
