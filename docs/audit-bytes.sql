@@ -7,6 +7,13 @@
 \set ON_ERROR_STOP on
 \set QUIET on
 
+-- Whatever the role or the database has set: how literals and days are written, and that views can be made.
+SET standard_conforming_strings = on;
+SET datestyle = 'ISO, MDY';
+SET timezone = 'UTC';
+SET bytea_output = 'hex';
+SET default_transaction_read_only = off;
+
 -- Four bytes of length, big-endian, and the value; null is four bytes FF.
 CREATE FUNCTION pg_temp.field(value text) RETURNS bytea LANGUAGE sql AS
 $$ SELECT CASE WHEN value IS NULL THEN '\xffffffff'::bytea

@@ -87,10 +87,15 @@ impl Database {
     /// Opens the pools and checks the server. Applies nothing.
     pub async fn open(options: PgConnectOptions) -> Result<Self, OpenError> {
         let sessions = Sessions::new(options);
-        // One plain connection first: a pool would try for its whole time and then only say that time ran out.
-        let first = tokio::time::timeout(ACQUIRE_TIMEOUT, sessions.connect(Purpose::Request)).await;
-        let first = first.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
-        first.close().await?;
+        // Plain connections first: a pool would try for its whole time and then only say that time ran out.
+        let look = async {
+            let (mut first, mut second) =
+                (sessions.connect(Purpose::Request).await?, sessions.connect(Purpose::Request).await?);
+            session::refuse_shared(&mut first, &mut second).await?;
+            second.close().await?;
+            first.close().await
+        };
+        tokio::time::timeout(ACQUIRE_TIMEOUT, look).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
         let pool = pool_of(&sessions, POOL_SIZE, ACQUIRE_TIMEOUT).connect_with(sessions.options()).await?;
         // One is always there: on a machine that is busy enough to pull the switch for, connecting takes too long.
         let switch = pool_of(&sessions, SWITCH_POOL_SIZE, SWITCH_ACQUIRE_TIMEOUT).min_connections(1);

@@ -97,6 +97,9 @@ const VERIFIED: [(&str, &[&str]); 3] = [
 const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false)
                        WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')";
 
+/// Which process of the server has the session.
+const PROCESS: &str = "SELECT pg_backend_pid()";
+
 /// The first PostgreSQL that limits whole transactions, as `server_version_num`.
 const LIMITS_TRANSACTIONS: u32 = 170_000;
 
@@ -133,10 +136,15 @@ pub enum Refusal {
     /// The schema that this process works in is not there, as on another server.
     #[error("the schema {0} is not there, or may not be used: connect to the server that has it")]
     SchemaLost(String),
+    /// A pooler gives each transaction a session, and not the same one.
+    #[error(
+        "a pooler on the way gives each transaction another session: set it to session mode (pool_mode = session), or connect directly"
+    )]
+    Shared,
     /// The session is not as it was set.
     #[error(
-        "the session is not as it was set ({0}): connect directly, or by a pooler in session mode, and let the role have no setting \
-         that it may not change"
+        "of the session, {0}: take that off the role or the database (ALTER ROLE … RESET, ALTER DATABASE … RESET), or off the pooler \
+         on the way"
     )]
     Settings(String),
 }
@@ -221,8 +229,9 @@ impl Sessions {
 
     async fn prepare(&self, conn: &mut PgConnection, purpose: Purpose) -> Result<(), sqlx::Error> {
         let schema = self.schema(conn).await?;
-        conn.execute(AssertSqlSafe(set(conn.server_version_num(), purpose, schema))).await?;
-        verify(conn, purpose, schema).await
+        let rows = conn.fetch_all(AssertSqlSafe(set(conn.server_version_num(), purpose, schema))).await?;
+        let set_by = rows.last().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?;
+        verify(conn, purpose, schema, set_by).await
     }
 
     async fn schema(&self, conn: &mut PgConnection) -> Result<&str, sqlx::Error> {
@@ -257,6 +266,16 @@ pub async fn may_be_used(conn: &mut PgConnection) -> bool {
     }
 }
 
+/// Refuses a pooler in transaction mode, which no single connection may notice: while `other` has a transaction open, `conn` is given
+/// another session than it had.
+pub async fn refuse_shared(conn: &mut PgConnection, other: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let had: i32 = conn.fetch_one(PROCESS).await?.try_get(0)?;
+    other.execute("BEGIN").await?;
+    let has: i32 = conn.fetch_one(PROCESS).await?.try_get(0)?;
+    other.execute("ROLLBACK").await?;
+    if had == has { Ok(()) } else { Err(Refusal::Shared.into()) }
+}
+
 /// The statements that set everything, sent as one.
 fn set(server_version: Option<u32>, purpose: Purpose, schema: &str) -> String {
     let mut text = format!("SET search_path = \"{}\"; {DURABLE}", schema.replace('"', "\"\""));
@@ -266,11 +285,11 @@ fn set(server_version: Option<u32>, purpose: Purpose, schema: &str) -> String {
     if server_version.is_some_and(|version| version >= LIMITS_TRANSACTIONS) {
         text.push_str("; SET transaction_timeout = 0");
     }
-    text
+    text + "; " + PROCESS
 }
 
-/// Asks, in a transaction of its own, what the session has become.
-async fn verify(conn: &mut PgConnection, purpose: Purpose, schema: &str) -> Result<(), sqlx::Error> {
+/// Asks, in a transaction of its own, what the session has become that process `set_by` has set.
+async fn verify(conn: &mut PgConnection, purpose: Purpose, schema: &str, set_by: i32) -> Result<(), sqlx::Error> {
     let exactly = purpose.settings().map(|(name, value)| format!("('{name}', '{{{}}}'::text[])", quoted(&[value])));
     let one_of = VERIFIED.iter().map(|(name, values)| format!("('{name}', '{{{}}}'::text[])", quoted(values)));
     let wanted = exactly.chain(one_of).collect::<Vec<_>>().join(", ");
@@ -280,9 +299,13 @@ async fn verify(conn: &mut PgConnection, purpose: Purpose, schema: &str) -> Resu
                     current_schema()::text,
                     (SELECT string_agg(format('%s is %s', name, COALESCE(current_setting(name, true), 'unknown')), ', ')
                      FROM (VALUES {wanted}) AS wanted (name, good)
-                     WHERE (current_setting(name, true) = ANY (good)) IS NOT TRUE)"
+                     WHERE (current_setting(name, true) = ANY (good)) IS NOT TRUE),
+                    pg_backend_pid()"
         )))
         .await?;
+    if row.try_get::<i32, _>(3)? != set_by {
+        return Err(Refusal::Shared.into());
+    }
     if row.try_get(0)? {
         return Err(Refusal::Standby.into());
     }

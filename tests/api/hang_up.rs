@@ -48,11 +48,14 @@ async fn no_reader_who_hangs_up_reaches_another() {
                 assert!(pieces > 1, "{path} has not asked the database");
                 break;
             }
-            for _ in 0..2 {
-                for next in ["/go-live/state", "/risk/ledger/today"] {
-                    let answer = service.get(next).await;
-                    assert_eq!(answer.status, StatusCode::OK, "{next} after {path} at {pieces}: {answer:?}");
-                }
+            // One after the other, each connection of the pool reads, and then begins what writes.
+            for _ in 0..4 {
+                let answer = service.get("/go-live/state").await;
+                assert_eq!(answer.status, StatusCode::OK, "a read after {path} at {pieces}: {answer:?}");
+            }
+            for _ in 0..4 {
+                let answer = service.post("/go-live/enable", &json!({"actor": "test"})).await;
+                assert_eq!(answer.status, StatusCode::OK, "a change after {path} at {pieces}: {answer:?}");
             }
         }
     }

@@ -12,7 +12,7 @@ fn script() -> String {
 }
 
 /// What the script says of an export: its exit code and its lines.
-fn verified(export: &str) -> (Option<i32>, Vec<String>) {
+pub(crate) fn verified(export: &str) -> (Option<i32>, Vec<String>) {
     let mut python = Command::new("python3");
     let python = python.arg(script()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let mut python = python.expect("python3");

@@ -4,6 +4,7 @@
 //! for conditions, never for times. Linux only: the tests look into `/proc` to see what was left running.
 #![cfg(target_os = "linux")]
 
+mod settings;
 mod standby;
 mod storm;
 mod support;
@@ -24,6 +25,7 @@ mod logs;
 mod measured;
 mod overload;
 mod pair;
+mod pooler;
 mod reconcile;
 mod refusals;
 mod replicated;

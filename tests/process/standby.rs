@@ -219,7 +219,7 @@ fn url(sockets: &Path, database: &str) -> String {
 
 /// Where PostgreSQL's programs are: as the service is told, or where packages put them.
 #[expect(clippy::disallowed_methods, reason = "tests have no configuration but this")]
-fn programs() -> PathBuf {
+pub(crate) fn programs() -> PathBuf {
     let packaged = || {
         let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
         let mut dirs: Vec<_> = versions.filter_map(|entry| Some(entry.ok()?.path().join("bin"))).collect();
