@@ -170,6 +170,20 @@ impl App {
         Stack::new(gate.layer(routed))
     }
 
+    /// Whether what decides still runs.
+    #[must_use]
+    pub fn writers_run(&self) -> bool {
+        self.risk.writer_runs() && self.govern.writer_runs()
+    }
+
+    /// Waits until something that decides has ended, which it only does by a fault of this program.
+    pub async fn writer_ended(&self) {
+        tokio::select! {
+            () = self.risk.writer_ended() => {}
+            () = self.govern.writer_ended() => {}
+        }
+    }
+
     /// From now on `/readyz` says 503, so that load balancers look elsewhere.
     pub fn begin_shutdown(&self) {
         self.shutting_down.store(true, Ordering::SeqCst);

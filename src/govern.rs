@@ -186,6 +186,17 @@ impl Govern {
         idempotency::done(tx, intent, now, upserted).await
     }
 
+    /// Whether the writer of measurements still runs.
+    #[must_use]
+    pub fn writer_runs(&self) -> bool {
+        self.writer.runs()
+    }
+
+    /// Waits for it to end, which it never should.
+    pub async fn writer_ended(&self) {
+        self.writer.ended().await;
+    }
+
     /// Measurements that wait now.
     #[must_use]
     pub fn waiting(&self) -> usize {

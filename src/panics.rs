@@ -1,10 +1,15 @@
 //! A panic is the end of one request, or of one turn of a task, and not of what goes on around it. What it says is on standard error
 //! already, by the panic hook.
 
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
+
+/// How long a task that panicked waits before it begins anew: it may panic again at once.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// That a future panicked.
 #[derive(Debug)]
@@ -20,4 +25,43 @@ pub(crate) async fn caught<F: Future>(future: F) -> Result<F::Output, Panicked> 
         Err(_) => Poll::Ready(Err(Panicked)),
     })
     .await
+}
+
+/// What a closure answers, or that it panicked.
+pub(crate) fn caught_now<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| Panicked)
+}
+
+/// Keeps a task running that never ends by itself: one that panicked begins anew. `task` is its name in the log.
+pub(crate) async fn kept_running<F: Future<Output = ()>>(task: &'static str, begin: impl Fn() -> F) -> Infallible {
+    loop {
+        match caught(begin()).await {
+            Ok(()) => tracing::error!(task, "a task that never ends has ended: it begins anew"),
+            Err(Panicked) => tracing::error!(task, "a task panicked: it begins anew"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use tokio::sync::Notify;
+
+    #[tokio::test]
+    async fn a_task_that_panicked_begins_anew() {
+        let (begun, third) = (AtomicU32::new(0), Notify::new());
+        let running = kept_running("test", || async {
+            match begun.fetch_add(1, Ordering::SeqCst) {
+                0 => panic!("a value that cannot be read"),
+                1 => {}
+                _ => third.notify_one(),
+            }
+        });
+        tokio::select! {
+            never = running => match never {},
+            () = third.notified() => {}
+        }
+    }
 }

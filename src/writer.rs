@@ -15,6 +15,8 @@
 //!   that only tells what others did. A wait for a standby that was cancelled counts as a commit that broke.
 //! - A connection that breaks during the commit leaves the outcome unknown only until the next one stands: the head is locked,
 //!   which waits for the old transaction to end, and the batch's first event is there or it is not, and then never will be.
+//! - A panic fails what was asked, after halving as a refusal does, and no writer. If the thread ends all the same, the process
+//!   does: see [`Writer::ended`].
 //! - Any number of processes may write: they alternate at the head.
 //! - A caller that goes away changes nothing: what it asked completes.
 
@@ -175,9 +177,38 @@ impl<D: Decider> Writer<D> {
         answered.await.map_err(|_| Error::Inconsistent("the writer dropped what it was asked".into()))?
     }
 
+    /// Whether the thread still takes what is asked.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        !self.queue.is_closed()
+    }
+
+    /// Waits for the thread to end, which it only does by a panic that nothing caught.
+    pub async fn ended(&self) {
+        self.queue.closed().await;
+    }
+
     /// Items that wait now.
     #[must_use]
     pub fn waiting(&self) -> usize {
         (D::QUEUE_MAX as usize).saturating_sub(self.places.available_permits())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::govern::measure::Measure;
+
+    #[tokio::test]
+    async fn a_writer_whose_thread_has_ended_says_so_and_answers_at_once() {
+        let (queue, waiting) = mpsc::unbounded_channel();
+        let places = Arc::new(Semaphore::new(1));
+        let writer: Writer<Measure> = Writer { queue, places, clock: Clock::manual(0) };
+        assert!(writer.runs());
+        drop(waiting);
+        writer.ended().await;
+        assert!(!writer.runs());
+        assert!(matches!(writer.submit(Vec::new()).await, Err(Error::Inconsistent(_))));
     }
 }

@@ -15,13 +15,17 @@ use crate::db::Database;
 use crate::db::embedded::EmbeddedPostgres;
 use crate::enforcement::instance;
 use crate::http::server;
+use crate::panics;
+use crate::types::Lifetime;
 use rustix::process::{Resource, getrlimit, setrlimit};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// How long requests in flight may take after a shutdown was asked for; a little more than their deadline.
 const DRAIN: Duration = Duration::from_secs(11);
@@ -189,21 +193,7 @@ async fn run(
         tracing::warn!(%error, "the go-live state could not be read yet: blocking until it is");
     }
     let changes = Changes::from_now_on(db.clone()).await;
-    let mut background = vec![
-        tokio::spawn(app.feed.clone().run(db.clone())),
-        tokio::spawn(app.feed.clone().listen(db.clone())),
-        tokio::spawn(keep_metrics_small(app.metrics.clone())),
-        tokio::spawn(app.risk.clone().tick()),
-        tokio::spawn(app.govern.clone().tick()),
-        tokio::spawn(crate::risk::reconcile::watch(db.clone())),
-        tokio::spawn(crate::idempotency::run(db.clone())),
-        tokio::spawn(changes.clone().watch()),
-        tokio::spawn(access::note_uses(app.feed.register().clone(), db.clone())),
-    ];
-    if let Some(notary) = app.notary.clone() {
-        let verifying = Arc::clone(&app.verifying);
-        background.push(tokio::spawn(notary.run(db.clone(), args.server.checkpoint_every, verifying)));
-    }
+    let background = start_tasks(&app, &db, &changes, args.server.checkpoint_every);
     announce(listener.local_addr()?, &app, &args.enforcement);
     serve_until(listener, metrics, &app, stopping).await;
     for task in background {
@@ -215,9 +205,47 @@ async fn run(
     if let Ok(Err(error)) = tokio::time::timeout(LEAVE_TIMEOUT, left).await {
         tracing::warn!(%error, "this instance stays on the list for a day");
     }
+    let is_whole = app.writers_run();
     db.close().await;
     tracing::info!("stopped");
-    Ok(())
+    if is_whole {
+        Ok(())
+    } else {
+        Err("a writer's thread ended by a panic that nothing caught: see the log, and start again".into())
+    }
+}
+
+/// Starts what goes on beside the requests. What panics begins anew.
+fn start_tasks(app: &App, db: &Database, changes: &Changes, checkpoint_every: Lifetime) -> Vec<JoinHandle<Infallible>> {
+    let (feed, listening) = (app.feed.clone(), app.feed.clone());
+    let (risk, govern, register) = (app.risk.clone(), app.govern.clone(), app.feed.register().clone());
+    let (metrics, changes) = (app.metrics.clone(), changes.clone());
+    // Each has a database of its own to begin with.
+    let [of_feed, of_listener, of_watch, of_keys, of_uses, of_notary] = std::array::from_fn(|_| db.clone());
+    let mut tasks = vec![
+        keep("feed", move || feed.clone().run(of_feed.clone())),
+        keep("listener", move || listening.clone().listen(of_listener.clone())),
+        keep("metrics", move || keep_metrics_small(metrics.clone())),
+        keep("expiry", move || risk.clone().tick()),
+        keep("silence", move || govern.clone().tick()),
+        keep("reconciliation", move || crate::risk::reconcile::watch(of_watch.clone())),
+        keep("keys", move || crate::idempotency::run(of_keys.clone())),
+        keep("changes", move || changes.clone().watch()),
+        keep("uses of tokens", move || access::note_uses(register.clone(), of_uses.clone())),
+    ];
+    if let Some(notary) = app.notary.clone() {
+        let verifying = Arc::clone(&app.verifying);
+        let run = move || notary.clone().run(of_notary.clone(), checkpoint_every, Arc::clone(&verifying));
+        tasks.push(keep("checkpoints", run));
+    }
+    tasks
+}
+
+fn keep<F>(task: &'static str, begin: impl Fn() -> F + Send + 'static) -> JoinHandle<Infallible>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    tokio::spawn(panics::kept_running(task, begin))
 }
 
 /// How long an end waits for the database to hear of it.
@@ -234,19 +262,27 @@ async fn keep_metrics_small(metrics: metrics_exporter_prometheus::PrometheusHand
     }
 }
 
+/// Waits for a stop that was asked for, or for the end of what cannot be served without.
+async fn stop_of(app: &App, stopping: watch::Receiver<bool>) {
+    tokio::select! {
+        () = until(stopping) => {}
+        () = app.writer_ended() => tracing::error!("a writer has ended: this process ends, too"),
+    }
+}
+
 /// Serves until a stop is asked for, then lets the requests in flight finish.
 async fn serve_until(listener: TcpListener, metrics: Option<TcpListener>, app: &App, stopping: watch::Receiver<bool>) {
     let stop = {
         let (app, stopping) = (app.clone(), stopping.clone());
         async move {
-            until(stopping).await;
+            stop_of(&app, stopping).await;
             app.begin_shutdown();
             tracing::info!("stopping: finishing the requests in flight");
         }
     };
     let counters = async {
         if let Some(listener) = metrics {
-            server::serve(listener, app.metrics_router(), until(stopping), DRAIN).await;
+            server::serve(listener, app.metrics_router(), stop_of(app, stopping), DRAIN).await;
         }
     };
     tokio::join!(server::serve(listener, app.router(), stop, DRAIN), counters);

@@ -96,8 +96,8 @@ enum ReadyzAnswer {
     Status(Ready),
 }
 
-/// Whether the instance can decide: the go-live state was read within the lease, no migration is missing, and it is not shutting
-/// down.
+/// Whether the instance can decide: the go-live state was read within the lease, no migration is missing, its writers run, and
+/// it is not shutting down.
 #[utoipa::path(
     get, path = "/readyz", tag = "service",
     responses(
@@ -111,6 +111,8 @@ async fn readyz(State(app): State<App>, caller: Option<Extension<Admitted>>, _: 
     let pending = app.feed.pending_migrations();
     let reason = if app.is_shutting_down() {
         Some("shutting down")
+    } else if !app.writers_run() {
+        Some("a writer has ended, and so will this process")
     } else if app.feed.is_rewound() {
         Some("the go-live state went backwards: holdfast db accept-rewind says that this is meant")
     } else if app.feed.age().is_none_or(|age| age > app.feed.lease()) {

@@ -196,6 +196,17 @@ impl Risk {
         }
     }
 
+    /// Whether the writer still runs.
+    #[must_use]
+    pub fn writer_runs(&self) -> bool {
+        self.writer.runs()
+    }
+
+    /// Waits for it to end, which it never should.
+    pub async fn writer_ended(&self) {
+        self.writer.ended().await;
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "the queue holds a few thousand")]
     fn queue_depth(&self) -> f64 {
         self.writer.waiting() as f64

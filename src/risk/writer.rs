@@ -78,6 +78,17 @@ impl Ledger {
         self.writer.submit(items).await
     }
 
+    /// Whether its thread still takes what is asked.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        self.writer.runs()
+    }
+
+    /// Waits for its thread to end, which it never should.
+    pub async fn ended(&self) {
+        self.writer.ended().await;
+    }
+
     /// Operations that wait now.
     #[must_use]
     pub fn waiting(&self) -> usize {

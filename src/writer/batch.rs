@@ -4,6 +4,7 @@ use super::{Decider, End, Prepared, Proof};
 use crate::audit::{self, Stream};
 use crate::db;
 use crate::error::{Error, Result};
+use crate::panics;
 use sqlx::{Executor, PgConnection};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -66,11 +67,16 @@ pub(super) struct Ended<D: Decider> {
     pub(super) is_sound: bool,
 }
 
-/// Waits for the answer to what commits. If it does not come, or came although the wait for a standby was cancelled, it is not
-/// known what happened.
+/// Waits for the answer to what commits. If it does not come or cannot be read, or came although the wait for a standby was
+/// cancelled, it is not known what happened.
 pub async fn committed<T, E: From<sqlx::Error>>(commit: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    let answer = tokio::time::timeout(COMMIT_TIMEOUT, db::confirmed(commit)).await;
-    answer.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut.into()))
+    match tokio::time::timeout(COMMIT_TIMEOUT, panics::caught(db::confirmed(commit))).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(panics::Panicked)) => {
+            Err(sqlx::Error::Protocol("the answer to a commit could not be read".into()).into())
+        }
+        Err(_) => Err(sqlx::Error::PoolTimedOut.into()),
+    }
 }
 
 /// Runs a batch that has begun up to its commit. Events up to `confirmed` are known to last.
@@ -82,7 +88,8 @@ pub(super) async fn run<D: Decider>(
     deadline: Instant,
     confirmed: i64,
 ) -> Result<Ended<D>, Failure<D::Done, D::Note>> {
-    let Prepared { outcomes, proof, last, end, note } = decider.prepare(conn, start, items, deadline).await?;
+    let Prepared { outcomes, proof, last, end, note } =
+        panics::caught(decider.prepare(conn, start, items, deadline)).await.unwrap_or(Err(Error::Panicked.into()))?;
     let ended = match end {
         End::Commit => committed(conn.execute(COMMIT)).await,
         // It tells what others did, and they may still wait for a standby, or have stopped waiting.

@@ -7,6 +7,7 @@ use crate::clock::Clock;
 use crate::db::Database;
 use crate::db::trouble::{is_of_the_connection, is_unreachable};
 use crate::error::{Error, Result};
+use crate::panics;
 use sqlx::{Executor, PgConnection};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -149,7 +150,7 @@ impl<D: Decider> Task<D> {
                 done => return done,
             }
         }
-        let conn = by(Instant::now() + CONNECT_TIMEOUT, self.connect_confirmed()).await?;
+        let conn = no_panic(by(Instant::now() + CONNECT_TIMEOUT, self.connect_confirmed())).await?;
         self.drop_late(batch);
         self.commit_on(conn, batch).await
     }
@@ -172,7 +173,7 @@ impl<D: Decider> Task<D> {
     async fn commit_on(&mut self, on: Connected, batch: &mut Batch<D>) -> Answers<D::Done> {
         let Connected { mut conn, confirmed } = on;
         let deadline = Instant::now() + batch::PREPARE_TIMEOUT;
-        let start = by(deadline, self.decider.begin(&mut conn, &batch.items())).await;
+        let start = no_panic(by(deadline, self.decider.begin(&mut conn, &batch.items()))).await;
         if start.is_ok() && batch.grows {
             self.fill(batch);
         }
@@ -183,12 +184,12 @@ impl<D: Decider> Task<D> {
         match done {
             Ok(ended) => {
                 self.conn = ended.is_sound.then_some(Connected { conn, confirmed: ended.last });
-                self.decider.ended(ended.note);
+                self.note(ended.note);
                 Ok(ended.outcomes)
             }
             // Nothing was committed; a connection in doubt is not used again.
             Err(Failure::Refused(error)) => {
-                if !is_fatal(&error) && batch::roll_back(&mut conn).await.is_ok() {
+                if !is_fatal(&error) && !matches!(error, Error::Panicked) && batch::roll_back(&mut conn).await.is_ok() {
                     self.conn = Some(Connected { conn, confirmed });
                 }
                 Err(error)
@@ -197,15 +198,22 @@ impl<D: Decider> Task<D> {
                 drop(conn);
                 tracing::warn!(%error, "the connection broke during a commit: looking the batch up");
                 // Late is as good as not at all: then nobody knows.
-                match by(Instant::now() + LOOK_UP_TIMEOUT, self.look_up(&proof)).await {
+                match no_panic(by(Instant::now() + LOOK_UP_TIMEOUT, self.look_up(&proof))).await {
                     Ok(true) => {
-                        self.decider.ended(note);
+                        self.note(note);
                         Ok(outcomes)
                     }
                     Ok(false) => Err(Error::Unavailable(error)),
                     Err(_) => Err(Error::OutcomeUnknown(error)),
                 }
             }
+        }
+    }
+
+    /// What was committed stands, whatever becomes of the note.
+    fn note(&mut self, note: D::Note) {
+        if panics::caught_now(|| self.decider.ended(note)).is_err() {
+            tracing::error!(writer = D::THREAD, "what a batch leaves behind could not be taken");
         }
     }
 
@@ -217,6 +225,11 @@ impl<D: Decider> Task<D> {
         self.conn = Some(Connected { conn, confirmed });
         Ok(is_committed)
     }
+}
+
+/// What panics (a value in the database that the driver cannot read) fails what was asked, and nothing else.
+async fn no_panic<T>(attempt: impl Future<Output = Result<T>>) -> Result<T> {
+    panics::caught(attempt).await.unwrap_or(Err(Error::Panicked))
 }
 
 fn is_late<Item, Done>(job: &Job<Item, Done>, now_ms: u64) -> bool {
@@ -250,6 +263,7 @@ fn fail_all<Item, Done>(jobs: Vec<Job<Item, Done>>, error: Error) {
     let again = |error: &Error| match error {
         Error::OutcomeUnknown(_) => Error::OutcomeUnknown(sqlx::Error::PoolClosed),
         Error::Unavailable(_) => Error::Unavailable(sqlx::Error::PoolClosed),
+        Error::Panicked => Error::Panicked,
         other => Error::Inconsistent(other.to_string()),
     };
     let mut jobs = jobs.into_iter();

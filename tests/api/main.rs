@@ -33,4 +33,5 @@ mod review;
 mod risk;
 mod story;
 mod tripwire;
+mod unreadable;
 mod writer;

@@ -1,0 +1,96 @@
+//! Values that no driver reads: they cannot be stored, and where a hand has stored one all the same, it fails what asks for it and
+//! nothing else.
+
+#![expect(clippy::unwrap_used, reason = "these are tests, their helpers included")]
+
+use crate::support::Service;
+use serde_json::json;
+use sqlx::{AssertSqlSafe, Executor, Row};
+
+async fn by_hand(service: &Service, sql: &str) {
+    service.pool.execute(AssertSqlSafe(sql.to_owned())).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_time_that_cannot_be_read_fails_the_operations_that_need_it_and_no_writer() {
+    let service = Service::live().await;
+    let reserve = |engine: &str| service.post("/risk/check-and-reserve", &json!({"engine": engine, "amount": 1}));
+    reserve("WHOLESALE").await.ok();
+    by_hand(
+        &service,
+        "ALTER TABLE risk_ledger_day DROP CONSTRAINT risk_ledger_day_times;
+         UPDATE risk_ledger_day SET updated_at = 'infinity' WHERE engine = 'WHOLESALE'",
+    )
+    .await;
+    // Together, so that they may share a batch: each is decided as if it were alone.
+    for _ in 0..3 {
+        let (spoilt, whole) = tokio::join!(reserve("WHOLESALE"), reserve("CAPITAL"));
+        spoilt.refused(500, "INTERNAL_ERROR");
+        assert_eq!(whole.ok()["ok"], true);
+    }
+    by_hand(&service, "UPDATE risk_ledger_day SET updated_at = now() WHERE engine = 'WHOLESALE'").await;
+    assert_eq!(reserve("WHOLESALE").await.ok()["ok"], true);
+    assert_eq!(service.count("SELECT count(*) FROM risk_reservation").await, 5);
+}
+
+#[tokio::test]
+async fn a_wire_whose_state_cannot_be_read_fails_its_measurements_and_no_writer() {
+    let service = Service::live().await;
+    let wire = json!({"domain": "pricing", "metric": "win", "enabled": true, "actor": "test", "reason": "a wire"});
+    service.post("/regression/policies/upsert", &wire).await.ok();
+    let measure =
+        |domain: &str| service.post("/regression/kpi", &json!({"domain": domain, "metric": "win", "success": true}));
+    measure("pricing").await.ok();
+    by_hand(
+        &service,
+        "ALTER TABLE regression_state DROP CONSTRAINT regression_state_times;
+         UPDATE regression_state SET last_checked_at = 'infinity'",
+    )
+    .await;
+    let (spoilt, whole) = tokio::join!(measure("pricing"), measure("other"));
+    spoilt.refused(500, "INTERNAL_ERROR");
+    whole.ok();
+    by_hand(&service, "UPDATE regression_state SET last_checked_at = now()").await;
+    measure("pricing").await.ok();
+}
+
+/// Each time or day of a table of ours, with the conditions of its table, to be asked about a row that has nothing but that value. The
+/// day of an event or a hold is that of its time.
+const COLUMNS: &str = "
+    SELECT c.oid::regclass::text AS name, a.attname::text AS column, format_type(a.atttypid, NULL) AS kind,
+           (SELECT array_agg(pg_get_expr(k.conbin, k.conrelid)) FROM pg_constraint k
+            WHERE k.conrelid = c.oid AND k.contype = 'c' AND a.attnum = ANY (k.conkey)) AS conditions,
+           (SELECT array_agg(format('NULL::%s AS %I', format_type(o.atttypid, o.atttypmod), o.attname)) FROM pg_attribute o
+            WHERE o.attrelid = c.oid AND o.attnum > 0 AND NOT o.attisdropped AND o.attnum <> a.attnum) AS others
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+    WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+      AND c.relname <> '_sqlx_migrations' AND (c.relname, a.attname) NOT IN (('risk_event', 'day'), ('risk_reservation', 'day'))
+      AND a.attnum > 0 AND NOT a.attisdropped
+      AND a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype)";
+
+#[tokio::test]
+async fn no_table_takes_a_time_or_a_day_that_cannot_be_read() {
+    let service = Service::fresh().await;
+    let columns = sqlx::query(COLUMNS).fetch_all(&service.pool).await.unwrap();
+    assert!(columns.len() > 40, "{} columns", columns.len());
+    let mut taken = Vec::new();
+    for row in columns {
+        let (table, column, kind): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+        let conditions: Vec<String> = row.get::<Option<_>, _>(3).unwrap_or_default();
+        let others: Vec<String> = row.get::<Option<_>, _>(4).unwrap_or_default();
+        for value in ["infinity", "-infinity"] {
+            let fields = [vec![format!("'{value}'::{kind} AS {column}")], others.clone()].concat().join(", ");
+            let mut refused = false;
+            for condition in &conditions {
+                let sql = format!("SELECT {condition} FROM (SELECT {fields}) AS {table}");
+                let holds: Option<bool> =
+                    sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&service.pool).await.unwrap();
+                refused |= holds == Some(false);
+            }
+            if !refused {
+                taken.push(format!("{table}.{column} = {value}"));
+            }
+        }
+    }
+    assert_eq!(taken, [""; 0]);
+}
