@@ -29,7 +29,7 @@ type Setting = (&'static str, &'static str);
 
 /// What every session relies on: the forms of values that are sent as text, what a statement means, and that what is answered was
 /// recorded.
-const MEANING: [Setting; 15] = [
+const MEANING: [Setting; 16] = [
     ("client_encoding", "UTF8"),
     ("datestyle", "ISO, MDY"),
     ("intervalstyle", "postgres"),
@@ -43,6 +43,8 @@ const MEANING: [Setting; 15] = [
     ("default_transaction_isolation", "read committed"),
     ("default_transaction_read_only", "off"),
     ("default_transaction_deferrable", "off"),
+    // A warning beside a commit says that no standby has it.
+    ("client_min_messages", "notice"),
     // Idle connections are the pools' business.
     ("idle_session_timeout", "0"),
     // A plan that is right for some other program of this role must not decide how long ours take.

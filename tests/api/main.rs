@@ -31,6 +31,7 @@ mod regression;
 mod request_lines;
 mod review;
 mod risk;
+mod session;
 mod story;
 mod tripwire;
 mod unreadable;

@@ -70,14 +70,13 @@ fn serve(mode: Mode, mut client: TcpStream, socket: &Path, idle: &Idle) -> io::R
                     let next = if mode == Mode::TransactionNewest { idle.len().saturating_sub(1) } else { 0 };
                     (next < idle.len()).then(|| idle.remove(next))
                 };
-                let mut server = match kept {
-                    Some(server) => server,
-                    None => {
-                        let mut server = UnixStream::connect(socket)?;
-                        server.write_all(&startup)?;
-                        answers(&mut server, &mut io::sink())?;
-                        server
-                    }
+                let mut server = if let Some(server) = kept {
+                    server
+                } else {
+                    let mut server = UnixStream::connect(socket)?;
+                    server.write_all(&startup)?;
+                    answers(&mut server, &mut io::sink())?;
+                    server
                 };
                 loop {
                     server.write_all(&asked)?;

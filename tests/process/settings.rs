@@ -7,7 +7,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 /// What changes how values look, what statements mean, and how long they may take.
-const HOSTILE: [&str; 20] = [
+const HOSTILE: [&str; 21] = [
     "bytea_output = 'escape'",
     "quote_all_identifiers = on",
     "datestyle = 'German, DMY'",
@@ -27,6 +27,7 @@ const HOSTILE: [&str; 20] = [
     "idle_in_transaction_session_timeout = '1h'",
     "synchronous_commit = 'local'",
     "plan_cache_mode = 'force_generic_plan'",
+    "client_min_messages = 'error'",
     "search_path = 'nobodys', 'public'",
 ];
 
