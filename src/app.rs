@@ -23,9 +23,8 @@ use axum::Router;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 use tower::Layer;
 
@@ -68,8 +67,7 @@ pub struct Parts {
     pub exposure: Exposure,
     /// Places for requests in flight.
     pub places: Places,
-    /// What signs checkpoints; none where there is no place for its key.
-    pub notary: Option<Notary>,
+    notary: OnceLock<Notary>,
     /// The right to read the whole trail, which one at a time has.
     pub verifying: Arc<Semaphore>,
     /// The right to hold a batch of measurements in memory, of up to 8 MiB each.
@@ -80,7 +78,45 @@ pub struct Parts {
     pub replaying: Arc<Semaphore>,
     /// What it has counted.
     pub metrics: PrometheusHandle,
-    shutting_down: AtomicBool,
+    /// Where in [`Stage::ALL`] it is.
+    stage: AtomicU8,
+}
+
+/// How far an instance is between its start and its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Its database is not there yet.
+    Opening,
+    /// The migrations run.
+    Migrating,
+    /// They wait.
+    WaitingToMigrate,
+    /// It serves.
+    Serving,
+    /// It is on its way out. It may still serve, for those who have not heard of that.
+    Stopping,
+}
+
+impl Stage {
+    const ALL: [Self; 5] = [Self::Opening, Self::Migrating, Self::WaitingToMigrate, Self::Serving, Self::Stopping];
+
+    /// Whether it has not begun to serve.
+    #[must_use]
+    pub const fn is_start(self) -> bool {
+        matches!(self, Self::Opening | Self::Migrating | Self::WaitingToMigrate)
+    }
+
+    /// Why an instance that is here is not ready, if it is not.
+    #[must_use]
+    pub const fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Opening => Some("starting: the database is being opened"),
+            Self::Migrating => Some("starting: migrations run"),
+            Self::WaitingToMigrate => Some("starting: migrations wait for a lock: the log says whose"),
+            Self::Serving => None,
+            Self::Stopping => Some("shutting down"),
+        }
+    }
 }
 
 /// What an instance is told at its start.
@@ -140,13 +176,13 @@ impl App {
             scope: enforcement.scope(),
             rules: Arc::new(rules),
             enforcement_off: enforcement.off_because(),
-            notary,
+            notary: notary.map_or_else(OnceLock::new, OnceLock::from),
             verifying: Arc::new(Semaphore::new(1)),
             ingesting: Arc::new(Semaphore::new(INGESTING_MAX)),
             reconciling: Arc::new(Semaphore::new(1)),
             replaying: Arc::new(Semaphore::new(1)),
             metrics: counting(),
-            shutting_down: AtomicBool::new(false),
+            stage: AtomicU8::new(Stage::Serving as u8),
         }))
     }
 
@@ -184,15 +220,27 @@ impl App {
         }
     }
 
-    /// From now on `/readyz` says 503, so that load balancers look elsewhere.
-    pub fn begin_shutdown(&self) {
-        self.shutting_down.store(true, Ordering::SeqCst);
+    /// What signs checkpoints; none where there is no place for its key.
+    #[must_use]
+    pub fn notary(&self) -> Option<&Notary> {
+        self.notary.get()
     }
 
-    /// Whether the instance is on its way out.
+    /// What signs checkpoints from now on. The first one counts.
+    pub fn sign_with(&self, notary: Notary) {
+        let _ = self.notary.set(notary);
+    }
+
+    /// How far it is; by that `/readyz` tells load balancers whether to look elsewhere.
     #[must_use]
-    pub fn is_shutting_down(&self) -> bool {
-        self.shutting_down.load(Ordering::SeqCst)
+    pub fn stage(&self) -> Stage {
+        Stage::ALL[usize::from(self.stage.load(Ordering::Acquire))]
+    }
+
+    /// Goes on to a stage. A stop is the last.
+    pub fn enter(&self, stage: Stage) {
+        let unless_stopping = |here| (here != Stage::Stopping as u8).then_some(stage as u8);
+        let _ = self.stage.fetch_update(Ordering::AcqRel, Ordering::Acquire, unless_stopping);
     }
 
     /// Sets the gauges to what is known now.

@@ -10,6 +10,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Longest that a stop is announced before it begins.
+const DRAIN_SECONDS_MAX: u64 = 600;
+
 /// Where the server listens.
 #[derive(Debug, Clone, Args)]
 pub struct ServerConfig {
@@ -29,6 +32,10 @@ pub struct ServerConfig {
     /// `TWO_PERSON_RELEASE`: 1 asks for a second person whatever the database's setting says; 0 leaves it to that.
     #[arg(long, env = "TWO_PERSON_RELEASE", default_value = "0", value_name = "0|1", value_parser = flag)]
     pub two_person_release: Flag,
+
+    /// `DRAIN_SECONDS`: how long `/readyz` says that a stop was asked for before no connection is taken any more; 0 to 600.
+    #[arg(long, env = "DRAIN_SECONDS", default_value = "5", value_name = "SECONDS", value_parser = drain_seconds)]
+    pub drain_seconds: u64,
 
     /// `METRICS_ADDR`: one more address, which answers /metrics and the probes to whoever reaches it, without a token.
     #[arg(long, env = "METRICS_ADDR", value_name = "HOST:PORT")]
@@ -152,6 +159,11 @@ fn lease(text: &str) -> Result<u64, String> {
     let bounds = LEASE_MIN.as_millis()..=LEASE_MAX.as_millis();
     let lease = text.trim().parse().ok().filter(|ms: &u64| bounds.contains(&u128::from(*ms)));
     lease.ok_or_else(|| format!("it is a number of milliseconds from {} to {}", bounds.start(), bounds.end()))
+}
+
+fn drain_seconds(text: &str) -> Result<u64, String> {
+    let seconds = text.trim().parse().ok().filter(|seconds: &u64| *seconds <= DRAIN_SECONDS_MAX);
+    seconds.ok_or_else(|| format!("it is a number of seconds from 0 to {DRAIN_SECONDS_MAX}"))
 }
 
 fn flag(text: &str) -> Result<Flag, String> {

@@ -111,7 +111,10 @@ impl Instance {
         }
         // What it keeps beside its database goes with the directory.
         command.env("DATA_DIR", place.root.join(format!("{name}.data")));
-        command.env("BIND_ADDR", addr.to_string()).envs(variables.iter().map(|(name, value)| (name, value)));
+        command
+            .env("BIND_ADDR", addr.to_string())
+            .env("DRAIN_SECONDS", "0")
+            .envs(variables.iter().map(|(name, value)| (name, value)));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?).spawn()?;
         let mut instance = Self { child, log, addr };
         instance.until_ready().await?;

@@ -60,7 +60,7 @@ struct StreamVerified {
 /// What a verification found.
 #[derive(Debug, Serialize, ToSchema)]
 struct AuditVerified {
-    /// Whether every event is what was appended.
+    /// Whether every event is what was appended, and nothing is missing.
     ok: bool,
     /// Each stream that was looked at.
     streams: Vec<StreamVerified>,
@@ -82,7 +82,7 @@ async fn verify_audit(State(app): State<App>, Query(query): Query<VerifyQuery>) 
     // One at a time: each reads the whole trail.
     let _turn = app.verifying.try_acquire().map_err(|_| Error::Overloaded)?;
     let mut conn = app.go_live.db().connect_long_snapshot().await?;
-    let signed = app.notary.as_ref().and_then(Notary::last);
+    let signed = app.notary().and_then(Notary::last);
     let incremental = query.incremental.is_some_and(|flag| flag.0);
     let mut answer = AuditVerified { ok: true, streams: Vec::new(), findings: Vec::new() };
     for stream in streams {
@@ -115,7 +115,7 @@ async fn verify_audit(State(app): State<App>, Query(query): Query<VerifyQuery>) 
 )]
 async fn audit_checkpoint(State(app): State<App>, _: Query<Nothing>) -> Result<impl IntoResponse> {
     let no_key = || Error::NotFound { what: "key to sign with", id: "(CHECKPOINT_KEY)".into() };
-    let notary = app.notary.as_ref().ok_or_else(no_key)?;
+    let notary = app.notary().ok_or_else(no_key)?;
     // One at a time, as every verification.
     let _turn = app.verifying.try_acquire().map_err(|_| Error::Overloaded)?;
     let (_, note) = notary.sign(&mut app.go_live.db().connect_long_snapshot().await?).await?;

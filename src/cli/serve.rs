@@ -5,36 +5,41 @@ use super::{Failure, ServeArgs};
 use crate::access;
 use crate::access::guard::Exposure;
 use crate::access::register::Mode;
-use crate::app::{App, Setup};
+use crate::app::{App, Setup, Stage};
 use crate::approval::Policy;
 use crate::audit::checkpoint::Notary;
 use crate::audit::told::Changes;
 use crate::clock::Clock;
-use crate::config::{DatabaseConfig, EnforcementConfig, ServerConfig};
-use crate::db::Database;
+use crate::config::{DatabaseConfig, ServerConfig};
 use crate::db::embedded::EmbeddedPostgres;
+use crate::db::{Database, Migrating};
 use crate::enforcement::instance;
 use crate::http::server;
 use crate::panics;
 use crate::types::Lifetime;
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
+use axum::response::Response;
 use rustix::process::{Resource, getrlimit, setrlimit};
+use sqlx::postgres::PgConnectOptions;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+use tower::ServiceExt;
 
-/// How long requests in flight may take after a shutdown was asked for; a little more than their deadline.
+/// How long requests in flight may take when no more are taken; a little more than their deadline.
 const DRAIN: Duration = Duration::from_secs(11);
 
 pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(), Failure> {
     let setup = setup(&args, &database)?;
     // Signals first: from here on, a stop is orderly.
     let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let (stop, stopping) = watch::channel(false);
+    let (stop, stopping) = watch::channel(Stop::No);
     // The address before the database: a port that is taken should not cost a start of PostgreSQL.
     let addr = args.server.bind_addr;
     let listener =
@@ -47,24 +52,32 @@ pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(
         None => None,
     };
     raise_file_limit();
-    tokio::spawn(announce_stop(interrupt, terminate, stop));
+    let db = Database::later();
+    let app = App::new(&db, Clock::system(), setup);
+    app.enter(Stage::Opening);
+    let announced = Duration::from_secs(args.server.drain_seconds);
+    tokio::spawn(announce_stop([interrupt, terminate], app.clone(), announced, stop));
+    // From here on probes are answered; everything else is refused until the database is there.
+    let addr = listener.local_addr()?;
+    let serving = tokio::spawn(serve_until(listener, metrics, app.clone(), stopping.clone()));
+    let instance = Instance { app, addr, db, args: &args, database: &database };
     let Some(url) = database.url() else {
         let postgres = EmbeddedPostgres::start(settings(&database)?).await?;
         let options = postgres.connect_options();
         let (served, ()) = {
             // PostgreSQL is watched until the service has drained, then stopped.
-            let (drained, draining) = watch::channel(false);
+            let (drained, draining) = oneshot::channel();
             let service = async {
-                let served = run(listener, metrics, options, &args, &database, setup, stopping).await;
-                let _ = drained.send(true);
+                let served = instance.run(options, serving, stopping).await;
+                let _ = drained.send(());
                 served
             };
-            tokio::join!(service, postgres.supervise(until(draining)))
+            tokio::join!(service, postgres.supervise(async { _ = draining.await }))
         };
         postgres.stop().await?;
         return served;
     };
-    run(listener, metrics, parse_url(url)?, &args, &database, setup, stopping).await
+    instance.run(parse_url(url)?, serving, stopping).await
 }
 
 /// Connections that may wait to be accepted: a burst of clients is not turned away by the kernel.
@@ -78,17 +91,53 @@ fn listen(addr: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn until(mut flag: watch::Receiver<bool>) {
-    // An error means that the sender is gone, which ends the waiting as well.
-    let _ = flag.wait_for(|set| *set).await;
+/// How far a stop has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stop {
+    /// Nobody has asked for one.
+    No,
+    /// It was asked for, and `/readyz` says so. Whoever does not know yet is still served.
+    Announced,
+    /// No connection is taken any more.
+    Closing,
 }
 
-async fn announce_stop(mut interrupt: Signal, mut terminate: Signal, stop: watch::Sender<bool>) {
+async fn until(mut stopping: watch::Receiver<Stop>, stop: Stop) {
+    // An error means that the sender is gone, which ends the waiting as well.
+    let _ = stopping.wait_for(|now| *now >= stop).await;
+}
+
+/// Announces a stop at the first signal, and lets it begin when balancers have had the time to look elsewhere, or at the second.
+///
+/// The end of what cannot be served without is one, too, and nobody is served meanwhile.
+async fn announce_stop(signals: [Signal; 2], app: App, mut announced: Duration, stop: watch::Sender<Stop>) {
+    let [mut interrupt, mut terminate] = signals;
+    let mut signalled = async || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
     tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        () = signalled() => {}
+        () = app.writer_ended() => {
+            tracing::error!("a writer has ended: this process ends, too");
+            announced = Duration::ZERO;
+        }
     }
-    let _ = stop.send(true);
+    let was_ready = app.stage() == Stage::Serving;
+    app.enter(Stage::Stopping);
+    let _ = stop.send(Stop::Announced);
+    if was_ready && !announced.is_zero() {
+        let seconds = announced.as_secs();
+        tracing::info!("stopping: not ready any more, and still serving for {seconds} s; a second signal ends that");
+        tokio::select! {
+            () = tokio::time::sleep(announced) => {}
+            () = signalled() => {}
+        }
+    }
+    tracing::info!("stopping: finishing the requests in flight");
+    let _ = stop.send(Stop::Closing);
 }
 
 /// Where the service can be reached from.
@@ -145,73 +194,109 @@ async fn notary(args: &ServeArgs, database: &DatabaseConfig) -> Option<Notary> {
     opened.inspect_err(|error| tracing::warn!(%error, "no checkpoints of the audit trail are signed")).ok()
 }
 
-fn announce(addr: SocketAddr, app: &App, enforcement: &EnforcementConfig) {
-    match app.feed.register().mode() {
-        Mode::Tokens => {}
-        Mode::Unknown => tracing::warn!("it is not known yet which tokens there are: nobody is let in until it is"),
-        Mode::Open => tracing::warn!(
-            "OPEN MODE: there are no tokens, and callers are not authenticated; events will say UNAUTHENTICATED; holdfast token \
-             create ends it"
-        ),
-    }
-    if let Some(why) = enforcement.off_because() {
-        tracing::warn!("ENFORCEMENT IS OFF on this instance ({why}): requests pass whatever the go-live state says");
-        if enforcement.is_production() {
-            tracing::warn!("this environment calls itself production, and nothing is enforced");
-        }
-    }
-    tracing::info!(%addr, version = env!("CARGO_PKG_VERSION"), "serving http://{addr} (API documentation at http://{addr}/docs/)");
+/// An instance: what serves, and what it was told.
+struct Instance<'a> {
+    app: App,
+    /// Where it listens.
+    addr: SocketAddr,
+    /// Away until it was opened.
+    db: Database,
+    args: &'a ServeArgs,
+    database: &'a DatabaseConfig,
 }
 
-async fn run(
-    listener: TcpListener,
-    metrics: Option<TcpListener>,
-    options: sqlx::postgres::PgConnectOptions,
-    args: &ServeArgs,
-    database: &DatabaseConfig,
-    setup: Setup,
-    stopping: watch::Receiver<bool>,
-) -> Result<(), Failure> {
-    let open = async {
-        let db = Database::open(options).await?;
-        db.migrate().await?;
-        check_address(&args.server, &db).await?;
-        Ok::<_, Failure>(db)
-    };
-    // Migrations may wait for another instance for as long as that takes; a stop does not.
-    let db = tokio::select! {
-        opened = open => opened?,
-        () = until(stopping.clone()) => {
-            tracing::info!("stopped before the database was ready");
-            return Ok(());
+impl Instance<'_> {
+    /// Opens the database, lets the service at it, and waits for the end of that.
+    async fn run(
+        self,
+        options: PgConnectOptions,
+        serving: JoinHandle<()>,
+        stopping: watch::Receiver<Stop>,
+    ) -> Result<(), Failure> {
+        // Migrations may wait for another instance for as long as that takes; a stop does not.
+        let opened = tokio::select! {
+            opened = self.open(options) => opened?,
+            () = until(stopping, Stop::Announced) => {
+                serving.await?;
+                tracing::info!("stopped before the database was ready");
+                return Ok(());
+            }
+        };
+        self.db.become_opened(&opened);
+        let (background, changes) = self.begin().await;
+        self.app.enter(Stage::Serving);
+        self.announce();
+        let served = serving.await;
+        for task in background {
+            task.abort();
         }
-    };
-    let notary = notary(args, database).await;
-    let app = App::new(&db, Clock::system(), Setup { notary, ..setup });
-    // Known before the first request, so that a start is not a second of 503s.
-    if let Err(error) = app.feed.refresh(&db).await {
-        tracing::warn!(%error, "the go-live state could not be read yet: blocking until it is");
+        changes.finish().await;
+        // Who ends in order is not looked for.
+        let left = async { instance::leave(&mut *self.db.read().await?, self.app.feed.instance().id()).await };
+        if let Ok(Err(error)) = tokio::time::timeout(LEAVE_TIMEOUT, left).await {
+            tracing::warn!(%error, "this instance stays on the list for a day");
+        }
+        let is_whole = self.app.writers_run();
+        self.db.close().await;
+        served?;
+        tracing::info!("stopped");
+        if is_whole {
+            Ok(())
+        } else {
+            Err("a writer's thread ended by a panic that nothing caught: see the log, and start again".into())
+        }
     }
-    let changes = Changes::from_now_on(db.clone()).await;
-    let background = start_tasks(&app, &db, &changes, args.server.checkpoint_every);
-    announce(listener.local_addr()?, &app, &args.enforcement);
-    serve_until(listener, metrics, &app, stopping).await;
-    for task in background {
-        task.abort();
+
+    /// The database, with a schema that is this program's.
+    async fn open(&self, options: PgConnectOptions) -> Result<Database, Failure> {
+        let db = Database::open(options).await?;
+        let tell = |now| {
+            self.app.enter(match now {
+                Migrating::Runs => Stage::Migrating,
+                Migrating::Waits => Stage::WaitingToMigrate,
+            });
+        };
+        db.migrate_telling(tell).await?;
+        check_address(&self.args.server, &db).await?;
+        Ok(db)
     }
-    changes.finish().await;
-    // Who ends in order is not looked for.
-    let left = async { instance::leave(&mut *db.read().await?, app.feed.instance().id()).await };
-    if let Ok(Err(error)) = tokio::time::timeout(LEAVE_TIMEOUT, left).await {
-        tracing::warn!(%error, "this instance stays on the list for a day");
+
+    /// Knows the state before the first request, so that a start is not a second of 503s, and begins what goes on beside them.
+    async fn begin(&self) -> (Vec<JoinHandle<Infallible>>, Changes) {
+        let Self { app, db, args, database, .. } = self;
+        if let Some(notary) = notary(args, database).await {
+            app.sign_with(notary);
+        }
+        if let Err(error) = app.feed.refresh(db).await {
+            tracing::warn!(%error, "the go-live state could not be read yet: blocking until it is");
+        }
+        let changes = Changes::from_now_on(db.clone()).await;
+        (start_tasks(app, db, &changes, args.server.checkpoint_every), changes)
     }
-    let is_whole = app.writers_run();
-    db.close().await;
-    tracing::info!("stopped");
-    if is_whole {
-        Ok(())
-    } else {
-        Err("a writer's thread ended by a panic that nothing caught: see the log, and start again".into())
+
+    fn announce(&self) {
+        let Self { app, args, .. } = self;
+        match app.feed.register().mode() {
+            Mode::Tokens => {}
+            Mode::Unknown => {
+                tracing::warn!("it is not known yet which tokens there are: nobody is let in until it is");
+            }
+            Mode::Open => tracing::warn!(
+                "OPEN MODE: there are no tokens, and callers are not authenticated; events will say UNAUTHENTICATED; holdfast \
+                 token create ends it"
+            ),
+        }
+        if let Some(why) = args.enforcement.off_because() {
+            tracing::warn!(
+                "ENFORCEMENT IS OFF on this instance ({why}): requests pass whatever the go-live state says"
+            );
+            if args.enforcement.is_production() {
+                tracing::warn!("this environment calls itself production, and nothing is enforced");
+            }
+        }
+        let addr = self.addr;
+        let version = env!("CARGO_PKG_VERSION");
+        tracing::info!(%addr, version, "serving http://{addr} (API documentation at http://{addr}/docs/)");
     }
 }
 
@@ -233,7 +318,7 @@ fn start_tasks(app: &App, db: &Database, changes: &Changes, checkpoint_every: Li
         keep("changes", move || changes.clone().watch()),
         keep("uses of tokens", move || access::note_uses(register.clone(), of_uses.clone())),
     ];
-    if let Some(notary) = app.notary.clone() {
+    if let Some(notary) = app.notary().cloned() {
         let verifying = Arc::clone(&app.verifying);
         let run = move || notary.clone().run(of_notary.clone(), checkpoint_every, Arc::clone(&verifying));
         tasks.push(keep("checkpoints", run));
@@ -262,30 +347,23 @@ async fn keep_metrics_small(metrics: metrics_exporter_prometheus::PrometheusHand
     }
 }
 
-/// Waits for a stop that was asked for, or for the end of what cannot be served without.
-async fn stop_of(app: &App, stopping: watch::Receiver<bool>) {
-    tokio::select! {
-        () = until(stopping) => {}
-        () = app.writer_ended() => tracing::error!("a writer has ended: this process ends, too"),
-    }
-}
-
 /// Serves until a stop is asked for, then lets the requests in flight finish.
-async fn serve_until(listener: TcpListener, metrics: Option<TcpListener>, app: &App, stopping: watch::Receiver<bool>) {
-    let stop = {
-        let (app, stopping) = (app.clone(), stopping.clone());
-        async move {
-            stop_of(&app, stopping).await;
-            app.begin_shutdown();
-            tracing::info!("stopping: finishing the requests in flight");
-        }
-    };
+async fn serve_until(listener: TcpListener, metrics: Option<TcpListener>, app: App, stopping: watch::Receiver<Stop>) {
+    let stopped = until(stopping.clone(), Stop::Closing);
     let counters = async {
         if let Some(listener) = metrics {
-            server::serve(listener, app.metrics_router(), stop_of(app, stopping), DRAIN).await;
+            server::serve(listener, app.metrics_router(), until(stopping, Stop::Closing), DRAIN).await;
         }
     };
-    tokio::join!(server::serve(listener, app.router(), stop, DRAIN), counters);
+    // While a stop is announced, each connection ends with its answer: whoever keeps some finds none that closes under a request.
+    let leaving = app.clone();
+    let service = app.router().map_response(move |mut response: Response| {
+        if leaving.stage() == Stage::Stopping {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    });
+    tokio::join!(server::serve(listener, service, stopped, DRAIN), counters);
 }
 
 /// Every connection is a file: as many as the system lets this process have.

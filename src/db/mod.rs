@@ -8,22 +8,22 @@
 
 mod confirm;
 pub mod embedded;
+mod migrate;
 pub mod session;
 pub(crate) mod trouble;
 
 pub use confirm::confirm;
 pub(crate) use confirm::{confirmed, mark};
+pub use migrate::{Migrating, installed_at, pending_migrations};
 
 use crate::error::{Error, Result};
-use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use session::{Purpose, Refusal, Sessions};
-use sqlx::migrate::Migrator;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Postgres, Transaction};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use trouble::is_unreachable;
 
@@ -45,9 +45,12 @@ const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
 /// How long a request may take that reads everything: a little less than its deadline, 2 minutes.
 const LONG: &str = "SET LOCAL statement_timeout = '115s'; SET LOCAL idle_in_transaction_session_timeout = '10s'";
 
-/// The database of one book.
+/// The database of one book. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
-pub struct Database {
+pub struct Database(Arc<OnceLock<Pools>>);
+
+#[derive(Debug, Clone)]
+struct Pools {
     sessions: Sessions,
     pool: PgPool,
     switch: PgPool,
@@ -100,53 +103,30 @@ impl Database {
         // One is always there: on a machine that is busy enough to pull the switch for, connecting takes too long.
         let switch = pool_of(&sessions, SWITCH_POOL_SIZE, SWITCH_ACQUIRE_TIMEOUT).min_connections(1);
         let switch = switch.connect_lazy_with(sessions.options());
-        let database = Self { sessions, pool, switch, listener: Arc::default() };
-        database.check_server().await?;
-        Ok(database)
+        check_server(&pool).await?;
+        Ok(Self(Arc::new(OnceLock::from(Pools { sessions, pool, switch, listener: Arc::default() }))))
     }
 
-    async fn check_server(&self) -> Result<(), OpenError> {
-        let version: String = sqlx::query_scalar("SHOW server_version_num").fetch_one(&self.pool).await?;
-        if version.parse::<i32>().is_ok_and(|number| number >= SERVER_VERSION_MIN) {
-            return Ok(());
+    /// One that is away until it [becomes](Self::become_opened) one that was opened: for what answers meanwhile.
+    #[must_use]
+    pub fn later() -> Self {
+        Self(Arc::default())
+    }
+
+    /// Becomes a database that was opened. The first one counts.
+    pub fn become_opened(&self, opened: &Self) {
+        if let Ok(pools) = opened.pools() {
+            let _ = self.0.set(pools.clone());
         }
-        let name: String = sqlx::query_scalar("SHOW server_version").fetch_one(&self.pool).await?;
-        Err(OpenError::TooOld(name))
     }
 
-    /// Applies the migrations under a lock. A schema that is newer than this binary is accepted as long as it says so.
-    pub async fn migrate(&self) -> Result<(), OpenError> {
-        let mut conn = self.sessions.connect(Purpose::Migration).await?;
-        migrator().run(&mut conn).await?;
-        conn.close().await?;
-        self.check_schema().await
-    }
-
-    async fn check_schema(&self) -> Result<(), OpenError> {
-        let needed: Option<String> = sqlx::query_scalar("SELECT value FROM setting WHERE key = 'schema_minimum'")
-            .fetch_optional(&self.pool)
-            .await?;
-        let needed = needed.ok_or(OpenError::SchemaMinimum("nothing".into()))?;
-        let needed = needed.trim().parse().map_err(|_| OpenError::SchemaMinimum(format!("{needed:?}")))?;
-        let known = migrator().iter().map(|migration| migration.version).max().unwrap_or(0);
-        if needed > known { Err(OpenError::SchemaTooNew { needed, known }) } else { Ok(()) }
-    }
-
-    /// Each migration with the time it was applied; none where it is pending.
-    pub async fn migration_status(&self) -> Result<Vec<(i64, String, bool)>> {
-        let mut conn = self.read().await?;
-        let applied = applied_migrations(&mut conn).await?;
-        Ok(migrator()
-            .iter()
-            .map(|migration| {
-                (migration.version, migration.description.to_string(), applied.contains(&migration.version))
-            })
-            .collect())
+    fn pools(&self) -> Result<&Pools, sqlx::Error> {
+        self.0.get().ok_or(sqlx::Error::PoolClosed)
     }
 
     /// A connection to read with.
     pub async fn read(&self) -> Result<PoolConnection<Postgres>> {
-        self.pool.acquire().await.map_err(|error| self.explained(error))
+        self.pools()?.pool.acquire().await.map_err(|error| self.explained(error))
     }
 
     /// A connection for the feed: its own, and nobody's afterwards, since one whose other end has vanished is only to be left.
@@ -154,20 +134,20 @@ impl Database {
         if self.is_closed() {
             return Err(Error::Unavailable(sqlx::Error::PoolClosed));
         }
-        Ok(self.sessions.connect(Purpose::Feed).await?)
+        Ok(self.pools()?.sessions.connect(Purpose::Feed).await?)
     }
 
     /// A place for one connection that listens: a new one each time, since one whose other end has vanished is only to be left.
-    #[must_use]
-    pub fn listener_pool(&self) -> PgPool {
-        let pool = pool_of(&self.sessions, 1, SWITCH_ACQUIRE_TIMEOUT).connect_lazy_with(self.sessions.options());
-        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(pool.clone());
-        pool
+    pub fn listener_pool(&self) -> Result<PgPool> {
+        let Pools { sessions, listener, .. } = self.pools()?;
+        let pool = pool_of(sessions, 1, SWITCH_ACQUIRE_TIMEOUT).connect_lazy_with(sessions.options());
+        *listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(pool.clone());
+        Ok(pool)
     }
 
     /// A transaction.
     pub async fn begin(&self) -> Result<Transaction<'static, Postgres>> {
-        self.begin_on(&self.pool, "BEGIN").await
+        self.begin_on(&self.pools()?.pool, "BEGIN").await
     }
 
     /// Begins to the end, whether or not its caller still waits: a driver that is left in the middle of a beginning does not know
@@ -180,7 +160,7 @@ impl Database {
 
     /// Why no connection was to be had: where each was refused, that says more than that time ran out.
     fn explained(&self, error: sqlx::Error) -> Error {
-        match (error, self.sessions.refusal()) {
+        match (error, self.pools().ok().and_then(|pools| pools.sessions.refusal())) {
             (sqlx::Error::PoolTimedOut, Some(refusal)) => sqlx::Error::from(refusal).into(),
             (error, _) => error.into(),
         }
@@ -193,7 +173,7 @@ impl Database {
     }
 
     async fn connect_within(&self, timeout: Duration, purpose: Purpose) -> Result<PgConnection> {
-        match tokio::time::timeout(timeout, self.sessions.connect(purpose)).await {
+        match tokio::time::timeout(timeout, self.pools()?.sessions.connect(purpose)).await {
             Ok(connected) => Ok(connected?),
             Err(_) => Err(Error::Unavailable(sqlx::Error::PoolTimedOut)),
         }
@@ -201,7 +181,7 @@ impl Database {
 
     /// A transaction that sees one instant of the database, for reports.
     pub async fn begin_snapshot(&self) -> Result<Transaction<'static, Postgres>> {
-        self.begin_on(&self.pool, SNAPSHOT).await
+        self.begin_on(&self.pools()?.pool, SNAPSHOT).await
     }
 
     /// The same for as long as a request may take that reads everything.
@@ -225,7 +205,7 @@ impl Database {
         tx: &mut PgConnection,
         count: usize,
     ) -> Result<Vec<Transaction<'static, Postgres>>> {
-        let count = count.min(self.pool.options().get_max_connections() as usize - 1);
+        let count = count.min(self.pools()?.pool.options().get_max_connections() as usize - 1);
         if count == 0 {
             return Ok(Vec::new());
         }
@@ -264,25 +244,35 @@ impl Database {
 
     /// A transaction on the connections of engage and disable.
     pub async fn begin_switch(&self) -> Result<Transaction<'static, Postgres>> {
-        self.begin_on(&self.switch, "BEGIN").await
+        self.begin_on(&self.pools()?.switch, "BEGIN").await
     }
 
     /// Whether it was closed: nobody may use a connection that was opened before.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.pool.is_closed()
+        self.pools().map_or(true, |pools| pools.pool.is_closed())
     }
 
     /// Closes every connection, after the work in flight.
     pub async fn close(&self) {
-        self.pool.close().await;
-        self.switch.close().await;
-        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Ok(Pools { pool, switch, listener, .. }) = self.pools() else { return };
+        pool.close().await;
+        switch.close().await;
+        let listener = listener.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(listener) = listener {
             // One whose other end has vanished does not close.
             let _ = tokio::time::timeout(LISTENER_CLOSE_TIMEOUT, listener.close()).await;
         }
     }
+}
+
+async fn check_server(pool: &PgPool) -> Result<(), OpenError> {
+    let version: String = sqlx::query_scalar("SHOW server_version_num").fetch_one(pool).await?;
+    if version.parse::<i32>().is_ok_and(|number| number >= SERVER_VERSION_MIN) {
+        return Ok(());
+    }
+    let name: String = sqlx::query_scalar("SHOW server_version").fetch_one(pool).await?;
+    Err(OpenError::TooOld(name))
 }
 
 /// A pool of connections that are admitted when they are made.
@@ -306,42 +296,12 @@ impl From<sqlx::Error> for OpenError {
     }
 }
 
-/// The schema, inside the binary. Migrations that a newer server applied are not an error: see `schema_minimum`.
-fn migrator() -> Migrator {
-    let mut migrator = sqlx::migrate!("./migrations");
-    migrator.set_ignore_missing(true);
-    migrator
-}
-
 /// Commits. A connection that breaks here leaves the outcome unknown, and so does a wait for a standby that was cancelled: that is
 /// what the caller is told, never a success.
 pub async fn commit(tx: Transaction<'_, Postgres>) -> Result<()> {
     confirmed(tx.commit())
         .await
         .map_err(|error| if is_unreachable(&error) { Error::OutcomeUnknown(error) } else { Error::Database(error) })
-}
-
-async fn applied_migrations(conn: &mut PgConnection) -> Result<Vec<i64>> {
-    let exists: bool =
-        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&mut *conn).await?;
-    if !exists {
-        return Ok(Vec::new());
-    }
-    Ok(sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success ORDER BY version")
-        .fetch_all(conn)
-        .await?)
-}
-
-/// When the first migration was applied.
-pub async fn installed_at(conn: &mut PgConnection) -> Result<DateTime<Utc>> {
-    Ok(sqlx::query_scalar("SELECT min(installed_on) FROM _sqlx_migrations").fetch_one(conn).await?)
-}
-
-/// How many of this binary's migrations the database lacks.
-pub async fn pending_migrations(conn: &mut PgConnection) -> Result<i64> {
-    let applied = applied_migrations(conn).await?;
-    let pending = migrator().iter().filter(|migration| !applied.contains(&migration.version)).count();
-    Ok(i64::try_from(pending).expect("there are few migrations"))
 }
 
 /// JSON of one of our own types.

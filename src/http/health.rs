@@ -80,10 +80,13 @@ struct Readiness {
     authentication: &'static str,
 }
 
-/// The same, for callers who may not read more: whether it can.
+/// The same, for callers who may not read more: whether it can, and while it starts, why not.
 #[derive(Debug, Serialize)]
 struct Ready {
     ready: bool,
+    /// Why not, while it starts: then nobody is known who may read more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
 }
 
 /// What a caller may know of it.
@@ -96,8 +99,8 @@ enum ReadyzAnswer {
     Status(Ready),
 }
 
-/// Whether the instance can decide: the go-live state was read within the lease, no migration is missing, its writers run, and
-/// it is not shutting down.
+/// Whether the instance can decide: it has started, the go-live state was read within the lease, no migration is missing, its
+/// writers run, and it is not shutting down.
 #[utoipa::path(
     get, path = "/readyz", tag = "service",
     responses(
@@ -109,8 +112,9 @@ enum ReadyzAnswer {
 async fn readyz(State(app): State<App>, caller: Option<Extension<Admitted>>, _: Query<Nothing>) -> impl IntoResponse {
     let view = app.feed.view();
     let pending = app.feed.pending_migrations();
-    let reason = if app.is_shutting_down() {
-        Some("shutting down")
+    let stage = app.stage();
+    let reason = if stage.reason().is_some() {
+        stage.reason()
     } else if !app.writers_run() {
         Some("a writer has ended, and so will this process")
     } else if app.feed.is_rewound() {
@@ -145,7 +149,7 @@ async fn readyz(State(app): State<App>, caller: Option<Extension<Admitted>>, _: 
     let answer = if authority.is_some_and(|authority| authority.holds(Scope::Read)) {
         ReadyzAnswer::Whole(Box::new(readiness))
     } else {
-        ReadyzAnswer::Status(Ready { ready: readiness.ready })
+        ReadyzAnswer::Status(Ready { ready: readiness.ready, reason: reason.filter(|_| stage.is_start()) })
     };
     (status, retry_after, Json(answer))
 }

@@ -47,6 +47,11 @@ fn an_unparseable_go_live_enforce_is_named() {
 }
 
 #[test]
+fn unparseable_drain_seconds_are_named() {
+    names_the_variable("DRAIN_SECONDS", &["", "601", "-1", "5s", "0.5"]);
+}
+
+#[test]
 fn an_unparseable_enforcement_scope_is_named() {
     names_the_variable("ENFORCEMENT_SCOPE", &["x", "prod"]);
 }

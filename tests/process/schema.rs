@@ -1,6 +1,6 @@
 //! Databases that are older, newer or other than this server.
 
-use crate::support::{Place, Server, free_port, signal, wait_until};
+use crate::support::{Place, Server, free_port};
 use rustix::process::Signal;
 
 /// A migrated database of its own on the private PostgreSQL of `place`, changed by this SQL.
@@ -95,21 +95,4 @@ fn servers_that_start_at_once_on_an_empty_database_all_come_up() {
         place.sql("empty", "SELECT count(*)::text FROM _sqlx_migrations WHERE success"),
         place.sql("holdfast", "SELECT count(*)::text FROM _sqlx_migrations WHERE success")
     );
-}
-
-#[test]
-fn a_stop_while_another_instance_migrates_is_orderly() {
-    let place = Place::new();
-    let _owner = place.serve();
-    let mut other_instance = place.session("holdfast");
-    other_instance.sql("BEGIN");
-    other_instance.sql("LOCK TABLE _sqlx_migrations IN ACCESS EXCLUSIVE MODE");
-    let other = Place::new();
-    let server = other.launch(&[], &[("DATABASE_URL", &place.url("holdfast"))]);
-    wait_until("the server waits for the migration", || {
-        place.sql("holdfast", "SELECT pid::text FROM pg_locks WHERE NOT granted").len() == 1
-    });
-    signal(server.pid(), Signal::TERM);
-    let ended = server.ended();
-    assert_eq!(ended.code, Some(0), "{ended:?}");
 }

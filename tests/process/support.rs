@@ -99,7 +99,8 @@ impl Place {
                 command.env(name, value);
             }
         }
-        command.env("DATA_DIR", self.data());
+        // A stop is announced to nobody here; the tests of that say otherwise.
+        command.env("DATA_DIR", self.data()).env("DRAIN_SECONDS", "0");
         command
     }
 

@@ -229,7 +229,7 @@ async fn tell(db: &Database, payload: &str) {
 }
 
 async fn open_listener(db: &Database) -> Result<PgListener> {
-    let mut listener = PgListener::connect_with(&db.listener_pool()).await?;
+    let mut listener = PgListener::connect_with(&db.listener_pool()?).await?;
     listener.eager_reconnect(false);
     let channel = store::channel(&mut listener).await?;
     listener.listen(&channel).await?;

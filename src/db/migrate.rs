@@ -1,0 +1,130 @@
+//! Migrations: applied under a lock, each in a transaction of its own, for as long as that takes; and what is told meanwhile.
+
+use super::session::Purpose;
+use super::{Database, OpenError, Pools};
+use crate::error::Result;
+use chrono::{DateTime, Utc};
+use sqlx::migrate::Migrator;
+use sqlx::{Connection, Executor, PgConnection, PgPool};
+use std::convert::Infallible;
+use std::time::Duration;
+
+/// How soon a session that migrates ends when its process is gone, whatever it waits for: PostgreSQL looks this often whether there
+/// is still somebody at the other end. A server that cannot look says so, and migrates all the same.
+const ORPHAN_CHECK: &str = "SET client_connection_check_interval = '500ms'";
+/// How often it is looked whether a migration waits.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What a migration does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Migrating {
+    /// It runs.
+    Runs,
+    /// It waits for a lock that another session holds.
+    Waits,
+}
+
+/// The schema, inside the binary. Migrations that a newer server applied are not an error: see `schema_minimum`.
+fn migrator() -> Migrator {
+    let mut migrator = sqlx::migrate!("./migrations");
+    migrator.set_ignore_missing(true);
+    migrator
+}
+
+impl Database {
+    /// Applies the migrations under a lock. A schema that is newer than this binary is accepted as long as it says so.
+    pub async fn migrate(&self) -> Result<(), OpenError> {
+        self.migrate_telling(|_| {}).await
+    }
+
+    /// The same, and tells what it does whenever that changes. Whoever drops it ends the session, and what it waits for.
+    pub async fn migrate_telling(&self, tell: impl Fn(Migrating)) -> Result<(), OpenError> {
+        let Pools { sessions, pool, .. } = self.pools()?;
+        let mut conn = sessions.connect(Purpose::Migration).await?;
+        if let Err(error) = conn.execute(ORPHAN_CHECK).await {
+            tracing::debug!(%error, "a session that migrates may outlive this process");
+        }
+        let backend: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut conn).await?;
+        let migrator = migrator();
+        tokio::select! {
+            migrated = migrator.run(&mut conn) => migrated?,
+            never = watch(pool, backend, tell) => match never {},
+        }
+        conn.close().await?;
+        self.check_schema().await
+    }
+
+    async fn check_schema(&self) -> Result<(), OpenError> {
+        let needed: Option<String> = sqlx::query_scalar("SELECT value FROM setting WHERE key = 'schema_minimum'")
+            .fetch_optional(&self.pools()?.pool)
+            .await?;
+        let needed = needed.ok_or(OpenError::SchemaMinimum("nothing".into()))?;
+        let needed = needed.trim().parse().map_err(|_| OpenError::SchemaMinimum(format!("{needed:?}")))?;
+        let known = migrator().iter().map(|migration| migration.version).max().unwrap_or(0);
+        if needed > known { Err(OpenError::SchemaTooNew { needed, known }) } else { Ok(()) }
+    }
+
+    /// Each migration with the time it was applied; none where it is pending.
+    pub async fn migration_status(&self) -> Result<Vec<(i64, String, bool)>> {
+        let mut conn = self.read().await?;
+        let applied = applied_migrations(&mut conn).await?;
+        Ok(migrator()
+            .iter()
+            .map(|migration| {
+                (migration.version, migration.description.to_string(), applied.contains(&migration.version))
+            })
+            .collect())
+    }
+}
+
+/// Tells whether a session waits for a lock, whenever that changes, and logs for whose.
+async fn watch(pool: &PgPool, backend: i32, tell: impl Fn(Migrating)) -> Infallible {
+    let mut before = Migrating::Runs;
+    tell(before);
+    loop {
+        tokio::time::sleep(LOOK).await;
+        // What cannot be looked at now is looked at in a second.
+        let Ok(held_by) = holders(pool, backend).await else { continue };
+        let now = if held_by.is_some() { Migrating::Waits } else { Migrating::Runs };
+        if now != before {
+            before = now;
+            tell(now);
+            match held_by {
+                Some(held_by) => tracing::warn!(backend, held_by, "the migrations wait for a lock"),
+                None => tracing::info!(backend, "the migrations go on"),
+            }
+        }
+    }
+}
+
+/// The sessions that a session waits for; none where it waits for nobody.
+async fn holders(pool: &PgPool, backend: i32) -> Result<Option<String>> {
+    let holders = sqlx::query_scalar(
+        "SELECT string_agg(concat_ws(' ', pid, usename, application_name, state), '; ' ORDER BY pid)
+         FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids($1))",
+    );
+    Ok(holders.bind(backend).fetch_one(pool).await?)
+}
+
+async fn applied_migrations(conn: &mut PgConnection) -> Result<Vec<i64>> {
+    let exists: bool =
+        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&mut *conn).await?;
+    if !exists {
+        return Ok(Vec::new());
+    }
+    Ok(sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success ORDER BY version")
+        .fetch_all(conn)
+        .await?)
+}
+
+/// When the first migration was applied.
+pub async fn installed_at(conn: &mut PgConnection) -> Result<DateTime<Utc>> {
+    Ok(sqlx::query_scalar("SELECT min(installed_on) FROM _sqlx_migrations").fetch_one(conn).await?)
+}
+
+/// How many of this binary's migrations the database lacks.
+pub async fn pending_migrations(conn: &mut PgConnection) -> Result<i64> {
+    let applied = applied_migrations(conn).await?;
+    let pending = migrator().iter().filter(|migration| !applied.contains(&migration.version)).count();
+    Ok(i64::try_from(pending).expect("there are few migrations"))
+}
