@@ -104,7 +104,8 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum AuditCommand {
-    /// Recompute the hash of every event. Exits 0 when the trail is whole, 1 when it was tampered with, 2 when it cannot know.
+    /// Recompute the hash of every event. Exits 0 when the trail is whole, 1 when it was tampered with or what belongs to it is missing, 2 when it cannot
+    /// know.
     Verify(Box<audit::VerifyArgs>),
     /// Sign where every stream stands, and print the note: keep it where whoever owns the database does not come.
     Checkpoint(CheckpointConfig),

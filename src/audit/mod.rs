@@ -12,7 +12,7 @@
 //! Statements per appended event: one to lock, one for the time, one insert, one to store the head.
 //!
 //! The database guards the trail itself: events are never changed or deleted, and heads only move forward. [`verify`] recomputes
-//! it, [`checkpoint`] signs where it stands, for a place outside the database, [`events`] lists it, [`export`] takes it elsewhere,
+//! it, [`complete`] says what of a book is not there, [`checkpoint`] signs where it stands, for a place outside the database, [`events`] lists it, [`export`] takes it elsewhere,
 //! [`as_of`] tells what was in force, and [`erase`] takes a text out of it.
 
 pub mod as_of;
@@ -20,6 +20,7 @@ pub mod binary;
 pub mod canonical;
 mod changes;
 pub mod checkpoint;
+pub mod complete;
 mod control;
 pub mod erase;
 pub mod events;

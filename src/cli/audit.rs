@@ -5,6 +5,7 @@ use super::database::{close, open_existing};
 use super::{Failure, print};
 use crate::audit::canonical::hex;
 use crate::audit::checkpoint::{self, Notary};
+use crate::audit::complete;
 use crate::audit::erase::{self, Erased, Target};
 use crate::audit::export::{self, ExportError};
 use crate::audit::note::{Note, NoteError, Verifier};
@@ -114,7 +115,7 @@ fn stream(name: &str) -> Result<Stream, String> {
     Stream::named(name).ok_or_else(|| "it is one of control, heimdall, kpi, risk".to_owned())
 }
 
-/// Verifies; says whether nothing is wrong.
+/// Verifies; says whether nothing is wrong, and nothing missing.
 pub(super) async fn verify(args: VerifyArgs, config: &DatabaseConfig) -> Result<bool, Failure> {
     let known = match &args.checkpoint {
         Some(file) => read_heads(file, &args, config).await?,
@@ -123,18 +124,25 @@ pub(super) async fn verify(args: VerifyArgs, config: &DatabaseConfig) -> Result<
     let (db, postgres, name) = open_existing(config).await?;
     let verified = verify_all(&db, &args, &known).await;
     close(db, postgres).await?;
-    let (mut text, whole) = verified?;
-    let verdict = if whole { "the trail is whole" } else { "THE TRAIL IS DAMAGED" };
+    let (mut text, whole, missing) = verified?;
+    for line in &missing {
+        let _ = writeln!(text, "MISSING {line}");
+    }
+    let verdict = match (whole, missing.is_empty()) {
+        (true, true) => "the trail is whole",
+        (true, false) => "the trail is whole, AND NOT EVERYTHING THAT BELONGS TO IT IS THERE",
+        (false, _) => "THE TRAIL IS DAMAGED",
+    };
     let _ = writeln!(text, "{verdict}, in {name}");
     print(&text)?;
-    Ok(whole)
+    Ok(whole && missing.is_empty())
 }
 
 async fn verify_all(
     db: &Database,
     args: &VerifyArgs,
     known: &BTreeMap<Stream, Point>,
-) -> Result<(String, bool), Failure> {
+) -> Result<(String, bool, Vec<String>), Failure> {
     let mut tx = db.begin_unlimited_snapshot().await?;
     // Two for each processor: while one waits for PostgreSQL to send, another hashes what has come.
     let stretches = 2 * std::thread::available_parallelism().map_or(1, usize::from);
@@ -156,7 +164,7 @@ async fn verify_all(
             let _ = writeln!(text, "DAMAGED {finding}");
         }
     }
-    Ok((text, whole))
+    Ok((text, whole, complete::missing(&mut tx).await?))
 }
 
 /// Bytes that are written at once.

@@ -8,6 +8,7 @@ use crate::access::register::Mode;
 use crate::app::{App, Setup, Stage};
 use crate::approval::Policy;
 use crate::audit::checkpoint::Notary;
+use crate::audit::complete;
 use crate::audit::told::Changes;
 use crate::clock::Clock;
 use crate::config::{DatabaseConfig, ServerConfig};
@@ -258,6 +259,10 @@ impl Instance<'_> {
         };
         db.migrate_telling(tell).await?;
         check_address(&self.args.server, &db).await?;
+        // Nothing that a decision depends on without noticing: who restored this has to know.
+        for line in complete::missing(&mut *db.read().await?).await? {
+            tracing::error!("this book is not complete: {line}");
+        }
         Ok(db)
     }
 

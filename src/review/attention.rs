@@ -13,8 +13,9 @@ const OF_A_KIND_MAX: usize = 20;
 type Look = fn(&Review) -> Vec<String>;
 
 /// Everything that is looked at, the worst first.
-const LOOKS: [Look; 12] = [
+const LOOKS: [Look; 13] = [
     rewritten,
+    incomplete,
     switches,
     halted,
     tripped,
@@ -58,6 +59,10 @@ fn rewritten(review: &Review) -> Vec<String> {
         format!("THE AUDIT TRAIL WAS REWRITTEN: it does not agree with the checkpoint that was signed at {}", time(at))
     };
     broken.map(|witness| sentence(witness.at)).collect()
+}
+
+fn incomplete(review: &Review) -> Vec<String> {
+    review.missing.iter().map(|line| format!("The book is not complete: {line}")).collect()
 }
 
 fn switches(review: &Review) -> Vec<String> {

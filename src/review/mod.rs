@@ -72,6 +72,8 @@ pub struct Review {
     pub scorecards: Vec<Scorecard>,
     /// What production may act on, by what evidence.
     pub charter: CharterReview,
+    /// What of the book is not there, each with the next step: guards that are not armed, policies, partitions.
+    pub missing: Vec<String>,
     /// Where the audit streams stand.
     pub audit: Vec<HeadRecord>,
     /// The last checkpoint of the audit trail that this machine has, and whether the trail agrees with it; null where there is none.
@@ -144,6 +146,7 @@ pub async fn collect(db: &Database, notary: Option<&Notary>) -> Result<Review> {
         blind_wires: blind.wires,
         scorecards: crate::heimdall::store::scorecards_today(&mut tx, now.date_naive()).await?,
         charter: CharterReview::new(&standings),
+        missing: crate::audit::complete::missing(&mut tx).await?,
         audit: crate::audit::heads(&mut tx).await?,
         checkpoint: match notary {
             Some(notary) => notary.witness(&mut tx).await?,

@@ -181,6 +181,7 @@ async fn a_part_can_be_verified_and_what_is_damaged_is_told_through_http() {
     let guard = |verb: &str| AssertSqlSafe(format!("ALTER TABLE risk_event {verb} TRIGGER guard"));
     service.pool.execute(guard("DISABLE")).await.unwrap();
     service.pool.execute("UPDATE risk_event SET actor = 'x' WHERE seq = 3").await.unwrap();
+    service.pool.execute(guard("ENABLE ALWAYS")).await.unwrap();
     assert_eq!(findings(&service).await, ["risk 3 edited"]);
     let part = async |from: i64, to: i64| {
         service.get(&format!("/audit/verify?stream=risk&from={from}&to={to}")).await.ok()["ok"] == true
@@ -189,7 +190,13 @@ async fn a_part_can_be_verified_and_what_is_damaged_is_told_through_http() {
     service.get("/audit/verify?from=2").await.invalid("stream");
     service.get("/audit/verify?stream=nope").await.invalid("stream");
     service.get("/audit/verify?stream=risk&from=1000").await.refused(404, "NOT_FOUND");
+    service.pool.execute(guard("DISABLE")).await.unwrap();
     service.pool.execute("UPDATE risk_event SET actor = 'test' WHERE seq = 3").await.unwrap();
+    // Whole, and not everything that belongs to it is there.
+    let disarmed = service.get("/audit/verify").await.ok();
+    assert_eq!((&disarmed["ok"], &disarmed["findings"]), (&json!(false), &json!([])), "{disarmed}");
+    let step = "the trigger guard of risk_event is not armed: ALTER TABLE risk_event ENABLE ALWAYS TRIGGER guard";
+    assert_eq!(disarmed["missing"], json!([step]));
     service.pool.execute(guard("ENABLE ALWAYS")).await.unwrap();
     assert_eq!(findings(&service).await, [""; 0]);
 }

@@ -201,6 +201,7 @@ fn the_trail_is_verified_beside_a_server_and_where_nothing_runs() {
     assert!(damaged.out.contains("DAMAGED control 1: edited"), "{damaged:?}");
     // An owner who makes every hash anew is found out by what was kept, and by nothing else.
     session.sql("UPDATE control_event SET actor = 'test' WHERE seq = 1");
+    session.sql("ALTER TABLE control_event ENABLE ALWAYS TRIGGER guard");
     let forged = format!("control 1 {}\n", "0".repeat(64));
     std::fs::write(&kept, forged).expect("a file");
     let rewritten = place.run(&["audit", "verify", "--checkpoint", &kept], &[]);

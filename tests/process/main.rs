@@ -13,6 +13,7 @@ mod access;
 mod audit;
 mod beside;
 mod clients;
+mod copies;
 mod counters;
 mod crashes;
 mod demoted;

@@ -33,11 +33,7 @@ impl Nodes {
     /// Makes both and waits until the standby follows. The address points at the primary.
     pub(crate) fn start(place: &Place, replication: Replication) -> Self {
         let address = place.path("address");
-        let mut primary = Node::new(place, "primary");
-        primary.program("initdb").args(["-U", ROLE, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]).run(place);
-        primary.start();
-        primary.session("postgres").sql("CREATE DATABASE holdfast");
-
+        let primary = Node::alone(place, "primary");
         let mut standby = Node::new(place, "standby");
         let of_primary = format!("host={} port={PORT} user={ROLE}", primary.sockets.display());
         standby.program("pg_basebackup").args(["-R", "--checkpoint=fast", "--no-sync", "-d", &of_primary]).run(place);
@@ -102,6 +98,15 @@ impl Node {
         }
         fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("it is ours");
         Self { name, data, sockets, log: place.path(&format!("{name}.log")), postmaster: None }
+    }
+
+    /// A primary that nobody follows, with an empty database for the service.
+    pub(crate) fn alone(place: &Place, name: &'static str) -> Self {
+        let mut node = Self::new(place, name);
+        node.program("initdb").args(["-U", ROLE, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]).run(place);
+        node.start();
+        node.session("postgres").sql("CREATE DATABASE holdfast");
+        node
     }
 
     fn program(&self, name: &str) -> Program {

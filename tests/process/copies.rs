@@ -1,0 +1,195 @@
+//! Copies of a book: by hand, by dump and restore, by logical replication.
+
+use crate::standby::{Node, programs};
+use crate::support::{Ended, Place, Server, Session, wait_until};
+use rustix::process::Signal;
+use serde_json::json;
+use std::process::Command;
+
+/// Something in every stream, and in most tables.
+fn live(server: &Server) {
+    server.go_live();
+    for _ in 0..3 {
+        server.try_reserve().expect("an answer").ok();
+    }
+    server.post("/heimdall/sandbox/trial", &json!({"domain": "BUYER_MATCH", "confidence": 0.95, "success": true})).ok();
+    server.post("/regression/kpi", &json!({"domain": "WHOLESALE", "metric": "contract_rate", "success": true})).ok();
+}
+
+/// Dumps a database with these options, and restores it into another.
+#[track_caller]
+fn copy(place: &Place, options: &[&str], from: &str, to: &str) {
+    let file = place.path("copy.sql").display().to_string();
+    let run = |name: &str, arguments: &[&str]| {
+        let mut command = Command::new(programs().join(name));
+        command.args(arguments).env_clear();
+        let ended = place.run_to_end(command);
+        assert_eq!(ended.code, Some(0), "{name}: {ended:?}");
+    };
+    run("pg_dump", &[&["--no-publications", "--no-subscriptions", "-d", from, "-f", &file], options].concat());
+    run("psql", &["-qX", "-v", "ON_ERROR_STOP=1", "-d", to, "-f", &file]);
+}
+
+fn verify(place: &Place, url: &str) -> Ended {
+    place.run(&["audit", "verify"], &[("DATABASE_URL", url)])
+}
+
+/// What a verification says is missing.
+#[track_caller]
+fn missing(place: &Place, url: &str) -> Vec<String> {
+    let verified = verify(place, url);
+    let missing: Vec<_> =
+        verified.out.lines().filter_map(|line| line.strip_prefix("MISSING ")).map(str::to_owned).collect();
+    assert_eq!(verified.code, Some(i32::from(!missing.is_empty())), "{verified:?}");
+    assert_eq!(verified.out.contains("the trail is whole, in "), missing.is_empty(), "{verified:?}");
+    missing
+}
+
+#[test]
+fn a_hand_changes_policies_and_erases_texts_whatever_its_search_path_and_the_schema_are() {
+    let place = Place::new();
+    let server = place.serve();
+    live(&server);
+    place.sql("postgres", "CREATE DATABASE hand");
+    let hand = place.url("hand");
+    copy(&place, &[], &place.url("holdfast"), &hand);
+    let mut session = place.session("hand");
+    session.sql("SET search_path = ''");
+    for (schema, rename) in [("public", None), ("book", Some("ALTER SCHEMA public RENAME TO book"))] {
+        if let Some(rename) = rename {
+            session.sql(rename);
+        }
+        let turn = format!("SELECT turn::text FROM {schema}.audit_head WHERE stream = 'risk'");
+        let before: i64 = session.sql(&turn)[0].parse().expect("a number");
+        session.sql(&format!("UPDATE {schema}.risk_policy SET updated_at = updated_at WHERE engine = 'GLOBAL'"));
+        session.sql(&format!("DELETE FROM {schema}.risk_halt"));
+        assert_eq!(session.sql(&turn), [(before + 2).to_string()], "{schema}");
+        let seq = session
+            .sql(&format!("SELECT min(seq)::text FROM {schema}.control_event WHERE reason IS NOT NULL"))
+            .remove(0);
+        session.sql(&format!(
+            "INSERT INTO {schema}.audit_erasure SELECT 'control', seq, 'reason', encode(sha256(convert_to(reason, 'UTF8')), 'hex'), at
+             FROM {schema}.control_event WHERE seq = {seq}"
+        ));
+        let erased = format!("UPDATE {schema}.control_event SET reason = NULL WHERE seq = {seq} RETURNING seq::text");
+        assert_eq!(session.sql(&erased), [seq], "{schema}");
+    }
+    server.stop(Signal::TERM);
+}
+
+#[test]
+fn a_restore_in_part_is_told_by_the_verification_the_review_and_the_start() {
+    let place = Place::new();
+    let server = place.serve();
+    live(&server);
+    let from = place.url("holdfast");
+    for name in ["data_only", "disarmed"] {
+        place.sql("postgres", &format!("CREATE DATABASE {name}"));
+        copy(&place, &["--schema-only"], &from, &place.url(name));
+    }
+    // Policies are restored in spite of the empty search path of a dump, and what moves the head does.
+    let data_only = place.url("data_only");
+    copy(&place, &["--data-only"], &from, &data_only);
+    assert_eq!(missing(&place, &data_only), Vec::<String>::new());
+
+    // pg_restore arms every trigger again, and every guard as an ordinary one.
+    let disarmed = place.url("disarmed");
+    copy(&place, &["--data-only", "--disable-triggers"], &from, &disarmed);
+    let told = missing(&place, &disarmed);
+    assert_eq!(told.len(), 14, "{told:?}");
+    let elsewhere = Place::new();
+    let server_of_copy = elsewhere.launch(&[], &[("DATABASE_URL", &disarmed)]);
+    server_of_copy.wait_until_ready();
+    let review = server_of_copy.get("/review").ok();
+    let verified = server_of_copy.get("/audit/verify").ok();
+    let log = server_of_copy.stop(Signal::TERM);
+    assert_eq!((&verified["ok"], &verified["missing"]), (&json!(false), &json!(told)));
+    for line in &told {
+        assert!(log.contains(line.as_str()), "{line}: {log}");
+        let first = review["look_first"].as_array().expect("a list");
+        assert!(
+            first.iter().any(|told| told.as_str().is_some_and(|told| told.contains(line.as_str()))),
+            "{line}: {review}"
+        );
+        let statement = line.split_once(": ").expect("the next step").1;
+        place.sql("disarmed", statement);
+    }
+    assert_eq!(missing(&place, &disarmed), Vec::<String>::new());
+
+    for (harm, what) in [
+        ("DELETE FROM risk_policy WHERE engine = 'NOTIFY'", "risk_policy lacks NOTIFY"),
+        ("DELETE FROM regression_policy WHERE domain = 'CAPITAL'", "regression_policy lacks CAPITAL.roi_event"),
+        ("ALTER TABLE idempotency_key DETACH PARTITION idempotency_key_other", "idempotency_key lacks the partition"),
+        ("ALTER TABLE risk_policy DISABLE TRIGGER turn", "ALTER TABLE risk_policy ENABLE TRIGGER turn"),
+        ("DROP TRIGGER guard ON kpi_event", "the trigger guard of kpi_event is gone"),
+        ("DELETE FROM _sqlx_migrations WHERE version = 1", "1 migrations are not applied"),
+    ] {
+        place.sql("disarmed", harm);
+        let told = missing(&place, &disarmed);
+        assert!(told.iter().any(|told| told.contains(what)), "{harm}: {told:?}");
+    }
+    server.stop(Signal::TERM);
+}
+
+/// Every table with a digest of its rows; partitions are in their parents.
+fn tables(session: &mut Session) -> Vec<(String, String)> {
+    let names = session.sql(
+        "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
+         ORDER BY 1",
+    );
+    let digest = |name: &String| {
+        let rows = session
+            .sql(&format!("SELECT COALESCE(md5(string_agg(t::text, '' ORDER BY t::text)), '') FROM {name} AS t"));
+        (name.clone(), rows.into_iter().next().expect("a digest"))
+    };
+    names.iter().map(digest).collect()
+}
+
+#[test]
+fn a_book_that_is_replicated_logically_arrives_whole_and_goes_on_there() {
+    let place = Place::new();
+    let (mut from, mut to) = (Node::alone(&place, "from"), Node::alone(&place, "to"));
+    for node in [&mut from, &mut to] {
+        node.session("postgres").sql("ALTER SYSTEM SET wal_level = 'logical'");
+        node.kill();
+        node.start();
+    }
+    let server = place.serve_with(&[], &[("DATABASE_URL", &from.url())]);
+    live(&server);
+    copy(&place, &["--schema-only"], &from.url(), &to.url());
+    let (mut publisher, mut subscriber) = (from.session("holdfast"), to.session("holdfast"));
+    publisher.sql("CREATE PUBLICATION book FOR ALL TABLES WITH (publish_via_partition_root = true)");
+    let connection = format!("host={} port=5432 user=holdfast dbname=holdfast", from.sockets.display());
+    subscriber.sql(&format!("CREATE SUBSCRIPTION book CONNECTION '{connection}' PUBLICATION book"));
+    wait_until("every table was copied", || {
+        subscriber.sql("SELECT count(*)::text FROM pg_subscription_rel WHERE srsubstate <> 'r'") == ["0"]
+    });
+
+    // What moves heads, theirs and by triggers; what the guards let pass; and what they look up elsewhere.
+    live(&server);
+    let keyed = json!({"engine": "WHOLESALE", "amount": 1, "actor": "test", "idempotency_key": "moved"});
+    server.post("/risk/check-and-reserve", &keyed).ok();
+    publisher.sql("UPDATE risk_policy SET updated_at = updated_at");
+    let url = from.url();
+    let shell = |arguments: &[&str]| {
+        let ended = place.run(arguments, &[("DATABASE_URL", &url)]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+    };
+    shell(&["audit", "erase", "--stream", "control", "--seq", "2", "--field", "reason", "--reason", "a request"]);
+    shell(&["token", "create", "--name", "moved", "--scopes", "read"]);
+    server.stop(Signal::TERM);
+    wait_until("the heads are the same", || {
+        let heads = "SELECT concat_ws(' ', stream, seq, hash, at, turn) FROM audit_head ORDER BY stream";
+        publisher.sql(heads) == subscriber.sql(heads)
+    });
+    wait_until("the rows are the same", || tables(&mut publisher) == tables(&mut subscriber));
+    assert_eq!(missing(&place, &to.url()), Vec::<String>::new());
+
+    // The move: the copy goes on as the book.
+    subscriber.sql("DROP SUBSCRIPTION book");
+    let elsewhere = Place::new();
+    let moved = elsewhere.launch(&[], &[("DATABASE_URL", &to.url())]);
+    wait_until("it serves", || moved.try_get("/readyz").is_ok_and(|reply| reply.status == 200));
+    moved.stop(Signal::TERM);
+    assert_eq!(verify(&elsewhere, &to.url()).code, Some(0));
+}
