@@ -3,7 +3,7 @@
 use super::model::ApprovalRecord;
 use super::{Approved, Loosened, store};
 use crate::app::App;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::http::{BASE_PATH, Caller, Input, Nothing, Query, Segment, errors};
 use crate::types::{Actor, Count};
 use axum::Json;
@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -26,11 +27,28 @@ impl<T> Loosened<T> {
     pub fn answer(self, done: impl FnOnce(crate::idempotency::Once<T>) -> Result<Response>) -> Result<Response> {
         match self {
             Self::Done(once) => done(once),
-            Self::Waiting(record) => {
-                let approve = format!("{BASE_PATH}/approvals/{}/approve", record.id);
-                Ok((StatusCode::ACCEPTED, [(LOCATION, approve)], Json(record)).into_response())
-            }
+            Self::Waiting(record) => Ok(waiting(record.id, record)),
         }
+    }
+}
+
+fn waiting(id: i64, record: impl Serialize) -> Response {
+    let approve = format!("{BASE_PATH}/approvals/{id}/approve");
+    (StatusCode::ACCEPTED, [(LOCATION, approve)], Json(record)).into_response()
+}
+
+/// The id inside an answer that was kept.
+#[derive(Deserialize)]
+struct Id {
+    id: i64,
+}
+
+/// A 202 that was kept, as it was answered.
+#[must_use]
+pub fn waiting_again(record: Box<RawValue>) -> Response {
+    match serde_json::from_str::<Id>(record.get()) {
+        Ok(Id { id }) => waiting(id, record),
+        Err(error) => Error::Inconsistent(format!("a kept request cannot be read: {error}")).into_response(),
     }
 }
 

@@ -25,7 +25,7 @@ use crate::db::{self, Database, to_json};
 use crate::error::{Error, Result};
 use crate::go_live::GoLive;
 use crate::go_live::model::{Change, GoLiveState};
-use crate::idempotency::{Asked, Once};
+use crate::idempotency::{self, Asked, Once};
 use crate::risk::{Risk, RiskPolicyUpserted};
 use crate::types::{Actor, Principal, Reason};
 use chrono::TimeDelta;
@@ -92,7 +92,10 @@ pub async fn gate(
     if policy == Policy::OfDatabase && !is_required_by_database(conn).await? {
         return Ok(Verdict::Pass);
     }
-    wait_in_tx(conn, head, asked, wanted).await.map(Verdict::Wait)
+    let record = wait_in_tx(conn, head, asked, wanted).await?;
+    // Whatever becomes of it: the same key never asks twice.
+    idempotency::keep_waiting(conn, asked.intent.as_ref(), head.next(), &record).await?;
+    Ok(Verdict::Wait(record))
 }
 
 /// What waits, for the audit trail.

@@ -7,7 +7,7 @@ use crate::approval::model::ApprovalRecord;
 use crate::audit::{self, ControlRecord};
 use crate::error::{Error, Result};
 use crate::http::{Caller, Keyed, Lenient, Nothing, Page, Paging, Query, errors, marked};
-use crate::idempotency::{Asked, Once};
+use crate::idempotency::{Asked, Earlier, Once};
 use crate::types::{Actor, Count, IdempotencyKey, Label, PackId, PageSize, Reason};
 use axum::Json;
 use axum::extract::State;
@@ -53,11 +53,12 @@ struct Version {
 fn tagged_once(answer: Once<GoLiveState>) -> Result<Response> {
     match answer {
         Once::Done(state) => Ok(tagged(state.version, state).into_response()),
-        Once::Replayed(answer) => {
+        Once::Replayed(Earlier::Done(answer)) => {
             let unreadable = |error| Error::Inconsistent(format!("a kept state cannot be read: {error}"));
             let Version { version } = serde_json::from_str(answer.get()).map_err(unreadable)?;
             Ok(marked(true, tagged(version, answer)))
         }
+        waiting @ Once::Replayed(Earlier::Waiting(_)) => Ok(waiting.into_response()),
     }
 }
 

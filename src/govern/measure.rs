@@ -269,7 +269,7 @@ impl<'a> Deciding<'a> {
             let answer = (item.answer)(answers);
             if let (Ok(answer), Some(intent)) = (&answer, &item.intent) {
                 writes = true;
-                idempotency::store::insert(&mut *conn, intent, stamp, answer.get()).await?;
+                idempotency::store::insert(&mut *conn, intent, stamp, &Answer::Text(answer.get().to_owned())).await?;
             }
             outcomes.push(answer.map(|answer| Measured { answer, replayed: false }));
         }
@@ -317,6 +317,7 @@ fn replay(kept: &Kept, intent: &Intent) -> Result<Box<RawValue>> {
     kept.check(intent)?;
     match &kept.answer {
         Answer::Text(text) => crate::db::stored_json(text.clone()),
+        Answer::Waiting(_) => Err(Error::Inconsistent(format!("key {} waits, and no measurement does", intent.key))),
         Answer::RiskEvent(seq) => Err(Error::Inconsistent(format!("key {} points to event {seq}", intent.key))),
     }
 }

@@ -2,8 +2,9 @@
 
 use super::Caller;
 use super::input::{BODY_BYTES_MAX, Field, merged_fields, parse, take_field};
+use crate::approval;
 use crate::error::{Error, FieldError, Result};
-use crate::idempotency::{Fields, Intent, Once};
+use crate::idempotency::{Earlier, Fields, Intent, Once};
 use crate::types::IdempotencyKey;
 use axum::Json;
 use axum::body::Body;
@@ -92,7 +93,8 @@ impl<T: Serialize> IntoResponse for Once<T> {
     fn into_response(self) -> Response {
         match self {
             Self::Done(answer) => Json(answer).into_response(),
-            Self::Replayed(answer) => marked(true, Json(answer)),
+            Self::Replayed(Earlier::Done(answer)) => marked(true, Json(answer)),
+            Self::Replayed(Earlier::Waiting(request)) => marked(true, approval::http::waiting_again(request)),
         }
     }
 }

@@ -5,7 +5,8 @@
 //!   once; another input is refused, naming the fields that differ.
 //! - What a key stands for is committed together with the effect, never before and never after it. A twin in flight waits
 //!   for the head that the effect takes, and then finds the key.
-//! - Kept are answers of 2xx and denials of the ledger, so that a denied key never becomes an approval. Not kept is what had
+//! - Kept are answers of 2xx, those of 202 that something waits among them, and denials of the ledger, so that a denied key never
+//!   becomes an approval. Not kept is what had
 //!   no effect: refused input, conflicts, failed preconditions, 503s. A dry run neither looks nor keeps.
 //! - A replay changes nothing and emits nothing.
 //!
@@ -126,6 +127,8 @@ pub enum Answer {
     RiskEvent(i64),
     /// Here, as JSON.
     Text(String),
+    /// Here, as JSON: it says that the change waits for a second person, whatever became of that since.
+    Waiting(String),
 }
 
 /// The first day whose keys still stand.
@@ -157,13 +160,22 @@ pub enum Once<T> {
     /// Made now.
     Done(T),
     /// Given before; nothing was done this time.
-    Replayed(Box<RawValue>),
+    Replayed(Earlier),
+}
+
+/// An answer that was given before, as JSON.
+#[derive(Debug)]
+pub enum Earlier {
+    /// That it was done.
+    Done(Box<RawValue>),
+    /// That it waits for a second person.
+    Waiting(Box<RawValue>),
 }
 
 /// An answer that was given before under the same key. It is told once a commit after it is confirmed.
 #[derive(Debug)]
 #[must_use]
-pub struct Recalled(Box<RawValue>);
+pub struct Recalled(Earlier);
 
 impl Recalled {
     /// Ends the transaction that found it, so that it may be told.
@@ -195,7 +207,8 @@ pub async fn recall(conn: &mut PgConnection, intent: Option<&Intent>, stamp: Sta
     };
     kept.check(intent)?;
     match kept.answer {
-        Answer::Text(text) => crate::db::stored_json(text).map(|answer| Some(Recalled(answer))),
+        Answer::Text(text) => crate::db::stored_json(text).map(|answer| Some(Recalled(Earlier::Done(answer)))),
+        Answer::Waiting(text) => crate::db::stored_json(text).map(|request| Some(Recalled(Earlier::Waiting(request)))),
         Answer::RiskEvent(seq) => Err(Error::Inconsistent(format!("key {} points to event {seq}", intent.key))),
     }
 }
@@ -210,7 +223,20 @@ pub async fn keep<T: Serialize>(
     let Some(intent) = intent else {
         return Ok(());
     };
-    store::insert(conn, intent, stamp, crate::db::to_json(answer).get()).await
+    store::insert(conn, intent, stamp, &Answer::Text(crate::db::to_json(answer).get().to_owned())).await
+}
+
+/// Keeps for its key that something waits for a second person.
+pub async fn keep_waiting<T: Serialize>(
+    conn: &mut PgConnection,
+    intent: Option<&Intent>,
+    stamp: Stamp,
+    request: &T,
+) -> Result<()> {
+    let Some(intent) = intent else {
+        return Ok(());
+    };
+    store::insert(conn, intent, stamp, &Answer::Waiting(crate::db::to_json(request).get().to_owned())).await
 }
 
 #[cfg(test)]

@@ -17,7 +17,8 @@ pub(crate) async fn find(conn: &mut PgConnection, intents: &[&Intent], today: Na
                   kept.route,
                   kept.fields,
                   kept.risk_seq,
-                  kept.answer
+                  kept.answer,
+                  kept.waits
            FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (key, principal, place)
            JOIN idempotency_key AS kept ON kept.key = asked.key AND kept.principal = asked.principal
            WHERE kept.day >= $3
@@ -32,6 +33,7 @@ pub(crate) async fn find(conn: &mut PgConnection, intents: &[&Intent], today: Na
         .map(|row| {
             let answer = match (row.risk_seq, row.answer) {
                 (Some(seq), _) => Answer::RiskEvent(seq),
+                (None, Some(text)) if row.waits => Answer::Waiting(text),
                 (None, Some(text)) => Answer::Text(text),
                 (None, None) => return Err(Error::Inconsistent(format!("a key of {} has no answer", row.route))),
             };
@@ -42,17 +44,24 @@ pub(crate) async fn find(conn: &mut PgConnection, intents: &[&Intent], today: Na
 }
 
 /// Keeps one answer. A key that another route has taken in the meantime is refused.
-pub(crate) async fn insert(conn: &mut PgConnection, intent: &Intent, stamp: Stamp, answer: &str) -> Result<()> {
+pub(crate) async fn insert(conn: &mut PgConnection, intent: &Intent, stamp: Stamp, answer: &Answer) -> Result<()> {
+    let (risk_seq, text, waits) = match answer {
+        Answer::RiskEvent(seq) => (Some(*seq), None, false),
+        Answer::Text(text) => (None, Some(text), false),
+        Answer::Waiting(text) => (None, Some(text), true),
+    };
     let inserted = sqlx::query!(
-        "INSERT INTO idempotency_key (day, principal, key, route, fields, answer, at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
+        "INSERT INTO idempotency_key (day, principal, key, route, fields, risk_seq, answer, waits, at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
          ON CONFLICT DO NOTHING",
         stamp.day(),
         intent.principal.as_str(),
         intent.key,
         intent.route,
         intent.fields.to_text(),
-        answer,
+        risk_seq,
+        text,
+        waits,
         stamp.at
     )
     .execute(conn)

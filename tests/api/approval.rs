@@ -106,6 +106,54 @@ async fn a_release_waits_for_another_person_and_names_both() {
     approve(&persons, &persons.bob, 999).await.refused(404, "NOT_FOUND");
 }
 
+/// Asks under a key.
+async fn keyed(persons: &Persons, token: &str, path: &str, body: &Value, key: &str) -> Answer {
+    let mut body = body.clone();
+    body["idempotency_key"] = json!(key);
+    post(persons, token, path, &body).await
+}
+
+#[tokio::test]
+async fn a_202_is_kept_under_its_key_whatever_becomes_of_the_request() {
+    let persons = two_person().await;
+    let requests = async || persons.service.count("SELECT count(*) FROM approval").await;
+    let engage = async || post(&persons, &persons.bob, "/go-live/kill-switch/engage", &json!({})).await.ok();
+    for (path, body) in [
+        (RELEASE, json!({"actor": "ann"})),
+        (ENABLE, json!({"actor": "ann"})),
+        (CAPS, json!({"engine": "A", "max_open_risk": 2000})),
+    ] {
+        for becomes in ["waiting", "approved", "cancelled", "expired"] {
+            let key = format!("{path}/{becomes}");
+            let body = if path == CAPS {
+                json!({"engine": "A", "max_open_risk": 2000 + requests().await})
+            } else {
+                body.clone()
+            };
+            let first = keyed(&persons, &persons.ann, path, &body, &key).await;
+            assert_eq!(first.status, 202, "{}", first.text);
+            assert!(!first.headers.contains_key("idempotent-replayed"));
+            let id = first.json["id"].as_i64().unwrap();
+            match becomes {
+                "approved" => drop(approve(&persons, &persons.bob, id).await.ok()),
+                "cancelled" => drop(engage().await),
+                "expired" => persons.service.set_skew(&format!("{} minutes", 16 * requests().await)).await,
+                _ => {}
+            }
+            refresh(&persons.service).await;
+            let before = persons.service.everything().await;
+            let again = keyed(&persons, &persons.ann, path, &body, &key).await;
+            assert_eq!((again.status, &again.text), (first.status, &first.text), "{key}");
+            assert_eq!(again.headers["idempotent-replayed"], "true", "{key}");
+            assert_eq!(again.headers["location"], first.headers["location"], "{key}");
+            let mut other = body.clone();
+            other["reason"] = json!("another");
+            keyed(&persons, &persons.ann, path, &other, &key).await.refused(422, "IDEMPOTENCY_KEY_REUSED");
+            assert_eq!(persons.service.everything().await, before, "{key}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn enable_waits_and_its_checklist_is_judged_when_it_is_done() {
     let service = Service::with(Setup { required_packs: vec!["crm"], ..Setup::default() }).await;

@@ -110,7 +110,9 @@ impl<'a> Deciding<'a> {
             kept.check(intent)?;
             return match kept.answer {
                 Answer::RiskEvent(seq) => replay(item, &self.past(seq)?),
-                Answer::Text(_) => Err(Error::Inconsistent(format!("key {} has no event", intent.key))),
+                Answer::Text(_) | Answer::Waiting(_) => {
+                    Err(Error::Inconsistent(format!("key {} has no event", intent.key)))
+                }
             };
         }
         let done = match &item.operation {
