@@ -165,8 +165,8 @@ impl App {
         Self(Arc::new(Parts {
             go_live: GoLive::new(db.clone(), clock.clone(), feed.clone(), Arc::new(checklist), two_person),
             risk: Risk::new(db.clone(), clock.clone(), feed.clone(), &enforcement, two_person),
-            heimdall: Heimdall::new(db.clone(), feed.clone(), !enforcement.is_development()),
-            govern: Govern::new(db.clone(), clock, feed.clone()),
+            heimdall: Heimdall::new(db.clone(), feed.clone(), !enforcement.is_development(), two_person),
+            govern: Govern::new(db.clone(), clock, feed.clone(), two_person),
             access: Access::new(db.clone(), feed.clone()),
             exposure,
             two_person,

@@ -15,8 +15,9 @@ pub use answers::{
     AcknowledgeAnswer, BaselineAnswer, EvaluateAnswer, KpiAnswer, RearmAnswer, RegressionPolicyUpserted, Tripped,
 };
 
-use crate::access::scope::Scope;
-use crate::audit::{self, Changes, ControlEvent, Stamp, Stream};
+use crate::approval::loosening::Proposal;
+use crate::approval::{self, Loosened, Verdict, Wanted};
+use crate::audit::{self, Changes, ControlEvent, Head, Stamp, Stream};
 use crate::clock::Clock;
 use crate::db::{self, Database, to_json};
 use crate::enforcement::feed::Feed;
@@ -28,7 +29,7 @@ use crate::regression::store;
 use crate::types::{Actor, Domain, Metric, Ratio, Reason};
 use crate::writer::Writer;
 use measure::{Measure, Measured, Measurements};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use trip::{Cause, Heads, Tripping};
 
@@ -44,7 +45,32 @@ const EVIDENCE_MAX: f64 = 1_000.0;
 pub struct Govern {
     db: Database,
     feed: Feed,
+    two_person: approval::Policy,
     writer: Writer<Measure>,
+}
+
+/// A wire that is to be set up.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WireRequest {
+    pub(crate) wire: PolicyUpsert,
+    pub(crate) force: bool,
+}
+
+/// A wire that is to be armed again.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RearmRequest {
+    pub(crate) domain: Domain,
+    pub(crate) metric: Metric,
+    pub(crate) baseline: Rebase,
+}
+
+/// A wire that is to get another baseline.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct BaselineRequest {
+    pub(crate) domain: Domain,
+    pub(crate) metric: Metric,
+    pub(crate) source: Rebase,
+    pub(crate) force: bool,
 }
 
 /// What an upsert did, for the audit trail.
@@ -57,9 +83,9 @@ struct PolicyDetail<'a> {
 impl Govern {
     /// The flows on this database; a kill switch pulled here reaches this instance's gate through `feed` at once.
     #[must_use]
-    pub fn new(db: Database, clock: Clock, feed: Feed) -> Self {
+    pub fn new(db: Database, clock: Clock, feed: Feed, two_person: approval::Policy) -> Self {
         let writer = Writer::start(db.clone(), clock, Measure::new(db.clone(), feed.clone()));
-        Self { db, feed, writer }
+        Self { db, feed, two_person, writer }
     }
 
     /// Records measurements, in order and together, and acts on them.
@@ -117,13 +143,13 @@ impl Govern {
         force: bool,
         reason: Option<&Reason>,
         asked: &Asked,
-    ) -> Result<Once<RegressionPolicyUpserted>> {
+    ) -> Result<Loosened<RegressionPolicyUpserted>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         origin.authority.require_domain(&request.domain)?;
         let mut tx = self.db.begin().await?;
         let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
-            return answer.confirm(tx).await;
+            return answer.confirm(tx).await.map(Loosened::Done);
         }
         let existing = store::read_policy(&mut tx, &request.domain, &request.metric).await?;
         let mut state = store::read_state(&mut tx, &request.domain, &request.metric).await?;
@@ -135,16 +161,11 @@ impl Govern {
             let (domain, metric) = (request.domain.to_string(), request.metric.to_string());
             return Err(Error::WireTripped { domain, metric, trip_id });
         }
-        if rearms.is_some() || model::loosens(existing.as_ref(), &policy) {
-            origin.authority.require(Scope::Release, "a wire that is re-armed, off, or less sensitive")?;
-        }
         if let Some(engine) = policy.throttled_engine().filter(|_| !changes.is_empty()) {
             origin.authority.require_engine(&engine)?;
         }
         // Another frozen baseline is a reset, whatever led to it.
-        if model::refreezes(existing.as_ref(), &policy) && existing.as_ref().is_some_and(is_frozen) && rearms.is_none()
-        {
-            origin.authority.require(Scope::Release, "a setting that freezes the baseline anew")?;
+        if model::rebases(existing.as_ref(), &policy) && rearms.is_none() {
             if let Some(trip_id) = state.trip_id {
                 let (domain, metric) = (request.domain.to_string(), request.metric.to_string());
                 return Err(Error::WireTripped { domain, metric, trip_id });
@@ -158,16 +179,24 @@ impl Govern {
         if let (true, None, Some(policy)) = (changes.is_empty(), rearms, &existing) {
             let policy = policy.clone();
             let unchanged = RegressionPolicyUpserted { ok: true, policy, changes: Vec::new(), rearmed: None, warnings };
-            return idempotency::done(tx, intent, now, unchanged).await;
+            return idempotency::done(tx, intent, now, unchanged).await.map(Loosened::Done);
         }
         if advice::needs_force(&policy, profile.as_ref()) && !force {
             let detail = "is required for a KILL_SWITCH by PLAIN on values, which chance trips: send force=true if it is meant, or \
                           detector=SEQUENTIAL";
             return Err(Error::invalid("force", detail));
         }
+        let mut heads = Heads::lock(&mut tx, rearms.is_some()).await?;
+        let subject = trip::name(&policy);
+        let input = to_json(&WireRequest { wire: request.clone(), force });
+        let proposal = Proposal::Wire(existing.as_ref(), &policy, rearms);
+        let wanted = Wanted { subject: Some(&subject), input: input.get(), reason };
+        if let Verdict::Wait(record) = self.gate(&mut tx, &mut heads.control, asked, &proposal, wanted).await? {
+            db::commit(tx).await?;
+            return Ok(Loosened::Waiting(record));
+        }
         store::upsert_policy(&mut tx, &policy).await?;
         warnings.extend(stale::warning(&mut tx, &policy).await?.filter(|_| rearms.is_none()));
-        let mut heads = Heads::lock(&mut tx, rearms.is_some()).await?;
         if rearms.is_some() {
             trip::rearm(&mut tx, &mut heads.control, &policy, &mut state, Rebase::Keep, reason, origin).await?;
         }
@@ -177,13 +206,24 @@ impl Govern {
         } else if existing.is_some() || state.baseline_version > 0 {
             store::write_states(&mut tx, &[&state], now.at).await?;
         }
-        let subject = trip::name(&policy);
         let detail = Some(to_json(&PolicyDetail { changes: &changes, policy: &policy }).get().to_owned());
         let event =
             ControlEvent { action: "REGRESSION_POLICY_UPSERT", subject: Some(&subject), error: None, reason, detail };
         event.append(&mut tx, &mut heads.control, origin).await?;
         let upserted = RegressionPolicyUpserted { ok: true, policy, changes: changes.0, rearmed: rearms, warnings };
-        idempotency::done(tx, intent, now, upserted).await
+        idempotency::done(tx, intent, now, upserted).await.map(Loosened::Done)
+    }
+
+    /// Whether a change may be done now, or waits for a second person.
+    async fn gate(
+        &self,
+        conn: &mut PgConnection,
+        head: &mut Head,
+        asked: &Asked,
+        proposal: &Proposal<'_>,
+        wanted: Wanted<'_>,
+    ) -> Result<Verdict> {
+        approval::gate(conn, head, self.two_person, asked, proposal, wanted).await
     }
 
     /// Whether the writer of measurements still runs.
@@ -242,11 +282,6 @@ async fn follow(
         state.forget_evidence(end);
     }
     Ok(())
-}
-
-/// Whether a wire judges by a frozen baseline.
-fn is_frozen(policy: &RegressionPolicy) -> bool {
-    policy.detector == Detector::Sequential
 }
 
 /// Refuses another baseline where the last events, those that would become it or the recent ones, are worse than the one in use by half

@@ -14,6 +14,7 @@ pub mod guard;
 pub mod http;
 pub mod model;
 mod open;
+pub mod person;
 pub mod rate;
 pub mod register;
 pub mod scope;
@@ -107,6 +108,10 @@ pub async fn list(db: &Database) -> Result<Vec<TokenRecord>> {
 pub async fn create(db: &Database, new: &NewToken, reason: Option<&Reason>, origin: &Origin) -> Result<CreatedToken> {
     if new.scopes.is_empty() {
         return Err(Error::invalid("scopes", "is empty: name at least one"));
+    }
+    if let Some((one, other)) = new.owner.as_ref().and_then(|owner| person::mixed(owner.as_str())) {
+        let detail = format!("mixes {one} and {other} letters, some of which look alike: write it in one alphabet");
+        return Err(Error::invalid("owner", detail));
     }
     let token = Token::generate()?;
     let mut tx = db.begin().await?;

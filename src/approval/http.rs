@@ -5,7 +5,7 @@ use super::{Approved, Loosened, store};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::{BASE_PATH, Caller, Input, Nothing, Query, Segment, errors};
-use crate::types::{Actor, Count};
+use crate::types::{Actor, Count, Reason};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -19,7 +19,11 @@ use utoipa_axum::routes;
 
 /// The routes below the base path.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list_approvals)).routes(routes!(approve))
+    OpenApiRouter::new()
+        .routes(routes!(list_approvals))
+        .routes(routes!(show_approval))
+        .routes(routes!(approve))
+        .routes(routes!(reject))
 }
 
 impl<T> Loosened<T> {
@@ -32,7 +36,17 @@ impl<T> Loosened<T> {
     }
 }
 
-fn waiting(id: i64, record: impl Serialize) -> Response {
+impl<T: Serialize> IntoResponse for Loosened<T> {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Done(once) => once.into_response(),
+            Self::Waiting(record) => waiting(record.id, record),
+        }
+    }
+}
+
+/// A 202: what waits, and where it is approved.
+pub(crate) fn waiting(id: i64, record: impl Serialize) -> Response {
     let approve = format!("{BASE_PATH}/approvals/{id}/approve");
     (StatusCode::ACCEPTED, [(LOCATION, approve)], Json(record)).into_response()
 }
@@ -55,7 +69,7 @@ pub fn waiting_again(record: Box<RawValue>) -> Response {
 /// Whether a second person is needed, and what waits for one.
 #[derive(Debug, Serialize, ToSchema)]
 struct Approvals {
-    /// Whether enable, kill-switch release and higher caps wait for a second person.
+    /// Whether what loosens waits for a second person.
     two_person_release: bool,
     /// The requests of the last day, newest first.
     items: Vec<ApprovalRecord>,
@@ -72,6 +86,22 @@ async fn list_approvals(State(app): State<App>, _: Query<Nothing>) -> Result<Jso
         app.two_person == super::Policy::Always || super::is_required_by_database(&mut conn).await?;
     let now = store::now(&mut conn).await?;
     Ok(Json(Approvals { two_person_release, items: store::list(&mut conn, now).await? }))
+}
+
+/// A request, however old, as it stands now.
+#[utoipa::path(
+    get, path = "/approvals/{id}", tag = "access",
+    params(("id" = Count, Path, description = "The request")),
+    responses((status = 200, description = "As it stands", body = ApprovalRecord), errors::ReadOne)
+)]
+async fn show_approval(
+    State(app): State<App>,
+    Segment(id): Segment<Count>,
+    _: Query<Nothing>,
+) -> Result<Json<ApprovalRecord>> {
+    let mut conn = app.go_live.db().read().await?;
+    let now = store::now(&mut conn).await?;
+    Ok(Json(store::find(&mut conn, id.get(), now).await?))
 }
 
 /// Who agrees.
@@ -95,5 +125,31 @@ async fn approve(
     Input(input): Input<ApproveBy>,
 ) -> Result<Json<Approved>> {
     let approver = caller.origin(input.actor, None);
-    Ok(Json(super::approve(&app.go_live, &app.risk, id.get(), approver).await?))
+    Ok(Json(super::approve(&app, id.get(), approver).await?))
+}
+
+/// Who says no, and why.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RejectBy {
+    /// Who.
+    actor: Option<Actor>,
+    /// Why.
+    reason: Option<Reason>,
+}
+
+/// Ends what waits: says no to it, or takes one's own request back.
+#[utoipa::path(
+    post, path = "/approvals/{id}/reject", tag = "access", request_body = RejectBy,
+    params(("id" = Count, Path, description = "The request")),
+    responses((status = 200, description = "Rejected", body = ApprovalRecord), errors::ChangeOfOne)
+)]
+async fn reject(
+    State(app): State<App>,
+    Segment(id): Segment<Count>,
+    caller: Caller,
+    Input(input): Input<RejectBy>,
+) -> Result<Json<ApprovalRecord>> {
+    let origin = caller.origin(input.actor, None);
+    Ok(Json(super::reject(app.go_live.db(), id.get(), input.reason.as_ref(), &origin).await?))
 }

@@ -17,23 +17,80 @@ pub enum ApprovalAction {
     /// A cap that is higher, or gone.
     #[serde(rename = "RISK_POLICY_UPSERT")]
     RaiseCap,
+    /// A loss or an exposure that is corrected downwards.
+    #[serde(rename = "RISK_ADJUST")]
+    Correct,
+    /// A domain that has to show less, or production use of it.
+    #[serde(rename = "HEIMDALL_POLICY_UPSERT")]
+    Charter,
+    /// Production use of a domain, by its evidence.
+    #[serde(rename = "HEIMDALL_PROMOTE")]
+    Promote,
+    /// A wire that is armed again, off or less sensitive.
+    #[serde(rename = "REGRESSION_POLICY_UPSERT")]
+    Wire,
+    /// A wire that is armed again.
+    #[serde(rename = "REGRESSION_REARM")]
+    Rearm,
+    /// Another baseline.
+    #[serde(rename = "REGRESSION_BASELINE_RESET")]
+    Rebase,
 }
 
 impl ApprovalAction {
-    /// Its name, that of the event of the change.
+    /// Every action.
+    pub const ALL: [Self; 9] = [
+        Self::Enable,
+        Self::Release,
+        Self::RaiseCap,
+        Self::Correct,
+        Self::Charter,
+        Self::Promote,
+        Self::Wire,
+        Self::Rearm,
+        Self::Rebase,
+    ];
+
+    /// Its name, that of the control event of the change; a correction's event is the ledger's.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Enable => "GO_LIVE_ENABLE",
             Self::Release => "KILL_SWITCH_RELEASE",
             Self::RaiseCap => "RISK_POLICY_UPSERT",
+            Self::Correct => "RISK_ADJUST",
+            Self::Charter => "HEIMDALL_POLICY_UPSERT",
+            Self::Promote => "HEIMDALL_PROMOTE",
+            Self::Wire => "REGRESSION_POLICY_UPSERT",
+            Self::Rearm => "REGRESSION_REARM",
+            Self::Rebase => "REGRESSION_BASELINE_RESET",
+        }
+    }
+
+    /// What it is, where it is refused.
+    #[must_use]
+    pub const fn what(self) -> &'static str {
+        match self {
+            Self::Enable => "switching production on",
+            Self::Release => "releasing the kill switch",
+            Self::RaiseCap => {
+                "an engine that is new or on again, a cap that is higher or gone, or holds that end sooner"
+            }
+            Self::Correct => "a correction downwards, which makes room,",
+            Self::Charter => {
+                "production use, a lower minimum, a weaker rule, a longer life, or another window, engine or model version,"
+            }
+            Self::Promote => "a promotion",
+            Self::Wire => "a wire that is re-armed, off, less sensitive, or measured by another baseline",
+            Self::Rearm => "re-arming a wire",
+            Self::Rebase => "another baseline",
         }
     }
 
     /// The action of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Enable, Self::Release, Self::RaiseCap].into_iter().find(|action| action.as_str() == name)
+        Self::ALL.into_iter().find(|action| action.as_str() == name)
     }
 }
 
@@ -47,9 +104,11 @@ pub enum Standing {
     Approved,
     /// Nobody agreed in time.
     Expired,
-    /// Something was engaged or disabled since; of a policy: a wire has tripped, or the policy was set anew. Or the token that asked
-    /// was revoked or has expired.
+    /// Something was engaged or disabled since; of what is less than the whole system: a wire has tripped, or the same thing was
+    /// changed. Or the token that asked was revoked or has expired.
     Cancelled,
+    /// Somebody said no, or whoever asked took it back.
+    Rejected,
 }
 
 impl Standing {
@@ -61,8 +120,9 @@ impl Standing {
             Self::Approved => "approved",
             Self::Expired => "expired",
             Self::Cancelled => {
-                "cancelled by a newer engage, disable, trip or policy, or by the end of the token that asked"
+                "cancelled by a newer engage, disable, trip or change, or by the end of the token that asked"
             }
+            Self::Rejected => "rejected",
         }
     }
 }
@@ -74,6 +134,8 @@ pub struct ApprovalRecord {
     pub id: i64,
     /// What is asked for.
     pub action: ApprovalAction,
+    /// What it is about: an engine, a domain, a wire, the event that is corrected; null for the whole system.
+    pub subject: Option<String>,
     /// With what input.
     #[schema(value_type = Object)]
     pub input: Box<RawValue>,
@@ -93,6 +155,10 @@ pub struct ApprovalRecord {
     pub approved_at: Option<DateTime<Utc>>,
     /// By whom.
     pub approved_by: Option<String>,
+    /// When it was rejected; null while it was not.
+    pub rejected_at: Option<DateTime<Utc>>,
+    /// By whom.
+    pub rejected_by: Option<String>,
     /// How it stands now.
     pub standing: Standing,
 }

@@ -34,11 +34,29 @@ pub(super) async fn now(conn: &mut PgConnection) -> Result<DateTime<Utc>> {
     Ok(sqlx::query_scalar!(r#"SELECT holdfast_now() AS "now!""#).fetch_one(conn).await?)
 }
 
+/// Whether the database asks for a second person, and goes on to until this transaction ends.
+pub async fn hold_required_by_database(conn: &mut PgConnection) -> Result<bool> {
+    let value =
+        sqlx::query_scalar!("SELECT value FROM setting WHERE key = $1 FOR SHARE", SETTING).fetch_optional(conn).await?;
+    Ok(value.as_deref() != Some("off"))
+}
+
 /// The requests of the last day, as they stand at an instant, newest first.
 pub async fn list(conn: &mut PgConnection, at: DateTime<Utc>) -> Result<Vec<ApprovalRecord>> {
+    read(conn, at, None).await
+}
+
+/// One request, however old, as it stands at an instant.
+pub(super) async fn find(conn: &mut PgConnection, id: i64, at: DateTime<Utc>) -> Result<ApprovalRecord> {
+    let found = read(conn, at, Some(id)).await?.into_iter().next();
+    found.ok_or_else(|| Error::NotFound { what: "approval", id: id.to_string() })
+}
+
+async fn read(conn: &mut PgConnection, at: DateTime<Utc>, id: Option<i64>) -> Result<Vec<ApprovalRecord>> {
     let rows = sqlx::query!(
         r#"SELECT id,
                   action,
+                  coalesce(subject, CASE action WHEN 'RISK_POLICY_UPSERT' THEN input::json ->> 'engine' END) AS subject,
                   input,
                   actor,
                   reason,
@@ -48,12 +66,21 @@ pub async fn list(conn: &mut PgConnection, at: DateTime<Utc>) -> Result<Vec<Appr
                   expires_at,
                   approved_at,
                   approved_by,
+                  rejected_at,
+                  rejected_by,
                   EXISTS (SELECT FROM control_event AS event
                           WHERE event.ok AND event.seq > approval.id
                             AND (event.action IN ('GO_LIVE_DISABLE', 'KILL_SWITCH_ENGAGE')
-                                 OR (approval.action = 'RISK_POLICY_UPSERT'
+                                 OR (approval.action NOT IN ('GO_LIVE_ENABLE', 'KILL_SWITCH_RELEASE')
                                      AND (event.action = 'REGRESSION_TRIP'
-                                          OR (event.action = 'RISK_POLICY_UPSERT' AND event.subject = approval.input::json ->> 'engine')))))
+                                          -- What its own lever did to the same thing; saying what a trip was is no change.
+                                          OR (event.subject = coalesce(approval.subject, approval.input::json ->> 'engine')
+                                              AND split_part(event.action, '_', 1) = split_part(approval.action, '_', 1)
+                                              AND event.action <> 'REGRESSION_ACKNOWLEDGE')))))
+                      -- The same event was corrected.
+                      OR EXISTS (SELECT FROM approval AS other
+                                 WHERE approval.action = 'RISK_ADJUST' AND other.action = 'RISK_ADJUST'
+                                   AND other.subject = approval.subject AND other.approved_at > approval.requested_at)
                       AS "tightened!",
                   -- Its principal, as Principal::token writes it.
                   NOT EXISTS (SELECT FROM access_token AS token
@@ -62,24 +89,27 @@ pub async fn list(conn: &mut PgConnection, at: DateTime<Utc>) -> Result<Vec<Appr
                                 AND (token.expires_at IS NULL OR token.expires_at > $1))
                       AS "orphaned!"
            FROM approval
-           WHERE expires_at > $1::timestamptz - interval '1 day'
+           WHERE id = $2 OR ($2 IS NULL AND expires_at > $1::timestamptz - interval '1 day')
            ORDER BY id DESC"#,
-        at
+        at,
+        id
     )
     .fetch_all(conn)
     .await?;
     rows.into_iter()
         .map(|row| {
             let unknown = || Error::Inconsistent(format!("an approval is of {}", row.action));
-            let standing = match (row.approved_at, row.tightened || row.orphaned) {
-                (Some(_), _) => Standing::Approved,
-                (None, true) => Standing::Cancelled,
-                (None, false) if row.expires_at <= at => Standing::Expired,
-                (None, false) => Standing::Waiting,
+            let standing = match (row.approved_at, row.rejected_at, row.tightened || row.orphaned) {
+                (Some(_), ..) => Standing::Approved,
+                (None, Some(_), _) => Standing::Rejected,
+                (None, None, true) => Standing::Cancelled,
+                (None, None, false) if row.expires_at <= at => Standing::Expired,
+                (None, None, false) => Standing::Waiting,
             };
             Ok(ApprovalRecord {
                 id: row.id,
                 action: ApprovalAction::named(&row.action).ok_or_else(unknown)?,
+                subject: row.subject,
                 input: stored_json(row.input)?,
                 actor: row.actor,
                 reason: row.reason,
@@ -89,6 +119,8 @@ pub async fn list(conn: &mut PgConnection, at: DateTime<Utc>) -> Result<Vec<Appr
                 expires_at: row.expires_at,
                 approved_at: row.approved_at,
                 approved_by: row.approved_by,
+                rejected_at: row.rejected_at,
+                rejected_by: row.rejected_by,
                 standing,
             })
         })
@@ -97,10 +129,11 @@ pub async fn list(conn: &mut PgConnection, at: DateTime<Utc>) -> Result<Vec<Appr
 
 pub(super) async fn insert(conn: &mut PgConnection, record: &ApprovalRecord) -> Result<()> {
     sqlx::query!(
-        "INSERT INTO approval (id, action, input, actor, reason, requested_by, owner, requested_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO approval (id, action, subject, input, actor, reason, requested_by, owner, requested_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         record.id,
         record.action.as_str(),
+        record.subject,
         record.input.get(),
         record.actor,
         record.reason,
@@ -118,7 +151,7 @@ pub(super) async fn approve(conn: &mut PgConnection, id: i64, at: DateTime<Utc>,
     let approved = sqlx::query!(
         "UPDATE approval
          SET approved_at = $2, approved_by = $3
-         WHERE id = $1 AND approved_at IS NULL",
+         WHERE id = $1 AND approved_at IS NULL AND rejected_at IS NULL",
         id,
         at,
         by
@@ -129,5 +162,23 @@ pub(super) async fn approve(conn: &mut PgConnection, id: i64, at: DateTime<Utc>,
         Ok(())
     } else {
         Err(Error::ApprovalClosed { id, standing: Standing::Approved.as_str() })
+    }
+}
+
+pub(super) async fn reject(conn: &mut PgConnection, id: i64, at: DateTime<Utc>, by: &str) -> Result<()> {
+    let rejected = sqlx::query!(
+        "UPDATE approval
+         SET rejected_at = $2, rejected_by = $3
+         WHERE id = $1 AND approved_at IS NULL AND rejected_at IS NULL",
+        id,
+        at,
+        by
+    )
+    .execute(conn)
+    .await?;
+    if rejected.rows_affected() == 1 {
+        Ok(())
+    } else {
+        Err(Error::ApprovalClosed { id, standing: Standing::Rejected.as_str() })
     }
 }

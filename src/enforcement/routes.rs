@@ -200,7 +200,14 @@ pub static ROUTES: &[Route] = {
         post("/api/governance/access/tokens", Admin),
         delete("/api/governance/access/tokens/{id}", Admin),
         get("/api/governance/approvals", Read),
+        get("/api/governance/approvals/{id}", Read),
         post("/api/governance/approvals/{id}/approve", Release),
+        row(
+            Some(Method::POST),
+            "/api/governance/approvals/{id}/reject",
+            Needs::Either(Operate, Release),
+            Share::Ordinary,
+        ),
         // Review
         get("/api/governance/review", Read),
         // Enforcement

@@ -15,7 +15,7 @@ pub mod http;
 pub mod model;
 pub mod store;
 
-use crate::approval::model::ApprovalAction;
+use crate::approval::loosening::Proposal;
 use crate::approval::{self, Loosened, Verdict, Wanted};
 use crate::audit::{self, ControlEvent, Head, Origin, Stream};
 use crate::clock::Clock;
@@ -163,9 +163,9 @@ impl GoLive {
             db::commit(tx).await?;
             return Err(refusal);
         }
-        let action = if change == Change::Enable { ApprovalAction::Enable } else { ApprovalAction::Release };
-        let wanted = Wanted { action, input: "{}", reason };
-        if let Verdict::Wait(record) = approval::gate(&mut tx, &mut head, self.two_person, asked, wanted).await? {
+        let (proposal, wanted) = (Proposal::GoLive(change), Wanted { subject: None, input: "{}", reason });
+        let verdict = approval::gate(&mut tx, &mut head, self.two_person, asked, &proposal, wanted).await?;
+        if let Verdict::Wait(record) = verdict {
             db::commit(tx).await?;
             return Ok(Loosened::Waiting(record));
         }

@@ -2,10 +2,11 @@
 
 use super::answers::{AcknowledgeAnswer, BaselineAnswer, RearmAnswer};
 use super::trip::{self, Heads};
-use super::{Govern, note_reading, refuse_worse};
-use crate::access::scope::Scope;
+use super::{BaselineRequest, Govern, RearmRequest, note_reading, refuse_worse};
+use crate::approval::loosening::Proposal;
+use crate::approval::{Loosened, Verdict, Wanted};
 use crate::audit::{self, ControlEvent, Stamp, Stream};
-use crate::db::to_json;
+use crate::db::{self, to_json};
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
 use crate::regression::model::{Rebase, RegressionPolicy, TripVerdict, WireState};
@@ -85,24 +86,30 @@ impl Govern {
         baseline: Rebase,
         reason: &Reason,
         asked: &Asked,
-    ) -> Result<Once<RearmAnswer>> {
+    ) -> Result<Loosened<RearmAnswer>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
-        let Held { mut tx, now, policy, mut state } =
-            match self.hold((domain, metric), "re-arming a wire", asked).await? {
-                Once::Replayed(answer) => return Ok(Once::Replayed(answer)),
-                Once::Done(held) => held,
-            };
+        let Held { mut tx, now, policy, mut state } = match self.hold((domain, metric), asked).await? {
+            Once::Replayed(answer) => return Ok(Loosened::Done(Once::Replayed(answer))),
+            Once::Done(held) => held,
+        };
         if state.trip_id.is_none() {
             return Err(Error::NotTripped { domain: domain.to_string(), metric: metric.to_string() });
         }
         let there = there(&mut tx, &policy, &state).await?;
         let mut heads = Heads::lock(&mut tx, true).await?;
+        let subject = trip::name(&policy);
+        let input = to_json(&RearmRequest { domain: domain.clone(), metric: metric.clone(), baseline });
+        let wanted = Wanted { subject: Some(&subject), input: input.get(), reason: Some(reason) };
+        if let Verdict::Wait(record) = self.gate(&mut tx, &mut heads.control, asked, &Proposal::Rearm, wanted).await? {
+            db::commit(tx).await?;
+            return Ok(Loosened::Waiting(record));
+        }
         let trip_id =
             trip::rearm(&mut tx, &mut heads.control, &policy, &mut state, baseline, Some(reason), origin).await?;
         note_reading(&mut tx, &policy, &mut state, now).await?;
         let warnings = collecting(&policy, baseline, there);
         let answer = RearmAnswer { ok: true, trip_id, baseline, state, warnings };
-        idempotency::done(tx, intent, now, answer).await
+        idempotency::done(tx, intent, now, answer).await.map(Loosened::Done)
     }
 
     /// Gives a wire another baseline: the Friday step. Refused without `force` while it is tripped, and where the new baseline is
@@ -114,13 +121,12 @@ impl Govern {
         force: bool,
         reason: Option<&Reason>,
         asked: &Asked,
-    ) -> Result<Once<BaselineAnswer>> {
+    ) -> Result<Loosened<BaselineAnswer>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
-        let Held { mut tx, now, policy, mut state } =
-            match self.hold((domain, metric), "another baseline", asked).await? {
-                Once::Replayed(answer) => return Ok(Once::Replayed(answer)),
-                Once::Done(held) => held,
-            };
+        let Held { mut tx, now, policy, mut state } = match self.hold((domain, metric), asked).await? {
+            Once::Replayed(answer) => return Ok(Loosened::Done(Once::Replayed(answer))),
+            Once::Done(held) => held,
+        };
         if let Some(trip_id) = state.trip_id.filter(|_| !force) {
             let (domain, metric) = (domain.to_string(), metric.to_string());
             return Err(Error::WireTripped { domain, metric, trip_id });
@@ -133,10 +139,17 @@ impl Govern {
             }
             refuse_worse(&mut tx, &policy, &state).await?;
         }
-        trip::rebase_wire(&mut tx, &policy, &mut state, source, origin.actor.as_ref(), now).await?;
-        note_reading(&mut tx, &policy, &mut state, now).await?;
         let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
         let subject = trip::name(&policy);
+        let input = to_json(&BaselineRequest { domain: domain.clone(), metric: metric.clone(), source, force });
+        let wanted = Wanted { subject: Some(&subject), input: input.get(), reason };
+        if let Verdict::Wait(record) = self.gate(&mut tx, &mut control_head, asked, &Proposal::Baseline, wanted).await?
+        {
+            db::commit(tx).await?;
+            return Ok(Loosened::Waiting(record));
+        }
+        trip::rebase_wire(&mut tx, &policy, &mut state, source, origin.actor.as_ref(), now).await?;
+        note_reading(&mut tx, &policy, &mut state, now).await?;
         let version = state.baseline_version;
         let detail = Some(
             to_json(&BaselineDetail { version, watermark: state.watermark, source, forced: force }).get().to_owned(),
@@ -146,18 +159,12 @@ impl Govern {
         event.append(&mut tx, &mut control_head, origin).await?;
         let warnings = collecting(&policy, source, there);
         let answer = BaselineAnswer { ok: true, version, source, state, warnings };
-        idempotency::done(tx, intent, now, answer).await
+        idempotency::done(tx, intent, now, answer).await.map(Loosened::Done)
     }
 
-    /// Holds a wire for what needs `release`; `what` says so where it is refused.
-    async fn hold(
-        &self,
-        (domain, metric): (&Domain, &Metric),
-        what: &'static str,
-        asked: &Asked,
-    ) -> Result<Once<Held>> {
+    /// Holds a wire.
+    async fn hold(&self, (domain, metric): (&Domain, &Metric), asked: &Asked) -> Result<Once<Held>> {
         asked.origin.authority.require_domain(domain)?;
-        asked.origin.authority.require(Scope::Release, what)?;
         let mut tx = self.db.begin().await?;
         let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, asked.intent.as_ref(), now).await? {

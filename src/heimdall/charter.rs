@@ -3,7 +3,8 @@
 use super::Heimdall;
 use super::model::{self, CheckResult, Evidence, GateRule, HeimdallPolicy, PolicyUpsert, Scorecard, Standing};
 use super::store;
-use crate::access::scope::Scope;
+use crate::approval::loosening::Proposal;
+use crate::approval::{self, Loosened, PromoteRequest, Verdict, Wanted};
 use crate::audit::{self, Changes, ControlEvent, FieldChange, Stream};
 use crate::db::{self, to_json};
 use crate::error::{Blocker, Error, Result};
@@ -87,26 +88,31 @@ impl Heimdall {
         request: &PolicyUpsert,
         reason: Option<&Reason>,
         asked: &Asked,
-    ) -> Result<Once<HeimdallPolicyUpserted>> {
+    ) -> Result<Loosened<HeimdallPolicyUpserted>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         origin.authority.require_domain(&request.domain)?;
         let mut tx = self.db.begin().await?;
         // Lock order: heimdall, control. The heimdall head makes the upsert bind the very next verdict.
         let now = audit::lock(&mut tx, Stream::Heimdall).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
-            return answer.confirm(tx).await;
+            return answer.confirm(tx).await.map(Loosened::Done);
         }
         let existing = store::read_policy(&mut tx, &request.domain).await?;
         let by = origin.actor.as_ref();
         let (mut policy, changes) = model::upsert(existing.as_ref(), request, by, reason, now.at)?;
-        if model::loosens(existing.as_ref(), &policy) {
-            let what = "production use, a lower minimum, a weaker rule, a longer life, or another window, engine or model version,";
-            origin.authority.require(Scope::Release, what)?;
-        }
         let was_on = existing.as_ref().is_some_and(|old| old.prod_use_enabled);
-        if let (true, Some(policy)) = (changes.is_empty(), existing) {
-            let unchanged = HeimdallPolicyUpserted { policy, changes: Vec::new() };
-            return idempotency::done(tx, intent, now, unchanged).await;
+        if let (true, Some(existing)) = (changes.is_empty() && asked.approves.is_none(), &existing) {
+            let unchanged = HeimdallPolicyUpserted { policy: existing.clone(), changes: Vec::new() };
+            return idempotency::done(tx, intent, now, unchanged).await.map(Loosened::Done);
+        }
+        let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
+        let proposal = Proposal::Charter(existing.as_ref(), &policy);
+        let input = to_json(request);
+        let wanted = Wanted { subject: Some(request.domain.as_str()), input: input.get(), reason };
+        let verdict = approval::gate(&mut tx, &mut control_head, self.two_person, asked, &proposal, wanted).await?;
+        if let Verdict::Wait(record) = verdict {
+            db::commit(tx).await?;
+            return Ok(Loosened::Waiting(record));
         }
         let mut switched_on_by = None;
         if policy.prod_use_enabled && !was_on {
@@ -122,10 +128,9 @@ impl Heimdall {
             reason,
             detail: Some(to_json(&detail).get().to_owned()),
         };
-        let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
         event.append(&mut tx, &mut control_head, origin).await?;
         let upserted = HeimdallPolicyUpserted { policy, changes: changes.0 };
-        idempotency::done(tx, intent, now, upserted).await
+        idempotency::done(tx, intent, now, upserted).await.map(Loosened::Done)
     }
 
     /// Switches production use on if the evidence passes now, and keeps the evidence. A refusal is an event,
@@ -135,14 +140,14 @@ impl Heimdall {
         domain: &Domain,
         reason: &Reason,
         asked: &Asked,
-    ) -> Result<Once<HeimdallPolicyUpserted>> {
+    ) -> Result<Loosened<HeimdallPolicyUpserted>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         origin.authority.require_domain(domain)?;
         let mut tx = self.db.begin().await?;
         // Lock order: heimdall, control. Under the heimdall head no trial is counted meanwhile.
         let now = audit::lock(&mut tx, Stream::Heimdall).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
-            return answer.confirm(tx).await;
+            return answer.confirm(tx).await.map(Loosened::Done);
         }
         let existing = store::read_policy(&mut tx, domain).await?.ok_or_else(|| no_policy(domain))?;
         let request = PolicyUpsert { prod_use_enabled: Some(true), ..PolicyUpsert::of(domain.clone()) };
@@ -167,6 +172,14 @@ impl Heimdall {
             db::commit(tx).await?;
             return Err(refused);
         }
+        let input = to_json(&PromoteRequest { domain: domain.clone() });
+        let wanted = Wanted { subject: Some(domain.as_str()), input: input.get(), reason: Some(reason) };
+        let proposal = Proposal::Promotion;
+        let verdict = approval::gate(&mut tx, &mut control_head, self.two_person, asked, &proposal, wanted).await?;
+        if let Verdict::Wait(record) = verdict {
+            db::commit(tx).await?;
+            return Ok(Loosened::Waiting(record));
+        }
         let (evidence, promotion) = standing.promotion(by, now.at);
         (policy.evidence, policy.promotion) = (Some(evidence), Some(promotion));
         store::upsert_policy(&mut tx, &policy).await?;
@@ -174,7 +187,7 @@ impl Heimdall {
         event.detail = Some(to_json(&detail).get().to_owned());
         event.append(&mut tx, &mut control_head, origin).await?;
         let promoted = HeimdallPolicyUpserted { policy, changes: changes.0 };
-        idempotency::done(tx, intent, now, promoted).await
+        idempotency::done(tx, intent, now, promoted).await.map(Loosened::Done)
     }
 
     /// Switches production use off, whatever the evidence. Of a domain that is off already nothing is written.

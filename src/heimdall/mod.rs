@@ -20,6 +20,7 @@ pub mod http;
 pub mod model;
 pub mod store;
 
+use crate::approval;
 use crate::audit::{self, Head, Origin, Stamp, Stream};
 use crate::db::{Database, to_json};
 use crate::enforcement::feed::Feed;
@@ -39,6 +40,7 @@ pub struct Heimdall {
     db: Database,
     feed: Feed,
     go_live_required: bool,
+    two_person: approval::Policy,
 }
 
 /// A sandbox trial as it is reported.
@@ -103,8 +105,8 @@ struct VerdictDetail<'a> {
 impl Heimdall {
     /// The lever on this database. In a development environment nobody has to go live before a use.
     #[must_use]
-    pub const fn new(db: Database, feed: Feed, go_live_required: bool) -> Self {
-        Self { db, feed, go_live_required }
+    pub const fn new(db: Database, feed: Feed, go_live_required: bool, two_person: approval::Policy) -> Self {
+        Self { db, feed, go_live_required, two_person }
     }
 
     /// Counts a sandbox trial. Answers all trials of the domain's day.

@@ -95,7 +95,8 @@ fn bearer() -> SecurityScheme {
 }
 
 /// What acts whenever it is asked, and takes no notice of a key.
-const KEYLESS: [&str; 5] = ["disable_go_live", "engage_kill_switch", "create_token", "approve", "backtest_wire"];
+const KEYLESS: [&str; 6] =
+    ["disable_go_live", "engage_kill_switch", "create_token", "approve", "reject", "backtest_wire"];
 
 /// The header that names an intent, and the one that says that an answer is an earlier one.
 fn add_key(operation: &mut Operation) {

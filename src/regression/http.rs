@@ -10,6 +10,8 @@ use super::model::{
 };
 use super::store::{self, KpiFilter, KpiRecord, TripRecord};
 use crate::app::App;
+use crate::approval::Loosened;
+use crate::approval::model::ApprovalRecord;
 use crate::error::{Error, FieldError, Result};
 use crate::govern::measure::{Measurements, answer_one};
 use crate::govern::{EvaluateAnswer, KpiAnswer, RegressionPolicyUpserted};
@@ -109,13 +111,13 @@ struct RegressionPolicyUpsert {
 /// Sets up a wire, or re-arms a tripped one.
 #[utoipa::path(
     post, path = "/regression/policies/upsert", tag = "regression", request_body = RegressionPolicyUpsert,
-    responses((status = 200, description = "The wire and what changed", body = RegressionPolicyUpserted), errors::Change)
+    responses((status = 200, description = "The wire and what changed", body = RegressionPolicyUpserted), (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord), errors::Change)
 )]
 async fn upsert_regression_policy(
     State(app): State<App>,
     caller: Caller,
     Keyed { input, intent }: Keyed<RegressionPolicyUpsert>,
-) -> Result<Once<RegressionPolicyUpserted>> {
+) -> Result<Loosened<RegressionPolicyUpserted>> {
     let request = PolicyUpsert {
         domain: input.domain,
         metric: input.metric,

@@ -8,6 +8,8 @@ mod operations;
 
 pub(crate) use answers::begin_counting;
 
+pub(crate) use answers::AdjustAnswer;
+
 use super::model::RiskPolicy;
 use super::model::policy::{PolicyUpsert, ZeroCap};
 use super::{RiskPolicyUpserted, store};

@@ -20,17 +20,16 @@ pub mod reconcile;
 pub mod store;
 pub mod writer;
 
-use crate::access::scope::Scope;
 use crate::access::token::Authority;
-use crate::approval::model::ApprovalAction;
+use crate::approval::loosening::Proposal;
 use crate::approval::{self, Loosened, Verdict, Wanted};
-use crate::audit::{self, Changes, ControlEvent, FieldChange, Stream};
+use crate::audit::{self, Changes, ControlEvent, FieldChange, Origin, Stream};
 use crate::clock::Clock;
 use crate::config::EnforcementConfig;
 use crate::db::{self, Database, to_json};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
-use crate::idempotency::{self, Asked};
+use crate::idempotency::{self, Asked, Earlier, Once};
 use crate::types::{Actor, Engine, Reason};
 use model::adjust::Adjustment;
 use model::extend::Extension;
@@ -39,8 +38,8 @@ use model::release::Released;
 use model::settle::Settlement;
 use model::{OutOfRange, RiskPolicy};
 use operation::{
-    AdjustRequest, Done, ExtendRequest, Item, Operation, Outcome, ReleaseRequest, ReserveRequest, Reserved,
-    SettleRequest,
+    AdjustRequest, CorrectionAsked, Done, ExtendRequest, Item, Operation, Outcome, ReleaseRequest, ReserveRequest,
+    Reserved, SettleRequest,
 };
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -94,7 +93,7 @@ impl Risk {
         config: &EnforcementConfig,
         two_person: approval::Policy,
     ) -> Self {
-        Self { two_person, writer: Ledger::start(db.clone(), clock, feed, !config.is_development()), db }
+        Self { two_person, writer: Ledger::start(db.clone(), clock, feed, !config.is_development(), two_person), db }
     }
 
     /// Decides a reserve; a dry run without the lock, without a trace, and without regard to a key.
@@ -128,18 +127,73 @@ impl Risk {
         done.into(|outcome| if let Outcome::Extended(extension) = outcome { Some(extension) } else { None })
     }
 
-    /// Corrects what was booked.
-    pub async fn adjust(&self, request: AdjustRequest, asked: Asked) -> Result<Done<Adjustment>> {
-        let done = self.decide(Operation::Adjust(request), asked).await?;
-        done.into(|outcome| if let Outcome::Adjusted(adjustment) = outcome { Some(adjustment) } else { None })
+    /// Corrects what was booked: adjusted, or waiting for a second person.
+    pub async fn adjust(&self, request: AdjustRequest, asked: Asked) -> Result<Done> {
+        self.decide(Operation::Adjust(request), asked).await
     }
 
     async fn decide(&self, operation: Operation, asked: Asked) -> Result<Done> {
-        operation.check(&asked.origin.authority)?;
         let item = Item { operation, origin: asked.origin, intent: asked.intent };
-        let answers = self.writer.submit(vec![item]).await?;
+        let answers = self.batch(vec![Ok(item)]).await?;
         let only = answers.into_iter().next();
         only.ok_or_else(|| Error::Inconsistent("an operation was not answered".into()))?
+    }
+
+    /// Books a correction that a second person agrees to: their word and the event commit together.
+    pub(crate) async fn correct(
+        &self,
+        correction: &CorrectionAsked,
+        reason: &Reason,
+        asked: &Asked,
+    ) -> Result<Adjustment> {
+        let request = correction.request(reason.clone());
+        let request = request.ok_or_else(|| Error::Inconsistent("a correction that waits corrects nothing".into()))?;
+        let proposal = Proposal::Correction(request.correction);
+        let origin = Origin { correlation_id: correction.correlation_id.clone(), ..asked.origin.clone() };
+        let item = Item { operation: Operation::Adjust(request), origin, intent: None };
+        let mut tx = self.db.begin().await?;
+        // Lock order: risk, control.
+        audit::lock(&mut tx, Stream::Risk).await?;
+        let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
+        let wanted = Wanted { subject: None, input: "{}", reason: None };
+        approval::gate(&mut tx, &mut control_head, self.two_person, asked, &proposal, wanted).await?;
+        let done = self.writer.correct(&mut tx, &item).await?;
+        db::commit(tx).await?;
+        let adjusted = done.into(|outcome| if let Outcome::Adjusted(one) = outcome { Some(one) } else { None })?;
+        Ok(adjusted.outcome)
+    }
+
+    /// Asks for a second person where a correction needs one; every other outcome stays as it is.
+    async fn settled(&self, item: Option<Item>, done: Done) -> Result<Done> {
+        let Outcome::Deferred(engine) = done.outcome else {
+            return Ok(done);
+        };
+        let item = item.ok_or_else(|| Error::Inconsistent("what waits is no correction".into()))?;
+        let Operation::Adjust(request) = &item.operation else {
+            return Err(Error::Inconsistent("what waits is no correction".into()));
+        };
+        let mut tx = self.db.begin().await?;
+        let mut head = audit::lock(&mut tx, Stream::Control).await?;
+        if let Some(answer) = idempotency::recall(&mut tx, item.intent.as_ref(), head.next()).await? {
+            return match answer.confirm::<()>(tx).await? {
+                Once::Replayed(Earlier::Waiting(request)) => {
+                    Ok(Done { outcome: Outcome::Waiting(request), replayed: true })
+                }
+                _ => Err(Error::Inconsistent("a correction was kept elsewhere".into())),
+            };
+        }
+        let input = to_json(&CorrectionAsked::of(request, engine, &item.origin));
+        let (proposal, subject) = (Proposal::Correction(request.correction), request.corrects_seq.to_string());
+        let wanted = Wanted { subject: Some(&subject), input: input.get(), reason: request.words.reason.as_ref() };
+        let asked = Asked::new(item.origin.clone(), item.intent.clone());
+        // The writer has read that one is needed.
+        match approval::gate(&mut tx, &mut head, approval::Policy::Always, &asked, &proposal, wanted).await? {
+            Verdict::Wait(record) => {
+                db::commit(tx).await?;
+                Ok(Done { outcome: Outcome::Waiting(to_json(&record)), replayed: false })
+            }
+            Verdict::Pass => Err(Error::Inconsistent("a correction that loosens did not wait".into())),
+        }
     }
 
     /// Decides independent operations in one commit: an answer for each, in order. Those that could not be read keep their
@@ -156,15 +210,22 @@ impl Risk {
                 Err(error) => errors.push(Some(error)),
             }
         }
-        let mut answers = if read.is_empty() { Vec::new() } else { self.writer.submit(read).await? }.into_iter();
-        let missing = || Err(Error::Inconsistent("an operation was not answered".into()));
-        Ok(errors
-            .into_iter()
-            .map(|error| match error {
+        // What may have to wait is needed again.
+        let loosening: Vec<_> = read.iter().map(|item| item.operation.loosens().then(|| item.clone())).collect();
+        let answers = if read.is_empty() { Vec::new() } else { self.writer.submit(read).await? };
+        let mut answers = loosening.into_iter().zip(answers);
+        let mut all = Vec::with_capacity(errors.len());
+        for error in errors {
+            all.push(match error {
                 Some(error) => Err(error),
-                None => answers.next().unwrap_or_else(missing),
-            })
-            .collect())
+                None => match answers.next() {
+                    Some((item, Ok(done))) => self.settled(item, done).await,
+                    Some((_, Err(error))) => Err(error),
+                    None => Err(Error::Inconsistent("an operation was not answered".into())),
+                },
+            });
+        }
+        Ok(all)
     }
 
     /// Expires what is due, until nothing more is, or nothing more can: under a clock that is not believed, or where the book
@@ -234,23 +295,15 @@ impl Risk {
             let unchanged = RiskPolicyUpserted { policy: existing.clone(), changes: Vec::new() };
             return Ok(Loosened::Done(idempotency::done(tx, intent, risk_head.next(), unchanged).await?));
         }
-        if policy::loosens(existing.as_ref(), &policy) {
-            origin.authority.require(
-                Scope::Release,
-                "an engine that is new or on again, a cap that is higher or gone, or holds that end sooner",
-            )?;
-        }
         // Lock order: risk, control.
         let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
-        if asked.approves.is_some() || policy::loosens(existing.as_ref(), &policy) {
-            let input = to_json(request);
-            let wanted = Wanted { action: ApprovalAction::RaiseCap, input: input.get(), reason };
-            if let Verdict::Wait(record) =
-                approval::gate(&mut tx, &mut control_head, self.two_person, asked, wanted).await?
-            {
-                db::commit(tx).await?;
-                return Ok(Loosened::Waiting(record));
-            }
+        let proposal = Proposal::RiskPolicy(existing.as_ref(), &policy);
+        let input = to_json(request);
+        let wanted = Wanted { subject: Some(policy.engine.as_str()), input: input.get(), reason };
+        let verdict = approval::gate(&mut tx, &mut control_head, self.two_person, asked, &proposal, wanted).await?;
+        if let Verdict::Wait(record) = verdict {
+            db::commit(tx).await?;
+            return Ok(Loosened::Waiting(record));
         }
         if changes.0.iter().any(|change| change.field == "throttled_by") {
             store::lift_throttles(&mut tx, &policy.engine).await?;

@@ -8,10 +8,13 @@ use super::model::reserve::Decision;
 use super::model::settle::Settlement;
 use crate::access::scope::Scope;
 use crate::access::token::Authority;
+use crate::approval::loosening::{Proposal, loosening};
 use crate::audit::Origin;
 use crate::error::{Error, Result};
 use crate::idempotency::Intent;
-use crate::types::{Amount, Engine, Ttl};
+use crate::types::{Amount, CorrelationId, Engine, Measured, Reason, Ttl};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 /// A reserve, before an action.
@@ -103,7 +106,59 @@ pub enum Operation {
     Adjust(AdjustRequest),
 }
 
+/// A correction that waits for a second person, but for its reason.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CorrectionAsked {
+    corrects_seq: i64,
+    engine: Engine,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loss_delta: Option<Measured>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exposure_delta: Option<Measured>,
+    pub(crate) correlation_id: Option<CorrelationId>,
+    metadata: Option<String>,
+}
+
+impl CorrectionAsked {
+    /// What is asked, of the engine that the corrected event is of.
+    pub(crate) fn of(request: &AdjustRequest, engine: Engine, origin: &Origin) -> Self {
+        let (loss_delta, exposure_delta) = match request.correction {
+            Correction::Loss(delta) => (Some(delta), None),
+            Correction::Exposure(delta) => (None, Some(delta)),
+        };
+        Self {
+            corrects_seq: request.corrects_seq,
+            engine,
+            loss_delta,
+            exposure_delta,
+            correlation_id: origin.correlation_id.clone(),
+            metadata: request.words.metadata.as_ref().map(|one| one.as_str().to_owned()),
+        }
+    }
+
+    /// The correction, as it was asked for; none where nothing is corrected.
+    pub(crate) fn request(&self, reason: Reason) -> Option<AdjustRequest> {
+        let correction = match (self.loss_delta, self.exposure_delta) {
+            (Some(loss), None) => Correction::Loss(loss),
+            (None, Some(exposure)) => Correction::Exposure(exposure),
+            _ => return None,
+        };
+        let metadata = self.metadata.as_deref().map(str::parse).transpose().ok()?;
+        let words = Words { reason: Some(reason), metadata };
+        Some(AdjustRequest { corrects_seq: self.corrects_seq, engine: Some(self.engine.clone()), correction, words })
+    }
+}
+
 impl Operation {
+    /// Whether it is a correction that loosens.
+    #[must_use]
+    pub fn loosens(&self) -> bool {
+        match self {
+            Self::Adjust(request) => loosening(&Proposal::Correction(request.correction)).is_some(),
+            _ => false,
+        }
+    }
+
     /// A reserve, under the id that the caller chose or a new one.
     #[must_use]
     pub fn reserve(request: ReserveRequest) -> Self {
@@ -134,8 +189,8 @@ impl Operation {
             Self::Release(_) => authority.require(Scope::Reserve, "a release")?,
             Self::Adjust(request) => {
                 authority.require(Scope::Operate, "a correction")?;
-                if request.correction.is_downwards() {
-                    authority.require(Scope::Release, "a correction downwards, which makes room,")?;
+                if let Some(action) = loosening(&Proposal::Correction(request.correction)) {
+                    authority.require(Scope::Release, action.what())?;
                 }
             }
         }
@@ -202,6 +257,10 @@ pub enum Outcome {
     Extended(Extension),
     /// Of a correction.
     Adjusted(Adjustment),
+    /// Of a correction that would be booked, on this engine, if it needed no second person. The service asks for one.
+    Deferred(Engine),
+    /// Of a correction that waits for one: the request, as JSON.
+    Waiting(Box<RawValue>),
 }
 
 /// An outcome, and whether it is an earlier one.

@@ -14,6 +14,7 @@ mod decide;
 mod read;
 
 use super::operation::{Done, Item};
+use crate::approval;
 use crate::audit::Stream;
 use crate::clock::Clock;
 use crate::db::{self, Database};
@@ -22,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::risk::store;
 use crate::types::Engine;
 use crate::writer::{Decider, Failure, Prepared, Writer};
-use batch::{Conditions, Start};
+use batch::{Conditions, Corrections, Start};
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,9 +47,9 @@ pub struct Ledger {
 impl Ledger {
     /// Starts the writer.
     #[must_use]
-    pub fn start(db: Database, clock: Clock, feed: Feed, go_live_required: bool) -> Self {
+    pub fn start(db: Database, clock: Clock, feed: Feed, go_live_required: bool, two_person: approval::Policy) -> Self {
         let belief = Belief { clock: clock.clone(), last: Arc::default() };
-        let by = By { belief, feed, go_live_required };
+        let by = By { belief, feed, go_live_required, two_person };
         let writer = Writer::start(
             db.clone(),
             clock,
@@ -71,6 +72,12 @@ impl Ledger {
             db::confirm(self.db.begin().await?).await?;
         }
         done
+    }
+
+    /// Decides a correction that a second person agreed to, in a transaction that holds the ledger's head.
+    pub async fn correct(&self, conn: &mut PgConnection, item: &Item) -> Result<Done> {
+        let conditions = Conditions { corrections: Corrections::Booked, ..self.by.conditions() };
+        batch::decide_apart(conn, item, &conditions).await
     }
 
     /// Has operations decided, in one commit: an answer for each, in order. Answers at once when the queue is full.
@@ -102,11 +109,12 @@ struct By {
     belief: Belief,
     feed: Feed,
     go_live_required: bool,
+    two_person: approval::Policy,
 }
 
 impl By {
     fn conditions(&self) -> Conditions {
-        Conditions::of(&self.feed, self.go_live_required, self.belief.expected())
+        Conditions::of(&self.feed, self.go_live_required, self.two_person, self.belief.expected())
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod matrix;
 mod open;
-mod reach;
+pub mod reach;
 mod tokens;
 
 use crate::support::{Answer, Service, request};

@@ -1,5 +1,7 @@
 //! The second person.
 
+mod doors;
+
 use crate::access::{call, create, new, refresh};
 use crate::support::{Answer, BASE, Service, Setup};
 use axum::http::Method;

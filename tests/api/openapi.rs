@@ -350,6 +350,14 @@ async fn every_documented_get_answers_200() {
     service.post("/go-live/enable", &json!({"actor": "test"})).await.ok();
     let made = service.post("/heimdall/recommend", &json!({"domain": "D", "confidence": 0.5})).await.ok();
     let reserved = service.reserve("WHOLESALE", "1").await.ok();
+    sqlx::query(
+        "INSERT INTO approval (id, action, input, requested_by, owner, requested_at, expires_at)
+         VALUES ($1, 'GO_LIVE_ENABLE', '{}', 'ann:1', 'ann', now(), now() + interval '1 minute')",
+    )
+    .bind(made["id"].as_i64().unwrap())
+    .execute(&service.pool)
+    .await
+    .unwrap();
     for operation in operations().iter().filter(|operation| operation.method == Method::GET) {
         let id = if operation.template.contains("reservations") {
             reserved["reservation_id"].as_str().unwrap().to_owned()

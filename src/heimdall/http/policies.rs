@@ -1,12 +1,14 @@
 //! What a domain must show, and whether production may act on it.
 
 use crate::app::App;
+use crate::approval::Loosened;
+use crate::approval::model::ApprovalRecord;
 use crate::error::Result;
 use crate::heimdall::charter::HeimdallPolicyUpserted;
 use crate::heimdall::model::{GateRule, HeimdallPolicy, PolicyUpsert, PolicyWarning, ScorecardWindow, Setting};
 use crate::heimdall::store;
 use crate::http::{Caller, Keyed, Nothing, Query, Stop, Stopping, errors};
-use crate::idempotency::{Asked, Once};
+use crate::idempotency::Asked;
 use crate::types::{Actor, Count, Domain, Engine, Flag, Fraction, IdempotencyKey, ModelVersion, Reason};
 use axum::Json;
 use axum::extract::State;
@@ -123,7 +125,7 @@ impl HeimdallPolicyUpsert {
 /// Sets what a domain must show before production may act on it.
 #[utoipa::path(
     post, path = "/heimdall/policies/upsert", tag = "heimdall", request_body = HeimdallPolicyUpsert,
-    responses((status = 200, description = "The policy and what changed", body = HeimdallPolicyUpserted), errors::Change)
+    responses((status = 200, description = "The policy and what changed", body = HeimdallPolicyUpserted), (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord), errors::Change)
 )]
 async fn upsert_heimdall_policy(
     State(app): State<App>,
@@ -132,7 +134,8 @@ async fn upsert_heimdall_policy(
 ) -> Result<Response> {
     let (actor, reason) = (input.actor.take(), input.reason.take());
     let asked = Asked::new(caller.origin(actor, None), intent);
-    Ok(ignored.beside(app.heimdall.upsert_policy(&input.request()?, reason.as_ref(), &asked).await?))
+    let upserted = app.heimdall.upsert_policy(&input.request()?, reason.as_ref(), &asked).await?;
+    upserted.answer(|once| Ok(ignored.beside(once)))
 }
 
 /// Who promotes what, and why.
@@ -152,13 +155,13 @@ struct PromoteInput {
 /// Lets production act on a domain whose evidence passes now, and keeps the evidence. `actor` (or `changed_by`) is required.
 #[utoipa::path(
     post, path = "/heimdall/promote", tag = "heimdall", request_body = PromoteInput,
-    responses((status = 200, description = "Promoted", body = HeimdallPolicyUpserted), errors::LoosenOne)
+    responses((status = 200, description = "Promoted", body = HeimdallPolicyUpserted), (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord), errors::LoosenOne)
 )]
 async fn promote(
     State(app): State<App>,
     caller: Caller,
     Keyed { input, intent }: Keyed<PromoteInput>,
-) -> Result<Once<HeimdallPolicyUpserted>> {
+) -> Result<Loosened<HeimdallPolicyUpserted>> {
     let asked = Asked::new(caller.origin(Some(input.actor), None), intent);
     app.heimdall.promote(&input.domain, &input.reason, &asked).await
 }

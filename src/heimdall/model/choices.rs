@@ -89,7 +89,7 @@ impl Evidence {
 }
 
 /// What an upsert does with a setting that may be missing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Setting<T> {
     /// It stays as it is.
     Keep,

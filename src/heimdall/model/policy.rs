@@ -6,7 +6,7 @@ use crate::audit::Changes;
 use crate::error::{Error, FieldError, Result};
 use crate::types::{Actor, Count, Domain, Engine, Fraction, JsonObject, ModelVersion, Reason};
 use chrono::{DateTime, Days, NaiveDate, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// What a domain of AI advice must show before production may act on it.
@@ -149,7 +149,7 @@ impl HeimdallPolicy {
 }
 
 /// An upsert that is asked for. What is left out keeps its value; a new domain starts at 0.90 / 50 / 0.80 / off.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are those of HeimdallPolicy")]
 pub struct PolicyUpsert {
     pub domain: Domain,

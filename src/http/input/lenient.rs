@@ -6,7 +6,7 @@ use crate::db::to_json;
 use crate::error::{Error, Result};
 use crate::http::Caller;
 use crate::http::keyed::{intent_of, key_of, marked};
-use crate::idempotency::{Intent, Once};
+use crate::idempotency::{Earlier, Intent, Once};
 use crate::types::{Actor, CorrelationId, Flag, IdempotencyKey, ParseTextError, Reason};
 use axum::Json;
 use axum::body::Bytes;
@@ -247,7 +247,9 @@ impl Ignored {
         }
         let (replayed, text) = match answer {
             Once::Done(answer) => (false, to_json(&answer)),
-            Once::Replayed(text) => (true, text),
+            Once::Replayed(Earlier::Done(text)) => (true, text),
+            // What waits is nothing that stops.
+            waiting @ Once::Replayed(Earlier::Waiting(_)) => return waiting.into_response(),
         };
         let members = text.get().trim_end().strip_suffix('}').expect("an answer is an object");
         let text = format!("{members},\"ignored\":{}}}", to_json(&self.0).get());

@@ -1,6 +1,8 @@
 //! What an operator does with a wire: says what a trip was, arms it again, gives it another baseline.
 
 use crate::app::App;
+use crate::approval::Loosened;
+use crate::approval::model::ApprovalRecord;
 use crate::error::Result;
 use crate::govern::{AcknowledgeAnswer, BaselineAnswer, RearmAnswer};
 use crate::http::{Caller, Keyed, Query, errors};
@@ -81,13 +83,13 @@ struct RearmWire {
 /// Arms a tripped wire again and lifts its throttle. Events up to now never count again. A kill switch stays out.
 #[utoipa::path(
     post, path = "/regression/rearm", tag = "regression", request_body = RearmWire,
-    responses((status = 200, description = "The trip that ended and where the wire stands", body = RearmAnswer), errors::ChangeOfOne)
+    responses((status = 200, description = "The trip that ended and where the wire stands", body = RearmAnswer), (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord), errors::ChangeOfOne)
 )]
 async fn rearm_wire(
     State(app): State<App>,
     caller: Caller,
     Keyed { input, intent }: Keyed<RearmWire>,
-) -> Result<Once<RearmAnswer>> {
+) -> Result<Loosened<RearmAnswer>> {
     let asked = Asked::new(caller.origin(input.actor, None), intent);
     let wire = (&input.domain, &input.metric);
     app.govern.rearm(wire, input.baseline.unwrap_or_default(), &input.reason, &asked).await
@@ -126,13 +128,13 @@ struct ResetBaseline {
 /// Gives a wire another baseline: the Friday step.
 #[utoipa::path(
     post, path = "/regression/baseline/reset", tag = "regression", request_body = ResetBaseline,
-    responses((status = 200, description = "The baseline's version and where the wire stands", body = BaselineAnswer), errors::ChangeOfOne)
+    responses((status = 200, description = "The baseline's version and where the wire stands", body = BaselineAnswer), (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord), errors::ChangeOfOne)
 )]
 async fn reset_baseline(
     State(app): State<App>,
     caller: Caller,
     Keyed { input, intent }: Keyed<ResetBaseline>,
-) -> Result<Once<BaselineAnswer>> {
+) -> Result<Loosened<BaselineAnswer>> {
     let asked = Asked::new(caller.origin(input.actor, None), intent);
     let source = match input.source {
         None | Some(BaselineSource::LastN) => Rebase::ResetLastN,

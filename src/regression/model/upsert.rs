@@ -5,6 +5,7 @@ use crate::audit::Changes;
 use crate::error::{Error, FieldError, Result};
 use crate::types::{Actor, Amount, Count, Domain, Engine, Fraction, Metric, Reason};
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
 /// Least events to a false trip that may be asked for.
 const ARL_MIN: i64 = 100;
@@ -12,7 +13,7 @@ const ARL_MIN: i64 = 100;
 const STALE_MAX: i64 = 31_536_000;
 
 /// An upsert that is asked for. What is left out keeps its value; a new wire starts at 50/200/50/0.20/THROTTLE, enabled.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are those of RegressionPolicy")]
 pub struct PolicyUpsert {
     pub domain: Domain,
@@ -161,6 +162,12 @@ pub fn refreezes(existing: Option<&RegressionPolicy>, policy: &RegressionPolicy)
                 || policy.direction != old.direction
                 || policy.effect != old.effect
         })
+}
+
+/// Whether a wire that judges by a frozen baseline gets another one: a reset, whatever led to it.
+#[must_use]
+pub fn rebases(existing: Option<&RegressionPolicy>, policy: &RegressionPolicy) -> bool {
+    refreezes(existing, policy) && existing.is_some_and(|old| old.detector == Detector::Sequential)
 }
 
 fn validate(policy: &RegressionPolicy) -> Result<()> {

@@ -256,7 +256,7 @@ pub(super) fn extended(extension: Extension) -> Result<ExtendAnswer, Error> {
 
 /// What came of a correction.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct AdjustAnswer {
+pub(crate) struct AdjustAnswer {
     /// Always true.
     ok: bool,
     /// `Adjusted`.

@@ -225,6 +225,12 @@ fn result(asked: Asked, done: Result<Done>) -> BatchResult {
             Ok(answer) => to_json(&answer),
             Err(error) => return failed(error, replayed),
         },
+        (Outcome::Waiting(request), _) => {
+            return BatchResult { op, status: 202, replayed, answer: Some(request), error: None };
+        }
+        (Outcome::Deferred(_), _) => {
+            return failed(Error::Inconsistent("what waits was not asked for".into()), replayed);
+        }
         (Outcome::Reserved(_), _) => {
             return failed(Error::Inconsistent("a reserve was not asked for".into()), replayed);
         }

@@ -7,10 +7,13 @@ use super::inputs::{
     AdjustInput, CheckAndReserve, ExtendReservation, ReleaseReservation, SettleInput, SettleReservation,
 };
 use crate::app::App;
-use crate::error::Result;
-use crate::http::{BASE_PATH, Caller, Keyed, Segment, errors};
+use crate::approval::http::waiting_again;
+use crate::approval::model::ApprovalRecord;
+use crate::error::{Error, Result};
+use crate::http::{BASE_PATH, Caller, Keyed, Segment, errors, marked};
 use crate::idempotency::{Asked, Intent};
 use crate::risk::Run;
+use crate::risk::operation::{Done, Outcome};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -159,7 +162,11 @@ async fn extend_reservation(
 /// Corrects what was booked, today: a signed change of loss or exposure that names the event it corrects.
 #[utoipa::path(
     post, path = "/risk/adjustments", tag = "risk", request_body = AdjustInput,
-    responses((status = 200, description = "Booked", body = AdjustAnswer), errors::ChangeOfOne)
+    responses(
+        (status = 200, description = "Booked", body = AdjustAnswer),
+        (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord),
+        errors::ChangeOfOne
+    )
 )]
 async fn adjust(
     State(app): State<App>,
@@ -167,5 +174,10 @@ async fn adjust(
     Keyed { input, intent }: Keyed<AdjustInput>,
 ) -> Result<Response> {
     let (request, origin) = input.read(caller)?;
-    Ok(answered::<_, AdjustAnswer>(app.risk.adjust(request, Asked::new(origin, intent)).await?))
+    let Done { outcome, replayed } = app.risk.adjust(request, Asked::new(origin, intent)).await?;
+    match outcome {
+        Outcome::Adjusted(adjustment) => Ok(answered::<_, AdjustAnswer>(Done { outcome: adjustment, replayed })),
+        Outcome::Waiting(request) => Ok(marked(replayed, waiting_again(request))),
+        _ => Err(Error::Inconsistent("an outcome of another kind".into())),
+    }
 }

@@ -5,6 +5,7 @@ use super::RECENT_MAX;
 use super::decide::Deciding;
 use super::read::{self, Read};
 pub(super) use super::read::{are_by_id, engines, is_one_instant as may_be_free};
+use crate::approval;
 use crate::audit::{self, Head, Stream};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
@@ -33,11 +34,34 @@ pub(super) struct Conditions {
     pub(super) expected: Option<DateTime<Utc>>,
     /// The time here, milliseconds.
     pub(super) now_ms: u64,
+    /// Whether a correction downwards is booked at once.
+    pub(super) corrections: Corrections,
+}
+
+/// What is made of corrections downwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Corrections {
+    /// They wait for a second person, if the database says so.
+    OfDatabase,
+    /// They wait for one.
+    Wait,
+    /// They are booked.
+    Booked,
 }
 
 impl Conditions {
-    pub(super) fn of(feed: &Feed, go_live_required: bool, (expected, now_ms): (Option<DateTime<Utc>>, u64)) -> Self {
+    pub(super) fn of(
+        feed: &Feed,
+        go_live_required: bool,
+        two_person: approval::Policy,
+        (expected, now_ms): (Option<DateTime<Utc>>, u64),
+    ) -> Self {
+        let corrections = match two_person {
+            approval::Policy::OfDatabase => Corrections::OfDatabase,
+            approval::Policy::Always => Corrections::Wait,
+        };
         Self {
+            corrections,
             go_live_required,
             killed_locally: feed.is_killed_locally(),
             rewound: feed.is_rewound(),
@@ -213,6 +237,17 @@ pub(super) async fn decide_dry(conn: &mut PgConnection, item: &Item, conditions:
     let mut deciding = Deciding::new(known, head);
     deciding.expire_due();
     deciding.decide(item)
+}
+
+/// Decides and writes one operation in a transaction that holds the ledger's head and is not the writer's.
+pub(super) async fn decide_apart(conn: &mut PgConnection, item: &Item, conditions: &Conditions) -> Result<Done> {
+    let asked: Vec<_> = engines(&[item]).into_iter().collect();
+    let instant = store::read_instant(conn, &asked).await?;
+    let mut decided = decide(conn, instant, &[item], conditions).await?;
+    let done =
+        decided.outcomes.pop().unwrap_or_else(|| Err(Error::Inconsistent("an operation was not answered".into())))?;
+    let written = decided.write_locked(conn, Moment { switches_version: None, at: None }).await?;
+    written.map(|_| done).ok_or_else(|| Error::Inconsistent("the ledger's head moved while it was held".into()))
 }
 
 /// A batch is of one day: one that could reach midnight begins there, a few milliseconds early.

@@ -1,5 +1,6 @@
 //! The decisions of a batch, one after the other on one book: each is an event, a refusal is none.
 
+use super::batch::Corrections;
 use super::read::{Known, thread_of};
 use crate::audit::{Head, Origin, Stamp};
 use crate::db::stored_json;
@@ -110,9 +111,10 @@ impl<'a> Deciding<'a> {
             kept.check(intent)?;
             return match kept.answer {
                 Answer::RiskEvent(seq) => replay(item, &self.past(seq)?),
-                Answer::Text(_) | Answer::Waiting(_) => {
-                    Err(Error::Inconsistent(format!("key {} has no event", intent.key)))
+                Answer::Waiting(ref request) => {
+                    Ok(Done { outcome: Outcome::Waiting(stored_json(request.clone())?), replayed: true })
                 }
+                Answer::Text(_) => Err(Error::Inconsistent(format!("key {} has no event", intent.key))),
             };
         }
         let done = match &item.operation {
@@ -122,8 +124,9 @@ impl<'a> Deciding<'a> {
             Operation::Extend(request) => self.extend(item, request)?,
             Operation::Adjust(request) => self.adjust(item, request)?,
         };
-        // A replay by reservation id has no event of its own to point to.
-        if let (Some(key), Some(intent), false) = (key, &item.intent, done.replayed)
+        // A replay by reservation id has no event of its own to point to, and neither has what waits.
+        let is_recorded = !done.replayed && !matches!(done.outcome, Outcome::Deferred(_));
+        if let (Some(key), Some(intent), true) = (key, &item.intent, is_recorded)
             && let Some(last) = self.recorded.last()
         {
             self.new_keys.push(intent, last.stamp);
@@ -288,11 +291,18 @@ impl<'a> Deciding<'a> {
             correction: request.correction,
         };
         let stamp = self.head.next();
-        let adjusted = adjust::apply(&mut self.known.book, &adjust, request.words.clone(), stamp);
+        let waits = item.operation.loosens() && self.known.corrections == Corrections::Wait;
+        // What waits could be booked, and is not.
+        let mut trial = waits.then(|| self.known.book.clone());
+        let book = trial.as_mut().unwrap_or(&mut self.known.book);
+        let adjusted = adjust::apply(book, &adjust, request.words.clone(), stamp);
         // What was asked is out of range, not the book.
         let refused =
             |OutOfRange { engine, counter }| Error::AdjustmentOutOfRange { engine, counter, day: stamp.day() };
         let (adjustment, event) = adjusted.map_err(refused)?;
+        if waits {
+            return Ok(Done { outcome: Outcome::Deferred(adjust.engine), replayed: false });
+        }
         Ok(self.done(item, stamp, event, Outcome::Adjusted(adjustment)))
     }
 }

@@ -1,7 +1,8 @@
 //! What a batch needs to know, in as few round trips as possible: each kind in one statement, and only where something asks.
 
 use super::JUMP_MAX;
-use super::batch::{Conditions, keep_to_one_day};
+use super::batch::{Conditions, Corrections, keep_to_one_day};
+use crate::approval;
 use crate::audit::Head;
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Answer, Kept};
@@ -31,6 +32,8 @@ pub(super) struct Known {
     pub(super) keys: BTreeMap<(String, String), Kept>,
     /// Threads that ever had a reservation or a denial, of whatever engine: those of original settles, and of this batch's denials.
     pub(super) correlated: BTreeSet<String>,
+    /// What is made of corrections downwards.
+    pub(super) corrections: Corrections,
 }
 
 /// Why nothing new is reserved, whatever the caps say.
@@ -177,6 +180,17 @@ pub(super) async fn read(
     };
     keep_to_one_day(&mut head);
 
+    let corrections = match conditions.corrections {
+        // Held until the commit, so that no correction is booked alone after the setting was switched on.
+        Corrections::OfDatabase if items.iter().any(|item| item.operation.loosens()) => {
+            if approval::hold_required_by_database(conn).await? {
+                Corrections::Wait
+            } else {
+                Corrections::Booked
+            }
+        }
+        other => other,
+    };
     // By the time that is believed: what is due by another is live.
     let correlated = read_candidates(conn, matching, &mut reservations, head.next().at).await?;
     let mut due = Vec::new();
@@ -206,7 +220,7 @@ pub(super) async fn read(
     let book = Book { switches, levels, reservations };
     // A clock that is behind the last event is not the measure of the next one: right again, it would seem to jump.
     let believed_at = jumped.is_none().then(|| instant.now.max(head.last_at()));
-    Ok(Read { known: Known { book, halt, due, past, keys, correlated }, head, believed_at, moment })
+    Ok(Read { known: Known { book, halt, due, past, keys, correlated, corrections }, head, believed_at, moment })
 }
 
 async fn read_keys(conn: &mut PgConnection, items: &[&Item], head: &Head) -> Result<BTreeMap<(String, String), Kept>> {

@@ -124,7 +124,10 @@ async fn a_refusal_changes_nothing_but_the_trail() {
     let control = ROUTES
         .iter()
         .filter(|row| row.method.as_ref().is_some_and(|method| *method == Method::POST || *method == Method::DELETE))
-        .filter(|row| matches!(row.needs, Needs::Scope(Scope::Operate | Scope::Release | Scope::Admin | Scope::Kill)))
+        .filter(|row| {
+            let first = row.needs.scopes().next();
+            matches!(first, Some(Scope::Operate | Scope::Release | Scope::Admin | Scope::Kill))
+        })
         .count();
     let noted = "SELECT count(*) FROM control_event WHERE action = 'ACCESS_REFUSED' AND NOT ok
                  AND error = 'INSUFFICIENT_SCOPE' AND principal LIKE 'test-token:%' AND request_id IS NOT NULL";

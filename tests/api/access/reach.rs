@@ -26,7 +26,7 @@ async fn narrow(service: &Service) -> String {
     create(service, narrow).await
 }
 
-async fn two_engines() -> Service {
+pub(crate) async fn two_engines() -> Service {
     let service = Service::live().await;
     for engine in ["A", "B"] {
         let policy =
@@ -114,14 +114,14 @@ async fn a_recommendation_of_another_domain_cannot_be_used() {
     }
 }
 
-#[tokio::test]
-async fn tightening_needs_operate_and_loosening_release_as_well() {
-    let service = two_engines().await;
-    service.post("/heimdall/policies/upsert", &json!({"domain": "D"})).await.ok();
-    service.post("/regression/policies/upsert", &json!({"domain": "D", "metric": "m", "engine": "A"})).await.ok();
-    let (operator, releaser) = (token(&service, "operate").await, token(&service, "operate,release").await);
-    let (risk, heimdall, wire) = ("/risk/policies/upsert", "/heimdall/policies/upsert", "/regression/policies/upsert");
-    for (path, body) in [
+const RISK: &str = "/risk/policies/upsert";
+const HEIMDALL: &str = "/heimdall/policies/upsert";
+const WIRE: &str = "/regression/policies/upsert";
+
+/// Upserts that let nothing through that did not pass before, in this order, of [`two_engines`], a domain D, and its wire m on A.
+pub(crate) fn tightenings() -> Vec<(&'static str, Value)> {
+    let (risk, heimdall, wire) = (RISK, HEIMDALL, WIRE);
+    vec![
         (risk, json!({"engine": "A", "max_open_risk": 999})),
         (risk, json!({"engine": "A", "max_actions_per_day": 5})),
         (risk, json!({"engine": "A", "enabled": false})),
@@ -145,11 +145,13 @@ async fn tightening_needs_operate_and_loosening_release_as_well() {
         (wire, json!({"domain": "D", "metric": "n"})),
         // Nothing changes.
         (risk, json!({"engine": "A", "max_open_risk": 999})),
-    ] {
-        assert_eq!(post(&service, &operator, path, body.clone()).await, ok(), "{path} {body}");
-    }
-    let refused = (403, "INSUFFICIENT_SCOPE".to_owned());
-    let loosenings = [
+    ]
+}
+
+/// Upserts that do, after those.
+pub(crate) fn loosenings() -> Vec<(&'static str, Value)> {
+    let (risk, heimdall, wire) = (RISK, HEIMDALL, WIRE);
+    vec![
         (risk, json!({"engine": "A", "max_open_risk": 1000})),
         (risk, json!({"engine": "A", "max_daily_loss": 0, "allow_unlimited": true})),
         (risk, json!({"engine": "A", "max_actions_per_day": 6})),
@@ -158,7 +160,7 @@ async fn tightening_needs_operate_and_loosening_release_as_well() {
         (risk, json!({"engine": "N", "enabled": true})),
         (risk, json!({"engine": "M", "max_daily_loss": 1, "max_daily_exposure": 1, "max_open_risk": 1})),
         // One that tightens beside one that loosens is a loosening.
-        (risk, json!({"engine": "A", "max_daily_loss": 1, "max_open_risk": 1000})),
+        (risk, json!({"engine": "A", "max_daily_loss": 1, "max_open_risk": 1001})),
         (heimdall, json!({"domain": "D", "prod_use_enabled": true})),
         (heimdall, json!({"domain": "D", "min_confidence_prod": 0.94})),
         (heimdall, json!({"domain": "D", "min_sandbox_trials": 59})),
@@ -179,7 +181,20 @@ async fn tightening_needs_operate_and_loosening_release_as_well() {
         (wire, json!({"domain": "D", "metric": "m", "engine": "B"})),
         (wire, json!({"domain": "D", "metric": "m", "window_events": 49})),
         (wire, json!({"domain": "D", "metric": "m", "enabled": false})),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn tightening_needs_operate_and_loosening_release_as_well() {
+    let service = two_engines().await;
+    service.post("/heimdall/policies/upsert", &json!({"domain": "D"})).await.ok();
+    service.post("/regression/policies/upsert", &json!({"domain": "D", "metric": "m", "engine": "A"})).await.ok();
+    let (operator, releaser) = (token(&service, "operate").await, token(&service, "operate,release").await);
+    for (path, body) in tightenings() {
+        assert_eq!(post(&service, &operator, path, body.clone()).await, ok(), "{path} {body}");
+    }
+    let refused = (403, "INSUFFICIENT_SCOPE".to_owned());
+    let loosenings = loosenings();
     for (path, body) in &loosenings {
         let events = service.count("SELECT count(*) FROM control_event WHERE ok").await;
         assert_eq!(post(&service, &operator, path, body.clone()).await, refused, "{path} {body}");
