@@ -85,6 +85,7 @@ async fn the_review_has_all_its_parts() {
         "since",
         "open_mode",
         "look_first",
+        "missing",
         "state",
         "changes",
         "ledger",
