@@ -176,7 +176,7 @@ impl Govern {
         }
         let profile = profile(&mut tx, &policy).await?;
         let mut warnings = advice::warnings(&policy, profile.as_ref());
-        if let (true, None, Some(policy)) = (changes.is_empty(), rearms, &existing) {
+        if let (true, None, Some(policy)) = (changes.is_empty() && asked.approves.is_none(), rearms, &existing) {
             let policy = policy.clone();
             let unchanged = RegressionPolicyUpserted { ok: true, policy, changes: Vec::new(), rearmed: None, warnings };
             return idempotency::done(tx, intent, now, unchanged).await.map(Loosened::Done);

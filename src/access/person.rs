@@ -20,8 +20,13 @@ pub fn mixed(name: &str) -> Option<(&'static str, &'static str)> {
     let mut first = None;
     for letter in visible(name).chars() {
         let named = match scripts.get(letter) {
-            Script::Common | Script::Inherited => continue,
-            Script::Han | Script::Hiragana | Script::Katakana | Script::Bopomofo | Script::Hangul => continue,
+            Script::Common
+            | Script::Inherited
+            | Script::Han
+            | Script::Hiragana
+            | Script::Katakana
+            | Script::Bopomofo
+            | Script::Hangul => continue,
             Script::Latin => "Latin",
             Script::Cyrillic => "Cyrillic",
             Script::Greek => "Greek",

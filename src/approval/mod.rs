@@ -55,7 +55,7 @@ pub enum Loosened<T> {
     /// It is done, or was before.
     Done(Once<T>),
     /// It waits for the second person.
-    Waiting(ApprovalRecord),
+    Waiting(Box<ApprovalRecord>),
 }
 
 /// What is asked for.
@@ -75,7 +75,7 @@ pub enum Verdict {
     /// Go on.
     Pass,
     /// It waits; the transaction holds the request and is to be committed.
-    Wait(ApprovalRecord),
+    Wait(Box<ApprovalRecord>),
 }
 
 /// Whether a change may be done now, inside its transaction, which holds the control head. Ask it of every change that could loosen,
@@ -106,7 +106,7 @@ pub async fn gate(
     let record = wait_in_tx(conn, head, asked, action, wanted).await?;
     // Whatever becomes of it: the same key never asks twice.
     idempotency::keep_waiting(conn, asked.intent.as_ref(), head.next(), &record).await?;
-    Ok(Verdict::Wait(record))
+    Ok(Verdict::Wait(Box::new(record)))
 }
 
 /// What waits, for the audit trail.
