@@ -74,7 +74,15 @@ fn every_committed_change_is_a_line_of_the_log_and_a_trip_says_its_numbers() {
     let actions: Vec<_> = said("the control plane was changed").iter().map(|line| line["action"].clone()).collect();
     assert_eq!(
         actions,
-        ["GO_LIVE_ENABLE", "REGRESSION_POLICY_UPSERT", "PACK_REPORT", "REGRESSION_REARM", "KILL_SWITCH_ENGAGE"],
+        [
+            "GO_LIVE_ENABLE",
+            "RISK_POLICY_UPSERT",
+            "RISK_POLICY_UPSERT",
+            "REGRESSION_POLICY_UPSERT",
+            "PACK_REPORT",
+            "REGRESSION_REARM",
+            "KILL_SWITCH_ENGAGE"
+        ],
         "{log}"
     );
     assert!(!log.contains("a secret of somebody"), "{log}");
