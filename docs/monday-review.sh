@@ -1,5 +1,5 @@
 #!/bin/sh
-# The Monday review with nothing but curl: state, today's ledger with its denials, wires, scorecards, and the review itself.
+# The Monday review with nothing but curl: the review itself, state, today's ledger with its denials, wires, scorecards.
 #
 #   BASE=http://127.0.0.1:8000 TOKEN=hf_... docs/monday-review.sh
 # TOKEN, with the scope read, is needed once there are tokens.
@@ -28,13 +28,14 @@ show() { # show TITLE PATH
     echo
 }
 
-show '1. Control plane: go-live and kill switch' go-live/state
-show '2. Risk today: what was used, and why actions were denied' risk/ledger/today
-show '3. Tripwires: which performance dropped' regression/state
-show '4. Heimdall sandbox today' heimdall/scorecard/today
-
-printf '%s\n' '== 5. The review'
+# First, since it says what stops the instance that answers, whatever the switches below say.
+printf '%s\n' '== 1. The review'
 get -H 'Accept: text/markdown' "$G/review"
+
+show '2. Control plane: go-live and kill switch' go-live/state
+show '3. Risk today: what was used, and why actions were denied' risk/ledger/today
+show '4. Tripwires: which performance dropped' regression/state
+show '5. Heimdall sandbox today' heimdall/scorecard/today
 
 review=$(get -H 'Accept: application/json' "$G/review") || exit 2
 case $review in

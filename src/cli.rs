@@ -13,10 +13,13 @@ mod serve;
 mod token;
 
 use crate::config::{ChecklistArgs, CheckpointConfig, DatabaseConfig, EnforcementConfig, LogConfig, ServerConfig};
+use crate::enforcement::kill_file::KillFile;
+use crate::review::{Answering, Medium};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -67,6 +70,9 @@ enum Command {
     Review {
         #[command(flatten)]
         checkpoint: CheckpointConfig,
+        /// Where this machine's instance looks for its kill file [default: KILL in the data directory].
+        #[arg(long, env = "KILL_FILE", value_name = "FILE")]
+        kill_file: Option<PathBuf>,
     },
     /// Ask a running server whether it is ready. Exits 0 when it is.
     Healthcheck {
@@ -227,7 +233,9 @@ async fn run(cli: Cli) -> ExitCode {
         None => Box::pin(serve::serve(cli.serve, cli.database)).await,
         Some(Command::Serve(args)) => Box::pin(serve::serve(*args, cli.database)).await,
         Some(Command::Migrate { status }) => database::migrate(&cli.database, status).await,
-        Some(Command::Review { checkpoint }) => return verdict(review(&cli.database, &checkpoint).await),
+        Some(Command::Review { checkpoint, kill_file }) => {
+            return verdict(review(&cli.database, &checkpoint, kill_file).await);
+        }
         Some(Command::Risk { command: RiskCommand::Reconcile(args) }) => {
             return verdict(reconcile::run(args, &cli.database).await.map(|balanced| !balanced));
         }
@@ -278,13 +286,20 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Prints the review; says whether something needs attention.
-async fn review(config: &DatabaseConfig, checkpoint: &CheckpointConfig) -> Result<bool, Failure> {
+async fn review(
+    config: &DatabaseConfig,
+    checkpoint: &CheckpointConfig,
+    kill_file: Option<PathBuf>,
+) -> Result<bool, Failure> {
+    let said = kill_file.filter(|file| !file.as_os_str().is_empty());
+    let file = said.or_else(|| config.data_dir().ok().map(|dir| dir.join("KILL"))).map(KillFile::new);
+    let answering = Answering::machine(file).await;
     let (db, postgres) = database::open_migrated(config).await?;
     let notary = audit::existing_notary(checkpoint, config).await;
-    let review = crate::review::collect(&db, notary.as_ref()).await;
+    let review = crate::review::collect(&db, answering, notary.as_ref()).await;
     database::close(db, postgres).await?;
     let review = review?;
-    print(&review.markdown())?;
+    print(&review.document(Medium::Terminal))?;
     Ok(!review.look_first.is_empty())
 }
 

@@ -1,7 +1,9 @@
 //! What needs attention: a plain list of sentences, made by small functions that each look at one thing.
 
 use super::blind::{BlindWire, Blindness};
-use super::{Review, began};
+use super::{LedgerDifference, OldHolds, Review, began};
+use crate::approval::model::ApprovalRecord;
+use crate::enforcement::instance::Drift;
 use crate::heimdall::model::{CheckResult, Standing};
 use crate::types::Total;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -9,17 +11,26 @@ use chrono::{DateTime, SecondsFormat, Utc};
 /// Sentences of one kind that a review lists; how many more there are is one sentence.
 const OF_A_KIND_MAX: usize = 20;
 
+/// A clock that is further behind halts reserves, as `CLOCK_WENT_BACK` says.
+const CLOCK_BEHIND_MAX: i64 = 3_600;
+
 /// Looks at one thing.
 type Look = fn(&Review) -> Vec<String>;
 
 /// Everything that is looked at, the worst first.
-const LOOKS: [Look; 13] = [
+const LOOKS: &[Look] = &[
     rewritten,
+    here,
     incomplete,
+    others,
     switches,
+    clock,
     halted,
+    differing,
     tripped,
     engines,
+    approvals,
+    old_holds,
     charter,
     near_tripping,
     silent,
@@ -45,8 +56,18 @@ fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-fn by(name: Option<&String>) -> &str {
-    name.map_or("nobody named", String::as_str)
+/// Who it was: whoever was authenticated, and beside it whom the caller named, if that is somebody else.
+pub(super) fn who(principal: Option<&str>, claimed: Option<&str>) -> String {
+    match (principal, claimed) {
+        (Some(principal), Some(claimed))
+            if claimed != principal && principal.split_once(':').map(|(name, _)| name) != Some(claimed) =>
+        {
+            format!("{principal} (says {claimed})")
+        }
+        (Some(principal), _) => principal.to_owned(),
+        (None, Some(claimed)) => format!("somebody (says {claimed})"),
+        (None, None) => "nobody named".to_owned(),
+    }
 }
 
 fn because(reason: Option<&String>) -> &str {
@@ -70,8 +91,8 @@ fn switches(review: &Review) -> Vec<String> {
     let mut first = Vec::new();
     if state.kill_switch_engaged {
         let kill = &state.kill_switch;
-        let (by, why) = (by(kill.by.as_ref()), because(kill.reason.as_ref()));
-        first.push(format!("The kill switch is engaged, by {by}: {why}"));
+        let by = who(review.who.of("KILL_SWITCH_ENGAGE", ""), kill.by.as_deref());
+        first.push(format!("The kill switch is engaged, by {by}: {}", because(kill.reason.as_ref())));
     }
     if !state.go_live_enabled {
         first.push("Go-live is off: every reserve is denied".into());
@@ -79,10 +100,90 @@ fn switches(review: &Review) -> Vec<String> {
     first
 }
 
+/// What stops the answering instance whatever the switches say.
+fn here(review: &Review) -> Vec<String> {
+    let here = &review.answering;
+    let mut first = Vec::new();
+    if here.kill_file {
+        let file = here.kill_file_path.as_deref().unwrap_or("it cannot be written");
+        first.push(format!("{} is STOPPED by its kill file, whatever the switches say: {file}", capital(here.name())));
+    }
+    if here.rewound {
+        let name = capital(here.name());
+        first.push(format!("{name} is STOPPED: the go-live state went backwards, see holdfast db accept-rewind"));
+    }
+    first
+}
+
+/// Other live instances that are stopped.
+fn others(review: &Review) -> Vec<String> {
+    let others = review.instances.instances.iter();
+    let others = others.filter(|other| other.live && Some(other.id) != review.answering.instance);
+    let stopped = others.filter_map(|other| {
+        let why = match other.standing.as_str() {
+            "kill_file" => "its kill file",
+            "rewound" => "a go-live state that went backwards",
+            _ => return None,
+        };
+        Some(format!("The instance {} is STOPPED by {why}", other.name))
+    });
+    stopped.collect()
+}
+
+/// In what live instances differ: they answer differently.
+fn differing(review: &Review) -> Vec<String> {
+    let sentence = |drift: &Drift| {
+        let values = drift.values.iter().map(|(value, names)| format!("{value} on {}", names.join(", ")));
+        format!("Live instances differ in {}: {}", drift.field, values.collect::<Vec<_>>().join("; "))
+    };
+    review.instances.drift.iter().map(sentence).collect()
+}
+
+fn clock(review: &Review) -> Vec<String> {
+    let seconds = review.clock_behind_seconds;
+    let behind = format!("The database's clock went back: it is {seconds} s behind the ledger, and no reserve passes");
+    if seconds > CLOCK_BEHIND_MAX { vec![behind] } else { Vec::new() }
+}
+
 fn halted(review: &Review) -> Vec<String> {
     let sentence =
         |since| format!("The book does not balance, new reserves are halted since {}: see docs/LEDGER.md", time(since));
-    review.ledger_halted_at.into_iter().map(sentence).collect()
+    let differs = review.ledger_differences.iter().map(|difference| {
+        let LedgerDifference { engine, counter, recorded, computed } = difference;
+        format!("{engine} {counter} is {recorded} in the ledger, and its rows say {computed}")
+    });
+    review.ledger_halted_at.into_iter().map(sentence).chain(differs).collect()
+}
+
+fn approvals(review: &Review) -> Vec<String> {
+    let sentence = |approval: &ApprovalRecord| {
+        format!(
+            "{} waits for a second person until {}, asked for by {}: {} (id {})",
+            approval.action.as_str(),
+            time(approval.expires_at),
+            who(Some(&approval.requested_by), approval.actor.as_deref()),
+            because(approval.reason.as_ref()),
+            approval.id
+        )
+    };
+    review.approvals.iter().map(sentence).collect()
+}
+
+fn old_holds(review: &Review) -> Vec<String> {
+    let sentence = |old: &OldHolds| {
+        let OldHolds { engine, holds, open_amount, oldest_at } = old;
+        let (days, oldest) = (super::OLD.num_days(), time(*oldest_at));
+        format!(
+            "{engine} has {holds} holds of {open_amount} together that never expire and have been open for more than {days} days, \
+             the oldest since {oldest}"
+        )
+    };
+    review.old_holds.iter().map(sentence).collect()
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 fn tripped(review: &Review) -> Vec<String> {
@@ -95,8 +196,13 @@ fn tripped(review: &Review) -> Vec<String> {
 fn engines(review: &Review) -> Vec<String> {
     let off = review.disabled_engines.iter();
     let off = off.filter(|policy| policy.engine.is_global() || !policy.throttled_by.is_empty()).map(|policy| {
-        let (by, why) = (by(policy.changed_by.as_ref()), because(policy.reason.as_ref()));
-        format!("{} is off, by {by}: {why}", policy.engine)
+        let trips: Vec<String> = policy.throttled_by.iter().map(ToString::to_string).collect();
+        let by = if trips.is_empty() {
+            who(review.who.of("RISK_POLICY_UPSERT", policy.engine.as_str()), policy.changed_by.as_deref())
+        } else {
+            format!("trip {}", trips.join(" and "))
+        };
+        format!("{} is off, by {by}: {}", policy.engine, because(policy.reason.as_ref()))
     });
     let lost = review.ledger.iter().filter(|row| row.headroom.loss == Some(Total::ZERO));
     let lost = lost
@@ -147,11 +253,8 @@ fn blind_wires(review: &Review) -> Vec<String> {
         let name = format!("{}.{}", wire.domain, wire.metric);
         match wire.why {
             Blindness::Off => {
-                format!(
-                    "The wire {name} is off, by {}: nobody judges its {} events",
-                    by(wire.changed_by.as_ref()),
-                    wire.events
-                )
+                let by = who(review.who.of("REGRESSION_POLICY_UPSERT", &name), wire.changed_by.as_deref());
+                format!("The wire {name} is off, by {by}: nobody judges its {} events", wire.events)
             }
             Blindness::NoEvents => {
                 let meant = meant(wire.did_you_mean.as_ref());

@@ -1,6 +1,6 @@
 //! The review's route.
 
-use super::Review;
+use super::{Answering, Medium, Review};
 use crate::app::App;
 use crate::error::Result;
 use crate::http::{Query, errors};
@@ -48,9 +48,11 @@ async fn review(State(app): State<App>, headers: HeaderMap, Query(query): Query<
     let accepts = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let format =
         query.format.unwrap_or(if accepts.contains("text/markdown") { Format::Markdown } else { Format::Json });
-    let review = super::collect(app.govern.db(), app.notary()).await?;
+    let review = super::collect(app.govern.db(), Answering::instance(&app.feed), app.notary()).await?;
     Ok(match format {
         Format::Json => Json(review).into_response(),
-        Format::Markdown => ([(CONTENT_TYPE, "text/markdown; charset=utf-8")], review.markdown()).into_response(),
+        Format::Markdown => {
+            ([(CONTENT_TYPE, "text/markdown; charset=utf-8")], review.document(Medium::Markdown)).into_response()
+        }
     })
 }

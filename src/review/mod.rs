@@ -5,19 +5,23 @@
 
 mod attention;
 mod blind;
+mod here;
 pub mod http;
 mod slo;
 pub mod store;
 mod text;
 
 pub use blind::{BlindWire, Blindness, Unwatched};
+pub use here::Answering;
 pub use slo::{Objective, Slo};
+pub use store::{Denied, LedgerDifference, OldHolds};
+pub use text::Medium;
 
-use blind::Blind;
-
+use crate::approval::model::{ApprovalRecord, Standing as ApprovalStanding};
 use crate::audit::checkpoint::{Notary, Witness};
-use crate::audit::{ControlRecord, HeadRecord};
+use crate::audit::{ControlRecord, HeadRecord, Stream};
 use crate::db::Database;
+use crate::enforcement::instance::Instances;
 use crate::error::Result;
 use crate::go_live::model::GoLiveState;
 use crate::heimdall::model::{Evidence, Scorecard, Standing};
@@ -25,13 +29,17 @@ use crate::regression::model::{RegressionPolicy, WireState};
 use crate::regression::store::Silent;
 use crate::risk::http::LedgerToday;
 use crate::risk::model::RiskPolicy;
-use chrono::{DateTime, Datelike, Days, NaiveTime, Utc};
+use blind::Blind;
+use chrono::{DateTime, Datelike, Days, NaiveTime, TimeDelta, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
+use store::Principals;
 use utoipa::ToSchema;
 
 /// Most changes that a review lists; more are in the events.
 const CHANGES_MAX: i64 = 200;
+/// Holds that never expire are worth a look when they have been open for longer than this.
+const OLD: TimeDelta = TimeDelta::days(7);
 /// Evidence that is worth a look, in percent of the logarithm of what trips.
 const NEAR_EVIDENCE_PCT: f64 = 50.0;
 
@@ -46,14 +54,28 @@ pub struct Review {
     pub open_mode: bool,
     /// What to look at first; empty when nothing needs attention.
     pub look_first: Vec<String>,
+    /// Who answers, and what stops it whatever the state says.
+    pub answering: Answering,
+    /// Who runs on this database, and in what the live ones differ.
+    pub instances: Instances,
     /// The go-live state.
     pub state: GoLiveState,
+    /// What waits for a second person.
+    pub approvals: Vec<ApprovalRecord>,
     /// Who changed what, and what was refused, newest first; at most 200.
     pub changes: Vec<ControlRecord>,
     /// Today's ledger with the denials by reason.
     pub ledger: Vec<LedgerToday>,
+    /// Reserves that were denied since, by engine and reason.
+    pub denials: Vec<Denied>,
+    /// Holds that have been open for more than 7 days and never expire, by engine.
+    pub old_holds: Vec<OldHolds>,
     /// Since when new reserves are halted because the book does not balance; null while it does, as far as is known.
     pub ledger_halted_at: Option<DateTime<Utc>>,
+    /// The counters that did not balance then.
+    pub ledger_differences: Vec<LedgerDifference>,
+    /// For how many seconds the database's clock has been behind the last event of the ledger; 0 while it is not.
+    pub clock_behind_seconds: i64,
     /// Engines that are off.
     pub disabled_engines: Vec<RiskPolicy>,
     /// Wires that stand tripped.
@@ -80,6 +102,9 @@ pub struct Review {
     pub checkpoint: Option<Witness>,
     /// The delivery document's success metrics over the period.
     pub slo: Slo,
+    /// Who made the changes that sentences tell of.
+    #[serde(skip)]
+    who: Principals,
 }
 
 /// Domains whose production use does not go with their evidence.
@@ -117,27 +142,35 @@ pub fn last_monday(now: DateTime<Utc>) -> DateTime<Utc> {
 }
 
 /// Makes the review from one instant of the database.
-pub async fn collect(db: &Database, notary: Option<&Notary>) -> Result<Review> {
+pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary>) -> Result<Review> {
     let mut tx = db.begin_snapshot().await?;
     let now = store::now(&mut tx).await?;
     let since = last_monday(now);
     let state = crate::go_live::store::read_state(&mut tx).await?;
-    let changes = crate::audit::control_events(&mut tx, &[], Some(since), None, CHANGES_MAX).await?;
-    let ledger = crate::risk::http::ledger_today(&mut tx).await?;
     let policies = crate::risk::store::read_policies(&mut tx).await?;
+    let disabled_engines: Vec<_> = policies.into_iter().filter(|policy| !policy.is_active()).collect();
     let Wires { tripped, shadow_tripped, near_tripping, blind } = wires(&mut tx, since).await?;
-    let slo = slo::collect(&mut tx, since, now).await?;
     let standings = crate::heimdall::charter::standings(&mut tx, now.date_naive()).await?;
+    let audit = crate::audit::heads(&mut tx).await?;
+    let approvals = crate::approval::list(&mut tx, now).await?.into_iter();
     let mut review = Review {
         generated_at: now,
         since,
         open_mode: !crate::access::store::any(&mut tx).await?,
         look_first: Vec::new(),
-        state,
-        changes,
-        ledger,
+        answering,
+        instances: crate::enforcement::instance::list(&mut tx).await?,
+        approvals: approvals.filter(|approval| approval.standing == ApprovalStanding::Waiting).collect(),
+        changes: crate::audit::control_events(&mut tx, &[], Some(since), None, CHANGES_MAX).await?,
+        ledger: crate::risk::http::ledger_today(&mut tx).await?,
+        denials: store::denials(&mut tx, since, now).await?,
+        old_holds: store::old_holds(&mut tx, now - OLD).await?,
         ledger_halted_at: crate::risk::store::reconciled_at(&mut tx).await?.2,
-        disabled_engines: policies.into_iter().filter(|policy| !policy.is_active()).collect(),
+        ledger_differences: store::differences(&mut tx).await?,
+        clock_behind_seconds: behind(&audit, now),
+        who: store::principals(&mut tx, &state, &disabled_engines, &blind.wires).await?,
+        state,
+        disabled_engines,
         tripped,
         shadow_tripped,
         near_tripping,
@@ -147,18 +180,24 @@ pub async fn collect(db: &Database, notary: Option<&Notary>) -> Result<Review> {
         scorecards: crate::heimdall::store::scorecards_today(&mut tx, now.date_naive()).await?,
         charter: CharterReview::new(&standings),
         missing: crate::audit::complete::missing(&mut tx).await?,
-        audit: crate::audit::heads(&mut tx).await?,
+        audit,
         checkpoint: match notary {
             Some(notary) => notary.witness(&mut tx).await?,
             None => None,
         },
-        slo,
+        slo: slo::collect(&mut tx, since, now).await?,
     };
     review.look_first = attention::look_first(&review);
     if let Some(finding) = notary.and_then(Notary::finding) {
         review.look_first.insert(0, format!("THE AUDIT TRAIL IS DAMAGED: {finding}"));
     }
     Ok(review)
+}
+
+/// How far the clock is behind the ledger, seconds.
+fn behind(heads: &[HeadRecord], now: DateTime<Utc>) -> i64 {
+    let risk = heads.iter().find(|head| head.stream == Stream::Risk.as_str());
+    risk.map_or(0, |head| (head.at - now).num_seconds().max(0))
 }
 
 /// Where the wires stand that want a look.
@@ -202,10 +241,10 @@ fn began(wire: &WireState) -> String {
 }
 
 impl Review {
-    /// The review as Markdown.
+    /// The review as a document: Markdown, for whatever shows it.
     #[must_use]
-    pub fn markdown(&self) -> String {
-        text::markdown(self)
+    pub fn document(&self, medium: Medium) -> String {
+        text::document(self, medium)
     }
 }
 

@@ -12,6 +12,15 @@ use utoipa::ToSchema;
 /// Time to remediate that is still good, seconds.
 const REMEDIATE_SECONDS_MAX: i64 = 2 * 60 * 60;
 
+/// Seconds before an uptime is judged.
+const UPTIME_SECONDS_MIN: i64 = 60 * 60;
+/// Reserves before a rate of denials is judged: of fewer, one denial is more than the target allows.
+const RESERVES_MIN: i64 = 20;
+/// Acknowledged trips before their share of false alarms is judged.
+const TRIPS_MIN: i64 = 10;
+/// Trials before their rate of success is judged.
+const TRIALS_MIN: i64 = 20;
+
 /// One success metric over the period.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Objective {
@@ -21,10 +30,32 @@ pub struct Objective {
     pub target: &'static str,
     /// What it was: a share from 0 to 1, or seconds; null when there was nothing to measure.
     pub value: Option<Ratio>,
-    /// Whether the target was met; null when there was nothing to measure.
+    /// Whether the target was met; null when there was nothing to measure, or too little to say.
     pub met: Option<bool>,
+    /// From how many it was measured: reserves, trips, trials; of the uptime, seconds.
+    pub sample: i64,
+    /// With fewer, nothing is said of whether the target was met.
+    pub sample_min: i64,
     /// What it was measured from.
     pub detail: String,
+}
+
+impl Objective {
+    fn new(name: &'static str, target: &'static str, (sample, sample_min): (i64, i64), detail: String) -> Self {
+        Self { name, target, value: None, met: None, sample, sample_min, detail }
+    }
+
+    /// With what was measured, and whether that meets the target.
+    fn judged(self, value: Option<Ratio>, meets: impl FnOnce(Ratio) -> bool) -> Self {
+        let met = value.filter(|_| self.sample >= self.sample_min).map(meets);
+        Self { value, met, ..self }
+    }
+
+    /// Whether there is something, and too little to say whether the target was met.
+    #[must_use]
+    pub const fn is_too_small(&self) -> bool {
+        self.sample > 0 && self.sample < self.sample_min
+    }
 }
 
 /// The success metrics.
@@ -103,51 +134,49 @@ pub(super) async fn collect(conn: &mut PgConnection, since: DateTime<Utc>, now: 
         .filter(|trip| trip.rearmed_at.is_none() && (now - trip.tripped_at).num_seconds() >= REMEDIATE_SECONDS_MAX)
         .count();
     let mean_seconds = share(remediated.iter().sum(), i64::try_from(remediated.len()).unwrap_or(i64::MAX));
-    let remediated_in_time = mean_seconds.map(|mean| mean.units() < i128::from(REMEDIATE_SECONDS_MAX) * RATIO_ONE);
+    let uptime_detail = if stretches.is_empty() {
+        "go-live was never enabled".into()
+    } else {
+        format!("up {}, down {}", span(live), span(counted - live))
+    };
+    let reserves = reserved + denied;
+    let alarms_detail = if judged.is_empty() {
+        "no trip was acknowledged with a verdict".into()
+    } else {
+        format!("{false_alarms} of {} acknowledged trips, of {} in all", judged.len(), trips.len())
+    };
+    let rearmed = count(remediated.len());
+    let remediate_detail = format!("{rearmed} trips re-armed, {overdue} standing for 2 h or longer");
+    let mut time_to_remediate = Objective::new("Time to remediate", "< 2 h", (rearmed, 1), remediate_detail)
+        .judged(mean_seconds, |mean| mean.units() < i128::from(REMEDIATE_SECONDS_MAX) * RATIO_ONE);
+    if overdue > 0 {
+        time_to_remediate.met = Some(false);
+    }
     Ok(Slo {
-        go_live_uptime: Objective {
-            name: "Go-live uptime",
-            target: ">= 99.9 %",
-            value: up,
-            met: up.map(|up| up.units() * 1_000 >= 999 * RATIO_ONE),
-            detail: if stretches.is_empty() {
-                "go-live was never enabled".into()
-            } else {
-                format!("up {}, down {}", span(live), span(counted - live))
-            },
-        },
-        denial_rate: Objective {
-            name: "Denial rate",
-            target: "< 5 %",
-            value: share(denied, reserved + denied),
-            met: share(denied, reserved + denied).map(|rate| rate.units() * 100 < 5 * RATIO_ONE),
-            detail: format!("{denied} of {} reserves denied", reserved + denied),
-        },
-        false_alarm_share: Objective {
-            name: "False alarms",
-            target: "< 10 %",
-            value: false_share,
-            met: false_share.map(|share| share.units() * 100 < 10 * RATIO_ONE),
-            detail: if judged.is_empty() {
-                "no trip was acknowledged with a verdict".into()
-            } else {
-                format!("{false_alarms} of {} acknowledged trips, of {} in all", judged.len(), trips.len())
-            },
-        },
-        time_to_remediate: Objective {
-            name: "Time to remediate",
-            target: "< 2 h",
-            value: mean_seconds,
-            met: if overdue > 0 { Some(false) } else { remediated_in_time },
-            detail: format!("{} trips re-armed, {overdue} standing for 2 h or longer", remediated.len()),
-        },
-        sandbox_success_rate: Objective {
-            name: "Sandbox success rate",
-            target: "> 80 %",
-            value: share(successes, trials),
-            met: share(successes, trials).map(|rate| rate.units() * 100 > 80 * RATIO_ONE),
-            detail: format!("{successes} of {trials} trials succeeded"),
-        },
+        go_live_uptime: Objective::new(
+            "Go-live uptime",
+            ">= 99.9 %",
+            (counted.num_seconds(), UPTIME_SECONDS_MIN),
+            uptime_detail,
+        )
+        .judged(up, |up| up.units() * 1_000 >= 999 * RATIO_ONE),
+        denial_rate: Objective::new(
+            "Denial rate",
+            "< 5 %",
+            (reserves, RESERVES_MIN),
+            format!("{denied} of {reserves} reserves denied"),
+        )
+        .judged(share(denied, reserves), |rate| rate.units() * 100 < 5 * RATIO_ONE),
+        false_alarm_share: Objective::new("False alarms", "< 10 %", (count(judged.len()), TRIPS_MIN), alarms_detail)
+            .judged(false_share, |share| share.units() * 100 < 10 * RATIO_ONE),
+        time_to_remediate,
+        sandbox_success_rate: Objective::new(
+            "Sandbox success rate",
+            "> 80 %",
+            (trials, TRIALS_MIN),
+            format!("{successes} of {trials} trials succeeded"),
+        )
+        .judged(share(successes, trials), |rate| rate.units() * 100 > 80 * RATIO_ONE),
     })
 }
 

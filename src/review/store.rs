@@ -1,9 +1,16 @@
 //! SQL that only the review needs.
 
+use super::blind::BlindWire;
 use crate::error::{Error, Result};
-use crate::types::{Domain, Metric};
+use crate::go_live::model::GoLiveState;
+use crate::risk::model::RiskPolicy;
+use crate::types::{Domain, Metric, Total};
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use sqlx::PgConnection;
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 /// The database's time.
 pub async fn now(conn: &mut PgConnection) -> Result<DateTime<Utc>> {
@@ -75,4 +82,123 @@ pub async fn series(conn: &mut PgConnection) -> Result<Vec<Series>> {
             })
         })
         .collect()
+}
+
+/// Reserves of an engine that were denied for one reason.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Denied {
+    /// The engine that was asked for.
+    pub engine: String,
+    /// The first reason.
+    pub reason: String,
+    /// How many.
+    pub denied: i64,
+}
+
+/// The reserves that were denied on the days of a period, by engine and reason.
+pub async fn denials(conn: &mut PgConnection, since: DateTime<Utc>, now: DateTime<Utc>) -> Result<Vec<Denied>> {
+    let rows = crate::risk::store::read_denials(conn, since.date_naive(), now.date_naive()).await?;
+    Ok(rows.into_iter().map(|(engine, reason, denied)| Denied { engine, reason, denied }).collect())
+}
+
+/// Holds of an engine that have been open for long and never expire.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct OldHolds {
+    /// The engine.
+    pub engine: String,
+    /// How many.
+    pub holds: i64,
+    /// What they hold together.
+    pub open_amount: Total,
+    /// When the oldest was made.
+    pub oldest_at: DateTime<Utc>,
+}
+
+/// The holds that were made before a time, are open, and never expire.
+pub async fn old_holds(conn: &mut PgConnection, before: DateTime<Utc>) -> Result<Vec<OldHolds>> {
+    let rows = sqlx::query!(
+        r#"SELECT engine,
+                  count(*)         AS "holds!",
+                  sum(open_amount) AS "open_amount!",
+                  min(created_at)  AS "oldest_at!"
+           FROM risk_reservation
+           WHERE status = 'OPEN' AND expires_at IS NULL AND created_at < $1
+           GROUP BY engine
+           ORDER BY engine"#,
+        before
+    )
+    .fetch_all(conn)
+    .await?;
+    let broken = |amount| Error::Inconsistent(format!("{amount} is not a total"));
+    rows.into_iter()
+        .map(|row| {
+            let open_amount = Total::from_decimal(row.open_amount).ok_or_else(|| broken(row.open_amount))?;
+            Ok(OldHolds { engine: row.engine, holds: row.holds, open_amount, oldest_at: row.oldest_at })
+        })
+        .collect()
+}
+
+/// A counter of the ledger that was not what its rows said when the book was halted.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LedgerDifference {
+    /// The engine, or `GLOBAL`.
+    pub engine: String,
+    /// The counter.
+    pub counter: String,
+    /// What the ledger said.
+    #[schema(value_type = f64)]
+    pub recorded: Box<RawValue>,
+    /// What the reservations or events said.
+    #[schema(value_type = f64)]
+    pub computed: Box<RawValue>,
+}
+
+/// What did not balance when the book was halted; empty while it is not.
+pub async fn differences(conn: &mut PgConnection) -> Result<Vec<LedgerDifference>> {
+    let text = sqlx::query_scalar!("SELECT differences FROM risk_halt").fetch_optional(conn).await?;
+    let read = |text: String| {
+        serde_json::from_str(&text)
+            .map_err(|error| Error::Inconsistent(format!("what halted the book is unreadable: {error}")))
+    };
+    Ok(text.map(read).transpose()?.unwrap_or_default())
+}
+
+/// Who was authenticated, by what was changed last: an action and its subject.
+#[derive(Debug, Default)]
+pub struct Principals(BTreeMap<(String, String), String>);
+
+impl Principals {
+    /// Who last did this.
+    #[must_use]
+    pub fn of(&self, action: &str, subject: &str) -> Option<&str> {
+        self.0.get(&(action.to_owned(), subject.to_owned())).map(String::as_str)
+    }
+}
+
+/// Who engaged the kill switch, and who last set up these engines and wires.
+pub(super) async fn principals(
+    conn: &mut PgConnection,
+    state: &GoLiveState,
+    engines: &[RiskPolicy],
+    wires: &[BlindWire],
+) -> Result<Principals> {
+    let subjects: Vec<String> = engines
+        .iter()
+        .map(|policy| policy.engine.to_string())
+        .chain(wires.iter().map(|wire| format!("{}.{}", wire.domain, wire.metric)))
+        .collect();
+    let rows = sqlx::query!(
+        r#"SELECT DISTINCT ON (action, subject) action, COALESCE(subject, '') AS "subject!", principal
+           FROM control_event
+           WHERE ok
+             AND ((action IN ('RISK_POLICY_UPSERT', 'REGRESSION_POLICY_UPSERT') AND subject = ANY($1))
+                  -- A repeated engage is an event as well; the first one counts.
+                  OR (action = 'KILL_SWITCH_ENGAGE' AND at = $2))
+           ORDER BY action, subject, seq DESC"#,
+        &subjects,
+        state.kill_switch.at
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(Principals(rows.into_iter().map(|row| ((row.action, row.subject), row.principal)).collect()))
 }

@@ -1,16 +1,41 @@
 //! The review as Markdown, for a terminal, a chat or an e-mail.
 
+use super::attention::who;
 use super::slo::RATIO_ONE;
 use super::{Blindness, Review, began};
+use crate::audit::ControlRecord;
 use crate::heimdall::model::{CheckResult, GateCheck};
 use crate::types::Ratio;
 use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use std::fmt::{self, Write};
 
-pub(super) fn markdown(review: &Review) -> String {
-    let mut text = String::new();
-    write(&mut text, review).expect("writing to a String cannot fail");
-    text
+/// What shows the document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Medium {
+    /// Whatever renders Markdown.
+    Markdown,
+    /// A terminal: Markdown as it stands, with callers' words as they are.
+    Terminal,
+}
+
+pub(super) fn document(review: &Review, medium: Medium) -> String {
+    let mut page = Page { out: String::new(), medium };
+    page.write(review).expect("writing to a String cannot fail");
+    page.out
+}
+
+/// A document that is being written.
+struct Page {
+    out: String,
+    medium: Medium,
+}
+
+impl Write for Page {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.out.write_str(text)
+    }
 }
 
 fn time(at: DateTime<Utc>) -> String {
@@ -22,174 +47,35 @@ fn percent(ratio: Ratio) -> String {
     format!("{} %", percent.short())
 }
 
-/// Callers' words as text: they can neither end a table nor become a link or a tag where the Markdown is rendered.
-fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '<' => plain.push_str("&lt;"),
-            '>' => plain.push_str("&gt;"),
-            '&' => plain.push_str("&amp;"),
-            '|' | '[' | ']' | '(' | ')' | '`' | '*' | '_' | '\\' | '!' => plain.extend(['\\', c]),
-            c => plain.push(c),
-        }
-    }
-    plain
-}
+/// Fields that a change lists.
+const FIELDS_MAX: usize = 8;
 
-fn write(out: &mut String, review: &Review) -> fmt::Result {
-    writeln!(out, "# Control plane review, {}\n", time(review.generated_at))?;
-    writeln!(out, "Since {}.\n", time(review.since))?;
-    if review.open_mode {
-        writeln!(out, "**OPEN MODE: there are no tokens, and callers are not authenticated.**\n")?;
+/// The fields that a change moved, from what to what.
+fn values(change: &ControlRecord) -> String {
+    #[derive(Deserialize)]
+    struct Detail<'a> {
+        #[serde(borrow, default)]
+        changes: Vec<Moved<'a>>,
     }
-    writeln!(out, "## Look at this first\n")?;
-    if review.look_first.is_empty() {
-        writeln!(out, "Nothing needs attention.")?;
+    #[derive(Deserialize)]
+    struct Moved<'a> {
+        field: &'a str,
+        #[serde(borrow)]
+        from: &'a RawValue,
+        #[serde(borrow)]
+        to: &'a RawValue,
     }
-    for line in &review.look_first {
-        writeln!(out, "- {}", plain(line))?;
-    }
-    let state = &review.state;
-    let on = |flag: bool, yes: &'static str, no: &'static str| if flag { yes } else { no };
-    writeln!(out, "\n## State\n")?;
-    writeln!(out, "- Go-live: {}", on(state.go_live_enabled, "on", "off"))?;
-    writeln!(out, "- Kill switch: {}", on(state.kill_switch_engaged, "ENGAGED", "released"))?;
-    writeln!(
-        out,
-        "- Last change: version {}, {}, by {}: {}",
-        state.version,
-        time(state.updated_at),
-        plain(state.changed_by.as_deref().unwrap_or("-")),
-        plain(state.reason.as_deref().unwrap_or("-"))
-    )?;
-    ledger(out, review)?;
-    wires(out, review)?;
-    writeln!(
-        out,
-        "\n## Heimdall sandbox today\n\n| Domain | Trials | Success rate | Mean confidence |\n|---|---|---|---|"
-    )?;
-    for card in &review.scorecards {
-        writeln!(
-            out,
-            "| {} | {} | {} | {} |",
-            card.domain,
-            card.trials,
-            percent(card.success_rate),
-            card.avg_confidence.short()
-        )?;
-    }
-    charter(out, review)?;
-    writeln!(out, "\n## Objectives\n\n| Objective | Target | Value | Met | From |\n|---|---|---|---|---|")?;
-    for objective in review.slo.all() {
-        let seconds = objective.name == "Time to remediate";
-        let value = objective.value.map(|value| if seconds { format!("{} s", value.short()) } else { percent(value) });
-        let met = objective.met.map_or("-", |met| on(met, "yes", "NO"));
-        writeln!(
-            out,
-            "| {} | {} | {} | {met} | {} |",
-            objective.name,
-            objective.target,
-            value.as_deref().unwrap_or("-"),
-            objective.detail
-        )?;
-    }
-    changes(out, review)?;
-    writeln!(out, "\n## Audit streams\n\n| Stream | Events | Last | Hash |\n|---|---|---|---|")?;
-    for head in &review.audit {
-        writeln!(
-            out,
-            "| {} | {} | {} | {}… |",
-            head.stream,
-            head.seq,
-            time(head.at),
-            head.hash.get(..16).unwrap_or(&head.hash)
-        )?;
-    }
-    match &review.checkpoint {
-        Some(witness) => {
-            let agrees = on(witness.holds, "the trail agrees with it", "THE TRAIL DOES NOT AGREE WITH IT");
-            writeln!(out, "\nLast checkpoint: {}, by {}; {agrees}.", time(witness.at), plain(&witness.signer))?;
-        }
-        None => writeln!(out, "\nNo checkpoint on this machine.")?,
-    }
-    Ok(())
-}
-
-fn ledger(out: &mut String, review: &Review) -> fmt::Result {
-    writeln!(
-        out,
-        "\n## Risk today\n\n| Engine | Exposure | Open risk | Loss | Actions | Denied | Why |\n|---|---|---|---|---|---|---|"
-    )?;
-    for row in &review.ledger {
-        let why: Vec<String> =
-            row.denials_by_reason.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
-        writeln!(
-            out,
-            "| {} | {} | {} | {} | {} | {} | {} |",
-            row.engine,
-            row.exposure_used,
-            row.open_risk_reserved,
-            row.realized_loss,
-            row.actions_count,
-            row.denied_count,
-            why.join(", ")
-        )?;
-    }
-    for policy in &review.disabled_engines {
-        writeln!(out, "\n{} is off: {}", policy.engine, plain(policy.reason.as_deref().unwrap_or("no reason given")))?;
-    }
-    Ok(())
-}
-
-fn wires(out: &mut String, review: &Review) -> fmt::Result {
-    writeln!(out, "\n## Tripwires\n")?;
-    if review.tripped.is_empty() && review.near_tripping.is_empty() && review.shadow_tripped.is_empty() {
-        writeln!(out, "- None tripped, none near.")?;
-    }
-    for wire in &review.tripped {
-        writeln!(out, "- TRIPPED {}.{}: {}", wire.domain, wire.metric, wire.note)?;
-    }
-    for wire in &review.near_tripping {
-        writeln!(out, "- near {}.{}: {}{}", wire.domain, wire.metric, wire.note, began(wire))?;
-    }
-    for wire in &review.shadow_tripped {
-        writeln!(out, "- SHADOW {}.{}: {}", wire.domain, wire.metric, wire.note)?;
-    }
-    for wire in &review.silent {
-        writeln!(out, "- silent {}.{}: {} s", wire.domain, wire.metric, wire.silent_seconds)?;
-    }
-    for series in &review.unwatched {
-        writeln!(out, "- unwatched {}.{}: {} events", series.domain, series.metric, series.events)?;
-    }
-    for wire in &review.blind_wires {
-        let why = match wire.why {
-            Blindness::Off => "off",
-            Blindness::NoEvents => "without events",
-            Blindness::Warmup => "warming up",
-        };
-        writeln!(out, "- {why} {}.{}: {}", wire.domain, wire.metric, plain(&wire.note))?;
-    }
-    Ok(())
-}
-
-fn charter(out: &mut String, review: &Review) -> fmt::Result {
-    writeln!(out, "\n## Heimdall charter\n")?;
-    let charter = &review.charter;
-    if charter.could_promote.is_empty() && charter.should_demote.is_empty() && charter.evidence_not_met.is_empty() {
-        writeln!(out, "Production use goes with the evidence.")?;
-    }
-    for (what, domains) in [
-        ("Could be promoted", &charter.could_promote),
-        ("SHOULD BE DEMOTED", &charter.should_demote),
-        ("On without evidence", &charter.evidence_not_met),
-    ] {
-        for domain in domains {
-            let checks: Vec<String> = domain.checks.iter().map(check).collect();
-            writeln!(out, "- {what}: {}, {}", domain.domain, plain(&checks.join(", ")))?;
-        }
-    }
-    Ok(())
+    let detail = change.detail.as_ref().and_then(|detail| serde_json::from_str::<Detail<'_>>(detail.get()).ok());
+    let moved = detail.map(|detail| detail.changes).unwrap_or_default();
+    let shown = |value: &RawValue| match value.get() {
+        "null" => "none".to_owned(),
+        value => value.trim_matches('"').to_owned(),
+    };
+    let more = moved.len().saturating_sub(FIELDS_MAX);
+    let first = moved.iter().take(FIELDS_MAX);
+    let mut texts: Vec<_> = first.map(|one| format!("{} {} → {}", one.field, shown(one.from), shown(one.to))).collect();
+    texts.extend((more > 0).then(|| format!("{more} more")));
+    if texts.is_empty() { "-".to_owned() } else { texts.join(", ") }
 }
 
 fn check(check: &GateCheck) -> String {
@@ -203,19 +89,236 @@ fn check(check: &GateCheck) -> String {
     format!("{} {} of {}: {result}", check.check, shown(check.value), shown(check.threshold))
 }
 
-fn changes(out: &mut String, review: &Review) -> fmt::Result {
-    writeln!(out, "\n## Who changed what\n\n| When | Who | What | To | Outcome | Why |\n|---|---|---|---|---|---|")?;
-    for change in &review.changes {
-        writeln!(
-            out,
-            "| {} | {} | {} | {} | {} | {} |",
-            time(change.at),
-            plain(change.actor.as_deref().unwrap_or("-")),
-            change.action,
-            change.subject.as_deref().unwrap_or("-"),
-            change.error.as_deref().unwrap_or("done"),
-            plain(change.reason.as_deref().unwrap_or("-"))
-        )?;
+impl Page {
+    /// Callers' words as text: where Markdown is rendered they can neither end a table nor become a link, a tag or an emphasis.
+    /// A backslash makes any of these signs a letter.
+    fn plain(&self, text: &str) -> String {
+        let mut plain = String::with_capacity(text.len());
+        let mut before = ' ';
+        let mut letters = text.chars().peekable();
+        while let Some(c) = letters.next() {
+            let within = before.is_alphanumeric() && letters.peek().is_some_and(|next| next.is_alphanumeric());
+            match c {
+                // Within a word it stresses nothing.
+                '_' if within => plain.push(c),
+                '<' | '>' | '&' | '|' | '[' | ']' | '`' | '*' | '_' | '\\' | '~' if self.medium == Medium::Markdown => {
+                    plain.extend(['\\', c]);
+                }
+                // No name of ours has one, and no terminal shall obey a caller.
+                c if c.is_control() => plain.push(' '),
+                c => plain.push(c),
+            }
+            before = c;
+        }
+        plain
     }
-    Ok(())
+
+    fn write(&mut self, review: &Review) -> fmt::Result {
+        writeln!(self, "# Control plane review, {}\n", time(review.generated_at))?;
+        writeln!(self, "Since {}.\n", time(review.since))?;
+        if review.open_mode {
+            writeln!(self, "**OPEN MODE: there are no tokens, and callers are not authenticated.**\n")?;
+        }
+        writeln!(self, "## Look at this first\n")?;
+        if review.look_first.is_empty() {
+            writeln!(self, "Nothing needs attention.")?;
+        }
+        for line in &review.look_first {
+            writeln!(self, "- {}", self.plain(line))?;
+        }
+        let state = &review.state;
+        let here = &review.answering;
+        let on = |flag: bool, yes: &'static str, no: &'static str| if flag { yes } else { no };
+        writeln!(self, "\n## State\n")?;
+        for (stops, why) in [(here.kill_file, "its kill file"), (here.rewound, "a go-live state that went backwards")] {
+            if stops {
+                writeln!(self, "- STOPPED, {}: by {why}, whatever follows", here.name())?;
+            }
+        }
+        writeln!(self, "- Go-live: {}", on(state.go_live_enabled, "on", "off"))?;
+        writeln!(self, "- Kill switch: {}", on(state.kill_switch_engaged, "ENGAGED", "released"))?;
+        writeln!(
+            self,
+            "- Last change: version {}, {}, by {}: {}",
+            state.version,
+            time(state.updated_at),
+            self.plain(state.changed_by.as_deref().unwrap_or("-")),
+            self.plain(state.reason.as_deref().unwrap_or("-"))
+        )?;
+        self.ledger(review)?;
+        self.wires(review)?;
+        writeln!(
+            self,
+            "\n## Heimdall sandbox today\n\n| Domain | Trials | Success rate | Mean confidence |\n|---|---|---|---|"
+        )?;
+        for card in &review.scorecards {
+            writeln!(
+                self,
+                "| {} | {} | {} | {} |",
+                card.domain,
+                card.trials,
+                percent(card.success_rate),
+                card.avg_confidence.short()
+            )?;
+        }
+        self.charter(review)?;
+        writeln!(
+            self,
+            "\n## Objectives\n\n| Objective | Target | Value | Sample | Met | From |\n|---|---|---|---|---|---|"
+        )?;
+        for objective in review.slo.all() {
+            let seconds = objective.name == "Time to remediate";
+            let value =
+                objective.value.map(|value| if seconds { format!("{} s", value.short()) } else { percent(value) });
+            let unit = if objective.name == "Go-live uptime" { " s" } else { "" };
+            let sample = format!("{}{unit} of at least {}{unit}", objective.sample, objective.sample_min);
+            let unknown = if objective.is_too_small() { "too few to say" } else { "-" };
+            let met = objective.met.map_or(unknown, |met| on(met, "yes", "NO"));
+            writeln!(
+                self,
+                "| {} | {} | {} | {sample} | {met} | {} |",
+                objective.name,
+                objective.target,
+                value.as_deref().unwrap_or("-"),
+                objective.detail
+            )?;
+        }
+        self.changes(review)?;
+        writeln!(self, "\n## Audit streams\n\n| Stream | Events | Last | Hash |\n|---|---|---|---|")?;
+        for head in &review.audit {
+            writeln!(
+                self,
+                "| {} | {} | {} | {}… |",
+                head.stream,
+                head.seq,
+                time(head.at),
+                head.hash.get(..16).unwrap_or(&head.hash)
+            )?;
+        }
+        match &review.checkpoint {
+            Some(witness) => {
+                let agrees = on(witness.holds, "the trail agrees with it", "THE TRAIL DOES NOT AGREE WITH IT");
+                writeln!(
+                    self,
+                    "\nLast checkpoint: {}, by {}; {agrees}.",
+                    time(witness.at),
+                    self.plain(&witness.signer)
+                )?;
+            }
+            None => writeln!(self, "\nNo checkpoint on this machine.")?,
+        }
+        Ok(())
+    }
+
+    fn ledger(&mut self, review: &Review) -> fmt::Result {
+        writeln!(
+            self,
+            "\n## Risk today\n\n| Engine | Exposure | Open risk | Loss | Actions | Denied | Why |\n|---|---|---|---|---|---|---|"
+        )?;
+        for row in &review.ledger {
+            let why: Vec<String> =
+                row.denials_by_reason.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+            writeln!(
+                self,
+                "| {} | {} | {} | {} | {} | {} | {} |",
+                row.engine,
+                row.exposure_used,
+                row.open_risk_reserved,
+                row.realized_loss,
+                row.actions_count,
+                row.denied_count,
+                why.join(", ")
+            )?;
+        }
+        if !review.denials.is_empty() {
+            writeln!(
+                self,
+                "\n## Denied since {}\n\n| Engine | Reason | Denied |\n|---|---|---|",
+                review.since.date_naive()
+            )?;
+        }
+        for row in &review.denials {
+            writeln!(self, "| {} | {} | {} |", row.engine, row.reason, row.denied)?;
+        }
+        for policy in &review.disabled_engines {
+            writeln!(
+                self,
+                "\n{} is off: {}",
+                policy.engine,
+                self.plain(policy.reason.as_deref().unwrap_or("no reason given"))
+            )?;
+        }
+        Ok(())
+    }
+
+    fn wires(&mut self, review: &Review) -> fmt::Result {
+        writeln!(self, "\n## Tripwires\n")?;
+        if review.tripped.is_empty() && review.near_tripping.is_empty() && review.shadow_tripped.is_empty() {
+            writeln!(self, "- None tripped, none near.")?;
+        }
+        for wire in &review.tripped {
+            writeln!(self, "- TRIPPED {}.{}: {}", wire.domain, wire.metric, wire.note)?;
+        }
+        for wire in &review.near_tripping {
+            writeln!(self, "- near {}.{}: {}{}", wire.domain, wire.metric, wire.note, began(wire))?;
+        }
+        for wire in &review.shadow_tripped {
+            writeln!(self, "- SHADOW {}.{}: {}", wire.domain, wire.metric, wire.note)?;
+        }
+        for wire in &review.silent {
+            writeln!(self, "- silent {}.{}: {} s", wire.domain, wire.metric, wire.silent_seconds)?;
+        }
+        for series in &review.unwatched {
+            writeln!(self, "- unwatched {}.{}: {} events", series.domain, series.metric, series.events)?;
+        }
+        for wire in &review.blind_wires {
+            let why = match wire.why {
+                Blindness::Off => "off",
+                Blindness::NoEvents => "without events",
+                Blindness::Warmup => "warming up",
+            };
+            writeln!(self, "- {why} {}.{}: {}", wire.domain, wire.metric, self.plain(&wire.note))?;
+        }
+        Ok(())
+    }
+
+    fn charter(&mut self, review: &Review) -> fmt::Result {
+        writeln!(self, "\n## Heimdall charter\n")?;
+        let charter = &review.charter;
+        if charter.could_promote.is_empty() && charter.should_demote.is_empty() && charter.evidence_not_met.is_empty() {
+            writeln!(self, "Production use goes with the evidence.")?;
+        }
+        for (what, domains) in [
+            ("Could be promoted", &charter.could_promote),
+            ("SHOULD BE DEMOTED", &charter.should_demote),
+            ("On without evidence", &charter.evidence_not_met),
+        ] {
+            for domain in domains {
+                let checks: Vec<String> = domain.checks.iter().map(check).collect();
+                writeln!(self, "- {what}: {}, {}", domain.domain, self.plain(&checks.join(", ")))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn changes(&mut self, review: &Review) -> fmt::Result {
+        writeln!(
+            self,
+            "\n## Who changed what\n\n| When | Who | What | To | Values | Outcome | Why |\n|---|---|---|---|---|---|---|"
+        )?;
+        for change in &review.changes {
+            writeln!(
+                self,
+                "| {} | {} | {} | {} | {} | {} | {} |",
+                time(change.at),
+                self.plain(&who(Some(&change.principal), change.actor.as_deref())),
+                change.action,
+                self.plain(change.subject.as_deref().unwrap_or("-")),
+                self.plain(&values(change)),
+                change.error.as_deref().unwrap_or("done"),
+                self.plain(change.reason.as_deref().unwrap_or("-"))
+            )?;
+        }
+        Ok(())
+    }
 }

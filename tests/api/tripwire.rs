@@ -99,7 +99,14 @@ async fn the_review_shows_the_real_share_of_false_alarms() {
         service.post("/regression/acknowledge", &named(metric, json!({"verdict": verdict}))).await.ok();
     }
     let share = service.get("/review").await.ok()["slo"]["false_alarm_share"].clone();
-    assert_eq!((&share["met"], &share["value"]), (&json!(false), &json!(0.333_333_333_333)), "{share}");
+    assert_eq!((&share["met"], &share["value"]), (&json!(null), &json!(0.333_333_333_333)), "{share}: too few to say");
+    for n in 4..=10 {
+        let metric = format!("more-{n}");
+        tripped(&service, &metric, json!({})).await;
+        service.post("/regression/acknowledge", &named(&metric, json!({"verdict": "TRUE_REGRESSION"}))).await.ok();
+    }
+    let share = service.get("/review").await.ok()["slo"]["false_alarm_share"].clone();
+    assert_eq!((&share["met"], &share["value"], &share["sample"]), (&json!(false), &json!(0.1), &json!(10)), "{share}");
 }
 
 #[tokio::test]

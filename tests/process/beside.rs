@@ -58,6 +58,22 @@ fn a_review_of_an_empty_directory_cannot_know_and_says_what_to_do() {
 }
 
 #[test]
+fn a_review_from_the_shell_says_that_this_machine_is_stopped_by_its_kill_file() {
+    let place = Place::new();
+    let server = place.serve();
+    server.go_live();
+    std::fs::write(place.path("data/KILL"), "by hand").unwrap();
+    let review = place.run(&["review"], &[]);
+    assert_eq!(review.code, Some(1), "{review:?}");
+    let first = review.out.split("## Look at this first").nth(1).unwrap().trim_start();
+    assert!(first.starts_with("- This machine's instance is STOPPED by its kill file"), "{review:?}");
+    // Named by hand, where the server has it elsewhere.
+    let elsewhere = place.run(&["review", "--kill-file", "/nonexistent/KILL"], &[]);
+    assert!(!elsewhere.out.contains("This machine's instance is STOPPED"), "{elsewhere:?}");
+    server.stop(Signal::TERM);
+}
+
+#[test]
 fn commands_work_beside_a_server_and_leave_its_postgresql_alone() {
     let place = Place::new();
     let server = place.serve();

@@ -202,8 +202,8 @@ async fn the_review_lists_who_could_be_promoted_and_who_should_be_demoted() {
     assert!(review["look_first"].as_array().unwrap().contains(&first), "{}", review["look_first"]);
     let text = service.get("/review?format=markdown").await.text;
     for line in [
-        r"- Could be promoted: EARNED, sandbox\_trials 4 of 4: pass, sandbox\_success\_rate 1 of 0.800: pass",
-        r"- SHOULD BE DEMOTED: FALLEN, sandbox\_trials 6 of 4: pass, sandbox\_success\_rate 0.667 of 0.800: FAIL",
+        r"- Could be promoted: EARNED, sandbox_trials 4 of 4: pass, sandbox_success_rate 1 of 0.800: pass",
+        r"- SHOULD BE DEMOTED: FALLEN, sandbox_trials 6 of 4: pass, sandbox_success_rate 0.667 of 0.800: FAIL",
     ] {
         assert!(text.contains(line), "{text}");
     }

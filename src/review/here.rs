@@ -1,0 +1,50 @@
+//! What the answering process knows of itself, and what the others wrote of themselves.
+
+use crate::enforcement::feed::Feed;
+use crate::enforcement::kill_file::{Found, KillFile};
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// Who answers, and what stops it whatever the database says.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+pub struct Answering {
+    /// The instance; null where a command answers on its machine.
+    pub instance: Option<Uuid>,
+    /// Whether its kill file exists, or cannot be looked at: it admits nothing.
+    pub kill_file: bool,
+    /// Where that file is looked for.
+    pub kill_file_path: Option<String>,
+    /// Whether the state went backwards and nobody has accepted that: it admits nothing.
+    pub rewound: bool,
+}
+
+impl Answering {
+    /// An instance that serves.
+    #[must_use]
+    pub fn instance(feed: &Feed) -> Self {
+        Self {
+            instance: Some(feed.instance().id()),
+            kill_file: feed.is_killed_locally(),
+            kill_file_path: feed.kill_file().map(|file| file.path().display().to_string()),
+            rewound: feed.is_rewound(),
+        }
+    }
+
+    /// A command, on the machine whose instance looks for this file.
+    pub async fn machine(kill_file: Option<KillFile>) -> Self {
+        let Some(file) = kill_file else {
+            return Self::default();
+        };
+        Self {
+            kill_file: file.look().await != Found::Absent,
+            kill_file_path: Some(file.path().display().to_string()),
+            ..Self::default()
+        }
+    }
+
+    /// Its name in sentences.
+    pub(super) const fn name(&self) -> &'static str {
+        if self.instance.is_some() { "this instance" } else { "this machine's instance" }
+    }
+}
