@@ -106,8 +106,11 @@ impl Decider for Measure {
     ) -> Result<Prepared<Measured, Self::Note>, Failure<Measured, Self::Note>> {
         let prepared = async {
             let known = Known::read(conn, items, &head, &mut self.cache).await?;
-            let mut deciding = Deciding { known, head, recorded: Vec::new(), trips: Vec::new() };
+            let mut deciding = Deciding { known, head, recorded: Vec::new(), trips: Vec::new(), broken: None };
             let decided: Vec<_> = items.iter().map(|item| deciding.decide(item)).collect();
+            if let Some(error) = deciding.broken.take() {
+                return Err(error);
+            }
             deciding.write(conn, items, decided).await
         };
         Ok(by(deadline, prepared).await?)
@@ -143,6 +146,8 @@ struct Deciding<'a> {
     recorded: Vec<Recorded<'a>>,
     /// Wires that tripped, with who sent the measurement that did it.
     trips: Vec<(Pair, Tripping, &'a Origin)>,
+    /// Why nothing of the batch can stand: a wire that cannot be judged, after its measurement was taken.
+    broken: Option<Error>,
 }
 
 impl<'a> Deciding<'a> {
@@ -154,7 +159,8 @@ impl<'a> Deciding<'a> {
         }
     }
 
-    /// Records a measurement and lets its wire meet it. A refusal leaves nothing behind.
+    /// Records a measurement and lets its wire meet it. A refusal leaves nothing behind; what fails after the measurement was taken
+    /// breaks the batch.
     fn take(&mut self, event: &'a KpiEvent, origin: &'a Origin) -> Result<Taken> {
         let pair: Pair = (event.domain.clone(), event.metric.clone());
         if let Some(id) = self.duplicate(&pair, event)? {
@@ -185,11 +191,19 @@ impl<'a> Deciding<'a> {
             return Ok(Taken { id: stamp.seq, trip: None, watched: false, duplicate: false });
         };
         wire.boolean = boolean;
-        let unknown = |sum| trip::unknown(&pair, sum);
-        let mut trip = None;
         // What is shown of a wire is made once a batch; only a trip has to be told at its event.
-        if wire.meets(mark, event.measurement, &*series).map_err(unknown)? && !wire.is_latched() {
-            let reading = wire.read(mark, &*series).map_err(unknown)?;
+        let reading = wire
+            .meets(mark, event.measurement, &*series)
+            .and_then(|trips| if trips && !wire.is_latched() { wire.read(mark, &*series).map(Some) } else { Ok(None) });
+        let reading = match reading {
+            Ok(reading) => reading,
+            Err(sum) => {
+                self.broken = Some(trip::unknown(&pair, sum));
+                return Err(trip::unknown(&pair, sum));
+            }
+        };
+        let mut trip = None;
+        if let Some(reading) = reading {
             wire.take(&reading);
             let cause = Cause::Drop { began: wire.state.began() };
             trip = Some(self.trips.len());
@@ -231,9 +245,13 @@ impl<'a> Deciding<'a> {
         let first = self.recorded.first();
         let proof = first.map(|one| Proof { seq: one.stamp.seq, hash: one.hash.clone() });
         if !self.recorded.is_empty() {
+            // Heads, then rows.
+            let heads = self.lock_for_trips(&mut *conn).await?;
             store::insert_events(&mut *conn, &self.recorded).await?;
             self.head.store(&mut *conn).await?;
-            note = self.act(&mut *conn).await?;
+            if let Some(heads) = heads {
+                note = self.act(&mut *conn, heads).await?;
+            }
             self.known.show()?;
             let met: Vec<_> = self.known.met().collect();
             if !met.is_empty() {
@@ -277,18 +295,19 @@ impl<'a> Deciding<'a> {
         Ok(Prepared { outcomes, proof, last: self.head.seq(), end, note })
     }
 
-    /// Acts on the trips, under the heads that all of them together need.
-    async fn act(&mut self, conn: &mut PgConnection) -> Result<Vec<(Tripped, Option<GoLiveState>)>> {
-        let mut acted = Vec::with_capacity(self.trips.len());
+    /// The heads that all trips together need; none where nothing tripped.
+    async fn lock_for_trips(&self, conn: &mut PgConnection) -> Result<Option<Heads>> {
         if self.trips.is_empty() {
-            return Ok(acted);
+            return Ok(None);
         }
-        let throttles = self
-            .trips
-            .iter()
-            .filter_map(|(pair, ..)| self.known.wires.get(pair))
-            .any(|wire| trip::throttles(&wire.policy));
-        let mut heads = Heads::lock(&mut *conn, throttles).await?;
+        let wires = self.trips.iter().filter_map(|(pair, ..)| self.known.wires.get(pair));
+        let throttles = wires.into_iter().any(|wire| trip::throttles(&wire.policy));
+        Heads::lock(conn, throttles).await.map(Some)
+    }
+
+    /// Acts on the trips.
+    async fn act(&mut self, conn: &mut PgConnection, mut heads: Heads) -> Result<Vec<(Tripped, Option<GoLiveState>)>> {
+        let mut acted = Vec::with_capacity(self.trips.len());
         for (pair, tripping, origin) in std::mem::take(&mut self.trips) {
             let lost = || Error::Inconsistent("a wire tripped that is not there".into());
             let wire = self.known.wires.get_mut(&pair).ok_or_else(lost)?;

@@ -119,6 +119,7 @@ impl Heimdall {
             let (evidence, promotion) = standing(&mut tx, &policy, now.day()).await?.promotion(by, now.at);
             (policy.evidence, policy.promotion, switched_on_by) = (Some(evidence), Some(promotion), Some(evidence));
         }
+        let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
         store::upsert_policy(&mut tx, &policy).await?;
         let detail = PolicyDetail { changes: &changes, evidence: switched_on_by, policy: &policy };
         let event = ControlEvent {
@@ -211,6 +212,7 @@ impl Heimdall {
         let demoted = if changes.is_empty() {
             HeimdallPolicyUpserted { policy: existing, changes: Vec::new() }
         } else {
+            let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
             store::upsert_policy(&mut tx, &policy).await?;
             let detail = PolicyDetail { changes: &changes, evidence: None, policy: &policy };
             let event = ControlEvent {
@@ -220,7 +222,6 @@ impl Heimdall {
                 reason,
                 detail: Some(to_json(&detail).get().to_owned()),
             };
-            let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
             event.append(&mut tx, &mut control_head, origin).await?;
             HeimdallPolicyUpserted { policy, changes: changes.0 }
         };

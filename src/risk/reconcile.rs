@@ -90,11 +90,11 @@ async fn reconcile_after(db: &Database, summed: &mut Summed) -> Result<Reconcili
     }
     let at = head.next().at;
     let detail = to_json(&confirmed.differences).get().to_owned();
+    let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
     audit::turn(&mut tx, Stream::Risk).await?;
     store::halt(&mut tx, at, &detail).await?;
     let event = ControlEvent { action: "RISK_HALT", subject: None, error: None, reason: None, detail: Some(detail) };
     let origin = Origin::system(None);
-    let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
     event.append(&mut tx, &mut control_head, &origin).await?;
     db::commit(tx).await?;
     tracing::error!(differences = confirmed.differences.len(), "the book does not balance: new reserves are halted");
@@ -115,6 +115,7 @@ pub async fn repair(db: &Database, reason: &Reason, origin: &Origin) -> Result<R
         return Ok(found);
     }
     let at = head.next().at;
+    let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
     audit::turn(&mut tx, Stream::Risk).await?;
     for difference in &found.differences {
         store::set_counter(&mut tx, found.day, difference, at).await?;
@@ -127,7 +128,6 @@ pub async fn repair(db: &Database, reason: &Reason, origin: &Origin) -> Result<R
     }
     let detail = Some(to_json(&found.differences).get().to_owned());
     let event = ControlEvent { action: "RISK_REPAIR", subject: None, error: None, reason: Some(reason), detail };
-    let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
     event.append(&mut tx, &mut control_head, origin).await?;
     db::commit(tx).await?;
     found.halted_at = None;

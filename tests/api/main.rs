@@ -24,6 +24,7 @@ mod lease;
 mod ledger;
 mod life;
 mod openapi;
+mod order;
 mod paging;
 mod problems;
 mod races;

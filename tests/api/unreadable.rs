@@ -54,6 +54,30 @@ async fn a_wire_whose_state_cannot_be_read_fails_its_measurements_and_no_writer(
     measure("pricing").await.ok();
 }
 
+#[tokio::test]
+async fn a_measurement_whose_wire_cannot_be_judged_leaves_nothing_behind() {
+    let service = Service::live().await;
+    let wire = json!({"domain": "pricing", "metric": "win", "window_events": 5, "baseline_events": 10,
+                      "min_events_to_enforce": 5, "enabled": true, "actor": "test", "reason": "a wire"});
+    service.post("/regression/policies/upsert", &wire).await.ok();
+    let measured = json!({"domain": "pricing", "metric": "win", "success": true});
+    for _ in 0..15 {
+        service.post("/regression/kpi", &measured).await.ok();
+    }
+    // The end of the next baseline is gone.
+    by_hand(
+        &service,
+        "ALTER TABLE kpi_event DISABLE TRIGGER ALL;
+         CREATE TABLE aside AS SELECT * FROM kpi_event WHERE series_seq = 11;
+         DELETE FROM kpi_event WHERE series_seq = 11",
+    )
+    .await;
+    service.post("/regression/kpi", &measured).await.refused(500, "INTERNAL_ERROR");
+    assert_eq!(service.count("SELECT count(*) FROM kpi_event").await, 14);
+    by_hand(&service, "INSERT INTO kpi_event SELECT * FROM aside").await;
+    service.post("/regression/kpi", &measured).await.ok();
+}
+
 /// Each time or day of a table of ours, with the conditions of its table, to be asked about a row that has nothing but that value. The
 /// day of an event or a hold is that of its time.
 const COLUMNS: &str = "

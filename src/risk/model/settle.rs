@@ -82,6 +82,8 @@ pub struct Settlement {
 /// What a settle takes out of reservations.
 #[derive(Default)]
 struct Taken {
+    /// Those that it touches, as they stand after it.
+    changed: Vec<Reservation>,
     touched: Vec<SettledReservation>,
     /// Open risk returned.
     released: i128,
@@ -89,18 +91,18 @@ struct Taken {
     today: i128,
 }
 
-/// Takes up to `wanted` out of the candidates that are live, in order.
-fn take(book: &mut Book, candidates: &[Uuid], wanted: Amount, stamp: Stamp) -> Taken {
+/// What taking up to `wanted` out of the candidates that are live would do, in order.
+fn take(book: &Book, candidates: &[Uuid], wanted: Amount, stamp: Stamp) -> Taken {
     let mut taken = Taken::default();
     for id in candidates {
         let rest = wanted.units() - taken.released;
-        let Some(reservation) = book.reservations.get_mut(id).filter(|reservation| reservation.is_live(stamp.at))
-        else {
+        let Some(live) = book.reservations.get(id).filter(|reservation| reservation.is_live(stamp.at)) else {
             continue;
         };
         if rest <= 0 {
             break;
         }
+        let mut reservation = live.clone();
         let units = rest.min(reservation.open_amount.units());
         // Both are amounts, and neither difference can be negative.
         let released = Amount::from_units(units).unwrap_or_default();
@@ -113,12 +115,14 @@ fn take(book: &mut Book, candidates: &[Uuid], wanted: Amount, stamp: Stamp) -> T
             taken.today += units;
         }
         taken.touched.push(SettledReservation { reservation_id: *id, released, status: reservation.status });
+        taken.changed.push(reservation);
     }
     taken
 }
 
-/// Settles an expired reservation: its risk came back when it expired.
-fn take_late(reservation: &mut Reservation, outstanding: Amount, stamp: Stamp) -> Taken {
+/// What settling an expired reservation would do: its risk came back when it expired.
+fn take_late(expired: &Reservation, outstanding: Amount, stamp: Stamp) -> Taken {
+    let mut reservation = expired.clone();
     reservation.close(ReservationStatus::Settled, stamp);
     let touched = SettledReservation {
         reservation_id: reservation.id,
@@ -126,10 +130,10 @@ fn take_late(reservation: &mut Reservation, outstanding: Amount, stamp: Stamp) -
         status: ReservationStatus::Settled,
     };
     let today = if reservation.day == stamp.day() { outstanding.units() } else { 0 };
-    Taken { touched: vec![touched], released: 0, today }
+    Taken { changed: vec![reservation], touched: vec![touched], released: 0, today }
 }
 
-/// Settles, moving the book.
+/// Settles, moving the book; a refusal moves nothing.
 pub fn apply(
     book: &mut Book,
     settle: &Settle,
@@ -147,8 +151,7 @@ pub fn apply(
         Target::Matching { reserved_amount, candidates } => (None, candidates.clone(), *reserved_amount),
     };
     let late = matches!(settle.target, Target::Late(..));
-    let before: Vec<_> = candidates.iter().filter_map(|id| book.reservations.get(id).cloned()).collect();
-    let taken = match book.reservations.get_mut(&candidates.first().copied().unwrap_or_default()) {
+    let taken = match candidates.first().and_then(|id| book.reservations.get(id)) {
         Some(reservation) if late => take_late(reservation, reserved, stamp),
         _ => take(book, &candidates, reserved, stamp),
     };
@@ -160,22 +163,18 @@ pub fn apply(
     let unused = (found - settled_amount.units()).max(0);
     let back = taken.today.min(unused).min(book.exposure_left(&settle.engine));
     let exposure = if over < 0 { -back } else { over };
-    let posted = (|| {
-        let movement = Movement {
-            exposure: total(exposure)?,
-            open: total(-taken.released)?,
-            loss: settle.realized_loss.into(),
-            actions: 0,
-        };
-        book.post(&settle.engine, movement, Floor::Holds, stamp.at).map(|()| movement)
-    })();
-    if posted.is_err() {
-        // Others share the book: a refusal leaves it as it was.
-        book.reservations.extend(before.into_iter().map(|one| (one.id, one)));
-    }
-    let movement = posted?;
-
     let unmatched = reserved.units() - found;
+    let (released_total, unmatched_total) = (total(taken.released)?, total(unmatched)?);
+    let movement = Movement {
+        exposure: total(exposure)?,
+        open: total(-taken.released)?,
+        loss: settle.realized_loss.into(),
+        actions: 0,
+    };
+    // Others share the book: this is the last step that can refuse, and the first that moves it.
+    book.post(&settle.engine, movement, Floor::Holds, stamp.at)?;
+    book.reservations.extend(taken.changed.into_iter().map(|one| (one.id, one)));
+
     let mut flags = Vec::new();
     if over > 0 {
         flags.push("overrun".to_owned());
@@ -187,8 +186,8 @@ pub fn apply(
     let (ledger_engine, ledger_global) = book.ledgers(&settle.engine, stamp.day());
     let settlement = Settlement {
         flags,
-        released: total(taken.released)?,
-        unmatched: total(unmatched)?,
+        released: released_total,
+        unmatched: unmatched_total,
         settled_amount,
         realized_loss: settle.realized_loss,
         late,

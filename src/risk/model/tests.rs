@@ -1,4 +1,9 @@
-use super::*;
+use super::adjust::{self, Adjust, Correction};
+use super::reserve::Reserve;
+use super::settle::{self, Settle, Target};
+use super::{expire, extend, release, reserve, *};
+use crate::types::{Measured, Ttl};
+use proptest::prelude::*;
 
 pub(crate) fn policy(engine: &str, loss: &str, exposure: &str, open: &str, actions: &str) -> RiskPolicy {
     RiskPolicy {
@@ -64,4 +69,59 @@ fn posting_moves_both_levels_or_neither() {
     assert_eq!(book.levels, before);
     book.post(&engine, down, Floor::Holds, DateTime::UNIX_EPOCH).unwrap();
     assert_eq!(book.level(&engine).usage.open_risk_reserved, Total::ZERO);
+}
+
+/// One operation on a book whose counters are close to their ends, by numbers: which, on which reservation, of how much.
+fn operate(book: &mut Book, (kind, id, amount, loss): (u8, u128, i128, i128), at: i64) -> Result<(), OutOfRange> {
+    let engine: Engine = "A".parse().unwrap();
+    let (id, stamp) = (Uuid::from_u128(id), stamp(at));
+    let (amount, loss) = (Amount::from_units(amount).unwrap(), Amount::from_units(loss).unwrap());
+    let words = Words::default;
+    let settle =
+        |target, settled_amount| Settle { engine: engine.clone(), target, settled_amount, realized_loss: loss };
+    let ttl: Ttl = Ttl::from_decimal(5.into()).unwrap();
+    match kind {
+        0 => {
+            let reserve = Reserve { engine, amount, id, ttl: Some(ttl), correlation_id: None };
+            reserve::apply(book, &reserve, words(), stamp).map(drop)
+        }
+        1 => settle::apply(book, &settle(Target::Reservation(id), Some(amount)), words(), stamp).map(drop),
+        2 => {
+            let candidates = book.reservations.keys().copied().collect();
+            let target = Target::Matching { reserved_amount: amount, candidates };
+            settle::apply(book, &settle(target, None), words(), stamp).map(drop)
+        }
+        3 => settle::apply(book, &settle(Target::Late(id, amount), None), words(), stamp).map(drop),
+        4 => release::apply(book, id, words(), stamp).map(drop),
+        5 => expire::apply(book, id, stamp).map(drop),
+        6 => extend::apply(book, id, ttl, words(), stamp).map(drop),
+        _ => {
+            let by: Measured = format!("-{amount}").parse().unwrap();
+            let correction = if kind == 7 { Correction::Loss(by) } else { Correction::Exposure(by) };
+            let adjust = Adjust { engine, corrects_seq: 1, reservation_id: None, correction };
+            adjust::apply(book, &adjust, words(), stamp).map(drop)
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_operation_that_is_refused_leaves_the_book_as_it_was(
+        operations in prop::collection::vec((0..9_u8, 1..6_u128, 1..2_000_000_i128, 0..2_000_000_i128), 1..60),
+        room in 0..6_000_000_i128,
+    ) {
+        let mut book = book(vec![policy("GLOBAL", "0", "0", "0", "0"), policy("A", "0", "0", "0", "0")]);
+        let full = Total::from_units(10_i128.pow(28) - room).unwrap();
+        for level in book.levels.values_mut() {
+            (level.usage.exposure_used, level.usage.realized_loss) = (full, full);
+        }
+        // GLOBAL refuses later than the engine does.
+        book.levels.get_mut(&Engine::global()).unwrap().usage.realized_loss = Total::ZERO;
+        for (at, operation) in (2..).zip(operations) {
+            let before = book.clone();
+            if operate(&mut book, operation, at).is_err() {
+                prop_assert_eq!((&book.levels, &book.reservations), (&before.levels, &before.reservations));
+            }
+        }
+    }
 }
