@@ -119,7 +119,6 @@ impl Heimdall {
             let (evidence, promotion) = standing(&mut tx, &policy, now.day()).await?.promotion(by, now.at);
             (policy.evidence, policy.promotion, switched_on_by) = (Some(evidence), Some(promotion), Some(evidence));
         }
-        let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
         store::upsert_policy(&mut tx, &policy).await?;
         let detail = PolicyDetail { changes: &changes, evidence: switched_on_by, policy: &policy };
         let event = ControlEvent {
