@@ -35,10 +35,8 @@ pub(crate) fn caught_now<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
 /// Keeps a task running that never ends by itself: one that panicked begins anew. `task` is its name in the log.
 pub(crate) async fn kept_running<F: Future<Output = ()>>(task: &'static str, begin: impl Fn() -> F) -> Infallible {
     loop {
-        match caught(begin()).await {
-            Ok(()) => tracing::error!(task, "a task that never ends has ended: it begins anew"),
-            Err(Panicked) => tracing::error!(task, "a task panicked: it begins anew"),
-        }
+        let why = caught(begin()).await.map_or("it panicked", |()| "it ended, which it never should");
+        tracing::error!(task, why, "a task begins anew");
         tokio::time::sleep(PAUSE).await;
     }
 }

@@ -150,7 +150,7 @@ impl<D: Decider> Task<D> {
                 done => return done,
             }
         }
-        let conn = no_panic(by(Instant::now() + CONNECT_TIMEOUT, self.connect_confirmed())).await?;
+        let conn = no_panic(Box::pin(by(Instant::now() + CONNECT_TIMEOUT, self.connect_confirmed()))).await?;
         self.drop_late(batch);
         self.commit_on(conn, batch).await
     }
