@@ -128,9 +128,10 @@ mod tests {
     async fn saying(level: Level) -> Result<(), sqlx::Error> {
         // On another poll than the first, as it is in a commit.
         tokio::task::yield_now().await;
-        match level {
-            Level::WARN => tracing::warn!(target: NOTICES, "canceling wait for synchronous replication"),
-            _ => tracing::info!(target: NOTICES, "relation exists already"),
+        if level == Level::WARN {
+            tracing::warn!(target: NOTICES, "canceling wait for synchronous replication");
+        } else {
+            tracing::info!(target: NOTICES, "relation exists already");
         }
         Ok(())
     }

@@ -89,9 +89,10 @@ async fn watch(pool: &PgPool, backend: i32, tell: impl Fn(Migrating)) -> Infalli
         if now != before {
             before = now;
             tell(now);
-            match held_by {
-                Some(held_by) => tracing::warn!(backend, held_by, "the migrations wait for a lock"),
-                None => tracing::info!(backend, "the migrations go on"),
+            if let Some(held_by) = held_by {
+                tracing::warn!(backend, held_by, "the migrations wait for a lock");
+            } else {
+                tracing::info!(backend, "the migrations go on");
             }
         }
     }

@@ -42,6 +42,10 @@ fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
+const fn on(flag: bool, yes: &'static str, no: &'static str) -> &'static str {
+    if flag { yes } else { no }
+}
+
 fn percent(ratio: Ratio) -> String {
     let percent = Ratio::of(ratio.units() * 100, 1_000_000_000_000).unwrap_or_default();
     format!("{} %", percent.short())
@@ -126,9 +130,19 @@ impl Page {
         for line in &review.look_first {
             writeln!(self, "- {}", self.plain(line))?;
         }
+        self.state(review)?;
+        self.ledger(review)?;
+        self.wires(review)?;
+        self.scorecards(review)?;
+        self.charter(review)?;
+        self.objectives(review)?;
+        self.changes(review)?;
+        self.audit(review)
+    }
+
+    fn state(&mut self, review: &Review) -> fmt::Result {
         let state = &review.state;
         let here = &review.answering;
-        let on = |flag: bool, yes: &'static str, no: &'static str| if flag { yes } else { no };
         writeln!(self, "\n## State\n")?;
         for (stops, why) in [(here.kill_file, "its kill file"), (here.rewound, "a go-live state that went backwards")] {
             if stops {
@@ -144,9 +158,10 @@ impl Page {
             time(state.updated_at),
             self.plain(state.changed_by.as_deref().unwrap_or("-")),
             self.plain(state.reason.as_deref().unwrap_or("-"))
-        )?;
-        self.ledger(review)?;
-        self.wires(review)?;
+        )
+    }
+
+    fn scorecards(&mut self, review: &Review) -> fmt::Result {
         writeln!(
             self,
             "\n## Heimdall sandbox today\n\n| Domain | Trials | Success rate | Mean confidence |\n|---|---|---|---|"
@@ -161,7 +176,10 @@ impl Page {
                 card.avg_confidence.short()
             )?;
         }
-        self.charter(review)?;
+        Ok(())
+    }
+
+    fn objectives(&mut self, review: &Review) -> fmt::Result {
         writeln!(
             self,
             "\n## Objectives\n\n| Objective | Target | Value | Sample | Met | From |\n|---|---|---|---|---|---|"
@@ -183,7 +201,10 @@ impl Page {
                 objective.detail
             )?;
         }
-        self.changes(review)?;
+        Ok(())
+    }
+
+    fn audit(&mut self, review: &Review) -> fmt::Result {
         writeln!(self, "\n## Audit streams\n\n| Stream | Events | Last | Hash |\n|---|---|---|---|")?;
         for head in &review.audit {
             writeln!(

@@ -198,7 +198,7 @@ impl<D: Decider> Task<D> {
                 drop(conn);
                 tracing::warn!(%error, "the connection broke during a commit: looking the batch up");
                 // Late is as good as not at all: then nobody knows.
-                match no_panic(by(Instant::now() + LOOK_UP_TIMEOUT, self.look_up(&proof))).await {
+                match no_panic(Box::pin(by(Instant::now() + LOOK_UP_TIMEOUT, self.look_up(&proof)))).await {
                     Ok(true) => {
                         self.note(note);
                         Ok(outcomes)

@@ -36,13 +36,13 @@ async fn every_session_is_as_it_was_set_whatever_the_database_says() {
     }
     let db = Database::open(service.options.clone()).await.unwrap();
     let expected = SETTINGS.map(|(.., has)| has.to_owned()).to_vec();
-    assert_eq!(settings(&mut *db.read().await.unwrap()).await, expected);
-    assert_eq!(settings(&mut *db.begin().await.unwrap()).await, expected);
-    assert_eq!(settings(&mut *db.begin_switch().await.unwrap()).await, expected);
-    assert_eq!(settings(&mut *db.begin_snapshot().await.unwrap()).await, expected);
+    assert_eq!(settings(&mut db.read().await.unwrap()).await, expected);
+    assert_eq!(settings(&mut db.begin().await.unwrap()).await, expected);
+    assert_eq!(settings(&mut db.begin_switch().await.unwrap()).await, expected);
+    assert_eq!(settings(&mut db.begin_snapshot().await.unwrap()).await, expected);
     assert_eq!(settings(&mut db.connect_feed().await.unwrap()).await, expected);
     assert_eq!(settings(&mut db.connect_writer().await.unwrap()).await, expected);
-    assert_eq!(settings(&mut *db.listener_pool().unwrap().acquire().await.unwrap()).await, expected);
+    assert_eq!(settings(&mut db.listener_pool().unwrap().acquire().await.unwrap()).await, expected);
     let mut snapshot = db.connect_snapshot().await.unwrap();
     assert_eq!(settings(&mut snapshot).await[..7], expected[..7]);
     // A stricter one than ours stays.

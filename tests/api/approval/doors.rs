@@ -23,7 +23,7 @@ async fn book(persons: &Persons) -> Vec<(String, String)> {
         |table: &str| !["control_event", "audit_head", "approval", "idempotency_key", "instance"].contains(&table);
     everything
         .into_iter()
-        .map(|(table, rows)| (table.to_string(), format!("{rows:?}")))
+        .map(|(table, rows)| (table.clone(), format!("{rows:?}")))
         .filter(|(table, _)| kept(table))
         .collect()
 }
