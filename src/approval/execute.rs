@@ -12,6 +12,7 @@ use crate::govern::{BaselineRequest, RearmRequest, WireRequest};
 use crate::idempotency::{Asked, Once};
 use crate::risk::http::AdjustAnswer;
 use crate::risk::operation::CorrectionAsked;
+use crate::risk::operation::Done;
 use crate::types::{Domain, Principal, Reason};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -67,7 +68,12 @@ async fn execute(app: &App, record: &ApprovalRecord, reason: Option<&Reason>, as
         ApprovalAction::Correct => {
             let correction: CorrectionAsked = input(record)?;
             let booked = app.risk.correct(&correction, required()?, asked).await?;
-            Ok(to_json(&AdjustAnswer::from(booked)))
+            Ok(to_json(&AdjustAnswer::from(Done {
+                outcome: booked,
+                replayed: false,
+                standing: None,
+                stops: Vec::new(),
+            })))
         }
         ApprovalAction::Charter => done(app.heimdall.upsert_policy(&input(record)?, reason, asked).await?),
         ApprovalAction::Promote => {

@@ -177,7 +177,7 @@ impl Risk {
         if let Some(answer) = idempotency::recall(&mut tx, item.intent.as_ref(), head.next()).await? {
             return match answer.confirm::<()>(tx).await? {
                 Once::Replayed(Earlier::Waiting(request)) => {
-                    Ok(Done { outcome: Outcome::Waiting(request), replayed: true })
+                    Ok(Done { outcome: Outcome::Waiting(request), replayed: true, standing: None, stops: Vec::new() })
                 }
                 _ => Err(Error::Inconsistent("a correction was kept elsewhere".into())),
             };
@@ -190,7 +190,12 @@ impl Risk {
         match approval::gate(&mut tx, &mut head, approval::Policy::Always, &asked, &proposal, wanted).await? {
             Verdict::Wait(record) => {
                 db::commit(tx).await?;
-                Ok(Done { outcome: Outcome::Waiting(to_json(&record)), replayed: false })
+                Ok(Done {
+                    outcome: Outcome::Waiting(to_json(&record)),
+                    replayed: false,
+                    standing: None,
+                    stops: Vec::new(),
+                })
             }
             Verdict::Pass => Err(Error::Inconsistent("a correction that loosens did not wait".into())),
         }

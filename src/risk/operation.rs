@@ -1,10 +1,11 @@
 //! What can be asked of the ledger, fully parsed, and what comes of it.
 
+use super::model::ReservationStatus;
 use super::model::Words;
 use super::model::adjust::{Adjustment, Correction};
 use super::model::extend::Extension;
 use super::model::release::Released;
-use super::model::reserve::Decision;
+use super::model::reserve::{Decision, Failure};
 use super::model::settle::Settlement;
 use crate::access::scope::Scope;
 use crate::access::token::Authority;
@@ -263,6 +264,29 @@ pub enum Outcome {
     Waiting(Box<RawValue>),
 }
 
+impl Outcome {
+    /// The holds that it is about.
+    #[must_use]
+    pub fn holds(&self) -> Vec<Uuid> {
+        match self {
+            Self::Reserved(reserved) => reserved.reservation_id.into_iter().collect(),
+            Self::Settled(settlement) => settlement.reservations.iter().map(|one| one.reservation_id).collect(),
+            Self::Released(released) => vec![released.reservation_id],
+            Self::Extended(extension) => vec![extension.reservation_id],
+            Self::Adjusted(_) | Self::Waiting(_) | Self::Deferred(_) => Vec::new(),
+        }
+    }
+}
+
+/// How a hold stands now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether it is open, or how it ended; one whose time is up has expired.
+    pub status: ReservationStatus,
+    /// Whole seconds until it is due; none when it never is, or has ended.
+    pub expires_in_seconds: Option<i64>,
+}
+
 /// An outcome, and whether it is an earlier one.
 #[derive(Debug, Clone)]
 pub struct Done<T = Outcome> {
@@ -270,12 +294,27 @@ pub struct Done<T = Outcome> {
     pub outcome: T,
     /// Whether it was decided before, under the same key or id; nothing was done this time.
     pub replayed: bool,
+    /// How the one hold that it is about stands now; none where it is about none, or about several.
+    pub standing: Option<Standing>,
+    /// Why what was allowed before may not be done now; empty where it may, or where nothing was allowed before.
+    pub stops: Vec<Failure>,
 }
 
 impl Done {
+    /// Whether it tells again that an action may be done.
+    #[must_use]
+    pub fn allows_again(&self) -> bool {
+        let was_allowed = match &self.outcome {
+            Outcome::Reserved(reserved) => reserved.decision.is_allowed(),
+            Outcome::Extended(extension) => extension.failures.is_empty(),
+            _ => false,
+        };
+        self.replayed && was_allowed && self.stops.is_empty()
+    }
+
     /// The outcome as the kind that was asked for.
     pub fn into<T>(self, kind: fn(Outcome) -> Option<T>) -> Result<Done<T>> {
         let outcome = kind(self.outcome).ok_or_else(|| Error::Inconsistent("an outcome of another kind".into()))?;
-        Ok(Done { outcome, replayed: self.replayed })
+        Ok(Done { outcome, replayed: self.replayed, standing: self.standing, stops: self.stops })
     }
 }

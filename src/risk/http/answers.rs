@@ -3,11 +3,12 @@
 use crate::db::to_json;
 use crate::error::Error;
 use crate::http::marked;
+use crate::risk::model::adjust::Adjustment;
 use crate::risk::model::extend::Extension;
 use crate::risk::model::release::Released;
 use crate::risk::model::reserve::{Decision, DenialReason, Failure};
 use crate::risk::model::settle::{SettledReservation, Settlement};
-use crate::risk::model::{LedgerSnapshot, PolicySnapshot};
+use crate::risk::model::{LedgerSnapshot, PolicySnapshot, ReservationStatus};
 use crate::risk::operation::{Done, Reserved};
 use crate::types::{Amount, Engine, Total};
 use axum::Json;
@@ -49,6 +50,14 @@ pub(super) struct ReserveAnswer {
     failures: Vec<Failure>,
     /// Whether it was only asked.
     dry_run: bool,
+    /// Whether it was decided before, under the same key or id; nothing was done this time.
+    pub(super) replayed: bool,
+    /// Where the hold stands now; null when denied or dry.
+    status: Option<ReservationStatus>,
+    /// Whole seconds until the hold expires; null when it never does, or there is none that is open.
+    expires_in_seconds: Option<i64>,
+    /// What the caller can do; null when allowed.
+    hint: Option<String>,
 }
 
 const RESERVED: &str = "reserved";
@@ -67,20 +76,23 @@ pub(crate) fn begin_counting() {
 impl ReserveAnswer {
     /// The answer to a reserve of this engine and amount. A decision is counted when it is made, not when it is replayed.
     pub(super) fn new(engine: Engine, amount: Amount, dry_run: bool, done: Done<Reserved>) -> Self {
-        let Done { outcome: reserved, replayed } = done;
-        let ok = reserved.decision.is_allowed();
-        let message = reserved.decision.message();
+        let Done { outcome: reserved, replayed, standing, stops } = done;
+        let was_allowed = reserved.decision.is_allowed();
         let Decision { failures, policy, ledger, expires_at } = reserved.decision;
+        // What was allowed may be done once, and only while nothing stops it.
+        let failures = if was_allowed { stops } else { failures };
+        let ok = failures.is_empty();
         let first = failures.first();
         let outcome = first.map_or(RESERVED, |failure| failure.reason.as_str());
         if !dry_run && !replayed {
             decisions(outcome).increment(1);
         }
-        Self {
+        let standing = standing.filter(|_| !dry_run);
+        let mut answer = Self {
             ok,
             engine,
             reserved: if ok { amount } else { Amount::ZERO },
-            message,
+            message: first.map_or_else(|| "Reserved".to_owned(), Failure::sentence),
             policy_snapshot: policy,
             ledger_snapshot: ledger,
             reservation_id: reserved.reservation_id.filter(|_| !dry_run),
@@ -89,7 +101,13 @@ impl ReserveAnswer {
             scope: first.map(|failure| failure.scope.clone()),
             failures,
             dry_run,
-        }
+            replayed,
+            status: standing.map(|standing| standing.status),
+            expires_in_seconds: standing.and_then(|standing| standing.expires_in_seconds),
+            hint: None,
+        };
+        answer.hint = kept_hint(hint(&answer.failures, answer.resets_at()), replayed && !was_allowed);
+        answer
     }
 
     /// The denial as an error, for a caller that looks only at the status.
@@ -108,8 +126,11 @@ impl ReserveAnswer {
             ("scope", raw(&self.scope)),
             ("failures", raw(&self.failures)),
             ("dry_run", raw(&self.dry_run)),
+            ("replayed", raw(&self.replayed)),
+            ("hold_status", raw(&self.status)),
+            ("expires_in_seconds", raw(&self.expires_in_seconds)),
             ("resets_at", raw(&resets_at)),
-            ("hint", raw(&hint(&self.failures, resets_at))),
+            ("hint", raw(&self.hint)),
         ];
         Error::ReservationDenied { message: self.message, members }
     }
@@ -163,7 +184,15 @@ fn hint(failures: &[Failure], resets_at: Option<DateTime<Utc>>) -> Option<String
         DenialReason::DailyExposureExceeded => format!("{less}{wait}"),
         DenialReason::OpenRiskExceeded => format!("{less}, or settle or release what is open"),
         DenialReason::DailyLossReached => format!("the day's loss is reached{wait}"),
+        DenialReason::HoldEnded => {
+            "it was allowed before, and may have been done: do not do it again; a new action needs a new key".into()
+        }
     })
+}
+
+/// The way on from a denial that is told again: it stays under its key, whatever has changed since.
+fn kept_hint(hint: Option<String>, is_kept: bool) -> Option<String> {
+    hint.map(|hint| if is_kept { format!("this key keeps its denial: use a new key; {hint}") } else { hint })
 }
 
 /// A decision on its way out, with its headers.
@@ -191,16 +220,35 @@ pub(super) struct SettleAnswer {
     unmatched: Total,
     /// Whether the reservation had expired before: its risk was returned then.
     late: bool,
-    /// The reservations it touched, in order.
+    /// The reservations it touched, in order, each with where it stands now.
     reservations: Vec<SettledReservation>,
+    /// Whether it was told before, under the same key; nothing was done this time.
+    replayed: bool,
+    /// Where the hold stands now; null where it touched none or several.
+    status: Option<ReservationStatus>,
+    /// Whole seconds until what is left of the hold expires; null where nothing is left, or where it never does.
+    expires_in_seconds: Option<i64>,
 }
 
-impl From<Settlement> for SettleAnswer {
-    fn from(settlement: Settlement) -> Self {
-        let Settlement { flags, released, unmatched, late, reservations, ledger_engine, ledger_global, .. } =
-            settlement;
-        let message = "Settled";
-        Self { ok: true, message, flags, ledger_engine, ledger_global, released, unmatched, late, reservations }
+impl From<Done<Settlement>> for SettleAnswer {
+    fn from(Done { outcome, replayed, standing, .. }: Done<Settlement>) -> Self {
+        let Settlement { flags, released, unmatched, late, reservations, ledger_engine, ledger_global, .. } = outcome;
+        let status = standing.map(|standing| standing.status);
+        let expires_in_seconds = standing.and_then(|standing| standing.expires_in_seconds);
+        Self {
+            ok: true,
+            message: "Settled",
+            flags,
+            ledger_engine,
+            ledger_global,
+            released,
+            unmatched,
+            late,
+            reservations,
+            replayed,
+            status,
+            expires_in_seconds,
+        }
     }
 }
 
@@ -213,11 +261,18 @@ pub(super) struct ReleaseAnswer {
     message: &'static str,
     #[serde(flatten)]
     released: Released,
+    /// Whether it was told before, under the same key; nothing was done this time.
+    replayed: bool,
+    /// Where the hold stands now.
+    status: Option<ReservationStatus>,
+    /// Always null: nothing is left.
+    expires_in_seconds: Option<i64>,
 }
 
-impl From<Released> for ReleaseAnswer {
-    fn from(released: Released) -> Self {
-        Self { ok: true, message: "Released", released }
+impl From<Done<Released>> for ReleaseAnswer {
+    fn from(Done { outcome: released, replayed, standing, .. }: Done<Released>) -> Self {
+        let status = standing.map(|standing| standing.status);
+        Self { ok: true, message: "Released", released, replayed, status, expires_in_seconds: None }
     }
 }
 
@@ -230,17 +285,36 @@ pub(super) struct ExtendAnswer {
     message: &'static str,
     /// The reservation.
     reservation_id: Uuid,
-    /// When it expires now.
+    /// When it expired after that.
     expires_at: DateTime<Utc>,
+    /// Whether it was decided before, under the same key; nothing was done this time.
+    replayed: bool,
+    /// Where the hold stands now.
+    status: Option<ReservationStatus>,
+    /// Whole seconds until it expires; null when it has ended.
+    expires_in_seconds: Option<i64>,
 }
 
 /// The answer to an extension, or its denial.
-pub(super) fn extended(extension: Extension) -> Result<ExtendAnswer, Error> {
-    let Extension { reservation_id, expires_at, failures } = extension;
+pub(super) fn extended(done: Done<Extension>) -> Result<ExtendAnswer, Error> {
+    let Done { outcome: Extension { reservation_id, expires_at, failures }, replayed, standing, stops } = done;
+    let was_allowed = failures.is_empty();
+    let failures = if was_allowed { stops } else { failures };
+    let status = standing.map(|standing| standing.status);
+    let expires_in_seconds = standing.and_then(|standing| standing.expires_in_seconds);
     let Some(first) = failures.first() else {
-        return Ok(ExtendAnswer { ok: true, message: "Extended", reservation_id, expires_at });
+        let message = "Extended";
+        return Ok(ExtendAnswer {
+            ok: true,
+            message,
+            reservation_id,
+            expires_at,
+            replayed,
+            status,
+            expires_in_seconds,
+        });
     };
-    let message = format!("{} hard stop: {}", first.scope, first.message);
+    let message = first.sentence();
     let members = vec![
         ("ok", raw(&false)),
         ("message", raw(&message)),
@@ -249,7 +323,10 @@ pub(super) fn extended(extension: Extension) -> Result<ExtendAnswer, Error> {
         ("reason", raw(&first.reason)),
         ("scope", raw(&first.scope)),
         ("failures", raw(&failures)),
-        ("hint", raw(&hint(&failures, None))),
+        ("replayed", raw(&replayed)),
+        ("hold_status", raw(&status)),
+        ("expires_in_seconds", raw(&expires_in_seconds)),
+        ("hint", raw(&kept_hint(hint(&failures, None), replayed && !was_allowed))),
     ];
     Err(Error::ExtensionDenied { message, members })
 }
@@ -262,16 +339,18 @@ pub(crate) struct AdjustAnswer {
     /// `Adjusted`.
     message: &'static str,
     #[serde(flatten)]
-    adjustment: crate::risk::model::adjust::Adjustment,
+    adjustment: Adjustment,
+    /// Whether it was booked before, under the same key; nothing was done this time.
+    replayed: bool,
 }
 
-impl From<crate::risk::model::adjust::Adjustment> for AdjustAnswer {
-    fn from(adjustment: crate::risk::model::adjust::Adjustment) -> Self {
-        Self { ok: true, message: "Adjusted", adjustment }
+impl From<Done<Adjustment>> for AdjustAnswer {
+    fn from(Done { outcome: adjustment, replayed, .. }: Done<Adjustment>) -> Self {
+        Self { ok: true, message: "Adjusted", adjustment, replayed }
     }
 }
 
 /// An outcome as its answer, marked if it is an earlier one.
-pub(super) fn answered<T, A: From<T> + Serialize>(done: Done<T>) -> Response {
-    marked(done.replayed, Json(A::from(done.outcome)))
+pub(super) fn answered<T, A: From<Done<T>> + Serialize>(done: Done<T>) -> Response {
+    marked(done.replayed, Json(A::from(done)))
 }

@@ -210,18 +210,18 @@ fn result(asked: Asked, done: Result<Done>) -> BatchResult {
             error: Some(problem.members()),
         }
     };
-    let Done { outcome, replayed } = match done {
+    let Done { outcome, replayed, standing, stops } = match done {
         Ok(done) => done,
         Err(error) => return failed(error, false),
     };
     let answer = match (outcome, asked) {
         (Outcome::Reserved(outcome), Asked::Reserve(engine, amount)) => {
-            to_json(&ReserveAnswer::new(engine, amount, false, Done { outcome, replayed }))
+            to_json(&ReserveAnswer::new(engine, amount, false, Done { outcome, replayed, standing, stops }))
         }
-        (Outcome::Settled(settlement), _) => to_json(&SettleAnswer::from(settlement)),
-        (Outcome::Released(released), _) => to_json(&ReleaseAnswer::from(released)),
-        (Outcome::Adjusted(adjustment), _) => to_json(&AdjustAnswer::from(adjustment)),
-        (Outcome::Extended(extension), _) => match extended(extension) {
+        (Outcome::Settled(outcome), _) => to_json(&SettleAnswer::from(Done { outcome, replayed, standing, stops })),
+        (Outcome::Released(outcome), _) => to_json(&ReleaseAnswer::from(Done { outcome, replayed, standing, stops })),
+        (Outcome::Adjusted(outcome), _) => to_json(&AdjustAnswer::from(Done { outcome, replayed, standing, stops })),
+        (Outcome::Extended(outcome), _) => match extended(Done { outcome, replayed, standing, stops }) {
             Ok(answer) => to_json(&answer),
             Err(error) => return failed(error, replayed),
         },

@@ -34,20 +34,14 @@ pub(super) fn router() -> OpenApiRouter<App> {
         .routes(routes!(adjust))
 }
 
-/// A decision, and whether it was made before.
-async fn decide(
-    app: &App,
-    caller: Caller,
-    input: CheckAndReserve,
-    intent: Option<Intent>,
-) -> Result<(ReserveAnswer, bool)> {
+/// A decision.
+async fn decide(app: &App, caller: Caller, input: CheckAndReserve, intent: Option<Intent>) -> Result<ReserveAnswer> {
     let dry_run = input.is_dry();
     let (request, origin) = input.read(caller);
     let (engine, amount) = (request.engine.clone(), request.amount);
     let run = if dry_run { Run::Dry } else { Run::Real };
     let done = app.risk.reserve(request, run, Asked::new(origin, intent)).await?;
-    let replayed = done.replayed;
-    Ok((ReserveAnswer::new(engine, amount, dry_run, done), replayed))
+    Ok(ReserveAnswer::new(engine, amount, dry_run, done))
 }
 
 /// Checks both levels and reserves, or says why not.
@@ -63,8 +57,8 @@ async fn reserve(
     caller: Caller,
     Keyed { input, intent }: Keyed<CheckAndReserve>,
 ) -> Result<Response> {
-    let (answer, replayed) = decide(&app, caller, input, intent).await?;
-    Ok(decided(answer.ok, replayed, Json(answer)))
+    let answer = decide(&app, caller, input, intent).await?;
+    Ok(decided(answer.ok, answer.replayed, Json(answer)))
 }
 
 /// Reserves, for clients that look only at the status: 201 when allowed, 409 when denied.
@@ -81,10 +75,11 @@ async fn make_reservation(
     caller: Caller,
     Keyed { input, intent }: Keyed<CheckAndReserve>,
 ) -> Result<Response> {
-    let (answer, replayed) = decide(&app, caller, input, intent).await?;
+    let answer = decide(&app, caller, input, intent).await?;
     if !answer.ok {
-        return Ok(decided(false, replayed, answer.denied()));
+        return Ok(decided(false, answer.replayed, answer.denied()));
     }
+    let replayed = answer.replayed;
     let response = match answer.reservation_id {
         Some(id) => {
             let location = format!("{BASE_PATH}/risk/reservations/{id}");
@@ -155,8 +150,9 @@ async fn extend_reservation(
 ) -> Result<Response> {
     let (request, origin) = input.read(id, caller);
     let done = app.risk.extend(request, Asked::new(origin, intent)).await?;
-    let answer = extended(done.outcome);
-    Ok(decided(answer.is_ok(), done.replayed, answer.map(Json)))
+    let replayed = done.replayed;
+    let answer = extended(done);
+    Ok(decided(answer.is_ok(), replayed, answer.map(Json)))
 }
 
 /// Corrects what was booked, today: a signed change of loss or exposure that names the event it corrects.
@@ -174,9 +170,11 @@ async fn adjust(
     Keyed { input, intent }: Keyed<AdjustInput>,
 ) -> Result<Response> {
     let (request, origin) = input.read(caller)?;
-    let Done { outcome, replayed } = app.risk.adjust(request, Asked::new(origin, intent)).await?;
+    let Done { outcome, replayed, standing, stops } = app.risk.adjust(request, Asked::new(origin, intent)).await?;
     match outcome {
-        Outcome::Adjusted(adjustment) => Ok(answered::<_, AdjustAnswer>(Done { outcome: adjustment, replayed })),
+        Outcome::Adjusted(adjustment) => {
+            Ok(answered::<_, AdjustAnswer>(Done { outcome: adjustment, replayed, standing, stops }))
+        }
         Outcome::Waiting(request) => Ok(marked(replayed, waiting_again(request))),
         _ => Err(Error::Inconsistent("an outcome of another kind".into())),
     }

@@ -80,6 +80,12 @@ impl Reservation {
         self.status == ReservationStatus::Open && !self.is_due(now)
     }
 
+    /// Where it stands at this time: one whose time is up has expired, whether or not that is booked yet.
+    #[must_use]
+    pub fn status_at(&self, now: DateTime<Utc>) -> ReservationStatus {
+        if self.is_due(now) { ReservationStatus::Expired } else { self.status }
+    }
+
     /// Ends it, with nothing outstanding.
     pub(super) fn close(&mut self, status: ReservationStatus, stamp: Stamp) {
         self.open_amount = Amount::ZERO;

@@ -37,6 +37,8 @@ pub enum DenialReason {
     OpenRiskExceeded,
     /// The day's loss is reached.
     DailyLossReached,
+    /// It was allowed before, and its hold has ended since.
+    HoldEnded,
 }
 
 impl DenialReason {
@@ -64,6 +66,7 @@ impl DenialReason {
             Self::DailyExposureExceeded => "daily_exposure_exceeded",
             Self::OpenRiskExceeded => "open_risk_exceeded",
             Self::DailyLossReached => "daily_loss_reached",
+            Self::HoldEnded => "hold_ended",
         }
     }
 }
@@ -127,17 +130,32 @@ impl Decision {
     /// The decision as a sentence: `Reserved`, or `<scope> hard stop: …` with the first failure.
     #[must_use]
     pub fn message(&self) -> String {
-        self.failures.first().map_or_else(
-            || "Reserved".to_owned(),
-            |failure| format!("{} hard stop: {}", failure.scope, failure.message),
-        )
+        self.failures.first().map_or_else(|| "Reserved".to_owned(), Failure::sentence)
     }
 }
 
 impl Failure {
+    /// The failure as a sentence.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        format!("{} hard stop: {}", self.scope, self.message)
+    }
+
     /// A check without a number.
     fn of(reason: DenialReason, scope: &str, message: &str) -> Self {
         Self { reason, scope: scope.into(), limit: None, used: None, requested: None, message: message.into() }
+    }
+}
+
+/// Why an action that was allowed before may not be done now: its hold has ended, or what would stop a new one, whatever the caps say.
+#[must_use]
+pub fn stops_of(book: &Book, held: Option<&Reservation>, engine: &Engine, now: DateTime<Utc>) -> Vec<Failure> {
+    match held {
+        Some(held) if held.is_live(now) => check_standing(book, &held.engine),
+        held => {
+            let how = held.map_or("unknown", |held| held.status_at(now).as_str());
+            vec![Failure::of(DenialReason::HoldEnded, engine.as_str(), &format!("Hold ended ({how})"))]
+        }
     }
 }
 

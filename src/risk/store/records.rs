@@ -70,7 +70,7 @@ pub struct ReservationFilter<'a> {
 /// Reservations, newest first.
 pub async fn reservations(conn: &mut PgConnection, filter: &ReservationFilter<'_>) -> Result<Vec<ReservationRecord>> {
     let rows = sqlx::query!(
-        "SELECT held.id,
+        r#"SELECT held.id,
                 held.engine,
                 held.amount,
                 held.open_amount,
@@ -81,20 +81,23 @@ pub async fn reservations(conn: &mut PgConnection, filter: &ReservationFilter<'_
                 made.metadata,
                 held.created_at,
                 held.expires_at,
-                held.status,
+                CASE WHEN held.status = 'OPEN' AND held.expires_at <= holdfast_now() THEN 'EXPIRED' ELSE held.status END
+                    AS "status!",
                 held.seq,
                 held.closed_at,
                 held.closed_seq
          FROM risk_reservation AS held
          JOIN risk_event AS made ON made.seq = held.seq
          WHERE ($1::text IS NULL OR held.engine = $1)
-           AND ($2::text IS NULL OR held.status = $2)
+           AND ($2::text IS NULL
+                OR CASE WHEN held.status = 'OPEN' AND held.expires_at <= holdfast_now() THEN 'EXPIRED' ELSE held.status END
+                   = $2)
            AND ($3::text IS NULL OR held.correlation_id = $3)
            AND ($4::uuid IS NULL OR held.id = $4)
            AND ($5::bigint IS NULL OR held.seq < $5)
            AND ($6::bigint IS NULL OR held.created_at <= holdfast_now() - $6 * interval '1 second')
          ORDER BY held.seq DESC
-         LIMIT $7",
+         LIMIT $7"#,
         filter.engine,
         filter.status.map(ReservationStatus::as_str),
         filter.correlation_id,

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::idempotency;
 use crate::risk::operation::{Done, Item};
 use crate::risk::store::{self, Instant, Moment};
+use crate::types::Engine;
 use crate::writer::{End, Failure, Prepared, Proof, by, committed};
 use chrono::{DateTime, Days, NaiveTime, TimeDelta, Utc};
 use sqlx::PgConnection;
@@ -185,7 +186,13 @@ impl Decided<'_> {
     /// decided.
     async fn write_locked(self, conn: &mut PgConnection, read: Moment) -> Result<Option<Ended>> {
         let Some((proof, day)) = self.deciding.first() else {
-            return Ok(Some(self.ended(None, End::Discard)));
+            // Nothing is written, so nothing else asks whether the switches stand by which an earlier approval is told again.
+            let is_allowed = |done: &Result<Done>| done.as_ref().is_ok_and(Done::allows_again);
+            let is_moved = read.switches_version.is_some()
+                && self.outcomes.iter().any(is_allowed)
+                && read.switches_version
+                    != Some(store::read_instant(conn, &[Engine::global()]).await?.switches_version);
+            return Ok((!is_moved).then(|| self.ended(None, End::Discard)));
         };
         if !store::write_batch(conn, &self.deciding.changes(), &self.deciding.head, read).await? {
             return Ok(None);

@@ -1,7 +1,7 @@
 //! The decisions of a batch, one after the other on one book: each is an event, a refusal is none.
 
 use super::batch::Corrections;
-use super::read::{Known, thread_of};
+use super::read::{Halt, Known, thread_of};
 use crate::audit::{Head, Origin, Stamp};
 use crate::db::stored_json;
 use crate::error::{Error, Result};
@@ -13,7 +13,7 @@ use crate::risk::model::settle::{self, MATCHES_MAX, Settle, Target};
 use crate::risk::model::{Book, Level, OutOfRange, Reservation, ReservationStatus, RiskEvent, expire, extend, release};
 use crate::risk::operation::{
     AdjustRequest, Done, ExtendRequest, Item, Operation, Outcome, ReleaseRequest, ReserveRequest, Reserved,
-    SettleRequest,
+    SettleRequest, Standing,
 };
 use crate::risk::store::{Batch, Denials, PastEvent, Recorded};
 use crate::types::{Actor, Engine, JsonObject, Reason};
@@ -102,8 +102,54 @@ impl<'a> Deciding<'a> {
         read.map(Past::read).ok_or_else(|| Error::Inconsistent(format!("event {seq} cannot be read")))
     }
 
-    /// Decides one operation and notes its event, unless it was decided before. A refusal leaves no event and moves nothing.
+    /// Decides one operation and notes its event, unless it was decided before, and tells how its hold stands now. A refusal leaves no
+    /// event and moves nothing.
     pub(super) fn decide(&mut self, item: &'a Item) -> Result<Done> {
+        let now = self.head.next().at;
+        let mut done = self.decide_once(item)?;
+        let holds = done.outcome.holds();
+        done.standing = if let [id] = *holds { self.standing(id, now) } else { None };
+        if done.replayed {
+            self.tell_now(&mut done, now)?;
+        }
+        Ok(done)
+    }
+
+    fn standing(&self, id: Uuid, now: DateTime<Utc>) -> Option<Standing> {
+        let held = self.known.book.reservations.get(&id)?;
+        let due = held.expires_at.filter(|_| held.is_live(now));
+        Some(Standing { status: held.status_at(now), expires_in_seconds: due.map(|due| (due - now).num_seconds()) })
+    }
+
+    /// Brings up to date what an earlier answer says of the present.
+    fn tell_now(&self, done: &mut Done, now: DateTime<Utc>) -> Result<()> {
+        let book = &self.known.book;
+        let allowed = match &mut done.outcome {
+            Outcome::Reserved(reserved) if reserved.decision.is_allowed() => reserved.reservation_id,
+            Outcome::Extended(extension) if extension.failures.is_empty() => Some(extension.reservation_id),
+            Outcome::Settled(settlement) => {
+                for settled in &mut settlement.reservations {
+                    let held = book.reservations.get(&settled.reservation_id);
+                    settled.status = held.map_or(settled.status, |held| held.status_at(now));
+                }
+                None
+            }
+            _ => None,
+        };
+        let Some(id) = allowed else {
+            return Ok(());
+        };
+        // The switches that were read may not be the last that were set.
+        if let Some(halt @ Halt::Rewound) = &self.known.halt {
+            return Err(halt.error());
+        }
+        let held = book.reservations.get(&id);
+        let engine = held.map_or_else(Engine::global, |held| held.engine.clone());
+        done.stops = reserve::stops_of(book, held, &engine, now);
+        Ok(())
+    }
+
+    fn decide_once(&mut self, item: &'a Item) -> Result<Done> {
         let key = item.intent.as_ref().map(|intent| (intent.principal.as_str().to_owned(), intent.key.clone()));
         if let (Some(key), Some(intent)) = (&key, &item.intent)
             && let Some(kept) = self.known.keys.get(key)
@@ -111,9 +157,12 @@ impl<'a> Deciding<'a> {
             kept.check(intent)?;
             return match kept.answer {
                 Answer::RiskEvent(seq) => replay(item, &self.past(seq)?),
-                Answer::Waiting(ref request) => {
-                    Ok(Done { outcome: Outcome::Waiting(stored_json(request.clone())?), replayed: true })
-                }
+                Answer::Waiting(ref request) => Ok(Done {
+                    outcome: Outcome::Waiting(stored_json(request.clone())?),
+                    replayed: true,
+                    standing: None,
+                    stops: Vec::new(),
+                }),
                 Answer::Text(_) => Err(Error::Inconsistent(format!("key {} has no event", intent.key))),
             };
         }
@@ -146,7 +195,7 @@ impl<'a> Deciding<'a> {
             self.known.correlated.extend(thread_of(item).map(str::to_owned));
         }
         self.record(stamp, Cow::Borrowed(&item.origin), event);
-        Done { outcome, replayed: false }
+        Done { outcome, replayed: false, standing: None, stops: Vec::new() }
     }
 
     fn reserve(&mut self, item: &'a Item, request: &ReserveRequest, id: Uuid) -> Result<Done> {
@@ -301,7 +350,12 @@ impl<'a> Deciding<'a> {
             |OutOfRange { engine, counter }| Error::AdjustmentOutOfRange { engine, counter, day: stamp.day() };
         let (adjustment, event) = adjusted.map_err(refused)?;
         if waits {
-            return Ok(Done { outcome: Outcome::Deferred(adjust.engine), replayed: false });
+            return Ok(Done {
+                outcome: Outcome::Deferred(adjust.engine),
+                replayed: false,
+                standing: None,
+                stops: Vec::new(),
+            });
         }
         Ok(self.done(item, stamp, event, Outcome::Adjusted(adjustment)))
     }
@@ -389,5 +443,5 @@ fn replay(item: &Item, past: &Past<'_>) -> Result<Done> {
         Operation::Extend(_) => Outcome::Extended(past.outcome()?),
         Operation::Adjust(_) => Outcome::Adjusted(past.outcome()?),
     };
-    Ok(Done { outcome, replayed: true })
+    Ok(Done { outcome, replayed: true, standing: None, stops: Vec::new() })
 }

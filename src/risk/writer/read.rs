@@ -6,7 +6,7 @@ use crate::approval;
 use crate::audit::Head;
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Answer, Kept};
-use crate::risk::model::settle::MATCHES_MAX;
+use crate::risk::model::settle::{MATCHES_MAX, Settlement};
 use crate::risk::model::{Book, Reservation, ReservationStatus, Switches};
 use crate::risk::operation::{Item, Operation};
 use crate::risk::store::{self, Instant, Moment, PastEvent, Wanted};
@@ -161,6 +161,10 @@ pub(super) async fn read(
         reservations.extend(store::read_reservations(conn, &ids).await?.into_iter().map(|one| (one.id, one)));
     }
     let past = read_past(conn, events, &keys, &reservations, items).await?;
+    let told = told_holds(&keys, &past, &reservations);
+    if !told.is_empty() {
+        reservations.extend(store::read_reservations(conn, &told).await?.into_iter().map(|one| (one.id, one)));
+    }
     engines.extend(reservations.values().map(|one| one.engine.clone()));
     engines.extend(past.values().map(|event| event.engine.clone()));
 
@@ -271,6 +275,27 @@ async fn read_candidates(
     let found = store::candidates(conn, &wanted, now).await?;
     reservations.extend(found.into_iter().map(|one| (one.id, one)));
     Ok(correlated)
+}
+
+/// The holds that kept answers tell of, and that are not read yet: how they stand now is told as well.
+fn told_holds(
+    keys: &BTreeMap<(String, String), Kept>,
+    past: &BTreeMap<i64, PastEvent>,
+    known: &BTreeMap<Uuid, Reservation>,
+) -> Vec<Uuid> {
+    let events = keys.values().filter_map(|kept| match kept.answer {
+        Answer::RiskEvent(seq) => past.get(&seq),
+        Answer::Text(_) | Answer::Waiting(_) => None,
+    });
+    let holds = events.flat_map(|event| match event.reservation_id {
+        Some(id) => vec![id],
+        // A settle of several names them in its outcome; whether that can be read is asked when it is answered.
+        None if event.action == "SETTLE" => serde_json::from_str::<Settlement>(&event.detail)
+            .map(|settled| settled.reservations.into_iter().map(|one| one.reservation_id).collect())
+            .unwrap_or_default(),
+        None => Vec::new(),
+    });
+    holds.filter(|id| !known.contains_key(id)).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The events that answer: those of kept keys, those that closed or made a named reservation, and those to be corrected.

@@ -32,13 +32,18 @@ async fn the_same_id_and_input_reserves_once_and_is_answered_alike() {
         let again = leaves_no_trace!(service, service.post("/risk/check-and-reserve", &chosen(&spelling)).await);
         assert_eq!(again.headers["idempotent-replayed"], "true", "{spelling}");
         assert_eq!(again.headers["holdfast-decision"], "allow");
-        assert_eq!(again.ok(), first);
+        let mut told = again.ok();
+        assert_eq!(told["replayed"], true);
+        told["replayed"] = json!(false);
+        told["expires_in_seconds"] = first["expires_in_seconds"].clone();
+        assert_eq!(told, first);
     }
     // On the other route, too, and after it has ended.
     tell(&service, ID, "release", &json!({})).await.ok();
     let again = leaves_no_trace!(service, service.post("/risk/reservations", &chosen(&json!({}))).await);
-    assert_eq!(again.status, 201);
-    assert_eq!(json!([again.json["reservation_id"], again.json["ok"]]), json!([ID, true]));
+    assert_eq!(again.status, 409);
+    let flat = json!([again.json["reservation_id"], again.json["ok"], again.json["reason"]]);
+    assert_eq!(flat, json!([ID, false, "hold_ended"]));
     assert_eq!(level(&service, "WHOLESALE").await, json!([0, 0, 0, 1]));
 }
 

@@ -16,6 +16,7 @@ mod plain;
 mod races;
 mod reconcile;
 mod same;
+mod told;
 
 use crate::support::{Answer, Service};
 use chrono::{DateTime, TimeDelta, Utc};
