@@ -51,17 +51,20 @@ pub(super) async fn kill(args: KillArgs, config: &DatabaseConfig) -> Result<(), 
     let engaged = async {
         let (db, postgres, name) = open_existing(config).await?;
         let engaged = panics::caught(go_live::engage_from_shell(&db, reason.as_ref(), &Origin::system(actor))).await;
+        let admitting = if matches!(engaged, Ok(Ok(_))) { instance::not_enforcing(&db).await } else { None };
         close(db, postgres).await?;
         let engaged = engaged.map_err(|panics::Panicked| Failure::from("a row in it cannot be read"))?;
-        Ok::<_, Failure>((engaged?, name))
+        Ok::<_, Failure>((engaged?, name, admitting))
     };
     let cause = match tokio::time::timeout(ENGAGE_TIMEOUT, engaged).await {
-        Ok(Ok((state, name))) => {
+        Ok(Ok((state, name, admitting))) => {
             let then = if written.is_ok() { "release it, and remove the file" } else { "release it" };
             print(&format!(
-                "the kill switch is engaged (version {}) in {name}: no instance on it admits anything from 2 s after this on\n\
+                "the kill switch is engaged (version {}) in {name}: no instance on it that enforces admits anything from 2 s after this on\n\
+                 {}\n\
                  to go on: {then}\n",
-                state.version
+                state.version,
+                told_of(admitting.as_deref())
             ))?;
             return match written {
                 Ok(_) => Ok(()),
@@ -72,6 +75,18 @@ pub(super) async fn kill(args: KillArgs, config: &DatabaseConfig) -> Result<(), 
         Err(_) => format!("no answer within {} s", ENGAGE_TIMEOUT.as_secs()),
     };
     Err(format!("the database did not take it: {cause}: other instances are not stopped").into())
+}
+
+/// Who is not stopped by the state.
+fn told_of(admitting: Option<&[String]>) -> String {
+    match admitting {
+        None => "which live instances do not enforce could not be read: see GET /instances".to_owned(),
+        Some([]) => "every live instance enforces".to_owned(),
+        Some(names) => format!(
+            "NOT STOPPED, since they do not enforce (GO_LIVE_ENFORCE=0 or a development ENV): {}: stop them on their machines",
+            names.join(", ")
+        ),
+    }
 }
 
 /// Writes the kill file where the server would look; gives its path.

@@ -1,17 +1,22 @@
 //! Who runs on this database: each instance's row, written with every renewal of its lease, and how they differ.
 
 use super::feed::LEASE_MAX;
+use crate::db::Database;
 use crate::error::Result;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// How long the row of an instance that is gone is kept.
 const KEPT: TimeDelta = TimeDelta::days(1);
+
+/// How long an answer to a stop waits for who does not enforce.
+const NOT_ENFORCING_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// This process, as the others know it.
 #[derive(Debug, Clone)]
@@ -158,6 +163,30 @@ pub async fn list(conn: &mut PgConnection) -> Result<Instances> {
         .collect::<Result<Vec<_>>>()?;
     let drift = drift(&instances);
     Ok(Instances { instances, drift })
+}
+
+impl Instances {
+    /// The names of the live ones whose gate is off: they admit everything, whatever the state is.
+    #[must_use]
+    pub fn not_enforcing(&self) -> Vec<String> {
+        #[derive(serde::Deserialize)]
+        struct Told {
+            enforcement: String,
+        }
+        let is_off = |one: &&InstanceRecord| {
+            let told = serde_json::from_str::<Told>(one.configuration.get());
+            one.live && told.is_ok_and(|told| told.enforcement == "off")
+        };
+        self.instances.iter().filter(is_off).map(|one| one.name.clone()).collect()
+    }
+}
+
+/// Those who do not enforce, as far as that can be read soon; none if it cannot. For whoever has stopped everything: it waits for nothing
+/// and fails nothing.
+pub async fn not_enforcing(db: &Database) -> Option<Vec<String>> {
+    let read = async { Ok::<_, crate::error::Error>(list(&mut *db.read().await?).await?.not_enforcing()) };
+    let read = tokio::time::timeout(NOT_ENFORCING_TIMEOUT, crate::panics::caught(read)).await;
+    read.ok()?.ok()?.ok()
 }
 
 /// In what live instances differ.

@@ -150,15 +150,22 @@ struct StopBy {
 struct Stopped {
     #[serde(flatten)]
     state: GoLiveState,
-    /// From this instant on, by the database's clock, no instance admits anything that the state forbids.
+    /// From this instant on, by the database's clock, no instance that enforces admits anything that the state forbids.
     guaranteed_by: DateTime<Utc>,
-    /// What of the request was ignored.
+    /// Live instances that do not enforce (`GO_LIVE_ENFORCE=0`, or a development `ENV`): they admit everything, whatever the state is.
+    /// Null if that could not be read.
+    not_enforcing: Option<Vec<String>>,
+    /// What of the request was ignored, and who does not enforce.
     warnings: Vec<String>,
 }
 
 impl Stopped {
-    fn answer(Tightened { state, guaranteed_by }: Tightened, warnings: Vec<String>) -> Tagged<Self> {
-        tagged(state.version, Self { state, guaranteed_by, warnings })
+    fn answer(tightened: Tightened, mut warnings: Vec<String>) -> Tagged<Self> {
+        let Tightened { state, guaranteed_by, not_enforcing } = tightened;
+        if let Some(names) = not_enforcing.as_ref().filter(|names| !names.is_empty()) {
+            warnings.push(format!("{} do not enforce and admit everything: stop them on their machines", names.join(", ")));
+        }
+        tagged(state.version, Self { state, guaranteed_by, not_enforcing, warnings })
     }
 }
 

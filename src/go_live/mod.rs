@@ -23,6 +23,7 @@ use crate::config::ChecklistConfig;
 use crate::db::trouble::is_of_the_connection;
 use crate::db::{self, Database};
 use crate::enforcement::feed::{Feed, LEASE_MAX, renewal};
+use crate::enforcement::instance;
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
 use crate::panics;
@@ -51,6 +52,8 @@ pub struct Tightened {
     /// From this instant on, by the database's clock, no instance admits anything that it forbids: the commit and the longest
     /// lease.
     pub guaranteed_by: DateTime<Utc>,
+    /// Live instances whose gate is off, so that nothing of this holds for them; none if that could not be read.
+    pub not_enforcing: Option<Vec<String>>,
 }
 
 /// The lever's service.
@@ -138,7 +141,7 @@ impl GoLive {
         let read_at = head.now().max(state.updated_at);
         let after = TimeDelta::from_std(elapsed + LEASE_MAX).unwrap_or(TimeDelta::MAX);
         let guaranteed_by = read_at.checked_add_signed(after).map_or(DateTime::<Utc>::MAX_UTC, up_to_microseconds);
-        Ok(Tightened { state, guaranteed_by })
+        Ok(Tightened { state, guaranteed_by, not_enforcing: instance::not_enforcing(&self.db).await })
     }
 
     /// Enables or releases. A refusal is recorded before it is answered, and not kept: the key may succeed later.

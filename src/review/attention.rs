@@ -20,6 +20,7 @@ type Look = fn(&Review) -> Vec<String>;
 /// Everything that is looked at, the worst first.
 const LOOKS: &[Look] = &[
     rewritten,
+    admitting,
     here,
     incomplete,
     others,
@@ -84,6 +85,11 @@ fn rewritten(review: &Review) -> Vec<String> {
 
 fn incomplete(review: &Review) -> Vec<String> {
     review.missing.iter().map(|line| format!("The book is not complete: {line}")).collect()
+}
+
+fn admitting(review: &Review) -> Vec<String> {
+    let sentence = |name: &String| format!("{name} does not enforce: it admits everything, whatever the switches say");
+    review.not_enforcing.iter().map(sentence).collect()
 }
 
 fn switches(review: &Review) -> Vec<String> {

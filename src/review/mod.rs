@@ -58,6 +58,8 @@ pub struct Review {
     pub answering: Answering,
     /// Who runs on this database, and in what the live ones differ.
     pub instances: Instances,
+    /// Live instances that do not enforce, so that they admit everything.
+    pub not_enforcing: Vec<String>,
     /// The go-live state.
     pub state: GoLiveState,
     /// What waits for a second person.
@@ -153,13 +155,15 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
     let standings = crate::heimdall::charter::standings(&mut tx, now.date_naive()).await?;
     let audit = crate::audit::heads(&mut tx).await?;
     let approvals = crate::approval::list(&mut tx, now).await?.into_iter();
+    let instances = crate::enforcement::instance::list(&mut tx).await?;
     let mut review = Review {
         generated_at: now,
         since,
         open_mode: !crate::access::store::any(&mut tx).await?,
         look_first: Vec::new(),
         answering,
-        instances: crate::enforcement::instance::list(&mut tx).await?,
+        not_enforcing: instances.not_enforcing(),
+        instances,
         approvals: approvals.filter(|approval| approval.standing == ApprovalStanding::Waiting).collect(),
         changes: crate::audit::control_events(&mut tx, &[], Some(since), None, CHANGES_MAX).await?,
         ledger: crate::risk::http::ledger_today(&mut tx).await?,

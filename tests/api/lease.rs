@@ -379,3 +379,28 @@ async fn readiness_says_what_the_gate_goes_by() {
         assert!(metrics.text.contains(&format!("holdfast_{name}")), "{name}: {}", metrics.text);
     }
 }
+
+#[tokio::test]
+async fn a_stop_and_the_review_name_the_live_instances_that_do_not_enforce() {
+    let here = Service::with(Setup { name: "here", ..Setup::default() }).await;
+    for path in [ENGAGE, DISABLE] {
+        let answer = here.post(path, &json!({"actor": "a"})).await.ok();
+        assert_eq!((&answer["not_enforcing"], &answer["warnings"]), (&json!([]), &json!([])), "{path}");
+    }
+    let off = Setup { name: "off", enforce: false, ..Setup::default() };
+    let dev = Setup { name: "dev", env: Some("dev"), ..Setup::default() };
+    let others = (Service::on(here.options.clone(), off).await, Service::on(here.options.clone(), dev).await);
+    for path in [ENGAGE, DISABLE] {
+        let answer = here.post(path, &json!({"actor": "a"})).await.ok();
+        assert_eq!(answer["not_enforcing"], json!(["dev", "off"]), "{path}");
+        assert!(answer["warnings"].to_string().contains("dev, off do not enforce"), "{answer}");
+    }
+    let review = here.get("/review").await.ok();
+    assert_eq!(review["not_enforcing"], json!(["dev", "off"]));
+    assert!(review["look_first"][0].as_str().unwrap().starts_with("dev does not enforce"), "{review}");
+    // One that is gone admits nothing.
+    here.jump("3 seconds").await;
+    refresh(&here).await;
+    assert_eq!(here.post(ENGAGE, &json!({})).await.ok()["not_enforcing"], json!([]));
+    drop(others);
+}

@@ -99,6 +99,7 @@ async fn the_review_has_all_its_parts() {
         "ledger_halted_at",
         "ledger_differences",
         "clock_behind_seconds",
+        "not_enforcing",
         "disabled_engines",
         "tripped",
         "near_tripping",
