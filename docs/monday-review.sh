@@ -2,12 +2,27 @@
 # The Monday review with nothing but curl: the review itself, state, today's ledger with its denials, wires, scorecards.
 #
 #   BASE=http://127.0.0.1:8000 TOKEN=hf_... docs/monday-review.sh
-# TOKEN, with the scope read, is needed once there are tokens.
+# TOKEN, with the scope read, is needed once there are tokens. Line ends around it, as a file of another system has them, are dropped.
 #
 # Exits like `holdfast review`: 0 when nothing needs attention, 1 when something does, 2 when that cannot be known.
 set -u
 BASE=${BASE:-http://127.0.0.1:8000}
 G=${BASE%/}/api/governance
+
+# What is no token could say other things to curl than who asks.
+TOKEN=$(printf '%s' "${TOKEN:-}" | tr -d '\r' | sed -e 's/^[[:space:]]*//' -e 's/[[:space:]]*$//')
+case $TOKEN in
+'') ;;
+*[!0-9A-Za-z_]*)
+    echo "monday-review: TOKEN has other characters than letters, digits and _: set it to what holdfast token create printed" >&2
+    exit 2
+    ;;
+hf_?*) ;;
+*)
+    echo "monday-review: TOKEN does not begin with hf_: set it to what holdfast token create printed" >&2
+    exit 2
+    ;;
+esac
 
 # The token goes by standard input, where no list of processes shows it.
 header() { [ -z "${TOKEN:-}" ] || printf 'header = "Authorization: Bearer %s"\n' "$TOKEN"; }
