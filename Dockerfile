@@ -14,7 +14,7 @@ COPY LICENSE /usr/share/doc/holdfast/LICENSE
 # Nobody in particular: it owns nothing, and with DATABASE_URL it writes nothing.
 USER 10001:10001
 # Loopback inside a container reaches nobody. While no token was ever created this address is refused: create one first (holdfast
-# token create), or say --insecure and publish the port on the host's loopback only.
+# migrate, holdfast token create), or say --insecure and publish the port on the host's loopback only.
 ENV BIND_ADDR=0.0.0.0:8000 \
     LOG_FORMAT=json
 EXPOSE 8000

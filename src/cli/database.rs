@@ -28,8 +28,8 @@ pub(super) fn settings(config: &DatabaseConfig) -> Result<Settings, Failure> {
 }
 
 /// The database for a command that runs beside a server, or alone: the URL's, the running private one, or that one started
-/// for as long as the command takes.
-pub(super) async fn open(config: &DatabaseConfig) -> Result<(Database, Option<EmbeddedPostgres>), Failure> {
+/// for as long as the command takes. Where there is none it is made, so that only `migrate` begins with this.
+async fn open_or_make(config: &DatabaseConfig) -> Result<(Database, Option<EmbeddedPostgres>), Failure> {
     if let Some(url) = config.url() {
         return Ok((Database::open(parse_url(url)?).await?, None));
     }
@@ -50,16 +50,31 @@ pub(super) async fn open_existing(
         return Ok((Database::open(options).await?, None, name));
     }
     let dir = config.data_dir()?;
-    if !embedded::has_cluster(&dir) {
-        return Err(format!("{} holds no database: set DATABASE_URL or DATA_DIR", dir.display()).into());
-    }
     let (db, postgres) = open_migrated(config).await?;
     Ok((db, postgres, format!("the private PostgreSQL of {}", dir.display())))
 }
 
-/// [`open`], refused where the schema is not this program's.
+/// Refuses a data directory without a database: a command beside the server that made one would ask, and answer, about nothing.
+fn refuse_none(config: &DatabaseConfig) -> Result<(), Failure> {
+    if config.url().is_some() {
+        return Ok(());
+    }
+    let dir = config.data_dir()?;
+    if embedded::has_cluster(&dir) {
+        return Ok(());
+    }
+    Err(format!(
+        "{} holds no database: set DATA_DIR or DATABASE_URL as the server has it; to make a new one there, run holdfast migrate or \
+         start the server",
+        dir.display()
+    )
+    .into())
+}
+
+/// The database, never a new one; refused where the schema is not this program's.
 pub(super) async fn open_migrated(config: &DatabaseConfig) -> Result<(Database, Option<EmbeddedPostgres>), Failure> {
-    let (db, postgres) = open(config).await?;
+    refuse_none(config)?;
+    let (db, postgres) = open_or_make(config).await?;
     let pending = db.migration_status().await?.into_iter().filter(|(_, _, applied)| !applied).count();
     if pending > 0 {
         close(db, postgres).await?;
@@ -79,7 +94,10 @@ pub(super) async fn close(db: Database, postgres: Option<EmbeddedPostgres>) -> R
 
 /// Applies what is pending, unless only the status is asked for, and prints every migration.
 pub(super) async fn migrate(config: &DatabaseConfig, status: bool) -> Result<(), Failure> {
-    let (db, postgres) = open(config).await?;
+    if status {
+        refuse_none(config)?;
+    }
+    let (db, postgres) = open_or_make(config).await?;
     if !status {
         db.migrate().await?;
     }

@@ -1,6 +1,6 @@
 //! `holdfast token`: the first token, and every other one, from the shell of whoever owns the database.
 
-use super::database::{close, open, open_existing};
+use super::database::{close, open_existing, open_migrated};
 use super::{Failure, print};
 use crate::access;
 use crate::access::model::{NewToken, TokenRecord};
@@ -113,13 +113,9 @@ async fn create(args: CreateArgs, config: &DatabaseConfig) -> Result<(), Failure
         expires_in: args.expires,
         rate_per_second: args.rate.map(Rate::get),
     };
-    // A service that is to be reached from elsewhere starts only once there is a token, so this may come first.
-    let (db, postgres) = open(config).await?;
-    let created = async {
-        db.migrate().await?;
-        Ok::<_, Failure>(access::create(&db, &new, args.reason.as_ref(), &Origin::system(args.actor)).await?)
-    };
-    let created = created.await;
+    // In another database than the service's, a token would open nothing.
+    let (db, postgres) = open_migrated(config).await?;
+    let created = access::create(&db, &new, args.reason.as_ref(), &Origin::system(args.actor)).await;
     close(db, postgres).await?;
     // Nothing else on standard output, so that a shell can keep it: TOKEN=$(holdfast token create ...).
     print(&format!("{}\n", created?.token))

@@ -59,6 +59,7 @@ fn the_first_token_is_made_beside_a_server_and_ends_its_open_mode() {
 #[test]
 fn with_a_token_that_was_made_before_the_first_start_every_address_is_listened_on() {
     let place = Place::new();
+    assert_eq!(place.run(&["migrate"], &[]).code, Some(0));
     let token = create(&place, &["--scopes", "read"]);
     place.check_nothing_runs();
     let (port, counters) = (free_port(), free_port());
@@ -78,6 +79,58 @@ fn with_a_token_that_was_made_before_the_first_start_every_address_is_listened_o
         Reply::read(&mut stream).expect("an answer").status
     };
     assert_eq!((ask("/metrics"), ask(STATE), ask("/livez")), (200, 404, 200));
+}
+
+#[test]
+fn only_serve_and_migrate_make_a_database() {
+    let place = Place::new();
+    for command in [
+        &["token", "create", "--name", "a", "--scopes", "read"][..],
+        &["token", "list"],
+        &["review"],
+        &["migrate", "--status"],
+        &["audit", "verify"],
+        &["risk", "reconcile"],
+        &["two-person", "on"],
+        &["db", "psql"],
+    ] {
+        let ended = place.run(command, &[]);
+        assert_ne!(ended.code, Some(0), "{command:?}: {ended:?}");
+        assert!(ended.out.is_empty(), "{command:?}: {ended:?}");
+        if command[0] != "two-person" && command[0] != "db" {
+            let refusal = ended.refusal();
+            assert!(
+                refusal.contains("holds no database") && refusal.contains("holdfast migrate"),
+                "{command:?}: {refusal}"
+            );
+        }
+    }
+    place.check_nothing_runs();
+    assert_eq!(place.run(&["migrate"], &[]).code, Some(0));
+    create(&place, &["--scopes", "read"]);
+}
+
+#[test]
+fn the_monday_review_tells_curl_nothing_but_a_token() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/monday-review.sh");
+    let written = std::env::temp_dir().join(format!("monday-review-{}", std::process::id()));
+    let file = format!("file://{script}");
+    for token in [
+        format!("hf_a\"\noutput = \"{}\"\nurl = \"{file}", written.display()),
+        "hf_a b".to_owned(),
+        "hf_a\\".to_owned(),
+        "a".to_owned(),
+    ] {
+        let ended = std::process::Command::new("sh")
+            .arg(script)
+            .env("BASE", "http://127.0.0.1:1")
+            .env("TOKEN", &token)
+            .output()
+            .expect("sh runs");
+        assert_eq!(ended.status.code(), Some(2), "{token:?}");
+        assert!(String::from_utf8_lossy(&ended.stderr).contains("monday-review: TOKEN"), "{token:?}");
+        assert!(!written.exists(), "{token:?}");
+    }
 }
 
 /// So many connections, each of which reserves over and over until it is told to stop.
