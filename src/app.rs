@@ -2,6 +2,7 @@
 
 use crate::access::Access;
 use crate::access::guard::{Exposure, Places};
+use crate::access::open::Hosts;
 use crate::approval;
 use crate::audit::checkpoint::Notary;
 use crate::clock::Clock;
@@ -65,6 +66,8 @@ pub struct Parts {
     pub access: Access,
     /// Where this instance can be reached from.
     pub exposure: Exposure,
+    /// By which names it is asked while nobody is authenticated.
+    pub hosts: Hosts,
     /// Places for requests in flight.
     pub places: Places,
     notary: OnceLock<Notary>,
@@ -134,6 +137,8 @@ pub struct Setup {
     pub name: String,
     /// Where it can be reached from.
     pub exposure: Exposure,
+    /// By which names it is asked while nobody is authenticated.
+    pub hosts: Hosts,
     /// What signs checkpoints; none where there is no place for its key.
     pub notary: Option<Notary>,
     /// Whether it asks for a second person whatever the database says.
@@ -152,7 +157,7 @@ impl App {
     /// The services on this database.
     #[must_use]
     pub fn new(db: &Database, clock: Clock, setup: Setup) -> Self {
-        let Setup { enforcement, rules, kill_file, required_packs, name, exposure, notary, two_person } = setup;
+        let Setup { enforcement, rules, kill_file, required_packs, name, exposure, hosts, notary, two_person } = setup;
         let configuration = Configuration {
             enforcement: enforcement.enforcement().as_str(),
             execution_classes: rules.digest().map(str::to_owned),
@@ -169,6 +174,7 @@ impl App {
             govern: Govern::new(db.clone(), clock, feed.clone(), two_person),
             access: Access::new(db.clone(), feed.clone()),
             exposure,
+            hosts,
             two_person,
             places: Places::default(),
             feed,

@@ -1,6 +1,7 @@
 //! Configuration: one struct per concern, read once, from flags or the variables of the same name. `.env.example` and
 //! docs/CONFIGURATION.md list all of them.
 
+use crate::access::open::Host;
 use crate::enforcement::feed::{LEASE_MAX, LEASE_MIN};
 use crate::enforcement::gate::{Enforcement, EnforcementScope};
 use crate::enforcement::rules::Rules;
@@ -24,6 +25,10 @@ pub struct ServerConfig {
     /// published on loopback only.
     #[arg(long)]
     pub insecure: bool,
+
+    /// `ALLOWED_HOSTS`: names, beside localhost and addresses, by which this service is asked while nobody is authenticated.
+    #[arg(long, env = "ALLOWED_HOSTS", value_name = "A,B", value_delimiter = ',')]
+    pub allowed_hosts: Option<Vec<Host>>,
 
     /// `CHECKPOINT_EVERY`: how often the audit trail is verified from the last checkpoint on, and the next one signed.
     #[arg(long, env = "CHECKPOINT_EVERY", default_value = "1h", value_name = "TIME")]

@@ -6,7 +6,7 @@
 //! What tightens has a share of its own at each step: engage and disable wait for no place that others hold, have no rate, and
 //! go by the register as it was last known, so that an operator stops everything whatever else goes on.
 
-use super::open::{refuse_pages, refuse_strangers};
+use super::open::refuse_pages;
 use super::register::{Age, Mode};
 use super::scope::Scope;
 use super::token::{Authority, Grant, Token};
@@ -198,7 +198,12 @@ impl<S> Guard<S> {
             return Ok(());
         }
         refuse_pages(headers)?;
-        if self.app.exposure == Exposure::Loopback { refuse_strangers(headers) } else { Ok(()) }
+        let hosts = &self.app.hosts;
+        if self.app.exposure == Exposure::Loopback {
+            hosts.refuse_strangers(headers)
+        } else {
+            hosts.refuse_names(headers)
+        }
     }
 }
 

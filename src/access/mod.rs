@@ -13,7 +13,7 @@
 pub mod guard;
 pub mod http;
 pub mod model;
-mod open;
+pub mod open;
 pub mod person;
 pub mod rate;
 pub mod register;

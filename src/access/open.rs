@@ -7,6 +7,8 @@
 use crate::error::{Error, Result};
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use std::net::IpAddr;
+use std::str::FromStr;
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Headers that a proxy adds.
@@ -37,17 +39,66 @@ pub(super) fn refuse_pages(headers: &HeaderMap) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what was not meant for a loopback address, or came through a proxy.
-pub(super) fn refuse_strangers(headers: &HeaderMap) -> Result<()> {
+/// The names, beside its own, by which this service is asked while nobody is authenticated (`ALLOWED_HOSTS`).
+#[derive(Debug, Clone, Default)]
+pub struct Hosts(Vec<Host>);
+
+/// A name of this service, as a `Host` says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host(String);
+
+impl FromStr for Host {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let name = name_of(text.trim());
+        let is_name =
+            |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
+        if name.is_empty() || !(is_name(&name) || name.parse::<IpAddr>().is_ok()) {
+            return Err(
+                "is not the name of a host: write names with commas between them, like holdfast.internal,10.0.0.5",
+            );
+        }
+        Ok(Self(name))
+    }
+}
+
+impl Hosts {
+    /// These, and its own.
+    #[must_use]
+    pub const fn new(named: Vec<Host>) -> Self {
+        Self(named)
+    }
+
+    fn name(&self, host: &str) -> bool {
+        self.0.iter().any(|named| named.0 == host)
+    }
+
+    /// Refuses what was not meant for a loopback address, or came through a proxy.
+    pub(super) fn refuse_strangers(&self, headers: &HeaderMap) -> Result<()> {
+        let is_loopback = |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        refuse_host(headers, "a loopback address or localhost", |host| is_loopback(host) || self.name(host))?;
+        if is_forwarded(headers) {
+            return Err(Error::ForeignRequest("a proxy has passed it on".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Refuses what asks for another name: a page whose name was rebound to this address still asks for that name. An address was not
+    /// looked up, so nobody can have rebound it, and behind a published port it may be another machine's.
+    pub(super) fn refuse_names(&self, headers: &HeaderMap) -> Result<()> {
+        let is_own = |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok() || self.name(host);
+        refuse_host(headers, "an address, localhost or one of ALLOWED_HOSTS", is_own)
+    }
+}
+
+fn refuse_host(headers: &HeaderMap, what: &str, is_own: impl Fn(&str) -> bool) -> Result<()> {
     let mut hosts = headers.get_all(HOST).iter();
     // Without one it is HTTP/1.0, which no browser speaks.
     if let Some(host) = hosts.next()
-        && !(text(host).is_some_and(is_local) && hosts.next().is_none())
+        && !(text(host).is_some_and(|host| is_own(&name_of(host))) && hosts.next().is_none())
     {
-        return Err(Error::ForeignRequest("its Host is not a loopback address or localhost".to_owned()));
-    }
-    if is_forwarded(headers) {
-        return Err(Error::ForeignRequest("a proxy has passed it on".to_owned()));
+        return Err(Error::ForeignRequest(format!("its Host is not {what}")));
     }
     Ok(())
 }
@@ -56,29 +107,38 @@ fn text(value: &HeaderValue) -> Option<&str> {
     value.to_str().ok()
 }
 
-/// Whether a host, with or without a port, is this machine by its literal name.
-fn is_local(host: &str) -> bool {
-    if let Ok(address) = host.parse::<std::net::SocketAddr>() {
-        return address.ip().is_loopback();
-    }
+/// The name in a `Host`: without its port, the brackets of an IPv6 address and the dot of the root, in lower case.
+fn name_of(host: &str) -> String {
     let name = match host.rsplit_once(':') {
-        Some((name, port)) if !name.contains(':') && port.parse::<u16>().is_ok() => name,
+        Some((name, port)) if (!name.contains(':') || name.ends_with(']')) && port.parse::<u16>().is_ok() => name,
         _ => host,
     };
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    bare.eq_ignore_ascii_case("localhost")
-        || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    bare.strip_suffix('.').unwrap_or(bare).to_ascii_lowercase()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn asked(host: &str) -> HeaderMap {
+        HeaderMap::from_iter([(HOST, host.parse().unwrap())])
+    }
+
     #[test]
     fn hosts_of_this_machine_are_literal() {
-        for own in ["localhost", "LOCALHOST:8000", "127.0.0.1", "127.0.0.1:8000", "[::1]", "[::1]:8000", "127.9.9.9:1"]
-        {
-            assert!(is_local(own), "{own}");
+        let hosts = Hosts::default();
+        for own in [
+            "localhost",
+            "LOCALHOST:8000",
+            "localhost.",
+            "127.0.0.1",
+            "127.0.0.1:8000",
+            "[::1]",
+            "[::1]:8000",
+            "127.9.9.9:1",
+        ] {
+            assert!(hosts.refuse_strangers(&asked(own)).is_ok() && hosts.refuse_names(&asked(own)).is_ok(), "{own}");
         }
         for foreign in [
             "",
@@ -86,12 +146,28 @@ mod tests {
             "evil.example:8000",
             "localhost.evil.example",
             "127.0.0.1.evil.example:8000",
-            "10.0.0.1:8000",
             "localhost:8000:1",
-            "0.0.0.0",
-            "[::]:8000",
+            "0x7f000001",
+            "127.1",
         ] {
-            assert!(!is_local(foreign), "{foreign}");
+            assert!(hosts.refuse_strangers(&asked(foreign)).is_err(), "{foreign}");
+            assert!(hosts.refuse_names(&asked(foreign)).is_err(), "{foreign}");
+        }
+        for elsewhere in ["10.0.0.1:8000", "0.0.0.0", "[::]:8000", "[fe80::1]:8000"] {
+            assert!(hosts.refuse_strangers(&asked(elsewhere)).is_err(), "{elsewhere}");
+            assert!(hosts.refuse_names(&asked(elsewhere)).is_ok(), "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_is_named_is_one_in_any_case_with_any_port() {
+        let hosts = Hosts::new(vec!["Holdfast.internal:8000".parse().unwrap()]);
+        for own in ["holdfast.internal", "HOLDFAST.internal.:9000"] {
+            assert!(hosts.refuse_names(&asked(own)).is_ok() && hosts.refuse_strangers(&asked(own)).is_ok(), "{own}");
+        }
+        assert!(hosts.refuse_names(&asked("a.holdfast.internal")).is_err());
+        for none in ["", "*", "*.internal", "a b", "http://a", "a/b"] {
+            assert!(none.parse::<Host>().is_err(), "{none}");
         }
     }
 }

@@ -4,6 +4,7 @@ use super::database::{parse_url, settings};
 use super::{Failure, ServeArgs};
 use crate::access;
 use crate::access::guard::Exposure;
+use crate::access::open::Hosts;
 use crate::access::register::Mode;
 use crate::app::{App, Setup, Stage};
 use crate::approval::Policy;
@@ -161,7 +162,7 @@ async fn check_address(server: &ServerConfig, db: &Database) -> Result<(), Failu
     }
     Err(format!(
         "BIND_ADDR={} is not a loopback address, and there are no tokens: anybody who reaches it could move the switches; create \
-         one (holdfast token create --name admin --scopes admin,read,operate,release), bind 127.0.0.1, or say --insecure if the \
+         one (holdfast migrate, then holdfast token create --name admin --scopes admin,read,operate,release), bind 127.0.0.1, or say --insecure if the \
          port is published on loopback only",
         server.bind_addr
     )
@@ -184,6 +185,7 @@ fn setup(args: &ServeArgs, database: &DatabaseConfig) -> Result<Setup, Failure> 
         required_packs: args.checklist.required_packs.iter().flatten().cloned().collect(),
         name: format!("{} {}", host.nodename().to_string_lossy(), args.server.bind_addr),
         exposure: exposure(&args.server),
+        hosts: Hosts::new(args.server.allowed_hosts.iter().flatten().cloned().collect()),
         notary: None,
         two_person: if args.server.two_person_release.0 { Policy::Always } else { Policy::OfDatabase },
     })

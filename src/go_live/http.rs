@@ -163,7 +163,8 @@ impl Stopped {
     fn answer(tightened: Tightened, mut warnings: Vec<String>) -> Tagged<Self> {
         let Tightened { state, guaranteed_by, not_enforcing } = tightened;
         if let Some(names) = not_enforcing.as_ref().filter(|names| !names.is_empty()) {
-            warnings.push(format!("{} do not enforce and admit everything: stop them on their machines", names.join(", ")));
+            warnings
+                .push(format!("{} do not enforce and admit everything: stop them on their machines", names.join(", ")));
         }
         tagged(state.version, Self { state, guaranteed_by, not_enforcing, warnings })
     }

@@ -3,6 +3,7 @@
 use crate::support::{BASE, Service, Setup, request};
 use axum::http::{HeaderName, Method};
 use holdfast::access::guard::Exposure;
+use holdfast::access::open::Hosts;
 
 async fn send(
     service: &Service,
@@ -119,10 +120,35 @@ async fn from_elsewhere_nobody_is_let_in_without_a_token_unless_that_is_meant() 
     let insecure = Service::with(Setup { exposure: Exposure::Insecure, ..Setup::default() }).await;
     let state = format!("{BASE}/go-live/state");
     let send = async |headers: &[(&'static str, &str)]| send(&insecure, Method::GET, &state, headers, false).await.0;
-    // Whatever it is called in its network, and through whichever proxy; but no page.
-    assert_eq!(send(&[("host", "holdfast:8000"), ("x-forwarded-for", "10.0.0.1")]).await, 200);
-    assert_eq!(send(&[("host", "holdfast:8000"), ("origin", "http://evil.example")]).await, 403);
+    // By its address, and through whichever proxy; but no page.
+    assert_eq!(send(&[("host", "10.0.0.5:8000"), ("x-forwarded-for", "10.0.0.1")]).await, 200);
+    assert_eq!(send(&[("host", "10.0.0.5:8000"), ("origin", "http://evil.example")]).await, 403);
     assert_eq!(send(&[("sec-fetch-site", "cross-site")]).await, 403);
+}
+
+#[tokio::test]
+async fn a_name_that_was_rebound_to_an_insecure_address_reaches_nothing_unless_it_is_named() {
+    let hosts = Hosts::new(vec!["holdfast.internal".parse().unwrap()]);
+    let insecure = Service::with(Setup { exposure: Exposure::Insecure, hosts, ..Setup::default() }).await;
+    let engage = format!("{BASE}/go-live/kill-switch/engage");
+    let send = async |headers: &[(&'static str, &str)]| {
+        let (status, code) = send(&insecure, Method::POST, &engage, headers, true).await;
+        if status == 200 { "done".to_owned() } else { code }
+    };
+    // The page's own name, so that its Origin is the same.
+    for host in ["evil.com", "evil.com:8000", "EVIL.com.", "holdfast.internal.evil.com", "", "localhost.evil.com:8000"]
+    {
+        let origin = format!("http://{host}");
+        assert_eq!(send(&[("host", host), ("origin", &origin)]).await, "FOREIGN_REQUEST", "{host}");
+        assert_eq!(send(&[("host", host)]).await, "FOREIGN_REQUEST", "{host}");
+    }
+    for host in
+        ["holdfast.internal", "HOLDFAST.internal.:8000", "localhost:8000", "[::1]", "[fe80::1]:8000", "192.168.1.9:80"]
+    {
+        assert_eq!(send(&[("host", host)]).await, "done", "{host}");
+    }
+    // HTTP/1.0, which no browser speaks.
+    assert_eq!(send(&[]).await, "done");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ pub use proxy::Proxy;
 use axum::body::Body;
 use axum::http::{HeaderName, Method, Request};
 use holdfast::access::guard::Exposure;
+use holdfast::access::open::Hosts;
 use holdfast::app::App;
 use holdfast::approval::Policy;
 use holdfast::audit::checkpoint::Notary;
@@ -51,6 +52,7 @@ pub struct Setup {
     pub kill_file: Option<PathBuf>,
     pub name: &'static str,
     pub exposure: Exposure,
+    pub hosts: Hosts,
     pub notary: Option<Notary>,
     pub two_person: Policy,
 }
@@ -66,6 +68,7 @@ impl Default for Setup {
             kill_file: None,
             name: "test",
             exposure: Exposure::Loopback,
+            hosts: Hosts::default(),
             notary: None,
             two_person: Policy::OfDatabase,
         }
@@ -112,6 +115,7 @@ impl Service {
                 required_packs: setup.required_packs.iter().map(|id| id.parse().unwrap()).collect(),
                 name: setup.name.to_owned(),
                 exposure: setup.exposure,
+                hosts: setup.hosts,
                 notary: setup.notary,
                 two_person: setup.two_person,
             },
