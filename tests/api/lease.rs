@@ -237,13 +237,13 @@ async fn an_engage_without_a_place_for_a_kill_file_stops_the_process() {
 #[tokio::test]
 async fn a_row_that_no_program_can_read_does_not_keep_an_engage_from_stopping_this_instance() {
     for damage in [
-        "UPDATE go_live_state SET kill_switch_at = 'infinity'",
-        "UPDATE go_live_state SET go_live_at = '290000-01-01'",
+        "ALTER TABLE go_live_state DROP CONSTRAINT go_live_state_times; UPDATE go_live_state SET kill_switch_at = 'infinity'",
+        "ALTER TABLE go_live_state DROP CONSTRAINT go_live_state_times; UPDATE go_live_state SET go_live_at = '290000-01-01'",
         "UPDATE go_live_state SET version = 9223372036854775807",
     ] {
         let scratch = Scratch::new();
         let service = with_kill_file(&scratch).await;
-        sqlx::query(damage).execute(&service.pool).await.unwrap();
+        sqlx::raw_sql(damage).execute(&service.pool).await.unwrap();
         service.post(ENGAGE, &json!({"actor": "bryan"})).await.refused(503, "ENGAGED_LOCALLY");
         assert_eq!(gate(&service).await, closed(403, "KILL_SWITCH_ENGAGED"), "{damage}");
     }
