@@ -261,6 +261,7 @@ impl App {
             .set(float(i64::try_from(self.feed.lease().as_millis()).unwrap_or(0)));
         metrics::gauge!("holdfast_state_notified").set(number(self.feed.is_listening()));
         metrics::gauge!("holdfast_state_rewound").set(number(self.feed.is_rewound()));
+        metrics::gauge!("holdfast_clock_doubted").set(number(self.feed.belief().doubt().is_some()));
         metrics::gauge!("holdfast_kill_file").set(number(self.feed.is_killed_locally()));
         let fresh = self.feed.view();
         metrics::gauge!("holdfast_state_fresh").set(number(matches!(fresh, View::Fresh { .. })));

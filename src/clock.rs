@@ -2,11 +2,15 @@
 //!
 //! This clock only measures how old something is (the state lease, uptime, latencies). It counts the time a machine was
 //! suspended, so that a resumed one does not take an old state for a fresh one. What time it *is*, and so which business day,
-//! only the database says (`holdfast_now()` in the first migration).
+//! only the database says (`holdfast_now()` in the first migration). The machine's wall clock is a witness of that, and no more:
+//! [`belief`] asks it after the database's clock jumped.
 
+pub mod belief;
+
+use chrono::{DateTime, Utc};
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// A source of elapsed time. Cheap to clone; reading takes no lock.
 #[derive(Debug, Clone)]
@@ -15,7 +19,14 @@ pub struct Clock(Source);
 #[derive(Debug, Clone)]
 enum Source {
     System,
-    Manual(Arc<AtomicU64>),
+    Manual(Arc<Manual>),
+}
+
+#[derive(Debug)]
+struct Manual {
+    ns: AtomicU64,
+    /// The wall clock when `ns` was 0, microseconds since 1970.
+    wall_us: AtomicI64,
 }
 
 /// The clock that counts suspend time: `CLOCK_BOOTTIME` on Linux; elsewhere `CLOCK_MONOTONIC`, which counts it on macOS.
@@ -36,7 +47,10 @@ impl Clock {
     /// A clock that stands at `start_ms` until [`Clock::advance`] moves it.
     #[must_use]
     pub fn manual(start_ms: u64) -> Self {
-        Self(Source::Manual(Arc::new(AtomicU64::new(start_ms * NANOS_PER_MS))))
+        Self(Source::Manual(Arc::new(Manual {
+            ns: AtomicU64::new(start_ms * NANOS_PER_MS),
+            wall_us: AtomicI64::new(0),
+        })))
     }
 
     /// Milliseconds since an arbitrary instant before the process began. Never decreases.
@@ -54,14 +68,38 @@ impl Clock {
                 // Both parts are non-negative for a clock that counts from boot.
                 now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
             }
-            Source::Manual(now) => now.load(Ordering::SeqCst),
+            Source::Manual(now) => now.ns.load(Ordering::SeqCst),
+        }
+    }
+
+    /// What the machine says that time it is.
+    #[must_use]
+    pub fn wall(&self) -> DateTime<Utc> {
+        let wall = match &self.0 {
+            Source::System => {
+                let wall = clock_gettime(ClockId::Realtime);
+                DateTime::from_timestamp(wall.tv_sec, u32::try_from(wall.tv_nsec).unwrap_or(0))
+            }
+            Source::Manual(now) => {
+                let passed = i64::try_from(now.ns.load(Ordering::SeqCst) / 1_000).unwrap_or(i64::MAX);
+                DateTime::from_timestamp_micros(now.wall_us.load(Ordering::SeqCst).saturating_add(passed))
+            }
+        };
+        wall.unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
+
+    /// Sets a manual clock's wall clock, which goes on from there with it; a system clock's is not set here.
+    pub fn set_wall(&self, at: DateTime<Utc>) {
+        if let Source::Manual(now) = &self.0 {
+            let passed = i64::try_from(now.ns.load(Ordering::SeqCst) / 1_000).unwrap_or(i64::MAX);
+            now.wall_us.store(at.timestamp_micros().saturating_sub(passed), Ordering::SeqCst);
         }
     }
 
     /// Moves a manual clock on; a system clock moves itself.
     pub fn advance(&self, ms: u64) {
         if let Source::Manual(now) = &self.0 {
-            now.fetch_add(ms * NANOS_PER_MS, Ordering::SeqCst);
+            now.ns.fetch_add(ms * NANOS_PER_MS, Ordering::SeqCst);
         }
     }
 }

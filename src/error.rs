@@ -317,7 +317,8 @@ pub enum Error {
     ClockWentBack(i64),
     /// The database's clock ran far ahead of this process's.
     #[error(
-        "the database clock jumped {0} seconds ahead: reserves are halted until it is right; restart the service if it is"
+        "the database clock jumped {0} seconds ahead: reserves are halted; they go on by themselves once the clock is right again, or \
+         the machine's clock and the database's have agreed for a minute"
     )]
     ClockJumped(i64),
     /// The book does not balance.

@@ -7,7 +7,8 @@
 //! - Only the switches that tighten go by an older register: an operator stops everything also while the database is away.
 //! - What was revoked stays so until the process ends, also where a restored database knows nothing of it.
 //! - Once a token was seen, the open mode is over until the process ends, whatever the database says later.
-//! - The time that tokens expire by never runs back: a database whose clock does revives none.
+//! - The time that tokens expire by never runs back: a database whose clock does revives none. Nor does it jump: one that is not
+//!   [believed](crate::clock::belief) expires none.
 
 use super::rate::{Bucket, RATE_DEFAULT};
 use super::store;
@@ -81,7 +82,8 @@ impl Register {
         }))
     }
 
-    /// Renews what is known with a read that was sent at `sent_ns` and found the history, the control stream and the database's time so.
+    /// Renews what is known with a read that was sent at `sent_ns` and found the history, the control stream and the database's
+    /// time, as far as that is believed, so.
     pub async fn renew(
         &self,
         conn: &mut PgConnection,

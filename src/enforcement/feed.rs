@@ -20,6 +20,7 @@ use super::instance::{Instance, Standing};
 use super::kill_file::{Found, KillFile};
 use crate::access::register::Register;
 use crate::clock::Clock;
+use crate::clock::belief::Belief;
 use crate::error::{Error, Result};
 use crate::go_live::model::GoLiveState;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -52,6 +53,8 @@ struct Inner {
     instance: Instance,
     kill_file: Option<KillFile>,
     register: Register,
+    /// Of the database's time.
+    belief: Belief,
     /// `version << 2 | kill switch << 1 | go-live`: one word, so that the gate never sees half a change. 0 before the first read.
     state: AtomicI64,
     /// The instant before the last successful read was sent, on `clock`, plus one; 0 before the first read.
@@ -126,6 +129,7 @@ impl Feed {
         let lease = lease.clamp(LEASE_MIN, LEASE_MAX);
         Self(Arc::new(Inner {
             register: Register::new(clock.clone(), lease),
+            belief: Belief::new(clock.clone()),
             clock,
             lease_ns: u64::try_from(lease.as_nanos()).unwrap_or(0),
             instance,
@@ -296,6 +300,12 @@ impl Feed {
     #[must_use]
     pub fn register(&self) -> &Register {
         &self.0.register
+    }
+
+    /// Whether the database's time is believed.
+    #[must_use]
+    pub fn belief(&self) -> &Belief {
+        &self.0.belief
     }
 
     /// Who this is.

@@ -5,6 +5,7 @@ use crate::access::guard::Admitted;
 use crate::access::register::Mode;
 use crate::access::scope::Scope;
 use crate::app::App;
+use crate::clock::belief::Doubt;
 use crate::enforcement::gate::Source;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -100,7 +101,7 @@ enum ReadyzAnswer {
 }
 
 /// Whether the instance can decide: it has started, the go-live state was read within the lease, no migration is missing, its
-/// writers run, and it is not shutting down.
+/// writers run, the database's clock is believed, and it is not shutting down.
 #[utoipa::path(
     get, path = "/readyz", tag = "service",
     responses(
@@ -124,7 +125,7 @@ async fn readyz(State(app): State<App>, caller: Option<Extension<Admitted>>, _: 
     } else if pending > 0 {
         Some("migrations are missing: run holdfast migrate")
     } else {
-        None
+        app.feed.belief().doubt().map(of_the_clock)
     };
     let readiness = Readiness {
         ready: reason.is_none(),
@@ -152,6 +153,19 @@ async fn readyz(State(app): State<App>, caller: Option<Extension<Admitted>>, _: 
         ReadyzAnswer::Status(Ready { ready: readiness.ready, reason: reason.filter(|_| stage.is_start()) })
     };
     (status, retry_after, Json(answer))
+}
+
+/// Why an instance whose database's clock is not believed is not ready: it refuses every reserve.
+const fn of_the_clock(doubt: Doubt) -> &'static str {
+    match doubt {
+        Doubt::Ahead(_) => {
+            "CLOCK_JUMPED: the database clock jumped ahead and reserves are halted; they go on by themselves once the machine's \
+             clock and the database's have agreed for a minute"
+        }
+        Doubt::Behind(_) => {
+            "CLOCK_WENT_BACK: the database clock is behind the last recorded event and reserves are halted until it is right"
+        }
+    }
 }
 
 /// What the instance has done and knows, in Prometheus' text format.

@@ -148,7 +148,15 @@ fn differing(review: &Review) -> Vec<String> {
 fn clock(review: &Review) -> Vec<String> {
     let seconds = review.clock_behind_seconds;
     let behind = format!("The database's clock went back: it is {seconds} s behind the ledger, and no reserve passes");
-    if seconds > CLOCK_BEHIND_MAX { vec![behind] } else { Vec::new() }
+    let behind = (seconds > CLOCK_BEHIND_MAX).then_some(behind);
+    let jumped = review.answering.clock_jumped_seconds.map(|seconds| {
+        format!(
+            "The database's clock jumped {seconds} s ahead, and {} does not believe it: no reserve passes until this machine's clock \
+             and the database's have agreed for a minute",
+            review.answering.name()
+        )
+    });
+    behind.into_iter().chain(jumped).collect()
 }
 
 fn halted(review: &Review) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! What the answering process knows of itself, and what the others wrote of themselves.
 
+use crate::clock::belief::Doubt;
 use crate::enforcement::feed::Feed;
 use crate::enforcement::kill_file::{Found, KillFile};
 use serde::Serialize;
@@ -17,6 +18,8 @@ pub struct Answering {
     pub kill_file_path: Option<String>,
     /// Whether the state went backwards and nobody has accepted that: it admits nothing.
     pub rewound: bool,
+    /// How many seconds the database's clock jumped ahead, while that is not believed: it reserves nothing. Null while it is.
+    pub clock_jumped_seconds: Option<i64>,
 }
 
 impl Answering {
@@ -28,6 +31,10 @@ impl Answering {
             kill_file: feed.is_killed_locally(),
             kill_file_path: feed.kill_file().map(|file| file.path().display().to_string()),
             rewound: feed.is_rewound(),
+            clock_jumped_seconds: match feed.belief().doubt() {
+                Some(Doubt::Ahead(seconds)) => Some(seconds),
+                Some(Doubt::Behind(_)) | None => None,
+            },
         }
     }
 

@@ -24,13 +24,10 @@ use crate::risk::store;
 use crate::types::Engine;
 use crate::writer::{Decider, Failure, Prepared, Writer};
 use batch::{Conditions, Corrections, Start};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
-/// How far the database clock may run ahead of this process's before it is not believed: an hour.
-const JUMP_MAX: TimeDelta = TimeDelta::hours(1);
 /// How many batches lock the head first once somebody else has written: about a second of them under load.
 const SHARED_FOR: u32 = 100;
 /// Engines of the batch before whose levels are read at once for operations that name none.
@@ -48,8 +45,7 @@ impl Ledger {
     /// Starts the writer.
     #[must_use]
     pub fn start(db: Database, clock: Clock, feed: Feed, go_live_required: bool, two_person: approval::Policy) -> Self {
-        let belief = Belief { clock: clock.clone(), last: Arc::default() };
-        let by = By { belief, feed, go_live_required, two_person };
+        let by = By { feed, go_live_required, two_person };
         let writer = Writer::start(
             db.clone(),
             clock,
@@ -106,7 +102,6 @@ impl Ledger {
 /// What decides beside the database.
 #[derive(Debug, Clone)]
 struct By {
-    belief: Belief,
     feed: Feed,
     go_live_required: bool,
     two_person: approval::Policy,
@@ -114,7 +109,7 @@ struct By {
 
 impl By {
     fn conditions(&self) -> Conditions {
-        Conditions::of(&self.feed, self.go_live_required, self.two_person, self.belief.expected())
+        Conditions::of(&self.feed, self.go_live_required, self.two_person, self.feed.belief().expected())
     }
 }
 
@@ -185,45 +180,12 @@ impl Decider for Operations {
     fn ended(&mut self, note: Note) {
         // A time that is not believed is not the measure of the next one.
         if let Some(at) = note.believed_at {
-            self.by.belief.believe(at, note.read_ms);
+            self.by.feed.belief().believe(at, note.read_ms);
         }
         if note.is_contended || self.left_at.is_some_and(|left_at| left_at != note.before) {
             self.shared_for = SHARED_FOR;
         }
         self.left_at = Some(note.after);
         self.recent = note.recent;
-    }
-}
-
-/// What this process believes of the database's time: when it last did, by both clocks.
-#[derive(Debug, Clone)]
-struct Belief {
-    clock: Clock,
-    last: Arc<Mutex<Last>>,
-}
-
-/// When the database's time was last believed: what it was, and the time here, milliseconds.
-type Last = Option<(DateTime<Utc>, u64)>;
-
-impl Belief {
-    fn last(&self) -> MutexGuard<'_, Last> {
-        // Nothing can panic while it is held.
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The latest time that the database can reasonably show: what it last showed, and what has passed here since. None at
-    /// the beginning. Also the time here, milliseconds.
-    fn expected(&self) -> (Option<DateTime<Utc>>, u64) {
-        let now_ms = self.clock.now_ms();
-        let expected = self.last().and_then(|(at, ms)| {
-            let passed = i64::try_from(now_ms.saturating_sub(ms)).ok()?;
-            at.checked_add_signed(TimeDelta::milliseconds(passed))
-        });
-        (expected, now_ms)
-    }
-
-    /// Takes over a time that was believed.
-    fn believe(&self, at: DateTime<Utc>, now_ms: u64) {
-        *self.last() = Some((at, now_ms));
     }
 }

@@ -720,6 +720,8 @@ async fn a_clock_that_went_back_over_midnight_keeps_booking_to_the_later_day() {
                    + make_interval(mins => $1::int) - (test_now() AT TIME ZONE 'UTC')";
         sqlx::query(sql).bind(minutes).execute(&service.pool).await.unwrap();
     };
+    // Time that passed: a day at most.
+    service.clock.advance(86_400_000);
     skew(20).await;
     hold(&service, "WHOLESALE", "10", None).await;
     skew(-20).await;

@@ -34,6 +34,7 @@ const LISTENER_RETRY: Duration = Duration::from_secs(1);
 /// How long a change tries to tell the others before they have to find out by themselves.
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(2);
 
+const NANOS_PER_MS: u64 = 1_000_000;
 /// How long a change of the tokens waits to be in force here before it is answered all the same.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -61,9 +62,10 @@ impl Feed {
         let version = self.0.state.load(Ordering::Acquire) >> 2;
         let version = (version > 0).then_some(version);
         let read = store::heartbeat(&mut *conn, self.instance(), self.standing(), version).await?;
+        let now = self.belief().read(read.now, read.latest, sent_ns / NANOS_PER_MS);
         // Before the policies: who is let in matters more. A token that cannot be read lets the register lapse, and nobody in.
         let renewed =
-            panics::caught(self.register().renew(conn, (read.generation, read.control_seq), read.now, sent_ns)).await;
+            panics::caught(self.register().renew(conn, (read.generation, read.control_seq), now, sent_ns)).await;
         if let Err(error) = renewed.unwrap_or(Err(Error::Panicked)) {
             tracing::error!(%error, "the tokens cannot be read: nobody is let in when what is known of them lapses");
         }

@@ -21,6 +21,8 @@ pub(super) struct Reading {
     pub(super) control_seq: i64,
     /// The database's time.
     pub(super) now: DateTime<Utc>,
+    /// The later of that and the time of the ledger's last event, within a century: it can be read whatever a hand wrote there.
+    pub(super) latest: DateTime<Utc>,
 }
 
 /// Writes this instance's row and reads the state, in one committed statement. It has happened only if this says so: an answer
@@ -46,9 +48,10 @@ pub(super) async fn heartbeat(
                   state.generation,
                   state.follows,
                   head.seq AS control_seq,
-                  holdfast_now() AS "now!"
-           FROM go_live_state AS state, audit_head AS head
-           WHERE head.stream = 'control'"#,
+                  holdfast_now() AS "now!",
+                  LEAST(GREATEST(risk.at, holdfast_now()), holdfast_now() + interval '100 years') AS "latest!"
+           FROM go_live_state AS state, audit_head AS head, audit_head AS risk
+           WHERE head.stream = 'control' AND risk.stream = 'risk'"#,
         instance.id,
         instance.name,
         instance.version,
@@ -70,6 +73,7 @@ pub(super) async fn heartbeat(
         follows: row.follows,
         control_seq: row.control_seq,
         now: row.now,
+        latest: row.latest,
     })
 }
 

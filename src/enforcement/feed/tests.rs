@@ -28,6 +28,7 @@ fn reading(version: i64, go_live_enabled: bool, kill_switch_engaged: bool) -> Re
         follows: None,
         control_seq: 0,
         now: chrono::DateTime::UNIX_EPOCH,
+        latest: chrono::DateTime::UNIX_EPOCH,
     }
 }
 

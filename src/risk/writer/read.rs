@@ -1,9 +1,9 @@
 //! What a batch needs to know, in as few round trips as possible: each kind in one statement, and only where something asks.
 
-use super::JUMP_MAX;
 use super::batch::{Conditions, Corrections, keep_to_one_day};
 use crate::approval;
 use crate::audit::Head;
+use crate::clock::belief::JUMP_MAX;
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Answer, Kept};
 use crate::risk::model::settle::{MATCHES_MAX, Settlement};

@@ -188,6 +188,21 @@ async fn an_expired_token_stays_expired_when_the_database_clock_goes_back() {
 }
 
 #[tokio::test]
+async fn a_database_clock_that_jumped_expires_no_token_unless_it_is_believed() {
+    let service = Service::fresh().await;
+    let mut brief = new("read");
+    brief.expires_in = Some("1h".parse().unwrap());
+    let brief = create(&service, brief).await;
+    for skew in ["2 days", "0"] {
+        service.jump(skew).await;
+        refresh(&service).await;
+        assert_eq!(reads(&service, &brief).await, 200, "{skew}");
+    }
+    service.set_skew("61 minutes").await;
+    assert_eq!(reads(&service, &brief).await, 401);
+}
+
+#[tokio::test]
 async fn a_token_has_its_rate_and_the_switches_have_none() {
     let service = Service::live().await;
     let mut slow = new("read,operate");

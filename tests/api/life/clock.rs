@@ -115,6 +115,62 @@ async fn time_that_really_passed_is_no_jump_however_long() {
 }
 
 #[tokio::test]
+async fn a_jump_is_believed_once_both_clocks_have_agreed_for_a_minute_and_is_said_everywhere_until_then() {
+    let service = Service::live().await;
+    let mut clock = Standing::at(&service, "12:00").await;
+    let id = hold_for(&service, "WHOLESALE", "10", 3600).await;
+    clock.set(clock.at + TimeDelta::days(1)).await;
+    assert_doubted(&service, "CLOCK_JUMPED").await;
+    // The database's alone: whatever passes, it is not believed.
+    for _ in 0..14 {
+        clock.pass(TimeDelta::seconds(5)).await;
+    }
+    assert_doubted(&service, "CLOCK_JUMPED").await;
+    let first = service.get("/review").await.ok()["look_first"][0].as_str().unwrap().to_owned();
+    assert!(first.starts_with("The database's clock jumped 86400 s ahead, and this instance does not"), "{first}");
+    // The machine's says the same: a minute.
+    service.clock.set_wall(clock.at);
+    for _ in 0..12 {
+        clock.pass(TimeDelta::seconds(5)).await;
+    }
+    assert_doubted(&service, "CLOCK_JUMPED").await;
+    assert_eq!(status(&service, &id).await, "OPEN");
+    clock.pass(TimeDelta::seconds(5)).await;
+    service.get_root("/readyz").await.ok();
+    hold(&service, "WHOLESALE", "1").await;
+    assert_eq!(status(&service, &id).await, "EXPIRED", "time is what the database says again");
+    assert_eq!(service.get("/review").await.ok()["answering"]["clock_jumped_seconds"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_behind_the_ledger_is_not_ready_until_it_is_right() {
+    let service = Service::live().await;
+    let mut clock = Standing::at(&service, "12:00").await;
+    hold(&service, "WHOLESALE", "1").await;
+    let right = clock.at;
+    clock.set(right - TimeDelta::minutes(90)).await;
+    assert_doubted(&service, "CLOCK_WENT_BACK").await;
+    clock.set(right).await;
+    service.get_root("/readyz").await.ok();
+    hold(&service, "WHOLESALE", "1").await;
+    clock.set(right - TimeDelta::minutes(90)).await;
+    assert_doubted(&service, "CLOCK_WENT_BACK").await;
+    service.post("/go-live/kill-switch/engage", &json!({"actor": "ops"})).await.ok();
+}
+
+/// It refuses, is not ready, and says why.
+async fn assert_doubted(service: &Service, code: &str) {
+    service.reserve("WHOLESALE", "1").await.refused(503, code);
+    let answer = service.get_root("/readyz").await;
+    assert_eq!(answer.status, 503);
+    let reason = answer.json["reason"].as_str().unwrap().to_owned();
+    assert!(reason.starts_with(code), "{reason}");
+    // All tests of the process share the gauge: its value is another's as well.
+    let metrics = service.get_root("/metrics").await.text;
+    assert!(metrics.contains("\nholdfast_clock_doubted "), "{metrics}");
+}
+
+#[tokio::test]
 async fn a_restart_accepts_the_time_that_it_finds() {
     let service = Service::live().await;
     let id = hold_for(&service, "WHOLESALE", "10", 60).await;
