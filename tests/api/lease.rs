@@ -270,8 +270,9 @@ async fn a_policy_that_no_program_can_read_closes_no_gate_and_its_flags_are_fals
         );
         service.send(asked).await.ok()["value"].clone()
     };
-    let wholesale = "UPDATE risk_policy SET updated_at = '290000-01-01' WHERE engine = 'WHOLESALE'";
-    sqlx::query(wholesale).execute(&service.pool).await.unwrap();
+    let wholesale = "ALTER TABLE risk_policy DROP CONSTRAINT risk_policy_times;
+                     UPDATE risk_policy SET updated_at = '290000-01-01' WHERE engine = 'WHOLESALE'";
+    sqlx::raw_sql(wholesale).execute(&service.pool).await.unwrap();
     // Any event of the control stream makes it read again.
     service.post("/go-live/packs", &json!({"id": "x", "status": "installed"})).await.ok();
     refresh(&service).await;

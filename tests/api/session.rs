@@ -30,9 +30,11 @@ async fn settings(conn: &mut PgConnection) -> Vec<String> {
 async fn every_session_is_as_it_was_set_whatever_the_database_says() {
     let service = Service::fresh().await;
     let name = service.options.get_database().unwrap();
+    // One session, from before: a later one could only read.
+    let mut hand = service.pool.acquire().await.unwrap();
     for (setting, value, _) in SETTINGS {
         let alter = format!("ALTER DATABASE {name} SET {setting} = '{value}'");
-        service.pool.execute(AssertSqlSafe(alter)).await.unwrap();
+        hand.execute(AssertSqlSafe(alter)).await.unwrap();
     }
     let db = Database::open(service.options.clone()).await.unwrap();
     let expected = SETTINGS.map(|(.., has)| has.to_owned()).to_vec();
@@ -47,7 +49,7 @@ async fn every_session_is_as_it_was_set_whatever_the_database_says() {
     assert_eq!(settings(&mut snapshot).await[..7], expected[..7]);
     // A stricter one than ours stays.
     let stricter = format!("ALTER DATABASE {name} SET synchronous_commit = 'remote_apply'");
-    service.pool.execute(AssertSqlSafe(stricter)).await.unwrap();
+    hand.execute(AssertSqlSafe(stricter)).await.unwrap();
     assert_eq!(settings(&mut db.connect_writer().await.unwrap()).await[6], "remote_apply");
 }
 

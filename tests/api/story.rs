@@ -139,7 +139,7 @@ async fn the_monday_review_shows_it(service: &Service, trip: &Value) {
     let review = service.get("/review").await.ok();
     let first: Vec<&str> = review["look_first"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
     let wire = "WHOLESALE.contract_rate has tripped and is not re-armed: TRIGGERED drop=0.203 action=THROTTLE";
-    let engine = "WHOLESALE is off, by experiment: Regression tripwire: WHOLESALE.contract_rate drop=0.203";
+    let engine = "WHOLESALE is off, by trip 4: Regression tripwire: WHOLESALE.contract_rate drop=0.203";
     assert_eq!(first.get(..2), Some(&[wire, engine][..]), "{first:?}");
     assert_eq!(review["tripped"][0]["trip_id"], trip["trip_id"]);
     let change = find(&review["changes"], &json!({"action": "REGRESSION_TRIP"}));

@@ -181,7 +181,7 @@ impl Plain {
         match op {
             Op::Reserve { engine, amount, ttl, thread } => self.reserve(*engine, *amount, *ttl, *thread),
             Op::Again { pick } => match self.holds.get(*pick) {
-                Some(hold) => hold.asked.1.clone(),
+                Some(hold) => self.again(hold),
                 None => json!(null),
             },
             Op::Settle { pick, settled, loss } => self.settle(*pick, *settled, *loss),
@@ -216,6 +216,17 @@ impl Plain {
         self.book(engine, "RESERVE", amount, [amount, amount, 0, 1]);
         let answer = json!([200, true, [], self.now(engine)]);
         self.holds.last_mut().expect("just made").asked.1 = answer.clone();
+        answer
+    }
+
+    /// What was answered, but allowed only where the hold is open and nothing stops something new.
+    fn again(&self, hold: &Hold) -> Value {
+        let stops = match hold.status {
+            "OPEN" => self.failures(hold.engine, None),
+            _ => vec![("hold_ended".into(), LEVELS[hold.engine].into())],
+        };
+        let mut answer = hold.asked.1.clone();
+        (answer[1], answer[2]) = (json!(stops.is_empty()), json!(stops));
         answer
     }
 
