@@ -100,7 +100,7 @@ impl GoLive {
     /// Pulls the kill switch. Where the database does not take it, this instance is stopped by its kill file.
     pub async fn engage(&self, reason: Option<&Reason>, origin: &Origin) -> Result<Tightened> {
         // A row that no program can read is no reason not to stop: what panics over it is only another way to fail.
-        let recorded = panics::caught(self.tighten(Change::Engage, reason, origin));
+        let recorded = panics::caught(Box::pin(self.tighten(Change::Engage, reason, origin)));
         let cause = match tokio::time::timeout(ENGAGE_TIMEOUT, recorded).await {
             Ok(Ok(Ok(tightened))) => return Ok(tightened),
             // As much as the caller would have been told of it.

@@ -31,9 +31,9 @@ fn all_applied(shown: &Ended) {
 #[test]
 fn migrate_beside_nothing_runs_postgresql_for_as_long_as_it_takes() {
     let place = Place::new();
-    let pending = place.run(&["migrate", "--status"], &[]);
-    assert_eq!(pending.code, Some(0), "{pending:?}");
-    assert_eq!(pending.out.matches("PENDING").count(), migrations(), "{pending:?}");
+    // A look at a directory without a database makes none.
+    let nowhere = place.run(&["migrate", "--status"], &[]);
+    assert_eq!((nowhere.code, nowhere.out.as_str()), (Some(1), ""), "{nowhere:?}");
     place.check_nothing_runs();
     for arguments in [&["migrate"][..], &["migrate"], &["migrate", "--status"]] {
         all_applied(&place.run(arguments, &[]));
