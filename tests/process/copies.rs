@@ -101,7 +101,13 @@ fn a_restore_in_part_is_told_by_the_verification_the_review_and_the_start() {
     let server_of_copy = elsewhere.launch(&[], &[("DATABASE_URL", &disarmed)]);
     server_of_copy.wait_until_ready();
     let review = server_of_copy.get("/review").ok();
-    let verified = server_of_copy.get("/audit/verify").ok();
+    let mut verified = None;
+    // The schedule may be at it: one at a time.
+    wait_until("it is verified", || {
+        verified = Some(server_of_copy.get("/audit/verify")).filter(|reply| reply.status == 200);
+        verified.is_some()
+    });
+    let verified = verified.expect("an answer").ok();
     let log = server_of_copy.stop(Signal::TERM);
     assert_eq!((&verified["ok"], &verified["missing"]), (&json!(false), &json!(told)));
     for line in &told {

@@ -5,6 +5,7 @@ use crate::storm::{Change, check_refusal, is_replay};
 use crate::support::{Place, Reply, Server, signal, wait_until};
 use rustix::process::Signal;
 use serde_json::json;
+use std::path::Path;
 use std::thread::scope;
 
 /// How a wait for the standby ends without it.
@@ -52,6 +53,8 @@ impl Replicated {
             match how {
                 Ended::Killed => {
                     signal(waiting.parse().expect("a process id"), Signal::KILL);
+                    // Once it is reaped, PostgreSQL has begun to end every session.
+                    wait_until("it is gone", || !Path::new(&format!("/proc/{waiting}")).exists());
                     self.nodes.primary.wait_until_up();
                 }
                 Ended::Terminated => self.end(&format!("pg_terminate_backend({waiting})")),
