@@ -1,11 +1,11 @@
 //! Whether the database's time is believed.
 //!
-//! This process measures what passes between two readings of the database's clock. A reading that is more than [`JUMP_MAX`] ahead
+//! This process measures what passes between two readings of the database's clock. A reading that is more than `JUMP_MAX` ahead
 //! of that is not believed: nothing new is reserved, and nothing expires by it. It may be the right time all the same (a machine
 //! that was paused, a clock that was set right), so it is watched: once the readings have gone on as this process's own clock
-//! does, within [`PROGRESS_WITHIN`], and have agreed with the machine's wall clock, within [`WALL_WITHIN`], for [`AGREE_FOR_MS`]
+//! does, within `PROGRESS_WITHIN`, and have agreed with the machine's wall clock, within `WALL_WITHIN`, for `AGREE_FOR_MS`
 //! without a contradiction, they are believed. A contradiction is a reading that differs from either, an event that the ledger
-//! has written at a later time, or no reading for [`SILENCE_MAX_MS`]: the minute begins anew.
+//! has written at a later time, or no reading for `SILENCE_MAX_MS`: the minute begins anew.
 //!
 //! The feed's readings drive it, so that it needs no request.
 
