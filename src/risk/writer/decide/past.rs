@@ -1,0 +1,97 @@
+//! Events that were recorded, in this batch or before it, as what replays and corrections go by.
+
+use crate::error::{Error, Result};
+use crate::risk::model::Reservation;
+use crate::risk::model::reserve;
+use crate::risk::operation::{Done, Item, Operation, Outcome, ReserveRequest, Reserved};
+use crate::risk::store::{PastEvent, Recorded};
+use crate::risk::writer::read::thread_of;
+use crate::types::{Actor, Engine, JsonObject, Reason};
+use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+/// An event that was recorded, wherever it stands.
+pub(super) struct Past<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) action: &'a str,
+    pub(super) amount: crate::types::Amount,
+    actor: Option<&'a str>,
+    correlation_id: Option<&'a str>,
+    reason: Option<&'a str>,
+    metadata: Option<&'a str>,
+    pub(super) reservation_id: Option<Uuid>,
+    at: DateTime<Utc>,
+    pub(super) detail: &'a str,
+}
+
+impl<'a> Past<'a> {
+    pub(super) fn of(recorded: &'a Recorded<'_>) -> Self {
+        let event = &recorded.event;
+        Self {
+            engine: &event.engine,
+            action: event.action,
+            amount: event.amount,
+            actor: recorded.origin.actor.as_ref().map(Actor::as_str),
+            correlation_id: recorded.origin.correlation_id.as_ref().map(crate::types::CorrelationId::as_str),
+            reason: event.words.reason.as_ref().map(Reason::as_str),
+            metadata: event.words.metadata.as_ref().map(JsonObject::as_str),
+            reservation_id: event.reservation_id,
+            at: recorded.stamp.at,
+            detail: &event.detail,
+        }
+    }
+
+    pub(super) fn read(event: &'a PastEvent) -> Self {
+        Self {
+            engine: &event.engine,
+            action: &event.action,
+            amount: event.amount,
+            actor: event.actor.as_deref(),
+            correlation_id: event.correlation_id.as_deref(),
+            reason: event.reason.as_deref(),
+            metadata: event.metadata.as_deref(),
+            reservation_id: event.reservation_id,
+            at: event.at,
+            detail: &event.detail,
+        }
+    }
+
+    fn outcome<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_str(self.detail)
+            .map_err(|error| Error::Inconsistent(format!("the outcome of {} cannot be read: {error}", self.action)))
+    }
+
+    /// Refuses a reserve under an id that another one has.
+    pub(super) fn refuse_other(&self, item: &Item, request: &ReserveRequest, made: &Reservation) -> Result<()> {
+        let Reservation { id, engine, amount, .. } = made;
+        let original: reserve::Decision = self.outcome()?;
+        let ttl = original.expires_at.map(|due| (due - self.at).num_seconds());
+        let words = &request.words;
+        let same = [
+            ("engine", *engine == request.engine),
+            ("amount", *amount == request.amount),
+            ("ttl_seconds", request.ttl.is_none_or(|asked| Some(asked.seconds()) == ttl)),
+            ("actor", self.actor == item.origin.actor.as_ref().map(Actor::as_str)),
+            ("reason", self.reason == words.reason.as_ref().map(Reason::as_str)),
+            ("correlation_id", self.correlation_id == thread_of(item)),
+            ("metadata", self.metadata == words.metadata.as_ref().map(JsonObject::as_str)),
+        ];
+        let fields: Vec<_> = same.into_iter().filter_map(|(field, same)| (!same).then_some(field)).collect();
+        if fields.is_empty() { Ok(()) } else { Err(Error::ReservationExists { reservation_id: *id, fields }) }
+    }
+}
+
+/// The outcome that was recorded, for an operation that asks the same again.
+pub(super) fn replay(item: &Item, past: &Past<'_>) -> Result<Done> {
+    let outcome = match &item.operation {
+        Operation::Reserve { .. } => {
+            Outcome::Reserved(Reserved { decision: past.outcome()?, reservation_id: past.reservation_id })
+        }
+        Operation::Settle(_) => Outcome::Settled(past.outcome()?),
+        Operation::Release(_) => Outcome::Released(past.outcome()?),
+        Operation::Extend(_) => Outcome::Extended(past.outcome()?),
+        Operation::Adjust(_) => Outcome::Adjusted(past.outcome()?),
+    };
+    Ok(Done { outcome, replayed: true, standing: None, stops: Vec::new() })
+}
