@@ -9,7 +9,7 @@ mod routes;
 mod switches;
 mod twins;
 
-use crate::support::{Answer, Service};
+use crate::support::{Answer, Service, as_first};
 use axum::http::HeaderMap;
 use serde_json::{Value, json};
 
@@ -52,23 +52,6 @@ fn done(answer: Answer) -> Value {
 fn replayed(answer: Answer, first: &Value) {
     assert!(is_replay(&answer), "{}", answer.text);
     assert_eq!(as_first(&answer.ok()), as_first(first));
-}
-
-/// An answer without what says that it is told again, and how the hold stands at that time. A number is the status of an answer.
-fn as_first(answer: &Value) -> Value {
-    match answer {
-        Value::Object(members) => {
-            let present = |name: &str, value: &Value| match name {
-                "replayed" | "expires_in_seconds" | "hint" => true,
-                "status" | "hold_status" => !value.is_number(),
-                _ => false,
-            };
-            let kept = members.iter().filter(|(name, value)| !present(name, value));
-            kept.map(|(name, value)| (name.clone(), as_first(value))).collect()
-        }
-        Value::Array(list) => list.iter().map(as_first).collect(),
-        other => other.clone(),
-    }
 }
 
 /// The fields that errors name.

@@ -1,7 +1,7 @@
 //! Many operations in one request: decided in order, on one book, in one commit, each for itself.
 
 use super::{by_hand, hold, hold_for, leaves_no_trace, level, policy, reservation, status, uncapped};
-use crate::support::Service;
+use crate::support::{Service, as_first};
 use serde_json::{Value, json};
 
 const FIRST: &str = "7e57ab1e-0000-4000-8000-000000000001";
@@ -312,9 +312,7 @@ async fn a_batch_again_under_its_key_is_answered_alike_and_done_once() {
     for (place, replayed) in [(0, true), (1, true), (2, false), (3, true)] {
         let (one, other) = (&first["results"][place], &again["results"][place]);
         assert_eq!(json!([one["replayed"], other["replayed"]]), json!([false, replayed]), "{place}");
-        for same in ["ok", "reservation_id", "ledger_snapshot", "failures"] {
-            assert_eq!(one["answer"][same], other["answer"][same], "{place} {same}");
-        }
+        assert_eq!(as_first(&one["answer"]), as_first(&other["answer"]), "{place}");
     }
     // The own key is the operation's wherever its batch goes.
     let alone = batch(&service, json!([own])).await;
@@ -339,6 +337,6 @@ async fn one_key_twice_in_a_batch_is_one_intent() {
     let results = batch(&service, json!([reserve(1), reserve(1), reserve(2)])).await;
     assert_eq!(flat(&results), json!([200, 200, "IDEMPOTENCY_KEY_REUSED"]));
     assert_eq!(json!([results[0]["replayed"], results[1]["replayed"]]), json!([false, true]));
-    assert_eq!(results[0]["answer"]["reservation_id"], results[1]["answer"]["reservation_id"]);
+    assert_eq!(as_first(&results[0]["answer"]), as_first(&results[1]["answer"]));
     assert_eq!(level(&service, "WHOLESALE").await, json!([1, 1, 0, 1]));
 }

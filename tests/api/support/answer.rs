@@ -71,3 +71,20 @@ impl Answer {
             .to_owned()
     }
 }
+
+/// An answer without what says that it is told again, and how the hold stands at that time. A number is the status of an answer.
+pub fn as_first(answer: &Value) -> Value {
+    match answer {
+        Value::Object(members) => {
+            let present = |name: &str, value: &Value| match name {
+                "replayed" | "expires_in_seconds" | "hint" => true,
+                "status" | "hold_status" => !value.is_number(),
+                _ => false,
+            };
+            let kept = members.iter().filter(|(name, value)| !present(name, value));
+            kept.map(|(name, value)| (name.clone(), as_first(value))).collect()
+        }
+        Value::Array(list) => list.iter().map(as_first).collect(),
+        other => other.clone(),
+    }
+}

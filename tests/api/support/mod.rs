@@ -5,7 +5,7 @@ mod answer;
 mod cluster;
 mod proxy;
 
-pub use answer::Answer;
+pub use answer::{Answer, as_first};
 pub use proxy::Proxy;
 
 use axum::body::Body;
