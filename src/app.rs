@@ -165,7 +165,8 @@ impl App {
             required_packs: required_packs.iter().map(ToString::to_string).collect(),
         };
         let instance = Instance::new(&name, &configuration);
-        let feed = Feed::new(clock.clone(), enforcement.lease(), instance, kill_file.map(KillFile::new));
+        let history = db.history().clone();
+        let feed = Feed::new(clock.clone(), enforcement.lease(), instance, kill_file.map(KillFile::new), history);
         let checklist = ChecklistConfig { required_packs, enforcement_off: enforcement.off_because() };
         Self(Arc::new(Parts {
             go_live: GoLive::new(db.clone(), clock.clone(), feed.clone(), Arc::new(checklist), two_person),

@@ -9,6 +9,7 @@ mod database;
 mod kill;
 mod log;
 mod reconcile;
+mod rewind;
 mod serve;
 mod token;
 
@@ -134,8 +135,9 @@ enum RiskCommand {
 enum DbCommand {
     /// Open a SQL shell in the database that the server uses.
     Psql,
-    /// Say that a go-live state that went backwards, as after a restore, is meant. Instances that saw it block until then.
-    AcceptRewind(kill::AcceptArgs),
+    /// Say that a database that went back, as after a restore, is meant, and which events are lost. Instances that saw it block until
+    /// then.
+    AcceptRewind(Box<rewind::AcceptArgs>),
 }
 
 /// Why a command ended without doing what it was asked to.
@@ -253,7 +255,7 @@ async fn run(cli: Cli) -> ExitCode {
         Some(Command::Healthcheck { bind_addr }) => healthcheck(bind_addr).await,
         Some(Command::Kill(args)) => kill::kill(args, &cli.database).await,
         Some(Command::Db { command: DbCommand::Psql }) => database::psql(&cli.database),
-        Some(Command::Db { command: DbCommand::AcceptRewind(args) }) => kill::accept_rewind(args, &cli.database).await,
+        Some(Command::Db { command: DbCommand::AcceptRewind(args) }) => rewind::accept(*args, &cli.database).await,
         Some(Command::Openapi) => print(&crate::http::document_text()),
     };
     match outcome {

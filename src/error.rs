@@ -324,7 +324,7 @@ pub enum Error {
     /// The book does not balance.
     #[error("the book did not balance at {0}: new reserves are halted until `holdfast risk reconcile --repair`")]
     LedgerHalted(chrono::DateTime<chrono::Utc>),
-    /// The go-live state went backwards, as after a restore: what it forbade is not known.
+    /// The database went back, as after a restore: what it forbade, or what was answered, is not known.
     #[error("{}", Block::StateRewound.message())]
     StateRewound,
     /// The database cannot be reached, or not soon enough.

@@ -17,7 +17,7 @@ pub use answers::{
 
 use crate::approval::loosening::Proposal;
 use crate::approval::{self, Loosened, Verdict, Wanted};
-use crate::audit::{self, Changes, ControlEvent, Head, Stamp, Stream};
+use crate::audit::{Changes, ControlEvent, Head, Stamp, Stream};
 use crate::clock::Clock;
 use crate::db::{self, Database, to_json};
 use crate::enforcement::feed::Feed;
@@ -103,7 +103,7 @@ impl Govern {
         let intent = asked.intent.as_ref();
         asked.origin.authority.require_domain(domain)?;
         let mut tx = self.db.begin().await?;
-        let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
+        let now = self.db.history().lock(&mut tx, Stream::Kpi).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
             return answer.confirm(tx).await;
         }
@@ -147,7 +147,7 @@ impl Govern {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         origin.authority.require_domain(&request.domain)?;
         let mut tx = self.db.begin().await?;
-        let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
+        let now = self.db.history().lock(&mut tx, Stream::Kpi).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
             return answer.confirm(tx).await.map(Loosened::Done);
         }

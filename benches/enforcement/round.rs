@@ -117,7 +117,8 @@ impl<'a> Round<'a> {
             state_lease_ms: 2_000,
             required_packs: Vec::new(),
         };
-        let feed = Feed::new(Clock::system(), LEASE_MAX, Instance::new("bench", &configuration), None);
+        let feed =
+            Feed::new(Clock::system(), LEASE_MAX, Instance::new("bench", &configuration), None, db.history().clone());
         feed.refresh(&db).await?;
         let run = tokio::spawn(feed.clone().run(db.clone()));
         let listen = tokio::spawn(feed.clone().listen(db));

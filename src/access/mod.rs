@@ -68,7 +68,7 @@ impl Access {
     /// Records that an authenticated caller was refused a change of the control plane.
     pub async fn note_refusal(&self, route: &str, path: &str, code: &'static str, origin: &Origin) -> Result<()> {
         let mut tx = self.db.begin().await?;
-        let mut head = audit::lock(&mut tx, Stream::Control).await?;
+        let mut head = self.db.history().lock(&mut tx, Stream::Control).await?;
         let detail = Some(to_json(&RefusalDetail { path: crate::http::bounded(path) }).get().to_owned());
         let event =
             ControlEvent { action: "ACCESS_REFUSED", subject: Some(route), error: Some(code), reason: None, detail };
@@ -115,7 +115,7 @@ pub async fn create(db: &Database, new: &NewToken, reason: Option<&Reason>, orig
     }
     let token = Token::generate()?;
     let mut tx = db.begin().await?;
-    let mut head = audit::lock(&mut tx, Stream::Control).await?;
+    let mut head = db.history().lock(&mut tx, Stream::Control).await?;
     let at = head.next().at;
     let expires_at = match &new.expires_in {
         Some(lifetime) => Some(lifetime.after(at).ok_or_else(|| Error::invalid("expires_in", "is too far ahead"))?),
@@ -147,7 +147,8 @@ pub async fn create(db: &Database, new: &NewToken, reason: Option<&Reason>, orig
 
 /// Ends a token: for the service and for the shell. One that was revoked before stays as it is.
 pub async fn revoke(db: &Database, id: TokenId, reason: Option<&Reason>, origin: &Origin) -> Result<TokenRecord> {
-    let mut tx = db.begin().await?;
+    // It only tightens: also where events are lost.
+    let mut tx = db.begin_switch().await?;
     let mut head = audit::lock(&mut tx, Stream::Control).await?;
     let found = store::list(&mut tx, Some(id)).await?.into_iter().next();
     let mut record = found.ok_or_else(|| Error::NotFound { what: "token", id: id.to_string() })?;

@@ -13,6 +13,7 @@
 use super::rate::{Bucket, RATE_DEFAULT};
 use super::store;
 use super::token::{Grant, Meter, Token, TokenId};
+use crate::audit::verify::Point;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use chrono::{DateTime, Utc};
@@ -21,7 +22,6 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
-use uuid::Uuid;
 
 /// What is known of the tokens. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
@@ -41,12 +41,15 @@ struct Inner {
 /// What was read.
 #[derive(Debug, Default)]
 struct Known {
-    /// Where the control stream stood, and in which history of the database: tokens are read again only when that moved. None before
-    /// the first read.
-    version: Option<(Uuid, i64)>,
+    /// Where the control stream stood: tokens are read again only when that moved. By its hash as well: in another history the same
+    /// number is another event. None before the first read.
+    version: Option<Point>,
     /// Whether a token was ever created.
     closed: bool,
     grants: HashMap<TokenId, Arc<Grant>>,
+    /// Every token that was ever seen revoked, whatever the rows say later: a database that was restored may lack the row for a
+    /// while, and show it as it was before.
+    revoked: HashMap<TokenId, DateTime<Utc>>,
 }
 
 /// Who is let in.
@@ -82,15 +85,9 @@ impl Register {
         }))
     }
 
-    /// Renews what is known with a read that was sent at `sent_ns` and found the history, the control stream and the database's
-    /// time, as far as that is believed, so.
-    pub async fn renew(
-        &self,
-        conn: &mut PgConnection,
-        version: (Uuid, i64),
-        now: DateTime<Utc>,
-        sent_ns: u64,
-    ) -> Result<()> {
+    /// Renews what is known with a read that was sent at `sent_ns` and found the control stream and the database's time, as far as
+    /// that is believed, so.
+    pub async fn renew(&self, conn: &mut PgConnection, version: Point, now: DateTime<Utc>, sent_ns: u64) -> Result<()> {
         if self.known().version != Some(version) {
             // First, and whatever stands in the rows: that there is one ends the open mode.
             if store::any(conn).await? {
@@ -109,29 +106,32 @@ impl Register {
     fn close(&self) {
         let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
         if !known.closed {
-            let Known { version, grants, .. } = &**known;
-            *known = Arc::new(Known { version: *version, closed: true, grants: grants.clone() });
+            let Known { version, grants, revoked, .. } = &**known;
+            let (grants, revoked) = (grants.clone(), revoked.clone());
+            *known = Arc::new(Known { version: *version, closed: true, grants, revoked });
         }
     }
 
-    fn take(&self, version: (Uuid, i64), grants: Vec<store::GrantRow>) {
+    fn take(&self, version: Point, grants: Vec<store::GrantRow>) {
         let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
         let meter = |row: &store::GrantRow| {
             let kept = known.grants.get(&row.id).map(|grant| Arc::clone(&grant.meter));
             kept.unwrap_or_else(|| Arc::new(Meter::new(Bucket::new(row.rate_per_second.unwrap_or(RATE_DEFAULT)))))
         };
+        let mut revoked = known.revoked.clone();
         let grants: HashMap<_, _> = grants
             .into_iter()
             .map(|mut row| {
                 let meter = meter(&row);
-                // A database that was restored knows less: what was revoked stays so.
-                let revoked_at = known.grants.get(&row.id).and_then(|grant| grant.revoked_at);
-                row.revoked_at = row.revoked_at.or(revoked_at);
+                if let Some(at) = row.revoked_at {
+                    revoked.entry(row.id).or_insert(at);
+                }
+                row.revoked_at = row.revoked_at.or_else(|| revoked.get(&row.id).copied());
                 (row.id, Arc::new(row.grant(meter)))
             })
             .collect();
         let closed = known.closed || !grants.is_empty();
-        *known = Arc::new(Known { version: Some(version), closed, grants });
+        *known = Arc::new(Known { version: Some(version), closed, grants, revoked });
     }
 
     fn known(&self) -> Arc<Known> {

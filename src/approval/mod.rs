@@ -25,7 +25,7 @@ pub use store::{hold_required_by_database, is_required_by_database, list};
 
 use crate::access::person;
 use crate::access::scope::Scope;
-use crate::audit::{self, ControlEvent, Head, Origin, Stream};
+use crate::audit::{ControlEvent, Head, Origin, Stream};
 use crate::db::{self, Database, to_json};
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
@@ -225,7 +225,7 @@ struct RejectDetail<'a> {
 /// Ends a request that waits: whoever may operate or release says no, the one who asked among them. Needs no other person.
 pub async fn reject(db: &Database, id: i64, reason: Option<&Reason>, origin: &Origin) -> Result<ApprovalRecord> {
     let mut tx = db.begin().await?;
-    let mut head = audit::lock(&mut tx, Stream::Control).await?;
+    let mut head = db.history().lock(&mut tx, Stream::Control).await?;
     let stamp = head.next();
     let mut record = store::find(&mut tx, id, stamp.at).await?;
     refuse_ended(&record)?;
@@ -251,7 +251,7 @@ struct SettingDetail {
 /// Switches `two_person_release`: for the shell. Says whether that changed anything.
 pub async fn require_second_person(db: &Database, on: bool, reason: Option<&Reason>, origin: &Origin) -> Result<bool> {
     let mut tx = db.begin().await?;
-    let mut head = audit::lock(&mut tx, Stream::Control).await?;
+    let mut head = db.history().lock(&mut tx, Stream::Control).await?;
     let before = is_required_by_database(&mut tx).await?;
     if before == on {
         db::confirm(tx).await?;

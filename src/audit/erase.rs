@@ -111,7 +111,7 @@ pub async fn erase(db: &Database, target: Target, reason: &Reason, origin: &Orig
     for stream in lever_of(action.as_deref()) {
         let _held = lock(&mut tx, *stream).await?;
     }
-    let mut head = lock(&mut tx, Stream::Control).await?;
+    let mut head = db.history().lock(&mut tx, Stream::Control).await?;
     if let Some(digest) = store::erase::digest(&mut tx, target).await? {
         db::confirm(tx).await?;
         return Ok(Erased::Already { digest });

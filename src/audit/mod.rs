@@ -12,8 +12,9 @@
 //! Statements per appended event: one to lock, one for the time, one insert, one to store the head.
 //!
 //! The database guards the trail itself: events are never changed or deleted, and heads only move forward. [`verify`] recomputes
-//! it, [`complete`] says what of a book is not there, [`checkpoint`] signs where it stands, for a place outside the database, [`events`] lists it, [`export`] takes it elsewhere,
-//! [`as_of`] tells what was in force, and [`erase`] takes a text out of it.
+//! it, [`complete`] says what of a book is not there, [`history`] notices that it lost events, [`checkpoint`] signs where it stands,
+//! for a place outside the database, [`events`] lists it, [`export`] takes it elsewhere, [`as_of`] tells what was in force, and
+//! [`erase`] takes a text out of it.
 
 pub mod as_of;
 pub mod binary;
@@ -25,6 +26,7 @@ mod control;
 pub mod erase;
 pub mod events;
 pub mod export;
+pub mod history;
 pub mod http;
 pub mod layout;
 pub mod note;
@@ -35,7 +37,9 @@ pub mod verify;
 pub use canonical::Canonical;
 pub use changes::{Changes, FieldChange};
 pub use control::{ControlEvent, ControlRecord};
-pub use store::{HeadRecord, begin, begin_and, control_events, head_seq, heads, lock, prepare_to_begin, seen, turn};
+pub use store::{
+    HeadRecord, begin, begin_and, control_events, head_seq, heads, lock, prepare_to_begin, read_point, seen, turn,
+};
 
 use crate::access::token::Authority;
 use crate::types::{Actor, CorrelationId, Principal, RequestId};
@@ -167,6 +171,18 @@ impl Head {
     #[must_use]
     pub const fn stands_at(&self, seq: i64, turn: i64) -> bool {
         self.seq == seq && self.turn == turn
+    }
+
+    /// Its stream.
+    #[must_use]
+    pub const fn stream(&self) -> Stream {
+        self.stream
+    }
+
+    /// The last event.
+    #[must_use]
+    pub const fn point(&self) -> verify::Point {
+        verify::Point { seq: self.seq, hash: self.hash }
     }
 
     /// The number of the last event.

@@ -4,6 +4,7 @@ pub(super) mod as_of;
 pub(super) mod erase;
 pub(super) mod events;
 
+use super::history::Found;
 use super::verify::Point;
 use super::{ControlEvent, ControlRecord, Head, Origin, Stamp, Stream};
 use crate::error::{Error, Result};
@@ -262,6 +263,30 @@ pub async fn heads(conn: &mut PgConnection) -> Result<Vec<HeadRecord>> {
     .await?)
 }
 
+/// Which history this is, and where every stream stands, in one statement and so at one instant.
+pub(super) async fn found(conn: &mut PgConnection) -> Result<Found> {
+    let rows = sqlx::query!(
+        "SELECT state.generation,
+                state.follows,
+                head.stream,
+                head.seq,
+                head.hash
+         FROM go_live_state AS state, audit_head AS head"
+    )
+    .fetch_all(conn)
+    .await?;
+    let first = rows.first().ok_or_else(|| Error::Inconsistent("there is no go-live state, or no head".into()))?;
+    let (generation, follows) = (first.generation, first.follows);
+    let heads = rows.into_iter().map(|row| read_point(&row.stream, row.seq, row.hash)).collect::<Result<_>>()?;
+    Ok(Found { generation, follows, heads })
+}
+
+/// A head as a row says it.
+pub fn read_point(stream: &str, seq: i64, hash: Vec<u8>) -> Result<(Stream, Point)> {
+    let known = Stream::named(stream).ok_or_else(|| Error::Inconsistent(format!("{stream} is no stream")))?;
+    Ok((known, Point { seq, hash: read_hash(known, hash)? }))
+}
+
 /// Where every stream stands, and the time, in one statement and so at one instant.
 pub(super) async fn points(conn: &mut PgConnection) -> Result<(DateTime<Utc>, BTreeMap<Stream, Point>)> {
     let rows = sqlx::query!(
@@ -275,10 +300,6 @@ pub(super) async fn points(conn: &mut PgConnection) -> Result<(DateTime<Utc>, BT
     .await?;
     let now = rows.iter().map(|row| row.now).min();
     let now = now.ok_or_else(|| Error::Inconsistent("there are no heads".into()))?;
-    let points = rows.into_iter().map(|row| {
-        let stream = Stream::named(&row.stream);
-        let stream = stream.ok_or_else(|| Error::Inconsistent(format!("{} is no stream", row.stream)))?;
-        Ok((stream, Point { seq: row.seq, hash: read_hash(stream, row.hash)? }))
-    });
+    let points = rows.into_iter().map(|row| read_point(&row.stream, row.seq, row.hash));
     Ok((now, points.collect::<Result<_>>()?))
 }

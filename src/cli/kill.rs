@@ -1,10 +1,9 @@
-//! `holdfast kill`: stop, by the database and by this machine's kill file. `holdfast db accept-rewind`: a restored state is meant.
+//! `holdfast kill`: stop, by the database and by this machine's kill file.
 
 use super::database::{close, open_existing};
 use super::{Failure, print};
 use crate::audit::Origin;
 use crate::config::{DatabaseConfig, path};
-use crate::db::Database;
 use crate::enforcement::instance;
 use crate::enforcement::kill_file::KillFile;
 use crate::go_live;
@@ -28,16 +27,6 @@ pub(super) struct KillArgs {
     /// `KILL_FILE`: the file that stops this machine's instance. Default: KILL in the data directory.
     #[arg(long, env = "KILL_FILE", value_name = "FILE", value_parser = path)]
     kill_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct AcceptArgs {
-    /// Who accepts.
-    #[arg(long)]
-    actor: Option<Actor>,
-    /// Why the older state is the right one.
-    #[arg(long)]
-    reason: Reason,
 }
 
 /// The file first: it needs nobody. Succeeds only if the database has recorded it, too.
@@ -106,23 +95,4 @@ async fn write_file(
     let written = KillFile::new(path).write(&format!("holdfast kill by {who} ({why})\n")).await;
     written.map_err(|error| format!("{shown} cannot be written: {error}"))?;
     Ok(shown)
-}
-
-/// Gives the state a history of its own, so that instances that saw it go backwards take it over.
-pub(super) async fn accept_rewind(args: AcceptArgs, config: &DatabaseConfig) -> Result<(), Failure> {
-    let (db, postgres, name) = open_existing(config).await?;
-    let rewound = rewound_instances(&db).await;
-    let accepted = go_live::accept_rewind(&db, &args.reason, &Origin::system(args.actor)).await;
-    close(db, postgres).await?;
-    let found = match rewound? {
-        0 => "no live instance says that it went backwards",
-        _ => "every instance takes it over",
-    };
-    print(&format!("accepted in {name}: the go-live state is at version {}; {found}\n", accepted?))
-}
-
-/// How many live instances say that the state went backwards.
-async fn rewound_instances(db: &Database) -> Result<usize, Failure> {
-    let list = instance::list(&mut *db.read().await?).await?;
-    Ok(list.instances.iter().filter(|instance| instance.live && instance.standing == "rewound").count())
 }

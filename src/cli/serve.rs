@@ -1,6 +1,7 @@
 //! `holdfast serve`: a database, the service on it, and an orderly end.
 
 use super::database::{parse_url, settings};
+use super::rewind::marks_file;
 use super::{Failure, ServeArgs};
 use crate::access;
 use crate::access::guard::Exposure;
@@ -241,6 +242,9 @@ impl Instance<'_> {
         }
         let is_whole = self.app.writers_run();
         self.db.close().await;
+        if let Err(error) = self.db.history().save().await {
+            tracing::warn!(%error, "the marks of the audit trail cannot be written");
+        }
         served?;
         tracing::info!("stopped");
         if is_whole {
@@ -252,7 +256,7 @@ impl Instance<'_> {
 
     /// The database, with a schema that is this program's.
     async fn open(&self, options: PgConnectOptions) -> Result<Database, Failure> {
-        let db = Database::open(options).await?;
+        let db = Database::open_knowing(options, self.db.history().clone()).await?;
         let tell = |now| {
             self.app.enter(match now {
                 Migrating::Runs => Stage::Migrating,
@@ -261,6 +265,7 @@ impl Instance<'_> {
         };
         db.migrate_telling(tell).await?;
         check_address(&self.args.server, &db).await?;
+        remember(&db, self.database).await?;
         // Nothing that a decision depends on without noticing: who restored this has to know.
         for line in complete::missing(&mut *db.read().await?).await? {
             tracing::error!("this book is not complete: {line}");
@@ -313,7 +318,7 @@ fn start_tasks(app: &App, db: &Database, changes: &Changes, checkpoint_every: Li
     let (risk, govern, register) = (app.risk.clone(), app.govern.clone(), app.feed.register().clone());
     let (metrics, changes) = (app.metrics.clone(), changes.clone());
     // Each has a database of its own to begin with.
-    let [of_feed, of_listener, of_watch, of_keys, of_uses, of_notary] = std::array::from_fn(|_| db.clone());
+    let [of_feed, of_listener, of_watch, of_marks, of_keys, of_uses, of_notary] = std::array::from_fn(|_| db.clone());
     let mut tasks = vec![
         keep("feed", move || feed.clone().run(of_feed.clone())),
         keep("listener", move || listening.clone().listen(of_listener.clone())),
@@ -321,6 +326,7 @@ fn start_tasks(app: &App, db: &Database, changes: &Changes, checkpoint_every: Li
         keep("expiry", move || risk.clone().tick()),
         keep("silence", move || govern.clone().tick()),
         keep("reconciliation", move || crate::risk::reconcile::watch(of_watch.clone())),
+        keep("marks", move || of_marks.history().clone().keep()),
         keep("keys", move || crate::idempotency::run(of_keys.clone())),
         keep("changes", move || changes.clone().watch()),
         keep("uses of tokens", move || access::note_uses(register.clone(), of_uses.clone())),
@@ -338,6 +344,18 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     tokio::spawn(panics::kept_running(task, begin))
+}
+
+/// Takes over what this machine knew of the database before, and remembers what this process learns of it.
+async fn remember(db: &Database, config: &DatabaseConfig) -> Result<(), Failure> {
+    let Some(file) = marks_file(config, db)? else {
+        tracing::warn!("HOME and DATA_DIR are not set: a restart will not notice that the database lost events");
+        return Ok(());
+    };
+    let shown = file.path().display().to_string();
+    db.history().remember_in(file).await.map_err(|error| {
+        format!("{shown} cannot be read ({error}): it says how far the database had come; look at that, then remove the file").into()
+    })
 }
 
 /// How long an end waits for the database to hear of it.

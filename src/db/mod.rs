@@ -16,6 +16,7 @@ pub use confirm::confirm;
 pub(crate) use confirm::{confirmed, mark};
 pub use migrate::{Migrating, installed_at, pending_migrations};
 
+use crate::audit::history::History;
 use crate::error::{Error, Result};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -47,7 +48,14 @@ const LONG: &str = "SET LOCAL statement_timeout = '115s'; SET LOCAL idle_in_tran
 
 /// The database of one book. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
-pub struct Database(Arc<OnceLock<Pools>>);
+pub struct Database(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    pools: OnceLock<Pools>,
+    /// What this process knows of the database's history: that may be before it was opened.
+    history: History,
+}
 
 #[derive(Debug, Clone)]
 struct Pools {
@@ -89,7 +97,12 @@ pub enum OpenError {
 impl Database {
     /// Opens the pools and checks the server. Applies nothing.
     pub async fn open(options: PgConnectOptions) -> Result<Self, OpenError> {
-        let sessions = Sessions::new(options);
+        Self::open_knowing(options, History::default()).await
+    }
+
+    /// The same, where this is known of it.
+    pub async fn open_knowing(options: PgConnectOptions, history: History) -> Result<Self, OpenError> {
+        let sessions = Sessions::new(options, history.clone());
         // Plain connections first: a pool would try for its whole time and then only say that time ran out.
         let look = async {
             let (mut first, mut second) =
@@ -104,7 +117,8 @@ impl Database {
         let switch = pool_of(&sessions, SWITCH_POOL_SIZE, SWITCH_ACQUIRE_TIMEOUT).min_connections(1);
         let switch = switch.connect_lazy_with(sessions.options());
         check_server(&pool).await?;
-        Ok(Self(Arc::new(OnceLock::from(Pools { sessions, pool, switch, listener: Arc::default() }))))
+        let pools = OnceLock::from(Pools { sessions, pool, switch, listener: Arc::default() });
+        Ok(Self(Arc::new(Inner { pools, history })))
     }
 
     /// One that is away until it [becomes](Self::become_opened) one that was opened: for what answers meanwhile.
@@ -113,15 +127,15 @@ impl Database {
         Self(Arc::default())
     }
 
-    /// Becomes a database that was opened. The first one counts.
+    /// Becomes a database that was opened [knowing](Self::open_knowing) what this one knows. The first one counts.
     pub fn become_opened(&self, opened: &Self) {
         if let Ok(pools) = opened.pools() {
-            let _ = self.0.set(pools.clone());
+            let _ = self.0.pools.set(pools.clone());
         }
     }
 
     fn pools(&self) -> Result<&Pools, sqlx::Error> {
-        self.0.get().ok_or(sqlx::Error::PoolClosed)
+        self.0.pools.get().ok_or(sqlx::Error::PoolClosed)
     }
 
     /// A connection to read with.
@@ -145,9 +159,24 @@ impl Database {
         Ok(pool)
     }
 
-    /// A transaction.
+    /// A transaction, where the database still has what this process knew of it.
     pub async fn begin(&self) -> Result<Transaction<'static, Postgres>> {
-        self.begin_on(&self.pools()?.pool, "BEGIN").await
+        let tx = self.begin_on(&self.pools()?.pool, "BEGIN").await?;
+        // After it was taken: a new connection may be to another server.
+        self.history().require_whole()?;
+        Ok(tx)
+    }
+
+    /// Where it is: the options of its connections, and the schema of our tables.
+    pub fn place(&self) -> Result<(PgConnectOptions, &str)> {
+        let sessions = &self.pools()?.sessions;
+        Ok((sessions.options(), sessions.known_schema()))
+    }
+
+    /// What this process knows of the database's history.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.0.history
     }
 
     /// Begins to the end, whether or not its caller still waits: a driver that is left in the middle of a beginning does not know

@@ -3,8 +3,11 @@
 //! [`Sessions::admit`] is the one place that every connection goes through: of the pools, the feed, the listener, the writers,
 //! reports and commands. It sets everything by statements, since a pooler may drop options of the start-up, and a role, a
 //! database or the URL may say something else; then one statement verifies it all, and that this is a server that can record
-//! anything. A connection that has been admitted costs nothing more.
+//! anything; and it is compared with what this process knew of the database ([`crate::audit::history`]). A
+//! connection that has been admitted costs nothing more.
 
+use crate::audit::history::{History, Look};
+use crate::error::Error;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use std::error::Error as _;
@@ -176,15 +179,17 @@ struct Shared {
     schema: OnceLock<String>,
     /// Why the last connection was refused, if it was.
     refusal: Mutex<Option<Refusal>>,
+    /// What this process knows of the database's history.
+    history: History,
 }
 
 impl Sessions {
-    /// Connections to where `options` say.
+    /// Connections to where `options` say, compared with what is known of the database there.
     #[must_use]
-    pub fn new(options: PgConnectOptions) -> Self {
+    pub fn new(options: PgConnectOptions, history: History) -> Self {
         // Set by a statement; poolers refuse the option.
         let options = options.application_name("holdfast").extra_float_digits(None);
-        Self(Arc::new(Shared { options, schema: OnceLock::new(), refusal: Mutex::default() }))
+        Self(Arc::new(Shared { options, schema: OnceLock::new(), refusal: Mutex::default(), history }))
     }
 
     /// Where they go, for a pool, whose connections have to be admitted.
@@ -233,7 +238,27 @@ impl Sessions {
         let schema = self.schema(conn).await?;
         let rows = conn.fetch_all(AssertSqlSafe(set(conn.server_version_num(), purpose, schema))).await?;
         let set_by = rows.last().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?;
-        verify(conn, purpose, schema, set_by).await
+        verify(conn, purpose, schema, set_by).await?;
+        self.compare(conn, purpose).await
+    }
+
+    /// Looks whether this is the history that this process knew. That is noted, and whoever appends is refused by it.
+    async fn compare(&self, conn: &mut PgConnection, purpose: Purpose) -> Result<(), sqlx::Error> {
+        let look = match purpose {
+            Purpose::Request => Look::Heads,
+            Purpose::Feed | Purpose::Writer => Look::Events,
+            Purpose::Migration => return Ok(()),
+        };
+        self.0.history.check(conn, look).await.map_err(|error| match error {
+            Error::Unavailable(error) | Error::Database(error) => error,
+            other => sqlx::Error::Protocol(other.to_string()),
+        })
+    }
+
+    /// The schema of our tables; blank before the first connection.
+    #[must_use]
+    pub fn known_schema(&self) -> &str {
+        self.0.schema.get().map_or("", String::as_str)
     }
 
     async fn schema(&self, conn: &mut PgConnection) -> Result<&str, sqlx::Error> {

@@ -8,8 +8,8 @@
 //! - **The bound**: an instance admits nothing by a state that stopped being true more than [`LEASE_MAX`] ago.
 //! - Only a read renews the lease, and only one that came with a committed write.
 //! - A notification can only tighten, and only until the next read: whoever forges one gains a moment's block.
-//! - Versions never go backwards: a read that was overtaken by a newer change is dropped; a database that went backwards (a
-//!   restore, a failover that lost commits) blocks until somebody accepts that.
+//! - Versions never go backwards, and no event that was known is missing: a read that was overtaken by a newer change is dropped; a
+//!   database that went backwards (a restore, a failover that lost commits) blocks until somebody accepts that.
 //! - A kill file blocks, whatever the database says.
 
 pub mod renewal;
@@ -19,6 +19,9 @@ use super::gate::{Source, View};
 use super::instance::{Instance, Standing};
 use super::kill_file::{Found, KillFile};
 use crate::access::register::Register;
+use crate::audit::Stream;
+use crate::audit::history::{Asked, Fault, History, Judged};
+use crate::audit::verify::Point;
 use crate::clock::Clock;
 use crate::clock::belief::Belief;
 use crate::error::{Error, Result};
@@ -28,7 +31,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use store::Reading;
 use tokio::sync::Notify;
-use uuid::Uuid;
 
 /// How old a state may be and still admit something. An instance may choose less, never more: receipts are counted by this.
 pub const LEASE_MAX: Duration = Duration::from_secs(2);
@@ -37,8 +39,6 @@ pub const LEASE_MIN: Duration = Duration::from_millis(200);
 
 /// The highest version that the state's word has room for.
 const VERSION_MAX: i64 = i64::MAX >> 2;
-/// Histories that are remembered as not believed; a database that shows more of them stays blocked.
-const REJECTED_MAX: usize = 64;
 const GO_LIVE: i64 = 0b01;
 const KILL_SWITCH: i64 = 0b10;
 
@@ -69,8 +69,8 @@ struct Inner {
     killed: AtomicBool,
     /// When this instance last made a kill file, on `clock`, plus one: who looked before it may have seen none.
     killed_ns: AtomicU64,
-    /// Whether the state went backwards.
-    rewound: AtomicBool,
+    /// Which history of the database the state belongs to, and whether it went backwards.
+    history: History,
     /// Whether notifications arrive.
     listening: AtomicBool,
     /// Calls for a read before its turn.
@@ -82,38 +82,17 @@ struct Inner {
 /// What only the reader of the database needs.
 #[derive(Debug, Default)]
 struct Known {
-    /// The history that the state belongs to; none before the first read.
-    generation: Option<Uuid>,
-    /// Other histories that were read since, and not believed: those of an empty cluster, of another backup.
-    rejected: Vec<Uuid>,
     /// The policies as last read; none before the first read.
     policies: Option<Arc<Policies>>,
     /// How many of this server's migrations the database lacks.
     pending_migrations: i64,
 }
 
-impl Known {
-    fn has_seen(&self, generation: Uuid) -> bool {
-        self.generation == Some(generation) || self.rejected.contains(&generation)
-    }
-
-    /// Whether a history is a new one that follows one that was seen: only an acceptance begins such a one.
-    fn is_accepted(&self, read: &Reading) -> bool {
-        !self.has_seen(read.generation) && read.follows.is_some_and(|before| self.has_seen(before))
-    }
-
-    fn reject(&mut self, generation: Uuid) {
-        if !self.has_seen(generation) && self.rejected.len() < REJECTED_MAX {
-            self.rejected.push(generation);
-        }
-    }
-}
-
 /// Which policies let something happen, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policies {
-    /// Where the control stream stood when they were read: they are read again only when it moved.
-    control_seq: i64,
+    /// Where the control stream stood when they were read: they are read again only when that moved. None before they are read.
+    of: Option<Point>,
     /// Engines and whether their reserves can pass.
     pub engines: Vec<(String, bool)>,
     /// AI domains and whether production use is on.
@@ -123,9 +102,16 @@ pub struct Policies {
 }
 
 impl Feed {
-    /// A feed that knows nothing yet, and so blocks. A lease outside [`LEASE_MIN`] and [`LEASE_MAX`] is brought inside.
+    /// A feed that knows nothing yet but the database's `history`, and so blocks. A lease outside [`LEASE_MIN`] and [`LEASE_MAX`] is
+    /// brought inside.
     #[must_use]
-    pub fn new(clock: Clock, lease: Duration, instance: Instance, kill_file: Option<KillFile>) -> Self {
+    pub fn new(
+        clock: Clock,
+        lease: Duration,
+        instance: Instance,
+        kill_file: Option<KillFile>,
+        history: History,
+    ) -> Self {
         let lease = lease.clamp(LEASE_MIN, LEASE_MAX);
         Self(Arc::new(Inner {
             register: Register::new(clock.clone(), lease),
@@ -141,7 +127,7 @@ impl Feed {
             told_off_ns: AtomicU64::new(0),
             killed: AtomicBool::new(false),
             killed_ns: AtomicU64::new(0),
-            rewound: AtomicBool::new(false),
+            history,
             listening: AtomicBool::new(false),
             wake: Notify::new(),
             known: Mutex::default(),
@@ -160,57 +146,60 @@ impl Feed {
     }
 
     /// Takes over what was read, and renews the lease, unless it contradicts what is known: a version that goes backwards, the
-    /// same version saying something else, or another history. That is a restored or a lost database, and nothing is admitted
-    /// by it until its history is a new one, which is how `holdfast db accept-rewind` says that this is meant.
-    fn take(&self, read: &Reading, sent_ns: u64) -> Result<()> {
+    /// same version saying something else, events that are not there, or another history. That is a restored or a lost database,
+    /// and nothing is admitted by it until its history is a new one, which is how `holdfast db accept-rewind` says that this is
+    /// meant. Gives the marks that have to be looked at yet: those of streams that moved on.
+    fn take(&self, read: &Reading, asked: &Asked, sent_ns: u64) -> Result<Vec<(Stream, Point)>> {
         if !(1..=VERSION_MAX).contains(&read.version) {
             return Err(Error::Inconsistent(format!("the go-live state has version {}", read.version)));
         }
         let word = word(read.version, read.go_live_enabled, read.kill_switch_engaged);
-        let mut known = self.known();
+        let history = &self.0.history;
+        let _known = self.known();
         let overtaken = self.0.own_ns.load(Ordering::Acquire) > sent_ns;
-        if known.is_accepted(read) {
-            // Whatever its version: somebody has looked, after this instance noticed or before it could.
-            if overtaken {
-                // A change of our own is newer than this read; the next one shows both.
-                return Ok(());
+        let moved = match history.judge(asked, &read.found) {
+            // A change of our own is newer than this read; the next one shows both.
+            Judged::Accepted if overtaken => return Ok(Vec::new()),
+            Judged::Overtaken => return Ok(Vec::new()),
+            Judged::Accepted => {
+                // Whatever its version: somebody has looked, after this instance noticed or before it could.
+                self.0.state.store(word, Ordering::Release);
+                history.restart(&read.found);
+                tracing::warn!(version = read.version, "an older database was accepted");
+                Vec::new()
             }
-            self.0.state.store(word, Ordering::Release);
-            tracing::warn!(version = read.version, "the go-live state of an older database was accepted");
-        } else if self.is_rewound() {
-            known.reject(read.generation);
-            return Err(Error::Inconsistent("the go-live state went backwards".into()));
-        } else if known.generation.is_some_and(|known| known != read.generation) || !self.advance(word) {
-            // A change of our own may have overtaken this read; then the next one agrees again.
-            if overtaken && known.generation == Some(read.generation) {
-                return Ok(());
+            _ if history.is_rewound() => {
+                history.reject(read.found.generation);
+                return Err(Error::StateRewound);
             }
-            known.reject(read.generation);
-            return Err(self.rewind(read));
-        }
-        known.generation = Some(read.generation);
-        known.rejected.clear();
+            Judged::Other => return Err(self.rewind(read, &Fault::Other)),
+            Judged::Lost(lost) => return Err(self.rewind(read, &Fault::Lost(lost))),
+            Judged::Stands(moved) => {
+                if !self.advance(word) {
+                    // A change of our own may have overtaken this read; then the next one agrees again.
+                    return if overtaken { Ok(Vec::new()) } else { Err(self.rewind(read, &Fault::Switches)) };
+                }
+                history.take(asked, &read.found);
+                moved
+            }
+        };
         // What was told before this read was sent is in it, if it was true.
         for told in [&self.0.told_killed_ns, &self.0.told_off_ns] {
             let _ =
                 told.fetch_update(Ordering::AcqRel, Ordering::Acquire, |at| (at != 0 && at <= sent_ns).then_some(0));
         }
-        self.0.rewound.store(false, Ordering::Release);
         self.0.renewed_ns.fetch_max(sent_ns + 1, Ordering::AcqRel);
-        Ok(())
+        Ok(moved)
     }
 
     /// Blocks everything, until somebody accepts it.
-    fn rewind(&self, read: &Reading) -> Error {
+    fn rewind(&self, read: &Reading, fault: &Fault) -> Error {
         let before = self.0.state.load(Ordering::Acquire) >> 2;
-        self.0.rewound.store(true, Ordering::Release);
+        self.0.history.reject(read.found.generation);
+        self.0.history.contradict(fault);
         self.0.renewed_ns.store(0, Ordering::Release);
-        tracing::error!(
-            version = read.version,
-            before,
-            "the go-live state went backwards: blocking everything until holdfast db accept-rewind"
-        );
-        Error::Inconsistent(format!("the go-live state went from version {before} to {}", read.version))
+        tracing::error!(version = read.version, before, "what was read is older than what this instance knew");
+        Error::StateRewound
     }
 
     /// Takes over what a notification says, if it tightens, until a read says more; and calls for that read. What it tells of a
@@ -278,10 +267,16 @@ impl Feed {
         self.0.kill_file.as_ref()
     }
 
-    /// Whether the state went backwards, and nobody has accepted that.
+    /// Whether the state went backwards or events are lost, and nobody has accepted that.
     #[must_use]
     pub fn is_rewound(&self) -> bool {
-        self.0.rewound.load(Ordering::Acquire)
+        self.0.history.is_rewound()
+    }
+
+    /// What is known of the database's history.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.0.history
     }
 
     /// Whether notifications arrive. Without them changes of other instances are seen half a second later.
@@ -322,7 +317,7 @@ impl Feed {
 
     fn age_ns(&self) -> Option<u64> {
         let renewed = self.0.renewed_ns.load(Ordering::Acquire);
-        (renewed > 0).then(|| self.now().saturating_sub(renewed))
+        (renewed > 0 && !self.is_rewound()).then(|| self.now().saturating_sub(renewed))
     }
 
     /// How many of this server's migrations the database lacks, as last read.
@@ -375,10 +370,13 @@ impl Source for Feed {
         if self.0.killed.load(Ordering::Acquire) {
             return View::Killed;
         }
+        // Whoever noticed: a writer, or any new connection.
+        if self.0.history.is_rewound() {
+            return View::Rewound;
+        }
         // The lease before the state: whoever sees a renewal sees what it read.
         match self.age_ns() {
             Some(age) if age <= self.0.lease_ns => {}
-            _ if self.0.rewound.load(Ordering::Acquire) => return View::Rewound,
             _ => return View::Stale,
         }
         // What was told before the state: whoever sees it withdrawn sees the state that replaced it.

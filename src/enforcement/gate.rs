@@ -126,7 +126,8 @@ impl Block {
             Self::GoLiveDisabled => "go-live is disabled: this is blocked until it is enabled",
             Self::StateStale => "the go-live state was not read recently enough: everything is blocked until it is",
             Self::StateRewound => {
-                "the go-live state went backwards, as after a restore: everything is blocked until that is accepted"
+                "the database went back, as after a restore, and lacks what was answered: everything is blocked until somebody has \
+                 looked and accepts it (holdfast db accept-rewind)"
             }
         }
     }

@@ -68,7 +68,7 @@
 //!     required_packs: Vec::new(),
 //! };
 //! let instance = Instance::new("deals", &configuration);
-//! let feed = Feed::new(Clock::system(), LEASE_MAX, instance, None);
+//! let feed = Feed::new(Clock::system(), LEASE_MAX, instance, None, db.history().clone());
 //! tokio::spawn(feed.clone().run(db.clone()));
 //! tokio::spawn(feed.clone().listen(db));
 //!

@@ -86,7 +86,7 @@ impl Error {
             Self::ClockWentBack(_) => row(503, "CLOCK_WENT_BACK", "The database clock went back"),
             Self::ClockJumped(_) => row(503, "CLOCK_JUMPED", "The database clock jumped ahead"),
             Self::LedgerHalted(_) => row(503, "LEDGER_HALTED", "The book does not balance"),
-            Self::StateRewound => row(503, "STATE_REWOUND", "The go-live state went backwards"),
+            Self::StateRewound => row(503, "STATE_REWOUND", "The database went back"),
             Self::Unavailable(_) => row(503, "DATABASE_UNAVAILABLE", "The database cannot be reached"),
             Self::Overloaded => row(503, "OVERLOADED", "Too many operations are waiting"),
             Self::OutcomeUnknown(_) => row(503, "OUTCOME_UNKNOWN", "The outcome is unknown"),

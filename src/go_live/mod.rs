@@ -17,6 +17,7 @@ pub mod store;
 
 use crate::approval::loosening::Proposal;
 use crate::approval::{self, Loosened, Verdict, Wanted};
+use crate::audit::history::{self, Heads, Lost};
 use crate::audit::{self, ControlEvent, Head, Origin, Stream};
 use crate::clock::Clock;
 use crate::config::ChecklistConfig;
@@ -156,7 +157,7 @@ impl GoLive {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         let _turn = self.turn().await?;
         let mut tx = self.db.begin().await?;
-        let mut head = audit::lock(&mut tx, Stream::Control).await?;
+        let mut head = self.db.history().lock(&mut tx, Stream::Control).await?;
         // Before `If-Match`: the first attempt has moved the version that it named.
         if let Some(answer) = idempotency::recall(&mut tx, intent, head.next()).await? {
             return Ok(Loosened::Done(answer.confirm(tx).await?));
@@ -205,7 +206,7 @@ impl GoLive {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         let _turn = self.turn().await?;
         let mut tx = self.db.begin().await?;
-        let mut head = audit::lock(&mut tx, Stream::Control).await?;
+        let mut head = self.db.history().lock(&mut tx, Stream::Control).await?;
         if let Some(answer) = idempotency::recall(&mut tx, intent, head.next()).await? {
             return answer.confirm(tx).await;
         }
@@ -336,22 +337,39 @@ async fn tighten_once(
     Ok((head, state))
 }
 
-/// The history that an acceptance ended, for the audit trail.
-#[derive(Serialize)]
-struct AcceptDetail {
-    version: i64,
-    generation: uuid::Uuid,
+/// What an acceptance did, and for the audit trail, which history it ended.
+#[derive(Debug, Serialize)]
+pub struct Accepted {
+    /// The state's version.
+    pub version: i64,
+    /// The history that began.
+    pub generation: uuid::Uuid,
+    /// Events that were known and are not there.
+    pub lost: Vec<Lost>,
 }
 
-/// Says that a state that went backwards is meant: gives it a history of its own, which every instance that noticed takes over.
-pub async fn accept_rewind(db: &Database, reason: &Reason, origin: &Origin) -> Result<i64> {
+/// Says that a database that went back is meant, as far as this process knows it.
+pub async fn accept_rewind(db: &Database, reason: &Reason, origin: &Origin) -> Result<Accepted> {
+    accept_rewind_knowing(db, &[db.history().asked().heads], reason, origin).await
+}
+
+/// The same, naming what is lost of what is known from elsewhere: gives the database a history of its own, which every instance that
+/// noticed takes over.
+pub async fn accept_rewind_knowing(
+    db: &Database,
+    known: &[Heads],
+    reason: &Reason,
+    origin: &Origin,
+) -> Result<Accepted> {
     let mut tx = db.begin_switch().await?;
     let mut head = audit::lock(&mut tx, Stream::Control).await?;
+    let lost = history::losses(&mut tx, known).await?;
     let (version, generation) = store::begin_generation(&mut tx).await?;
-    let detail = Some(db::to_json(&AcceptDetail { version, generation }).get().to_owned());
+    let accepted = Accepted { version, generation, lost };
+    let detail = Some(db::to_json(&accepted).get().to_owned());
     let event =
         ControlEvent { action: "GO_LIVE_REWIND_ACCEPT", subject: None, error: None, reason: Some(reason), detail };
     event.append(&mut tx, &mut head, origin).await?;
     db::commit(tx).await?;
-    Ok(version)
+    Ok(accepted)
 }

@@ -15,8 +15,8 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(super) struct Cache(BTreeMap<Pair, (Of, Arc<Frozen>)>);
 
-/// Of which baseline, under which policy: their versions.
-type Of = (i64, i64);
+/// Of which baseline, under which policy: their versions, and the span itself.
+type Of = (i64, i64, FrozenSpan);
 
 /// Baselines that are kept; more wires than this are made anew each time.
 const CACHE_MAX: usize = 1_024;
@@ -160,7 +160,7 @@ async fn freeze(
     let Some(span) = wire.state.frozen else {
         return Ok(());
     };
-    let of = (wire.state.baseline_version, wire.policy.version);
+    let of = (wire.state.baseline_version, wire.policy.version, span);
     if let Some(frozen) = cache.get(pair, of).filter(|_| span.sum.is_some()) {
         wire.frozen = Some(frozen);
         return Ok(());
@@ -181,6 +181,7 @@ async fn freeze(
         wire.state.forget_evidence(last);
     }
     if let Some(frozen) = &wire.frozen {
+        let of = (wire.state.baseline_version, wire.policy.version, wire.state.frozen.unwrap_or(span));
         cache.keep(pair, of, frozen);
     }
     Ok(())

@@ -13,6 +13,7 @@ mod known;
 use super::answers::{KpiAnswer, Tripped};
 use super::load::Cache;
 use super::trip::{self, Cause, Heads, Tripping};
+use crate::audit::verify::Point;
 use crate::audit::{self, Head, Origin, Stream};
 use crate::db::{Database, to_json};
 use crate::enforcement::feed::Feed;
@@ -67,20 +68,33 @@ pub struct Measure {
     db: Database,
     feed: Feed,
     cache: Cache,
+    /// Of which history the batch is.
+    epoch: u64,
+}
+
+/// What a batch leaves behind.
+#[derive(Debug)]
+pub struct Note {
+    /// What its trips did.
+    acted: Vec<(Tripped, Option<GoLiveState>)>,
+    /// Its last event; none if it has none.
+    end: Option<Point>,
+    /// Of which history.
+    epoch: u64,
 }
 
 impl Measure {
     /// A kill switch pulled here reaches this instance's gate through `feed` at once.
     #[must_use]
     pub fn new(db: Database, feed: Feed) -> Self {
-        Self { db, feed, cache: Cache::default() }
+        Self { db, feed, cache: Cache::default(), epoch: 0 }
     }
 }
 
 impl Decider for Measure {
     type Item = Measurements;
     type Done = Measured;
-    type Note = Vec<(Tripped, Option<GoLiveState>)>;
+    type Note = Note;
     type Start = Head;
 
     const STREAM: Stream = Stream::Kpi;
@@ -94,7 +108,16 @@ impl Decider for Measure {
     }
 
     async fn begin(&mut self, conn: &mut PgConnection, _: &[&Measurements]) -> Result<Head> {
-        audit::begin(conn, Stream::Kpi).await
+        let history = self.feed.history();
+        let mark = history.mark(Self::STREAM);
+        history.require_whole()?;
+        if self.epoch != mark.epoch {
+            // A version says what a baseline is within one history alone.
+            (self.cache, self.epoch) = (Cache::default(), mark.epoch);
+        }
+        let head = audit::begin(conn, Self::STREAM).await?;
+        history.admit(&mark, &head)?;
+        Ok(head)
     }
 
     async fn prepare(
@@ -111,13 +134,16 @@ impl Decider for Measure {
             if let Some(error) = deciding.broken.take() {
                 return Err(error);
             }
-            deciding.write(conn, items, decided).await
+            deciding.write(conn, items, decided, self.epoch).await
         };
         Ok(by(deadline, prepared).await?)
     }
 
     fn ended(&mut self, note: Self::Note) {
-        for (tripped, killed) in note {
+        if let Some(end) = note.end {
+            self.feed.history().note(note.epoch, Self::STREAM, end);
+        }
+        for (tripped, killed) in note.acted {
             trip::publish(&self.feed, &self.db, &tripped, killed.as_ref());
         }
     }
@@ -240,8 +266,9 @@ impl<'a> Deciding<'a> {
         conn: &mut PgConnection,
         items: &[&Measurements],
         decided: Vec<Decided>,
-    ) -> Result<Prepared<Measured, Vec<(Tripped, Option<GoLiveState>)>>> {
-        let mut note = Vec::new();
+        epoch: u64,
+    ) -> Result<Prepared<Measured, Note>> {
+        let mut acted = Vec::new();
         let first = self.recorded.first();
         let proof = first.map(|one| Proof { seq: one.stamp.seq, hash: one.hash.clone() });
         if !self.recorded.is_empty() {
@@ -250,7 +277,7 @@ impl<'a> Deciding<'a> {
             store::insert_events(&mut *conn, &self.recorded).await?;
             self.head.store(&mut *conn).await?;
             if let Some(heads) = heads {
-                note = self.act(&mut *conn, heads).await?;
+                acted = self.act(&mut *conn, heads).await?;
             }
             self.known.show()?;
             let met: Vec<_> = self.known.met().collect();
@@ -277,7 +304,7 @@ impl<'a> Deciding<'a> {
                         id: taken.id,
                         tripped: taken
                             .trip
-                            .and_then(|trip| note.get(trip).map(|(tripped, _)| tripped.clone()))
+                            .and_then(|trip| acted.get(trip).map(|(tripped, _)| tripped.clone()))
                             .or_else(|| earlier.get(&taken.id).cloned().filter(|_| taken.duplicate).map(Tripped::of)),
                         watched: taken.watched,
                         duplicate: taken.duplicate,
@@ -292,6 +319,7 @@ impl<'a> Deciding<'a> {
             outcomes.push(answer.map(|answer| Measured { answer, replayed: false }));
         }
         let end = if writes { End::Commit } else { End::Discard };
+        let note = Note { acted, end: proof.as_ref().map(|_| self.head.point()), epoch };
         Ok(Prepared { outcomes, proof, last: self.head.seq(), end, note })
     }
 

@@ -5,7 +5,7 @@ use super::trip::{self, Heads};
 use super::{BaselineRequest, Govern, RearmRequest, note_reading, refuse_worse};
 use crate::approval::loosening::Proposal;
 use crate::approval::{Loosened, Verdict, Wanted};
-use crate::audit::{self, ControlEvent, Stamp, Stream};
+use crate::audit::{ControlEvent, Stamp, Stream};
 use crate::db::{self, to_json};
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
@@ -52,11 +52,11 @@ impl Govern {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         origin.authority.require_domain(domain)?;
         let mut tx = self.db.begin().await?;
-        let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
+        let now = self.db.history().lock(&mut tx, Stream::Kpi).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
             return answer.confirm(tx).await;
         }
-        let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
+        let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         let at = control_head.next().at;
         let said = Acknowledgement { verdict: verdict.as_str(), by: origin.actor.as_ref(), at };
         let found = store::acknowledge_trip(&mut tx, domain, metric, trip_id, &said).await?;
@@ -139,7 +139,7 @@ impl Govern {
             }
             refuse_worse(&mut tx, &policy, &state).await?;
         }
-        let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
+        let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         let subject = trip::name(&policy);
         let input = to_json(&BaselineRequest { domain: domain.clone(), metric: metric.clone(), source, force });
         let wanted = Wanted { subject: Some(&subject), input: input.get(), reason };
@@ -166,7 +166,7 @@ impl Govern {
     async fn hold(&self, (domain, metric): (&Domain, &Metric), asked: &Asked) -> Result<Once<Held>> {
         asked.origin.authority.require_domain(domain)?;
         let mut tx = self.db.begin().await?;
-        let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
+        let now = self.db.history().lock(&mut tx, Stream::Kpi).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, asked.intent.as_ref(), now).await? {
             return answer.confirm(tx).await;
         }

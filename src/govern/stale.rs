@@ -2,7 +2,7 @@
 
 use super::trip::{self, Cause, Heads, Tripping};
 use super::{Govern, load};
-use crate::audit::{self, Origin, Stream};
+use crate::audit::{Origin, Stream};
 use crate::db;
 use crate::error::Result;
 use crate::regression::model::{OnStale, Reading, RegressionPolicy, Verdict, Window};
@@ -43,7 +43,7 @@ impl Govern {
 
     async fn trip_one(&self, found: &Silent) -> Result<bool> {
         let mut tx = self.db.begin().await?;
-        let now = audit::lock(&mut tx, Stream::Kpi).await?.next();
+        let now = self.db.history().lock(&mut tx, Stream::Kpi).await?.next();
         // Under the head it may be otherwise: an event has arrived, or another instance was first.
         let still = store::silent(&mut tx).await?.into_iter().find(|wire| {
             (&wire.domain, &wire.metric) == (&found.domain, &found.metric)

@@ -5,7 +5,7 @@ use super::model::{self, CheckResult, Evidence, GateRule, HeimdallPolicy, Policy
 use super::store;
 use crate::approval::loosening::Proposal;
 use crate::approval::{self, Loosened, PromoteRequest, Verdict, Wanted};
-use crate::audit::{self, Changes, ControlEvent, FieldChange, Stream};
+use crate::audit::{Changes, ControlEvent, FieldChange, Stream};
 use crate::db::{self, to_json};
 use crate::error::{Blocker, Error, Result};
 use crate::idempotency::{self, Asked, Once};
@@ -93,7 +93,7 @@ impl Heimdall {
         origin.authority.require_domain(&request.domain)?;
         let mut tx = self.db.begin().await?;
         // Lock order: heimdall, control. The heimdall head makes the upsert bind the very next verdict.
-        let now = audit::lock(&mut tx, Stream::Heimdall).await?.next();
+        let now = self.db.history().lock(&mut tx, Stream::Heimdall).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
             return answer.confirm(tx).await.map(Loosened::Done);
         }
@@ -105,7 +105,7 @@ impl Heimdall {
             let unchanged = HeimdallPolicyUpserted { policy: existing.clone(), changes: Vec::new() };
             return idempotency::done(tx, intent, now, unchanged).await.map(Loosened::Done);
         }
-        let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
+        let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         let proposal = Proposal::Charter(existing.as_ref(), &policy);
         let input = to_json(request);
         let wanted = Wanted { subject: Some(request.domain.as_str()), input: input.get(), reason };
@@ -145,7 +145,7 @@ impl Heimdall {
         origin.authority.require_domain(domain)?;
         let mut tx = self.db.begin().await?;
         // Lock order: heimdall, control. Under the heimdall head no trial is counted meanwhile.
-        let now = audit::lock(&mut tx, Stream::Heimdall).await?.next();
+        let now = self.db.history().lock(&mut tx, Stream::Heimdall).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
             return answer.confirm(tx).await.map(Loosened::Done);
         }
@@ -162,7 +162,7 @@ impl Heimdall {
             reason: Some(reason),
             detail: None,
         };
-        let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
+        let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         if !standing.passes {
             let (blockers, checks) = (blockers(&standing), to_json(&standing.checks));
             let refused = Error::EvidenceInsufficient { domain: domain.to_string(), blockers, checks };
@@ -201,7 +201,7 @@ impl Heimdall {
         origin.authority.require_domain(domain)?;
         let mut tx = self.db.begin().await?;
         // Lock order: heimdall, control. The heimdall head makes it bind the very next use.
-        let now = audit::lock(&mut tx, Stream::Heimdall).await?.next();
+        let now = self.db.history().lock(&mut tx, Stream::Heimdall).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
             return answer.confirm(tx).await;
         }
@@ -211,7 +211,7 @@ impl Heimdall {
         let demoted = if changes.is_empty() {
             HeimdallPolicyUpserted { policy: existing, changes: Vec::new() }
         } else {
-            let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
+            let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
             store::upsert_policy(&mut tx, &policy).await?;
             let detail = PolicyDetail { changes: &changes, evidence: None, policy: &policy };
             let event = ControlEvent {

@@ -3,7 +3,7 @@
 use super::model::{self, GateReason, HeimdallEvent, Switches, Terms, Use};
 use super::store::{self, RecommendationRecord};
 use super::{Heimdall, append};
-use crate::audit::{self, Origin, Stream};
+use crate::audit::{Origin, Stream};
 use crate::db::{self, to_json};
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
@@ -72,7 +72,7 @@ impl Heimdall {
     ) -> Result<Once<RequireAnswer>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         let mut tx = self.db.begin().await?;
-        let mut head = audit::lock(&mut tx, Stream::Heimdall).await?;
+        let mut head = self.db.history().lock(&mut tx, Stream::Heimdall).await?;
         let stamp = head.next();
         let told = idempotency::recall(&mut tx, intent, stamp).await?;
         if self.feed.is_rewound() {
@@ -143,7 +143,7 @@ impl Heimdall {
     pub async fn revoke(&self, id: i64, reason: Option<Reason>, asked: &Asked) -> Result<Once<RevokeAnswer>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         let mut tx = self.db.begin().await?;
-        let mut head = audit::lock(&mut tx, Stream::Heimdall).await?;
+        let mut head = self.db.history().lock(&mut tx, Stream::Heimdall).await?;
         let stamp = head.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, stamp).await? {
             return answer.confirm(tx).await;

@@ -21,7 +21,7 @@ pub mod model;
 pub mod store;
 
 use crate::approval;
-use crate::audit::{self, Head, Origin, Stamp, Stream};
+use crate::audit::{Head, Origin, Stamp, Stream};
 use crate::db::{Database, to_json};
 use crate::enforcement::feed::Feed;
 use crate::error::Result;
@@ -114,7 +114,7 @@ impl Heimdall {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         origin.authority.require_domain(&report.domain)?;
         let mut tx = self.db.begin().await?;
-        let mut head = audit::lock(&mut tx, Stream::Heimdall).await?;
+        let mut head = self.db.history().lock(&mut tx, Stream::Heimdall).await?;
         let stamp = head.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, stamp).await? {
             return answer.confirm(tx).await;
@@ -142,7 +142,7 @@ impl Heimdall {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         origin.authority.require_domain(&made.domain)?;
         let mut tx = self.db.begin().await?;
-        let mut head = audit::lock(&mut tx, Stream::Heimdall).await?;
+        let mut head = self.db.history().lock(&mut tx, Stream::Heimdall).await?;
         let stamp = head.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, stamp).await? {
             return answer.confirm(tx).await;

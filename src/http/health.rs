@@ -119,7 +119,10 @@ async fn readyz(State(app): State<App>, caller: Option<Extension<Admitted>>, _: 
     } else if !app.writers_run() {
         Some("a writer has ended, and so will this process")
     } else if app.feed.is_rewound() {
-        Some("the go-live state went backwards: holdfast db accept-rewind says that this is meant")
+        Some(
+            "the database went back, or lacks events that were answered: the log says which, and holdfast db accept-rewind that this \
+             is meant",
+        )
     } else if app.feed.age().is_none_or(|age| age > app.feed.lease()) {
         Some("the go-live state was not read within the lease: the database is away or slow")
     } else if pending > 0 {

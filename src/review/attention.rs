@@ -116,7 +116,11 @@ fn here(review: &Review) -> Vec<String> {
     }
     if here.rewound {
         let name = capital(here.name());
-        first.push(format!("{name} is STOPPED: the go-live state went backwards, see holdfast db accept-rewind"));
+        let lost = match here.lost_events.join("; ") {
+            lost if lost.is_empty() => lost,
+            lost => format!(" ({lost})"),
+        };
+        first.push(format!("{name} is STOPPED: the database went back{lost}, see holdfast db accept-rewind"));
     }
     first
 }
@@ -128,7 +132,7 @@ fn others(review: &Review) -> Vec<String> {
     let stopped = others.filter_map(|other| {
         let why = match other.standing.as_str() {
             "kill_file" => "its kill file",
-            "rewound" => "a go-live state that went backwards",
+            "rewound" => "a database that went back",
             _ => return None,
         };
         Some(format!("The instance {} is STOPPED by {why}", other.name))

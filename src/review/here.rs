@@ -16,8 +16,10 @@ pub struct Answering {
     pub kill_file: bool,
     /// Where that file is looked for.
     pub kill_file_path: Option<String>,
-    /// Whether the state went backwards and nobody has accepted that: it admits nothing.
+    /// Whether the database went back and nobody has accepted that: it admits nothing.
     pub rewound: bool,
+    /// Which events that it knew are not in the database, as far as it noticed.
+    pub lost_events: Vec<String>,
     /// How many seconds the database's clock jumped ahead, while that is not believed: it reserves nothing. Null while it is.
     pub clock_jumped_seconds: Option<i64>,
 }
@@ -31,6 +33,7 @@ impl Answering {
             kill_file: feed.is_killed_locally(),
             kill_file_path: feed.kill_file().map(|file| file.path().display().to_string()),
             rewound: feed.is_rewound(),
+            lost_events: feed.history().lost().iter().map(ToString::to_string).collect(),
             clock_jumped_seconds: match feed.belief().doubt() {
                 Some(Doubt::Ahead(seconds)) => Some(seconds),
                 Some(Doubt::Behind(_)) | None => None,

@@ -144,7 +144,7 @@ impl Page {
         let state = &review.state;
         let here = &review.answering;
         writeln!(self, "\n## State\n")?;
-        for (stops, why) in [(here.kill_file, "its kill file"), (here.rewound, "a go-live state that went backwards")] {
+        for (stops, why) in [(here.kill_file, "its kill file"), (here.rewound, "a database that went back")] {
             if stops {
                 writeln!(self, "- STOPPED, {}: by {why}, whatever follows", here.name())?;
             }

@@ -153,8 +153,8 @@ impl Risk {
         let item = Item { operation: Operation::Adjust(request), origin, intent: None };
         let mut tx = self.db.begin().await?;
         // Lock order: risk, control.
-        audit::lock(&mut tx, Stream::Risk).await?;
-        let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
+        self.db.history().lock(&mut tx, Stream::Risk).await?;
+        let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         let wanted = Wanted { subject: None, input: "{}", reason: None };
         approval::gate(&mut tx, &mut control_head, self.two_person, asked, &proposal, wanted).await?;
         let done = self.writer.correct(&mut tx, &item).await?;
@@ -173,7 +173,7 @@ impl Risk {
             return Err(Error::Inconsistent("what waits is no correction".into()));
         };
         let mut tx = self.db.begin().await?;
-        let mut head = audit::lock(&mut tx, Stream::Control).await?;
+        let mut head = self.db.history().lock(&mut tx, Stream::Control).await?;
         if let Some(answer) = idempotency::recall(&mut tx, item.intent.as_ref(), head.next()).await? {
             return match answer.confirm::<()>(tx).await? {
                 Once::Replayed(Earlier::Waiting(request)) => {
@@ -289,7 +289,7 @@ impl Risk {
         origin.authority.require_engine(&request.engine)?;
         let mut tx = self.db.begin().await?;
         // Lock order: risk, control. The risk head makes the upsert bind the very next decision.
-        let risk_head = audit::lock(&mut tx, Stream::Risk).await?;
+        let risk_head = self.db.history().lock(&mut tx, Stream::Risk).await?;
         if let Some(answer) = idempotency::recall(&mut tx, intent, risk_head.next()).await? {
             return Ok(Loosened::Done(answer.confirm(tx).await?));
         }
@@ -301,7 +301,7 @@ impl Risk {
             return Ok(Loosened::Done(idempotency::done(tx, intent, risk_head.next(), unchanged).await?));
         }
         // Lock order: risk, control.
-        let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
+        let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         let proposal = Proposal::RiskPolicy(existing.as_ref(), &policy);
         let input = to_json(request);
         let wanted = Wanted { subject: Some(policy.engine.as_str()), input: input.get(), reason };

@@ -83,14 +83,14 @@ async fn reconcile_after(db: &Database, summed: &mut Summed) -> Result<Reconcili
     let mut tx = db.begin().await?;
     tx.execute(PATIENCE).await?;
     // Lock order: risk, control.
-    let head = audit::lock(&mut tx, Stream::Risk).await?;
+    let head = db.history().lock(&mut tx, Stream::Risk).await?;
     let mut confirmed = compare(&mut tx, &mut Summed::default()).await?;
     if confirmed.differences.is_empty() || confirmed.halted_at.is_some() {
         return Ok(confirmed);
     }
     let at = head.next().at;
     let detail = to_json(&confirmed.differences).get().to_owned();
-    let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
+    let mut control_head = db.history().lock(&mut tx, Stream::Control).await?;
     audit::turn(&mut tx, Stream::Risk).await?;
     store::halt(&mut tx, at, &detail).await?;
     let event = ControlEvent { action: "RISK_HALT", subject: None, error: None, reason: None, detail: Some(detail) };
@@ -108,14 +108,14 @@ pub async fn repair(db: &Database, reason: &Reason, origin: &Origin) -> Result<R
     let mut tx = db.begin().await?;
     tx.execute(PATIENCE).await?;
     // Lock order: risk, control.
-    let head = audit::lock(&mut tx, Stream::Risk).await?;
+    let head = db.history().lock(&mut tx, Stream::Risk).await?;
     let mut found = compare(&mut tx, &mut Summed::default()).await?;
     if found.differences.is_empty() && found.halted_at.is_none() {
         db::confirm(tx).await?;
         return Ok(found);
     }
     let at = head.next().at;
-    let mut control_head = audit::lock(&mut tx, Stream::Control).await?;
+    let mut control_head = db.history().lock(&mut tx, Stream::Control).await?;
     audit::turn(&mut tx, Stream::Risk).await?;
     for difference in &found.differences {
         store::set_counter(&mut tx, found.day, difference, at).await?;

@@ -16,6 +16,8 @@ mod read;
 use super::operation::{Done, Item};
 use crate::approval;
 use crate::audit::Stream;
+use crate::audit::history::Mark;
+use crate::audit::verify::Point;
 use crate::clock::Clock;
 use crate::db::{self, Database};
 use crate::enforcement::feed::Feed;
@@ -45,11 +47,12 @@ impl Ledger {
     /// Starts the writer.
     #[must_use]
     pub fn start(db: Database, clock: Clock, feed: Feed, go_live_required: bool, two_person: approval::Policy) -> Self {
+        let mark = feed.history().mark(Stream::Risk);
         let by = By { feed, go_live_required, two_person };
         let writer = Writer::start(
             db.clone(),
             clock,
-            Operations { by: by.clone(), left_at: None, shared_for: 0, recent: Vec::new() },
+            Operations { by: by.clone(), mark, left_at: None, shared_for: 0, recent: Vec::new() },
         );
         Self { writer, db, by }
     }
@@ -58,7 +61,8 @@ impl Ledger {
     /// operation would decide.
     pub async fn dry_run(&self, item: &Item) -> Result<Done> {
         let mut tx = self.db.begin_snapshot().await?;
-        let done = batch::decide_dry(&mut tx, item, &self.by.conditions()).await;
+        let mark = self.db.history().mark(Stream::Risk);
+        let done = batch::decide_dry(&mut tx, item, &self.by.conditions(mark)).await;
         tx.rollback().await?;
         let tells_what_was_done = match &done {
             Ok(done) => done.replayed,
@@ -72,7 +76,8 @@ impl Ledger {
 
     /// Decides a correction that a second person agreed to, in a transaction that holds the ledger's head.
     pub async fn correct(&self, conn: &mut PgConnection, item: &Item) -> Result<Done> {
-        let conditions = Conditions { corrections: Corrections::Booked, ..self.by.conditions() };
+        let conditions =
+            Conditions { corrections: Corrections::Booked, ..self.by.conditions(self.db.history().mark(Stream::Risk)) };
         batch::decide_apart(conn, item, &conditions).await
     }
 
@@ -108,8 +113,8 @@ struct By {
 }
 
 impl By {
-    fn conditions(&self) -> Conditions {
-        Conditions::of(&self.feed, self.go_live_required, self.two_person, self.feed.belief().expected())
+    fn conditions(&self, mark: Mark) -> Conditions {
+        Conditions::of(&self.feed, mark, self.go_live_required, self.two_person, self.feed.belief().expected())
     }
 }
 
@@ -117,6 +122,8 @@ impl By {
 #[derive(Debug)]
 struct Operations {
     by: By,
+    /// The last event of the ledger that was known before the batch.
+    mark: Mark,
     /// The last event that this writer left; none before its first.
     left_at: Option<i64>,
     /// Batches that lock the head before they read, since somebody else writes too.
@@ -133,7 +140,9 @@ struct Note {
     read_ms: u64,
     /// The last event before it, and its own last.
     before: i64,
-    after: i64,
+    after: Point,
+    /// Of which history.
+    epoch: u64,
     /// Whether somebody else moved the head while it was decided.
     is_contended: bool,
     /// Some engines whose levels it moved.
@@ -155,6 +164,9 @@ impl Decider for Operations {
     const BATCH_MAX: usize = 1_024;
 
     async fn begin(&mut self, conn: &mut PgConnection, items: &[&Item]) -> Result<Start> {
+        // Before anything is read. Events of the history before say nothing of this one.
+        self.mark = self.by.feed.history().mark(Self::STREAM);
+        self.by.feed.history().require_whole()?;
         if self.shared_for == 0 && batch::may_be_free(items) {
             return Ok(Start::Free);
         }
@@ -174,7 +186,7 @@ impl Decider for Operations {
         items: &[&Item],
         deadline: Instant,
     ) -> Result<Prepared<Done, Note>, Failure<Done, Note>> {
-        batch::prepare(conn, start, items, || self.by.conditions(), deadline).await
+        batch::prepare(conn, start, items, || self.by.conditions(self.mark), deadline).await
     }
 
     fn ended(&mut self, note: Note) {
@@ -185,7 +197,8 @@ impl Decider for Operations {
         if note.is_contended || self.left_at.is_some_and(|left_at| left_at != note.before) {
             self.shared_for = SHARED_FOR;
         }
-        self.left_at = Some(note.after);
+        self.by.feed.history().note(note.epoch, Self::STREAM, note.after);
+        self.left_at = Some(note.after.seq);
         self.recent = note.recent;
     }
 }

@@ -239,7 +239,7 @@ fn is_late<Item, Done>(job: &Job<Item, Done>, now_ms: u64) -> bool {
 /// Whether an error is of the database as a whole: it fails every item alike, so that splitting the batch is of no use.
 fn is_fatal(error: &Error) -> bool {
     match error {
-        Error::Unavailable(_) | Error::OutcomeUnknown(_) => true,
+        Error::Unavailable(_) | Error::OutcomeUnknown(_) | Error::StateRewound => true,
         Error::Database(error) => is_unreachable(error),
         _ => false,
     }
@@ -263,6 +263,7 @@ fn fail_all<Item, Done>(jobs: Vec<Job<Item, Done>>, error: Error) {
     let again = |error: &Error| match error {
         Error::OutcomeUnknown(_) => Error::OutcomeUnknown(sqlx::Error::PoolClosed),
         Error::Unavailable(_) => Error::Unavailable(sqlx::Error::PoolClosed),
+        Error::StateRewound => Error::StateRewound,
         Error::Panicked => Error::Panicked,
         other => Error::Inconsistent(other.to_string()),
     };

@@ -18,6 +18,7 @@ mod flags;
 mod go_live;
 mod hang_up;
 mod heimdall;
+mod history;
 mod idempotency;
 mod input;
 mod lease;

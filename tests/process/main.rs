@@ -32,4 +32,5 @@ mod probes;
 mod reconcile;
 mod refusals;
 mod replicated;
+mod rewound;
 mod schema;

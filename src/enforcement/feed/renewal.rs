@@ -5,6 +5,7 @@
 //! itself, also if these tasks end.
 
 use super::{Feed, Policies, store};
+use crate::audit::verify::Point;
 use crate::db::Database;
 use crate::error::{Error, Result};
 use crate::go_live::model::{Change, GoLiveState};
@@ -59,26 +60,29 @@ impl Feed {
         if let Some(file) = self.kill_file() {
             self.note_kill_file(file.look().await, sent_ns + 1);
         }
+        let asked = self.history().asked();
         let version = self.0.state.load(Ordering::Acquire) >> 2;
         let version = (version > 0).then_some(version);
         let read = store::heartbeat(&mut *conn, self.instance(), self.standing(), version).await?;
         let now = self.belief().read(read.now, read.latest, sent_ns / NANOS_PER_MS);
+        let of = read.control();
         // Before the policies: who is let in matters more. A token that cannot be read lets the register lapse, and nobody in.
-        let renewed =
-            panics::caught(self.register().renew(conn, (read.generation, read.control_seq), now, sent_ns)).await;
+        let renewed = panics::caught(self.register().renew(conn, of, now, sent_ns)).await;
         if let Err(error) = renewed.unwrap_or(Err(Error::Panicked)) {
             tracing::error!(%error, "the tokens cannot be read: nobody is let in when what is known of them lapses");
         }
         let known = self.known().policies.clone();
-        if known.is_none_or(|policies| policies.control_seq != read.control_seq) {
+        if known.is_none_or(|policies| policies.of != Some(of)) {
             // Flags go by the policies, and no gate does: one that cannot be read closes none.
-            let policies = panics::caught(read_policies(conn, read.control_seq)).await.unwrap_or(Err(Error::Panicked));
+            let policies = panics::caught(read_policies(conn, of)).await.unwrap_or(Err(Error::Panicked));
             if let Err(error) = &policies {
                 tracing::error!(%error, "the policies cannot be read: their flags have the safe value");
             }
             self.known().policies = policies.ok().map(Arc::new);
         }
-        self.take(&read, sent_ns)
+        let moved = self.take(&read, &asked, sent_ns)?;
+        // After the lease: a report or a migration that keeps these rows locked closes no gate.
+        self.history().confirm(conn, &asked, &read.found, &moved).await
     }
 
     /// Keeps the feed fresh for as long as it is polled.
@@ -238,9 +242,9 @@ async fn open_listener(db: &Database) -> Result<PgListener> {
     Ok(listener)
 }
 
-async fn read_policies(conn: &mut PgConnection, control_seq: i64) -> Result<Policies> {
+async fn read_policies(conn: &mut PgConnection, of: Point) -> Result<Policies> {
     Ok(Policies {
-        control_seq,
+        of: Some(of),
         engines: crate::risk::store::read_policies(&mut *conn)
             .await?
             .iter()

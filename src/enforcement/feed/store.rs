@@ -1,11 +1,13 @@
 //! SQL of the feed: one statement that proves that this database can commit, and reads what the gate goes by.
 
+use crate::audit::history::Found;
+use crate::audit::verify::Point;
+use crate::audit::{self, Stream};
 use crate::db::confirmed;
 use crate::enforcement::instance::{Instance, Standing};
 use crate::error::{Error, Result};
 use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
-use uuid::Uuid;
 
 /// The state as one heartbeat found it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,16 +15,19 @@ pub(super) struct Reading {
     pub(super) version: i64,
     pub(super) go_live_enabled: bool,
     pub(super) kill_switch_engaged: bool,
-    /// The history that it belongs to.
-    pub(super) generation: Uuid,
-    /// The history before that.
-    pub(super) follows: Option<Uuid>,
-    /// Where the control stream stands.
-    pub(super) control_seq: i64,
+    /// The history that it belongs to, and where its streams stand.
+    pub(super) found: Found,
     /// The database's time.
     pub(super) now: DateTime<Utc>,
     /// The later of that and the time of the ledger's last event, within a century: it can be read whatever a hand wrote there.
     pub(super) latest: DateTime<Utc>,
+}
+
+impl Reading {
+    /// Where the control stream stands.
+    pub(super) fn control(&self) -> Point {
+        self.found.heads.get(&Stream::Control).copied().unwrap_or(Point::BEGINNING)
+    }
 }
 
 /// Writes this instance's row and reads the state, in one committed statement. It has happened only if this says so: an answer
@@ -47,11 +52,13 @@ pub(super) async fn heartbeat(
                   state.kill_switch_engaged,
                   state.generation,
                   state.follows,
-                  head.seq AS control_seq,
+                  head.stream,
+                  head.seq,
+                  head.hash,
                   holdfast_now() AS "now!",
                   LEAST(GREATEST(risk.at, holdfast_now()), holdfast_now() + interval '100 years') AS "latest!"
            FROM go_live_state AS state, audit_head AS head, audit_head AS risk
-           WHERE head.stream = 'control' AND risk.stream = 'risk'"#,
+           WHERE risk.stream = 'risk'"#,
         instance.id,
         instance.name,
         instance.version,
@@ -62,19 +69,14 @@ pub(super) async fn heartbeat(
     // To the end, which is after the commit.
     .fetch_all(conn);
     let rows = confirmed(beat).await?;
-    let [row] = rows.as_slice() else {
-        return Err(Error::Inconsistent(format!("there are {} go-live states", rows.len())));
-    };
-    Ok(Reading {
-        version: row.version,
-        go_live_enabled: row.go_live_enabled,
-        kill_switch_engaged: row.kill_switch_engaged,
-        generation: row.generation,
-        follows: row.follows,
-        control_seq: row.control_seq,
-        now: row.now,
-        latest: row.latest,
-    })
+    // One row a head.
+    let row = rows.first().ok_or_else(|| Error::Inconsistent("there is no go-live state, or no head".into()))?;
+    let (generation, follows) = (row.generation, row.follows);
+    let (version, go_live_enabled, kill_switch_engaged) = (row.version, row.go_live_enabled, row.kill_switch_engaged);
+    let (now, latest) = (row.now, row.latest);
+    let heads = rows.into_iter().map(|row| audit::read_point(&row.stream, row.seq, row.hash)).collect::<Result<_>>()?;
+    let found = Found { generation, follows, heads };
+    Ok(Reading { version, go_live_enabled, kill_switch_engaged, found, now, latest })
 }
 
 /// The channel of this book: books that share a database have a schema each. A name that any schema's fits in, and that stays

@@ -1,10 +1,12 @@
 use super::*;
+use crate::audit::history::{self, Heads};
 use crate::enforcement::gate::{EnforcementScope, Verdict, decide};
 use crate::enforcement::instance::Configuration;
 use crate::enforcement::{ExecutionClass, RouteClass};
 use crate::go_live::model::Movement;
 use chrono::DateTime;
 use proptest::prelude::*;
+use uuid::Uuid;
 
 const HISTORY: Uuid = Uuid::from_u128(1);
 const MS: u64 = 1_000_000;
@@ -16,7 +18,7 @@ fn feed(clock: &Clock) -> Feed {
         state_lease_ms: 2_000,
         required_packs: Vec::new(),
     };
-    Feed::new(clock.clone(), LEASE_MAX, Instance::new("test", &configuration), None)
+    Feed::new(clock.clone(), LEASE_MAX, Instance::new("test", &configuration), None, History::default())
 }
 
 fn reading(version: i64, go_live_enabled: bool, kill_switch_engaged: bool) -> Reading {
@@ -24,12 +26,19 @@ fn reading(version: i64, go_live_enabled: bool, kill_switch_engaged: bool) -> Re
         version,
         go_live_enabled,
         kill_switch_engaged,
-        generation: HISTORY,
-        follows: None,
-        control_seq: 0,
+        found: history::Found { generation: HISTORY, follows: None, heads: Heads::new() },
         now: chrono::DateTime::UNIX_EPOCH,
         latest: chrono::DateTime::UNIX_EPOCH,
     }
+}
+
+/// The same in another history.
+fn of(generation: Uuid, follows: Option<Uuid>, read: Reading) -> Reading {
+    Reading { found: history::Found { generation, follows, heads: read.found.heads }, ..read }
+}
+
+fn take(feed: &Feed, read: &Reading, sent_ns: u64) -> Result<Vec<(Stream, Point)>> {
+    feed.take(read, &feed.history().asked(), sent_ns)
 }
 
 fn state(version: i64, go_live_enabled: bool, kill_switch_engaged: bool) -> GoLiveState {
@@ -59,7 +68,7 @@ fn nothing_read_is_stale_and_the_lease_ends_exactly() {
     feed.apply_own(&state(1, true, false));
     assert_eq!(feed.view(), View::Stale, "a change of our own does not renew the lease");
     clock.advance(1);
-    feed.take(&reading(1, true, false), clock.now_ns()).unwrap();
+    take(&feed, &reading(1, true, false), clock.now_ns()).unwrap();
     assert_eq!(feed.view(), View::Fresh { version: 1, go_live_enabled: true, kill_switch_engaged: false });
     clock.advance(2_000);
     assert!(admits(&feed));
@@ -73,7 +82,7 @@ fn the_lease_counts_from_before_the_read_was_sent() {
     let feed = feed(&clock);
     let sent = clock.now_ns();
     clock.advance(1_999);
-    feed.take(&reading(1, true, false), sent).unwrap();
+    take(&feed, &reading(1, true, false), sent).unwrap();
     assert!(admits(&feed));
     clock.advance(2);
     assert_eq!(feed.view(), View::Stale, "a slow answer is as old as its question");
@@ -85,7 +94,7 @@ fn a_shorter_lease_is_kept_and_a_longer_one_is_not_believed() {
     let shorter = feed(&clock);
     let instance = shorter.instance().clone();
     for (asked, lease) in [(500, 500), (10_000, 2_000), (1, 200)] {
-        let feed = Feed::new(clock.clone(), Duration::from_millis(asked), instance.clone(), None);
+        let feed = Feed::new(clock.clone(), Duration::from_millis(asked), instance.clone(), None, History::default());
         assert_eq!(feed.lease(), Duration::from_millis(lease));
     }
 }
@@ -94,11 +103,11 @@ fn a_shorter_lease_is_kept_and_a_longer_one_is_not_believed() {
 fn an_overtaken_read_never_undoes_a_newer_change() {
     let clock = Clock::manual(10);
     let feed = feed(&clock);
-    feed.take(&reading(7, true, false), clock.now_ns()).unwrap();
+    take(&feed, &reading(7, true, false), clock.now_ns()).unwrap();
     let sent = clock.now_ns();
     clock.advance(1);
     feed.apply_own(&state(8, true, true));
-    feed.take(&reading(7, true, false), sent).unwrap();
+    take(&feed, &reading(7, true, false), sent).unwrap();
     assert!(matches!(feed.view(), View::Fresh { version: 8, kill_switch_engaged: true, .. }));
 }
 
@@ -107,20 +116,16 @@ fn a_state_that_moves_backwards_blocks_everything_until_its_history_is_a_new_one
     for older in [reading(6, true, false), reading(7, false, false), reading(7, true, true)] {
         let clock = Clock::manual(10);
         let feed = feed(&clock);
-        feed.take(&reading(7, true, false), clock.now_ns()).unwrap();
+        take(&feed, &reading(7, true, false), clock.now_ns()).unwrap();
         clock.advance(1);
-        assert!(feed.take(&older, clock.now_ns()).is_err());
+        assert!(take(&feed, &older, clock.now_ns()).is_err());
         assert_eq!(feed.view(), View::Rewound, "{older:?}");
         clock.advance(1);
         // Whatever happens in that history: it is another one than the one that was known.
-        assert!(feed.take(&reading(9, true, false), clock.now_ns()).is_err());
+        assert!(take(&feed, &reading(9, true, false), clock.now_ns()).is_err());
         assert_eq!(feed.view(), View::Rewound);
-        let accepted = Reading {
-            generation: Uuid::from_u128(2),
-            follows: Some(HISTORY),
-            ..reading(older.version + 1, true, false)
-        };
-        feed.take(&accepted, clock.now_ns()).unwrap();
+        let accepted = of(Uuid::from_u128(2), Some(HISTORY), reading(older.version + 1, true, false));
+        take(&feed, &accepted, clock.now_ns()).unwrap();
         assert!(admits(&feed), "{:?}", feed.view());
         assert!(!feed.is_rewound());
     }
@@ -131,10 +136,10 @@ fn another_history_is_a_rewind_unless_it_follows_the_known_one() {
     for (follows, admitted) in [(None, false), (Some(Uuid::from_u128(9)), false), (Some(HISTORY), true)] {
         let clock = Clock::manual(10);
         let feed = feed(&clock);
-        feed.take(&reading(7, true, false), clock.now_ns()).unwrap();
+        take(&feed, &reading(7, true, false), clock.now_ns()).unwrap();
         clock.advance(1);
-        let other = Reading { generation: Uuid::from_u128(2), follows, ..reading(8, true, false) };
-        assert_eq!(feed.take(&other, clock.now_ns()).is_ok(), admitted);
+        let other = of(Uuid::from_u128(2), follows, reading(8, true, false));
+        assert_eq!(take(&feed, &other, clock.now_ns()).is_ok(), admitted);
         assert_eq!(admits(&feed), admitted);
     }
 }
@@ -144,20 +149,20 @@ fn an_older_database_behind_an_empty_one_is_not_an_acceptance() {
     let clock = Clock::manual(10);
     let feed = feed(&clock);
     let other = |number| Uuid::from_u128(number);
-    feed.take(&reading(3, true, true), clock.now_ns()).unwrap();
+    take(&feed, &reading(3, true, true), clock.now_ns()).unwrap();
     let next = |read: Reading| {
         clock.advance(1);
-        feed.take(&read, clock.now_ns()).is_ok()
+        take(&feed, &read, clock.now_ns()).is_ok()
     };
     // A restore: the empty cluster, then the backup from before the engage, then whatever is changed in either.
-    assert!(!next(Reading { generation: other(2), ..reading(1, false, false) }));
+    assert!(!next(of(other(2), None, reading(1, false, false))));
     for version in [2, 3, 9] {
         assert!(!next(reading(version, true, false)), "{version}");
     }
-    assert!(!next(Reading { generation: other(3), follows: Some(other(7)), ..reading(4, true, false) }));
+    assert!(!next(of(other(3), Some(other(7)), reading(4, true, false))));
     assert_eq!(feed.view(), View::Rewound);
     // Accepted, of whichever of them.
-    assert!(next(Reading { generation: other(4), follows: Some(HISTORY), ..reading(3, true, false) }));
+    assert!(next(of(other(4), Some(HISTORY), reading(3, true, false))));
     assert!(admits(&feed));
 }
 
@@ -165,10 +170,10 @@ fn an_older_database_behind_an_empty_one_is_not_an_acceptance() {
 fn a_rewind_that_was_accepted_before_it_was_noticed_is_none() {
     let clock = Clock::manual(10);
     let feed = feed(&clock);
-    feed.take(&reading(7, true, true), clock.now_ns()).unwrap();
+    take(&feed, &reading(7, true, true), clock.now_ns()).unwrap();
     clock.advance(1);
-    let accepted = Reading { generation: Uuid::from_u128(2), follows: Some(HISTORY), ..reading(3, true, false) };
-    feed.take(&accepted, clock.now_ns()).unwrap();
+    let accepted = of(Uuid::from_u128(2), Some(HISTORY), reading(3, true, false));
+    take(&feed, &accepted, clock.now_ns()).unwrap();
     assert_eq!(feed.view(), View::Fresh { version: 3, go_live_enabled: true, kill_switch_engaged: false });
 }
 
@@ -176,10 +181,10 @@ fn a_rewind_that_was_accepted_before_it_was_noticed_is_none() {
 fn a_rewound_database_blocks_at_the_next_read_though_it_takes_changes_of_our_own() {
     let clock = Clock::manual(10);
     let feed = feed(&clock);
-    feed.take(&reading(13, true, false), clock.now_ns()).unwrap();
+    take(&feed, &reading(13, true, false), clock.now_ns()).unwrap();
     feed.apply_own(&state(2, false, true));
     clock.advance(1);
-    assert!(feed.take(&reading(2, false, true), clock.now_ns()).is_err());
+    assert!(take(&feed, &reading(2, false, true), clock.now_ns()).is_err());
     assert_eq!(feed.view(), View::Rewound);
 }
 
@@ -187,7 +192,7 @@ fn a_rewound_database_blocks_at_the_next_read_though_it_takes_changes_of_our_own
 fn changes_of_our_own_that_arrive_out_of_order_block_nothing_and_leave_the_newest() {
     let clock = Clock::manual(10);
     let feed = feed(&clock);
-    feed.take(&reading(7, false, false), clock.now_ns()).unwrap();
+    take(&feed, &reading(7, false, false), clock.now_ns()).unwrap();
     feed.apply_own(&state(9, true, false));
     feed.apply_own(&state(8, false, false));
     assert_eq!(feed.view(), View::Fresh { version: 9, go_live_enabled: true, kill_switch_engaged: false });
@@ -207,7 +212,7 @@ fn changes_of_our_own_beside_a_read_are_never_taken_for_a_rewind() {
         while committed.load(Ordering::SeqCst) < 49_999 {
             let sent = feed.now() - 1;
             let version = committed.load(Ordering::SeqCst);
-            assert!(feed.take(&reading(version, version % 2 == 0, false), sent).is_ok(), "{version}");
+            assert!(take(&feed, &reading(version, version % 2 == 0, false), sent).is_ok(), "{version}");
         }
     });
     assert!(!feed.is_rewound());
@@ -217,7 +222,7 @@ fn changes_of_our_own_beside_a_read_are_never_taken_for_a_rewind() {
 fn a_version_that_cannot_be_is_refused_and_renews_nothing() {
     for version in [0, -1, i64::MIN, i64::MAX, VERSION_MAX + 1] {
         let feed = feed(&Clock::manual(10));
-        assert!(feed.take(&reading(version, true, false), 10 * MS).is_err());
+        assert!(take(&feed, &reading(version, true, false), 10 * MS).is_err());
         assert_eq!(feed.view(), View::Stale, "{version}");
     }
 }
@@ -228,15 +233,15 @@ fn a_notification_tightens_at_once_and_only_until_the_next_read() {
         let clock = Clock::manual(10);
         let feed = feed(&clock);
         let before = clock.now_ns();
-        feed.take(&reading(7, true, false), before).unwrap();
+        take(&feed, &reading(7, true, false), before).unwrap();
         clock.advance(1);
         feed.take_notice(payload);
         let told = View::Fresh { version: 7, go_live_enabled: killed, kill_switch_engaged: killed };
         assert_eq!(feed.view(), told);
-        feed.take(&reading(7, true, false), before).unwrap();
+        take(&feed, &reading(7, true, false), before).unwrap();
         assert_eq!(feed.view(), told, "a read that was sent before it knows nothing of it");
         clock.advance(1);
-        feed.take(&reading(7, true, false), clock.now_ns()).unwrap();
+        take(&feed, &reading(7, true, false), clock.now_ns()).unwrap();
         assert!(admits(&feed), "it was forged, or undone since");
     }
 }
@@ -247,7 +252,7 @@ fn a_notification_of_a_version_that_is_known_is_no_news() {
         let told = |version: &str| {
             let clock = Clock::manual(10);
             let feed = feed(&clock);
-            feed.take(&reading(7, true, false), clock.now_ns()).unwrap();
+            take(&feed, &reading(7, true, false), clock.now_ns()).unwrap();
             feed.take_notice(&format!("{payload} {version}"));
             admits(&feed)
         };
@@ -264,7 +269,7 @@ fn a_notification_of_a_version_that_is_known_is_no_news() {
 fn a_notification_never_loosens_and_never_renews() {
     let clock = Clock::manual(10);
     let feed = feed(&clock);
-    feed.take(&reading(7, true, true), clock.now_ns()).unwrap();
+    take(&feed, &reading(7, true, true), clock.now_ns()).unwrap();
     for payload in ["changed", "go_live_enabled", "", "\u{0}", "kill_switch_released", "{\"version\":99}", "9"] {
         feed.take_notice(payload);
         assert!(!admits(&feed), "{payload:?}");
@@ -278,8 +283,8 @@ fn a_notification_never_loosens_and_never_renews() {
 async fn a_kill_file_that_cannot_be_written_stops_the_process_all_the_same() {
     let clock = Clock::manual(10);
     let file = KillFile::new("/dev/null/KILL".into());
-    let feed = Feed::new(clock.clone(), LEASE_MAX, feed(&clock).instance().clone(), Some(file));
-    feed.take(&reading(7, true, false), clock.now_ns()).unwrap();
+    let feed = Feed::new(clock.clone(), LEASE_MAX, feed(&clock).instance().clone(), Some(file), History::default());
+    take(&feed, &reading(7, true, false), clock.now_ns()).unwrap();
     assert!(feed.kill_locally("test").await.is_err());
     assert_eq!(feed.view(), View::Killed);
     feed.note_kill_file(Found::Absent, clock.now_ns() + 1);
@@ -293,7 +298,7 @@ async fn a_kill_file_that_cannot_be_written_stops_the_process_all_the_same() {
 fn a_look_that_began_before_the_kill_file_was_written_does_not_open_the_gate() {
     let clock = Clock::manual(10);
     let feed = feed(&clock);
-    feed.take(&reading(7, true, false), clock.now_ns()).unwrap();
+    take(&feed, &reading(7, true, false), clock.now_ns()).unwrap();
     let looked = feed.now();
     clock.advance(1);
     feed.0.killed.store(true, Ordering::Release);
@@ -360,7 +365,7 @@ proptest! {
                 Step::Arrive => {
                     if let Some((sent, read)) = answers.pop_front() {
                         // One read at a time is under way in truth; here they overtake each other, so some are refused.
-                        let _ = feed.take(&read, sent);
+                        let _ = take(&feed, &read, sent);
                     }
                 }
                 Step::Lose => {

@@ -6,6 +6,7 @@ use super::decide::Deciding;
 use super::read::{self, Read};
 pub(super) use super::read::{are_by_id, engines, is_one_instant as may_be_free};
 use crate::approval;
+use crate::audit::history::{History, Mark};
 use crate::audit::{self, Head, Stream};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
@@ -29,8 +30,10 @@ pub(super) struct Conditions {
     pub(super) go_live_required: bool,
     /// Whether this instance is stopped by hand, whatever the database says.
     pub(super) killed_locally: bool,
-    /// Whether the database's state went backwards, so that its switches may not be the last that were set.
-    pub(super) rewound: bool,
+    /// What is known of the database's history: whether its state went backwards, so that its switches may not be the last that were
+    /// set, and the last event of the ledger before it was read.
+    pub(super) history: History,
+    pub(super) mark: Mark,
     /// The time that the database should show about now, as far as this process can tell; none at its beginning.
     pub(super) expected: Option<DateTime<Utc>>,
     /// The time here, milliseconds.
@@ -53,6 +56,7 @@ pub(super) enum Corrections {
 impl Conditions {
     pub(super) fn of(
         feed: &Feed,
+        mark: Mark,
         go_live_required: bool,
         two_person: approval::Policy,
         (expected, now_ms): (Option<DateTime<Utc>>, u64),
@@ -65,7 +69,8 @@ impl Conditions {
             corrections,
             go_live_required,
             killed_locally: feed.is_killed_locally(),
-            rewound: feed.is_rewound(),
+            history: feed.history().clone(),
+            mark,
             expected,
             now_ms,
         }
@@ -162,6 +167,7 @@ async fn decide<'a>(
 ) -> Result<Decided<'a>> {
     let Read { known, head, believed_at, moment } = read::read(conn, items, instant, conditions).await?;
     let before = head.seq();
+    let epoch = conditions.mark.epoch;
     let mut deciding = Deciding::new(known, head);
     deciding.expire_due();
     let outcomes: Vec<_> = items.iter().map(|item| deciding.decide(item)).collect();
@@ -169,7 +175,8 @@ async fn decide<'a>(
         believed_at,
         read_ms: conditions.now_ms,
         before,
-        after: deciding.head.seq(),
+        epoch,
+        after: deciding.head.point(),
         is_contended: false,
         recent: deciding.moved().take(RECENT_MAX).cloned().collect(),
     };
@@ -178,7 +185,7 @@ async fn decide<'a>(
 
 impl Decided<'_> {
     fn ended(self, proof: Option<Proof>, end: End) -> Ended {
-        Prepared { outcomes: self.outcomes, proof, last: self.note.after, end, note: self.note }
+        Prepared { outcomes: self.outcomes, proof, last: self.note.after.seq, end, note: self.note }
     }
 
     /// Writes it under the locked head, up to the commit; nothing if what was `read` does not stand. A switch that was changed

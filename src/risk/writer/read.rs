@@ -170,6 +170,7 @@ pub(super) async fn read(
 
     let moment = Moment { switches_version: Some(instant.switches_version), at: Some(instant.now) };
     let mut head = instant.head;
+    conditions.history.admit(&conditions.mark, &head)?;
     let jumped = conditions.expected.filter(|expected| instant.now - *expected > JUMP_MAX);
     // A clock that is not believed books nothing: time goes on by this process's own.
     head.set_now(jumped.unwrap_or(instant.now));
@@ -177,7 +178,7 @@ pub(super) async fn read(
         Some(Halt::ClockJumped((instant.now - expected).num_seconds()))
     } else if let Some(seconds) = head.clock_went_back() {
         Some(Halt::ClockWentBack(seconds))
-    } else if conditions.rewound {
+    } else if conditions.history.is_rewound() {
         Some(Halt::Rewound)
     } else {
         instant.halted_at.map(Halt::Unbalanced)

@@ -63,7 +63,7 @@ async fn a_state_that_went_backwards_is_said_first() {
     service.clock.advance(1);
     assert!(service.app.feed.refresh(&service.db).await.is_err());
     let first = look_first(&service).await;
-    assert!(first[0].starts_with("This instance is STOPPED: the go-live state went backwards"), "{first:?}");
+    assert!(first[0].starts_with("This instance is STOPPED: the database went back"), "{first:?}");
 }
 
 #[tokio::test]

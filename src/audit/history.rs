@@ -1,0 +1,362 @@
+//! What this process knows of the database's history: which one it is, and the last event of each stream that it knew.
+//!
+//! A database can lose events that were answered: a standby that lacked them is promoted behind the same address, or an older dump is
+//! restored in place. Nobody inside it can tell. So every process remembers a mark for each stream, and compares it with what it finds:
+//! on every new connection, with every read of the feed, and whenever a writer takes a head.
+//!
+//! Invariants:
+//! - A mark is an event that was there: what this process committed, or what it read. It only moves forward, until somebody accepts
+//!   another history; then everything begins anew with that.
+//! - Marks of one epoch are never compared with another: whatever was remembered of the history before is dropped with it.
+//! - While events are lost nothing is appended but what tightens: no number of an event is given twice by a process that knew it.
+//! - [`file`] keeps the marks over a restart. A mark that is older than what was answered is still a mark.
+
+pub mod file;
+mod known;
+#[cfg(test)]
+mod tests;
+
+pub use file::{Marks, MarksFile};
+pub use known::{Asked, Found, Heads, Judged, Lost};
+
+use super::verify::{self, Point};
+use super::{Head, Stream, store};
+use crate::error::{Error, Result};
+use known::Known;
+use sqlx::PgConnection;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+/// How often the marks are written to their file, at most.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+
+/// What is known. Cheap to clone; all clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct History(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    known: Mutex<Known>,
+    /// That of `known`, for whoever only asks whether it moved.
+    epoch: AtomicU64,
+    /// Whether what was found contradicts what is known.
+    rewound: AtomicBool,
+    /// Whether events are lost: in this history nothing is appended.
+    lost: AtomicBool,
+    file: OnceLock<MarksFile>,
+    unsaved: AtomicBool,
+    wake: Notify,
+}
+
+/// What went backwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// The switches alone: every event that was known is there.
+    Switches,
+    /// Another history stands where the known one was.
+    Other,
+    /// Events that were known are not there.
+    Lost(Vec<Lost>),
+}
+
+/// The last event of a stream that was known before a question was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Of which epoch.
+    pub epoch: u64,
+    /// The event.
+    pub point: Point,
+}
+
+/// How closely a new connection is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// By the heads alone, which whoever tightens needs anyway: no report and no migration keeps that waiting.
+    Heads,
+    /// By the events that are known, too.
+    Events,
+}
+
+impl History {
+    /// Whether what was found contradicts what is known, and nobody has accepted that.
+    #[must_use]
+    pub fn is_rewound(&self) -> bool {
+        self.0.rewound.load(Ordering::Acquire)
+    }
+
+    /// Whether events are lost, and nobody has accepted that.
+    #[must_use]
+    pub fn has_lost_events(&self) -> bool {
+        self.0.lost.load(Ordering::Acquire)
+    }
+
+    /// The events that are lost, as far as this process noticed; none of a database that is another altogether.
+    #[must_use]
+    pub fn lost(&self) -> Vec<Lost> {
+        self.known().lost.clone()
+    }
+
+    /// Refuses what appends to a history that lost events.
+    pub fn require_whole(&self) -> Result<()> {
+        if self.has_lost_events() { Err(Error::StateRewound) } else { Ok(()) }
+    }
+
+    /// Moves whenever the history that is believed changes: whatever is remembered of the one before does not count any more.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.0.epoch.load(Ordering::Acquire)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known now: for what is about to be read.
+    #[must_use]
+    pub fn asked(&self) -> Asked {
+        self.known().asked()
+    }
+
+    /// The history; none before the first read.
+    #[must_use]
+    pub fn generation(&self) -> Option<Uuid> {
+        self.known().generation
+    }
+
+    /// The last event of a stream that is known now: for a head that is about to be read.
+    #[must_use]
+    pub fn mark(&self, stream: Stream) -> Mark {
+        let known = self.known();
+        Mark { epoch: known.epoch, point: known.heads.get(&stream).copied().unwrap_or(Point::BEGINNING) }
+    }
+
+    /// What a read says that was sent when `asked` was known.
+    #[must_use]
+    pub fn judge(&self, asked: &Asked, found: &Found) -> Judged {
+        self.known().judge(asked, found)
+    }
+
+    /// Remembers a history as not believed.
+    pub fn reject(&self, generation: Uuid) {
+        self.known().reject(generation);
+    }
+
+    /// Takes over an event that is there.
+    pub fn note(&self, epoch: u64, stream: Stream, point: Point) {
+        if self.has_lost_events() {
+            return;
+        }
+        let noted = self.known().note(epoch, stream, point);
+        match noted {
+            Ok(true) => self.0.unsaved.store(true, Ordering::Release),
+            Ok(false) => {}
+            Err(lost) => self.contradict(&Fault::Lost(vec![lost])),
+        }
+    }
+
+    /// Takes over a read of the history that is known, or the first: where it found the streams that had not moved on.
+    pub fn take(&self, asked: &Asked, found: &Found) {
+        if self.known().generation.replace(found.generation).is_none() {
+            self.0.unsaved.store(true, Ordering::Release);
+        }
+        for (&stream, &point) in &found.heads {
+            if asked.heads.get(&stream).is_none_or(|known| known.seq == 0 || known.seq == point.seq) {
+                self.note(asked.epoch, stream, point);
+            }
+        }
+    }
+
+    /// Takes over another history, which somebody has accepted.
+    pub fn restart(&self, found: &Found) {
+        let mut known = self.known();
+        known.restart(found.generation, found.heads.clone());
+        self.0.epoch.store(known.epoch, Ordering::Release);
+        self.0.lost.store(false, Ordering::Release);
+        self.0.rewound.store(false, Ordering::Release);
+        self.0.unsaved.store(true, Ordering::Release);
+        drop(known);
+        self.0.wake.notify_one();
+    }
+
+    /// From now on nothing is believed until somebody accepts it.
+    pub fn contradict(&self, fault: &Fault) {
+        let mut known = self.known();
+        let news = match fault {
+            Fault::Switches => !self.0.rewound.swap(true, Ordering::AcqRel),
+            Fault::Other | Fault::Lost(_) => {
+                self.0.rewound.store(true, Ordering::Release);
+                !self.0.lost.swap(true, Ordering::AcqRel)
+            }
+        };
+        if !news {
+            return;
+        }
+        known.epoch += 1;
+        self.0.epoch.store(known.epoch, Ordering::Release);
+        if let Fault::Lost(lost) = fault {
+            known.lost.clone_from(lost);
+        }
+        drop(known);
+        match fault {
+            Fault::Switches => {
+                tracing::error!("the go-live state went backwards: blocking until holdfast db accept-rewind");
+            }
+            Fault::Other => tracing::error!(
+                "the database is another one than this instance knew: blocking and appending nothing until holdfast db accept-rewind"
+            ),
+            Fault::Lost(lost) => {
+                let lost = lost.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                tracing::error!(
+                    lost,
+                    "events that were answered are not there: blocking and appending nothing until holdfast db accept-rewind"
+                );
+            }
+        }
+        // What is known is worth the most now.
+        self.0.unsaved.store(true, Ordering::Release);
+        self.0.wake.notify_one();
+    }
+
+    /// Compares a head that was read or locked with what was known before that.
+    pub fn admit(&self, mark: &Mark, head: &Head) -> Result<()> {
+        self.require_whole()?;
+        if mark.epoch == self.epoch() && known::contradicts(mark.point, head.point()) {
+            let lost = Lost { stream: head.stream(), kept: 0, head: head.seq(), known: mark.point.seq };
+            self.contradict(&Fault::Lost(vec![lost]));
+        }
+        // Another history since then: whoever asks again is answered by that.
+        if mark.epoch == self.epoch() { Ok(()) } else { Err(Error::StateRewound) }
+    }
+
+    /// Locks a stream's head, if it stands where this process knew it or further.
+    pub async fn lock(&self, conn: &mut PgConnection, stream: Stream) -> Result<Head> {
+        let mark = self.mark(stream);
+        let head = super::lock(conn, stream).await?;
+        self.admit(&mark, &head)?;
+        Ok(head)
+    }
+
+    /// Looks whether what is known is what this connection leads to. The connection stands whatever is found: engage and an acceptance
+    /// need one.
+    pub async fn check(&self, conn: &mut PgConnection, look: Look) -> Result<()> {
+        let asked = self.asked();
+        if self.generation().is_none() {
+            return Ok(());
+        }
+        let found = match store::found(&mut *conn).await {
+            // Damage, which the statements that need the tables name. Without a head nothing is appended.
+            Err(Error::Inconsistent(_) | Error::Database(_)) => return Ok(()),
+            found => found?,
+        };
+        match self.judge(&asked, &found) {
+            Judged::Other => self.contradict(&Fault::Other),
+            Judged::Lost(lost) => self.contradict(&Fault::Lost(lost)),
+            Judged::Stands(moved) if look == Look::Events => match self.confirm(conn, &asked, &found, &moved).await {
+                Ok(()) | Err(Error::StateRewound) => {}
+                Err(error) => return Err(error),
+            },
+            // The feed takes an acceptance over.
+            Judged::Stands(_) | Judged::Accepted | Judged::Overtaken => {}
+        }
+        Ok(())
+    }
+
+    /// Looks at the known events of streams that have moved on. Only what is still there moves its mark; what is not is a loss.
+    pub async fn confirm(
+        &self,
+        conn: &mut PgConnection,
+        asked: &Asked,
+        found: &Found,
+        moved: &[(Stream, Point)],
+    ) -> Result<()> {
+        for &(stream, known) in moved {
+            let there = verify::stored_hash(&mut *conn, stream, known.seq).await?;
+            let head = found.heads.get(&stream).copied().unwrap_or(Point::BEGINNING);
+            if there.is_some_and(|hash| hash == known.hash) {
+                self.note(asked.epoch, stream, head);
+            } else {
+                if self.epoch() == asked.epoch {
+                    self.contradict(&Fault::Lost(vec![Lost { stream, kept: 0, head: head.seq, known: known.seq }]));
+                }
+                return Err(Error::StateRewound);
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers in this file, and takes over what it says.
+    pub async fn remember_in(&self, file: MarksFile) -> io::Result<()> {
+        if let Some(Marks { generation, heads }) = file.load().await? {
+            let mut known = self.known();
+            (known.generation, known.heads) = (Some(generation), heads);
+        }
+        // Only a server remembers, once.
+        let _ = self.0.file.set(file);
+        Ok(())
+    }
+
+    /// What is known, for the file; none before the first read.
+    fn marks(&self) -> Option<Marks> {
+        let known = self.known();
+        Some(Marks { generation: known.generation?, heads: known.heads.clone() })
+    }
+
+    /// Writes the marks, if there is anything new and a place for them.
+    pub async fn save(&self) -> io::Result<()> {
+        let (Some(file), true) = (self.0.file.get(), self.0.unsaved.swap(false, Ordering::AcqRel)) else {
+            return Ok(());
+        };
+        let Some(marks) = self.marks() else { return Ok(()) };
+        let saved = file.save(&marks).await;
+        if saved.is_err() {
+            self.0.unsaved.store(true, Ordering::Release);
+        }
+        saved
+    }
+
+    /// Writes the marks, over and over, until the task is ended.
+    pub async fn keep(self) {
+        let mut failing = false;
+        loop {
+            // At once when it matters, else in its turn.
+            let _ = tokio::time::timeout(SAVE_EVERY, self.0.wake.notified()).await;
+            let saved = self.save().await;
+            match (&saved, failing) {
+                (Err(error), false) => tracing::warn!(%error, "the marks of the audit trail cannot be written"),
+                (Ok(()), true) => tracing::info!("the marks of the audit trail are written again"),
+                (Err(_), true) | (Ok(()), false) => {}
+            }
+            failing = saved.is_err();
+        }
+    }
+}
+
+/// Which events that were known a database does not have: by marks, and by a checkpoint.
+pub async fn losses(conn: &mut PgConnection, known: &[Heads]) -> Result<Vec<Lost>> {
+    let found = store::found(&mut *conn).await?;
+    let mut losses = Vec::new();
+    for stream in Stream::ALL {
+        let head = found.heads.get(&stream).map_or(0, |head| head.seq);
+        let points = known.iter().filter_map(|heads| heads.get(&stream));
+        let (mut kept, mut gone) = (0, None);
+        for point in points.filter(|point| point.seq > 0) {
+            let there = verify::stored_hash(&mut *conn, stream, point.seq).await?;
+            if there.is_some_and(|hash| hash == point.hash) {
+                kept = kept.max(point.seq);
+            } else {
+                gone = gone.max(Some(point.seq));
+            }
+        }
+        losses.extend(gone.map(|known| Lost { stream, kept, head, known }));
+    }
+    Ok(losses)
+}
+
+/// What a database says of its history.
+pub async fn found(conn: &mut PgConnection) -> Result<Found> {
+    store::found(conn).await
+}

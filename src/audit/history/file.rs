@@ -1,0 +1,165 @@
+//! Marks on disk, so that a restart remembers: a small text for each database that is known by an address.
+//!
+//! ```text
+//! holdfast marks
+//! generation 2f1c…
+//! control 12 <hash of event 12, hex>
+//! heimdall 3 …
+//! kpi 0 0000…
+//! risk 999 …
+//! ```
+//! It is written under another name and renamed, so nobody finds half of it. Several processes may write one file: each adds what it
+//! knows to what stands there, and if two do so at once the older of the two may remain, which is still a mark.
+
+use super::known::Heads;
+use crate::audit::Stream;
+use crate::audit::canonical::hex;
+use crate::audit::checkpoint::head_line;
+use crate::audit::verify::Point;
+use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use tokio::io::AsyncWriteExt;
+use uuid::Uuid;
+
+/// What the text begins with.
+const ORIGIN: &str = "holdfast marks";
+/// Largest file that is read, bytes.
+const BYTES_MAX: u64 = 64 * 1024;
+
+/// What a file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marks {
+    /// The history.
+    pub generation: Uuid,
+    /// Its last events.
+    pub heads: Heads,
+}
+
+impl Marks {
+    fn text(&self) -> String {
+        let mut text = format!("{ORIGIN}\ngeneration {}\n", self.generation);
+        for stream in Stream::ALL {
+            let point = self.heads.get(&stream).copied().unwrap_or(Point::BEGINNING);
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{} {} {}", stream.as_str(), point.seq, hex(&point.hash));
+        }
+        text
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let mut lines = text.strip_suffix('\n')?.split('\n');
+        (lines.next()? == ORIGIN).then_some(())?;
+        let generation = lines.next()?.strip_prefix("generation ")?.parse().ok()?;
+        let heads: Heads = lines.map(head_line).collect::<Option<_>>()?;
+        (heads.len() == Stream::ALL.len()).then_some(Self { generation, heads })
+    }
+
+    /// The same with what another process knows of the same history.
+    fn with(mut self, other: &Self) -> Self {
+        if other.generation == self.generation {
+            for (stream, point) in &other.heads {
+                let own = self.heads.entry(*stream).or_insert(Point::BEGINNING);
+                if own.seq < point.seq {
+                    *own = *point;
+                }
+            }
+        }
+        self
+    }
+}
+
+/// Where the marks of one database are.
+#[derive(Debug, Clone)]
+pub struct MarksFile(PathBuf);
+
+impl MarksFile {
+    /// Below a data directory, for the database that is reached so.
+    #[must_use]
+    pub fn new(data_dir: &Path, address: &str) -> Self {
+        let name = hex(&Sha256::digest(address.as_bytes())[..8]);
+        Self(data_dir.join("marks").join(format!("{name}.marks")))
+    }
+
+    /// Where.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// What it says; none where there is no such file. One that cannot be read is an error: not knowing is not allowing.
+    pub async fn load(&self) -> io::Result<Option<Marks>> {
+        let found = match tokio::fs::metadata(&self.0).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            found => found?,
+        };
+        if found.len() > BYTES_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let text = tokio::fs::read_to_string(&self.0).await?;
+        Marks::read(&text).map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// Writes it, durably, with what another process knows of the same history.
+    pub async fn save(&self, marks: &Marks) -> io::Result<()> {
+        let dir = self.0.parent().unwrap_or(Path::new("."));
+        tokio::fs::create_dir_all(dir).await?;
+        let marks = match self.load().await {
+            Ok(Some(there)) => marks.clone().with(&there),
+            // Half a file is no mark, and is mended.
+            Ok(None) | Err(_) => marks.clone(),
+        };
+        // Of this process alone: its own writes take turns.
+        let new = self.0.with_extension(format!("{}.new", std::process::id()));
+        let mut file = tokio::fs::File::create(&new).await?;
+        file.write_all(marks.text().as_bytes()).await?;
+        file.flush().await?;
+        file.sync_data().await?;
+        tokio::fs::rename(&new, &self.0).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marks(generation: u128, risk: i64) -> Marks {
+        let heads = Stream::ALL.into_iter().map(|stream| (stream, Point::BEGINNING));
+        let mut heads: Heads = heads.collect();
+        heads.insert(Stream::Risk, Point { seq: risk, hash: [7; 32] });
+        Marks { generation: Uuid::from_u128(generation), heads }
+    }
+
+    #[test]
+    fn marks_are_read_as_they_were_written() {
+        let marks = marks(1, 3);
+        let text = marks.text();
+        assert_eq!(Marks::read(&text), Some(marks));
+        for bad in [
+            "",
+            &text[..text.len() - 1],
+            &text.replace(ORIGIN, "another"),
+            &text.replace("risk", "kpi"),
+            &text.replace("risk 3", "risk -3"),
+            &format!("{text}more 1\n"),
+        ] {
+            assert_eq!(Marks::read(bad), None, "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn two_processes_on_one_file_keep_the_later_mark_and_another_history_replaces_it() {
+        let dir = std::env::temp_dir().join(format!("holdfast-marks-{}", std::process::id()));
+        let file = MarksFile::new(&dir, "localhost:5432/holdfast/public");
+        assert_eq!(file.load().await.unwrap(), None);
+        file.save(&marks(1, 9)).await.unwrap();
+        file.save(&marks(1, 3)).await.unwrap();
+        assert_eq!(file.load().await.unwrap(), Some(marks(1, 9)));
+        file.save(&marks(2, 1)).await.unwrap();
+        assert_eq!(file.load().await.unwrap(), Some(marks(2, 1)));
+        std::fs::write(file.path(), "half a fi").unwrap();
+        assert!(file.load().await.is_err());
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}

@@ -1,0 +1,255 @@
+//! Which history of a database is known and how far, and what a read of it says: pure.
+
+use super::super::Stream;
+use super::super::verify::Point;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use uuid::Uuid;
+
+/// Histories that are remembered as not believed; a database that shows more of them stays blocked.
+const REJECTED_MAX: usize = 64;
+
+/// The last event of each stream; a stream that is not here has none.
+pub type Heads = BTreeMap<Stream, Point>;
+
+/// What a read of the database found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The history that it shows.
+    pub generation: Uuid,
+    /// The history before that, which an acceptance ended.
+    pub follows: Option<Uuid>,
+    /// Where its streams stand.
+    pub heads: Heads,
+}
+
+/// Events that were known and are not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Lost {
+    /// Their stream.
+    pub stream: Stream,
+    /// The last event of which it is known that it is still there; 0 for none.
+    pub kept: i64,
+    /// Where the stream stands.
+    pub head: i64,
+    /// The last event that was known.
+    pub known: i64,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stream, kept, head, known } = self;
+        let (stream, first) = (stream.as_str(), kept + 1);
+        if head < known {
+            write!(f, "{stream}: {} lost", range(head + 1, *known))?;
+            if first <= *head {
+                write!(f, " ({} may be another than the one that was answered)", range(first, *head))?;
+            }
+            return Ok(());
+        }
+        write!(f, "{stream}: event {known} is another one; {} may be lost", range(first, *known))
+    }
+}
+
+fn range(first: i64, last: i64) -> String {
+    if first == last { format!("event {last}") } else { format!("events {first} to {last}") }
+}
+
+/// What a read says of what was known before it was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judged {
+    /// It is the history that was known, as far as heads can tell. These streams have moved on: whether what was known of them is
+    /// still there, only the events say.
+    Stands(Vec<(Stream, Point)>),
+    /// Somebody has accepted it.
+    Accepted,
+    /// What was known changed while it was read: it says nothing.
+    Overtaken,
+    /// It is another history.
+    Other,
+    /// It is without events that were known.
+    Lost(Vec<Lost>),
+}
+
+/// What was known when a question was sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// How often the history that is believed had changed.
+    pub epoch: u64,
+    /// The last events that were known.
+    pub heads: Heads,
+}
+
+/// What is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// The history; none before the first read.
+    pub(super) generation: Option<Uuid>,
+    /// Other histories that were read since, and not believed: those of an empty cluster, of another backup.
+    rejected: Vec<Uuid>,
+    /// Its last events, as far as they are known.
+    pub(super) heads: Heads,
+    /// How often the history that is believed has changed.
+    pub(super) epoch: u64,
+    /// Events that were known and are not there, until somebody accepts that.
+    pub(super) lost: Vec<Lost>,
+}
+
+impl Known {
+    fn has_seen(&self, generation: Uuid) -> bool {
+        self.generation == Some(generation) || self.rejected.contains(&generation)
+    }
+
+    /// Remembers a history as not believed.
+    pub(super) fn reject(&mut self, generation: Uuid) {
+        if !self.has_seen(generation) && self.rejected.len() < REJECTED_MAX {
+            self.rejected.push(generation);
+        }
+    }
+
+    /// What is known, before something is asked.
+    pub(super) fn asked(&self) -> Asked {
+        Asked { epoch: self.epoch, heads: self.heads.clone() }
+    }
+
+    /// What a read says that was sent when `asked` was known.
+    pub(super) fn judge(&self, asked: &Asked, found: &Found) -> Judged {
+        if asked.epoch != self.epoch {
+            return Judged::Overtaken;
+        }
+        // Only an acceptance begins a history that follows one that was seen.
+        if !self.has_seen(found.generation) && found.follows.is_some_and(|before| self.has_seen(before)) {
+            return Judged::Accepted;
+        }
+        if self.generation.is_some_and(|known| known != found.generation) {
+            return Judged::Other;
+        }
+        let (mut lost, mut moved) = (Vec::new(), Vec::new());
+        for (&stream, &known) in asked.heads.iter().filter(|(_, known)| known.seq > 0) {
+            let head = found.heads.get(&stream).copied().unwrap_or(Point::BEGINNING);
+            if contradicts(known, head) {
+                lost.push(Lost { stream, kept: 0, head: head.seq, known: known.seq });
+            } else if head.seq > known.seq {
+                moved.push((stream, known));
+            }
+        }
+        if lost.is_empty() { Judged::Stands(moved) } else { Judged::Lost(lost) }
+    }
+
+    /// Takes over an event that is there, if it is of the history of this epoch. Says whether that is news, or that another event is
+    /// known by its number.
+    pub(super) fn note(&mut self, epoch: u64, stream: Stream, point: Point) -> Result<bool, Lost> {
+        if epoch != self.epoch {
+            return Ok(false);
+        }
+        let known = self.heads.entry(stream).or_insert(Point::BEGINNING);
+        if known.seq == point.seq && known.hash != point.hash {
+            return Err(Lost { stream, kept: 0, head: point.seq, known: known.seq });
+        }
+        let is_news = known.seq < point.seq;
+        if is_news {
+            *known = point;
+        }
+        Ok(is_news)
+    }
+
+    /// Begins anew with a history that was accepted: nothing of the one before counts.
+    pub(super) fn restart(&mut self, generation: Uuid, heads: Heads) {
+        *self = Self { generation: Some(generation), heads, epoch: self.epoch + 1, ..Self::default() };
+    }
+}
+
+/// Whether a head cannot stand where an event is.
+pub(super) fn contradicts(known: Point, head: Point) -> bool {
+    head.seq < known.seq || (head.seq == known.seq && head.hash != known.hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HISTORY: Uuid = Uuid::from_u128(1);
+
+    fn point(seq: i64, content: u8) -> Point {
+        Point { seq, hash: [content; 32] }
+    }
+
+    fn found(generation: Uuid, follows: Option<Uuid>, risk: Point) -> Found {
+        Found { generation, follows, heads: Heads::from([(Stream::Risk, risk)]) }
+    }
+
+    fn knowing(risk: Point) -> Known {
+        Known { generation: Some(HISTORY), heads: Heads::from([(Stream::Risk, risk)]), ..Known::default() }
+    }
+
+    fn judge(known: &Known, found: &Found) -> Judged {
+        known.judge(&known.asked(), found)
+    }
+
+    #[test]
+    fn a_head_before_a_known_event_or_another_event_at_its_number_is_a_loss() {
+        let known = knowing(point(3, 3));
+        let lost = |head| Judged::Lost(vec![Lost { stream: Stream::Risk, kept: 0, head, known: 3 }]);
+        assert_eq!(judge(&known, &found(HISTORY, None, point(2, 2))), lost(2));
+        assert_eq!(judge(&known, &found(HISTORY, None, point(3, 9))), lost(3));
+        assert_eq!(judge(&known, &found(HISTORY, None, Point::BEGINNING)), lost(0));
+        assert_eq!(judge(&known, &found(HISTORY, None, point(3, 3))), Judged::Stands(Vec::new()));
+        // Further on, only the event itself says whether it is there.
+        assert_eq!(
+            judge(&known, &found(HISTORY, None, point(4, 4))),
+            Judged::Stands(vec![(Stream::Risk, point(3, 3))])
+        );
+        let gone = Found { heads: Heads::new(), ..found(HISTORY, None, point(3, 3)) };
+        assert_eq!(judge(&known, &gone), lost(0), "a head that is not there");
+    }
+
+    #[test]
+    fn nothing_known_contradicts_nothing() {
+        assert_eq!(judge(&Known::default(), &found(HISTORY, None, point(7, 7))), Judged::Stands(Vec::new()));
+    }
+
+    #[test]
+    fn another_history_is_accepted_only_if_it_follows_one_that_was_seen() {
+        let mut known = knowing(point(3, 3));
+        let (empty, next) = (Uuid::from_u128(8), Uuid::from_u128(9));
+        assert_eq!(judge(&known, &found(empty, None, point(3, 3))), Judged::Other);
+        assert_eq!(judge(&known, &found(next, Some(empty), point(1, 1))), Judged::Other);
+        known.reject(empty);
+        assert_eq!(judge(&known, &found(next, Some(empty), point(1, 1))), Judged::Accepted);
+        assert_eq!(judge(&known, &found(empty, Some(HISTORY), point(1, 1))), Judged::Other, "it was turned down");
+    }
+
+    #[test]
+    fn after_an_acceptance_what_was_sent_before_it_says_nothing() {
+        let mut known = knowing(point(3, 3));
+        let asked = known.asked();
+        known.restart(Uuid::from_u128(2), Heads::from([(Stream::Risk, point(1, 1))]));
+        assert_eq!(known.judge(&asked, &found(HISTORY, None, point(3, 3))), Judged::Overtaken);
+        assert_eq!(known.note(asked.epoch, Stream::Risk, point(4, 4)), Ok(false));
+        assert_eq!(known.heads[&Stream::Risk], point(1, 1));
+    }
+
+    #[test]
+    fn a_mark_only_moves_forward_and_an_event_has_one_content() {
+        let mut known = knowing(point(3, 3));
+        assert_eq!(known.note(0, Stream::Risk, point(2, 7)), Ok(false));
+        assert_eq!(known.note(0, Stream::Risk, point(3, 3)), Ok(false));
+        let lost = Lost { stream: Stream::Risk, kept: 0, head: 3, known: 3 };
+        assert_eq!(known.note(0, Stream::Risk, point(3, 9)), Err(lost));
+        assert_eq!(known.note(0, Stream::Risk, point(5, 5)), Ok(true));
+        assert_eq!(known.heads[&Stream::Risk], point(5, 5));
+    }
+
+    #[test]
+    fn what_is_lost_is_said_with_its_numbers() {
+        let lost = |kept, head, known| Lost { stream: Stream::Risk, kept, head, known }.to_string();
+        assert_eq!(lost(1, 1, 3), "risk: events 2 to 3 lost");
+        assert_eq!(lost(2, 2, 3), "risk: event 3 lost");
+        assert_eq!(
+            lost(1, 4, 9),
+            "risk: events 5 to 9 lost (events 2 to 4 may be another than the one that was answered)"
+        );
+        assert_eq!(lost(1, 7, 3), "risk: event 3 is another one; events 2 to 3 may be lost");
+    }
+}

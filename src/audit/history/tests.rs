@@ -1,0 +1,61 @@
+use super::*;
+
+fn point(seq: i64, content: u8) -> Point {
+    Point { seq, hash: [content; 32] }
+}
+
+fn head(seq: i64, content: u8) -> Head {
+    crate::audit::seen(Stream::Risk, seq, vec![content; 32], chrono::DateTime::UNIX_EPOCH, 0).unwrap()
+}
+
+fn history() -> History {
+    let history = History::default();
+    let found =
+        Found { generation: Uuid::from_u128(1), follows: None, heads: Heads::from([(Stream::Risk, point(3, 3))]) };
+    history.take(&history.asked(), &found);
+    history
+}
+
+#[test]
+fn a_head_before_the_mark_stops_everything_that_appends_until_it_is_accepted() {
+    for contradicting in [head(2, 2), head(3, 9), head(0, 0)] {
+        let history = history();
+        let mark = history.mark(Stream::Risk);
+        history.admit(&mark, &head(3, 3)).unwrap();
+        history.admit(&mark, &head(9, 9)).unwrap();
+        assert!(matches!(history.admit(&mark, &contradicting), Err(Error::StateRewound)));
+        assert!(history.is_rewound() && history.has_lost_events());
+        // Also by a head that would do.
+        let mark = history.mark(Stream::Risk);
+        assert!(matches!(history.admit(&mark, &head(3, 3)), Err(Error::StateRewound)));
+        let accepted = Found { generation: Uuid::from_u128(2), follows: Some(Uuid::from_u128(1)), heads: Heads::new() };
+        assert_eq!(history.judge(&history.asked(), &accepted), Judged::Accepted);
+        history.restart(&accepted);
+        assert!(!history.is_rewound() && !history.has_lost_events());
+        // A mark of the history before is nothing to go by.
+        assert!(history.admit(&mark, &head(3, 3)).is_err());
+        history.admit(&history.mark(Stream::Risk), &head(1, 7)).unwrap();
+    }
+}
+
+#[test]
+fn a_commit_that_contradicts_a_mark_is_noticed_and_moves_none() {
+    let history = history();
+    let epoch = history.epoch();
+    history.note(epoch, Stream::Risk, point(3, 9));
+    assert!(history.has_lost_events());
+    assert_ne!(history.epoch(), epoch);
+    // What tightens may still append; its numbers say nothing of what was known.
+    history.note(history.epoch(), Stream::Risk, point(8, 8));
+    assert_eq!(history.mark(Stream::Risk).point, point(3, 3));
+}
+
+#[test]
+fn switches_that_went_back_over_a_whole_trail_stop_no_append() {
+    let history = history();
+    history.contradict(&Fault::Switches);
+    assert!(history.is_rewound() && !history.has_lost_events());
+    history.require_whole().unwrap();
+    history.contradict(&Fault::Other);
+    assert!(history.require_whole().is_err());
+}

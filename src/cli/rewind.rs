@@ -1,0 +1,99 @@
+//! `holdfast db accept-rewind`: a database that went back is meant. And where this machine remembers how far it had come.
+
+use super::database::{close, open_existing};
+use super::{Failure, audit, print};
+use crate::audit::Origin;
+use crate::audit::history::{self, Heads, Lost, Marks, MarksFile};
+use crate::config::{CheckpointConfig, DatabaseConfig};
+use crate::db::Database;
+use crate::enforcement::instance;
+use crate::go_live;
+use crate::types::{Actor, Reason};
+use clap::Args;
+use std::fmt::Write as _;
+
+#[derive(Debug, Args)]
+pub(super) struct AcceptArgs {
+    /// Who accepts.
+    #[arg(long)]
+    actor: Option<Actor>,
+    /// Why the older state is the right one.
+    #[arg(long)]
+    reason: Reason,
+    #[command(flatten)]
+    checkpoint: CheckpointConfig,
+}
+
+/// The file of this machine's marks: one for each address of a database, and each book in it.
+///
+/// None where nothing says where such files are.
+pub(super) fn marks_file(config: &DatabaseConfig, db: &Database) -> Result<Option<MarksFile>, Failure> {
+    let Ok(dir) = config.data_dir() else { return Ok(None) };
+    let (options, schema) = db.place()?;
+    let server = match config.url() {
+        Some(_) => {
+            let socket = options.get_socket().map(|dir| dir.display().to_string());
+            format!("{}:{}", socket.unwrap_or_else(|| options.get_host().to_owned()), options.get_port())
+        }
+        // Wherever the directory is by then.
+        None => "private".to_owned(),
+    };
+    let database = options.get_database().unwrap_or_default();
+    Ok(Some(MarksFile::new(&dir, &format!("{server}/{database}/{schema}"))))
+}
+
+/// Gives the database a history of its own, so that instances that saw it go back take it over; says what is lost.
+pub(super) async fn accept(args: AcceptArgs, config: &DatabaseConfig) -> Result<(), Failure> {
+    let (db, postgres, name) = open_existing(config).await?;
+    let accepted = accept_in(&db, args, config).await;
+    close(db, postgres).await?;
+    let Accepted { version, rewound, known, lost } = accepted?;
+    let found = match rewound {
+        0 => "no live instance says that the database went back",
+        _ => "every instance takes it over",
+    };
+    let mut text = format!("accepted in {name}: the go-live state is at version {version}; {found}\n");
+    if !known {
+        text.push_str("this machine has neither marks nor a checkpoint of it: what is lost is not known here\n");
+    } else if lost.is_empty() {
+        text.push_str("every event that this machine knew of is there\n");
+    }
+    for lost in lost {
+        writeln!(text, "{lost}")?;
+    }
+    print(&text)
+}
+
+struct Accepted {
+    version: i64,
+    /// How many live instances said that the state went backwards.
+    rewound: usize,
+    /// Whether this machine knew of any event.
+    known: bool,
+    lost: Vec<Lost>,
+}
+
+async fn accept_in(db: &Database, args: AcceptArgs, config: &DatabaseConfig) -> Result<Accepted, Failure> {
+    let AcceptArgs { actor, reason, checkpoint } = args;
+    let list = instance::list(&mut *db.read().await?).await?;
+    let rewound = list.instances.iter().filter(|one| one.live && one.standing == "rewound").count();
+    let file = marks_file(config, db)?;
+    let marks = match &file {
+        // One that cannot be read is no reason not to accept: it only tells less.
+        Some(file) => file.load().await.ok().flatten(),
+        None => None,
+    };
+    let notary = audit::existing_notary(&checkpoint, config).await;
+    let known: Vec<Heads> =
+        [marks.map(|marks| marks.heads), notary.and_then(|notary| notary.last()).map(|last| last.heads)]
+            .into_iter()
+            .flatten()
+            .collect();
+    let accepted = go_live::accept_rewind_knowing(db, &known, &reason, &Origin::system(actor)).await?;
+    if let Some(file) = file {
+        let found = history::found(&mut *db.read().await?).await?;
+        let marks = Marks { generation: found.generation, heads: found.heads };
+        file.save(&marks).await.map_err(|error| format!("{} cannot be written: {error}", file.path().display()))?;
+    }
+    Ok(Accepted { version: accepted.version, rewound, known: !known.is_empty(), lost: accepted.lost })
+}
