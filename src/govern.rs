@@ -17,7 +17,7 @@ pub use answers::{
 
 use crate::approval::loosening::Proposal;
 use crate::approval::{self, Loosened, Verdict, Wanted};
-use crate::audit::{Changes, ControlEvent, Head, Stamp, Stream};
+use crate::audit::{Changes, ControlEvent, Head, Origin, Stamp, Stream};
 use crate::clock::Clock;
 use crate::db::{self, Database, to_json};
 use crate::enforcement::feed::Feed;
@@ -26,7 +26,7 @@ use crate::idempotency::{self, Asked, Once};
 use crate::regression::advice::{self, PROFILED, Profile};
 use crate::regression::model::{self, Detector, FrozenSpan, Mode, PolicyUpsert, Rebase, RegressionPolicy, WireState};
 use crate::regression::store;
-use crate::types::{Actor, Domain, Metric, Ratio, Reason};
+use crate::types::{Actor, Domain, Engine, Metric, Ratio, Reason};
 use crate::writer::Writer;
 use measure::{Measure, Measured, Measurements};
 use serde::{Deserialize, Serialize};
@@ -107,10 +107,13 @@ impl Govern {
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
             return answer.confirm(tx).await;
         }
+        let policy = store::read_policy(&mut tx, domain, metric).await?;
+        if let Some(policy) = &policy {
+            require_reach(&asked.origin, policy)?;
+        }
         let mut state = store::read_state(&mut tx, domain, metric).await?;
         state.last_checked_at = Some(now.at);
-        let policy = store::read_policy(&mut tx, domain, metric).await?.filter(|policy| policy.enabled);
-        let Some(policy) = policy else {
+        let Some(policy) = policy.filter(|policy| policy.enabled) else {
             // Nothing to judge by: nothing but a key is written, so that a name nobody watches leaves no row behind.
             let unwatched = EvaluateAnswer { ok: true, state };
             return idempotency::done(tx, intent, now, unwatched).await;
@@ -152,17 +155,18 @@ impl Govern {
             return answer.confirm(tx).await.map(Loosened::Done);
         }
         let existing = store::read_policy(&mut tx, &request.domain, &request.metric).await?;
+        if let Some(existing) = &existing {
+            require_reach(origin, existing)?;
+        }
         let mut state = store::read_state(&mut tx, &request.domain, &request.metric).await?;
         let (policy, changes) = model::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, now.at)?;
+        require_reach(origin, &policy)?;
         // A wire that only would have tripped does not stand in the way of one that shall.
         let enforces = state.is_shadow_tripped() && policy.mode == Mode::Enforce && !changes.is_empty();
         let rearms = state.trip_id.filter(|_| request.enabled == Some(true) || enforces);
         if let (Some(trip_id), None, true) = (rearms, reason, state.triggered) {
             let (domain, metric) = (request.domain.to_string(), request.metric.to_string());
             return Err(Error::WireTripped { domain, metric, trip_id });
-        }
-        if let Some(engine) = policy.throttled_engine().filter(|_| !changes.is_empty()) {
-            origin.authority.require_engine(&engine)?;
         }
         // Another frozen baseline is a reset, whatever led to it.
         if model::rebases(existing.as_ref(), &policy) && rearms.is_none() {
@@ -248,6 +252,13 @@ impl Govern {
     pub const fn db(&self) -> &Database {
         &self.db
     }
+}
+
+/// Refuses whoever does not reach both the domain of a wire and its engine, whatever its action is: whoever may change the wire may have
+/// it let go of that engine. A wire that has no engine is every engine's.
+fn require_reach(origin: &Origin, wire: &RegressionPolicy) -> Result<()> {
+    origin.authority.require_domain(&wire.domain)?;
+    origin.authority.require_engine(&wire.throttled_engine().unwrap_or_else(Engine::global))
 }
 
 /// What the last events of a wire's series are like.

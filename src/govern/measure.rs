@@ -12,6 +12,7 @@ mod known;
 
 use super::answers::{KpiAnswer, Tripped};
 use super::load::Cache;
+use super::require_reach;
 use super::trip::{self, Cause, Heads, Tripping};
 use crate::audit::verify::Point;
 use crate::audit::{self, Head, Origin, Stream};
@@ -189,6 +190,10 @@ impl<'a> Deciding<'a> {
     /// breaks the batch.
     fn take(&mut self, event: &'a KpiEvent, origin: &'a Origin) -> Result<Taken> {
         let pair: Pair = (event.domain.clone(), event.metric.clone());
+        if let Some(wire) = self.known.wires.get(&pair) {
+            // What it measures may throttle that engine.
+            require_reach(origin, &wire.policy)?;
+        }
         if let Some(id) = self.duplicate(&pair, event)? {
             let watched = self.known.wires.contains_key(&pair);
             return Ok(Taken { id, trip: None, watched, duplicate: true });

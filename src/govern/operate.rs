@@ -2,7 +2,7 @@
 
 use super::answers::{AcknowledgeAnswer, BaselineAnswer, RearmAnswer};
 use super::trip::{self, Heads};
-use super::{BaselineRequest, Govern, RearmRequest, note_reading, refuse_worse};
+use super::{BaselineRequest, Govern, RearmRequest, note_reading, refuse_worse, require_reach};
 use crate::approval::loosening::Proposal;
 use crate::approval::{Loosened, Verdict, Wanted};
 use crate::audit::{ControlEvent, Stamp, Stream};
@@ -55,6 +55,9 @@ impl Govern {
         let now = self.db.history().lock(&mut tx, Stream::Kpi).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
             return answer.confirm(tx).await;
+        }
+        if let Some(policy) = store::read_policy(&mut tx, domain, metric).await? {
+            require_reach(origin, &policy)?;
         }
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         let at = control_head.next().at;
@@ -171,6 +174,7 @@ impl Govern {
             return answer.confirm(tx).await;
         }
         let policy = read_wire(&mut tx, domain, metric).await?;
+        require_reach(&asked.origin, &policy)?;
         let state = store::read_state(&mut tx, domain, metric).await?;
         Ok(Once::Done(Held { tx, now, policy, state }))
     }

@@ -5,7 +5,7 @@ use super::model::{self, CheckResult, Evidence, GateRule, HeimdallPolicy, Policy
 use super::store;
 use crate::approval::loosening::Proposal;
 use crate::approval::{self, Loosened, PromoteRequest, Verdict, Wanted};
-use crate::audit::{Changes, ControlEvent, FieldChange, Stream};
+use crate::audit::{Changes, ControlEvent, FieldChange, Origin, Stream};
 use crate::db::{self, to_json};
 use crate::error::{Blocker, Error, Result};
 use crate::idempotency::{self, Asked, Once};
@@ -98,8 +98,10 @@ impl Heimdall {
             return answer.confirm(tx).await.map(Loosened::Done);
         }
         let existing = store::read_policy(&mut tx, &request.domain).await?;
+        require_engine(origin, existing.as_ref())?;
         let by = origin.actor.as_ref();
         let (mut policy, changes) = model::upsert(existing.as_ref(), request, by, reason, now.at)?;
+        require_engine(origin, Some(&policy))?;
         let was_on = existing.as_ref().is_some_and(|old| old.prod_use_enabled);
         if let (true, Some(existing)) = (changes.is_empty() && asked.approves.is_none(), &existing) {
             let unchanged = HeimdallPolicyUpserted { policy: existing.clone(), changes: Vec::new() };
@@ -150,6 +152,7 @@ impl Heimdall {
             return answer.confirm(tx).await.map(Loosened::Done);
         }
         let existing = store::read_policy(&mut tx, domain).await?.ok_or_else(|| no_policy(domain))?;
+        require_engine(origin, Some(&existing))?;
         let request = PolicyUpsert { prod_use_enabled: Some(true), ..PolicyUpsert::of(domain.clone()) };
         let by = origin.actor.as_ref();
         let (mut policy, changes) = model::upsert(Some(&existing), &request, by, Some(reason), now.at)?;
@@ -206,6 +209,7 @@ impl Heimdall {
             return answer.confirm(tx).await;
         }
         let existing = store::read_policy(&mut tx, domain).await?.ok_or_else(|| no_policy(domain))?;
+        require_engine(origin, Some(&existing))?;
         let request = PolicyUpsert { prod_use_enabled: Some(false), ..PolicyUpsert::of(domain.clone()) };
         let (policy, changes) = model::upsert(Some(&existing), &request, origin.actor.as_ref(), reason, now.at)?;
         let demoted = if changes.is_empty() {
@@ -226,6 +230,12 @@ impl Heimdall {
         };
         idempotency::done(tx, intent, now, demoted).await
     }
+}
+
+/// Refuses whoever does not reach the engine by which a domain's recommendations stop.
+fn require_engine(origin: &Origin, policy: Option<&HeimdallPolicy>) -> Result<()> {
+    let engine = policy.and_then(|policy| policy.engine.as_ref());
+    engine.map_or(Ok(()), |engine| origin.authority.require_engine(engine))
 }
 
 fn no_policy(domain: &Domain) -> Error {

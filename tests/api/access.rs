@@ -4,6 +4,7 @@ mod matrix;
 mod open;
 pub mod reach;
 mod tokens;
+mod wires;
 
 use crate::support::{Answer, Service, request};
 use axum::http::{HeaderValue, Method};
