@@ -9,6 +9,7 @@
 
 use super::Stream;
 use super::layout::{Column, Kind};
+use crate::types::{ParseCursorError, sealed, unsealed};
 use chrono::{DateTime, Utc};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
@@ -45,15 +46,11 @@ pub struct Cursor {
     pub places: [i64; 4],
 }
 
-/// Why a text is no cursor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is no cursor of this list: send next_cursor as it was answered, or leave it out to begin anew")]
-pub struct ParseCursorError;
-
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.order == Order::Desc { "d" } else { "a" })?;
-        self.places.iter().try_for_each(|place| write!(f, ".{place}"))
+        let order = if self.order == Order::Desc { "d" } else { "a" };
+        let places = self.places.map(|place| place.to_string()).join(".");
+        f.write_str(&sealed(&format!("{order}.{places}")))
     }
 }
 
@@ -61,7 +58,7 @@ impl FromStr for Cursor {
     type Err = ParseCursorError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut parts = text.split('.');
+        let mut parts = unsealed(text)?.split('.');
         let order = match parts.next() {
             Some("d") => Order::Desc,
             Some("a") => Order::Asc,
@@ -81,7 +78,7 @@ crate::types::scalar!(
     "AuditCursor",
     ObjectBuilder::new()
         .schema_type(Type::String)
-        .pattern(Some(r"^[da](\.[0-9]{1,18}){4}$"))
+        .pattern(Some(r"^[da](\.[0-9]{1,18}){4}\.[0-9a-f]{8}$"))
         .description(Some("Where the last page ended. Opaque."))
 );
 

@@ -8,7 +8,7 @@ use crate::audit::{self, ControlRecord};
 use crate::error::{Error, Result};
 use crate::http::{Caller, Keyed, Lenient, Nothing, Page, Paging, Query, errors, marked};
 use crate::idempotency::{Asked, Earlier, Once};
-use crate::types::{Actor, Count, IdempotencyKey, Label, PackId, PageSize, Reason};
+use crate::types::{Actor, IdempotencyKey, Label, PackId, PageSize, Place, Reason};
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::{ETAG, IF_MATCH};
@@ -276,7 +276,7 @@ struct PageQuery {
     #[param(inline)]
     limit: Option<PageSize>,
     /// Where the last page ended.
-    cursor: Option<Count>,
+    cursor: Option<Place>,
 }
 
 /// Every change of the switches and components and every refused attempt, newest first.

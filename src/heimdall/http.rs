@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::error::Result;
 use crate::http::{Caller, Keyed, Nothing, Page, Paging, Query, errors};
 use crate::idempotency::{Asked, Once};
-use crate::types::{Actor, Confidence, CorrelationId, Count, Domain, Flag, IdempotencyKey, ModelVersion, PageSize};
+use crate::types::{Actor, Confidence, CorrelationId, Domain, Flag, IdempotencyKey, ModelVersion, PageSize, Place};
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -107,7 +107,7 @@ struct HeimdallEventQuery {
     #[param(inline)]
     limit: Option<PageSize>,
     /// Where the last page ended.
-    cursor: Option<Count>,
+    cursor: Option<Place>,
 }
 
 /// What an event was.

@@ -1,7 +1,7 @@
 //! Lists that grow: a page at a time, newest first, by the sequence number that the last page ended with. New rows come
 //! before the first page, so a cursor neither skips nor repeats while they arrive.
 
-use crate::types::{Count, PageSize};
+use crate::types::{PageSize, Place};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -25,8 +25,8 @@ pub struct Paging {
 impl Paging {
     /// Reads `limit` and `cursor`.
     #[must_use]
-    pub fn new(limit: Option<PageSize>, cursor: Option<Count>) -> Self {
-        Self { before: cursor.map(Count::get), limit: limit.unwrap_or(PageSize::DEFAULT).get() }
+    pub fn new(limit: Option<PageSize>, cursor: Option<Place>) -> Self {
+        Self { before: cursor.map(|place| place.0), limit: limit.unwrap_or(PageSize::DEFAULT).get() }
     }
 
     /// Rows of a page, at most.
@@ -46,7 +46,7 @@ impl Paging {
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
         let more = rows.len() > limit;
         rows.truncate(limit);
-        let next_cursor = rows.last().filter(|_| more).map(|row| seq(row).to_string());
+        let next_cursor = rows.last().filter(|_| more).map(|row| Place(seq(row)).to_string());
         Page { items: rows, next_cursor }
     }
 }

@@ -19,7 +19,7 @@ use crate::http::{Caller, Keyed, Nothing, Page, Paging, Query, errors, marked};
 use crate::idempotency::{Asked, Once};
 use crate::types::{
     Actor, Amount, CorrelationId, Count, Detail, Domain, Engine, EventId, Flag, Fraction, IdempotencyKey, Measured,
-    Metric, PageSize, Reason,
+    Metric, PageSize, Place, Reason,
 };
 use axum::Json;
 use axum::extract::State;
@@ -252,7 +252,7 @@ struct KpiQuery {
     #[param(inline)]
     limit: Option<PageSize>,
     /// Where the last page ended.
-    cursor: Option<Count>,
+    cursor: Option<Place>,
 }
 
 /// Measurements, newest first.

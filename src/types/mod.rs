@@ -5,11 +5,14 @@
 //! alike), `Serialize`, and an OpenAPI schema that states the same bounds as the parser.
 
 mod access;
+mod cursor;
 mod number;
 mod text;
 mod time;
 
 pub use access::{Lifetime, List, Rate};
+pub use cursor::{ParseCursorError, Place};
+pub(crate) use cursor::{sealed, unsealed};
 pub use number::{
     Amount, Confidence, Count, Flag, Fraction, Measured, PageSize, ParseNumberError, Ratio, Total, Ttl, divide,
     scaled_text,

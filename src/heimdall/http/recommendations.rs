@@ -8,7 +8,8 @@ use crate::heimdall::{RecommendAnswer, Recommendation};
 use crate::http::{Caller, Keyed, Nothing, Page, Paging, Query, Segment, Stop, Stopping, errors};
 use crate::idempotency::{Asked, Once};
 use crate::types::{
-    Actor, Confidence, CorrelationId, Count, Domain, Flag, IdempotencyKey, JsonObject, ModelVersion, PageSize, Reason,
+    Actor, Confidence, CorrelationId, Count, Domain, Flag, IdempotencyKey, JsonObject, ModelVersion, PageSize, Place,
+    Reason,
 };
 use axum::Json;
 use axum::extract::State;
@@ -83,7 +84,7 @@ struct RecommendationQuery {
     #[param(inline)]
     limit: Option<PageSize>,
     /// Where the last page ended.
-    cursor: Option<Count>,
+    cursor: Option<Place>,
 }
 
 /// Recommendations, newest first.

@@ -6,7 +6,7 @@ use crate::http::{Nothing, Page, Paging, Query, Segment, errors};
 use crate::risk::model::ReservationStatus;
 use crate::risk::reconcile::{self, Reconciliation};
 use crate::risk::store::{self, EventFilter, ReservationFilter, ReservationRecord, RiskEventRecord};
-use crate::types::{CorrelationId, Count, Engine, Flag, PageSize, Time};
+use crate::types::{CorrelationId, Count, Engine, Flag, PageSize, Place, Time};
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ struct ReservationQuery {
     #[param(inline)]
     limit: Option<PageSize>,
     /// Where the last page ended.
-    cursor: Option<Count>,
+    cursor: Option<Place>,
 }
 
 /// Reservations, newest first.
@@ -105,7 +105,7 @@ struct RiskEventQuery {
     #[param(inline)]
     limit: Option<PageSize>,
     /// Where the last page ended.
-    cursor: Option<Count>,
+    cursor: Option<Place>,
 }
 
 /// What a decision was.
