@@ -15,6 +15,11 @@ use uuid::Uuid;
 /// Most open reservations that one original settle looks at.
 pub const MATCHES_MAX: usize = 1_000;
 
+/// What is left open of a hold is dust if it is less than 0.01, in millionths, …
+const DUST_UNITS: i128 = 10_000;
+/// … and less than this part of what was reserved: a hold of few millionths is no dust by itself.
+const DUST_PART: i128 = 100;
+
 /// What is settled.
 #[derive(Debug, Clone)]
 pub enum Target {
@@ -58,7 +63,7 @@ pub struct SettledReservation {
 /// What came of a settle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settlement {
-    /// `overrun`, `over_release`, and the caps that the day's loss has reached.
+    /// `overrun`, `over_release`, `dust_left: …`, and the caps that the day's loss has reached.
     pub flags: Vec<String>,
     /// Open risk returned.
     pub released: Total,
@@ -120,6 +125,12 @@ fn take(book: &Book, candidates: &[Uuid], wanted: Amount, stamp: Stamp) -> Taken
     taken
 }
 
+/// Whether so little of a hold is left open that a rounded amount is the likelier reason than a part that is still to come.
+fn is_dust(reservation: &Reservation) -> bool {
+    let left = reservation.open_amount.units();
+    left > 0 && left < DUST_UNITS && left * DUST_PART < reservation.amount.units()
+}
+
 /// What settling an expired reservation would do: its risk came back when it expired.
 fn take_late(expired: &Reservation, outstanding: Amount, stamp: Stamp) -> Taken {
     let mut reservation = expired.clone();
@@ -173,6 +184,9 @@ pub fn apply(
     };
     // Others share the book: this is the last step that can refuse, and the first that moves it.
     book.post(&settle.engine, movement, Floor::Holds, stamp.at)?;
+    let dust = taken.changed.iter().filter(|one| is_dust(one));
+    let dust: Vec<String> =
+        dust.map(|one| format!("dust_left: reservation {} stays open with {}", one.id, one.open_amount)).collect();
     book.reservations.extend(taken.changed.into_iter().map(|one| (one.id, one)));
 
     let mut flags = Vec::new();
@@ -182,6 +196,7 @@ pub fn apply(
     if unmatched > 0 {
         flags.push("over_release".to_owned());
     }
+    flags.extend(dust);
     flags.extend(book.loss_flags(&settle.engine));
     let (ledger_engine, ledger_global) = book.ledgers(&settle.engine, stamp.day());
     let settlement = Settlement {

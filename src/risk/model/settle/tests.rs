@@ -115,6 +115,25 @@ fn the_original_settle_takes_the_oldest_first_and_lowers_the_last() {
 }
 
 #[test]
+fn a_hold_that_is_left_open_with_dust_is_named_and_one_with_a_real_part_is_not() {
+    for (reserved, settled, left) in [
+        ("9999999999.999999", "9999999999.999998", Some("0.000001")),
+        ("400", "399.990001", Some("0.009999")),
+        ("1", "0.999999", Some("0.000001")),
+        ("400", "399.99", None),
+        ("400", "400", None),
+        ("0.0001", "0.00009", None),
+        ("0.5", "0.495", None),
+    ] {
+        let mut book = with(&[reserved]);
+        let flags = run(&mut book, &matching(settled, &[1], None), stamp(9)).flags;
+        let id = Uuid::from_u128(1);
+        let wanted = left.map(|left| format!("dust_left: reservation {id} stays open with {left}"));
+        assert_eq!(flags, wanted.into_iter().collect::<Vec<_>>(), "{settled} of {reserved}");
+    }
+}
+
+#[test]
 fn what_finds_no_match_is_reported_and_nothing_goes_below_zero() {
     let mut book = with(&["100"]);
     let settlement = run(&mut book, &matching("250", &[1], None), stamp(9));
