@@ -10,15 +10,30 @@ pub struct Time(pub DateTime<Utc>);
 
 /// Why a text is not an instant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("is not a time: send RFC 3339 of the years 1 to 9999, for example 2026-01-13T00:00:00Z")]
-pub struct ParseTimeError;
+pub enum ParseTimeError {
+    /// Anything else.
+    #[error("is not a time: send RFC 3339 of the years 1 to 9999, for example 2026-01-13T00:00:00Z")]
+    NotATime,
+    /// A time whose offset lost its `+`.
+    #[error(
+        "has a space where the + of its offset belongs, since a + in a query or a form means a space: write the + as %2B, or \
+         better send UTC with Z, for example 2026-01-13T00:00:00Z"
+    )]
+    PlusBecameSpace,
+}
 
 impl FromStr for Time {
     type Err = ParseTimeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let time = DateTime::parse_from_rfc3339(text.trim()).map_err(|_| ParseTimeError)?.with_timezone(&Utc);
-        if (1..=9999).contains(&time.year()) { Ok(Self(time)) } else { Err(ParseTimeError) }
+        let text = text.trim();
+        let Ok(time) = DateTime::parse_from_rfc3339(text) else {
+            let with_plus = text.rsplit_once(' ').map(|(time, offset)| format!("{time}+{offset}"));
+            let lost = with_plus.is_some_and(|text| DateTime::parse_from_rfc3339(&text).is_ok());
+            return Err(if lost { ParseTimeError::PlusBecameSpace } else { ParseTimeError::NotATime });
+        };
+        let time = time.with_timezone(&Utc);
+        if (1..=9999).contains(&time.year()) { Ok(Self(time)) } else { Err(ParseTimeError::NotATime) }
     }
 }
 
@@ -50,7 +65,9 @@ mod tests {
             "0001-01-01T00:00:00+01:00",
             "+20000-01-01T00:00:00Z",
         ] {
-            assert_eq!(bad.parse::<Time>(), Err(ParseTimeError), "{bad}");
+            assert_eq!(bad.parse::<Time>(), Err(ParseTimeError::NotATime), "{bad}");
         }
+        let lost = "2026-01-13T00:00:00 01:00".parse::<Time>();
+        assert_eq!(lost, Err(ParseTimeError::PlusBecameSpace));
     }
 }
