@@ -246,12 +246,10 @@ fn note_of(request: &Request, row: &Route, grant: &Arc<Grant>) -> Note {
 fn token_of(headers: &HeaderMap) -> Result<Option<Token>> {
     let mut shown = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = shown.next() else { return Ok(None) };
-    let unreadable = Error::InvalidToken("cannot be read: send Authorization: Bearer hf_…, once");
-    let text = value.to_str().ok().filter(|_| shown.next().is_none());
-    let token = text.and_then(|text| text.split_once(' ')).and_then(|(scheme, token)| {
-        scheme.eq_ignore_ascii_case("bearer").then(|| Token::read(token.trim_matches(' '))).flatten()
-    });
-    token.map(Some).ok_or(unreadable)
+    if shown.next().is_some() {
+        return Err(Error::InvalidToken("cannot be read: send Authorization: Bearer hf_…, once"));
+    }
+    Token::of_header(value.as_bytes()).map(Some).map_err(Error::InvalidToken)
 }
 
 /// Refusals that are counted.

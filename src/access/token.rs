@@ -96,6 +96,30 @@ impl Token {
         Some(Self { id: id.parse().ok()?, text: text.into() })
     }
 
+    /// Reads the value of an `Authorization`; a sentence for what is wrong with it.
+    pub fn of_header(value: &[u8]) -> std::result::Result<Self, &'static str> {
+        let unreadable = "cannot be read: send Authorization: Bearer hf_…, once";
+        let text = str::from_utf8(value).map_err(|_| unreadable)?;
+        let (scheme, shown) = text.split_once([' ', '\t']).unwrap_or(("", text));
+        let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+        let shown = shown.trim_matches([' ', '\t']);
+        if let (Some(token), true) = (Self::read(shown), is_bearer) {
+            return Ok(token);
+        }
+        // What would be one without what a file, a shell or a form added to it.
+        let bare: String = shown
+            .chars()
+            .filter(|c| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '\'' | '\u{feff}'))
+            .collect();
+        Err(match (Self::read(&bare), is_bearer) {
+            (Some(_), true) => {
+                "has quotes, white space or a line's end in it: send it bare, from a file with tr -d '\\r\\n'"
+            }
+            (Some(_), false) => "came without its scheme: send Authorization: Bearer hf_…",
+            (None, _) => unreadable,
+        })
+    }
+
     /// Its id.
     #[must_use]
     pub const fn id(&self) -> TokenId {

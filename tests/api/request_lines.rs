@@ -134,3 +134,14 @@ async fn a_smuggled_second_request_is_gated_as_well() {
     assert_eq!(ran.load(Ordering::SeqCst), 1, "/health is exempt, and the upstream's own: {answers}");
     assert!(answers.contains("403 Forbidden"), "{answers}");
 }
+
+/// What a token's file with CRLF makes of the header. The answer is hyper's own, so docs/ERRORS.md names its cause.
+#[tokio::test]
+async fn a_carriage_return_after_a_token_is_a_bare_400_and_reaches_no_handler() {
+    let service = Service::live().await;
+    let (address, ran) = upstream(&service).await;
+    for value in ["hf_1_secret\r", "\rhf_1_secret", "hf_1_\rsecret"] {
+        let refused = status(&address, &format!("GET /api/deals HTTP/1.1\r\nAuthorization: Bearer {value}{END}")).await;
+        assert_eq!((refused, ran.load(Ordering::SeqCst)), (400, 0), "{value:?}");
+    }
+}

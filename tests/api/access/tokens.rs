@@ -1,8 +1,8 @@
 //! Tokens: made, listed, ended, metered.
 
 use super::{call, create, new, refresh, token};
-use crate::support::{BASE, Service, Setup};
-use axum::http::Method;
+use crate::support::{BASE, Service, Setup, request};
+use axum::http::{HeaderValue, Method};
 use serde_json::{Value, json};
 use sqlx::Executor;
 
@@ -294,4 +294,34 @@ async fn a_token_that_this_version_cannot_read_ends_the_open_mode_and_keeps_nobo
     let token = token(&service, "read").await;
     service.get("/go-live/state").await.refused(401, "UNAUTHENTICATED");
     assert_eq!(reads(&service, &token).await, 200);
+}
+
+#[tokio::test]
+async fn a_token_with_something_around_it_is_told_what_and_blanks_at_its_ends_are_none() {
+    let service = Service::fresh().await;
+    let token = token(&service, "read").await;
+    let ask = |value: String| {
+        let mut asked = request(Method::GET, "/api/governance/go-live/state", None, "");
+        asked.headers_mut().insert("authorization", HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        service.send(asked)
+    };
+    for value in [format!("Bearer {token} "), format!("bearer   {token}\t"), format!("Bearer\t{token}")] {
+        ask(value).await.ok();
+    }
+    let (head, tail) = token.split_at(20);
+    for (value, cause) in [
+        (format!("Bearer \"{token}\""), "tr -d '\\r\\n'"),
+        (format!("Bearer {head} {tail}"), "tr -d '\\r\\n'"),
+        (format!("Bearer \u{feff}{token}"), "tr -d '\\r\\n'"),
+        (format!("Bearer \u{a0}{token}"), "tr -d '\\r\\n'"),
+        (token.clone(), "scheme"),
+        (format!("Basic {token}"), "scheme"),
+        (format!("Bearer {head}"), "cannot be read"),
+        (format!("Bearer {token}0"), "cannot be read"),
+    ] {
+        let refused = ask(value).await;
+        assert!(!refused.text.contains(tail), "{}", refused.text);
+        let refused = refused.refused(401, "INVALID_TOKEN");
+        assert!(refused["detail"].as_str().unwrap().contains(cause), "{refused}");
+    }
 }
