@@ -89,15 +89,16 @@ fn told<'a>(headers: &'a HeaderMap, uri: &HeaderName, method: &HeaderName) -> As
     let one = |name: &HeaderName| {
         let mut lines = headers.get_all(name).iter();
         match (lines.next(), lines.next()) {
-            (Some(value), None) => value.to_str().map_err(|_| format!("the header {name} is no text")),
+            (Some(value), None) => Ok(value.as_bytes()),
             (Some(_), Some(_)) => Err(format!("the header {name} is there twice, and two lines are two stories")),
             (None, _) => Err(format!("the header {name} is missing")),
         }
     };
-    let uri = one(uri)?;
-    let given = one(method)?;
-    let method = Method::from_bytes(given.as_bytes()).map_err(|_| format!("the header {method} is no method"))?;
-    let path = uri.split_once('?').map_or(uri, |(path, _)| path);
+    let no_text = || format!("the path in the header {uri} is no visible ASCII: percent-encode it");
+    // A query decides nothing, and clients send its UTF-8 as it is.
+    let path = one(uri)?.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let path = str::from_utf8(path).ok().filter(|path| path.is_ascii()).ok_or_else(no_text)?;
+    let method = Method::from_bytes(one(method)?).map_err(|_| format!("the header {method} is no method"))?;
     Ok((method, path))
 }
 

@@ -201,6 +201,36 @@ async fn a_question_that_is_missing_doubled_or_no_text_is_refused() {
 }
 
 #[tokio::test]
+async fn raw_utf_8_in_a_query_is_let_through_and_in_a_path_is_refused_with_the_fix() {
+    let service = Service::live().await;
+    for (proxy, name) in [(Proxy::Nginx, "x-original-uri"), (Proxy::Traefik, "x-forwarded-uri")] {
+        let name = HeaderName::from_static(name);
+        let ask = |uri: &[u8]| {
+            let mut request = proxy.request("GET", "/health");
+            request.headers_mut().insert(name.clone(), HeaderValue::from_bytes(uri).unwrap());
+            service.send(request)
+        };
+        for uri in ["/api/deals?name=Jos\u{e9}".as_bytes(), b"/api/deals?name=\xe9"] {
+            assert_eq!(verdict(&ask(uri).await), (true, "live"), "{uri:?}");
+        }
+        let refused = ask("/api/Jos\u{e9}?x=1".as_bytes()).await;
+        assert_eq!(verdict(&refused), (false, "malformed_request"));
+        assert!(refused.json["detail"].as_str().unwrap().contains("percent-encode"), "{}", refused.text);
+    }
+    // What Holdfast itself is asked may have it, too.
+    let read = service
+        .post_form(
+            "/risk/policies/upsert?actor=Jos\u{e9}",
+            "engine=A&enabled=yes&max_daily_loss=9&max_daily_exposure=9&max_open_risk=9",
+        )
+        .await
+        .ok();
+    assert_eq!(read["changed_by"], "Jos\u{e9}", "{read}");
+    let stored = service.get("/audit/events?actor=Jos\u{e9}").await.ok();
+    assert_eq!(stored["items"][0]["actor"], "Jos\u{e9}");
+}
+
+#[tokio::test]
 async fn other_headers_and_the_other_familys_change_nothing() {
     let service = Service::fresh().await;
     for proxy in PROXIES {
