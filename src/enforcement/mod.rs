@@ -87,6 +87,7 @@ pub mod gate;
 pub mod http;
 pub mod instance;
 pub mod kill_file;
+pub mod near;
 pub mod ofrep;
 pub mod path;
 pub mod routes;

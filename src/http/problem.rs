@@ -1,6 +1,7 @@
 //! Errors on their way out: RFC 9457 bodies with the request's id, whatever layer they come from.
 
 use crate::access::token::PREFIX as TOKEN_PREFIX;
+use crate::enforcement::near::near;
 use crate::error::{Error, Problem};
 use crate::types::RequestId;
 use axum::body::Body;
@@ -29,6 +30,11 @@ pub fn render(response: Response, path: &str, request_id: &RequestId) -> Respons
     let mut problem = problem;
     if let Some(methods) = parts.headers.get(ALLOW).and_then(|value| value.to_str().ok()) {
         problem.detail = format!("this route does not take that method: send {methods}");
+    }
+    if problem.code == Error::RouteNotFound.row().code
+        && let Some(routes) = near(path)
+    {
+        problem.detail = format!("there is no such route; the nearest: {routes}; see /docs/ for all of them");
     }
     let text = body_text(&problem, path, request_id);
     parts.headers.remove(CONTENT_LENGTH);
