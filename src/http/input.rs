@@ -25,7 +25,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::HeaderValue;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::request::Parts;
-use fields::{json_fields, merge, pair_fields, unique};
+use fields::{json_fields, merge, pair_fields, pair_fields_each, unique};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -64,7 +64,7 @@ pub(super) async fn merged_fields(parts: &Parts, body: Body, limit: usize) -> Re
 
 fn merged(parts: &Parts, bytes: &[u8]) -> Result<Vec<Field>> {
     let from_body = unique(body_fields(parts, bytes)?, "body")?;
-    let from_query = unique(query_fields(parts.uri.query())?, "query")?;
+    let from_query = query_fields(parts.uri.query())?;
     merge(from_body, from_query)
 }
 
@@ -72,7 +72,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
-        parse(&unique(query_fields(parts.uri.query())?, "query")?).map(Self)
+        parse(&query_fields(parts.uri.query())?).map(Self)
     }
 }
 
@@ -115,7 +115,7 @@ pub(crate) async fn elements(
     if !is_lines && (!is_array || format_of(parts)? != Format::Json) {
         return Ok(Err(Body::from(bytes)));
     }
-    let fields = unique(query_fields(parts.uri.query())?, "query")?;
+    let fields = query_fields(parts.uri.query())?;
     let is_known = |field: &Field| field.is("idempotency_key") || others.iter().any(|name| field.is(name));
     if let Some(unknown) = fields.iter().find(|field| !is_known(field)) {
         let allowed = [others, &["idempotency_key"]].concat().join(", ");
@@ -222,7 +222,15 @@ fn body_fields(parts: &Parts, bytes: &[u8]) -> Result<Vec<Field>> {
 }
 
 fn query_fields(query: Option<&str>) -> Result<Vec<Field>> {
-    query.map_or_else(|| Ok(Vec::new()), |query| pair_fields(query, "query"))
+    let fields = query.map_or_else(|| Ok(Vec::new()), |query| pair_fields(query, "query"))?;
+    super::numbers::taken(unique(fields, "query")?)
+}
+
+/// What a query says by this name, as far as it can be read.
+pub(super) fn query_values(query: &str, name: &str) -> impl Iterator<Item = String> {
+    let (fields, _) = pair_fields_each(query.as_bytes(), "query");
+    let named = fields.into_iter().filter(move |field| field.is(name));
+    named.filter_map(|field| crate::types::scalar_of(&field.value).ok().map(std::borrow::Cow::into_owned))
 }
 
 pub(crate) fn parse<T: DeserializeOwned>(fields: &[Field]) -> Result<T> {

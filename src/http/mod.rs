@@ -7,6 +7,7 @@ pub mod errors;
 mod health;
 pub(crate) mod input;
 pub(crate) mod keyed;
+pub(crate) mod numbers;
 mod openapi;
 mod paging;
 mod problem;

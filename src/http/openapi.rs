@@ -3,6 +3,7 @@
 //! What every POST has in common is added in one pass: the form encoding beside JSON, every body field as an optional query
 //! parameter, `changed_by` beside `actor`, and the headers of idempotency keys. `openapi.json` in the repository is locked to this by a test.
 
+use super::numbers::{NUMBERS, STRING};
 use crate::app::App;
 use crate::enforcement::routes::{Needs, needs_of};
 use axum::Router;
@@ -38,7 +39,7 @@ use utoipa::openapi::{Components, Deprecated, Ref, RefOr, Required};
         (name = "review", description = "The Monday review"),
         (name = "service", description = "Health and metrics")
     ),
-    components(schemas(crate::http::errors::ProblemBody))
+    components(schemas(crate::http::errors::ProblemBody, crate::types::Place))
 )]
 struct Base;
 
@@ -73,7 +74,11 @@ pub fn document() -> utoipa::openapi::OpenApi {
                 .flat_map(Needs::scopes)
                 .map(|scope| SecurityRequirement::new(BEARER, [scope.as_str()]))
                 .collect();
-            if let (Some(operation), false) = (operation, needed.is_empty()) {
+            let Some(operation) = operation else { continue };
+            if super::numbers::covers(template) && !crate::enforcement::authz::covers(template) {
+                operation.parameters.get_or_insert_with(Vec::new).push(numbers());
+            }
+            if !needed.is_empty() {
                 // Or nothing at all: while no token was ever created, whoever is on the machine is let in.
                 needed.push(SecurityRequirement::default());
                 operation.security = Some(needed);
@@ -120,6 +125,20 @@ fn add_key(operation: &mut Operation) {
             response.headers.insert("Idempotent-Replayed".into(), RefOr::T(replayed.clone()));
         }
     }
+}
+
+/// What asks for numbers as texts.
+fn numbers() -> RefOr<Parameter> {
+    let parameter = ParameterBuilder::new()
+        .name(NUMBERS)
+        .parameter_in(ParameterIn::Query)
+        .required(Required::False)
+        .description(Some(
+            "With `string`, each number of the answer is a string of the same digits, for readers that would round it. \
+             `Accept: application/json;numbers=string` is the same.",
+        ))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String).enum_values(Some([STRING]))));
+    RefOr::T(parameter.build())
 }
 
 /// The name of the schema of a POST's body.

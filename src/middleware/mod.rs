@@ -10,6 +10,7 @@ mod identity;
 
 use crate::enforcement::authz;
 use crate::error::Error;
+use crate::http::numbers;
 use crate::panics;
 use access_log::{Entry, Meters};
 use axum::extract::Request;
@@ -76,6 +77,7 @@ where
     S::Future: Send,
 {
     let identity = Identity::of(&mut request);
+    let with_texts = numbers::wanted(&request);
     let entry = Entry::begin(&mut request);
     let is_change = completion::is_change(&request);
     let guarded = async move {
@@ -93,5 +95,6 @@ where
     // A proxy reads a failed check as it likes: to it everything that is not an allow is the same refusal.
     let response = if authz::covers(identity.path()) { authz::close(response) } else { response };
     entry.finish(&identity, &response, meters);
-    identity.render(response)
+    let response = identity.render(response);
+    if with_texts { numbers::as_text(response).await } else { response }
 }

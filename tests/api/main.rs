@@ -14,6 +14,7 @@ mod audit;
 mod authz;
 mod checkpoint;
 mod enforcement;
+mod exact;
 mod flags;
 mod go_live;
 mod hang_up;

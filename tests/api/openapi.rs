@@ -214,7 +214,8 @@ fn every_field_of_a_post_is_an_optional_query_parameter_too() {
     let mut wrong = Vec::new();
     for operation in posts() {
         let mut in_query = operation.parameters();
-        in_query.retain(|parameter| parameter["in"] == "query");
+        // What shapes the answer is no field.
+        in_query.retain(|parameter| parameter["in"] == "query" && parameter["name"] != "numbers");
         let optional = in_query.iter().all(|parameter| parameter["required"] == false);
         assert!(optional, "{}", operation.name());
         let names = in_query.iter().map(|parameter| parameter["name"].as_str().expect("a name").to_owned());

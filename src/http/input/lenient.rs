@@ -6,6 +6,7 @@ use crate::db::to_json;
 use crate::error::{Error, Result};
 use crate::http::Caller;
 use crate::http::keyed::{intent_of, key_of, marked};
+use crate::http::numbers::NUMBERS;
 use crate::idempotency::{Earlier, Intent, Once};
 use crate::types::{Actor, CorrelationId, Flag, IdempotencyKey, ParseTextError, Reason};
 use axum::Json;
@@ -50,7 +51,8 @@ impl Lenient {
             Ok(bytes) => input.read_body(parts, &bytes),
             Err(error) => input.warn(&error),
         }
-        let (from_query, errors) = pair_fields_each(parts.uri.query().unwrap_or_default().as_bytes(), "query");
+        let (mut from_query, errors) = pair_fields_each(parts.uri.query().unwrap_or_default().as_bytes(), "query");
+        from_query.retain(|field| !field.is(NUMBERS));
         input.extend(from_query);
         input.warn_of(&errors);
         input
