@@ -294,6 +294,7 @@ fn counting() -> PrometheusHandle {
     crate::access::guard::begin_counting();
     crate::govern::begin_counting();
     crate::http::server::begin_counting();
+    crate::log::begin_counting();
     crate::middleware::access_log::begin_counting();
     crate::risk::http::begin_counting();
     recorder

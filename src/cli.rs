@@ -7,7 +7,6 @@
 mod audit;
 mod database;
 mod kill;
-mod log;
 mod reconcile;
 mod rewind;
 mod serve;
@@ -169,7 +168,7 @@ pub fn main() -> ExitCode {
         Some(Command::Review { .. } | Command::Risk { .. } | Command::Audit { command: AuditCommand::Verify(_) })
     );
     // Until the end, when the runtime is gone and nothing more is logged.
-    let _log = match log::start(&cli.log) {
+    let _log = match crate::log::start(&cli.log) {
         Ok(log) => log,
         Err(sentence) => {
             fail(&sentence);
@@ -227,7 +226,7 @@ fn usage_sentence(error: &clap::Error) -> String {
 }
 
 fn fail(sentence: &str) {
-    let _ = writeln!(std::io::stderr(), "holdfast: {sentence}");
+    crate::log::say(&format!("holdfast: {sentence}"));
 }
 
 async fn run(cli: Cli) -> ExitCode {

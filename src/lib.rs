@@ -37,6 +37,7 @@ pub mod govern;
 pub mod heimdall;
 pub mod http;
 pub mod idempotency;
+pub(crate) mod log;
 pub mod middleware;
 pub(crate) mod panics;
 pub mod regression;

@@ -29,6 +29,7 @@ fn counters_are_there_at_zero_before_their_first_event() {
         "holdfast_reserve_decisions_total{outcome=\"daily_loss_reached\"}",
         "holdfast_access_refused_total{error=\"INVALID_TOKEN\"}",
         "holdfast_connections_refused_total",
+        "holdfast_log_lines_dropped_total",
         "holdfast_http_requests_total{route=\"/api/governance/risk/check-and-reserve\",method=\"POST\",status=\"500\"}",
     ] {
         assert_eq!(lines(&server, metric), [format!("{metric} 0")], "{metric}");

@@ -1,10 +1,10 @@
 //! What is written to the terminal, and to whom that can be a danger.
 
-use crate::support::{Place, Running, free_port};
+use crate::support::{Place, Running, Server, free_port, wait_until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::io::Read;
-use std::process::{Command, Stdio};
+use std::io::{Read, Write};
+use std::process::{ChildStderr, Command, Stdio};
 
 const FORGED: &str = "FORGED";
 
@@ -176,4 +176,86 @@ fn a_reader_who_leaves_early_is_no_failure() {
         running.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         assert_eq!(said, "", "{arguments:?}");
     }
+}
+
+/// A server whose log is a pipe, and the end of that which nobody reads yet.
+fn unread(place: &Place) -> (Server, ChildStderr) {
+    let port = free_port();
+    let mut command = place.command(&[]);
+    command.env("BIND_ADDR", format!("127.0.0.1:{port}")).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut running = Running(command.spawn().expect("the program starts"));
+    let log = running.0.stderr.take().expect("it is a pipe");
+    let server = Server::of(running, port, place.path("none"));
+    server.wait_until_ready();
+    (server, log)
+}
+
+/// How many lines were dropped.
+fn dropped(server: &Server) -> u64 {
+    let text = server.get_root("/metrics").text;
+    let line = text.lines().find_map(|line| line.strip_prefix("holdfast_log_lines_dropped_total "));
+    line.expect("the counter").parse().expect("a number")
+}
+
+/// Asks until lines of the log are dropped.
+fn fill(server: &Server) {
+    let path = "a".repeat(500);
+    let request = format!("GET /{path} HTTP/1.1\r\nHost: localhost\r\n\r\n").repeat(50);
+    wait_until("lines are dropped", || {
+        let mut stream = server.connect().expect("a connection");
+        stream.write_all(request.as_bytes()).expect("it goes on");
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("it goes on");
+        let mut answers = String::new();
+        stream.read_to_string(&mut answers).expect("it goes on");
+        assert_eq!(answers.matches("HTTP/1.1 ").count(), 51, "{answers}");
+        dropped(server) > 0
+    });
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing_and_says_how_many_lines_are_missing() {
+    let place = Place::new();
+    let (server, mut log) = unread(&place);
+    server.go_live();
+    assert_eq!(dropped(&server), 0);
+    fill(&server);
+    server.get_root("/livez").ok();
+    server.try_reserve().expect("an answer").ok();
+    server.post("/go-live/kill-switch/engage", &json!({"actor": "bob"})).ok();
+    let reading = std::thread::spawn(move || {
+        let mut text = String::new();
+        log.read_to_string(&mut text).map(|_| text)
+    });
+    // Whatever is dropped from here on is dropped by nobody who reads.
+    wait_until("it flows again", || {
+        let before = dropped(&server);
+        fill_a_little(&server);
+        dropped(&server) == before
+    });
+    let all = dropped(&server);
+    assert_eq!(server.exit_code_after(Signal::TERM), Some(0));
+    let text = reading.join().unwrap().expect("UTF-8");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
+    let told =
+        lines.iter().filter(|line| line["message"].as_str().is_some_and(|said| said.contains("were dropped here")));
+    assert_eq!(told.map(|line| line["dropped"].as_u64().expect("a number")).sum::<u64>(), all, "{text}");
+    // What is rarer than requests has room of its own.
+    assert!(text.contains("KILL_SWITCH_ENGAGE"), "{text}");
+    assert!(lines.last().is_some_and(|line| line["message"] == "stopped"), "{text}");
+    place.check_nothing_runs();
+}
+
+fn fill_a_little(server: &Server) {
+    for _ in 0..50 {
+        server.get_root("/health").ok();
+    }
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_log_that_nobody_reads() {
+    let place = Place::new();
+    let (server, _log) = unread(&place);
+    fill(&server);
+    assert_eq!(server.exit_code_after(Signal::TERM), Some(0));
+    place.check_nothing_runs();
 }

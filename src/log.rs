@@ -1,0 +1,381 @@
+//! The log: lines on standard error, for people or as JSON.
+//!
+//! Nothing waits for whoever reads it. Lines are gathered, and a thread of their own writes them, many with one system call. Where
+//! the reader is slower than the lines for so long that [`GATHERED_MAX`] is full (a pipe that nobody reads, a terminal that is
+//! stopped, a full disk), further ones are dropped and counted, and one line says how many, once it flows again. Two things are
+//! done for the line of each request alone (target `holdfast::access`):
+//!
+//! - It waits for others, for [`LINGER`], and leaves the last quarter of the room to what is rarer and says more. Everything else
+//!   wakes the thread at once. What a crash or a `SIGKILL` can lose are the lines of the last [`LINGER`]; an ordinary end writes
+//!   them ([`Log`]).
+//! - Its JSON is written field by field ([`AccessJson`]), the same line as the general formatter's in a third of the time.
+
+use crate::config::{LogConfig, LogFormat};
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fmt;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::panic::PanicHookInfo;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Metadata, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::registry::LookupSpan;
+
+/// The target of the lines that come with every request.
+const ACCESS: &str = "holdfast::access";
+/// How long such a line waits for others.
+const LINGER: Duration = Duration::from_millis(5);
+/// Most bytes that wait: what a busy service says in a third of a second.
+const GATHERED_MAX: usize = 2 * 1024 * 1024;
+/// Most that wait when a line of a request comes.
+const ACCESS_MAX: usize = GATHERED_MAX / 4 * 3;
+/// How long an end waits for whoever reads.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The log of this process, once it was started.
+static LINES: OnceLock<Arc<Lines>> = OnceLock::new();
+
+/// The log while the program runs: what is gathered when this is dropped is written, if somebody takes it in time.
+pub(crate) struct Log(Arc<Lines>);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
+/// Starts the log; an error is one sentence.
+pub(crate) fn start(config: &LogConfig) -> Result<Log, String> {
+    let filter = EnvFilter::builder()
+        .parse(&config.rust_log)
+        .map_err(|error| format!("RUST_LOG={} cannot be read: {error}", config.rust_log))?;
+    let json = match config.log_format {
+        Some(format) => format == LogFormat::Json,
+        None => !io::stderr().is_terminal(),
+    };
+    let lines = Arc::clone(LINES.get_or_init(Arc::default));
+    let writing = Arc::clone(&lines);
+    // Not of the runtime: what it writes to may block for as long as its reader likes.
+    std::thread::Builder::new()
+        .name("log".into())
+        .spawn(move || writing.keep_writing())
+        .map_err(|error| format!("cannot start the thread that writes the log: {error}"))?;
+    // A log that nobody reads any more must not take the service with it.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(Target(Arc::clone(&lines)))
+        .log_internal_errors(false);
+    if json {
+        builder.json().flatten_event(true).map_event_format(AccessJson).init();
+    } else {
+        builder.with_ansi(io::stderr().is_terminal()).init();
+    }
+    std::panic::set_hook(Box::new(say_panic));
+    Ok(Log(lines))
+}
+
+/// Says a sentence on standard error, in its turn.
+pub(crate) fn say(sentence: &str) {
+    let line = format!("{sentence}\n");
+    match LINES.get() {
+        Some(lines) => lines.add(line.as_bytes(), Kind::Rare),
+        None => drop(io::stderr().write_all(line.as_bytes())),
+    }
+}
+
+/// The hook of the standard library would wait for the reader.
+fn say_panic(info: &PanicHookInfo<'_>) {
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    tracing::error!(thread = std::thread::current().name(), backtrace, "{info}");
+}
+
+fn drops() -> metrics::Counter {
+    metrics::counter!("holdfast_log_lines_dropped_total")
+}
+
+/// A counter that begins with its first event has no increase at that: it is there from the start.
+pub(crate) fn begin_counting() {
+    drops().increment(0);
+}
+
+/// Which lines may take the room of which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Of a request.
+    Access,
+    /// Everything else.
+    Rare,
+}
+
+/// Lines on their way to standard error.
+#[derive(Default)]
+struct Lines {
+    gathered: Mutex<Gathered>,
+    some: Condvar,
+    written: Condvar,
+}
+
+#[derive(Default)]
+struct Gathered {
+    bytes: Vec<u8>,
+    /// Whether one of them is to be written at once.
+    urgent: bool,
+    /// Whether what was taken from here is being written.
+    writing: bool,
+    /// Lines that were dropped, and nobody was told yet.
+    dropped: u64,
+}
+
+impl Lines {
+    /// What the lock guards is whole whatever happened to its holder.
+    fn lock(&self) -> MutexGuard<'_, Gathered> {
+        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a line for the thread that writes, or drops it.
+    fn add(&self, line: &[u8], kind: Kind) {
+        let mut gathered = self.lock();
+        let room = if kind == Kind::Access { ACCESS_MAX } else { GATHERED_MAX };
+        if gathered.bytes.len() + line.len() > room {
+            gathered.dropped += 1;
+            drop(gathered);
+            return drops().increment(1);
+        }
+        let wakes = gathered.bytes.is_empty() || kind == Kind::Rare;
+        gathered.bytes.extend_from_slice(line);
+        gathered.urgent |= kind == Kind::Rare;
+        drop(gathered);
+        if wakes {
+            self.some.notify_one();
+        }
+    }
+
+    fn keep_writing(&self) {
+        loop {
+            let mut gathered = self.lock();
+            gathered.writing = false;
+            self.written.notify_all();
+            gathered =
+                self.some.wait_while(gathered, |now| now.bytes.is_empty()).unwrap_or_else(PoisonError::into_inner);
+            if !gathered.urgent {
+                let waited = self.some.wait_timeout_while(gathered, LINGER, |now| !now.urgent);
+                gathered = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            gathered.writing = true;
+            gathered.urgent = false;
+            let bytes = std::mem::take(&mut gathered.bytes);
+            drop(gathered);
+            if self.write(&bytes) {
+                self.tell_of_dropped();
+            }
+        }
+    }
+
+    /// Writes, for as long as it takes; whether all of it was taken. Lines that cannot be written are dropped lines.
+    fn write(&self, bytes: &[u8]) -> bool {
+        let lost = write_all(bytes);
+        if lost > 0 {
+            self.lock().dropped += lost;
+            drops().increment(lost);
+        }
+        lost == 0
+    }
+
+    /// The line about lines that are missing stands where they would.
+    fn tell_of_dropped(&self) {
+        let mut gathered = self.lock();
+        if gathered.dropped == 0 {
+            return;
+        }
+        let (bytes, dropped) = (std::mem::take(&mut gathered.bytes), std::mem::take(&mut gathered.dropped));
+        drop(gathered);
+        self.write(&bytes);
+        tracing::warn!(dropped, "lines of the log were dropped here, since nobody took them");
+    }
+
+    /// Waits until everything is written, for a while.
+    fn finish(&self) {
+        let mut gathered = self.lock();
+        gathered.urgent = true;
+        self.some.notify_one();
+        let done = self.written.wait_timeout_while(gathered, END_TIMEOUT, |now| now.writing || !now.bytes.is_empty());
+        drop(done);
+    }
+}
+
+/// Writes to standard error; gives the number of lines that could not be written. Nobody is told of the cause: there is nowhere
+/// else to say it.
+fn write_all(mut bytes: &[u8]) -> u64 {
+    while !bytes.is_empty() {
+        match io::stderr().write(bytes) {
+            Ok(written) if written > 0 => bytes = &bytes[written..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // Somebody who shares it made it so.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(LINGER),
+            _ => return bytes.iter().fold(0, |lines, byte| lines + u64::from(*byte == b'\n')),
+        }
+    }
+    0
+}
+
+/// Gives each line its kind.
+struct Target(Arc<Lines>);
+
+impl<'a> MakeWriter<'a> for Target {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line { lines: &self.0, kind: Kind::Rare }
+    }
+
+    fn make_writer_for(&'a self, about: &Metadata<'_>) -> Line<'a> {
+        Line { lines: &self.0, kind: if about.target() == ACCESS { Kind::Access } else { Kind::Rare } }
+    }
+}
+
+/// The way of one line, which comes in one piece.
+struct Line<'a> {
+    lines: &'a Lines,
+    kind: Kind,
+}
+
+impl Write for Line<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.lines.add(line, self.kind);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The JSON of access lines; of everything else, as the inner format has it.
+struct AccessJson<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for AccessJson<F>
+where
+    S: Subscriber + for<'lookup> LookupSpan<'lookup>,
+    N: for<'writer> FormatFields<'writer> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let about = event.metadata();
+        if about.target() != ACCESS {
+            return self.0.format_event(context, to, event);
+        }
+        to.write_str("{\"timestamp\":\"")?;
+        SystemTime.format_time(&mut to)?;
+        write!(to, "\",\"level\":\"{}\"", about.level())?;
+        let mut members = Members { to: &mut to, written: Ok(()) };
+        event.record(&mut members);
+        members.written?;
+        writeln!(to, ",\"target\":\"{ACCESS}\"}}")
+    }
+}
+
+/// Writes each field as a member.
+struct Members<'a, 'b> {
+    to: &'a mut Writer<'b>,
+    written: fmt::Result,
+}
+
+impl Members<'_, '_> {
+    /// Names of fields are ours and need no escapes.
+    fn member(&mut self, field: &Field, value: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
+        if self.written.is_ok() {
+            self.written = write!(self.to, ",\"{}\":", field.name()).and_then(|()| value(self.to));
+        }
+    }
+}
+
+impl Visit for Members<'_, '_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.member(field, |to| write_string(to, value));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.member(field, |to| write!(to, "{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+}
+
+/// A JSON string. What must be escaped is one byte of UTF-8 each, so the text can be cut around it.
+fn write_string(to: &mut Writer<'_>, text: &str) -> fmt::Result {
+    let mut rest = text;
+    to.write_char('"')?;
+    while let Some(at) = rest.bytes().position(|byte| byte < b' ' || matches!(byte, b'"' | b'\\')) {
+        to.write_str(&rest[..at])?;
+        match rest.as_bytes()[at] {
+            byte @ (b'"' | b'\\') => write!(to, "\\{}", char::from(byte))?,
+            control => write!(to, "\\u{control:04x}")?,
+        }
+        rest = &rest[at + 1..];
+    }
+    to.write_str(rest)?;
+    to.write_char('"')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use tracing_subscriber::Registry;
+    use tracing_subscriber::fmt::format::{Format, JsonFields};
+
+    /// What a log in this format says of one and the same request.
+    fn line(format: impl FormatEvent<Registry, JsonFields> + Send + Sync + 'static) -> serde_json::Value {
+        struct Sent(mpsc::Sender<Vec<u8>>);
+        impl Write for Sent {
+            fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+                self.0.send(line.to_vec()).map_err(io::Error::other)?;
+                Ok(line.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (sender, sent) = mpsc::channel();
+        let subscriber = tracing_subscriber::fmt()
+            .fmt_fields(JsonFields::new())
+            .event_format(format)
+            .with_writer(move || Sent(sender.clone()))
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(
+                target: ACCESS,
+                method = "POST",
+                path = "/a\"\\\n\u{1}é\u{2028}/b",
+                route = "none",
+                status = 404_u16,
+                error = Some("ROUTE_NOT_FOUND"),
+                elapsed_ms = 12_u64,
+                request_id = None::<&str>,
+                "request"
+            );
+        });
+        let text = String::from_utf8(sent.recv().unwrap()).unwrap();
+        assert!(text.ends_with("}\n"), "{text}");
+        let mut line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let time = line["timestamp"].take();
+        assert!(time.as_str().unwrap().ends_with('Z'), "{time}");
+        line
+    }
+
+    #[test]
+    fn an_access_line_says_what_the_general_format_says() {
+        let general = || Format::default().json().flatten_event(true);
+        let ours = line(AccessJson(general()));
+        assert_eq!(ours, line(general()));
+        assert_eq!(ours["path"], "/a\"\\\n\u{1}é\u{2028}/b");
+        assert_eq!(ours.as_object().unwrap().len(), 10);
+    }
+}
