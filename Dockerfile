@@ -20,5 +20,5 @@ ENV BIND_ADDR=0.0.0.0:8000 \
 EXPOSE 8000
 # A stop takes up to 18 s (docs/OPERATIONS.md): docker stop --time 25, or stop_grace_period in a compose file.
 # Ready means that the go-live state was read within the last 2 s.
-HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=3 CMD ["holdfast", "healthcheck"]
+HEALTHCHECK --interval=5s --timeout=4s --start-period=30s --retries=3 CMD ["holdfast", "healthcheck", "--live"]
 ENTRYPOINT ["holdfast"]

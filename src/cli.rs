@@ -79,6 +79,9 @@ enum Command {
         /// The server's address.
         #[arg(long, env = "BIND_ADDR", default_value = "127.0.0.1:8000", value_name = "HOST:PORT")]
         bind_addr: SocketAddr,
+        /// Ask only whether it answers: for what restarts a server, which helps none that waits for its database.
+        #[arg(long)]
+        live: bool,
     },
     /// Stop everything: engage the kill switch, and stop this machine's instance by its kill file, also without a database.
     Kill(kill::KillArgs),
@@ -251,7 +254,9 @@ async fn run(cli: Cli) -> ExitCode {
         Some(Command::Token { command }) => token::run(command, &cli.database).await,
         Some(Command::Audit { command: AuditCommand::Export(args) }) => audit::export(args, &cli.database).await,
         Some(Command::Audit { command: AuditCommand::Erase(args) }) => audit::erase(args, &cli.database).await,
-        Some(Command::Healthcheck { bind_addr }) => healthcheck(bind_addr).await,
+        Some(Command::Healthcheck { bind_addr, live }) => {
+            healthcheck(bind_addr, if live { "/livez" } else { "/readyz" }).await
+        }
         Some(Command::Kill(args)) => kill::kill(args, &cli.database).await,
         Some(Command::Db { command: DbCommand::Psql }) => database::psql(&cli.database),
         Some(Command::Db { command: DbCommand::AcceptRewind(args) }) => rewind::accept(*args, &cli.database).await,
@@ -304,7 +309,7 @@ async fn review(
     Ok(!review.look_first.is_empty())
 }
 
-async fn healthcheck(bind_addr: SocketAddr) -> Result<(), Failure> {
+async fn healthcheck(bind_addr: SocketAddr, path: &str) -> Result<(), Failure> {
     // A server on the unspecified address is reached on loopback.
     let mut addr = bind_addr;
     if addr.ip().is_unspecified() {
@@ -316,7 +321,7 @@ async fn healthcheck(bind_addr: SocketAddr) -> Result<(), Failure> {
     }
     let ask = async {
         let mut stream = tokio::net::TcpStream::connect(addr).await?;
-        stream.write_all(format!("GET /readyz HTTP/1.0\r\nHost: {addr}\r\n\r\n").as_bytes()).await?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {addr}\r\n\r\n").as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
         Ok::<_, std::io::Error>(answer)
@@ -332,5 +337,5 @@ async fn healthcheck(bind_addr: SocketAddr) -> Result<(), Failure> {
         return Ok(());
     }
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body.trim());
-    Err(format!("{addr} is not ready (status {status}): {body}").into())
+    Err(format!("{addr} does not answer {path} with 200 (status {status}): {body}").into())
 }

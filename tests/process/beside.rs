@@ -185,6 +185,10 @@ fn two_servers_on_one_database_are_one_control_plane() {
     first.stop(Signal::TERM);
     wait_until("the second is not ready", || second.get_root("/readyz").status == 503);
     second.try_reserve().expect("an answer").unavailable();
+    let bind = format!("127.0.0.1:{}", second.port);
+    let check = |more: &[&str]| place.run(&[&["healthcheck", "--bind-addr", &*bind], more].concat(), &[]);
+    assert_eq!(check(&["--live"]).code, Some(0), "a restart would not help it");
+    assert!(check(&[]).refusal().contains("/readyz"));
     let first = place.serve();
     second.wait_until_ready();
     wait_until("the second reserves again", || {
