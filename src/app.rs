@@ -1,12 +1,13 @@
 //! Wiring: the services on one database, and the router around them.
 
 use crate::access::Access;
-use crate::access::guard::{Exposure, Places};
+use crate::access::guard::Exposure;
 use crate::access::open::Hosts;
+use crate::access::places::Places;
 use crate::approval;
 use crate::audit::checkpoint::Notary;
 use crate::clock::Clock;
-use crate::config::{ChecklistConfig, EnforcementConfig};
+use crate::config::{ChecklistConfig, EnforcementConfig, LimitsConfig};
 use crate::db::Database;
 use crate::enforcement::feed::Feed;
 use crate::enforcement::gate::{Enforcement, EnforcementScope, Gate, GateLayer};
@@ -28,9 +29,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 use tower::Layer;
-
-/// Batches of measurements that are read at once: 8 MiB each, half a GiB together. More of them wait.
-const INGESTING_MAX: usize = 64;
 
 /// Everything a handler needs. Cheap to clone, which happens several times a request: all clones are one.
 #[derive(Debug, Clone)]
@@ -73,8 +71,6 @@ pub struct Parts {
     notary: OnceLock<Notary>,
     /// The right to read the whole trail, which one at a time has.
     pub verifying: Arc<Semaphore>,
-    /// The right to hold a batch of measurements in memory, of up to 8 MiB each.
-    pub ingesting: Arc<Semaphore>,
     /// The right to compare the whole book: one at a time.
     pub reconciling: Arc<Semaphore>,
     /// The right to replay a history: one at a time.
@@ -141,6 +137,8 @@ pub struct Setup {
     pub hosts: Hosts,
     /// What signs checkpoints; none where there is no place for its key.
     pub notary: Option<Notary>,
+    /// How much it keeps in memory, and how much in rows.
+    pub limits: LimitsConfig,
     /// Whether it asks for a second person whatever the database says.
     pub two_person: approval::Policy,
 }
@@ -157,7 +155,8 @@ impl App {
     /// The services on this database.
     #[must_use]
     pub fn new(db: &Database, clock: Clock, setup: Setup) -> Self {
-        let Setup { enforcement, rules, kill_file, required_packs, name, exposure, hosts, notary, two_person } = setup;
+        let Setup { enforcement, rules, kill_file, required_packs, name, exposure, hosts, notary, limits, two_person } =
+            setup;
         let configuration = Configuration {
             enforcement: enforcement.enforcement().as_str(),
             execution_classes: rules.digest().map(str::to_owned),
@@ -177,7 +176,7 @@ impl App {
             exposure,
             hosts,
             two_person,
-            places: Places::default(),
+            places: Places::new(limits.body_bytes()),
             feed,
             enforcement: enforcement.enforcement(),
             scope: enforcement.scope(),
@@ -185,7 +184,6 @@ impl App {
             enforcement_off: enforcement.off_because(),
             notary: notary.map_or_else(OnceLock::new, OnceLock::from),
             verifying: Arc::new(Semaphore::new(1)),
-            ingesting: Arc::new(Semaphore::new(INGESTING_MAX)),
             reconciling: Arc::new(Semaphore::new(1)),
             replaying: Arc::new(Semaphore::new(1)),
             metrics: counting(),

@@ -12,7 +12,9 @@ mod rewind;
 mod serve;
 mod token;
 
-use crate::config::{ChecklistArgs, CheckpointConfig, DatabaseConfig, EnforcementConfig, LogConfig, ServerConfig};
+use crate::config::{
+    ChecklistArgs, CheckpointConfig, DatabaseConfig, EnforcementConfig, LimitsConfig, LogConfig, ServerConfig,
+};
 use crate::enforcement::kill_file::KillFile;
 use crate::review::{Answering, Medium};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -54,6 +56,9 @@ struct ServeArgs {
 
     #[command(flatten)]
     checkpoint: CheckpointConfig,
+
+    #[command(flatten)]
+    limits: LimitsConfig,
 }
 
 #[derive(Debug, Subcommand)]

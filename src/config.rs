@@ -1,6 +1,10 @@
 //! Configuration: one struct per concern, read once, from flags or the variables of the same name. `.env.example` and
 //! docs/CONFIGURATION.md list all of them.
 
+mod limits;
+
+pub use limits::LimitsConfig;
+
 use crate::access::open::Host;
 use crate::enforcement::feed::{LEASE_MAX, LEASE_MIN};
 use crate::enforcement::gate::{Enforcement, EnforcementScope};

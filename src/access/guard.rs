@@ -1,12 +1,14 @@
 //! The guard of Holdfast's own routes: who asks, may they, and is there room.
 //!
-//! It runs inside the router, where the template is known, and before every handler. In this order: the route's row, a place
-//! among the requests in flight, who asks, how often, the scope. Whoever passes is the handler's [`crate::http::Caller`].
+//! It runs inside the router, where the template is known, and before every handler. In this order: the route's row, who asks, how
+//! often, the scope, a [place](super::places) among the requests in flight, which is taken when the body is there. Whoever passes is
+//! the handler's [`crate::http::Caller`].
 //!
 //! What tightens has a share of its own at each step: engage and disable wait for no place that others hold, have no rate, and
 //! go by the register as it was last known, so that an operator stops everything whatever else goes on.
 
 use super::open::refuse_pages;
+use super::places::Seat;
 use super::register::{Age, Mode};
 use super::scope::Scope;
 use super::token::{Authority, Grant, Token};
@@ -15,7 +17,9 @@ use crate::audit::Origin;
 use crate::enforcement::authz;
 use crate::enforcement::routes::{self, Needs, Route, Share};
 use crate::error::{Error, Problem, Result};
+use crate::http::connections::Connection;
 use crate::types::{Principal, RequestId};
+use axum::body::HttpBody;
 use axum::extract::{MatchedPath, Request};
 use axum::http::header::{ALLOW, AUTHORIZATION};
 use axum::http::{HeaderMap, HeaderValue, Method};
@@ -26,13 +30,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::{Layer, Service};
 
-/// Ordinary requests in flight; the next is told to come again.
-pub const IN_FLIGHT_MAX: usize = 8_192;
-/// The same for engage and disable, and for health and metrics: places that nobody else takes.
-pub const IN_FLIGHT_RESERVED: usize = 1_024;
 /// How long a refusal waits for its event before it is answered without.
 const NOTE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -46,36 +45,6 @@ pub enum Exposure {
     Network,
     /// From elsewhere, and the operator said that this is meant also without tokens.
     Insecure,
-}
-
-/// Places for requests in flight.
-#[derive(Debug, Clone)]
-pub struct Places {
-    ordinary: Arc<Semaphore>,
-    switches: Arc<Semaphore>,
-    probes: Arc<Semaphore>,
-}
-
-impl Default for Places {
-    fn default() -> Self {
-        let places = |count| Arc::new(Semaphore::new(count));
-        Self {
-            ordinary: places(IN_FLIGHT_MAX),
-            switches: places(IN_FLIGHT_RESERVED),
-            probes: places(IN_FLIGHT_RESERVED),
-        }
-    }
-}
-
-impl Places {
-    fn take(&self, share: Share) -> Result<OwnedSemaphorePermit> {
-        let places = match share {
-            Share::Ordinary => &self.ordinary,
-            Share::Switch => &self.switches,
-            Share::Probe => &self.probes,
-        };
-        Arc::clone(places).try_acquire_owned().map_err(|_| Error::Overloaded)
-    }
 }
 
 /// Who asks, for the handler: among the request's extensions.
@@ -118,7 +87,7 @@ struct Note {
 /// A request that may go on.
 struct Passage {
     /// Held until the request is answered.
-    _place: OwnedSemaphorePermit,
+    _seat: Arc<Seat>,
     /// What a refusal further in would be noted as.
     note: Option<Box<Note>>,
 }
@@ -138,11 +107,14 @@ impl From<Error> for Box<Refusal> {
 impl<S> Guard<S> {
     /// Admits a request, or says why not.
     fn admit(&self, request: &mut Request, row: &Route) -> Result<Passage, Box<Refusal>> {
-        let place = self.app.places.take(row.share)?;
+        let is_kept = request.extensions().get::<Arc<Connection>>().is_some_and(|connection| connection.is_kept());
+        if is_kept && !matches!(row.share, Share::Switch | Share::Probe) {
+            return Err(Error::Overloaded.into());
+        }
         let admitted = self.identify(request.headers(), row)?;
         let mut note = None;
         if let (Some(Authority::Token(grant)), Some(needed)) = (&admitted.authority, row.needs.scopes().next()) {
-            if row.share == Share::Ordinary {
+            if matches!(row.share, Share::Ordinary | Share::Read) {
                 self.app.feed.register().meter(grant)?;
             }
             note = is_control(needed, request.method()).then(|| Box::new(note_of(request, row, grant)));
@@ -151,8 +123,14 @@ impl<S> Guard<S> {
                 return Err(Box::new(Refusal { response, note }));
             }
         }
+        let seat = Arc::new(self.app.places.seat(row.share, &admitted.principal, request));
+        // Whoever reads a body takes it then.
+        if row.method != Some(Method::POST) || request.body().is_end_stream() {
+            seat.take()?;
+        }
+        request.extensions_mut().insert(Arc::clone(&seat));
         request.extensions_mut().insert(admitted);
-        Ok(Passage { _place: place, note })
+        Ok(Passage { _seat: seat, note })
     }
 
     /// Who asks. Nobody is identified where nothing is needed, if they say nothing of themselves that holds.

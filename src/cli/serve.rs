@@ -17,6 +17,7 @@ use crate::config::{DatabaseConfig, ServerConfig};
 use crate::db::embedded::EmbeddedPostgres;
 use crate::db::{Database, Migrating};
 use crate::enforcement::instance;
+use crate::http::connections::{CONNECTIONS_MAX, Limits};
 use crate::http::server;
 use crate::panics;
 use crate::types::Lifetime;
@@ -54,7 +55,7 @@ pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(
         ),
         None => None,
     };
-    raise_file_limit();
+    let limits = Limits::of_files(raise_file_limit());
     let db = Database::later();
     let app = App::new(&db, Clock::system(), setup);
     app.enter(Stage::Opening);
@@ -62,7 +63,7 @@ pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(
     tokio::spawn(announce_stop([interrupt, terminate], app.clone(), announced, stop));
     // From here on probes are answered; everything else is refused until the database is there.
     let addr = listener.local_addr()?;
-    let serving = tokio::spawn(serve_until(listener, metrics, app.clone(), stopping.clone()));
+    let serving = tokio::spawn(serve_until((listener, metrics), limits, app.clone(), stopping.clone()));
     let instance = Instance { app, addr, db, args: &args, database: &database };
     let Some(url) = database.url() else {
         let postgres = EmbeddedPostgres::start(settings(&database)?).await?;
@@ -188,6 +189,7 @@ fn setup(args: &ServeArgs, database: &DatabaseConfig) -> Result<Setup, Failure> 
         exposure: exposure(&args.server),
         hosts: Hosts::new(args.server.allowed_hosts.iter().flatten().cloned().collect()),
         notary: None,
+        limits: args.limits.clone(),
         two_person: if args.server.two_person_release.0 { Policy::Always } else { Policy::OfDatabase },
     })
 }
@@ -373,11 +375,16 @@ async fn keep_metrics_small(metrics: metrics_exporter_prometheus::PrometheusHand
 }
 
 /// Serves until a stop is asked for, then lets the requests in flight finish.
-async fn serve_until(listener: TcpListener, metrics: Option<TcpListener>, app: App, stopping: watch::Receiver<Stop>) {
+async fn serve_until(
+    (listener, metrics): (TcpListener, Option<TcpListener>),
+    (limits, of_metrics): (Limits, Limits),
+    app: App,
+    stopping: watch::Receiver<Stop>,
+) {
     let stopped = until(stopping.clone(), Stop::Closing);
     let counters = async {
         if let Some(listener) = metrics {
-            server::serve(listener, app.metrics_router(), until(stopping, Stop::Closing), DRAIN).await;
+            server::serve(listener, app.metrics_router(), of_metrics, until(stopping, Stop::Closing), DRAIN).await;
         }
     };
     // While a stop is announced, each connection ends with its answer: whoever keeps some finds none that closes under a request.
@@ -388,13 +395,26 @@ async fn serve_until(listener: TcpListener, metrics: Option<TcpListener>, app: A
         }
         response
     });
-    tokio::join!(server::serve(listener, service, stopped, DRAIN), counters);
+    tokio::join!(server::serve(listener, service, limits, stopped, DRAIN), counters);
 }
 
-/// Every connection is a file: as many as the system lets this process have.
-fn raise_file_limit() {
+/// Every connection is a file: as many as the system lets this process have. Says how many, and warns where they are few.
+fn raise_file_limit() -> u64 {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     // One that is lower serves fewer connections at once.
     let _ = setrlimit(Resource::Nofile, limit);
+    // None is no limit.
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let (limits, _) = Limits::of_files(files);
+    if limits.staying < CONNECTIONS_MAX {
+        let wanted = Limits::files_wanted();
+        tracing::warn!(
+            "this process may open {files} files: {} connections stay at most, and {} more are kept for the switches; let it open \
+             {wanted} (LimitNOFILE, ulimit -Hn, --ulimit nofile) for {CONNECTIONS_MAX}",
+            limits.staying,
+            limits.kept
+        );
+    }
+    files
 }

@@ -34,8 +34,10 @@ impl Needs {
 /// Whose places among the requests in flight a route takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
-    /// Those of all.
+    /// Those of all that change something.
     Ordinary,
+    /// Those of reads.
+    Read,
     /// Those kept for engage and disable, which also have no rate.
     Switch,
     /// Those kept for health and metrics.
@@ -102,7 +104,7 @@ const fn row(method: Option<Method>, template: &'static str, needs: Needs, share
 }
 
 const fn get(template: &'static str, scope: Scope) -> Route {
-    row(Some(Method::GET), template, Needs::Scope(scope), Share::Ordinary)
+    row(Some(Method::GET), template, Needs::Scope(scope), Share::Read)
 }
 
 const fn post(template: &'static str, scope: Scope) -> Route {
@@ -188,7 +190,7 @@ pub static ROUTES: &[Route] = {
         post("/api/governance/regression/rearm", Release),
         post("/api/governance/regression/baseline/reset", Release),
         get("/api/governance/regression/baselines", Read),
-        post("/api/governance/regression/backtest", Read),
+        row(Some(Method::POST), "/api/governance/regression/backtest", Needs::Scope(Read), Share::Read),
         get("/api/governance/regression/trips", Read),
         // Audit
         get("/api/governance/audit/verify", Read),
@@ -224,10 +226,10 @@ pub static ROUTES: &[Route] = {
         public("/readyz", Share::Probe),
         // Counters tell about the business; a loopback listener may waive the token.
         row(Some(Method::GET), METRICS, Needs::Scope(Read), Share::Probe),
-        public("/openapi.json", Share::Ordinary),
-        public("/docs", Share::Ordinary),
-        public("/docs/", Share::Ordinary),
-        public("/docs/{*rest}", Share::Ordinary),
+        public("/openapi.json", Share::Read),
+        public("/docs", Share::Read),
+        public("/docs/", Share::Read),
+        public("/docs/{*rest}", Share::Read),
         get("/", Read),
     ]
 };

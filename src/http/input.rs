@@ -19,6 +19,7 @@ pub(crate) use fields::Field;
 pub use lenient::Lenient;
 pub(crate) use lenient::{Stop, Stopping};
 
+use crate::access::places::Seat;
 use crate::error::{Error, FieldError, Result};
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -58,7 +59,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
 /// The fields of a request's body and query, merged.
 pub(super) async fn merged_fields(parts: &Parts, body: Body, limit: usize) -> Result<Vec<Field>> {
     refuse_encoded(parts)?;
-    let bytes = read_body(body, limit).await?;
+    let bytes = read_body(parts, body, limit).await?;
     merged(parts, &bytes)
 }
 
@@ -110,7 +111,7 @@ pub(crate) async fn elements(
 ) -> Result<std::result::Result<(Vec<Element>, Vec<Field>), Body>> {
     refuse_encoded(parts)?;
     let is_lines = is_ndjson(parts);
-    let bytes = read_body(body, limit).await?;
+    let bytes = read_body(parts, body, limit).await?;
     let is_array = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
     if !is_lines && (!is_array || format_of(parts)? != Format::Json) {
         return Ok(Err(Body::from(bytes)));
@@ -167,16 +168,56 @@ pub(crate) fn take_field<T: DeserializeOwned>(fields: &mut Vec<Field>, name: &st
 /// say that the outcome is unknown.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-async fn read_body(body: Body, limit: usize) -> Result<Bytes> {
-    let Ok(read) = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await else {
+/// Reads a body whole, and takes the request's place when it is there.
+async fn read_body(parts: &Parts, body: Body, limit: usize) -> Result<Bytes> {
+    let seat = Seat::of(parts);
+    let reading = collect(seat.as_deref(), body, limit);
+    let Ok(read) = tokio::time::timeout(BODY_TIMEOUT, reading).await else {
         let detail = format!("the body did not arrive within {} s: send it whole", BODY_TIMEOUT.as_secs());
         return Err(Error::Malformed(detail));
     };
-    match read {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(Error::BodyTooLarge { limit }),
-        Err(_) => Err(Error::Malformed("the body ended early or could not be read: send it whole".into())),
+    let read = read?;
+    if let Some(seat) = seat {
+        seat.take()?;
     }
+    Ok(read)
+}
+
+/// The bytes of a body, each counted when it is there. Who waits for more makes room for others, if he has to.
+async fn collect(seat: Option<&Seat>, body: Body, limit: usize) -> Result<Bytes> {
+    let mut body = Limited::new(body, limit);
+    let mut read = Vec::new();
+    let mut whole = Bytes::new();
+    loop {
+        if let Some(seat) = seat {
+            seat.wait_for_body();
+        }
+        let frame = body.frame().await;
+        if let Some(seat) = seat {
+            seat.work()?;
+        }
+        let data = match frame {
+            None => break,
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            Some(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
+                return Err(Error::BodyTooLarge { limit });
+            }
+            Some(Err(_)) => {
+                return Err(Error::Malformed("the body ended early or could not be read: send it whole".into()));
+            }
+        };
+        if let Some(seat) = seat {
+            seat.grow_body(whole.len() + read.len() + data.len())?;
+        }
+        // Most come in one piece, which is not copied.
+        if whole.is_empty() && read.is_empty() {
+            whole = data;
+        } else {
+            read.extend_from_slice(&std::mem::take(&mut whole));
+            read.extend_from_slice(&data);
+        }
+    }
+    Ok(if read.is_empty() { whole } else { read.into() })
 }
 
 /// What the label of a body says it is.

@@ -3,6 +3,8 @@
 //! Handlers live with their levers; they read as a sentence: extract, one service call, answer. Everything that all of them
 //! share is here.
 
+pub mod budget;
+pub mod connections;
 pub mod errors;
 mod health;
 pub(crate) mod input;

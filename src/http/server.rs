@@ -1,93 +1,104 @@
-//! Connections: how many, for how long, and how they end.
+//! Connections: how they are served, for how long, and how they end. [`connections`](super::connections) says how many.
 //!
 //! Every connection costs a file and some memory, whoever holds it, so each is bounded before anything is known of its caller: the
 //! head of a request has to arrive in time, which also ends connections that are idle; a body has 5 s (`input`); an answer that
-//! nobody takes ends with the socket's own timeout. Beyond [`CONNECTIONS_MAX`] a few more are served for one request each, so that
-//! whoever comes to pull the kill switch finds a place that nobody can keep.
+//! nobody takes ends with the socket's own timeout. When all places are taken, those that wait make room, and a few places more are
+//! kept for one request each, so that whoever comes to pull the kill switch finds one that nobody can keep.
 
+use super::connections::{Connection, Connections, For, Kind, Limits, Place};
+use crate::clock::Clock;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tower::{Service, ServiceExt};
 
-/// Connections that may stay.
-pub const CONNECTIONS_MAX: usize = 10_000;
-/// Connections beyond those, for one request each.
-pub const CONNECTIONS_BRIEF: usize = 1_024;
 /// How long the head of a request may take, from the answer before it: also how long a connection may be idle. Longer than common
 /// pools of clients keep one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
-/// The same for a brief one.
-const BRIEF_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same on one that is kept for the switches.
+const KEPT_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// Largest head of a request, bytes; beyond it the answer is 431.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// How long the kernel keeps trying to hand over what nobody acknowledges, milliseconds.
 const UNTAKEN_TIMEOUT_MS: u32 = 30_000;
 /// How long accepting pauses when the process is out of files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The least time between two warnings of that, milliseconds.
+const WARN_EVERY_MS: u64 = 10_000;
 
 fn refusals() -> metrics::Counter {
     metrics::counter!("holdfast_connections_refused_total")
 }
 
+fn made_room() -> metrics::Counter {
+    metrics::counter!("holdfast_connections_made_room_total")
+}
+
 /// A counter that begins with its first event has no increase at that: it is there from the start.
 pub(crate) fn begin_counting() {
     refusals().increment(0);
+    made_room().increment(0);
 }
 
 /// Serves until a stop is asked for, then lets the requests in flight finish, for as long as `drain`.
-pub async fn serve<S>(listener: TcpListener, service: S, stop: impl Future<Output = ()>, drain: Duration)
-where
+pub async fn serve<S>(
+    listener: TcpListener,
+    service: S,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+    drain: Duration,
+) where
     S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
     let graceful = GracefulShutdown::new();
-    let staying = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let brief = Arc::new(Semaphore::new(CONNECTIONS_BRIEF));
+    let connections = Connections::new(limits);
+    let mut warned = Warned::default();
     let mut stop = std::pin::pin!(stop);
     loop {
         let accepted = tokio::select! {
             () = &mut stop => break,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // One that was given up before it was accepted concerns nobody; running out of files concerns everybody.
-                tracing::debug!(%error, "a connection could not be accepted");
+                if is_out_of_files(&error) {
+                    refusals().increment(1);
+                    warned.warn(&error);
+                    let _ = connections.make_room(Kind::Staying);
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let (place, builder) = if let Ok(place) = Arc::clone(&staying).try_acquire_owned() {
-            (place, builder(HEAD_TIMEOUT))
-        } else if let Ok(place) = Arc::clone(&brief).try_acquire_owned() {
-            let mut builder = builder(BRIEF_HEAD_TIMEOUT);
-            builder.keep_alive(false);
-            (place, builder)
-        } else {
+        let Some(place) = connections.admit(peer.ip()).await else {
             refusals().increment(1);
             continue;
         };
         prepare(&stream);
-        let service = service.clone().map_request(|request: axum::http::Request<Incoming>| request.map(Body::new));
-        let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        let serving = watched(service.clone(), Arc::clone(place.connection()));
+        let connection = builder_of(&place).serve_connection(TokioIo::new(stream), serving);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
-            let _place = place;
+            let ended = tokio::select! {
+                ended = connection => ended,
+                () = place.ended() => return made_room().increment(1),
+            };
             // What the other end did wrong was answered, or there is nobody to answer.
-            if let Err(error) = connection.await {
+            if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended");
             }
         });
@@ -96,6 +107,71 @@ where
     if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
         tracing::warn!("some connections did not end in time: closing them");
     }
+}
+
+/// The service of one connection, which makes no room while it works.
+fn watched<S>(
+    service: S,
+    connection: Arc<Connection>,
+) -> impl hyper::service::Service<
+    axum::http::Request<Incoming>,
+    Response = Response,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Response, Infallible>> + Send,
+> + Send
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    hyper::service::service_fn(move |request: axum::http::Request<Incoming>| {
+        let (service, connection) = (service.clone(), Arc::clone(&connection));
+        async move {
+            if !connection.works() {
+                // It has made room: nothing is begun on it any more.
+                std::future::pending::<()>().await;
+            }
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(Arc::clone(&connection));
+            let mut answered = service.oneshot(request).await;
+            if let Ok(response) = &mut answered
+                && connection.ends()
+            {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            // Whether or not the answer is taken.
+            connection.works();
+            connection.waits(For::Request);
+            answered
+        }
+    })
+}
+
+/// Says that files run out, and not over and over.
+#[derive(Debug, Default)]
+struct Warned(Option<u64>);
+
+impl Warned {
+    fn warn(&mut self, error: &std::io::Error) {
+        let now_ms = Clock::system().now_ms();
+        if self.0.is_none_or(|last| now_ms - last >= WARN_EVERY_MS) {
+            self.0 = Some(now_ms);
+            tracing::warn!(%error, "no file is left for a connection: raise the limit of open files, or look who holds them");
+        }
+    }
+}
+
+fn is_out_of_files(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error).map(Some).contains(&error.raw_os_error())
+}
+
+fn builder_of(place: &Place) -> http1::Builder {
+    if !place.connection().is_kept() {
+        return builder(HEAD_TIMEOUT);
+    }
+    let mut builder = builder(KEPT_HEAD_TIMEOUT);
+    builder.keep_alive(false);
+    builder
 }
 
 fn builder(head_timeout: Duration) -> http1::Builder {

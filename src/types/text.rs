@@ -226,7 +226,7 @@ impl Engine {
 }
 
 /// Who was authenticated: the holder of a token, the operator's shell, or nobody.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Principal(Cow<'static, str>);
 
 impl Principal {

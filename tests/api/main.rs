@@ -35,6 +35,7 @@ mod request_lines;
 mod review;
 mod risk;
 mod session;
+mod stalled;
 mod story;
 mod tripwire;
 mod unreadable;

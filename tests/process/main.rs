@@ -16,6 +16,7 @@ mod clients;
 mod copies;
 mod counters;
 mod crashes;
+mod crowded;
 mod demoted;
 mod drain;
 mod frozen;

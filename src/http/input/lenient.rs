@@ -2,6 +2,7 @@
 
 use super::fields::{Field, json_fields_read, merge, pair_fields_each, unique};
 use super::{BODY_BYTES_MAX, Format, body_fields, format_of, merged, parse, read_body, refuse_encoded};
+use crate::access::places::Seat;
 use crate::db::to_json;
 use crate::error::{Error, Result};
 use crate::http::Caller;
@@ -34,13 +35,29 @@ pub struct Lenient {
 }
 
 impl<S: Send + Sync> FromRequest<S> for Lenient {
-    type Rejection = std::convert::Infallible;
+    type Rejection = Error;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Self::Rejection> {
         let (parts, body) = request.into_parts();
-        let read = tokio::time::timeout(LENIENT_BODY_TIMEOUT, read_body(body, BODY_BYTES_MAX)).await;
-        let late = || Err(Error::Malformed("the body did not arrive within a second".into()));
-        Ok(Self::of(&parts, read.unwrap_or_else(|_| late())))
+        let seat = Seat::of(&parts);
+        let hurried = async {
+            match &seat {
+                Some(seat) => seat.hurried().await,
+                None => std::future::pending().await,
+            }
+        };
+        let read = tokio::select! {
+            biased;
+            read = tokio::time::timeout(LENIENT_BODY_TIMEOUT, read_body(&parts, body, BODY_BYTES_MAX)) => read
+                .unwrap_or_else(|_| Err(Error::Malformed("the body did not arrive within a second".into()))),
+            () = hurried => Err(Error::Malformed("the body was not waited for: connections ran short".into())),
+        };
+        // However the waiting ended.
+        if let Some(seat) = seat {
+            seat.work()?;
+            seat.take()?;
+        }
+        Ok(Self::of(&parts, read))
     }
 }
 
@@ -163,7 +180,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Serialize + Stop> FromRequest<S> for 
         let (mut parts, body) = request.into_parts();
         let caller = Caller::from_request_parts(&mut parts, state).await?;
         refuse_encoded(&parts)?;
-        let bytes = read_body(body, BODY_BYTES_MAX).await?;
+        let bytes = read_body(&parts, body, BODY_BYTES_MAX).await?;
         let strictly = || {
             let fields = merged(&parts, &bytes)?;
             Ok((parse(&fields)?, key_of(&parts, &fields)?, Ignored::default()))

@@ -16,7 +16,7 @@ use holdfast::app::App;
 use holdfast::approval::Policy;
 use holdfast::audit::checkpoint::Notary;
 use holdfast::clock::Clock;
-use holdfast::config::{EnforcementConfig, ScopeName};
+use holdfast::config::{EnforcementConfig, LimitsConfig, ScopeName};
 use holdfast::db::Database;
 use holdfast::enforcement::Rules;
 use holdfast::types::Flag;
@@ -55,6 +55,7 @@ pub struct Setup {
     pub hosts: Hosts,
     pub notary: Option<Notary>,
     pub two_person: Policy,
+    pub limits: LimitsConfig,
 }
 
 impl Default for Setup {
@@ -71,6 +72,7 @@ impl Default for Setup {
             hosts: Hosts::default(),
             notary: None,
             two_person: Policy::OfDatabase,
+            limits: LimitsConfig::default(),
         }
     }
 }
@@ -118,6 +120,7 @@ impl Service {
                 hosts: setup.hosts,
                 notary: setup.notary,
                 two_person: setup.two_person,
+                limits: setup.limits,
             },
         );
         app.feed.refresh(&db).await.expect("the state can be read");

@@ -1,0 +1,133 @@
+//! Places for requests in flight, and when one is taken: at once where there is no body to wait for, else when that is there. So
+//! bodies that stall keep nobody out.
+
+use crate::enforcement::routes::Share;
+use crate::error::{Error, Result};
+use crate::http::budget::{Budget, Charge};
+use crate::http::connections::{Connection, For};
+use crate::types::Principal;
+use axum::extract::Request;
+use axum::http::request::Parts;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Ordinary requests in flight; the next is told to come again.
+pub const IN_FLIGHT_MAX: usize = 8_192;
+/// The same for reads, which take no place of a change.
+pub const IN_FLIGHT_READS: usize = 1_024;
+/// The same for engage and disable, and for health and metrics: places that nobody else takes.
+pub const IN_FLIGHT_RESERVED: usize = 1_024;
+/// How many of those one principal has for engage and disable.
+pub const SWITCHES_SHARE: usize = 256;
+/// How much of each body counts for nothing: together no more than the connections let there be.
+pub const BODY_BYTES_FREE: usize = 8 * 1024;
+
+/// Places for requests in flight, and bytes for their bodies.
+#[derive(Debug, Clone)]
+pub struct Places {
+    ordinary: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+    switches: Budget,
+    probes: Arc<Semaphore>,
+    bodies: Budget,
+}
+
+impl Places {
+    /// Places, and so many bytes for bodies, of which one principal has half.
+    #[must_use]
+    pub fn new(body_bytes: usize) -> Self {
+        let places = |count| Arc::new(Semaphore::new(count));
+        Self {
+            ordinary: places(IN_FLIGHT_MAX),
+            reads: places(IN_FLIGHT_READS),
+            switches: Budget::new(IN_FLIGHT_RESERVED, SWITCHES_SHARE),
+            probes: places(IN_FLIGHT_RESERVED),
+            bodies: Budget::new(body_bytes, body_bytes / 2),
+        }
+    }
+
+    /// A seat for a request of this principal, not taken yet.
+    pub(super) fn seat(&self, share: Share, principal: &Principal, request: &Request) -> Seat {
+        Seat {
+            places: self.clone(),
+            share,
+            principal: principal.clone(),
+            connection: request.extensions().get::<Arc<Connection>>().cloned(),
+            held: OnceLock::new(),
+            body: Mutex::new(self.bodies.open(principal.clone())),
+        }
+    }
+}
+
+/// A place that is held.
+#[derive(Debug)]
+enum Held {
+    Permit { _permit: OwnedSemaphorePermit },
+    Switch { _charge: Charge },
+}
+
+/// A request's place, and the bytes of its body; free again when the request is answered.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    places: Places,
+    share: Share,
+    principal: Principal,
+    connection: Option<Arc<Connection>>,
+    held: OnceLock<Held>,
+    body: Mutex<Charge>,
+}
+
+impl Seat {
+    /// The seat of a request, if anybody has given it one.
+    pub(crate) fn of(parts: &Parts) -> Option<Arc<Self>> {
+        parts.extensions.get::<Arc<Self>>().cloned()
+    }
+
+    /// Takes the place, once.
+    pub(crate) fn take(&self) -> Result<()> {
+        if self.held.get().is_some() {
+            return Ok(());
+        }
+        let places = match self.share {
+            Share::Ordinary => &self.places.ordinary,
+            Share::Read => &self.places.reads,
+            Share::Probe => &self.places.probes,
+            Share::Switch => {
+                let charge = self.places.switches.take(self.principal.clone(), 1).map_err(|_| Error::Overloaded)?;
+                let _ = self.held.set(Held::Switch { _charge: charge });
+                return Ok(());
+            }
+        };
+        let permit = Arc::clone(places).try_acquire_owned().map_err(|_| Error::Overloaded)?;
+        let _ = self.held.set(Held::Permit { _permit: permit });
+        Ok(())
+    }
+
+    /// So many bytes of the body have come.
+    pub(crate) fn grow_body(&self, bytes: usize) -> Result<()> {
+        let mut body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
+        body.grow_to(bytes.saturating_sub(BODY_BYTES_FREE)).map_err(|_| Error::Overloaded)
+    }
+
+    /// The body is waited for: who does nothing else can make room.
+    pub(crate) fn wait_for_body(&self) {
+        let what = if self.share == Share::Switch { For::Stop } else { For::Body };
+        if let Some(connection) = &self.connection {
+            connection.waits(what);
+        }
+    }
+
+    /// The body is waited for no longer; an error where the connection has made room meanwhile.
+    pub(crate) fn work(&self) -> Result<()> {
+        let works = self.connection.as_ref().is_none_or(|connection| connection.works());
+        if works { Ok(()) } else { Err(Error::Overloaded) }
+    }
+
+    /// Resolves when the body should be waited for no longer.
+    pub(crate) async fn hurried(&self) {
+        match &self.connection {
+            Some(connection) => connection.hurried().await,
+            None => std::future::pending().await,
+        }
+    }
+}

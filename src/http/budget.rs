@@ -1,0 +1,119 @@
+//! What all requests together may keep in memory, and one principal of it.
+
+use crate::types::Principal;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// An amount that is shared: of bytes, or of places. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct Budget(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    limit: usize,
+    /// What one principal may have of it, so that nobody is kept out by one alone.
+    share: usize,
+    used: Mutex<Used>,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    total: usize,
+    by: HashMap<Principal, usize>,
+}
+
+/// There is no more of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exhausted;
+
+impl Budget {
+    /// So much, of which one principal has `share` at most.
+    #[must_use]
+    pub fn new(limit: usize, share: usize) -> Self {
+        Self(Arc::new(Inner { limit, share, used: Mutex::default() }))
+    }
+
+    fn used(&self) -> MutexGuard<'_, Used> {
+        self.0.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing of it yet, to be grown.
+    #[must_use]
+    pub fn open(&self, principal: Principal) -> Charge {
+        Charge { budget: self.clone(), principal, amount: 0 }
+    }
+
+    /// So much of it, or none.
+    pub fn take(&self, principal: Principal, amount: usize) -> Result<Charge, Exhausted> {
+        let mut charge = self.open(principal);
+        charge.grow_to(amount)?;
+        Ok(charge)
+    }
+}
+
+/// What somebody has of a budget, until it is dropped.
+#[derive(Debug)]
+pub struct Charge {
+    budget: Budget,
+    principal: Principal,
+    amount: usize,
+}
+
+impl Charge {
+    /// Grows to this amount, or stays as it is where there is no more.
+    pub fn grow_to(&mut self, amount: usize) -> Result<(), Exhausted> {
+        let more = amount.saturating_sub(self.amount);
+        if more == 0 {
+            return Ok(());
+        }
+        let mut used = self.budget.used();
+        let own = used.by.get(&self.principal).copied().unwrap_or_default() + more;
+        if used.total + more > self.budget.0.limit || own > self.budget.0.share {
+            return Err(Exhausted);
+        }
+        used.total += more;
+        used.by.insert(self.principal.clone(), own);
+        drop(used);
+        self.amount = amount;
+        Ok(())
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if self.amount == 0 {
+            return;
+        }
+        let mut used = self.budget.used();
+        used.total -= self.amount;
+        let own = used.by.get(&self.principal).copied().unwrap_or_default() - self.amount;
+        if own == 0 {
+            used.by.remove(&self.principal);
+        } else {
+            used.by.insert(self.principal.clone(), own);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_principal_has_a_share_and_all_together_the_limit_and_what_ends_is_free_again() {
+        let budget = Budget::new(10, 6);
+        let principal = |name: &str| Principal::stored(name.to_owned());
+        let mut one = budget.take(principal("one"), 5).unwrap();
+        assert_eq!(one.grow_to(7), Err(Exhausted));
+        assert_eq!(one.grow_to(6), Ok(()));
+        assert_eq!(budget.take(principal("one"), 1).err(), Some(Exhausted));
+        let other = budget.take(principal("other"), 4).unwrap();
+        assert_eq!(budget.take(principal("third"), 1).err(), Some(Exhausted));
+        drop(other);
+        budget.take(principal("third"), 4).unwrap();
+        drop(one);
+        budget.take(principal("third"), 6).unwrap();
+        assert_eq!(budget.used().total, 0);
+        assert!(budget.used().by.is_empty());
+    }
+}
