@@ -13,14 +13,16 @@ mod serve;
 mod token;
 
 use crate::config::{
-    ChecklistArgs, CheckpointConfig, DatabaseConfig, EnforcementConfig, LimitsConfig, LogConfig, ServerConfig,
+    self, ChecklistArgs, CheckpointConfig, DatabaseConfig, EnforcementConfig, LimitsConfig, LogConfig, ServerConfig,
 };
 use crate::enforcement::kill_file::KillFile;
 use crate::review::{Answering, Medium};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -175,6 +177,9 @@ pub fn main() -> ExitCode {
         cli.command,
         Some(Command::Review { .. } | Command::Risk { .. } | Command::Audit { command: AuditCommand::Verify(_) })
     );
+    if cli.database.url().is_none() && !config::libpq_variables().is_empty() {
+        return without(config::libpq_variables());
+    }
     // Until the end, when the runtime is gone and nothing more is logged.
     let _log = match crate::log::start(&cli.log) {
         Ok(log) => log,
@@ -194,6 +199,26 @@ pub fn main() -> ExitCode {
             failure_of(is_review)
         }
     }
+}
+
+/// Begins anew without these variables: the driver reads them by itself, and they are meant for other servers than the private one.
+/// Some of them would switch its guards off, and none can be taken from a process that runs.
+fn without(names: Vec<OsString>) -> ExitCode {
+    let mut words = std::env::args_os();
+    let name = words.next().unwrap_or_else(|| "holdfast".into());
+    let program = std::env::current_exe().unwrap_or_else(|_| name.clone().into());
+    let mut anew = std::process::Command::new(program);
+    anew.arg0(name).args(words);
+    for variable in &names {
+        anew.env_remove(variable);
+    }
+    // Only returns if it could not be done.
+    let error = anew.exec();
+    let names = names.iter().map(|name| name.to_string_lossy()).collect::<Vec<_>>().join(", ");
+    fail(&format!(
+        "{names}: for other servers than the private PostgreSQL, and cannot be taken away ({error}): unset them"
+    ));
+    ExitCode::FAILURE
 }
 
 /// Threads that serve requests: one fewer than there are processors. The ledger's writer has a thread of its own, and it is what

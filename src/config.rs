@@ -11,6 +11,7 @@ use crate::enforcement::gate::{Enforcement, EnforcementScope};
 use crate::enforcement::rules::Rules;
 use crate::types::{Flag, Lifetime, PackId};
 use clap::{Args, ValueEnum};
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -49,6 +50,13 @@ pub struct ServerConfig {
     /// `METRICS_ADDR`: one more address, which answers /metrics and the probes to whoever reaches it, without a token.
     #[arg(long, env = "METRICS_ADDR", value_name = "HOST:PORT")]
     pub metrics_addr: Option<SocketAddr>,
+}
+
+/// The variables that are libpq's, and set.
+#[must_use]
+pub fn libpq_variables() -> Vec<OsString> {
+    let is_libpq = |name: &OsString| name.as_encoded_bytes().starts_with(b"PG") && name != "PG_BIN_DIR";
+    std::env::vars_os().map(|(name, _)| name).filter(is_libpq).collect()
 }
 
 /// Which database.

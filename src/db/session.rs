@@ -148,8 +148,8 @@ pub enum Refusal {
     Shared,
     /// The session is not as it was set.
     #[error(
-        "of the session, {0}: take that off the role or the database (ALTER ROLE … RESET, ALTER DATABASE … RESET), or off the pooler \
-         on the way"
+        "of the session, {0}: take that off the role or the database (ALTER ROLE … RESET, ALTER DATABASE … RESET), off PGOPTIONS, or \
+         off the pooler on the way"
     )]
     Settings(String),
 }

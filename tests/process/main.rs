@@ -35,3 +35,4 @@ mod refusals;
 mod replicated;
 mod rewound;
 mod schema;
+mod starts;

@@ -18,7 +18,7 @@ const NO_SUCH_DATABASE: &str = "3D000";
 /// SQLSTATE `cannot_connect_now`: starting or stopping.
 const NOT_NOW: &str = "57P03";
 
-/// Independent of `PGSSLMODE` and the like in our environment.
+/// Independent of `PGSSLMODE` and the like in our environment; of `PGOPTIONS` by the command line, which takes it away.
 pub(super) fn connect_options(socket_dir: &Path, port: u16) -> PgConnectOptions {
     PgConnectOptions::new_without_pgpass()
         .host("localhost")
