@@ -86,6 +86,8 @@ pub struct Parts {
 pub enum Stage {
     /// Its database is not there yet.
     Opening,
+    /// It is away.
+    WaitingForDatabase,
     /// The migrations run.
     Migrating,
     /// They wait.
@@ -97,12 +99,19 @@ pub enum Stage {
 }
 
 impl Stage {
-    const ALL: [Self; 5] = [Self::Opening, Self::Migrating, Self::WaitingToMigrate, Self::Serving, Self::Stopping];
+    const ALL: [Self; 6] = [
+        Self::Opening,
+        Self::WaitingForDatabase,
+        Self::Migrating,
+        Self::WaitingToMigrate,
+        Self::Serving,
+        Self::Stopping,
+    ];
 
     /// Whether it has not begun to serve.
     #[must_use]
     pub const fn is_start(self) -> bool {
-        matches!(self, Self::Opening | Self::Migrating | Self::WaitingToMigrate)
+        matches!(self, Self::Opening | Self::WaitingForDatabase | Self::Migrating | Self::WaitingToMigrate)
     }
 
     /// Why an instance that is here is not ready, if it is not.
@@ -110,6 +119,7 @@ impl Stage {
     pub const fn reason(self) -> Option<&'static str> {
         match self {
             Self::Opening => Some("starting: the database is being opened"),
+            Self::WaitingForDatabase => Some("starting: the database is away: the log says why"),
             Self::Migrating => Some("starting: migrations run"),
             Self::WaitingToMigrate => Some("starting: migrations wait for a lock: the log says whose"),
             Self::Serving => None,

@@ -10,6 +10,7 @@ mod kill;
 mod reconcile;
 mod rewind;
 mod serve;
+mod stop;
 mod token;
 
 use crate::config::{

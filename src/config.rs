@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// Longest that a stop is announced before it begins.
 const DRAIN_SECONDS_MAX: u64 = 600;
+/// Longest that a start waits for its database: a day.
+const DATABASE_WAIT_SECONDS_MAX: u64 = 86_400;
 
 /// Where the server listens.
 #[derive(Debug, Clone, Args)]
@@ -46,6 +48,16 @@ pub struct ServerConfig {
     /// `DRAIN_SECONDS`: how long `/readyz` says that a stop was asked for before no connection is taken any more; 0 to 600.
     #[arg(long, env = "DRAIN_SECONDS", default_value = "5", value_name = "SECONDS", value_parser = drain_seconds)]
     pub drain_seconds: u64,
+
+    /// `DATABASE_WAIT_SECONDS`: how long a start waits for a database that is away; 0 to 86400.
+    #[arg(
+        long,
+        env = "DATABASE_WAIT_SECONDS",
+        default_value = "300",
+        value_name = "SECONDS",
+        value_parser = database_wait_seconds
+    )]
+    pub database_wait_seconds: u64,
 
     /// `METRICS_ADDR`: one more address, which answers /metrics and the probes to whoever reaches it, without a token.
     #[arg(long, env = "METRICS_ADDR", value_name = "HOST:PORT")]
@@ -179,8 +191,16 @@ fn lease(text: &str) -> Result<u64, String> {
 }
 
 fn drain_seconds(text: &str) -> Result<u64, String> {
-    let seconds = text.trim().parse().ok().filter(|seconds: &u64| *seconds <= DRAIN_SECONDS_MAX);
-    seconds.ok_or_else(|| format!("it is a number of seconds from 0 to {DRAIN_SECONDS_MAX}"))
+    seconds(text, DRAIN_SECONDS_MAX)
+}
+
+fn database_wait_seconds(text: &str) -> Result<u64, String> {
+    seconds(text, DATABASE_WAIT_SECONDS_MAX)
+}
+
+fn seconds(text: &str, max: u64) -> Result<u64, String> {
+    let seconds = text.trim().parse().ok().filter(|seconds: &u64| *seconds <= max);
+    seconds.ok_or_else(|| format!("it is a number of seconds from 0 to {max}"))
 }
 
 fn flag(text: &str) -> Result<Flag, String> {

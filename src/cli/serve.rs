@@ -2,6 +2,7 @@
 
 use super::database::{parse_url, settings};
 use super::rewind::marks_file;
+use super::stop::{Signals, Stop, announce_stop, until};
 use super::{Failure, ServeArgs};
 use crate::access;
 use crate::access::guard::Exposure;
@@ -31,9 +32,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tower::ServiceExt;
 
 /// How long requests in flight may take when no more are taken; a little more than their deadline.
@@ -42,7 +43,7 @@ const DRAIN: Duration = Duration::from_secs(11);
 pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(), Failure> {
     let setup = setup(&args, &database)?;
     // Signals first: from here on, a stop is orderly.
-    let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let signals = Signals::listen()?;
     let (stop, stopping) = watch::channel(Stop::No);
     // The address before the database: a port that is taken should not cost a start of PostgreSQL.
     let addr = args.server.bind_addr;
@@ -60,13 +61,16 @@ pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(
     let app = App::new(&db, Clock::system(), setup);
     app.enter(Stage::Opening);
     let announced = Duration::from_secs(args.server.drain_seconds);
-    tokio::spawn(announce_stop([interrupt, terminate], app.clone(), announced, stop));
+    tokio::spawn(announce_stop(signals, app.clone(), announced, stop));
     // From here on probes are answered; everything else is refused until the database is there.
     let addr = listener.local_addr()?;
     let serving = tokio::spawn(serve_until((listener, metrics), limits, app.clone(), stopping.clone()));
     let instance = Instance { app, addr, db, args: &args, database: &database };
     let Some(url) = database.url() else {
-        let postgres = EmbeddedPostgres::start(settings(&database)?).await?;
+        let stop = until(stopping.clone(), Stop::Announced);
+        let Some(postgres) = EmbeddedPostgres::start_unless(stop, settings(&database)?).await? else {
+            return stopped_early(serving).await;
+        };
         let options = postgres.connect_options();
         let (served, ()) = {
             // PostgreSQL is watched until the service has drained, then stopped.
@@ -84,6 +88,12 @@ pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(
     instance.run(parse_url(url)?, serving, stopping).await
 }
 
+async fn stopped_early(serving: JoinHandle<()>) -> Result<(), Failure> {
+    serving.await?;
+    tracing::info!("stopped before the database was ready");
+    Ok(())
+}
+
 /// Connections that may wait to be accepted: a burst of clients is not turned away by the kernel.
 const BACKLOG: u32 = 4_096;
 
@@ -93,55 +103,6 @@ fn listen(addr: SocketAddr) -> std::io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;
     socket.listen(BACKLOG)
-}
-
-/// How far a stop has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Stop {
-    /// Nobody has asked for one.
-    No,
-    /// It was asked for, and `/readyz` says so. Whoever does not know yet is still served.
-    Announced,
-    /// No connection is taken any more.
-    Closing,
-}
-
-async fn until(mut stopping: watch::Receiver<Stop>, stop: Stop) {
-    // An error means that the sender is gone, which ends the waiting as well.
-    let _ = stopping.wait_for(|now| *now >= stop).await;
-}
-
-/// Announces a stop at the first signal, and lets it begin when balancers have had the time to look elsewhere, or at the second.
-///
-/// The end of what cannot be served without is one, too, and nobody is served meanwhile.
-async fn announce_stop(signals: [Signal; 2], app: App, mut announced: Duration, stop: watch::Sender<Stop>) {
-    let [mut interrupt, mut terminate] = signals;
-    let mut signalled = async || {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
-    tokio::select! {
-        () = signalled() => {}
-        () = app.writer_ended() => {
-            tracing::error!("a writer has ended: this process ends, too");
-            announced = Duration::ZERO;
-        }
-    }
-    let was_ready = app.stage() == Stage::Serving;
-    app.enter(Stage::Stopping);
-    let _ = stop.send(Stop::Announced);
-    if was_ready && !announced.is_zero() {
-        let seconds = announced.as_secs();
-        tracing::info!("stopping: not ready any more, and still serving for {seconds} s; a second signal ends that");
-        tokio::select! {
-            () = tokio::time::sleep(announced) => {}
-            () = signalled() => {}
-        }
-    }
-    tracing::info!("stopping: finishing the requests in flight");
-    let _ = stop.send(Stop::Closing);
 }
 
 /// Where the service can be reached from.
@@ -223,9 +184,7 @@ impl Instance<'_> {
         let opened = tokio::select! {
             opened = self.open(options) => opened?,
             () = until(stopping, Stop::Announced) => {
-                serving.await?;
-                tracing::info!("stopped before the database was ready");
-                return Ok(());
+                return stopped_early(serving).await;
             }
         };
         self.db.become_opened(&opened);
@@ -258,7 +217,8 @@ impl Instance<'_> {
 
     /// The database, with a schema that is this program's.
     async fn open(&self, options: PgConnectOptions) -> Result<Database, Failure> {
-        let db = Database::open_knowing(options, self.db.history().clone()).await?;
+        let db = self.reach(&options).await?;
+        self.app.enter(Stage::Opening);
         let tell = |now| {
             self.app.enter(match now {
                 Migrating::Runs => Stage::Migrating,
@@ -273,6 +233,26 @@ impl Instance<'_> {
             tracing::error!("this book is not complete: {line}");
         }
         Ok(db)
+    }
+
+    /// Opens the database, and waits for one that is away: whoever starts this may start that at the same time.
+    async fn reach(&self, options: &PgConnectOptions) -> Result<Database, Failure> {
+        let (began, patience) = (Instant::now(), Duration::from_secs(self.args.server.database_wait_seconds));
+        let mut told = None;
+        loop {
+            let opened = Database::open_knowing(options.clone(), self.db.history().clone()).await;
+            let error = match opened {
+                Err(error) if error.is_away() && began.elapsed() < patience => error,
+                opened => return Ok(opened?),
+            };
+            self.app.enter(Stage::WaitingForDatabase);
+            if told.is_none_or(|told: Instant| told.elapsed() >= WAITING_NOTICE) {
+                told = Some(Instant::now());
+                let (waited, patience) = (began.elapsed().as_secs(), patience.as_secs());
+                tracing::warn!(%error, waited_s = waited, "the database is away: waiting for it, for {patience} s (DATABASE_WAIT_SECONDS)");
+            }
+            tokio::time::sleep(REACH_PAUSE).await;
+        }
     }
 
     /// Knows the state before the first request, so that a start is not a second of 503s, and begins what goes on beside them.
@@ -360,6 +340,10 @@ async fn remember(db: &Database, config: &DatabaseConfig) -> Result<(), Failure>
     })
 }
 
+/// How often a database that is away is looked for.
+const REACH_PAUSE: Duration = Duration::from_secs(1);
+/// How often the log says that it is.
+const WAITING_NOTICE: Duration = Duration::from_secs(30);
 /// How long an end waits for the database to hear of it.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often samples are folded into their buckets.

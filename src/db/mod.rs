@@ -94,6 +94,14 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Whether the database may be there in a while by itself: nothing that was said of it is wrong.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Connect(error) if trouble::is_away(error))
+    }
+}
+
 impl Database {
     /// Opens the pools and checks the server. Applies nothing.
     pub async fn open(options: PgConnectOptions) -> Result<Self, OpenError> {

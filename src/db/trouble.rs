@@ -22,6 +22,18 @@ pub(crate) fn is_unreachable(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Whether a server that could not be connected to may be there in a while by itself. Not so where it refused who asks, or what for.
+pub(crate) fn is_away(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::PermissionDenied,
+        sqlx::Error::PoolTimedOut => true,
+        // 08 connection, 53300 too many connections, 57P01 to 57P03 stopping and starting.
+        _ => code(error).is_some_and(|code| {
+            code.starts_with("08") || ["53300", "57P01", "57P02", "57P03"].contains(&code.as_str())
+        }),
+    }
+}
+
 /// Whether a connection broke, or is to a server that has become a standby: another one may work at once. Not so where time ran
 /// out, by PostgreSQL's limits or ours, or where new connections are refused: there a new one would only wait again.
 pub(crate) fn is_of_the_connection(error: &sqlx::Error) -> bool {

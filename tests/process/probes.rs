@@ -118,3 +118,34 @@ fn probes_answer_from_the_first_second_while_postgresql_starts() {
     server.stop(Signal::TERM);
     place.check_nothing_runs();
 }
+
+#[test]
+fn a_start_waits_for_a_database_that_is_away_and_for_no_other_mistake() {
+    let place = Place::new();
+    place.serve().stop(Signal::TERM);
+    let (other, url) = (Place::new(), place.url("holdfast"));
+    let waiting = [("DATABASE_URL", url.as_str()), ("DATABASE_WAIT_SECONDS", "600")];
+    let server = other.launch(&[], &waiting);
+    starts(&server, "the database is away");
+    let log = server.stop(Signal::TERM);
+    assert!(log.contains("waiting for it, for 600 s"), "{log}");
+    assert!(log.contains("stopped before the database was ready"), "{log}");
+
+    let server = other.launch(&[], &waiting);
+    starts(&server, "the database is away");
+    let owner = place.serve();
+    server.wait_until_ready();
+    server.go_live();
+    assert_eq!(server.try_reserve().expect("an answer").ok()["ok"], true);
+    server.stop(Signal::TERM);
+
+    for wrong in [place.url("nobodys"), url.replace("holdfast@", "nobody@")] {
+        let ended = other.launch(&[], &[("DATABASE_URL", &wrong), ("DATABASE_WAIT_SECONDS", "600")]).ended();
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.err.contains("does not exist"), "{ended:?}");
+    }
+    owner.stop(Signal::TERM);
+    let ended = other.launch(&[], &[("DATABASE_URL", &url), ("DATABASE_WAIT_SECONDS", "1")]).ended();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.err.contains("check DATABASE_URL"), "{ended:?}");
+}

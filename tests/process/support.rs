@@ -99,8 +99,8 @@ impl Place {
                 command.env(name, value);
             }
         }
-        // A stop is announced to nobody here; the tests of that say otherwise.
-        command.env("DATA_DIR", self.data()).env("DRAIN_SECONDS", "0");
+        // A stop is announced to nobody here, and no start waits for a database; the tests of that say otherwise.
+        command.env("DATA_DIR", self.data()).env("DRAIN_SECONDS", "0").env("DATABASE_WAIT_SECONDS", "0");
         command
     }
 

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     fs::{self, File},
+    os::unix::fs::MetadataExt,
     path::Path,
     process::{Child, Command},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -28,11 +29,13 @@ const POLL: Duration = Duration::from_millis(5);
 /// initdb takes a second; a slow disk may take long to sync.
 const INITDB_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// Recovery after a crash replays up to `max_wal_size` of log.
-const READY_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long PostgreSQL may take to answer once it says that it is ready.
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A start that takes longer than this is recovery, and is logged at this pace.
+/// A start that takes longer than this is recovery,
 const RECOVERY_NOTICE: Duration = Duration::from_secs(2);
+/// and is logged at this pace: PostgreSQL's own.
+const RECOVERY_PACE: Duration = Duration::from_secs(10);
 
 /// How long an earlier postmaster may take to end: its watcher asks at once and insists after ten seconds.
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -54,6 +57,8 @@ const TAIL_LINES: usize = 8;
 #[derive(Debug)]
 pub(super) struct Processes {
     pub(super) postmaster: Option<Child>,
+    /// Device and inode of the socket that it listens on, once it is ready. It makes no other while it runs.
+    pub(super) socket: Option<(u64, u64)>,
     pub(super) watcher: Watcher,
 }
 
@@ -132,7 +137,7 @@ impl Cluster {
 
     /// Waits for an earlier postmaster of this cluster to be gone. Its pid file is never touched: if the process in it
     /// is not recognisably ours, PostgreSQL decides whether the file is stale.
-    pub(super) async fn take_over(&self) -> Result<(), EmbeddedError> {
+    async fn take_over(&self) -> Result<(), EmbeddedError> {
         let cluster = &self.layout.cluster;
         let began = Instant::now();
         let mut asked = false;
@@ -151,6 +156,11 @@ impl Cluster {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    pub(super) async fn take_over_and_start(&self) -> Result<(), EmbeddedError> {
+        self.take_over().await?;
+        self.start().await
     }
 
     /// Starts PostgreSQL and waits until it answers. Tried again while remains of a killed one are in the way.
@@ -186,8 +196,23 @@ impl Cluster {
                 tracing::warn!(%error, "the watcher of PostgreSQL has gone");
             }
             processes.postmaster = Some(child);
+            processes.socket = None;
         }
-        self.wait_until_ready(log_start).await
+        self.wait_until_ready(log_start).await?;
+        let socket = self.socket();
+        self.processes().socket = socket;
+        Ok(())
+    }
+
+    fn socket(&self) -> Option<(u64, u64)> {
+        let socket = fs::metadata(self.layout.socket_dir.join(format!(".s.PGSQL.{PORT}"))).ok()?;
+        Some((socket.dev(), socket.ino()))
+    }
+
+    /// Whether the socket is still there that PostgreSQL listens on.
+    pub(super) fn can_be_reached(&self) -> bool {
+        let there = self.socket();
+        there.is_some() && there == self.processes().socket
     }
 
     /// `-D <cluster>` comes first: `serves` looks for it.
@@ -206,10 +231,12 @@ impl Cluster {
         postgres
     }
 
-    /// Ready = the pid file of our own child says so, and a connection to our database works.
+    /// Ready = the pid file of our own child says so, and a connection to our database works. Recovery takes as long as it takes:
+    /// one that is given up begins anew with the next start.
     async fn wait_until_ready(&self, log_start: u64) -> Result<(), EmbeddedError> {
         let began = Instant::now();
-        let mut noticed = began;
+        let mut notice = RECOVERY_NOTICE;
+        let mut ready_since = None;
         loop {
             if self.postmaster_ended() {
                 return Err(self.start_failed("it ended while starting", log_start));
@@ -220,15 +247,15 @@ impl Cluster {
                     Ok(false) => {}
                     Err(error) => return Err(self.start_failed(&error.to_string(), log_start)),
                 }
+                if ready_since.get_or_insert_with(Instant::now).elapsed() > ANSWER_TIMEOUT {
+                    return Err(self.start_failed("it is ready, and does not answer on its socket", log_start));
+                }
             }
-            if began.elapsed() > READY_TIMEOUT {
-                let reason = format!("not ready after {} seconds", READY_TIMEOUT.as_secs());
-                return Err(self.start_failed(&reason, log_start));
-            }
-            if noticed.elapsed() > RECOVERY_NOTICE {
-                noticed = Instant::now();
-                let seconds = began.elapsed().as_secs();
-                tracing::info!(seconds, log = %self.layout.log.display(), "PostgreSQL is still starting, most likely recovering");
+            if began.elapsed() > notice {
+                notice = began.elapsed() + RECOVERY_PACE;
+                let (seconds, log) = (began.elapsed().as_secs(), self.layout.log.display());
+                let says = tail(&self.layout.log_since(log_start), 1);
+                tracing::info!(seconds, %log, says, "PostgreSQL is still starting, most likely recovering");
             }
             tokio::time::sleep(POLL).await;
         }

@@ -75,6 +75,9 @@ const WATCHER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How soon the death of PostgreSQL is noticed.
 const SUPERVISE_POLL: Duration = Duration::from_millis(100);
 
+/// How long PostgreSQL may be without its socket.
+const UNREACHABLE_MAX: Duration = Duration::from_secs(10);
+
 /// Pause before a restart that follows a failed one: doubles from the first to the second.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
@@ -127,6 +130,17 @@ impl EmbeddedPostgres {
     /// Becomes the owner of the data directory, makes the cluster if there is none, and starts PostgreSQL. Returns
     /// when the database accepts connections.
     pub async fn start(settings: Settings) -> Result<Self, EmbeddedError> {
+        let started = Self::start_unless(std::future::pending(), settings).await?;
+        Ok(started.expect("what is pending does not stop it"))
+    }
+
+    /// The same, unless `stop` resolves first: then what was begun is ended, in order, and nothing runs. Recovery and a fetch of
+    /// programs may take long; initdb takes a moment, and is let finish.
+    pub async fn start_unless(
+        stop: impl Future<Output = ()>,
+        settings: Settings,
+    ) -> Result<Option<Self>, EmbeddedError> {
+        let mut stop = pin!(stop);
         let began = Instant::now();
         if settings.lifetime == Lifetime::Temporary {
             Layout::check_empty(&settings.data_dir)?;
@@ -134,15 +148,21 @@ impl EmbeddedPostgres {
         let layout = Layout::create(&settings.data_dir)?;
         let owner_lock = layout.own()?;
         // From here on an early return drops the watcher, which cleans up.
-        let watcher = spawn_watcher(&layout, settings.lifetime)?;
+        let mut watcher = spawn_watcher(&layout, settings.lifetime)?;
         let run_as = RunAs::choose(&layout.data_dir, &layout.cluster)?;
         if let Some(user) = &run_as {
             user.check_way_to(&layout.data_dir)?;
         }
         let made_by = layout.cluster_major()?;
-        let binaries =
-            find::find(settings.pg_bin_dir.as_deref(), &layout.cluster, made_by.as_deref(), run_as.as_ref()).await?;
-        let processes = Mutex::new(Processes { postmaster: None, watcher });
+        let binaries = tokio::select! {
+            found = find::find(settings.pg_bin_dir.as_deref(), &layout.cluster, made_by.as_deref(), run_as.as_ref()) => found?,
+            () = &mut stop => {
+                watcher.release();
+                wait_for(WATCHER_TIMEOUT, || watcher.is_gone()).await;
+                return Ok(None);
+            }
+        };
+        let processes = Mutex::new(Processes { postmaster: None, socket: None, watcher });
         let cluster = Cluster {
             layout,
             binaries,
@@ -155,17 +175,24 @@ impl EmbeddedPostgres {
         if made_by.is_none() {
             cluster.init().await?;
         }
-        cluster.take_over().await?;
-        cluster.start().await?;
+        let this = Self { cluster, _owner_lock: owner_lock };
+        let started = tokio::select! {
+            started = this.cluster.take_over_and_start() => Some(started?),
+            () = &mut stop => None,
+        };
+        if started.is_none() {
+            this.stop().await?;
+            return Ok(None);
+        }
         tracing::info!(
-            version = cluster.binaries.version,
-            programs = %cluster.binaries.dir.display(),
-            data_dir = %cluster.layout.data_dir.display(),
+            version = this.cluster.binaries.version,
+            programs = %this.cluster.binaries.dir.display(),
+            data_dir = %this.cluster.layout.data_dir.display(),
             new = made_by.is_none(),
             elapsed_ms = began.elapsed().as_millis(),
             "private PostgreSQL is ready"
         );
-        Ok(Self { cluster, _owner_lock: owner_lock })
+        Ok(Some(this))
     }
 
     /// How to connect: the Unix socket, role and database `holdfast`. They stay the same over restarts.
@@ -180,7 +207,7 @@ impl EmbeddedPostgres {
         &self.cluster.layout.socket_dir
     }
 
-    /// Restarts PostgreSQL whenever it ends, and its watcher too, until `stop` resolves. To be run beside the server;
+    /// Restarts PostgreSQL whenever it ends or cannot be reached any more, and its watcher too, until `stop` resolves. To be run beside the server;
     /// it never gives up, since the server answers "unavailable" meanwhile and has nothing better to do.
     pub async fn supervise(&self, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
@@ -193,16 +220,32 @@ impl EmbeddedPostgres {
     async fn keep_running(&self) {
         let mut backoff = BACKOFF_MIN;
         let mut up_since = Instant::now();
+        let mut unreachable_since = None;
         loop {
             tokio::time::sleep(SUPERVISE_POLL).await;
             self.keep_watcher();
-            if !self.cluster.postmaster_ended() {
-                continue;
+            let log = self.cluster.layout.log.display();
+            if self.cluster.postmaster_ended() {
+                tracing::error!(%log, "PostgreSQL has ended unexpectedly, restarting it");
+            } else {
+                if self.cluster.can_be_reached() {
+                    unreachable_since = None;
+                    continue;
+                }
+                if unreachable_since.get_or_insert_with(Instant::now).elapsed() < UNREACHABLE_MAX {
+                    continue;
+                }
+                let socket_dir = self.socket_dir().display();
+                tracing::error!(%log, %socket_dir, "PostgreSQL runs, and its socket is gone: restarting it");
+                if let Err(error) = self.end_postgres().await {
+                    tracing::error!(%error, "PostgreSQL could not be stopped");
+                    continue;
+                }
             }
+            unreachable_since = None;
             if up_since.elapsed() > STABLE_AFTER {
                 backoff = BACKOFF_MIN;
             }
-            tracing::error!(log = %self.cluster.layout.log.display(), "PostgreSQL has ended unexpectedly, restarting it");
             let began = Instant::now();
             match self.cluster.start().await {
                 Ok(()) => {
@@ -237,6 +280,16 @@ impl EmbeddedPostgres {
     /// Stops PostgreSQL in order (open connections are ended) and waits for it; with [`Lifetime::Temporary`] the data
     /// directory is gone afterwards.
     pub async fn stop(self) -> Result<(), EmbeddedError> {
+        self.end_postgres().await?;
+        self.cluster.told(Watcher::stopped);
+        self.cluster.processes().watcher.release();
+        if !wait_for(WATCHER_TIMEOUT, || self.cluster.processes().watcher.is_gone()).await {
+            tracing::warn!("the watcher of PostgreSQL takes long to end");
+        }
+        Ok(())
+    }
+
+    async fn end_postgres(&self) -> Result<(), EmbeddedError> {
         let pid = self.cluster.processes().postmaster.as_ref().map(std::process::Child::id);
         if let Some(pid) = pid {
             self.signal(Signal::INT);
@@ -247,11 +300,6 @@ impl EmbeddedPostgres {
                     return Err(EmbeddedError::NotStopped { pid });
                 }
             }
-        }
-        self.cluster.told(Watcher::stopped);
-        self.cluster.processes().watcher.release();
-        if !wait_for(WATCHER_TIMEOUT, || self.cluster.processes().watcher.is_gone()).await {
-            tracing::warn!("the watcher of PostgreSQL takes long to end");
         }
         Ok(())
     }

