@@ -20,6 +20,7 @@ use crate::enforcement::kill_file::KillFile;
 use crate::review::{Answering, Medium};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use rustix::fs::Mode;
 use std::ffi::OsString;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -85,7 +86,7 @@ enum Command {
     /// Ask a running server whether it is ready. Exits 0 when it is.
     Healthcheck {
         /// The server's address.
-        #[arg(long, env = "BIND_ADDR", default_value = "127.0.0.1:8000", value_name = "HOST:PORT")]
+        #[arg(long, env = "BIND_ADDR", default_value = "127.0.0.1:8000", value_name = "IP:PORT", value_parser = crate::config::address)]
         bind_addr: SocketAddr,
         /// Ask only whether it answers: for what restarts a server, which helps none that waits for its database.
         #[arg(long)]
@@ -159,6 +160,9 @@ const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Parses the arguments and runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
+    // No file or directory of ours is for others to write, whatever the caller's shell says.
+    let others = Mode::WGRP | Mode::WOTH;
+    rustix::process::umask(rustix::process::umask(others) | others);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {

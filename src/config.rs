@@ -25,7 +25,7 @@ const DATABASE_WAIT_SECONDS_MAX: u64 = 86_400;
 #[derive(Debug, Clone, Args)]
 pub struct ServerConfig {
     /// `BIND_ADDR`: the address to listen on. Anything but loopback is refused while no token was ever created.
-    #[arg(long, env = "BIND_ADDR", default_value = "127.0.0.1:8000", value_name = "HOST:PORT")]
+    #[arg(long, env = "BIND_ADDR", default_value = "127.0.0.1:8000", value_name = "IP:PORT", value_parser = address)]
     pub bind_addr: SocketAddr,
 
     /// Listen on a non-loopback address also while there are no tokens, and so for everybody. For containers whose port is
@@ -60,7 +60,7 @@ pub struct ServerConfig {
     pub database_wait_seconds: u64,
 
     /// `METRICS_ADDR`: one more address, which answers /metrics and the probes to whoever reaches it, without a token.
-    #[arg(long, env = "METRICS_ADDR", value_name = "HOST:PORT")]
+    #[arg(long, env = "METRICS_ADDR", value_name = "IP:PORT", value_parser = address)]
     pub metrics_addr: Option<SocketAddr>,
 }
 
@@ -85,6 +85,17 @@ pub struct DatabaseConfig {
     /// `PG_BIN_DIR`: where the private PostgreSQL's programs are, if not in the usual places.
     #[arg(long, env = "PG_BIN_DIR", value_name = "DIR", global = true, value_parser = path)]
     pub pg_bin_dir: Option<PathBuf>,
+}
+
+/// An address in numbers, or `localhost`.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+    let text = text.trim();
+    // Any other name may be another machine's, or several addresses.
+    let numbers = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    numbers.as_deref().unwrap_or(text).parse().map_err(|_| {
+        "it is an IP address and a port from 0 to 65535, such as 127.0.0.1:8000, [::1]:8000 or localhost:8000"
+            .to_owned()
+    })
 }
 
 /// A directory; a blank one counts as none, as in a shell's `DATA_DIR= holdfast`.
@@ -117,7 +128,7 @@ impl CheckpointConfig {
 
 /// There is no place for the data that would still be there tomorrow.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("HOME is not set, so there is no place for the data: set DATA_DIR")]
+#[error("neither HOME nor XDG_DATA_HOME is set, so there is no place for the data: set DATA_DIR")]
 pub struct NoDataDir;
 
 impl DatabaseConfig {
@@ -144,11 +155,12 @@ impl DatabaseConfig {
             return Ok(PathBuf::from("/var/lib/holdfast"));
         }
         let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(set);
-        let home = variable("HOME").ok_or(NoDataDir)?;
+        let home = || variable("HOME").ok_or(NoDataDir);
         if cfg!(target_os = "macos") {
-            return Ok(home.join("Library/Application Support/holdfast"));
+            return Ok(home()?.join("Library/Application Support/holdfast"));
         }
-        Ok(variable("XDG_DATA_HOME").unwrap_or_else(|| home.join(".local/share")).join("holdfast"))
+        let share = variable("XDG_DATA_HOME").map_or_else(|| Ok(home()?.join(".local/share")), Ok)?;
+        Ok(share.join("holdfast"))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Failure, print};
 use crate::config::DatabaseConfig;
 use crate::db::Database;
-use crate::db::embedded::{self, Durability, EmbeddedPostgres, Lifetime, Settings};
+use crate::db::embedded::{self, Durability, EmbeddedError, EmbeddedPostgres, Lifetime, Settings};
 use sqlx::postgres::PgConnectOptions;
 use std::os::unix::process::CommandExt;
 use std::str::FromStr;
@@ -14,7 +14,26 @@ pub(super) fn parse_url(url: &str) -> Result<PgConnectOptions, Failure> {
         return Err("DATABASE_URL cannot be read: it must begin with postgres:// or postgresql://".into());
     }
     // The URL may hold a password: say what is wrong with it, not what it is.
-    PgConnectOptions::from_str(url).map_err(|error| format!("DATABASE_URL cannot be read: {error}").into())
+    let options = PgConnectOptions::from_str(url).map_err(|error| {
+        let hint = if holds_a_separator(url) {
+            ": its user or password holds one of / ? # [ ], which end it there; write / as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D"
+        } else {
+            ""
+        };
+        format!("DATABASE_URL cannot be read: {error}{hint}")
+    })?;
+    // An IPv6 address stands in brackets in a URL, and without them everywhere else.
+    let bare = options.get_host().strip_prefix('[').and_then(|host| host.strip_suffix(']')).map(str::to_owned);
+    Ok(match bare {
+        Some(host) => options.host(&host),
+        None => options,
+    })
+}
+
+/// Whether what stands before the last `@` cannot be a user and a password.
+fn holds_a_separator(url: &str) -> bool {
+    let said = url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@'));
+    said.is_some_and(|(user, _)| user.contains(['/', '?', '#', '[', ']']))
 }
 
 /// How the private PostgreSQL of this configuration is run.
@@ -33,10 +52,20 @@ async fn open_or_make(config: &DatabaseConfig) -> Result<(Database, Option<Embed
     if let Some(url) = config.url() {
         return Ok((Database::open(parse_url(url)?).await?, None));
     }
-    if let Ok(options) = embedded::attach(&config.data_dir()?) {
-        return Ok((Database::open(options).await?, None));
+    match embedded::attach(&config.data_dir()?) {
+        Ok(options) => return Ok((Database::open(options).await?, None)),
+        Err(EmbeddedError::NotRunning { .. }) => {}
+        Err(error) => return Err(error.into()),
     }
-    let postgres = EmbeddedPostgres::start(settings(config)?).await?;
+    let postgres = EmbeddedPostgres::start(settings(config)?).await.map_err(|error| match error {
+        // A command is no second server: the one that owns the directory is the right one.
+        EmbeddedError::AlreadyOwned { data_dir, pid } => Failure::from(format!(
+            "the server that owns {} (process {pid}) runs, but its PostgreSQL does not accept connections: try again once it does; \
+             the server's log and postgres.log there say why it does not",
+            data_dir.display()
+        )),
+        other => other.into(),
+    })?;
     Ok((Database::open(postgres.connect_options()).await?, Some(postgres)))
 }
 
@@ -60,7 +89,7 @@ fn refuse_none(config: &DatabaseConfig) -> Result<(), Failure> {
         return Ok(());
     }
     let dir = config.data_dir()?;
-    if embedded::has_cluster(&dir) {
+    if embedded::has_cluster(&dir)? {
         return Ok(());
     }
     Err(format!(

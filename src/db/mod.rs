@@ -70,7 +70,7 @@ struct Pools {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// It cannot be reached.
-    #[error("cannot connect to PostgreSQL: {0}: check DATABASE_URL and that the server runs")]
+    #[error("cannot connect to PostgreSQL: {0}: {advice}", advice = trouble::advice(.0))]
     Connect(sqlx::Error),
     /// It can be reached, and is not one that can be used.
     #[error("the database cannot be used: {0}")]

@@ -14,10 +14,12 @@ pub(crate) fn is_unreachable(error: &sqlx::Error) -> bool {
         | sqlx::Error::Configuration(_)
         | sqlx::Error::Protocol(_) => true,
         // 08 connection, 53 resources, 57 operator intervention (shutdown, statement timeout), 55P03 lock timeout,
-        // 25P03/25006 idle-in-transaction and read-only standby, 40 serialisation and deadlock, 3D000 no such database yet.
+        // 25P03/25006 idle-in-transaction and read-only standby, 40 serialisation and deadlock, 3D000 no such database yet,
+        // 58 its disk fails.
         _ => code(error).is_some_and(|code| {
-            ["08", "53", "57", "40"].iter().any(|class| code.starts_with(class))
+            ["08", "53", "57", "40", "58"].iter().any(|class| code.starts_with(class))
                 || ["55P03", "25P03", "25006", "3D000"].contains(&code.as_str())
+                || is_read_only_disk(error)
         }),
     }
 }
@@ -59,11 +61,58 @@ pub(crate) fn sentence(error: &sqlx::Error) -> String {
             "the database has no connection left: nothing was decided, try again; if it stays so, raise its max_connections"
         }
         Some("53100") => "the disk of the database is full: nothing was decided, make room and try again",
+        Some(code) if code.starts_with("58") => {
+            "the database cannot read or write its files: nothing was decided; its log says which, mend that and try again"
+        }
+        _ if is_read_only_disk(error) => {
+            "the disk of the database is read-only: nothing was decided; make it writable and try again"
+        }
         _ => "the database cannot be reached: nothing was decided, try again",
     };
     text.to_owned()
 }
 
+/// What to look at where no connection could be made.
+pub(super) fn advice(error: &sqlx::Error) -> &'static str {
+    let text = error.to_string();
+    let advices = [
+        (
+            "CaUsedAsEndEntity",
+            "the server's certificate is that of a CA, as a self-signed one is: have a CA sign another for it, and name that CA's file in \
+             sslrootcert",
+        ),
+        (
+            "UnknownIssuer",
+            "the CA that signed the server's certificate is not known here: name its file in sslrootcert",
+        ),
+        ("NotValidForName", "the server's certificate is for another name: use that in DATABASE_URL"),
+    ];
+    let found = advices.into_iter().find(|(sign, _)| text.contains(sign));
+    found.map_or("check DATABASE_URL and that the server runs", |(_, advice)| advice)
+}
+
+/// PostgreSQL says this with the code of a missing privilege, and strerror's text.
+fn is_read_only_disk(error: &sqlx::Error) -> bool {
+    code(error).as_deref() == Some("42501")
+        && error.as_database_error().is_some_and(|error| error.message().contains("Read-only file system"))
+}
+
 fn code(error: &sqlx::Error) -> Option<String> {
     Some(error.as_database_error()?.code()?.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_is_refused_says_which_one_is_needed() {
+        let refused = |sign: &str| {
+            let text = format!("invalid peer certificate: {sign}");
+            advice(&sqlx::Error::Tls(text.into()))
+        };
+        assert!(refused("Other(OtherError(CaUsedAsEndEntity))").contains("self-signed"));
+        assert!(refused("UnknownIssuer").contains("sslrootcert"));
+        assert!(refused("Expired").contains("DATABASE_URL"));
+    }
 }

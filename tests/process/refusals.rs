@@ -80,6 +80,79 @@ fn an_unparseable_database_url_is_named() {
 }
 
 #[test]
+fn a_password_that_ends_the_url_is_told_apart_from_a_bad_port() {
+    let place = Place::new();
+    for password in ["qx/qx", "qx?qx", "qx#qx"] {
+        let url = format!("postgres://u:{password}@127.0.0.1:1/x");
+        let ended = refused(&place, &[("DATABASE_URL", &url)]);
+        let sentence = ended.refusal();
+        assert!(sentence.contains("%2F") && !sentence.contains("qx"), "{sentence}");
+    }
+    let ended = refused(&place, &[("DATABASE_URL", "postgres://u:x@127.0.0.1:99999/x")]);
+    let sentence = ended.refusal();
+    assert!(!sentence.contains("%2F"), "{sentence}");
+}
+
+#[test]
+fn an_ipv6_address_of_the_database_is_asked_and_not_looked_up() {
+    let place = Place::new();
+    let url = format!("postgres://u@[::1]:{}/x", free_port());
+    let ended = refused(&place, &[("DATABASE_URL", &url)]);
+    let sentence = ended.refusal();
+    assert!(!sentence.contains("lookup"), "{sentence}");
+}
+
+#[test]
+fn localhost_is_an_address_to_listen_on() {
+    let place = Place::new();
+    let port = free_port();
+    let mut child = place.command(&["serve", "--bind-addr", &format!("localhost:{port}")]).spawn().expect("it runs");
+    crate::support::wait_until("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let addr = format!("localhost:{port}");
+    let asked = place.run(&["healthcheck", "--live", "--bind-addr", &addr], &[]);
+    assert_eq!(asked.code, Some(0), "{asked:?}");
+    crate::support::signal(child.id(), Signal::TERM);
+    assert!(child.wait().expect("it ends").success());
+}
+
+#[test]
+fn a_data_home_without_a_home_is_a_place_for_the_data() {
+    let place = Place::new();
+    let share = place.data().with_file_name("share");
+    let mut command = place.command(&["review"]);
+    command.env_remove("HOME").env_remove("DATA_DIR").env("XDG_DATA_HOME", &share);
+    let said = command.output().expect("it runs");
+    let said = String::from_utf8_lossy(&said.stderr);
+    // Root has a place of its own.
+    let expected =
+        if is_root() { "/var/lib/holdfast".to_owned() } else { share.join("holdfast").display().to_string() };
+    assert!(said.contains(&expected), "{said}");
+}
+
+#[test]
+fn nothing_that_it_makes_is_for_others_to_write() {
+    let place = Place::new();
+    let before = rustix::process::umask(rustix::fs::Mode::empty());
+    let server = place.serve();
+    rustix::process::umask(before);
+    let answer = server.post("/go-live/kill-switch/engage", &serde_json::json!({"actor": "test"}));
+    assert_eq!(answer.status, 200);
+    assert_eq!(place.run(&["audit", "checkpoint"], &[]).code, Some(0));
+    server.stop(Signal::TERM);
+    let mut left = vec![place.data().clone()];
+    while let Some(dir) = left.pop() {
+        for entry in fs::read_dir(&dir).expect("it can be listed").map(|entry| entry.expect("an entry")) {
+            let meta = entry.metadata().expect("it is there");
+            assert_eq!(meta.permissions().mode() & 0o022, 0, "{}", entry.path().display());
+            // The cluster is PostgreSQL's.
+            if meta.is_dir() && entry.file_name() != "pg" && entry.file_name() != "run" {
+                left.push(entry.path());
+            }
+        }
+    }
+}
+
+#[test]
 fn a_database_url_of_another_database_is_refused_for_its_scheme() {
     let place = Place::new();
     let ended = refused(&place, &[("DATABASE_URL", "mysql://root@127.0.0.1:1/x")]);

@@ -23,10 +23,14 @@ pub fn attach(data_dir: &Path) -> Result<PgConnectOptions, EmbeddedError> {
     Ok(connect_options(&running.socket_dir, running.port))
 }
 
-/// Whether `data_dir` holds a private PostgreSQL, running or not.
-#[must_use]
-pub fn has_cluster(data_dir: &Path) -> bool {
-    data_dir.join(CLUSTER).join("PG_VERSION").is_file()
+/// Whether `data_dir` holds a private PostgreSQL, running or not. Only its owner can look into one.
+pub fn has_cluster(data_dir: &Path) -> Result<bool, EmbeddedError> {
+    let version = data_dir.join(CLUSTER).join("PG_VERSION");
+    match fs::metadata(&version) {
+        Ok(found) => Ok(found.is_file()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(not_readable(data_dir)(error)),
+    }
 }
 
 /// An interactive `psql` on the private PostgreSQL that a server runs in `data_dir`; the caller adds arguments and runs

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use super::{
     Durability, Lifetime, ROLE,
     connect::open_database,
-    error::{EmbeddedError, says_disk_full},
+    error::{EmbeddedError, no_room},
     find::Binaries,
     layout::{CLUSTER, Layout, PORT, private_dir},
     process::{self, PidFile, command, output, serves, tail},
@@ -121,11 +121,8 @@ impl Cluster {
             .map_err(|source| EmbeddedError::CannotRun { program, source })?;
         if !result.status.success() {
             let text = [result.stdout, result.stderr].concat();
-            if says_disk_full(&String::from_utf8_lossy(&text)) {
-                let path = self.layout.data_dir.clone();
-                return Err(EmbeddedError::DiskFull { path });
-            }
-            return Err(EmbeddedError::InitFailed { output: tail(&text, TAIL_LINES) });
+            let no_room = no_room(&String::from_utf8_lossy(&text), &self.layout.data_dir);
+            return Err(no_room.unwrap_or_else(|| EmbeddedError::InitFailed { output: tail(&text, TAIL_LINES) }));
         }
         self.told(Watcher::stopped);
         fs::rename(&new, &self.layout.cluster).map_err(EmbeddedError::at(&self.layout.cluster))?;
@@ -292,11 +289,11 @@ impl Cluster {
 
     fn start_failed(&self, reason: &str, log_start: u64) -> EmbeddedError {
         let text = self.layout.log_since(log_start);
-        if says_disk_full(&String::from_utf8_lossy(&text)) {
-            return EmbeddedError::DiskFull { path: self.layout.data_dir.clone() };
-        }
-        let tail = tail(&text, TAIL_LINES);
-        EmbeddedError::StartFailed { reason: reason.to_owned(), log: self.layout.log.clone(), tail }
+        no_room(&String::from_utf8_lossy(&text), &self.layout.data_dir).unwrap_or_else(|| EmbeddedError::StartFailed {
+            reason: reason.to_owned(),
+            log: self.layout.log.clone(),
+            tail: tail(&text, TAIL_LINES),
+        })
     }
 }
 
@@ -305,7 +302,7 @@ const COMMON: &[&str] = &[
     // No TCP: who may enter the socket directory is the whole access control.
     "listen_addresses=",
     "unix_socket_permissions=0700",
-    // Everything to standard error, which is the log file; messages in English, for `says_disk_full` and for searches.
+    // Everything to standard error, which is the log file; messages in English, for `no_room` and for searches.
     "logging_collector=off",
     "log_destination=stderr",
     "log_line_prefix=%m [%p] ",

@@ -1,7 +1,10 @@
 //! What can go wrong with the private PostgreSQL. Every message is one sentence that says the fix, because the reader
 //! is somebody who typed one command and expected a server.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 /// A failure to find, create, start, reach or stop the private PostgreSQL.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,12 @@ pub enum EmbeddedError {
     #[error("the disk that holds {} is full; free some space there and start again", path.display())]
     DiskFull { path: PathBuf },
 
+    #[error(
+        "the shared memory of this machine (/dev/shm) is too small for PostgreSQL; give it 64 MB or more, in a container with \
+         --shm-size=128m"
+    )]
+    NoSharedMemory,
+
     #[error("PG_BIN_DIR={} cannot be used ({reason}); set it to the directory of initdb and postgres, or unset it", dir.display())]
     WrongBinDir { dir: PathBuf, reason: String },
 
@@ -42,6 +51,12 @@ pub enum EmbeddedError {
          install PostgreSQL {made_by}, or set PG_BIN_DIR to its bin directory", cluster.display()
     )]
     WrongMajor { cluster: PathBuf, made_by: String, found: String },
+
+    #[error(
+        "PG_VERSION in {} does not say which PostgreSQL made the data, so it is damaged; restore the directory from a backup, or choose \
+         another DATA_DIR", cluster.display()
+    )]
+    DamagedCluster { cluster: PathBuf },
 
     #[error(
         "no PostgreSQL was found and none could be fetched ({reason}); set DATABASE_URL, or install one with: {install}"
@@ -84,14 +99,30 @@ impl EmbeddedError {
     }
 }
 
-/// What PostgreSQL prints when a write finds no room: strerror of ENOSPC in the C locale, or its hint at a short write.
-pub(super) fn says_disk_full(output: &str) -> bool {
-    output.contains("No space left on device") || output.contains("Check free disk space")
+/// The sentence for what PostgreSQL prints where there is no room: strerror of ENOSPC in the C locale, or its hint at a short write.
+pub(super) fn no_room(output: &str, data_dir: &Path) -> Option<EmbeddedError> {
+    let mut lines = output.lines();
+    let line = lines.find(|line| line.contains("No space left on device") || line.contains("Check free disk space"))?;
+    if line.contains("shared memory segment") {
+        return Some(EmbeddedError::NoSharedMemory);
+    }
+    Some(EmbeddedError::DiskFull { path: data_dir.to_owned() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_shared_memory_is_told_from_a_full_disk() {
+        let of = |output| no_room(output, Path::new("/d"));
+        let memory =
+            "FATAL:  could not resize shared memory segment \"/PostgreSQL.1\" to 8 bytes: No space left on device";
+        assert!(matches!(of(memory), Some(EmbeddedError::NoSharedMemory)));
+        let disk = "PANIC:  could not write to file \"pg_wal/xlogtemp.9\": No space left on device";
+        assert!(matches!(of(disk), Some(EmbeddedError::DiskFull { .. })));
+        assert!(of("LOG:  database system is ready").is_none());
+    }
 
     #[test]
     fn a_full_disk_is_told_from_a_forbidden_one() {

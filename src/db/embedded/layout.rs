@@ -53,9 +53,10 @@ impl Layout {
     pub(super) fn create(data_dir: &Path) -> Result<Self, EmbeddedError> {
         let new = !data_dir.exists();
         DirBuilder::new().recursive(true).mode(0o755).create(data_dir).map_err(EmbeddedError::at(data_dir))?;
-        if new || (is_own(data_dir) && is_empty(data_dir)) {
-            // 0711, not 0700: another user may have to reach its cluster in here, and needs no listing for that.
-            fs::set_permissions(data_dir, fs::Permissions::from_mode(0o711)).map_err(EmbeddedError::at(data_dir))?;
+        // As root, PostgreSQL runs as another user, who has to reach the cluster in here, and needs no listing for that.
+        let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
+        if new || (mode == 0o711 && is_own(data_dir) && is_empty(data_dir)) {
+            fs::set_permissions(data_dir, fs::Permissions::from_mode(mode)).map_err(EmbeddedError::at(data_dir))?;
         }
         Self::of(data_dir)
     }
@@ -128,7 +129,10 @@ impl Layout {
     pub(super) fn cluster_major(&self) -> Result<Option<String>, EmbeddedError> {
         let path = self.cluster.join("PG_VERSION");
         match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text.trim().to_owned())),
+            Ok(text) if text.trim().bytes().all(|byte| byte.is_ascii_digit()) && !text.trim().is_empty() => {
+                Ok(Some(text.trim().to_owned()))
+            }
+            Ok(_) => Err(EmbeddedError::DamagedCluster { cluster: self.cluster.clone() }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(EmbeddedError::at(path)(error)),
         }

