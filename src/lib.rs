@@ -39,6 +39,7 @@ pub mod http;
 pub mod idempotency;
 pub(crate) mod log;
 pub mod middleware;
+pub(crate) mod owner;
 pub(crate) mod panics;
 pub mod regression;
 pub mod review;

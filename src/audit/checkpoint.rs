@@ -25,6 +25,7 @@ use super::note::{Note, NoteError, Signer, Verifier};
 use super::verify::{self, Asked, Finding, Point};
 use super::{Stream, store};
 use crate::error::{Error, Result};
+use crate::owner;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -274,7 +275,7 @@ async fn make_key(path: &Path, name: &str) -> io::Result<()> {
     getrandom::fill(&mut seed).map_err(io::Error::other)?;
     let signer = Signer::new(&key_name(name), seed).ok_or_else(|| io::Error::other("that is no key's name"))?;
     if let Some(dir) = path.parent() {
-        tokio::fs::create_dir_all(dir).await?;
+        owner::make_dir(dir).await?;
     }
     // Of this attempt alone: others may be at it, in this process as well.
     let mut attempt = [0; 8];
@@ -299,13 +300,14 @@ fn key_name(host: &str) -> String {
 /// Writes a file that is not there yet, for its owner alone, and to the disk.
 async fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let mut file = tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).await?;
+    owner::give_file(&file, path).await?;
     file.write_all(text.as_bytes()).await?;
     file.sync_all().await
 }
 
 /// Keeps a checkpoint under its time and its signer. Its name comes last, so that nobody finds half of it.
 async fn keep(dir: &Path, checkpoint: &Checkpoint, signer: &str, note: &str) -> io::Result<()> {
-    tokio::fs::create_dir_all(dir).await?;
+    owner::make_dir(dir).await?;
     let signer: String = signer.chars().map(|c| if c == '/' { '-' } else { c }).collect();
     let name = format!("{}-{signer}{SUFFIX}", checkpoint.at.format("%Y%m%dT%H%M%S%6fZ"));
     let new = dir.join(format!(".{name}.new"));

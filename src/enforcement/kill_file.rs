@@ -3,6 +3,7 @@
 //! For the hour in which the database is away and everything has to stop: `touch` is enough, and so is an engage that could
 //! not be recorded. It is removed by hand, by somebody who has looked; releasing the kill switch does not remove it.
 
+use crate::owner;
 use std::io;
 use std::path::{Path, PathBuf};
 use tokio::io::AsyncWriteExt;
@@ -48,13 +49,14 @@ impl KillFile {
     /// Writes it, durably. What it says is for people; one that is there already is left as it is.
     pub async fn write(&self, text: &str) -> io::Result<()> {
         if let Some(dir) = self.0.parent() {
-            tokio::fs::create_dir_all(dir).await?;
+            owner::make_dir(dir).await?;
         }
         let mut file = match tokio::fs::File::create_new(&self.0).await {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
             Err(error) => return Err(error),
         };
+        owner::give_file(&file, &self.0).await?;
         file.write_all(text.as_bytes()).await?;
         // What is written is buffered: an error of the disk would be lost.
         file.flush().await?;

@@ -19,6 +19,7 @@ mod crashes;
 mod crowded;
 mod demoted;
 mod drain;
+mod elsewhere;
 mod frozen;
 mod gates;
 mod holds;

@@ -16,6 +16,7 @@ use crate::audit::Stream;
 use crate::audit::canonical::hex;
 use crate::audit::checkpoint::head_line;
 use crate::audit::verify::Point;
+use crate::owner;
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::io;
@@ -104,7 +105,7 @@ impl MarksFile {
     /// Writes it, durably, with what another process knows of the same history.
     pub async fn save(&self, marks: &Marks) -> io::Result<()> {
         let dir = self.0.parent().unwrap_or(Path::new("."));
-        tokio::fs::create_dir_all(dir).await?;
+        owner::make_dir(dir).await?;
         let marks = match self.load().await {
             Ok(Some(there)) => marks.clone().with(&there),
             // Half a file is no mark, and is mended.
@@ -113,6 +114,7 @@ impl MarksFile {
         // Of this process alone: its own writes take turns.
         let new = self.0.with_extension(format!("{}.new", std::process::id()));
         let mut file = tokio::fs::File::create(&new).await?;
+        owner::give_file(&file, &new).await?;
         file.write_all(marks.text().as_bytes()).await?;
         file.flush().await?;
         file.sync_data().await?;

@@ -26,6 +26,7 @@ use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
 use super::{error::EmbeddedError, user::RunAs};
+use crate::owner;
 
 /// The only port number there is: it names the socket, no TCP port is opened.
 pub(super) const PORT: u16 = 5432;
@@ -52,7 +53,7 @@ impl Layout {
     /// Creates the data directory if it is missing.
     pub(super) fn create(data_dir: &Path) -> Result<Self, EmbeddedError> {
         let new = !data_dir.exists();
-        DirBuilder::new().recursive(true).mode(0o755).create(data_dir).map_err(EmbeddedError::at(data_dir))?;
+        owner::make_dir_now(data_dir).map_err(EmbeddedError::at(data_dir))?;
         // As root, PostgreSQL runs as another user, who has to reach the cluster in here, and needs no listing for that.
         let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
         if new || (mode == 0o711 && is_own(data_dir) && is_empty(data_dir)) {
@@ -168,7 +169,7 @@ pub(super) fn private_dir(path: &Path, run_as: Option<&RunAs>) -> Result<(), Emb
     if owner != uid && owner != us {
         return Err(EmbeddedError::NotOurs { dir: path.to_owned(), uid });
     }
-    if let Some(user) = run_as {
+    if let Some(user) = run_as.filter(|user| user.uid != owner) {
         fchown(&dir, Some(user.uid), Some(user.gid)).map_err(EmbeddedError::at(path))?;
     }
     dir.set_permissions(fs::Permissions::from_mode(0o700)).map_err(EmbeddedError::at(path))
@@ -196,7 +197,14 @@ pub(super) fn sha256_hex(bytes: &[u8]) -> String {
 }
 
 fn open_regular(path: &Path, options: &mut OpenOptions) -> Result<File, EmbeddedError> {
-    open_with(path, options.mode(0o600), OFlags::NOFOLLOW).map_err(EmbeddedError::at(path))
+    let mut open = || {
+        let file = open_with(path, options.mode(0o600), OFlags::NOFOLLOW)?;
+        if let Some(dir) = path.parent() {
+            owner::give(&file, &file.metadata()?, dir);
+        }
+        Ok(file)
+    };
+    open().map_err(EmbeddedError::at(path))
 }
 
 fn open_with(path: &Path, options: &mut OpenOptions, flags: OFlags) -> io::Result<File> {
