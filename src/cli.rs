@@ -6,6 +6,7 @@
 
 mod audit;
 mod database;
+mod init;
 mod kill;
 mod reconcile;
 mod rewind;
@@ -182,8 +183,15 @@ pub fn main() -> ExitCode {
         cli.command,
         Some(Command::Review { .. } | Command::Risk { .. } | Command::Audit { command: AuditCommand::Verify(_) })
     );
-    if cli.database.url().is_none() && !config::libpq_variables().is_empty() {
-        return without(config::libpq_variables());
+    let of_libpq = config::libpq_variables();
+    if cli.database.url().is_none() && !of_libpq.is_empty() {
+        return without(&of_libpq);
+    }
+    if init::is_first() && matches!(cli.command, None | Some(Command::Serve(_))) {
+        return init::run().unwrap_or_else(|error| {
+            fail(&format!("as the first process, this cannot run the server: {error}: give the container an init (docker run --init)"));
+            ExitCode::FAILURE
+        });
     }
     // Until the end, when the runtime is gone and nothing more is logged.
     let _log = match crate::log::start(&cli.log) {
@@ -208,13 +216,13 @@ pub fn main() -> ExitCode {
 
 /// Begins anew without these variables: the driver reads them by itself, and they are meant for other servers than the private one.
 /// Some of them would switch its guards off, and none can be taken from a process that runs.
-fn without(names: Vec<OsString>) -> ExitCode {
+fn without(names: &[OsString]) -> ExitCode {
     let mut words = std::env::args_os();
     let name = words.next().unwrap_or_else(|| "holdfast".into());
     let program = std::env::current_exe().unwrap_or_else(|_| name.clone().into());
     let mut anew = std::process::Command::new(program);
     anew.arg0(name).args(words);
-    for variable in &names {
+    for variable in names {
         anew.env_remove(variable);
     }
     // Only returns if it could not be done.

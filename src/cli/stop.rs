@@ -1,6 +1,7 @@
 //! How a server is asked to stop: by signals, in two steps, so that balancers have the time to look elsewhere.
 
 use crate::app::{App, Stage};
+use rustix::process;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -41,8 +42,8 @@ impl Signals {
         })
     }
 
-    /// The next one's name.
-    pub(super) async fn next(&mut self) -> &'static str {
+    /// The next one, and its name.
+    pub(super) async fn next(&mut self) -> (process::Signal, &'static str) {
         let hangup = async {
             match &mut self.hangup {
                 Some(hangup) => hangup.recv().await,
@@ -50,10 +51,10 @@ impl Signals {
             }
         };
         tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.quit.recv() => "SIGQUIT",
-            _ = hangup => "SIGHUP",
+            _ = self.interrupt.recv() => (process::Signal::INT, "SIGINT"),
+            _ = self.terminate.recv() => (process::Signal::TERM, "SIGTERM"),
+            _ = self.quit.recv() => (process::Signal::QUIT, "SIGQUIT"),
+            _ = hangup => (process::Signal::HUP, "SIGHUP"),
         }
     }
 }
@@ -72,7 +73,7 @@ fn hangup_is_ignored() -> bool {
 /// The end of what cannot be served without is one, too, and nobody is served meanwhile.
 pub(super) async fn announce_stop(mut signals: Signals, app: App, mut announced: Duration, stop: watch::Sender<Stop>) {
     tokio::select! {
-        signal = signals.next() => tracing::info!("{signal}: stopping"),
+        (_, name) = signals.next() => tracing::info!("{name}: stopping"),
         () = app.writer_ended() => {
             tracing::error!("a writer has ended: this process ends, too");
             announced = Duration::ZERO;

@@ -13,7 +13,7 @@ use super::{
     connect::connect_options,
     error::EmbeddedError,
     layout::CLUSTER,
-    process::{PidFile, serves},
+    process::{PidFile, may_serve},
 };
 
 /// How to connect to the private PostgreSQL that a server runs in `data_dir`. For subcommands beside a server: never
@@ -74,7 +74,7 @@ impl Running {
         };
         match PidFile::read(&cluster).map_err(not_readable(&cluster))? {
             Some(PidFile { pid, port: Some(port), socket_dir: Some(socket_dir), ready: true })
-                if serves(pid, &cluster) =>
+                if may_serve(pid, &cluster) =>
             {
                 Ok(Self { cluster, socket_dir, port })
             }

@@ -177,6 +177,7 @@ impl Cluster {
 
     async fn start_once(&self) -> Result<(), EmbeddedError> {
         private_dir(&self.layout.socket_dir, self.run_as.as_ref())?;
+        PidFile::disown(&self.layout.cluster).map_err(EmbeddedError::at(&self.layout.cluster))?;
         let (log, log_start) = self.layout.open_log()?;
         let also_log = log.try_clone().map_err(EmbeddedError::at(&self.layout.log))?;
         let program = self.binaries.dir.join("postgres");

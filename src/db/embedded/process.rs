@@ -3,16 +3,24 @@
 use std::{
     env,
     ffi::OsStr,
-    fs, io,
-    os::unix::{ffi::OsStrExt, process::CommandExt},
+    fs::{self, OpenOptions},
+    io::{self, Read, Seek, Write},
+    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal};
+use rustix::{
+    fs::OFlags,
+    io::Errno,
+    process::{Pid, Signal},
+};
 
 use super::user::RunAs;
+
+/// As root, a link that the owner of the directory made must lead nowhere.
+const NOFOLLOW: i32 = OFlags::NOFOLLOW.bits().cast_signed();
 
 /// What PostgreSQL's programs may see of our environment: how to find programs and libraries. Not `PG*`, which would
 /// change settings behind our back, and not our secrets.
@@ -81,6 +89,27 @@ impl PidFile {
         }
     }
 
+    /// Writes our own number in the place of one that now belongs to something else than PostgreSQL, such as a thread of this process:
+    /// PostgreSQL would take that for an earlier one that still runs. Its parent's number it takes for stale, and goes on to look, by
+    /// the rest of the file, whether anybody still uses the data.
+    pub(super) fn disown(cluster: &Path) -> io::Result<()> {
+        let Some(stale) = Self::read(cluster)?.filter(|file| is_no_postgres(file.pid)) else { return Ok(()) };
+        let path = cluster.join("postmaster.pid");
+        let mut file = OpenOptions::new().read(true).write(true).custom_flags(NOFOLLOW).open(path)?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        let end = text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
+        // Not shorter, so that nothing has to be cut off; and in one piece, so that nobody finds half of it.
+        let ours = format!("{:>end$}", std::process::id()).into_bytes();
+        file.rewind()?;
+        file.write_all(&[&ours, &text[end..]].concat())?;
+        tracing::warn!(
+            pid = stale.pid,
+            "postmaster.pid is of a PostgreSQL that is gone, and names a process that is none"
+        );
+        Ok(())
+    }
+
     fn parse(text: &[u8]) -> Option<Self> {
         let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).collect();
         let number = |line: usize| str::from_utf8(lines.get(line)?).ok()?.parse::<i32>().ok();
@@ -107,13 +136,37 @@ pub(super) fn serves(pid: i32, cluster: &Path) -> bool {
     names_cluster(&arguments, cluster)
 }
 
+/// Whether there certainly is something else than a PostgreSQL by this number: a process or a thread, and not this process, of which
+/// PostgreSQL knows.
+fn is_no_postgres(pid: i32) -> bool {
+    let is_ours = u32::try_from(pid).is_ok_and(|pid| pid == std::process::id());
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let program = arguments.split(|byte| *byte == 0).next().unwrap_or_default();
+    // A zombie has no arguments, and may have been anything.
+    !is_ours && !program.is_empty() && !["postgres", "postmaster"].iter().any(|name| contains(program, name.as_bytes()))
+}
+
+/// Whether a process may be a PostgreSQL of this cluster, for whoever only connects to it: where nothing tells what it runs, being
+/// alive is enough.
+pub(super) fn may_serve(pid: i32, cluster: &Path) -> bool {
+    if cfg!(target_os = "linux") && fs::metadata("/proc/self/cmdline").is_err() {
+        let alive = Pid::from_raw(pid).map(rustix::process::test_kill_process);
+        return alive.is_some_and(|asked| matches!(asked, Ok(()) | Err(Errno::PERM)));
+    }
+    serves(pid, cluster)
+}
+
+fn contains(text: &[u8], needle: &[u8]) -> bool {
+    text.windows(needle.len()).any(|window| window == needle)
+}
+
 /// The same test as `serves` in `watcher.sh`; arguments are separated by NUL or white space.
 fn names_cluster(arguments: &[u8], cluster: &Path) -> bool {
     let spaced = |bytes: &[u8]| -> Vec<u8> {
         bytes.iter().map(|byte| if matches!(byte, 0 | b'\n') { b' ' } else { *byte }).chain([b' ']).collect()
     };
     let needle = spaced(&[b" -D ", cluster.as_os_str().as_bytes()].concat());
-    spaced(arguments).windows(needle.len()).any(|window| window == needle)
+    contains(&spaced(arguments), &needle)
 }
 
 /// Sends a signal. A process that is already gone is what every caller wants, so no error.
@@ -152,6 +205,32 @@ mod tests {
         assert!(!names_cluster(b"tail\0-f\0/d/pg/log\0", cluster));
         assert!(!names_cluster(b"", cluster));
         assert!(!serves(i32::try_from(std::process::id()).expect("a process id"), cluster));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_number_that_something_else_has_is_replaced_by_ours_and_the_rest_stays() {
+        let dir = env::temp_dir().join(format!("holdfast-stale-{}", std::process::id()));
+        fs::create_dir(&dir).expect("a new directory");
+        let file = dir.join("postmaster.pid");
+        let mut other = Command::new("/bin/sleep").arg("60").spawn().expect("it starts");
+        // It is a while before the kernel knows what it runs.
+        while fs::read(format!("/proc/{}/cmdline", other.id())).is_ok_and(|arguments| arguments.is_empty()) {
+            std::thread::yield_now();
+        }
+        let rest = "\n/d/pg\n1790000000\n5432\n/d/run\n\n  123 4\nready   \n";
+        for (pid, stays) in [(other.id(), false), (std::process::id(), true), (4_194_304, true)] {
+            let before = format!("{pid}{rest}");
+            fs::write(&file, &before).expect("a file");
+            PidFile::disown(&dir).expect("it can be written");
+            let after = fs::read_to_string(&file).expect("a file");
+            assert_eq!(after == before, stays, "{after}");
+            let (number, kept) = after.split_at(after.find('\n').expect("lines"));
+            assert_eq!(kept, rest);
+            assert_eq!(number.trim() == pid.to_string(), stays);
+        }
+        other.kill().and_then(|()| other.wait()).expect("ours");
+        fs::remove_dir_all(dir).expect("ours");
     }
 
     #[test]

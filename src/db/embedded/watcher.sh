@@ -10,14 +10,36 @@ data_dir=$1 socket_dir=$2 temporary=$3 owner=$4
 # The signals of a terminal or of a service manager's group stop are for the owner; we act when it has gone.
 trap '' HUP INT TERM
 
-pause() { sleep 0.1 2>/dev/null || sleep 1; }
+# The owner's PATH may lead to its own programs alone.
+PATH=${PATH:+$PATH:}/usr/local/bin:/usr/bin:/bin
+
+# Where there is no sleep, counting takes a while too.
+pause() {
+    sleep 0.1 2>/dev/null || sleep 1 2>/dev/null || {
+        count=0
+        while [ "$count" -lt 20000 ]; do count=$((count + 1)); done
+    }
+}
 
 # Is process $1 alive and started on directory $2? A reused process id must not get a stranger killed.
 serves() {
     if [ -r /proc/self/cmdline ]; then
-        arguments=$(tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline") 2>/dev/null
+        arguments=$(tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline") 2>/dev/null || {
+            # What a shell reads has no zero bytes; an option follows the directory.
+            arguments=
+            read -r arguments 2>/dev/null <"/proc/$1/cmdline"
+            case "$arguments" in *"-D$2-"*) return 0 ;; esac
+            return 1
+        }
     else
         arguments=$(ps -ww -o args= -p "$1" 2>/dev/null)
+        if [ -z "$arguments" ]; then
+            # Nothing tells what it runs: it is alive, and the directory says that it is its own.
+            held=
+            read -r held 2>/dev/null <"$2/postmaster.pid"
+            [ "$held" = "$1" ] && kill -0 "$1" 2>/dev/null
+            return
+        fi
     fi
     case "$arguments " in *" -D $2 "*) return 0 ;; esac
     return 1
