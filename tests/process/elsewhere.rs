@@ -10,6 +10,8 @@ use std::process::Command;
 
 /// Somebody who is neither root nor the owner of anything.
 const NOBODY: u32 = 65_534;
+/// A number without a name.
+const NAMELESS: u32 = 54_321;
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -26,6 +28,10 @@ fn walk(dir: &Path, see: &mut impl FnMut(&Path)) {
             see(&entry.path());
         }
     }
+}
+
+fn give_all(dir: &Path, uid: u32) {
+    walk(dir, &mut |path| std::os::unix::fs::lchown(path, Some(uid), Some(uid)).expect("root may"));
 }
 
 /// Starts a server as this user, or as who runs the tests.
@@ -194,3 +200,49 @@ fn the_database_ends_with_its_owner_also_without_proc_and_coreutils() {
     }
 }
 
+#[test]
+fn root_that_cannot_run_postgresql_as_another_user_is_told_why_and_nothing_is_fetched() {
+    let place = Place::new();
+    let mut ways = vec![(vec!["unshare", "--map-root-user"], "user name space")];
+    if is_root() {
+        ways.push((vec!["setpriv", "--bounding-set", "-all"], "CHOWN, DAC_OVERRIDE, KILL, SETGID, SETUID"));
+        ways.push((vec!["setpriv", "--bounding-set", "-setuid"], "capabilities, SETUID are missing"));
+    }
+    for (way, why) in ways {
+        let server = launch_by(&place, way[0], &way[1..]);
+        let ended = server.ended();
+        let sentence = ended.refusal();
+        assert!(
+            sentence.contains("PostgreSQL refuses to run as root") && sentence.contains(why),
+            "{way:?}: {sentence}"
+        );
+        assert!(!ended.err.contains("fetching"), "{ended:?}");
+        place.check_nothing_runs();
+    }
+}
+
+#[test]
+fn a_user_without_a_name_is_told_what_initdb_needs_and_is_served_where_there_is_a_database() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    fs::create_dir(place.data()).unwrap();
+    chown(place.data(), Some(NAMELESS), Some(NAMELESS)).unwrap();
+    for user in [Some(NAMELESS), None] {
+        let ended = launch_as_user(&place, user).ended();
+        let sentence = ended.refusal();
+        assert!(sentence.contains("holdfast:x:54321:") && sentence.contains("/etc/passwd"), "{sentence}");
+        place.check_nothing_runs();
+    }
+    give_all(&place.data(), NOBODY);
+    place.serve().stop(Signal::TERM);
+    give_all(&place.data(), NAMELESS);
+    for user in [Some(NAMELESS), None] {
+        let server = launch_as_user(&place, user);
+        server.wait_until_ready();
+        server.go_live();
+        server.stop(Signal::TERM);
+    }
+    place.check_nothing_runs();
+}

@@ -121,7 +121,12 @@ impl Cluster {
             .map_err(|source| EmbeddedError::CannotRun { program, source })?;
         if !result.status.success() {
             let text = [result.stdout, result.stderr].concat();
-            let no_room = no_room(&String::from_utf8_lossy(&text), &self.layout.data_dir);
+            let said = String::from_utf8_lossy(&text);
+            if said.contains("could not look up effective user ID") {
+                let uid = self.run_as.as_ref().map_or(rustix::process::geteuid().as_raw(), |user| user.uid);
+                return Err(EmbeddedError::NoName { uid });
+            }
+            let no_room = no_room(&said, &self.layout.data_dir);
             return Err(no_room.unwrap_or_else(|| EmbeddedError::InitFailed { output: tail(&text, TAIL_LINES) }));
         }
         self.told(Watcher::stopped);

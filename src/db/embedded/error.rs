@@ -22,6 +22,18 @@ pub enum EmbeddedError {
     #[error("{} belongs to root, as whom PostgreSQL refuses to run; give it to another user: chown -R postgres {}", cluster.display(), cluster.display())]
     ClusterOfRoot { cluster: PathBuf },
 
+    #[error(
+        "PostgreSQL refuses to run as root, and root cannot run it as the user {user} here: {reason}; start this as an ordinary user \
+         (docker run --user, setpriv --reuid), or set DATABASE_URL"
+    )]
+    CannotBecome { user: String, reason: String },
+
+    #[error(
+        "the user id {uid} has no name here, and initdb needs one; add a line to /etc/passwd (holdfast:x:{uid}:{uid}::/:/bin/false), \
+         start this as a user that has a name, or set DATABASE_URL; a database that is there already needs none"
+    )]
+    NoName { uid: u32 },
+
     #[error("{} must be a directory of user id {uid}, and is not; remove it or choose another DATA_DIR", dir.display())]
     NotOurs { dir: PathBuf, uid: u32 },
 

@@ -151,6 +151,7 @@ impl EmbeddedPostgres {
         let mut watcher = spawn_watcher(&layout, settings.lifetime)?;
         let run_as = RunAs::choose(&layout.data_dir, &layout.cluster)?;
         if let Some(user) = &run_as {
+            user.check_becoming()?;
             user.check_way_to(&layout.data_dir)?;
         }
         let made_by = layout.cluster_major()?;

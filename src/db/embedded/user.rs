@@ -3,11 +3,17 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        process::CommandExt,
+    },
     path::Path,
+    process::{Command, Stdio},
 };
 
-use super::error::EmbeddedError;
+use rustix::io::Errno;
+
+use super::{error::EmbeddedError, watcher::SHELL};
 
 /// `nobody` on Linux; used when the system has no such name either.
 const NOBODY: u32 = 65534;
@@ -41,6 +47,30 @@ impl RunAs {
                 .or_else(|| Self::of_name(&passwd, "nobody"))
                 .unwrap_or_else(|| Self::of_uid(&passwd, NOBODY)),
         }))
+    }
+
+    /// Whether root may do here what running PostgreSQL as this user takes: in a container or a user namespace it may not be allowed.
+    pub(super) fn check_becoming(&self) -> Result<(), EmbeddedError> {
+        let cannot = |reason: String| Err(EmbeddedError::CannotBecome { user: self.name.clone(), reason });
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let missing = missing_capabilities(&status);
+        if !missing.is_empty() {
+            return cannot(format!("of the capabilities, {} are missing (cap_add)", missing.join(", ")));
+        }
+        // A name space may know neither this user nor groups.
+        let mut shell = Command::new(SHELL);
+        shell.args(["-c", ":"]).env_clear().current_dir("/").uid(self.uid).gid(self.gid).stdin(Stdio::null());
+        match shell.status() {
+            Err(error)
+                if [Errno::PERM, Errno::INVAL]
+                    .map(Errno::raw_os_error)
+                    .contains(&error.raw_os_error().unwrap_or(0)) =>
+            {
+                cannot(format!("this user name space does not let it become that one ({error})"))
+            }
+            // Whatever else is wrong is said where it is needed.
+            _ => Ok(()),
+        }
     }
 
     /// The first directory on the way to `path`, itself included, that this user cannot enter.
@@ -90,6 +120,19 @@ impl RunAs {
     }
 }
 
+/// What root needs for running PostgreSQL as somebody else, and its bit: giving it its directory, looking into that, stopping it, and
+/// becoming it.
+const CAPABILITIES: [(&str, u32); 5] = [("CHOWN", 0), ("DAC_OVERRIDE", 1), ("KILL", 5), ("SETGID", 6), ("SETUID", 7)];
+
+/// Those that this process is without, as its status says. Where nothing is said, none.
+fn missing_capabilities(status: &str) -> Vec<&'static str> {
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let Some(effective) = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()) else {
+        return Vec::new();
+    };
+    CAPABILITIES.iter().filter(|(_, bit)| effective >> bit & 1 == 0).map(|(name, _)| *name).collect()
+}
+
 fn parse_id(text: &str) -> Option<u32> {
     text.parse().ok().or_else(|| text.parse::<i32>().ok().map(i32::cast_unsigned))
 }
@@ -118,6 +161,13 @@ mod tests {
         assert_eq!(RunAs::of_name(PASSWD, "nobody").expect("listed").uid, u32::MAX - 1);
         assert_eq!(RunAs::of_name(PASSWD, "root"), None);
         assert_eq!(RunAs::of_uid(PASSWD, 77).gid, NOBODY);
+    }
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        assert_eq!(missing_capabilities("Name:\tx\nCapEff:\t0000000000000021\n"), ["DAC_OVERRIDE", "SETGID", "SETUID"]);
+        assert_eq!(missing_capabilities("CapEff:\t000001ffffffffff\n"), [""; 0]);
+        assert_eq!(missing_capabilities(""), [""; 0]);
     }
 
     #[test]
