@@ -241,7 +241,9 @@ pub enum Error {
         trips: Vec<i64>,
     },
     /// An `event_id` was used before, for another measurement.
-    #[error("event_id {event_id} already names another measurement of this series: it differs in {fields:?}")]
+    #[error(
+        "event_id {event_id} already names another measurement that you sent of this series: it differs in {fields:?}"
+    )]
     EventIdReused {
         /// The id.
         event_id: String,
@@ -301,7 +303,7 @@ pub enum Error {
         fields: Vec<&'static str>,
     },
     /// The series has the other kind of values.
-    #[error("{domain}.{metric} is a {kind} series since its first event: send {wanted}")]
+    #[error("{domain}.{metric} is a {kind} series: send {wanted}, or have an operator set its kind")]
     SeriesKind {
         /// The domain.
         domain: String,

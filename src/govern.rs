@@ -5,6 +5,7 @@
 //! measurements do not wait for the ledger.
 
 mod answers;
+mod kind;
 mod load;
 pub mod measure;
 mod operate;
@@ -12,7 +13,8 @@ mod stale;
 mod trip;
 
 pub use answers::{
-    AcknowledgeAnswer, BaselineAnswer, EvaluateAnswer, KpiAnswer, RearmAnswer, RegressionPolicyUpserted, Tripped,
+    AcknowledgeAnswer, BaselineAnswer, EvaluateAnswer, KindAnswer, KpiAnswer, RearmAnswer, RegressionPolicyUpserted,
+    Tripped,
 };
 
 use crate::approval::loosening::Proposal;
@@ -28,7 +30,7 @@ use crate::regression::model::{self, Detector, FrozenSpan, Mode, PolicyUpsert, R
 use crate::regression::store;
 use crate::types::{Actor, Domain, Engine, Metric, Ratio, Reason};
 use crate::writer::Writer;
-use measure::{Measure, Measured, Measurements};
+use measure::{Measure, Measured, Measurements, Reused};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use trip::{Cause, Heads, Tripping};
@@ -47,6 +49,7 @@ pub struct Govern {
     feed: Feed,
     two_person: approval::Policy,
     writer: Writer<Measure>,
+    reused: Reused,
 }
 
 /// A wire that is to be set up.
@@ -84,8 +87,9 @@ impl Govern {
     /// The flows on this database; a kill switch pulled here reaches this instance's gate through `feed` at once.
     #[must_use]
     pub fn new(db: Database, clock: Clock, feed: Feed, two_person: approval::Policy) -> Self {
-        let writer = Writer::start(db.clone(), clock, Measure::new(db.clone(), feed.clone()));
-        Self { db, feed, two_person, writer }
+        let reused = Reused::default();
+        let writer = Writer::start(db.clone(), clock, Measure::new(db.clone(), feed.clone(), reused.clone()));
+        Self { db, feed, two_person, writer, reused }
     }
 
     /// Records measurements, in order and together, and acts on them.
@@ -241,6 +245,12 @@ impl Govern {
         self.writer.ended().await;
     }
 
+    /// Measurements that were refused because their sender had used their id for another one.
+    #[must_use]
+    pub const fn reused(&self) -> &Reused {
+        &self.reused
+    }
+
     /// Measurements that wait now.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -264,8 +274,9 @@ fn require_reach(origin: &Origin, wire: &RegressionPolicy) -> Result<()> {
 /// What the last events of a wire's series are like.
 async fn profile(conn: &mut PgConnection, policy: &RegressionPolicy) -> Result<Option<Profile>> {
     let pair = (policy.domain.clone(), policy.metric.clone());
-    let last = store::read_end(&mut *conn, &pair.0, &pair.1).await?.map_or(0, |end| end.mark.events);
-    let past = store::read_history(conn, &pair, last - PROFILED, (None, None), PROFILED).await?;
+    let end = store::read_end(&mut *conn, &pair.0, &pair.1).await?;
+    let after = end.map_or(0, |end| (end.mark.events - PROFILED).max(end.since));
+    let past = store::read_history(conn, &pair, after, (None, None), PROFILED).await?;
     let past: Vec<_> = past.into_iter().map(|(.., measurement)| measurement).collect();
     Ok(Profile::of(&past, policy.direction))
 }

@@ -27,9 +27,11 @@ use crate::db::{self, Database, to_json};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
 use crate::types::Reason;
+use chrono::{DateTime, Utc};
 use model::{CreatedToken, NewToken, TokenRecord};
 use register::Register;
 use serde::Serialize;
+use sqlx::PgConnection;
 use std::time::Duration;
 use token::{Token, TokenId};
 
@@ -105,6 +107,12 @@ pub async fn list(db: &Database) -> Result<Vec<TokenRecord>> {
     store::list(&mut *db.read().await?, None).await
 }
 
+/// The tokens that are valid now and that may both measure and recommend, as events name them.
+pub async fn grade_themselves(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<Vec<String>> {
+    let grants = store::grants(conn).await?.into_iter();
+    Ok(grants.filter_map(|row| row.grades_itself(now)).collect())
+}
+
 /// Creates a token: for the service and for the shell.
 pub async fn create(db: &Database, new: &NewToken, reason: Option<&Reason>, origin: &Origin) -> Result<CreatedToken> {
     if new.scopes.is_empty() {
@@ -143,7 +151,8 @@ pub async fn create(db: &Database, new: &NewToken, reason: Option<&Reason>, orig
     let event = ControlEvent { action: "TOKEN_CREATE", subject: Some(&record.id), error: None, reason, detail };
     event.append(&mut tx, &mut head, origin).await?;
     db::commit(tx).await?;
-    Ok(CreatedToken { token: token.expose().to_owned(), record })
+    let warnings = model::warnings(&record.scopes);
+    Ok(CreatedToken { token: token.expose().to_owned(), record, warnings })
 }
 
 /// Ends a token: for the service and for the shell. One that was revoked before stays as it is.

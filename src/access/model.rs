@@ -64,4 +64,13 @@ pub struct CreatedToken {
     /// What is known of it.
     #[serde(flatten)]
     pub record: TokenRecord,
+    /// What to think of before it is handed out.
+    pub warnings: Vec<String>,
+}
+
+/// What is wrong with a token of these scopes, although it can be made.
+pub(super) fn warnings(scopes: &[Scope]) -> Vec<String> {
+    let warning = "whoever holds this token may both measure and recommend, so an AI that holds it grades itself: give the AI recommend, \
+                   and what measures it measure";
+    Scope::grade_themselves(scopes).then(|| warning.to_owned()).into_iter().collect()
 }

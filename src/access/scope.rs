@@ -1,10 +1,11 @@
-//! What a caller may do, in eight words.
+//! What a caller may do, in ten words.
 
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 use utoipa::ToSchema;
 
-/// What a token can carry. None includes another, but for [`Scope::Operate`], which includes [`Scope::Kill`].
+/// What a token can carry. None includes another, but for [`Scope::Operate`], which includes [`Scope::Kill`], and [`Scope::Evidence`],
+/// which includes [`Scope::Measure`] and [`Scope::Recommend`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
@@ -12,7 +13,11 @@ pub enum Scope {
     Read,
     /// Reserve, settle, release, extend, require.
     Reserve,
-    /// KPI events, trials, recommendations: apart, so that an AI cannot grade itself.
+    /// Measurements and trials: what a grade is made of.
+    Measure,
+    /// Recommendations: what is graded.
+    Recommend,
+    /// Both, as it was before they were apart: whoever holds it can grade itself.
     Evidence,
     /// Disable, engage, acknowledge, settle, release holds, and policies; loosening one needs [`Scope::Release`] as well.
     Operate,
@@ -28,13 +33,23 @@ pub enum Scope {
 
 /// There is no such scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is no scope: read, reserve, evidence, operate, release, proxy, admin or kill")]
+#[error("is no scope: read, reserve, measure, recommend, evidence, operate, release, proxy, admin or kill")]
 pub struct UnknownScope;
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 8] =
-        [Self::Read, Self::Reserve, Self::Evidence, Self::Operate, Self::Release, Self::Proxy, Self::Admin, Self::Kill];
+    pub const ALL: [Self; 10] = [
+        Self::Read,
+        Self::Reserve,
+        Self::Measure,
+        Self::Recommend,
+        Self::Evidence,
+        Self::Operate,
+        Self::Release,
+        Self::Proxy,
+        Self::Admin,
+        Self::Kill,
+    ];
 
     /// Its name.
     #[must_use]
@@ -42,6 +57,8 @@ impl Scope {
         match self {
             Self::Read => "read",
             Self::Reserve => "reserve",
+            Self::Measure => "measure",
+            Self::Recommend => "recommend",
             Self::Evidence => "evidence",
             Self::Operate => "operate",
             Self::Release => "release",
@@ -54,7 +71,14 @@ impl Scope {
     /// Whether whoever holds this one may do what needs the other.
     #[must_use]
     pub fn covers(self, needed: Self) -> bool {
-        self == needed || (self, needed) == (Self::Operate, Self::Kill)
+        self == needed
+            || matches!((self, needed), (Self::Operate, Self::Kill) | (Self::Evidence, Self::Measure | Self::Recommend))
+    }
+
+    /// Whether whoever holds these can make the evidence for what they recommend.
+    #[must_use]
+    pub fn grade_themselves(scopes: &[Self]) -> bool {
+        [Self::Measure, Self::Recommend].into_iter().all(|needed| scopes.iter().any(|scope| scope.covers(needed)))
     }
 }
 

@@ -26,6 +26,13 @@ pub(super) struct GrantRow {
 }
 
 impl GrantRow {
+    /// Its name in events, if it is valid now and may both measure and recommend.
+    pub(super) fn grades_itself(&self, now: DateTime<Utc>) -> Option<String> {
+        let is_valid = self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end);
+        (is_valid && Scope::grade_themselves(&self.scopes))
+            .then(|| Principal::token(&self.name, self.id).as_str().to_owned())
+    }
+
     pub(super) fn grant(self, meter: Arc<Meter>) -> Grant {
         Grant {
             principal: Principal::token(&self.name, self.id),

@@ -29,7 +29,7 @@ pub(super) struct CreateArgs {
     /// Its name in events.
     #[arg(long)]
     name: TokenName,
-    /// What it may do: read, reserve, evidence, operate, release, proxy, admin, kill, with commas between them.
+    /// What it may do: read, reserve, measure, recommend, operate, release, proxy, admin, kill, with commas between them; evidence is measure and recommend.
     #[arg(long)]
     scopes: List<Scope>,
     /// The person who answers for it; a second person is one with another owner.
@@ -118,7 +118,11 @@ async fn create(args: CreateArgs, config: &DatabaseConfig) -> Result<(), Failure
     let created = access::create(&db, &new, args.reason.as_ref(), &Origin::system(args.actor)).await;
     close(db, postgres).await?;
     // Nothing else on standard output, so that a shell can keep it: TOKEN=$(holdfast token create ...).
-    print(&format!("{}\n", created?.token))
+    let created = created?;
+    for warning in &created.warnings {
+        eprintln!("warning: {warning}");
+    }
+    print(&format!("{}\n", created.token))
 }
 
 async fn list(config: &DatabaseConfig) -> Result<(), Failure> {

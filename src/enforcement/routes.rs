@@ -136,7 +136,7 @@ const fn public(template: &'static str, share: Share) -> Route {
 
 /// Every route of Holdfast. All are exempt: the switch must be readable and releasable while it blocks.
 pub static ROUTES: &[Route] = {
-    use Scope::{Admin, Evidence, Kill, Operate, Proxy, Read, Release, Reserve};
+    use Scope::{Admin, Kill, Measure, Operate, Proxy, Read, Recommend, Release, Reserve};
     &[
         // Go-live
         get("/api/governance/go-live/state", Read),
@@ -171,8 +171,8 @@ pub static ROUTES: &[Route] = {
         post("/api/governance/heimdall/promote", Release),
         post("/api/governance/heimdall/demote", Operate),
         get("/api/governance/heimdall/scorecard/today", Read),
-        post("/api/governance/heimdall/sandbox/trial", Evidence),
-        post("/api/governance/heimdall/recommend", Evidence),
+        post("/api/governance/heimdall/sandbox/trial", Measure),
+        post("/api/governance/heimdall/recommend", Recommend),
         get("/api/governance/heimdall/recommendations", Read),
         get("/api/governance/heimdall/recommendations/{id}", Read),
         post("/api/governance/heimdall/recommendations/{id}/require-prod-eligible", Reserve),
@@ -184,8 +184,9 @@ pub static ROUTES: &[Route] = {
         get("/api/governance/regression/state", Read),
         post("/api/governance/regression/evaluate", Operate),
         get("/api/governance/regression/kpi", Read),
-        post("/api/governance/regression/kpi", Evidence),
-        post("/api/governance/regression/kpi/batch", Evidence),
+        post("/api/governance/regression/kpi", Measure),
+        post("/api/governance/regression/kpi/batch", Measure),
+        post("/api/governance/regression/kind", Operate),
         post("/api/governance/regression/acknowledge", Operate),
         post("/api/governance/regression/rearm", Release),
         post("/api/governance/regression/baseline/reset", Release),

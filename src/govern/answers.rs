@@ -1,9 +1,9 @@
 //! What the flows across levers answer.
 
 use crate::audit::FieldChange;
-use crate::regression::model::{self, Action, Rebase, RegressionPolicy, TripVerdict, WireState};
+use crate::regression::model::{self, Action, Kind, Rebase, RegressionPolicy, TripVerdict, WireState};
 use crate::regression::store::Caused;
-use crate::types::{Engine, Ratio};
+use crate::types::{Domain, Engine, Metric, Ratio};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -112,4 +112,21 @@ pub struct BaselineAnswer {
     pub state: WireState,
     /// What the wire cannot judge yet.
     pub warnings: Vec<String>,
+}
+
+/// What a series is of.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct KindAnswer {
+    /// Always true.
+    pub ok: bool,
+    /// The domain.
+    pub domain: Domain,
+    /// The metric.
+    pub metric: Metric,
+    /// What its next events have to be.
+    pub kind: Kind,
+    /// How many events are older, and never count again for a wire; 0 where all are of this kind.
+    pub since: i64,
+    /// Whether this request changed anything.
+    pub changed: bool,
 }

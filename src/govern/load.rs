@@ -43,7 +43,7 @@ pub(super) async fn wires(
     let pairs: Vec<Pair> = counts.keys().cloned().collect();
     let ends = store::read_ends(&mut *conn, &pairs).await?;
     let mut series: BTreeMap<Pair, Series> =
-        ends.into_iter().map(|(pair, end)| (pair, Series::ending(end.mark, end.seq, end.boolean))).collect();
+        ends.into_iter().map(|(pair, end)| (pair, Series::ending(end.mark, end.seq, end.kind))).collect();
     let policies = store::read_policies_of(&mut *conn, &pairs).await?;
     let policies: Vec<_> = policies.into_iter().filter(|policy| policy.enabled).collect();
     if policies.is_empty() {
@@ -58,7 +58,7 @@ pub(super) async fn wires(
     for (pair, policy) in watched.into_iter().zip(policies) {
         let state = states.remove(&pair);
         let state = state.unwrap_or_else(|| WireState::new(pair.0.clone(), pair.1.clone()));
-        let boolean = series.get(&pair).and_then(|series| series.boolean).unwrap_or(true);
+        let boolean = series.get(&pair).is_none_or(Series::is_boolean);
         wires.insert(pair, Wire::new(policy, state, boolean));
     }
     ready(conn, &mut wires, &mut series, counts, cache).await?;
@@ -73,8 +73,8 @@ pub(super) async fn wire(
 ) -> Result<(Wire, Series)> {
     let pair: Pair = (policy.domain.clone(), policy.metric.clone());
     let end = store::read_end(&mut *conn, &pair.0, &pair.1).await?;
-    let series = end.map(|end| Series::ending(end.mark, end.seq, end.boolean)).unwrap_or_default();
-    let wire = Wire::new(policy.clone(), state, series.boolean.unwrap_or(true));
+    let series = end.map(|end| Series::ending(end.mark, end.seq, end.kind)).unwrap_or_default();
+    let wire = Wire::new(policy.clone(), state, series.is_boolean());
     let (mut wires, mut all) = (BTreeMap::from([(pair.clone(), wire)]), BTreeMap::from([(pair.clone(), series)]));
     ready(conn, &mut wires, &mut all, &BTreeMap::from([(pair.clone(), 0)]), &mut Cache::default()).await?;
     let (wire, series) = (wires.remove(&pair), all.remove(&pair));

@@ -9,6 +9,9 @@
 //! is complete, trips of repeated events, and what a trip does.
 
 mod known;
+mod reused;
+
+pub use reused::Reused;
 
 use super::answers::{KpiAnswer, Tripped};
 use super::load::Cache;
@@ -71,6 +74,7 @@ pub struct Measure {
     cache: Cache,
     /// Of which history the batch is.
     epoch: u64,
+    reused: Reused,
 }
 
 /// What a batch leaves behind.
@@ -87,8 +91,8 @@ pub struct Note {
 impl Measure {
     /// A kill switch pulled here reaches this instance's gate through `feed` at once.
     #[must_use]
-    pub fn new(db: Database, feed: Feed) -> Self {
-        Self { db, feed, cache: Cache::default(), epoch: 0 }
+    pub fn new(db: Database, feed: Feed, reused: Reused) -> Self {
+        Self { db, feed, cache: Cache::default(), epoch: 0, reused }
     }
 }
 
@@ -130,7 +134,8 @@ impl Decider for Measure {
     ) -> Result<Prepared<Measured, Self::Note>, Failure<Measured, Self::Note>> {
         let prepared = async {
             let known = Known::read(conn, items, &head, &mut self.cache).await?;
-            let mut deciding = Deciding { known, head, recorded: Vec::new(), trips: Vec::new(), broken: None };
+            let (recorded, trips, reused) = (Vec::new(), Vec::new(), &self.reused);
+            let mut deciding = Deciding { known, head, recorded, trips, broken: None, reused };
             let decided: Vec<_> = items.iter().map(|item| deciding.decide(item)).collect();
             if let Some(error) = deciding.broken.take() {
                 return Err(error);
@@ -175,6 +180,7 @@ struct Deciding<'a> {
     trips: Vec<(Pair, Tripping, &'a Origin)>,
     /// Why nothing of the batch can stand: a wire that cannot be judged, after its measurement was taken.
     broken: Option<Error>,
+    reused: &'a Reused,
 }
 
 impl<'a> Deciding<'a> {
@@ -194,17 +200,15 @@ impl<'a> Deciding<'a> {
             // What it measures may throttle that engine.
             require_reach(origin, &wire.policy)?;
         }
-        if let Some(id) = self.duplicate(&pair, event)? {
+        if let Some(id) = self.duplicate(&pair, event, origin)? {
             let watched = self.known.wires.contains_key(&pair);
             return Ok(Taken { id, trip: None, watched, duplicate: true });
         }
-        let (kind, _) = event.measurement.kind();
-        let boolean = kind == "BOOLEAN";
+        let kind = event.measurement.kind();
         let series = self.known.series.entry(pair.clone()).or_default();
-        if series.boolean.is_some_and(|first| first != boolean) {
-            let (kind, wanted) = if boolean { ("NUMERIC", "value") } else { ("BOOLEAN", "success") };
+        if let Some(other) = series.kind.filter(|other| *other != kind) {
             let (domain, metric) = (event.domain.to_string(), event.metric.to_string());
-            return Err(Error::SeriesKind { domain, metric, kind, wanted });
+            return Err(Error::SeriesKind { domain, metric, kind: other.as_str(), wanted: other.field() });
         }
         let full = || Error::Inconsistent(format!("the sum of {}.{} is full", event.domain, event.metric));
         let sum = series.end.sum.plus(event.measurement.addend()).ok_or_else(full)?;
@@ -212,16 +216,16 @@ impl<'a> Deciding<'a> {
         let stamp = self.head.next();
         let hash = self.head.seal(stamp, event.canonical(stamp, origin, mark).bytes());
         self.recorded.push(Recorded { stamp, origin, event, mark, hash });
-        series.push(mark, boolean, stamp.seq);
+        series.push(mark, kind, stamp.seq);
         if let Some(id) = &event.event_id {
             let detail = event.detail.as_ref().map(|detail| detail.as_str().to_owned());
             let known = store::Known { seq: stamp.seq, measurement: event.measurement, detail };
-            self.known.event_ids.insert((pair.clone(), id.to_string()), known);
+            self.known.event_ids.insert((pair.clone(), origin.principal.clone(), id.to_string()), known);
         }
         let Some(wire) = self.known.wires.get_mut(&pair) else {
             return Ok(Taken { id: stamp.seq, trip: None, watched: false, duplicate: false });
         };
-        wire.boolean = boolean;
+        wire.boolean = series.is_boolean();
         // What is shown of a wire is made once a batch; only a trip has to be told at its event.
         let reading = wire
             .meets(mark, event.measurement, &*series)
@@ -244,17 +248,18 @@ impl<'a> Deciding<'a> {
         Ok(Taken { id: stamp.seq, trip, watched: true, duplicate: false })
     }
 
-    /// The measurement that already carries this id; another one under the same id is refused.
-    fn duplicate(&self, pair: &Pair, event: &KpiEvent) -> Result<Option<i64>> {
+    /// The measurement that already carries this id of the same sender; another one under the same id is refused.
+    fn duplicate(&self, pair: &Pair, event: &KpiEvent, origin: &Origin) -> Result<Option<i64>> {
         let Some(event_id) = &event.event_id else {
             return Ok(None);
         };
-        let Some(known) = self.known.event_ids.get(&(pair.clone(), event_id.to_string())) else {
+        let named = (pair.clone(), origin.principal.clone(), event_id.to_string());
+        let Some(known) = self.known.event_ids.get(&named) else {
             return Ok(None);
         };
         let mut fields = Vec::new();
         if known.measurement != event.measurement {
-            fields.push(event.measurement.kind().1);
+            fields.push(event.measurement.kind().field());
         }
         if known.detail.as_deref() != event.detail.as_ref().map(Detail::as_str) {
             fields.push("detail");
@@ -262,6 +267,7 @@ impl<'a> Deciding<'a> {
         if fields.is_empty() {
             return Ok(Some(known.seq));
         }
+        self.reused.note(pair, event_id, origin);
         Err(Error::EventIdReused { event_id: event_id.to_string(), fields })
     }
 

@@ -89,6 +89,7 @@ pub(crate) fn begin_counting() {
             trips(action, mode).increment(0);
         }
     }
+    super::measure::Reused::begin_counting();
 }
 
 fn trips(action: Action, mode: Mode) -> metrics::Counter {

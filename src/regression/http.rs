@@ -2,6 +2,7 @@
 
 mod backtest;
 mod batch;
+mod kind;
 mod operate;
 
 use super::model::{
@@ -40,6 +41,7 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(list_trips))
         .merge(backtest::router())
         .merge(batch::router())
+        .merge(kind::router())
         .merge(operate::router())
 }
 

@@ -15,7 +15,7 @@ pub mod wire;
 
 pub use drop::{Compared, Direction, Effect, Tolerance};
 pub use policy::{Action, Detector, Mode, OnStale, RegressionPolicy};
-pub use series::Series;
+pub use series::{Kind, Series};
 pub use silence::{Between, EngineMove, Throttle, engine_off, outside, switched_off};
 pub use state::{FrozenSpan, Guarantee, Rebase, TripVerdict, Verdict, WireState, WireStatus, trip_note};
 pub use upsert::{PolicyUpsert, loosens, rebases, refreezes, upsert};
@@ -27,7 +27,8 @@ use crate::types::{Detail, Domain, EventId, Measured, Metric, Ratio, Total};
 /// Most events in a window.
 pub const WINDOW_MAX: i64 = 10_000;
 
-/// A measurement: a success or failure, or a value. A series keeps the kind of its first event.
+/// A measurement: a success or failure, or a value. A series keeps the kind of its first event,
+/// until an operator says another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measurement {
     /// Whether it succeeded.
@@ -46,12 +47,12 @@ impl Measurement {
         }
     }
 
-    /// The kind and the field that carries it.
+    /// Its kind.
     #[must_use]
-    pub const fn kind(self) -> (&'static str, &'static str) {
+    pub const fn kind(self) -> Kind {
         match self {
-            Self::Success(_) => ("BOOLEAN", "success"),
-            Self::Value(_) => ("NUMERIC", "value"),
+            Self::Success(_) => Kind::Boolean,
+            Self::Value(_) => Kind::Numeric,
         }
     }
 }

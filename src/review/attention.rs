@@ -33,6 +33,8 @@ const LOOKS: &[Look] = &[
     approvals,
     old_holds,
     charter,
+    self_graded,
+    reused,
     near_tripping,
     silent,
     unwatched,
@@ -238,6 +240,27 @@ fn charter(review: &Review) -> Vec<String> {
         format!("{} acts in production without evidence that passed when it was switched on", domain.domain)
     });
     fails.chain(without).collect()
+}
+
+fn self_graded(review: &Review) -> Vec<String> {
+    let sentence = |token: &String| {
+        format!(
+            "{token} may both measure and recommend: an AI that holds it grades itself, split it into measure and recommend"
+        )
+    };
+    review.grade_themselves.iter().map(sentence).collect()
+}
+
+fn reused(review: &Review) -> Vec<String> {
+    let here = &review.answering;
+    let last = here.event_id_reused_last.iter();
+    let sentence = |last| {
+        let (name, count) = (capital(here.name()), here.event_ids_reused);
+        format!(
+            "{name} refused {count} measurements whose event_id names another one of the same sender, the last {last}"
+        )
+    };
+    last.map(sentence).collect()
 }
 
 fn near_tripping(review: &Review) -> Vec<String> {

@@ -3,6 +3,7 @@
 use crate::clock::belief::Doubt;
 use crate::enforcement::feed::Feed;
 use crate::enforcement::kill_file::{Found, KillFile};
+use crate::govern::measure::Reused;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -20,6 +21,10 @@ pub struct Answering {
     pub rewound: bool,
     /// Which events that it knew are not in the database, as far as it noticed.
     pub lost_events: Vec<String>,
+    /// Measurements that it refused since it began because their sender had used their `event_id` for another one.
+    pub event_ids_reused: u64,
+    /// The last of them: the series, the id and the sender.
+    pub event_id_reused_last: Option<String>,
     /// How many seconds the database's clock jumped ahead, while that is not believed: it reserves nothing. Null while it is.
     pub clock_jumped_seconds: Option<i64>,
 }
@@ -27,8 +32,11 @@ pub struct Answering {
 impl Answering {
     /// An instance that serves.
     #[must_use]
-    pub fn instance(feed: &Feed) -> Self {
+    pub fn instance(feed: &Feed, reused: &Reused) -> Self {
+        let (event_ids_reused, event_id_reused_last) = reused.so_far();
         Self {
+            event_ids_reused,
+            event_id_reused_last,
             instance: Some(feed.instance().id()),
             kill_file: feed.is_killed_locally(),
             kill_file_path: feed.kill_file().map(|file| file.path().display().to_string()),

@@ -52,6 +52,8 @@ pub struct Review {
     pub since: DateTime<Utc>,
     /// Whether there are no tokens, so that nobody is authenticated.
     pub open_mode: bool,
+    /// Valid tokens whose holder may both measure and recommend, and so grade itself.
+    pub grade_themselves: Vec<String>,
     /// What to look at first; empty when nothing needs attention.
     pub look_first: Vec<String>,
     /// Who answers, and what stops it whatever the state says.
@@ -160,6 +162,7 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
         generated_at: now,
         since,
         open_mode: !crate::access::store::any(&mut tx).await?,
+        grade_themselves: crate::access::grade_themselves(&mut tx, now).await?,
         look_first: Vec::new(),
         answering,
         not_enforcing: instances.not_enforcing(),

@@ -226,7 +226,7 @@ impl Engine {
 }
 
 /// Who was authenticated: the holder of a token, the operator's shell, or nobody.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Principal(Cow<'static, str>);
 
 impl Principal {

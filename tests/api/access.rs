@@ -1,5 +1,6 @@
 //! Who may do what.
 
+mod grading;
 mod matrix;
 mod open;
 pub mod reach;

@@ -290,6 +290,12 @@ const POSTS: &[Post] = &[
         needs_a_field: true,
     },
     Post {
+        template: "/regression/kind",
+        fields: &[("domain", r#""deals""#), ("metric", r#""new""#), ("kind", r#""BOOLEAN""#), ACTOR, REASON],
+        number: None,
+        needs_a_field: true,
+    },
+    Post {
         template: "/regression/rearm",
         fields: &[("domain", r#""deals""#), ("metric", r#""close_rate""#), ("baseline", r#""KEEP""#), ACTOR, REASON],
         number: None,

@@ -86,6 +86,7 @@ async fn the_review_has_all_its_parts() {
         "generated_at",
         "since",
         "open_mode",
+        "grade_themselves",
         "look_first",
         "missing",
         "answering",

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sqlx::Connection;
 
 mod batch;
+mod kind;
 mod random;
 mod sequential;
 mod silence;

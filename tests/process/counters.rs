@@ -22,6 +22,7 @@ fn counters_are_there_at_zero_before_their_first_event() {
     let place = Place::new();
     let server = place.serve();
     for metric in [
+        "holdfast_event_ids_reused_total",
         "holdfast_wire_trips_total{action=\"KILL_SWITCH\",mode=\"ENFORCE\"}",
         "holdfast_wire_trips_total{action=\"THROTTLE\",mode=\"ENFORCE\"}",
         "holdfast_wire_trips_total{action=\"THROTTLE\",mode=\"SHADOW\"}",

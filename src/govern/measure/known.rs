@@ -8,7 +8,6 @@ use crate::govern::trip;
 use crate::idempotency::{self, Intent, Kept};
 use crate::regression::model::{Series, Wire, WireState};
 use crate::regression::store::{self, Pair};
-use crate::types::EventId;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
 
@@ -19,7 +18,7 @@ pub(super) struct Known {
     /// Its series.
     pub(super) series: BTreeMap<Pair, Series>,
     /// Measurements that already carry one of its ids.
-    pub(super) event_ids: BTreeMap<(Pair, String), store::Known>,
+    pub(super) event_ids: BTreeMap<store::Named, store::Known>,
     keys: BTreeMap<(String, String), Kept>,
 }
 
@@ -40,20 +39,16 @@ impl Known {
             }
         }
         let mut counts: BTreeMap<Pair, i64> = BTreeMap::new();
-        let mut named: Vec<(Pair, &EventId)> = Vec::new();
-        for (event, _) in items.iter().flat_map(|item| &item.events) {
+        let mut named: Vec<store::Named> = Vec::new();
+        for (event, origin) in items.iter().flat_map(|item| &item.events) {
             let pair = (event.domain.clone(), event.metric.clone());
             if let Some(id) = &event.event_id {
-                named.push((pair.clone(), id));
+                named.push((pair.clone(), origin.principal.clone(), id.to_string()));
             }
             *counts.entry(pair).or_default() += 1;
         }
-        let event_ids = if named.is_empty() {
-            BTreeMap::new()
-        } else {
-            let asked: Vec<_> = named.iter().map(|(pair, id)| (pair, *id)).collect();
-            store::find_event_ids(&mut *conn, &asked).await?
-        };
+        let event_ids =
+            if named.is_empty() { BTreeMap::new() } else { store::find_event_ids(&mut *conn, &named).await? };
         let (wires, series) = load::wires(conn, &counts, cache).await?;
         Ok(Self { wires, series, event_ids, keys })
     }

@@ -123,7 +123,9 @@ async fn backtest_wire(State(app): State<App>, Input(input): Input<BacktestInput
     let now = crate::review::store::now(&mut tx).await?;
     let (policy, _) = upsert(existing.as_ref(), &request, None, None, now)?;
     let pair: Pair = (policy.domain.clone(), policy.metric.clone());
-    let (mut replay, mut after, mut last): (Option<Replay>, i64, Vec<Measurement>) = (None, 0, Vec::new());
+    // What is of another kind is another series.
+    let since = store::read_end(&mut tx, &pair.0, &pair.1).await?.map_or(0, |end| end.since);
+    let (mut replay, mut after, mut last): (Option<Replay>, i64, Vec<Measurement>) = (None, since, Vec::new());
     loop {
         let page = store::read_history(&mut tx, &pair, after, range, PAGE).await?;
         let Some((first, _, measurement)) = page.first() else {

@@ -2,13 +2,46 @@
 
 use super::{Mark, Sums};
 use crate::types::Total;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// What a series is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = SeriesKind)]
+pub enum Kind {
+    /// Successes and failures.
+    Boolean,
+    /// Values.
+    Numeric,
+}
+
+impl Kind {
+    /// Its name in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Boolean => "BOOLEAN",
+            Self::Numeric => "NUMERIC",
+        }
+    }
+
+    /// The field that carries it.
+    #[must_use]
+    pub const fn field(self) -> &'static str {
+        match self {
+            Self::Boolean => "success",
+            Self::Numeric => "value",
+        }
+    }
+}
 
 /// A series as far as it is known.
 #[derive(Debug, Clone, Default)]
 pub struct Series {
-    /// Whether it is one of successes and failures; none before its first event.
-    pub boolean: Option<bool>,
+    /// What it is of; none before its first event, unless an operator said it.
+    pub kind: Option<Kind>,
     /// Where it ends.
     pub end: Mark,
     /// Its last event, in the KPI stream; 0 before the first.
@@ -22,14 +55,20 @@ pub struct Series {
 impl Series {
     /// A series that ends here.
     #[must_use]
-    pub const fn ending(end: Mark, seq: i64, boolean: bool) -> Self {
-        Self { boolean: Some(boolean), end, seq, read: BTreeMap::new(), added: Vec::new() }
+    pub const fn ending(end: Mark, seq: i64, kind: Kind) -> Self {
+        Self { kind: Some(kind), end, seq, read: BTreeMap::new(), added: Vec::new() }
     }
 
     /// Adds its next event.
-    pub fn push(&mut self, mark: Mark, boolean: bool, seq: i64) {
-        (self.boolean, self.end, self.seq) = (Some(boolean), mark, seq);
+    pub fn push(&mut self, mark: Mark, kind: Kind, seq: i64) {
+        (self.kind, self.end, self.seq) = (Some(kind), mark, seq);
         self.added.push(mark.sum);
+    }
+
+    /// Whether it is one of successes and failures, as one without events is taken to be.
+    #[must_use]
+    pub fn is_boolean(&self) -> bool {
+        self.kind.is_none_or(|kind| kind == Kind::Boolean)
     }
 
     /// Whether anything was added.

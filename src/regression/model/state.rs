@@ -301,6 +301,15 @@ impl WireState {
         }
     }
 
+    /// Begins anew behind a place of the series, with no baseline at all: what lies before it is not to be compared with.
+    pub fn begin_anew(&mut self, after: i64) {
+        self.watermark = after;
+        self.forget_evidence(after);
+        (self.pinned, self.frozen) = (None, None);
+        (self.baseline, self.current, self.drop_fraction) = (None, None, None);
+        (self.baseline_events, self.current_events) = (0, 0);
+    }
+
     /// Begins to gather evidence anew, behind a place of the series.
     pub fn forget_evidence(&mut self, after: i64) {
         (self.evidence_after, self.bets) = (after, Evidence::default());

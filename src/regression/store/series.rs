@@ -3,8 +3,8 @@
 use super::{Pair, broken, columns, total};
 use crate::audit::{Origin, Stamp};
 use crate::error::Result;
-use crate::regression::model::{KpiEvent, Mark, Measurement};
-use crate::types::{Actor, CorrelationId, Detail, Domain, EventId, Measured, Metric, RequestId, Total};
+use crate::regression::model::{Kind, KpiEvent, Mark, Measurement};
+use crate::types::{Actor, CorrelationId, Detail, Domain, EventId, Measured, Metric, Principal, RequestId, Total};
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use serde::Serialize;
@@ -15,39 +15,41 @@ use utoipa::ToSchema;
 /// Where a series ends.
 #[derive(Debug, Clone, Copy)]
 pub struct End {
-    /// Its last event, in the KPI stream.
+    /// Its last event, in the KPI stream; 0 before the first.
     pub seq: i64,
     /// How many events it has, and their sum.
     pub mark: Mark,
-    /// When that was.
-    pub at: DateTime<Utc>,
-    /// Whether it is one of successes and failures, by its first event.
-    pub boolean: bool,
+    /// What it is of, as an operator said, or by its first event.
+    pub kind: Kind,
+    /// How many of its events are older than that, and may be of another kind.
+    pub since: i64,
 }
 
-/// Where a series ends; nothing for a series without events.
+/// Where a series ends; nothing for a series without events, unless its kind was set.
 pub async fn read_end(conn: &mut PgConnection, domain: &Domain, metric: &Metric) -> Result<Option<End>> {
     let pair = (domain.clone(), metric.clone());
     Ok(read_ends(conn, std::slice::from_ref(&pair)).await?.remove(&pair))
 }
 
-/// Where these series end; those without events are left out.
+/// Where these series end; those without events are left out, unless their kind was set.
 pub async fn read_ends(conn: &mut PgConnection, pairs: &[Pair]) -> Result<BTreeMap<Pair, End>> {
     let (domains, metrics) = columns(Some(pairs));
     let rows = sqlx::query!(
         r#"SELECT asked.place AS "place!",
-                  last.seq,
-                  last.at,
-                  last.series_seq,
-                  last.series_sum,
-                  last.success IS NOT NULL AS "boolean!"
+                  COALESCE(last.seq, 0)        AS "seq!",
+                  COALESCE(last.series_seq, 0) AS "series_seq!",
+                  COALESCE(last.series_sum, 0) AS "series_sum!",
+                  COALESCE(declared.kind = 'BOOLEAN', last.success IS NOT NULL) AS "boolean!",
+                  COALESCE(declared.after_event, 0) AS "since!"
            FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (domain, metric, place)
-           JOIN LATERAL (
-               SELECT seq, at, series_seq, series_sum, success
+           LEFT JOIN LATERAL (
+               SELECT seq, series_seq, series_sum, success
                FROM kpi_event
                WHERE domain = asked.domain AND metric = asked.metric
                ORDER BY series_seq DESC
-               LIMIT 1) AS last ON true"#,
+               LIMIT 1) AS last ON true
+           LEFT JOIN regression_kind AS declared ON declared.domain = asked.domain AND declared.metric = asked.metric
+           WHERE last.seq IS NOT NULL OR declared.kind IS NOT NULL"#,
         domains.as_deref(),
         metrics.as_deref()
     )
@@ -58,9 +60,31 @@ pub async fn read_ends(conn: &mut PgConnection, pairs: &[Pair]) -> Result<BTreeM
             let mark = Mark { events: row.series_seq, sum: total(row.series_sum)? };
             let pair = usize::try_from(row.place - 1).ok().and_then(|place| pairs.get(place)).cloned();
             let pair = pair.ok_or_else(|| broken("place", row.place))?;
-            Ok((pair, End { seq: row.seq, at: row.at, mark, boolean: row.boolean }))
+            let kind = if row.boolean { Kind::Boolean } else { Kind::Numeric };
+            Ok((pair, End { seq: row.seq, mark, kind, since: row.since }))
         })
         .collect()
+}
+
+/// Sets what a series is of, behind so many events.
+pub async fn set_kind(
+    conn: &mut PgConnection,
+    (domain, metric): (&Domain, &Metric),
+    kind: Kind,
+    since: i64,
+) -> Result<()> {
+    sqlx::query!(
+        "INSERT INTO regression_kind (domain, metric, kind, after_event)
+         VALUES ($1, $2, $3, $4)
+         ON CONFLICT (domain, metric) DO UPDATE SET kind = excluded.kind, after_event = excluded.after_event",
+        domain.as_str(),
+        metric.as_str(),
+        kind.as_str(),
+        since
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// The running sums of series between two places each, both included. What is before the first event is not there.
@@ -311,32 +335,34 @@ pub struct Known {
     pub detail: Option<String>,
 }
 
-/// The measurements that already carry these ids, each within its series.
-pub async fn find_event_ids(
-    conn: &mut PgConnection,
-    asked: &[(&Pair, &EventId)],
-) -> Result<BTreeMap<(Pair, String), Known>> {
+/// An id as its sender means it: within a series, and apart from everybody else's.
+pub type Named = (Pair, Principal, String);
+
+/// The measurements that already carry these ids.
+pub async fn find_event_ids(conn: &mut PgConnection, asked: &[Named]) -> Result<BTreeMap<Named, Known>> {
     let rows = sqlx::query!(
         r#"SELECT asked.place AS "place!",
                   event.seq,
                   event.success,
                   event.value,
                   event.detail
-           FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS asked (domain, metric, event_id, place)
+           FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
+                WITH ORDINALITY AS asked (domain, metric, event_id, principal, place)
            JOIN kpi_event AS event ON event.domain = asked.domain AND event.metric = asked.metric
-                                  AND event.event_id = asked.event_id"#,
-        &asked.iter().map(|(pair, _)| pair.0.as_str()).collect::<Vec<_>>() as &[&str],
-        &asked.iter().map(|(pair, _)| pair.1.as_str()).collect::<Vec<_>>() as &[&str],
-        &asked.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>() as &[&str]
+                                  AND event.event_id = asked.event_id AND event.principal = asked.principal"#,
+        &asked.iter().map(|(pair, ..)| pair.0.as_str()).collect::<Vec<_>>() as &[&str],
+        &asked.iter().map(|(pair, ..)| pair.1.as_str()).collect::<Vec<_>>() as &[&str],
+        &asked.iter().map(|(.., id)| id.as_str()).collect::<Vec<_>>() as &[&str],
+        &asked.iter().map(|(_, principal, _)| principal.as_str()).collect::<Vec<_>>() as &[&str]
     )
     .fetch_all(conn)
     .await?;
     rows.into_iter()
         .map(|row| {
             let measurement = measurement(row.success, row.value)?;
-            let of = usize::try_from(row.place - 1).ok().and_then(|place| asked.get(place));
-            let (pair, id) = of.ok_or_else(|| broken("place", row.place))?;
-            Ok((((*pair).clone(), id.to_string()), Known { seq: row.seq, measurement, detail: row.detail }))
+            let named = usize::try_from(row.place - 1).ok().and_then(|place| asked.get(place));
+            let named = named.ok_or_else(|| broken("place", row.place))?;
+            Ok((named.clone(), Known { seq: row.seq, measurement, detail: row.detail }))
         })
         .collect()
 }

@@ -148,6 +148,11 @@ async fn world() -> (Service, Vec<Row>) {
         ),
         row("/regression/evaluate", json!({"domain": "CAPITAL", "metric": "roi_event"}), ("metric", json!("speed"))),
         row(
+            "/regression/kind",
+            json!({"domain": "CAPITAL", "metric": "new", "kind": "BOOLEAN"}),
+            ("kind", json!("NUMERIC")),
+        ),
+        row(
             "/regression/acknowledge",
             with(&first_wire, &json!({"verdict": "FALSE_ALARM"})),
             ("verdict", json!("TRUE_REGRESSION")),

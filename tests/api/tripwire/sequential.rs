@@ -195,7 +195,7 @@ async fn the_state_is_that_of_a_replay_whoever_wrote_and_in_whatever_pieces() {
     for (place, success) in outcomes.iter().enumerate() {
         let measurement = Measurement::Success(*success);
         let mark = Mark { events: series.end.events + 1, sum: series.end.sum.plus(measurement.addend()).unwrap() };
-        series.push(mark, true, 0);
+        series.push(mark, holdfast::regression::model::Kind::Boolean, 0);
         marks.push(mark);
         if place + 1 == 230 {
             let span = FrozenSpan::last(200, 230, 0);

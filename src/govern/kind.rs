@@ -1,0 +1,75 @@
+//! What a series is of: said by an operator before its first event, or after somebody spoilt it.
+
+use super::answers::KindAnswer;
+use super::{Govern, require_reach};
+use crate::audit::{ControlEvent, Stream};
+use crate::db::to_json;
+use crate::error::{Error, Result};
+use crate::idempotency::{self, Asked, Once};
+use crate::regression::model::Kind;
+use crate::regression::store;
+use crate::types::{Domain, Metric, Reason};
+use serde::Serialize;
+
+/// What was set, for the audit trail.
+#[derive(Serialize)]
+struct KindDetail {
+    from: Option<Kind>,
+    to: Kind,
+    since: i64,
+}
+
+impl Govern {
+    /// Sets what the events of a series have to be from here on. Those that are there stay, and never count again for a wire; that is
+    /// another baseline, so no wire that is on may watch the series meanwhile: to switch it off is a loosening of its own.
+    pub async fn set_kind(
+        &self,
+        (domain, metric): (&Domain, &Metric),
+        kind: Kind,
+        reason: Option<&Reason>,
+        asked: &Asked,
+    ) -> Result<Once<KindAnswer>> {
+        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
+        origin.authority.require_domain(domain)?;
+        let mut tx = self.db.begin().await?;
+        let now = self.db.history().lock(&mut tx, Stream::Kpi).await?.next();
+        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
+            return answer.confirm(tx).await;
+        }
+        let policy = store::read_policy(&mut tx, domain, metric).await?;
+        if let Some(policy) = &policy {
+            require_reach(origin, policy)?;
+        }
+        let end = store::read_end(&mut tx, domain, metric).await?;
+        let (from, since) = (end.map(|end| end.kind), end.map_or(0, |end| end.mark.events));
+        let mut answer =
+            KindAnswer { ok: true, domain: domain.clone(), metric: metric.clone(), kind, since, changed: true };
+        if from == Some(kind) {
+            (answer.since, answer.changed) = (end.map_or(0, |end| end.since), false);
+            return idempotency::done(tx, intent, now, answer).await;
+        }
+        let mut state = store::read_state(&mut tx, domain, metric).await?;
+        if since > 0 {
+            if policy.is_some_and(|policy| policy.enabled) {
+                let detail = format!(
+                    "cannot be another one while a wire watches {domain}.{metric}: set the wire's enabled to false, set the kind, and set it to true again"
+                );
+                return Err(Error::invalid("kind", detail));
+            }
+            if let Some(trip_id) = state.trip_id {
+                return Err(Error::WireTripped { domain: domain.to_string(), metric: metric.to_string(), trip_id });
+            }
+        }
+        let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
+        store::set_kind(&mut tx, (domain, metric), kind, since).await?;
+        if since > 0 {
+            state.begin_anew(since);
+            store::write_states(&mut tx, &[&state], now.at).await?;
+        }
+        let subject = format!("{domain}.{metric}");
+        let detail = Some(to_json(&KindDetail { from, to: kind, since }).get().to_owned());
+        let event = ControlEvent { action: "REGRESSION_KIND", subject: Some(&subject), error: None, reason, detail };
+        event.append(&mut tx, &mut control_head, origin).await?;
+        idempotency::done(tx, intent, now, answer).await
+    }
+}
