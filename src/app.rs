@@ -270,6 +270,12 @@ impl App {
             .set(float(i64::try_from(self.feed.lease().as_millis()).unwrap_or(0)));
         metrics::gauge!("holdfast_state_notified").set(number(self.feed.is_listening()));
         metrics::gauge!("holdfast_state_rewound").set(number(self.feed.is_rewound()));
+        let disk = self.govern.db().disk();
+        metrics::gauge!("holdfast_disk_full").set(number(disk.is_full()));
+        if let Some(bytes) = disk.free_bytes() {
+            #[expect(clippy::cast_precision_loss, reason = "a disk of 2^53 bytes or less is counted exactly")]
+            metrics::gauge!("holdfast_disk_free_bytes").set(bytes as f64);
+        }
         metrics::gauge!("holdfast_clock_doubted").set(number(self.feed.belief().doubt().is_some()));
         metrics::gauge!("holdfast_kill_file").set(number(self.feed.is_killed_locally()));
         let fresh = self.feed.view();

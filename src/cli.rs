@@ -1,10 +1,11 @@
 //! The command line: `serve` (the default), `migrate`, `review`, `audit`, `risk reconcile`, `token`, `two-person-release`, `kill`,
-//! `healthcheck`, `db psql`, `db accept-rewind`, `openapi`.
+//! `healthcheck`, `db psql`, `db accept-rewind`, `db accept-clock`, `openapi`.
 //!
 //! Whatever stops a command is one sentence on standard error and exit code 1; a review, a verification or a reconciliation that
 //! cannot be made exits 2, since 1 says that something needs attention.
 
 mod audit;
+mod clock;
 mod database;
 mod init;
 mod kill;
@@ -150,6 +151,8 @@ enum DbCommand {
     /// Say that a database that went back, as after a restore, is meant, and which events are lost. Instances that saw it block until
     /// then.
     AcceptRewind(Box<rewind::AcceptArgs>),
+    /// Say that a clock that is behind the ledger's last event is right: it was ahead before. Reserves are halted until then.
+    AcceptClock(Box<clock::AcceptClockArgs>),
 }
 
 /// Why a command ended without doing what it was asked to.
@@ -303,6 +306,7 @@ async fn run(cli: Cli) -> ExitCode {
         Some(Command::Kill(args)) => kill::kill(args, &cli.database).await,
         Some(Command::Db { command: DbCommand::Psql }) => database::psql(&cli.database),
         Some(Command::Db { command: DbCommand::AcceptRewind(args) }) => rewind::accept(*args, &cli.database).await,
+        Some(Command::Db { command: DbCommand::AcceptClock(args) }) => clock::accept(*args, &cli.database).await,
         Some(Command::Openapi) => print(&crate::http::document_text()),
     };
     match outcome {

@@ -315,7 +315,9 @@ pub enum Error {
         wanted: &'static str,
     },
     /// The database's clock stands before times that are already recorded.
-    #[error("the database clock is {0} seconds behind the last recorded event: reserves are halted until it is right")]
+    #[error(
+        "the database clock is {0} seconds behind the last recorded event: reserves are halted until it is right, or holdfast db accept-clock says that it is"
+    )]
     ClockWentBack(i64),
     /// The database's clock ran far ahead of this process's.
     #[error(

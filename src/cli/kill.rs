@@ -5,7 +5,7 @@ use super::{Failure, print};
 use crate::audit::Origin;
 use crate::config::{DatabaseConfig, path};
 use crate::enforcement::instance;
-use crate::enforcement::kill_file::KillFile;
+use crate::enforcement::kill_file::{KillFile, Written};
 use crate::go_live;
 use crate::panics;
 use crate::types::{Actor, Reason};
@@ -93,6 +93,8 @@ async fn write_file(
     let why = reason.map_or("no reason given", Reason::as_str);
     let shown = path.display().to_string();
     let written = KillFile::new(path).write(&format!("holdfast kill by {who} ({why})\n")).await;
-    written.map_err(|error| format!("{shown} cannot be written: {error}"))?;
-    Ok(shown)
+    match written.map_err(|error| format!("{shown} cannot be written: {error}"))? {
+        Written::Whole => Ok(shown),
+        Written::Empty(error) => Ok(format!("{shown} (it is empty: {error})")),
+    }
 }

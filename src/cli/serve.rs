@@ -68,7 +68,9 @@ pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(
     let instance = Instance { app, addr, db, args: &args, database: &database };
     let Some(url) = database.url() else {
         let stop = until(stopping.clone(), Stop::Announced);
-        let Some(postgres) = EmbeddedPostgres::start_unless(stop, settings(&database)?).await? else {
+        let settings = settings(&database)?;
+        instance.db.disk().look_at(settings.data_dir.clone());
+        let Some(postgres) = EmbeddedPostgres::start_unless(stop, settings).await? else {
             return stopped_early(serving).await;
         };
         let options = postgres.connect_options();

@@ -7,6 +7,7 @@
 //! Every connection is made by [`session`], whoever it is for: what it relies on is set there and verified.
 
 mod confirm;
+pub mod disk;
 pub mod embedded;
 mod migrate;
 pub mod session;
@@ -18,6 +19,7 @@ pub use migrate::{Migrating, installed_at, pending_migrations};
 
 use crate::audit::history::History;
 use crate::error::{Error, Result};
+use disk::Disk;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use session::{Purpose, Refusal, Sessions};
@@ -55,6 +57,7 @@ struct Inner {
     pools: OnceLock<Pools>,
     /// What this process knows of the database's history: that may be before it was opened.
     history: History,
+    disk: Disk,
 }
 
 #[derive(Debug, Clone)]
@@ -78,6 +81,22 @@ pub enum OpenError {
     /// It is too old.
     #[error("PostgreSQL {0} is too old: 14 or newer is needed")]
     TooOld(String),
+    /// Its texts are not in UTF-8.
+    #[error(
+        "the database is in {0}, which has no letter for much of what is recorded: make one in UTF8 (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)"
+    )]
+    Encoding(String),
+    /// Somebody else's tables are where ours would be.
+    #[error(
+        "the schema {schema} holds tables of another application ({tables}), and none of Holdfast: nothing was written; give Holdfast a \
+         database or a schema of its own (CREATE SCHEMA holdfast; ALTER ROLE … SET search_path = holdfast)"
+    )]
+    Foreign {
+        /// The schema.
+        schema: String,
+        /// Some of the tables.
+        tables: String,
+    },
     /// A migration failed or was changed after it was applied.
     #[error("the migrations cannot be applied: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -126,7 +145,7 @@ impl Database {
         let switch = switch.connect_lazy_with(sessions.options());
         check_server(&pool).await?;
         let pools = OnceLock::from(Pools { sessions, pool, switch, listener: Arc::default() });
-        Ok(Self(Arc::new(Inner { pools, history })))
+        Ok(Self(Arc::new(Inner { pools, history, disk: Disk::default() })))
     }
 
     /// One that is away until it [becomes](Self::become_opened) one that was opened: for what answers meanwhile.
@@ -179,6 +198,12 @@ impl Database {
     pub fn place(&self) -> Result<(PgConnectOptions, &str)> {
         let sessions = &self.pools()?.sessions;
         Ok((sessions.options(), sessions.known_schema()))
+    }
+
+    /// What this process knows of the database's disk.
+    #[must_use]
+    pub fn disk(&self) -> &Disk {
+        &self.0.disk
     }
 
     /// What this process knows of the database's history.
@@ -306,7 +331,8 @@ impl Database {
 async fn check_server(pool: &PgPool) -> Result<(), OpenError> {
     let version: String = sqlx::query_scalar("SHOW server_version_num").fetch_one(pool).await?;
     if version.parse::<i32>().is_ok_and(|number| number >= SERVER_VERSION_MIN) {
-        return Ok(());
+        let encoding: String = sqlx::query_scalar("SHOW server_encoding").fetch_one(pool).await?;
+        return if encoding == "UTF8" { Ok(()) } else { Err(OpenError::Encoding(encoding)) };
     }
     let name: String = sqlx::query_scalar("SHOW server_version").fetch_one(pool).await?;
     Err(OpenError::TooOld(name))

@@ -36,6 +36,22 @@ pub(crate) fn is_away(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Whether an error says that the disk of the database is full.
+pub(crate) fn is_disk_full(error: &sqlx::Error) -> bool {
+    code(error).as_deref() == Some("53100")
+        || matches!(error, sqlx::Error::Configuration(source) if source.is::<DiskFull>())
+}
+
+/// The disk of the database is full: what everybody is told who waited with the one whose statement found that.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the disk of the database is full")]
+pub(crate) struct DiskFull;
+
+/// The same failure for another one who waited for the same.
+pub(crate) fn again(error: &sqlx::Error) -> sqlx::Error {
+    if is_disk_full(error) { sqlx::Error::Configuration(Box::new(DiskFull)) } else { sqlx::Error::PoolClosed }
+}
+
 /// Whether a connection broke, or is to a server that has become a standby: another one may work at once. Not so where time ran
 /// out, by PostgreSQL's limits or ours, or where new connections are refused: there a new one would only wait again.
 pub(crate) fn is_of_the_connection(error: &sqlx::Error) -> bool {
@@ -49,6 +65,9 @@ pub(crate) fn sentence(error: &sqlx::Error) -> String {
     if let Some(refusal) = Refusal::of(error) {
         return format!("the database cannot be used: {refusal}; nothing was decided, try again once that is so");
     }
+    if is_disk_full(error) {
+        return "the disk of the database is full: nothing was decided, make room and try again".to_owned();
+    }
     let text = match code(error).as_deref() {
         Some("25006") => "the database has become a standby or read-only: nothing was decided, try again",
         Some("55P03") => {
@@ -60,7 +79,6 @@ pub(crate) fn sentence(error: &sqlx::Error) -> String {
         Some("53300") => {
             "the database has no connection left: nothing was decided, try again; if it stays so, raise its max_connections"
         }
-        Some("53100") => "the disk of the database is full: nothing was decided, make room and try again",
         Some(code) if code.starts_with("58") => {
             "the database cannot read or write its files: nothing was decided; its log says which, mend that and try again"
         }

@@ -17,7 +17,7 @@ mod store;
 
 use super::gate::{Source, View};
 use super::instance::{Instance, Standing};
-use super::kill_file::{Found, KillFile};
+use super::kill_file::{Found, KillFile, Written};
 use crate::access::register::Register;
 use crate::audit::Stream;
 use crate::audit::history::{Asked, Fault, History, Judged};
@@ -223,7 +223,11 @@ impl Feed {
         self.0.killed_ns.store(u64::MAX, Ordering::Release);
         self.0.killed.store(true, Ordering::Release);
         let written = match &self.0.kill_file {
-            Some(file) => file.write(text).await,
+            Some(file) => file.write(text).await.map(|written| {
+                if let Written::Empty(error) = written {
+                    tracing::error!(%error, "the kill file is there, and what it should say is not");
+                }
+            }),
             None => Err(std::io::Error::new(std::io::ErrorKind::NotFound, "no kill file is configured")),
         };
         if written.is_ok() {

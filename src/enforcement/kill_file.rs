@@ -24,6 +24,15 @@ pub enum Found {
     Unknown(io::ErrorKind),
 }
 
+/// What became of writing one. Whatever it says, an instance that looks there stops.
+#[derive(Debug)]
+pub enum Written {
+    /// It is there, as it should be.
+    Whole,
+    /// It is there, and what it should say is not, as on a disk that is full.
+    Empty(io::Error),
+}
+
 impl KillFile {
     /// At this path.
     #[must_use]
@@ -47,19 +56,23 @@ impl KillFile {
     }
 
     /// Writes it, durably. What it says is for people; one that is there already is left as it is.
-    pub async fn write(&self, text: &str) -> io::Result<()> {
+    pub async fn write(&self, text: &str) -> io::Result<Written> {
         if let Some(dir) = self.0.parent() {
             owner::make_dir(dir).await?;
         }
         let mut file = match tokio::fs::File::create_new(&self.0).await {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Written::Whole),
             Err(error) => return Err(error),
         };
-        owner::give_file(&file, &self.0).await?;
-        file.write_all(text.as_bytes()).await?;
-        // What is written is buffered: an error of the disk would be lost.
-        file.flush().await?;
-        file.sync_all().await
+        let text = async {
+            owner::give_file(&file, &self.0).await?;
+            file.write_all(text.as_bytes()).await?;
+            // What is written is buffered: an error of the disk would be lost.
+            file.flush().await?;
+            file.sync_all().await
+        };
+        // That it is there is what stops.
+        Ok(text.await.map_or_else(Written::Empty, |()| Written::Whole))
     }
 }

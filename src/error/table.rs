@@ -1,6 +1,7 @@
 //! The status, the stable code and the title of every refusal and failure: exhaustive, without a catch-all.
 
 use super::Error;
+use crate::db::trouble::is_disk_full;
 use crate::enforcement::gate::Block;
 use crate::risk::model::ReservationStatus;
 
@@ -22,7 +23,7 @@ const fn row(status: u16, code: &'static str, title: &'static str) -> Row {
 impl Error {
     /// The table.
     #[must_use]
-    pub const fn row(&self) -> Row {
+    pub fn row(&self) -> Row {
         match self {
             Self::Malformed(_) => row(400, "MALFORMED_REQUEST", "The request cannot be read"),
             Self::Contradictory(..) => row(400, "CONTRADICTORY_INPUT", "A field is given more than once"),
@@ -87,6 +88,9 @@ impl Error {
             Self::ClockJumped(_) => row(503, "CLOCK_JUMPED", "The database clock jumped ahead"),
             Self::LedgerHalted(_) => row(503, "LEDGER_HALTED", "The book does not balance"),
             Self::StateRewound => row(503, "STATE_REWOUND", "The database went back"),
+            Self::Unavailable(error) if is_disk_full(error) => {
+                row(503, "DISK_FULL", "The disk of the database is full")
+            }
             Self::Unavailable(_) => row(503, "DATABASE_UNAVAILABLE", "The database cannot be reached"),
             Self::Overloaded => row(503, "OVERLOADED", "Too many operations are waiting"),
             Self::OutcomeUnknown(_) => row(503, "OUTCOME_UNKNOWN", "The outcome is unknown"),

@@ -127,6 +127,8 @@ async fn readyz(State(app): State<App>, caller: Option<Extension<Admitted>>, _: 
         Some("the go-live state was not read within the lease: the database is away or slow")
     } else if pending > 0 {
         Some("migrations are missing: run holdfast migrate")
+    } else if app.govern.db().disk().is_full() {
+        Some("DISK_FULL: the disk of the database is full, and nothing that needs room is recorded: make room")
     } else {
         app.feed.belief().doubt().map(of_the_clock)
     };
@@ -166,7 +168,8 @@ const fn of_the_clock(doubt: Doubt) -> &'static str {
              clock and the database's have agreed for a minute"
         }
         Doubt::Behind(_) => {
-            "CLOCK_WENT_BACK: the database clock is behind the last recorded event and reserves are halted until it is right"
+            "CLOCK_WENT_BACK: the database clock is behind the last recorded event and reserves are halted until it is right, or holdfast db \
+             accept-clock says that it is"
         }
     }
 }

@@ -22,6 +22,7 @@ const LOOKS: &[Look] = &[
     rewritten,
     admitting,
     here,
+    disk,
     incomplete,
     others,
     switches,
@@ -127,6 +128,13 @@ fn here(review: &Review) -> Vec<String> {
     first
 }
 
+fn disk(review: &Review) -> Vec<String> {
+    let here = &review.answering;
+    let free = here.disk_free_bytes.map_or_else(String::new, |bytes| format!(", {bytes} bytes are free"));
+    let full = format!("The disk of the database is full: what needs room is not recorded, make room{free}");
+    here.disk_full.then_some(full).into_iter().collect()
+}
+
 /// Other live instances that are stopped.
 fn others(review: &Review) -> Vec<String> {
     let others = review.instances.instances.iter();
@@ -153,7 +161,16 @@ fn differing(review: &Review) -> Vec<String> {
 
 fn clock(review: &Review) -> Vec<String> {
     let seconds = review.clock_behind_seconds;
-    let behind = format!("The database's clock went back: it is {seconds} s behind the ledger, and no reserve passes");
+    let behind = if review.clock_behind_accepted {
+        format!(
+            "The database's clock is {seconds} s behind the ledger, which was accepted: the caps of one day hold until it has caught up"
+        )
+    } else {
+        format!(
+            "The database's clock went back: it is {seconds} s behind the ledger, and no reserve passes; if it is right, holdfast db \
+             accept-clock says so"
+        )
+    };
     let behind = (seconds > CLOCK_BEHIND_MAX).then_some(behind);
     let jumped = review.answering.clock_jumped_seconds.map(|seconds| {
         format!(

@@ -1,6 +1,7 @@
 //! What the answering process knows of itself, and what the others wrote of themselves.
 
 use crate::clock::belief::Doubt;
+use crate::db::disk::Disk;
 use crate::enforcement::feed::Feed;
 use crate::enforcement::kill_file::{Found, KillFile};
 use crate::govern::measure::Reused;
@@ -21,6 +22,10 @@ pub struct Answering {
     pub rewound: bool,
     /// Which events that it knew are not in the database, as far as it noticed.
     pub lost_events: Vec<String>,
+    /// Whether the database said within the last minute that its disk is full: what needs room is not recorded.
+    pub disk_full: bool,
+    /// Bytes that are free where the private PostgreSQL keeps its data; null where there is none, or it cannot be known.
+    pub disk_free_bytes: Option<u64>,
     /// Measurements that it refused since it began because their sender had used their `event_id` for another one.
     pub event_ids_reused: u64,
     /// The last of them: the series, the id and the sender.
@@ -32,9 +37,11 @@ pub struct Answering {
 impl Answering {
     /// An instance that serves.
     #[must_use]
-    pub fn instance(feed: &Feed, reused: &Reused) -> Self {
+    pub fn instance(feed: &Feed, reused: &Reused, disk: &Disk) -> Self {
         let (event_ids_reused, event_id_reused_last) = reused.so_far();
         Self {
+            disk_full: disk.is_full(),
+            disk_free_bytes: disk.free_bytes(),
             event_ids_reused,
             event_id_reused_last,
             instance: Some(feed.instance().id()),

@@ -48,8 +48,12 @@ async fn review(State(app): State<App>, headers: HeaderMap, Query(query): Query<
     let accepts = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let format =
         query.format.unwrap_or(if accepts.contains("text/markdown") { Format::Markdown } else { Format::Json });
-    let review =
-        super::collect(app.govern.db(), Answering::instance(&app.feed, app.govern.reused()), app.notary()).await?;
+    let review = super::collect(
+        app.govern.db(),
+        Answering::instance(&app.feed, app.govern.reused(), app.govern.db().disk()),
+        app.notary(),
+    )
+    .await?;
     Ok(match format {
         Format::Json => Json(review).into_response(),
         Format::Markdown => {

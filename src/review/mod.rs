@@ -80,6 +80,8 @@ pub struct Review {
     pub ledger_differences: Vec<LedgerDifference>,
     /// For how many seconds the database's clock has been behind the last event of the ledger; 0 while it is not.
     pub clock_behind_seconds: i64,
+    /// Whether that was accepted: reserves go on, on the day of that event.
+    pub clock_behind_accepted: bool,
     /// Engines that are off.
     pub disabled_engines: Vec<RiskPolicy>,
     /// Wires that stand tripped.
@@ -175,6 +177,7 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
         ledger_halted_at: crate::risk::store::reconciled_at(&mut tx).await?.2,
         ledger_differences: store::differences(&mut tx).await?,
         clock_behind_seconds: behind(&audit, now),
+        clock_behind_accepted: crate::risk::store::clock_is_accepted(&mut tx).await?,
         who: store::principals(&mut tx, &state, &disabled_engines, &blind.wires).await?,
         state,
         disabled_engines,

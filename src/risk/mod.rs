@@ -13,6 +13,7 @@
 //! Statements: a batch takes 4 (begin and lock, levels, write, commit), and a few more for what its operations name
 //! ([`writer`]).
 
+pub mod clock;
 pub mod http;
 pub mod model;
 pub mod operation;
@@ -294,6 +295,9 @@ impl Risk {
             return Ok(Loosened::Done(answer.confirm(tx).await?));
         }
         let existing = store::read_policies(&mut tx).await?.into_iter().find(|policy| policy.engine == request.engine);
+        if existing.is_none() && request.engine.is_system() {
+            return Err(Error::invalid("engine", "is SYSTEM, as events call Holdfast itself: choose another name"));
+        }
         let (policy, changes) =
             policy::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, risk_head.next().at)?;
         if let (true, Some(existing)) = (changes.is_empty() && asked.approves.is_none(), &existing) {

@@ -1,6 +1,7 @@
 //! SQL of the ledger. Reads of a decision happen after the risk head is locked, each in a statement of its own.
 
 mod batch;
+mod clock;
 mod held;
 mod instant;
 mod read;
@@ -9,6 +10,7 @@ mod records;
 mod write;
 
 pub use batch::{Batch, Denials, Moment, Recorded, write_batch};
+pub use clock::{accept_clock, clock_is_accepted};
 pub use held::{PastEvent, Wanted, candidates, correlated, oldest_due, past_events, read_due, read_reservations};
 pub use instant::{Instant, PREPARE_BEGIN, begin, read_instant, read_levels};
 pub use read::{TodayRow, is_active, read_denials, read_policies, today};

@@ -80,9 +80,9 @@ fn read_text(text: &str, max: usize) -> Result<String, ParseTextError> {
 }
 
 /// Characters that break lines or reorder what a person reads, and mean nothing in a name or a sentence: line and paragraph
-/// separators, bidirectional embeddings, overrides and isolates.
+/// separators, bidirectional marks, embeddings, overrides and isolates.
 const fn is_layout_control(c: char) -> bool {
-    matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    matches!(c, '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 macro_rules! text_type {
@@ -143,7 +143,7 @@ macro_rules! name_pattern {
     };
 }
 /// Of texts: no control characters, and none of [`is_layout_control`].
-pub(crate) const TEXT_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]*$";
+pub(crate) const TEXT_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]*$";
 
 text_type!(
     /// A business engine: 1 to 50 letters, digits, `_ . -`, in upper case. `GLOBAL` is the level above all of them.
@@ -222,6 +222,12 @@ impl Engine {
     #[must_use]
     pub fn is_global(&self) -> bool {
         &*self.0 == "GLOBAL"
+    }
+
+    /// Whether it is the name by which events call Holdfast itself.
+    #[must_use]
+    pub fn is_system(&self) -> bool {
+        &*self.0 == "SYSTEM"
     }
 }
 

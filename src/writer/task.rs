@@ -5,7 +5,7 @@ use super::{Answers, Decider, Job, Proof, WAIT_MAX_MS};
 use crate::audit;
 use crate::clock::Clock;
 use crate::db::Database;
-use crate::db::trouble::{is_of_the_connection, is_unreachable};
+use crate::db::trouble::{self, is_of_the_connection, is_unreachable};
 use crate::error::{Error, Result};
 use crate::panics;
 use sqlx::{Executor, PgConnection};
@@ -189,6 +189,9 @@ impl<D: Decider> Task<D> {
             }
             // Nothing was committed; a connection in doubt is not used again.
             Err(Failure::Refused(error)) => {
+                if let Error::Unavailable(cause) = &error {
+                    self.db.disk().note(cause);
+                }
                 if !is_fatal(&error) && !matches!(error, Error::Panicked) && batch::roll_back(&mut conn).await.is_ok() {
                     self.conn = Some(Connected { conn, confirmed });
                 }
@@ -262,7 +265,7 @@ fn answer<Item, Done>(job: Job<Item, Done>, answers: Answers<Done>) {
 fn fail_all<Item, Done>(jobs: Vec<Job<Item, Done>>, error: Error) {
     let again = |error: &Error| match error {
         Error::OutcomeUnknown(_) => Error::OutcomeUnknown(sqlx::Error::PoolClosed),
-        Error::Unavailable(_) => Error::Unavailable(sqlx::Error::PoolClosed),
+        Error::Unavailable(error) => Error::Unavailable(trouble::again(error)),
         Error::StateRewound => Error::StateRewound,
         Error::Panicked => Error::Panicked,
         other => Error::Inconsistent(other.to_string()),

@@ -13,6 +13,7 @@ mod approval;
 mod audit;
 mod authz;
 mod checkpoint;
+mod disk;
 mod enforcement;
 mod exact;
 mod flags;

@@ -100,6 +100,7 @@ async fn the_review_has_all_its_parts() {
         "ledger_halted_at",
         "ledger_differences",
         "clock_behind_seconds",
+        "clock_behind_accepted",
         "not_enforcing",
         "disabled_engines",
         "tripped",

@@ -184,3 +184,22 @@ fn where_the_watcher_died_with_the_server_the_next_start_takes_over() {
     server.stop(Signal::TERM);
     place.check_nothing_runs();
 }
+
+#[test]
+fn a_kill_file_that_cannot_be_filled_stops_all_the_same_and_says_so() {
+    let place = Place::new();
+    let server = place.serve();
+    server.go_live();
+    let file = place.data().join("KILL");
+    // No file may grow, as on a disk that is full, and nobody is ended by that.
+    let mut command = std::process::Command::new("sh");
+    let program = place.command(&[]);
+    command.args(["-c", r#"trap "" XFSZ; ulimit -f 0; exec "$0" kill --actor bryan"#]).arg(program.get_program());
+    command.env_clear().envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let ended = command.stdin(std::process::Stdio::null()).output().expect("it runs");
+    let said = String::from_utf8(ended.stdout).expect("sentences");
+    assert!(said.contains("KILL (it is empty: "), "{said} {:?}", String::from_utf8(ended.stderr));
+    assert!(said.contains("an instance that looks there is stopped"), "{said}");
+    assert_eq!(std::fs::metadata(&file).expect("it is there").len(), 0);
+    crate::support::wait_until("it is stopped", || server.get_root("/readyz").json["kill_file"] == true);
+}

@@ -6,6 +6,7 @@
 
 use super::{Feed, Policies, store};
 use crate::audit::verify::Point;
+use crate::clock::belief::JUMP_MAX;
 use crate::db::Database;
 use crate::error::{Error, Result};
 use crate::go_live::model::{Change, GoLiveState};
@@ -64,7 +65,11 @@ impl Feed {
         let version = self.0.state.load(Ordering::Acquire) >> 2;
         let version = (version > 0).then_some(version);
         let read = store::heartbeat(&mut *conn, self.instance(), self.standing(), version).await?;
-        let now = self.belief().read(read.now, read.latest, sent_ns / NANOS_PER_MS);
+        // Asked only while the clock is behind: then the ledger's last event is no measure of it.
+        let is_behind = read.latest - read.now > JUMP_MAX;
+        let is_accepted = is_behind && crate::risk::store::clock_is_accepted(&mut *conn).await?;
+        let latest = if is_accepted { read.now } else { read.latest };
+        let now = self.belief().read(read.now, latest, sent_ns / NANOS_PER_MS);
         let of = read.control();
         // Before the policies: who is let in matters more. A token that cannot be read lets the register lapse, and nobody in.
         let renewed = panics::caught(self.register().renew(conn, of, now, sent_ns)).await;

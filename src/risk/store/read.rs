@@ -96,11 +96,14 @@ pub struct TodayRow {
     pub usage: Usage,
 }
 
-/// Every policy's level, and the day it is.
+/// Every policy's level, and the day that is booked on: today, or that of the last event where that is later, as a microsecond behind
+/// midnight, or under a clock that went back.
 pub async fn today(conn: &mut PgConnection) -> Result<(NaiveDate, Vec<TodayRow>)> {
-    let day = sqlx::query_scalar!(r#"SELECT (holdfast_now() AT TIME ZONE 'UTC')::date AS "day!""#)
-        .fetch_one(&mut *conn)
-        .await?;
+    let day = sqlx::query_scalar!(
+        r#"SELECT (GREATEST(holdfast_now(), at) AT TIME ZONE 'UTC')::date AS "day!" FROM audit_head WHERE stream = 'risk'"#
+    )
+    .fetch_one(&mut *conn)
+    .await?;
     let engines: Vec<Engine> = read_policies(&mut *conn).await?.into_iter().map(|policy| policy.engine).collect();
     let levels = read_levels(conn, &engines, day).await?;
     let rows = levels

@@ -174,9 +174,11 @@ pub(super) async fn read(
     let jumped = conditions.expected.filter(|expected| instant.now - *expected > JUMP_MAX);
     // A clock that is not believed books nothing: time goes on by this process's own.
     head.set_now(jumped.unwrap_or(instant.now));
+    let behind = head.clock_went_back().filter(|_| jumped.is_none());
+    let accepted = behind.is_some() && store::clock_is_accepted(&mut *conn).await?;
     let halt = if let Some(expected) = jumped {
         Some(Halt::ClockJumped((instant.now - expected).num_seconds()))
-    } else if let Some(seconds) = head.clock_went_back() {
+    } else if let Some(seconds) = behind.filter(|_| !accepted) {
         Some(Halt::ClockWentBack(seconds))
     } else if conditions.history.is_rewound() {
         Some(Halt::Rewound)
@@ -224,7 +226,7 @@ pub(super) async fn read(
     };
     let book = Book { switches, levels, reservations };
     // A clock that is behind the last event is not the measure of the next one: right again, it would seem to jump.
-    let believed_at = jumped.is_none().then(|| instant.now.max(head.last_at()));
+    let believed_at = jumped.is_none().then(|| if accepted { instant.now } else { instant.now.max(head.last_at()) });
     Ok(Read { known: Known { book, halt, due, past, keys, correlated, corrections }, head, believed_at, moment })
 }
 

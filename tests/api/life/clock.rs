@@ -162,6 +162,53 @@ async fn a_clock_that_is_behind_the_ledger_is_not_ready_until_it_is_right() {
     service.post("/go-live/kill-switch/engage", &json!({"actor": "ops"})).await.ok();
 }
 
+#[tokio::test]
+async fn a_clock_that_was_ahead_for_one_reserve_is_accepted_and_reserves_go_on_on_its_day() {
+    let service = Service::live().await;
+    let mut clock = Standing::at(&service, "12:00").await;
+    let right = clock.at;
+    clock.pass(TimeDelta::days(3)).await;
+    // One reserve while it was ahead.
+    let ahead = service.reserve("WHOLESALE", "1").await.ok();
+    assert_eq!(ahead["ok"], true, "{ahead}");
+    clock.set(right).await;
+    assert_doubted(&service, "CLOCK_WENT_BACK").await;
+    let accept = async || {
+        let reason = "the host's clock was three days ahead".parse().unwrap();
+        let origin = holdfast::audit::Origin::system(Some("bryan".parse().unwrap()));
+        holdfast::risk::clock::accept_clock(&service.db, &reason, &origin).await.unwrap()
+    };
+    let accepted = accept().await.expect("it is behind");
+    assert!(accepted.behind_seconds > 86_400, "{accepted:?}");
+    service.app.feed.refresh(&service.db).await.unwrap();
+    service.get_root("/readyz").await.ok();
+    hold(&service, "WHOLESALE", "2").await;
+    let today = service.get("/risk/ledger/today").await.ok();
+    let row = today.as_array().unwrap().iter().find(|row| row["engine"] == "WHOLESALE").unwrap();
+    assert_eq!(json!([row["day"], row["exposure_used"]]), json!([accepted.day, 3]), "{row}");
+    let review = service.get("/review").await.ok();
+    assert_eq!(review["clock_behind_accepted"], true);
+    assert!(review["look_first"].to_string().contains("which was accepted"), "{}", review["look_first"]);
+    let event = service.get("/audit/events?stream=control&action=CLOCK_ACCEPT").await.ok();
+    assert_eq!(
+        json!([event["items"][0]["actor"], event["items"][0]["action"]]),
+        json!(["bryan", "CLOCK_ACCEPT"]),
+        "{event}"
+    );
+    // It is no word on a clock that goes wrong once more, either way.
+    clock.set(right - TimeDelta::hours(2)).await;
+    assert_doubted(&service, "CLOCK_WENT_BACK").await;
+    clock.set(right).await;
+    hold(&service, "WHOLESALE", "1").await;
+    clock.pass(TimeDelta::days(30)).await;
+    hold(&service, "WHOLESALE", "1").await;
+    clock.set(right).await;
+    assert_doubted(&service, "CLOCK_WENT_BACK").await;
+    assert!(accept().await.is_some());
+    clock.pass(TimeDelta::days(31)).await;
+    assert!(accept().await.is_none(), "a clock that is right needs no word");
+}
+
 /// It refuses, is not ready, and says why.
 async fn assert_doubted(service: &Service, code: &str) {
     service.reserve("WHOLESALE", "1").await.refused(503, code);

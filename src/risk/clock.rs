@@ -1,0 +1,51 @@
+//! A clock that was ahead for one reserve, and the word of somebody who has looked that it is right now.
+//!
+//! Times never run back: what is booked until the clock has caught up stands a microsecond behind the event before it, on that event's
+//! business day, whose caps hold once for all of it.
+
+use super::store;
+use crate::audit::{self, ControlEvent, Origin, Stream};
+use crate::db::{self, Database, to_json};
+use crate::error::{Error, Result};
+use crate::types::Reason;
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use serde::Serialize;
+
+/// How much later than the last event another one may be, for the acceptance to hold for it: what a clock is believed to go wrong by.
+const MARGIN: TimeDelta = TimeDelta::hours(1);
+
+/// What was accepted, for the audit trail.
+#[derive(Debug, Serialize)]
+pub struct ClockAccepted {
+    /// How many seconds the clock is behind.
+    pub behind_seconds: i64,
+    /// What it says.
+    pub clock: DateTime<Utc>,
+    /// The ledger's last event: until the clock has come that far, nothing has a later day.
+    pub last_event_at: DateTime<Utc>,
+    /// The business day of everything until then.
+    pub day: NaiveDate,
+}
+
+/// Accepts a clock that is more than an hour behind the ledger's last event: reserves go on. One that is not is left alone.
+pub async fn accept_clock(db: &Database, reason: &Reason, origin: &Origin) -> Result<Option<ClockAccepted>> {
+    let mut tx = db.begin().await?;
+    // Lock order: risk, control.
+    let head = db.history().lock(&mut tx, Stream::Risk).await?;
+    let Some(behind_seconds) = head.clock_went_back() else {
+        db::confirm(tx).await?;
+        return Ok(None);
+    };
+    let mut control_head = db.history().lock(&mut tx, Stream::Control).await?;
+    let last_event_at = head.last_at();
+    let accepted = ClockAccepted { behind_seconds, clock: head.now(), last_event_at, day: head.next().day() };
+    let too_far = || Error::Inconsistent(format!("the last event is of {last_event_at}"));
+    let up_to = last_event_at.checked_add_signed(MARGIN).ok_or_else(too_far)?;
+    store::accept_clock(&mut tx, head.now(), up_to).await?;
+    audit::turn(&mut tx, Stream::Risk).await?;
+    let detail = Some(to_json(&accepted).get().to_owned());
+    let event = ControlEvent { action: "CLOCK_ACCEPT", subject: None, error: None, reason: Some(reason), detail };
+    event.append(&mut tx, &mut control_head, origin).await?;
+    db::commit(tx).await?;
+    Ok(Some(accepted))
+}
