@@ -41,6 +41,7 @@ impl Database {
     pub async fn migrate_telling(&self, tell: impl Fn(Migrating)) -> Result<(), OpenError> {
         let Pools { sessions, pool, .. } = self.pools()?;
         let mut conn = sessions.connect(Purpose::Migration).await?;
+        refuse_foreign(&mut conn).await?;
         if let Err(error) = conn.execute(ORPHAN_CHECK).await {
             tracing::debug!(%error, "a session that migrates may outlive this process");
         }
@@ -75,6 +76,42 @@ impl Database {
             })
             .collect())
     }
+}
+
+/// Refuses a schema that is somebody else's: with tables, and without ours. What belongs to an extension is nobody's, and an empty table of
+/// migrations is what a first one leaves that failed.
+async fn refuse_foreign(conn: &mut PgConnection) -> Result<(), OpenError> {
+    let found = sqlx::query_as::<_, (String, Option<String>)>(
+        "SELECT current_schema()::text,
+                (SELECT string_agg(relname, ', ' ORDER BY relname)
+                 FROM (SELECT relname::text
+                       FROM pg_class
+                       WHERE relnamespace = current_schema()::regnamespace
+                         AND relkind IN ('r', 'p', 'f')
+                         AND relname <> '_sqlx_migrations'
+                         AND NOT EXISTS (SELECT FROM pg_depend
+                                         WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e')
+                       ORDER BY relname
+                       LIMIT 5) AS other)
+         WHERE to_regclass('audit_head') IS NULL",
+    );
+    match found.fetch_optional(&mut *conn).await? {
+        Some((schema, Some(tables))) => Err(OpenError::Foreign { schema, tables }),
+        Some((schema, None)) if migrated_by_another(conn).await? => {
+            Err(OpenError::Foreign { schema, tables: "_sqlx_migrations".into() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether there is a table of migrations with anything in it: of ours the first makes the audit heads.
+async fn migrated_by_another(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let exists: bool =
+        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&mut *conn).await?;
+    if !exists {
+        return Ok(false);
+    }
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM _sqlx_migrations)").fetch_one(conn).await
 }
 
 /// Tells whether a session waits for a lock, whenever that changes, and logs for whose.

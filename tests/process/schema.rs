@@ -96,3 +96,77 @@ fn servers_that_start_at_once_on_an_empty_database_all_come_up() {
         place.sql("holdfast", "SELECT count(*)::text FROM _sqlx_migrations WHERE success")
     );
 }
+
+/// What is in the public schema of a database, by name.
+fn relations(place: &Place, name: &str) -> Vec<String> {
+    place.sql(name, "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY 1")
+}
+
+#[test]
+fn a_database_of_another_application_is_refused_before_anything_is_written() {
+    let place = Place::new();
+    let _owner = place.serve();
+    let other = Place::new();
+    for (name, sql) in [
+        (
+            "sqlx",
+            "CREATE TABLE _sqlx_migrations (version bigint PRIMARY KEY, description text NOT NULL, installed_on timestamptz NOT NULL DEFAULT now(), success boolean NOT NULL, checksum bytea NOT NULL, execution_time bigint NOT NULL); INSERT INTO _sqlx_migrations VALUES (20240101000000, 'theirs', now(), true, '\\x00', 1)",
+        ),
+        ("django", "CREATE TABLE django_migrations (id int); CREATE TABLE orders (id int)"),
+    ] {
+        place.sql("postgres", &format!("CREATE DATABASE {name}"));
+        for sql in sql.split("; ") {
+            place.sql(name, sql);
+        }
+        let before = relations(&place, name);
+        let url = place.url(name);
+        let bind = format!("127.0.0.1:{}", free_port());
+        for command in ["migrate", "serve"] {
+            let refused = other.run(&[command], &[("DATABASE_URL", &url), ("BIND_ADDR", &bind)]);
+            assert!(refused.refusal().contains("another application"), "{refused:?}");
+            assert!(refused.refusal().contains("search_path"), "{refused:?}");
+        }
+        assert_eq!(relations(&place, name), before, "{name}");
+        // A schema of its own is the way beside it.
+        place.sql(name, "CREATE SCHEMA holdfast");
+        let own = format!("{url}&options[search_path]=holdfast");
+        let migrated = other.run(&["migrate"], &[("DATABASE_URL", &own)]);
+        assert_eq!(migrated.code, Some(0), "{migrated:?}");
+        assert_eq!(relations(&place, name), before, "{name}");
+    }
+}
+
+#[test]
+fn a_database_that_is_not_in_utf8_is_refused_before_anything_is_written() {
+    let place = Place::new();
+    let _owner = place.serve();
+    let other = Place::new();
+    for encoding in ["LATIN1", "SQL_ASCII"] {
+        let name = encoding.to_lowercase();
+        place.sql("postgres", &format!("CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"));
+        let url = place.url(&name);
+        let bind = format!("127.0.0.1:{}", free_port());
+        for command in ["migrate", "serve"] {
+            let refused = other.run(&[command], &[("DATABASE_URL", &url), ("BIND_ADDR", &bind)]);
+            assert!(refused.refusal().contains(encoding) && refused.refusal().contains("UTF8"), "{refused:?}");
+        }
+        assert_eq!(relations(&place, &name), Vec::<String>::new(), "{encoding}");
+    }
+}
+
+#[test]
+fn a_first_migration_that_failed_leaves_an_empty_list_behind_and_is_tried_again() {
+    let place = Place::new();
+    let _owner = place.serve();
+    place.sql("postgres", "CREATE DATABASE hindered");
+    // Of the same name as one of ours.
+    place.sql("hindered", "CREATE FUNCTION holdfast_now() RETURNS int LANGUAGE sql AS 'SELECT 1'");
+    let env = [("DATABASE_URL", &*place.url("hindered"))];
+    let failed = place.run(&["migrate"], &env);
+    assert!(failed.refusal().contains("migrations cannot be applied"), "{failed:?}");
+    assert_eq!(relations(&place, "hindered"), ["_sqlx_migrations", "_sqlx_migrations_pkey"]);
+    assert_eq!(place.sql("hindered", "SELECT count(*)::text FROM _sqlx_migrations"), ["0"]);
+    place.sql("hindered", "DROP FUNCTION holdfast_now()");
+    let again = place.run(&["migrate"], &env);
+    assert_eq!(again.code, Some(0), "{again:?}");
+}
