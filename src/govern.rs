@@ -165,6 +165,12 @@ impl Govern {
         let mut state = store::read_state(&mut tx, &request.domain, &request.metric).await?;
         let (policy, changes) = model::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, now.at)?;
         require_reach(origin, &policy)?;
+        let engine = policy.throttled_engine();
+        if engine.as_ref().is_some_and(Engine::is_system)
+            && existing.as_ref().and_then(RegressionPolicy::throttled_engine) != engine
+        {
+            return Err(Error::invalid("engine", "is SYSTEM, as events call Holdfast itself: name another one"));
+        }
         // A wire that only would have tripped does not stand in the way of one that shall.
         let enforces = state.is_shadow_tripped() && policy.mode == Mode::Enforce && !changes.is_empty();
         let rearms = state.trip_id.filter(|_| request.enabled == Some(true) || enforces);

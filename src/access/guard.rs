@@ -7,11 +7,11 @@
 //! What tightens has a share of its own at each step: engage and disable wait for no place that others hold, have no rate, and
 //! go by the register as it was last known, so that an operator stops everything whatever else goes on.
 
-use super::open::refuse_pages;
+use super::open::{Asked, refuse_pages};
 use super::places::Seat;
 use super::register::{Age, Mode};
 use super::scope::Scope;
-use super::token::{Authority, Grant, Token};
+use super::token::{Authority, Budget, Grant, Token};
 use crate::app::App;
 use crate::audit::Origin;
 use crate::enforcement::authz;
@@ -80,6 +80,7 @@ pub struct Guard<S> {
 struct Note {
     route: String,
     path: String,
+    budget: Budget,
     origin: Origin,
     grant: Arc<Grant>,
 }
@@ -111,7 +112,7 @@ impl<S> Guard<S> {
         if is_kept && !matches!(row.share, Share::Switch | Share::Probe) {
             return Err(Error::Overloaded.into());
         }
-        let admitted = self.identify(request.headers(), row)?;
+        let admitted = self.identify(Asked::of(request), row)?;
         let mut note = None;
         if let (Some(Authority::Token(grant)), Some(needed)) = (&admitted.authority, row.needs.scopes().next()) {
             if matches!(row.share, Share::Ordinary | Share::Read) {
@@ -134,14 +135,14 @@ impl<S> Guard<S> {
     }
 
     /// Who asks. Nobody is identified where nothing is needed, if they say nothing of themselves that holds.
-    fn identify(&self, headers: &HeaderMap, row: &Route) -> Result<Admitted> {
+    fn identify(&self, asked: Asked<'_>, row: &Route) -> Result<Admitted> {
         // Switches, and what a proxy is told, which is the safe value by itself where the state is not known.
         let by_last_known = row.share == Share::Switch || row.needs == Needs::Scope(Scope::Proxy);
         let age = if by_last_known { Age::Any } else { Age::Fresh };
         let register = self.app.feed.register();
         let anybody = |authority| Admitted { principal: Principal::unauthenticated(), authority };
         let by_token = || {
-            let token = token_of(headers)?.ok_or(Error::Unauthenticated)?;
+            let token = token_of(asked.headers)?.ok_or(Error::Unauthenticated)?;
             let grant = register.check(&token, age)?;
             Ok(Admitted { principal: grant.principal.clone(), authority: Some(Authority::Token(grant)) })
         };
@@ -150,14 +151,14 @@ impl<S> Guard<S> {
         let answers_everybody = public
             || (row.template == routes::METRICS
                 && self.app.exposure == Exposure::Loopback
-                && !headers.contains_key(AUTHORIZATION)
-                && self.refuse_foreign(headers, row).is_ok());
+                && !asked.headers.contains_key(AUTHORIZATION)
+                && self.refuse_foreign(asked, row).is_ok());
         match register.mode() {
             Mode::Tokens if answers_everybody => Ok(by_token().unwrap_or_else(|_| anybody(None))),
             Mode::Tokens => by_token(),
             Mode::Unknown if answers_everybody => Ok(anybody(None)),
             Mode::Unknown => Err(Error::AccessUnknown),
-            Mode::Open => match self.refuse_foreign(headers, row) {
+            Mode::Open => match self.refuse_foreign(asked, row) {
                 Ok(()) => Ok(anybody(Some(Authority::Unlimited))),
                 // What answers everybody tells a stranger no more than that it is there.
                 Err(_) if public => Ok(anybody(None)),
@@ -167,7 +168,7 @@ impl<S> Guard<S> {
     }
 
     /// Refuses, in open mode, whatever may not come from this machine's operator.
-    fn refuse_foreign(&self, headers: &HeaderMap, row: &Route) -> Result<()> {
+    fn refuse_foreign(&self, asked: Asked<'_>, row: &Route) -> Result<()> {
         if self.app.exposure == Exposure::Network {
             return Err(Error::Unauthenticated);
         }
@@ -175,12 +176,12 @@ impl<S> Guard<S> {
         if authz::covers(row.template) {
             return Ok(());
         }
-        refuse_pages(headers)?;
+        refuse_pages(asked.headers)?;
         let hosts = &self.app.hosts;
         if self.app.exposure == Exposure::Loopback {
-            hosts.refuse_strangers(headers)
+            hosts.refuse_strangers(asked)
         } else {
-            hosts.refuse_names(headers)
+            hosts.refuse_names(asked.headers)
         }
     }
 }
@@ -209,6 +210,7 @@ fn note_of(request: &Request, row: &Route, grant: &Arc<Grant>) -> Note {
     Note {
         route: format!("{} {}", request.method(), row.template),
         path: request.uri().path().to_owned(),
+        budget: Budget::of(row.template),
         origin: Origin {
             principal: grant.principal.clone(),
             authority: Authority::Token(Arc::clone(grant)),
@@ -262,6 +264,7 @@ pub(crate) fn begin_counting() {
     for code in COUNTED {
         refusals(code).increment(0);
     }
+    metrics::counter!(super::token::LOSSES_REFUSED).increment(0);
 }
 
 /// Counts a refusal, and writes it down where that is due.
@@ -270,9 +273,12 @@ fn noting(app: &App, response: &Response, note: Option<Box<Note>>) -> Option<imp
     if COUNTED.contains(&code) {
         refusals(code).increment(1);
     }
+    if code == "DISK_FULL" {
+        app.govern.db().disk().note_full();
+    }
     let note = note.filter(|_| NOTED.contains(&code))?;
     // A token that runs wild fills no trail.
-    app.feed.register().meter_refusal(&note.grant).ok()?;
+    app.feed.register().meter_refusal(&note.grant, note.budget).ok()?;
     let access = app.access.clone();
     Some(async move {
         let noted = access.note_refusal(&note.route, &note.path, code, &note.origin);

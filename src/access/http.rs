@@ -6,7 +6,7 @@ use super::token::TokenId;
 use crate::app::App;
 use crate::error::Result;
 use crate::http::{Caller, Input, Nothing, Query, Segment, errors};
-use crate::types::{Actor, Domain, Engine, Lifetime, List, Rate, Reason, TokenName};
+use crate::types::{Actor, Amount, Domain, Engine, Lifetime, List, Rate, Reason, TokenName};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -50,6 +50,8 @@ struct TokenInput {
     expires_in: Option<Lifetime>,
     /// Requests a second and an instance, 1 to 1000000; 20000 when left out.
     rate_per_second: Option<Rate>,
+    /// What one settle or correction may lose at most; anything when left out.
+    max_loss: Option<Amount>,
     /// Who creates it.
     actor: Option<Actor>,
     /// Why.
@@ -75,6 +77,7 @@ async fn create_token(
         domains: input.domains.map(|list| list.0).filter(|list| !list.is_empty()),
         expires_in: input.expires_in,
         rate_per_second: input.rate_per_second.map(Rate::get),
+        max_loss: input.max_loss,
     };
     let created = app.access.create(&new, input.reason.as_ref(), &caller.origin(input.actor, None)).await?;
     Ok((StatusCode::CREATED, Json(created)))

@@ -26,7 +26,7 @@ use crate::audit::{self, ControlEvent, Origin, Stream};
 use crate::db::{self, Database, to_json};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
-use crate::types::Reason;
+use crate::types::{Amount, Reason};
 use chrono::{DateTime, Utc};
 use model::{CreatedToken, NewToken, TokenRecord};
 use register::Register;
@@ -122,6 +122,9 @@ pub async fn create(db: &Database, new: &NewToken, reason: Option<&Reason>, orig
         let detail = format!("mixes {one} and {other} letters, some of which look alike: write it in one alphabet");
         return Err(Error::invalid("owner", detail));
     }
+    if new.max_loss.is_some_and(Amount::is_zero) {
+        return Err(Error::invalid("max_loss", "is 0: send the largest loss of one settle, or leave it out"));
+    }
     let token = Token::generate()?;
     let mut tx = db.begin().await?;
     let mut head = db.history().lock(&mut tx, Stream::Control).await?;
@@ -139,6 +142,7 @@ pub async fn create(db: &Database, new: &NewToken, reason: Option<&Reason>, orig
         engines: new.engines.as_ref().and_then(|list| texts(list.iter().map(ToString::to_string).collect())),
         domains: new.domains.as_ref().and_then(|list| texts(list.iter().map(ToString::to_string).collect())),
         rate_per_second: new.rate_per_second,
+        max_loss: new.max_loss,
         created_at: at,
         created_by: origin.principal.as_str().to_owned(),
         expires_at,

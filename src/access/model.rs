@@ -1,7 +1,7 @@
 //! What a token is created with, and what is shown of it.
 
 use super::scope::Scope;
-use crate::types::{Actor, Domain, Engine, Lifetime, TokenName};
+use crate::types::{Actor, Amount, Domain, Engine, Lifetime, TokenName};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -23,6 +23,8 @@ pub struct NewToken {
     pub expires_in: Option<Lifetime>,
     /// Requests a second and an instance; none for the server's own limit.
     pub rate_per_second: Option<i64>,
+    /// What one settle or correction may lose at most; none for no bound.
+    pub max_loss: Option<Amount>,
 }
 
 /// What is known of a token: everything but the token.
@@ -42,6 +44,8 @@ pub struct TokenRecord {
     pub domains: Option<Vec<String>>,
     /// Requests a second and an instance; null for the server's own limit.
     pub rate_per_second: Option<i64>,
+    /// What one settle or correction may lose at most; null for no bound.
+    pub max_loss: Option<Amount>,
     /// When it was created.
     pub created_at: DateTime<Utc>,
     /// By whom.

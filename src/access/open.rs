@@ -5,19 +5,62 @@
 //! the page came from. References: Fetch Metadata (W3C), the Origin header (RFC 6454), DNS rebinding (Jackson et al., 2007).
 
 use crate::error::{Error, Result};
+use axum::extract::Request;
 use axum::http::header::{HOST, ORIGIN};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 use std::net::IpAddr;
 use std::str::FromStr;
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Headers that a proxy adds.
-const FORWARDED: [&str; 6] = ["forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"];
-const FORWARDED_PREFIX: &str = "x-forwarded-";
+const FORWARDED: [&str; 22] = [
+    "forwarded",
+    "via",
+    "cdn-loop",
+    "max-forwards",
+    "proxy-authorization",
+    "proxy-connection",
+    "surrogate-capability",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "cf-ray",
+    "fastly-client-ip",
+    "fly-client-ip",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-proxyuser-ip",
+    "x-remote-addr",
+    "x-request-start",
+    "x-amzn-trace-id",
+    "x-cloud-trace-context",
+    "x-scheme",
+    "x-varnish",
+];
+const FORWARDED_PREFIXES: [&str; 5] = ["x-forwarded", "x-original-", "x-envoy-", "x-arr-", "x-azure-"];
 
-/// Whether a proxy has passed this on.
-fn is_forwarded(headers: &HeaderMap) -> bool {
-    headers.keys().any(|name| FORWARDED.contains(&name.as_str()) || name.as_str().starts_with(FORWARDED_PREFIX))
+/// Whether a proxy has passed this on, as far as that shows: by what it adds, or because it asks as proxies alone do. In HTTP/1.0 with a
+/// Host, as nginx does that is told nothing else; for a whole address, as one asks a proxy.
+fn is_forwarded(asked: &Asked<'_>) -> bool {
+    let of_a_proxy =
+        |name: &str| FORWARDED.contains(&name) || FORWARDED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    asked.headers.keys().any(|name| of_a_proxy(name.as_str()))
+        || (asked.version <= Version::HTTP_10 && asked.headers.contains_key(HOST))
+        || asked.uri.authority().is_some()
+}
+
+/// How a request asks, without what it asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) headers: &'a HeaderMap,
+    version: Version,
+    uri: &'a Uri,
+}
+
+impl<'a> Asked<'a> {
+    pub(super) fn of(request: &'a Request) -> Self {
+        Self { headers: request.headers(), version: request.version(), uri: request.uri() }
+    }
 }
 
 /// Refuses what a web page of another site has sent.
@@ -75,10 +118,10 @@ impl Hosts {
     }
 
     /// Refuses what was not meant for a loopback address, or came through a proxy.
-    pub(super) fn refuse_strangers(&self, headers: &HeaderMap) -> Result<()> {
+    pub(super) fn refuse_strangers(&self, asked: Asked<'_>) -> Result<()> {
         let is_loopback = |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        refuse_host(headers, "a loopback address or localhost", |host| is_loopback(host) || self.name(host))?;
-        if is_forwarded(headers) {
+        refuse_host(asked.headers, "a loopback address or localhost", |host| is_loopback(host) || self.name(host))?;
+        if is_forwarded(&asked) {
             return Err(Error::ForeignRequest("a proxy has passed it on".to_owned()));
         }
         Ok(())
@@ -125,6 +168,11 @@ mod tests {
         HeaderMap::from_iter([(HOST, host.parse().unwrap())])
     }
 
+    fn strangers(hosts: &Hosts, host: &str) -> Result<()> {
+        let uri = Uri::from_static("/");
+        hosts.refuse_strangers(Asked { headers: &asked(host), version: Version::HTTP_11, uri: &uri })
+    }
+
     #[test]
     fn hosts_of_this_machine_are_literal() {
         let hosts = Hosts::default();
@@ -138,7 +186,7 @@ mod tests {
             "[::1]:8000",
             "127.9.9.9:1",
         ] {
-            assert!(hosts.refuse_strangers(&asked(own)).is_ok() && hosts.refuse_names(&asked(own)).is_ok(), "{own}");
+            assert!(strangers(&hosts, own).is_ok() && hosts.refuse_names(&asked(own)).is_ok(), "{own}");
         }
         for foreign in [
             "",
@@ -150,11 +198,11 @@ mod tests {
             "0x7f000001",
             "127.1",
         ] {
-            assert!(hosts.refuse_strangers(&asked(foreign)).is_err(), "{foreign}");
+            assert!(strangers(&hosts, foreign).is_err(), "{foreign}");
             assert!(hosts.refuse_names(&asked(foreign)).is_err(), "{foreign}");
         }
         for elsewhere in ["10.0.0.1:8000", "0.0.0.0", "[::]:8000", "[fe80::1]:8000"] {
-            assert!(hosts.refuse_strangers(&asked(elsewhere)).is_err(), "{elsewhere}");
+            assert!(strangers(&hosts, elsewhere).is_err(), "{elsewhere}");
             assert!(hosts.refuse_names(&asked(elsewhere)).is_ok(), "{elsewhere}");
         }
     }
@@ -163,7 +211,7 @@ mod tests {
     fn a_host_that_is_named_is_one_in_any_case_with_any_port() {
         let hosts = Hosts::new(vec!["Holdfast.internal:8000".parse().unwrap()]);
         for own in ["holdfast.internal", "HOLDFAST.internal.:9000"] {
-            assert!(hosts.refuse_names(&asked(own)).is_ok() && hosts.refuse_strangers(&asked(own)).is_ok(), "{own}");
+            assert!(hosts.refuse_names(&asked(own)).is_ok() && strangers(&hosts, own).is_ok(), "{own}");
         }
         assert!(hosts.refuse_names(&asked("a.holdfast.internal")).is_err());
         for none in ["", "*", "*.internal", "a b", "http://a", "a/b"] {

@@ -12,7 +12,7 @@
 
 use super::rate::{Bucket, RATE_DEFAULT};
 use super::store;
-use super::token::{Grant, Meter, Token, TokenId};
+use super::token::{Budget, Grant, Meter, Token, TokenId};
 use crate::audit::verify::Point;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
@@ -187,8 +187,8 @@ impl Register {
     }
 
     /// Takes one from a token's refusals that are written down.
-    pub fn meter_refusal(&self, grant: &Grant) -> Result<()> {
-        grant.meter.refusals.take(self.0.clock.now_ns()).map_err(|wait| Error::RateLimited { wait })
+    pub(super) fn meter_refusal(&self, grant: &Grant, budget: Budget) -> Result<()> {
+        grant.meter.refusals(budget).take(self.0.clock.now_ns()).map_err(|wait| Error::RateLimited { wait })
     }
 
     /// Writes down which tokens were used since the last time.

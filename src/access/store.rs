@@ -4,8 +4,9 @@ use super::model::{NewToken, TokenRecord};
 use super::scope::Scope;
 use super::token::{Grant, Meter, TokenId};
 use crate::error::{Error, Result};
-use crate::types::{Actor, Domain, Engine, Principal};
+use crate::types::{Actor, Amount, Domain, Engine, Principal};
 use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
 use sqlx::PgConnection;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub(super) struct GrantRow {
     engines: Option<Vec<Engine>>,
     domains: Option<Vec<Domain>>,
     pub(super) rate_per_second: Option<u64>,
+    max_loss: Option<Amount>,
     expires_at: Option<DateTime<Utc>>,
     pub(super) revoked_at: Option<DateTime<Utc>>,
 }
@@ -42,6 +44,7 @@ impl GrantRow {
             scopes: self.scopes,
             engines: self.engines,
             domains: self.domains,
+            max_loss: self.max_loss,
             expires_at: self.expires_at,
             revoked_at: self.revoked_at,
             meter,
@@ -58,6 +61,10 @@ fn stored_list<T: FromStr>(list: &[String]) -> Result<Vec<T>> {
     list.iter().map(|text| stored(text)).collect()
 }
 
+fn bound(decimal: Decimal) -> Result<Amount> {
+    Amount::from_decimal(decimal).ok_or_else(|| Error::Inconsistent(format!("a token's row says {decimal}")))
+}
+
 /// Every token there ever was.
 pub(super) async fn grants(conn: &mut PgConnection) -> Result<Vec<GrantRow>> {
     let rows = sqlx::query!(
@@ -69,6 +76,7 @@ pub(super) async fn grants(conn: &mut PgConnection) -> Result<Vec<GrantRow>> {
                 engines,
                 domains,
                 rate_per_second,
+                max_loss,
                 expires_at,
                 revoked_at
          FROM access_token"
@@ -86,6 +94,7 @@ pub(super) async fn grants(conn: &mut PgConnection) -> Result<Vec<GrantRow>> {
             engines: row.engines.as_deref().map(stored_list).transpose()?,
             domains: row.domains.as_deref().map(stored_list).transpose()?,
             rate_per_second: row.rate_per_second.and_then(|rate| rate.try_into().ok()),
+            max_loss: row.max_loss.map(bound).transpose()?,
             expires_at: row.expires_at,
             revoked_at: row.revoked_at,
         })
@@ -109,8 +118,9 @@ pub(super) async fn insert(
     let scopes: Vec<_> = new.scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
     sqlx::query!(
         "INSERT INTO access_token
-             (id, digest, name, owner, scopes, engines, domains, rate_per_second, created_at, created_by, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+             (id, digest, name, owner, scopes, engines, domains, rate_per_second, created_at, created_by, expires_at,
+              max_loss)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         id,
         &digest[..],
         new.name.as_str(),
@@ -121,7 +131,8 @@ pub(super) async fn insert(
         record.rate_per_second,
         record.created_at,
         record.created_by,
-        record.expires_at
+        record.expires_at,
+        record.max_loss.map(Amount::to_decimal)
     )
     .execute(conn)
     .await?;
@@ -138,6 +149,7 @@ pub(super) async fn list(conn: &mut PgConnection, id: Option<TokenId>) -> Result
                 engines,
                 domains,
                 rate_per_second,
+                max_loss,
                 created_at,
                 created_by,
                 expires_at,
@@ -161,6 +173,7 @@ pub(super) async fn list(conn: &mut PgConnection, id: Option<TokenId>) -> Result
                 engines: row.engines,
                 domains: row.domains,
                 rate_per_second: row.rate_per_second,
+                max_loss: row.max_loss.map(bound).transpose()?,
                 created_at: row.created_at,
                 created_by: row.created_by,
                 expires_at: row.expires_at,

@@ -4,7 +4,7 @@ use super::rate::Bucket;
 use super::scope::Scope;
 use crate::audit::canonical::hex;
 use crate::error::{Error, Result};
-use crate::types::{Actor, Domain, Engine, Principal};
+use crate::types::{Actor, Amount, Domain, Engine, Principal};
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -19,8 +19,10 @@ pub const PREFIX: &str = "hf_";
 const ID_DIGITS: usize = 16;
 /// Hex digits of a secret: 256 bits.
 const SECRET_DIGITS: usize = 64;
-/// Refusals of one token that are written down, a second; the others are counted.
+/// Refusals of one token that are written down, a second and a [`Budget`]; the others are counted.
 const REFUSALS_PER_SECOND: u64 = 10;
+/// Losses that were refused because their token may not book as much at once.
+pub(super) const LOSSES_REFUSED: &str = "holdfast_losses_refused_total";
 /// How coarse the note of the last use is.
 const USE_SECONDS: i64 = 60;
 
@@ -156,6 +158,8 @@ pub struct Grant {
     pub engines: Option<Vec<Engine>>,
     /// The only domains that it may change; none for all.
     pub domains: Option<Vec<Domain>>,
+    /// What one settle or correction may lose at most; none for no bound.
+    pub max_loss: Option<Amount>,
     /// When it ends by itself.
     pub expires_at: Option<DateTime<Utc>>,
     /// When it was ended.
@@ -164,12 +168,42 @@ pub struct Grant {
     pub(super) meter: Arc<Meter>,
 }
 
+/// Refusals that are written down apart from the others, so that no kind crowds another one out of the trail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Budget {
+    /// Of the kill switch's engage.
+    Engage,
+    /// Of its release.
+    Release,
+    /// Of disable.
+    Disable,
+    /// Of enable.
+    Enable,
+    /// Of everything else.
+    Others,
+}
+
+impl Budget {
+    const ALL: [Self; 5] = [Self::Engage, Self::Release, Self::Disable, Self::Enable, Self::Others];
+
+    /// That of a route, by its template.
+    pub(super) fn of(template: &str) -> Self {
+        match template.strip_prefix("/api/governance/go-live/") {
+            Some("kill-switch/engage") => Self::Engage,
+            Some("kill-switch/release") => Self::Release,
+            Some("disable") => Self::Disable,
+            Some("enable") => Self::Enable,
+            _ => Self::Others,
+        }
+    }
+}
+
 /// What a token has used; the same for as long as the process runs.
 #[derive(Debug)]
 pub(super) struct Meter {
     pub(super) bucket: Bucket,
-    /// Refusals that are events.
-    pub(super) refusals: Bucket,
+    /// Refusals that are events, by budget.
+    refusals: [Bucket; Budget::ALL.len()],
     /// The minute of the last use, seconds since 1970; 0 for never.
     used_at: AtomicI64,
     /// What of it stands in the database.
@@ -180,10 +214,15 @@ impl Meter {
     pub(super) fn new(bucket: Bucket) -> Self {
         Self {
             bucket,
-            refusals: Bucket::new(REFUSALS_PER_SECOND),
+            refusals: Budget::ALL.map(|_| Bucket::new(REFUSALS_PER_SECOND)),
             used_at: AtomicI64::new(0),
             noted: AtomicI64::new(0),
         }
+    }
+
+    /// The refusals of this budget.
+    pub(super) const fn refusals(&self, budget: Budget) -> &Bucket {
+        &self.refusals[budget as usize]
     }
 
     /// Notes a use, to the minute.
@@ -273,6 +312,20 @@ impl Authority {
     pub fn require_domain(&self, domain: &Domain) -> Result<()> {
         let refused = || Error::OutOfReach { what: "domain", name: domain.to_string() };
         if self.reaches_domain(domain) { Ok(()) } else { Err(refused()) }
+    }
+
+    /// Refuses a loss that is larger than it may book at once.
+    pub fn require_loss(&self, loss: Amount) -> Result<()> {
+        let bound = match self {
+            Self::Unlimited => None,
+            Self::Token(grant) => grant.max_loss,
+        };
+        if bound.is_none_or(|bound| loss <= bound) {
+            return Ok(());
+        }
+        tracing::error!(%loss, "a loss beyond the bound of its token was refused, and is not booked");
+        metrics::counter!(LOSSES_REFUSED).increment(1);
+        Err(Error::OutOfReach { what: "loss", name: loss.to_string() })
     }
 
     /// The person behind it.

@@ -9,10 +9,11 @@ use crate::access::token::TokenId;
 use crate::approval;
 use crate::audit::Origin;
 use crate::config::DatabaseConfig;
-use crate::types::{Actor, Domain, Engine, Lifetime, List, Rate, Reason, TokenName};
+use crate::types::{Actor, Amount, Domain, Engine, Lifetime, List, Rate, Reason, TokenName};
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::{Args, Subcommand, ValueEnum};
 use std::fmt::Write as _;
+use std::io::Write as _;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
@@ -47,6 +48,9 @@ pub(super) struct CreateArgs {
     /// Requests a second and an instance.
     #[arg(long, value_name = "PER_SECOND")]
     rate: Option<Rate>,
+    /// What one settle or correction may lose at most; anything when left out.
+    #[arg(long, value_name = "AMOUNT")]
+    max_loss: Option<Amount>,
     /// Who creates it.
     #[arg(long)]
     actor: Option<Actor>,
@@ -112,6 +116,7 @@ async fn create(args: CreateArgs, config: &DatabaseConfig) -> Result<(), Failure
         domains: args.domains.map(|list| list.0).filter(|list| !list.is_empty()),
         expires_in: args.expires,
         rate_per_second: args.rate.map(Rate::get),
+        max_loss: args.max_loss,
     };
     // In another database than the service's, a token would open nothing.
     let (db, postgres) = open_migrated(config).await?;
@@ -122,7 +127,17 @@ async fn create(args: CreateArgs, config: &DatabaseConfig) -> Result<(), Failure
     for warning in &created.warnings {
         eprintln!("warning: {warning}");
     }
-    print(&format!("{}\n", created.token))
+    let mut out = std::io::stdout().lock();
+    // Whoever reads has not read enough before the token: also a closed pipe has lost it.
+    let written = writeln!(out, "{}", created.token).and_then(|()| out.flush());
+    let id = &created.record.id;
+    written.map_err(|error| {
+        format!(
+            "token {id} was created, and standard output did not take it ({error}): nobody has it, and it is shown to nobody again. Revoke \
+             it with holdfast token revoke {id}, and create another one"
+        )
+        .into()
+    })
 }
 
 async fn list(config: &DatabaseConfig) -> Result<(), Failure> {
@@ -145,6 +160,9 @@ fn line(token: &TokenRecord) -> String {
         if let Some(list) = list {
             let _ = write!(line, " {what}={}", list.join(","));
         }
+    }
+    if let Some(loss) = token.max_loss {
+        let _ = write!(line, " max_loss={loss}");
     }
     if let Some(owner) = &token.owner {
         let _ = write!(line, " owner={owner:?}");

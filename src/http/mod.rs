@@ -5,6 +5,7 @@
 
 pub mod budget;
 pub mod connections;
+mod drain;
 pub mod errors;
 mod health;
 pub(crate) mod input;

@@ -7,9 +7,12 @@ use super::numbers::{NUMBERS, STRING};
 use crate::app::App;
 use crate::enforcement::routes::{Needs, needs_of};
 use axum::Router;
-use axum::http::Method;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Redirect};
+use axum::http::header::{
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use axum::http::{HeaderValue, Method};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use std::sync::LazyLock;
 use utoipa::OpenApi;
@@ -249,7 +252,20 @@ pub(super) fn router() -> Router<App> {
     Router::new()
         .route("/openapi.json", get(openapi_json))
         .route("/", get(|| async { Redirect::temporary("/docs/") }))
-        .merge(Router::from(swagger))
+        .merge(Router::from(swagger).layer(map_response(guarded)))
+}
+
+/// What a page may do: run and show its own files, ask this service, and be shown by nobody.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+                           font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+async fn guarded(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
+    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
 }
 
 async fn openapi_json() -> impl IntoResponse {

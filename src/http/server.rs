@@ -6,8 +6,8 @@
 //! kept for one request each, so that whoever comes to pull the kill switch finds one that nobody can keep.
 
 use super::connections::{Connection, Connections, For, Kind, Limits, Place};
+use super::drain::drained;
 use crate::clock::Clock;
-use axum::body::Body;
 use axum::extract::Request;
 use axum::http::HeaderValue;
 use axum::http::header::CONNECTION;
@@ -130,7 +130,9 @@ where
                 // It has made room: nothing is begun on it any more.
                 std::future::pending::<()>().await;
             }
-            let mut request = request.map(Body::new);
+            let (parts, body) = request.into_parts();
+            let body = drained(&parts, body);
+            let mut request = Request::from_parts(parts, body);
             request.extensions_mut().insert(Arc::clone(&connection));
             let mut answered = service.oneshot(request).await;
             if let Ok(response) = &mut answered

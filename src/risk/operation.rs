@@ -198,6 +198,13 @@ impl Operation {
         if let Some(engine) = self.engine() {
             authority.require_engine(engine)?;
         }
+        match self {
+            Self::Settle(request) => authority.require_loss(request.realized_loss)?,
+            Self::Adjust(AdjustRequest { correction: Correction::Loss(by), .. }) if by.units() > 0 => {
+                authority.require_loss(Amount::from_units(by.units()).unwrap_or_default())?;
+            }
+            _ => {}
+        }
         let above = |field| Error::invalid(field, "GLOBAL is the level above the engines: name the engine that acts");
         match self {
             Self::Reserve { request, .. } if request.engine.is_global() => Err(above("engine")),

@@ -4,6 +4,7 @@ mod grading;
 mod matrix;
 mod open;
 pub mod reach;
+mod small;
 mod tokens;
 mod wires;
 
@@ -24,6 +25,7 @@ pub fn new(scopes: &str) -> NewToken {
         domains: None,
         expires_in: None,
         rate_per_second: None,
+        max_loss: None,
     }
 }
 

@@ -205,3 +205,39 @@ fn a_head_that_is_too_large_is_refused_and_the_server_goes_on() {
     }
     assert_eq!(get(&server, STATE, None).status, 200);
 }
+
+#[test]
+fn a_token_that_nobody_could_be_shown_is_named_with_the_way_to_revoke_it() {
+    let place = Place::new();
+    assert_eq!(place.run(&["migrate"], &[]).code, Some(0));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("it is there");
+    let mut command = place.command(&["token", "create", "--name", "lost", "--scopes", "read"]);
+    let ended = command.stdout(full).stderr(std::process::Stdio::piped()).output().expect("it runs");
+    assert_eq!(ended.status.code(), Some(1));
+    let said = String::from_utf8(ended.stderr).expect("a sentence");
+    let listed = place.run(&["token", "list"], &[]).out;
+    let id = listed.split(' ').next().expect("an id").to_owned();
+    assert!(said.contains(&format!("holdfast token revoke {id}")), "{said}");
+    assert!(said.contains("nobody has it"), "{said}");
+    assert_eq!(place.run(&["token", "revoke", &id], &[]).code, Some(0));
+}
+
+#[test]
+fn a_body_that_is_refused_unread_does_not_cost_its_sender_the_answer() {
+    let place = Place::new();
+    assert_eq!(place.run(&["migrate"], &[]).code, Some(0));
+    create(&place, &["--scopes", "read"]);
+    let server = place.serve();
+    // Larger than what the two sockets hold: it is still on its way when the answer is there.
+    let body = vec![b'x'; 12 * 1024 * 1024];
+    for path in ["/api/governance/risk/check-and-reserve", "/api/governance/nothing"] {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut stream = server.connect().expect("it listens");
+        stream.write_all(head.as_bytes()).expect("it reads");
+        stream.write_all(&body).expect("it reads on after its answer");
+        assert!(matches!(Reply::read(&mut stream).expect("an answer").status, 401 | 404), "{path}");
+    }
+}

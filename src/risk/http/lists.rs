@@ -44,6 +44,9 @@ struct ReservationQuery {
     cursor: Option<Place>,
 }
 
+/// Seconds in a hundred years: no reservation is older.
+const OLDER_THAN_MAX: i64 = 3_155_760_000;
+
 /// Reservations, newest first.
 #[utoipa::path(
     get, path = "/risk/reservations", tag = "risk", params(ReservationQuery),
@@ -54,6 +57,10 @@ async fn list_reservations(
     Query(query): Query<ReservationQuery>,
 ) -> Result<Json<Page<ReservationRecord>>> {
     let paging = Paging::new(query.limit, query.cursor);
+    if let Some(older_than) = query.older_than.filter(|seconds| seconds.get() > OLDER_THAN_MAX) {
+        let detail = format!("is {older_than}: send at most {OLDER_THAN_MAX} seconds, which is a hundred years");
+        return Err(Error::invalid("older_than", detail));
+    }
     let filter = ReservationFilter {
         engine: query.engine.as_ref().map(Engine::as_str),
         status: query.status,

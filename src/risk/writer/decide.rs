@@ -202,6 +202,10 @@ impl<'a> Deciding<'a> {
 
     fn reserve(&mut self, item: &'a Item, request: &ReserveRequest, id: Uuid) -> Result<Done> {
         if let Some(made) = self.known.book.reservations.get(&id) {
+            if !item.origin.authority.reaches_engine(&made.engine) {
+                // That it is there is not confirmed any further than that it cannot be made.
+                return Err(Error::NotFound { what: "reservation", id: id.to_string() });
+            }
             let past = self.past(made.seq)?;
             past.refuse_other(item, request, made)?;
             return replay(item, &past);

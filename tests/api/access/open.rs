@@ -24,7 +24,7 @@ async fn send(
 const HOST: (&str, &str) = ("host", "127.0.0.1:8000");
 
 /// What a page of another site, a rebound name or a proxy sends.
-const FOREIGN: [&[(&str, &str)]; 17] = [
+const FOREIGN: [&[(&str, &str)]; 23] = [
     &[("host", "evil.example:8000")],
     &[("host", "evil.example")],
     &[("host", "127.0.0.1.evil.example:8000")],
@@ -42,6 +42,12 @@ const FOREIGN: [&[(&str, &str)]; 17] = [
     &[HOST, ("cf-connecting-ip", "10.0.0.1")],
     &[HOST, ("true-client-ip", "10.0.0.1")],
     &[HOST, ("x-client-ip", "10.0.0.1")],
+    &[HOST, ("x-original-forwarded-for", "10.0.0.1")],
+    &[HOST, ("cdn-loop", "cdn.example")],
+    &[HOST, ("x-amzn-trace-id", "Root=1")],
+    &[HOST, ("x-envoy-external-address", "10.0.0.1")],
+    &[HOST, ("x-request-start", "t=1")],
+    &[HOST, ("proxy-connection", "keep-alive")],
 ];
 
 const OWN: [&[(&str, &str)]; 6] = [
@@ -73,6 +79,14 @@ async fn no_page_and_no_proxy_moves_a_switch_or_reads_a_thing() {
         }
     }
     assert_eq!(service.everything().await, before);
+    // A proxy that adds nothing asks in HTTP/1.0 and says a Host, which no page and no operator's client does.
+    let mut bare = request(Method::POST, &format!("{BASE}/go-live/kill-switch/engage"), None, "");
+    *bare.version_mut() = axum::http::Version::HTTP_10;
+    bare.headers_mut().insert("host", HOST.1.parse().unwrap());
+    service.send(bare).await.refused(403, "FOREIGN_REQUEST");
+    // A whole address is what one asks a proxy for.
+    let whole = format!("http://127.0.0.1:8000{BASE}/go-live/state");
+    service.send(request(Method::GET, &whole, None, "")).await.refused(403, "FOREIGN_REQUEST");
     // Two hosts are two stories.
     let mut two = request(Method::GET, &format!("{BASE}/go-live/state"), None, "");
     two.headers_mut().append("host", "localhost".parse().unwrap());
@@ -89,6 +103,10 @@ async fn this_machines_operator_is_let_in() {
         let engage = format!("{BASE}/go-live/kill-switch/engage");
         assert_eq!(send(&service, Method::POST, &engage, headers, false).await.0, 200, "{headers:?}");
     }
+    // Without a Host it is a client as simple as can be.
+    let mut simple = request(Method::GET, &format!("{BASE}/go-live/state"), None, "");
+    *simple.version_mut() = axum::http::Version::HTTP_10;
+    service.send(simple).await.ok();
 }
 
 #[tokio::test]
