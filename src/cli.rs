@@ -158,6 +158,8 @@ enum DbCommand {
 /// Why a command ended without doing what it was asked to.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// How long an end waits for operations on files that nobody waits for any more.
+const HANGING_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long `healthcheck` waits.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -209,7 +211,12 @@ pub fn main() -> ExitCode {
         runtime.worker_threads(request_threads());
     }
     match runtime.enable_all().build() {
-        Ok(runtime) => runtime.block_on(run(cli)),
+        Ok(runtime) => {
+            let code = runtime.block_on(run(cli));
+            // What is still at a file then is at one that hangs.
+            runtime.shutdown_timeout(HANGING_TIMEOUT);
+            code
+        }
         Err(error) => {
             fail(&format!("cannot start the runtime: {error}"));
             failure_of(is_review)

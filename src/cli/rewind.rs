@@ -27,7 +27,7 @@ pub(super) struct AcceptArgs {
 /// The file of this machine's marks: one for each address of a database, and each book in it.
 ///
 /// None where nothing says where such files are.
-pub(super) fn marks_file(config: &DatabaseConfig, db: &Database) -> Result<Option<MarksFile>, Failure> {
+fn marks_file(config: &DatabaseConfig, db: &Database) -> Result<Option<MarksFile>, Failure> {
     let Ok(dir) = config.data_dir() else { return Ok(None) };
     let (options, schema) = db.place()?;
     let server = match config.url() {
@@ -40,6 +40,18 @@ pub(super) fn marks_file(config: &DatabaseConfig, db: &Database) -> Result<Optio
     };
     let database = options.get_database().unwrap_or_default();
     Ok(Some(MarksFile::new(&dir, &format!("{server}/{database}/{schema}"))))
+}
+
+/// Takes over what this machine knew of the database before, and remembers what this process learns of it.
+pub(super) async fn remember(db: &Database, config: &DatabaseConfig) -> Result<(), Failure> {
+    let Some(file) = marks_file(config, db)? else {
+        tracing::warn!("HOME and DATA_DIR are not set: a restart will not notice that the database lost events");
+        return Ok(());
+    };
+    let shown = file.path().display().to_string();
+    db.history().remember_in(file).await.map_err(|error| {
+        format!("{shown} cannot be read ({error}): it says how far the database had come; look at that, then remove the file").into()
+    })
 }
 
 /// Gives the database a history of its own, so that instances that saw it go back take it over; says what is lost.

@@ -1,7 +1,7 @@
 //! `holdfast serve`: a database, the service on it, and an orderly end.
 
 use super::database::{parse_url, settings};
-use super::rewind::marks_file;
+use super::rewind::remember;
 use super::stop::{Signals, Stop, announce_stop, until};
 use super::{Failure, ServeArgs};
 use crate::access;
@@ -182,15 +182,17 @@ impl Instance<'_> {
         serving: JoinHandle<()>,
         stopping: watch::Receiver<Stop>,
     ) -> Result<(), Failure> {
-        // Migrations may wait for another instance for as long as that takes; a stop does not.
-        let opened = tokio::select! {
-            opened = self.open(options) => opened?,
+        // Migrations may wait for another instance, and files for a disk, for as long as that takes; a stop does not.
+        let begun = async {
+            self.db.become_opened(&self.open(options).await?);
+            Ok::<_, Failure>(self.begin().await)
+        };
+        let (background, changes) = tokio::select! {
+            begun = begun => begun?,
             () = until(stopping, Stop::Announced) => {
                 return stopped_early(serving).await;
             }
         };
-        self.db.become_opened(&opened);
-        let (background, changes) = self.begin().await;
         self.app.enter(Stage::Serving);
         self.announce();
         let served = serving.await;
@@ -205,8 +207,10 @@ impl Instance<'_> {
         }
         let is_whole = self.app.writers_run();
         self.db.close().await;
-        if let Err(error) = self.db.history().save().await {
-            tracing::warn!(%error, "the marks of the audit trail cannot be written");
+        match tokio::time::timeout(SAVE_TIMEOUT, self.db.history().save()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the marks of the audit trail cannot be written"),
+            Err(_) => tracing::warn!("the marks of the audit trail are not written: the disk takes too long"),
         }
         served?;
         tracing::info!("stopped");
@@ -330,22 +334,12 @@ where
     tokio::spawn(panics::kept_running(task, begin))
 }
 
-/// Takes over what this machine knew of the database before, and remembers what this process learns of it.
-async fn remember(db: &Database, config: &DatabaseConfig) -> Result<(), Failure> {
-    let Some(file) = marks_file(config, db)? else {
-        tracing::warn!("HOME and DATA_DIR are not set: a restart will not notice that the database lost events");
-        return Ok(());
-    };
-    let shown = file.path().display().to_string();
-    db.history().remember_in(file).await.map_err(|error| {
-        format!("{shown} cannot be read ({error}): it says how far the database had come; look at that, then remove the file").into()
-    })
-}
-
 /// How often a database that is away is looked for.
 const REACH_PAUSE: Duration = Duration::from_secs(1);
 /// How often the log says that it is.
 const WAITING_NOTICE: Duration = Duration::from_secs(30);
+/// How long an end waits for the marks to be on the disk.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long an end waits for the database to hear of it.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often samples are folded into their buckets.

@@ -2,11 +2,12 @@
 
 use crate::standby::programs;
 use crate::support::{Place, free_port, signal, wait_until};
+use rustix::fs::OFlags;
 use rustix::process::Signal;
 use serde_json::json;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::net::TcpListener;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -101,6 +102,36 @@ fn a_fetch_of_postgresql_ends_with_the_server_however_that_ends() {
         // The next fetch would.
         let _ = fs::remove_dir_all(left);
     }
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_file_that_hangs() {
+    let place = Place::new();
+    place.serve().stop(Signal::TERM);
+    let marks =
+        fs::read_dir(place.data().join("marks")).expect("a directory").next().expect("marks").expect("an entry");
+    for file in [place.data().join("checkpoint.key"), marks.path()] {
+        // A pipe that nobody writes to: whoever opens it to read waits.
+        let kept = file.with_extension("kept");
+        fs::rename(&file, &kept).expect("it is there");
+        let made = Command::new("mkfifo").arg(&file).status().expect("mkfifo runs");
+        assert!(made.success());
+        let server = place.launch(&[], &[]);
+        // It can be opened so once somebody reads it, and as long as it is open nothing comes.
+        let mut open = File::options();
+        let open = open.write(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        let mut silent = None;
+        wait_until("the server reads it", || {
+            silent = open.open(&file).ok();
+            silent.is_some()
+        });
+        server.get_root("/livez").ok();
+        let log = server.stop(Signal::TERM);
+        assert!(log.contains("stopped before the database was ready"), "{log}");
+        place.check_nothing_runs();
+        fs::rename(&kept, &file).expect("it is there");
+    }
+    place.serve().stop(Signal::TERM);
 }
 
 #[test]
