@@ -17,6 +17,7 @@ use crate::enforcement::rules::Rules;
 use crate::go_live::GoLive;
 use crate::govern::Govern;
 use crate::heimdall::Heimdall;
+use crate::http::turns::Turns;
 use crate::middleware::Stack;
 use crate::middleware::access_log::NoteRoute;
 use crate::risk::Risk;
@@ -27,7 +28,6 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
-use tokio::sync::Semaphore;
 use tower::Layer;
 
 /// Everything a handler needs. Cheap to clone, which happens several times a request: all clones are one.
@@ -70,11 +70,11 @@ pub struct Parts {
     pub places: Places,
     notary: OnceLock<Notary>,
     /// The right to read the whole trail, which one at a time has.
-    pub verifying: Arc<Semaphore>,
+    pub verifying: Turns,
     /// The right to compare the whole book: one at a time.
-    pub reconciling: Arc<Semaphore>,
+    pub reconciling: Turns,
     /// The right to replay a history: one at a time.
-    pub replaying: Arc<Semaphore>,
+    pub replaying: Turns,
     /// What it has counted.
     pub metrics: PrometheusHandle,
     /// Where in [`Stage::ALL`] it is.
@@ -186,16 +186,16 @@ impl App {
             exposure,
             hosts,
             two_person,
-            places: Places::new(limits.body_bytes()),
+            places: Places::new(limits.body_bytes(), limits.answer_bytes()),
             feed,
             enforcement: enforcement.enforcement(),
             scope: enforcement.scope(),
             rules: Arc::new(rules),
             enforcement_off: enforcement.off_because(),
             notary: notary.map_or_else(OnceLock::new, OnceLock::from),
-            verifying: Arc::new(Semaphore::new(1)),
-            reconciling: Arc::new(Semaphore::new(1)),
-            replaying: Arc::new(Semaphore::new(1)),
+            verifying: Turns::default(),
+            reconciling: Turns::default(),
+            replaying: Turns::default(),
             metrics: counting(),
             stage: AtomicU8::new(Stage::Serving as u8),
         }))

@@ -160,6 +160,15 @@ pub enum Error {
         /// The outcome that stands, as JSON.
         outcome: Box<RawValue>,
     },
+    /// The outcome was recorded before, and is too large to be told once more in the same answer.
+    #[error(
+        "the outcome was recorded before and has {bytes} bytes, and this answer repeats as much as it may: nothing was done; send the \
+         operation with its key in a request of its own"
+    )]
+    AnswerTooLarge {
+        /// How large it is.
+        bytes: usize,
+    },
     /// A hold that stands until somebody ends it cannot be extended.
     #[error("reservation {reservation_id} never expires: there is nothing to extend")]
     NeverExpires {

@@ -88,7 +88,7 @@ struct Note {
 /// A request that may go on.
 struct Passage {
     /// Held until the request is answered.
-    _seat: Arc<Seat>,
+    seat: Arc<Seat>,
     /// What a refusal further in would be noted as.
     note: Option<Box<Note>>,
 }
@@ -131,7 +131,7 @@ impl<S> Guard<S> {
         }
         request.extensions_mut().insert(Arc::clone(&seat));
         request.extensions_mut().insert(admitted);
-        Ok(Passage { _seat: seat, note })
+        Ok(Passage { seat, note })
     }
 
     /// Who asks. Nobody is identified where nothing is needed, if they say nothing of themselves that holds.
@@ -357,7 +357,10 @@ where
                         Err(error) => return Poll::Ready(Err(error)),
                     };
                     // The place is free again.
-                    (response, passage.take().and_then(|passage| passage.note))
+                    match passage.take() {
+                        Some(passage) => (passage.seat.answer(response), passage.note),
+                        None => (response, None),
+                    }
                 }
                 StateProjection::Refused { response, note } => (answered(response), note.take()),
                 StateProjection::Noting { response, noting } => {

@@ -89,7 +89,7 @@ pub async fn note_uses(register: Register, db: Database) {
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         turns.tick().await;
-        let noted = async { register.note_uses(&mut *db.read().await?).await };
+        let noted = async { register.note_uses(&mut *db.work().await?).await };
         if let Err(error) = noted.await {
             tracing::warn!(%error, "which tokens were used could not be written down: it is tried again");
         }

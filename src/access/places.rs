@@ -6,9 +6,14 @@ use crate::error::{Error, Result};
 use crate::http::budget::{Budget, Charge};
 use crate::http::connections::{Connection, For};
 use crate::types::Principal;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use hyper::body::{Frame, SizeHint};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Ordinary requests in flight; the next is told to come again.
@@ -22,7 +27,10 @@ pub const SWITCHES_SHARE: usize = 256;
 /// How much of each body counts for nothing: together no more than the connections let there be.
 pub const BODY_BYTES_FREE: usize = 8 * 1024;
 
-/// Places for requests in flight, and bytes for their bodies.
+/// How large an answer may be that counts for nothing.
+pub const ANSWER_BYTES_FREE: usize = 16 * 1024;
+
+/// Places for requests in flight, and bytes for their bodies and answers.
 #[derive(Debug, Clone)]
 pub struct Places {
     ordinary: Arc<Semaphore>,
@@ -30,12 +38,13 @@ pub struct Places {
     switches: Budget,
     probes: Arc<Semaphore>,
     bodies: Budget,
+    answers: Budget,
 }
 
 impl Places {
-    /// Places, and so many bytes for bodies, of which one principal has half.
+    /// Places, and so many bytes for bodies and for answers, of which one principal has half.
     #[must_use]
-    pub fn new(body_bytes: usize) -> Self {
+    pub fn new(body_bytes: usize, answer_bytes: usize) -> Self {
         let places = |count| Arc::new(Semaphore::new(count));
         Self {
             ordinary: places(IN_FLIGHT_MAX),
@@ -43,6 +52,7 @@ impl Places {
             switches: Budget::new(IN_FLIGHT_RESERVED, SWITCHES_SHARE),
             probes: places(IN_FLIGHT_RESERVED),
             bodies: Budget::new(body_bytes, body_bytes / 2),
+            answers: Budget::new(answer_bytes, answer_bytes / 2),
         }
     }
 
@@ -105,8 +115,27 @@ impl Seat {
 
     /// So many bytes of the body have come.
     pub(crate) fn grow_body(&self, bytes: usize) -> Result<()> {
+        // Whoever takes no answers causes no large ones.
+        if bytes > BODY_BYTES_FREE && !self.places.answers.has_room(&self.principal) {
+            return Err(Error::Overloaded);
+        }
         let mut body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
         body.grow_to(bytes.saturating_sub(BODY_BYTES_FREE)).map_err(|_| Error::Overloaded)
+    }
+
+    /// The answer as it goes out: a large one counts until it was taken. One that only tells something is refused where there is no
+    /// room for it; what was done is told all the same.
+    pub(super) fn answer(&self, response: Response) -> Response {
+        let length = response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
+        let Some(length) = length.filter(|length| *length > ANSWER_BYTES_FREE) else { return response };
+        let mut charge = self.places.answers.open(self.principal.clone());
+        if charge.grow_to(length).is_err() {
+            if self.share == Share::Read {
+                return Error::Overloaded.into_response();
+            }
+            charge.overdraw_to(length);
+        }
+        response.map(|body| Body::new(Charged { body, _charge: charge }))
     }
 
     /// The body is waited for: who does nothing else can make room.
@@ -129,5 +158,31 @@ impl Seat {
             Some(connection) => connection.hurried().await,
             None => std::future::pending().await,
         }
+    }
+}
+
+/// An answer that counts until it was taken, or nobody will take it any more.
+struct Charged {
+    body: Body,
+    _charge: Charge,
+}
+
+impl HttpBody for Charged {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

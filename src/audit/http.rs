@@ -10,7 +10,7 @@ use super::complete;
 use super::verify::{self, Asked, Finding, Point};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::http::{Nothing, Query, errors};
+use crate::http::{Caller, Nothing, Query, errors};
 use crate::types::{Count, Flag};
 use axum::Json;
 use axum::extract::State;
@@ -77,13 +77,17 @@ struct AuditVerified {
     get, path = "/audit/verify", tag = "audit", params(VerifyQuery),
     responses((status = 200, description = "`ok` says whether the trail is whole", body = AuditVerified), errors::ReadOne)
 )]
-async fn verify_audit(State(app): State<App>, Query(query): Query<VerifyQuery>) -> Result<Json<AuditVerified>> {
+async fn verify_audit(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<VerifyQuery>,
+) -> Result<Json<AuditVerified>> {
     if query.stream.is_none() && (query.from.is_some() || query.to.is_some()) {
         return Err(Error::invalid("stream", "is missing: from and to are of one stream"));
     }
     let streams = query.stream.map_or_else(|| Stream::ALL.to_vec(), |stream| vec![stream]);
     // One at a time: each reads the whole trail.
-    let _turn = app.verifying.try_acquire().map_err(|_| Error::Overloaded)?;
+    let _turn = app.verifying.take(caller.principal).await?;
     let mut conn = app.go_live.db().connect_long_snapshot().await?;
     let signed = app.notary().and_then(Notary::last);
     let incremental = query.incremental.is_some_and(|flag| flag.0);
@@ -117,11 +121,11 @@ async fn verify_audit(State(app): State<App>, Query(query): Query<VerifyQuery>) 
         errors::ReadOfTrail
     )
 )]
-async fn audit_checkpoint(State(app): State<App>, _: Query<Nothing>) -> Result<impl IntoResponse> {
+async fn audit_checkpoint(State(app): State<App>, caller: Caller, _: Query<Nothing>) -> Result<impl IntoResponse> {
     let no_key = || Error::NotFound { what: "key to sign with", id: "(CHECKPOINT_KEY)".into() };
     let notary = app.notary().ok_or_else(no_key)?;
     // One at a time, as every verification.
-    let _turn = app.verifying.try_acquire().map_err(|_| Error::Overloaded)?;
+    let _turn = app.verifying.take(caller.principal).await?;
     let (_, note) = notary.sign(&mut app.go_live.db().connect_long_snapshot().await?).await?;
     Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], note))
 }

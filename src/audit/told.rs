@@ -61,7 +61,7 @@ impl Changes {
 
     /// Tells of what came after `seen`; where the stream stands now, which may be further back: in a database that was restored.
     async fn tell(&self, seen: Option<i64>) -> Result<i64> {
-        let mut conn = self.db.read().await?;
+        let mut conn = self.db.work().await?;
         let stands = store::head_seq(&mut conn, Stream::Control).await?;
         let Some(seen) = seen.filter(|seen| *seen < stands) else {
             return Ok(stands);

@@ -29,7 +29,6 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use sqlx::postgres::PgConnectOptions;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{oneshot, watch};
@@ -121,7 +120,7 @@ async fn check_address(server: &ServerConfig, db: &Database) -> Result<(), Failu
     if exposure(server) != Exposure::Network {
         return Ok(());
     }
-    let mut conn = db.read().await?;
+    let mut conn = db.work().await?;
     if access::store::any(&mut conn).await? {
         return Ok(());
     }
@@ -201,7 +200,7 @@ impl Instance<'_> {
         }
         changes.finish().await;
         // Who ends in order is not looked for.
-        let left = async { instance::leave(&mut *self.db.read().await?, self.app.feed.instance().id()).await };
+        let left = async { instance::leave(&mut *self.db.work().await?, self.app.feed.instance().id()).await };
         if let Ok(Err(error)) = tokio::time::timeout(LEAVE_TIMEOUT, left).await {
             tracing::warn!(%error, "this instance stays on the list for a day");
         }
@@ -235,7 +234,7 @@ impl Instance<'_> {
         check_address(&self.args.server, &db).await?;
         remember(&db, self.database).await?;
         // Nothing that a decision depends on without noticing: who restored this has to know.
-        for line in complete::missing(&mut *db.read().await?).await? {
+        for line in complete::missing(&mut *db.work().await?).await? {
             tracing::error!("this book is not complete: {line}");
         }
         Ok(db)
@@ -320,8 +319,8 @@ fn start_tasks(app: &App, db: &Database, changes: &Changes, checkpoint_every: Li
         keep("uses of tokens", move || access::note_uses(register.clone(), of_uses.clone())),
     ];
     if let Some(notary) = app.notary().cloned() {
-        let verifying = Arc::clone(&app.verifying);
-        let run = move || notary.clone().run(of_notary.clone(), checkpoint_every, Arc::clone(&verifying));
+        let verifying = app.verifying.clone();
+        let run = move || notary.clone().run(of_notary.clone(), checkpoint_every, verifying.clone());
         tasks.push(keep("checkpoints", run));
     }
     tasks

@@ -13,11 +13,15 @@ pub struct LimitsConfig {
     /// `BODY_BUDGET_MIB`: how much the bodies of all requests in flight have together, beyond 8 KiB each; one principal has half.
     #[arg(long, env = "BODY_BUDGET_MIB", default_value = "128", value_name = "MIB", value_parser = budget)]
     pub body_budget_mib: usize,
+
+    /// `ANSWER_BUDGET_MIB`: how much the answers that are under way have together, but for those of up to 16 KiB; one principal has half.
+    #[arg(long, env = "ANSWER_BUDGET_MIB", default_value = "128", value_name = "MIB", value_parser = budget)]
+    pub answer_budget_mib: usize,
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { body_budget_mib: 128 }
+        Self { body_budget_mib: 128, answer_budget_mib: 128 }
     }
 }
 
@@ -26,6 +30,12 @@ impl LimitsConfig {
     #[must_use]
     pub const fn body_bytes(&self) -> usize {
         self.body_budget_mib * MIB
+    }
+
+    /// Bytes for the answers that are under way.
+    #[must_use]
+    pub const fn answer_bytes(&self) -> usize {
+        self.answer_budget_mib * MIB
     }
 }
 

@@ -1,7 +1,7 @@
 //! The database: pools, migrations, transactions, and the private PostgreSQL.
 //!
-//! Two pools: `pool` for everything, and `switch`, for engage and disable alone, so that tightening never queues behind anything
-//! else. The ledger's writer, the feed that the gate goes by and the listener have a connection each, so that nobody's flood can
+//! Three pools: `pool` for what changes something, `reads` for requests that only read, and `switch`, for engage and disable alone, so
+//! that reads keep no change waiting, and tightening never queues behind anything else. The ledger's writer, the feed that the gate goes by and the listener have a connection each, so that nobody's flood can
 //! keep them waiting.
 //!
 //! Every connection is made by [`session`], whoever it is for: what it relies on is set there and verified.
@@ -32,8 +32,10 @@ use trouble::is_unreachable;
 
 /// Oldest PostgreSQL that is supported, as `server_version_num`.
 const SERVER_VERSION_MIN: i32 = 140_000;
-/// Connections for requests. Writers of one stream take turns, so more would only queue inside PostgreSQL.
-const POOL_SIZE: u32 = 16;
+/// Connections for changes. Writers of one stream take turns, so more would only queue inside PostgreSQL.
+const POOL_SIZE: u32 = 10;
+/// Connections for requests that only read.
+const READS_POOL_SIZE: u32 = 6;
 /// Connections for engage and disable. They take turns at the control head anyway.
 const SWITCH_POOL_SIZE: u32 = 4;
 /// How long a request waits for a connection before it is told that the database is away.
@@ -64,6 +66,7 @@ struct Inner {
 struct Pools {
     sessions: Sessions,
     pool: PgPool,
+    reads: PgPool,
     switch: PgPool,
     /// The listener's place, to be closed with the others.
     listener: Arc<Mutex<Option<PgPool>>>,
@@ -140,11 +143,12 @@ impl Database {
         };
         tokio::time::timeout(ACQUIRE_TIMEOUT, look).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
         let pool = pool_of(&sessions, POOL_SIZE, ACQUIRE_TIMEOUT).connect_with(sessions.options()).await?;
+        let reads = pool_of(&sessions, READS_POOL_SIZE, ACQUIRE_TIMEOUT).connect_lazy_with(sessions.options());
         // One is always there: on a machine that is busy enough to pull the switch for, connecting takes too long.
         let switch = pool_of(&sessions, SWITCH_POOL_SIZE, SWITCH_ACQUIRE_TIMEOUT).min_connections(1);
         let switch = switch.connect_lazy_with(sessions.options());
         check_server(&pool).await?;
-        let pools = OnceLock::from(Pools { sessions, pool, switch, listener: Arc::default() });
+        let pools = OnceLock::from(Pools { sessions, pool, reads, switch, listener: Arc::default() });
         Ok(Self(Arc::new(Inner { pools, history, disk: Disk::default() })))
     }
 
@@ -165,8 +169,13 @@ impl Database {
         self.0.pools.get().ok_or(sqlx::Error::PoolClosed)
     }
 
-    /// A connection to read with.
+    /// A connection of a request that only reads.
     pub async fn read(&self) -> Result<PoolConnection<Postgres>> {
+        self.pools()?.reads.acquire().await.map_err(|error| self.explained(error))
+    }
+
+    /// A connection of what goes on beside the requests: however many read, it goes on.
+    pub async fn work(&self) -> Result<PoolConnection<Postgres>> {
         self.pools()?.pool.acquire().await.map_err(|error| self.explained(error))
     }
 
@@ -243,7 +252,7 @@ impl Database {
 
     /// A transaction that sees one instant of the database, for reports.
     pub async fn begin_snapshot(&self) -> Result<Transaction<'static, Postgres>> {
-        self.begin_on(&self.pools()?.pool, SNAPSHOT).await
+        self.begin_on(&self.pools()?.reads, SNAPSHOT).await
     }
 
     /// The same for as long as a request may take that reads everything.
@@ -267,7 +276,7 @@ impl Database {
         tx: &mut PgConnection,
         count: usize,
     ) -> Result<Vec<Transaction<'static, Postgres>>> {
-        let count = count.min(self.pools()?.pool.options().get_max_connections() as usize - 1);
+        let count = count.min(self.pools()?.reads.options().get_max_connections() as usize - 1);
         if count == 0 {
             return Ok(Vec::new());
         }
@@ -317,8 +326,9 @@ impl Database {
 
     /// Closes every connection, after the work in flight.
     pub async fn close(&self) {
-        let Ok(Pools { pool, switch, listener, .. }) = self.pools() else { return };
+        let Ok(Pools { pool, reads, switch, listener, .. }) = self.pools() else { return };
         pool.close().await;
+        reads.close().await;
         switch.close().await;
         let listener = listener.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(listener) = listener {

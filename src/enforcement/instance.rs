@@ -184,7 +184,7 @@ impl Instances {
 /// Those who do not enforce, as far as that can be read soon; none if it cannot. For whoever has stopped everything: it waits for nothing
 /// and fails nothing.
 pub async fn not_enforcing(db: &Database) -> Option<Vec<String>> {
-    let read = async { Ok::<_, crate::error::Error>(list(&mut *db.read().await?).await?.not_enforcing()) };
+    let read = async { Ok::<_, crate::error::Error>(list(&mut *db.work().await?).await?.not_enforcing()) };
     let read = tokio::time::timeout(NOT_ENFORCING_TIMEOUT, crate::panics::caught(read)).await;
     read.ok()?.ok()?.ok()
 }

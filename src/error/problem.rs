@@ -96,6 +96,7 @@ impl Error {
             | Self::LedgerHalted(_)
             | Self::StateRewound
             | Self::Overloaded
+            | Self::AnswerTooLarge { .. }
             | Self::RateLimited { .. }
             | Self::AccessUnknown
             | Self::Unavailable(_)

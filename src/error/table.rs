@@ -58,6 +58,7 @@ impl Error {
                     row(409, "ALREADY_SETTLED", "The reservation was settled before")
                 }
             },
+            Self::AnswerTooLarge { .. } => row(409, "ANSWER_TOO_LARGE", "The answer would be too large"),
             Self::NeverExpires { .. } => row(409, "NEVER_EXPIRES", "The reservation never expires"),
             Self::ReservationExists { .. } => row(409, "RESERVATION_EXISTS", "The id is another reservation's"),
             Self::ReservationDenied { .. } => row(409, "RESERVATION_DENIED", "The reserve was denied"),

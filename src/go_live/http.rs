@@ -286,7 +286,9 @@ struct PageQuery {
 )]
 async fn go_live_events(State(app): State<App>, Query(query): Query<PageQuery>) -> Result<Json<Page<ControlRecord>>> {
     let paging = Paging::new(query.limit, query.cursor);
-    let mut conn = app.go_live.db().read().await?;
-    let rows = audit::control_events(&mut conn, &ACTIONS, None, paging.before, paging.fetch()).await?;
-    Ok(Json(paging.page(rows, |row| row.seq)))
+    let (mut conn, mut page) = (app.go_live.db().read().await?, paging.begin());
+    while let Some((before, limit)) = page.wants() {
+        page.take(audit::control_events(&mut conn, &ACTIONS, None, before, limit).await?, |row| row.seq);
+    }
+    Ok(Json(page.end()))
 }

@@ -33,7 +33,7 @@ pub(super) async fn warning(conn: &mut PgConnection, policy: &RegressionPolicy) 
 impl Govern {
     /// Trips the wires whose series have been silent for too long; says how many.
     pub async fn trip_silent(&self) -> Result<usize> {
-        let silent = store::silent(&mut *self.db.read().await?).await?;
+        let silent = store::silent(&mut *self.db.work().await?).await?;
         let mut tripped = 0;
         for wire in silent.into_iter().filter(|wire| wire.on_stale == OnStale::Trip && !wire.is_latched) {
             tripped += usize::from(self.trip_one(&wire).await?);

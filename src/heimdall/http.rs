@@ -136,9 +136,10 @@ async fn heimdall_events(
         HeimdallAction::Require => "REQUIRE",
         HeimdallAction::Revoke => "REVOKE",
     });
-    let mut conn = app.heimdall.db().read().await?;
-    let rows =
-        store::events(&mut conn, query.domain.as_ref().map(Domain::as_str), action, paging.before, paging.fetch())
-            .await?;
-    Ok(Json(paging.page(rows, |row| row.seq)))
+    let domain = query.domain.as_ref().map(Domain::as_str);
+    let (mut conn, mut page) = (app.heimdall.db().read().await?, paging.begin());
+    while let Some((before, limit)) = page.wants() {
+        page.take(store::events(&mut conn, domain, action, before, limit).await?, |row| row.seq);
+    }
+    Ok(Json(page.end()))
 }

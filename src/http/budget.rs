@@ -43,6 +43,14 @@ impl Budget {
         Charge { budget: self.clone(), principal, amount: 0 }
     }
 
+    /// Whether there is any of it left for this principal.
+    #[must_use]
+    pub fn has_room(&self, principal: &Principal) -> bool {
+        let used = self.used();
+        let own = used.by.get(principal).copied().unwrap_or_default();
+        used.total < self.0.limit && own < self.0.share
+    }
+
     /// So much of it, or none.
     pub fn take(&self, principal: Principal, amount: usize) -> Result<Charge, Exhausted> {
         let mut charge = self.open(principal);
@@ -62,13 +70,22 @@ pub struct Charge {
 impl Charge {
     /// Grows to this amount, or stays as it is where there is no more.
     pub fn grow_to(&mut self, amount: usize) -> Result<(), Exhausted> {
+        self.grow(amount, |inner, total, own| total <= inner.limit && own <= inner.share)
+    }
+
+    /// Grows to this amount, also where there is no more of it: for what exists whether or not it counts.
+    pub fn overdraw_to(&mut self, amount: usize) {
+        let _ = self.grow(amount, |_, _, _| true);
+    }
+
+    fn grow(&mut self, amount: usize, may: impl Fn(&Inner, usize, usize) -> bool) -> Result<(), Exhausted> {
         let more = amount.saturating_sub(self.amount);
         if more == 0 {
             return Ok(());
         }
         let mut used = self.budget.used();
         let own = used.by.get(&self.principal).copied().unwrap_or_default() + more;
-        if used.total + more > self.budget.0.limit || own > self.budget.0.share {
+        if !may(&self.budget.0, used.total + more, own) {
             return Err(Exhausted);
         }
         used.total += more;
@@ -109,8 +126,9 @@ mod tests {
         assert_eq!(budget.take(principal("one"), 1).err(), Some(Exhausted));
         let other = budget.take(principal("other"), 4).unwrap();
         assert_eq!(budget.take(principal("third"), 1).err(), Some(Exhausted));
+        assert!(!budget.has_room(&principal("third")));
         drop(other);
-        budget.take(principal("third"), 4).unwrap();
+        budget.take(principal("third"), 4).unwrap().overdraw_to(9);
         drop(one);
         budget.take(principal("third"), 6).unwrap();
         assert_eq!(budget.used().total, 0);

@@ -15,6 +15,7 @@ mod openapi;
 mod paging;
 mod problem;
 pub mod server;
+pub mod turns;
 
 pub use input::{BODY_BYTES_MAX, Input, Lenient, Query, Segment};
 pub(crate) use input::{Stop, Stopping};

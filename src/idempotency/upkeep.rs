@@ -29,7 +29,7 @@ pub async fn run(db: Database) {
 
 /// Makes the partitions of the next days and drops those that are too old. Says how many it dropped.
 pub async fn forget(db: &Database) -> Result<usize> {
-    let mut conn = db.read().await?;
+    let mut conn = db.work().await?;
     let today = sqlx::query_scalar!(r#"SELECT (holdfast_now() AT TIME ZONE 'UTC')::date AS "today!""#)
         .fetch_one(&mut *conn)
         .await?;
@@ -41,14 +41,14 @@ pub async fn forget(db: &Database) -> Result<usize> {
     }
     let oldest = oldest(today);
     let mut dropped = 0;
-    for (name, day) in partitions(&mut *db.read().await?).await? {
+    for (name, day) in partitions(&mut *db.work().await?).await? {
         if day < oldest {
             // The name is one that `partition` made, so it needs no quoting. Another instance may have been faster.
             alter(db, format!("DROP TABLE IF EXISTS {name}")).await?;
             dropped += 1;
         }
     }
-    sqlx::query!("DELETE FROM idempotency_key_other WHERE day < $1", oldest).execute(&mut *db.read().await?).await?;
+    sqlx::query!("DELETE FROM idempotency_key_other WHERE day < $1", oldest).execute(&mut *db.work().await?).await?;
     Ok(dropped)
 }
 
@@ -62,12 +62,12 @@ async fn make(db: &Database, day: NaiveDate) -> Result<()> {
     };
     let name = partition(day);
     let exists = sqlx::query_scalar!(r#"SELECT to_regclass($1) IS NOT NULL AS "exists!""#, name)
-        .fetch_one(&mut *db.read().await?)
+        .fetch_one(&mut *db.work().await?)
         .await?;
     // Keys of this day that came before their partition stay where they are, and so does the whole day.
     let late =
         sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM idempotency_key_other WHERE day = $1) AS "exists!""#, day)
-            .fetch_one(&mut *db.read().await?)
+            .fetch_one(&mut *db.work().await?)
             .await?;
     if exists || late {
         return Ok(());

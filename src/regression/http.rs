@@ -267,11 +267,14 @@ async fn list_kpi(State(app): State<App>, Query(query): Query<KpiQuery>) -> Resu
     let filter = KpiFilter {
         domain: query.domain.as_ref().map(Domain::as_str),
         metric: query.metric.as_ref().map(Metric::as_str),
-        before: paging.before,
-        limit: paging.fetch(),
+        before: None,
+        limit: 0,
     };
-    let rows = store::kpi_events(&mut *app.govern.db().read().await?, &filter).await?;
-    Ok(Json(paging.page(rows, |row| row.id)))
+    let (mut conn, mut page) = (app.govern.db().read().await?, paging.begin());
+    while let Some((before, limit)) = page.wants() {
+        page.take(store::kpi_events(&mut conn, &KpiFilter { before, limit, ..filter }).await?, |row| row.id);
+    }
+    Ok(Json(page.end()))
 }
 
 /// Trips, newest first.
@@ -281,9 +284,11 @@ async fn list_kpi(State(app): State<App>, Query(query): Query<KpiQuery>) -> Resu
 )]
 async fn list_trips(State(app): State<App>, Query(query): Query<KpiQuery>) -> Result<Json<Page<TripRecord>>> {
     let paging = Paging::new(query.limit, query.cursor);
-    let mut conn = app.govern.db().read().await?;
     let domain = query.domain.as_ref().map(Domain::as_str);
     let metric = query.metric.as_ref().map(Metric::as_str);
-    let rows = store::trips(&mut conn, domain, metric, None, paging.before, paging.fetch()).await?;
-    Ok(Json(paging.page(rows, |row| row.id)))
+    let (mut conn, mut page) = (app.govern.db().read().await?, paging.begin());
+    while let Some((before, limit)) = page.wants() {
+        page.take(store::trips(&mut conn, domain, metric, None, before, limit).await?, |row| row.id);
+    }
+    Ok(Json(page.end()))
 }

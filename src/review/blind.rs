@@ -61,6 +61,8 @@ pub struct BlindWire {
 /// What nobody judges.
 pub(super) struct Blind {
     pub(super) unwatched: Vec<Unwatched>,
+    /// How many more there are, of those that were looked at.
+    pub(super) unwatched_more: usize,
     pub(super) wires: Vec<BlindWire>,
 }
 
@@ -111,7 +113,8 @@ pub(super) fn find(
             did_you_mean: meant,
         })
     });
-    Blind { unwatched: unwatched.collect(), wires: blind.collect() }
+    let unwatched_more = orphans.len().saturating_sub(UNWATCHED_MAX);
+    Blind { unwatched: unwatched.collect(), unwatched_more, wires: blind.collect() }
 }
 
 /// The name among these that is nearest, if it is so near that it may be meant.

@@ -33,11 +33,14 @@ use blind::Blind;
 use chrono::{DateTime, Datelike, Days, NaiveTime, TimeDelta, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
+use std::collections::BTreeMap;
 use store::Principals;
 use utoipa::ToSchema;
 
 /// Most changes that a review lists; more are in the events.
 const CHANGES_MAX: i64 = 200;
+/// Most rows of any other list.
+const LISTED_MAX: usize = 100;
 /// Holds that never expire are worth a look when they have been open for longer than this.
 const OLD: TimeDelta = TimeDelta::days(7);
 /// Evidence that is worth a look, in percent of the logarithm of what trips.
@@ -92,7 +95,7 @@ pub struct Review {
     pub near_tripping: Vec<WireState>,
     /// Watched series that have gone silent.
     pub silent: Vec<Silent>,
-    /// Series that were measured in the period and that no wire watches; at most 100.
+    /// Series that were measured in the period and that no wire watches.
     pub unwatched: Vec<Unwatched>,
     /// Wires that judge nothing.
     pub blind_wires: Vec<BlindWire>,
@@ -108,6 +111,8 @@ pub struct Review {
     pub checkpoint: Option<Witness>,
     /// The delivery document's success metrics over the period.
     pub slo: Slo,
+    /// How many more there are than a list shows, by the list's name; lists that are whole are not in it.
+    pub more: BTreeMap<&'static str, usize>,
     /// Who made the changes that sentences tell of.
     #[serde(skip)]
     who: Principals,
@@ -196,8 +201,10 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
             None => None,
         },
         slo: slo::collect(&mut tx, since, now).await?,
+        more: Some(("unwatched", blind.unwatched_more)).filter(|(_, more)| *more > 0).into_iter().collect(),
     };
     review.look_first = attention::look_first(&review);
+    review.bound();
     if let Some(finding) = notary.and_then(Notary::finding) {
         review.look_first.insert(0, format!("THE AUDIT TRAIL IS DAMAGED: {finding}"));
     }
@@ -250,7 +257,40 @@ fn began(wire: &WireState) -> String {
     })
 }
 
+/// Cuts a list, and notes how many were cut.
+fn cut<T>(more: &mut BTreeMap<&'static str, usize>, name: &'static str, list: &mut Vec<T>) {
+    let beyond = list.len().saturating_sub(LISTED_MAX);
+    if beyond > 0 {
+        list.truncate(LISTED_MAX);
+        *more.entry(name).or_default() += beyond;
+    }
+}
+
 impl Review {
+    /// Bounds the lists. After what needs attention was looked for: that is in all of them.
+    fn bound(&mut self) {
+        let more = &mut self.more;
+        cut(more, "instances", &mut self.instances.instances);
+        cut(more, "not_enforcing", &mut self.not_enforcing);
+        cut(more, "approvals", &mut self.approvals);
+        cut(more, "ledger", &mut self.ledger);
+        cut(more, "denials", &mut self.denials);
+        cut(more, "old_holds", &mut self.old_holds);
+        cut(more, "ledger_differences", &mut self.ledger_differences);
+        cut(more, "disabled_engines", &mut self.disabled_engines);
+        cut(more, "tripped", &mut self.tripped);
+        cut(more, "shadow_tripped", &mut self.shadow_tripped);
+        cut(more, "near_tripping", &mut self.near_tripping);
+        cut(more, "silent", &mut self.silent);
+        cut(more, "unwatched", &mut self.unwatched);
+        cut(more, "blind_wires", &mut self.blind_wires);
+        cut(more, "scorecards", &mut self.scorecards);
+        cut(more, "charter.could_promote", &mut self.charter.could_promote);
+        cut(more, "charter.should_demote", &mut self.charter.should_demote);
+        cut(more, "charter.evidence_not_met", &mut self.charter.evidence_not_met);
+        cut(more, "missing", &mut self.missing);
+    }
+
     /// The review as a document: Markdown, for whatever shows it.
     #[must_use]
     pub fn document(&self, medium: Medium) -> String {

@@ -137,7 +137,18 @@ impl Page {
         self.charter(review)?;
         self.objectives(review)?;
         self.changes(review)?;
-        self.audit(review)
+        self.audit(review)?;
+        self.more(review)
+    }
+
+    fn more(&mut self, review: &Review) -> fmt::Result {
+        if !review.more.is_empty() {
+            writeln!(self, "\n## Not shown\n")?;
+        }
+        for (list, count) in &review.more {
+            writeln!(self, "- {count} more in {list}")?;
+        }
+        Ok(())
     }
 
     fn state(&mut self, review: &Review) -> fmt::Result {

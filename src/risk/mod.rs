@@ -239,7 +239,7 @@ impl Risk {
     pub async fn expire_due(&self) -> Result<()> {
         let mut tried = None;
         loop {
-            let oldest = store::oldest_due(&mut *self.db.read().await?).await?;
+            let oldest = store::oldest_due(&mut *self.db.work().await?).await?;
             if oldest.is_none() || oldest == tried {
                 return Ok(());
             }

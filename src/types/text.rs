@@ -269,7 +269,7 @@ impl Principal {
 
 /// The id of one request: the caller's `X-Request-Id` where it is 1 to 64 characters of `A-Z a-z 0-9 _ -`, else a new one.
 /// Cheap to clone: it goes with everything that the request does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RequestId(Arc<str>);
 
 impl RequestId {

@@ -9,6 +9,7 @@
 mod support;
 
 mod access;
+mod amounts;
 mod approval;
 mod audit;
 mod authz;

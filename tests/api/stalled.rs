@@ -53,7 +53,7 @@ async fn a_place_is_taken_when_the_body_is_there() {
 
 #[tokio::test]
 async fn bodies_together_stay_in_their_budget_and_small_ones_need_none() {
-    let limits = LimitsConfig { body_budget_mib: 16 };
+    let limits = LimitsConfig { body_budget_mib: 16, ..LimitsConfig::default() };
     let service = Service::with(Setup { limits, ..Setup::default() }).await;
     service.post("/go-live/enable", &json!({"actor": "test"})).await.ok();
     let batch = || format!(r#"{{"operations":[{}"#, " ".repeat(2_000_000));

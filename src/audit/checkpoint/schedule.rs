@@ -11,11 +11,10 @@ use crate::audit::verify::{self, Asked, Point};
 use crate::audit::{Stream, store};
 use crate::db::Database;
 use crate::error::{Error, Result};
-use crate::types::Lifetime;
+use crate::http::turns::Turns;
+use crate::types::{Lifetime, Principal};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 /// Events of a portion.
@@ -25,7 +24,7 @@ const PACE_MIN: i64 = 5_000;
 
 impl Notary {
     /// Makes checkpoints, over and over, until the task is ended. `verifying` is the right to read more of the trail than a portion.
-    pub async fn run(self, db: Database, every: Lifetime, verifying: Arc<Semaphore>) {
+    pub async fn run(self, db: Database, every: Lifetime, verifying: Turns) {
         let every = every.duration();
         let mut turns = tokio::time::interval(every);
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -42,8 +41,8 @@ impl Notary {
     }
 
     /// Signs the next checkpoint, logs and keeps it. Where nothing came since the last one that was kept, nothing is done.
-    async fn advance(&self, db: &Database, every: Duration, verifying: &Semaphore) -> Result<()> {
-        let heads = match store::points(&mut *db.read().await?).await {
+    async fn advance(&self, db: &Database, every: Duration, verifying: &Turns) -> Result<()> {
+        let heads = match store::points(&mut *db.work().await?).await {
             // A head that cannot be read is damage, which the verification names.
             Err(Error::Inconsistent(_)) => None,
             points => Some(points?.1),
@@ -59,8 +58,7 @@ impl Notary {
             Some(_) => self.catch_up(db, every).await?,
             None => Stream::ALL.into_iter().map(|stream| (stream, self.verified(stream))).collect(),
         };
-        // It is closed with the process alone.
-        let Ok(_turn) = verifying.acquire().await else { return Ok(()) };
+        let _turn = verifying.take(Principal::system()).await?;
         let mut conn = db.connect_snapshot().await?;
         let (checkpoint, note) = self.sign_behind(&mut conn, &verified).await?;
         drop(conn);
@@ -79,7 +77,7 @@ impl Notary {
     async fn catch_up(&self, db: &Database, every: Duration) -> Result<BTreeMap<Stream, Point>> {
         let mut time = every / 2;
         loop {
-            let (_, heads) = store::points(&mut *db.read().await?).await?;
+            let (_, heads) = store::points(&mut *db.work().await?).await?;
             if heads.iter().all(|(stream, head)| head.seq - self.verified(*stream).seq <= PORTION) {
                 break;
             }

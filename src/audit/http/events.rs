@@ -77,6 +77,9 @@ impl AuditEventQuery {
     }
 }
 
+/// Events of a page, whatever is asked for: each may have 50 KB, and so many of each stream are in memory.
+const ROWS_MAX: i64 = 200;
+
 /// A page of the list over all streams.
 #[derive(Debug, Serialize, ToSchema)]
 struct AuditPage {
@@ -93,7 +96,7 @@ struct AuditPage {
     responses((status = 200, description = "A page", body = AuditPage), errors::Read)
 )]
 async fn audit_events(State(app): State<App>, Query(query): Query<AuditEventQuery>) -> Result<Json<AuditPage>> {
-    let limit = Paging::new(query.limit, None).limit();
+    let limit = Paging::new(query.limit, None).limit().min(ROWS_MAX);
     let order = query.order.unwrap_or_default();
     if query.cursor.is_some_and(|cursor| cursor.order != order) {
         return Err(Error::invalid("cursor", "belongs to the other order: send the order of the page it came with"));

@@ -50,7 +50,7 @@ const CHANGED: &str = "changed";
 impl Feed {
     /// Reads the database once and renews the lease.
     pub async fn refresh(&self, db: &Database) -> Result<()> {
-        let mut conn = db.read().await?;
+        let mut conn = db.work().await?;
         self.refresh_on(&mut conn).await
     }
 
@@ -229,7 +229,7 @@ pub async fn announce(db: &Database, change: Change, version: i64) {
 
 async fn tell(db: &Database, payload: &str) {
     let tell = async {
-        let mut conn = db.read().await?;
+        let mut conn = db.work().await?;
         store::notify(&mut conn, payload).await
     };
     match tokio::time::timeout(ANNOUNCE_TIMEOUT, tell).await {

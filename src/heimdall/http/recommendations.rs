@@ -101,11 +101,15 @@ async fn list_recommendations(
         domain: query.domain.as_ref().map(Domain::as_str),
         prod_eligible: query.prod_eligible.map(|flag| flag.0),
         id: None,
-        before: paging.before,
-        limit: paging.fetch(),
+        before: None,
+        limit: 0,
     };
-    let rows = store::recommendations(&mut *app.heimdall.db().read().await?, &filter).await?;
-    Ok(Json(paging.page(rows, |row| row.id)))
+    let (mut conn, mut page) = (app.heimdall.db().read().await?, paging.begin());
+    while let Some((before, limit)) = page.wants() {
+        let filter = RecommendationFilter { before, limit, ..filter };
+        page.take(store::recommendations(&mut conn, &filter).await?, |row| row.id);
+    }
+    Ok(Json(page.end()))
 }
 
 /// One recommendation.

@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::http::{Input, errors};
+use crate::http::{Caller, Input, errors};
 use crate::regression::advice::Profile;
 use crate::regression::backtest::{ChanceTrips, Recommended, Replay, ReplayedTrip, SHUFFLED_MAX, by_chance, recommend};
 use crate::regression::model::{
@@ -107,7 +107,11 @@ struct BacktestAnswer {
     post, path = "/regression/backtest", tag = "regression", request_body = BacktestInput,
     responses((status = 200, description = "What the wire would have done", body = BacktestAnswer), errors::Change)
 )]
-async fn backtest_wire(State(app): State<App>, Input(input): Input<BacktestInput>) -> Result<Json<BacktestAnswer>> {
+async fn backtest_wire(
+    State(app): State<App>,
+    caller: Caller,
+    Input(input): Input<BacktestInput>,
+) -> Result<Json<BacktestAnswer>> {
     let shuffles = match input.shuffles.map_or(i64::from(SHUFFLES), Count::get) {
         shuffles @ 0..=SHUFFLES_MAX => u32::try_from(shuffles).unwrap_or(SHUFFLES),
         other => {
@@ -116,7 +120,7 @@ async fn backtest_wire(State(app): State<App>, Input(input): Input<BacktestInput
         }
     };
     // One at a time: each reads a whole history.
-    let _turn = app.replaying.try_acquire().map_err(|_| Error::Overloaded)?;
+    let _turn = app.replaying.take(caller.principal).await?;
     let mut tx = app.govern.db().begin_long_snapshot().await?;
     let existing = store::read_policy(&mut tx, &input.domain, &input.metric).await?;
     let (range, request) = read(input);

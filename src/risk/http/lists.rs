@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::http::{Nothing, Page, Paging, Query, Segment, errors};
+use crate::http::{Caller, Nothing, Page, Paging, Query, Segment, errors};
 use crate::risk::model::ReservationStatus;
 use crate::risk::reconcile::{self, Reconciliation};
 use crate::risk::store::{self, EventFilter, ReservationFilter, ReservationRecord, RiskEventRecord};
@@ -10,7 +10,6 @@ use crate::types::{CorrelationId, Count, Engine, Flag, PageSize, Place, Time};
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -67,11 +66,14 @@ async fn list_reservations(
         older_than_seconds: query.older_than.map(Count::get),
         correlation_id: query.correlation_id.as_ref().map(CorrelationId::as_str),
         id: None,
-        before: paging.before,
-        limit: paging.fetch(),
+        before: None,
+        limit: 0,
     };
-    let rows = store::reservations(&mut *app.risk.db().read().await?, &filter).await?;
-    Ok(Json(paging.page(rows, |row| row.seq)))
+    let (mut conn, mut page) = (app.risk.db().read().await?, paging.begin());
+    while let Some((before, limit)) = page.wants() {
+        page.take(store::reservations(&mut conn, &ReservationFilter { before, limit, ..filter }).await?, |row| row.seq);
+    }
+    Ok(Json(page.end()))
 }
 
 /// One reservation.
@@ -153,11 +155,14 @@ async fn risk_events(
         correlation_id: query.correlation_id.as_ref().map(CorrelationId::as_str),
         from: query.from.map(|time| time.0),
         to: query.to.map(|time| time.0),
-        before: paging.before,
-        limit: paging.fetch(),
+        before: None,
+        limit: 0,
     };
-    let rows = store::events(&mut *app.risk.db().read().await?, &filter).await?;
-    Ok(Json(paging.page(rows, |row| row.seq)))
+    let (mut conn, mut page) = (app.risk.db().read().await?, paging.begin());
+    while let Some((before, limit)) = page.wants() {
+        page.take(store::events(&mut conn, &EventFilter { before, limit, ..filter }).await?, |row| row.seq);
+    }
+    Ok(Json(page.end()))
 }
 
 /// Every counter compared with its reservations and events, now. A difference that stands halts new reserves until it is
@@ -166,10 +171,10 @@ async fn risk_events(
     get, path = "/risk/reconciliation", tag = "risk",
     responses((status = 200, description = "What was compared, and every difference", body = Reconciliation), errors::ReadOne)
 )]
-async fn reconciliation(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Reconciliation>> {
+async fn reconciliation(State(app): State<App>, caller: Caller, _: Query<Nothing>) -> Result<Json<Reconciliation>> {
     // One at a time: each reads all that is open and all of the day. PostgreSQL goes on also when the client has hung up, and the turn
     // with it: else whoever hangs up over and over would take every connection.
-    let turn = Arc::clone(&app.reconciling).try_acquire_owned().map_err(|_| Error::Overloaded)?;
+    let turn = app.reconciling.take(caller.principal).await?;
     let db = app.risk.db().clone();
     let compared = tokio::spawn(async move {
         let _turn = turn;

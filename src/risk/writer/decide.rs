@@ -1,6 +1,7 @@
 //! The decisions of a batch, one after the other on one book: each is an event, a refusal is none.
 
 mod past;
+mod told;
 
 use super::batch::Corrections;
 use super::read::{Halt, Known, thread_of};
@@ -23,6 +24,7 @@ use crate::writer::Proof;
 use chrono::{DateTime, NaiveDate, Utc};
 use past::{Past, replay};
 use std::borrow::Cow;
+use told::Told;
 use uuid::Uuid;
 
 /// A batch while it is decided.
@@ -33,12 +35,14 @@ pub(super) struct Deciding<'a> {
     pub(super) recorded: Vec<Recorded<'a>>,
     pub(super) new_keys: NewKeys,
     denials: Denials,
+    told: Told,
 }
 
 impl<'a> Deciding<'a> {
     pub(super) fn new(known: Known, head: Head) -> Self {
         let before = known.book.clone();
-        Self { known, before, head, recorded: Vec::new(), new_keys: NewKeys::default(), denials: Denials::new() }
+        let (new_keys, told) = (NewKeys::default(), Told::default());
+        Self { known, before, head, recorded: Vec::new(), new_keys, denials: Denials::new(), told }
     }
 
     /// The first event, if there is one, as a proof, and its day.
@@ -158,7 +162,11 @@ impl<'a> Deciding<'a> {
         {
             kept.check(intent)?;
             return match kept.answer {
-                Answer::RiskEvent(seq) => replay(item, &self.past(seq)?),
+                Answer::RiskEvent(seq) => {
+                    let past = self.past(seq)?;
+                    self.told.again(item, past.detail.len())?;
+                    replay(item, &past)
+                }
                 Answer::Waiting(ref request) => Ok(Done {
                     outcome: Outcome::Waiting(stored_json(request.clone())?),
                     replayed: true,
@@ -294,7 +302,7 @@ impl<'a> Deciding<'a> {
     fn closed(&self, id: Uuid) -> Result<Error> {
         let closed = self.known.book.reservations.get(&id).and_then(|one| Some((one.status, one.closed?)));
         let (status, stamp) = closed.ok_or_else(|| Error::Inconsistent(format!("reservation {id} is open")))?;
-        let outcome = stored_json(self.past(stamp.seq)?.detail.to_owned())?;
+        let outcome = self.told.refusal(stamp.seq, self.past(stamp.seq)?.detail, id)?;
         let closed_at = stamp.at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
         Ok(Error::AlreadyClosed { reservation_id: id, status, closed_at, outcome })
     }

@@ -1,0 +1,80 @@
+//! What reads everything, one at a time: whoever asks waits for a turn, in order, and has one at a time. So nobody who asks over
+//! and over keeps others out.
+
+use crate::error::{Error, Result};
+use crate::types::Principal;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The turns at one thing. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct Turns {
+    turn: Arc<Semaphore>,
+    asking: Arc<Mutex<HashSet<Principal>>>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { turn: Arc::new(Semaphore::new(1)), asking: Arc::default() }
+    }
+}
+
+/// A principal that has a turn or waits for one.
+#[derive(Debug)]
+struct Asking(Arc<Mutex<HashSet<Principal>>>, Principal);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}
+
+/// A turn, until it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    _permit: OwnedSemaphorePermit,
+    _asking: Asking,
+}
+
+impl Turns {
+    /// Whether nobody has it.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.turn.available_permits() > 0
+    }
+
+    /// Waits for a turn; refused to a principal that has one or waits already.
+    pub async fn take(&self, principal: Principal) -> Result<Turn> {
+        if !self.asking.lock().unwrap_or_else(PoisonError::into_inner).insert(principal.clone()) {
+            return Err(Error::Overloaded);
+        }
+        let asking = Asking(Arc::clone(&self.asking), principal);
+        let permit = Arc::clone(&self.turn).acquire_owned().await.map_err(|_| Error::Overloaded)?;
+        Ok(Turn { _permit: permit, _asking: asking })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    #[tokio::test]
+    async fn each_principal_has_a_turn_in_order_and_one_at_a_time() {
+        let turns = Turns::default();
+        let name = |name: &str| Principal::stored(name.to_owned());
+        let first = turns.take(name("one")).await.unwrap();
+        assert!(turns.take(name("one")).await.is_err());
+        let mut other = pin!(turns.take(name("other")));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(other.as_mut().poll(&mut context).is_pending());
+        drop(first);
+        // Whoever comes back at once is behind those who wait.
+        let mut again = pin!(turns.take(name("one")));
+        assert!(again.as_mut().poll(&mut context).is_pending());
+        drop(other.await.unwrap());
+        again.await.unwrap();
+    }
+}

@@ -1,0 +1,86 @@
+//! What a batch tells of outcomes that were recorded before: never more than a little of each for each operation, since many
+//! operations may ask for one large outcome.
+
+use crate::db::{stored_json, to_json};
+use crate::error::{Error, Result};
+use crate::risk::operation::Item;
+use crate::types::RequestId;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+use uuid::Uuid;
+
+/// An outcome that a refusal repeats whole, bytes.
+const WHOLE_BYTES_MAX: usize = 4 * 1024;
+/// Outcomes that the operations of one request are told again, bytes; the first one whatever it has.
+const AGAIN_BYTES_MAX: usize = 1024 * 1024;
+/// The list that makes an outcome large.
+const LIST: &str = "reservations";
+
+/// What was told so far.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Bytes, by request.
+    again: Mutex<HashMap<Option<RequestId>, usize>>,
+    /// Large outcomes, by their event.
+    large: Mutex<BTreeMap<i64, Large>>,
+}
+
+/// A large outcome.
+#[derive(Debug)]
+struct Large {
+    /// All but the list.
+    members: BTreeMap<String, Box<RawValue>>,
+    list: HashMap<Uuid, Box<RawValue>>,
+}
+
+/// What names an element of the list.
+#[derive(Deserialize)]
+struct Named {
+    reservation_id: Uuid,
+}
+
+impl Told {
+    /// Counts an outcome that is told again, or refuses that.
+    pub(super) fn again(&self, item: &Item, bytes: usize) -> Result<()> {
+        let mut again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = again.entry(item.origin.request_id.clone()).or_default();
+        if *told > 0 && *told + bytes > AGAIN_BYTES_MAX {
+            return Err(Error::AnswerTooLarge { bytes });
+        }
+        *told += bytes;
+        Ok(())
+    }
+
+    /// The outcome that a refusal repeats: of a large one, what is about this reservation.
+    pub(super) fn refusal(&self, seq: i64, detail: &str, id: Uuid) -> Result<Box<RawValue>> {
+        if detail.len() <= WHOLE_BYTES_MAX {
+            return stored_json(detail.to_owned());
+        }
+        let mut large = self.large.lock().unwrap_or_else(PoisonError::into_inner);
+        let unreadable = |error| Error::Inconsistent(format!("the outcome of event {seq} cannot be read: {error}"));
+        let large = match large.entry(seq) {
+            Entry::Occupied(read) => read.into_mut(),
+            Entry::Vacant(unread) => unread.insert(Large::read(detail).map_err(unreadable)?),
+        };
+        let own: Vec<_> = large.list.get(&id).into_iter().collect();
+        let (own, count) = (to_json(&own), to_json(&large.list.len()));
+        let beside = [(LIST, &own), ("reservations_count", &count)];
+        let members = large.members.iter().map(|(name, value)| (name.as_str(), value)).chain(beside);
+        Ok(to_json(&members.collect::<BTreeMap<_, _>>()))
+    }
+}
+
+impl Large {
+    fn read(detail: &str) -> serde_json::Result<Self> {
+        let mut members: BTreeMap<String, Box<RawValue>> = serde_json::from_str(detail)?;
+        let list = members.remove(LIST);
+        let list: Vec<Box<RawValue>> =
+            list.map(|list| serde_json::from_str(list.get())).transpose()?.unwrap_or_default();
+        let named = |one: Box<RawValue>| Ok((serde_json::from_str::<Named>(one.get())?.reservation_id, one));
+        let list = list.into_iter().map(named).collect::<serde_json::Result<_>>()?;
+        Ok(Self { members, list })
+    }
+}
