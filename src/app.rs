@@ -179,9 +179,15 @@ impl App {
         let checklist = ChecklistConfig { required_packs, enforcement_off: enforcement.off_because() };
         Self(Arc::new(Parts {
             go_live: GoLive::new(db.clone(), clock.clone(), feed.clone(), Arc::new(checklist), two_person),
-            risk: Risk::new(db.clone(), clock.clone(), feed.clone(), &enforcement, two_person),
-            heimdall: Heimdall::new(db.clone(), feed.clone(), !enforcement.is_development(), two_person),
-            govern: Govern::new(db.clone(), clock, feed.clone(), two_person),
+            risk: Risk::new(db.clone(), clock.clone(), feed.clone(), &enforcement, two_person, limits.engines_max),
+            heimdall: Heimdall::new(
+                db.clone(),
+                feed.clone(),
+                !enforcement.is_development(),
+                two_person,
+                limits.domains_max,
+            ),
+            govern: Govern::new(db.clone(), clock, feed.clone(), two_person, &limits),
             access: Access::new(db.clone(), feed.clone()),
             exposure,
             hosts,

@@ -12,6 +12,7 @@ mod table;
 
 pub use problem::Problem;
 pub use table::Row;
+pub(crate) use table::require_room;
 
 use crate::access::scope::Scope;
 use crate::db::trouble::{self, is_unreachable};
@@ -159,6 +160,18 @@ pub enum Error {
         closed_at: String,
         /// The outcome that stands, as JSON.
         outcome: Box<RawValue>,
+    },
+    /// There are as many of a kind as there may be.
+    #[error(
+        "there are {limit} {what} already, as many as {setting} lets there be: use one that there is, or raise {setting}"
+    )]
+    LimitReached {
+        /// What there is so much of.
+        what: &'static str,
+        /// How many.
+        limit: usize,
+        /// What says how many.
+        setting: &'static str,
     },
     /// The outcome was recorded before, and is too large to be told once more in the same answer.
     #[error(

@@ -21,9 +21,10 @@ use crate::approval::loosening::Proposal;
 use crate::approval::{self, Loosened, Verdict, Wanted};
 use crate::audit::{Changes, ControlEvent, Head, Origin, Stamp, Stream};
 use crate::clock::Clock;
+use crate::config::LimitsConfig;
 use crate::db::{self, Database, to_json};
 use crate::enforcement::feed::Feed;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, require_room};
 use crate::idempotency::{self, Asked, Once};
 use crate::regression::advice::{self, PROFILED, Profile};
 use crate::regression::model::{self, Detector, FrozenSpan, Mode, PolicyUpsert, Rebase, RegressionPolicy, WireState};
@@ -50,6 +51,7 @@ pub struct Govern {
     two_person: approval::Policy,
     writer: Writer<Measure>,
     reused: Reused,
+    wires_max: usize,
 }
 
 /// A wire that is to be set up.
@@ -86,10 +88,11 @@ struct PolicyDetail<'a> {
 impl Govern {
     /// The flows on this database; a kill switch pulled here reaches this instance's gate through `feed` at once.
     #[must_use]
-    pub fn new(db: Database, clock: Clock, feed: Feed, two_person: approval::Policy) -> Self {
+    pub fn new(db: Database, clock: Clock, feed: Feed, two_person: approval::Policy, limits: &LimitsConfig) -> Self {
         let reused = Reused::default();
-        let writer = Writer::start(db.clone(), clock, Measure::new(db.clone(), feed.clone(), reused.clone()));
-        Self { db, feed, two_person, writer, reused }
+        let measure = Measure::new(db.clone(), feed.clone(), reused.clone(), limits.metrics_max);
+        let writer = Writer::start(db.clone(), clock, measure);
+        Self { db, feed, two_person, writer, reused, wires_max: limits.wires_max }
     }
 
     /// Records measurements, in order and together, and acts on them.
@@ -159,8 +162,9 @@ impl Govern {
             return answer.confirm(tx).await.map(Loosened::Done);
         }
         let existing = store::read_policy(&mut tx, &request.domain, &request.metric).await?;
-        if let Some(existing) = &existing {
-            require_reach(origin, existing)?;
+        match &existing {
+            Some(existing) => require_reach(origin, existing)?,
+            None => require_room("wires", store::count_policies(&mut tx).await?, self.wires_max, "WIRES_MAX")?,
         }
         let mut state = store::read_state(&mut tx, &request.domain, &request.metric).await?;
         let (policy, changes) = model::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, now.at)?;

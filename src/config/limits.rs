@@ -1,4 +1,4 @@
-//! What an instance keeps in memory at most.
+//! What an instance keeps in memory at most, and how many rows of a kind it lets there be.
 
 use clap::Args;
 use std::ops::RangeInclusive;
@@ -6,6 +6,9 @@ use std::ops::RangeInclusive;
 const MIB: usize = 1024 * 1024;
 /// Budgets that make sense, MiB: the least has room for a batch of measurements of each of two principals.
 const BUDGETS: RangeInclusive<usize> = 16..=65_536;
+
+/// Rows of one kind that make sense: the least has room for what a fresh install has.
+const ROWS: RangeInclusive<usize> = 10..=100_000;
 
 /// How much an instance keeps in memory for its callers.
 #[derive(Debug, Clone, Args)]
@@ -17,11 +20,34 @@ pub struct LimitsConfig {
     /// `ANSWER_BUDGET_MIB`: how much the answers that are under way have together, but for those of up to 16 KiB; one principal has half.
     #[arg(long, env = "ANSWER_BUDGET_MIB", default_value = "128", value_name = "MIB", value_parser = budget)]
     pub answer_budget_mib: usize,
+
+    /// `ENGINES_MAX`: how many engines may have a policy.
+    #[arg(long, env = "ENGINES_MAX", default_value = "1000", value_name = "COUNT", value_parser = rows)]
+    pub engines_max: usize,
+
+    /// `DOMAINS_MAX`: how many domains may have a policy, and how many may have trials on one day without one.
+    #[arg(long, env = "DOMAINS_MAX", default_value = "1000", value_name = "COUNT", value_parser = rows)]
+    pub domains_max: usize,
+
+    /// `WIRES_MAX`: how many wires there may be.
+    #[arg(long, env = "WIRES_MAX", default_value = "1000", value_name = "COUNT", value_parser = rows)]
+    pub wires_max: usize,
+
+    /// `METRICS_MAX`: how many series may be measured that no wire watches.
+    #[arg(long, env = "METRICS_MAX", default_value = "10000", value_name = "COUNT", value_parser = rows)]
+    pub metrics_max: usize,
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { body_budget_mib: 128, answer_budget_mib: 128 }
+        Self {
+            body_budget_mib: 128,
+            answer_budget_mib: 128,
+            engines_max: 1_000,
+            domains_max: 1_000,
+            wires_max: 1_000,
+            metrics_max: 10_000,
+        }
     }
 }
 
@@ -37,6 +63,11 @@ impl LimitsConfig {
     pub const fn answer_bytes(&self) -> usize {
         self.answer_budget_mib * MIB
     }
+}
+
+fn rows(text: &str) -> Result<usize, String> {
+    let count = text.trim().parse().ok().filter(|count| ROWS.contains(count));
+    count.ok_or_else(|| format!("it is a number from {} to {}", ROWS.start(), ROWS.end()))
 }
 
 fn budget(text: &str) -> Result<usize, String> {

@@ -75,6 +75,8 @@ struct Inner {
     listening: AtomicBool,
     /// Calls for a read before its turn.
     wake: Notify,
+    /// Calls for the policies, which are read apart.
+    moved: Notify,
     /// What the task that reads goes by, and the policies, for metrics and flags; never on the path of a request.
     known: Mutex<Known>,
 }
@@ -84,6 +86,8 @@ struct Inner {
 struct Known {
     /// The policies as last read; none before the first read.
     policies: Option<Arc<Policies>>,
+    /// Where the control stream stood at the last read.
+    control: Option<Point>,
     /// How many of this server's migrations the database lacks.
     pending_migrations: i64,
 }
@@ -130,6 +134,7 @@ impl Feed {
             history,
             listening: AtomicBool::new(false),
             wake: Notify::new(),
+            moved: Notify::new(),
             known: Mutex::default(),
         }))
     }

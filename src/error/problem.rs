@@ -47,6 +47,7 @@ impl Error {
                 };
                 vec![("reservation_id", raw(reservation_id)), ("closed_at", raw(closed_at)), (name, outcome.clone())]
             }
+            Self::LimitReached { limit, setting, .. } => vec![("limit", raw(limit)), ("setting", raw(setting))],
             Self::NeverExpires { reservation_id } => vec![("reservation_id", raw(reservation_id))],
             Self::ReservationExists { reservation_id, fields } => {
                 vec![("reservation_id", raw(reservation_id)), ("fields", raw(fields))]

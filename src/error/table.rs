@@ -58,6 +58,7 @@ impl Error {
                     row(409, "ALREADY_SETTLED", "The reservation was settled before")
                 }
             },
+            Self::LimitReached { .. } => row(409, "LIMIT_REACHED", "There are as many as there may be"),
             Self::AnswerTooLarge { .. } => row(409, "ANSWER_TOO_LARGE", "The answer would be too large"),
             Self::NeverExpires { .. } => row(409, "NEVER_EXPIRES", "The reservation never expires"),
             Self::ReservationExists { .. } => row(409, "RESERVATION_EXISTS", "The id is another reservation's"),
@@ -102,4 +103,9 @@ impl Error {
             }
         }
     }
+}
+
+/// Refuses one more of a kind of which there are as many as a setting lets there be.
+pub(crate) fn require_room(what: &'static str, count: usize, limit: usize, setting: &'static str) -> super::Result<()> {
+    if count < limit { Ok(()) } else { Err(Error::LimitReached { what, limit, setting }) }
 }

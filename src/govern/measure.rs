@@ -21,14 +21,14 @@ use crate::audit::verify::Point;
 use crate::audit::{self, Head, Origin, Stream};
 use crate::db::{Database, to_json};
 use crate::enforcement::feed::Feed;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, require_room};
 use crate::go_live::model::GoLiveState;
 use crate::idempotency::{self, Answer, Intent, Kept};
 use crate::regression::model::{KpiEvent, Mark};
 use crate::regression::store::{self, Pair, Recorded};
 use crate::types::Detail;
 use crate::writer::{Decider, End, Failure, Prepared, Proof, by};
-use known::Known;
+use known::{Known, SeriesRoom};
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
@@ -75,6 +75,7 @@ pub struct Measure {
     /// Of which history the batch is.
     epoch: u64,
     reused: Reused,
+    series: SeriesRoom,
 }
 
 /// What a batch leaves behind.
@@ -91,8 +92,9 @@ pub struct Note {
 impl Measure {
     /// A kill switch pulled here reaches this instance's gate through `feed` at once.
     #[must_use]
-    pub fn new(db: Database, feed: Feed, reused: Reused) -> Self {
-        Self { db, feed, cache: Cache::default(), epoch: 0, reused }
+    pub fn new(db: Database, feed: Feed, reused: Reused, metrics_max: usize) -> Self {
+        let series = SeriesRoom::new(metrics_max);
+        Self { db, feed, cache: Cache::default(), epoch: 0, reused, series }
     }
 }
 
@@ -119,6 +121,7 @@ impl Decider for Measure {
         if self.epoch != mark.epoch {
             // A version says what a baseline is within one history alone.
             (self.cache, self.epoch) = (Cache::default(), mark.epoch);
+            self.series.forget();
         }
         let head = audit::begin(conn, Self::STREAM).await?;
         history.admit(&mark, &head)?;
@@ -133,10 +136,12 @@ impl Decider for Measure {
         deadline: Instant,
     ) -> Result<Prepared<Measured, Self::Note>, Failure<Measured, Self::Note>> {
         let prepared = async {
-            let known = Known::read(conn, items, &head, &mut self.cache).await?;
+            let known = Known::read(conn, items, &head, &mut self.cache, &mut self.series).await?;
+            let room = known.room;
             let (recorded, trips, reused) = (Vec::new(), Vec::new(), &self.reused);
             let mut deciding = Deciding { known, head, recorded, trips, broken: None, reused };
             let decided: Vec<_> = items.iter().map(|item| deciding.decide(item)).collect();
+            self.series.add(room - deciding.known.room);
             if let Some(error) = deciding.broken.take() {
                 return Err(error);
             }
@@ -203,6 +208,12 @@ impl<'a> Deciding<'a> {
         if let Some(id) = self.duplicate(&pair, event, origin)? {
             let watched = self.known.wires.contains_key(&pair);
             return Ok(Taken { id, trip: None, watched, duplicate: true });
+        }
+        let is_new = self.known.series.get(&pair).is_none_or(|series| series.end.events == 0);
+        if is_new && !self.known.wires.contains_key(&pair) {
+            let (room, limit) = (self.known.room, self.known.room_max);
+            require_room("series", limit - room, limit, "METRICS_MAX")?;
+            self.known.room -= 1;
         }
         let kind = event.measurement.kind();
         let series = self.known.series.entry(pair.clone()).or_default();

@@ -7,7 +7,7 @@ use crate::approval::loosening::Proposal;
 use crate::approval::{self, Loosened, PromoteRequest, Verdict, Wanted};
 use crate::audit::{Changes, ControlEvent, FieldChange, Origin, Stream};
 use crate::db::{self, to_json};
-use crate::error::{Blocker, Error, Result};
+use crate::error::{Blocker, Error, Result, require_room};
 use crate::idempotency::{self, Asked, Once};
 use crate::types::{Domain, Ratio, Reason};
 use chrono::NaiveDate;
@@ -99,6 +99,9 @@ impl Heimdall {
         }
         let existing = store::read_policy(&mut tx, &request.domain).await?;
         require_engine(origin, existing.as_ref())?;
+        if existing.is_none() {
+            require_room("domains", store::count_policies(&mut tx).await?, self.domains_max, "DOMAINS_MAX")?;
+        }
         let by = origin.actor.as_ref();
         let (mut policy, changes) = model::upsert(existing.as_ref(), request, by, reason, now.at)?;
         require_engine(origin, Some(&policy))?;

@@ -24,7 +24,7 @@ use crate::approval;
 use crate::audit::{Head, Origin, Stamp, Stream};
 use crate::db::{Database, to_json};
 use crate::enforcement::feed::Feed;
-use crate::error::Result;
+use crate::error::{Result, require_room};
 use crate::idempotency::{self, Asked, Once};
 use crate::types::{Confidence, Domain, JsonObject, ModelVersion};
 use chrono::{DateTime, Utc};
@@ -41,6 +41,7 @@ pub struct Heimdall {
     feed: Feed,
     go_live_required: bool,
     two_person: approval::Policy,
+    domains_max: usize,
 }
 
 /// A sandbox trial as it is reported.
@@ -105,8 +106,14 @@ struct VerdictDetail<'a> {
 impl Heimdall {
     /// The lever on this database. In a development environment nobody has to go live before a use.
     #[must_use]
-    pub const fn new(db: Database, feed: Feed, go_live_required: bool, two_person: approval::Policy) -> Self {
-        Self { db, feed, go_live_required, two_person }
+    pub const fn new(
+        db: Database,
+        feed: Feed,
+        go_live_required: bool,
+        two_person: approval::Policy,
+        domains_max: usize,
+    ) -> Self {
+        Self { db, feed, go_live_required, two_person, domains_max }
     }
 
     /// Counts a sandbox trial. Answers all trials of the domain's day.
@@ -126,6 +133,11 @@ impl Heimdall {
             success: report.success,
         };
         let tally = store::count_trial(&mut tx, trial, stamp).await?;
+        // A domain's first of the day. One with a policy always has room.
+        if tally.trials == 1 && store::read_policy(&mut tx, &report.domain).await?.is_none() {
+            let tried = store::domains_tried(&mut tx, stamp.day()).await?;
+            require_room("domains with trials today", tried - 1, self.domains_max, "DOMAINS_MAX")?;
+        }
         let event = HeimdallEvent {
             confidence: Some(report.confidence),
             success: Some(report.success),

@@ -8,10 +8,10 @@ mod states;
 mod trips;
 
 pub use baselines::{BaselineRecord, NewBaseline, baselines, insert_baseline};
-pub use policies::{read_policies, read_policies_of, read_policy, upsert_policy};
+pub use policies::{count_policies, read_policies, read_policies_of, read_policy, upsert_policy};
 pub use series::{
-    End, Known, KpiFilter, KpiRecord, Named, Past, Recorded, find_event_ids, insert_events, kpi_events, read_end,
-    read_ends, read_history, read_sums, read_values, set_kind,
+    End, Known, KpiFilter, KpiRecord, Named, Past, Recorded, count_series, find_event_ids, insert_events, kpi_events,
+    read_end, read_ends, read_history, read_sums, read_values, set_kind,
 };
 pub use silent::{Silent, silent};
 pub use states::{read_state, read_states, read_states_of, read_wires, write_states};

@@ -29,7 +29,7 @@ use crate::clock::Clock;
 use crate::config::EnforcementConfig;
 use crate::db::{self, Database, to_json};
 use crate::enforcement::feed::Feed;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, require_room};
 use crate::idempotency::{self, Asked, Earlier, Once};
 use crate::types::{Actor, Engine, Reason};
 use model::adjust::Adjustment;
@@ -57,6 +57,7 @@ pub struct Risk {
     db: Database,
     two_person: approval::Policy,
     writer: Ledger,
+    engines_max: usize,
 }
 
 /// Whether an operation is meant or only asked about.
@@ -93,8 +94,10 @@ impl Risk {
         feed: Feed,
         config: &EnforcementConfig,
         two_person: approval::Policy,
+        engines_max: usize,
     ) -> Self {
-        Self { two_person, writer: Ledger::start(db.clone(), clock, feed, !config.is_development(), two_person), db }
+        let writer = Ledger::start(db.clone(), clock, feed, !config.is_development(), two_person);
+        Self { db, two_person, writer, engines_max }
     }
 
     /// Decides a reserve; a dry run without the lock, without a trace, and without regard to a key.
@@ -294,9 +297,14 @@ impl Risk {
         if let Some(answer) = idempotency::recall(&mut tx, intent, risk_head.next()).await? {
             return Ok(Loosened::Done(answer.confirm(tx).await?));
         }
-        let existing = store::read_policies(&mut tx).await?.into_iter().find(|policy| policy.engine == request.engine);
+        let policies = store::read_policies(&mut tx).await?;
+        let count = policies.len();
+        let existing = policies.into_iter().find(|policy| policy.engine == request.engine);
         if existing.is_none() && request.engine.is_system() {
             return Err(Error::invalid("engine", "is SYSTEM, as events call Holdfast itself: choose another name"));
+        }
+        if existing.is_none() {
+            require_room("engines", count, self.engines_max, "ENGINES_MAX")?;
         }
         let (policy, changes) =
             policy::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, risk_head.next().at)?;

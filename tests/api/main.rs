@@ -27,6 +27,7 @@ mod input;
 mod lease;
 mod ledger;
 mod life;
+mod many;
 mod openapi;
 mod order;
 mod paging;

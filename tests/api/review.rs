@@ -89,6 +89,7 @@ async fn the_review_has_all_its_parts() {
         "grade_themselves",
         "look_first",
         "missing",
+        "more",
         "answering",
         "instances",
         "state",

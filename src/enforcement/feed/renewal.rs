@@ -36,6 +36,9 @@ const LISTENER_RETRY: Duration = Duration::from_secs(1);
 /// How long a change tries to tell the others before they have to find out by themselves.
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long after policies could not be read they are read again.
+const POLICIES_RETRY: Duration = Duration::from_millis(500);
+
 const NANOS_PER_MS: u64 = 1_000_000;
 /// How long a change of the tokens waits to be in force here before it is answered all the same.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -51,7 +54,38 @@ impl Feed {
     /// Reads the database once and renews the lease.
     pub async fn refresh(&self, db: &Database) -> Result<()> {
         let mut conn = db.work().await?;
-        self.refresh_on(&mut conn).await
+        let refreshed = self.refresh_on(&mut conn).await;
+        self.refresh_policies(&mut conn).await;
+        refreshed
+    }
+
+    /// Reads the policies, if the control stream has moved since: flags go by them, and no gate does, so one that cannot be read
+    /// closes none. Says whether they are known.
+    async fn refresh_policies(&self, conn: &mut PgConnection) -> bool {
+        let (of, known) = {
+            let known = self.known();
+            (known.control, known.policies.clone())
+        };
+        let Some(of) = of.filter(|of| known.is_none_or(|policies| policies.of != Some(*of))) else { return true };
+        let policies = panics::caught(read_policies(conn, of)).await.unwrap_or(Err(Error::Panicked));
+        if let Err(error) = &policies {
+            tracing::error!(%error, "the policies cannot be read: their flags have the safe value");
+        }
+        let is_known = policies.is_ok();
+        self.known().policies = policies.ok().map(Arc::new);
+        is_known
+    }
+
+    /// Keeps the policies known. Apart from the lease: however many there are, reading them renews it no later.
+    async fn keep_policies(&self, db: &Database) {
+        loop {
+            self.0.moved.notified().await;
+            let read = async { Ok::<_, Error>(self.refresh_policies(&mut *db.work().await?).await) };
+            if !matches!(panics::caught(read).await, Ok(Ok(true))) {
+                tokio::time::sleep(POLICIES_RETRY).await;
+                self.0.moved.notify_one();
+            }
+        }
     }
 
     async fn refresh_on(&self, conn: &mut PgConnection) -> Result<()> {
@@ -71,19 +105,18 @@ impl Feed {
         let latest = if is_accepted { read.now } else { read.latest };
         let now = self.belief().read(read.now, latest, sent_ns / NANOS_PER_MS);
         let of = read.control();
-        // Before the policies: who is let in matters more. A token that cannot be read lets the register lapse, and nobody in.
+        // A token that cannot be read lets the register lapse, and nobody in.
         let renewed = panics::caught(self.register().renew(conn, of, now, sent_ns)).await;
         if let Err(error) = renewed.unwrap_or(Err(Error::Panicked)) {
             tracing::error!(%error, "the tokens cannot be read: nobody is let in when what is known of them lapses");
         }
-        let known = self.known().policies.clone();
-        if known.is_none_or(|policies| policies.of != Some(of)) {
-            // Flags go by the policies, and no gate does: one that cannot be read closes none.
-            let policies = panics::caught(read_policies(conn, of)).await.unwrap_or(Err(Error::Panicked));
-            if let Err(error) = &policies {
-                tracing::error!(%error, "the policies cannot be read: their flags have the safe value");
-            }
-            self.known().policies = policies.ok().map(Arc::new);
+        let has_moved = {
+            let mut known = self.known();
+            known.control = Some(of);
+            known.policies.as_ref().is_none_or(|policies| policies.of != Some(of))
+        };
+        if has_moved {
+            self.0.moved.notify_one();
         }
         let moved = self.take(&read, &asked, sent_ns)?;
         // After the lease: a report or a migration that keeps these rows locked closes no gate.
@@ -92,7 +125,7 @@ impl Feed {
 
     /// Keeps the feed fresh for as long as it is polled.
     pub async fn run(self, db: Database) {
-        tokio::join!(self.poll(&db), self.look_for_kill_file());
+        tokio::join!(self.poll(&db), self.look_for_kill_file(), self.keep_policies(&db));
     }
 
     /// Reads the state, over and over.

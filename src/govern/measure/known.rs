@@ -20,6 +20,44 @@ pub(super) struct Known {
     /// Measurements that already carry one of its ids.
     pub(super) event_ids: BTreeMap<store::Named, store::Known>,
     keys: BTreeMap<(String, String), Kept>,
+    /// How many new series that no wire watches have room, of how many.
+    pub(super) room: usize,
+    pub(super) room_max: usize,
+}
+
+/// How many series there may be, and how many this process knows of: they only ever become more, and are counted when one is new.
+#[derive(Debug)]
+pub(super) struct SeriesRoom {
+    max: usize,
+    known: Option<usize>,
+    /// Whether they were counted as many as there may be.
+    is_full: bool,
+}
+
+impl SeriesRoom {
+    pub(super) const fn new(max: usize) -> Self {
+        Self { max, known: None, is_full: false }
+    }
+
+    /// After the database went back there may be fewer.
+    pub(super) const fn forget(&mut self) {
+        (self.known, self.is_full) = (None, false);
+    }
+
+    /// So many were added, if their batch commits; if not, they are counted again before one is refused.
+    pub(super) fn add(&mut self, count: usize) {
+        self.known = self.known.map(|known| known + count);
+    }
+
+    /// How many more there may be.
+    async fn left(&mut self, conn: &mut PgConnection) -> Result<usize> {
+        let known = match self.known {
+            Some(known) if known < self.max || self.is_full => known,
+            _ => store::count_series(conn, self.max).await?,
+        };
+        (self.known, self.is_full) = (Some(known), known >= self.max);
+        Ok(self.max.saturating_sub(known))
+    }
 }
 
 impl Known {
@@ -28,6 +66,7 @@ impl Known {
         items: &[&Measurements],
         head: &Head,
         cache: &mut Cache,
+        of_series: &mut SeriesRoom,
     ) -> Result<Self> {
         let intents: Vec<&Intent> = items.iter().filter_map(|item| item.intent.as_ref()).collect();
         let mut keys = BTreeMap::new();
@@ -49,8 +88,10 @@ impl Known {
         }
         let event_ids =
             if named.is_empty() { BTreeMap::new() } else { store::find_event_ids(&mut *conn, &named).await? };
-        let (wires, series) = load::wires(conn, &counts, cache).await?;
-        Ok(Self { wires, series, event_ids, keys })
+        let (wires, series) = load::wires(&mut *conn, &counts, cache).await?;
+        let is_new = |pair: &Pair| series.get(pair).is_none_or(|series| series.end.events == 0);
+        let room = if counts.keys().any(is_new) { of_series.left(conn).await? } else { 0 };
+        Ok(Self { wires, series, event_ids, keys, room, room_max: of_series.max })
     }
 
     /// What an intent's key was kept for.

@@ -121,3 +121,9 @@ pub async fn upsert_policy(conn: &mut PgConnection, policy: &HeimdallPolicy) -> 
     .await?;
     Ok(())
 }
+
+/// How many domains have a policy.
+pub async fn count_policies(conn: &mut PgConnection) -> Result<usize> {
+    let count = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM heimdall_policy"#).fetch_one(conn).await?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}

@@ -201,3 +201,11 @@ pub async fn trials_since(conn: &mut PgConnection, day: NaiveDate) -> Result<(i6
     .await?;
     Ok((row.trials, row.successes))
 }
+
+/// How many domains have trials on a day.
+pub async fn domains_tried(conn: &mut PgConnection, day: NaiveDate) -> Result<usize> {
+    let count = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM heimdall_scorecard_day WHERE day = $1"#, day)
+        .fetch_one(conn)
+        .await?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}

@@ -192,3 +192,9 @@ pub async fn upsert_policy(conn: &mut PgConnection, policy: &RegressionPolicy) -
     .await?;
     Ok(())
 }
+
+/// How many wires there are.
+pub async fn count_policies(conn: &mut PgConnection) -> Result<usize> {
+    let count = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM regression_policy"#).fetch_one(conn).await?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}

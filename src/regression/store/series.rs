@@ -366,3 +366,27 @@ pub async fn find_event_ids(conn: &mut PgConnection, asked: &[Named]) -> Result<
         })
         .collect()
 }
+
+/// How many series there are, up to `limit`: one index read each, however long they are.
+pub async fn count_series(conn: &mut PgConnection, limit: usize) -> Result<usize> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let count = sqlx::query_scalar!(
+        r#"WITH RECURSIVE pair AS (
+               (SELECT domain, metric FROM kpi_event ORDER BY domain, metric LIMIT 1)
+               UNION ALL
+               SELECT next.domain, next.metric
+               FROM pair
+               CROSS JOIN LATERAL (
+                   SELECT domain, metric
+                   FROM kpi_event
+                   WHERE (domain, metric) > (pair.domain, pair.metric)
+                   ORDER BY domain, metric
+                   LIMIT 1) AS next
+           )
+           SELECT count(*) AS "count!" FROM (SELECT FROM pair LIMIT $1) AS found"#,
+        limit
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}
