@@ -259,7 +259,7 @@ async fn one_person_is_one_however_the_owner_is_written() {
 }
 
 /// Changes of the control plane that let nothing through that did not pass before.
-const NEVER_LOOSENS: [&str; 11] = [
+const NEVER_LOOSENS: [&str; 12] = [
     "/go-live/packs",
     "/go-live/disable",
     "/go-live/kill-switch/engage",
@@ -267,6 +267,8 @@ const NEVER_LOOSENS: [&str; 11] = [
     "/heimdall/recommendations/{id}/revoke",
     "/regression/evaluate",
     "/regression/acknowledge",
+    // Of a series that has events, only while no wire that is on watches it.
+    "/regression/kind",
     "/access/tokens",
     "/access/tokens/{id}",
     "/approvals/{id}/approve",
