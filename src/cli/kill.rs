@@ -10,6 +10,7 @@ use crate::go_live;
 use crate::panics;
 use crate::types::{Actor, Reason};
 use clap::Args;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,14 +30,18 @@ pub(super) struct KillArgs {
     kill_file: Option<PathBuf>,
 }
 
-/// The file first: it needs nobody. Succeeds only if the database has recorded it, too.
+/// The file first: it needs nobody. Succeeds only if the database has recorded it, too. What is said comes last, since whoever reads
+/// may not take it.
 pub(super) async fn kill(args: KillArgs, config: &DatabaseConfig) -> Result<(), Failure> {
     let KillArgs { actor, reason, kill_file } = args;
     let written = write_file(kill_file, config, actor.as_ref(), reason.as_ref()).await;
-    match &written {
-        Ok(path) => print(&format!("{path}: an instance that looks there is stopped until it is removed\n"))?,
-        Err(error) => super::fail(&format!("this machine's instance is not stopped by its file: {error}")),
-    }
+    let mut said = match &written {
+        Ok(path) => format!("{path}: an instance that looks there is stopped until it is removed\n"),
+        Err(error) => {
+            super::fail(&format!("this machine's instance is not stopped by its file: {error}"));
+            String::new()
+        }
+    };
     let engaged = async {
         let (db, postgres, name) = open_existing(config).await?;
         let engaged = panics::caught(go_live::engage_from_shell(&db, reason.as_ref(), &Origin::system(actor))).await;
@@ -45,25 +50,29 @@ pub(super) async fn kill(args: KillArgs, config: &DatabaseConfig) -> Result<(), 
         let engaged = engaged.map_err(|panics::Panicked| Failure::from("a row in it cannot be read"))?;
         Ok::<_, Failure>((engaged?, name, admitting))
     };
-    let cause = match tokio::time::timeout(ENGAGE_TIMEOUT, engaged).await {
+    let done = match tokio::time::timeout(ENGAGE_TIMEOUT, engaged).await {
         Ok(Ok((state, name, admitting))) => {
             let then = if written.is_ok() { "release it, and remove the file" } else { "release it" };
-            print(&format!(
+            let _ = writeln!(
+                said,
                 "the kill switch is engaged (version {}) in {name}: no instance on it that enforces admits anything from 2 s after this on\n\
                  {}\n\
-                 to go on: {then}\n",
+                 to go on: {then}",
                 state.version,
                 told_of(admitting.as_deref())
-            ))?;
-            return match written {
-                Ok(_) => Ok(()),
-                Err(_) => Err("the kill switch is engaged, and the kill file is not written".into()),
-            };
+            );
+            written.map(drop).map_err(|_| "the kill switch is engaged, and the kill file is not written".to_owned())
         }
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("no answer within {} s", ENGAGE_TIMEOUT.as_secs()),
+        Ok(Err(error)) => Err(not_taken(&error.to_string())),
+        Err(_) => Err(not_taken(&format!("no answer within {} s", ENGAGE_TIMEOUT.as_secs()))),
     };
-    Err(format!("the database did not take it: {cause}: other instances are not stopped").into())
+    let printed =
+        print(&said).map_err(|error| format!("it is done, and standard output did not take what was done: {error}"));
+    done.and(printed).map_err(Failure::from)
+}
+
+fn not_taken(cause: &str) -> String {
+    format!("the database did not take it: {cause}: other instances are not stopped")
 }
 
 /// Who is not stopped by the state.

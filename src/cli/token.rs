@@ -125,7 +125,7 @@ async fn create(args: CreateArgs, config: &DatabaseConfig) -> Result<(), Failure
     // Nothing else on standard output, so that a shell can keep it: TOKEN=$(holdfast token create ...).
     let created = created?;
     for warning in &created.warnings {
-        eprintln!("warning: {warning}");
+        crate::log::say(&format!("warning: {warning}"));
     }
     let mut out = std::io::stdout().lock();
     // Whoever reads has not read enough before the token: also a closed pipe has lost it.

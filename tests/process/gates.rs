@@ -1,9 +1,10 @@
 //! Several instances on one database, and one switch: what was promised of the instant `guaranteed_by` holds through pauses,
 //! freezes, kills and restarts. What is measured of it is in `cargo bench --bench enforcement`.
 
-use crate::support::{Place, Server, signal, wait_until};
+use crate::support::{Place, Running, Server, signal, wait_until};
 use rustix::process::Signal;
 use serde_json::json;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::scope;
 use std::time::{Duration, SystemTime};
@@ -214,6 +215,19 @@ fn holdfast_kill_stops_everybody_and_this_machine_until_its_file_is_gone() {
     assert!(!admits(&owner), "the file is still there");
     std::fs::remove_file(&file).expect("it was written");
     wait_until("it admits", || admits(&owner));
+    owner.stop(Signal::TERM);
+}
+
+#[test]
+fn holdfast_kill_stops_everybody_also_where_nobody_takes_what_it_says() {
+    let place = Place::new();
+    let owner = place.serve();
+    owner.go_live();
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("a full device");
+    let mut killing = Running(place.command(&["kill"]).stdout(full).stderr(Stdio::null()).spawn().expect("it starts"));
+    assert_eq!(killing.code(), Some(1));
+    assert_eq!(owner.get("/go-live/state").ok()["kill_switch_engaged"], true);
+    assert!(place.data().join("KILL").exists());
     owner.stop(Signal::TERM);
 }
 
