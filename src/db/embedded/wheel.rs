@@ -12,8 +12,6 @@ use std::{
     time::Duration,
 };
 
-use rustix::{io::Errno, process::Pid};
-
 use super::{
     error::EmbeddedError,
     layout::sha256_hex,
@@ -128,9 +126,10 @@ impl Drop for Temporary {
 fn remove_abandoned(cache: &Path) {
     let prefix = format!("{UNPACKED}.new.");
     for entry in fs::read_dir(cache).into_iter().flatten().filter_map(Result::ok) {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.parse().ok()).and_then(Pid::from_raw);
-        if pid.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(Errno::SRCH)) {
+        let is_one = entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes());
+        let made = entry.metadata().and_then(|made| made.modified()).ok();
+        let age = made.and_then(|made| made.elapsed().ok());
+        if is_one && age.is_some_and(|age| age > FETCH_TIMEOUT + UNPACK_TIMEOUT) {
             drop(Temporary(entry.path()));
         }
     }
