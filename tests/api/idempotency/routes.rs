@@ -147,11 +147,7 @@ async fn world() -> (Service, Vec<Row>) {
             ("actor", json!("another")),
         ),
         row("/regression/evaluate", json!({"domain": "CAPITAL", "metric": "roi_event"}), ("metric", json!("speed"))),
-        row(
-            "/regression/kind",
-            json!({"domain": "CAPITAL", "metric": "new", "kind": "BOOLEAN"}),
-            ("kind", json!("NUMERIC")),
-        ),
+        row("/regression/kind", json!({"domain": "A", "metric": "new", "kind": "BOOLEAN"}), ("kind", json!("NUMERIC"))),
         row(
             "/regression/acknowledge",
             with(&first_wire, &json!({"verdict": "FALSE_ALARM"})),
