@@ -176,33 +176,55 @@ fn raw<T: Serialize>(value: &T) -> Box<RawValue> {
 
 /// What would fit under every cap that the amount exceeds.
 fn room(failures: &[Failure]) -> Total {
-    let capped = [DenialReason::DailyExposureExceeded, DenialReason::OpenRiskExceeded];
-    let rooms = failures.iter().filter(|failure| capped.contains(&failure.reason)).filter_map(|failure| {
+    let rooms = failures.iter().filter(|failure| is_mended_by_less(failure)).filter_map(|failure| {
         let left = failure.limit?.minus(failure.used?)?;
         Some(left.max(Total::ZERO))
     });
     rooms.min().unwrap_or_default()
 }
 
-/// What the caller can do about a denial: about its first failure, and with an amount that no other one refuses.
-fn hint(failures: &[Failure], resets_at: Option<DateTime<Utc>>) -> Option<String> {
-    let first = failures.first()?;
-    let wait = if resets_at.is_some() { ", or wait for resets_at" } else { "" };
-    let less = match room(failures) {
-        Total::ZERO => "nothing fits now".to_owned(),
-        room => format!("ask for at most {room}"),
+/// Whether a smaller amount would not fail this check.
+fn is_mended_by_less(failure: &Failure) -> bool {
+    matches!(failure.reason, DenialReason::DailyExposureExceeded | DenialReason::OpenRiskExceeded)
+}
+
+/// What the caller can do where a smaller amount mends all that fails.
+fn less(failures: &[Failure], resets_at: Option<DateTime<Utc>>) -> String {
+    let frees =
+        |failure: &Failure| failure.reason == DenialReason::OpenRiskExceeded && failure.requested <= failure.limit;
+    let other = if failures.iter().all(frees) {
+        Some("settle or release what is open")
+    } else {
+        resets_at.map(|_| UNTIL_MIDNIGHT)
     };
+    match (room(failures), other) {
+        (Total::ZERO, Some(other)) => format!("nothing fits now: {other}"),
+        (Total::ZERO, None) => "nothing fits now: see failures for all that has to change".into(),
+        (room, Some(other)) => format!("ask for at most {room}, or {other}"),
+        (room, None) => format!("ask for at most {room}"),
+    }
+}
+
+/// When the flows of a day begin anew.
+const UNTIL_MIDNIGHT: &str = "wait until midnight UTC";
+
+/// What the caller can do about a denial: about its first failure that no smaller amount mends, else with how much.
+fn hint(failures: &[Failure], resets_at: Option<DateTime<Utc>>) -> Option<String> {
+    let first = failures.iter().find(|failure| !is_mended_by_less(failure)).or(failures.first())?;
     Some(match first.reason {
-        DenialReason::KillSwitchEngaged => "the kill switch is out: wait until an operator releases it".into(),
+        DenialReason::KillSwitchEngaged => {
+            "everything is stopped: wait until an operator releases the kill switch, and \
+             removes the kill file of this instance if GET /readyz shows one"
+                .into()
+        }
         DenialReason::GoLiveDisabled => "production is off: wait until an operator enables go-live".into(),
         DenialReason::PolicyMissing => format!("{} has no policy: set its caps first", first.scope),
         DenialReason::PolicyDisabled => {
             format!("{} is off, by hand or by a tripwire: see throttled_by of its policy", first.scope)
         }
-        DenialReason::DailyActionsExceeded => format!("no more actions today{wait}"),
-        DenialReason::DailyExposureExceeded => format!("{less}{wait}"),
-        DenialReason::OpenRiskExceeded => format!("{less}, or settle or release what is open"),
-        DenialReason::DailyLossReached => format!("the day's loss is reached{wait}"),
+        DenialReason::DailyActionsExceeded => format!("no more actions today: {UNTIL_MIDNIGHT}"),
+        DenialReason::DailyExposureExceeded | DenialReason::OpenRiskExceeded => less(failures, resets_at),
+        DenialReason::DailyLossReached => format!("the day's loss is reached: {UNTIL_MIDNIGHT}"),
         DenialReason::HoldEnded => {
             "it was allowed before, and may have been done: do not do it again; a new action needs a new key".into()
         }

@@ -198,7 +198,7 @@ async fn a_denied_reservation_is_409_with_the_decision_when_it_resets_and_what_t
     // The other cap that fails leaves less room, and no midnight ends it.
     check("WHOLESALE", "201", "daily_exposure_exceeded", false, "at most 100").await;
     policy(&service, json!({"engine": "WHOLESALE", "max_open_risk": 2000})).await;
-    check("WHOLESALE", "201", "daily_exposure_exceeded", true, "at most 200, or wait for resets_at").await;
+    check("WHOLESALE", "201", "daily_exposure_exceeded", true, "at most 200, or wait until midnight UTC").await;
     check("WHOLESALE", "1001", "daily_exposure_exceeded", false, "at most 200").await;
     policy(&service, json!({"engine": "WHOLESALE", "max_open_risk": 900})).await;
     check("WHOLESALE", "101", "open_risk_exceeded", false, "at most 100").await;
@@ -206,11 +206,40 @@ async fn a_denied_reservation_is_409_with_the_decision_when_it_resets_and_what_t
     check("WHOLESALE", "1", "daily_actions_exceeded", true, "no more actions").await;
     policy(&service, json!({"engine": "WHOLESALE", "max_actions_per_day": 100})).await;
     tell(&service, &id, "settle", &json!({"realized_loss": 200})).await.ok();
-    check("WHOLESALE", "1", "daily_loss_reached", true, "resets_at").await;
+    check("WHOLESALE", "1", "daily_loss_reached", true, "reached: wait until midnight UTC").await;
     service.post("/go-live/disable", &json!({"actor": "a"})).await.ok();
     check("CAPITAL", "1", "go_live_disabled", false, "go-live").await;
     service.post("/go-live/kill-switch/engage", &json!({})).await.ok();
-    check("CAPITAL", "1", "kill_switch_engaged", false, "kill switch").await;
+    check("CAPITAL", "1", "kill_switch_engaged", false, "kill file").await;
+}
+
+#[tokio::test]
+async fn a_hint_names_no_amount_that_would_be_denied_as_well() {
+    let service = Service::live().await;
+    policy(
+        &service,
+        json!({"engine": "WHOLESALE", "max_daily_exposure": 100, "max_open_risk": 100, "max_daily_loss": 50}),
+    )
+    .await;
+    let id = hold(&service, "WHOLESALE", "60").await;
+    let hint = async |amount: &str| {
+        let denied = service.reserve("WHOLESALE", amount).await.ok();
+        assert_eq!(denied["ok"], false, "{denied}");
+        assert_eq!(denied.get("resets_at"), None, "what a hint names is there");
+        denied["hint"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(hint("41").await, "ask for at most 40");
+    tell(&service, &id, "settle", &json!({"realized_loss": 50, "consumed_amount": 60})).await.ok();
+    assert_eq!(hint("41").await, "the day's loss is reached: wait until midnight UTC", "40 would be denied, too");
+    policy(
+        &service,
+        json!({"engine": "WHOLESALE", "max_daily_loss": 0, "allow_unlimited": true, "max_daily_exposure": 60}),
+    )
+    .await;
+    assert_eq!(hint("1").await, "nothing fits now: wait until midnight UTC");
+    policy(&service, json!({"engine": "WHOLESALE", "max_daily_exposure": 1000})).await;
+    hold(&service, "WHOLESALE", "100").await;
+    assert_eq!(hint("1").await, "nothing fits now: settle or release what is open");
 }
 
 #[tokio::test]
