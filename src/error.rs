@@ -83,7 +83,7 @@ pub enum Error {
         what: &'static str,
     },
     /// The token is for other engines or domains.
-    #[error("the token does not reach the {what} {name}")]
+    #[error("the token does not reach the {what} {name}: use one that does (see holdfast token list)")]
     OutOfReach {
         /// `engine` or `domain`.
         what: &'static str,
@@ -94,12 +94,12 @@ pub enum Error {
     #[error("two_person_release {0}")]
     ApprovalRefused(&'static str),
     /// The request does not wait any more.
-    #[error("approval {id} is {standing}: ask again")]
+    #[error("approval {id} {how}")]
     ApprovalClosed {
         /// The request.
         id: i64,
-        /// How it stands.
-        standing: &'static str,
+        /// How it ended, and the next step.
+        how: String,
     },
     /// In open mode, a request that may not come from this machine's operator.
     #[error("without tokens only this machine's operator is served, and {0}: create a token, and send it")]
@@ -150,7 +150,7 @@ pub enum Error {
     #[error("this route does not take that method: see the Allow header")]
     MethodNotAllowed,
     /// The reservation has ended before; nothing was changed.
-    #[error("reservation {reservation_id} was {} at {closed_at}: nothing was changed", .status.as_str().to_ascii_lowercase())]
+    #[error("reservation {reservation_id} was {} at {closed_at}: nothing was changed; {}", .status.as_str().to_ascii_lowercase(), .status.next_step())]
     AlreadyClosed {
         /// The reservation.
         reservation_id: uuid::Uuid,

@@ -18,7 +18,7 @@ pub use answers::{
 };
 
 use crate::approval::loosening::Proposal;
-use crate::approval::{self, Loosened, Verdict, Wanted};
+use crate::approval::{self, Loosened, Verdict, Wanted, WithChanges};
 use crate::audit::{Changes, ControlEvent, Head, Origin, Stamp, Stream};
 use crate::clock::Clock;
 use crate::config::LimitsConfig;
@@ -206,7 +206,8 @@ impl Govern {
         }
         let mut heads = Heads::lock(&mut tx, rearms.is_some()).await?;
         let subject = trip::name(&policy);
-        let input = to_json(&WireRequest { wire: request.clone(), force });
+        let wire = WireRequest { wire: request.clone(), force };
+        let input = to_json(&WithChanges { request: &wire, changes: &changes });
         let proposal = Proposal::Wire(existing.as_ref(), &policy, rearms);
         let wanted = Wanted { subject: Some(&subject), input: input.get(), reason };
         if let Verdict::Wait(record) = self.gate(&mut tx, &mut heads.control, asked, &proposal, wanted).await? {

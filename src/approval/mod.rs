@@ -17,10 +17,12 @@ mod execute;
 pub mod http;
 pub mod loosening;
 pub mod model;
+mod shown;
 mod store;
 
 pub(crate) use execute::PromoteRequest;
 pub use execute::{Approved, approve};
+pub(crate) use shown::WithChanges;
 pub use store::{hold_required_by_database, is_required_by_database, list};
 
 use crate::access::person;
@@ -63,7 +65,7 @@ pub enum Loosened<T> {
 pub struct Wanted<'a> {
     /// What it is about, as the events of its lever name it; none for the whole system.
     pub subject: Option<&'a str>,
-    /// Its input, as JSON.
+    /// Its input, as JSON; of an upsert [`WithChanges`].
     pub input: &'a str,
     /// Why.
     pub reason: Option<&'a Reason>,
@@ -145,6 +147,7 @@ async fn wait_in_tx(
         id: stamp.seq,
         action,
         subject: wanted.subject.map(str::to_owned),
+        changes: shown::changes(&input),
         input: input.clone(),
         actor: origin.actor.as_ref().map(ToString::to_string),
         reason: wanted.reason.map(ToString::to_string),
@@ -208,10 +211,8 @@ fn second_person<'a>(record: &ApprovalRecord, approver: &'a Origin) -> Result<&'
 }
 
 fn refuse_ended(record: &ApprovalRecord) -> Result<()> {
-    match record.standing {
-        Standing::Waiting => Ok(()),
-        standing => Err(Error::ApprovalClosed { id: record.id, standing: standing.as_str() }),
-    }
+    let id = record.id;
+    record.ended().map_or(Ok(()), |how| Err(Error::ApprovalClosed { id, how }))
 }
 
 /// Who said no to what, for the audit trail.

@@ -1,6 +1,8 @@
 //! What waits for a second person, and how it stands.
 
-use chrono::{DateTime, Utc};
+use super::shown;
+use crate::audit::FieldChange;
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -111,22 +113,6 @@ pub enum Standing {
     Rejected,
 }
 
-impl Standing {
-    /// Its name in sentences.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Approved => "approved",
-            Self::Expired => "expired",
-            Self::Cancelled => {
-                "cancelled by a newer engage, disable, trip or change, or by the end of the token that asked"
-            }
-            Self::Rejected => "rejected",
-        }
-    }
-}
-
 /// A request for a second person's word.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ApprovalRecord {
@@ -136,9 +122,13 @@ pub struct ApprovalRecord {
     pub action: ApprovalAction,
     /// What it is about: an engine, a domain, a wire, the event that is corrected; null for the whole system.
     pub subject: Option<String>,
-    /// With what input.
+    /// With what input: the fields that were sent.
     #[schema(value_type = Object)]
+    #[serde(serialize_with = "shown::input")]
     pub input: Box<RawValue>,
+    /// Every field that it moves, with what it was when it was asked for; null where it is no upsert, and of older versions' requests.
+    #[schema(value_type = Option<Vec<FieldChange>>)]
+    pub changes: Option<Box<RawValue>>,
     /// Who asks, as the caller claims.
     pub actor: Option<String>,
     /// Why.
@@ -161,4 +151,37 @@ pub struct ApprovalRecord {
     pub rejected_by: Option<String>,
     /// How it stands now.
     pub standing: Standing,
+}
+
+impl ApprovalRecord {
+    /// How it ended, and the next step; none while it waits.
+    #[must_use]
+    pub fn ended(&self) -> Option<String> {
+        let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
+        let word = |at: Option<DateTime<Utc>>, by: Option<&str>| {
+            format!("at {} by {}", time(at.unwrap_or(self.expires_at)), by.unwrap_or("somebody"))
+        };
+        Some(match self.standing {
+            Standing::Waiting => return None,
+            Standing::Approved => {
+                let word = word(self.approved_at, self.approved_by.as_deref());
+                format!("was approved {word}, and what it asked for is done: there is nothing left to do")
+            }
+            Standing::Rejected => {
+                let word = word(self.rejected_at, self.rejected_by.as_deref());
+                format!("was rejected {word}: ask for the change anew if it is meant after all")
+            }
+            Standing::Expired => {
+                format!(
+                    "expired at {}: ask for the change anew, and approve it within 15 minutes",
+                    time(self.expires_at)
+                )
+            }
+            Standing::Cancelled => {
+                "was cancelled by a newer engage, disable, trip or change, or by the end of the token that \
+                 asked: see what has changed, and ask for the change anew if it is still meant"
+                    .to_owned()
+            }
+        })
+    }
 }

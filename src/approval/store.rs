@@ -1,6 +1,7 @@
 //! SQL of the requests for a second person.
 
 use super::model::{ApprovalAction, ApprovalRecord, Standing};
+use super::shown;
 use crate::db::stored_json;
 use crate::error::{Error, Result};
 use chrono::{DateTime, Utc};
@@ -106,11 +107,13 @@ async fn read(conn: &mut PgConnection, at: DateTime<Utc>, id: Option<i64>) -> Re
                 (None, None, false) if row.expires_at <= at => Standing::Expired,
                 (None, None, false) => Standing::Waiting,
             };
+            let input = stored_json(row.input)?;
             Ok(ApprovalRecord {
                 id: row.id,
                 action: ApprovalAction::named(&row.action).ok_or_else(unknown)?,
                 subject: row.subject,
-                input: stored_json(row.input)?,
+                changes: shown::changes(&input),
+                input,
                 actor: row.actor,
                 reason: row.reason,
                 requested_by: row.requested_by,
@@ -158,11 +161,7 @@ pub(super) async fn approve(conn: &mut PgConnection, id: i64, at: DateTime<Utc>,
     )
     .execute(conn)
     .await?;
-    if approved.rows_affected() == 1 {
-        Ok(())
-    } else {
-        Err(Error::ApprovalClosed { id, standing: Standing::Approved.as_str() })
-    }
+    if approved.rows_affected() == 1 { Ok(()) } else { Err(ended_unseen(id)) }
 }
 
 pub(super) async fn reject(conn: &mut PgConnection, id: i64, at: DateTime<Utc>, by: &str) -> Result<()> {
@@ -176,9 +175,10 @@ pub(super) async fn reject(conn: &mut PgConnection, id: i64, at: DateTime<Utc>, 
     )
     .execute(conn)
     .await?;
-    if rejected.rows_affected() == 1 {
-        Ok(())
-    } else {
-        Err(Error::ApprovalClosed { id, standing: Standing::Rejected.as_str() })
-    }
+    if rejected.rows_affected() == 1 { Ok(()) } else { Err(ended_unseen(id)) }
+}
+
+/// It was found waiting under the control head, which whoever ends it holds.
+fn ended_unseen(id: i64) -> Error {
+    Error::Inconsistent(format!("approval {id} ended without the control head"))
 }

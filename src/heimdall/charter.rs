@@ -4,7 +4,7 @@ use super::Heimdall;
 use super::model::{self, CheckResult, Evidence, GateRule, HeimdallPolicy, PolicyUpsert, Scorecard, Standing};
 use super::store;
 use crate::approval::loosening::Proposal;
-use crate::approval::{self, Loosened, PromoteRequest, Verdict, Wanted};
+use crate::approval::{self, Loosened, PromoteRequest, Verdict, Wanted, WithChanges};
 use crate::audit::{Changes, ControlEvent, FieldChange, Origin, Stream};
 use crate::db::{self, to_json};
 use crate::error::{Blocker, Error, Result, require_room};
@@ -112,7 +112,7 @@ impl Heimdall {
         }
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         let proposal = Proposal::Charter(existing.as_ref(), &policy);
-        let input = to_json(request);
+        let input = to_json(&WithChanges { request, changes: &changes });
         let wanted = Wanted { subject: Some(request.domain.as_str()), input: input.get(), reason };
         let verdict = approval::gate(&mut tx, &mut control_head, self.two_person, asked, &proposal, wanted).await?;
         if let Verdict::Wait(record) = verdict {

@@ -23,7 +23,7 @@ pub mod writer;
 
 use crate::access::token::Authority;
 use crate::approval::loosening::Proposal;
-use crate::approval::{self, Loosened, Verdict, Wanted};
+use crate::approval::{self, Loosened, Verdict, Wanted, WithChanges};
 use crate::audit::{self, Changes, ControlEvent, FieldChange, Origin, Stream};
 use crate::clock::Clock;
 use crate::config::EnforcementConfig;
@@ -315,7 +315,7 @@ impl Risk {
         // Lock order: risk, control.
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         let proposal = Proposal::RiskPolicy(existing.as_ref(), &policy);
-        let input = to_json(request);
+        let input = to_json(&WithChanges { request, changes: &changes });
         let wanted = Wanted { subject: Some(policy.engine.as_str()), input: input.get(), reason };
         let verdict = approval::gate(&mut tx, &mut control_head, self.two_person, asked, &proposal, wanted).await?;
         if let Verdict::Wait(record) = verdict {

@@ -103,8 +103,14 @@ async fn a_release_waits_for_another_person_and_names_both() {
     );
     assert_eq!((rows[1].0.as_str(), rows[1].2.as_deref()), ("APPROVAL_APPROVE", Some("the second")));
     assert_ne!(rows[0].1, rows[1].1, "two principals");
-    // Once.
-    approve(&persons, &persons.bob, id).await.refused(409, "APPROVAL_CLOSED");
+    // Once, and whoever lost the answer is told what came of it.
+    let reject = || post(&persons, &persons.bob, &format!("/approvals/{id}/reject"), &json!({}));
+    for answer in [approve(&persons, &persons.bob, id).await, reject().await] {
+        let refused = answer.refused(409, "APPROVAL_CLOSED");
+        let detail = refused["detail"].as_str().unwrap();
+        assert!(detail.starts_with(&format!("approval {id} was approved at 20")), "{detail}");
+        assert!(detail.ends_with("what it asked for is done: there is nothing left to do"), "{detail}");
+    }
     approve(&persons, &persons.bob, 999).await.refused(404, "NOT_FOUND");
 }
 
@@ -193,6 +199,38 @@ async fn a_higher_cap_waits_and_a_lower_one_does_not() {
     let gone = json!({"engine": "A", "max_open_risk": 0, "allow_unlimited": true});
     ask(&persons, &persons.ann, CAPS, &gone).await;
     assert_eq!(engine().await.to_string(), "950.5");
+}
+
+#[tokio::test]
+async fn what_waits_shows_what_was_sent_and_from_what_to_what_it_moves() {
+    let persons = two_person().await;
+    let shown = async |path: &str, body: &Value| {
+        let id = ask(&persons, &persons.ann, path, body).await;
+        let url = format!("{BASE}/approvals/{id}");
+        let shown = call(&persons.service, Method::GET, &url, Some(&persons.bob), &Value::Null).await.ok();
+        (id, shown["input"].clone(), shown["changes"].clone())
+    };
+    let raise = json!({"engine": "A", "max_open_risk": 5000});
+    let change = |field: &str, from: Value, to: Value| json!({"field": field, "from": from, "to": to});
+    let moves = json!([change("max_open_risk", json!(1000), json!(5000))]);
+    let (id, input, changes) = shown(CAPS, &raise).await;
+    assert_eq!((input, changes), (raise.clone(), moves));
+    assert_eq!(ask(&persons, &persons.ann, CAPS, &raise).await, id, "the same request is the one that waits");
+    approve(&persons, &persons.bob, id).await.ok();
+    let charter = json!({"domain": "D", "engine": "CAPITAL", "prod_use_enabled": true});
+    let (id, input, changes) = shown("/heimdall/policies/upsert", &charter).await;
+    assert_eq!(input, charter);
+    assert!(changes.as_array().unwrap().contains(&change("engine", Value::Null, json!("CAPITAL"))), "{changes}");
+    approve(&persons, &persons.bob, id).await.ok();
+    post(&persons, &persons.ann, "/go-live/kill-switch/engage", &json!({})).await.ok();
+    assert_eq!(shown(RELEASE, &json!({})).await.1, json!({}));
+    // As a version before would have stored it: without what it moves.
+    let (id, ..) = shown(CAPS, &json!({"engine": "A", "max_open_risk": 6000})).await;
+    let old = r#"{"engine":"A","max_daily_loss":null,"max_daily_exposure":null,"max_open_risk":6000,"max_actions_per_day":null,"default_ttl_seconds":null,"enabled":null,"zero_cap":"Refused"}"#;
+    let stored = sqlx::query("UPDATE approval SET input = $1 WHERE id = $2").bind(old).bind(id);
+    stored.execute(&persons.service.pool).await.unwrap();
+    let done = approve(&persons, &persons.bob, id).await.ok();
+    assert_eq!(done["answer"]["max_open_risk"], 6000, "{done}");
 }
 
 #[tokio::test]

@@ -49,6 +49,16 @@ pub enum ReservationStatus {
 }
 
 impl ReservationStatus {
+    /// The next step of whoever comes after the end.
+    #[must_use]
+    pub const fn next_step(self) -> &'static str {
+        match self {
+            Self::Released => "to act after all, reserve anew",
+            Self::Expired => "if the action was done, settle it; to act now, reserve anew",
+            Self::Settled | Self::Open => "what was settled stands in settled; to correct it, POST /risk/adjustments",
+        }
+    }
+
     /// The status in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -213,7 +213,8 @@ async fn what_waits_is_rejected_by_whoever_operates_and_taken_back_by_whoever_as
         let rejected = post(&persons, token, &path, &json!({"actor": "x", "reason": "not today"})).await.ok();
         assert_eq!(rejected["standing"], "REJECTED", "{name}: {rejected}");
         approve(&persons, &persons.bob, id).await.refused(409, "APPROVAL_CLOSED");
-        post(&persons, token, &path, &json!({})).await.refused(409, "APPROVAL_CLOSED");
+        let again = post(&persons, token, &path, &json!({})).await.refused(409, "APPROVAL_CLOSED");
+        assert!(again["detail"].as_str().unwrap().contains("was rejected at 20"), "{again}");
         let url = format!("{BASE}/approvals/{id}");
         let shown =
             crate::access::call(&persons.service, Method::GET, &url, Some(&persons.ann), &Value::Null).await.ok();
