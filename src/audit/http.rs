@@ -95,11 +95,9 @@ async fn verify_audit(
     let mut answer = AuditVerified { ok: missing.is_empty(), streams: Vec::new(), findings: Vec::new(), missing };
     for stream in streams {
         let known = signed.as_ref().and_then(|signed| signed.heads.get(&stream)).copied();
-        let from = match (query.from.map(Count::get).filter(|from| *from > 1), known.filter(|_| incremental)) {
-            (Some(from), _) => verify::point(&mut conn, stream, from - 1).await?,
-            (None, Some(known)) => known,
-            (None, None) => Point::BEGINNING,
-        };
+        let part = (query.from.map(Count::get), query.to.map(Count::get));
+        let begin = verify::begin(&mut conn, stream, part).await?;
+        let from = begin.or(known.filter(|_| incremental)).unwrap_or(Point::BEGINNING);
         // Of a part, only what it holds can be compared.
         let known = known.filter(|known| query.to.is_none() && known.seq > from.seq);
         let asked = Asked { from, to: query.to.map(Count::get), known };

@@ -249,6 +249,42 @@ pub(super) async fn read_erased(conn: &mut PgConnection, stream: Stream) -> Resu
     rows.iter().map(|row| Ok(((row.try_get("seq")?, row.try_get("field")?), row.try_get("digest")?))).collect()
 }
 
+/// Where the verification of a part begins; none at the beginning of the stream. A part that holds nothing is refused, since it would
+/// be found right.
+pub async fn begin(
+    conn: &mut PgConnection,
+    stream: Stream,
+    (from, to): (Option<i64>, Option<i64>),
+) -> Result<Option<Point>> {
+    if let (Some(from), Some(to)) = (from, to)
+        && from > to
+    {
+        return Err(Error::invalid("to", format!("is {to}, before from, {from}: no event lies between them")));
+    }
+    let before = from.filter(|from| *from > 1).map(|from| from - 1);
+    match read_head(&mut *conn, stream).await {
+        Ok(head) => {
+            let last = head.point.seq;
+            if let Some(beyond) = from.filter(|from| *from > last) {
+                let id = format!("{} {beyond}: the last is {last}", stream.as_str());
+                return Err(Error::NotFound { what: "event", id });
+            }
+        }
+        // The verification itself says so.
+        Err(Error::TrailDamaged(_)) => {}
+        Err(error) => return Err(error),
+    }
+    let Some(before) = before else { return Ok(None) };
+    match point(conn, stream, before).await {
+        Err(Error::NotFound { .. }) => {
+            let detail = "the event is not there, and the head stands behind it".to_owned();
+            let finding = Finding { stream, seq: before, kind: Tampering::Deleted, detail };
+            Err(Error::TrailDamaged(Box::new(finding)))
+        }
+        point => point.map(Some),
+    }
+}
+
 /// An event of a stream as it is stored: for a verification that begins behind it. One whose hash is no SHA-256 is damage.
 pub async fn point(conn: &mut PgConnection, stream: Stream, seq: i64) -> Result<Point> {
     let hash = stored_hash(conn, stream, seq).await?;

@@ -13,7 +13,7 @@ use crate::audit::verify::{self, Asked, Point};
 use crate::audit::{Origin, Stream};
 use crate::config::{CheckpointConfig, DatabaseConfig};
 use crate::db::Database;
-use crate::types::{Actor, Reason, Time};
+use crate::types::{Actor, Reason, Time, TimeRange};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -125,13 +125,15 @@ pub(super) async fn verify(args: VerifyArgs, config: &DatabaseConfig) -> Result<
     let verified = verify_all(&db, &args, &known).await;
     close(db, postgres).await?;
     let (mut text, whole, missing) = verified?;
+    let is_part = args.stream.is_some() || args.incremental;
+    let looked_at = if is_part { "what was looked at of the trail" } else { "the trail" };
     for line in &missing {
         let _ = writeln!(text, "MISSING {line}");
     }
     let verdict = match (whole, missing.is_empty()) {
-        (true, true) => "the trail is whole",
-        (true, false) => "the trail is whole, AND NOT EVERYTHING THAT BELONGS TO IT IS THERE",
-        (false, _) => "THE TRAIL IS DAMAGED",
+        (true, true) => format!("{looked_at} is whole"),
+        (true, false) => format!("{looked_at} is whole, AND NOT EVERYTHING THAT BELONGS TO IT IS THERE"),
+        (false, _) => "THE TRAIL IS DAMAGED".to_owned(),
     };
     let _ = writeln!(text, "{verdict}, in {name}");
     print(&text)?;
@@ -150,11 +152,8 @@ async fn verify_all(
     let (mut text, mut whole) = (String::new(), true);
     for stream in Stream::ALL.into_iter().filter(|stream| args.stream.is_none_or(|only| only == *stream)) {
         let kept = known.get(&stream).copied();
-        let from = match (args.from.filter(|from| *from > 1), kept.filter(|_| args.incremental)) {
-            (Some(from), _) => verify::point(&mut tx, stream, from - 1).await?,
-            (None, Some(kept)) => kept,
-            (None, None) => Point::BEGINNING,
-        };
+        let begin = verify::begin(&mut tx, stream, (args.from, args.to)).await?;
+        let from = begin.or(kept.filter(|_| args.incremental)).unwrap_or(Point::BEGINNING);
         let asked = Asked { from, to: args.to, known: kept };
         let verified = verify::verify_in_stretches(&mut tx, &mut others, stream, asked).await?;
         // Writing to a String cannot fail.
@@ -172,8 +171,9 @@ const WRITE_BYTES: usize = 256 * 1024;
 
 /// Prints the events of each stream, as of one instant. An export whose reader has gone is over.
 pub(super) async fn export(args: ExportArgs, config: &DatabaseConfig) -> Result<(), Failure> {
+    let range = TimeRange::new(args.from, args.to)?;
     let (db, postgres, _) = open_existing(config).await?;
-    let exported = export_all(&db, &args).await;
+    let exported = export_all(&db, args.stream, range).await;
     close(db, postgres).await?;
     match exported {
         Err(ExportError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -181,11 +181,10 @@ pub(super) async fn export(args: ExportArgs, config: &DatabaseConfig) -> Result<
     }
 }
 
-async fn export_all(db: &Database, args: &ExportArgs) -> Result<(), ExportError> {
+async fn export_all(db: &Database, only: Option<Stream>, TimeRange { from, to }: TimeRange) -> Result<(), ExportError> {
     let mut conn = db.connect_snapshot().await?;
     let mut out = BufWriter::with_capacity(WRITE_BYTES, io::stdout());
-    let (from, to) = (args.from.map(|time| time.0), args.to.map(|time| time.0));
-    for stream in Stream::ALL.into_iter().filter(|stream| args.stream.is_none_or(|only| only == *stream)) {
+    for stream in Stream::ALL.into_iter().filter(|stream| only.is_none_or(|only| only == *stream)) {
         export::export(&mut conn, stream, from, to, &mut out).await?;
     }
     Ok(out.flush()?)

@@ -23,7 +23,7 @@ pub use text::{
 };
 
 pub(crate) use text::TEXT_PATTERN;
-pub use time::Time;
+pub use time::{Time, TimeRange};
 
 use serde::de::Error as _;
 use serde_json::value::RawValue;

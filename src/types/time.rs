@@ -1,5 +1,6 @@
 //! Instants that callers name.
 
+use crate::error::{Error, Result};
 use chrono::{DateTime, Datelike, Utc};
 use std::str::FromStr;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
@@ -37,6 +38,28 @@ impl FromStr for Time {
     }
 }
 
+/// The instants from one that is in to one that is not; where one is left out, without an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TimeRange {
+    /// The first that is in.
+    pub from: Option<DateTime<Utc>>,
+    /// The first that is not in any more.
+    pub to: Option<DateTime<Utc>>,
+}
+
+impl TimeRange {
+    /// Of what a caller named. A range that ends before it begins holds nothing, and is a slip.
+    pub fn new(from: Option<Time>, to: Option<Time>) -> Result<Self> {
+        if to < from && to.is_some() {
+            return Err(Error::invalid(
+                "to",
+                "is earlier than from: nothing lies between them; send the earlier one as from",
+            ));
+        }
+        Ok(Self { from: from.map(|time| time.0), to: to.map(|time| time.0) })
+    }
+}
+
 crate::types::scalar!(
     Time,
     "Time",
@@ -49,6 +72,16 @@ crate::types::scalar!(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_range_that_ends_before_it_begins_is_refused() {
+        let time = |text: &str| Some(text.parse::<Time>().unwrap());
+        let (early, late) = (time("2026-01-13T00:00:00Z"), time("2026-01-13T00:00:00.000001Z"));
+        for (from, to) in [(early, late), (early, early), (early, None), (None, early), (None, None)] {
+            assert!(TimeRange::new(from, to).is_ok(), "{from:?} {to:?}");
+        }
+        assert!(TimeRange::new(late, early).is_err());
+    }
 
     #[test]
     fn times_are_rfc_3339_of_four_digit_years() {

@@ -189,7 +189,12 @@ async fn a_part_can_be_verified_and_what_is_damaged_is_told_through_http() {
     assert!(part(4, 6).await && !part(1, 4).await && part(1, 2).await && !part(3, 3).await);
     service.get("/audit/verify?from=2").await.invalid("stream");
     service.get("/audit/verify?stream=nope").await.invalid("stream");
-    service.get("/audit/verify?stream=risk&from=1000").await.refused(404, "NOT_FOUND");
+    let last = service.count("SELECT seq FROM audit_head WHERE stream = 'risk'").await;
+    for (query, seq) in [("from=1000".to_owned(), 1000), (format!("from={}", last + 1), last + 1)] {
+        let refused = service.get(&format!("/audit/verify?stream=risk&{query}")).await.refused(404, "NOT_FOUND");
+        assert_eq!(refused["detail"], format!("there is no event risk {seq}: the last is {last}"));
+    }
+    service.get("/audit/verify?stream=risk&from=5&to=2").await.invalid("to");
     service.pool.execute(guard("DISABLE")).await.unwrap();
     service.pool.execute("UPDATE risk_event SET actor = 'test' WHERE seq = 3").await.unwrap();
     // Whole, and not everything that belongs to it is there.

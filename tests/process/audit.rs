@@ -94,6 +94,9 @@ fn a_part_is_verified_from_the_hash_before_it() {
     assert_eq!(code, Some(0), "nothing before the first event");
     let refused = place.run(&["audit", "export", "--from", "yesterday"], &[]);
     assert!(refused.refusal().contains("RFC 3339"), "{refused:?}");
+    let refused =
+        place.run(&["audit", "export", "--from", "2026-01-02T00:00:00Z", "--to", "2026-01-01T00:00:00Z"], &[]);
+    assert!(refused.refusal().contains("earlier than from"), "{refused:?}");
     server.stop(Signal::TERM);
     let nothing = Place::new();
     assert_eq!(nothing.run(&["audit", "export"], &[]).code, Some(1));

@@ -6,7 +6,7 @@ use crate::audit::events::{Cursor, EventRecord, Filter, Order};
 use crate::audit::store;
 use crate::error::{Error, Result};
 use crate::http::{Paging, Query, errors};
-use crate::types::{Actor, CorrelationId, Domain, Engine, Label, PageSize, Time};
+use crate::types::{Actor, CorrelationId, Domain, Engine, Label, PageSize, Time, TimeRange};
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -60,7 +60,7 @@ struct AuditEventQuery {
 }
 
 impl AuditEventQuery {
-    fn filter(&self) -> Filter {
+    fn filter(&self) -> Result<Filter> {
         let text = |name, value: Option<&str>| value.map(|value| (name, value.to_owned()));
         let equal = [
             text("principal", self.principal.as_ref().map(Actor::as_str)),
@@ -72,8 +72,8 @@ impl AuditEventQuery {
             text("request_id", self.request_id.as_ref().map(Label::as_str)),
             self.reservation_id.map(|id| ("reservation_id", id.to_string())),
         ];
-        let (from, to) = (self.from.map(|time| time.0), self.to.map(|time| time.0));
-        Filter { stream: self.stream, equal: equal.into_iter().flatten().collect(), from, to }
+        let TimeRange { from, to } = TimeRange::new(self.from, self.to)?;
+        Ok(Filter { stream: self.stream, equal: equal.into_iter().flatten().collect(), from, to })
     }
 }
 
@@ -101,8 +101,9 @@ async fn audit_events(State(app): State<App>, Query(query): Query<AuditEventQuer
     if query.cursor.is_some_and(|cursor| cursor.order != order) {
         return Err(Error::invalid("cursor", "belongs to the other order: send the order of the page it came with"));
     }
+    let filter = query.filter()?;
     let mut tx = app.go_live.db().begin_snapshot().await?;
-    let page = store::events::page(&mut tx, &query.filter(), order, query.cursor, limit).await?;
+    let page = store::events::page(&mut tx, &filter, order, query.cursor, limit).await?;
     let next_cursor = (page.more || order == Order::Asc).then(|| page.cursor.to_string());
     Ok(Json(AuditPage { items: page.rows, next_cursor }))
 }

@@ -9,7 +9,7 @@ use crate::regression::model::{
     Action, Detector, Direction, Effect, Measurement, PolicyUpsert, RegressionPolicy, upsert,
 };
 use crate::regression::store::{self, Pair};
-use crate::types::{Amount, Count, Domain, Fraction, Metric, Time};
+use crate::types::{Amount, Count, Domain, Fraction, Metric, Time, TimeRange};
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -105,7 +105,7 @@ struct BacktestAnswer {
 /// minutes, one at a time.
 #[utoipa::path(
     post, path = "/regression/backtest", tag = "regression", request_body = BacktestInput,
-    responses((status = 200, description = "What the wire would have done", body = BacktestAnswer), errors::Change)
+    responses((status = 200, description = "What the wire would have done", body = BacktestAnswer), errors::ChangeOfOne)
 )]
 async fn backtest_wire(
     State(app): State<App>,
@@ -119,11 +119,12 @@ async fn backtest_wire(
             return Err(Error::invalid("shuffles", detail));
         }
     };
+    let TimeRange { from, to } = TimeRange::new(input.from, input.to)?;
     // One at a time: each reads a whole history.
     let _turn = app.replaying.take(caller.principal).await?;
     let mut tx = app.govern.db().begin_long_snapshot().await?;
     let existing = store::read_policy(&mut tx, &input.domain, &input.metric).await?;
-    let (range, request) = read(input);
+    let request = read(input);
     let now = crate::review::store::now(&mut tx).await?;
     let (policy, _) = upsert(existing.as_ref(), &request, None, None, now)?;
     let pair: Pair = (policy.domain.clone(), policy.metric.clone());
@@ -131,7 +132,7 @@ async fn backtest_wire(
     let since = store::read_end(&mut tx, &pair.0, &pair.1).await?.map_or(0, |end| end.since);
     let (mut replay, mut after, mut last): (Option<Replay>, i64, Vec<Measurement>) = (None, since, Vec::new());
     loop {
-        let page = store::read_history(&mut tx, &pair, after, range, PAGE).await?;
+        let page = store::read_history(&mut tx, &pair, after, (from, to), PAGE).await?;
         let Some((first, _, measurement)) = page.first() else {
             break;
         };
@@ -153,16 +154,20 @@ async fn backtest_wire(
             break;
         }
     }
+    // A slip in a name would be a wire that never trips.
+    let is_known = replay.is_some()
+        || existing.is_some()
+        || !store::read_history(&mut tx, &pair, 0, (None, None), 1).await?.is_empty();
+    if !is_known {
+        return Err(Error::NotFound { what: "series", id: format!("{}.{}", pair.0, pair.1) });
+    }
     drop(tx);
     let answer = tokio::task::spawn_blocking(move || report(policy, replay, &last, shuffles)).await;
     Ok(Json(answer.map_err(|error| Error::Inconsistent(error.to_string()))?))
 }
 
-type Range = (Option<chrono::DateTime<chrono::Utc>>, Option<chrono::DateTime<chrono::Utc>>);
-
-fn read(input: BacktestInput) -> (Range, PolicyUpsert) {
-    let range = (input.from.map(|time| time.0), input.to.map(|time| time.0));
-    let request = PolicyUpsert {
+fn read(input: BacktestInput) -> PolicyUpsert {
+    PolicyUpsert {
         domain: input.domain,
         metric: input.metric,
         window_events: input.window_events,
@@ -181,8 +186,7 @@ fn read(input: BacktestInput) -> (Range, PolicyUpsert) {
         false_trip_arl: input.false_trip_arl,
         tolerance_fraction: input.tolerance_fraction,
         enabled: Some(true),
-    };
-    (range, request)
+    }
 }
 
 fn report(policy: RegressionPolicy, replay: Option<Replay>, last: &[Measurement], shuffles: u32) -> BacktestAnswer {

@@ -6,7 +6,7 @@ use crate::http::{Caller, Nothing, Page, Paging, Query, Segment, errors};
 use crate::risk::model::ReservationStatus;
 use crate::risk::reconcile::{self, Reconciliation};
 use crate::risk::store::{self, EventFilter, ReservationFilter, ReservationRecord, RiskEventRecord};
-use crate::types::{CorrelationId, Count, Engine, Flag, PageSize, Place, Time};
+use crate::types::{CorrelationId, Count, Engine, Flag, PageSize, Place, Time, TimeRange};
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -140,6 +140,7 @@ async fn risk_events(
     Query(query): Query<RiskEventQuery>,
 ) -> Result<Json<Page<RiskEventRecord>>> {
     let paging = Paging::new(query.limit, query.cursor);
+    let range = TimeRange::new(query.from, query.to)?;
     let filter = EventFilter {
         engine: query.engine.as_ref().map(Engine::as_str),
         action: query.action.map(|action| match action {
@@ -153,8 +154,8 @@ async fn risk_events(
         }),
         ok: query.ok.map(|flag| flag.0),
         correlation_id: query.correlation_id.as_ref().map(CorrelationId::as_str),
-        from: query.from.map(|time| time.0),
-        to: query.to.map(|time| time.0),
+        from: range.from,
+        to: range.to,
         before: None,
         limit: 0,
     };

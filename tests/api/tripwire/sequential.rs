@@ -273,10 +273,23 @@ async fn a_backtest_says_what_chance_would_do_and_writes_nothing() {
     assert_eq!(said["recommended"]["detector"], "SEQUENTIAL", "{said}");
     assert!((said["min_resolvable_drop"].as_f64().unwrap() - 0.553).abs() < 0.02, "{said}");
     assert_eq!(service.everything().await, before);
-    let nothing = service.post("/regression/backtest", &json!({"domain": "LAB", "metric": "none"})).await.ok();
+    let none = json!({"domain": "LAB", "metric": "none"});
+    let unknown = service.post("/regression/backtest", &none).await.refused(404, "NOT_FOUND");
+    assert_eq!(unknown["detail"], "there is no series LAB.none");
+    service.post("/regression/policies/upsert", &none).await.ok();
+    let nothing = service.post("/regression/backtest", &none).await.ok();
     assert_eq!((&nothing["events"], &nothing["recommended"]), (&json!(0), &Value::Null));
     let bad = json!({"domain": "LAB", "metric": "coin", "window_events": 0});
     service.post("/regression/backtest", &bad).await.invalid("window_events");
+    let range =
+        |from: &str, to: &str| json!({"domain": "LAB", "metric": "coin", "from": from, "to": to, "shuffles": 0});
+    let (early, late) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
+    service.post("/regression/backtest", &range(late, early)).await.invalid("to");
+    assert_eq!(service.post("/regression/backtest", &range(early, late)).await.ok()["events"], 0);
+    for list in ["/risk/events", "/audit/events"] {
+        service.get(&format!("{list}?from={late}&to={early}")).await.invalid("to");
+        service.get(&format!("{list}?from={early}&to={early}")).await.ok();
+    }
 }
 
 #[tokio::test]
