@@ -27,7 +27,10 @@ esac
 # The token goes by standard input, where no list of processes shows it.
 header() { [ -z "${TOKEN:-}" ] || printf 'header = "Authorization: Bearer %s"\n' "$TOKEN"; }
 
-get() { header | curl -K - -fsS --max-time 15 "$@" || { echo "monday-review: no usable answer from $BASE" >&2; exit 2; }; }
+get() { header | curl -K - -fsS --max-time 15 "$@" || {
+    echo "monday-review: no usable answer from $BASE; where curl says 401 or 403, set TOKEN to a token with the scope read" >&2
+    exit 2
+}; }
 
 # One object of a list per line.
 rows() {

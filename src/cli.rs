@@ -106,7 +106,7 @@ enum Command {
         #[command(subcommand)]
         command: token::TokenCommand,
     },
-    /// Whether enable, kill-switch release and risk policies that loosen wait for a second person.
+    /// Whether whatever loosens waits for a second person.
     TwoPersonRelease(token::TwoPersonArgs),
     /// Work with the risk ledger.
     Risk {

@@ -227,7 +227,7 @@ fn token_of(headers: &HeaderMap) -> Result<Option<Token>> {
     let mut shown = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = shown.next() else { return Ok(None) };
     if shown.next().is_some() {
-        return Err(Error::InvalidToken("cannot be read: send Authorization: Bearer hf_…, once"));
+        return Err(Error::InvalidToken("came in two Authorization headers: send one"));
     }
     Token::of_header(value.as_bytes()).map(Some).map_err(Error::InvalidToken)
 }

@@ -100,8 +100,11 @@ impl Token {
 
     /// Reads the value of an `Authorization`; a sentence for what is wrong with it.
     pub fn of_header(value: &[u8]) -> std::result::Result<Self, &'static str> {
-        let unreadable = "cannot be read: send Authorization: Bearer hf_…, once";
-        let text = str::from_utf8(value).map_err(|_| unreadable)?;
+        let text = str::from_utf8(value).map_err(|_| "is no text: send Authorization: Bearer hf_…")?;
+        let text = text.trim_matches([' ', '\t']);
+        if text.is_empty() || text.eq_ignore_ascii_case("bearer") {
+            return Err("is empty: what should hold it is not set; send Authorization: Bearer hf_…");
+        }
         let (scheme, shown) = text.split_once([' ', '\t']).unwrap_or(("", text));
         let is_bearer = scheme.eq_ignore_ascii_case("bearer");
         let shown = shown.trim_matches([' ', '\t']);
@@ -117,8 +120,14 @@ impl Token {
             (Some(_), true) => {
                 "has quotes, white space or a line's end in it: send it bare, from a file with tr -d '\\r\\n'"
             }
+            (_, false) if !scheme.is_empty() => "came with another scheme than Bearer: send Authorization: Bearer hf_…",
             (Some(_), false) => "came without its scheme: send Authorization: Bearer hf_…",
-            (None, _) => unreadable,
+            (None, _) if bare.starts_with(PREFIX) => {
+                "is not whole, or has something behind it: send just what holdfast token create printed"
+            }
+            (None, _) => {
+                "does not begin with hf_: send what holdfast token create printed, as Authorization: Bearer hf_…"
+            }
         })
     }
 
@@ -341,6 +350,23 @@ impl Authority {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_an_authorization_is_said_of_this_one() {
+        for (value, said) in [
+            ("", "is empty"),
+            ("Bearer", "is empty"),
+            ("Bearer  ", "is empty"),
+            ("Basic YTpi", "came with another scheme"),
+            ("Token hf_0123456789abcdef_x", "came with another scheme"),
+            ("Bearer hf_0123456789abcdef_012345", "is not whole"),
+            ("hf_0123456789abcdef_012345", "is not whole"),
+            ("Bearer secret", "does not begin with hf_"),
+        ] {
+            let refused = Token::of_header(value.as_bytes()).err().unwrap_or_default();
+            assert!(refused.starts_with(said), "{value:?}: {refused}");
+        }
+    }
 
     #[test]
     fn a_token_is_read_as_it_was_made_and_never_shows_its_secret() {

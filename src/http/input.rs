@@ -313,6 +313,10 @@ fn field_error(path: &str, message: &str) -> FieldError {
     if let Some(name) = message.strip_prefix("missing field `") {
         return FieldError::new(name.trim_end_matches('`'), "is required");
     }
+    if message.starts_with("UUID parsing failed") {
+        let detail = "is no UUID: send it as it was answered, for example 01a203ce-08d7-72be-aa62-ea38a27122ff";
+        return FieldError::new(path, detail);
+    }
     if message == crate::types::IS_NULL {
         return FieldError::new(path, "is required");
     }

@@ -2,6 +2,7 @@
 
 use crate::access::token::PREFIX as TOKEN_PREFIX;
 use crate::enforcement::near::near;
+use crate::enforcement::routes::ROUTES;
 use crate::error::{Error, Problem};
 use crate::types::RequestId;
 use axum::body::Body;
@@ -31,7 +32,11 @@ pub fn render(response: Response, path: &str, request_id: &RequestId) -> Respons
     if let Some(methods) = parts.headers.get(ALLOW).and_then(|value| value.to_str().ok()) {
         problem.detail = format!("this route does not take that method: send {methods}");
     }
-    if problem.code == Error::RouteNotFound.row().code
+    if problem.code == Error::RouteNotFound.row().code && ROUTES.iter().any(|route| route.template == path) {
+        problem.detail =
+            "this address does not serve that route: METRICS_ADDR has /metrics and the probes alone; ask BIND_ADDR"
+                .into();
+    } else if problem.code == Error::RouteNotFound.row().code
         && let Some(routes) = near(path)
     {
         problem.detail = format!("there is no such route; the nearest: {routes}; see /docs/ for all of them");

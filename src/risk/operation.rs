@@ -209,7 +209,7 @@ impl Operation {
         match self {
             Self::Reserve { request, .. } if request.engine.is_global() => Err(above("engine")),
             Self::Reserve { request, .. } if request.amount.is_zero() => {
-                Err(Error::invalid("amount", "must be more than 0"))
+                Err(Error::invalid("amount", "must be more than 0: the least is 0.000001"))
             }
             Self::Reserve { request, .. } if request.reservation_id.is_some_and(|id| id.is_nil()) => {
                 Err(Error::invalid("reservation_id", "is the nil UUID: choose a random one"))

@@ -16,10 +16,19 @@ pub struct Lifetime(TimeDelta);
 
 /// Not a lifetime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "is not a lifetime: send a whole number with s, m, h, d or w, of at most 9, 7, 5, 4 or 3 digits, for example 30d"
-)]
-pub struct ParseLifetimeError;
+pub enum ParseLifetimeError {
+    /// It would be over at once.
+    #[error("lasts no time: send at least 1, for example 30d")]
+    Zero,
+    /// A number alone.
+    #[error("is a number without a unit: put s, m, h, d or w behind it, for example 30d")]
+    Unitless,
+    /// Anything else.
+    #[error(
+        "is not a lifetime: send a whole number with s, m, h, d or w, of at most 9, 7, 5, 4 or 3 digits, for example 30d"
+    )]
+    Unreadable,
+}
 
 impl Lifetime {
     /// The same for timers.
@@ -40,21 +49,28 @@ impl FromStr for Lifetime {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim_matches([' ', '\t']);
-        let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or(ParseLifetimeError)?;
-        let (seconds, digits) = match unit {
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if digits(text) {
+            return Err(ParseLifetimeError::Unitless);
+        }
+        let (number, unit) =
+            text.split_at_checked(text.len().saturating_sub(1)).ok_or(ParseLifetimeError::Unreadable)?;
+        let (seconds, most) = match unit {
             "s" => (1, 9),
             "m" => (60, 7),
             "h" => (3_600, 5),
             "d" => (86_400, 4),
             "w" => (604_800, 3),
-            _ => return Err(ParseLifetimeError),
+            _ => return Err(ParseLifetimeError::Unreadable),
         };
-        let is_number = number.bytes().all(|byte| byte.is_ascii_digit()) && !number.starts_with('0');
-        if !is_number || !(1..=digits).contains(&number.len()) {
-            return Err(ParseLifetimeError);
+        if digits(number) && number.bytes().all(|byte| byte == b'0') {
+            return Err(ParseLifetimeError::Zero);
         }
-        let number: i64 = number.parse().map_err(|_| ParseLifetimeError)?;
-        TimeDelta::try_seconds(number * seconds).map(Self).ok_or(ParseLifetimeError)
+        if !digits(number) || number.starts_with('0') || number.len() > most {
+            return Err(ParseLifetimeError::Unreadable);
+        }
+        let number: i64 = number.parse().map_err(|_| ParseLifetimeError::Unreadable)?;
+        TimeDelta::try_seconds(number * seconds).map(Self).ok_or(ParseLifetimeError::Unreadable)
     }
 }
 
@@ -196,7 +212,10 @@ mod tests {
             "1d1h",
             "٣d",
         ] {
-            assert_eq!(bad.parse::<Lifetime>(), Err(ParseLifetimeError), "{bad}");
+            assert!(bad.parse::<Lifetime>().is_err(), "{bad}");
+        }
+        for (bad, why) in [("0d", ParseLifetimeError::Zero), ("60", ParseLifetimeError::Unitless)] {
+            assert_eq!(bad.parse::<Lifetime>(), Err(why), "{bad}");
         }
         assert!("1d".parse::<Lifetime>().unwrap().after(DateTime::<Utc>::MAX_UTC).is_none());
     }

@@ -89,7 +89,11 @@ macro_rules! exact_number {
             type Err = ParseNumberError;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                let units = Written::read(text)?.units($scale, $min, $max)?;
+                let written = Written::read(text).map_err(|error| match error {
+                    ParseNumberError::Syntax if $scale == 0 => ParseNumberError::NotWhole,
+                    error => error,
+                });
+                let units = written?.units($scale, $min, $max)?;
                 Ok(Self(units.try_into().expect("the range check keeps the units within the representation")))
             }
         }

@@ -249,7 +249,7 @@ impl<'a> Deciding<'a> {
         named
             .filter(|one| engine.is_none_or(|engine| *engine == one.engine))
             .filter(|one| item.origin.authority.reaches_engine(&one.engine))
-            .ok_or_else(|| Error::NotFound { what: "reservation", id: id.to_string() })
+            .ok_or_else(|| Error::NotFound { what: "reservation", id: of_engine(id, engine) })
     }
 
     /// The reservation that a settle names: open, or expired before it was told.
@@ -336,7 +336,8 @@ impl<'a> Deciding<'a> {
 
     fn adjust(&mut self, item: &'a Item, request: &AdjustRequest) -> Result<Done> {
         let seq = request.corrects_seq;
-        let not_found = || Error::NotFound { what: "event", id: seq.to_string() };
+        let id = || of_engine(format!("of the stream risk with the number {seq}"), request.engine.as_ref());
+        let not_found = || Error::NotFound { what: "event", id: id() };
         let past = self.past(seq).map_err(|_| not_found())?;
         if request.engine.as_ref().is_some_and(|engine| *engine != *past.engine)
             || !item.origin.authority.reaches_engine(past.engine)
@@ -373,4 +374,9 @@ impl<'a> Deciding<'a> {
         }
         Ok(self.done(item, stamp, event, Outcome::Adjusted(adjustment)))
     }
+}
+
+/// What was looked for, with the engine that was named beside it.
+fn of_engine(what: impl std::fmt::Display, engine: Option<&Engine>) -> String {
+    engine.map_or_else(|| what.to_string(), |engine| format!("{what} of the engine {engine}"))
 }

@@ -39,7 +39,11 @@ fn hostile_numbers_are_refused_with_the_fix() {
     assert_eq!(amount("0.30000000000000004").unwrap_err(), "has 17 decimals, at most 6: round it, or send \"0.3\"");
     assert_eq!(amount("1.0000005").unwrap_err(), "has 7 decimals, at most 6: round it, or send \"1\"");
     assert_eq!(amount("1.0000015").unwrap_err(), "has 7 decimals, at most 6: round it, or send \"1.000002\"");
-    assert_eq!(amount("1e-400").unwrap_err(), "has 400 decimals, at most 6: round it, or send \"0\"");
+    assert_eq!(amount("1e-400").unwrap_err(), "has 400 decimals, at most 6: round it, or send \"0.000001\"");
+    assert_eq!(
+        "ten".parse::<Count>().unwrap_err().to_string(),
+        "is not a whole number: send digits alone, for example 400"
+    );
 }
 
 #[test]

@@ -10,6 +10,9 @@ pub enum ParseNumberError {
     /// Not `-?digits[.digits][e±digits]`.
     #[error("is not a plain decimal number: send digits, for example 400 or \"0.3\"")]
     Syntax,
+    /// The same, where only whole numbers are read.
+    #[error("is not a whole number: send digits alone, for example 400")]
+    NotWhole,
     /// Longer than any number of the service.
     #[error("is a number of {0} characters, at most {NUMBER_LENGTH_MAX}: shorten it")]
     TooLong(usize),
@@ -33,7 +36,7 @@ pub enum ParseNumberError {
     #[error("is minus zero: send 0")]
     MinusZero,
     /// Zero where something must be moved.
-    #[error("must be more than 0")]
+    #[error("must be more than 0: the least is 0.000001")]
     Zero,
     /// Not one of the spellings of a boolean.
     #[error("is not a yes or no: send true or false (also 1/0, yes/no, on/off)")]
@@ -128,6 +131,8 @@ impl Written {
         if drop == rest.len() && (rest > half.as_str() || (rest == half && units % 2 == 1)) {
             units += 1;
         }
+        // Where nothing would be left, 0 is not what was meant.
+        let units = units.max(1);
         let rounded = scaled_text(if self.negative { -units } else { units }, max);
         ParseNumberError::TooPrecise { decimals, max, rounded }
     }

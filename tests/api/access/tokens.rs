@@ -316,8 +316,8 @@ async fn a_token_with_something_around_it_is_told_what_and_blanks_at_its_ends_ar
         (format!("Bearer \u{a0}{token}"), "tr -d '\\r\\n'"),
         (token.clone(), "scheme"),
         (format!("Basic {token}"), "scheme"),
-        (format!("Bearer {head}"), "cannot be read"),
-        (format!("Bearer {token}0"), "cannot be read"),
+        (format!("Bearer {head}"), "is not whole"),
+        (format!("Bearer {token}0"), "is not whole"),
     ] {
         let refused = ask(value).await;
         assert!(!refused.text.contains(tail), "{}", refused.text);
