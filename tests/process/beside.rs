@@ -236,7 +236,7 @@ fn the_trail_is_verified_beside_a_server_and_where_nothing_runs() {
     {
         let nothing = place.run(&["audit", "verify", "--stream", "control", "--from", from, "--to", to], &[]);
         assert_eq!((nothing.code, nothing.out.as_str()), (Some(2), ""), "{nothing:?}");
-        assert!(nothing.refusal().contains(said), "{nothing:?}");
+        assert!(nothing.err.contains(said), "{nothing:?}");
     }
     place.check_nothing_runs();
 }

@@ -192,11 +192,8 @@ fn is_mended_by_less(failure: &Failure) -> bool {
 fn less(failures: &[Failure], resets_at: Option<DateTime<Utc>>) -> String {
     let frees =
         |failure: &Failure| failure.reason == DenialReason::OpenRiskExceeded && failure.requested <= failure.limit;
-    let other = if failures.iter().all(frees) {
-        Some("settle or release what is open")
-    } else {
-        resets_at.map(|_| UNTIL_MIDNIGHT)
-    };
+    let other = failures.iter().all(frees).then_some("settle or release what is open");
+    let other = other.or(resets_at.map(|_| UNTIL_MIDNIGHT));
     match (room(failures), other) {
         (Total::ZERO, Some(other)) => format!("nothing fits now: {other}"),
         (Total::ZERO, None) => "nothing fits now: see failures for all that has to change".into(),

@@ -229,7 +229,7 @@ async fn a_hint_names_no_amount_that_would_be_denied_as_well() {
         denied["hint"].as_str().unwrap().to_owned()
     };
     assert_eq!(hint("41").await, "ask for at most 40");
-    tell(&service, &id, "settle", &json!({"realized_loss": 50, "consumed_amount": 60})).await.ok();
+    tell(&service, &id, "settle", &json!({"realized_loss": 50, "settled_amount": 60})).await.ok();
     assert_eq!(hint("41").await, "the day's loss is reached: wait until midnight UTC", "40 would be denied, too");
     policy(
         &service,
