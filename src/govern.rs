@@ -27,7 +27,9 @@ use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result, require_room};
 use crate::idempotency::{self, Asked, Once};
 use crate::regression::advice::{self, PROFILED, Profile};
-use crate::regression::model::{self, Detector, FrozenSpan, Mode, PolicyUpsert, Rebase, RegressionPolicy, WireState};
+use crate::regression::model::{
+    self, Action, Detector, FrozenSpan, Mode, PolicyUpsert, Rebase, RegressionPolicy, WireState,
+};
 use crate::regression::store;
 use crate::types::{Actor, Domain, Engine, Metric, Ratio, Reason};
 use crate::writer::Writer;
@@ -194,6 +196,7 @@ impl Govern {
         }
         let profile = profile(&mut tx, &policy).await?;
         let mut warnings = advice::warnings(&policy, profile.as_ref());
+        warnings.extend(stops_nothing(&mut tx, &policy).await?);
         if let (true, None, Some(policy)) = (changes.is_empty() && asked.approves.is_none(), rearms, &existing) {
             let policy = policy.clone();
             let unchanged = RegressionPolicyUpserted { ok: true, policy, changes: Vec::new(), rearmed: None, warnings };
@@ -315,6 +318,17 @@ async fn follow(
         state.forget_evidence(end);
     }
     Ok(())
+}
+
+/// What to say of a wire whose trip would turn off an engine that nothing reserves for.
+async fn stops_nothing(conn: &mut PgConnection, policy: &RegressionPolicy) -> Result<Option<String>> {
+    let Some(engine) = policy.throttled_engine().filter(|_| policy.action == Action::Throttle) else {
+        return Ok(None);
+    };
+    let known = crate::risk::store::has_policy(conn, &engine).await?;
+    Ok((!known).then(|| {
+        format!("no risk policy is named {engine}, so a trip stops nothing that reserves: send engine with the name of the one that acts")
+    }))
 }
 
 /// Refuses another baseline where the last events, those that would become it or the recent ones, are worse than the one in use by half

@@ -265,6 +265,12 @@ impl History {
         Ok(())
     }
 
+    /// The same, where only a trail that has all of it will do: nothing is to be proven by one that lost events.
+    pub async fn require(&self, conn: &mut PgConnection) -> Result<()> {
+        self.check(conn, Look::Events).await?;
+        self.require_whole()
+    }
+
     /// Looks at the known events of streams that have moved on. Only what is still there moves its mark; what is not is a loss.
     pub async fn confirm(
         &self,

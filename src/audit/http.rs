@@ -124,6 +124,9 @@ async fn audit_checkpoint(State(app): State<App>, caller: Caller, _: Query<Nothi
     let notary = app.notary().ok_or_else(no_key)?;
     // One at a time, as every verification.
     let _turn = app.verifying.take(caller.principal).await?;
-    let (_, note) = notary.sign(&mut app.go_live.db().connect_long_snapshot().await?).await?;
+    let db = app.go_live.db();
+    let mut conn = db.connect_long_snapshot().await?;
+    db.history().require(&mut conn).await?;
+    let (_, note) = notary.sign(&mut conn).await?;
     Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], note))
 }

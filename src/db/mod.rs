@@ -144,9 +144,10 @@ impl Database {
         tokio::time::timeout(ACQUIRE_TIMEOUT, look).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
         let pool = pool_of(&sessions, POOL_SIZE, ACQUIRE_TIMEOUT).connect_with(sessions.options()).await?;
         let reads = pool_of(&sessions, READS_POOL_SIZE, ACQUIRE_TIMEOUT).connect_lazy_with(sessions.options());
-        // One is always there: on a machine that is busy enough to pull the switch for, connecting takes too long.
+        // One is always there, from now on: on a machine that is busy enough to pull the switch for, connecting takes too long, and
+        // where other clients have taken every place of the server, nobody connects any more.
         let switch = pool_of(&sessions, SWITCH_POOL_SIZE, SWITCH_ACQUIRE_TIMEOUT).min_connections(1);
-        let switch = switch.connect_lazy_with(sessions.options());
+        let switch = switch.idle_timeout(None).max_lifetime(None).connect_with(sessions.options()).await?;
         check_server(&pool).await?;
         let pools = OnceLock::from(Pools { sessions, pool, reads, switch, listener: Arc::default() });
         Ok(Self(Arc::new(Inner { pools, history, disk: Disk::default() })))

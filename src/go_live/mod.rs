@@ -239,6 +239,7 @@ impl GoLive {
             packs: store::read_packs(conn).await?,
             required_packs: self.config.required_packs.clone(),
             kill_switch_engaged: state.kill_switch_engaged,
+            kill_file: self.feed.is_killed_locally(),
             global_policy_active: global.map(|policy| policy.is_active()),
             enforcement_off: self.config.enforcement_off,
             tripped_wires: crate::regression::store::standing_trips(conn).await?,

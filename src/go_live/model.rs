@@ -193,6 +193,8 @@ pub struct Facts {
     pub required_packs: Vec<PackId>,
     /// Whether the kill switch is out.
     pub kill_switch_engaged: bool,
+    /// Whether this instance's kill file is there.
+    pub kill_file: bool,
     /// Whether GLOBAL is enabled and not throttled; none when there is no such policy.
     pub global_policy_active: Option<bool>,
     /// Why this instance does not enforce, when it does not.
@@ -311,6 +313,13 @@ fn warnings(facts: &Facts) -> BTreeMap<&'static str, String> {
         warnings.insert(
             "kill_switch_engaged",
             "the kill switch is engaged: everything stays blocked until it is released".into(),
+        );
+    }
+    if facts.kill_file {
+        warnings.insert(
+            "kill_file",
+            "this instance is stopped by its kill file, whatever the switches say: it goes on when the file is removed"
+                .into(),
         );
     }
     match facts.global_policy_active {

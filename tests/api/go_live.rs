@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::http::Method;
 use http_body_util::{BodyExt, Full, Limited};
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Executor};
+use sqlx::{AssertSqlSafe, Connection, Executor};
 
 const ENABLE: &str = "/go-live/enable";
 const DISABLE: &str = "/go-live/disable";
@@ -287,6 +287,20 @@ async fn disable_works_whatever_stands_in_the_way_of_an_enable() {
     let answer = service.post_with(DISABLE, ("if-match", "\"1\""), &json!({"actor": "bryan"})).await;
     let state = answer.ok();
     assert_eq!((&state["go_live_enabled"], &state["kill_switch_engaged"]), (&json!(false), &json!(true)));
+}
+
+#[tokio::test]
+async fn engage_works_where_nobody_can_connect_to_the_database_any_more() {
+    let service = Service::live().await;
+    // As where other clients have taken every place of the server. No switch was pulled before.
+    let name = service.options.get_database().unwrap().to_owned();
+    let mut elsewhere = sqlx::PgConnection::connect_with(&service.options.clone().database("postgres")).await.unwrap();
+    let sql = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false");
+    elsewhere.execute(AssertSqlSafe(sql)).await.unwrap();
+    let answer = switch(&service, ENGAGE, "bryan").await;
+    assert_eq!(answer["kill_switch_engaged"], true);
+    let sql = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true");
+    elsewhere.execute(AssertSqlSafe(sql)).await.unwrap();
 }
 
 // The checklist

@@ -5,6 +5,8 @@ use crate::support::{Answer, Service, Setup};
 use axum::http::Method;
 use holdfast::access;
 use holdfast::audit::Origin;
+use holdfast::audit::checkpoint::Notary;
+use holdfast::audit::note::Signer;
 use holdfast::go_live;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Row};
@@ -242,6 +244,25 @@ async fn events_that_another_instance_adds_are_no_contradiction() {
         }
     }
     assert!(!service.app.feed.is_rewound() && !other.app.feed.is_rewound());
+}
+
+#[tokio::test]
+async fn a_trail_that_lost_events_is_signed_by_nobody_who_knew_them() {
+    let notary = Notary::new(Signer::new("holdfast/test", [7; 32]).unwrap(), None, None);
+    let service = Service::with(Setup { notary: Some(notary.clone()), ..Setup::default() }).await;
+    let dump = Dump::of(&service, "dump").await;
+    measure(&service, true).await.ok();
+    refresh(&service).await;
+    dump.restore(&service).await;
+    // Another event stands where the known one was, and a later one at the head.
+    let other = Service::on(service.options.clone(), Setup::default()).await;
+    for _ in 0..2 {
+        measure(&other, false).await.ok();
+    }
+    service.get("/audit/checkpoint").await.refused(503, "STATE_REWOUND");
+    assert_eq!(notary.last(), None);
+    accept(&service).await;
+    assert_eq!(service.get("/audit/checkpoint").await.status, 200);
 }
 
 // What a process remembers

@@ -381,6 +381,26 @@ async fn a_denied_callers_settle_closes_nobody_elses_hold() {
 }
 
 #[tokio::test]
+async fn a_settle_with_the_null_id_of_a_denial_is_refused_and_closes_nobody_elses_hold() {
+    let service = Service::live().await;
+    let old = hold(&service, "WHOLESALE", "400", Some("a")).await;
+    let denied = service.post("/risk/check-and-reserve", &json!({"engine": "WHOLESALE", "amount": 4000})).await.ok();
+    assert_eq!(denied["reservation_id"], Value::Null);
+    for id in [&denied["reservation_id"], &json!(""), &json!("  ")] {
+        let body = json!({"reservation_id": id, "engine": "WHOLESALE", "reserved_amount": 400});
+        let refused = service.post("/risk/settle", &body).await;
+        assert!(refused.text.contains("leave it out"), "{}", refused.text);
+        refused.refused(422, "VALIDATION_FAILED");
+    }
+    let in_a_batch = json!({"operations": [
+        {"op": "settle", "reservation_id": null, "engine": "WHOLESALE", "reserved_amount": 400},
+    ]});
+    let results = service.post("/risk/batch", &in_a_batch).await.ok()["results"].clone();
+    assert_eq!(results[0]["ok"], false, "{results}");
+    assert_eq!(reservation(&service, &old).await["status"], "OPEN");
+}
+
+#[tokio::test]
 async fn a_thread_denied_in_the_same_batch_matches_only_its_own() {
     let service = Service::live().await;
     let old = hold(&service, "WHOLESALE", "400", Some("a")).await;

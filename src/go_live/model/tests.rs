@@ -33,6 +33,7 @@ fn facts() -> Facts {
         packs: LEVER_PACKS.iter().map(|id| pack(id)).collect(),
         required_packs: Vec::new(),
         kill_switch_engaged: false,
+        kill_file: false,
         global_policy_active: Some(true),
         enforcement_off: None,
         tripped_wires: Vec::new(),
@@ -98,6 +99,7 @@ fn each_missing_thing_fails_by_name() {
 fn warnings_name_what_stands() {
     let facts = Facts {
         kill_switch_engaged: true,
+        kill_file: true,
         global_policy_active: Some(false),
         enforcement_off: Some("ENV=development"),
         tripped_wires: vec!["A.b".into()],
@@ -106,5 +108,6 @@ fn warnings_name_what_stands() {
     let checklist = Checklist::judge(&facts);
     assert!(checklist.ok, "warnings do not stop an enable");
     let names: Vec<_> = checklist.warnings.keys().copied().collect();
-    assert_eq!(names, ["enforcement_off", "global_policy_disabled", "kill_switch_engaged", "tripped_wires"]);
+    let all = ["enforcement_off", "global_policy_disabled", "kill_file", "kill_switch_engaged", "tripped_wires"];
+    assert_eq!(names, all);
 }

@@ -49,6 +49,16 @@ fn some_flag<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::
     Option::<Flag>::deserialize(deserializer)?.map(Some).ok_or_else(blank)
 }
 
+/// A hold that is named or not, but never blank: a denial's `reservation_id` is null, and would settle the hold of another.
+fn some_hold<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Uuid>, D::Error> {
+    let blank = || {
+        serde::de::Error::custom(
+            "is blank: a reservation that was denied has none, and nothing to settle; to settle by engine and amount, leave it out",
+        )
+    };
+    Option::<Uuid>::deserialize(deserializer)?.map(Some).ok_or_else(blank)
+}
+
 impl CheckAndReserve {
     /// Whether it is only asked.
     pub(super) fn is_dry(&self) -> bool {
@@ -85,7 +95,9 @@ pub(super) struct SettleInput {
     reason: Option<Reason>,
     /// The caller's own thread: without a `reservation_id`, its reservations are the ones that are matched.
     correlation_id: Option<CorrelationId>,
-    /// The reservation.
+    /// The reservation. Never blank: a denial has none.
+    #[serde(default, deserialize_with = "some_hold", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Uuid, required = false)]
     reservation_id: Option<Uuid>,
     /// The caller's name for this change; the header Idempotency-Key is the same.
     idempotency_key: Option<IdempotencyKey>,

@@ -87,6 +87,13 @@ pub async fn is_active(conn: &mut PgConnection, engine: &Engine) -> Result<bool>
     .await?)
 }
 
+/// Whether an engine has a policy. Unlocked.
+pub async fn has_policy(conn: &mut PgConnection, engine: &Engine) -> Result<bool> {
+    Ok(sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM risk_policy WHERE engine = $1) AS "known!""#, engine.as_str())
+        .fetch_one(conn)
+        .await?)
+}
+
 /// A level of the day as a report needs it.
 #[derive(Debug)]
 pub struct TodayRow {
