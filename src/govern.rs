@@ -134,7 +134,7 @@ impl Govern {
         if wire.take(&reading) {
             let cause = Cause::Drop { began: wire.state.began() };
             let tripping = Tripping { reading, end: series.end, kpi_seq: series.seq, cause, by_event: false };
-            let mut heads = Heads::lock(&mut tx, trip::throttles(&policy)).await?;
+            let mut heads = Heads::lock(self.db.history(), &mut tx, trip::throttles(&policy)).await?;
             acted = Some(trip::act(&mut tx, &mut heads, &policy, &mut wire.state, &tripping, &asked.origin).await?);
         }
         store::write_states(&mut tx, &[&wire.state], now.at).await?;
@@ -207,7 +207,7 @@ impl Govern {
                           detector=SEQUENTIAL";
             return Err(Error::invalid("force", detail));
         }
-        let mut heads = Heads::lock(&mut tx, rearms.is_some()).await?;
+        let mut heads = Heads::lock(self.db.history(), &mut tx, rearms.is_some()).await?;
         let subject = trip::name(&policy);
         let wire = WireRequest { wire: request.clone(), force };
         let input = to_json(&WithChanges { request: &wire, changes: &changes });

@@ -5,12 +5,14 @@ use super::scope::Scope;
 use super::token::TokenId;
 use crate::app::App;
 use crate::error::Result;
-use crate::http::{Caller, Input, Nothing, Query, Segment, errors};
+use crate::http::{Caller, Input, Nothing, Query, Segment, Stop, Stopping, errors};
+use crate::idempotency::Once;
 use crate::types::{Actor, Amount, Domain, Engine, Lifetime, List, Rate, Reason, TokenName};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde::Deserialize;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -84,7 +86,7 @@ async fn create_token(
 }
 
 /// Who revokes, and why.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, Serialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct RevokeQuery {
@@ -94,7 +96,11 @@ struct RevokeQuery {
     reason: Option<Reason>,
 }
 
-/// Ends a token, on every instance within the state lease. One that was revoked before stays as it is.
+impl Stop for RevokeQuery {
+    const OFF: Option<&'static str> = None;
+}
+
+/// Ends a token, never refused for its words, on every instance within the state lease. One that was revoked before stays as it is.
 #[utoipa::path(
     delete, path = "/access/tokens/{id}", tag = "access",
     params(("id" = inline(TokenId), Path, description = "The token's id: 16 hex digits"), RevokeQuery),
@@ -104,7 +110,8 @@ async fn revoke_token(
     State(app): State<App>,
     caller: Caller,
     Segment(id): Segment<TokenId>,
-    Query(query): Query<RevokeQuery>,
-) -> Result<Json<TokenRecord>> {
-    Ok(Json(app.access.revoke(id, query.reason.as_ref(), &caller.origin(query.actor, None)).await?))
+    Stopping { input, ignored, .. }: Stopping<RevokeQuery>,
+) -> Result<Response> {
+    let revoked = app.access.revoke(id, input.reason.as_ref(), &caller.origin(input.actor, None)).await?;
+    Ok(ignored.beside(Once::Done(revoked)))
 }

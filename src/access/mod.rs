@@ -163,7 +163,7 @@ pub async fn create(db: &Database, new: &NewToken, reason: Option<&Reason>, orig
 pub async fn revoke(db: &Database, id: TokenId, reason: Option<&Reason>, origin: &Origin) -> Result<TokenRecord> {
     // It only tightens: also where events are lost.
     let mut tx = db.begin_switch().await?;
-    let mut head = audit::lock(&mut tx, Stream::Control).await?;
+    let mut head = db.history().lock_any(&mut tx, Stream::Control).await?;
     let found = store::list(&mut tx, Some(id)).await?.into_iter().next();
     let mut record = found.ok_or_else(|| Error::NotFound { what: "token", id: id.to_string() })?;
     if record.revoked_at.is_some() {

@@ -4,7 +4,8 @@ use super::model::ApprovalRecord;
 use super::{Approved, Loosened, store};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::http::{BASE_PATH, Caller, Input, Nothing, Query, Segment, errors};
+use crate::http::{BASE_PATH, Caller, Input, Nothing, Query, Segment, Stop, Stopping, errors};
+use crate::idempotency::Once;
 use crate::types::{Actor, Count, Reason};
 use axum::Json;
 use axum::extract::State;
@@ -129,7 +130,7 @@ async fn approve(
 }
 
 /// Who says no, and why.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RejectBy {
     /// Who.
@@ -138,7 +139,11 @@ struct RejectBy {
     reason: Option<Reason>,
 }
 
-/// Ends what waits: says no to it, or takes one's own request back.
+impl Stop for RejectBy {
+    const OFF: Option<&'static str> = None;
+}
+
+/// Ends what waits: says no to it, or takes one's own request back. Never refused for its words.
 #[utoipa::path(
     post, path = "/approvals/{id}/reject", tag = "access", request_body = RejectBy,
     params(("id" = Count, Path, description = "The request")),
@@ -148,8 +153,9 @@ async fn reject(
     State(app): State<App>,
     Segment(id): Segment<Count>,
     caller: Caller,
-    Input(input): Input<RejectBy>,
-) -> Result<Json<ApprovalRecord>> {
+    Stopping { input, ignored, .. }: Stopping<RejectBy>,
+) -> Result<Response> {
     let origin = caller.origin(input.actor, None);
-    Ok(Json(super::reject(app.go_live.db(), id.get(), input.reason.as_ref(), &origin).await?))
+    let rejected = super::reject(app.go_live.db(), id.get(), input.reason.as_ref(), &origin).await?;
+    Ok(ignored.beside(Once::Done(rejected)))
 }

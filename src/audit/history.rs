@@ -21,6 +21,7 @@ pub use known::{Asked, Found, Heads, Judged, Lost};
 
 use super::verify::{self, Point};
 use super::{Head, Stream, store};
+use crate::clock::belief::{Belief, JUMP_MAX};
 use crate::error::{Error, Result};
 use known::Known;
 use sqlx::PgConnection;
@@ -48,6 +49,7 @@ struct Inner {
     /// Whether events are lost: in this history nothing is appended.
     lost: AtomicBool,
     file: OnceLock<MarksFile>,
+    belief: OnceLock<Belief>,
     unsaved: AtomicBool,
     wake: Notify,
 }
@@ -235,9 +237,37 @@ impl History {
     /// Locks a stream's head, if it stands where this process knew it or further.
     pub async fn lock(&self, conn: &mut PgConnection, stream: Stream) -> Result<Head> {
         let mark = self.mark(stream);
-        let head = super::lock(conn, stream).await?;
+        let head = self.lock_any(conn, stream).await?;
         self.admit(&mark, &head)?;
         Ok(head)
+    }
+
+    /// The same wherever it stands: for what tightens.
+    pub async fn lock_any(&self, conn: &mut PgConnection, stream: Stream) -> Result<Head> {
+        let mut head = super::lock(conn, stream).await?;
+        self.keep_time(&mut head);
+        Ok(head)
+    }
+
+    /// From now on time is what this says where the database's is not believed.
+    pub fn go_by(&self, belief: Belief) {
+        // That of the first feed, as all is.
+        let _ = self.0.belief.set(belief);
+    }
+
+    /// An event is later than all before it. So a clock that jumped must date none: whatever comes after would be as late, and a series
+    /// that falls silent would look as if its next event were still to come.
+    pub fn keep_time(&self, head: &mut Head) {
+        let expected = self.0.belief.get().and_then(|belief| belief.expected().0);
+        if let Some(expected) = expected.filter(|expected| head.now() - *expected > JUMP_MAX) {
+            head.set_now(expected);
+        }
+    }
+
+    /// Whether the database's time is believed.
+    #[must_use]
+    pub fn believes_the_clock(&self) -> bool {
+        self.0.belief.get().is_none_or(|belief| belief.doubt().is_none())
     }
 
     /// Looks whether what is known is what this connection leads to. The connection stands whatever is found: engage and an acceptance

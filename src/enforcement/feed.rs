@@ -117,9 +117,11 @@ impl Feed {
         history: History,
     ) -> Self {
         let lease = lease.clamp(LEASE_MIN, LEASE_MAX);
+        let belief = Belief::new(clock.clone());
+        history.go_by(belief.clone());
         Self(Arc::new(Inner {
             register: Register::new(clock.clone(), lease),
-            belief: Belief::new(clock.clone()),
+            belief,
             clock,
             lease_ns: u64::try_from(lease.as_nanos()).unwrap_or(0),
             instance,

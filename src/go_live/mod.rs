@@ -134,12 +134,12 @@ impl GoLive {
     /// Disables or engages. Nothing is a reason not to, and no key either: it acts whenever it is asked.
     async fn tighten(&self, change: Change, reason: Option<&Reason>, origin: &Origin) -> Result<Tightened> {
         let begun_ns = self.clock.now_ns();
-        let (head, state) = tighten(&self.db, change, reason, origin).await?;
+        let (read_at, state) = tighten(&self.db, change, reason, origin).await?;
         // The database read its time after `begun`, so at the commit it was no later than this.
         let elapsed = Duration::from_nanos(self.clock.now_ns().saturating_sub(begun_ns));
         self.feed.publish(&self.db, change, &state);
         // Not before the change itself, also where the database's clock went back.
-        let read_at = head.now().max(state.updated_at);
+        let read_at = read_at.max(state.updated_at);
         let after = TimeDelta::from_std(elapsed + LEASE_MAX).unwrap_or(TimeDelta::MAX);
         let guaranteed_by = read_at.checked_add_signed(after).map_or(DateTime::<Utc>::MAX_UTC, up_to_microseconds);
         Ok(Tightened { state, guaranteed_by, not_enforcing: instance::not_enforcing(&self.db).await })
@@ -306,14 +306,14 @@ pub async fn engage_from_shell(db: &Database, reason: Option<&Reason>, origin: &
     Ok(state)
 }
 
-/// Records a tightening, on the connections that are kept for it: from the head that it took to the commit. Where its connection
+/// Records a tightening, and says what time the database showed, on the connections that are kept for it: from the head that it took to the commit. Where its connection
 /// broke, or its server has become a standby, on a new one: to stop twice is safe, and to stop nobody is not.
 async fn tighten(
     db: &Database,
     change: Change,
     reason: Option<&Reason>,
     origin: &Origin,
-) -> Result<(Head, GoLiveState)> {
+) -> Result<(DateTime<Utc>, GoLiveState)> {
     for _ in 1..TIGHTEN_ATTEMPTS {
         match tighten_once(db, change, reason, origin).await {
             Err(Error::Unavailable(error) | Error::OutcomeUnknown(error)) if is_of_the_connection(&error) => {
@@ -330,12 +330,14 @@ async fn tighten_once(
     change: Change,
     reason: Option<&Reason>,
     origin: &Origin,
-) -> Result<(Head, GoLiveState)> {
+) -> Result<(DateTime<Utc>, GoLiveState)> {
     let mut tx = db.begin_switch().await?;
     let mut head = audit::lock(&mut tx, Stream::Control).await?;
+    let read_at = head.now();
+    db.history().keep_time(&mut head);
     let state = change_in_tx(&mut tx, &mut head, change, reason, origin).await?;
     db::commit(tx).await?;
-    Ok((head, state))
+    Ok((read_at, state))
 }
 
 /// What an acceptance did, and for the audit trail, which history it ended.
@@ -363,7 +365,7 @@ pub async fn accept_rewind_knowing(
     origin: &Origin,
 ) -> Result<Accepted> {
     let mut tx = db.begin_switch().await?;
-    let mut head = audit::lock(&mut tx, Stream::Control).await?;
+    let mut head = db.history().lock_any(&mut tx, Stream::Control).await?;
     let lost = history::losses(&mut tx, known).await?;
     let (version, generation) = store::begin_generation(&mut tx).await?;
     let accepted = Accepted { version, generation, lost };

@@ -17,6 +17,7 @@ use super::answers::{KpiAnswer, Tripped};
 use super::load::Cache;
 use super::require_reach;
 use super::trip::{self, Cause, Heads, Tripping};
+use crate::audit::history::History;
 use crate::audit::verify::Point;
 use crate::audit::{self, Head, Origin, Stream};
 use crate::db::{Database, to_json};
@@ -123,7 +124,8 @@ impl Decider for Measure {
             (self.cache, self.epoch) = (Cache::default(), mark.epoch);
             self.series.forget();
         }
-        let head = audit::begin(conn, Self::STREAM).await?;
+        let mut head = audit::begin(conn, Self::STREAM).await?;
+        history.keep_time(&mut head);
         history.admit(&mark, &head)?;
         Ok(head)
     }
@@ -139,7 +141,8 @@ impl Decider for Measure {
             let known = Known::read(conn, items, &head, &mut self.cache, &mut self.series).await?;
             let room = known.room;
             let (recorded, trips, reused) = (Vec::new(), Vec::new(), &self.reused);
-            let mut deciding = Deciding { known, head, recorded, trips, broken: None, reused };
+            let history = self.feed.history();
+            let mut deciding = Deciding { known, head, recorded, trips, broken: None, reused, history };
             let decided: Vec<_> = items.iter().map(|item| deciding.decide(item)).collect();
             self.series.add(room - deciding.known.room);
             if let Some(error) = deciding.broken.take() {
@@ -186,6 +189,7 @@ struct Deciding<'a> {
     /// Why nothing of the batch can stand: a wire that cannot be judged, after its measurement was taken.
     broken: Option<Error>,
     reused: &'a Reused,
+    history: &'a History,
 }
 
 impl<'a> Deciding<'a> {
@@ -352,7 +356,7 @@ impl<'a> Deciding<'a> {
         }
         let wires = self.trips.iter().filter_map(|(pair, ..)| self.known.wires.get(pair));
         let throttles = wires.into_iter().any(|wire| trip::throttles(&wire.policy));
-        Heads::lock(conn, throttles).await.map(Some)
+        Heads::lock(self.history, conn, throttles).await.map(Some)
     }
 
     /// Acts on the trips.

@@ -99,7 +99,7 @@ impl Govern {
             return Err(Error::NotTripped { domain: domain.to_string(), metric: metric.to_string() });
         }
         let there = there(&mut tx, &policy, &state).await?;
-        let mut heads = Heads::lock(&mut tx, true).await?;
+        let mut heads = Heads::lock(self.db.history(), &mut tx, true).await?;
         let subject = trip::name(&policy);
         let input = to_json(&RearmRequest { domain: domain.clone(), metric: metric.clone(), baseline });
         let wanted = Wanted { subject: Some(&subject), input: input.get(), reason: Some(reason) };

@@ -1,7 +1,8 @@
 //! What a trip does, and what ends it.
 
 use super::answers::Tripped;
-use crate::audit::{self, ControlEvent, Head, Origin, Stamp, Stream};
+use crate::audit::history::History;
+use crate::audit::{ControlEvent, Head, Origin, Stamp, Stream};
 use crate::db::{Database, to_json};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
@@ -115,9 +116,9 @@ pub(super) struct Heads {
 
 impl Heads {
     /// Locks control, and before it risk where a throttle is made or lifted.
-    pub(super) async fn lock(conn: &mut PgConnection, with_risk: bool) -> Result<Self> {
-        let risk = if with_risk { Some(audit::lock(&mut *conn, Stream::Risk).await?) } else { None };
-        Ok(Self { _risk: risk, control: audit::lock(conn, Stream::Control).await? })
+    pub(super) async fn lock(history: &History, conn: &mut PgConnection, with_risk: bool) -> Result<Self> {
+        let risk = if with_risk { Some(history.lock_any(&mut *conn, Stream::Risk).await?) } else { None };
+        Ok(Self { _risk: risk, control: history.lock_any(conn, Stream::Control).await? })
     }
 }
 

@@ -319,6 +319,10 @@ fn blind_wires(review: &Review) -> Vec<String> {
                 format!("The wire {name} is on and its series never had an event{meant}")
             }
             Blindness::Warmup => format!("The wire {name} does not judge yet: {}", wire.note),
+            Blindness::CannotCompute => format!(
+                "The wire {name} judges nothing: its baseline is not above 0, which has no relative drop; give it effect=ABSOLUTE with a \
+                 max_drop_value, or another baseline"
+            ),
         }
     };
     review.blind_wires.iter().map(sentence).collect()

@@ -1,7 +1,7 @@
 //! What nobody judges: series without a wire, and wires that judge nothing.
 
 use super::store::Series;
-use crate::regression::model::{RegressionPolicy, WireState, WireStatus};
+use crate::regression::model::{CANNOT_COMPUTE, RegressionPolicy, WireState, WireStatus};
 use crate::types::{Domain, Metric};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -35,6 +35,8 @@ pub enum Blindness {
     Off,
     /// Its series never had an event.
     NoEvents,
+    /// Its windows cannot be compared: what is measured is not above 0 on average.
+    CannotCompute,
     /// There are too few events since it was set up, armed again, or given another baseline.
     Warmup,
 }
@@ -98,6 +100,7 @@ pub(super) fn find(
             WireStatus::Disabled if policy.version > 1 || events > 0 => Blindness::Off,
             WireStatus::Warmup if events == 0 => Blindness::NoEvents,
             WireStatus::Warmup => Blindness::Warmup,
+            WireStatus::Armed if state.note == CANNOT_COMPUTE => Blindness::CannotCompute,
             _ => return None,
         };
         let meant = (why == Blindness::NoEvents)

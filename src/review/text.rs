@@ -308,6 +308,7 @@ impl Page {
                 Blindness::Off => "off",
                 Blindness::NoEvents => "without events",
                 Blindness::Warmup => "warming up",
+                Blindness::CannotCompute => "cannot compare",
             };
             writeln!(self, "- {why} {}.{}: {}", wire.domain, wire.metric, self.plain(&wire.note))?;
         }

@@ -559,10 +559,19 @@ async fn what_nobody_judges_is_named_with_the_name_that_may_be_meant() {
         (&review["unwatched"][1]["did_you_mean"], &review["blind_wires"][0]["why"]),
         (&json!("WHOLESALE.m"), &json!("OFF"))
     );
+    // A series of losses has no relative drop.
+    wire(&service, "NEG", json!({"action": "KILL_SWITCH", "force": true})).await;
+    let event = json!({"domain": "NEG", "metric": "m", "value": -1});
+    service.post("/regression/kpi/batch", &json!({"events": vec![event; 20], "actor": "test"})).await.ok();
+    assert!(look_first(&service).await[2].starts_with("The wire NEG.m judges nothing: its baseline is not above 0"));
+    wire(&service, "NEG", json!({"enabled": false, "actor": "ann", "action": "KILL_SWITCH", "force": true})).await;
     // What is not measured any more is no news.
     at(&service, "2040-01-12T12:00:00Z").await;
     assert_eq!(
         look_first(&service).await,
-        ["The wire WHOLESALE.m is off, by UNAUTHENTICATED (says ann): nobody judges its 21 events"]
+        [
+            "The wire NEG.m is off, by UNAUTHENTICATED (says ann): nobody judges its 20 events",
+            "The wire WHOLESALE.m is off, by UNAUTHENTICATED (says ann): nobody judges its 21 events",
+        ]
     );
 }

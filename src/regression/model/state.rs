@@ -32,6 +32,9 @@ pub enum Verdict {
     Trips,
 }
 
+/// The note of [`Verdict::CannotCompute`], in the original's words.
+pub const CANNOT_COMPUTE: &str = "cannot_compute_rate";
+
 impl Verdict {
     /// The note, in the original's words.
     #[must_use]
@@ -41,7 +44,7 @@ impl Verdict {
                 format!("insufficient_events(recent={recent}, baseline={baseline})")
             }
             (Self::Collecting { have, need }, _) => format!("baseline_collecting(have={have}, need={need})"),
-            (Self::CannotCompute, _) => "cannot_compute_rate".into(),
+            (Self::CannotCompute, _) => CANNOT_COMPUTE.into(),
             (Self::Holds, None) => format!("OK drop={}", drop.unwrap_or_default().short()),
             (Self::Holds, Some(evidence)) => {
                 format!("OK drop={} evidence={evidence:.1}", drop.unwrap_or_default().short())

@@ -225,6 +225,11 @@ async fn what_waits_is_rejected_by_whoever_operates_and_taken_back_by_whoever_as
     let noted = "SELECT count(*) FROM control_event WHERE action = 'APPROVAL_REJECT' AND ok AND reason = 'not today'";
     assert_eq!(persons.service.count(noted).await, 3);
     post(&persons, &operator, "/approvals/999/reject", &json!({})).await.refused(404, "NOT_FOUND");
+    // No words are a reason to let it wait.
+    let id = ask(&persons, &persons.ann, RELEASE, &json!({"actor": "ann", "reason": "once more"})).await;
+    let path = format!("/approvals/{id}/reject");
+    let rejected = post(&persons, &operator, &path, &json!({"reason": "\u{0}"})).await.ok();
+    assert_eq!((&rejected["standing"], rejected["ignored"].is_array()), (&json!("REJECTED"), true), "{rejected}");
 }
 
 #[tokio::test]

@@ -209,6 +209,30 @@ async fn a_clock_that_was_ahead_for_one_reserve_is_accepted_and_reserves_go_on_o
     assert!(accept().await.is_none(), "a clock that is right needs no word");
 }
 
+#[tokio::test]
+async fn what_is_recorded_under_a_clock_that_jumped_is_dated_by_the_time_that_it_is() {
+    let service = Service::live().await;
+    service.jump("3 hours").await;
+    let kpi = json!({"domain": "D", "metric": "m", "success": true, "actor": "test"});
+    service.post("/regression/kpi", &kpi).await.ok();
+    let trial = json!({"domain": "D", "confidence": 0.9, "success": true, "actor": "test"});
+    service.post("/heimdall/sandbox/trial", &trial).await.ok();
+    let engaged = service.post("/go-live/kill-switch/engage", &json!({"actor": "test"})).await.ok();
+    let shown = "SELECT (extract(epoch FROM holdfast_now()) * 1000)::bigint";
+    let until: chrono::DateTime<chrono::Utc> = engaged["guaranteed_by"].as_str().unwrap().parse().unwrap();
+    assert!(until.timestamp_millis() + 1_000 > service.count(shown).await, "the receipt is by the database's clock");
+    service.post("/go-live/kill-switch/release", &json!({"actor": "test"})).await.ok();
+    service.jump("0").await;
+    for stream in ["kpi", "heimdall", "control"] {
+        let ahead = sqlx::query_scalar::<_, bool>("SELECT at > test_now() FROM audit_head WHERE stream = $1")
+            .bind(stream)
+            .fetch_one(&service.pool)
+            .await
+            .unwrap();
+        assert!(!ahead, "{stream} was pushed ahead");
+    }
+}
+
 /// It refuses, is not ready, and says why.
 async fn assert_doubted(service: &Service, code: &str) {
     service.reserve("WHOLESALE", "1").await.refused(503, code);
