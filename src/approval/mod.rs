@@ -23,7 +23,7 @@ mod store;
 pub(crate) use execute::PromoteRequest;
 pub use execute::{Approved, approve};
 pub(crate) use shown::WithChanges;
-pub use store::{hold_required_by_database, is_required_by_database, list};
+pub use store::{hold_required_by_database, is_required_by_database, list, waits_for};
 
 use crate::access::person;
 use crate::access::scope::Scope;

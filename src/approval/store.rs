@@ -130,6 +130,22 @@ async fn read(conn: &mut PgConnection, at: DateTime<Utc>, id: Option<i64>) -> Re
         .collect()
 }
 
+/// Whether something waits for a second person that would change this. What stops it is then an event although it stands so already:
+/// by that the request is cancelled.
+pub async fn waits_for(conn: &mut PgConnection, subject: &str, at: DateTime<Utc>) -> Result<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM approval
+                          WHERE expires_at > $2
+                            AND approved_at IS NULL
+                            AND rejected_at IS NULL
+                            AND coalesce(subject, input::json ->> 'engine') = $1) AS "waits!""#,
+        subject,
+        at
+    )
+    .fetch_one(conn)
+    .await?)
+}
+
 pub(super) async fn insert(conn: &mut PgConnection, record: &ApprovalRecord) -> Result<()> {
     sqlx::query!(
         "INSERT INTO approval (id, action, subject, input, actor, reason, requested_by, owner, requested_at, expires_at)

@@ -21,6 +21,7 @@
 mod schedule;
 
 use super::canonical::hex;
+use super::history::History;
 use super::note::{Note, NoteError, Signer, Verifier};
 use super::verify::{self, Asked, Finding, Point};
 use super::{Stream, store};
@@ -203,10 +204,11 @@ impl Notary {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Verifies what came since the last checkpoint, and signs where the streams stand now. The connection is in a transaction that
+    /// Verifies what came since the last checkpoint, and signs where the streams stand now, if all that this process knew is there: a
+    /// note of a trail that lost events would say that the events which took their place are the right ones. The connection is in a transaction that
     /// sees one instant of the database, and may take as long as reading all of that takes.
-    pub async fn sign(&self, conn: &mut PgConnection) -> Result<(Checkpoint, String)> {
-        self.sign_behind(conn, &self.last_heads()).await
+    pub async fn sign(&self, conn: &mut PgConnection, history: &History) -> Result<(Checkpoint, String)> {
+        self.sign_behind(conn, history, &self.last_heads()).await
     }
 
     /// The events of the last checkpoint; none before the first.
@@ -218,6 +220,7 @@ impl Notary {
     async fn sign_behind(
         &self,
         conn: &mut PgConnection,
+        history: &History,
         verified: &BTreeMap<Stream, Point>,
     ) -> Result<(Checkpoint, String)> {
         let last = self.last_heads();
@@ -237,6 +240,7 @@ impl Notary {
                 return Err(Error::TrailDamaged(Box::new(finding)));
             }
         }
+        history.require(conn).await?;
         let checkpoint = Checkpoint::take(conn).await?;
         let note = self.0.signer.sign(&checkpoint.text());
         metrics::gauge!("holdfast_audit_damaged").set(0.0);

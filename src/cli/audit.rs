@@ -50,7 +50,7 @@ pub(super) async fn checkpoint(args: &CheckpointConfig, config: &DatabaseConfig)
     let (db, postgres, _) = open_existing(config).await?;
     let signed = async {
         let notary = notary(args, config).await?;
-        Ok::<_, Failure>(notary.sign(&mut *db.begin_unlimited_snapshot().await?).await?)
+        Ok::<_, Failure>(notary.sign(&mut *db.begin_unlimited_snapshot().await?, db.history()).await?)
     };
     let signed = signed.await;
     close(db, postgres).await?;

@@ -106,7 +106,9 @@ impl Heimdall {
         let (mut policy, changes) = model::upsert(existing.as_ref(), request, by, reason, now.at)?;
         require_engine(origin, Some(&policy))?;
         let was_on = existing.as_ref().is_some_and(|old| old.prod_use_enabled);
-        if let (true, Some(existing)) = (changes.is_empty() && asked.approves.is_none(), &existing) {
+        let cancels = request.prod_use_enabled == Some(false)
+            && approval::waits_for(&mut tx, request.domain.as_str(), now.at).await?;
+        if let (true, Some(existing)) = (changes.is_empty() && asked.approves.is_none() && !cancels, &existing) {
             let unchanged = HeimdallPolicyUpserted { policy: existing.clone(), changes: Vec::new() };
             return idempotency::done(tx, intent, now, unchanged).await.map(Loosened::Done);
         }
@@ -215,7 +217,7 @@ impl Heimdall {
         require_engine(origin, Some(&existing))?;
         let request = PolicyUpsert { prod_use_enabled: Some(false), ..PolicyUpsert::of(domain.clone()) };
         let (policy, changes) = model::upsert(Some(&existing), &request, origin.actor.as_ref(), reason, now.at)?;
-        let demoted = if changes.is_empty() {
+        let demoted = if changes.is_empty() && !approval::waits_for(&mut tx, domain.as_str(), now.at).await? {
             HeimdallPolicyUpserted { policy: existing, changes: Vec::new() }
         } else {
             let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;

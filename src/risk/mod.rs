@@ -308,7 +308,9 @@ impl Risk {
         }
         let (policy, changes) =
             policy::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, risk_head.next().at)?;
-        if let (true, Some(existing)) = (changes.is_empty() && asked.approves.is_none(), &existing) {
+        let cancels = request.enabled == Some(false)
+            && approval::waits_for(&mut tx, request.engine.as_str(), risk_head.next().at).await?;
+        if let (true, Some(existing)) = (changes.is_empty() && asked.approves.is_none() && !cancels, &existing) {
             let unchanged = RiskPolicyUpserted { policy: existing.clone(), changes: Vec::new() };
             return Ok(Loosened::Done(idempotency::done(tx, intent, risk_head.next(), unchanged).await?));
         }

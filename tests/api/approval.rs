@@ -327,6 +327,14 @@ async fn a_newer_policy_or_trip_cancels_what_waits_for_a_policy() {
     let id = ask(&persons, &persons.ann, CAPS, &raise).await;
     post(&persons, &persons.ann, CAPS, &json!({"engine": "A", "enabled": false, "max_daily_loss": 1})).await.ok();
     approve(&persons, &persons.bob, id).await.refused(409, "APPROVAL_CLOSED");
+    // So does one that changes nothing, since it says that the engine shall be off.
+    let id = ask(&persons, &persons.ann, CAPS, &raise).await;
+    post(&persons, &persons.ann, CAPS, &json!({"engine": "A", "enabled": false})).await.ok();
+    approve(&persons, &persons.bob, id).await.refused(409, "APPROVAL_CLOSED");
+    let use_it = json!({"domain": "BUYER_MATCH", "prod_use_enabled": true, "reason": "go"});
+    let id = ask(&persons, &persons.ann, "/heimdall/policies/upsert", &use_it).await;
+    post(&persons, &persons.ann, "/heimdall/demote", &json!({"domain": "BUYER_MATCH", "reason": "stop"})).await.ok();
+    approve(&persons, &persons.bob, id).await.refused(409, "APPROVAL_CLOSED");
     // Another engine's policy is no reason.
     let id = ask(&persons, &persons.ann, CAPS, &raise).await;
     post(&persons, &persons.ann, CAPS, &json!({"engine": "WHOLESALE", "max_open_risk": 5})).await.ok();

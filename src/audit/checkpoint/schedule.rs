@@ -60,9 +60,7 @@ impl Notary {
         };
         let _turn = verifying.take(Principal::system()).await?;
         let mut conn = db.connect_snapshot().await?;
-        // A note of a trail that lost events would say that the events which took their place are the right ones.
-        db.history().require(&mut conn).await?;
-        let (checkpoint, note) = self.sign_behind(&mut conn, &verified).await?;
+        let (checkpoint, note) = self.sign_behind(&mut conn, db.history(), &verified).await?;
         drop(conn);
         tracing::info!(note, "audit checkpoint");
         if let Some(dir) = &self.0.dir
