@@ -22,7 +22,7 @@ pub mod scope;
 pub mod store;
 pub mod token;
 
-use crate::audit::{self, ControlEvent, Origin, Stream};
+use crate::audit::{ControlEvent, Origin, Stream};
 use crate::db::{self, Database, to_json};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};

@@ -697,7 +697,7 @@ async fn engage_does_not_wait_for_the_ledger() {
     let service = Service::live().await;
     // Every connection of the ledger is taken, and one of them holds its lock.
     let mut held = Vec::new();
-    for _ in 0..16 {
+    for _ in 0..10 {
         held.push(service.db.begin().await.unwrap());
     }
     held[0].execute("SELECT seq FROM audit_head WHERE stream = 'risk' FOR UPDATE").await.unwrap();

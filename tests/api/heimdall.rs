@@ -268,7 +268,7 @@ async fn confidences_beyond_their_bounds_are_refused_with_the_fix() {
         ("-0", "is minus zero: send 0"),
         ("-0.0", "is minus zero: send 0"),
         ("0.1234567890123456789", "has 19 decimals, at most 18: round it, or send \"0.123456789012345679\""),
-        ("1e-19", "has 19 decimals, at most 18: round it, or send \"0\""),
+        ("1e-19", "has 19 decimals, at most 18: round it, or send \"0.000000000000000001\""),
         ("\"high\"", "is not a plain decimal number: send digits, for example 400 or \"0.3\""),
     ];
     for (confidence, sentence) in cases {

@@ -396,7 +396,7 @@ async fn a_settle_with_the_null_id_of_a_denial_is_refused_and_closes_nobody_else
         {"op": "settle", "reservation_id": null, "engine": "WHOLESALE", "reserved_amount": 400},
     ]});
     let results = service.post("/risk/batch", &in_a_batch).await.ok()["results"].clone();
-    assert_eq!(results[0]["ok"], false, "{results}");
+    assert_eq!(results[0]["status"], 422, "{results}");
     assert_eq!(reservation(&service, &old).await["status"], "OPEN");
 }
 
