@@ -295,10 +295,20 @@ impl History {
         Ok(())
     }
 
-    /// The same, where only a trail that has all of it will do: nothing is to be proven by one that lost events.
+    /// Refuses a database without all that is known, by what it shows now: nothing is to be proven by a trail that lost events.
     pub async fn require(&self, conn: &mut PgConnection) -> Result<()> {
-        self.check(conn, Look::Events).await?;
-        self.require_whole()
+        let asked = self.asked();
+        if self.generation().is_none() {
+            return Ok(());
+        }
+        let found = store::found(&mut *conn).await?;
+        let Judged::Stands(moved) = self.judge(&asked, &found) else { return Err(Error::StateRewound) };
+        for (stream, known) in moved {
+            if !is_there(&mut *conn, stream, known).await? {
+                return Err(Error::StateRewound);
+            }
+        }
+        Ok(())
     }
 
     /// Looks at the known events of streams that have moved on. Only what is still there moves its mark; what is not is a loss.
@@ -310,9 +320,8 @@ impl History {
         moved: &[(Stream, Point)],
     ) -> Result<()> {
         for &(stream, known) in moved {
-            let there = verify::stored_hash(&mut *conn, stream, known.seq).await?;
             let head = found.heads.get(&stream).copied().unwrap_or(Point::BEGINNING);
-            if there.is_some_and(|hash| hash == known.hash) {
+            if is_there(&mut *conn, stream, known).await? {
                 self.note(asked.epoch, stream, head);
             } else {
                 if self.epoch() == asked.epoch {
@@ -371,6 +380,11 @@ impl History {
     }
 }
 
+/// Whether a database has this very event.
+async fn is_there(conn: &mut PgConnection, stream: Stream, point: Point) -> Result<bool> {
+    Ok(verify::stored_hash(conn, stream, point.seq).await?.is_some_and(|hash| hash == point.hash))
+}
+
 /// Which events that were known a database does not have: by marks, and by a checkpoint.
 pub async fn losses(conn: &mut PgConnection, known: &[Heads]) -> Result<Vec<Lost>> {
     let found = store::found(&mut *conn).await?;
@@ -380,8 +394,7 @@ pub async fn losses(conn: &mut PgConnection, known: &[Heads]) -> Result<Vec<Lost
         let points = known.iter().filter_map(|heads| heads.get(&stream));
         let (mut kept, mut gone) = (0, None);
         for point in points.filter(|point| point.seq > 0) {
-            let there = verify::stored_hash(&mut *conn, stream, point.seq).await?;
-            if there.is_some_and(|hash| hash == point.hash) {
+            if is_there(&mut *conn, stream, *point).await? {
                 kept = kept.max(point.seq);
             } else {
                 gone = gone.max(Some(point.seq));
