@@ -25,13 +25,22 @@ async fn stop_the_clock(service: &Service) {
     sqlx::raw_sql(sql).execute(&service.pool).await.expect("it can be done");
 }
 
-/// Moves the stopped clock.
+/// Moves the stopped clock, and this service's own as far ahead, so that it is time that passes and not a clock that jumps.
 async fn stopped_at(service: &Service, instant: &str) {
+    let ahead_ms: i64 = sqlx::query_scalar(
+        "SELECT GREATEST(0, extract(epoch FROM $1::text::timestamptz - at) * 1000)::bigint FROM test_stopped",
+    )
+    .bind(instant)
+    .fetch_one(&service.pool)
+    .await
+    .expect("it can be read");
     sqlx::query("UPDATE test_stopped SET at = $1::text::timestamptz")
         .bind(instant)
         .execute(&service.pool)
         .await
         .expect("it can be done");
+    service.clock.advance(ahead_ms.unsigned_abs());
+    service.app.feed.refresh(&service.db).await.expect("the state can be read");
 }
 
 async fn review(service: &Service) -> Value {

@@ -257,9 +257,15 @@ async fn a_silent_series_trips_the_wire_that_says_so() {
 #[tokio::test]
 async fn a_wire_that_chance_would_trip_says_so_when_it_is_set_up() {
     let service = Service::live().await;
-    let unknown = wire(&service, "rate", json!({"max_drop_fraction": 0.9})).await["warnings"].to_string();
+    let unknown = wire(&service, "other", json!({})).await["warnings"].to_string();
     assert!(unknown.contains("no risk policy is named LAB"), "{unknown}");
-    service.post("/risk/policies/upsert", &json!({"engine": "LAB", "max_open_risk": 1})).await.ok();
+    service
+        .post(
+            "/risk/policies/upsert",
+            &json!({"engine": "LAB", "max_open_risk": 1, "max_daily_loss": 1, "max_daily_exposure": 1}),
+        )
+        .await
+        .ok();
     let warned = async |metric: &str, more: Value| wire(&service, metric, more).await["warnings"].clone();
     let windows = json!({"window_events": 50, "baseline_events": 200, "min_events_to_enforce": 50});
     let with = |more: Value| {

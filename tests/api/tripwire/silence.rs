@@ -84,7 +84,13 @@ async fn a_silence_that_is_there_before_the_setting_is_said_and_trips() {
     record(&service, "rate", &[true]).await;
     service.set_skew("2 hours").await;
     assert_eq!(trips(&service).await, 0);
-    service.post("/risk/policies/upsert", &json!({"engine": "LAB", "max_open_risk": 1})).await.ok();
+    service
+        .post(
+            "/risk/policies/upsert",
+            &json!({"engine": "LAB", "max_open_risk": 1, "max_daily_loss": 1, "max_daily_exposure": 1}),
+        )
+        .await
+        .ok();
     let set = wire(&service, "rate", json!({"on_stale": "TRIP", "stale_after_seconds": 60})).await;
     assert!(set["warnings"][0].as_str().unwrap().starts_with("the series has been silent for 7200 s"), "{set}");
     assert_eq!(trips(&service).await, 1);
