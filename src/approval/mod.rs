@@ -65,7 +65,7 @@ pub enum Loosened<T> {
 pub struct Wanted<'a> {
     /// What it is about, as the events of its lever name it; none for the whole system.
     pub subject: Option<&'a str>,
-    /// Its input, as JSON; of an upsert [`WithChanges`].
+    /// Its input, as JSON; of an upsert with its changes beside it.
     pub input: &'a str,
     /// Why.
     pub reason: Option<&'a Reason>,

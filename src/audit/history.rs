@@ -9,7 +9,7 @@
 //!   another history; then everything begins anew with that.
 //! - Marks of one epoch are never compared with another: whatever was remembered of the history before is dropped with it.
 //! - While events are lost nothing is appended but what tightens: no number of an event is given twice by a process that knew it.
-//! - [`file`] keeps the marks over a restart. A mark that is older than what was answered is still a mark.
+//! - [`mod@file`] keeps the marks over a restart. A mark that is older than what was answered is still a mark.
 
 pub mod file;
 mod known;
