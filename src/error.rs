@@ -19,7 +19,7 @@ use crate::db::trouble::{self, is_unreachable};
 use crate::enforcement::class::ExecutionClass;
 use crate::enforcement::gate::Block;
 use crate::risk::model::ReservationStatus;
-use crate::types::Engine;
+use crate::types::{Engine, ReversedRange};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -414,6 +414,12 @@ impl Error {
     #[must_use]
     pub fn invalid(field: &str, detail: impl Into<String>) -> Self {
         Self::Invalid(vec![FieldError::new(field, detail)])
+    }
+}
+
+impl From<ReversedRange> for Error {
+    fn from(error: ReversedRange) -> Self {
+        Self::invalid("to", error.to_string())
     }
 }
 

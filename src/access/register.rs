@@ -13,9 +13,9 @@
 use super::rate::{Bucket, RATE_DEFAULT};
 use super::store;
 use super::token::{Budget, Grant, Meter, Token, TokenId};
-use crate::audit::verify::Point;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::types::Point;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use std::collections::HashMap;

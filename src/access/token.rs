@@ -2,8 +2,8 @@
 
 use super::rate::Bucket;
 use super::scope::Scope;
-use crate::audit::canonical::hex;
 use crate::error::{Error, Result};
+use crate::types::hex;
 use crate::types::{Actor, Amount, Domain, Engine, Principal};
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};

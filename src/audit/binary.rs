@@ -2,8 +2,8 @@
 //!
 //! One message of the stream is one row. Values are read by their fixed binary forms; anything else is an error, never a guess.
 
-use super::canonical::append_hex;
 use super::layout::{Column, Kind};
+use crate::types::append_hex;
 use sha2::{Digest, Sha256};
 use std::io::Write;
 

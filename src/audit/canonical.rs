@@ -11,7 +11,7 @@
 //! `recommendation`, `evidence`) is the lower-case hex of its own SHA-256, so that it can be erased and the chain still
 //! holds. psql can recompute all of it with `sha256` and `int4send`.
 
-use crate::types::{Actor, CorrelationId};
+use crate::types::{Actor, CorrelationId, hex};
 use chrono::{DateTime, NaiveDate, Utc};
 use sha2::{Digest, Sha256};
 use std::fmt::Display;
@@ -104,23 +104,5 @@ impl Canonical {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.0
-    }
-}
-
-/// Lower-case hex.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    let mut text = Vec::with_capacity(bytes.len() * 2);
-    append_hex(&mut text, bytes);
-    String::from_utf8(text).expect("digits are ASCII")
-}
-
-/// The same, behind what is there.
-pub fn append_hex(text: &mut Vec<u8>, bytes: &[u8]) {
-    const DIGITS: [u8; 16] = *b"0123456789abcdef";
-    text.reserve(bytes.len() * 2);
-    for byte in bytes {
-        // Two at a time: every event that is written or verified has digests.
-        text.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xF)]]);
     }
 }

@@ -20,13 +20,13 @@
 
 mod schedule;
 
-use super::canonical::hex;
-use super::history::History;
 use super::note::{Note, NoteError, Signer, Verifier};
-use super::verify::{self, Asked, Finding, Point};
+use super::verify::{self, Asked, Finding};
 use super::{Stream, store};
+use crate::db::history::{History, stored_hash};
 use crate::error::{Error, Result};
 use crate::owner;
+use crate::types::{Point, hex};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -82,33 +82,13 @@ impl Checkpoint {
         let at = DateTime::parse_from_rfc3339(lines.next()?).ok()?.with_timezone(&Utc);
         let mut heads = BTreeMap::new();
         for line in lines {
-            let (stream, point) = head_line(line)?;
+            let (stream, point) = Point::head_line(line)?;
             heads.insert(stream, point);
         }
         let checkpoint = (heads.len() == Stream::ALL.len()).then_some(Self { at, heads })?;
         // One text for one checkpoint: another spelling of it was not written by this.
         (checkpoint.text() == text).then_some(checkpoint)
     }
-}
-
-/// A line of a stream, a number and a hash.
-#[must_use]
-pub fn head_line(line: &str) -> Option<(Stream, Point)> {
-    let mut words = line.split(' ');
-    let (stream, seq, hash) = (words.next()?, words.next()?, words.next()?);
-    let point = Point { seq: seq.parse().ok().filter(|seq| *seq >= 0)?, hash: bytes_of(hash)? };
-    words.next().is_none().then_some((Stream::named(stream)?, point))
-}
-
-fn bytes_of(hex: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).ok()?;
-    }
-    Some(bytes)
 }
 
 /// What signs checkpoints, where they are kept, and the last one. Cheap to clone; all clones are one.
@@ -265,7 +245,7 @@ impl Notary {
 /// The first event that a checkpoint names and that is not there, or another one.
 async fn first_missing(conn: &mut PgConnection, checkpoint: &Checkpoint) -> Result<Option<(Stream, Point)>> {
     for (stream, point) in checkpoint.heads.iter().filter(|(_, point)| point.seq > 0) {
-        let stands = verify::stored_hash(&mut *conn, *stream, point.seq).await?;
+        let stands = stored_hash(&mut *conn, *stream, point.seq).await?;
         if stands.is_none_or(|hash| hash != point.hash) {
             return Ok(Some((*stream, *point)));
         }

@@ -79,9 +79,9 @@ pub struct ControlRecord {
 
 #[cfg(test)]
 mod tests {
-    use super::super::canonical::hex;
     use super::*;
     use crate::types::Principal;
+    use crate::types::hex;
 
     /// These bytes are fixed for ever: events written by any version verify with any later one. The same value, computed by
     /// `sha256sum` alone, stands in docs/ARCHITECTURE.md.

@@ -6,12 +6,12 @@
 //!
 //! Locks: the heads of the levers whose rows are touched, then control. Their writers hold these before they take a row.
 
-use super::canonical::hex;
 use super::layout::Kind;
 use super::{ControlEvent, Origin, Stream, lock, store};
 use crate::db::{self, Database, to_json};
 use crate::error::{Error, Result};
 use crate::types::Reason;
+use crate::types::hex;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 

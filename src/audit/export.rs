@@ -14,11 +14,11 @@
 //! One pass with constant memory over the rows as `COPY` sends them.
 
 use super::layout::{Column, Kind};
-use super::verify::{Erased, Head, Point, point, read_erased, read_head, unreadable};
+use super::verify::{Erased, Head, point, read_erased, read_head, unreadable};
 use super::{Stream, binary, store};
-use crate::audit::canonical::hex;
 use crate::db::to_json;
 use crate::error::Error;
+use crate::types::{Point, hex};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;

@@ -4,14 +4,13 @@ mod as_of;
 mod events;
 
 use super::Stream;
-use super::canonical::hex;
 use super::checkpoint::Notary;
 use super::complete;
-use super::verify::{self, Asked, Finding, Point};
+use super::verify::{self, Asked, Finding};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::{Caller, Nothing, Query, errors};
-use crate::types::{Count, Flag};
+use crate::types::{Count, Flag, Point, hex};
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;

@@ -72,20 +72,6 @@ const KPI: &[Column] = columns![
 ];
 
 impl Stream {
-    /// All streams, in the order of their names.
-    pub const ALL: [Self; 4] = [Self::Control, Self::Heimdall, Self::Kpi, Self::Risk];
-
-    /// Its table.
-    #[must_use]
-    pub const fn table(self) -> &'static str {
-        match self {
-            Self::Kpi => "kpi_event",
-            Self::Heimdall => "heimdall_event",
-            Self::Risk => "risk_event",
-            Self::Control => "control_event",
-        }
-    }
-
     /// The columns that the chain covers, in order; `hash` comes after them.
     #[must_use]
     pub const fn columns(self) -> &'static [Column] {
@@ -95,11 +81,5 @@ impl Stream {
             Self::Risk => RISK,
             Self::Control => CONTROL,
         }
-    }
-
-    /// The stream of this name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|stream| stream.as_str() == name)
     }
 }

@@ -12,7 +12,7 @@
 //! Statements per appended event: one to lock, one for the time, one insert, one to store the head.
 //!
 //! The database guards the trail itself: events are never changed or deleted, and heads only move forward. [`verify`] recomputes
-//! it, [`complete`] says what of a book is not there, [`history`] notices that it lost events, [`checkpoint`] signs where it stands,
+//! it, [`complete`] says what of a book is not there, [`crate::db::history`] notices that it lost events, [`checkpoint`] signs where it stands,
 //! for a place outside the database, [`events`] lists it, [`export`] takes it elsewhere, [`as_of`] tells what was in force, and
 //! [`erase`] takes a text out of it.
 
@@ -26,7 +26,7 @@ mod control;
 pub mod erase;
 pub mod events;
 pub mod export;
-pub mod history;
+mod heads;
 pub mod http;
 pub mod layout;
 pub mod note;
@@ -34,49 +34,20 @@ mod store;
 pub mod told;
 pub mod verify;
 
+pub use crate::types::Stream;
 pub use canonical::Canonical;
 pub use changes::{Changes, FieldChange};
 pub use control::{ControlEvent, ControlRecord};
-pub use store::{
-    HeadRecord, begin, begin_and, control_events, head_seq, heads, lock, prepare_to_begin, read_point, seen, turn,
-};
+pub use store::{HeadRecord, begin, begin_and, control_events, head_seq, heads, lock, prepare_to_begin, seen, turn};
 
 use crate::access::token::Authority;
-use crate::types::{Actor, CorrelationId, Principal, RequestId};
+use crate::types::{Actor, CorrelationId, Point, Principal, RequestId};
 use chrono::{DateTime, Duration, NaiveDate, Utc};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
 /// How far the database clock may stand behind the last event before nothing new is reserved.
 const CLOCK_BACK_MAX: Duration = Duration::hours(1);
-
-/// An event stream, in lock order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Stream {
-    /// Measurements.
-    Kpi,
-    /// Trials, recommendations and their use.
-    Heimdall,
-    /// Risk decisions.
-    Risk,
-    /// Changes of the control plane and refused attempts.
-    Control,
-}
-
-impl Stream {
-    /// The stream's name in the database and in the hashed bytes.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Kpi => "kpi",
-            Self::Heimdall => "heimdall",
-            Self::Risk => "risk",
-            Self::Control => "control",
-        }
-    }
-}
 
 /// Who did it, and as part of what.
 #[derive(Debug, Clone)]
@@ -181,8 +152,8 @@ impl Head {
 
     /// The last event.
     #[must_use]
-    pub const fn point(&self) -> verify::Point {
-        verify::Point { seq: self.seq, hash: self.hash }
+    pub const fn point(&self) -> Point {
+        Point { seq: self.seq, hash: self.hash }
     }
 
     /// The number of the last event.

@@ -7,7 +7,7 @@
 //! Keys are written as the format's own tools write them: `<name>+<key id>+base64(0x01 ‖ public key)` to verify, and
 //! `PRIVATE+KEY+<name>+<key id>+base64(0x01 ‖ seed)` to sign.
 
-use super::canonical::hex;
+use crate::types::hex;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};

@@ -4,11 +4,10 @@ pub(super) mod as_of;
 pub(super) mod erase;
 pub(super) mod events;
 
-use super::history::Found;
-use super::verify::Point;
 use super::{ControlEvent, ControlRecord, Head, Origin, Stamp, Stream};
+use crate::db::history::{read_hash, read_point};
 use crate::error::{Error, Result};
-use crate::types::{Actor, CorrelationId, Reason, RequestId};
+use crate::types::{Actor, CorrelationId, Point, Reason, RequestId};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::postgres::PgRow;
@@ -83,10 +82,6 @@ pub fn seen(stream: Stream, seq: i64, hash: Vec<u8>, at: DateTime<Utc>, turn: i6
 pub async fn turn(conn: &mut PgConnection, stream: Stream) -> Result<()> {
     sqlx::query!("UPDATE audit_head SET turn = turn + 1 WHERE stream = $1", stream.as_str()).execute(conn).await?;
     Ok(())
-}
-
-fn read_hash(stream: Stream, hash: Vec<u8>) -> Result<[u8; 32]> {
-    hash.try_into().map_err(|_| Error::Inconsistent(format!("head {} has no SHA-256", stream.as_str())))
 }
 
 pub(super) async fn store_head(conn: &mut PgConnection, head: &Head) -> Result<()> {
@@ -261,30 +256,6 @@ pub async fn heads(conn: &mut PgConnection) -> Result<Vec<HeadRecord>> {
     )
     .fetch_all(conn)
     .await?)
-}
-
-/// Which history this is, and where every stream stands, in one statement and so at one instant.
-pub(super) async fn found(conn: &mut PgConnection) -> Result<Found> {
-    let rows = sqlx::query!(
-        "SELECT state.generation,
-                state.follows,
-                head.stream,
-                head.seq,
-                head.hash
-         FROM go_live_state AS state, audit_head AS head"
-    )
-    .fetch_all(conn)
-    .await?;
-    let first = rows.first().ok_or_else(|| Error::Inconsistent("there is no go-live state, or no head".into()))?;
-    let (generation, follows) = (first.generation, first.follows);
-    let heads = rows.into_iter().map(|row| read_point(&row.stream, row.seq, row.hash)).collect::<Result<_>>()?;
-    Ok(Found { generation, follows, heads })
-}
-
-/// A head as a row says it.
-pub fn read_point(stream: &str, seq: i64, hash: Vec<u8>) -> Result<(Stream, Point)> {
-    let known = Stream::named(stream).ok_or_else(|| Error::Inconsistent(format!("{stream} is no stream")))?;
-    Ok((known, Point { seq, hash: read_hash(known, hash)? }))
 }
 
 /// Where every stream stands, and the time, in one statement and so at one instant.

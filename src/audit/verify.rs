@@ -21,10 +21,12 @@ mod walk;
 pub use stretches::verify_in_stretches;
 
 use super::{Stream, binary, store};
+use crate::db::history::stored_hash;
 use crate::error::{Error, Result};
+use crate::types::Point;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{PgConnection, Row};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
@@ -84,20 +86,6 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}: {}: {}", self.stream.as_str(), self.seq, self.kind.as_str(), self.detail)
     }
-}
-
-/// An event that is known from outside: its number and its hash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Point {
-    /// Its number; 0 for the beginning of a stream.
-    pub seq: i64,
-    /// Its hash; zeros at the beginning.
-    pub hash: [u8; 32],
-}
-
-impl Point {
-    /// The beginning of a stream.
-    pub const BEGINNING: Self = Self { seq: 0, hash: [0; 32] };
 }
 
 /// What a verification is asked.
@@ -294,10 +282,4 @@ pub async fn point(conn: &mut PgConnection, stream: Stream, seq: i64) -> Result<
         Error::TrailDamaged(Box::new(Finding { stream, seq, kind: Tampering::Edited, detail }))
     })?;
     Ok(Point { seq, hash })
-}
-
-/// What stands where the hash of an event should, whatever it is; none where there is no such event.
-pub(super) async fn stored_hash(conn: &mut PgConnection, stream: Stream, seq: i64) -> Result<Option<Vec<u8>>> {
-    let sql = AssertSqlSafe(format!("SELECT COALESCE(hash, '') FROM {} WHERE seq = $1", stream.table()));
-    Ok(sqlx::query_scalar(sql).bind(seq).fetch_optional(conn).await?)
 }

@@ -3,17 +3,16 @@
 
 use super::database::{close, open_existing};
 use super::{Failure, print};
-use crate::audit::canonical::hex;
 use crate::audit::checkpoint::{self, Notary};
 use crate::audit::complete;
 use crate::audit::erase::{self, Erased, Target};
 use crate::audit::export::{self, ExportError};
 use crate::audit::note::{Note, NoteError, Verifier};
-use crate::audit::verify::{self, Asked, Point};
+use crate::audit::verify::{self, Asked};
 use crate::audit::{Origin, Stream};
 use crate::config::{CheckpointConfig, DatabaseConfig};
 use crate::db::Database;
-use crate::types::{Actor, Reason, Time, TimeRange};
+use crate::types::{Actor, Point, Reason, Time, TimeRange, hex};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -262,7 +261,7 @@ async fn read_heads(
     }
     let mut heads = BTreeMap::new();
     for line in text.lines().filter(|line| line.split(' ').next().and_then(Stream::named).is_some()) {
-        let (stream, point) = checkpoint::head_line(line)
+        let (stream, point) = Point::head_line(line)
             .ok_or_else(|| format!("{shown}: {line:?} is no stream with a number and a hash of 64 digits"))?;
         heads.insert(stream, point);
     }

@@ -3,9 +3,9 @@
 use super::database::{close, open_existing};
 use super::{Failure, audit, print};
 use crate::audit::Origin;
-use crate::audit::history::{self, Heads, Lost, Marks, MarksFile};
 use crate::config::{CheckpointConfig, DatabaseConfig};
 use crate::db::Database;
+use crate::db::history::{self, Heads, Lost, Marks, MarksFile};
 use crate::enforcement::instance;
 use crate::go_live;
 use crate::types::{Actor, Reason};

@@ -9,6 +9,7 @@
 mod confirm;
 pub mod disk;
 pub mod embedded;
+pub mod history;
 mod migrate;
 pub mod session;
 pub(crate) mod trouble;
@@ -17,7 +18,7 @@ pub use confirm::confirm;
 pub(crate) use confirm::{confirmed, mark};
 pub use migrate::{Migrating, installed_at, pending_migrations};
 
-use crate::audit::history::History;
+use crate::db::history::History;
 use crate::error::{Error, Result};
 use disk::Disk;
 use serde::Serialize;

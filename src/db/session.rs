@@ -3,10 +3,10 @@
 //! [`Sessions::admit`] is the one place that every connection goes through: of the pools, the feed, the listener, the writers,
 //! reports and commands. It sets everything by statements, since a pooler may drop options of the start-up, and a role, a
 //! database or the URL may say something else; then one statement verifies it all, and that this is a server that can record
-//! anything; and it is compared with what this process knew of the database ([`crate::audit::history`]). A
+//! anything; and it is compared with what this process knew of the database ([`crate::db::history`]). A
 //! connection that has been admitted costs nothing more.
 
-use crate::audit::history::{History, Look};
+use crate::db::history::{History, Look};
 use crate::error::Error;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};

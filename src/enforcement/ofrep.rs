@@ -15,9 +15,9 @@
 use super::feed::Policies;
 use super::gate::{Source, View};
 use crate::app::App;
-use crate::audit::canonical::hex;
 use crate::http::BODY_BYTES_MAX;
 use crate::http::errors::ProblemBody;
+use crate::types::hex;
 use crate::types::{Domain, Engine};
 use axum::Json;
 use axum::body::Body;

@@ -190,7 +190,7 @@ impl Rules {
             }
             rules.set(template, method, RouteClass::Class(class));
         }
-        let digest = crate::audit::canonical::hex(&Sha256::digest(text.as_bytes()));
+        let digest = crate::types::hex(&Sha256::digest(text.as_bytes()));
         rules.digest = Some(digest);
         Ok(rules)
     }

@@ -17,10 +17,10 @@ pub mod store;
 
 use crate::approval::loosening::Proposal;
 use crate::approval::{self, Loosened, Verdict, Wanted};
-use crate::audit::history::{self, Heads, Lost};
 use crate::audit::{self, ControlEvent, Head, Origin, Stream};
 use crate::clock::Clock;
 use crate::config::ChecklistConfig;
+use crate::db::history::{self, Heads, Lost};
 use crate::db::trouble::is_of_the_connection;
 use crate::db::{self, Database};
 use crate::enforcement::feed::{Feed, LEASE_MAX, renewal};
@@ -334,7 +334,7 @@ async fn tighten_once(
     let mut tx = db.begin_switch().await?;
     let mut head = audit::lock(&mut tx, Stream::Control).await?;
     let read_at = head.now();
-    db.history().keep_time(&mut head);
+    head.set_now(db.history().believed(read_at));
     let state = change_in_tx(&mut tx, &mut head, change, reason, origin).await?;
     db::commit(tx).await?;
     Ok((read_at, state))

@@ -17,9 +17,8 @@ use super::answers::{KpiAnswer, Tripped};
 use super::load::Cache;
 use super::require_reach;
 use super::trip::{self, Cause, Heads, Tripping};
-use crate::audit::history::History;
-use crate::audit::verify::Point;
 use crate::audit::{self, Head, Origin, Stream};
+use crate::db::history::History;
 use crate::db::{Database, to_json};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result, require_room};
@@ -28,6 +27,7 @@ use crate::idempotency::{self, Answer, Intent, Kept};
 use crate::regression::model::{KpiEvent, Mark};
 use crate::regression::store::{self, Pair, Recorded};
 use crate::types::Detail;
+use crate::types::Point;
 use crate::writer::{Decider, End, Failure, Prepared, Proof, by};
 use known::{Known, SeriesRoom};
 use serde_json::value::RawValue;
@@ -125,8 +125,8 @@ impl Decider for Measure {
             self.series.forget();
         }
         let mut head = audit::begin(conn, Self::STREAM).await?;
-        history.keep_time(&mut head);
-        history.admit(&mark, &head)?;
+        head.set_now(history.believed(head.now()));
+        history.admit(&mark, head.point())?;
         Ok(head)
     }
 

@@ -1,8 +1,8 @@
 //! What a trip does, and what ends it.
 
 use super::answers::Tripped;
-use crate::audit::history::History;
 use crate::audit::{ControlEvent, Head, Origin, Stamp, Stream};
+use crate::db::history::History;
 use crate::db::{Database, to_json};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};

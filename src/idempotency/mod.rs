@@ -104,7 +104,7 @@ impl Fields {
 }
 
 fn digest(json: &str) -> String {
-    crate::audit::canonical::hex(&Sha256::digest(json.as_bytes())[..8])
+    crate::types::hex(&Sha256::digest(json.as_bytes())[..8])
 }
 
 /// What a key was kept for.

@@ -26,7 +26,7 @@ pub(crate) fn unsealed(cursor: &str) -> Result<&str, ParseCursorError> {
 
 fn checksum(place: &str) -> String {
     let digest = Sha256::digest(format!("holdfast cursor {place}").as_bytes());
-    let mut text = crate::audit::canonical::hex(&digest);
+    let mut text = super::hex(&digest);
     text.truncate(CHECK_DIGITS);
     text
 }

@@ -6,24 +6,28 @@
 
 mod access;
 mod cursor;
+mod hex;
 mod number;
+mod stream;
 mod text;
 mod time;
 
 pub use access::{Lifetime, List, Rate};
 pub use cursor::{ParseCursorError, Place};
 pub(crate) use cursor::{sealed, unsealed};
+pub use hex::{append_hex, hex};
 pub use number::{
     Amount, Confidence, Count, Flag, Fraction, Measured, PageSize, ParseNumberError, Ratio, Total, Ttl, divide,
     scaled_text,
 };
+pub use stream::{Point, Stream};
 pub use text::{
     Actor, CorrelationId, Detail, Domain, Engine, EventId, IdempotencyKey, JsonObject, Label, Metric, ModelVersion,
     PackId, ParseTextError, Principal, Reason, RequestId, TokenName,
 };
 
 pub(crate) use text::TEXT_PATTERN;
-pub use time::{Time, TimeRange};
+pub use time::{ReversedRange, Time, TimeRange};
 
 use serde::de::Error as _;
 use serde_json::value::RawValue;

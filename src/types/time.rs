@@ -1,6 +1,5 @@
 //! Instants that callers name.
 
-use crate::error::{Error, Result};
 use chrono::{DateTime, Datelike, Utc};
 use std::str::FromStr;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
@@ -47,14 +46,16 @@ pub struct TimeRange {
     pub to: Option<DateTime<Utc>>,
 }
 
+/// Why two instants are no range: said of `to`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is earlier than from: nothing lies between them; send the earlier one as from")]
+pub struct ReversedRange;
+
 impl TimeRange {
     /// Of what a caller named. A range that ends before it begins holds nothing, and is a slip.
-    pub fn new(from: Option<Time>, to: Option<Time>) -> Result<Self> {
+    pub fn new(from: Option<Time>, to: Option<Time>) -> Result<Self, ReversedRange> {
         if to < from && to.is_some() {
-            return Err(Error::invalid(
-                "to",
-                "is earlier than from: nothing lies between them; send the earlier one as from",
-            ));
+            return Err(ReversedRange);
         }
         Ok(Self { from: from.map(|time| time.0), to: to.map(|time| time.0) })
     }

@@ -7,12 +7,12 @@
 //! half of what is left. The last portion is verified in the snapshot that is signed.
 
 use super::{Notary, keep};
-use crate::audit::verify::{self, Asked, Point};
+use crate::audit::verify::{self, Asked};
 use crate::audit::{Stream, store};
 use crate::db::Database;
 use crate::error::{Error, Result};
 use crate::http::turns::Turns;
-use crate::types::{Lifetime, Principal};
+use crate::types::{Lifetime, Point, Principal};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;

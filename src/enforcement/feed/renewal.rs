@@ -5,12 +5,12 @@
 //! itself, also if these tasks end.
 
 use super::{Feed, Policies, store};
-use crate::audit::verify::Point;
 use crate::clock::belief::JUMP_MAX;
 use crate::db::Database;
 use crate::error::{Error, Result};
 use crate::go_live::model::{Change, GoLiveState};
 use crate::panics;
+use crate::types::Point;
 use sqlx::postgres::PgListener;
 use sqlx::{Executor, PgConnection};
 use std::sync::Arc;

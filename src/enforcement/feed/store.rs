@@ -1,11 +1,11 @@
 //! SQL of the feed: one statement that proves that this database can commit, and reads what the gate goes by.
 
-use crate::audit::history::Found;
-use crate::audit::verify::Point;
-use crate::audit::{self, Stream};
+use crate::audit::Stream;
 use crate::db::confirmed;
+use crate::db::history::{Found, read_point};
 use crate::enforcement::instance::{Instance, Standing};
 use crate::error::{Error, Result};
+use crate::types::Point;
 use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
@@ -74,7 +74,7 @@ pub(super) async fn heartbeat(
     let (generation, follows) = (row.generation, row.follows);
     let (version, go_live_enabled, kill_switch_engaged) = (row.version, row.go_live_enabled, row.kill_switch_engaged);
     let (now, latest) = (row.now, row.latest);
-    let heads = rows.into_iter().map(|row| audit::read_point(&row.stream, row.seq, row.hash)).collect::<Result<_>>()?;
+    let heads = rows.into_iter().map(|row| read_point(&row.stream, row.seq, row.hash)).collect::<Result<_>>()?;
     let found = Found { generation, follows, heads };
     Ok(Reading { version, go_live_enabled, kill_switch_engaged, found, now, latest })
 }

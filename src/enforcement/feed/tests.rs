@@ -1,5 +1,5 @@
 use super::*;
-use crate::audit::history::{self, Heads};
+use crate::db::history::{self, Heads};
 use crate::enforcement::gate::{EnforcementScope, Verdict, decide};
 use crate::enforcement::instance::Configuration;
 use crate::enforcement::{ExecutionClass, RouteClass};

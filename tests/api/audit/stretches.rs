@@ -2,7 +2,8 @@
 
 use crate::support::Service;
 use holdfast::audit::Stream;
-use holdfast::audit::verify::{Asked, Point, Verified, point, verify, verify_in_stretches};
+use holdfast::audit::verify::{Asked, Verified, point, verify, verify_in_stretches};
+use holdfast::types::Point;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor};
 

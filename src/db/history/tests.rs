@@ -4,10 +4,6 @@ fn point(seq: i64, content: u8) -> Point {
     Point { seq, hash: [content; 32] }
 }
 
-fn head(seq: i64, content: u8) -> Head {
-    crate::audit::seen(Stream::Risk, seq, vec![content; 32], chrono::DateTime::UNIX_EPOCH, 0).unwrap()
-}
-
 fn history() -> History {
     let history = History::default();
     let found =
@@ -18,23 +14,23 @@ fn history() -> History {
 
 #[test]
 fn a_head_before_the_mark_stops_everything_that_appends_until_it_is_accepted() {
-    for contradicting in [head(2, 2), head(3, 9), head(0, 0)] {
+    for contradicting in [point(2, 2), point(3, 9), point(0, 0)] {
         let history = history();
         let mark = history.mark(Stream::Risk);
-        history.admit(&mark, &head(3, 3)).unwrap();
-        history.admit(&mark, &head(9, 9)).unwrap();
-        assert!(matches!(history.admit(&mark, &contradicting), Err(Error::StateRewound)));
+        history.admit(&mark, point(3, 3)).unwrap();
+        history.admit(&mark, point(9, 9)).unwrap();
+        assert!(matches!(history.admit(&mark, contradicting), Err(Error::StateRewound)));
         assert!(history.is_rewound() && history.has_lost_events());
         // Also by a head that would do.
         let mark = history.mark(Stream::Risk);
-        assert!(matches!(history.admit(&mark, &head(3, 3)), Err(Error::StateRewound)));
+        assert!(matches!(history.admit(&mark, point(3, 3)), Err(Error::StateRewound)));
         let accepted = Found { generation: Uuid::from_u128(2), follows: Some(Uuid::from_u128(1)), heads: Heads::new() };
         assert_eq!(history.judge(&history.asked(), &accepted), Judged::Accepted);
         history.restart(&accepted);
         assert!(!history.is_rewound() && !history.has_lost_events());
         // A mark of the history before is nothing to go by.
-        assert!(history.admit(&mark, &head(3, 3)).is_err());
-        history.admit(&history.mark(Stream::Risk), &head(1, 7)).unwrap();
+        assert!(history.admit(&mark, point(3, 3)).is_err());
+        history.admit(&history.mark(Stream::Risk), point(1, 7)).unwrap();
     }
 }
 

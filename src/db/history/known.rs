@@ -1,7 +1,6 @@
 //! Which history of a database is known and how far, and what a read of it says: pure.
 
-use super::super::Stream;
-use super::super::verify::Point;
+use crate::types::{Point, Stream};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;

@@ -12,11 +12,8 @@
 //! knows to what stands there, and if two do so at once the older of the two may remain, which is still a mark.
 
 use super::known::Heads;
-use crate::audit::Stream;
-use crate::audit::canonical::hex;
-use crate::audit::checkpoint::head_line;
-use crate::audit::verify::Point;
 use crate::owner;
+use crate::types::{Point, Stream, hex};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::io;
@@ -53,7 +50,7 @@ impl Marks {
         let mut lines = text.strip_suffix('\n')?.split('\n');
         (lines.next()? == ORIGIN).then_some(())?;
         let generation = lines.next()?.strip_prefix("generation ")?.parse().ok()?;
-        let heads: Heads = lines.map(head_line).collect::<Option<_>>()?;
+        let heads: Heads = lines.map(Point::head_line).collect::<Option<_>>()?;
         (heads.len() == Stream::ALL.len()).then_some(Self { generation, heads })
     }
 

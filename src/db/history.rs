@@ -13,16 +13,19 @@
 
 pub mod file;
 mod known;
+mod store;
 #[cfg(test)]
 mod tests;
 
 pub use file::{Marks, MarksFile};
 pub use known::{Asked, Found, Heads, Judged, Lost};
+pub(crate) use store::stored_hash;
+pub use store::{found, read_hash, read_point};
 
-use super::verify::{self, Point};
-use super::{Head, Stream, store};
 use crate::clock::belief::{Belief, JUMP_MAX};
 use crate::error::{Error, Result};
+use crate::types::{Point, Stream};
+use chrono::{DateTime, Utc};
 use known::Known;
 use sqlx::PgConnection;
 use std::io;
@@ -70,6 +73,8 @@ pub enum Fault {
 pub struct Mark {
     /// Of which epoch.
     pub epoch: u64,
+    /// Of which stream.
+    pub stream: Stream,
     /// The event.
     pub point: Point,
 }
@@ -133,7 +138,7 @@ impl History {
     #[must_use]
     pub fn mark(&self, stream: Stream) -> Mark {
         let known = self.known();
-        Mark { epoch: known.epoch, point: known.heads.get(&stream).copied().unwrap_or(Point::BEGINNING) }
+        Mark { epoch: known.epoch, stream, point: known.heads.get(&stream).copied().unwrap_or(Point::BEGINNING) }
     }
 
     /// What a read says that was sent when `asked` was known.
@@ -223,51 +228,35 @@ impl History {
         self.0.wake.notify_one();
     }
 
-    /// Compares a head that was read or locked with what was known before that.
-    pub fn admit(&self, mark: &Mark, head: &Head) -> Result<()> {
-        self.require_whole()?;
-        if mark.epoch == self.epoch() && known::contradicts(mark.point, head.point()) {
-            let lost = Lost { stream: head.stream(), kept: 0, head: head.seq(), known: mark.point.seq };
-            self.contradict(&Fault::Lost(vec![lost]));
-        }
-        // Another history since then: whoever asks again is answered by that.
-        if mark.epoch == self.epoch() { Ok(()) } else { Err(Error::StateRewound) }
-    }
-
-    /// Locks a stream's head, if it stands where this process knew it or further.
-    pub async fn lock(&self, conn: &mut PgConnection, stream: Stream) -> Result<Head> {
-        let mark = self.mark(stream);
-        let head = self.lock_any(conn, stream).await?;
-        self.admit(&mark, &head)?;
-        Ok(head)
-    }
-
-    /// The same wherever it stands: for what tightens.
-    pub async fn lock_any(&self, conn: &mut PgConnection, stream: Stream) -> Result<Head> {
-        let mut head = super::lock(conn, stream).await?;
-        self.keep_time(&mut head);
-        Ok(head)
-    }
-
     /// From now on time is what this says where the database's is not believed.
     pub fn go_by(&self, belief: Belief) {
         // That of the first feed, as all is.
         let _ = self.0.belief.set(belief);
     }
 
-    /// An event is later than all before it. So a clock that jumped must date none: whatever comes after would be as late, and a series
-    /// that falls silent would look as if its next event were still to come.
-    pub fn keep_time(&self, head: &mut Head) {
-        let expected = self.0.belief.get().and_then(|belief| belief.expected().0);
-        if let Some(expected) = expected.filter(|expected| head.now() - *expected > JUMP_MAX) {
-            head.set_now(expected);
-        }
-    }
-
     /// Whether the database's time is believed.
     #[must_use]
     pub fn believes_the_clock(&self) -> bool {
         self.0.belief.get().is_none_or(|belief| belief.doubt().is_none())
+    }
+
+    /// The time to go by where the database shows this one. An event is later than all before it, so a clock that jumped must date none:
+    /// whatever comes after would be as late, and a series that falls silent would look as if its next event were still to come.
+    #[must_use]
+    pub fn believed(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        let expected = self.0.belief.get().and_then(|belief| belief.expected().0);
+        expected.filter(|expected| now - *expected > JUMP_MAX).unwrap_or(now)
+    }
+
+    /// Compares a head that was read or locked with what was known before that.
+    pub fn admit(&self, mark: &Mark, head: Point) -> Result<()> {
+        self.require_whole()?;
+        if mark.epoch == self.epoch() && known::contradicts(mark.point, head) {
+            let lost = Lost { stream: mark.stream, kept: 0, head: head.seq, known: mark.point.seq };
+            self.contradict(&Fault::Lost(vec![lost]));
+        }
+        // Another history since then: whoever asks again is answered by that.
+        if mark.epoch == self.epoch() { Ok(()) } else { Err(Error::StateRewound) }
     }
 
     /// Looks whether what is known is what this connection leads to. The connection stands whatever is found: engage and an acceptance
@@ -382,7 +371,7 @@ impl History {
 
 /// Whether a database has this very event.
 async fn is_there(conn: &mut PgConnection, stream: Stream, point: Point) -> Result<bool> {
-    Ok(verify::stored_hash(conn, stream, point.seq).await?.is_some_and(|hash| hash == point.hash))
+    Ok(store::stored_hash(conn, stream, point.seq).await?.is_some_and(|hash| hash == point.hash))
 }
 
 /// Which events that were known a database does not have: by marks, and by a checkpoint.
@@ -403,9 +392,4 @@ pub async fn losses(conn: &mut PgConnection, known: &[Heads]) -> Result<Vec<Lost
         losses.extend(gone.map(|known| Lost { stream, kept, head, known }));
     }
     Ok(losses)
-}
-
-/// What a database says of its history.
-pub async fn found(conn: &mut PgConnection) -> Result<Found> {
-    store::found(conn).await
 }

@@ -1,0 +1,23 @@
+//! Locking a head: only where the database still has what this process knew, and by a time that is believed.
+
+use super::{Head, Stream, store};
+use crate::db::history::History;
+use crate::error::Result;
+use sqlx::PgConnection;
+
+impl History {
+    /// Locks a stream's head, if it stands where this process knew it or further.
+    pub async fn lock(&self, conn: &mut PgConnection, stream: Stream) -> Result<Head> {
+        let mark = self.mark(stream);
+        let head = self.lock_any(conn, stream).await?;
+        self.admit(&mark, head.point())?;
+        Ok(head)
+    }
+
+    /// The same wherever it stands: for what tightens.
+    pub async fn lock_any(&self, conn: &mut PgConnection, stream: Stream) -> Result<Head> {
+        let mut head = store::lock(conn, stream).await?;
+        head.set_now(self.believed(head.now()));
+        Ok(head)
+    }
+}
