@@ -213,7 +213,7 @@ pub fn main() -> ExitCode {
     match runtime.enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(run(cli));
-            // What is still at a file then is at one that hangs.
+            // A task that is still at a file then is at one that hangs.
             runtime.shutdown_timeout(HANGING_TIMEOUT);
             code
         }

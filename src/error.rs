@@ -166,11 +166,11 @@ pub enum Error {
         "there are {limit} {what} already, as many as {setting} lets there be: use one that there is, or raise {setting}"
     )]
     LimitReached {
-        /// What there is so much of.
+        /// The things that there are so many of.
         what: &'static str,
         /// How many.
         limit: usize,
-        /// What says how many.
+        /// The setting that says how many.
         setting: &'static str,
     },
     /// The outcome was recorded before, and is too large to be told once more in the same answer.
@@ -350,7 +350,7 @@ pub enum Error {
     /// The book does not balance.
     #[error("the book did not balance at {0}: new reserves are halted until `holdfast risk reconcile --repair`")]
     LedgerHalted(chrono::DateTime<chrono::Utc>),
-    /// The database went back, as after a restore: what it forbade, or what was answered, is not known.
+    /// The database went back, as after a restore: its prohibitions, or the answers given, are not known.
     #[error("{}", Block::StateRewound.message())]
     StateRewound,
     /// The database cannot be reached, or not soon enough.

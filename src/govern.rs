@@ -278,8 +278,8 @@ impl Govern {
     }
 }
 
-/// Refuses whoever does not reach both the domain of a wire and its engine, whatever its action is: whoever may change the wire may have
-/// it let go of that engine. A wire that has no engine is every engine's.
+/// Refuses a caller that does not reach both the domain of a wire and its engine, whatever its action is: one that may change the
+/// wire may have it let go of that engine. A wire that has no engine is every engine's.
 fn require_reach(origin: &Origin, wire: &RegressionPolicy) -> Result<()> {
     origin.authority.require_domain(&wire.domain)?;
     origin.authority.require_engine(&wire.throttled_engine().unwrap_or_else(Engine::global))
@@ -320,7 +320,7 @@ async fn follow(
     Ok(())
 }
 
-/// What to say of a wire whose trip would turn off an engine that nothing reserves for.
+/// The warning about a wire whose trip would turn off an engine that nothing reserves for.
 async fn stops_nothing(conn: &mut PgConnection, policy: &RegressionPolicy) -> Result<Option<String>> {
     let Some(engine) = policy.throttled_engine().filter(|_| policy.action == Action::Throttle) else {
         return Ok(None);

@@ -6,7 +6,7 @@
 //! done for the line of each request alone (target `holdfast::access`):
 //!
 //! - It waits for others, for [`LINGER`], and leaves the last quarter of the room to what is rarer and says more. Everything else
-//!   wakes the thread at once. What a crash or a `SIGKILL` can lose are the lines of the last [`LINGER`]; an ordinary end writes
+//!   wakes the thread at once. A crash or a `SIGKILL` can lose the lines of the last [`LINGER`]; an ordinary end writes
 //!   them ([`Log`]).
 //! - Its JSON is written field by field ([`AccessJson`]), the same line as the general formatter's in a third of the time.
 
@@ -29,7 +29,7 @@ use tracing_subscriber::registry::LookupSpan;
 const ACCESS: &str = "holdfast::access";
 /// How long such a line waits for others.
 const LINGER: Duration = Duration::from_millis(5);
-/// Most bytes that wait: what a busy service says in a third of a second.
+/// Most bytes that wait: the lines of a busy service in a third of a second.
 const GATHERED_MAX: usize = 2 * 1024 * 1024;
 /// Most that wait when a line of a request comes.
 const ACCESS_MAX: usize = GATHERED_MAX / 4 * 3;
@@ -39,7 +39,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// The log of this process, once it was started.
 static LINES: OnceLock<Arc<Lines>> = OnceLock::new();
 
-/// The log while the program runs: what is gathered when this is dropped is written, if somebody takes it in time.
+/// The log while the program runs: lines that are gathered when this is dropped are written, if somebody takes it in time.
 pub(crate) struct Log(Arc<Lines>);
 
 impl Drop for Log {
@@ -59,7 +59,7 @@ pub(crate) fn start(config: &LogConfig) -> Result<Log, String> {
     };
     let lines = Arc::clone(LINES.get_or_init(Arc::default));
     let writing = Arc::clone(&lines);
-    // Not of the runtime: what it writes to may block for as long as its reader likes.
+    // Not of the runtime: the output may block for as long as its reader likes.
     std::thread::Builder::new()
         .name("log".into())
         .spawn(move || writing.keep_writing())
@@ -103,7 +103,7 @@ pub(crate) fn begin_counting() {
     drops().increment(0);
 }
 
-/// Which lines may take the room of which.
+/// The kind of a line: whose room it may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Of a request.
@@ -132,7 +132,7 @@ struct Gathered {
 }
 
 impl Lines {
-    /// What the lock guards is whole whatever happened to its holder.
+    /// The guarded lines are whole whatever happened to its holder.
     fn lock(&self) -> MutexGuard<'_, Gathered> {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -308,7 +308,7 @@ impl Visit for Members<'_, '_> {
     }
 }
 
-/// A JSON string. What must be escaped is one byte of UTF-8 each, so the text can be cut around it.
+/// A JSON string. Characters that must be escaped are one byte of UTF-8 each, so the text can be cut around it.
 fn write_string(to: &mut Writer<'_>, text: &str) -> fmt::Result {
     let mut rest = text;
     to.write_char('"')?;
@@ -331,7 +331,7 @@ mod tests {
     use tracing_subscriber::Registry;
     use tracing_subscriber::fmt::format::{Format, JsonFields};
 
-    /// What a log in this format says of one and the same request.
+    /// The line of a log in this format for one and the same request.
     fn line(format: impl FormatEvent<Registry, JsonFields> + Send + Sync + 'static) -> serde_json::Value {
         struct Sent(mpsc::Sender<Vec<u8>>);
         impl Write for Sent {

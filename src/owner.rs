@@ -1,5 +1,5 @@
-//! Whatever this program makes belongs to the owner of the directory that it is made in: a command of root's, such as the one for the
-//! first token, must not be in the way of a service that runs as somebody else.
+//! A file or directory of this program belongs to the owner of the directory that it is made in: a command of root's, such as the
+//! one for the first token, must not be in the way of a service that runs as somebody else.
 
 use std::fs::{self, DirBuilder, Metadata};
 use std::io;
@@ -44,7 +44,7 @@ pub(crate) fn make_dir_now(dir: &Path) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
-    // Whatever is there is a directory, or that is the error.
+    // An entry that is there is a directory, or that is the error.
     fs::create_dir_all(dir)
 }
 

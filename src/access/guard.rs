@@ -1,8 +1,8 @@
 //! The guard of Holdfast's own routes: who asks, may they, and is there room.
 //!
 //! It runs inside the router, where the template is known, and before every handler. In this order: the route's row, who asks, how
-//! often, the scope, a [place](super::places) among the requests in flight, which is taken when the body is there. Whoever passes is
-//! the handler's [`crate::http::Caller`].
+//! often, the scope, a [place](super::places) among the requests in flight, which is taken when the body is there. A caller that
+//! passes is the handler's [`crate::http::Caller`].
 //!
 //! What tightens has a share of its own at each step: engage and disable wait for no place that others hold, have no rate, and
 //! go by the register as it was last known, so that an operator stops everything whatever else goes on.
@@ -125,7 +125,7 @@ impl<S> Guard<S> {
             }
         }
         let seat = Arc::new(self.app.places.seat(row.share, &admitted.principal, request));
-        // Whoever reads a body takes it then.
+        // The seat of a request with a body is taken when that is read.
         if row.method != Some(Method::POST) || request.body().is_end_stream() {
             seat.take()?;
         }

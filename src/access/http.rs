@@ -52,7 +52,7 @@ struct TokenInput {
     expires_in: Option<Lifetime>,
     /// Requests a second and an instance, 1 to 1000000; 20000 when left out.
     rate_per_second: Option<Rate>,
-    /// What one settle or correction may lose at most; anything when left out.
+    /// The most that one settle or correction may lose; no bound when left out.
     max_loss: Option<Amount>,
     /// Who creates it.
     actor: Option<Actor>,

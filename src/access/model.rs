@@ -23,7 +23,7 @@ pub struct NewToken {
     pub expires_in: Option<Lifetime>,
     /// Requests a second and an instance; none for the server's own limit.
     pub rate_per_second: Option<i64>,
-    /// What one settle or correction may lose at most; none for no bound.
+    /// The most that one settle or correction may lose; none for no bound.
     pub max_loss: Option<Amount>,
 }
 
@@ -44,7 +44,7 @@ pub struct TokenRecord {
     pub domains: Option<Vec<String>>,
     /// Requests a second and an instance; null for the server's own limit.
     pub rate_per_second: Option<i64>,
-    /// What one settle or correction may lose at most; null for no bound.
+    /// The most that one settle or correction may lose; null for no bound.
     pub max_loss: Option<Amount>,
     /// When it was created.
     pub created_at: DateTime<Utc>,
@@ -68,11 +68,11 @@ pub struct CreatedToken {
     /// What is known of it.
     #[serde(flatten)]
     pub record: TokenRecord,
-    /// What to think of before it is handed out.
+    /// Points to think of before it is handed out.
     pub warnings: Vec<String>,
 }
 
-/// What is wrong with a token of these scopes, although it can be made.
+/// The faults of a token of these scopes, although it can be made.
 pub(super) fn warnings(scopes: &[Scope]) -> Vec<String> {
     let warning = "whoever holds this token may both measure and recommend, so an AI that holds it grades itself: give the AI recommend, \
                    and what measures it measure";

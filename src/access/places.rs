@@ -115,7 +115,7 @@ impl Seat {
 
     /// So many bytes of the body have come.
     pub(crate) fn grow_body(&self, bytes: usize) -> Result<()> {
-        // Whoever takes no answers causes no large ones.
+        // A principal that takes no answers causes no large ones.
         if bytes > BODY_BYTES_FREE && !self.places.answers.has_room(&self.principal) {
             return Err(Error::Overloaded);
         }
@@ -124,7 +124,7 @@ impl Seat {
     }
 
     /// The answer as it goes out: a large one counts until it was taken. One that only tells something is refused where there is no
-    /// room for it; what was done is told all the same.
+    /// room for it; a change that was done is told all the same.
     pub(super) fn answer(&self, response: Response) -> Response {
         let length = response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
         let Some(length) = length.filter(|length| *length > ANSWER_BYTES_FREE) else { return response };
@@ -138,7 +138,7 @@ impl Seat {
         response.map(|body| Body::new(Charged { body, _charge: charge }))
     }
 
-    /// The body is waited for: who does nothing else can make room.
+    /// The body is waited for: a connection that does nothing else can make room.
     pub(crate) fn wait_for_body(&self) {
         let what = if self.share == Share::Switch { For::Stop } else { For::Body };
         if let Some(connection) = &self.connection {

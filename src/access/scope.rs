@@ -1,11 +1,11 @@
-//! What a caller may do, in ten words.
+//! The rights of a caller, in ten words.
 
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 use utoipa::ToSchema;
 
-/// What a token can carry. None includes another, but for [`Scope::Operate`], which includes [`Scope::Kill`], and [`Scope::Evidence`],
-/// which includes [`Scope::Measure`] and [`Scope::Recommend`].
+/// The scopes that a token can carry. None includes another, but for [`Scope::Operate`], which includes [`Scope::Kill`], and
+/// [`Scope::Evidence`], which includes [`Scope::Measure`] and [`Scope::Recommend`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
@@ -13,11 +13,11 @@ pub enum Scope {
     Read,
     /// Reserve, settle, release, extend, require.
     Reserve,
-    /// Measurements and trials: what a grade is made of.
+    /// Measurements and trials, of which a grade is made.
     Measure,
-    /// Recommendations: what is graded.
+    /// Recommendations, which are graded.
     Recommend,
-    /// Both, as it was before they were apart: whoever holds it can grade itself.
+    /// Both, as it was before they were apart: its holder can grade itself.
     Evidence,
     /// Disable, engage, acknowledge, settle, release holds, and policies; loosening one needs [`Scope::Release`] as well.
     Operate,

@@ -111,7 +111,7 @@ impl Token {
         if let (Some(token), true) = (Self::read(shown), is_bearer) {
             return Ok(token);
         }
-        // What would be one without what a file, a shell or a form added to it.
+        // The text without all that a file, a shell or a form adds: perhaps a token.
         let bare: String = shown
             .chars()
             .filter(|c| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '\'' | '\u{feff}'))
@@ -167,7 +167,7 @@ pub struct Grant {
     pub engines: Option<Vec<Engine>>,
     /// The only domains that it may change; none for all.
     pub domains: Option<Vec<Domain>>,
-    /// What one settle or correction may lose at most; none for no bound.
+    /// The most that one settle or correction may lose; none for no bound.
     pub max_loss: Option<Amount>,
     /// When it ends by itself.
     pub expires_at: Option<DateTime<Utc>>,
@@ -195,7 +195,7 @@ pub(super) enum Budget {
 impl Budget {
     const ALL: [Self; 5] = [Self::Engage, Self::Release, Self::Disable, Self::Enable, Self::Others];
 
-    /// That of a route, by its template.
+    /// The budget of a route, by its template.
     pub(super) fn of(template: &str) -> Self {
         match template.strip_prefix("/api/governance/go-live/") {
             Some("kill-switch/engage") => Self::Engage,

@@ -24,7 +24,7 @@ struct Set {
     value: Box<RawValue>,
 }
 
-/// What a stored request would move; none where it is no upsert, or was stored without.
+/// The changes that a stored request would make; none where it is no upsert, or was stored without.
 pub(super) fn changes(stored: &RawValue) -> Option<Box<RawValue>> {
     serde_json::from_str::<Fields>(stored.get()).ok()?.remove("changes")
 }

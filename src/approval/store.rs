@@ -130,7 +130,7 @@ async fn read(conn: &mut PgConnection, at: DateTime<Utc>, id: Option<i64>) -> Re
         .collect()
 }
 
-/// Whether something waits for a second person that would change this. What stops it is then an event although it stands so already:
+/// Whether something waits for a second person that would change this. A stop is then an event although it stands so already:
 /// by that the request is cancelled.
 pub async fn waits_for(conn: &mut PgConnection, subject: &str, at: DateTime<Utc>) -> Result<bool> {
     Ok(sqlx::query_scalar!(

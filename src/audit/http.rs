@@ -109,8 +109,8 @@ async fn verify_audit(
     Ok(Json(answer))
 }
 
-/// Where every stream stands, signed: a C2SP note, to be kept where whoever owns the database does not come. What came since the last
-/// one is verified first, which takes up to 2 minutes.
+/// Where every stream stands, signed: a C2SP note, to be kept where whoever owns the database does not come. Events since the last
+/// one are verified first, which takes up to 2 minutes.
 #[utoipa::path(
     get, path = "/audit/checkpoint", tag = "audit",
     responses(

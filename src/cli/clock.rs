@@ -11,7 +11,7 @@ use clap::Args;
 
 #[derive(Debug, Args)]
 pub(super) struct AcceptClockArgs {
-    /// Who accepts.
+    /// The actor who accepts.
     #[arg(long)]
     actor: Option<Actor>,
     /// Why the clock is right, and how it came to be ahead.

@@ -28,7 +28,7 @@ async fn stand_by() -> io::Result<ExitCode> {
     let mut words = std::env::args_os();
     let name = words.next().unwrap_or_else(|| "holdfast".into());
     let mut server = Command::new(std::env::current_exe().unwrap_or_else(|_| name.clone().into()));
-    // A group of its own: what a terminal sends comes to it once, from here.
+    // A group of its own: a terminal's signal comes to it once, from here.
     let server = server.arg0(name).args(words).process_group(0).spawn()?;
     let server = i32::try_from(server.id()).ok().and_then(Pid::from_raw);
     loop {

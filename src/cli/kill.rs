@@ -30,7 +30,7 @@ pub(super) struct KillArgs {
     kill_file: Option<PathBuf>,
 }
 
-/// The file first: it needs nobody. Succeeds only if the database has recorded it, too. What is said comes last, since whoever reads
+/// The file first: it needs nobody. Succeeds only if the database has recorded it, too. The output comes last, since its reader
 /// may not take it.
 pub(super) async fn kill(args: KillArgs, config: &DatabaseConfig) -> Result<(), Failure> {
     let KillArgs { actor, reason, kill_file } = args;

@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 
 #[derive(Debug, Args)]
 pub(super) struct AcceptArgs {
-    /// Who accepts.
+    /// The actor who accepts.
     #[arg(long)]
     actor: Option<Actor>,
     /// Why the older state is the right one.

@@ -240,7 +240,7 @@ impl Instance<'_> {
         Ok(db)
     }
 
-    /// Opens the database, and waits for one that is away: whoever starts this may start that at the same time.
+    /// Opens the database, and waits for one that is away: both may be started at the same time.
     async fn reach(&self, options: &PgConnectOptions) -> Result<Database, Failure> {
         let (began, patience) = (Instant::now(), Duration::from_secs(self.args.server.database_wait_seconds));
         let mut told = None;

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 pub(super) enum Stop {
     /// Nobody has asked for one.
     No,
-    /// It was asked for, and `/readyz` says so. Whoever does not know yet is still served.
+    /// It was asked for, and `/readyz` says so. A client that does not know yet is still served.
     Announced,
     /// No connection is taken any more.
     Closing,

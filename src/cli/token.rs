@@ -30,7 +30,7 @@ pub(super) struct CreateArgs {
     /// Its name in events.
     #[arg(long)]
     name: TokenName,
-    /// What it may do: read, reserve, measure, recommend, operate, release, proxy, admin, kill, with commas between them; evidence is measure and recommend.
+    /// Its rights: read, reserve, measure, recommend, operate, release, proxy, admin, kill, with commas between them; evidence is measure and recommend.
     #[arg(long)]
     scopes: List<Scope>,
     /// The person who answers for it; a second person is one with another owner.
@@ -48,7 +48,7 @@ pub(super) struct CreateArgs {
     /// Requests a second and an instance.
     #[arg(long, value_name = "PER_SECOND")]
     rate: Option<Rate>,
-    /// What one settle or correction may lose at most; anything when left out.
+    /// The most that one settle or correction may lose; no bound when left out.
     #[arg(long, value_name = "AMOUNT")]
     max_loss: Option<Amount>,
     /// Who creates it.
@@ -128,7 +128,7 @@ async fn create(args: CreateArgs, config: &DatabaseConfig) -> Result<(), Failure
         crate::log::say(&format!("warning: {warning}"));
     }
     let mut out = std::io::stdout().lock();
-    // Whoever reads has not read enough before the token: also a closed pipe has lost it.
+    // A reader has not read enough before the token: also a closed pipe has lost it.
     let written = writeln!(out, "{}", created.token).and_then(|()| out.flush());
     let id = &created.record.id;
     written.map_err(|error| {

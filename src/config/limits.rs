@@ -1,4 +1,4 @@
-//! What an instance keeps in memory at most, and how many rows of a kind it lets there be.
+//! The most that an instance keeps in memory, and how many rows of a kind it lets there be.
 
 use clap::Args;
 use std::ops::RangeInclusive;

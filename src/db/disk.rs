@@ -6,11 +6,11 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// For how long it counts as full after the last statement that found no room. What fits into pages that are there goes on meanwhile, so
-/// that a success says nothing.
+/// For how long it counts as full after the last statement that found no room. A write that fits into pages that are there goes
+/// on meanwhile, so that a success says nothing.
 const FULL_FOR: Duration = Duration::from_mins(1);
 
-/// What is known of it.
+/// The disk as it is known.
 #[derive(Debug, Default)]
 pub struct Disk {
     full_at: Mutex<Option<Instant>>,

@@ -1,13 +1,13 @@
-//! What this process knows of the database's history: which one it is, and the last event of each stream that it knew.
+//! The database's history as this process knows it: which one it is, and the last event of each stream that it knew.
 //!
 //! A database can lose events that were answered: a standby that lacked them is promoted behind the same address, or an older dump is
 //! restored in place. Nobody inside it can tell. So every process remembers a mark for each stream, and compares it with what it finds:
 //! on every new connection, with every read of the feed, and whenever a writer takes a head.
 //!
 //! Invariants:
-//! - A mark is an event that was there: what this process committed, or what it read. It only moves forward, until somebody accepts
+//! - A mark is an event that was there: this process committed it, or read it. It only moves forward, until somebody accepts
 //!   another history; then everything begins anew with that.
-//! - Marks of one epoch are never compared with another: whatever was remembered of the history before is dropped with it.
+//! - Marks of one epoch are never compared with another: all that was remembered of the history before is dropped with it.
 //! - While events are lost nothing is appended but what tightens: no number of an event is given twice by a process that knew it.
 //! - [`mod@file`] keeps the marks over a restart. A mark that is older than what was answered is still a mark.
 
@@ -38,14 +38,14 @@ use uuid::Uuid;
 /// How often the marks are written to their file, at most.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
-/// What is known. Cheap to clone; all clones are one.
+/// The known history. Cheap to clone; all clones are one.
 #[derive(Debug, Clone, Default)]
 pub struct History(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     known: Mutex<Known>,
-    /// That of `known`, for whoever only asks whether it moved.
+    /// The epoch of `known`, for a caller that only asks whether it moved.
     epoch: AtomicU64,
     /// Whether what was found contradicts what is known.
     rewound: AtomicBool,
@@ -57,7 +57,7 @@ struct Inner {
     wake: Notify,
 }
 
-/// What went backwards.
+/// The part that went backwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// The switches alone: every event that was known is there.
@@ -112,7 +112,7 @@ impl History {
         if self.has_lost_events() { Err(Error::StateRewound) } else { Ok(()) }
     }
 
-    /// Moves whenever the history that is believed changes: whatever is remembered of the one before does not count any more.
+    /// Moves whenever the history that is believed changes: all that is remembered of the one before does not count any more.
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.0.epoch.load(Ordering::Acquire)
@@ -122,7 +122,7 @@ impl History {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known now: for what is about to be read.
+    /// The history as known now: for a read that is about to be sent.
     #[must_use]
     pub fn asked(&self) -> Asked {
         self.known().asked()
@@ -141,7 +141,7 @@ impl History {
         Mark { epoch: known.epoch, stream, point: known.heads.get(&stream).copied().unwrap_or(Point::BEGINNING) }
     }
 
-    /// What a read says that was sent when `asked` was known.
+    /// The verdict of a read that was sent when `asked` was known.
     #[must_use]
     pub fn judge(&self, asked: &Asked, found: &Found) -> Judged {
         self.known().judge(asked, found)
@@ -223,14 +223,14 @@ impl History {
                 );
             }
         }
-        // What is known is worth the most now.
+        // The marks are worth the most now.
         self.0.unsaved.store(true, Ordering::Release);
         self.0.wake.notify_one();
     }
 
     /// From now on time is what this says where the database's is not believed.
     pub fn go_by(&self, belief: Belief) {
-        // That of the first feed, as all is.
+        // The first feed's, as all is.
         let _ = self.0.belief.set(belief);
     }
 
@@ -300,7 +300,8 @@ impl History {
         Ok(())
     }
 
-    /// Looks at the known events of streams that have moved on. Only what is still there moves its mark; what is not is a loss.
+    /// Looks at the known events of streams that have moved on. Only one that is still there moves its
+    /// mark; one that is gone is a loss.
     pub async fn confirm(
         &self,
         conn: &mut PgConnection,
@@ -333,7 +334,7 @@ impl History {
         Ok(())
     }
 
-    /// What is known, for the file; none before the first read.
+    /// The marks, for the file; none before the first read.
     fn marks(&self) -> Option<Marks> {
         let known = self.known();
         Some(Marks { generation: known.generation?, heads: known.heads.clone() })
@@ -374,7 +375,7 @@ async fn is_there(conn: &mut PgConnection, stream: Stream, point: Point) -> Resu
     Ok(store::stored_hash(conn, stream, point.seq).await?.is_some_and(|hash| hash == point.hash))
 }
 
-/// Which events that were known a database does not have: by marks, and by a checkpoint.
+/// The known events that a database does not have: by marks, and by a checkpoint.
 pub async fn losses(conn: &mut PgConnection, known: &[Heads]) -> Result<Vec<Lost>> {
     let found = store::found(&mut *conn).await?;
     let mut losses = Vec::new();

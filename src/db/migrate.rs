@@ -78,8 +78,8 @@ impl Database {
     }
 }
 
-/// Refuses a schema that is somebody else's: with tables, and without ours. What belongs to an extension is nobody's, and an empty table of
-/// migrations is what a first one leaves that failed.
+/// Refuses a schema that is somebody else's: with tables, and without ours. A table of an extension is nobody's, and an empty
+/// table of migrations is left by a first one that failed.
 async fn refuse_foreign(conn: &mut PgConnection) -> Result<(), OpenError> {
     let found = sqlx::query_as::<_, (String, Option<String>)>(
         "SELECT current_schema()::text,

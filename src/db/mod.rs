@@ -58,7 +58,7 @@ pub struct Database(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     pools: OnceLock<Pools>,
-    /// What this process knows of the database's history: that may be before it was opened.
+    /// The database's history as this process knows it: that may be before it was opened.
     history: History,
     disk: Disk,
 }
@@ -211,13 +211,13 @@ impl Database {
         Ok((sessions.options(), sessions.known_schema()))
     }
 
-    /// What this process knows of the database's disk.
+    /// The database's disk as this process knows it.
     #[must_use]
     pub fn disk(&self) -> &Disk {
         &self.0.disk
     }
 
-    /// What this process knows of the database's history.
+    /// The database's history as this process knows it.
     #[must_use]
     pub fn history(&self) -> &History {
         &self.0.history

@@ -179,7 +179,7 @@ struct Shared {
     schema: OnceLock<String>,
     /// Why the last connection was refused, if it was.
     refusal: Mutex<Option<Refusal>>,
-    /// What this process knows of the database's history.
+    /// The database's history as this process knows it.
     history: History,
 }
 
@@ -242,7 +242,7 @@ impl Sessions {
         self.compare(conn, purpose).await
     }
 
-    /// Looks whether this is the history that this process knew. That is noted, and whoever appends is refused by it.
+    /// Looks whether this is the history that this process knew. The result is noted, and appends are refused by it.
     async fn compare(&self, conn: &mut PgConnection, purpose: Purpose) -> Result<(), sqlx::Error> {
         let look = match purpose {
             Purpose::Request => Look::Heads,

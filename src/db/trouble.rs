@@ -42,7 +42,7 @@ pub(crate) fn is_disk_full(error: &sqlx::Error) -> bool {
         || matches!(error, sqlx::Error::Configuration(source) if source.is::<DiskFull>())
 }
 
-/// The disk of the database is full: what everybody is told who waited with the one whose statement found that.
+/// The disk of the database is full: told to all who waited with the one whose statement found that.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the disk of the database is full")]
 pub(crate) struct DiskFull;
@@ -90,7 +90,7 @@ pub(crate) fn sentence(error: &sqlx::Error) -> String {
     text.to_owned()
 }
 
-/// What to look at where no connection could be made.
+/// The things to look at where no connection could be made.
 pub(super) fn advice(error: &sqlx::Error) -> &'static str {
     let text = error.to_string();
     let advices = [

@@ -69,7 +69,7 @@ struct Inner {
     killed: AtomicBool,
     /// When this instance last made a kill file, on `clock`, plus one: who looked before it may have seen none.
     killed_ns: AtomicU64,
-    /// Which history of the database the state belongs to, and whether it went backwards.
+    /// The history of the database that the state belongs to, and whether it went backwards.
     history: History,
     /// Whether notifications arrive.
     listening: AtomicBool,
@@ -153,7 +153,7 @@ impl Feed {
     }
 
     /// Takes over what was read, and renews the lease, unless it contradicts what is known: a version that goes backwards, the
-    /// same version saying something else, events that are not there, or another history. That is a restored or a lost database,
+    /// same version saying something else, events that are not there, or another history. It is a restored or a lost database,
     /// and nothing is admitted by it until its history is a new one, which is how `holdfast db accept-rewind` says that this is
     /// meant. Gives the marks that have to be looked at yet: those of streams that moved on.
     fn take(&self, read: &Reading, asked: &Asked, sent_ns: u64) -> Result<Vec<(Stream, Point)>> {
@@ -169,7 +169,7 @@ impl Feed {
             Judged::Accepted if overtaken => return Ok(Vec::new()),
             Judged::Overtaken => return Ok(Vec::new()),
             Judged::Accepted => {
-                // Whatever its version: somebody has looked, after this instance noticed or before it could.
+                // With any version: somebody has looked, after this instance noticed or before it could.
                 self.0.state.store(word, Ordering::Release);
                 history.restart(&read.found);
                 tracing::warn!(version = read.version, "an older database was accepted");
@@ -284,7 +284,7 @@ impl Feed {
         self.0.history.is_rewound()
     }
 
-    /// What is known of the database's history.
+    /// The known history of the database.
     #[must_use]
     pub fn history(&self) -> &History {
         &self.0.history
@@ -381,7 +381,7 @@ impl Source for Feed {
         if self.0.killed.load(Ordering::Acquire) {
             return View::Killed;
         }
-        // Whoever noticed: a writer, or any new connection.
+        // Noticed by a writer, or by any new connection.
         if self.0.history.is_rewound() {
             return View::Rewound;
         }

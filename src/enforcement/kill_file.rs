@@ -24,7 +24,7 @@ pub enum Found {
     Unknown(io::ErrorKind),
 }
 
-/// What became of writing one. Whatever it says, an instance that looks there stops.
+/// The result of writing one. With either, an instance that looks there stops.
 #[derive(Debug)]
 pub enum Written {
     /// It is there, as it should be.
@@ -68,11 +68,11 @@ impl KillFile {
         let text = async {
             owner::give_file(&file, &self.0).await?;
             file.write_all(text.as_bytes()).await?;
-            // What is written is buffered: an error of the disk would be lost.
+            // The text is buffered: an error of the disk would be lost.
             file.flush().await?;
             file.sync_all().await
         };
-        // That it is there is what stops.
+        // The file stops by being there.
         Ok(text.await.map_or_else(Written::Empty, |()| Written::Whole))
     }
 }

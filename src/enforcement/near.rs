@@ -5,7 +5,7 @@ use super::routes::{ROUTES, Route};
 use crate::http::BASE_PATH;
 use std::cmp::Reverse;
 
-/// What it costs to make one path another, and the names that are in both: of two at the same distance the one with more is nearer.
+/// The cost of making one path another, and the names that are in both: of two at the same distance the one with more is nearer.
 type Distance = (usize, Reverse<usize>);
 
 /// Segments of a path that are looked at; the longest route has fewer.
@@ -45,7 +45,7 @@ fn distance(asked: &[&str], template: &[&str]) -> Option<Distance> {
     if asked.len().abs_diff(template.len()) > 1 {
         return None;
     }
-    // What stands in each place is the distance to the route's beginnings, and the names in common on the way there.
+    // Each place has the distance to the route's beginnings, and the names in common on the way there.
     let mut row: Vec<Distance> = (0..=template.len()).map(|at| (at * OTHER, Reverse(0))).collect();
     for (above, segment) in asked.iter().enumerate() {
         let mut diagonal = row[0];
@@ -62,7 +62,7 @@ fn distance(asked: &[&str], template: &[&str]) -> Option<Distance> {
     row.pop().filter(|(far, names)| *far <= FAR && names.0 > 0)
 }
 
-/// What it costs to read one segment as another, and whether the name is in both.
+/// The cost of reading one segment as another, and whether the name is in both.
 fn step(segment: &str, wanted: &str) -> (usize, usize) {
     if wanted.starts_with('{') {
         (0, 0)

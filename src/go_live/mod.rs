@@ -340,7 +340,7 @@ async fn tighten_once(
     Ok((read_at, state))
 }
 
-/// What an acceptance did, and for the audit trail, which history it ended.
+/// The effect of an acceptance, and for the audit trail, which history it ended.
 #[derive(Debug, Serialize)]
 pub struct Accepted {
     /// The state's version.

@@ -114,7 +114,7 @@ pub struct BaselineAnswer {
     pub warnings: Vec<String>,
 }
 
-/// What a series is of.
+/// The kind of a series.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct KindAnswer {
     /// Always true.
@@ -123,7 +123,7 @@ pub struct KindAnswer {
     pub domain: Domain,
     /// The metric.
     pub metric: Metric,
-    /// What its next events have to be.
+    /// The kind that its next events must have.
     pub kind: Kind,
     /// How many events are older, and never count again for a wire; 0 where all are of this kind.
     pub since: i64,

@@ -1,4 +1,4 @@
-//! What a series is of: said by an operator before its first event, or after somebody spoilt it.
+//! The kind of a series: said by an operator before its first event, or after somebody spoilt it.
 
 use super::answers::KindAnswer;
 use super::{Govern, require_reach};
@@ -11,7 +11,7 @@ use crate::regression::store;
 use crate::types::{Domain, Metric, Reason};
 use serde::Serialize;
 
-/// What was set, for the audit trail.
+/// The change, for the audit trail.
 #[derive(Serialize)]
 struct KindDetail {
     from: Option<Kind>,

@@ -79,10 +79,10 @@ pub struct Measure {
     series: SeriesRoom,
 }
 
-/// What a batch leaves behind.
+/// The result that a batch leaves behind.
 #[derive(Debug)]
 pub struct Note {
-    /// What its trips did.
+    /// The effects of its trips.
     acted: Vec<(Tripped, Option<GoLiveState>)>,
     /// Its last event; none if it has none.
     end: Option<Point>,
@@ -206,7 +206,7 @@ impl<'a> Deciding<'a> {
     fn take(&mut self, event: &'a KpiEvent, origin: &'a Origin) -> Result<Taken> {
         let pair: Pair = (event.domain.clone(), event.metric.clone());
         if let Some(wire) = self.known.wires.get(&pair) {
-            // What it measures may throttle that engine.
+            // Its measurements may throttle that engine.
             require_reach(origin, &wire.policy)?;
         }
         if let Some(id) = self.duplicate(&pair, event, origin)? {

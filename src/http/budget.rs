@@ -1,4 +1,4 @@
-//! What all requests together may keep in memory, and one principal of it.
+//! The memory that all requests together may use, and the part of one principal.
 
 use crate::types::Principal;
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ pub struct Budget(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     limit: usize,
-    /// What one principal may have of it, so that nobody is kept out by one alone.
+    /// The part that one principal may have, so that nobody is kept out by one alone.
     share: usize,
     used: Mutex<Used>,
 }
@@ -59,7 +59,7 @@ impl Budget {
     }
 }
 
-/// What somebody has of a budget, until it is dropped.
+/// The part of a budget that somebody has, until it is dropped.
 #[derive(Debug)]
 pub struct Charge {
     budget: Budget,

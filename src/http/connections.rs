@@ -1,4 +1,4 @@
-//! Who has a connection, and who makes room.
+//! The places of connections, and who makes room.
 //!
 //! Places are limited by the files that the process may open. When all are taken, those make room who lose nothing by it: of the
 //! address that has the most connections, those that have waited the longest, for a request or for its body. So nobody keeps
@@ -36,7 +36,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What a process that may open so many files has room for, and what is left of that for metrics.
+    /// The room of a process that may open so many files, and the part of it for metrics.
     #[must_use]
     pub fn of_files(files: u64) -> (Self, Self) {
         let files = usize::try_from(files).unwrap_or(usize::MAX);
@@ -52,7 +52,7 @@ impl Limits {
     }
 }
 
-/// What a place is for.
+/// The use of a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Any number of requests.
@@ -61,7 +61,7 @@ pub enum Kind {
     Kept,
 }
 
-/// What a connection waits for while it waits.
+/// The thing that a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum For {
     /// A request.
@@ -214,7 +214,7 @@ impl Connections {
             if self.make_room(kind) == 0 {
                 continue;
             }
-            // Whoever made room is on its way out: its file is closed before another one is taken.
+            // The connection that made room is on its way out: its file is closed before another one is taken.
             let freed = tokio::time::timeout(ROOM_TIMEOUT, Arc::clone(places).acquire_owned()).await;
             if let Ok(Ok(permit)) = freed {
                 return Some(self.place(peer, kind, permit));
@@ -268,7 +268,7 @@ impl Connections {
     }
 }
 
-/// Whose addresses are one: a customer of IPv6 has at least 64 bits of them.
+/// Addresses of one owner as one: a customer of IPv6 has at least 64 bits of them.
 fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V4(address) => address.into(),

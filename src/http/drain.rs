@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// Bytes that are thrown away; whoever sends more is reset.
+/// Bytes that are thrown away; a client that sends more is reset.
 const BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// How long that may take.
 const TIMEOUT: Duration = Duration::from_secs(2);

@@ -183,7 +183,7 @@ async fn read_body(parts: &Parts, body: Body, limit: usize) -> Result<Bytes> {
     Ok(read)
 }
 
-/// The bytes of a body, each counted when it is there. Who waits for more makes room for others, if he has to.
+/// The bytes of a body, each counted when it is there. A request that waits for more makes room for others, if it has to.
 async fn collect(seat: Option<&Seat>, body: Body, limit: usize) -> Result<Bytes> {
     let mut body = Limited::new(body, limit);
     let mut read = Vec::new();
@@ -267,7 +267,7 @@ fn query_fields(query: Option<&str>) -> Result<Vec<Field>> {
     super::numbers::taken(unique(fields, "query")?)
 }
 
-/// What a query says by this name, as far as it can be read.
+/// The values in a query by this name, as far as it can be read.
 pub(super) fn query_values(query: &str, name: &str) -> impl Iterator<Item = String> {
     let (fields, _) = pair_fields_each(query.as_bytes(), "query");
     let named = fields.into_iter().filter(move |field| field.is(name));

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 
 /// The parameter, of the query and of a media type.
 pub(crate) const NUMBERS: &str = "numbers";
-/// What it says.
+/// Its value.
 pub(crate) const STRING: &str = "string";
 
 /// Whether an answer to this request is to carry its numbers as texts.
@@ -27,7 +27,8 @@ pub(crate) fn wanted(request: &Request) -> bool {
     covers(uri.path()) && (by_query() || by_header())
 }
 
-/// Whether a path has answers of the service's own with numbers in them. What others serve behind the gate is theirs, and OFREP is a standard.
+/// Whether a path has answers of the service's own with numbers in them. Answers that others serve behind the gate are theirs,
+/// and OFREP is a standard.
 pub(super) fn covers(path: &str) -> bool {
     path == "/readyz" || path.strip_prefix(BASE_PATH).is_some_and(|rest| rest.starts_with('/'))
 }
@@ -62,7 +63,7 @@ pub(crate) async fn as_text(response: Response) -> Response {
     };
     let mut bytes = quoted(&bytes);
     if kind_is_problem {
-        // RFC 9457 wants a number. What stands before it is the service's own.
+        // RFC 9457 wants a number. The text before it is the service's own.
         let status = parts.status.as_u16();
         let text = String::from_utf8_lossy(&bytes);
         bytes = text.replacen(&format!(r#""status":"{status}""#), &format!(r#""status":{status}"#), 1).into_bytes();

@@ -130,7 +130,7 @@ fn add_key(operation: &mut Operation) {
     }
 }
 
-/// What asks for numbers as texts.
+/// The parameter that asks for numbers as texts.
 fn numbers() -> RefOr<Parameter> {
     let parameter = ParameterBuilder::new()
         .name(NUMBERS)
@@ -255,7 +255,7 @@ pub(super) fn router() -> Router<App> {
         .merge(Router::from(swagger).layer(map_response(guarded)))
 }
 
-/// What a page may do: run and show its own files, ask this service, and be shown by nobody.
+/// The rights of a page: run and show its own files, ask this service, and be shown by nobody.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
                            font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

@@ -70,7 +70,7 @@ enum Reading {
 }
 
 impl<T: Serialize> Building<T> {
-    /// What to read next: before which row, and how many; none when the page is complete. One row more than the page has tells
+    /// The next read: before which row, and how many; none when the page is complete. One row more than the page has tells
     /// whether there is another page.
     #[must_use]
     pub fn wants(&self) -> Option<(Option<i64>, i64)> {

@@ -1,5 +1,5 @@
-//! What reads everything, one at a time: whoever asks waits for a turn, in order, and has one at a time. So nobody who asks over
-//! and over keeps others out.
+//! Requests that read everything, one at a time: each principal waits for its turn, in order, and has one at a time. So nobody
+//! who asks over and over keeps others out.
 
 use crate::error::{Error, Result};
 use crate::types::Principal;
@@ -71,7 +71,7 @@ mod tests {
         let mut context = Context::from_waker(Waker::noop());
         assert!(other.as_mut().poll(&mut context).is_pending());
         drop(first);
-        // Whoever comes back at once is behind those who wait.
+        // A principal that comes back at once is behind those who wait.
         let mut again = pin!(turns.take(name("one")));
         assert!(again.as_mut().poll(&mut context).is_pending());
         drop(other.await.unwrap());

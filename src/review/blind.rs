@@ -35,7 +35,7 @@ pub enum Blindness {
     Off,
     /// Its series never had an event.
     NoEvents,
-    /// Its windows cannot be compared: what is measured is not above 0 on average.
+    /// Its windows cannot be compared: the measured values are not above 0 on average.
     CannotCompute,
     /// There are too few events since it was set up, armed again, or given another baseline.
     Warmup,

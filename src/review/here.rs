@@ -20,9 +20,9 @@ pub struct Answering {
     pub kill_file_path: Option<String>,
     /// Whether the database went back and nobody has accepted that: it admits nothing.
     pub rewound: bool,
-    /// Which events that it knew are not in the database, as far as it noticed.
+    /// Events that it knew and that are not in the database, as far as it noticed.
     pub lost_events: Vec<String>,
-    /// Whether the database said within the last minute that its disk is full: what needs room is not recorded.
+    /// Whether the database said within the last minute that its disk is full: a change that needs room is not recorded.
     pub disk_full: bool,
     /// Bytes that are free where the private PostgreSQL keeps its data; null where there is none, or it cannot be known.
     pub disk_free_bytes: Option<u64>,

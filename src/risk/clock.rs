@@ -1,7 +1,7 @@
 //! A clock that was ahead for one reserve, and the word of somebody who has looked that it is right now.
 //!
-//! Times never run back: what is booked until the clock has caught up stands a microsecond behind the event before it, on that event's
-//! business day, whose caps hold once for all of it.
+//! Times never run back: an event booked until the clock has caught up stands a microsecond behind the event before it, on
+//! that event's business day, whose caps hold once for all of it.
 
 use super::store;
 use crate::audit::{self, ControlEvent, Origin, Stream};
@@ -11,15 +11,15 @@ use crate::types::Reason;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use serde::Serialize;
 
-/// How much later than the last event another one may be, for the acceptance to hold for it: what a clock is believed to go wrong by.
+/// How much later than the last event another one may be, for the acceptance to hold for it: the believed error of a clock.
 const MARGIN: TimeDelta = TimeDelta::hours(1);
 
-/// What was accepted, for the audit trail.
+/// The acceptance, for the audit trail.
 #[derive(Debug, Serialize)]
 pub struct ClockAccepted {
     /// How many seconds the clock is behind.
     pub behind_seconds: i64,
-    /// What it says.
+    /// The time that it says.
     pub clock: DateTime<Utc>,
     /// The ledger's last event: until the clock has come that far, nothing has a later day.
     pub last_event_at: DateTime<Utc>,

@@ -52,7 +52,7 @@ pub(super) fn command(program: &Path, run_as: Option<&RunAs>) -> Command {
 pub(super) async fn output(command: Command, limit: Duration, started: impl FnOnce(u32)) -> io::Result<Output> {
     let mut command = tokio::process::Command::from(command);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn()?;
-    // Whoever asked for a pipe wants it to end with this process, not before.
+    // A caller that asked for a pipe wants it to end with this process, not before.
     let _stdin = child.stdin.take();
     if let Some(pid) = child.id() {
         started(pid);

@@ -68,7 +68,7 @@ impl RunAs {
             {
                 cannot(format!("this user name space does not let it become that one ({error})"))
             }
-            // Whatever else is wrong is said where it is needed.
+            // Any other fault is said where it is needed.
             _ => Ok(()),
         }
     }
@@ -120,8 +120,8 @@ impl RunAs {
     }
 }
 
-/// What root needs for running PostgreSQL as somebody else, and its bit: giving it its directory, looking into that, stopping it, and
-/// becoming it.
+/// The capabilities that root needs for running PostgreSQL as somebody else, and their bits: giving it its directory, looking
+/// into that, stopping it, and becoming it.
 const CAPABILITIES: [(&str, u32); 5] = [("CHOWN", 0), ("DAC_OVERRIDE", 1), ("KILL", 5), ("SETGID", 6), ("SETUID", 7)];
 
 /// Those that this process is without, as its status says. Where nothing is said, none.

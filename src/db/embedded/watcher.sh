@@ -25,7 +25,7 @@ pause() {
 serves() {
     if [ -r /proc/self/cmdline ]; then
         arguments=$(tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline") 2>/dev/null || {
-            # What a shell reads has no zero bytes; an option follows the directory.
+            # The text that a shell reads has no zero bytes; an option follows the directory.
             arguments=
             read -r arguments 2>/dev/null <"/proc/$1/cmdline"
             case "$arguments" in *"-D$2-"*) return 0 ;; esac

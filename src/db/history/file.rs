@@ -21,12 +21,12 @@ use std::path::{Path, PathBuf};
 use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
 
-/// What the text begins with.
+/// The beginning of the text.
 const ORIGIN: &str = "holdfast marks";
 /// Largest file that is read, bytes.
 const BYTES_MAX: u64 = 64 * 1024;
 
-/// What a file says.
+/// The content of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marks {
     /// The history.
@@ -86,7 +86,7 @@ impl MarksFile {
         &self.0
     }
 
-    /// What it says; none where there is no such file. One that cannot be read is an error: not knowing is not allowing.
+    /// Its marks; none where there is no such file. One that cannot be read is an error: not knowing is not allowing.
     pub async fn load(&self) -> io::Result<Option<Marks>> {
         let found = match tokio::fs::metadata(&self.0).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -1,4 +1,4 @@
-//! Which history of a database is known and how far, and what a read of it says: pure.
+//! The known history of a database, how far it is known, and the verdict of a read of it: pure.
 
 use crate::types::{Point, Stream};
 use serde::Serialize;
@@ -12,7 +12,7 @@ const REJECTED_MAX: usize = 64;
 /// The last event of each stream; a stream that is not here has none.
 pub type Heads = BTreeMap<Stream, Point>;
 
-/// What a read of the database found.
+/// The findings of a read of the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// The history that it shows.
@@ -55,7 +55,7 @@ fn range(first: i64, last: i64) -> String {
     if first == last { format!("event {last}") } else { format!("events {first} to {last}") }
 }
 
-/// What a read says of what was known before it was sent.
+/// The verdict of a read on the history as known before it was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judged {
     /// It is the history that was known, as far as heads can tell. These streams have moved on: whether what was known of them is
@@ -63,7 +63,7 @@ pub enum Judged {
     Stands(Vec<(Stream, Point)>),
     /// Somebody has accepted it.
     Accepted,
-    /// What was known changed while it was read: it says nothing.
+    /// The known history changed while it was read: it says nothing.
     Overtaken,
     /// It is another history.
     Other,
@@ -71,7 +71,7 @@ pub enum Judged {
     Lost(Vec<Lost>),
 }
 
-/// What was known when a question was sent.
+/// The history as known when a question was sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Asked {
     /// How often the history that is believed had changed.
@@ -80,7 +80,7 @@ pub struct Asked {
     pub heads: Heads,
 }
 
-/// What is known.
+/// The history as it is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Known {
     /// The history; none before the first read.
@@ -107,12 +107,12 @@ impl Known {
         }
     }
 
-    /// What is known, before something is asked.
+    /// The history as known, before something is asked.
     pub(super) fn asked(&self) -> Asked {
         Asked { epoch: self.epoch, heads: self.heads.clone() }
     }
 
-    /// What a read says that was sent when `asked` was known.
+    /// The verdict of a read that was sent when `asked` was known.
     pub(super) fn judge(&self, asked: &Asked, found: &Found) -> Judged {
         if asked.epoch != self.epoch {
             return Judged::Overtaken;

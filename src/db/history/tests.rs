@@ -41,7 +41,7 @@ fn a_commit_that_contradicts_a_mark_is_noticed_and_moves_none() {
     history.note(epoch, Stream::Risk, point(3, 9));
     assert!(history.has_lost_events());
     assert_ne!(history.epoch(), epoch);
-    // What tightens may still append; its numbers say nothing of what was known.
+    // A tightening may still append; its numbers say nothing of what was known.
     history.note(history.epoch(), Stream::Risk, point(8, 8));
     assert_eq!(history.mark(Stream::Risk).point, point(3, 3));
 }

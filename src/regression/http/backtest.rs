@@ -128,7 +128,7 @@ async fn backtest_wire(
     let now = crate::review::store::now(&mut tx).await?;
     let (policy, _) = upsert(existing.as_ref(), &request, None, None, now)?;
     let pair: Pair = (policy.domain.clone(), policy.metric.clone());
-    // What is of another kind is another series.
+    // Events of another kind are another series.
     let since = store::read_end(&mut tx, &pair.0, &pair.1).await?.map_or(0, |end| end.since);
     let (mut replay, mut after, mut last): (Option<Replay>, i64, Vec<Measurement>) = (None, since, Vec::new());
     loop {

@@ -1,4 +1,4 @@
-//! What a series is of.
+//! The kind of a series.
 
 use crate::app::App;
 use crate::error::Result;
@@ -17,7 +17,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(set_series_kind))
 }
 
-/// What the events of a series have to be.
+/// The kind that the events of a series must have.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SetSeriesKind {
@@ -27,7 +27,7 @@ struct SetSeriesKind {
     metric: Metric,
     /// `BOOLEAN` for successes and failures, `NUMERIC` for values.
     kind: Kind,
-    /// Who says so.
+    /// The actor who says so.
     actor: Option<Actor>,
     /// Why.
     reason: Option<Reason>,
@@ -39,7 +39,7 @@ struct SetSeriesKind {
 /// count again for a wire.
 #[utoipa::path(
     post, path = "/regression/kind", tag = "regression", request_body = SetSeriesKind,
-    responses((status = 200, description = "What the series is of", body = KindAnswer), errors::Change)
+    responses((status = 200, description = "The kind of the series", body = KindAnswer), errors::Change)
 )]
 async fn set_series_kind(
     State(app): State<App>,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-/// What a series is of.
+/// The kind of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[schema(as = SeriesKind)]
@@ -40,7 +40,7 @@ impl Kind {
 /// A series as far as it is known.
 #[derive(Debug, Clone, Default)]
 pub struct Series {
-    /// What it is of; none before its first event, unless an operator said it.
+    /// Its kind; none before its first event, unless an operator said it.
     pub kind: Option<Kind>,
     /// Where it ends.
     pub end: Mark,

@@ -304,7 +304,7 @@ impl WireState {
         }
     }
 
-    /// Begins anew behind a place of the series, with no baseline at all: what lies before it is not to be compared with.
+    /// Begins anew behind a place of the series, with no baseline at all: events before it are not to be compared with.
     pub fn begin_anew(&mut self, after: i64) {
         self.watermark = after;
         self.forget_evidence(after);

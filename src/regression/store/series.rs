@@ -19,7 +19,7 @@ pub struct End {
     pub seq: i64,
     /// How many events it has, and their sum.
     pub mark: Mark,
-    /// What it is of, as an operator said, or by its first event.
+    /// Its kind, as an operator said, or by its first event.
     pub kind: Kind,
     /// How many of its events are older than that, and may be of another kind.
     pub since: i64,

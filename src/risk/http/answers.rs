@@ -188,7 +188,7 @@ fn is_mended_by_less(failure: &Failure) -> bool {
     matches!(failure.reason, DenialReason::DailyExposureExceeded | DenialReason::OpenRiskExceeded)
 }
 
-/// What the caller can do where a smaller amount mends all that fails.
+/// The caller's way out where a smaller amount mends all that fails.
 fn less(failures: &[Failure], resets_at: Option<DateTime<Utc>>) -> String {
     let frees =
         |failure: &Failure| failure.reason == DenialReason::OpenRiskExceeded && failure.requested <= failure.limit;
@@ -205,7 +205,7 @@ fn less(failures: &[Failure], resets_at: Option<DateTime<Utc>>) -> String {
 /// When the flows of a day begin anew.
 const UNTIL_MIDNIGHT: &str = "wait until midnight UTC";
 
-/// What the caller can do about a denial: about its first failure that no smaller amount mends, else with how much.
+/// The caller's way out of a denial: about its first failure that no smaller amount mends, else with how much.
 fn hint(failures: &[Failure], resets_at: Option<DateTime<Utc>>) -> Option<String> {
     let first = failures.iter().find(|failure| !is_mended_by_less(failure)).or(failures.first())?;
     Some(match first.reason {

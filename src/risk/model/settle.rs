@@ -15,7 +15,7 @@ use uuid::Uuid;
 /// Most open reservations that one original settle looks at.
 pub const MATCHES_MAX: usize = 1_000;
 
-/// What is left open of a hold is dust if it is less than 0.01, in millionths, …
+/// The open rest of a hold is dust if it is less than 0.01, in millionths, …
 const DUST_UNITS: i128 = 10_000;
 /// … and less than this part of what was reserved: a hold of few millionths is no dust by itself.
 const DUST_PART: i128 = 100;

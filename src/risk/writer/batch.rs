@@ -30,7 +30,7 @@ pub(super) struct Conditions {
     pub(super) go_live_required: bool,
     /// Whether this instance is stopped by hand, whatever the database says.
     pub(super) killed_locally: bool,
-    /// What is known of the database's history: whether its state went backwards, so that its switches may not be the last that were
+    /// The known history of the database: whether its state went backwards, so that its switches may not be the last that were
     /// set, and the last event of the ledger before it was read.
     pub(super) history: History,
     pub(super) mark: Mark,

@@ -211,7 +211,7 @@ impl<'a> Deciding<'a> {
     fn reserve(&mut self, item: &'a Item, request: &ReserveRequest, id: Uuid) -> Result<Done> {
         if let Some(made) = self.known.book.reservations.get(&id) {
             if !item.origin.authority.reaches_engine(&made.engine) {
-                // That it is there is not confirmed any further than that it cannot be made.
+                // The answer confirms only that it cannot be made, not that it is there.
                 return Err(Error::NotFound { what: "reservation", id: id.to_string() });
             }
             let past = self.past(made.seq)?;
@@ -376,7 +376,7 @@ impl<'a> Deciding<'a> {
     }
 }
 
-/// What was looked for, with the engine that was named beside it.
+/// The thing that was looked for, with the engine that was named beside it.
 fn of_engine(what: impl std::fmt::Display, engine: Option<&Engine>) -> String {
     engine.map_or_else(|| what.to_string(), |engine| format!("{what} of the engine {engine}"))
 }

@@ -1,5 +1,5 @@
-//! What a batch tells of outcomes that were recorded before: never more than a little of each for each operation, since many
-//! operations may ask for one large outcome.
+//! The part of a batch's answer for outcomes that were recorded before: never more than a little of each for each operation,
+//! since many operations may ask for one large outcome.
 
 use crate::db::{stored_json, to_json};
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ const AGAIN_BYTES_MAX: usize = 1024 * 1024;
 /// The list that makes an outcome large.
 const LIST: &str = "reservations";
 
-/// What was told so far.
+/// The outcomes told so far.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     /// Bytes, by request.
@@ -36,7 +36,7 @@ struct Large {
     list: HashMap<Uuid, Box<RawValue>>,
 }
 
-/// What names an element of the list.
+/// The part that names an element of the list.
 #[derive(Deserialize)]
 struct Named {
     reservation_id: Uuid,
