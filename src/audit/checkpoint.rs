@@ -203,6 +203,8 @@ impl Notary {
         history: &History,
         verified: &BTreeMap<Stream, Point>,
     ) -> Result<(Checkpoint, String)> {
+        // The first statement takes the snapshot: events that are known later may not be in it.
+        let known_before = history.asked();
         let last = self.last_heads();
         let of = |points: &BTreeMap<Stream, Point>, stream| points.get(&stream).copied().unwrap_or(Point::BEGINNING);
         for stream in Stream::ALL {
@@ -220,7 +222,7 @@ impl Notary {
                 return Err(Error::TrailDamaged(Box::new(finding)));
             }
         }
-        history.require(conn).await?;
+        history.require(conn, &known_before).await?;
         let checkpoint = Checkpoint::take(conn).await?;
         let note = self.0.signer.sign(&checkpoint.text());
         metrics::gauge!("holdfast_audit_damaged").set(0.0);

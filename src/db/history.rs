@@ -5,7 +5,7 @@
 //! on every new connection, with every read of the feed, and whenever a writer takes a head.
 //!
 //! Invariants:
-//! - A mark is an event that was there: this process committed it, or read it. It only moves forward, until somebody accepts
+//! - A mark is an event that was there: a writer of this process committed it, or the feed read it. It only moves forward, until somebody accepts
 //!   another history; then everything begins anew with that.
 //! - Marks of one epoch are never compared with another: all that was remembered of the history before is dropped with it.
 //! - While events are lost nothing is appended but what tightens: no number of an event is given twice by a process that knew it.
@@ -161,7 +161,7 @@ impl History {
         match noted {
             Ok(true) => self.0.unsaved.store(true, Ordering::Release),
             Ok(false) => {}
-            Err(lost) => self.contradict(&Fault::Lost(vec![lost])),
+            Err(lost) => self.contradict(epoch, &Fault::Lost(vec![lost])),
         }
     }
 
@@ -189,9 +189,12 @@ impl History {
         self.0.wake.notify_one();
     }
 
-    /// From now on nothing is believed until somebody accepts it.
-    pub fn contradict(&self, fault: &Fault) {
+    /// From now on nothing is believed until somebody accepts it; unless that has been done since the epoch in which this was judged.
+    pub fn contradict(&self, epoch: u64, fault: &Fault) {
         let mut known = self.known();
+        if known.epoch != epoch {
+            return;
+        }
         let news = match fault {
             Fault::Switches => !self.0.rewound.swap(true, Ordering::AcqRel),
             Fault::Other | Fault::Lost(_) => {
@@ -251,9 +254,9 @@ impl History {
     /// Compares a head that was read or locked with what was known before that.
     pub fn admit(&self, mark: &Mark, head: Point) -> Result<()> {
         self.require_whole()?;
-        if mark.epoch == self.epoch() && known::contradicts(mark.point, head) {
+        if known::contradicts(mark.point, head) {
             let lost = Lost { stream: mark.stream, kept: 0, head: head.seq, known: mark.point.seq };
-            self.contradict(&Fault::Lost(vec![lost]));
+            self.contradict(mark.epoch, &Fault::Lost(vec![lost]));
         }
         // Another history since then: whoever asks again is answered by that.
         if mark.epoch == self.epoch() { Ok(()) } else { Err(Error::StateRewound) }
@@ -272,8 +275,8 @@ impl History {
             found => found?,
         };
         match self.judge(&asked, &found) {
-            Judged::Other => self.contradict(&Fault::Other),
-            Judged::Lost(lost) => self.contradict(&Fault::Lost(lost)),
+            Judged::Other => self.contradict(asked.epoch, &Fault::Other),
+            Judged::Lost(lost) => self.contradict(asked.epoch, &Fault::Lost(lost)),
             Judged::Stands(moved) if look == Look::Events => match self.confirm(conn, &asked, &found, &moved).await {
                 Ok(()) | Err(Error::StateRewound) => {}
                 Err(error) => return Err(error),
@@ -284,14 +287,14 @@ impl History {
         Ok(())
     }
 
-    /// Refuses a database without all that is known, by what it shows now: nothing is to be proven by a trail that lost events.
-    pub async fn require(&self, conn: &mut PgConnection) -> Result<()> {
-        let asked = self.asked();
+    /// Refuses a database without all that was known before its snapshot was taken, by what that shows: nothing is to be proven by a
+    /// trail that lost events.
+    pub async fn require(&self, conn: &mut PgConnection, asked: &Asked) -> Result<()> {
         if self.generation().is_none() {
             return Ok(());
         }
         let found = store::found(&mut *conn).await?;
-        let Judged::Stands(moved) = self.judge(&asked, &found) else { return Err(Error::StateRewound) };
+        let Judged::Stands(moved) = self.judge(asked, &found) else { return Err(Error::StateRewound) };
         for (stream, known) in moved {
             if !is_there(&mut *conn, stream, known).await? {
                 return Err(Error::StateRewound);
@@ -314,9 +317,8 @@ impl History {
             if is_there(&mut *conn, stream, known).await? {
                 self.note(asked.epoch, stream, head);
             } else {
-                if self.epoch() == asked.epoch {
-                    self.contradict(&Fault::Lost(vec![Lost { stream, kept: 0, head: head.seq, known: known.seq }]));
-                }
+                let lost = Lost { stream, kept: 0, head: head.seq, known: known.seq };
+                self.contradict(asked.epoch, &Fault::Lost(vec![lost]));
                 return Err(Error::StateRewound);
             }
         }

@@ -179,12 +179,12 @@ impl Feed {
                 history.reject(read.found.generation);
                 return Err(Error::StateRewound);
             }
-            Judged::Other => return Err(self.rewind(read, &Fault::Other)),
-            Judged::Lost(lost) => return Err(self.rewind(read, &Fault::Lost(lost))),
+            Judged::Other => return Err(self.rewind(read, asked, &Fault::Other)),
+            Judged::Lost(lost) => return Err(self.rewind(read, asked, &Fault::Lost(lost))),
             Judged::Stands(moved) => {
                 if !self.advance(word) {
                     // A change of our own may have overtaken this read; then the next one agrees again.
-                    return if overtaken { Ok(Vec::new()) } else { Err(self.rewind(read, &Fault::Switches)) };
+                    return if overtaken { Ok(Vec::new()) } else { Err(self.rewind(read, asked, &Fault::Switches)) };
                 }
                 history.take(asked, &read.found);
                 moved
@@ -200,10 +200,10 @@ impl Feed {
     }
 
     /// Blocks everything, until somebody accepts it.
-    fn rewind(&self, read: &Reading, fault: &Fault) -> Error {
+    fn rewind(&self, read: &Reading, asked: &Asked, fault: &Fault) -> Error {
         let before = self.0.state.load(Ordering::Acquire) >> 2;
         self.0.history.reject(read.found.generation);
-        self.0.history.contradict(fault);
+        self.0.history.contradict(asked.epoch, fault);
         self.0.renewed_ns.store(0, Ordering::Release);
         tracing::error!(version = read.version, before, "what was read is older than what this instance knew");
         Error::StateRewound

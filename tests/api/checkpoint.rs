@@ -199,6 +199,24 @@ async fn the_schedule_reads_a_long_trail_in_portions_and_names_damage_wherever_i
 }
 
 #[tokio::test]
+async fn a_trail_that_grows_while_it_is_verified_is_signed() {
+    let notary = notary();
+    let service = busy(&notary).await;
+    let reserves = async {
+        for _ in 0..100 {
+            service.reserve("WHOLESALE", "1").await.ok();
+        }
+    };
+    let checkpoints = async {
+        for _ in 0..20 {
+            let answer = service.get("/audit/checkpoint").await;
+            assert_eq!(answer.status, 200, "{}", answer.text);
+        }
+    };
+    tokio::join!(reserves, checkpoints);
+}
+
+#[tokio::test]
 async fn what_was_not_verified_is_not_signed_and_once_it_is_whole_again_it_is() {
     let notary = notary();
     let service = busy(&notary).await;

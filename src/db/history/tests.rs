@@ -49,9 +49,19 @@ fn a_commit_that_contradicts_a_mark_is_noticed_and_moves_none() {
 #[test]
 fn switches_that_went_back_over_a_whole_trail_stop_no_append() {
     let history = history();
-    history.contradict(&Fault::Switches);
+    history.contradict(history.epoch(), &Fault::Switches);
     assert!(history.is_rewound() && !history.has_lost_events());
     history.require_whole().unwrap();
-    history.contradict(&Fault::Other);
+    history.contradict(history.epoch(), &Fault::Other);
     assert!(history.require_whole().is_err());
+}
+
+#[test]
+fn a_finding_from_before_an_acceptance_blocks_nothing_after_it() {
+    let history = history();
+    let before = history.asked();
+    let accepted = Found { generation: Uuid::from_u128(2), follows: Some(Uuid::from_u128(1)), heads: Heads::new() };
+    history.restart(&accepted);
+    history.contradict(before.epoch, &Fault::Other);
+    assert!(!history.is_rewound() && !history.has_lost_events());
 }
