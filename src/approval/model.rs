@@ -173,8 +173,9 @@ impl ApprovalRecord {
             }
             Standing::Expired => {
                 format!(
-                    "expired at {}: ask for the change anew, and approve it within 15 minutes",
-                    time(self.expires_at)
+                    "expired at {}: ask for the change anew, and approve it within {} minutes",
+                    time(self.expires_at),
+                    super::STANDS.num_minutes()
                 )
             }
             Standing::Cancelled => {

@@ -130,20 +130,20 @@ async fn read(conn: &mut PgConnection, at: DateTime<Utc>, id: Option<i64>) -> Re
         .collect()
 }
 
-/// Whether something waits for a second person that would change this. A stop is then an event although it stands so already:
-/// by that the request is cancelled.
-pub async fn waits_for(conn: &mut PgConnection, subject: &str, at: DateTime<Utc>) -> Result<bool> {
-    Ok(sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM approval
-                          WHERE expires_at > $2
-                            AND approved_at IS NULL
-                            AND rejected_at IS NULL
-                            AND coalesce(subject, input::json ->> 'engine') = $1) AS "waits!""#,
-        subject,
-        at
-    )
-    .fetch_one(conn)
-    .await?)
+/// Whether one of these changes of this waits for a second person. A stop of it is then an event although it stands so already: by that
+/// the request is cancelled.
+pub async fn waits_for(
+    conn: &mut PgConnection,
+    actions: &[ApprovalAction],
+    subject: &str,
+    at: DateTime<Utc>,
+) -> Result<bool> {
+    let is_it = |record: &ApprovalRecord| {
+        record.standing == Standing::Waiting
+            && actions.contains(&record.action)
+            && record.subject.as_deref() == Some(subject)
+    };
+    Ok(list(conn, at).await?.iter().any(is_it))
 }
 
 pub(super) async fn insert(conn: &mut PgConnection, record: &ApprovalRecord) -> Result<()> {

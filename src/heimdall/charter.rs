@@ -4,6 +4,7 @@ use super::Heimdall;
 use super::model::{self, CheckResult, Evidence, GateRule, HeimdallPolicy, PolicyUpsert, Scorecard, Standing};
 use super::store;
 use crate::approval::loosening::Proposal;
+use crate::approval::model::ApprovalAction;
 use crate::approval::{self, Loosened, PromoteRequest, Verdict, Wanted, WithChanges};
 use crate::audit::{Changes, ControlEvent, FieldChange, Origin, Stream};
 use crate::db::{self, to_json};
@@ -34,6 +35,9 @@ struct PolicyDetail<'a> {
     evidence: Option<Evidence>,
     policy: &'a HeimdallPolicy,
 }
+
+/// The changes of a domain that loosen.
+const LOOSENED: [ApprovalAction; 2] = [ApprovalAction::Charter, ApprovalAction::Promote];
 
 /// Why a promotion was refused, for the audit trail.
 #[derive(Serialize)]
@@ -107,7 +111,7 @@ impl Heimdall {
         require_engine(origin, Some(&policy))?;
         let was_on = existing.as_ref().is_some_and(|old| old.prod_use_enabled);
         let cancels = request.prod_use_enabled == Some(false)
-            && approval::waits_for(&mut tx, request.domain.as_str(), now.at).await?;
+            && approval::waits_for(&mut tx, &LOOSENED, request.domain.as_str(), now.at).await?;
         if let (true, Some(existing)) = (changes.is_empty() && asked.approves.is_none() && !cancels, &existing) {
             let unchanged = HeimdallPolicyUpserted { policy: existing.clone(), changes: Vec::new() };
             return idempotency::done(tx, intent, now, unchanged).await.map(Loosened::Done);
@@ -217,7 +221,8 @@ impl Heimdall {
         require_engine(origin, Some(&existing))?;
         let request = PolicyUpsert { prod_use_enabled: Some(false), ..PolicyUpsert::of(domain.clone()) };
         let (policy, changes) = model::upsert(Some(&existing), &request, origin.actor.as_ref(), reason, now.at)?;
-        let demoted = if changes.is_empty() && !approval::waits_for(&mut tx, domain.as_str(), now.at).await? {
+        let demoted = if changes.is_empty() && !approval::waits_for(&mut tx, &LOOSENED, domain.as_str(), now.at).await?
+        {
             HeimdallPolicyUpserted { policy: existing, changes: Vec::new() }
         } else {
             let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;

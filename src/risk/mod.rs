@@ -23,6 +23,7 @@ pub mod writer;
 
 use crate::access::token::Authority;
 use crate::approval::loosening::Proposal;
+use crate::approval::model::ApprovalAction;
 use crate::approval::{self, Loosened, Verdict, Wanted, WithChanges};
 use crate::audit::{self, Changes, ControlEvent, FieldChange, Origin, Stream};
 use crate::clock::Clock;
@@ -309,7 +310,8 @@ impl Risk {
         let (policy, changes) =
             policy::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, risk_head.next().at)?;
         let cancels = request.enabled == Some(false)
-            && approval::waits_for(&mut tx, request.engine.as_str(), risk_head.next().at).await?;
+            && approval::waits_for(&mut tx, &[ApprovalAction::RaiseCap], request.engine.as_str(), risk_head.next().at)
+                .await?;
         if let (true, Some(existing)) = (changes.is_empty() && asked.approves.is_none() && !cancels, &existing) {
             let unchanged = RiskPolicyUpserted { policy: existing.clone(), changes: Vec::new() };
             return Ok(Loosened::Done(idempotency::done(tx, intent, risk_head.next(), unchanged).await?));

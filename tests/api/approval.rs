@@ -331,6 +331,10 @@ async fn a_newer_policy_or_trip_cancels_what_waits_for_a_policy() {
     let id = ask(&persons, &persons.ann, CAPS, &raise).await;
     post(&persons, &persons.ann, CAPS, &json!({"engine": "A", "enabled": false})).await.ok();
     approve(&persons, &persons.bob, id).await.refused(409, "APPROVAL_CLOSED");
+    // Where nothing waits any more, it is no event.
+    let events = persons.service.events().await;
+    post(&persons, &persons.ann, CAPS, &json!({"engine": "A", "enabled": false})).await.ok();
+    assert_eq!(persons.service.events().await, events);
     let use_it = json!({"domain": "BUYER_MATCH", "prod_use_enabled": true, "reason": "go"});
     let id = ask(&persons, &persons.ann, "/heimdall/policies/upsert", &use_it).await;
     post(&persons, &persons.ann, "/heimdall/demote", &json!({"domain": "BUYER_MATCH", "reason": "stop"})).await.ok();
