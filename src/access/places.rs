@@ -5,6 +5,7 @@ use crate::enforcement::routes::Share;
 use crate::error::{Error, Result};
 use crate::http::budget::{Budget, Charge};
 use crate::http::connections::{Connection, For};
+use crate::http::numbers::{AsText, GROWTH_MAX};
 use crate::types::Principal;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
@@ -63,6 +64,7 @@ impl Places {
             share,
             principal: principal.clone(),
             connection: request.extensions().get::<Arc<Connection>>().cloned(),
+            as_text: request.extensions().get::<AsText>().is_some(),
             held: OnceLock::new(),
             body: Mutex::new(self.bodies.open(principal.clone())),
         }
@@ -83,6 +85,8 @@ pub(crate) struct Seat {
     share: Share,
     principal: Principal,
     connection: Option<Arc<Connection>>,
+    /// Whether the numbers of the answer become texts, which are longer.
+    as_text: bool,
     held: OnceLock<Held>,
     body: Mutex<Charge>,
 }
@@ -123,11 +127,16 @@ impl Seat {
         body.grow_to(bytes.saturating_sub(BODY_BYTES_FREE)).map_err(|_| Error::Overloaded)
     }
 
-    /// The answer as it goes out: a large one counts until it was taken. One that only tells something is refused where there is no
+    /// The answer as it goes out: a large one counts until it was written. One that only tells something is refused where there is no
     /// room for it; a change that was done is told all the same.
     pub(super) fn answer(&self, response: Response) -> Response {
         let length = response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
-        let Some(length) = length.filter(|length| *length > ANSWER_BYTES_FREE) else { return response };
+        let growth = if self.as_text { GROWTH_MAX } else { 1 };
+        let Some(length) =
+            length.map(|length| length.saturating_mul(growth)).filter(|length| *length > ANSWER_BYTES_FREE)
+        else {
+            return response;
+        };
         let mut charge = self.places.answers.open(self.principal.clone());
         if charge.grow_to(length).is_err() {
             if self.share == Share::Read {
@@ -135,7 +144,7 @@ impl Seat {
             }
             charge.overdraw_to(length);
         }
-        response.map(|body| Body::new(Charged { body, _charge: charge }))
+        counted(response, Arc::new(charge))
     }
 
     /// The body is waited for: a connection that does nothing else can make room.
@@ -161,13 +170,35 @@ impl Seat {
     }
 }
 
-/// An answer that counts until it was taken, or nobody will take it any more.
-struct Charged {
-    body: Body,
-    _charge: Charge,
+/// The charge of an answer, among its extensions: whoever replaces the body counts the new one by it.
+pub(crate) type AnswerCharge = Arc<Charge>;
+
+/// An answer that counts until its last byte was written, or is thrown away.
+pub(crate) fn counted(mut response: Response, charge: AnswerCharge) -> Response {
+    response.extensions_mut().insert(Arc::clone(&charge));
+    response.map(|body| Body::new(Counted { body, charge }))
 }
 
-impl HttpBody for Charged {
+/// The body of such an answer. The server drops it when it has taken the last piece, long before a slow reader has: so each piece
+/// carries the charge, too.
+struct Counted {
+    body: Body,
+    charge: AnswerCharge,
+}
+
+/// A piece of such a body, which the server keeps until the socket has taken all of it.
+struct Piece {
+    data: Bytes,
+    _charge: AnswerCharge,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+impl HttpBody for Counted {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -175,7 +206,9 @@ impl HttpBody for Charged {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        let piece = |data| Bytes::from_owner(Piece { data, _charge: Arc::clone(&self.charge) });
+        polled.map_ok(|frame| frame.map_data(piece))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -184,5 +217,65 @@ impl HttpBody for Charged {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::numbers::as_text;
+    use axum::http::header::CONTENT_TYPE;
+    use http_body_util::BodyExt;
+
+    /// An answer of so many bytes to a read, and the places that it counts in.
+    fn answered(text: String, as_text: bool) -> (Places, Response) {
+        let places = Places::new(1 << 20, 1 << 20);
+        let mut request = Request::new(Body::empty());
+        if as_text {
+            request.extensions_mut().insert(AsText);
+        }
+        let seat = places.seat(Share::Read, &Principal::unauthenticated(), &request);
+        let response = seat.answer(([(CONTENT_TYPE, "application/json")], text).into_response());
+        (places, response)
+    }
+
+    #[tokio::test]
+    async fn an_answer_counts_until_the_last_of_its_bytes_is_gone() {
+        let length = ANSWER_BYTES_FREE + 1;
+        let (places, response) = answered(" ".repeat(length), false);
+        assert_eq!(places.answers.used(), length);
+        let mut body = response.into_body();
+        let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert!(body.is_end_stream());
+        // The server has nothing more to ask for, and all of it still to write.
+        drop(body);
+        assert_eq!((piece.len(), places.answers.used()), (length, length));
+        drop(piece);
+        assert_eq!(places.answers.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_answer_whose_numbers_became_texts_counts_until_it_is_gone() {
+        let json = format!("[{}7]", "7,".repeat(ANSWER_BYTES_FREE / 2));
+        let (places, response) = answered(json.clone(), true);
+        let response = as_text(response).await;
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(bytes.len() > 2 * json.len() - 2, "{}", bytes.len());
+        assert!(places.answers.used() >= bytes.len());
+        drop(bytes);
+        assert_eq!(places.answers.used(), 0);
+        // Small as it is, it becomes a large one.
+        let (places, _response) = answered(" ".repeat(ANSWER_BYTES_FREE), true);
+        assert_eq!(places.answers.used(), 2 * ANSWER_BYTES_FREE);
+    }
+
+    #[test]
+    fn a_read_is_refused_where_answers_have_no_room_and_a_change_is_answered() {
+        let places = Places::new(0, 2 * ANSWER_BYTES_FREE);
+        let large = || " ".repeat(ANSWER_BYTES_FREE + 1).into_response();
+        let seat = |share| places.seat(share, &Principal::unauthenticated(), &Request::new(Body::empty()));
+        assert_eq!(seat(Share::Read).answer(large()).status(), 503);
+        let told = seat(Share::Ordinary).answer(large());
+        assert_eq!((told.status().as_u16(), places.answers.used()), (200, ANSWER_BYTES_FREE + 1));
     }
 }

@@ -33,8 +33,14 @@ impl Budget {
         Self(Arc::new(Inner { limit, share, used: Mutex::default() }))
     }
 
-    fn used(&self) -> MutexGuard<'_, Used> {
+    fn lock(&self) -> MutexGuard<'_, Used> {
         self.0.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How much of it is used.
+    #[cfg(test)]
+    pub(crate) fn used(&self) -> usize {
+        self.lock().total
     }
 
     /// Nothing of it yet, to be grown.
@@ -46,7 +52,7 @@ impl Budget {
     /// Whether there is any of it left for this principal.
     #[must_use]
     pub fn has_room(&self, principal: &Principal) -> bool {
-        let used = self.used();
+        let used = self.lock();
         let own = used.by.get(principal).copied().unwrap_or_default();
         used.total < self.0.limit && own < self.0.share
     }
@@ -83,7 +89,7 @@ impl Charge {
         if more == 0 {
             return Ok(());
         }
-        let mut used = self.budget.used();
+        let mut used = self.budget.lock();
         let own = used.by.get(&self.principal).copied().unwrap_or_default() + more;
         if !may(&self.budget.0, used.total + more, own) {
             return Err(Exhausted);
@@ -101,7 +107,7 @@ impl Drop for Charge {
         if self.amount == 0 {
             return;
         }
-        let mut used = self.budget.used();
+        let mut used = self.budget.lock();
         used.total -= self.amount;
         let own = used.by.get(&self.principal).copied().unwrap_or_default() - self.amount;
         if own == 0 {
@@ -131,7 +137,7 @@ mod tests {
         budget.take(principal("third"), 4).unwrap().overdraw_to(9);
         drop(one);
         budget.take(principal("third"), 6).unwrap();
-        assert_eq!(budget.used().total, 0);
-        assert!(budget.used().by.is_empty());
+        assert_eq!(budget.used(), 0);
+        assert!(budget.lock().by.is_empty());
     }
 }

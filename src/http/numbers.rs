@@ -4,6 +4,7 @@
 
 use super::BASE_PATH;
 use super::input::{Field, query_values};
+use crate::access::places::{AnswerCharge, counted};
 use crate::error::{Error, Result};
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
@@ -15,6 +16,13 @@ use axum::response::{IntoResponse, Response};
 pub(crate) const NUMBERS: &str = "numbers";
 /// Its value.
 pub(crate) const STRING: &str = "string";
+
+/// Marks a request whose answer is to carry its numbers as texts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AsText;
+
+/// How many times as long an answer becomes at most, but for a byte: two more for each number, and there is one between any two.
+pub(crate) const GROWTH_MAX: usize = 2;
 
 /// Whether an answer to this request is to carry its numbers as texts.
 pub(crate) fn wanted(request: &Request) -> bool {
@@ -58,6 +66,7 @@ pub(crate) async fn as_text(response: Response) -> Response {
         return response;
     }
     let (mut parts, body) = response.into_parts();
+    let charge = parts.extensions.remove::<AnswerCharge>();
     let Ok(bytes) = axum::body::to_bytes(body, usize::MAX).await else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
@@ -74,7 +83,11 @@ pub(crate) async fn as_text(response: Response) -> Response {
     } else {
         parts.headers.insert(CONTENT_LENGTH, bytes.len().into());
     }
-    (parts, Body::from(bytes)).into_response()
+    let response = Response::from_parts(parts, Body::from(bytes));
+    match charge {
+        Some(charge) => counted(response, charge),
+        None => response,
+    }
 }
 
 /// A JSON text with each number between quotes.

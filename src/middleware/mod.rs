@@ -78,6 +78,9 @@ where
 {
     let identity = Identity::of(&mut request);
     let with_texts = numbers::wanted(&request);
+    if with_texts {
+        request.extensions_mut().insert(numbers::AsText);
+    }
     let entry = Entry::begin(&mut request);
     let is_change = completion::is_change(&request);
     let guarded = async move {

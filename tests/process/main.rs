@@ -37,3 +37,4 @@ mod replicated;
 mod rewound;
 mod schema;
 mod starts;
+mod untaken;
