@@ -15,14 +15,15 @@
 use super::feed::Policies;
 use super::gate::{Source, View};
 use crate::app::App;
+use crate::error::Error;
 use crate::http::BODY_BYTES_MAX;
 use crate::http::errors::ProblemBody;
+use crate::http::input::read_body;
 use crate::types::hex;
 use crate::types::{Domain, Engine};
 use axum::Json;
-use axum::body::Body;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -102,14 +103,14 @@ struct EvaluationFailure {
               (status = 404, description = "There is no such flag", body = EvaluationFailure),
               (status = 413, description = "The body is too large", body = EvaluationFailure))
 )]
-async fn evaluate_flag(State(app): State<App>, key: Result<Path<String>, PathRejection>, body: Body) -> Response {
+async fn evaluate_flag(State(app): State<App>, key: Result<Path<String>, PathRejection>, request: Request) -> Response {
     let Ok(Path(key)) = key else {
         let error_details = "the flag's name is no text".to_owned();
         let failure = EvaluationFailure { key: None, error_code: "GENERAL", error_details };
         return refused(StatusCode::BAD_REQUEST, failure);
     };
-    if let Err((status, failure)) = read_context(body, Some(&key)).await {
-        return refused(status, failure);
+    if let Err(refused) = read_context(request, Some(&key)).await {
+        return refused;
     }
     let (view, policies) = (app.feed.view(), app.feed.policies());
     if let Some(evaluation) = flag(&key, view, policies.as_deref()) {
@@ -136,9 +137,9 @@ fn refused(status: StatusCode, failure: EvaluationFailure) -> Response {
               (status = 400, description = "The body cannot be read", body = EvaluationFailure),
               (status = 413, description = "The body is too large", body = EvaluationFailure))
 )]
-async fn evaluate_flags(State(app): State<App>, headers: HeaderMap, body: Body) -> Response {
-    if let Err((status, failure)) = read_context(body, None).await {
-        return refused(status, failure);
+async fn evaluate_flags(State(app): State<App>, headers: HeaderMap, request: Request) -> Response {
+    if let Err(refused) = read_context(request, None).await {
+        return refused;
     }
     let (view, policies) = (app.feed.view(), app.feed.policies());
     let names = ["prod_exec_allowed", "kill_switch_engaged", "go_live_enabled"].map(str::to_owned).into_iter();
@@ -177,16 +178,21 @@ fn matches(headers: &HeaderMap, tag: &str) -> bool {
     )
 }
 
-/// Reads a body to its end: none at all will do, and whatever is JSON with a context that is an object.
-async fn read_context(body: Body, key: Option<&str>) -> Result<(), (StatusCode, EvaluationFailure)> {
+/// Reads a body to its end, within the limits of every body: none at all will do, and whatever is JSON with a context that is an object.
+async fn read_context(request: Request, key: Option<&str>) -> Result<(), Response> {
     let failure = |status, error_code, error_details: &str| {
         let (key, error_details) = (key.map(str::to_owned), error_details.to_owned());
-        (status, EvaluationFailure { key, error_code, error_details })
+        refused(status, EvaluationFailure { key, error_code, error_details })
     };
-    let Ok(bytes) = axum::body::to_bytes(body, BODY_BYTES_MAX).await else {
-        let details = format!("the body is larger than {BODY_BYTES_MAX} bytes, or ended early");
-        return Err(failure(StatusCode::PAYLOAD_TOO_LARGE, "GENERAL", &details));
-    };
+    let (parts, body) = request.into_parts();
+    let bytes = read_body(&parts, body, BODY_BYTES_MAX).await.map_err(|error| match error {
+        Error::BodyTooLarge { limit } => {
+            let details = format!("the body is larger than {limit} bytes");
+            failure(StatusCode::PAYLOAD_TOO_LARGE, "GENERAL", &details)
+        }
+        Error::Malformed(details) => failure(StatusCode::BAD_REQUEST, "PARSE_ERROR", &details),
+        other => other.into_response(),
+    })?;
     // A byte order mark says nothing.
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes).trim_ascii();
     if text.is_empty() || text == b"null" {

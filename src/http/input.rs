@@ -169,7 +169,7 @@ pub(crate) fn take_field<T: DeserializeOwned>(fields: &mut Vec<Field>, name: &st
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reads a body whole, and takes the request's place when it is there.
-async fn read_body(parts: &Parts, body: Body, limit: usize) -> Result<Bytes> {
+pub(crate) async fn read_body(parts: &Parts, body: Body, limit: usize) -> Result<Bytes> {
     let seat = Seat::of(parts);
     let reading = collect(seat.as_deref(), body, limit);
     let Ok(read) = tokio::time::timeout(BODY_TIMEOUT, reading).await else {

@@ -29,7 +29,12 @@ impl hyper::body::Body for Stalled {
 
 /// A request whose body begins like this and does not go on, as far as that goes.
 fn begin(service: &Service, path: &str, body: String) -> Begun {
-    let mut stalled = request(Method::POST, &format!("{BASE}{path}"), Some("application/json"), "");
+    begin_at(service, &format!("{BASE}{path}"), body)
+}
+
+/// The same at an absolute path.
+fn begin_at(service: &Service, path: &str, body: String) -> Begun {
+    let mut stalled = request(Method::POST, path, Some("application/json"), "");
     *stalled.body_mut() = Body::new(Stalled(Some(body.into())));
     let mut begun: Begun = Box::pin(service.send(stalled));
     let polled = begun.as_mut().poll(&mut Context::from_waker(Waker::noop()));
@@ -63,5 +68,26 @@ async fn bodies_together_stay_in_their_budget_and_small_ones_need_none() {
     assert_eq!((answer.status, answer.json["error"].as_str()), (StatusCode::SERVICE_UNAVAILABLE, Some("OVERLOADED")));
     let answer = service.reserve("RETAIL", "1").await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    std::mem::forget(stalled);
+}
+
+#[tokio::test]
+async fn bodies_of_flag_requests_are_in_the_budget_of_all_bodies() {
+    const FLAGS: &str = "/ofrep/v1/evaluate/flags";
+    let limits = LimitsConfig { body_budget_mib: 16, ..LimitsConfig::default() };
+    let service = Service::with(Setup { limits, ..Setup::default() }).await;
+    let body = || format!(r#"{{"context":{{}}{}"#, " ".repeat(60_000));
+    // Each is 51,821 bytes beyond what is free, and one principal has 8 MiB: room for 161.
+    let mut stalled: Vec<_> = (0..80).map(|_| begin_at(&service, FLAGS, body())).collect();
+    stalled.extend((0..81).map(|_| begin_at(&service, &format!("{FLAGS}/go_live_enabled"), body())));
+    for path in [FLAGS.to_owned(), format!("{FLAGS}/go_live_enabled")] {
+        let asked = request(Method::POST, &path, Some("application/json"), &format!("{}}}", body()));
+        let answer = service.send(asked).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
+        assert_eq!(answer.json["error"], "OVERLOADED");
+        // A small one needs none of it.
+        let answer = service.send(request(Method::POST, &path, Some("application/json"), "{}")).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    }
     std::mem::forget(stalled);
 }
