@@ -26,6 +26,11 @@ const ROOM_SHARE: usize = 256;
 /// How long a new connection waits for the room that was made: a stop that hurries answers first.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Connections that made room.
+pub(super) fn made_room() -> metrics::Counter {
+    metrics::counter!("holdfast_connections_made_room_total")
+}
+
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -138,8 +143,17 @@ impl Connection {
         let (next, told) = if what == For::Stop { (BUSY, &self.hurry) } else { (GONE, &self.gone) };
         if self.state.compare_exchange(word, next, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             self.ends.store(true, Ordering::Release);
+            if next == GONE {
+                made_room().increment(1);
+            }
             told.notify_one();
         }
+    }
+
+    /// Ends it, whatever it does.
+    fn close(&self) {
+        self.state.store(GONE, Ordering::Release);
+        self.gone.notify_one();
     }
 }
 
@@ -177,7 +191,7 @@ impl Place {
         &self.connection
     }
 
-    /// Resolves when it has to make room.
+    /// Resolves when it has to end: it makes room, or everything ends.
     pub async fn ended(&self) {
         self.connection.gone.notified().await;
     }
@@ -236,6 +250,13 @@ impl Connections {
         open.connections.insert(number, Arc::clone(&connection));
         drop(open);
         Place { connections: self.clone(), number, connection, _permit: permit }
+    }
+
+    /// Ends all of them, also those that work.
+    pub fn end_all(&self) {
+        for connection in self.open().connections.values() {
+            connection.close();
+        }
     }
 
     /// Ends a few of those that wait: first of the address that has the most, then those that nothing was begun for the longest.

@@ -5,7 +5,7 @@
 //! nobody takes ends with the socket's own timeout. When all places are taken, those that wait make room, and a few places more are
 //! kept for one request each, so that whoever comes to pull the kill switch finds one that nobody can keep.
 
-use super::connections::{Connection, Connections, For, Kind, Limits, Place};
+use super::connections::{self, Connection, Connections, For, Kind, Limits, Place};
 use super::drain::drained;
 use crate::clock::Clock;
 use axum::extract::Request;
@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use rustix::io::Errno;
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ const KEPT_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// How long the kernel keeps trying to hand over what nobody acknowledges, milliseconds.
 const UNTAKEN_TIMEOUT_MS: u32 = 30_000;
-/// How long accepting pauses when the process is out of files.
+/// How long accepting pauses when the process is out of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The least time between two warnings of that, milliseconds.
 const WARN_EVERY_MS: u64 = 10_000;
@@ -41,14 +42,10 @@ fn refusals() -> metrics::Counter {
     metrics::counter!("holdfast_connections_refused_total")
 }
 
-fn made_room() -> metrics::Counter {
-    metrics::counter!("holdfast_connections_made_room_total")
-}
-
 /// A counter that begins with its first event has no increase at that: it is there from the start.
 pub(crate) fn begin_counting() {
     refusals().increment(0);
-    made_room().increment(0);
+    connections::made_room().increment(0);
 }
 
 /// Serves until a stop is asked for, then lets the requests in flight finish, for as long as `drain`.
@@ -74,13 +71,13 @@ pub async fn serve<S>(
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                // One that was given up before it was accepted concerns nobody; running out of files concerns everybody.
-                if is_out_of_files(&error) {
+                // One that was given up before it was accepted concerns nobody; what runs out concerns everybody.
+                if !concerns_one(&error) {
                     refusals().increment(1);
                     warned.warn(&error);
                     let _ = connections.make_room(Kind::Staying);
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
-                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
@@ -95,7 +92,7 @@ pub async fn serve<S>(
         tokio::spawn(async move {
             let ended = tokio::select! {
                 ended = connection => ended,
-                () = place.ended() => return made_room().increment(1),
+                () = place.ended() => return,
             };
             // What the other end did wrong was answered, or there is nobody to answer.
             if let Err(error) = ended {
@@ -104,8 +101,11 @@ pub async fn serve<S>(
         });
     }
     drop(listener);
-    if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+    let mut ended = std::pin::pin!(graceful.shutdown());
+    if tokio::time::timeout(drain, &mut ended).await.is_err() {
         tracing::warn!("some connections did not end in time: closing them");
+        connections.end_all();
+        ended.await;
     }
 }
 
@@ -148,7 +148,7 @@ where
     })
 }
 
-/// Says that files run out, and not over and over.
+/// Says that nothing can be accepted, and not over and over.
 #[derive(Debug, Default)]
 struct Warned(Option<u64>);
 
@@ -157,14 +157,31 @@ impl Warned {
         let now_ms = Clock::system().now_ms();
         if self.0.is_none_or(|last| now_ms - last >= WARN_EVERY_MS) {
             self.0 = Some(now_ms);
-            tracing::warn!(%error, "no file is left for a connection: raise the limit of open files, or look who holds them");
+            if is_out_of_files(error) {
+                tracing::warn!(%error, "no file is left for a connection: raise the limit of open files, or look who holds them");
+            } else {
+                tracing::warn!(%error, "no connection can be accepted: look what the system is short of");
+            }
         }
     }
 }
 
 fn is_out_of_files(error: &std::io::Error) -> bool {
-    use rustix::io::Errno;
     [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error).map(Some).contains(&error.raw_os_error())
+}
+
+/// Whether a failure to accept is that of the one connection: the next is accepted at once.
+fn concerns_one(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::Interrupted
+            | ErrorKind::NetworkDown
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::HostUnreachable
+    ) || error.raw_os_error() == Some(Errno::PROTO.raw_os_error())
 }
 
 fn builder_of(place: &Place) -> http1::Builder {
@@ -190,4 +207,51 @@ fn prepare(stream: &TcpStream) {
     let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, UNTAKEN_TIMEOUT_MS);
     #[cfg(not(target_os = "linux"))]
     let _ = UNTAKEN_TIMEOUT_MS;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::{Notify, oneshot};
+    use tower::service_fn;
+
+    #[test]
+    fn what_a_caller_gave_up_delays_nobody_and_what_runs_out_pauses() {
+        let error = |errno: Errno| std::io::Error::from_raw_os_error(errno.raw_os_error());
+        for errno in [Errno::CONNABORTED, Errno::CONNRESET, Errno::PROTO, Errno::INTR, Errno::HOSTUNREACH] {
+            assert!(concerns_one(&error(errno)), "{errno}");
+        }
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::INVAL] {
+            assert!(!concerns_one(&error(errno)), "{errno}");
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_that_do_not_end_in_time_are_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (begun, (stop, stopped)) = (Arc::new(Notify::new()), oneshot::channel::<()>());
+        let held = Arc::new(());
+        let (in_service, watched) = ((Arc::clone(&begun), Arc::clone(&held)), Arc::downgrade(&held));
+        drop(held);
+        let service = service_fn(move |_: Request| {
+            let (begun, held) = in_service.clone();
+            async move {
+                begun.notify_one();
+                let answered = std::future::pending().await;
+                drop(held);
+                answered
+            }
+        });
+        let until = async { stopped.await.unwrap() };
+        let serving = tokio::spawn(serve(listener, service, Limits { staying: 8, kept: 8 }, until, Duration::ZERO));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        begun.notified().await;
+        stop.send(()).unwrap();
+        serving.await.unwrap();
+        assert!(watched.upgrade().is_none(), "the work of a connection is left");
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap_or_default(), 0);
+    }
 }
