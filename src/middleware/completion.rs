@@ -4,6 +4,7 @@
 //! would find the kill switch not engaged. A task per change would do it, too; but nearly all callers wait, so the work runs
 //! where it is waited for, and becomes a task only when the waiting ends first.
 
+use crate::enforcement::routes::{self, Share};
 use axum::extract::Request;
 use axum::http::Method;
 use axum::response::Response;
@@ -12,9 +13,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::runtime::Handle;
 
-/// Whether a request may change something.
+/// Whether a request may change something. A POST that only reads ends with its caller, as every read does.
 pub(super) fn is_change(request: &Request) -> bool {
-    matches!(*request.method(), Method::POST | Method::DELETE)
+    let (method, path) = (request.method(), request.uri().path());
+    // Those that only read have no parameter in their path.
+    let is_read = || routes::route(method, path).is_some_and(|row| row.share == Share::Read);
+    matches!(*method, Method::POST | Method::DELETE) && !is_read()
 }
 
 /// Work that goes on as a task of its own when nobody waits for it any more.
@@ -43,6 +47,23 @@ impl Drop for Completing {
         // Without a runtime the process is ending, and so does what it was doing.
         if let (Some(work), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             runtime.spawn(work);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::enforcement::routes::ROUTES;
+
+    #[test]
+    fn no_read_goes_on_without_its_caller_and_every_change_does() {
+        for row in ROUTES {
+            let Some(method) = &row.method else { continue };
+            let path = row.template.replace("{id}", "7").replace("{key}", "x").replace("{*rest}", "a.css");
+            let request = Request::builder().method(method).uri(&path).body(axum::body::Body::empty()).unwrap();
+            let is_read = matches!(row.share, Share::Read | Share::Probe);
+            assert_eq!(is_change(&request), !is_read, "{method} {path}");
         }
     }
 }

@@ -166,12 +166,18 @@ impl Replay {
     }
 }
 
-/// How often a wire of this policy trips by chance on these events.
+/// How often a wire of this policy trips by chance on these events. Means nothing where it was not wanted to its end.
 #[must_use]
-pub fn by_chance(policy: &RegressionPolicy, history: &[Measurement], shuffles: u32, seed: u64) -> Option<ChanceTrips> {
+pub fn by_chance(
+    policy: &RegressionPolicy,
+    history: &[Measurement],
+    shuffles: u32,
+    seed: u64,
+    is_wanted: impl Fn() -> bool,
+) -> Option<ChanceTrips> {
     let history = &history[history.len().saturating_sub(SHUFFLED_MAX)..];
     let boolean = matches!(history.first()?, Measurement::Success(_));
-    let counted = permutation::estimate(history, shuffles, seed, |series| {
+    let counted = permutation::estimate(history, shuffles, seed, is_wanted, |series| {
         let mut replay = Replay::new(policy, boolean, 0);
         for measurement in series {
             // Sums of part of a series fit where those of all of it did.

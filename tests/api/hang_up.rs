@@ -91,3 +91,29 @@ async fn a_beginning_that_is_given_up_leaves_no_transaction_to_the_next() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_backtest_ends_with_its_caller_and_a_change_goes_on() {
+    let (service, proxy) = behind_a_proxy().await;
+    service.kpis("RETAIL", "conversion", 3, 0).await;
+    for pieces in 0..4 {
+        let asked = service.post("/regression/backtest", &json!({"domain": "RETAIL", "metric": "conversion"}));
+        proxy.hold_after(pieces);
+        let begun = tokio::spawn(asked);
+        proxy.holds().await;
+        assert!(!service.app.replaying.is_free());
+        begun.abort();
+        assert!(begun.await.unwrap_err().is_cancelled());
+        assert!(service.app.replaying.is_free(), "it goes on after {pieces} pieces");
+        proxy.let_go();
+    }
+    let begun = service.post("/go-live/disable", &json!({"actor": "test"}));
+    assert!(give_up_after(&proxy, 0, begun).await);
+    loop {
+        let state = service.get("/go-live/state").await.ok();
+        if state["go_live_enabled"] == false {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}

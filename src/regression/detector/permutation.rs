@@ -18,15 +18,20 @@ pub struct Estimate {
 }
 
 /// Shuffles a history so many times and counts the trips of `detector`, which replays a whole series and says how often it trips.
+/// Ends early when nobody wants the estimate any more.
 pub fn estimate(
     history: &[Measurement],
     shuffles: u32,
     seed: u64,
+    is_wanted: impl Fn() -> bool,
     mut detector: impl FnMut(&[Measurement]) -> u64,
 ) -> Estimate {
     let (mut series, mut random) = (history.to_vec(), SplitMix64::new(seed));
     let mut estimate = Estimate { shuffles, ..Estimate::default() };
     for _ in 0..shuffles {
+        if !is_wanted() {
+            break;
+        }
         shuffle(&mut series, &mut random);
         let trips = detector(&series);
         estimate.tripped += u32::from(trips > 0);
@@ -77,6 +82,7 @@ mod tests {
     use crate::regression::detector::{Evidence, Frozen, Rolling, Settings};
     use crate::regression::model::{Direction, Effect, Tolerance, Window};
     use crate::types::Total;
+    use std::cell::Cell;
 
     fn history() -> Vec<Measurement> {
         (1..=400).map(|at| Measurement::Success(at <= 200)).collect()
@@ -94,11 +100,17 @@ mod tests {
     fn shuffles_keep_every_event_and_repeat_with_their_seed() {
         let run = |seed| {
             let mut seen = Vec::new();
-            let counted = estimate(&history(), 20, seed, |series| {
-                assert_eq!(series.iter().filter(|one| **one == Measurement::Success(true)).count(), 200);
-                seen.push(series.to_vec());
-                u64::from(series[0] == Measurement::Success(true)) * 3
-            });
+            let counted = estimate(
+                &history(),
+                20,
+                seed,
+                || true,
+                |series| {
+                    assert_eq!(series.iter().filter(|one| **one == Measurement::Success(true)).count(), 200);
+                    seen.push(series.to_vec());
+                    u64::from(series[0] == Measurement::Success(true)) * 3
+                },
+            );
             (seen, counted)
         };
         let (seen, counted) = run(7);
@@ -110,24 +122,47 @@ mod tests {
     }
 
     #[test]
+    fn an_estimate_that_nobody_wants_any_more_ends() {
+        let replays = Cell::new(0);
+        let counting = |_: &[Measurement]| {
+            replays.set(replays.get() + 1);
+            0
+        };
+        estimate(&history(), 1_000, 1, || replays.get() < 3, counting);
+        assert_eq!(replays.get(), 3);
+    }
+
+    #[test]
     fn what_trips_on_shuffles_is_what_trips_by_chance() {
         // 1,000 events of which a fifth fails, all of them at the end: PLAIN would trip there, and by chance it does in half of the
         // orders (tripwire.md, table A: 53 %).
         let tolerance =
             Tolerance { direction: Direction::HigherIsBetter, effect: Effect::Relative, boolean: true, limit: 200_000 };
         let history: Vec<_> = (0..1_000).map(|at| Measurement::Success(at < 800)).collect();
-        let plain = estimate(&history, 200, 1, |series| {
-            let mut wire = Rolling::new(tolerance, 50, 200, 50);
-            u64::from(series.iter().any(|event| wire.step(*event)))
-        });
-        let sequential = estimate(&history, 200, 1, |series| {
-            let (before, after) = series.split_at(200);
-            let sum = before.iter().fold(Total::ZERO, |sum, event| sum.plus(event.addend()).unwrap());
-            let baseline = Window { events: 200, sum };
-            let frozen = Frozen::rate(Settings::of(tolerance, baseline, 0.0, 50_000.0), baseline).unwrap();
-            let mut evidence = Evidence::default();
-            u64::from(after.iter().any(|event| evidence.step(&frozen, *event).trips))
-        });
+        let plain = estimate(
+            &history,
+            200,
+            1,
+            || true,
+            |series| {
+                let mut wire = Rolling::new(tolerance, 50, 200, 50);
+                u64::from(series.iter().any(|event| wire.step(*event)))
+            },
+        );
+        let sequential = estimate(
+            &history,
+            200,
+            1,
+            || true,
+            |series| {
+                let (before, after) = series.split_at(200);
+                let sum = before.iter().fold(Total::ZERO, |sum, event| sum.plus(event.addend()).unwrap());
+                let baseline = Window { events: 200, sum };
+                let frozen = Frozen::rate(Settings::of(tolerance, baseline, 0.0, 50_000.0), baseline).unwrap();
+                let mut evidence = Evidence::default();
+                u64::from(after.iter().any(|event| evidence.step(&frozen, *event).trips))
+            },
+        );
         assert!((80..=120).contains(&plain.tripped), "{plain:?}");
         assert!(sequential.tripped <= 2, "{sequential:?}");
     }

@@ -13,6 +13,7 @@ use crate::types::{Amount, Count, Domain, Fraction, Metric, Time, TimeRange};
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -121,7 +122,7 @@ async fn backtest_wire(
     };
     let TimeRange { from, to } = TimeRange::new(input.from, input.to)?;
     // One at a time: each reads a whole history.
-    let _turn = app.replaying.take(caller.principal).await?;
+    let turn = app.replaying.take(caller.principal).await?;
     let mut tx = app.govern.db().begin_long_snapshot().await?;
     let existing = store::read_policy(&mut tx, &input.domain, &input.metric).await?;
     let request = read(input);
@@ -162,7 +163,15 @@ async fn backtest_wire(
         return Err(Error::NotFound { what: "series", id: format!("{}.{}", pair.0, pair.1) });
     }
     drop(tx);
-    let answer = tokio::task::spawn_blocking(move || report(policy, replay, &last, shuffles)).await;
+    // What computes ends when nobody waits for it, and the turn with it.
+    let waiting = Arc::new(());
+    let waited_for = Arc::downgrade(&waiting);
+    let computing = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        report(policy, replay, &last, shuffles, || waited_for.strong_count() > 0)
+    });
+    let answer = computing.await;
+    drop(waiting);
     Ok(Json(answer.map_err(|error| Error::Inconsistent(error.to_string()))?))
 }
 
@@ -189,12 +198,18 @@ fn read(input: BacktestInput) -> PolicyUpsert {
     }
 }
 
-fn report(policy: RegressionPolicy, replay: Option<Replay>, last: &[Measurement], shuffles: u32) -> BacktestAnswer {
+fn report(
+    policy: RegressionPolicy,
+    replay: Option<Replay>,
+    last: &[Measurement],
+    shuffles: u32,
+    is_wanted: impl Fn() -> bool,
+) -> BacktestAnswer {
     let events = replay.as_ref().map_or(0, Replay::events);
     let (trips_count, trips) = replay.map(Replay::trips).unwrap_or_default();
     let profile = Profile::of(last, policy.direction);
     let chance_of = |policy: &RegressionPolicy| {
-        if shuffles == 0 { None } else { by_chance(policy, last, shuffles, SEED) }
+        if shuffles == 0 { None } else { by_chance(policy, last, shuffles, SEED, &is_wanted) }
     };
     let chance = chance_of(&policy);
     let sequential = RegressionPolicy { detector: Detector::Sequential, ..policy.clone() };
