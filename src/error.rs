@@ -222,6 +222,20 @@ pub enum Error {
         /// The day that it would be booked on.
         day: chrono::NaiveDate,
     },
+    /// A correction would take back more than its event booked.
+    #[error(
+        "{counter} of event {corrects_seq} has {left} left to take back, with what earlier corrections took and added: correct by at most that"
+    )]
+    AdjustmentBeyondEvent {
+        /// The event.
+        corrects_seq: i64,
+        /// Its engine.
+        engine: Engine,
+        /// Which counter.
+        counter: &'static str,
+        /// How much is left.
+        left: crate::types::Total,
+    },
     /// An upsert would re-arm a tripped wire without saying why, or a reset would change the baseline of one.
     #[error("the wire {domain}.{metric} tripped (trip {trip_id}): re-arm it first, and give a reason")]
     WireTripped {

@@ -56,6 +56,14 @@ impl Error {
             Self::AdjustmentOutOfRange { engine, counter, .. } => {
                 vec![("engine", raw(engine)), ("counter", raw(counter))]
             }
+            Self::AdjustmentBeyondEvent { corrects_seq, engine, counter, left } => {
+                vec![
+                    ("engine", raw(engine)),
+                    ("counter", raw(counter)),
+                    ("corrects_seq", raw(corrects_seq)),
+                    ("left", raw(left)),
+                ]
+            }
             Self::IdempotencyKeyReused { fields, .. } => {
                 let detail = "differs from what the key stands for: send what was sent before, or use a new key";
                 vec![("errors", raw(&fields.iter().map(|field| FieldError::new(field, detail)).collect::<Vec<_>>()))]

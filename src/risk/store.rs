@@ -2,20 +2,24 @@
 
 mod batch;
 mod clock;
+mod corrections;
 mod held;
 mod instant;
 mod read;
 mod reconcile;
 mod records;
+mod threads;
 mod write;
 
 pub use batch::{Batch, Denials, Moment, Recorded, write_batch};
 pub use clock::{accept_clock, clock_is_accepted};
-pub use held::{PastEvent, Wanted, candidates, correlated, oldest_due, past_events, read_due, read_reservations};
+pub use corrections::{Corrected, corrected};
+pub use held::{PastEvent, Wanted, candidates, oldest_due, past_events, read_due, read_reservations};
 pub use instant::{Instant, PREPARE_BEGIN, begin, read_instant, read_levels};
 pub use read::{TodayRow, has_policy, is_active, read_denials, read_policies, today};
 pub use reconcile::{Flow, Recomputed, halt, lift_halt, recompute, reconciled_at, set_counter, sum_flows};
 pub use records::{
     EventFilter, ReservationFilter, ReservationRecord, RiskEventRecord, events, read_reservation, reservations,
 };
+pub use threads::{Thread, UsedThreads};
 pub use write::{add_throttle, lift_throttle, lift_throttles, note_policy, upsert_policy};

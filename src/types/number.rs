@@ -162,6 +162,9 @@ const TOTAL_MAX: i128 = 10_000_000_000_000_000_000_000 * 1_000_000;
 exact_number!(Total, i128, "Total", SCALE, -TOTAL_MAX, TOTAL_MAX, "A sum of amounts, at most 6 decimals, exact.");
 
 impl Total {
+    /// The largest.
+    pub const MAX: Self = Self(TOTAL_MAX);
+
     /// The total from millionths; `None` beyond ±10^22.
     #[must_use]
     pub fn from_units(units: i128) -> Option<Self> {

@@ -22,8 +22,34 @@ impl Correction {
     /// Whether it makes room under a cap.
     #[must_use]
     pub fn is_downwards(self) -> bool {
+        self.delta().units() < 0
+    }
+
+    /// By how much.
+    #[must_use]
+    pub const fn delta(self) -> Measured {
         let (Self::Loss(by) | Self::Exposure(by)) = self;
-        by.to_decimal().is_sign_negative()
+        by
+    }
+
+    /// Its counter, as refusals name it.
+    #[must_use]
+    pub fn counter(self) -> &'static str {
+        match self {
+            Self::Loss(_) => "realized_loss",
+            Self::Exposure(_) => "exposure_used",
+        }
+    }
+
+    /// How much can still be taken back from an event at most: what it booked, and what corrections have added since.
+    #[must_use]
+    pub fn left(self, booked: Movement, corrected: Movement) -> Total {
+        let counter = |movement: Movement| match self {
+            Self::Loss(_) => movement.loss,
+            Self::Exposure(_) => movement.exposure,
+        };
+        // A sum beyond the largest total is more than any correction.
+        counter(booked).max(Total::ZERO).plus(counter(corrected)).unwrap_or(Total::MAX)
     }
 }
 
@@ -64,9 +90,9 @@ pub fn apply(
     words: Words,
     stamp: Stamp,
 ) -> Result<(Adjustment, RiskEvent), OutOfRange> {
-    let (movement, delta) = match adjust.correction {
-        Correction::Loss(delta) => (Movement { loss: delta.into(), ..Movement::default() }, delta),
-        Correction::Exposure(delta) => (Movement { exposure: delta.into(), ..Movement::default() }, delta),
+    let movement = match adjust.correction {
+        Correction::Loss(delta) => Movement { loss: delta.into(), ..Movement::default() },
+        Correction::Exposure(delta) => Movement { exposure: delta.into(), ..Movement::default() },
     };
     book.post(&adjust.engine, movement, Floor::Refuses, stamp.at)?;
     let (ledger_engine, ledger_global) = book.ledgers(&adjust.engine, stamp.day());
@@ -82,7 +108,7 @@ pub fn apply(
         engine: adjust.engine.clone(),
         action: "ADJUST",
         // A value's magnitude is an amount.
-        amount: Amount::from_units(delta.units().abs()).unwrap_or_default(),
+        amount: Amount::from_units(adjust.correction.delta().units().abs()).unwrap_or_default(),
         denial: None,
         reservation_id: adjust.reservation_id,
         movement,
@@ -142,6 +168,26 @@ mod tests {
                 assert_eq!(told, adjustment);
             }
         }
+    }
+
+    #[test]
+    fn an_event_gives_back_what_it_booked_and_what_was_added_and_no_more() {
+        let of = |loss: &str| Movement { loss: total(loss), exposure: total("1"), ..Movement::default() };
+        for (booked, corrected, left) in [
+            ("10", "0", "10"),
+            ("10", "-4", "6"),
+            ("10", "-10", "0"),
+            ("10", "3", "13"),
+            ("0", "0", "0"),
+            ("-5", "0", "0"),
+        ] {
+            assert_eq!(
+                Correction::Loss(value("-1")).left(of(booked), of(corrected)),
+                total(left),
+                "{booked} {corrected}"
+            );
+        }
+        assert_eq!(Correction::Exposure(value("-1")).left(of("9"), of("9")), total("2"));
     }
 
     #[test]

@@ -134,6 +134,19 @@ pub struct Movement {
     pub actions: i64,
 }
 
+impl Movement {
+    /// Both together, or `None` beyond the largest total.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Option<Self> {
+        Some(Self {
+            exposure: self.exposure.plus(other.exposure)?,
+            open: self.open.plus(other.open)?,
+            loss: self.loss.plus(other.loss)?,
+            actions: self.actions.checked_add(other.actions)?,
+        })
+    }
+}
+
 /// What is done about a counter that would fall below zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Floor {

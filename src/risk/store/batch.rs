@@ -1,7 +1,8 @@
 //! What a batch of decisions writes: its events, the reservations it made, the counters it moved and the head in one
-//! statement; the reservations that it changed and the tally of its denials in one each, where there are any. Lists are
+//! statement; the reservations that it changed, the tally of its denials and its corrections in one each, where there are any. Lists are
 //! `UNNEST`ed, so one decision is the shortest of many.
 
+use super::corrections::{self, Corrected};
 use crate::audit::{Head, Origin, Stamp};
 use crate::error::{Error, Result};
 use crate::risk::model::{Level, Reservation, RiskEvent};
@@ -52,13 +53,15 @@ pub struct Batch<'a> {
     pub changed: Vec<&'a Reservation>,
     /// Denials by engine asked for, level and reason.
     pub denials: &'a Denials,
+    /// What the events that it corrects were corrected by, with what it adds.
+    pub corrected: &'a Corrected,
 }
 
 impl Batch<'_> {
     /// Whether one statement writes it.
     #[must_use]
     pub fn is_one_statement(&self) -> bool {
-        self.changed.is_empty() && self.denials.is_empty()
+        self.changed.is_empty() && self.denials.is_empty() && self.corrected.is_empty()
     }
 
     fn events<T>(&self, column: impl Fn(&Recorded<'_>) -> T) -> Vec<T> {
@@ -98,7 +101,10 @@ pub async fn write_batch(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head
         change_reservations(&mut *conn, &batch.changed).await?;
     }
     if !batch.denials.is_empty() {
-        tally(conn, batch.recorded[0].stamp.day(), batch.denials).await?;
+        tally(&mut *conn, batch.recorded[0].stamp.day(), batch.denials).await?;
+    }
+    if !batch.corrected.is_empty() {
+        corrections::write(conn, batch.corrected).await?;
     }
     Ok(true)
 }

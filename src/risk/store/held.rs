@@ -1,14 +1,14 @@
 //! Reservations and past events, as decisions read them.
 
-use super::read::{amount, engine};
+use super::read::{amount, engine, total};
 use crate::audit::Stamp;
 use crate::error::{Error, Result};
-use crate::risk::model::{Reservation, ReservationStatus};
+use crate::risk::model::{Movement, Reservation, ReservationStatus};
 use crate::types::{Amount, Engine, Total};
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 struct ReservationRow {
@@ -121,20 +121,6 @@ pub async fn oldest_due(conn: &mut PgConnection) -> Result<Option<i64>> {
     .await?)
 }
 
-/// Those of these threads that anything, of whatever engine, was ever reserved with, or denied.
-pub async fn correlated(conn: &mut PgConnection, threads: &[String]) -> Result<BTreeSet<String>> {
-    let found = sqlx::query_scalar!(
-        r#"SELECT asked.thread AS "thread!"
-           FROM unnest($1::text[]) AS asked (thread)
-           WHERE EXISTS (SELECT FROM risk_reservation WHERE correlation_id = asked.thread)
-              OR EXISTS (SELECT FROM risk_event WHERE correlation_id = asked.thread AND action = 'DENY')"#,
-        threads
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(found.into_iter().collect())
-}
-
 /// What original settles want of an engine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted {
@@ -221,6 +207,8 @@ pub struct PastEvent {
     pub metadata: Option<String>,
     /// The reservation.
     pub reservation_id: Option<Uuid>,
+    /// What it booked.
+    pub movement: Movement,
     /// When.
     pub at: DateTime<Utc>,
     /// The outcome, as JSON.
@@ -239,6 +227,10 @@ pub async fn past_events(conn: &mut PgConnection, seqs: &[i64]) -> Result<BTreeM
                   reason,
                   metadata,
                   reservation_id,
+                  exposure_delta,
+                  open_delta,
+                  loss_delta,
+                  actions_delta,
                   at,
                   detail AS "detail!"
            FROM risk_event
@@ -258,6 +250,12 @@ pub async fn past_events(conn: &mut PgConnection, seqs: &[i64]) -> Result<BTreeM
                 reason: row.reason,
                 metadata: row.metadata,
                 reservation_id: row.reservation_id,
+                movement: Movement {
+                    exposure: total(Some(row.exposure_delta))?,
+                    open: total(Some(row.open_delta))?,
+                    loss: total(Some(row.loss_delta))?,
+                    actions: row.actions_delta,
+                },
                 at: row.at,
                 detail: row.detail,
             };

@@ -1,24 +1,22 @@
 //! The decisions of a batch, one after the other on one book: each is an event, a refusal is none.
 
+mod adjust;
 mod past;
 mod told;
 
-use super::batch::Corrections;
 use super::read::{Halt, Known, thread_of};
 use crate::audit::{Head, Origin, Stamp};
 use crate::db::stored_json;
 use crate::error::{Error, Result};
 use crate::idempotency::store::NewKeys;
 use crate::idempotency::{Answer, Kept};
-use crate::risk::model::adjust::{self, Adjust};
 use crate::risk::model::reserve::{self, Reserve};
 use crate::risk::model::settle::{self, MATCHES_MAX, Settle, Target};
-use crate::risk::model::{Book, Level, OutOfRange, Reservation, ReservationStatus, RiskEvent, expire, extend, release};
+use crate::risk::model::{Book, Level, Reservation, ReservationStatus, RiskEvent, expire, extend, release};
 use crate::risk::operation::{
-    AdjustRequest, Done, ExtendRequest, Item, Operation, Outcome, ReleaseRequest, ReserveRequest, Reserved,
-    SettleRequest, Standing,
+    Done, ExtendRequest, Item, Operation, Outcome, ReleaseRequest, ReserveRequest, Reserved, SettleRequest, Standing,
 };
-use crate::risk::store::{Batch, Denials, Recorded};
+use crate::risk::store::{Batch, Corrected, Denials, Recorded, Thread};
 use crate::types::Engine;
 use crate::writer::Proof;
 use chrono::{DateTime, NaiveDate, Utc};
@@ -35,6 +33,7 @@ pub(super) struct Deciding<'a> {
     pub(super) recorded: Vec<Recorded<'a>>,
     pub(super) new_keys: NewKeys,
     denials: Denials,
+    corrected: Corrected,
     told: Told,
 }
 
@@ -42,7 +41,16 @@ impl<'a> Deciding<'a> {
     pub(super) fn new(known: Known, head: Head) -> Self {
         let before = known.book.clone();
         let (new_keys, told) = (NewKeys::default(), Told::default());
-        Self { known, before, head, recorded: Vec::new(), new_keys, denials: Denials::new(), told }
+        Self {
+            known,
+            before,
+            head,
+            recorded: Vec::new(),
+            new_keys,
+            denials: Denials::new(),
+            corrected: Corrected::new(),
+            told,
+        }
     }
 
     /// The first event, if there is one, as a proof, and its day.
@@ -67,7 +75,14 @@ impl<'a> Deciding<'a> {
         let (old, new): (Vec<_>, Vec<_>) =
             book.reservations.values().partition(|one| self.before.reservations.contains_key(&one.id));
         let changed = old.into_iter().filter(|one| self.before.reservations.get(&one.id) != Some(*one)).collect();
-        Batch { recorded: &self.recorded, levels: self.moved_levels().collect(), new, changed, denials: &self.denials }
+        Batch {
+            recorded: &self.recorded,
+            levels: self.moved_levels().collect(),
+            new,
+            changed,
+            denials: &self.denials,
+            corrected: &self.corrected,
+        }
     }
 
     /// Expires what is due, oldest first. A hold that cannot expire is left open, which is conservative: the reconciliation
@@ -201,8 +216,6 @@ impl<'a> Deciding<'a> {
     fn done(&mut self, item: &'a Item, stamp: Stamp, event: RiskEvent, outcome: Outcome) -> Done {
         if let Some((reason, scope)) = &event.denial {
             *self.denials.entry((event.engine.clone(), scope.clone(), reason)).or_default() += 1;
-            // A caller who was denied and settles all the same is nobody else.
-            self.known.correlated.extend(thread_of(item).map(str::to_owned));
         }
         self.record(stamp, Cow::Borrowed(&item.origin), event);
         Done { outcome, replayed: false, standing: None, stops: Vec::new() }
@@ -224,6 +237,10 @@ impl<'a> Deciding<'a> {
         let correlation_id = thread_of(item).map(str::to_owned);
         let reserve =
             Reserve { engine: request.engine.clone(), amount: request.amount, id, ttl: request.ttl, correlation_id };
+        // A caller who was denied and settles all the same is nobody else.
+        if let Some(thread) = Thread::of(item, &request.engine) {
+            self.known.threads.add(thread);
+        }
         let stamp = self.head.next();
         let (decision, event) = reserve::apply(&mut self.known.book, &reserve, request.words.clone(), stamp)?;
         let reservation_id = decision.is_allowed().then_some(id);
@@ -288,11 +305,9 @@ impl<'a> Deciding<'a> {
         let carried = |one: &Reservation| one.correlation_id.is_some() && one.correlation_id.as_deref() == thread;
         let now = self.head.next().at;
         let mine = |one: &&Reservation| one.engine == engine && one.is_live(now);
+        let is_used = Thread::of(item, &engine).is_some_and(|thread| self.known.threads.contains(&thread));
         // Reservations that this batch has made count as well, in the order they were made.
-        let correlated = thread
-            .is_some_and(|thread| self.known.correlated.contains(thread) || book.reservations.values().any(carried));
-        let mut open: Vec<_> =
-            book.reservations.values().filter(mine).filter(|one| !correlated || carried(one)).collect();
+        let mut open: Vec<_> = book.reservations.values().filter(mine).filter(|one| !is_used || carried(one)).collect();
         open.sort_by_key(|one| one.seq);
         let candidates = open.into_iter().take(MATCHES_MAX).map(|one| one.id).collect();
         Ok((engine, Target::Matching { reserved_amount, candidates }))
@@ -332,47 +347,6 @@ impl<'a> Deciding<'a> {
         let stamp = self.head.next();
         let (extension, event) = extend::apply(&mut self.known.book, id, request.ttl, request.words.clone(), stamp)?;
         Ok(self.done(item, stamp, event, Outcome::Extended(extension)))
-    }
-
-    fn adjust(&mut self, item: &'a Item, request: &AdjustRequest) -> Result<Done> {
-        let seq = request.corrects_seq;
-        let id = || of_engine(format!("of the stream risk with the number {seq}"), request.engine.as_ref());
-        let not_found = || Error::NotFound { what: "event", id: id() };
-        let past = self.past(seq).map_err(|_| not_found())?;
-        if request.engine.as_ref().is_some_and(|engine| *engine != *past.engine)
-            || !item.origin.authority.reaches_engine(past.engine)
-        {
-            return Err(not_found());
-        }
-        if past.action == "DENY" {
-            let detail = format!("is the denial {seq}, which booked nothing: name the event that did");
-            return Err(Error::invalid("corrects_seq", detail));
-        }
-        let adjust = Adjust {
-            engine: past.engine.clone(),
-            corrects_seq: seq,
-            reservation_id: past.reservation_id,
-            correction: request.correction,
-        };
-        let stamp = self.head.next();
-        let waits = item.operation.loosens() && self.known.corrections == Corrections::Wait;
-        // What waits could be booked, and is not.
-        let mut trial = waits.then(|| self.known.book.clone());
-        let book = trial.as_mut().unwrap_or(&mut self.known.book);
-        let adjusted = adjust::apply(book, &adjust, request.words.clone(), stamp);
-        // What was asked is out of range, not the book.
-        let refused =
-            |OutOfRange { engine, counter }| Error::AdjustmentOutOfRange { engine, counter, day: stamp.day() };
-        let (adjustment, event) = adjusted.map_err(refused)?;
-        if waits {
-            return Ok(Done {
-                outcome: Outcome::Deferred(adjust.engine),
-                replayed: false,
-                standing: None,
-                stops: Vec::new(),
-            });
-        }
-        Ok(self.done(item, stamp, event, Outcome::Adjusted(adjustment)))
     }
 }
 

@@ -9,7 +9,7 @@ use crate::idempotency::{self, Answer, Kept};
 use crate::risk::model::settle::{MATCHES_MAX, Settlement};
 use crate::risk::model::{Book, Reservation, ReservationStatus, Switches};
 use crate::risk::operation::{Item, Operation};
-use crate::risk::store::{self, Instant, Moment, PastEvent, Wanted};
+use crate::risk::store::{self, Corrected, Instant, Moment, PastEvent, Thread, UsedThreads, Wanted};
 use crate::types::{Amount, CorrelationId, Engine};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -30,8 +30,10 @@ pub(super) struct Known {
     pub(super) past: BTreeMap<i64, PastEvent>,
     /// What the operations' keys were kept for, by principal and key.
     pub(super) keys: BTreeMap<(String, String), Kept>,
-    /// Threads that ever had a reservation or a denial, of whatever engine: those of original settles, and of this batch's denials.
-    pub(super) correlated: BTreeSet<String>,
+    /// What the events that operations correct were corrected by until now.
+    pub(super) corrected: Corrected,
+    /// Threads of original settles that were ever used, and those of this batch's reserves.
+    pub(super) threads: UsedThreads,
     /// What is made of corrections downwards.
     pub(super) corrections: Corrections,
 }
@@ -72,7 +74,7 @@ struct Named {
     events: BTreeSet<i64>,
     engines: BTreeSet<Engine>,
     /// Engines and threads of original settles, with what they want of each.
-    matching: BTreeMap<(Engine, Option<String>), Wanted>,
+    matching: BTreeMap<(Engine, Option<Thread>), Wanted>,
 }
 
 impl Named {
@@ -90,7 +92,7 @@ impl Named {
                     }
                     (None, Some(engine)) => {
                         named.engines.insert(engine.clone());
-                        let key = (engine.clone(), thread_of(item).map(str::to_owned));
+                        let key = (engine.clone(), Thread::of(item, engine));
                         let units = request.reserved_amount.map_or(0, Amount::units);
                         named.matching.entry(key).or_default().add(units, MATCHES_MAX);
                     }
@@ -160,6 +162,11 @@ pub(super) async fn read(
         let ids: Vec<_> = named.into_iter().collect();
         reservations.extend(store::read_reservations(conn, &ids).await?.into_iter().map(|one| (one.id, one)));
     }
+    let corrected = if events.is_empty() {
+        Corrected::new()
+    } else {
+        store::corrected(conn, &events.iter().copied().collect::<Vec<_>>()).await?
+    };
     let past = read_past(conn, events, &keys, &reservations, items).await?;
     let told = told_holds(&keys, &past, &reservations);
     if !told.is_empty() {
@@ -199,7 +206,7 @@ pub(super) async fn read(
         other => other,
     };
     // By the time that is believed: what is due by another is live.
-    let correlated = read_candidates(conn, matching, &mut reservations, head.next().at).await?;
+    let threads = read_candidates(conn, matching, &mut reservations, head.next().at).await?;
     let mut due = Vec::new();
     if instant.anything_due && jumped.is_none() {
         let expiring = store::read_due(conn, head.next().at, EXPIRIES_MAX).await?;
@@ -227,7 +234,12 @@ pub(super) async fn read(
     let book = Book { switches, levels, reservations };
     // A clock that is behind the last event is not the measure of the next one: right again, it would seem to jump.
     let believed_at = jumped.is_none().then(|| if accepted { instant.now } else { instant.now.max(head.last_at()) });
-    Ok(Read { known: Known { book, halt, due, past, keys, correlated, corrections }, head, believed_at, moment })
+    Ok(Read {
+        known: Known { book, halt, due, past, keys, corrected, threads, corrections },
+        head,
+        believed_at,
+        moment,
+    })
 }
 
 async fn read_keys(conn: &mut PgConnection, items: &[&Item], head: &Head) -> Result<BTreeMap<(String, String), Kept>> {
@@ -243,22 +255,18 @@ async fn read_keys(conn: &mut PgConnection, items: &[&Item], head: &Head) -> Res
         .collect())
 }
 
-/// Adds what original settles may match. Returns the threads that anything was ever reserved with, or denied.
+/// Adds what original settles may match. Returns the threads that were ever used.
 async fn read_candidates(
     conn: &mut PgConnection,
-    matching: BTreeMap<(Engine, Option<String>), Wanted>,
+    matching: BTreeMap<(Engine, Option<Thread>), Wanted>,
     reservations: &mut BTreeMap<Uuid, Reservation>,
     now: DateTime<Utc>,
-) -> Result<BTreeSet<String>> {
+) -> Result<UsedThreads> {
     if matching.is_empty() {
-        return Ok(BTreeSet::new());
+        return Ok(UsedThreads::default());
     }
-    let threads: BTreeSet<String> = matching.keys().filter_map(|(_, thread)| thread.clone()).collect();
-    let correlated = if threads.is_empty() {
-        BTreeSet::new()
-    } else {
-        store::correlated(conn, &threads.into_iter().collect::<Vec<_>>()).await?
-    };
+    let asked: Vec<_> = matching.keys().filter_map(|(_, thread)| thread.clone()).collect();
+    let used = UsedThreads::read(conn, &asked).await?;
     // What another operation of this batch closes, by its id or by a match with or without a thread, a match passes over: it
     // looks as much further.
     let mut of_engine: BTreeMap<&Engine, Wanted> = BTreeMap::new();
@@ -270,14 +278,15 @@ async fn read_candidates(
             wanted.add(one.open_amount.units(), 1);
         }
     }
-    // A thread that was never asked with does not restrict what is matched.
-    let of_thread = |((engine, thread), _): (&(Engine, Option<String>), _)| {
-        ((engine.clone(), thread.clone().filter(|thread| correlated.contains(thread))), of_engine[engine])
+    // A thread that was never used does not restrict what is matched.
+    let of_thread = |((engine, thread), _): (&(Engine, Option<Thread>), _)| {
+        let thread = thread.as_ref().filter(|thread| used.contains(thread));
+        ((engine.clone(), thread.map(|thread| thread.correlation_id.clone())), of_engine[engine])
     };
     let wanted = matching.iter().map(of_thread).collect();
     let found = store::candidates(conn, &wanted, now).await?;
     reservations.extend(found.into_iter().map(|one| (one.id, one)));
-    Ok(correlated)
+    Ok(used)
 }
 
 /// The holds that kept answers tell of, and that are not read yet: how they stand now is told as well.

@@ -254,6 +254,32 @@ async fn a_correction_upwards_needs_operate_and_one_downwards_release_as_well() 
 }
 
 #[tokio::test]
+async fn the_correlation_ids_of_a_stranger_on_another_engine_starve_no_settle() {
+    let service = two_engines().await;
+    let stranger = narrow(&service).await;
+    let mut theirs = new("reserve");
+    theirs.engines = Some(vec!["B".parse().unwrap()]);
+    let theirs = create(&service, theirs).await;
+    // Reserved with one, denied with the other.
+    for (thread, amount) in [("deal-7", 1), ("deal-8", 5000)] {
+        let body = json!({"engine": "A", "amount": amount, "correlation_id": thread});
+        assert_eq!(post(&service, &stranger, "/risk/check-and-reserve", body).await.0, 200);
+        let body = json!({"engine": "B", "amount": 5});
+        assert_eq!(post(&service, &theirs, "/risk/check-and-reserve", body).await.0, 200);
+        let body = json!({"engine": "B", "reserved_amount": 5, "correlation_id": thread});
+        let answer = call(&service, Method::POST, &format!("{BASE}/risk/settle"), Some(&theirs), &body).await.ok();
+        assert_eq!(json!([answer["released"], answer["unmatched"]]), json!([5, 0]), "{thread}");
+        // Once the caller has used it, it is the caller's too.
+        let body = json!({"engine": "B", "amount": 2000, "correlation_id": thread});
+        assert_eq!(post(&service, &theirs, "/risk/check-and-reserve", body).await.0, 200);
+        post(&service, &theirs, "/risk/check-and-reserve", json!({"engine": "B", "amount": 5})).await;
+        let body = json!({"engine": "B", "reserved_amount": 5, "correlation_id": thread});
+        let answer = call(&service, Method::POST, &format!("{BASE}/risk/settle"), Some(&theirs), &body).await.ok();
+        assert_eq!(json!([answer["released"], answer["unmatched"]]), json!([0, 5]), "{thread}");
+    }
+}
+
+#[tokio::test]
 async fn an_operator_closes_holds_and_opens_none() {
     let service = two_engines().await;
     let hold =

@@ -128,7 +128,7 @@ async fn every_kind_of_operation_is_replayed() {
         json!({"op": "settle", "engine": "WHOLESALE", "reserved_amount": 50}),
         json!({"op": "extend", "reservation_id": held[1], "ttl_seconds": 100}),
         json!({"op": "release", "reservation_id": held[2]}),
-        json!({"op": "adjust", "corrects_seq": 1, "loss_delta": -0.5, "reason": "rebate"}),
+        json!({"op": "adjust", "corrects_seq": 5, "loss_delta": -0.5, "reason": "rebate"}),
     ];
     // What the second settle matches would leave nothing for those behind it.
     let operations = [&operations[..2], &operations[3..], &operations[2..3]].concat();

@@ -135,7 +135,8 @@ async fn a_conflict_is_not_kept() {
     service.reserve("WHOLESALE", "10").await.ok();
     let correction = json!({"corrects_seq": 1, "exposure_delta": -15, "reason": "wrong deal"});
     keyed(&service, "/risk/adjustments", "k", &correction).await.refused(409, "ADJUSTMENT_OUT_OF_RANGE");
-    service.reserve("WHOLESALE", "10").await.ok();
+    let more = json!({"corrects_seq": 1, "exposure_delta": 5, "reason": "wrong deal"});
+    service.post("/risk/adjustments", &more).await.ok();
     done(keyed(&service, "/risk/adjustments", "k", &correction).await);
 }
 

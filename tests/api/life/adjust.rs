@@ -68,6 +68,30 @@ async fn nothing_is_taken_back_below_zero_and_nothing_moves() {
 }
 
 #[tokio::test]
+async fn corrections_of_an_event_take_back_no_more_than_it_booked_together_and_in_one_batch() {
+    let (service, _) = booked().await;
+    // There is more on the day than this event booked.
+    let other = hold(&service, "WHOLESALE", "50").await;
+    tell(&service, &other, "settle", &json!({"realized_loss": 90})).await.ok();
+    for (seq, delta, left) in
+        [(2, ("loss_delta", "-10.000001"), 10), (1, ("loss_delta", "-1"), 0), (2, ("exposure_delta", "-1"), 0)]
+    {
+        let answer = leaves_no_trace!(service, adjust(&service, seq, delta, &json!({})).await);
+        let refused = answer.refused(409, "ADJUSTMENT_OUT_OF_RANGE");
+        assert_eq!(json!([refused["corrects_seq"], refused["left"]]), json!([seq, left]));
+    }
+    adjust(&service, 2, ("loss_delta", "-4"), &json!({})).await.ok();
+    let correct = |delta: i64| json!({"op": "adjust", "corrects_seq": 2, "loss_delta": delta, "reason": "told wrong"});
+    let batch = json!({"operations": [correct(-4), correct(-4), correct(2), correct(-4), correct(-1)]});
+    let results = service.post("/risk/batch", &batch).await.ok()["results"].clone();
+    let statuses: Vec<_> = results.as_array().unwrap().iter().map(|one| one["status"].clone()).collect();
+    assert_eq!(json!(statuses), json!([200, 409, 200, 200, 409]), "{results}");
+    let refused = adjust(&service, 2, ("loss_delta", "-1"), &json!({})).await.refused(409, "ADJUSTMENT_OUT_OF_RANGE");
+    assert_eq!(refused["left"], 0);
+    assert_eq!(level(&service, "WHOLESALE").await, json!([150, 0, 90, 2]));
+}
+
+#[tokio::test]
 async fn a_correction_is_of_an_event_that_booked_something() {
     let (service, _) = booked().await;
     service.reserve("NOTIFY", "1").await.ok();

@@ -68,6 +68,8 @@ pub(super) struct Plain {
     pub(super) events: Vec<Event>,
     /// Threads of what was denied.
     denied: BTreeSet<u8>,
+    /// By event, what corrections have added: exposure, loss.
+    corrected: BTreeMap<i64, [i64; 2]>,
 }
 
 fn refusal(status: u16, code: &str) -> Value {
@@ -76,7 +78,15 @@ fn refusal(status: u16, code: &str) -> Value {
 
 impl Plain {
     pub(super) fn new(now_ms: i64, caps: Vec<Caps>) -> Self {
-        Self { now_ms, killed: false, caps, holds: Vec::new(), events: Vec::new(), denied: BTreeSet::new() }
+        Self {
+            now_ms,
+            killed: false,
+            caps,
+            holds: Vec::new(),
+            events: Vec::new(),
+            denied: BTreeSet::new(),
+            corrected: BTreeMap::new(),
+        }
     }
 
     fn today(&self) -> i64 {
@@ -334,7 +344,7 @@ impl Plain {
 
     fn adjust(&mut self, seq: i64, loss: bool, delta: i64) -> Value {
         let corrected = usize::try_from(seq - 1).ok().and_then(|place| self.events.get(place));
-        let Some(Event { engine, action, .. }) = corrected.cloned() else {
+        let Some(Event { engine, action, moved: booked, .. }) = corrected.cloned() else {
             return refusal(404, "NOT_FOUND");
         };
         if action == "DENY" {
@@ -344,6 +354,11 @@ impl Plain {
         if [0, engine].iter().any(|&level| self.now(level)[place] + delta < 0) {
             return refusal(409, "ADJUSTMENT_OUT_OF_RANGE");
         }
+        let added = &mut self.corrected.entry(seq).or_default()[place / 2];
+        if delta < 0 && booked[place].max(0) + *added + delta < 0 {
+            return refusal(409, "ADJUSTMENT_OUT_OF_RANGE");
+        }
+        *added += delta;
         let mut moved = [0; 4];
         moved[place] = delta;
         self.book(engine, "ADJUST", delta.abs(), moved);

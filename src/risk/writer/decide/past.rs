@@ -1,8 +1,7 @@
 //! Events that were recorded, in this batch or before it, as what replays and corrections go by.
 
 use crate::error::{Error, Result};
-use crate::risk::model::Reservation;
-use crate::risk::model::reserve;
+use crate::risk::model::{Movement, Reservation, reserve};
 use crate::risk::operation::{Done, Item, Operation, Outcome, ReserveRequest, Reserved};
 use crate::risk::store::{PastEvent, Recorded};
 use crate::risk::writer::read::thread_of;
@@ -21,6 +20,7 @@ pub(super) struct Past<'a> {
     reason: Option<&'a str>,
     metadata: Option<&'a str>,
     pub(super) reservation_id: Option<Uuid>,
+    pub(super) movement: Movement,
     at: DateTime<Utc>,
     pub(super) detail: &'a str,
 }
@@ -37,6 +37,7 @@ impl<'a> Past<'a> {
             reason: event.words.reason.as_ref().map(Reason::as_str),
             metadata: event.words.metadata.as_ref().map(JsonObject::as_str),
             reservation_id: event.reservation_id,
+            movement: event.movement,
             at: recorded.stamp.at,
             detail: &event.detail,
         }
@@ -52,6 +53,7 @@ impl<'a> Past<'a> {
             reason: event.reason.as_deref(),
             metadata: event.metadata.as_deref(),
             reservation_id: event.reservation_id,
+            movement: event.movement,
             at: event.at,
             detail: &event.detail,
         }

@@ -1,0 +1,89 @@
+//! Which threads were ever used, and by whose doing: an original settle of such a thread matches only its own reservations.
+
+use crate::error::Result;
+use crate::risk::operation::Item;
+use crate::types::{CorrelationId, Engine};
+use sqlx::PgConnection;
+use std::collections::BTreeSet;
+
+/// A thread, as a caller names it to an engine.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Thread {
+    /// Its correlation id.
+    pub correlation_id: String,
+    /// The engine.
+    pub engine: Engine,
+    /// The caller.
+    pub principal: String,
+}
+
+impl Thread {
+    /// The thread of an operation on an engine, if it names one.
+    pub fn of(item: &Item, engine: &Engine) -> Option<Self> {
+        let correlation_id = item.origin.correlation_id.as_ref().map(CorrelationId::as_str)?.to_owned();
+        Some(Self { correlation_id, engine: engine.clone(), principal: item.origin.principal.as_str().to_owned() })
+    }
+}
+
+/// Threads that something was reserved with, or denied: on an engine, or to a caller on any engine. A stranger on another engine uses
+/// none of them up.
+#[derive(Debug, Default)]
+pub struct UsedThreads {
+    of_engines: BTreeSet<(String, Engine)>,
+    of_callers: BTreeSet<(String, String)>,
+}
+
+impl UsedThreads {
+    /// Notes that something was reserved with it, or denied.
+    pub fn add(&mut self, thread: Thread) {
+        self.of_engines.insert((thread.correlation_id.clone(), thread.engine));
+        self.of_callers.insert((thread.correlation_id, thread.principal));
+    }
+
+    /// Whether its engine or its caller used it.
+    #[must_use]
+    pub fn contains(&self, thread: &Thread) -> bool {
+        self.of_engines.contains(&(thread.correlation_id.clone(), thread.engine.clone()))
+            || self.of_callers.contains(&(thread.correlation_id.clone(), thread.principal.clone()))
+    }
+
+    /// Those of the asked threads that were used.
+    pub async fn read(conn: &mut PgConnection, asked: &[Thread]) -> Result<Self> {
+        let mut used = Self::default();
+        if asked.is_empty() {
+            return Ok(used);
+        }
+        let texts = |column: fn(&Thread) -> &str| asked.iter().map(|one| column(one).to_owned()).collect::<Vec<_>>();
+        let rows = sqlx::query!(
+            r#"SELECT asked.thread AS "thread!",
+                      asked.engine AS "engine!",
+                      asked.principal AS "principal!",
+                      EXISTS (SELECT FROM risk_reservation AS held
+                              WHERE held.correlation_id = asked.thread AND held.engine = asked.engine)
+                      OR EXISTS (SELECT FROM risk_event AS denial
+                                 WHERE denial.correlation_id = asked.thread AND denial.engine = asked.engine
+                                   AND denial.action = 'DENY') AS "of_engine!",
+                      EXISTS (SELECT FROM risk_event AS denial
+                              WHERE denial.correlation_id = asked.thread AND denial.principal = asked.principal
+                                AND denial.action = 'DENY')
+                      OR EXISTS (SELECT FROM risk_reservation AS held
+                                 JOIN risk_event AS made ON made.seq = held.seq
+                                 WHERE held.correlation_id = asked.thread AND made.principal = asked.principal) AS "of_caller!"
+               FROM unnest($1::text[], $2::text[], $3::text[]) AS asked (thread, engine, principal)"#,
+            &texts(|one| &one.correlation_id),
+            &texts(|one| one.engine.as_str()),
+            &texts(|one| &one.principal)
+        )
+        .fetch_all(conn)
+        .await?;
+        for row in rows {
+            if row.of_engine {
+                used.of_engines.insert((row.thread.clone(), super::read::engine(&row.engine)?));
+            }
+            if row.of_caller {
+                used.of_callers.insert((row.thread, row.principal));
+            }
+        }
+        Ok(used)
+    }
+}
