@@ -55,7 +55,7 @@ pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(
         ),
         None => None,
     };
-    let limits = Limits::of_files(raise_file_limit());
+    let limits = room_for_connections();
     let db = Database::later();
     let app = App::new(&db, Clock::system(), setup);
     app.enter(Stage::Opening);
@@ -356,14 +356,15 @@ async fn keep_metrics_small(metrics: metrics_exporter_prometheus::PrometheusHand
 /// Serves until a stop is asked for, then lets the requests in flight finish.
 async fn serve_until(
     (listener, metrics): (TcpListener, Option<TcpListener>),
-    (limits, of_metrics): (Limits, Limits),
+    limits: Limits,
     app: App,
     stopping: watch::Receiver<Stop>,
 ) {
     let stopped = until(stopping.clone(), Stop::Closing);
     let counters = async {
         if let Some(listener) = metrics {
-            server::serve(listener, app.metrics_router(), of_metrics, until(stopping, Stop::Closing), DRAIN).await;
+            let stopped = until(stopping, Stop::Closing);
+            server::serve(listener, app.metrics_router(), Limits::METRICS, stopped, DRAIN).await;
         }
     };
     // While a stop is announced, each connection ends with its answer: whoever keeps some finds none that closes under a request.
@@ -377,15 +378,15 @@ async fn serve_until(
     tokio::join!(server::serve(listener, service, limits, stopped, DRAIN), counters);
 }
 
-/// Every connection is a file: as many as the system lets this process have. Says how many, and warns where they are few.
-fn raise_file_limit() -> u64 {
+/// Every connection is a file: as many as the system lets this process have. Warns where they are few.
+fn room_for_connections() -> Limits {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     // One that is lower serves fewer connections at once.
     let _ = setrlimit(Resource::Nofile, limit);
     // None is no limit.
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let (limits, _) = Limits::of_files(files);
+    let limits = Limits::of_files(files);
     if limits.staying < CONNECTIONS_MAX {
         let wanted = Limits::files_wanted();
         tracing::warn!(
@@ -395,5 +396,5 @@ fn raise_file_limit() -> u64 {
             limits.kept
         );
     }
-    files
+    limits
 }

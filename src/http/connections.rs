@@ -6,9 +6,9 @@
 //! switches and the probes, for one request each.
 
 use crate::clock::Clock;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -19,8 +19,8 @@ pub const CONNECTIONS_MAX: usize = 10_000;
 pub const CONNECTIONS_KEPT: usize = 1_024;
 /// Files for everything else: connections to the database, logs, the runtime, the kill file.
 const FILES_OTHER: usize = 128;
-/// Connections of a listener for metrics alone.
-const METRICS: Limits = Limits { staying: 48, kept: 16 };
+/// Files that are no connections of the main listener.
+const FILES_BESIDE: usize = FILES_OTHER + Limits::METRICS.staying + Limits::METRICS.kept;
 /// How many make room at once, of how many there are: looking for them costs a look at each.
 const ROOM_SHARE: usize = 256;
 /// How long a new connection waits for the room that was made: a stop that hurries answers first.
@@ -41,19 +41,21 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The room of a process that may open so many files, and the part of it for metrics.
+    /// Those of a listener for metrics alone.
+    pub const METRICS: Self = Self { staying: 48, kept: 16 };
+
+    /// Those of the main listener, in a process that may open so many files.
     #[must_use]
-    pub fn of_files(files: u64) -> (Self, Self) {
-        let files = usize::try_from(files).unwrap_or(usize::MAX);
-        let free = files.saturating_sub(FILES_OTHER + METRICS.staying + METRICS.kept);
+    pub fn of_files(files: u64) -> Self {
+        let free = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(FILES_BESIDE);
         let kept = (free / 8).clamp(8, CONNECTIONS_KEPT);
-        (Self { staying: free.saturating_sub(kept).clamp(8, CONNECTIONS_MAX), kept }, METRICS)
+        Self { staying: free.saturating_sub(kept).clamp(8, CONNECTIONS_MAX), kept }
     }
 
     /// The files that a process needs to have all the connections that it would have.
     #[must_use]
     pub const fn files_wanted() -> usize {
-        FILES_OTHER + METRICS.staying + METRICS.kept + CONNECTIONS_MAX + CONNECTIONS_KEPT
+        FILES_BESIDE + CONNECTIONS_MAX + CONNECTIONS_KEPT
     }
 }
 
@@ -77,10 +79,29 @@ pub(crate) enum For {
     Stop,
 }
 
-const BUSY: u64 = 0;
-const GONE: u64 = u64::MAX;
-/// Bits of a state that say what is waited for; the others say since when.
-const FOR_BITS: u32 = 2;
+/// The thing that a connection does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Activity {
+    /// Something was begun on it.
+    Works,
+    Waits(Wait),
+    /// It has made room, or everything ends.
+    Gone,
+}
+
+/// A wait, and when it began. Those that make room first are the least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Wait {
+    what: For,
+    since_ns: u64,
+}
+
+#[derive(Debug)]
+struct State {
+    activity: Activity,
+    /// Whether it hurries for others, who need its place when it has answered.
+    hurries: bool,
+}
 
 /// One connection, as whoever serves its requests sees it.
 #[derive(Debug)]
@@ -88,15 +109,16 @@ pub struct Connection {
     peer: IpAddr,
     kind: Kind,
     clock: Clock,
-    /// Busy, gone, or since when it waits for what.
-    state: AtomicU64,
+    state: Mutex<State>,
     gone: Notify,
     hurry: Notify,
-    /// Whether it ends with the answer that it hurries for.
-    ends: AtomicBool,
 }
 
 impl Connection {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether it is one of the kept.
     #[must_use]
     pub fn is_kept(&self) -> bool {
@@ -105,14 +127,21 @@ impl Connection {
 
     /// Something was begun: it makes no room from now on. False where it has made room already.
     pub(crate) fn works(&self) -> bool {
-        let begin = |state| (state != GONE).then_some(BUSY);
-        self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, begin).is_ok()
+        let mut state = self.state();
+        if state.activity == Activity::Gone {
+            return false;
+        }
+        state.activity = Activity::Works;
+        true
     }
 
     /// It waits from now on.
     pub(crate) fn waits(&self, what: For) {
-        let word = (self.clock.now_ns() << FOR_BITS) | (what as u64 + 1);
-        let _ = self.state.compare_exchange(BUSY, word, Ordering::AcqRel, Ordering::Acquire);
+        let since_ns = self.clock.now_ns();
+        let mut state = self.state();
+        if state.activity == Activity::Works {
+            state.activity = Activity::Waits(Wait { what, since_ns });
+        }
     }
 
     /// Resolves when whoever waits for the body of a stop should do so no longer.
@@ -122,37 +151,36 @@ impl Connection {
 
     /// Whether it has hurried for others, who need its place when it has answered.
     pub(crate) fn ends(&self) -> bool {
-        self.ends.load(Ordering::Acquire)
+        self.state().hurries
     }
 
-    /// Since when it waits, and for what; none while it works.
-    fn waiting(&self) -> Option<(For, u64)> {
-        let word = self.state.load(Ordering::Acquire);
-        let what = match word & ((1 << FOR_BITS) - 1) {
-            _ if word == GONE => return None,
-            1 => For::Request,
-            2 => For::Body,
-            3 => For::Stop,
-            _ => return None,
-        };
-        Some((what, word))
+    /// The wait that it is in; none while it works.
+    fn wait(&self) -> Option<Wait> {
+        match self.state().activity {
+            Activity::Waits(wait) => Some(wait),
+            Activity::Works | Activity::Gone => None,
+        }
     }
 
-    /// Makes it make room, if it still waits.
-    fn end(&self, what: For, word: u64) {
-        let (next, told) = if what == For::Stop { (BUSY, &self.hurry) } else { (GONE, &self.gone) };
-        if self.state.compare_exchange(word, next, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            self.ends.store(true, Ordering::Release);
-            if next == GONE {
-                made_room().increment(1);
-            }
-            told.notify_one();
+    /// Makes it make room, if it is still in this wait.
+    fn make_room(&self, wait: Wait) {
+        let mut state = self.state();
+        if state.activity != Activity::Waits(wait) {
+            return;
+        }
+        if wait.what == For::Stop {
+            *state = State { activity: Activity::Works, hurries: true };
+            self.hurry.notify_one();
+        } else {
+            state.activity = Activity::Gone;
+            made_room().increment(1);
+            self.gone.notify_one();
         }
     }
 
     /// Ends it, whatever it does.
-    fn close(&self) {
-        self.state.store(GONE, Ordering::Release);
+    fn end(&self) {
+        self.state().activity = Activity::Gone;
         self.gone.notify_one();
     }
 }
@@ -175,16 +203,16 @@ struct Open {
     connections: HashMap<u64, Arc<Connection>>,
 }
 
-/// A connection's place, until it is dropped.
+/// A connection that is open and has its place, until it is dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct OpenConnection {
     connections: Connections,
     number: u64,
     connection: Arc<Connection>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Place {
+impl OpenConnection {
     /// The connection.
     #[must_use]
     pub fn connection(&self) -> &Arc<Connection> {
@@ -197,7 +225,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.connections.open().connections.remove(&self.number);
     }
@@ -220,10 +248,10 @@ impl Connections {
     }
 
     /// A place for a connection from there; none where nobody can make room.
-    pub async fn admit(&self, peer: IpAddr) -> Option<Place> {
+    pub async fn admit(&self, peer: IpAddr) -> Option<OpenConnection> {
         for (kind, places) in [(Kind::Staying, &self.0.staying), (Kind::Kept, &self.0.kept)] {
             if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
-                return Some(self.place(peer, kind, permit));
+                return Some(self.opened(peer, kind, permit));
             }
             if self.make_room(kind) == 0 {
                 continue;
@@ -231,31 +259,30 @@ impl Connections {
             // The connection that made room is on its way out: its file is closed before another one is taken.
             let freed = tokio::time::timeout(ROOM_TIMEOUT, Arc::clone(places).acquire_owned()).await;
             if let Ok(Ok(permit)) = freed {
-                return Some(self.place(peer, kind, permit));
+                return Some(self.opened(peer, kind, permit));
             }
         }
         None
     }
 
-    fn place(&self, peer: IpAddr, kind: Kind, permit: OwnedSemaphorePermit) -> Place {
+    fn opened(&self, peer: IpAddr, kind: Kind, permit: OwnedSemaphorePermit) -> OpenConnection {
         let clock = self.0.clock.clone();
-        let state = AtomicU64::new(BUSY);
-        let peer = network(peer);
-        let (gone, hurry, ends) = (Notify::new(), Notify::new(), AtomicBool::new(false));
-        let connection = Arc::new(Connection { peer, kind, clock, state, gone, hurry, ends });
-        connection.waits(For::Request);
+        let activity = Activity::Waits(Wait { what: For::Request, since_ns: clock.now_ns() });
+        let state = Mutex::new(State { activity, hurries: false });
+        let (peer, gone, hurry) = (network(peer), Notify::new(), Notify::new());
+        let connection = Arc::new(Connection { peer, kind, clock, state, gone, hurry });
         let mut open = self.open();
         let number = open.next;
         open.next += 1;
         open.connections.insert(number, Arc::clone(&connection));
         drop(open);
-        Place { connections: self.clone(), number, connection, _permit: permit }
+        OpenConnection { connections: self.clone(), number, connection, _permit: permit }
     }
 
     /// Ends all of them, also those that work.
     pub fn end_all(&self) {
         for connection in self.open().connections.values() {
-            connection.close();
+            connection.end();
         }
     }
 
@@ -271,10 +298,9 @@ impl Connections {
         }
         let mut waiting: Vec<_> = of_kind()
             .filter_map(|connection| {
-                let (what, word) = connection.waiting()?;
+                let wait = connection.wait()?;
                 let has = by_peer.get(&connection.peer).copied().unwrap_or_default();
-                // The word is by time first, among those that wait for the same.
-                Some(((std::cmp::Reverse(has), what, word), connection))
+                Some(((Reverse(has), wait), connection))
             })
             .collect();
         let count = (1 + waiting.len() / ROOM_SHARE).min(waiting.len());
@@ -282,8 +308,8 @@ impl Connections {
             return 0;
         }
         waiting.select_nth_unstable_by_key(count - 1, |(key, _)| *key);
-        for ((_, what, word), connection) in &waiting[..count] {
-            connection.end(*what, *word);
+        for ((_, wait), connection) in &waiting[..count] {
+            connection.make_room(*wait);
         }
         count
     }
@@ -303,55 +329,56 @@ mod tests {
 
     #[test]
     fn connections_follow_the_files_and_leave_some_for_the_switches() {
-        let (most, metrics) = Limits::of_files(1_048_576);
+        let most = Limits::of_files(1_048_576);
         assert_eq!(most, Limits { staying: CONNECTIONS_MAX, kept: CONNECTIONS_KEPT });
         for files in [64, 256, 512, 1_024, 4_096, 12_000, 1 << 40] {
-            let (limits, _) = Limits::of_files(files);
-            let all = limits.staying + limits.kept + metrics.staying + metrics.kept + FILES_OTHER;
+            let limits = Limits::of_files(files);
+            let all = limits.staying + limits.kept + FILES_BESIDE;
             assert!(limits.kept >= 8 && limits.staying >= 8, "{files}: {limits:?}");
             assert!(files < 256 || all as u64 <= files, "{files}: {limits:?}");
         }
-        let wanted = Limits::of_files(Limits::files_wanted() as u64).0;
+        let wanted = Limits::of_files(Limits::files_wanted() as u64);
         assert_eq!(wanted, most);
-        assert_ne!(Limits::of_files(Limits::files_wanted() as u64 - 1).0, most);
+        assert_ne!(Limits::of_files(Limits::files_wanted() as u64 - 1), most);
     }
 
     #[tokio::test]
     async fn the_address_with_the_most_makes_room_and_of_those_the_longest_idle() {
         let connections = Connections::new(Limits { staying: 4, kept: 1 });
-        let [one, other]: [IpAddr; 2] = [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
-        let mut places = Vec::new();
-        for peer in [other, one, one, one] {
-            places.push(connections.admit(peer).await.unwrap());
+        let [first, other]: [IpAddr; 2] = [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
+        let mut open = Vec::new();
+        for peer in [other, first, first, first] {
+            open.push(connections.admit(peer).await.unwrap());
         }
         // One that works makes no room, however many its address has.
-        assert!(places[1].connection().works());
+        assert!(open[1].connection().works());
         assert_eq!(connections.make_room(Kind::Staying), 1);
-        let gone = |place: &Place| place.connection().state.load(Ordering::Acquire) == GONE;
-        assert_eq!(places.iter().map(gone).collect::<Vec<_>>(), [false, false, true, false]);
+        let is_gone = |open: &OpenConnection| open.connection().state().activity == Activity::Gone;
+        assert_eq!(open.iter().map(is_gone).collect::<Vec<_>>(), [false, false, true, false]);
         // It has, and can begin nothing more.
-        assert!(!places[2].connection().works());
-        places.remove(2);
+        assert!(!open[2].connection().works());
+        open.remove(2);
         let next = connections.admit(other).await.unwrap();
         assert!(!next.connection().is_kept());
-        for place in places.iter().chain([&next]) {
-            assert!(place.connection().works());
+        for one in open.iter().chain([&next]) {
+            assert!(one.connection().works());
         }
         assert_eq!(connections.make_room(Kind::Staying), 0);
-        let kept = connections.admit(one).await.unwrap();
+        let kept = connections.admit(first).await.unwrap();
         assert!(kept.connection().is_kept());
         assert!(kept.connection().works());
-        assert!(connections.admit(one).await.is_none());
+        assert!(connections.admit(first).await.is_none());
     }
 
     #[tokio::test]
     async fn a_stop_that_waits_for_its_body_goes_on_instead_of_making_room() {
         let connections = Connections::new(Limits { staying: 1, kept: 1 });
-        let place = connections.admit([10, 0, 0, 1].into()).await.unwrap();
-        assert!(place.connection().works());
-        place.connection().waits(For::Stop);
+        let one = connections.admit([10, 0, 0, 1].into()).await.unwrap();
+        assert!(one.connection().works());
+        one.connection().waits(For::Stop);
         assert_eq!(connections.make_room(Kind::Staying), 1);
-        place.connection().hurried().await;
-        assert!(place.connection().works());
+        one.connection().hurried().await;
+        // Whoever goes on knows already that the connection ends with the answer.
+        assert!(one.connection().works() && one.connection().ends());
     }
 }

@@ -5,7 +5,7 @@
 //! nobody takes ends with the socket's own timeout. When all places are taken, those that wait make room, and a few places more are
 //! kept for one request each, so that whoever comes to pull the kill switch finds one that nobody can keep.
 
-use super::connections::{self, Connection, Connections, For, Kind, Limits, Place};
+use super::connections::{self, Connection, Connections, For, Kind, Limits, OpenConnection};
 use super::drain::drained;
 use crate::clock::Clock;
 use axum::extract::Request;
@@ -81,18 +81,18 @@ pub async fn serve<S>(
                 continue;
             }
         };
-        let Some(place) = connections.admit(peer.ip()).await else {
+        let Some(open) = connections.admit(peer.ip()).await else {
             refusals().increment(1);
             continue;
         };
         prepare(&stream);
-        let serving = watched(service.clone(), Arc::clone(place.connection()));
-        let connection = builder_of(&place).serve_connection(TokioIo::new(stream), serving);
+        let serving = watched(service.clone(), Arc::clone(open.connection()));
+        let connection = builder_of(&open).serve_connection(TokioIo::new(stream), serving);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             let ended = tokio::select! {
                 ended = connection => ended,
-                () = place.ended() => return,
+                () = open.ended() => return,
             };
             // What the other end did wrong was answered, or there is nobody to answer.
             if let Err(error) = ended {
@@ -184,8 +184,8 @@ fn concerns_one(error: &std::io::Error) -> bool {
     ) || error.raw_os_error() == Some(Errno::PROTO.raw_os_error())
 }
 
-fn builder_of(place: &Place) -> http1::Builder {
-    if !place.connection().is_kept() {
+fn builder_of(open: &OpenConnection) -> http1::Builder {
+    if !open.connection().is_kept() {
         return builder(HEAD_TIMEOUT);
     }
     let mut builder = builder(KEPT_HEAD_TIMEOUT);
