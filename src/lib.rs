@@ -4,6 +4,7 @@
 //! The modules in reading order:
 //!
 //! - [`types`]: the vocabulary, parsed once at the edge; [`error`]: the one error table; [`clock`], [`config`].
+//! - [`budget`]: what requests share, and the part of one principal.
 //! - [`db`]: pools, migrations, and the private PostgreSQL.
 //! - [`audit`]: the event streams and their hash chain; [`idempotency`]: one intent, one effect.
 //! - The levers, each in the same four files: [`go_live`], [`risk`], [`heimdall`], [`regression`]; and [`govern`], which
@@ -26,6 +27,7 @@ pub mod access;
 pub mod app;
 pub mod approval;
 pub mod audit;
+pub mod budget;
 pub mod cli;
 pub mod clock;
 pub mod config;

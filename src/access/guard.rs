@@ -1,23 +1,23 @@
 //! The guard of Holdfast's own routes: who asks, may they, and is there room.
 //!
 //! It runs inside the router, where the template is known, and before every handler. In this order: the route's row, who asks, how
-//! often, the scope, a [place](super::places) among the requests in flight, which is taken when the body is there. A caller that
+//! often, the scope, a [place](crate::http::places) among the requests in flight, which is taken when the body is there. A caller that
 //! passes is the handler's [`crate::http::Caller`].
 //!
 //! What tightens has a share of its own at each step: engage and disable wait for no place that others hold, have no rate, and
 //! go by the register as it was last known, so that an operator stops everything whatever else goes on.
 
 use super::open::{Asked, refuse_pages};
-use super::places::Seat;
 use super::register::{Age, Mode};
 use super::scope::Scope;
 use super::token::{Authority, Budget, Grant, Token};
 use crate::app::App;
 use crate::audit::Origin;
 use crate::enforcement::authz;
-use crate::enforcement::routes::{self, Needs, Route, Share};
+use crate::enforcement::routes::{self, Needs, Route};
 use crate::error::{Error, Problem, Result};
 use crate::http::connections::Connection;
+use crate::http::places::{Seat, Share};
 use crate::types::{Principal, RequestId};
 use axum::body::HttpBody;
 use axum::extract::{MatchedPath, Request};

@@ -15,7 +15,6 @@ pub mod http;
 pub mod model;
 pub mod open;
 pub mod person;
-pub mod places;
 pub mod rate;
 pub mod register;
 pub mod scope;

@@ -4,6 +4,7 @@
 
 use super::class::RouteClass;
 use crate::access::scope::Scope;
+use crate::http::places::Share;
 use axum::http::Method;
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -29,19 +30,6 @@ impl Needs {
         };
         first.into_iter().chain(second)
     }
-}
-
-/// Whose places among the requests in flight a route takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Share {
-    /// Those of all that change something.
-    Ordinary,
-    /// Those of reads.
-    Read,
-    /// Those kept for engage and disable, which also have no rate.
-    Switch,
-    /// Those kept for health and metrics.
-    Probe,
 }
 
 /// One route of Holdfast.

@@ -19,7 +19,7 @@ pub(crate) use fields::Field;
 pub use lenient::Lenient;
 pub(crate) use lenient::{Stop, Stopping};
 
-use crate::access::places::Seat;
+use super::places::Seat;
 use crate::error::{Error, FieldError, Result};
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Request};

@@ -3,7 +3,6 @@
 //! Handlers live with their levers; they read as a sentence: extract, one service call, answer. Everything that all of them
 //! share is here.
 
-pub mod budget;
 pub mod connections;
 mod drain;
 pub mod errors;
@@ -13,9 +12,9 @@ pub(crate) mod keyed;
 pub(crate) mod numbers;
 mod openapi;
 mod paging;
+pub mod places;
 mod problem;
 pub mod server;
-pub mod turns;
 
 pub use input::{BODY_BYTES_MAX, Input, Lenient, Query, Segment};
 pub(crate) use input::{Stop, Stopping};
@@ -24,8 +23,8 @@ pub use openapi::{document, document_text};
 pub use paging::{Page, Paging};
 pub use problem::{bounded, render};
 
-use crate::access::guard::{Admitted, GuardLayer};
 use crate::access::token::Authority;
+use crate::access::guard::{Admitted, GuardLayer};
 use crate::app::App;
 use crate::audit::Origin;
 use crate::error::Error;

@@ -4,7 +4,7 @@
 
 use super::BASE_PATH;
 use super::input::{Field, query_values};
-use crate::access::places::{AnswerCharge, counted};
+use super::places::{AnswerCharge, counted};
 use crate::error::{Error, Result};
 use axum::body::{Body, Bytes};
 use axum::extract::Request;

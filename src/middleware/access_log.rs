@@ -3,8 +3,9 @@
 
 use super::identity::Identity;
 use crate::clock::Clock;
-use crate::enforcement::routes::{ROUTES, Share};
+use crate::enforcement::routes::ROUTES;
 use crate::error::Problem;
+use crate::http::places::Share;
 use axum::extract::{MatchedPath, Request};
 use axum::http::Method;
 use axum::response::Response;

@@ -4,7 +4,8 @@
 //! would find the kill switch not engaged. A task per change would do it, too; but nearly all callers wait, so the work runs
 //! where it is waited for, and becomes a task only when the waiting ends first.
 
-use crate::enforcement::routes::{self, Share};
+use crate::enforcement::routes;
+use crate::http::places::Share;
 use axum::extract::Request;
 use axum::http::Method;
 use axum::response::Response;

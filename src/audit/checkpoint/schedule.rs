@@ -9,9 +9,9 @@
 use super::{Notary, keep};
 use crate::audit::verify::{self, Asked};
 use crate::audit::{Stream, store};
+use crate::budget::turns::Turns;
 use crate::db::Database;
 use crate::error::{Error, Result};
-use crate::http::turns::Turns;
 use crate::types::{Lifetime, Point, Principal};
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -2,12 +2,12 @@
 
 use super::fields::{Field, json_fields_read, merge, pair_fields_each, unique};
 use super::{BODY_BYTES_MAX, Format, body_fields, format_of, merged, parse, read_body, refuse_encoded};
-use crate::access::places::Seat;
 use crate::db::to_json;
 use crate::error::{Error, Result};
 use crate::http::Caller;
 use crate::http::keyed::{intent_of, key_of, marked};
 use crate::http::numbers::NUMBERS;
+use crate::http::places::Seat;
 use crate::idempotency::{Earlier, Intent, Once};
 use crate::types::{Actor, CorrelationId, Flag, IdempotencyKey, ParseTextError, Reason};
 use axum::Json;

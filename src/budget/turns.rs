@@ -1,32 +1,23 @@
 //! Requests that read everything, one at a time: each principal waits for its turn, in order, and has one at a time. So nobody
 //! who asks over and over keeps others out.
 
+use super::{Budget, Charge};
 use crate::error::{Error, Result};
 use crate::types::Principal;
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The turns at one thing. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
 pub struct Turns {
     turn: Arc<Semaphore>,
-    asking: Arc<Mutex<HashSet<Principal>>>,
+    /// Who has a turn or waits for one, once each.
+    asking: Budget,
 }
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { turn: Arc::new(Semaphore::new(1)), asking: Arc::default() }
-    }
-}
-
-/// A principal that has a turn or waits for one.
-#[derive(Debug)]
-struct Asking(Arc<Mutex<HashSet<Principal>>>, Principal);
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        Self { turn: Arc::new(Semaphore::new(1)), asking: Budget::new(usize::MAX, 1) }
     }
 }
 
@@ -34,7 +25,7 @@ impl Drop for Asking {
 #[derive(Debug)]
 pub struct Turn {
     _permit: OwnedSemaphorePermit,
-    _asking: Asking,
+    _asking: Charge,
 }
 
 impl Turns {
@@ -46,10 +37,7 @@ impl Turns {
 
     /// Waits for a turn; refused to a principal that has one or waits already.
     pub async fn take(&self, principal: Principal) -> Result<Turn> {
-        if !self.asking.lock().unwrap_or_else(PoisonError::into_inner).insert(principal.clone()) {
-            return Err(Error::Overloaded);
-        }
-        let asking = Asking(Arc::clone(&self.asking), principal);
+        let asking = self.asking.take(principal, 1)?;
         let permit = Arc::clone(&self.turn).acquire_owned().await.map_err(|_| Error::Overloaded)?;
         Ok(Turn { _permit: permit, _asking: asking })
     }

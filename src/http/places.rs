@@ -1,11 +1,10 @@
-//! Places for requests in flight, and when one is taken: at once where there is no body to wait for, else when that is there. So
+//! Places for requests in flight, their bodies and answers, and when a place is taken: at once where there is no body to wait for, else when that is there. So
 //! bodies that stall keep nobody out.
 
-use crate::enforcement::routes::Share;
+use super::connections::{Connection, For};
+use super::numbers::{AsText, GROWTH_MAX};
+use crate::budget::{Budget, Charge};
 use crate::error::{Error, Result};
-use crate::http::budget::{Budget, Charge};
-use crate::http::connections::{Connection, For};
-use crate::http::numbers::{AsText, GROWTH_MAX};
 use crate::types::Principal;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
@@ -15,7 +14,6 @@ use hyper::body::{Frame, SizeHint};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Ordinary requests in flight; the next is told to come again.
 pub const IN_FLIGHT_MAX: usize = 8_192;
@@ -31,13 +29,26 @@ pub const BODY_BYTES_FREE: usize = 8 * 1024;
 /// How large an answer may be that counts for nothing.
 pub const ANSWER_BYTES_FREE: usize = 16 * 1024;
 
+/// Whose places among the requests in flight a route takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// Those of all that change something.
+    Ordinary,
+    /// Those of reads.
+    Read,
+    /// Those kept for engage and disable, which also have no rate.
+    Switch,
+    /// Those kept for health and metrics.
+    Probe,
+}
+
 /// Places for requests in flight, and bytes for their bodies and answers.
 #[derive(Debug, Clone)]
 pub struct Places {
-    ordinary: Arc<Semaphore>,
-    reads: Arc<Semaphore>,
+    ordinary: Budget,
+    reads: Budget,
     switches: Budget,
-    probes: Arc<Semaphore>,
+    probes: Budget,
     bodies: Budget,
     answers: Budget,
 }
@@ -46,7 +57,7 @@ impl Places {
     /// Places, and so many bytes for bodies and for answers, of which one principal has half.
     #[must_use]
     pub fn new(body_bytes: usize, answer_bytes: usize) -> Self {
-        let places = |count| Arc::new(Semaphore::new(count));
+        let places = |count| Budget::new(count, count);
         Self {
             ordinary: places(IN_FLIGHT_MAX),
             reads: places(IN_FLIGHT_READS),
@@ -58,7 +69,7 @@ impl Places {
     }
 
     /// A seat for a request of this principal, not taken yet.
-    pub(super) fn seat(&self, share: Share, principal: &Principal, request: &Request) -> Seat {
+    pub(crate) fn seat(&self, share: Share, principal: &Principal, request: &Request) -> Seat {
         Seat {
             places: self.clone(),
             share,
@@ -71,13 +82,6 @@ impl Places {
     }
 }
 
-/// A place that is held.
-#[derive(Debug)]
-enum Held {
-    Permit { _permit: OwnedSemaphorePermit },
-    Switch { _charge: Charge },
-}
-
 /// A request's place, and the bytes of its body; free again when the request is answered.
 #[derive(Debug)]
 pub(crate) struct Seat {
@@ -87,7 +91,7 @@ pub(crate) struct Seat {
     connection: Option<Arc<Connection>>,
     /// Whether the numbers of the answer become texts, which are longer.
     as_text: bool,
-    held: OnceLock<Held>,
+    held: OnceLock<Charge>,
     body: Mutex<Charge>,
 }
 
@@ -106,14 +110,9 @@ impl Seat {
             Share::Ordinary => &self.places.ordinary,
             Share::Read => &self.places.reads,
             Share::Probe => &self.places.probes,
-            Share::Switch => {
-                let charge = self.places.switches.take(self.principal.clone(), 1).map_err(|_| Error::Overloaded)?;
-                let _ = self.held.set(Held::Switch { _charge: charge });
-                return Ok(());
-            }
+            Share::Switch => &self.places.switches,
         };
-        let permit = Arc::clone(places).try_acquire_owned().map_err(|_| Error::Overloaded)?;
-        let _ = self.held.set(Held::Permit { _permit: permit });
+        let _ = self.held.set(places.take(self.principal.clone(), 1)?);
         Ok(())
     }
 
@@ -124,12 +123,12 @@ impl Seat {
             return Err(Error::Overloaded);
         }
         let mut body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
-        body.grow_to(bytes.saturating_sub(BODY_BYTES_FREE)).map_err(|_| Error::Overloaded)
+        Ok(body.grow_to(bytes.saturating_sub(BODY_BYTES_FREE))?)
     }
 
     /// The answer as it goes out: a large one counts until it was written. One that only tells something is refused where there is no
     /// room for it; a change that was done is told all the same.
-    pub(super) fn answer(&self, response: Response) -> Response {
+    pub(crate) fn answer(&self, response: Response) -> Response {
         let length = response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
         let growth = if self.as_text { GROWTH_MAX } else { 1 };
         let Some(length) =

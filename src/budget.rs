@@ -1,5 +1,8 @@
-//! The memory that all requests together may use, and the part of one principal.
+//! What all requests together may use, of memory or of places, and the part of one principal.
 
+pub mod turns;
+
+use crate::error::Error;
 use crate::types::Principal;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +28,12 @@ struct Used {
 /// There is no more of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exhausted;
+
+impl From<Exhausted> for Error {
+    fn from(_: Exhausted) -> Self {
+        Self::Overloaded
+    }
+}
 
 impl Budget {
     /// So much, of which one principal has `share` at most.
