@@ -241,7 +241,7 @@ impl Refusal {
             // Holdfast's own stack named the request, and renders its errors.
             Some(_) => response,
             // Somebody else's service: nobody would.
-            None => render(response, path, &RequestId::generate()),
+            None => render(response, path, &RequestId::generate(), |_| None),
         }
     }
 }

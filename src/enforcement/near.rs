@@ -19,9 +19,19 @@ const OTHER: usize = 2;
 /// The furthest that is near: a segment more or less, and a misspelt one.
 const FAR: usize = OTHER + 1;
 
-/// The nearest routes with their methods, as a sentence says them; none where nothing is near.
+/// What a caller is told of a path that its address does not serve; none where nothing is near.
 #[must_use]
-pub fn near(path: &str) -> Option<String> {
+pub fn missing(path: &str) -> Option<String> {
+    if ROUTES.iter().any(|route| route.template == path) {
+        let told =
+            "this address does not serve that route: METRICS_ADDR has /metrics and the probes alone; ask BIND_ADDR";
+        return Some(told.to_owned());
+    }
+    near(path).map(|routes| format!("there is no such route; the nearest: {routes}; see /docs/ for all of them"))
+}
+
+/// The nearest routes with their methods, as a sentence says them; none where nothing is near.
+fn near(path: &str) -> Option<String> {
     let asked = segments(path)?;
     let mut found: Vec<(Distance, &Route)> =
         ROUTES.iter().filter_map(|row| Some((distance(&asked, &segments(row.template)?)?, row))).collect();

@@ -1,8 +1,6 @@
 //! Errors on their way out: RFC 9457 bodies with the request's id, whatever layer they come from.
 
 use crate::access::token::PREFIX as TOKEN_PREFIX;
-use crate::enforcement::near::near;
-use crate::enforcement::routes::ROUTES;
 use crate::error::{Error, Problem};
 use crate::types::RequestId;
 use axum::body::Body;
@@ -14,8 +12,14 @@ use serde::ser::{SerializeMap, Serializer};
 /// Where a problem's type is explained; the code follows, lower case with hyphens.
 const TYPE_PREFIX: &str = "urn:holdfast:problem:";
 
-/// Gives an error response its body. A response that is no error, or already has a body of its own, passes.
-pub fn render(response: Response, path: &str, request_id: &RequestId) -> Response {
+/// Gives an error response its body. A response that is no error, or already has a body of its own, passes. `missing` says more of a
+/// path that no route has, if it can.
+pub fn render(
+    response: Response,
+    path: &str,
+    request_id: &RequestId,
+    missing: impl FnOnce(&str) -> Option<String>,
+) -> Response {
     let (mut parts, body) = response.into_parts();
     let problem = match parts.extensions.remove::<Problem>() {
         Some(problem) => problem,
@@ -32,14 +36,10 @@ pub fn render(response: Response, path: &str, request_id: &RequestId) -> Respons
     if let Some(methods) = parts.headers.get(ALLOW).and_then(|value| value.to_str().ok()) {
         problem.detail = format!("this route does not take that method: send {methods}");
     }
-    if problem.code == Error::RouteNotFound.row().code && ROUTES.iter().any(|route| route.template == path) {
-        problem.detail =
-            "this address does not serve that route: METRICS_ADDR has /metrics and the probes alone; ask BIND_ADDR"
-                .into();
-    } else if problem.code == Error::RouteNotFound.row().code
-        && let Some(routes) = near(path)
+    if problem.code == Error::RouteNotFound.row().code
+        && let Some(detail) = missing(path)
     {
-        problem.detail = format!("there is no such route; the nearest: {routes}; see /docs/ for all of them");
+        problem.detail = detail;
     }
     let text = body_text(&problem, path, request_id);
     parts.headers.remove(CONTENT_LENGTH);

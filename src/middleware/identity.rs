@@ -1,6 +1,7 @@
 //! Who asks for what: the id of a request, taken from the caller or made, and always given back; and the last touch on every
 //! answer, since an error's body repeats that id.
 
+use crate::enforcement::near;
 use crate::types::RequestId;
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
@@ -35,7 +36,7 @@ impl Identity {
 
     /// The answer as the caller sees it: an error with its body, the id, what caches may do, and no body after HEAD.
     pub(super) fn render(self, response: Response) -> Response {
-        let mut response = crate::http::render(response, self.path(), &self.request_id);
+        let mut response = crate::http::render(response, self.path(), &self.request_id, near::missing);
         if self.method == Method::HEAD {
             *response.body_mut() = Body::empty();
         }
