@@ -7,10 +7,12 @@
 //! What tightens has a share of its own at each step: engage and disable wait for no place that others hold, have no rate, and
 //! go by the register as it was last known, so that an operator stops everything whatever else goes on.
 
+use super::authority::{self, Authority, Grant};
+use super::meter::RefusalKind;
 use super::open::{Asked, refuse_pages};
 use super::register::{Age, Mode};
 use super::scope::Scope;
-use super::token::{Authority, Budget, Grant, Token};
+use super::token::Token;
 use crate::app::App;
 use crate::audit::Origin;
 use crate::enforcement::authz;
@@ -80,7 +82,7 @@ pub struct Guard<S> {
 struct Note {
     route: String,
     path: String,
-    budget: Budget,
+    kind: RefusalKind,
     origin: Origin,
     grant: Arc<Grant>,
 }
@@ -210,7 +212,7 @@ fn note_of(request: &Request, row: &Route, grant: &Arc<Grant>) -> Note {
     Note {
         route: format!("{} {}", request.method(), row.template),
         path: request.uri().path().to_owned(),
-        budget: Budget::of(row.template),
+        kind: RefusalKind::of(row.template),
         origin: Origin {
             principal: grant.principal.clone(),
             authority: Authority::Token(Arc::clone(grant)),
@@ -264,7 +266,7 @@ pub(crate) fn begin_counting() {
     for code in COUNTED {
         refusals(code).increment(0);
     }
-    metrics::counter!(super::token::LOSSES_REFUSED).increment(0);
+    metrics::counter!(authority::LOSSES_REFUSED).increment(0);
 }
 
 /// Counts a refusal, and writes it down where that is due.
@@ -278,7 +280,7 @@ fn noting(app: &App, response: &Response, note: Option<Box<Note>>) -> Option<imp
     }
     let note = note.filter(|_| NOTED.contains(&code))?;
     // A token that runs wild fills no trail.
-    app.feed.register().meter_refusal(&note.grant, note.budget).ok()?;
+    app.feed.register().meter_refusal(&note.grant, note.kind).ok()?;
     let access = app.access.clone();
     Some(async move {
         let noted = access.note_refusal(&note.route, &note.path, code, &note.origin);

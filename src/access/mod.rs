@@ -10,8 +10,10 @@
 //!
 //! Statements: none a request ([`register`]); 5 to create or revoke (lock, time, row, event, head).
 
+pub mod authority;
 pub mod guard;
 pub mod http;
+mod meter;
 pub mod model;
 pub mod open;
 pub mod person;

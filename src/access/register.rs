@@ -10,9 +10,11 @@
 //! - The time that tokens expire by never runs back: a database whose clock does revives none. Nor does it jump: one that is not
 //!   [believed](crate::clock::belief) expires none.
 
+use super::authority::Grant;
+use super::meter::{Meter, RefusalKind};
 use super::rate::{Bucket, RATE_DEFAULT};
 use super::store;
-use super::token::{Budget, Grant, Meter, Token, TokenId};
+use super::token::{Token, TokenId};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::types::Point;
@@ -187,8 +189,8 @@ impl Register {
     }
 
     /// Takes one from a token's refusals that are written down.
-    pub(super) fn meter_refusal(&self, grant: &Grant, budget: Budget) -> Result<()> {
-        grant.meter.refusals(budget).take(self.0.clock.now_ns()).map_err(|wait| Error::RateLimited { wait })
+    pub(super) fn meter_refusal(&self, grant: &Grant, kind: RefusalKind) -> Result<()> {
+        grant.meter.refusals(kind).take(self.0.clock.now_ns()).map_err(|wait| Error::RateLimited { wait })
     }
 
     /// Writes down which tokens were used since the last time.

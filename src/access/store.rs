@@ -1,8 +1,10 @@
 //! SQL of the tokens.
 
+use super::authority::Grant;
+use super::meter::Meter;
 use super::model::{NewToken, TokenRecord};
 use super::scope::Scope;
-use super::token::{Grant, Meter, TokenId};
+use super::token::TokenId;
 use crate::error::{Error, Result};
 use crate::types::{Actor, Amount, Domain, Engine, Principal};
 use chrono::{DateTime, Utc};

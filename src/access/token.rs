@@ -1,16 +1,9 @@
-//! Tokens: what a caller shows, and what is known of the one who may show it.
+//! Tokens: what a caller shows. [`authority`](super::authority) says what its holder may do.
 
-use super::rate::Bucket;
-use super::scope::Scope;
 use crate::error::{Error, Result};
 use crate::types::hex;
-use crate::types::{Actor, Amount, Domain, Engine, Principal};
-use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use subtle::ConstantTimeEq;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 /// What every token begins with, so that scanners of leaked secrets can know it.
@@ -19,12 +12,6 @@ pub const PREFIX: &str = "hf_";
 const ID_DIGITS: usize = 16;
 /// Hex digits of a secret: 256 bits.
 const SECRET_DIGITS: usize = 64;
-/// Refusals of one token that are written down, a second and a [`Budget`]; the others are counted.
-const REFUSALS_PER_SECOND: u64 = 10;
-/// Losses that were refused because their token may not book as much at once.
-pub(super) const LOSSES_REFUSED: &str = "holdfast_losses_refused_total";
-/// How coarse the note of the last use is.
-const USE_SECONDS: i64 = 60;
 
 /// A token's public name: 64 bits, as 16 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -147,203 +134,6 @@ impl Token {
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         Sha256::digest(self.text.as_bytes()).into()
-    }
-}
-
-/// What whoever shows a token may do.
-#[derive(Debug)]
-pub struct Grant {
-    /// The token.
-    pub id: TokenId,
-    /// SHA-256 of the token.
-    pub(super) digest: [u8; 32],
-    /// `name:id`, as events say it.
-    pub principal: Principal,
-    /// The person who answers for it.
-    pub owner: Option<Actor>,
-    /// What it may do.
-    pub scopes: Vec<Scope>,
-    /// The only engines that it may change; none for all.
-    pub engines: Option<Vec<Engine>>,
-    /// The only domains that it may change; none for all.
-    pub domains: Option<Vec<Domain>>,
-    /// The most that one settle or correction may lose; none for no bound.
-    pub max_loss: Option<Amount>,
-    /// When it ends by itself.
-    pub expires_at: Option<DateTime<Utc>>,
-    /// When it was ended.
-    pub revoked_at: Option<DateTime<Utc>>,
-    /// What it has used up, and when.
-    pub(super) meter: Arc<Meter>,
-}
-
-/// Refusals that are written down apart from the others, so that no kind crowds another one out of the trail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Budget {
-    /// Of the kill switch's engage.
-    Engage,
-    /// Of its release.
-    Release,
-    /// Of disable.
-    Disable,
-    /// Of enable.
-    Enable,
-    /// Of everything else.
-    Others,
-}
-
-impl Budget {
-    const ALL: [Self; 5] = [Self::Engage, Self::Release, Self::Disable, Self::Enable, Self::Others];
-
-    /// The budget of a route, by its template.
-    pub(super) fn of(template: &str) -> Self {
-        match template.strip_prefix("/api/governance/go-live/") {
-            Some("kill-switch/engage") => Self::Engage,
-            Some("kill-switch/release") => Self::Release,
-            Some("disable") => Self::Disable,
-            Some("enable") => Self::Enable,
-            _ => Self::Others,
-        }
-    }
-}
-
-/// What a token has used; the same for as long as the process runs.
-#[derive(Debug)]
-pub(super) struct Meter {
-    pub(super) bucket: Bucket,
-    /// Refusals that are events, by budget.
-    refusals: [Bucket; Budget::ALL.len()],
-    /// The minute of the last use, seconds since 1970; 0 for never.
-    used_at: AtomicI64,
-    /// What of it stands in the database.
-    noted: AtomicI64,
-}
-
-impl Meter {
-    pub(super) fn new(bucket: Bucket) -> Self {
-        Self {
-            bucket,
-            refusals: Budget::ALL.map(|_| Bucket::new(REFUSALS_PER_SECOND)),
-            used_at: AtomicI64::new(0),
-            noted: AtomicI64::new(0),
-        }
-    }
-
-    /// The refusals of this budget.
-    pub(super) const fn refusals(&self, budget: Budget) -> &Bucket {
-        &self.refusals[budget as usize]
-    }
-
-    /// Notes a use, to the minute.
-    pub(super) fn note_use(&self, at: DateTime<Utc>) {
-        let minute = at.timestamp().div_euclid(USE_SECONDS) * USE_SECONDS;
-        // Read first: the word is shared, and it changes once a minute.
-        if self.used_at.load(Ordering::Relaxed) < minute {
-            self.used_at.fetch_max(minute, Ordering::Relaxed);
-        }
-    }
-
-    /// The last use, if it was not noted yet.
-    pub(super) fn unnoted_use(&self) -> Option<DateTime<Utc>> {
-        let used = self.used_at.load(Ordering::Relaxed);
-        (used > self.noted.load(Ordering::Relaxed)).then(|| DateTime::from_timestamp(used, 0)).flatten()
-    }
-
-    /// Takes note that a use stands in the database.
-    pub(super) fn noted(&self, at: DateTime<Utc>) {
-        self.noted.fetch_max(at.timestamp(), Ordering::Relaxed);
-    }
-}
-
-impl Grant {
-    /// Whether this is its token, in a time that tells nothing of how much of it is right.
-    #[must_use]
-    pub fn is_of(&self, token: &Token) -> bool {
-        self.id == token.id && bool::from(self.digest[..].ct_eq(&token.digest()[..]))
-    }
-
-    /// Whether it carries what is needed.
-    #[must_use]
-    pub fn holds(&self, needed: Scope) -> bool {
-        self.scopes.iter().any(|scope| scope.covers(needed))
-    }
-}
-
-/// What the caller of a change may do: everything, or what a token says.
-#[derive(Debug, Clone)]
-pub enum Authority {
-    /// The operator's shell, Holdfast itself, and everybody in open mode.
-    Unlimited,
-    /// The holder of a token.
-    Token(Arc<Grant>),
-}
-
-impl Authority {
-    /// Whether it includes this scope.
-    #[must_use]
-    pub fn holds(&self, needed: Scope) -> bool {
-        match self {
-            Self::Unlimited => true,
-            Self::Token(grant) => grant.holds(needed),
-        }
-    }
-
-    /// Refuses what needs this scope; `what` names it.
-    pub fn require(&self, needed: Scope, what: &'static str) -> Result<()> {
-        if self.holds(needed) { Ok(()) } else { Err(Error::InsufficientScope { needed, what }) }
-    }
-
-    /// Whether it reaches this engine.
-    #[must_use]
-    pub fn reaches_engine(&self, engine: &Engine) -> bool {
-        match self {
-            Self::Unlimited => true,
-            Self::Token(grant) => grant.engines.as_ref().is_none_or(|engines| engines.contains(engine)),
-        }
-    }
-
-    /// Refuses another engine than its own.
-    pub fn require_engine(&self, engine: &Engine) -> Result<()> {
-        let refused = || Error::OutOfReach { what: "engine", name: engine.to_string() };
-        if self.reaches_engine(engine) { Ok(()) } else { Err(refused()) }
-    }
-
-    /// Whether it reaches this domain.
-    #[must_use]
-    pub fn reaches_domain(&self, domain: &Domain) -> bool {
-        match self {
-            Self::Unlimited => true,
-            Self::Token(grant) => grant.domains.as_ref().is_none_or(|domains| domains.contains(domain)),
-        }
-    }
-
-    /// Refuses another domain than its own.
-    pub fn require_domain(&self, domain: &Domain) -> Result<()> {
-        let refused = || Error::OutOfReach { what: "domain", name: domain.to_string() };
-        if self.reaches_domain(domain) { Ok(()) } else { Err(refused()) }
-    }
-
-    /// Refuses a loss that is larger than it may book at once.
-    pub fn require_loss(&self, loss: Amount) -> Result<()> {
-        let bound = match self {
-            Self::Unlimited => None,
-            Self::Token(grant) => grant.max_loss,
-        };
-        if bound.is_none_or(|bound| loss <= bound) {
-            return Ok(());
-        }
-        tracing::error!(%loss, "a loss beyond the bound of its token was refused, and is not booked");
-        metrics::counter!(LOSSES_REFUSED).increment(1);
-        Err(Error::OutOfReach { what: "loss", name: loss.to_string() })
-    }
-
-    /// The person behind it.
-    #[must_use]
-    pub fn owner(&self) -> Option<&Actor> {
-        match self {
-            Self::Unlimited => None,
-            Self::Token(grant) => grant.owner.as_ref(),
-        }
     }
 }
 

@@ -40,7 +40,7 @@ pub use changes::{Changes, FieldChange};
 pub use control::{ControlEvent, ControlRecord};
 pub use store::{HeadRecord, begin, begin_and, control_events, head_seq, heads, lock, prepare_to_begin, seen, turn};
 
-use crate::access::token::Authority;
+use crate::access::authority::Authority;
 use crate::types::{Actor, CorrelationId, Point, Principal, RequestId};
 use chrono::{DateTime, Duration, NaiveDate, Utc};
 use sha2::{Digest, Sha256};

@@ -23,7 +23,7 @@ pub use openapi::{document, document_text};
 pub use paging::{Page, Paging};
 pub use problem::{bounded, render};
 
-use crate::access::token::Authority;
+use crate::access::authority::Authority;
 use crate::access::guard::{Admitted, GuardLayer};
 use crate::app::App;
 use crate::audit::Origin;

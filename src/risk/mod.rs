@@ -21,7 +21,7 @@ pub mod reconcile;
 pub mod store;
 pub mod writer;
 
-use crate::access::token::Authority;
+use crate::access::authority::Authority;
 use crate::approval::loosening::Proposal;
 use crate::approval::model::ApprovalAction;
 use crate::approval::{self, Loosened, Verdict, Wanted, WithChanges};

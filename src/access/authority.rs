@@ -1,0 +1,132 @@
+//! What a caller may do: what a token grants its holder, or everything.
+
+use super::meter::Meter;
+use super::scope::Scope;
+use super::token::{Token, TokenId};
+use crate::error::{Error, Result};
+use crate::types::{Actor, Amount, Domain, Engine, Principal};
+use chrono::{DateTime, Utc};
+use std::sync::Arc;
+use subtle::ConstantTimeEq;
+
+/// Losses that were refused because their token may not book as much at once.
+pub(super) const LOSSES_REFUSED: &str = "holdfast_losses_refused_total";
+
+/// What whoever shows a token may do.
+#[derive(Debug)]
+pub struct Grant {
+    /// The token.
+    pub id: TokenId,
+    /// SHA-256 of the token.
+    pub(super) digest: [u8; 32],
+    /// `name:id`, as events say it.
+    pub principal: Principal,
+    /// The person who answers for it.
+    pub owner: Option<Actor>,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// The only engines that it may change; none for all.
+    pub engines: Option<Vec<Engine>>,
+    /// The only domains that it may change; none for all.
+    pub domains: Option<Vec<Domain>>,
+    /// The most that one settle or correction may lose; none for no bound.
+    pub max_loss: Option<Amount>,
+    /// When it ends by itself.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When it was ended.
+    pub revoked_at: Option<DateTime<Utc>>,
+    /// What it has used up, and when.
+    pub(super) meter: Arc<Meter>,
+}
+
+impl Grant {
+    /// Whether this is its token, in a time that tells nothing of how much of it is right.
+    #[must_use]
+    pub fn is_of(&self, token: &Token) -> bool {
+        self.id == token.id() && bool::from(self.digest[..].ct_eq(&token.digest()[..]))
+    }
+
+    /// Whether it carries what is needed.
+    #[must_use]
+    pub fn holds(&self, needed: Scope) -> bool {
+        self.scopes.iter().any(|scope| scope.covers(needed))
+    }
+}
+
+/// What the caller of a change may do: everything, or what a token says.
+#[derive(Debug, Clone)]
+pub enum Authority {
+    /// The operator's shell, Holdfast itself, and everybody in open mode.
+    Unlimited,
+    /// The holder of a token.
+    Token(Arc<Grant>),
+}
+
+impl Authority {
+    /// Whether it includes this scope.
+    #[must_use]
+    pub fn holds(&self, needed: Scope) -> bool {
+        match self {
+            Self::Unlimited => true,
+            Self::Token(grant) => grant.holds(needed),
+        }
+    }
+
+    /// Refuses what needs this scope; `what` names it.
+    pub fn require(&self, needed: Scope, what: &'static str) -> Result<()> {
+        if self.holds(needed) { Ok(()) } else { Err(Error::InsufficientScope { needed, what }) }
+    }
+
+    /// Whether it reaches this engine.
+    #[must_use]
+    pub fn reaches_engine(&self, engine: &Engine) -> bool {
+        match self {
+            Self::Unlimited => true,
+            Self::Token(grant) => grant.engines.as_ref().is_none_or(|engines| engines.contains(engine)),
+        }
+    }
+
+    /// Refuses another engine than its own.
+    pub fn require_engine(&self, engine: &Engine) -> Result<()> {
+        let refused = || Error::OutOfReach { what: "engine", name: engine.to_string() };
+        if self.reaches_engine(engine) { Ok(()) } else { Err(refused()) }
+    }
+
+    /// Whether it reaches this domain.
+    #[must_use]
+    pub fn reaches_domain(&self, domain: &Domain) -> bool {
+        match self {
+            Self::Unlimited => true,
+            Self::Token(grant) => grant.domains.as_ref().is_none_or(|domains| domains.contains(domain)),
+        }
+    }
+
+    /// Refuses another domain than its own.
+    pub fn require_domain(&self, domain: &Domain) -> Result<()> {
+        let refused = || Error::OutOfReach { what: "domain", name: domain.to_string() };
+        if self.reaches_domain(domain) { Ok(()) } else { Err(refused()) }
+    }
+
+    /// Refuses a loss that is larger than it may book at once.
+    pub fn require_loss(&self, loss: Amount) -> Result<()> {
+        let bound = match self {
+            Self::Unlimited => None,
+            Self::Token(grant) => grant.max_loss,
+        };
+        if bound.is_none_or(|bound| loss <= bound) {
+            return Ok(());
+        }
+        tracing::error!(%loss, "a loss beyond the bound of its token was refused, and is not booked");
+        metrics::counter!(LOSSES_REFUSED).increment(1);
+        Err(Error::OutOfReach { what: "loss", name: loss.to_string() })
+    }
+
+    /// The person behind it.
+    #[must_use]
+    pub fn owner(&self) -> Option<&Actor> {
+        match self {
+            Self::Unlimited => None,
+            Self::Token(grant) => grant.owner.as_ref(),
+        }
+    }
+}
