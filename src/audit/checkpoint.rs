@@ -35,7 +35,6 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::io::AsyncWriteExt;
 use utoipa::ToSchema;
 
 /// What the text begins with.
@@ -141,7 +140,10 @@ impl Notary {
     pub async fn existing(key: &Path, dir: Option<PathBuf>) -> io::Result<Self> {
         let signer: Signer = tokio::fs::read_to_string(key).await?.parse().map_err(io::Error::other)?;
         let last = match &dir {
-            Some(dir) => newest(dir, &signer.verifier()).await?,
+            Some(dir) => {
+                owner::remove_abandoned(dir).await;
+                newest(dir, &signer.verifier()).await?
+            }
             None => None,
         };
         Ok(Self::new(signer, dir, last))
@@ -263,17 +265,7 @@ async fn make_key(path: &Path, name: &str) -> io::Result<()> {
     if let Some(dir) = path.parent() {
         owner::make_dir(dir).await?;
     }
-    // Of this attempt alone: others may be at it, in this process as well.
-    let mut attempt = [0; 8];
-    getrandom::fill(&mut attempt).map_err(io::Error::other)?;
-    let new = path.with_extension(format!("{}.new", hex(&attempt)));
-    write_new(&new, &format!("{}\n", signer.expose())).await?;
-    let linked = tokio::fs::hard_link(&new, path).await;
-    tokio::fs::remove_file(&new).await?;
-    match linked {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        linked => linked,
-    }
+    owner::create(path, format!("{}\n", signer.expose())).await.map(drop)
 }
 
 /// A host's name as a key's name.
@@ -283,24 +275,12 @@ fn key_name(host: &str) -> String {
     format!("holdfast/{}", if host.is_empty() { "host" } else { &host })
 }
 
-/// Writes a file that is not there yet, for its owner alone, and to the disk.
-async fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).await?;
-    owner::give_file(&file, path).await?;
-    file.write_all(text.as_bytes()).await?;
-    file.sync_all().await
-}
-
-/// Keeps a checkpoint under its time and its signer. Its name comes last, so that nobody finds half of it.
+/// Keeps a checkpoint under its time and its signer.
 async fn keep(dir: &Path, checkpoint: &Checkpoint, signer: &str, note: &str) -> io::Result<()> {
     owner::make_dir(dir).await?;
     let signer: String = signer.chars().map(|c| if c == '/' { '-' } else { c }).collect();
     let name = format!("{}-{signer}{SUFFIX}", checkpoint.at.format("%Y%m%dT%H%M%S%6fZ"));
-    let new = dir.join(format!(".{name}.new"));
-    // What a crash left of an earlier attempt.
-    let _ = tokio::fs::remove_file(&new).await;
-    write_new(&new, note).await?;
-    tokio::fs::rename(&new, dir.join(name)).await
+    owner::replace(&dir.join(name), note.to_owned()).await
 }
 
 /// The last checkpoint of a directory that this key has signed. Files that are not such ones are passed over.

@@ -331,7 +331,8 @@ impl History {
             let mut known = self.known();
             (known.generation, known.heads) = (Some(generation), heads);
         }
-        // Only a server remembers, once.
+        file.tidy().await;
+        // Once.
         let _ = self.0.file.set(file);
         Ok(())
     }

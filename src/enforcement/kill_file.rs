@@ -66,11 +66,12 @@ impl KillFile {
             Err(error) => return Err(error),
         };
         let text = async {
-            owner::give_file(&file, &self.0).await?;
+            owner::give(&file, &self.0);
             file.write_all(text.as_bytes()).await?;
             // The text is buffered: an error of the disk would be lost.
             file.flush().await?;
-            file.sync_all().await
+            file.sync_all().await?;
+            owner::keep_name(&self.0).await
         };
         // The file stops by being there.
         Ok(text.await.map_or_else(Written::Empty, |()| Written::Whole))

@@ -52,14 +52,20 @@ pub(super) struct Layout {
 impl Layout {
     /// Creates the data directory if it is missing.
     pub(super) fn create(data_dir: &Path) -> Result<Self, EmbeddedError> {
-        let new = !data_dir.exists();
-        owner::make_dir_now(data_dir).map_err(EmbeddedError::at(data_dir))?;
-        // As root, PostgreSQL runs as another user, who has to reach the cluster in here, and needs no listing for that.
-        let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
-        if new || (mode == 0o711 && is_own(data_dir) && is_empty(data_dir)) {
-            fs::set_permissions(data_dir, fs::Permissions::from_mode(mode)).map_err(EmbeddedError::at(data_dir))?;
-        }
+        Self::make(data_dir).map_err(EmbeddedError::at(data_dir))?;
         Self::of(data_dir)
+    }
+
+    fn make(data_dir: &Path) -> io::Result<()> {
+        let is_root = rustix::process::geteuid().is_root();
+        let dir = match owner::make_dir_now(data_dir)? {
+            Some(new) => Some(new),
+            None if is_root => owner::open_dir(data_dir)?.filter(|dir| is_own(dir) && holds_nothing(dir)),
+            None => None,
+        };
+        // As root, PostgreSQL runs as another user, who has to reach the cluster in here, and needs no listing for that.
+        let mode = if is_root { 0o711 } else { 0o700 };
+        dir.map_or(Ok(()), |dir| dir.set_permissions(fs::Permissions::from_mode(mode)))
     }
 
     /// The places of an existing data directory.
@@ -154,19 +160,20 @@ impl Layout {
 
 /// Makes (or takes) a directory that only the user PostgreSQL runs as can enter.
 pub(super) fn private_dir(path: &Path, run_as: Option<&RunAs>) -> Result<(), EmbeddedError> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(EmbeddedError::at(path)(error));
-        }
-        _ => {}
-    }
+    let is_new = match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(EmbeddedError::at(path)(error)),
+    };
     let us = rustix::process::geteuid().as_raw();
     let uid = run_as.map_or(us, |user| user.uid);
     let dir = open_with(path, OpenOptions::new().read(true), OFlags::DIRECTORY | OFlags::NOFOLLOW)
         .map_err(|_| EmbeddedError::NotOurs { dir: path.to_owned(), uid })?;
     let owner = dir.metadata().map_err(EmbeddedError::at(path))?.uid();
-    // In /tmp anybody could have made it first, to read along.
-    if owner != uid && owner != us {
+    // In /tmp anybody could have made it first, to read along. And where the way here leads elsewhere by a link, it may be a directory
+    // of root's own, such as /run; one that an earlier root has just made is empty.
+    let is_taken = owner == us && owner != uid && !is_new && !holds_nothing(&dir);
+    if (owner != uid && owner != us) || is_taken {
         return Err(EmbeddedError::NotOurs { dir: path.to_owned(), uid });
     }
     if let Some(user) = run_as.filter(|user| user.uid != owner) {
@@ -199,9 +206,8 @@ pub(super) fn sha256_hex(bytes: &[u8]) -> String {
 fn open_regular(path: &Path, options: &mut OpenOptions) -> Result<File, EmbeddedError> {
     let mut open = || {
         let file = open_with(path, options.mode(0o600), OFlags::NOFOLLOW)?;
-        if let Some(dir) = path.parent() {
-            owner::give(&file, &file.metadata()?, dir);
-        }
+        owner::refuse_planted(&file, path)?;
+        owner::give(&file, path);
         Ok(file)
     };
     open().map_err(EmbeddedError::at(path))
@@ -211,8 +217,14 @@ fn open_with(path: &Path, options: &mut OpenOptions, flags: OFlags) -> io::Resul
     options.custom_flags(flags.bits().cast_signed()).open(path)
 }
 
-fn is_own(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|meta| meta.uid() == rustix::process::geteuid().as_raw())
+fn is_own(dir: &File) -> bool {
+    dir.metadata().is_ok_and(|meta| meta.uid() == rustix::process::geteuid().as_raw())
+}
+
+/// Whether a directory that is open has no entries but itself and the one above.
+fn holds_nothing(dir: &File) -> bool {
+    let entries = rustix::fs::Dir::read_from(dir).and_then(|entries| entries.take(3).collect::<Result<Vec<_>, _>>());
+    entries.is_ok_and(|entries| entries.len() <= 2)
 }
 
 fn is_empty(dir: &Path) -> bool {
@@ -244,5 +256,67 @@ mod tests {
         assert!(refused.contains(&format!("already in use by Holdfast process {}", std::process::id())), "{refused}");
         Layout::check_empty(&dir).expect_err("it holds a lock file");
         fs::remove_dir_all(dir).expect("ours");
+    }
+
+    /// A directory of nobody's, a file of root's with a word in it, and the place of both; none where this is not root.
+    fn somebody_elses(name: &str) -> Option<(PathBuf, Layout, PathBuf)> {
+        if !rustix::process::geteuid().is_root() {
+            return None;
+        }
+        let place = std::env::temp_dir().join(format!("holdfast-layout-{name}-{}", std::process::id()));
+        let data_dir = place.join("data");
+        fs::create_dir_all(&data_dir).expect("a new directory");
+        std::os::unix::fs::chown(&data_dir, Some(65_534), Some(65_534)).expect("root may");
+        let precious = place.join("precious");
+        fs::write(&precious, "precious").expect("a file");
+        Some((place, Layout::of(&data_dir).expect("it is there"), precious))
+    }
+
+    #[test]
+    fn root_writes_to_no_file_that_the_owner_of_the_directory_has_linked_there() {
+        let Some((place, layout, precious)) = somebody_elses("links") else { return };
+        for name in ["owner.lock", "postgres.log"] {
+            let path = layout.data_dir.join(name);
+            fs::hard_link(&precious, &path).expect("root may");
+            let refused = if name == "owner.lock" { layout.own().map(drop) } else { layout.open_log().map(drop) };
+            let refused = refused.expect_err("it is root's").to_string();
+            assert!(refused.contains(name) && refused.contains("another name"), "{refused}");
+            assert_eq!(fs::read_to_string(&precious).expect("it is there"), "precious");
+            assert_eq!(fs::metadata(&precious).expect("it is there").uid(), 0);
+            fs::remove_file(&path).expect("a name");
+        }
+        // One of the owner's own may have as many names as they like: a copy of the directory by links, say.
+        fs::write(layout.data_dir.join("owner.lock"), "").expect("a file");
+        std::os::unix::fs::chown(layout.data_dir.join("owner.lock"), Some(65_534), None).expect("root may");
+        fs::hard_link(layout.data_dir.join("owner.lock"), place.join("copy")).expect("a second name");
+        layout.own().expect("it is the owner's");
+        fs::remove_dir_all(place).expect("ours");
+    }
+
+    #[test]
+    fn root_gives_away_no_directory_of_its_own_that_is_in_use() {
+        let Some((place, layout, precious)) = somebody_elses("dirs") else { return };
+        let nobody = RunAs { uid: 65_534, gid: 65_534, name: "nobody".to_owned() };
+        let of_root = place.join("run");
+        fs::create_dir(&of_root).expect("a new directory");
+        fs::rename(&precious, of_root.join("precious")).expect("it moves");
+        // As if DATA_DIR were a link to the directory above.
+        let refused = private_dir(&of_root, Some(&nobody)).expect_err("it is root's");
+        assert!(matches!(refused, EmbeddedError::NotOurs { .. }), "{refused}");
+        assert_eq!(fs::metadata(&of_root).expect("it is there").uid(), 0);
+        // What a root has made that was killed before it gave it away.
+        fs::create_dir(&layout.socket_dir).expect("a new directory");
+        private_dir(&layout.socket_dir, Some(&nobody)).expect("it is empty");
+        assert_eq!(fs::metadata(&layout.socket_dir).expect("it is there").uid(), 65_534);
+        // A link is no directory to be opened to others.
+        let (link, hidden) = (place.join("link"), place.join("hidden"));
+        fs::create_dir(&hidden).expect("a new directory");
+        fs::set_permissions(&hidden, fs::Permissions::from_mode(0o700)).expect("ours");
+        std::os::unix::fs::symlink(&hidden, &link).expect("a link");
+        for path in [link.clone(), link.join("")] {
+            Layout::create(&path).expect("it is a directory");
+            assert_eq!(fs::metadata(&hidden).expect("it is there").mode() & 0o777, 0o700);
+        }
+        fs::remove_dir_all(place).expect("ours");
     }
 }

@@ -18,7 +18,6 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
-use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
 
 /// The beginning of the text.
@@ -99,6 +98,13 @@ impl MarksFile {
         Marks::read(&text).map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
+    /// Removes what processes that were killed have left beside it.
+    pub(super) async fn tidy(&self) {
+        if let Some(dir) = self.0.parent() {
+            owner::remove_abandoned(dir).await;
+        }
+    }
+
     /// Writes it, durably, with what another process knows of the same history.
     pub async fn save(&self, marks: &Marks) -> io::Result<()> {
         let dir = self.0.parent().unwrap_or(Path::new("."));
@@ -108,14 +114,7 @@ impl MarksFile {
             // Half a file is no mark, and is mended.
             Ok(None) | Err(_) => marks.clone(),
         };
-        // Of this process alone: its own writes take turns.
-        let new = self.0.with_extension(format!("{}.new", std::process::id()));
-        let mut file = tokio::fs::File::create(&new).await?;
-        owner::give_file(&file, &new).await?;
-        file.write_all(marks.text().as_bytes()).await?;
-        file.flush().await?;
-        file.sync_data().await?;
-        tokio::fs::rename(&new, &self.0).await
+        owner::replace(&self.0, marks.text()).await
     }
 }
 
@@ -145,6 +144,25 @@ mod tests {
         ] {
             assert_eq!(Marks::read(bad), None, "{bad}");
         }
+    }
+
+    #[tokio::test]
+    async fn marks_are_written_through_no_link_that_somebody_has_planted_and_leave_nothing_beside_them() {
+        let dir = std::env::temp_dir().join(format!("holdfast-planted-{}", std::process::id()));
+        let file = MarksFile::new(&dir, "localhost:5432/holdfast/public");
+        let beside = file.path().parent().unwrap();
+        std::fs::create_dir_all(beside).unwrap();
+        let precious = dir.join("precious");
+        std::fs::write(&precious, "precious").unwrap();
+        let guessed = file.path().with_extension(format!("{}.new", std::process::id()));
+        std::os::unix::fs::symlink(&precious, &guessed).unwrap();
+        std::os::unix::fs::symlink(&precious, file.path()).unwrap();
+        file.save(&marks(1, 9)).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
+        assert_eq!(file.load().await.unwrap(), Some(marks(1, 9)));
+        std::fs::remove_file(guessed).unwrap();
+        assert_eq!(std::fs::read_dir(beside).unwrap().count(), 1);
+        std::fs::remove_dir_all(dir).unwrap();
     }
 
     #[tokio::test]
