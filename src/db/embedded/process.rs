@@ -5,7 +5,11 @@ use std::{
     ffi::OsStr,
     fs::{self, OpenOptions},
     io::{self, Read, Seek, Write},
-    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt, process::CommandExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, OpenOptionsExt},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::Duration,
@@ -18,6 +22,7 @@ use rustix::{
 };
 
 use super::user::RunAs;
+use crate::owner;
 
 /// As root, a link that the owner of the directory made must lead nowhere.
 const NOFOLLOW: i32 = OFlags::NOFOLLOW.bits().cast_signed();
@@ -89,13 +94,16 @@ impl PidFile {
         }
     }
 
-    /// Writes our own number in the place of one that now belongs to something else than PostgreSQL, such as a thread of this process:
-    /// PostgreSQL would take that for an earlier one that still runs. Its parent's number it takes for stale, and goes on to look, by
+    /// Writes our own number in the place of one that now belongs to something else, such as a thread of this process: PostgreSQL would
+    /// take that for an earlier one that still runs. Its parent's number it takes for stale, and goes on to look, by
     /// the rest of the file, whether anybody still uses the data.
     pub(super) fn disown(cluster: &Path) -> io::Result<()> {
-        let Some(stale) = Self::read(cluster)?.filter(|file| is_no_postgres(file.pid)) else { return Ok(()) };
+        let Some(stale) = Self::read(cluster)?.filter(|file| stands_elsewhere(file.pid, cluster)) else {
+            return Ok(());
+        };
         let path = cluster.join("postmaster.pid");
-        let mut file = OpenOptions::new().read(true).write(true).custom_flags(NOFOLLOW).open(path)?;
+        let mut file = OpenOptions::new().read(true).write(true).custom_flags(NOFOLLOW).open(&path)?;
+        owner::refuse_planted(&file, &path)?;
         let mut text = Vec::new();
         file.read_to_end(&mut text)?;
         let end = text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
@@ -105,7 +113,7 @@ impl PidFile {
         file.write_all(&[&ours, &text[end..]].concat())?;
         tracing::warn!(
             pid = stale.pid,
-            "postmaster.pid is of a PostgreSQL that is gone, and names a process that is none"
+            "postmaster.pid is of a PostgreSQL that is gone, and names a process that is none of this data"
         );
         Ok(())
     }
@@ -136,14 +144,17 @@ pub(super) fn serves(pid: i32, cluster: &Path) -> bool {
     names_cluster(&arguments, cluster)
 }
 
-/// Whether there certainly is something else than a PostgreSQL by this number: a process or a thread, and not this process, of which
-/// PostgreSQL knows.
-fn is_no_postgres(pid: i32) -> bool {
+/// Whether there certainly is something else by this number than a PostgreSQL of this cluster: a process or a thread, and not this
+/// process, of which PostgreSQL knows. Each process of a PostgreSQL stands in its cluster, from before it writes its number on, whatever
+/// its program is called.
+fn stands_elsewhere(pid: i32, cluster: &Path) -> bool {
     let is_ours = u32::try_from(pid).is_ok_and(|pid| pid == std::process::id());
-    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let program = arguments.split(|byte| *byte == 0).next().unwrap_or_default();
-    // A zombie has no arguments, and may have been anything.
-    !is_ours && !program.is_empty() && !["postgres", "postmaster"].iter().any(|name| contains(program, name.as_bytes()))
+    let place = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    // A zombie stands nowhere, and may have been anything; somebody else's process shows only root where it stands.
+    let (Ok(stands), Ok(cluster)) = (place(Path::new(&format!("/proc/{pid}/cwd"))), place(cluster)) else {
+        return false;
+    };
+    !is_ours && stands != cluster
 }
 
 /// Whether a process may be a PostgreSQL of this cluster, for whoever only connects to it: where nothing tells what it runs, being
@@ -209,17 +220,19 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn a_number_that_something_else_has_is_replaced_by_ours_and_the_rest_stays() {
+    fn a_number_of_whatever_does_not_stand_in_the_cluster_is_replaced_by_ours_and_the_rest_stays() {
         let dir = env::temp_dir().join(format!("holdfast-stale-{}", std::process::id()));
         fs::create_dir(&dir).expect("a new directory");
         let file = dir.join("postmaster.pid");
-        let mut other = Command::new("/bin/sleep").arg("60").spawn().expect("it starts");
-        // It is a while before the kernel knows what it runs.
-        while fs::read(format!("/proc/{}/cmdline", other.id())).is_ok_and(|arguments| arguments.is_empty()) {
-            std::thread::yield_now();
-        }
+        // A program's name says nothing: neither of one that is called like PostgreSQL, nor of one that is not.
+        let start = |name: &str, place: &Path| {
+            let mut sleep = Command::new("/bin/sleep");
+            sleep.arg0(name).arg("60").current_dir(place).spawn().expect("it starts")
+        };
+        let mut other = start("/opt/postgres/bin/postgres", Path::new("/"));
+        let mut ours = start("edb", &dir);
         let rest = "\n/d/pg\n1790000000\n5432\n/d/run\n\n  123 4\nready   \n";
-        for (pid, stays) in [(other.id(), false), (std::process::id(), true), (4_194_304, true)] {
+        for (pid, stays) in [(other.id(), false), (ours.id(), true), (std::process::id(), true), (4_194_304, true)] {
             let before = format!("{pid}{rest}");
             fs::write(&file, &before).expect("a file");
             PidFile::disown(&dir).expect("it can be written");
@@ -229,7 +242,9 @@ mod tests {
             assert_eq!(kept, rest);
             assert_eq!(number.trim() == pid.to_string(), stays);
         }
-        other.kill().and_then(|()| other.wait()).expect("ours");
+        for program in [&mut other, &mut ours] {
+            program.kill().and_then(|()| program.wait()).expect("ours");
+        }
         fs::remove_dir_all(dir).expect("ours");
     }
 
