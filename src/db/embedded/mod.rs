@@ -222,9 +222,10 @@ impl EmbeddedPostgres {
         let mut backoff = BACKOFF_MIN;
         let mut up_since = Instant::now();
         let mut unreachable_since = None;
+        let mut unwatched = None;
         loop {
             tokio::time::sleep(SUPERVISE_POLL).await;
-            self.keep_watcher();
+            self.keep_watcher(&mut unwatched);
             let log = self.cluster.layout.log.display();
             if self.cluster.postmaster_ended() {
                 tracing::error!(%log, "PostgreSQL has ended unexpectedly, restarting it");
@@ -261,7 +262,8 @@ impl EmbeddedPostgres {
         }
     }
 
-    fn keep_watcher(&self) {
+    /// Starts another watcher where it has ended. `unwatched` is why there is none, as the log was told last.
+    fn keep_watcher(&self, unwatched: &mut Option<String>) {
         let mut processes = self.cluster.processes();
         if !processes.watcher.is_gone() {
             return;
@@ -271,9 +273,16 @@ impl EmbeddedPostgres {
         });
         match replaced {
             // Now it knows what the one before knew.
-            Ok(()) => tracing::warn!("the watcher of PostgreSQL had ended unexpectedly: another was started"),
+            Ok(()) => {
+                *unwatched = None;
+                tracing::warn!("the watcher of PostgreSQL had ended unexpectedly: another was started");
+            }
             Err(error) => {
-                tracing::error!(%error, "PostgreSQL has no watcher: it will outlive a kill of this process");
+                let error = error.to_string();
+                if unwatched.as_ref() != Some(&error) {
+                    tracing::error!(error, "PostgreSQL has no watcher: it will outlive a kill of this process");
+                    *unwatched = Some(error);
+                }
             }
         }
     }
