@@ -14,6 +14,8 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// How long the kill file may take: a disk that hangs must not keep the database from being told.
+const FILE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the database may take over an engage: connecting, waiting for the head, committing.
 const ENGAGE_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -34,7 +36,10 @@ pub(super) struct KillArgs {
 /// may not take it.
 pub(super) async fn kill(args: KillArgs, config: &DatabaseConfig) -> Result<(), Failure> {
     let KillArgs { actor, reason, kill_file } = args;
-    let written = write_file(kill_file, config, actor.as_ref(), reason.as_ref()).await;
+    let written = write_file(kill_file, config, actor.as_ref(), reason.as_ref());
+    let written = tokio::time::timeout(FILE_TIMEOUT, written)
+        .await
+        .unwrap_or_else(|_| Err(format!("its disk has not taken it within {} s", FILE_TIMEOUT.as_secs()).into()));
     let mut said = match &written {
         Ok(path) => format!("{path}: an instance that looks there is stopped until it is removed\n"),
         Err(error) => {
@@ -42,37 +47,53 @@ pub(super) async fn kill(args: KillArgs, config: &DatabaseConfig) -> Result<(), 
             String::new()
         }
     };
-    let engaged = async {
-        let (db, postgres, name) = open_existing(config).await?;
-        let engaged = panics::caught(go_live::engage_from_shell(&db, reason.as_ref(), &Origin::system(actor))).await;
-        let admitting = if matches!(engaged, Ok(Ok(_))) { instance::not_enforcing(&db).await } else { None };
-        close(db, postgres).await?;
-        let engaged = engaged.map_err(|panics::Panicked| Failure::from("a row in it cannot be read"))?;
-        Ok::<_, Failure>((engaged?, name, admitting))
-    };
-    let done = match tokio::time::timeout(ENGAGE_TIMEOUT, engaged).await {
-        Ok(Ok((state, name, admitting))) => {
+    let done = match engage(config, reason.as_ref(), actor).await {
+        Ok(Engaged { version, database, admitting }) => {
             let then = if written.is_ok() { "release it, and remove the file" } else { "release it" };
             let _ = writeln!(
                 said,
-                "the kill switch is engaged (version {}) in {name}: no instance on it that enforces admits anything from 2 s after this on\n\
+                "the kill switch is engaged (version {version}) in {database}: no instance on it that enforces admits anything from 2 s after this on\n\
                  {}\n\
                  to go on: {then}",
-                state.version,
                 told_of(admitting.as_deref())
             );
             written.map(drop).map_err(|_| "the kill switch is engaged, and the kill file is not written".to_owned())
         }
-        Ok(Err(error)) => Err(not_taken(&error.to_string())),
-        Err(_) => Err(not_taken(&format!("no answer within {} s", ENGAGE_TIMEOUT.as_secs()))),
+        Err(cause) => Err(format!("the database did not take it: {cause}: other instances are not stopped")),
     };
     let printed =
         print(&said).map_err(|error| format!("it is done, and standard output did not take what was done: {error}"));
     done.and(printed).map_err(Failure::from)
 }
 
-fn not_taken(cause: &str) -> String {
-    format!("the database did not take it: {cause}: other instances are not stopped")
+/// What an engage did.
+struct Engaged {
+    /// Of the state.
+    version: i64,
+    /// Where it is recorded.
+    database: String,
+    /// Live instances that do not enforce; none where that could not be read.
+    admitting: Option<Vec<String>>,
+}
+
+/// Engages in the database. Each step has its time: nothing that comes after the commit makes an engage look as if it had failed.
+async fn engage(config: &DatabaseConfig, reason: Option<&Reason>, actor: Option<Actor>) -> Result<Engaged, Failure> {
+    let origin = Origin::system(actor);
+    let recorded = async {
+        let (db, postgres, database) = open_existing(config).await?;
+        let engaged = panics::caught(go_live::engage_from_shell(&db, reason, &origin)).await;
+        Ok::<_, Failure>((db, postgres, database, engaged))
+    };
+    let recorded = tokio::time::timeout(ENGAGE_TIMEOUT, recorded).await;
+    let (db, postgres, database, engaged) =
+        recorded.map_err(|_| format!("no answer within {} s", ENGAGE_TIMEOUT.as_secs()))??;
+    // This has its own limit.
+    let admitting = if matches!(engaged, Ok(Ok(_))) { instance::not_enforcing(&db).await } else { None };
+    if let Err(error) = close(db, postgres).await {
+        tracing::warn!(%error, "the database that was started for this does not end");
+    }
+    let state = engaged.map_err(|panics::Panicked| "a row in it cannot be read")??;
+    Ok(Engaged { version: state.version, database, admitting })
 }
 
 /// Who is not stopped by the state.

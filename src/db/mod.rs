@@ -43,8 +43,8 @@ const SWITCH_POOL_SIZE: u32 = 4;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same for the switches: an operator in a hurry wants to know.
 const SWITCH_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long an end waits for the listener's connection to close.
-const LISTENER_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long an end waits for connections to be given back and to close: one whose other end has vanished never does.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Begins a transaction that sees one instant of the database.
 const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
@@ -326,16 +326,19 @@ impl Database {
         self.pools().map_or(true, |pools| pools.pool.is_closed())
     }
 
-    /// Closes every connection, after the work in flight.
+    /// Closes every connection, after the work in flight; for a while. What is left ends with the process.
     pub async fn close(&self) {
         let Ok(Pools { pool, reads, switch, listener, .. }) = self.pools() else { return };
-        pool.close().await;
-        reads.close().await;
-        switch.close().await;
         let listener = listener.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(listener) = listener {
-            // One whose other end has vanished does not close.
-            let _ = tokio::time::timeout(LISTENER_CLOSE_TIMEOUT, listener.close()).await;
+        let of_listener = async {
+            if let Some(listener) = listener {
+                listener.close().await;
+            }
+        };
+        let all = async { tokio::join!(pool.close(), reads.close(), switch.close(), of_listener) };
+        if tokio::time::timeout(CLOSE_TIMEOUT, all).await.is_err() {
+            let seconds = CLOSE_TIMEOUT.as_secs();
+            tracing::warn!("connections to the database did not close within {seconds} s: leaving them");
         }
     }
 }

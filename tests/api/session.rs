@@ -65,3 +65,14 @@ async fn a_schema_of_the_roles_name_that_is_made_later_does_not_take_the_tables_
     let row = db.read().await.unwrap().fetch_one("SELECT count(*) FROM pg_class WHERE relname = 'audit_head'").await;
     assert_eq!(row.unwrap().get::<i64, _>(0), 1);
 }
+
+#[tokio::test]
+async fn closing_does_not_wait_for_a_connection_that_is_never_given_back() {
+    let service = Service::fresh().await;
+    let db = Database::open(service.options.clone()).await.unwrap();
+    let held = db.begin().await.unwrap();
+    // This ends, or the test does not.
+    db.close().await;
+    assert!(db.is_closed());
+    drop(held);
+}

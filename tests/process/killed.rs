@@ -3,6 +3,9 @@
 use crate::support::{Place, Server, signal, wait_until};
 use rustix::process::Signal;
 use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -166,6 +169,69 @@ fn a_killed_watcher_is_replaced_and_postgresql_still_ends_with_its_server() {
     wait_until("the log says so", || server.log().contains("another was started"));
     server.kill();
     wait_until("PostgreSQL ends by itself", || place.postgres().is_empty());
+}
+
+#[test]
+fn a_watcher_that_cannot_be_replaced_is_missed_in_the_log_once() {
+    let place = Place::new();
+    let server = place.serve();
+    let log = place.data().join("postgres.log");
+    let missed = || server.log().matches("PostgreSQL has no watcher").count();
+    std::fs::remove_file(&log).expect("it is there");
+    // What the watcher would write to is no file of ours.
+    std::os::unix::fs::symlink("/dev/null", &log).expect("a link");
+    signal(place.watcher().expect("there is one"), Signal::KILL);
+    wait_until("it is missed", || missed() > 0);
+    // It is tried again ten times a second.
+    let mut looks = 0;
+    wait_until("it was tried again", || {
+        looks += 1;
+        looks > 30
+    });
+    std::fs::remove_file(&log).expect("the link");
+    wait_until("there is another watcher", || server.log().contains("another was started"));
+    assert_eq!(missed(), 1, "{}", server.log());
+    server.stop(Signal::TERM);
+    place.check_nothing_runs();
+}
+
+/// Passes on what clients say to PostgreSQL, and nothing any more from where they say this word on. Gives the port.
+fn deaf_from(place: &Place, word: &'static [u8]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let socket = place.data().join("run/.s.PGSQL.5432");
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.expect("a client");
+            let mut server = UnixStream::connect(&socket).expect("PostgreSQL");
+            let (mut to_client, mut from_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut from_server, &mut to_client));
+            std::thread::spawn(move || {
+                let (mut piece, mut is_deaf) = ([0; 64 * 1024], false);
+                while let Ok(length @ 1..) = client.read(&mut piece) {
+                    is_deaf |= piece[..length].windows(word.len()).any(|said| said == word);
+                    if !is_deaf && server.write_all(&piece[..length]).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+#[test]
+fn an_engage_that_was_recorded_is_not_called_a_failure_when_the_database_falls_silent_after_it() {
+    let place = Place::new();
+    let server = place.serve();
+    server.go_live();
+    let url = format!("postgres://holdfast@127.0.0.1:{}/holdfast", deaf_from(&place, b"FROM instance"));
+    let killed = place.run(&["kill", "--actor", "bryan"], &[("DATABASE_URL", &url)]);
+    assert_eq!(killed.code, Some(0), "{killed:?}");
+    assert!(killed.out.contains("the kill switch is engaged (version 3)"), "{killed:?}");
+    assert!(killed.out.contains("could not be read: see GET /instances"), "{killed:?}");
+    assert_eq!(server.get("/go-live/state").ok()["kill_switch_engaged"], true);
+    server.stop(Signal::TERM);
 }
 
 #[test]
