@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// How long the watcher of a server that was killed has for ending PostgreSQL: everything ends with the first process.
+/// How long the watcher of a server that was killed, or that failed, has for ending PostgreSQL: everything ends with the first process.
 const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Whether this is the first process.
@@ -33,10 +33,14 @@ async fn stand_by() -> io::Result<ExitCode> {
     let server = i32::try_from(server.id()).ok().and_then(Pid::from_raw);
     loop {
         if let Some(status) = server.and_then(reap_until) {
-            if let Some(code) = status.exit_status().and_then(|code| u8::try_from(code).ok()) {
+            let code = status.exit_status().and_then(|code| u8::try_from(code).ok());
+            // One that ended in order has left nothing. Any other may have failed before it could end what it had started.
+            if code != Some(0) {
+                let _ = tokio::time::timeout(LEFTOVER_TIMEOUT, reap_all(&mut ends)).await;
+            }
+            if let Some(code) = code {
                 return Ok(ExitCode::from(code));
             }
-            let _ = tokio::time::timeout(LEFTOVER_TIMEOUT, reap_all(&mut ends)).await;
             let signal = status.terminating_signal().and_then(|signal| u8::try_from(signal).ok());
             return Ok(ExitCode::from(128 + signal.unwrap_or(0)));
         }

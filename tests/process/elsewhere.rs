@@ -182,6 +182,22 @@ fn the_first_process_of_a_container_reaps_orphans_and_ends_postgresql_in_order()
 }
 
 #[test]
+fn the_first_process_of_a_container_lets_postgresql_end_in_order_also_where_the_start_has_failed() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    let server = place.serve();
+    place.sql("postgres", "ALTER DATABASE holdfast ALLOW_CONNECTIONS false");
+    server.stop(Signal::TERM);
+    let ended = launch_by(&place, "unshare", &["--pid", "--fork", "--kill-child", "--mount-proc"]).ended();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.err.contains("PostgreSQL did not start"), "{ended:?}");
+    place.check_nothing_runs();
+    assert!(!place.data().join("pg/postmaster.pid").exists(), "PostgreSQL did not end in order");
+}
+
+#[test]
 fn the_database_ends_with_its_owner_also_without_proc_and_coreutils() {
     if !is_root() {
         return;
