@@ -4,6 +4,8 @@ use crate::support::{Place, Server, free_port, signal, wait_until};
 use rustix::process::Signal;
 use serde_json::json;
 use std::fs::{self, Permissions};
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
 const WAITS: &str = "migrations wait for a lock";
@@ -34,6 +36,26 @@ fn starts(server: &Server, reason: &str) {
 
 fn sessions_that_wait(place: &Place) -> usize {
     place.sql("holdfast", "SELECT pid::text FROM pg_locks WHERE NOT granted").len()
+}
+
+#[test]
+fn a_healthcheck_asks_as_http_1_1_does_of_the_host_and_ends_the_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = listener.local_addr().expect("an address").to_string();
+    let asked = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().expect("it asks");
+        let (mut asked, mut piece) = (Vec::new(), [0; 1024]);
+        while !asked.ends_with(b"\r\n\r\n") {
+            let length = client.read(&mut piece).expect("it asks");
+            asked.extend_from_slice(&piece[..length]);
+        }
+        client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}").expect("it listens");
+        String::from_utf8(asked).expect("text")
+    });
+    let ended = Place::new().run(&["healthcheck", "--bind-addr", &addr], &[]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let expected = format!("GET /readyz HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+    assert_eq!(asked.join().expect("it was asked"), expected);
 }
 
 #[test]
