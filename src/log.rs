@@ -27,6 +27,8 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// The target of the lines that come with every request.
 const ACCESS: &str = "holdfast::access";
+/// The target of the line about lines that were dropped.
+const NOTE: &str = "holdfast::log";
 /// How long such a line waits for others.
 const LINGER: Duration = Duration::from_millis(5);
 /// Most bytes that wait: the lines of a busy service in a third of a second.
@@ -91,7 +93,7 @@ pub(crate) fn say(sentence: &str) {
 fn say_panic(info: &PanicHookInfo<'_>) {
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
-    tracing::error!(thread = std::thread::current().name(), backtrace, "{info}");
+    tracing::error!(target: "holdfast::panic", thread = std::thread::current().name(), backtrace, "{info}");
 }
 
 fn drops() -> metrics::Counter {
@@ -110,6 +112,18 @@ enum Kind {
     Access,
     /// Everything else.
     Rare,
+    /// The line about lines that were dropped, which the thread that writes them writes itself.
+    Note,
+}
+
+impl Kind {
+    fn of(about: &Metadata<'_>) -> Self {
+        match about.target() {
+            ACCESS => Self::Access,
+            NOTE => Self::Note,
+            _ => Self::Rare,
+        }
+    }
 }
 
 /// Lines on their way to standard error.
@@ -129,6 +143,8 @@ struct Gathered {
     writing: bool,
     /// Lines that were dropped, and nobody was told yet.
     dropped: u64,
+    /// The line that says how many.
+    note: Vec<u8>,
 }
 
 impl Lines {
@@ -140,7 +156,11 @@ impl Lines {
     /// Keeps a line for the thread that writes, or drops it.
     fn add(&self, line: &[u8], kind: Kind) {
         let mut gathered = self.lock();
-        let room = if kind == Kind::Access { ACCESS_MAX } else { GATHERED_MAX };
+        let room = match kind {
+            Kind::Access => ACCESS_MAX,
+            Kind::Rare => GATHERED_MAX,
+            Kind::Note => return gathered.note.extend_from_slice(line),
+        };
         if gathered.bytes.len() + line.len() > room {
             gathered.dropped += 1;
             drop(gathered);
@@ -171,7 +191,7 @@ impl Lines {
             let bytes = std::mem::take(&mut gathered.bytes);
             drop(gathered);
             if self.write(&bytes) {
-                self.tell_of_dropped();
+                self.tell_of_dropped(write_all);
             }
         }
     }
@@ -186,8 +206,9 @@ impl Lines {
         lost == 0
     }
 
-    /// The line about lines that are missing stands where they would.
-    fn tell_of_dropped(&self) {
+    /// The line about lines that are missing stands where they would. Lines are missing until it was taken. `write` says how many lines
+    /// of it were not.
+    fn tell_of_dropped(&self, write: impl Fn(&[u8]) -> u64) {
         let mut gathered = self.lock();
         if gathered.dropped == 0 {
             return;
@@ -195,7 +216,11 @@ impl Lines {
         let (bytes, dropped) = (std::mem::take(&mut gathered.bytes), std::mem::take(&mut gathered.dropped));
         drop(gathered);
         self.write(&bytes);
-        tracing::warn!(dropped, "lines of the log were dropped here, since nobody took them");
+        tracing::warn!(target: NOTE, dropped, "lines of the log were dropped here, since nobody took them");
+        let note = std::mem::take(&mut self.lock().note);
+        if write(&note) > 0 {
+            self.lock().dropped += dropped;
+        }
     }
 
     /// Waits until everything is written, for a while.
@@ -234,7 +259,7 @@ impl<'a> MakeWriter<'a> for Target {
     }
 
     fn make_writer_for(&'a self, about: &Metadata<'_>) -> Line<'a> {
-        Line { lines: &self.0, kind: if about.target() == ACCESS { Kind::Access } else { Kind::Rare } }
+        Line { lines: &self.0, kind: Kind::of(about) }
     }
 }
 
@@ -303,6 +328,19 @@ impl Visit for Members<'_, '_> {
         self.member(field, |to| write!(to, "{value}"));
     }
 
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.member(field, |to| write!(to, "{value}"));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.member(field, |to| write!(to, "{value}"));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        // JSON has neither infinities nor NaN: those are null.
+        self.member(field, |to| write!(to, "{}", serde_json::Value::from(value)));
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.record_str(field, &format!("{value:?}"));
     }
@@ -358,6 +396,10 @@ mod tests {
                 status = 404_u16,
                 error = Some("ROUTE_NOT_FOUND"),
                 elapsed_ms = 12_u64,
+                early = true,
+                behind = -7_i64,
+                share = 0.25,
+                none = f64::NAN,
                 request_id = None::<&str>,
                 "request"
             );
@@ -376,6 +418,39 @@ mod tests {
         let ours = line(AccessJson(general()));
         assert_eq!(ours, line(general()));
         assert_eq!(ours["path"], "/a\"\\\n\u{1}é\u{2028}/b");
-        assert_eq!(ours.as_object().unwrap().len(), 10);
+        assert_eq!(ours.as_object().unwrap().len(), 14);
+        assert_eq!(ours["early"], true);
+        assert_eq!((&ours["behind"], &ours["share"]), (&(-7).into(), &0.25.into()));
+    }
+
+    #[test]
+    fn lines_that_were_dropped_stay_counted_until_the_line_that_says_so_was_taken() {
+        let lines = Arc::new(Lines::default());
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(Target(Arc::clone(&lines))).finish();
+        let said = |text: &[u8]| String::from_utf8(text.to_vec()).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            lines.lock().bytes = vec![b'x'; GATHERED_MAX];
+            for line in 1..=3 {
+                tracing::warn!("line {line}");
+            }
+            assert_eq!(lines.lock().dropped, 3);
+            // What is gathered goes to nowhere here.
+            lines.lock().bytes.clear();
+            lines.tell_of_dropped(|note| {
+                assert!(said(note).contains("dropped=3"), "{}", said(note));
+                // Others fill the room again, and nobody takes it.
+                lines.lock().bytes = vec![b'x'; GATHERED_MAX];
+                1
+            });
+            assert_eq!(lines.lock().dropped, 3);
+            tracing::warn!("line 4");
+            lines.lock().bytes.clear();
+            lines.tell_of_dropped(|note| {
+                assert!(said(note).contains("dropped=4"), "{}", said(note));
+                0
+            });
+            let left = lines.lock();
+            assert_eq!((left.dropped, left.note.len()), (0, 0));
+        });
     }
 }
