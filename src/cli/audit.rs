@@ -2,6 +2,7 @@
 //! trail stays what it was.
 
 use super::database::{close, open_existing};
+use super::rewind::remember;
 use super::{Failure, print};
 use crate::audit::checkpoint::{self, Notary};
 use crate::audit::complete;
@@ -12,6 +13,7 @@ use crate::audit::verify::{self, Asked};
 use crate::audit::{Origin, Stream};
 use crate::config::{CheckpointConfig, DatabaseConfig};
 use crate::db::Database;
+use crate::db::history::{self, Judged};
 use crate::types::{Actor, Point, Reason, Time, TimeRange, hex};
 use clap::Args;
 use std::collections::BTreeMap;
@@ -46,14 +48,32 @@ pub(super) struct VerifyArgs {
 
 /// Signs where the streams stand, and prints the note.
 pub(super) async fn checkpoint(args: &CheckpointConfig, config: &DatabaseConfig) -> Result<(), Failure> {
-    let (db, postgres, _) = open_existing(config).await?;
-    let signed = async {
-        let notary = notary(args, config).await?;
-        Ok::<_, Failure>(notary.sign(&mut *db.begin_unlimited_snapshot().await?, db.history()).await?)
-    };
-    let signed = signed.await;
+    let (db, postgres, name) = open_existing(config).await?;
+    let signed = sign(args, config, &db, &name).await;
     close(db, postgres).await?;
-    print(&signed?.1)
+    print(&signed?)
+}
+
+/// The note of a trail that has everything that this machine knew of it.
+async fn sign(args: &CheckpointConfig, config: &DatabaseConfig, db: &Database, name: &str) -> Result<String, Failure> {
+    remember(db, config).await?;
+    let notary = notary(args, config).await?;
+    let mut tx = db.begin_unlimited_snapshot().await?;
+    let history = db.history();
+    let (asked, found) = (history.asked(), history::found(&mut tx).await?);
+    if history.judge(&asked, &found) == Judged::Accepted {
+        // As a server would: what was known of the history before does not count any more.
+        history.restart(&found);
+    }
+    let lost = history::losses(&mut tx, &[history.asked().heads]).await?;
+    if !lost.is_empty() {
+        let lost = lost.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        return Err(format!(
+            "{name} lacks events that this machine knew ({lost}): nothing is signed; if that is meant, run holdfast db accept-rewind"
+        )
+        .into());
+    }
+    Ok(notary.sign(&mut tx, history).await?.1)
 }
 
 /// Prints the key that checks this machine's checkpoints.

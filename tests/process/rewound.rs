@@ -117,6 +117,38 @@ fn a_server_that_stands_still_through_a_failover_that_loses_events_writes_none_o
 }
 
 #[test]
+fn no_checkpoint_is_signed_by_hand_of_a_trail_that_lacks_events_that_this_machine_knew() {
+    let place = Place::new();
+    let owner = place.serve();
+    place.sql("postgres", "CREATE DATABASE other");
+    let elsewhere = Place::new();
+    let url = place.url("other");
+    let env = [("DATABASE_URL", &*url)];
+    let server = elsewhere.serve_with(&[], &env);
+    server.go_live();
+    server.try_reserve().expect("an answer").ok();
+    server.stop(Signal::TERM);
+    place.sql("postgres", "CREATE DATABASE older TEMPLATE other");
+    let server = elsewhere.serve_with(&[], &env);
+    server.try_reserve().expect("an answer").ok();
+    server.stop(Signal::TERM);
+    assert!(marks(&elsewhere).contains("risk 2 "), "{}", marks(&elsewhere));
+    // The restore of a dump, in place; and nothing was signed before.
+    place.sql("postgres", "DROP DATABASE other");
+    place.sql("postgres", "ALTER DATABASE older RENAME TO other");
+    fs::remove_dir_all(elsewhere.data().join("checkpoints")).expect("the server made it");
+    let refused = elsewhere.run(&["audit", "checkpoint"], &env);
+    let sentence = refused.refusal();
+    assert!(sentence.contains("risk: event 2 lost") && sentence.contains("nothing is signed"), "{sentence}");
+    let accepted = elsewhere.run(&["db", "accept-rewind", "--reason", "a restore"], &env);
+    assert_eq!(accepted.code, Some(0), "{accepted:?}");
+    let signed = elsewhere.run(&["audit", "checkpoint"], &env);
+    assert_eq!(signed.code, Some(0), "{signed:?}");
+    assert!(signed.out.contains("\nrisk 1 "), "{signed:?}");
+    owner.stop(Signal::TERM);
+}
+
+#[test]
 fn a_database_that_took_the_place_of_another_is_not_used_and_marks_that_cannot_be_read_stop_the_start() {
     let place = Place::new();
     let owner = place.serve();
