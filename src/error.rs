@@ -111,7 +111,10 @@ pub enum Error {
         wait: std::time::Duration,
     },
     /// It is not known which tokens there are.
-    #[error("it is not known which tokens are valid: the database is away or slow; try again")]
+    #[error(
+        "it is not known which tokens are valid: the database is away or slow; try again (to stop everything without it, run holdfast \
+         kill on each machine)"
+    )]
     AccessUnknown,
     /// The gate is closed.
     #[error("{}", .block.message())]
@@ -390,6 +393,12 @@ pub enum Error {
         /// How long this instance blocks.
         until: &'static str,
     },
+    /// Go-live could not be switched off in the database; the error says why.
+    #[error(
+        "{0}; to stop everything without the database, POST /api/governance/go-live/kill-switch/engage to each instance, or run holdfast \
+         kill on each machine"
+    )]
+    NotDisabled(#[source] Box<Error>),
     /// The request took longer than its deadline.
     #[error("the request took longer than {0} seconds: send it with the same key again, or read the state first")]
     DeadlineExceeded(u64),

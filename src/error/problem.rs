@@ -92,6 +92,7 @@ impl Error {
             Self::SeriesKind { wanted, .. } => {
                 vec![("errors", raw(&[FieldError::new(*wanted, self.to_string())]))]
             }
+            Self::NotDisabled(cause) => cause.extensions(),
             _ => self.plain_extensions(),
         }
     }

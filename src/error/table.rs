@@ -96,6 +96,7 @@ impl Error {
             Self::Unavailable(_) => row(503, "DATABASE_UNAVAILABLE", "The database cannot be reached"),
             Self::Overloaded => row(503, "OVERLOADED", "Too many operations are waiting"),
             Self::OutcomeUnknown(_) => row(503, "OUTCOME_UNKNOWN", "The outcome is unknown"),
+            Self::NotDisabled(cause) => cause.row(),
             Self::EngagedLocally { .. } => row(503, "ENGAGED_LOCALLY", "Only this instance is stopped"),
             Self::DeadlineExceeded(_) => row(503, "DEADLINE_EXCEEDED", "The request took too long"),
             Self::Inconsistent(_) | Self::Database(_) | Self::Panicked => {

@@ -126,9 +126,10 @@ impl GoLive {
         Err(Error::EngagedLocally { cause, until })
     }
 
-    /// Switches go-live off.
+    /// Switches go-live off. Where the database is away, the error says what stops everything all the same.
     pub async fn disable(&self, reason: Option<&Reason>, origin: &Origin) -> Result<Tightened> {
-        self.tighten(Change::Disable, reason, origin).await
+        let done = self.tighten(Change::Disable, reason, origin).await;
+        done.map_err(|error| if error.row().status == 503 { Error::NotDisabled(Box::new(error)) } else { error })
     }
 
     /// Disables or engages. Nothing is a reason not to, and no key either: it acts whenever it is asked.

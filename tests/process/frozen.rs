@@ -5,6 +5,28 @@ use rustix::process::Signal;
 use serde_json::json;
 
 #[test]
+fn a_disable_that_cannot_be_recorded_says_what_stops_everything_all_the_same() {
+    let place = Place::new();
+    let server = place.serve();
+    server.go_live();
+    let frozen = place.postgres();
+    for pid in &frozen {
+        signal(*pid, Signal::STOP);
+    }
+    let disabled = server.post("/go-live/disable", &json!({"actor": "test"}));
+    assert_eq!(disabled.unavailable(), "DATABASE_UNAVAILABLE");
+    let detail = disabled.json["detail"].as_str().expect("a sentence");
+    for way in ["POST /api/governance/go-live/kill-switch/engage", "holdfast kill"] {
+        assert!(detail.contains(way), "{detail}");
+    }
+    assert_eq!(disabled.json["retry_same_key"], true, "{}", disabled.text);
+    for pid in &frozen {
+        signal(*pid, Signal::CONT);
+    }
+    server.stop(Signal::TERM);
+}
+
+#[test]
 fn a_frozen_postgresql_blocks_everything_until_it_thaws() {
     let place = Place::new();
     let server = place.serve();
