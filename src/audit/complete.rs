@@ -2,11 +2,12 @@
 //! chain, and has lost what guards it, or what decisions go by.
 //!
 //! Everybody who says whether a book is sound asks [`missing`]: `holdfast audit verify` and its route, a server that starts, and the
-//! review. No decision depends on it: what is not there denies, so `/readyz` does not either.
+//! review. `/readyz` does not go by it: what the migrations made and is not there denies, and of the rest a start says so in its log.
 
 use crate::db;
 use crate::error::Result;
 use sqlx::PgConnection;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// When a trigger fires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +54,8 @@ pub async fn missing(conn: &mut PgConnection) -> Result<Vec<String>> {
         )]);
     }
     let mut missing = triggers(&mut *conn).await?;
-    missing.extend(rows(&mut *conn).await?);
+    missing.extend(installed(&mut *conn).await?);
+    missing.extend(told(&mut *conn).await?);
     Ok(missing)
 }
 
@@ -84,8 +86,13 @@ async fn triggers(conn: &mut PgConnection) -> Result<Vec<String>> {
     Ok(wanted.into_iter().zip(enabled).filter_map(sentence).collect())
 }
 
-/// Rows that migrations made and nothing takes away, the tokens that the trail tells of, and the place of keys.
-async fn rows(conn: &mut PgConnection) -> Result<Vec<String>> {
+/// The sentence about rows of a table that are not there.
+fn lacks(relation: &str, names: &str) -> String {
+    format!("{relation} lacks {names}: restore it from where this copy came from")
+}
+
+/// Rows that migrations made and nothing takes away, and the place of keys.
+async fn installed(conn: &mut PgConnection) -> Result<Vec<String>> {
     let absent = sqlx::query!(
         r#"SELECT relation AS "relation!", string_agg(name, ', ' ORDER BY name) AS "names!" FROM (
                SELECT 'audit_head', name FROM UNNEST(ARRAY['control', 'heimdall', 'kpi', 'risk']) AS name
@@ -111,9 +118,6 @@ async fn rows(conn: &mut PgConnection) -> Result<Vec<String>> {
                                  'WHOLESALE.offer_accept_rate']) AS name
                WHERE name NOT IN (SELECT domain || '.' || metric FROM regression_policy)
                UNION ALL
-               SELECT 'access_token', made.subject FROM control_event AS made
-               WHERE made.action = 'TOKEN_CREATE' AND made.ok AND NOT EXISTS (SELECT FROM access_token WHERE id = made.subject)
-               UNION ALL
                SELECT 'idempotency_key', 'the partition idempotency_key_other'
                WHERE NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = to_regclass('idempotency_key')
                                  AND inhrelid = to_regclass('idempotency_key_other'))
@@ -122,9 +126,137 @@ async fn rows(conn: &mut PgConnection) -> Result<Vec<String>> {
     )
     .fetch_all(conn)
     .await?;
-    let sentence =
-        |relation: &str, names: &str| format!("{relation} lacks {names}: restore it from where this copy came from");
-    Ok(absent.iter().map(|row| sentence(&row.relation, &row.names)).collect())
+    Ok(absent.iter().map(|row| lacks(&row.relation, &row.names)).collect())
+}
+
+/// Names of a table that are said; of more it is said how many.
+const NAMES_MAX: usize = 20;
+
+/// A row of a table that is not there.
+struct Absent {
+    relation: String,
+    name: String,
+}
+
+/// Rows of which the control stream tells that they were made, and not that they were taken away again: everything that decisions go
+/// by, and what became of it.
+async fn told(conn: &mut PgConnection) -> Result<Vec<String>> {
+    let mut absent: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for Absent { relation, name } in told_of_policies(&mut *conn).await?.into_iter().chain(told_of_wires(conn).await?) {
+        absent.entry(relation).or_default().insert(name);
+    }
+    let sentence = |(relation, names): (&String, &BTreeSet<String>)| {
+        let said = names.iter().take(NAMES_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = names.len().saturating_sub(NAMES_MAX);
+        lacks(relation, &if more > 0 { format!("{said} and {more} more") } else { said })
+    };
+    Ok(absent.iter().map(sentence).collect())
+}
+
+/// The rows that no wire made.
+async fn told_of_policies(conn: &mut PgConnection) -> Result<Vec<Absent>> {
+    let absent = sqlx::query_as!(
+        Absent,
+        r#"WITH event AS MATERIALIZED (
+               SELECT seq, action, subject FROM control_event
+               WHERE ok AND action IN ('APPROVAL_REQUEST', 'AUDIT_ERASE', 'CLOCK_ACCEPT', 'HEIMDALL_DEMOTE', 'HEIMDALL_POLICY_UPSERT',
+                                       'HEIMDALL_PROMOTE', 'PACK_REPORT', 'RISK_HALT', 'RISK_POLICY_UPSERT', 'RISK_REPAIR',
+                                       'SETTING_CHANGE', 'TOKEN_CREATE')
+           )
+           SELECT relation AS "relation!", name AS "name!" FROM (
+               SELECT 'access_token', subject FROM event
+               WHERE action = 'TOKEN_CREATE' AND NOT EXISTS (SELECT FROM access_token WHERE id = subject)
+               UNION
+               SELECT 'approval', seq::text FROM event
+               WHERE action = 'APPROVAL_REQUEST' AND NOT EXISTS (SELECT FROM approval WHERE id = seq)
+               UNION
+               SELECT 'audit_erasure', subject FROM event
+               WHERE action = 'AUDIT_ERASE'
+                 AND NOT EXISTS (SELECT FROM audit_erasure AS one WHERE one.stream || '/' || one.seq || '/' || one.field = subject)
+               UNION
+               SELECT 'heimdall_policy', subject FROM event
+               WHERE action LIKE 'HEIMDALL%' AND NOT EXISTS (SELECT FROM heimdall_policy WHERE domain = subject)
+               UNION
+               SELECT 'pack', subject FROM event WHERE action = 'PACK_REPORT' AND NOT EXISTS (SELECT FROM pack WHERE id = subject)
+               UNION
+               SELECT 'risk_clock', 'its one row' FROM event WHERE action = 'CLOCK_ACCEPT' AND NOT EXISTS (SELECT FROM risk_clock)
+               UNION
+               -- The last of the two says whether reserves are halted.
+               SELECT 'risk_halt', 'its one row' FROM event
+               WHERE action IN ('RISK_HALT', 'RISK_REPAIR') AND NOT EXISTS (SELECT FROM risk_halt)
+               HAVING max(seq) FILTER (WHERE action = 'RISK_HALT') > COALESCE(max(seq) FILTER (WHERE action = 'RISK_REPAIR'), 0)
+               UNION
+               SELECT 'risk_policy', subject FROM event
+               WHERE action = 'RISK_POLICY_UPSERT' AND NOT EXISTS (SELECT FROM risk_policy WHERE engine = subject)
+               UNION
+               SELECT 'setting', subject FROM event
+               WHERE action = 'SETTING_CHANGE' AND NOT EXISTS (SELECT FROM setting WHERE key = subject)
+           ) AS absent (relation, name)
+           ORDER BY relation, name"#
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(absent)
+}
+
+/// The rows of wires, with the throttles that their trips made: each stands until the wire is re-armed, or somebody overrides it. Which
+/// engine it holds is told by the trip's detail, and where that was erased, by its row.
+async fn told_of_wires(conn: &mut PgConnection) -> Result<Vec<Absent>> {
+    let absent = sqlx::query_as!(
+        Absent,
+        r#"WITH event AS MATERIALIZED (
+               SELECT seq, action, subject, detail FROM control_event
+               WHERE ok AND subject IS NOT NULL
+                 AND action IN ('REGRESSION_BASELINE_RESET', 'REGRESSION_KIND', 'REGRESSION_POLICY_UPSERT', 'REGRESSION_REARM',
+                                'REGRESSION_SHADOW_TRIP', 'REGRESSION_TRIP', 'RISK_POLICY_UPSERT')
+           ), throttle AS (
+               SELECT trip.seq, trip.subject,
+                      COALESCE(substring(trip.detail FROM '"engine":"([A-Z0-9_.-]+)"(?:,"shadow":false)?\}$'), known.engine) AS engine
+               FROM event AS trip LEFT JOIN regression_trip AS known ON known.id = trip.seq
+               WHERE trip.action = 'REGRESSION_TRIP'
+           ), lifted AS (
+               SELECT action, subject, max(seq) AS seq FROM event
+               WHERE action = 'REGRESSION_REARM'
+                  OR action = 'RISK_POLICY_UPSERT' AND COALESCE(detail LIKE '%"field":"throttled_by"%', true)
+               GROUP BY action, subject
+           )
+           SELECT relation AS "relation!", name AS "name!" FROM (
+               SELECT 'regression_baseline', subject || ' version ' || version
+               FROM (SELECT subject, substring(detail FROM '^\{"version":([0-9]+),') AS version FROM event
+                     WHERE action = 'REGRESSION_BASELINE_RESET') AS reset
+               WHERE version IS NOT NULL
+                 AND NOT EXISTS (SELECT FROM regression_baseline AS one
+                                 WHERE one.domain || '.' || one.metric = subject AND one.version::text = reset.version)
+               UNION
+               SELECT 'regression_kind', subject FROM event
+               WHERE action = 'REGRESSION_KIND' AND NOT EXISTS (SELECT FROM regression_kind WHERE domain || '.' || metric = subject)
+               UNION
+               SELECT 'regression_policy', subject FROM event
+               WHERE action = 'REGRESSION_POLICY_UPSERT'
+                 AND NOT EXISTS (SELECT FROM regression_policy WHERE domain || '.' || metric = subject)
+               UNION
+               SELECT 'regression_state', subject FROM event
+               WHERE action IN ('REGRESSION_TRIP', 'REGRESSION_SHADOW_TRIP', 'REGRESSION_BASELINE_RESET')
+                 AND NOT EXISTS (SELECT FROM regression_state WHERE domain || '.' || metric = subject)
+               UNION
+               SELECT 'regression_trip', seq::text FROM event
+               WHERE action IN ('REGRESSION_TRIP', 'REGRESSION_SHADOW_TRIP') AND NOT EXISTS (SELECT FROM regression_trip WHERE id = seq)
+               UNION
+               SELECT 'risk_policy', engine FROM throttle
+               WHERE engine IS NOT NULL AND NOT EXISTS (SELECT FROM risk_policy AS one WHERE one.engine = throttle.engine)
+               UNION
+               SELECT 'risk_throttle', throttle.engine || ' (trip ' || throttle.seq || ')'
+               FROM throttle
+               LEFT JOIN lifted AS rearmed ON rearmed.action = 'REGRESSION_REARM' AND rearmed.subject = throttle.subject
+               LEFT JOIN lifted AS overridden ON overridden.action = 'RISK_POLICY_UPSERT' AND overridden.subject = throttle.engine
+               WHERE throttle.engine IS NOT NULL AND throttle.seq > GREATEST(rearmed.seq, overridden.seq, 0)
+                 AND NOT EXISTS (SELECT FROM risk_throttle AS one WHERE one.engine = throttle.engine AND one.trip_id = throttle.seq)
+           ) AS absent (relation, name)
+           ORDER BY relation, name"#
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(absent)
 }
 
 #[cfg(test)]

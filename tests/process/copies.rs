@@ -137,6 +137,101 @@ fn a_restore_in_part_is_told_by_the_verification_the_review_and_the_start() {
     server.stop(Signal::TERM);
 }
 
+/// A book in which the trail tells of rows of every kind.
+fn told(place: &Place) -> Server {
+    let server = place.serve();
+    live(&server);
+    let wire = |metric: &str, engine: &str| {
+        let wire = json!({"domain": "WHOLESALE", "metric": metric, "window_events": 1, "baseline_events": 1,
+                          "min_events_to_enforce": 1, "engine": engine, "actor": "ann"});
+        server.post("/regression/policies/upsert", &wire).ok();
+    };
+    let drop = |metric: &str| {
+        for success in [true, false] {
+            let event = json!({"domain": "WHOLESALE", "metric": metric, "success": success, "actor": "shop"});
+            server.post("/regression/kpi", &event).ok();
+        }
+    };
+    for (metric, engine) in
+        [("stands", "CAPITAL"), ("rearmed", "CAPITAL"), ("overridden", "WHOLESALE"), ("new", "MADE")]
+    {
+        wire(metric, engine);
+        drop(metric);
+    }
+    let of = |metric: &str| json!({"domain": "WHOLESALE", "metric": metric, "actor": "ann", "reason": "looked at"});
+    server.post("/regression/rearm", &of("rearmed")).ok();
+    let enabled = json!({"engine": "WHOLESALE", "enabled": true, "actor": "ann", "reason": "looked at"});
+    server.post("/risk/policies/upsert", &enabled).ok();
+    let caps =
+        json!({"engine": "RETAIL", "max_daily_loss": 5, "max_daily_exposure": 5, "max_open_risk": 5, "actor": "ann"});
+    server.post("/risk/policies/upsert", &caps).ok();
+    let domain = json!({"domain": "PRICING", "min_confidence_prod": 0.9, "actor": "ann"});
+    server.post("/heimdall/policies/upsert", &domain).ok();
+    server.post("/go-live/packs", &json!({"id": "extra", "status": "installed", "actor": "ann"})).ok();
+    let kind = json!({"domain": "PRICING", "metric": "margin", "kind": "NUMERIC", "actor": "ann", "reason": "new"});
+    server.post("/regression/kind", &kind).ok();
+    let reset =
+        json!({"domain": "WHOLESALE", "metric": "rearmed", "source": "NEXT_N", "actor": "ann", "reason": "new"});
+    server.post("/regression/baseline/reset", &reset).ok();
+    server
+}
+
+#[test]
+fn a_copy_without_a_row_of_which_the_trail_tells_is_not_called_whole() {
+    let place = Place::new();
+    let server = told(&place);
+    let url = place.url("holdfast");
+    let erased = place.run(
+        &["audit", "erase", "--stream", "control", "--seq", "2", "--field", "reason", "--reason", "a request"],
+        &[("DATABASE_URL", &url)],
+    );
+    assert_eq!(erased.code, Some(0), "{erased:?}");
+    assert_eq!(missing(&place, &url), Vec::<String>::new(), "a re-arm and an override leave no throttle");
+    let mut session = place.session("holdfast");
+    let trip = |session: &mut Session, metric: &str| {
+        session.sql(&format!("SELECT id::text FROM regression_trip WHERE metric = '{metric}'")).remove(0)
+    };
+    let (stands, new) = (trip(&mut session, "stands"), trip(&mut session, "new"));
+    place.sql("postgres", "CREATE DATABASE part");
+    copy(&place, &[], &url, &place.url("part"));
+    let mut part = place.session("part");
+    // What refers to what is gone is gone as well, or the copy was made without looking.
+    part.sql("SET session_replication_role = replica");
+    let harms = [
+        (
+            "risk_throttle",
+            "engine = 'CAPITAL'",
+            format!("risk_throttle lacks CAPITAL (trip {stands}), MADE (trip {new}):"),
+        ),
+        ("risk_throttle", "engine = 'MADE'", "risk_throttle".to_owned()),
+        ("regression_trip", "metric = 'stands'", format!("regression_trip lacks {stands}")),
+        ("regression_state", "metric = 'stands'", "regression_state lacks WHOLESALE.stands".to_owned()),
+        ("regression_policy", "metric = 'stands'", "regression_policy lacks WHOLESALE.stands".to_owned()),
+        ("regression_kind", "metric = 'margin'", "regression_kind lacks PRICING.margin".to_owned()),
+        ("regression_baseline", "metric = 'rearmed'", "regression_baseline lacks WHOLESALE.rearmed version".to_owned()),
+        ("risk_policy", "engine = 'RETAIL'", "risk_policy lacks MADE, RETAIL:".to_owned()),
+        ("risk_policy", "engine = 'MADE'", "risk_policy".to_owned()),
+        ("heimdall_policy", "domain = 'PRICING'", "heimdall_policy lacks PRICING".to_owned()),
+        ("pack", "id = 'extra'", "pack lacks extra".to_owned()),
+    ];
+    for (table, row, what) in &harms {
+        let gone = part.sql(&format!("DELETE FROM {table} WHERE {row} RETURNING 'gone'"));
+        assert!(!gone.is_empty(), "{what}");
+    }
+    let told = missing(&place, &place.url("part"));
+    for (.., what) in &harms {
+        assert!(told.iter().any(|told| told.starts_with(what)), "{what}: {told:?}");
+    }
+    assert_eq!(told.len(), 9, "{told:?}");
+    // An erasure is named as well where its absence is damage.
+    part.sql("ALTER TABLE audit_erasure DISABLE TRIGGER guard");
+    part.sql("DELETE FROM audit_erasure");
+    let verified = verify(&place, &place.url("part"));
+    assert_eq!(verified.code, Some(1), "{verified:?}");
+    assert!(verified.out.contains("MISSING audit_erasure lacks control/2/reason:"), "{verified:?}");
+    server.stop(Signal::TERM);
+}
+
 /// Every table with a digest of its rows; partitions are in their parents.
 fn tables(session: &mut Session) -> Vec<(String, String)> {
     let names = session.sql(
