@@ -225,6 +225,16 @@ pub enum Error {
         /// The day that it would be booked on.
         day: chrono::NaiveDate,
     },
+    /// A thing cannot be removed: it was used, or is in force.
+    #[error("the {what} {name} cannot be removed: {}", uses.join("; "))]
+    StillUsed {
+        /// Its kind.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// What stands against it.
+        uses: Vec<String>,
+    },
     /// A correction would take back more than its event booked.
     #[error(
         "{counter} of event {corrects_seq} has {left} left to take back, with what earlier corrections took and added: correct by at most that"

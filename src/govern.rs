@@ -9,12 +9,13 @@ mod kind;
 mod load;
 pub mod measure;
 mod operate;
+mod remove;
 mod stale;
 mod trip;
 
 pub use answers::{
-    AcknowledgeAnswer, BaselineAnswer, EvaluateAnswer, KindAnswer, KpiAnswer, RearmAnswer, RegressionPolicyUpserted,
-    Tripped,
+    AcknowledgeAnswer, BaselineAnswer, EvaluateAnswer, KindAnswer, KpiAnswer, RearmAnswer, RegressionPolicyRemoved,
+    RegressionPolicyUpserted, Tripped,
 };
 
 use crate::approval::loosening::Proposal;
@@ -54,6 +55,7 @@ pub struct Govern {
     writer: Writer<Measure>,
     reused: Reused,
     wires_max: usize,
+    metrics_max: usize,
 }
 
 /// A wire that is to be set up.
@@ -94,7 +96,7 @@ impl Govern {
         let reused = Reused::default();
         let measure = Measure::new(db.clone(), feed.clone(), reused.clone(), limits.metrics_max);
         let writer = Writer::start(db.clone(), clock, measure);
-        Self { db, feed, two_person, writer, reused, wires_max: limits.wires_max }
+        Self { db, feed, two_person, writer, reused, wires_max: limits.wires_max, metrics_max: limits.metrics_max }
     }
 
     /// Records measurements, in order and together, and acts on them.

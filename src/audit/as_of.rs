@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// Actions of which the last one about a thing says all.
-pub const LAST: [&str; 9] = [
+pub const LAST: [&str; 11] = [
     "GO_LIVE_ENABLE",
     "GO_LIVE_DISABLE",
     "KILL_SWITCH_ENGAGE",
@@ -28,11 +28,19 @@ pub const LAST: [&str; 9] = [
     "HEIMDALL_POLICY_UPSERT",
     "HEIMDALL_PROMOTE",
     "HEIMDALL_DEMOTE",
+    "HEIMDALL_POLICY_REMOVE",
     "REGRESSION_POLICY_UPSERT",
+    "REGRESSION_POLICY_REMOVE",
 ];
 /// Actions that are gone through one by one.
-pub const EACH: [&str; 5] =
-    ["RISK_POLICY_UPSERT", "REGRESSION_TRIP", "REGRESSION_REARM", "REGRESSION_BASELINE_RESET", "GO_LIVE_REWIND_ACCEPT"];
+pub const EACH: [&str; 6] = [
+    "RISK_POLICY_UPSERT",
+    "RISK_POLICY_REMOVE",
+    "REGRESSION_TRIP",
+    "REGRESSION_REARM",
+    "REGRESSION_BASELINE_RESET",
+    "GO_LIVE_REWIND_ACCEPT",
+];
 
 /// A control event, as far as it tells what is in force.
 #[derive(Debug)]
@@ -211,6 +219,12 @@ impl Going {
                 let kind = if event.action.starts_with('H') { Kind::Heimdall } else { Kind::Regression };
                 self.set(kind, event.subject(), event, event.read::<Upserted>()?.map(|upserted| upserted.policy));
             }
+            "RISK_POLICY_REMOVE" => {
+                self.holds.remove(&event.subject());
+                self.things.remove(&(Kind::Risk, event.subject()));
+            }
+            "HEIMDALL_POLICY_REMOVE" => drop(self.things.remove(&(Kind::Heimdall, event.subject()))),
+            "REGRESSION_POLICY_REMOVE" => drop(self.things.remove(&(Kind::Regression, event.subject()))),
             "REGRESSION_TRIP" => self.trip(event)?,
             "REGRESSION_REARM" => self.rearm(event)?,
             "REGRESSION_BASELINE_RESET" => self.rebase(event)?,

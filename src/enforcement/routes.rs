@@ -139,6 +139,7 @@ pub static ROUTES: &[Route] = {
         // Risk
         get("/api/governance/risk/policies", Read),
         post("/api/governance/risk/policies/upsert", Operate),
+        post("/api/governance/risk/policies/remove", Operate),
         get("/api/governance/risk/ledger/today", Read),
         get("/api/governance/risk/reservations", Read),
         get("/api/governance/risk/reservations/{id}", Read),
@@ -156,6 +157,7 @@ pub static ROUTES: &[Route] = {
         // Heimdall
         get("/api/governance/heimdall/policies", Read),
         post("/api/governance/heimdall/policies/upsert", Operate),
+        post("/api/governance/heimdall/policies/remove", Operate),
         post("/api/governance/heimdall/promote", Release),
         post("/api/governance/heimdall/demote", Operate),
         get("/api/governance/heimdall/scorecard/today", Read),
@@ -169,6 +171,7 @@ pub static ROUTES: &[Route] = {
         // Regression
         get("/api/governance/regression/policies", Read),
         post("/api/governance/regression/policies/upsert", Operate),
+        post("/api/governance/regression/policies/remove", Operate),
         get("/api/governance/regression/state", Read),
         post("/api/governance/regression/evaluate", Operate),
         get("/api/governance/regression/kpi", Read),

@@ -56,6 +56,7 @@ impl Error {
             Self::AdjustmentOutOfRange { engine, counter, .. } => {
                 vec![("engine", raw(engine)), ("counter", raw(counter))]
             }
+            Self::StillUsed { uses, .. } => vec![("uses", raw(uses))],
             Self::AdjustmentBeyondEvent { corrects_seq, engine, counter, left } => {
                 vec![
                     ("engine", raw(engine)),

@@ -64,6 +64,7 @@ impl Error {
             Self::ReservationExists { .. } => row(409, "RESERVATION_EXISTS", "The id is another reservation's"),
             Self::ReservationDenied { .. } => row(409, "RESERVATION_DENIED", "The reserve was denied"),
             Self::ExtensionDenied { .. } => row(409, "EXTENSION_DENIED", "The extension was denied"),
+            Self::StillUsed { .. } => row(409, "STILL_USED", "It is used, and cannot be removed"),
             Self::AdjustmentOutOfRange { .. } | Self::AdjustmentBeyondEvent { .. } => {
                 row(409, "ADJUSTMENT_OUT_OF_RANGE", "The correction is of more than was booked")
             }

@@ -130,3 +130,14 @@ pub struct KindAnswer {
     /// Whether this request changed anything.
     pub changed: bool,
 }
+
+/// The wire that was removed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RegressionPolicyRemoved {
+    /// Always true.
+    pub ok: bool,
+    /// The domain.
+    pub domain: Domain,
+    /// The metric.
+    pub metric: Metric,
+}

@@ -4,7 +4,7 @@ use super::answers::KindAnswer;
 use super::{Govern, require_reach};
 use crate::audit::{ControlEvent, Stream};
 use crate::db::to_json;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, require_room};
 use crate::idempotency::{self, Asked, Once};
 use crate::regression::model::Kind;
 use crate::regression::store;
@@ -59,6 +59,10 @@ impl Govern {
             if let Some(trip_id) = state.trip_id {
                 return Err(Error::WireTripped { domain: domain.to_string(), metric: metric.to_string(), trip_id });
             }
+        }
+        if end.is_none() {
+            let declared = store::count_kinds(&mut tx).await?;
+            require_room("series with a declared kind", declared, self.metrics_max, "METRICS_MAX")?;
         }
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         store::set_kind(&mut tx, (domain, metric), kind, since).await?;

@@ -243,11 +243,11 @@ impl Heimdall {
 }
 
 /// Refuses whoever does not reach the engine by which a domain's recommendations stop.
-fn require_engine(origin: &Origin, policy: Option<&HeimdallPolicy>) -> Result<()> {
+pub(super) fn require_engine(origin: &Origin, policy: Option<&HeimdallPolicy>) -> Result<()> {
     let engine = policy.and_then(|policy| policy.engine.as_ref());
     engine.map_or(Ok(()), |engine| origin.authority.require_engine(engine))
 }
 
-fn no_policy(domain: &Domain) -> Error {
+pub(super) fn no_policy(domain: &Domain) -> Error {
     Error::NotFound { what: "charter policy of", id: domain.to_string() }
 }

@@ -18,7 +18,10 @@ pub mod charter;
 pub mod guard;
 pub mod http;
 pub mod model;
+mod remove;
 pub mod store;
+
+pub use remove::HeimdallPolicyRemoved;
 
 use crate::approval;
 use crate::audit::{Head, Origin, Stamp, Stream};

@@ -164,3 +164,19 @@ pub async fn note_revocation(conn: &mut PgConnection, id: i64, seq: i64) -> Resu
 fn one_row(affected: u64, id: i64) -> Result<()> {
     if affected == 1 { Ok(()) } else { Err(Error::Inconsistent(format!("recommendation {id} is not as it was read"))) }
 }
+
+/// Whether anything was ever tried or recommended in a domain.
+pub async fn was_used(conn: &mut PgConnection, domain: &Domain) -> Result<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM heimdall_event WHERE domain = $1) AS "used!""#,
+        domain.as_str()
+    )
+    .fetch_one(conn)
+    .await?)
+}
+
+/// Removes a policy.
+pub async fn remove_policy(conn: &mut PgConnection, domain: &Domain) -> Result<()> {
+    sqlx::query!("DELETE FROM heimdall_policy WHERE domain = $1", domain.as_str()).execute(conn).await?;
+    Ok(())
+}

@@ -8,7 +8,9 @@ mod states;
 mod trips;
 
 pub use baselines::{BaselineRecord, NewBaseline, baselines, insert_baseline};
-pub use policies::{count_policies, read_policies, read_policies_of, read_policy, upsert_policy};
+pub use policies::{
+    count_kinds, count_policies, read_policies, read_policies_of, read_policy, remove_policy, upsert_policy,
+};
 pub use series::{
     End, Known, KpiFilter, KpiRecord, Named, Past, Recorded, count_series, find_event_ids, insert_events, kpi_events,
     read_end, read_ends, read_history, read_sums, read_values, set_kind,

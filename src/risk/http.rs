@@ -12,12 +12,13 @@ pub(crate) use answers::AdjustAnswer;
 
 use super::model::RiskPolicy;
 use super::model::policy::{PolicyUpsert, ZeroCap};
+use super::remove::RiskPolicyRemoved;
 use super::{RiskPolicyUpserted, store};
 use crate::app::App;
 use crate::approval::model::ApprovalRecord;
 use crate::error::Result;
-use crate::http::{Caller, Nothing, Query, Stop, Stopping, errors};
-use crate::idempotency::Asked;
+use crate::http::{Caller, Keyed, Nothing, Query, Stop, Stopping, errors};
+use crate::idempotency::{Asked, Once};
 use crate::types::{Actor, Amount, Count, Engine, Flag, IdempotencyKey, Reason, Total};
 use axum::Json;
 use axum::extract::State;
@@ -34,6 +35,7 @@ pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(risk_policies))
         .routes(routes!(upsert_risk_policy))
+        .routes(routes!(remove_risk_policy))
         .routes(routes!(risk_ledger_today))
         .merge(operations::router())
         .merge(batch::router())
@@ -195,4 +197,32 @@ pub async fn ledger_today(conn: &mut sqlx::PgConnection) -> Result<Vec<LedgerTod
             }
         })
         .collect())
+}
+
+/// The engine whose policy is removed.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RiskPolicyRemove {
+    /// The engine.
+    engine: Engine,
+    /// The actor who removes it.
+    actor: Option<Actor>,
+    /// Why.
+    reason: Option<Reason>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
+}
+
+/// Removes the policy of an engine that is disabled and that nothing was ever reserved on.
+#[utoipa::path(
+    post, path = "/risk/policies/remove", tag = "risk", request_body = RiskPolicyRemove,
+    responses((status = 200, description = "Removed", body = RiskPolicyRemoved), errors::ChangeOfOne)
+)]
+async fn remove_risk_policy(
+    State(app): State<App>,
+    caller: Caller,
+    Keyed { input, intent }: Keyed<RiskPolicyRemove>,
+) -> Result<Once<RiskPolicyRemoved>> {
+    let asked = Asked::new(caller.origin(input.actor, None), intent);
+    app.risk.remove_policy(&input.engine, input.reason.as_ref(), &asked).await
 }

@@ -18,6 +18,7 @@ pub mod http;
 pub mod model;
 pub mod operation;
 pub mod reconcile;
+pub mod remove;
 pub mod store;
 pub mod writer;
 

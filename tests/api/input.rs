@@ -44,6 +44,25 @@ const POSTS: &[Post] = &[
         needs_a_field: true,
     },
     Post { template: "/go-live/enable", fields: &[ACTOR, REASON], number: None, needs_a_field: true },
+    // Of a fresh install, these three are off and were never used.
+    Post {
+        template: "/risk/policies/remove",
+        fields: &[("engine", r#"" notify ""#), ACTOR, REASON],
+        number: None,
+        needs_a_field: true,
+    },
+    Post {
+        template: "/heimdall/policies/remove",
+        fields: &[("domain", r#""Capital_Route""#), ACTOR, REASON],
+        number: None,
+        needs_a_field: true,
+    },
+    Post {
+        template: "/regression/policies/remove",
+        fields: &[("domain", r#""Buyer_Match""#), ("metric", r#""match_success""#), ACTOR, REASON],
+        number: None,
+        needs_a_field: true,
+    },
     Post {
         template: "/risk/policies/upsert",
         fields: &[

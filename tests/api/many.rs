@@ -76,3 +76,79 @@ async fn the_lease_is_renewed_however_long_the_policies_take() {
     tx.rollback().await.unwrap();
     keeping.abort();
 }
+
+#[tokio::test]
+async fn an_unused_engine_domain_or_wire_is_removed_by_an_event_and_makes_room() {
+    let service = small().await;
+    let caps = json!({"engine": "E", "max_daily_loss": 1, "max_daily_exposure": 1, "max_open_risk": 1});
+    for (lever, name, made) in [
+        ("risk", json!({"engine": "E"}), caps),
+        ("heimdall", json!({"domain": "D"}), json!({"domain": "D"})),
+        ("regression", json!({"domain": "D", "metric": "m"}), json!({"domain": "D", "metric": "m"})),
+    ] {
+        let (upsert, remove) = (format!("/{lever}/policies/upsert"), format!("/{lever}/policies/remove"));
+        service.post(&remove, &name).await.refused(404, "NOT_FOUND");
+        if lever == "heimdall" {
+            service.post(&upsert, &made).await.ok();
+        } else {
+            // One that is in force stays.
+            let mut switched = made.clone();
+            switched["enabled"] = json!(true);
+            service.post(&upsert, &switched).await.ok();
+            let refused = service.post(&remove, &name).await.refused(409, "STILL_USED");
+            assert!(refused["uses"][0].as_str().unwrap().contains("set enabled to false"), "{refused}");
+            switched["enabled"] = json!(false);
+            service.post(&upsert, &switched).await.ok();
+        }
+        let stood = service.get("/audit/as-of").await.ok()[format!("{lever}_policies")].clone();
+        let mut reasoned = name.clone();
+        reasoned["reason"] = json!("misspelt");
+        let removed = service.post(&remove, &reasoned).await.ok();
+        assert_eq!(removed["ok"], true);
+        let listed = service.get(&format!("/{lever}/policies")).await.ok();
+        let names = |list: &Value| -> Vec<Value> {
+            list.as_array().unwrap().iter().map(|one| json!([one["engine"], one["domain"], one["metric"]])).collect()
+        };
+        let now = service.get("/audit/as-of").await.ok()[format!("{lever}_policies")].clone();
+        let values = Value::from(now.as_array().unwrap().iter().map(|one| one["value"].clone()).collect::<Vec<_>>());
+        assert_eq!(names(&values), names(&listed));
+        assert_eq!(now.as_array().unwrap().len() + 1, stood.as_array().unwrap().len());
+        let events = service.get("/audit/events?stream=control&order=desc&limit=1").await.ok();
+        let event = &events["items"][0];
+        let action = format!("{}_POLICY_REMOVE", lever.to_uppercase());
+        assert_eq!(json!([event["action"], event["reason"]]), json!([action, "misspelt"]), "{events}");
+        service.post(&remove, &name).await.refused(404, "NOT_FOUND");
+        let verified = service.get("/audit/verify").await.ok();
+        assert_eq!(json!([verified["ok"], verified["missing"]]), json!([true, []]), "nothing is missed: {verified}");
+        service.post(&upsert, &made).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn one_that_was_used_or_is_in_force_is_not_removed() {
+    let service = Service::live().await;
+    service.post("/risk/policies/remove", &json!({"engine": "GLOBAL"})).await.refused(409, "STILL_USED");
+    service.reserve("WHOLESALE", "1").await.ok();
+    service.post("/risk/policies/upsert", &json!({"engine": "WHOLESALE", "enabled": false})).await.ok();
+    let refused =
+        service.post("/risk/policies/remove", &json!({"engine": "WHOLESALE"})).await.refused(409, "STILL_USED");
+    assert_eq!(refused["uses"].as_array().unwrap().len(), 1, "{refused}");
+    let trial = json!({"domain": "BUYER_MATCH", "confidence": 0.9, "success": true});
+    service.post("/heimdall/sandbox/trial", &trial).await.ok();
+    service.post("/heimdall/policies/remove", &json!({"domain": "BUYER_MATCH"})).await.refused(409, "STILL_USED");
+    let pair = json!({"domain": "CAPITAL", "metric": "roi_event"});
+    service.post("/regression/kpi", &json!({"domain": "CAPITAL", "metric": "roi_event", "value": 1})).await.ok();
+    service.post("/regression/policies/remove", &pair).await.refused(409, "STILL_USED");
+}
+
+#[tokio::test]
+async fn a_declared_kind_without_a_measurement_has_a_limit_and_is_removed() {
+    let service = small().await;
+    let kind = |number: usize| json!({"domain": "K", "metric": format!("m{number}"), "kind": "NUMERIC"});
+    assert_eq!(until_refused(&service, "/regression/kind", "METRICS_MAX", kind).await, 3);
+    let pair = json!({"domain": "K", "metric": "m1"});
+    service.post("/regression/policies/remove", &pair).await.ok();
+    service.post("/regression/kind", &kind(7)).await.ok();
+    // It is of any kind again.
+    service.post("/regression/kpi", &json!({"domain": "K", "metric": "m1", "success": true})).await.ok();
+}

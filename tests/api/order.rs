@@ -137,6 +137,22 @@ async fn move_everything(service: &Service) {
     post(service, "/risk/adjustments", json!({"corrects_seq": 1, "exposure_delta": "1", "reason": "told wrong"})).await;
     post(service, "/risk/policies/upsert", json!({"engine": "CAPITAL", "max_open_risk": 5, "actor": "a"})).await;
 
+    // Policies that were never used, taken away again.
+    for (lever, unused) in [
+        (
+            "risk",
+            json!({"engine": "UNUSED", "enabled": false, "max_daily_loss": 1, "max_daily_exposure": 1,
+                      "max_open_risk": 1}),
+        ),
+        ("heimdall", json!({"domain": "UNUSED"})),
+        ("regression", json!({"domain": "UNUSED", "metric": "m", "enabled": false})),
+    ] {
+        post(service, &format!("/{lever}/policies/upsert"), unused.clone()).await;
+        let mut name = unused;
+        name.as_object_mut().unwrap().retain(|field, _| ["engine", "domain", "metric"].contains(&field.as_str()));
+        post(service, &format!("/{lever}/policies/remove"), name).await;
+    }
+
     // The charter.
     for prod_use_enabled in [true, false] {
         let policy = json!({"domain": "D", "min_sandbox_trials": 2, "prod_use_enabled": prod_use_enabled});
@@ -195,6 +211,7 @@ async fn every_change_locks_its_heads_in_order_and_before_it_writes_a_row() {
     let done: BTreeSet<_> = done.iter().map(String::as_str).collect();
     let wanted = [
         "HEIMDALL_DEMOTE",
+        "HEIMDALL_POLICY_REMOVE",
         "HEIMDALL_POLICY_UPSERT",
         "HEIMDALL_PROMOTE",
         "REGRESSION_BASELINE_RESET",

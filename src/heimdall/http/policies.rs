@@ -6,9 +6,9 @@ use crate::approval::model::ApprovalRecord;
 use crate::error::Result;
 use crate::heimdall::charter::HeimdallPolicyUpserted;
 use crate::heimdall::model::{GateRule, HeimdallPolicy, PolicyUpsert, PolicyWarning, ScorecardWindow, Setting};
-use crate::heimdall::store;
+use crate::heimdall::{HeimdallPolicyRemoved, store};
 use crate::http::{Caller, Keyed, Nothing, Query, Stop, Stopping, errors};
-use crate::idempotency::Asked;
+use crate::idempotency::{Asked, Once};
 use crate::types::{Actor, Count, Domain, Engine, Flag, Fraction, IdempotencyKey, ModelVersion, Reason};
 use axum::Json;
 use axum::extract::State;
@@ -22,6 +22,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(heimdall_policies))
         .routes(routes!(upsert_heimdall_policy))
+        .routes(routes!(remove_heimdall_policy))
         .routes(routes!(promote))
         .routes(routes!(demote))
 }
@@ -196,4 +197,32 @@ async fn demote(
 ) -> Result<Response> {
     let asked = Asked::new(caller.origin(input.actor, None), intent);
     Ok(ignored.beside(app.heimdall.demote(&input.domain, input.reason.as_ref(), &asked).await?))
+}
+
+/// The domain whose policy is removed.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct HeimdallPolicyRemove {
+    /// The domain.
+    domain: Domain,
+    /// The actor who removes it.
+    actor: Option<Actor>,
+    /// Why.
+    reason: Option<Reason>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
+}
+
+/// Removes the policy of a domain that is off and that nothing was ever tried or recommended in.
+#[utoipa::path(
+    post, path = "/heimdall/policies/remove", tag = "heimdall", request_body = HeimdallPolicyRemove,
+    responses((status = 200, description = "Removed", body = HeimdallPolicyRemoved), errors::ChangeOfOne)
+)]
+async fn remove_heimdall_policy(
+    State(app): State<App>,
+    caller: Caller,
+    Keyed { input, intent }: Keyed<HeimdallPolicyRemove>,
+) -> Result<Once<HeimdallPolicyRemoved>> {
+    let asked = Asked::new(caller.origin(input.actor, None), intent);
+    app.heimdall.remove_policy(&input.domain, input.reason.as_ref(), &asked).await
 }

@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::approval::Loosened;
 use crate::approval::model::ApprovalRecord;
 use crate::error::Result;
-use crate::govern::{AcknowledgeAnswer, BaselineAnswer, RearmAnswer};
+use crate::govern::{AcknowledgeAnswer, BaselineAnswer, RearmAnswer, RegressionPolicyRemoved};
 use crate::http::{Caller, Keyed, Query, errors};
 use crate::idempotency::{Asked, Once};
 use crate::regression::model::{Rebase, TripVerdict};
@@ -23,6 +23,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
         .routes(routes!(rearm_wire))
         .routes(routes!(reset_baseline))
         .routes(routes!(list_baselines))
+        .routes(routes!(remove_regression_policy))
 }
 
 /// What a trip was.
@@ -166,4 +167,34 @@ async fn list_baselines(
 ) -> Result<Json<Vec<BaselineRecord>>> {
     let mut conn = app.govern.db().read().await?;
     Ok(Json(store::baselines(&mut conn, query.domain.as_ref(), query.metric.as_ref()).await?))
+}
+
+/// The wire to remove.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RegressionPolicyRemove {
+    /// The domain.
+    domain: Domain,
+    /// The metric.
+    metric: Metric,
+    /// The actor who removes it.
+    actor: Option<Actor>,
+    /// Why.
+    reason: Option<Reason>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
+}
+
+/// Removes a wire that is disabled, and the declared kind, of a series that has no measurement.
+#[utoipa::path(
+    post, path = "/regression/policies/remove", tag = "regression", request_body = RegressionPolicyRemove,
+    responses((status = 200, description = "Removed", body = RegressionPolicyRemoved), errors::ChangeOfOne)
+)]
+async fn remove_regression_policy(
+    State(app): State<App>,
+    caller: Caller,
+    Keyed { input, intent }: Keyed<RegressionPolicyRemove>,
+) -> Result<Once<RegressionPolicyRemoved>> {
+    let asked = Asked::new(caller.origin(input.actor, None), intent);
+    app.govern.remove_wire((&input.domain, &input.metric), input.reason.as_ref(), &asked).await
 }

@@ -198,3 +198,22 @@ pub async fn count_policies(conn: &mut PgConnection) -> Result<usize> {
     let count = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM regression_policy"#).fetch_one(conn).await?;
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
+
+/// Removes a wire, and what the kind of its series was declared to be.
+pub async fn remove_policy(conn: &mut PgConnection, domain: &Domain, metric: &Metric) -> Result<()> {
+    sqlx::query!(
+        "WITH kind AS (DELETE FROM regression_kind WHERE domain = $1 AND metric = $2)
+         DELETE FROM regression_policy WHERE domain = $1 AND metric = $2",
+        domain.as_str(),
+        metric.as_str()
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// How many series have a declared kind.
+pub async fn count_kinds(conn: &mut PgConnection) -> Result<usize> {
+    let count = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM regression_kind"#).fetch_one(conn).await?;
+    usize::try_from(count).map_err(|_| broken("count", count))
+}

@@ -141,3 +141,10 @@ pub async fn read_denials(
     .await?;
     Ok(rows.into_iter().map(|row| (row.engine, row.reason, row.denied)).collect())
 }
+
+/// Whether anything was ever reserved on an engine: its first reserve makes its row of outstanding risk.
+pub async fn was_used(conn: &mut PgConnection, engine: &Engine) -> Result<bool> {
+    Ok(sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM risk_open WHERE engine = $1) AS "used!""#, engine.as_str())
+        .fetch_one(conn)
+        .await?)
+}

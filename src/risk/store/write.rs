@@ -94,3 +94,9 @@ pub async fn lift_throttles(conn: &mut PgConnection, engine: &Engine) -> Result<
     sqlx::query!("DELETE FROM risk_throttle WHERE engine = $1", engine.as_str()).execute(conn).await?;
     Ok(())
 }
+
+/// Removes a policy.
+pub async fn remove_policy(conn: &mut PgConnection, engine: &Engine) -> Result<()> {
+    sqlx::query!("DELETE FROM risk_policy WHERE engine = $1", engine.as_str()).execute(conn).await?;
+    Ok(())
+}

@@ -156,7 +156,21 @@ async fn world() -> (Service, Vec<Row>) {
         row("/regression/rearm", with(&second_wire, &json!({"reason": "repaired"})), ("reason", json!("another"))),
         row("/regression/baseline/reset", third_wire, ("metric", json!("one"))),
     ];
-    (service, rows)
+    (service, rows.into_iter().chain(removals()).collect())
+}
+
+/// Of a fresh install, these three are off and were never used.
+fn removals() -> [Row; 3] {
+    let row = |template, body, other| Row { template, id: String::new(), body, other };
+    [
+        row("/risk/policies/remove", json!({"engine": "NOTIFY"}), ("engine", json!("CAPITAL"))),
+        row("/heimdall/policies/remove", json!({"domain": "CAPITAL_ROUTE"}), ("domain", json!("BUYER_MATCH"))),
+        row(
+            "/regression/policies/remove",
+            json!({"domain": "BUYER_MATCH", "metric": "match_success"}),
+            ("metric", json!("other")),
+        ),
+    ]
 }
 
 #[tokio::test]

@@ -90,6 +90,12 @@ const BOOKS: &str = "
     WHERE denied <> (SELECT count(*) FROM risk_event e
                      WHERE (e.day, e.engine, e.scope, e.denial) = (t.day, t.engine, t.scope, t.reason))
     UNION ALL
+    SELECT 'corrections of ' || c.corrects_seq || ' differ from their events'
+    FROM risk_correction c
+    WHERE (loss, exposure) IS DISTINCT FROM
+          (SELECT (sum(loss_delta), sum(exposure_delta)) FROM risk_event e
+           WHERE e.action = 'ADJUST' AND (e.detail::json ->> 'corrects_seq')::bigint = c.corrects_seq)
+    UNION ALL
     SELECT 'open(GLOBAL) is ' || o.open_amount || ', the engines have ' || sum(e.open_amount)
     FROM risk_open o JOIN risk_open e ON e.engine <> 'GLOBAL'
     WHERE o.engine = 'GLOBAL'

@@ -1,0 +1,71 @@
+//! Takes away a wire and a declared kind of a series that has no measurement.
+
+use super::answers::RegressionPolicyRemoved;
+use super::{Govern, require_reach};
+use crate::audit::{ControlEvent, Stream};
+use crate::db::to_json;
+use crate::error::{Error, Result};
+use crate::idempotency::{self, Asked, Once};
+use crate::regression::model::{Kind, RegressionPolicy};
+use crate::regression::store;
+use crate::types::{Domain, Metric, Reason};
+use serde::Serialize;
+
+/// What was there, for the audit trail.
+#[derive(Serialize)]
+struct RemovedDetail<'a> {
+    policy: Option<&'a RegressionPolicy>,
+    kind: Option<Kind>,
+}
+
+impl Govern {
+    /// Removes a wire that is off, and the declared kind, of a series without a measurement. The wire's state stays, so that its baselines are counted on if the wire
+    /// is set up again.
+    pub async fn remove_wire(
+        &self,
+        (domain, metric): (&Domain, &Metric),
+        reason: Option<&Reason>,
+        asked: &Asked,
+    ) -> Result<Once<RegressionPolicyRemoved>> {
+        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
+        origin.authority.require_domain(domain)?;
+        let mut tx = self.db.begin().await?;
+        // Under the head of the measurements none arrives meanwhile.
+        let now = self.db.history().lock(&mut tx, Stream::Kpi).await?.next();
+        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
+            return answer.confirm(tx).await;
+        }
+        let policy = store::read_policy(&mut tx, domain, metric).await?;
+        let subject = format!("{domain}.{metric}");
+        let end = store::read_end(&mut tx, domain, metric).await?;
+        if policy.is_none() && end.is_none() {
+            return Err(Error::NotFound { what: "wire or declared kind of", id: subject });
+        }
+        if let Some(policy) = &policy {
+            require_reach(origin, policy)?;
+        }
+        let state = store::read_state(&mut tx, domain, metric).await?;
+        let mut uses = Vec::new();
+        if policy.as_ref().is_some_and(|policy| policy.enabled) {
+            uses.push("it is enabled: set enabled to false first".to_owned());
+        }
+        if let Some(trip_id) = state.trip_id {
+            uses.push(format!("trip {trip_id} stands: re-arm it first"));
+        }
+        if end.is_some_and(|end| end.mark.events > 0) {
+            uses.push("its series has measurements".to_owned());
+        }
+        if !uses.is_empty() {
+            return Err(Error::StillUsed { what: "wire", name: subject, uses });
+        }
+        let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
+        store::remove_policy(&mut tx, domain, metric).await?;
+        let kind = end.map(|end| end.kind);
+        let detail = Some(to_json(&RemovedDetail { policy: policy.as_ref(), kind }).get().to_owned());
+        let event =
+            ControlEvent { action: "REGRESSION_POLICY_REMOVE", subject: Some(&subject), error: None, reason, detail };
+        event.append(&mut tx, &mut control_head, origin).await?;
+        let removed = RegressionPolicyRemoved { ok: true, domain: domain.clone(), metric: metric.clone() };
+        idempotency::done(tx, intent, now, removed).await
+    }
+}

@@ -1,0 +1,57 @@
+//! Takes away the policy of a domain that nothing was ever tried or recommended in.
+
+use super::{Heimdall, charter, store};
+use crate::audit::{ControlEvent, Stream};
+use crate::db::to_json;
+use crate::error::{Error, Result};
+use crate::idempotency::{self, Asked, Once};
+use crate::types::{Domain, Reason};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// The domain whose policy was removed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HeimdallPolicyRemoved {
+    /// Always true.
+    pub ok: bool,
+    /// The domain.
+    pub domain: Domain,
+}
+
+impl Heimdall {
+    /// Removes the policy of a domain that is off and was never used.
+    pub async fn remove_policy(
+        &self,
+        domain: &Domain,
+        reason: Option<&Reason>,
+        asked: &Asked,
+    ) -> Result<Once<HeimdallPolicyRemoved>> {
+        let (origin, intent) = (&asked.origin, asked.intent.as_ref());
+        origin.authority.require_domain(domain)?;
+        let mut tx = self.db.begin().await?;
+        // Lock order: heimdall, control. Under the heimdall head nothing is tried or recommended meanwhile.
+        let now = self.db.history().lock(&mut tx, Stream::Heimdall).await?.next();
+        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
+            return answer.confirm(tx).await;
+        }
+        let policy = store::read_policy(&mut tx, domain).await?.ok_or_else(|| charter::no_policy(domain))?;
+        charter::require_engine(origin, Some(&policy))?;
+        let mut uses = Vec::new();
+        if policy.prod_use_enabled {
+            uses.push("production may act on it: demote it first".to_owned());
+        }
+        if store::was_used(&mut tx, domain).await? {
+            uses.push("trials or recommendations were recorded in it".to_owned());
+        }
+        if !uses.is_empty() {
+            return Err(Error::StillUsed { what: "domain", name: domain.to_string(), uses });
+        }
+        let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
+        store::remove_policy(&mut tx, domain).await?;
+        let (subject, detail) = (Some(domain.as_str()), Some(to_json(&policy).get().to_owned()));
+        let event = ControlEvent { action: "HEIMDALL_POLICY_REMOVE", subject, error: None, reason, detail };
+        event.append(&mut tx, &mut control_head, origin).await?;
+        let removed = HeimdallPolicyRemoved { ok: true, domain: domain.clone() };
+        idempotency::done(tx, intent, now, removed).await
+    }
+}
