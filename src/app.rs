@@ -291,7 +291,8 @@ impl App {
             metrics::gauge!("holdfast_go_live_enabled").set(number(go_live_enabled));
             metrics::gauge!("holdfast_kill_switch_engaged").set(number(kill_switch_engaged));
         }
-        let policies = self.feed.policies().unwrap_or_default();
+        // However old, as the state above.
+        let policies = self.feed.last_policies().unwrap_or_default();
         for (engine, active) in &policies.engines {
             metrics::gauge!("holdfast_engine_enabled", "engine" => engine.clone()).set(number(*active));
         }

@@ -12,8 +12,11 @@
 //!   database that went backwards (a restore, a failover that lost commits) blocks until somebody accepts that.
 //! - A kill file blocks, whatever the database says.
 
+mod policies;
 pub mod renewal;
 mod store;
+
+pub use policies::Policies;
 
 use super::gate::{Source, View};
 use super::instance::{Instance, Standing};
@@ -85,24 +88,11 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Known {
     /// The policies as last read; none before the first read.
-    policies: Option<Arc<Policies>>,
+    policies: Option<policies::Kept>,
     /// Where the control stream stood at the last read.
     control: Option<Point>,
     /// How many of this server's migrations the database lacks.
     pending_migrations: i64,
-}
-
-/// Which policies let something happen, by name.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Policies {
-    /// Where the control stream stood when they were read: they are read again only when that moved. None before they are read.
-    of: Option<Point>,
-    /// Engines and whether their reserves can pass.
-    pub engines: Vec<(String, bool)>,
-    /// AI domains and whether production use is on.
-    pub domains: Vec<(String, bool)>,
-    /// Wires and whether they stand tripped.
-    pub wires: Vec<(String, bool)>,
 }
 
 impl Feed {
@@ -335,12 +325,6 @@ impl Feed {
     #[must_use]
     pub fn pending_migrations(&self) -> i64 {
         self.known().pending_migrations
-    }
-
-    /// The policies as last read; none before the first read, and while they cannot be read.
-    #[must_use]
-    pub fn policies(&self) -> Option<Arc<Policies>> {
-        self.known().policies.clone()
     }
 
     /// What this instance's gate goes by, for its row.

@@ -65,7 +65,7 @@ struct Evaluation {
 /// What a flag goes by.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 struct FlagMetadata {
-    /// Whether the state is unknown or too old.
+    /// Whether the state, or what the flag goes by, is unknown or too old.
     stale: bool,
     /// The version of the go-live state; left out where it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,11 +142,13 @@ async fn evaluate_flags(State(app): State<App>, headers: HeaderMap, request: Req
         return refused;
     }
     let (view, policies) = (app.feed.view(), app.feed.policies());
+    // The names as they were last known: a flag that vanished would have the client's default.
+    let last = app.feed.last_policies();
     let names = ["prod_exec_allowed", "kill_switch_engaged", "go_live_enabled"].map(str::to_owned).into_iter();
-    let known = policies.as_deref();
-    let engines = known.into_iter().flat_map(|all| &all.engines).map(|(name, _)| format!("engine.{name}.enabled"));
+    let (known, last) = (policies.as_deref(), last.as_deref());
+    let engines = last.into_iter().flat_map(|all| &all.engines).map(|(name, _)| format!("engine.{name}.enabled"));
     let domains =
-        known.into_iter().flat_map(|all| &all.domains).map(|(name, _)| format!("domain.{name}.prod_use_enabled"));
+        last.into_iter().flat_map(|all| &all.domains).map(|(name, _)| format!("domain.{name}.prod_use_enabled"));
     let flags = names.chain(engines).chain(domains).filter_map(|key| flag(&key, view, known)).collect();
     let text = crate::db::to_json(&Evaluations { flags, metadata: metadata(view) }).get().to_owned();
     // Over the whole answer: a lease that lapses changes values without a new version of the state.
@@ -227,17 +229,18 @@ fn flag(key: &str, view: View, policies: Option<&Policies>) -> Option<Evaluation
         View::Fresh { go_live_enabled, kill_switch_engaged, .. } => (go_live_enabled, kill_switch_engaged),
         View::Killed | View::Stale | View::Rewound => (false, true),
     };
-    // A policy that was read is as old as the state. While that is not known, and where this instance is stopped, a name that may
-    // be a policy's has the safe value.
+    // While the state or the policies are not known, and where this instance is stopped, a name that may be a policy's has the safe
+    // value.
     let policies = policies.filter(|_| !metadata.stale && view != View::Killed);
+    let are_unknown = policies.is_none() && view != View::Killed;
     let policy = |known: Option<&[(String, bool)]>, name: &str, is_name: bool| match known {
         Some(known) => known.iter().find(|(known, _)| known == name).map(|(_, on)| *on),
         None => is_name.then_some(false),
     };
-    let (value, on, off) = match key {
-        "prod_exec_allowed" => (go_live && !killed, "allowed", "blocked"),
-        "kill_switch_engaged" => (killed, "on", "off"),
-        "go_live_enabled" => (go_live, "on", "off"),
+    let (value, on, off, stale) = match key {
+        "prod_exec_allowed" => (go_live && !killed, "allowed", "blocked", metadata.stale),
+        "kill_switch_engaged" => (killed, "on", "off", metadata.stale),
+        "go_live_enabled" => (go_live, "on", "off", metadata.stale),
         _ => {
             let engine = key.strip_prefix("engine.").and_then(|rest| rest.strip_suffix(".enabled"));
             let domain = key.strip_prefix("domain.").and_then(|rest| rest.strip_suffix(".prod_use_enabled"));
@@ -252,9 +255,10 @@ fn flag(key: &str, view: View, policies: Option<&Policies>) -> Option<Evaluation
                 }
                 (None, None) => return None,
             };
-            (value, "on", "off")
+            (value, "on", "off", are_unknown)
         }
     };
-    let reason = if metadata.stale { "UNKNOWN" } else { "STATIC" };
+    let metadata = FlagMetadata { stale, ..metadata };
+    let reason = if stale { "UNKNOWN" } else { "STATIC" };
     Some(Evaluation { key: key.to_owned(), value, reason, variant: if value { on } else { off }, metadata })
 }

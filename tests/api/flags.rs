@@ -4,6 +4,7 @@ use crate::support::{Answer, Service, Setup, request};
 use axum::http::{HeaderValue, Method};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 const FLAGS: &str = "/ofrep/v1/evaluate/flags";
 
@@ -167,4 +168,34 @@ async fn a_body_is_read_leniently_and_garbage_is_told() {
 async fn flags_tell_the_truth_where_the_own_gate_is_off() {
     let service = Service::with(Setup { enforce: false, ..Setup::default() }).await;
     assert_eq!(flag(&service, "prod_exec_allowed").await, false);
+}
+
+#[tokio::test]
+async fn policies_that_may_have_changed_and_cannot_be_read_have_the_safe_value_however_fresh_the_state_is() {
+    let service = Service::live().await;
+    let (before, _) = all(&service).await;
+    assert!(before["engine.WHOLESALE.enabled"] && before["engine.GLOBAL.enabled"]);
+    let mut tx = service.pool.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE risk_policy IN ACCESS EXCLUSIVE MODE").execute(&mut *tx).await.unwrap();
+    // Another instance changes something: it may be a policy.
+    service.post("/go-live/packs", &json!({"id": "x", "status": "installed"})).await.ok();
+    let keeping = tokio::spawn(service.app.feed.clone().run(service.db.clone()));
+    for _ in 0..2 {
+        service.clock.advance(1_500);
+        while service.app.feed.age().expect("it was read").as_millis() >= 1_500 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    let (known, _) = all(&service).await;
+    assert_eq!(known.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>(), "no flag vanishes");
+    for (key, value) in known {
+        assert_eq!(value, ["prod_exec_allowed", "go_live_enabled"].contains(&key.as_str()), "{key}");
+    }
+    let body = post(&service, &format!("{FLAGS}/engine.WHOLESALE.enabled"), "").await.ok();
+    assert_eq!((&body["reason"], &body["metadata"]["stale"]), (&json!("UNKNOWN"), &json!(true)));
+    tx.rollback().await.unwrap();
+    while !all(&service).await.0["engine.WHOLESALE.enabled"] {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    keeping.abort();
 }

@@ -4,16 +4,14 @@
 //! whose other end has vanished keeps them waiting. A failure is logged when it begins and when it ends; the lease lapses by
 //! itself, also if these tasks end.
 
-use super::{Feed, Policies, store};
+use super::{Feed, store};
 use crate::clock::belief::JUMP_MAX;
 use crate::db::Database;
 use crate::error::{Error, Result};
 use crate::go_live::model::{Change, GoLiveState};
 use crate::panics;
-use crate::types::Point;
 use sqlx::postgres::PgListener;
 use sqlx::{Executor, PgConnection};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -36,9 +34,6 @@ const LISTENER_RETRY: Duration = Duration::from_secs(1);
 /// How long a change tries to tell the others before they have to find out by themselves.
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long after policies could not be read they are read again.
-const POLICIES_RETRY: Duration = Duration::from_millis(500);
-
 const NANOS_PER_MS: u64 = 1_000_000;
 /// How long a change of the tokens waits to be in force here before it is answered all the same.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -59,35 +54,6 @@ impl Feed {
         refreshed
     }
 
-    /// Reads the policies, if the control stream has moved since: flags go by them, and no gate does, so one that cannot be read
-    /// closes none. Says whether they are known.
-    async fn refresh_policies(&self, conn: &mut PgConnection) -> bool {
-        let (of, known) = {
-            let known = self.known();
-            (known.control, known.policies.clone())
-        };
-        let Some(of) = of.filter(|of| known.is_none_or(|policies| policies.of != Some(*of))) else { return true };
-        let policies = panics::caught(read_policies(conn, of)).await.unwrap_or(Err(Error::Panicked));
-        if let Err(error) = &policies {
-            tracing::error!(%error, "the policies cannot be read: their flags have the safe value");
-        }
-        let is_known = policies.is_ok();
-        self.known().policies = policies.ok().map(Arc::new);
-        is_known
-    }
-
-    /// Keeps the policies known. Apart from the lease: however many there are, reading them renews it no later.
-    async fn keep_policies(&self, db: &Database) {
-        loop {
-            self.0.moved.notified().await;
-            let read = async { Ok::<_, Error>(self.refresh_policies(&mut *db.work().await?).await) };
-            if !matches!(panics::caught(read).await, Ok(Ok(true))) {
-                tokio::time::sleep(POLICIES_RETRY).await;
-                self.0.moved.notify_one();
-            }
-        }
-    }
-
     async fn refresh_on(&self, conn: &mut PgConnection) -> Result<()> {
         // Before anything is asked, so that no answer looks younger than it is.
         let sent_ns = self.now() - 1;
@@ -101,7 +67,7 @@ impl Feed {
         let read = store::heartbeat(&mut *conn, self.instance(), self.standing(), version).await?;
         // Asked only while the clock is behind: then the ledger's last event is no measure of it.
         let is_behind = read.latest - read.now > JUMP_MAX;
-        let is_accepted = is_behind && crate::risk::store::clock_is_accepted(&mut *conn).await?;
+        let is_accepted = is_behind && crate::audit::clock_is_accepted(&mut *conn).await?;
         let latest = if is_accepted { read.now } else { read.latest };
         let now = self.belief().read(read.now, latest, sent_ns / NANOS_PER_MS);
         let of = read.control();
@@ -110,14 +76,7 @@ impl Feed {
         if let Err(error) = renewed.unwrap_or(Err(Error::Panicked)) {
             tracing::error!(%error, "the tokens cannot be read: nobody is let in when what is known of them lapses");
         }
-        let has_moved = {
-            let mut known = self.known();
-            known.control = Some(of);
-            known.policies.as_ref().is_none_or(|policies| policies.of != Some(of))
-        };
-        if has_moved {
-            self.0.moved.notify_one();
-        }
+        self.hold_policies(of, sent_ns);
         let moved = self.take(&read, &asked, sent_ns)?;
         // After the lease: a report or a migration that keeps these rows locked closes no gate.
         self.history().confirm(conn, &asked, &read.found, &moved).await
@@ -278,21 +237,4 @@ async fn open_listener(db: &Database) -> Result<PgListener> {
     let channel = store::channel(&mut listener).await?;
     listener.listen(&channel).await?;
     Ok(listener)
-}
-
-async fn read_policies(conn: &mut PgConnection, of: Point) -> Result<Policies> {
-    Ok(Policies {
-        of: Some(of),
-        engines: crate::risk::store::read_policies(&mut *conn)
-            .await?
-            .iter()
-            .map(|policy| (policy.engine.to_string(), policy.is_active()))
-            .collect(),
-        domains: crate::heimdall::store::read_policies(&mut *conn)
-            .await?
-            .iter()
-            .map(|policy| (policy.domain.to_string(), policy.prod_use_enabled))
-            .collect(),
-        wires: crate::regression::store::read_wires(&mut *conn).await?,
-    })
 }

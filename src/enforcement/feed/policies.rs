@@ -1,0 +1,132 @@
+//! The policies, as this instance knows them: flags and metrics go by them, and no gate does.
+//!
+//! They are read apart from the state, so that reading them renews no lease late, and only when the control stream has moved. They
+//! stand for the lease as the state does: from the last heartbeat that found the control stream where they were read, or from
+//! their own reading. Policies that may have changed and cannot be read are not known after that, however fresh the state is.
+
+use super::Feed;
+use crate::db::Database;
+use crate::error::{Error, Result};
+use crate::panics;
+use crate::types::Point;
+use sqlx::PgConnection;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long after policies could not be read they are read again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Which policies let something happen, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policies {
+    /// Engines and whether their reserves can pass.
+    pub engines: Vec<(String, bool)>,
+    /// AI domains and whether production use is on.
+    pub domains: Vec<(String, bool)>,
+    /// Wires and whether they stand tripped.
+    pub wires: Vec<(String, bool)>,
+}
+
+/// Policies as they were read, and since when they are not known to hold.
+#[derive(Debug, Clone)]
+pub(super) struct Kept {
+    policies: Arc<Policies>,
+    /// Where the control stream stood when they were read: they are read again only when that moved.
+    of: Point,
+    /// When their reading was sent, on the clock, plus one: one that was sent before changes nothing.
+    read_ns: u64,
+    /// When they were last known to be the database's, on the clock, plus one; 0 when they could not be read since.
+    held_ns: u64,
+}
+
+impl Feed {
+    /// The policies; none before the first read, and none when they may have changed more than a lease ago.
+    #[must_use]
+    pub fn policies(&self) -> Option<Arc<Policies>> {
+        let now = self.now();
+        let known = self.known();
+        let kept = known.policies.as_ref()?;
+        let is_held = kept.held_ns > 0 && now.saturating_sub(kept.held_ns) <= self.0.lease_ns;
+        is_held.then(|| Arc::clone(&kept.policies))
+    }
+
+    /// The policies as last read, however old; none before the first read.
+    #[must_use]
+    pub fn last_policies(&self) -> Option<Arc<Policies>> {
+        self.known().policies.as_ref().map(|kept| Arc::clone(&kept.policies))
+    }
+
+    /// Takes over where a heartbeat found the control stream: policies of that place go on to hold, and others are read anew.
+    pub(super) fn hold_policies(&self, of: Point, sent_ns: u64) {
+        let mut known = self.known();
+        known.control = Some(of);
+        let has_moved = match known.policies.as_mut().filter(|kept| kept.of == of) {
+            Some(kept) if kept.held_ns > 0 => {
+                kept.held_ns = kept.held_ns.max(sent_ns + 1);
+                false
+            }
+            _ => true,
+        };
+        drop(known);
+        if has_moved {
+            self.0.moved.notify_one();
+        }
+    }
+
+    /// Reads the policies, if the control stream has moved since or they could not be read. Policies that cannot be read close no
+    /// gate. Says whether they are known.
+    pub(super) async fn refresh_policies(&self, conn: &mut PgConnection) -> bool {
+        // Before anything is asked, as of the state.
+        let sent_ns = self.now();
+        let of = {
+            let known = self.known();
+            let is_known = |of: &Point| known.policies.as_ref().is_some_and(|kept| kept.of == *of && kept.held_ns > 0);
+            known.control.filter(|of| !is_known(of))
+        };
+        let Some(of) = of else { return true };
+        let read = panics::caught(read(conn)).await.unwrap_or(Err(Error::Panicked));
+        let mut known = self.known();
+        match read {
+            Ok(_) if known.policies.as_ref().is_some_and(|kept| kept.read_ns > sent_ns) => true,
+            Ok(policies) => {
+                known.policies = Some(Kept { policies: Arc::new(policies), of, read_ns: sent_ns, held_ns: sent_ns });
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "the policies cannot be read: their flags have the safe value");
+                if let Some(kept) = &mut known.policies {
+                    kept.held_ns = 0;
+                }
+                false
+            }
+        }
+    }
+
+    /// Keeps the policies known. Apart from the lease: however many there are, reading them renews it no later.
+    pub(super) async fn keep_policies(&self, db: &Database) {
+        loop {
+            self.0.moved.notified().await;
+            let read = async { Ok::<_, Error>(self.refresh_policies(&mut *db.work().await?).await) };
+            if !matches!(panics::caught(read).await, Ok(Ok(true))) {
+                tokio::time::sleep(RETRY).await;
+                self.0.moved.notify_one();
+            }
+        }
+    }
+}
+
+async fn read(conn: &mut PgConnection) -> Result<Policies> {
+    Ok(Policies {
+        engines: crate::risk::store::read_policies(&mut *conn)
+            .await?
+            .iter()
+            .map(|policy| (policy.engine.to_string(), policy.is_active()))
+            .collect(),
+        domains: crate::heimdall::store::read_policies(&mut *conn)
+            .await?
+            .iter()
+            .map(|policy| (policy.domain.to_string(), policy.prod_use_enabled))
+            .collect(),
+        wires: crate::regression::store::read_wires(&mut *conn).await?,
+    })
+}
