@@ -33,7 +33,7 @@ pub struct LimitsConfig {
     #[arg(long, env = "WIRES_MAX", default_value = "1000", value_name = "COUNT", value_parser = rows)]
     pub wires_max: usize,
 
-    /// `METRICS_MAX`: how many series may be measured that no wire watches.
+    /// `METRICS_MAX`: how many series may be measured. Those that a wire watches count, and always have room.
     #[arg(long, env = "METRICS_MAX", default_value = "10000", value_name = "COUNT", value_parser = rows)]
     pub metrics_max: usize,
 }

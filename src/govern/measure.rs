@@ -21,7 +21,7 @@ use crate::audit::{self, Head, Origin, Stream};
 use crate::db::history::History;
 use crate::db::{Database, to_json};
 use crate::enforcement::feed::Feed;
-use crate::error::{Error, Result, require_room};
+use crate::error::{Error, Result};
 use crate::go_live::model::GoLiveState;
 use crate::idempotency::{self, Answer, Intent, Kept};
 use crate::regression::model::{KpiEvent, Mark};
@@ -29,7 +29,7 @@ use crate::regression::store::{self, Pair, Recorded};
 use crate::types::Detail;
 use crate::types::Point;
 use crate::writer::{Decider, End, Failure, Prepared, Proof, by};
-use known::{Known, SeriesRoom};
+use known::{Known, SeriesCount};
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
@@ -76,7 +76,7 @@ pub struct Measure {
     /// Of which history the batch is.
     epoch: u64,
     reused: Reused,
-    series: SeriesRoom,
+    series: SeriesCount,
 }
 
 /// The result that a batch leaves behind.
@@ -94,7 +94,7 @@ impl Measure {
     /// A kill switch pulled here reaches this instance's gate through `feed` at once.
     #[must_use]
     pub fn new(db: Database, feed: Feed, reused: Reused, metrics_max: usize) -> Self {
-        let series = SeriesRoom::new(metrics_max);
+        let series = SeriesCount::new(metrics_max);
         Self { db, feed, cache: Cache::default(), epoch: 0, reused, series }
     }
 }
@@ -139,15 +139,14 @@ impl Decider for Measure {
     ) -> Result<Prepared<Measured, Self::Note>, Failure<Measured, Self::Note>> {
         let prepared = async {
             let known = Known::read(conn, items, &head, &mut self.cache, &mut self.series).await?;
-            let room = known.room;
             let (recorded, trips, reused) = (Vec::new(), Vec::new(), &self.reused);
             let history = self.feed.history();
             let mut deciding = Deciding { known, head, recorded, trips, broken: None, reused, history };
             let decided: Vec<_> = items.iter().map(|item| deciding.decide(item)).collect();
-            self.series.add(room - deciding.known.room);
             if let Some(error) = deciding.broken.take() {
                 return Err(error);
             }
+            self.series.add(deciding.known.room.begun());
             deciding.write(conn, items, decided, self.epoch).await
         };
         Ok(by(deadline, prepared).await?)
@@ -215,9 +214,7 @@ impl<'a> Deciding<'a> {
         }
         let is_new = self.known.series.get(&pair).is_none_or(|series| series.end.events == 0);
         if is_new && !self.known.wires.contains_key(&pair) {
-            let (room, limit) = (self.known.room, self.known.room_max);
-            require_room("series", limit - room, limit, "METRICS_MAX")?;
-            self.known.room -= 1;
+            self.known.room.require()?;
         }
         let kind = event.measurement.kind();
         let series = self.known.series.entry(pair.clone()).or_default();
@@ -228,6 +225,10 @@ impl<'a> Deciding<'a> {
         let full = || Error::Inconsistent(format!("the sum of {}.{} is full", event.domain, event.metric));
         let sum = series.end.sum.plus(event.measurement.addend()).ok_or_else(full)?;
         let mark = Mark { events: series.end.events + 1, sum };
+        // Nothing refuses it any more.
+        if is_new {
+            self.known.room.take();
+        }
         let stamp = self.head.next();
         let hash = self.head.seal(stamp, event.canonical(stamp, origin, mark).bytes());
         self.recorded.push(Recorded { stamp, origin, event, mark, hash });
@@ -356,7 +357,7 @@ impl<'a> Deciding<'a> {
         }
         let wires = self.trips.iter().filter_map(|(pair, ..)| self.known.wires.get(pair));
         let throttles = wires.into_iter().any(|wire| trip::throttles(&wire.policy));
-        Heads::lock(self.history, conn, throttles).await.map(Some)
+        Heads::lock_to_trip(self.history, conn, throttles).await.map(Some)
     }
 
     /// Acts on the trips.

@@ -152,3 +152,43 @@ async fn a_declared_kind_without_a_measurement_has_a_limit_and_is_removed() {
     // It is of any kind again.
     service.post("/regression/kpi", &json!({"domain": "K", "metric": "m1", "success": true})).await.ok();
 }
+
+/// A service with room for three series.
+async fn of_three_series() -> Service {
+    let limits = LimitsConfig { metrics_max: 3, ..LimitsConfig::default() };
+    Service::with(Setup { limits, ..Setup::default() }).await
+}
+
+fn series(metric: &str) -> Value {
+    json!({"domain": "K", "metric": metric, "success": true})
+}
+
+#[tokio::test]
+async fn a_measurement_that_is_refused_takes_no_room_for_a_series() {
+    let service = of_three_series().await;
+    service.post("/regression/kind", &json!({"domain": "K", "metric": "rate", "kind": "BOOLEAN"})).await.ok();
+    let refused = json!({"domain": "K", "metric": "rate", "value": 1});
+    let mut events = vec![refused; 5];
+    events.extend(["a", "b", "rate"].map(series));
+    let done = service.post("/regression/kpi/batch", &json!({"events": events})).await.ok();
+    assert_eq!((&done["recorded"], &done["refused_count"]), (&json!(3), &json!(5)), "{done}");
+    service.post("/regression/kpi", &series("c")).await.refused(409, "LIMIT_REACHED");
+}
+
+#[tokio::test]
+async fn a_series_that_a_wire_watches_counts_like_any_other_and_always_has_room() {
+    let service = of_three_series().await;
+    for metric in ["m", "n"] {
+        service
+            .post("/regression/policies/upsert", &json!({"domain": "K", "metric": metric, "enabled": true}))
+            .await
+            .ok();
+    }
+    for metric in ["m", "a", "b"] {
+        service.post("/regression/kpi", &series(metric)).await.ok();
+    }
+    service.post("/regression/kpi", &series("c")).await.refused(409, "LIMIT_REACHED");
+    service.post("/regression/kpi", &series("n")).await.ok();
+    service.post("/regression/kpi", &series("c")).await.refused(409, "LIMIT_REACHED");
+    service.post("/regression/kpi", &series("a")).await.ok();
+}

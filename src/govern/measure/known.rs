@@ -2,7 +2,7 @@
 
 use super::Measurements;
 use crate::audit::Head;
-use crate::error::Result;
+use crate::error::{Result, require_room};
 use crate::govern::load::{self, Cache};
 use crate::govern::trip;
 use crate::idempotency::{self, Intent, Kept};
@@ -20,43 +20,69 @@ pub(super) struct Known {
     /// Measurements that already carry one of its ids.
     pub(super) event_ids: BTreeMap<store::Named, store::Known>,
     keys: BTreeMap<(String, String), Kept>,
-    /// How many new series that no wire watches have room, of how many.
-    pub(super) room: usize,
-    pub(super) room_max: usize,
+    /// Room for new series, as this batch takes it.
+    pub(super) room: Room,
 }
 
-/// How many series there may be, and how many this process knows of: they only ever become more, and are counted when one is new.
+/// Room for new series under the head: how many there are, those that this batch begins among them. Every series counts; one that a wire
+/// watches is never refused, so there may be more than the limit.
 #[derive(Debug)]
-pub(super) struct SeriesRoom {
+pub(super) struct Room {
+    before: usize,
+    begun: usize,
+    max: usize,
+}
+
+impl Room {
+    /// Refuses one more where there are as many as there may be.
+    pub(super) fn require(&self) -> Result<()> {
+        require_room("series", self.before + self.begun, self.max, "METRICS_MAX")
+    }
+
+    /// One more, whose first measurement was accepted.
+    pub(super) const fn take(&mut self) {
+        self.begun += 1;
+    }
+
+    /// How many this batch begins.
+    pub(super) const fn begun(&self) -> usize {
+        self.begun
+    }
+}
+
+/// How many series there may be, and how many this process knows of: within one history they only ever become more. They are counted when
+/// one is new, and again before one is refused.
+#[derive(Debug)]
+pub(super) struct SeriesCount {
     max: usize,
     known: Option<usize>,
     /// Whether they were counted as many as there may be.
     is_full: bool,
 }
 
-impl SeriesRoom {
+impl SeriesCount {
     pub(super) const fn new(max: usize) -> Self {
         Self { max, known: None, is_full: false }
     }
 
-    /// After the database went back there may be fewer.
+    /// After the database went back some may be gone.
     pub(super) const fn forget(&mut self) {
         (self.known, self.is_full) = (None, false);
     }
 
-    /// So many were added, if their batch commits; if not, they are counted again before one is refused.
+    /// So many are begun, if their batch commits; if not, they are counted again before one is refused.
     pub(super) fn add(&mut self, count: usize) {
         self.known = self.known.map(|known| known + count);
     }
 
-    /// How many more there may be.
-    async fn left(&mut self, conn: &mut PgConnection) -> Result<usize> {
+    /// How many there are; other instances may have begun more since, while there is room.
+    async fn known(&mut self, conn: &mut PgConnection) -> Result<usize> {
         let known = match self.known {
             Some(known) if known < self.max || self.is_full => known,
             _ => store::count_series(conn, self.max).await?,
         };
         (self.known, self.is_full) = (Some(known), known >= self.max);
-        Ok(self.max.saturating_sub(known))
+        Ok(known)
     }
 }
 
@@ -66,7 +92,7 @@ impl Known {
         items: &[&Measurements],
         head: &Head,
         cache: &mut Cache,
-        of_series: &mut SeriesRoom,
+        of_series: &mut SeriesCount,
     ) -> Result<Self> {
         let intents: Vec<&Intent> = items.iter().filter_map(|item| item.intent.as_ref()).collect();
         let mut keys = BTreeMap::new();
@@ -90,8 +116,9 @@ impl Known {
             if named.is_empty() { BTreeMap::new() } else { store::find_event_ids(&mut *conn, &named).await? };
         let (wires, series) = load::wires(&mut *conn, &counts, cache).await?;
         let is_new = |pair: &Pair| series.get(pair).is_none_or(|series| series.end.events == 0);
-        let room = if counts.keys().any(is_new) { of_series.left(conn).await? } else { 0 };
-        Ok(Self { wires, series, event_ids, keys, room, room_max: of_series.max })
+        let before = if counts.keys().any(is_new) { of_series.known(conn).await? } else { 0 };
+        let room = Room { before, begun: 0, max: of_series.max };
+        Ok(Self { wires, series, event_ids, keys, room })
     }
 
     /// What an intent's key was kept for.
