@@ -136,7 +136,7 @@ impl Govern {
         if wire.take(&reading) {
             let cause = Cause::Drop { began: wire.state.began() };
             let tripping = Tripping { reading, end: series.end, kpi_seq: series.seq, cause, by_event: false };
-            let mut heads = Heads::lock(self.db.history(), &mut tx, trip::throttles(&policy)).await?;
+            let mut heads = Heads::lock_to_trip(self.db.history(), &mut tx, trip::throttles(&policy)).await?;
             acted = Some(trip::act(&mut tx, &mut heads, &policy, &mut wire.state, &tripping, &asked.origin).await?);
         }
         store::write_states(&mut tx, &[&wire.state], now.at).await?;
@@ -161,7 +161,8 @@ impl Govern {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         origin.authority.require_domain(&request.domain)?;
         let mut tx = self.db.begin().await?;
-        let now = self.db.history().lock(&mut tx, Stream::Kpi).await?.next();
+        let head = self.db.history().lock(&mut tx, Stream::Kpi).await?;
+        let now = head.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
             return answer.confirm(tx).await.map(Loosened::Done);
         }
@@ -220,7 +221,7 @@ impl Govern {
             return Ok(Loosened::Waiting(record));
         }
         store::upsert_policy(&mut tx, &policy).await?;
-        warnings.extend(stale::warning(&mut tx, &policy).await?.filter(|_| rearms.is_none()));
+        warnings.extend(stale::warning(&mut tx, &policy, head.now()).await?.filter(|_| rearms.is_none()));
         if rearms.is_some() {
             trip::rearm(&mut tx, &mut heads.control, &policy, &mut state, Rebase::Keep, reason, origin).await?;
         }
@@ -282,7 +283,7 @@ impl Govern {
 
 /// Refuses a caller that does not reach both the domain of a wire and its engine, whatever its action is: one that may change the
 /// wire may have it let go of that engine. A wire that has no engine is every engine's.
-fn require_reach(origin: &Origin, wire: &RegressionPolicy) -> Result<()> {
+pub(crate) fn require_reach(origin: &Origin, wire: &RegressionPolicy) -> Result<()> {
     origin.authority.require_domain(&wire.domain)?;
     origin.authority.require_engine(&wire.throttled_engine().unwrap_or_else(Engine::global))
 }

@@ -123,6 +123,14 @@ pub async fn create(db: &Database, new: &NewToken, reason: Option<&Reason>, orig
         let detail = format!("mixes {one} and {other} letters, some of which look alike: write it in one alphabet");
         return Err(Error::invalid("owner", detail));
     }
+    if let Some(letter) = new.owner.as_ref().and_then(|owner| person::unfit(owner.as_str())) {
+        let detail = format!(
+            "has U+{:04X}, which looks like another character or like nothing: write it in letters of a language in use today, with \
+             accents, digits 0 to 9, spaces and plain punctuation",
+            u32::from(letter)
+        );
+        return Err(Error::invalid("owner", detail));
+    }
     if new.max_loss.is_some_and(Amount::is_zero) {
         return Err(Error::invalid("max_loss", "is 0: send the largest loss of one settle, or leave it out"));
     }
@@ -164,7 +172,7 @@ pub async fn create(db: &Database, new: &NewToken, reason: Option<&Reason>, orig
 pub async fn revoke(db: &Database, id: TokenId, reason: Option<&Reason>, origin: &Origin) -> Result<TokenRecord> {
     // It only tightens: also where events are lost.
     let mut tx = db.begin_switch().await?;
-    let mut head = db.history().lock_any(&mut tx, Stream::Control).await?;
+    let mut head = db.history().lock_to_tighten(&mut tx, Stream::Control).await?;
     let found = store::list(&mut tx, Some(id)).await?.into_iter().next();
     let mut record = found.ok_or_else(|| Error::NotFound { what: "token", id: id.to_string() })?;
     if record.revoked_at.is_some() {

@@ -41,8 +41,9 @@ pub(crate) struct PromoteRequest {
 pub async fn approve(app: &App, id: i64, approver: Origin) -> Result<Approved> {
     approver.authority.require(Scope::Release, "an approval")?;
     let record = {
-        let mut conn = app.go_live.db().read().await?;
-        let now = store::now(&mut conn).await?;
+        let db = app.go_live.db();
+        let mut conn = db.read().await?;
+        let now = db.history().now(&mut conn).await?;
         store::find(&mut conn, id, now).await?
     };
     second_person(&record, &approver)?;
@@ -99,7 +100,7 @@ fn unreadable(id: i64) -> Error {
     Error::Inconsistent(format!("approval {id} cannot be read"))
 }
 
-fn input<T: DeserializeOwned>(record: &ApprovalRecord) -> Result<T> {
+pub(super) fn input<T: DeserializeOwned>(record: &ApprovalRecord) -> Result<T> {
     serde_json::from_str(record.input.get())
         .map_err(|error| Error::Inconsistent(format!("approval {} cannot be read: {error}", record.id)))
 }

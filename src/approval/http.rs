@@ -82,10 +82,11 @@ struct Approvals {
     responses((status = 200, description = "Newest first", body = Approvals), errors::Read)
 )]
 async fn list_approvals(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Approvals>> {
-    let mut conn = app.go_live.db().read().await?;
+    let db = app.go_live.db();
+    let mut conn = db.read().await?;
     let two_person_release =
         app.two_person == super::Policy::Always || super::is_required_by_database(&mut conn).await?;
-    let now = store::now(&mut conn).await?;
+    let now = db.history().now(&mut conn).await?;
     Ok(Json(Approvals { two_person_release, items: store::list(&mut conn, now).await? }))
 }
 
@@ -100,8 +101,9 @@ async fn show_approval(
     Segment(id): Segment<Count>,
     _: Query<Nothing>,
 ) -> Result<Json<ApprovalRecord>> {
-    let mut conn = app.go_live.db().read().await?;
-    let now = store::now(&mut conn).await?;
+    let db = app.go_live.db();
+    let mut conn = db.read().await?;
+    let now = db.history().now(&mut conn).await?;
     Ok(Json(store::find(&mut conn, id.get(), now).await?))
 }
 

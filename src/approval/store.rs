@@ -30,11 +30,6 @@ pub(super) async fn set_required(conn: &mut PgConnection, on: bool) -> Result<()
     Ok(())
 }
 
-/// The database's time.
-pub(super) async fn now(conn: &mut PgConnection) -> Result<DateTime<Utc>> {
-    Ok(sqlx::query_scalar!(r#"SELECT holdfast_now() AS "now!""#).fetch_one(conn).await?)
-}
-
 /// Whether the database asks for a second person, and goes on to until this transaction ends.
 pub async fn hold_required_by_database(conn: &mut PgConnection) -> Result<bool> {
     let value =

@@ -3,21 +3,28 @@
 use super::{Head, Stream, store};
 use crate::db::history::History;
 use crate::error::Result;
+use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 impl History {
     /// Locks a stream's head, if it stands where this process knew it or further.
     pub async fn lock(&self, conn: &mut PgConnection, stream: Stream) -> Result<Head> {
         let mark = self.mark(stream);
-        let head = self.lock_any(conn, stream).await?;
+        let head = self.lock_to_tighten(conn, stream).await?;
         self.admit(&mark, head.point())?;
         Ok(head)
     }
 
-    /// The same wherever it stands: for what tightens.
-    pub async fn lock_any(&self, conn: &mut PgConnection, stream: Stream) -> Result<Head> {
+    /// The same wherever it stands: for what tightens, which goes on while events are lost, and for what accepts that. Nothing else
+    /// may append to a stream that lost events.
+    pub async fn lock_to_tighten(&self, conn: &mut PgConnection, stream: Stream) -> Result<Head> {
         let mut head = store::lock(conn, stream).await?;
         head.set_now(self.believed(head.now()));
         Ok(head)
+    }
+
+    /// The time to go by where no head is locked: a decision under one would go by the same.
+    pub async fn now(&self, conn: &mut PgConnection) -> Result<DateTime<Utc>> {
+        Ok(self.believed(store::now(conn).await?))
     }
 }

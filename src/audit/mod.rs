@@ -38,7 +38,10 @@ pub use crate::types::Stream;
 pub use canonical::Canonical;
 pub use changes::{Changes, FieldChange};
 pub use control::{ControlEvent, ControlRecord};
-pub use store::{HeadRecord, begin, begin_and, control_events, head_seq, heads, lock, prepare_to_begin, seen, turn};
+pub use store::{
+    HeadRecord, begin, begin_and, clock_is_accepted, control_events, head_seq, heads, lock, prepare_to_begin, seen,
+    turn,
+};
 
 use crate::access::authority::Authority;
 use crate::types::{Actor, CorrelationId, Point, Principal, RequestId};

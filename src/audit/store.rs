@@ -21,9 +21,28 @@ use utoipa::ToSchema;
 pub async fn lock(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
     let mut head = lock_head(&mut *conn, stream).await?;
     // A statement of its own: it begins after the lock was granted, so the time is never older than the head.
-    let now = sqlx::query_scalar!(r#"SELECT holdfast_now() AS "now!""#).fetch_one(&mut *conn).await?;
-    head.set_now(now);
+    head.set_now(now(conn).await?);
     Ok(head)
+}
+
+/// The database's time, believed or not.
+pub(super) async fn now(conn: &mut PgConnection) -> Result<DateTime<Utc>> {
+    Ok(sqlx::query_scalar!(r#"SELECT holdfast_now() AS "now!""#).fetch_one(conn).await?)
+}
+
+/// Whether a clock that is behind the ledger's last event is the one that was accepted, and the event is one of those.
+///
+/// Neither a clock that jumped ahead once more nor one that went back once more is.
+pub async fn clock_is_accepted(conn: &mut PgConnection) -> Result<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (
+               SELECT FROM risk_clock AS accepted, audit_head AS head
+               WHERE head.stream = 'risk'
+                 AND head.at <= accepted.up_to
+                 AND holdfast_now() >= accepted.since - interval '1 hour') AS "accepted!""#
+    )
+    .fetch_one(conn)
+    .await?)
 }
 
 async fn lock_head(conn: &mut PgConnection, stream: Stream) -> Result<Head> {

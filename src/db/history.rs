@@ -237,12 +237,6 @@ impl History {
         let _ = self.0.belief.set(belief);
     }
 
-    /// Whether the database's time is believed.
-    #[must_use]
-    pub fn believes_the_clock(&self) -> bool {
-        self.0.belief.get().is_none_or(|belief| belief.doubt().is_none())
-    }
-
     /// The time to go by where the database shows this one. An event is later than all before it, so a clock that jumped must date none:
     /// whatever comes after would be as late, and a series that falls silent would look as if its next event were still to come.
     #[must_use]

@@ -366,7 +366,7 @@ pub async fn accept_rewind_knowing(
     origin: &Origin,
 ) -> Result<Accepted> {
     let mut tx = db.begin_switch().await?;
-    let mut head = db.history().lock_any(&mut tx, Stream::Control).await?;
+    let mut head = db.history().lock_to_tighten(&mut tx, Stream::Control).await?;
     let lost = history::losses(&mut tx, known).await?;
     let (version, generation) = store::begin_generation(&mut tx).await?;
     let accepted = Accepted { version, generation, lost };

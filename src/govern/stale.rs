@@ -7,6 +7,7 @@ use crate::db;
 use crate::error::Result;
 use crate::regression::model::{OnStale, Reading, RegressionPolicy, Verdict, Window};
 use crate::regression::store::{self, Silent};
+use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use std::time::Duration;
 
@@ -14,11 +15,15 @@ use std::time::Duration;
 const TICK: Duration = Duration::from_secs(5);
 
 /// What is to be said of a wire that is about to trip by a silence that began before it was set up like this.
-pub(super) async fn warning(conn: &mut PgConnection, policy: &RegressionPolicy) -> Result<Option<String>> {
+pub(super) async fn warning(
+    conn: &mut PgConnection,
+    policy: &RegressionPolicy,
+    now: DateTime<Utc>,
+) -> Result<Option<String>> {
     if !policy.enabled || policy.on_stale != OnStale::Trip {
         return Ok(None);
     }
-    let silent = store::silent(conn).await?;
+    let silent = store::silent(conn, now).await?;
     let ours = silent.into_iter().find(|wire| (&wire.domain, &wire.metric) == (&policy.domain, &policy.metric));
     Ok(ours.filter(|wire| !wire.is_latched).map(|wire| {
         let Silent { silent_seconds, stale_after_seconds, .. } = wire;
@@ -33,11 +38,11 @@ pub(super) async fn warning(conn: &mut PgConnection, policy: &RegressionPolicy) 
 impl Govern {
     /// Trips the wires whose series have been silent for too long; says how many.
     pub async fn trip_silent(&self) -> Result<usize> {
-        // By a time that is not believed nothing is silent.
-        if !self.db.history().believes_the_clock() {
-            return Ok(0);
-        }
-        let silent = store::silent(&mut *self.db.work().await?).await?;
+        let silent = {
+            let mut conn = self.db.work().await?;
+            let now = self.db.history().now(&mut conn).await?;
+            store::silent(&mut conn, now).await?
+        };
         let mut tripped = 0;
         for wire in silent.into_iter().filter(|wire| wire.on_stale == OnStale::Trip && !wire.is_latched) {
             tripped += usize::from(self.trip_one(&wire).await?);
@@ -47,9 +52,10 @@ impl Govern {
 
     async fn trip_one(&self, found: &Silent) -> Result<bool> {
         let mut tx = self.db.begin().await?;
-        let now = self.db.history().lock(&mut tx, Stream::Kpi).await?.next();
+        let head = self.db.history().lock(&mut tx, Stream::Kpi).await?;
+        let now = head.next();
         // Under the head it may be otherwise: an event has arrived, or another instance was first.
-        let still = store::silent(&mut tx).await?.into_iter().find(|wire| {
+        let still = store::silent(&mut tx, head.now()).await?.into_iter().find(|wire| {
             (&wire.domain, &wire.metric) == (&found.domain, &found.metric)
                 && wire.on_stale == OnStale::Trip
                 && !wire.is_latched
@@ -66,7 +72,7 @@ impl Govern {
         let cause = Cause::Stale { seconds: wire.silent_seconds };
         let tripping = Tripping { reading, end: series.end, kpi_seq: series.seq, cause, by_event: false };
         let origin = Origin::system(None);
-        let mut heads = Heads::lock(self.db.history(), &mut tx, trip::throttles(&policy)).await?;
+        let mut heads = Heads::lock_to_trip(self.db.history(), &mut tx, trip::throttles(&policy)).await?;
         let (tripped, killed) = trip::act(&mut tx, &mut heads, &policy, &mut held.state, &tripping, &origin).await?;
         store::write_states(&mut tx, &[&held.state], now.at).await?;
         db::commit(tx).await?;

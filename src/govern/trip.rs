@@ -115,10 +115,16 @@ pub(super) struct Heads {
 }
 
 impl Heads {
-    /// Locks control, and before it risk where a throttle is made or lifted.
+    /// Locks control, and before it risk where a throttle is lifted.
     pub(super) async fn lock(history: &History, conn: &mut PgConnection, with_risk: bool) -> Result<Self> {
-        let risk = if with_risk { Some(history.lock_any(&mut *conn, Stream::Risk).await?) } else { None };
-        Ok(Self { _risk: risk, control: history.lock_any(conn, Stream::Control).await? })
+        let risk = if with_risk { Some(history.lock(&mut *conn, Stream::Risk).await?) } else { None };
+        Ok(Self { _risk: risk, control: history.lock(conn, Stream::Control).await? })
+    }
+
+    /// The same for a trip, which only tightens; with risk where it makes a throttle.
+    pub(super) async fn lock_to_trip(history: &History, conn: &mut PgConnection, with_risk: bool) -> Result<Self> {
+        let risk = if with_risk { Some(history.lock_to_tighten(&mut *conn, Stream::Risk).await?) } else { None };
+        Ok(Self { _risk: risk, control: history.lock_to_tighten(conn, Stream::Control).await? })
     }
 }
 

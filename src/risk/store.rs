@@ -12,7 +12,7 @@ mod threads;
 mod write;
 
 pub use batch::{Batch, Denials, Moment, Recorded, write_batch};
-pub use clock::{accept_clock, clock_is_accepted};
+pub use clock::accept_clock;
 pub use corrections::{Corrected, corrected};
 pub use held::{PastEvent, Wanted, candidates, oldest_due, past_events, read_due, read_reservations};
 pub use instant::{Instant, PREPARE_BEGIN, begin, read_instant, read_levels};

@@ -343,3 +343,48 @@ async fn a_baseline_of_the_history_before_judges_no_measurement_of_the_next() {
     service.post(batch, &events(false, 60)).await.ok();
     assert_eq!(service.count("SELECT count(*) FROM regression_trip").await, 1, "60 bad events in a row");
 }
+
+#[tokio::test]
+async fn a_wire_is_armed_by_nobody_where_events_of_the_control_stream_are_lost() {
+    let service = Service::live().await;
+    let wire =
+        json!({"domain": "D", "metric": "m", "window_events": 1, "baseline_events": 1, "min_events_to_enforce": 1});
+    service.post("/regression/policies/upsert", &wire).await.ok();
+    measure(&service, true).await.ok();
+    measure(&service, false).await.ok();
+    assert_eq!(service.count("SELECT count(*) FROM regression_trip WHERE rearmed_at IS NULL").await, 1);
+    let dump = Dump::of(&service, "dump").await;
+    service.post("/go-live/packs", &json!({"id": "x", "status": "installed"})).await.ok();
+    refresh(&service).await;
+    dump.restore(&service).await;
+    let rearm = json!({"domain": "D", "metric": "m", "reason": "mended", "actor": "bryan"});
+    service.post("/regression/rearm", &rearm).await.refused(503, "STATE_REWOUND");
+    assert_eq!(service.count("SELECT count(*) FROM regression_trip WHERE rearmed_at IS NULL").await, 1);
+    accept(&service).await;
+}
+
+#[tokio::test]
+async fn a_wire_is_set_up_by_nobody_where_events_of_the_control_stream_are_lost() {
+    let service = Service::live().await;
+    let dump = Dump::of(&service, "dump").await;
+    service.post("/go-live/packs", &json!({"id": "x", "status": "installed"})).await.ok();
+    refresh(&service).await;
+    dump.restore(&service).await;
+    let wire = json!({"domain": "D", "metric": "m", "enabled": false});
+    service.post("/regression/policies/upsert", &wire).await.refused(503, "STATE_REWOUND");
+    accept(&service).await;
+}
+
+#[tokio::test]
+async fn a_new_connection_of_the_feed_waits_for_no_lock_on_the_events() {
+    let service = Service::live().await;
+    measure(&service, true).await.ok();
+    refresh(&service).await;
+    let other = Service::on(service.options.clone(), Setup::default()).await;
+    measure(&other, true).await.ok();
+    // A report, a migration: the stream has moved on, and its events cannot be looked at.
+    let mut tx = service.pool.begin().await.unwrap();
+    sqlx::raw_sql("LOCK TABLE kpi_event IN ACCESS EXCLUSIVE MODE").execute(&mut *tx).await.unwrap();
+    drop(service.db.connect_feed().await.expect("it leads to the database that is known"));
+    tx.rollback().await.unwrap();
+}

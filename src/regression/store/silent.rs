@@ -33,12 +33,11 @@ struct Candidate {
     wire: Silent,
     engine: Option<Engine>,
     since: DateTime<Utc>,
-    now: DateTime<Utc>,
 }
 
-/// The silent series of enabled wires that do not ignore it.
-pub async fn silent(conn: &mut PgConnection) -> Result<Vec<Silent>> {
-    let candidates = candidates(&mut *conn).await?;
+/// The series of enabled wires that do not ignore silence, and that are silent at this time: a head's, or the one to go by without.
+pub async fn silent(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<Vec<Silent>> {
+    let candidates = candidates(&mut *conn, now).await?;
     let Some(since) = candidates.iter().map(|candidate| candidate.since).min() else {
         return Ok(Vec::new());
     };
@@ -46,7 +45,7 @@ pub async fn silent(conn: &mut PgConnection) -> Result<Vec<Silent>> {
     let named = candidates.iter().filter_map(|candidate| candidate.engine.clone()).chain([Engine::global()]);
     let engines = engines_off(conn, since, &named.collect()).await?;
     let silent = candidates.into_iter().filter_map(|candidate| {
-        let Candidate { mut wire, engine, since, now } = candidate;
+        let Candidate { mut wire, engine, since } = candidate;
         let mut off = switches.clone();
         for level in engine.iter().chain([&Engine::global()]) {
             off.extend(engines.get(level).into_iter().flatten());
@@ -57,7 +56,7 @@ pub async fn silent(conn: &mut PgConnection) -> Result<Vec<Silent>> {
     Ok(silent.collect())
 }
 
-async fn candidates(conn: &mut PgConnection) -> Result<Vec<Candidate>> {
+async fn candidates(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<Vec<Candidate>> {
     let rows = sqlx::query!(
         r#"SELECT policy.domain,
                   policy.metric,
@@ -65,10 +64,8 @@ async fn candidates(conn: &mut PgConnection) -> Result<Vec<Candidate>> {
                   policy.on_stale,
                   policy.stale_after_seconds AS "stale_after_seconds!",
                   since.at AS "since!",
-                  clock.now AS "now!",
                   standing.id IS NOT NULL AS "is_latched!"
-           FROM (SELECT holdfast_now() AS now) AS clock
-           CROSS JOIN regression_policy AS policy
+           FROM regression_policy AS policy
            LEFT JOIN LATERAL (
                SELECT event.at
                FROM kpi_event AS event
@@ -87,8 +84,9 @@ async fn candidates(conn: &mut PgConnection) -> Result<Vec<Candidate>> {
            WHERE policy.enabled
              AND policy.on_stale <> 'IGNORE'
              AND policy.stale_after_seconds IS NOT NULL
-             AND since.at + make_interval(secs => policy.stale_after_seconds) <= clock.now
-           ORDER BY 1, 2"#
+             AND since.at + make_interval(secs => policy.stale_after_seconds) <= $1
+           ORDER BY 1, 2"#,
+        now
     )
     .fetch_all(conn)
     .await?;
@@ -104,7 +102,7 @@ async fn candidates(conn: &mut PgConnection) -> Result<Vec<Candidate>> {
             };
             // Without one of its own, that of its domain's name.
             let engine = row.engine.unwrap_or(row.domain).parse().ok();
-            Ok(Candidate { wire, engine, since: row.since, now: row.now })
+            Ok(Candidate { wire, engine, since: row.since })
         })
         .collect()
 }

@@ -55,12 +55,15 @@ async fn list_reservations(
     State(app): State<App>,
     Query(query): Query<ReservationQuery>,
 ) -> Result<Json<Page<ReservationRecord>>> {
-    let paging = Paging::new(query.limit, query.cursor);
+    let paging = Paging::new("/risk/reservations", query.limit, query.cursor)?;
     if let Some(older_than) = query.older_than.filter(|seconds| seconds.get() > OLDER_THAN_MAX) {
         let detail = format!("is {older_than}: send at most {OLDER_THAN_MAX} seconds, which is a hundred years");
         return Err(Error::invalid("older_than", detail));
     }
+    let db = app.risk.db();
+    let (mut conn, mut page) = (db.read().await?, paging.begin());
     let filter = ReservationFilter {
+        now: db.history().now(&mut conn).await?,
         engine: query.engine.as_ref().map(Engine::as_str),
         status: query.status,
         older_than_seconds: query.older_than.map(Count::get),
@@ -69,7 +72,6 @@ async fn list_reservations(
         before: None,
         limit: 0,
     };
-    let (mut conn, mut page) = (app.risk.db().read().await?, paging.begin());
     while let Some((before, limit)) = page.wants() {
         page.take(store::reservations(&mut conn, &ReservationFilter { before, limit, ..filter }).await?, |row| row.seq);
     }
@@ -86,7 +88,10 @@ async fn get_reservation(
     Segment(id): Segment<Uuid>,
     _: Query<Nothing>,
 ) -> Result<Json<ReservationRecord>> {
-    let found = store::read_reservation(&mut *app.risk.db().read().await?, id).await?;
+    let db = app.risk.db();
+    let mut conn = db.read().await?;
+    let now = db.history().now(&mut conn).await?;
+    let found = store::read_reservation(&mut conn, id, now).await?;
     found.map(Json).ok_or_else(|| Error::NotFound { what: "reservation", id: id.to_string() })
 }
 
@@ -139,7 +144,7 @@ async fn risk_events(
     State(app): State<App>,
     Query(query): Query<RiskEventQuery>,
 ) -> Result<Json<Page<RiskEventRecord>>> {
-    let paging = Paging::new(query.limit, query.cursor);
+    let paging = Paging::new("/risk/events", query.limit, query.cursor)?;
     let range = TimeRange::new(query.from, query.to)?;
     let filter = EventFilter {
         engine: query.engine.as_ref().map(Engine::as_str),

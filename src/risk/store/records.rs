@@ -49,8 +49,10 @@ pub struct ReservationRecord {
 }
 
 /// Which reservations to list; none of a kind means all.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ReservationFilter<'a> {
+    /// The time to go by: a hold that is due by it has expired, whether or not that is booked yet.
+    pub now: DateTime<Utc>,
     /// Of this engine.
     pub engine: Option<&'a str>,
     /// With this status.
@@ -81,7 +83,7 @@ pub async fn reservations(conn: &mut PgConnection, filter: &ReservationFilter<'_
                 made.metadata,
                 held.created_at,
                 held.expires_at,
-                CASE WHEN held.status = 'OPEN' AND held.expires_at <= holdfast_now() THEN 'EXPIRED' ELSE held.status END
+                CASE WHEN held.status = 'OPEN' AND held.expires_at <= $8 THEN 'EXPIRED' ELSE held.status END
                     AS "status!",
                 held.seq,
                 held.closed_at,
@@ -90,12 +92,11 @@ pub async fn reservations(conn: &mut PgConnection, filter: &ReservationFilter<'_
          JOIN risk_event AS made ON made.seq = held.seq
          WHERE ($1::text IS NULL OR held.engine = $1)
            AND ($2::text IS NULL
-                OR CASE WHEN held.status = 'OPEN' AND held.expires_at <= holdfast_now() THEN 'EXPIRED' ELSE held.status END
-                   = $2)
+                OR CASE WHEN held.status = 'OPEN' AND held.expires_at <= $8 THEN 'EXPIRED' ELSE held.status END = $2)
            AND ($3::text IS NULL OR held.correlation_id = $3)
            AND ($4::uuid IS NULL OR held.id = $4)
            AND ($5::bigint IS NULL OR held.seq < $5)
-           AND ($6::bigint IS NULL OR held.created_at <= holdfast_now() - $6 * interval '1 second')
+           AND ($6::bigint IS NULL OR held.created_at <= $8::timestamptz - $6 * interval '1 second')
          ORDER BY held.seq DESC
          LIMIT $7"#,
         filter.engine,
@@ -104,7 +105,8 @@ pub async fn reservations(conn: &mut PgConnection, filter: &ReservationFilter<'_
         filter.id,
         filter.before,
         filter.older_than_seconds,
-        filter.limit
+        filter.limit,
+        filter.now
     )
     .fetch_all(conn)
     .await?;
@@ -132,8 +134,21 @@ pub async fn reservations(conn: &mut PgConnection, filter: &ReservationFilter<'_
 }
 
 /// One reservation.
-pub async fn read_reservation(conn: &mut PgConnection, id: Uuid) -> Result<Option<ReservationRecord>> {
-    let filter = ReservationFilter { id: Some(id), limit: 1, ..ReservationFilter::default() };
+pub async fn read_reservation(
+    conn: &mut PgConnection,
+    id: Uuid,
+    now: DateTime<Utc>,
+) -> Result<Option<ReservationRecord>> {
+    let filter = ReservationFilter {
+        now,
+        engine: None,
+        status: None,
+        correlation_id: None,
+        older_than_seconds: None,
+        id: Some(id),
+        before: None,
+        limit: 1,
+    };
     Ok(reservations(conn, &filter).await?.pop())
 }
 

@@ -2,7 +2,7 @@
 
 use super::batch::{Conditions, Corrections, keep_to_one_day};
 use crate::approval;
-use crate::audit::Head;
+use crate::audit::{self, Head};
 use crate::clock::belief::JUMP_MAX;
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Answer, Kept};
@@ -182,7 +182,7 @@ pub(super) async fn read(
     // A clock that is not believed books nothing: time goes on by this process's own.
     head.set_now(jumped.unwrap_or(instant.now));
     let behind = head.clock_went_back().filter(|_| jumped.is_none());
-    let accepted = behind.is_some() && store::clock_is_accepted(&mut *conn).await?;
+    let accepted = behind.is_some() && audit::clock_is_accepted(&mut *conn).await?;
     let halt = if let Some(expected) = jumped {
         Some(Halt::ClockJumped((instant.now - expected).num_seconds()))
     } else if let Some(seconds) = behind.filter(|_| !accepted) {

@@ -27,8 +27,12 @@ async fn a_clock_that_jumped_ahead_halts_reserves_and_extensions_and_expires_not
     let answer = leaves_no_trace!(service, tell(&service, &held, "extend", &json!({"ttl_seconds": 600})).await);
     answer.refused(503, "CLOCK_JUMPED");
     leaves_no_trace!(service, super::expire_due(&service).await);
-    // By the database's own clock their time is up, so no list shows them as open; in the book they are.
-    assert_eq!(json!([status(&service, &held).await, status(&service, &other).await]), json!(["EXPIRED", "EXPIRED"]));
+    // By the database's own clock their time is up; in the book they are open, and so every list shows them.
+    assert_eq!(json!([status(&service, &held).await, status(&service, &other).await]), json!(["OPEN", "OPEN"]));
+    for (asked, found) in [("OPEN", 2), ("EXPIRED", 0)] {
+        let list = service.get(&format!("/risk/reservations?status={asked}")).await.ok();
+        assert_eq!(list["items"].as_array().unwrap().len(), found, "{list}");
+    }
     assert_eq!(service.count("SELECT count(*) FROM risk_reservation WHERE status = 'OPEN'").await, 2);
     let released = tell(&service, &held, "release", &json!({})).await.ok();
     assert_eq!(json!([released["released"], released["exposure_returned"]]), json!([10, 10]));

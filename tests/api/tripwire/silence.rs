@@ -163,3 +163,17 @@ async fn a_throttle_that_somebody_overrode_hides_no_silence() {
     service.set_skew("161 seconds").await;
     assert_eq!(trips(&service).await, 1, "while the other wire still stands tripped");
 }
+
+#[tokio::test]
+async fn a_silence_is_as_long_as_the_time_that_is_believed_says() {
+    let service = Service::live().await;
+    watched(&service, "rate", json!({})).await;
+    // Nobody has read the clock since it jumped.
+    service.jump("3 hours").await;
+    assert_eq!(trips(&service).await, 0, "the jump is no silence");
+    service.app.feed.refresh(&service.db).await.unwrap();
+    assert_eq!(trips(&service).await, 0, "nor when it is doubted");
+    // What passes here is one, whatever the database shows.
+    service.clock.advance(61_000);
+    assert_eq!(trips(&service).await, 1);
+}
