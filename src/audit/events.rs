@@ -37,6 +37,9 @@ pub enum Order {
     Asc,
 }
 
+/// The list, which its cursors belong to.
+const LIST: &str = "/audit/events";
+
 /// A place in each stream, in the order of [`Stream::ALL`]: the next page is before it, or behind it where the oldest come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
@@ -50,7 +53,7 @@ impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let order = if self.order == Order::Desc { "d" } else { "a" };
         let places = self.places.map(|place| place.to_string()).join(".");
-        f.write_str(&sealed(&format!("{order}.{places}")))
+        f.write_str(&sealed(LIST, &format!("{order}.{places}")))
     }
 }
 
@@ -58,7 +61,7 @@ impl FromStr for Cursor {
     type Err = ParseCursorError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut parts = unsealed(text)?.split('.');
+        let mut parts = unsealed(LIST, text)?.split('.');
         let order = match parts.next() {
             Some("d") => Order::Desc,
             Some("a") => Order::Asc,

@@ -285,7 +285,7 @@ struct PageQuery {
     responses((status = 200, description = "A page", body = Page<ControlRecord>), errors::Read)
 )]
 async fn go_live_events(State(app): State<App>, Query(query): Query<PageQuery>) -> Result<Json<Page<ControlRecord>>> {
-    let paging = Paging::new(query.limit, query.cursor);
+    let paging = Paging::new("/go-live/events", query.limit, query.cursor)?;
     let (mut conn, mut page) = (app.go_live.db().read().await?, paging.begin());
     while let Some((before, limit)) = page.wants() {
         page.take(audit::control_events(&mut conn, &ACTIONS, None, before, limit).await?, |row| row.seq);

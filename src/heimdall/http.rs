@@ -129,7 +129,7 @@ async fn heimdall_events(
     State(app): State<App>,
     Query(query): Query<HeimdallEventQuery>,
 ) -> Result<Json<Page<HeimdallEventRecord>>> {
-    let paging = Paging::new(query.limit, query.cursor);
+    let paging = Paging::new("/heimdall/events", query.limit, query.cursor)?;
     let action = query.action.map(|action| match action {
         HeimdallAction::Trial => "TRIAL",
         HeimdallAction::Recommend => "RECOMMEND",

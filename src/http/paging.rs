@@ -2,6 +2,7 @@
 //! before the first page, so a cursor neither skips nor repeats while they arrive. A page is bounded in bytes as well, so that
 //! neither its answer nor the reading of it takes much memory.
 
+use crate::error::{Error, Result};
 use crate::types::{PageSize, Place};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -18,28 +19,25 @@ pub struct Page<T> {
 /// Which page is asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Paging {
+    /// The list's path, which its cursors belong to.
+    list: &'static str,
     /// Only rows before this sequence number.
-    pub before: Option<i64>,
+    before: Option<i64>,
     limit: i64,
 }
 
 impl Paging {
-    /// Reads `limit` and `cursor`.
-    #[must_use]
-    pub fn new(limit: Option<PageSize>, cursor: Option<Place>) -> Self {
-        Self { before: cursor.map(|place| place.0), limit: limit.unwrap_or(PageSize::DEFAULT).get() }
-    }
-
-    /// Rows of a page, at most.
-    #[must_use]
-    pub const fn limit(self) -> i64 {
-        self.limit
+    /// Reads `limit` and `cursor` of the list at this path. A cursor of another list is refused.
+    pub fn new(list: &'static str, limit: Option<PageSize>, cursor: Option<Place>) -> Result<Self> {
+        let before = cursor.map(|place| place.within(list)).transpose();
+        let before = before.map_err(|error| Error::invalid("cursor", error.to_string()))?;
+        Ok(Self { list, before, limit: limit.unwrap_or(PageSize::DEFAULT).get() })
     }
 
     /// Begins a page.
     #[must_use]
     pub const fn begin<T>(self) -> Building<T> {
-        Building { limit: self.limit, items: Vec::new(), bytes: 0, before: self.before, reading: Reading::Rows }
+        Building { of: self, items: Vec::new(), bytes: 0, before: self.before, reading: Reading::Rows }
     }
 }
 
@@ -51,7 +49,7 @@ const PORTION: i64 = 128;
 /// A page that is being read, a portion at a time, until it has as many rows or bytes as it may.
 #[derive(Debug)]
 pub struct Building<T> {
-    limit: i64,
+    of: Paging,
     items: Vec<T>,
     bytes: usize,
     before: Option<i64>,
@@ -74,7 +72,7 @@ impl<T: Serialize> Building<T> {
     /// whether there is another page.
     #[must_use]
     pub fn wants(&self) -> Option<(Option<i64>, i64)> {
-        let missing = self.limit + 1 - i64::try_from(self.items.len()).unwrap_or(i64::MAX);
+        let missing = self.of.limit + 1 - i64::try_from(self.items.len()).unwrap_or(i64::MAX);
         (self.reading == Reading::Rows).then_some((self.before, missing.min(PORTION)))
     }
 
@@ -83,7 +81,8 @@ impl<T: Serialize> Building<T> {
         let Some((_, wanted)) = self.wants() else { return };
         let is_last = i64::try_from(rows.len()).is_ok_and(|count| count < wanted);
         for row in rows {
-            if i64::try_from(self.items.len()).is_ok_and(|count| count >= self.limit) || self.bytes >= PAGE_BYTES_MAX {
+            if i64::try_from(self.items.len()).is_ok_and(|count| count >= self.of.limit) || self.bytes >= PAGE_BYTES_MAX
+            {
                 self.reading = Reading::Full;
                 return;
             }
@@ -99,7 +98,8 @@ impl<T: Serialize> Building<T> {
     /// The page.
     #[must_use]
     pub fn end(self) -> Page<T> {
-        let next_cursor = self.before.filter(|_| self.reading == Reading::Full).map(|seq| Place(seq).to_string());
+        let last = self.before.filter(|_| self.reading == Reading::Full);
+        let next_cursor = last.map(|seq| Place::new(self.of.list, seq).to_string());
         Page { items: self.items, next_cursor }
     }
 }

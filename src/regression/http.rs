@@ -263,7 +263,7 @@ struct KpiQuery {
     responses((status = 200, description = "A page", body = Page<KpiRecord>), errors::Read)
 )]
 async fn list_kpi(State(app): State<App>, Query(query): Query<KpiQuery>) -> Result<Json<Page<KpiRecord>>> {
-    let paging = Paging::new(query.limit, query.cursor);
+    let paging = Paging::new("/regression/kpi", query.limit, query.cursor)?;
     let filter = KpiFilter {
         domain: query.domain.as_ref().map(Domain::as_str),
         metric: query.metric.as_ref().map(Metric::as_str),
@@ -283,7 +283,7 @@ async fn list_kpi(State(app): State<App>, Query(query): Query<KpiQuery>) -> Resu
     responses((status = 200, description = "A page", body = Page<TripRecord>), errors::Read)
 )]
 async fn list_trips(State(app): State<App>, Query(query): Query<KpiQuery>) -> Result<Json<Page<TripRecord>>> {
-    let paging = Paging::new(query.limit, query.cursor);
+    let paging = Paging::new("/regression/trips", query.limit, query.cursor)?;
     let domain = query.domain.as_ref().map(Domain::as_str);
     let metric = query.metric.as_ref().map(Metric::as_str);
     let (mut conn, mut page) = (app.govern.db().read().await?, paging.begin());

@@ -1,4 +1,5 @@
-//! Cursors: a place and its checksum, so that one that was cut short or changed is refused instead of read as another place.
+//! Cursors: a place in a list and a checksum of both, so that one that was cut short, changed or taken from another list is refused
+//! instead of read as another place.
 
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -13,31 +14,46 @@ const CHECK_DIGITS: usize = 8;
 #[error("is no cursor of this list: send next_cursor whole, as it was answered, or begin again without cursor")]
 pub struct ParseCursorError;
 
-/// A place with its checksum.
-pub(crate) fn sealed(place: &str) -> String {
-    format!("{place}.{}", checksum(place))
+/// A place in a list with its checksum.
+pub(crate) fn sealed(list: &str, place: &str) -> String {
+    format!("{place}.{}", checksum(list, place))
 }
 
-/// The place of a cursor, if its checksum is right.
-pub(crate) fn unsealed(cursor: &str) -> Result<&str, ParseCursorError> {
+/// The place of a cursor, if its checksum is that of the list.
+pub(crate) fn unsealed<'a>(list: &str, cursor: &'a str) -> Result<&'a str, ParseCursorError> {
     let (place, check) = cursor.rsplit_once('.').ok_or(ParseCursorError)?;
-    if check == checksum(place) { Ok(place) } else { Err(ParseCursorError) }
+    if check == checksum(list, place) { Ok(place) } else { Err(ParseCursorError) }
 }
 
-fn checksum(place: &str) -> String {
-    let digest = Sha256::digest(format!("holdfast cursor {place}").as_bytes());
+fn checksum(list: &str, place: &str) -> String {
+    let digest = Sha256::digest(format!("holdfast cursor {list} {place}").as_bytes());
     let mut text = super::hex(&digest);
     text.truncate(CHECK_DIGITS);
     text
 }
 
-/// Where the last page of a list ended: a sequence number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place(pub i64);
+/// Where the last page of a list ended, as it was sent: whether it is a place of the list, only the list can say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place(String);
+
+impl Place {
+    /// A place in the list of this name: the sequence number of the page's last row.
+    #[must_use]
+    pub fn new(list: &str, seq: i64) -> Self {
+        Self(sealed(list, &seq.to_string()))
+    }
+
+    /// The sequence number, if it is a place in the list of this name.
+    pub fn within(&self, list: &str) -> Result<i64, ParseCursorError> {
+        let place = unsealed(list, &self.0)?;
+        let digits = (1..=18).contains(&place.len()) && place.bytes().all(|byte| byte.is_ascii_digit());
+        place.parse().ok().filter(|_| digits).ok_or(ParseCursorError)
+    }
+}
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&sealed(&self.0.to_string()))
+        f.write_str(&self.0)
     }
 }
 
@@ -45,9 +61,9 @@ impl FromStr for Place {
     type Err = ParseCursorError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let place = unsealed(text)?;
-        let digits = (1..=18).contains(&place.len()) && place.bytes().all(|byte| byte.is_ascii_digit());
-        place.parse().ok().filter(|_| digits).map(Self).ok_or(ParseCursorError)
+        let check = text.rsplit_once('.').map(|(_, check)| check);
+        let is_one = check.is_some_and(|check| check.len() == CHECK_DIGITS) && text.len() <= 18 + 1 + CHECK_DIGITS;
+        if is_one { Ok(Self(text.to_owned())) } else { Err(ParseCursorError) }
     }
 }
 
@@ -64,24 +80,37 @@ crate::types::scalar!(
 mod tests {
     use super::*;
 
+    const LIST: &str = "/a/list";
+
+    fn read(text: &str) -> Result<i64, ParseCursorError> {
+        text.parse::<Place>()?.within(LIST)
+    }
+
     #[test]
     fn a_cursor_that_is_cut_short_or_changed_at_any_place_is_refused() {
         for place in [0, 7, 123_456, 999_999_999_999_999_999] {
-            let cursor = Place(place).to_string();
-            assert_eq!(cursor.parse(), Ok(Place(place)));
+            let cursor = Place::new(LIST, place).to_string();
+            assert_eq!(read(&cursor), Ok(place));
             for end in 0..cursor.len() {
-                assert_eq!(cursor[..end].parse::<Place>(), Err(ParseCursorError), "{}", &cursor[..end]);
-                assert_eq!(cursor[end + 1..].parse::<Place>(), Err(ParseCursorError), "{}", &cursor[end + 1..]);
+                assert_eq!(read(&cursor[..end]), Err(ParseCursorError), "{}", &cursor[..end]);
+                assert_eq!(read(&cursor[end + 1..]), Err(ParseCursorError), "{}", &cursor[end + 1..]);
             }
             for at in 0..cursor.len() {
                 let mut bytes = cursor.clone().into_bytes();
                 bytes[at] = if bytes[at] == b'1' { b'2' } else { b'1' };
                 let changed = String::from_utf8(bytes).unwrap();
-                assert_eq!(changed.parse::<Place>(), Err(ParseCursorError), "{changed}");
+                assert_eq!(read(&changed), Err(ParseCursorError), "{changed}");
             }
         }
         for old in ["5", "0", "1000000000000", "", ".", "5.", "-5", "x"] {
-            assert_eq!(old.parse::<Place>(), Err(ParseCursorError), "{old}");
+            assert_eq!(read(old), Err(ParseCursorError), "{old}");
         }
+    }
+
+    #[test]
+    fn a_cursor_of_another_list_is_refused() {
+        let cursor: Place = Place::new("/another/list", 7).to_string().parse().unwrap();
+        assert_eq!(cursor.within(LIST), Err(ParseCursorError));
+        assert_eq!(cursor.within("/another/list"), Ok(7));
     }
 }

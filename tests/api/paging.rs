@@ -170,7 +170,7 @@ async fn limits_out_of_bounds_and_cursors_cut_short_are_refused_with_the_field_n
         for limit in ["0", "1001", "-1", "1.5", "all", "1e400"] {
             service.get(&format!("{path}?limit={limit}")).await.invalid("limit");
         }
-        let whole = Place(123).to_string();
+        let whole = Place::new(path, 123).to_string();
         let changed = whole.replacen("123", "12", 1);
         // A bare number is what cursors were before they had a checksum.
         for cursor in
@@ -184,7 +184,44 @@ async fn limits_out_of_bounds_and_cursors_cut_short_are_refused_with_the_field_n
             service.get(&format!("{path}?{query}")).await.ok();
         }
         for place in [0, 1_000_000_000_000, 999_999_999_999_999_999] {
-            service.get(&format!("{path}?cursor={}", Place(place))).await.ok();
+            service.get(&format!("{path}?cursor={}", Place::new(path, place))).await.ok();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_of_one_list_is_refused_by_every_other() {
+    let service = Service::live().await;
+    for list in ALL {
+        for number in 0..2 {
+            list.grow(&service, number).await;
+        }
+    }
+    let document = service.get_root("/openapi.json").await.ok();
+    let takes_cursor = |operation: &Value| {
+        let parameters = operation["get"]["parameters"].as_array().into_iter().flatten();
+        parameters.into_iter().any(|parameter| parameter["name"] == "cursor")
+    };
+    let paths = document["paths"].as_object().expect("paths").iter();
+    let lists: Vec<_> = paths
+        .filter(|(_, operation)| takes_cursor(operation))
+        .map(|(path, _)| path.strip_prefix(crate::support::BASE).expect("a path of ours").to_owned())
+        .collect();
+    assert_eq!(lists.len(), ALL.len() + 1, "{lists:?}: those above and that of all events");
+    let mut cursors = Vec::new();
+    for list in &lists {
+        let page = service.get(&format!("{list}?limit=1")).await.ok();
+        cursors
+            .push((list.clone(), page["next_cursor"].as_str().unwrap_or_else(|| panic!("{list}: {page}")).to_owned()));
+    }
+    for list in &lists {
+        for (of, cursor) in &cursors {
+            let answer = service.get(&format!("{list}?limit=1&cursor={cursor}")).await;
+            if of == list {
+                answer.ok();
+            } else {
+                answer.invalid("cursor");
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 #[test]
 fn cursors_are_read_as_they_are_written_and_nothing_else_is() {
     for place in ["d.12.4.0.99", "a.0.0.0.999999999999999999"] {
-        let text = sealed(place);
+        let text = sealed(LIST, place);
         assert_eq!(text.parse::<Cursor>().unwrap().to_string(), text);
         assert_eq!(place.parse::<Cursor>(), Err(ParseCursorError), "without its checksum");
     }
@@ -23,9 +23,9 @@ fn cursors_are_read_as_they_are_written_and_nothing_else_is() {
         "D.1.2.3.4",
         "d 1.2.3.4",
     ] {
-        assert_eq!(sealed(text).parse::<Cursor>(), Err(ParseCursorError), "{text}");
+        assert_eq!(sealed(LIST, text).parse::<Cursor>(), Err(ParseCursorError), "{text}");
     }
-    assert!(sealed("d.1.2.3.1000000000000000000").parse::<Cursor>().is_err());
+    assert!(sealed(LIST, "d.1.2.3.1000000000000000000").parse::<Cursor>().is_err());
 }
 
 #[test]

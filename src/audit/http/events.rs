@@ -5,7 +5,7 @@ use crate::audit::Stream;
 use crate::audit::events::{Cursor, EventRecord, Filter, Order};
 use crate::audit::store;
 use crate::error::{Error, Result};
-use crate::http::{Paging, Query, errors};
+use crate::http::{Query, errors};
 use crate::types::{Actor, CorrelationId, Domain, Engine, Label, PageSize, Time, TimeRange};
 use axum::Json;
 use axum::extract::State;
@@ -96,7 +96,7 @@ struct AuditPage {
     responses((status = 200, description = "A page", body = AuditPage), errors::Read)
 )]
 async fn audit_events(State(app): State<App>, Query(query): Query<AuditEventQuery>) -> Result<Json<AuditPage>> {
-    let limit = Paging::new(query.limit, None).limit().min(ROWS_MAX);
+    let limit = query.limit.unwrap_or(PageSize::DEFAULT).get().min(ROWS_MAX);
     let order = query.order.unwrap_or_default();
     if query.cursor.is_some_and(|cursor| cursor.order != order) {
         return Err(Error::invalid("cursor", "belongs to the other order: send the order of the page it came with"));

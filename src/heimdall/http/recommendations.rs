@@ -96,7 +96,7 @@ async fn list_recommendations(
     State(app): State<App>,
     Query(query): Query<RecommendationQuery>,
 ) -> Result<Json<Page<RecommendationRecord>>> {
-    let paging = Paging::new(query.limit, query.cursor);
+    let paging = Paging::new("/heimdall/recommendations", query.limit, query.cursor)?;
     let filter = RecommendationFilter {
         domain: query.domain.as_ref().map(Domain::as_str),
         prod_eligible: query.prod_eligible.map(|flag| flag.0),
