@@ -63,6 +63,15 @@ pub enum Authority {
 }
 
 impl Authority {
+    /// Whether it is for some engines or domains alone.
+    #[must_use]
+    pub fn is_bounded(&self) -> bool {
+        match self {
+            Self::Unlimited => false,
+            Self::Token(grant) => grant.engines.is_some() || grant.domains.is_some(),
+        }
+    }
+
     /// Whether it includes this scope.
     #[must_use]
     pub fn holds(&self, needed: Scope) -> bool {

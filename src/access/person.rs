@@ -1,7 +1,11 @@
 //! Who is the same person: owners of tokens, as people would read their names.
+//!
+//! An owner is compared by what is to be seen of it. That is only as good as what is known of look-alikes, so a new owner is written
+//! in a repertoire: the alphabets of languages in use today, each without the letters that it has for phonetics, mathematics and
+//! history, and among them those whose look-alikes of Latin are known ([`latin`]).
 
-use icu_normalizer::ComposingNormalizerBorrowed;
-use icu_properties::props::{DefaultIgnorableCodePoint, Script};
+use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed};
+use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory, Script};
 use icu_properties::{CodePointMapData, CodePointSetData};
 
 /// Whether two owners are one person: the same name but for case, width, spaces and what nobody sees, or letter by letter what looks
@@ -44,13 +48,128 @@ pub fn mixed(name: &str) -> Option<(&'static str, &'static str)> {
     None
 }
 
+/// The first character that a new owner cannot have; none for an owner that can be told from others. The repertoire: letters of the
+/// alphabets below, with their marks; the digits 0 to 9, and spaces; the punctuation of ASCII, and the apostrophe, hyphens, dashes and
+/// middle dot of names. Compatible forms (full width, ligatures) count as what they stand for, and characters that nobody sees do not
+/// count.
+#[must_use]
+pub fn unfit(name: &str) -> Option<char> {
+    // Symbols of Greek that are compatible with a letter that looks otherwise.
+    let symbol = name.chars().find(|letter| matches!(letter, '\u{3cf}'..='\u{3ff}'));
+    symbol.or_else(|| visible(name).chars().find(|letter| !is_fit(*letter)))
+}
+
+fn is_fit(letter: char) -> bool {
+    if letter.is_ascii() {
+        return true;
+    }
+    let category = CodePointMapData::<GeneralCategory>::new().get(letter);
+    let is_letter = matches!(
+        category,
+        GeneralCategory::UppercaseLetter
+            | GeneralCategory::LowercaseLetter
+            | GeneralCategory::TitlecaseLetter
+            | GeneralCategory::OtherLetter
+            | GeneralCategory::ModifierLetter
+            | GeneralCategory::NonspacingMark
+            | GeneralCategory::SpacingMark
+    );
+    match CodePointMapData::<Script>::new().get(letter) {
+        Script::Common => matches!(letter, '\u{b7}' | '\u{2010}'..='\u{2014}' | '\u{2019}' | '\u{30fb}' | '\u{30fc}'),
+        // Accents, but none that is drawn through its letter.
+        Script::Inherited => {
+            is_letter && matches!(letter, '\u{300}'..='\u{333}' | '\u{339}'..='\u{345}' | '\u{3099}' | '\u{309a}')
+        }
+        Script::Latin => is_letter && is_latin_of_a_language(letter),
+        Script::Cyrillic => is_letter && matches!(letter, '\u{400}'..='\u{481}' | '\u{48a}'..='\u{52f}'),
+        Script::Greek => is_letter && matches!(letter, '\u{370}'..='\u{3ce}' | '\u{1f00}'..='\u{1fff}'),
+        Script::Arabic
+        | Script::Armenian
+        | Script::Bengali
+        | Script::Bopomofo
+        | Script::Devanagari
+        | Script::Ethiopic
+        | Script::Georgian
+        | Script::Gujarati
+        | Script::Gurmukhi
+        | Script::Han
+        | Script::Hangul
+        | Script::Hebrew
+        | Script::Hiragana
+        | Script::Kannada
+        | Script::Katakana
+        | Script::Khmer
+        | Script::Lao
+        | Script::Malayalam
+        | Script::Myanmar
+        | Script::Oriya
+        | Script::Sinhala
+        | Script::Tamil
+        | Script::Telugu
+        | Script::Thaana
+        | Script::Thai
+        | Script::Tibetan => is_letter,
+        _ => false,
+    }
+}
+
+/// Whether a Latin letter is one of a to z, with accents, or another one of a language: not of phonetics, whose small capitals and
+/// turned letters look like those.
+fn is_latin_of_a_language(letter: char) -> bool {
+    let mut text = [0; 4];
+    let parts = DecomposingNormalizerBorrowed::new_nfd().normalize(letter.encode_utf8(&mut text)).into_owned();
+    let has_base = parts.chars().next().is_some_and(|base| base.is_ascii_alphabetic());
+    has_base
+        || matches!(
+            letter,
+            'ß' | 'ẞ'
+                | 'æ'
+                | 'Æ'
+                | 'ø'
+                | 'Ø'
+                | 'ð'
+                | 'Ð'
+                | 'þ'
+                | 'Þ'
+                | 'đ'
+                | 'Đ'
+                | 'ħ'
+                | 'Ħ'
+                | 'ı'
+                | 'ł'
+                | 'Ł'
+                | 'ŋ'
+                | 'Ŋ'
+                | 'œ'
+                | 'Œ'
+                | 'ŧ'
+                | 'Ŧ'
+                | 'ə'
+                | 'Ə'
+                | 'ɓ'
+                | 'Ɓ'
+                | 'ɗ'
+                | 'Ɗ'
+                | 'ƙ'
+                | 'Ƙ'
+                | 'ƴ'
+                | 'Ƴ'
+                | 'ɛ'
+                | 'Ɛ'
+                | 'ɔ'
+                | 'Ɔ'
+        )
+}
+
 /// What is to be seen of a name: compatible forms as one, nothing invisible, one space between words.
 fn visible(name: &str) -> String {
-    let invisible = CodePointSetData::new::<DefaultIgnorableCodePoint>();
+    let (invisible, categories) =
+        (CodePointSetData::new::<DefaultIgnorableCodePoint>(), CodePointMapData::<GeneralCategory>::new());
     let normal = ComposingNormalizerBorrowed::new_nfkc().normalize(name);
     let seen: String = normal
         .chars()
-        .filter(|letter| !invisible.contains(*letter) && (!letter.is_control() || letter.is_whitespace()))
+        .filter(|letter| !invisible.contains(*letter) && categories.get(*letter) != GeneralCategory::Format)
+        .filter(|letter| !letter.is_control() || letter.is_whitespace())
         .collect();
     seen.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -69,23 +188,25 @@ const fn latin(letter: char) -> char {
         'С' | 'с' | 'Ϲ' | 'ϲ' => 'c',
         'ԁ' | 'Ԁ' => 'd',
         'Е' | 'е' | 'Ε' | 'ε' => 'e',
-        'Ԍ' | 'ԍ' => 'g',
-        'Н' | 'н' | 'Η' | 'һ' | 'Һ' => 'h',
+        'Ԍ' | 'ԍ' | 'ց' => 'g',
+        'Н' | 'н' | 'Η' | 'һ' | 'Һ' | 'հ' => 'h',
         'І' | 'і' | 'Ι' | 'ι' | 'Ӏ' | 'ӏ' => 'i',
-        'Ј' | 'ј' | 'Ϳ' | 'ϳ' => 'j',
+        'Ј' | 'ј' | 'Ϳ' | 'ϳ' | 'յ' => 'j',
         'К' | 'к' | 'Κ' | 'κ' => 'k',
+        'Լ' => 'l',
         'М' | 'м' | 'Μ' => 'm',
-        'Ν' | 'η' => 'n',
-        'О' | 'о' | 'Ο' | 'ο' | 'օ' | 'Օ' => 'o',
+        'Ν' | 'η' | 'ո' => 'n',
+        'О' | 'о' | 'Ο' | 'ο' | 'σ' | 'օ' | 'Օ' => 'o',
         'Р' | 'р' | 'Ρ' | 'ρ' => 'p',
-        'Ԛ' | 'ԛ' => 'q',
-        'Ѕ' | 'ѕ' => 's',
+        'Ԛ' | 'ԛ' | 'զ' => 'q',
+        'г' => 'r',
+        'Ѕ' | 'ѕ' | 'Տ' => 's',
         'Т' | 'т' | 'Τ' | 'τ' => 't',
-        'υ' | 'ս' => 'u',
+        'υ' | 'ս' | 'Ս' => 'u',
         'ν' | 'Ѵ' | 'ѵ' => 'v',
         'Ԝ' | 'ԝ' | 'ω' => 'w',
         'Х' | 'х' | 'Χ' | 'χ' => 'x',
-        'У' | 'у' | 'Υ' | 'Ү' | 'ү' => 'y',
+        'У' | 'у' | 'Υ' | 'γ' | 'Ү' | 'ү' => 'y',
         'Ζ' => 'z',
         other => other,
     }
@@ -122,6 +243,66 @@ mod tests {
         for (one, other) in [("Ann", "Anna"), ("Ann", "Bob"), ("José", "Jose"), ("李明", "李敏"), ("Иван", "Ivan")]
         {
             assert!(!is_same(one, other), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn an_owner_of_letters_that_look_like_others_or_like_nothing_is_unfit() {
+        for (name, letter) in [
+            // Lisu, Cherokee, small capitals and other phonetic letters, Deseret, Coptic.
+            ("ꓮꓠꓠ", 'ꓮ'),
+            ("ᎪᏁᏁ", 'Ꭺ'),
+            ("ᴀɴɴ", 'ᴀ'),
+            ("ɑnn", 'ɑ'),
+            ("Aɴn", 'ɴ'),
+            ("ꬰnn", 'ꬰ'),
+            ("𐐠nn", '𐐠'),
+            ("Ⲁⲛⲛ", 'Ⲁ'),
+            // Symbols, enclosed letters, other digits, private use, a blank that is drawn, letters of mathematics.
+            ("🅰nn", '🅰'),
+            ("Ann٢", '٢'),
+            ("Ann\u{e000}", '\u{e000}'),
+            ("Ann\u{2800}Lee", '\u{2800}'),
+            ("Ann\u{fffc}", '\u{fffc}'),
+            ("ϲοο", 'ϲ'),
+            ("A\u{338}nn", '\u{338}'),
+        ] {
+            assert_eq!(unfit(name), Some(letter), "{name}");
+        }
+        for fine in [
+            "Ann-Marie O'Neil 2",
+            "Ann-Marie O’Neil",
+            "José Núñez",
+            "Jose\u{301}",
+            "Łukasz Żółć",
+            "Nguyễn Văn Ơn",
+            "Straße",
+            "Иван Петров",
+            "Олександр Їжак",
+            "Νίκος",
+            "Արամ",
+            "გიორგი",
+            "李明 Lee",
+            "山田たろう",
+            "김철수",
+            "दीपक",
+            "محمد",
+            "דוד",
+            "bryan@example.com",
+            "desk 3 (ops) & co.",
+            "ＡＮＮ",
+            "a\u{200b}nn",
+            "",
+        ] {
+            assert_eq!(unfit(fine), None, "{fine}");
+        }
+    }
+
+    #[test]
+    fn marks_of_annotations_and_other_formats_do_not_make_another_person() {
+        for unseen in ["\u{fff9}", "\u{fffa}", "\u{fffb}", "\u{2061}", "\u{600}", "\u{110bd}", "\u{13430}", "\u{e0001}"]
+        {
+            assert!(is_same("Ann Lee", &format!("Ann{unseen} Lee")), "{unseen:?}");
         }
     }
 

@@ -7,7 +7,7 @@
 //! - What is done is what was asked for, by whoever may approve it; no field of any body skips the wait.
 //! - Persons are owners of tokens ([`crate::access::person`]): whoever has none can neither ask nor approve.
 //! - An approval stands for 15 minutes and once. A newer engage or disable cancels it, of what is less than the whole system also a
-//!   newer trip, and a newer change of the same thing. Anybody who operates can reject it.
+//!   newer trip, and a newer change of the same thing. Anybody who operates and reaches what it is about can reject it.
 //!
 //! The change's event names who asked; `APPROVAL_APPROVE`, before it in the same transaction, names who agreed.
 //!
@@ -17,6 +17,7 @@ mod execute;
 pub mod http;
 pub mod loosening;
 pub mod model;
+mod reach;
 mod shown;
 mod store;
 
@@ -223,12 +224,14 @@ struct RejectDetail<'a> {
     requested_by: &'a str,
 }
 
-/// Ends a request that waits: whoever may operate or release says no, the one who asked among them. Needs no other person.
+/// Ends a request that waits: whoever may operate or release, and reaches what it is about, says no, the one who asked among them. Needs
+/// no other person.
 pub async fn reject(db: &Database, id: i64, reason: Option<&Reason>, origin: &Origin) -> Result<ApprovalRecord> {
     let mut tx = db.begin().await?;
     let mut head = db.history().lock(&mut tx, Stream::Control).await?;
     let stamp = head.next();
     let mut record = store::find(&mut tx, id, stamp.at).await?;
+    reach::require(&mut tx, &record, origin).await?;
     refuse_ended(&record)?;
     let by = origin.principal.as_str();
     store::reject(&mut tx, id, stamp.at, by).await?;

@@ -1,7 +1,9 @@
 //! What a domain must show, and whether production may act on it: policies, promotion, demotion.
 
 use super::Heimdall;
-use super::model::{self, CheckResult, Evidence, GateRule, HeimdallPolicy, PolicyUpsert, Scorecard, Standing};
+use super::model::{
+    self, CheckResult, Evidence, GateRule, HeimdallPolicy, PolicyUpsert, PolicyWarning, Scorecard, Standing,
+};
 use super::store;
 use crate::approval::loosening::Proposal;
 use crate::approval::model::ApprovalAction;
@@ -10,7 +12,7 @@ use crate::audit::{Changes, ControlEvent, FieldChange, Origin, Stream};
 use crate::db::{self, to_json};
 use crate::error::{Blocker, Error, Result, require_room};
 use crate::idempotency::{self, Asked, Once};
-use crate::types::{Domain, Ratio, Reason};
+use crate::types::{Domain, Engine, Ratio, Reason};
 use chrono::NaiveDate;
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -24,6 +26,21 @@ pub struct HeimdallPolicyUpserted {
     pub policy: HeimdallPolicy,
     /// The fields that moved; empty when nothing did.
     pub changes: Vec<FieldChange>,
+    /// What an operator should know about it.
+    pub warnings: Vec<PolicyWarning>,
+}
+
+impl HeimdallPolicyUpserted {
+    async fn new(conn: &mut PgConnection, policy: HeimdallPolicy, changes: Vec<FieldChange>) -> Result<Self> {
+        let warnings = policy.warnings(&known_engines(conn).await?);
+        Ok(Self { policy, changes, warnings })
+    }
+}
+
+/// The engines that have a risk policy.
+pub(super) async fn known_engines(conn: &mut PgConnection) -> Result<Vec<Engine>> {
+    let policies = crate::risk::store::read_policies(conn).await?;
+    Ok(policies.into_iter().map(|policy| policy.engine).collect())
 }
 
 /// What a change of a policy did, for the audit trail.
@@ -113,7 +130,7 @@ impl Heimdall {
         let cancels = request.prod_use_enabled == Some(false)
             && approval::waits_for(&mut tx, &LOOSENED, request.domain.as_str(), now.at).await?;
         if let (true, Some(existing)) = (changes.is_empty() && asked.approves.is_none() && !cancels, &existing) {
-            let unchanged = HeimdallPolicyUpserted { policy: existing.clone(), changes: Vec::new() };
+            let unchanged = HeimdallPolicyUpserted::new(&mut tx, existing.clone(), Vec::new()).await?;
             return idempotency::done(tx, intent, now, unchanged).await.map(Loosened::Done);
         }
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
@@ -140,7 +157,7 @@ impl Heimdall {
             detail: Some(to_json(&detail).get().to_owned()),
         };
         event.append(&mut tx, &mut control_head, origin).await?;
-        let upserted = HeimdallPolicyUpserted { policy, changes: changes.0 };
+        let upserted = HeimdallPolicyUpserted::new(&mut tx, policy, changes.0).await?;
         idempotency::done(tx, intent, now, upserted).await.map(Loosened::Done)
     }
 
@@ -198,7 +215,7 @@ impl Heimdall {
         let detail = PolicyDetail { changes: &changes, evidence: Some(evidence), policy: &policy };
         event.detail = Some(to_json(&detail).get().to_owned());
         event.append(&mut tx, &mut control_head, origin).await?;
-        let promoted = HeimdallPolicyUpserted { policy, changes: changes.0 };
+        let promoted = HeimdallPolicyUpserted::new(&mut tx, policy, changes.0).await?;
         idempotency::done(tx, intent, now, promoted).await.map(Loosened::Done)
     }
 
@@ -223,7 +240,7 @@ impl Heimdall {
         let (policy, changes) = model::upsert(Some(&existing), &request, origin.actor.as_ref(), reason, now.at)?;
         let demoted = if changes.is_empty() && !approval::waits_for(&mut tx, &LOOSENED, domain.as_str(), now.at).await?
         {
-            HeimdallPolicyUpserted { policy: existing, changes: Vec::new() }
+            HeimdallPolicyUpserted::new(&mut tx, existing, Vec::new()).await?
         } else {
             let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
             store::upsert_policy(&mut tx, &policy).await?;
@@ -236,7 +253,7 @@ impl Heimdall {
                 detail: Some(to_json(&detail).get().to_owned()),
             };
             event.append(&mut tx, &mut control_head, origin).await?;
-            HeimdallPolicyUpserted { policy, changes: changes.0 }
+            HeimdallPolicyUpserted::new(&mut tx, policy, changes.0).await?
         };
         idempotency::done(tx, intent, now, demoted).await
     }

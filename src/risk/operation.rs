@@ -111,7 +111,7 @@ pub enum Operation {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct CorrectionAsked {
     corrects_seq: i64,
-    engine: Engine,
+    pub(crate) engine: Engine,
     #[serde(skip_serializing_if = "Option::is_none")]
     loss_delta: Option<Measured>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -115,6 +115,10 @@ async fn a_new_domain_starts_at_the_originals_defaults() {
                 {"field": "min_sandbox_success_rate", "from": null, "to": 0.8},
                 {"field": "prod_use_enabled", "from": null, "to": false},
             ],
+            "warnings": [{
+                "id": "closes_each_midnight",
+                "detail": "DAY counts today alone: the gate closes each midnight UTC until 50 new trials arrive",
+            }],
         })
     );
 }

@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::approval::Loosened;
 use crate::approval::model::ApprovalRecord;
 use crate::error::Result;
-use crate::heimdall::charter::HeimdallPolicyUpserted;
+use crate::heimdall::charter::{self, HeimdallPolicyUpserted};
 use crate::heimdall::model::{GateRule, HeimdallPolicy, PolicyUpsert, PolicyWarning, ScorecardWindow, Setting};
 use crate::heimdall::{HeimdallPolicyRemoved, store};
 use crate::http::{Caller, Keyed, Nothing, Query, Stop, Stopping, errors};
@@ -43,8 +43,10 @@ struct ListedPolicy {
     responses((status = 200, description = "Ordered by domain", body = Vec<ListedPolicy>), errors::Read)
 )]
 async fn heimdall_policies(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Vec<ListedPolicy>>> {
-    let policies = store::read_policies(&mut *app.heimdall.db().read().await?).await?;
-    let listed = policies.into_iter().map(|policy| ListedPolicy { warnings: policy.warnings(), policy });
+    let mut conn = app.heimdall.db().read().await?;
+    let policies = store::read_policies(&mut conn).await?;
+    let engines = charter::known_engines(&mut conn).await?;
+    let listed = policies.into_iter().map(|policy| ListedPolicy { warnings: policy.warnings(&engines), policy });
     Ok(Json(listed.collect()))
 }
 

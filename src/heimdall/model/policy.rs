@@ -118,11 +118,18 @@ impl HeimdallPolicy {
         (seconds > 0).then(|| made_at + chrono::TimeDelta::seconds(seconds))
     }
 
-    /// What an operator should know about it.
+    /// What an operator should know about it; `engines` are those that have a risk policy.
     #[must_use]
-    pub fn warnings(&self) -> Vec<PolicyWarning> {
+    pub fn warnings(&self, engines: &[Engine]) -> Vec<PolicyWarning> {
         let mut warnings = Vec::new();
         let mut warn = |id, detail| warnings.push(PolicyWarning { id, detail });
+        if let Some(engine) = self.engine.as_ref().filter(|engine| !engines.contains(engine)) {
+            let detail = format!(
+                "no risk policy is named {engine}, so every use of a recommendation is refused: send engine with the name of the one \
+                 that acts, or remove_engine=true"
+            );
+            warn("unknown_engine", detail);
+        }
         let trials = self.min_sandbox_trials;
         if self.scorecard_window == ScorecardWindow::Day && trials > Count::ZERO {
             let detail =

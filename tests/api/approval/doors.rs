@@ -307,3 +307,55 @@ async fn every_route_that_changes_the_control_plane_is_known_to_wait_or_never_to
     assert_eq!(waiting.len(), 9, "{waiting:?}");
     assert!(waiting.contains(&ENABLE) && waiting.contains(&RELEASE));
 }
+
+#[tokio::test]
+async fn a_token_of_one_engine_or_domain_rejects_no_request_of_another() {
+    let persons = alone().await;
+    switch(&persons.service, true).await;
+    post(&persons, &persons.ann, "/go-live/kill-switch/engage", &json!({})).await.ok();
+    let narrow = async |engine: Option<&str>, domain: Option<&str>| {
+        let mut new = new("operate");
+        new.engines = engine.map(|engine| vec![engine.parse().unwrap()]);
+        new.domains = domain.map(|domain| vec![domain.parse().unwrap()]);
+        create(&persons.service, new).await
+    };
+    let (of_a, of_b) = (narrow(Some("A"), None).await, narrow(Some("B"), None).await);
+    let of_other_domain = narrow(None, Some("OTHER")).await;
+    let caps = json!({"engine": "A", "max_open_risk": 999_999});
+    let wire = json!({"domain": "D", "metric": "m", "max_drop_fraction": 0.9});
+    let reset = json!({"domain": "D", "metric": "m", "source": "NEXT_N"});
+    let charter = json!({"domain": "D", "engine": "A", "min_sandbox_trials": 1});
+    for (path, body, by_domain) in [
+        ("/risk/policies/upsert", caps, false),
+        ("/regression/policies/upsert", wire, true),
+        ("/regression/baseline/reset", reset, true),
+        ("/heimdall/policies/upsert", charter, true),
+    ] {
+        let id = ask(&persons, &persons.ann, path, &body).await;
+        let reject = format!("/approvals/{id}/reject");
+        let before = persons.service.count("SELECT count(*) FROM approval WHERE rejected_at IS NOT NULL").await;
+        post(&persons, &of_b, &reject, &json!({})).await.refused(403, "OUT_OF_REACH");
+        if by_domain {
+            post(&persons, &of_other_domain, &reject, &json!({})).await.refused(403, "OUT_OF_REACH");
+        }
+        let after = persons.service.count("SELECT count(*) FROM approval WHERE rejected_at IS NOT NULL").await;
+        assert_eq!(before, after, "{path}");
+        let rejected = post(&persons, &of_a, &reject, &json!({})).await.ok();
+        assert_eq!(rejected["standing"], "REJECTED", "{path}");
+        persons.service.clock.advance(1_000);
+        refresh(&persons.service).await;
+    }
+    // A release is of no engine.
+    let id = ask(&persons, &persons.ann, RELEASE, &json!({"actor": "ann"})).await;
+    post(&persons, &of_b, &format!("/approvals/{id}/reject"), &json!({})).await.ok();
+}
+
+#[tokio::test]
+async fn an_owner_of_letters_that_look_like_others_is_not_made() {
+    let service = Service::live().await;
+    for owner in ["ꓮꓠꓠ", "ᎪᏁᏁ", "ᴀɴɴ", "🅰nn"] {
+        let body = json!({"name": "again", "scopes": "release", "owner": owner});
+        let refused = service.post("/access/tokens", &body).await.invalid("owner");
+        assert!(refused.starts_with("has U+"), "{refused}");
+    }
+}

@@ -371,3 +371,22 @@ async fn a_retry_of_an_allowed_use_passes_only_while_it_still_may() {
         refused_use(keyed(id).await, id, "recommendation_revoked");
     }
 }
+
+#[tokio::test]
+async fn an_engine_that_no_risk_policy_names_is_warned_of() {
+    let service = Service::fresh().await;
+    let warned = |shown: &Value| {
+        shown["warnings"].as_array().unwrap().iter().any(|warning| {
+            warning["id"] == "unknown_engine"
+                && warning["detail"].as_str().unwrap().contains("no risk policy is named NOBODY")
+        })
+    };
+    let set = service.post(UPSERT, &json!({"domain": "NEW", "engine": "NOBODY"})).await.ok();
+    assert!(warned(&set), "{set}");
+    assert!(warned(&super::policy(&service, "NEW").await));
+    let again = service.post(UPSERT, &json!({"domain": "NEW", "engine": "NOBODY"})).await.ok();
+    assert!(warned(&again), "{again}");
+    let caps = json!({"engine": "NOBODY", "max_daily_loss": 1, "max_daily_exposure": 1, "max_open_risk": 1});
+    service.post("/risk/policies/upsert", &caps).await.ok();
+    assert!(!warned(&super::policy(&service, "NEW").await));
+}

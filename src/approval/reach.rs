@@ -1,0 +1,85 @@
+//! Whom a request is about: a token that is bounded to engines or domains ends no other's, as it approves none.
+//!
+//! An approval is bounded by the lever that does what was asked for; a rejection does nothing, and asks here.
+
+use super::PromoteRequest;
+use super::execute::input;
+use super::model::{ApprovalAction, ApprovalRecord};
+use crate::audit::Origin;
+use crate::error::Result;
+use crate::govern::{self, BaselineRequest, RearmRequest, WireRequest};
+use crate::heimdall::model::Setting;
+use crate::risk::operation::CorrectionAsked;
+use crate::types::{Domain, Engine, Metric};
+use crate::{heimdall, regression, risk};
+use sqlx::PgConnection;
+
+/// Refuses whoever does not reach what a request is about.
+pub(super) async fn require(conn: &mut PgConnection, record: &ApprovalRecord, origin: &Origin) -> Result<()> {
+    let authority = &origin.authority;
+    if !authority.is_bounded() {
+        // No request is closed to it, not even one that cannot be read any more.
+        return Ok(());
+    }
+    match record.action {
+        // Of the whole system, which no bound divides.
+        ApprovalAction::Enable | ApprovalAction::Release => Ok(()),
+        ApprovalAction::RaiseCap => {
+            let request: risk::model::policy::PolicyUpsert = input(record)?;
+            authority.require_engine(&request.engine)
+        }
+        ApprovalAction::Correct => {
+            let request: CorrectionAsked = input(record)?;
+            authority.require_engine(&request.engine)
+        }
+        ApprovalAction::Charter => {
+            let request: heimdall::model::PolicyUpsert = input(record)?;
+            if let Setting::Set(engine) = &request.engine {
+                authority.require_engine(engine)?;
+            }
+            require_charter(conn, &request.domain, origin).await
+        }
+        ApprovalAction::Promote => {
+            let PromoteRequest { domain } = input(record)?;
+            require_charter(conn, &domain, origin).await
+        }
+        ApprovalAction::Wire => {
+            let WireRequest { wire, .. } = input(record)?;
+            let named = wire.engine.as_ref();
+            require_wire(conn, (&wire.domain, &wire.metric), named, origin).await
+        }
+        ApprovalAction::Rearm => {
+            let RearmRequest { domain, metric, .. } = input(record)?;
+            require_wire(conn, (&domain, &metric), None, origin).await
+        }
+        ApprovalAction::Rebase => {
+            let BaselineRequest { domain, metric, .. } = input(record)?;
+            require_wire(conn, (&domain, &metric), None, origin).await
+        }
+    }
+}
+
+async fn require_charter(conn: &mut PgConnection, domain: &Domain, origin: &Origin) -> Result<()> {
+    origin.authority.require_domain(domain)?;
+    let policy = heimdall::store::read_policy(conn, domain).await?;
+    let engine = policy.as_ref().and_then(|policy| policy.engine.as_ref());
+    engine.map_or(Ok(()), |engine| origin.authority.require_engine(engine))
+}
+
+/// A wire is its domain's and its engine's: of the one that it has, and of the one that it would get.
+async fn require_wire(
+    conn: &mut PgConnection,
+    (domain, metric): (&Domain, &Metric),
+    named: Option<&Engine>,
+    origin: &Origin,
+) -> Result<()> {
+    origin.authority.require_domain(domain)?;
+    let engine = match regression::store::read_policy(conn, domain, metric).await? {
+        Some(policy) => {
+            govern::require_reach(origin, &policy)?;
+            named.cloned()
+        }
+        None => Some(named.cloned().or_else(|| domain.as_str().parse().ok()).unwrap_or_else(Engine::global)),
+    };
+    engine.map_or(Ok(()), |engine| origin.authority.require_engine(&engine))
+}
