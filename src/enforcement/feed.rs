@@ -12,6 +12,7 @@
 //!   database that went backwards (a restore, a failover that lost commits) blocks until somebody accepts that.
 //! - A kill file blocks, whatever the database says.
 
+mod killed;
 mod policies;
 pub mod renewal;
 mod store;
@@ -20,7 +21,7 @@ pub use policies::Policies;
 
 use super::gate::{Source, View};
 use super::instance::{Instance, Standing};
-use super::kill_file::{Found, KillFile, Written};
+use super::kill_file::KillFile;
 use crate::access::register::Register;
 use crate::audit::Stream;
 use crate::clock::Clock;
@@ -214,58 +215,11 @@ impl Feed {
         self.0.wake.notify_one();
     }
 
-    /// Stops this instance by its kill file. Where that cannot be written it is stopped all the same, until the process ends.
-    pub async fn kill_locally(&self, text: &str) -> std::io::Result<()> {
-        // Nobody who looks meanwhile may find that there is none.
-        self.0.killed_ns.store(u64::MAX, Ordering::Release);
-        self.0.killed.store(true, Ordering::Release);
-        let written = match &self.0.kill_file {
-            Some(file) => file.write(text).await.map(|written| {
-                if let Written::Empty(error) = written {
-                    tracing::error!(%error, "the kill file is there, and what it should say is not");
-                }
-            }),
-            None => Err(std::io::Error::new(std::io::ErrorKind::NotFound, "no kill file is configured")),
-        };
-        if written.is_ok() {
-            self.0.killed_ns.store(self.now(), Ordering::Release);
-        }
-        written
-    }
-
-    /// Takes over whether there was a kill file when it was looked for.
-    fn note_kill_file(&self, found: Found, looked_ns: u64) {
-        if found != Found::Absent {
-            if !self.0.killed.swap(true, Ordering::AcqRel) {
-                let file = self.kill_file().map(|file| file.path().display().to_string()).unwrap_or_default();
-                if let Found::Unknown(error) = found {
-                    tracing::error!(file, %error, "the kill file cannot be looked at: this instance is stopped until it can");
-                } else {
-                    tracing::error!(file, "there is a kill file: this instance is stopped until it is removed");
-                }
-            }
-        } else if self.0.killed_ns.load(Ordering::Acquire) <= looked_ns && self.0.killed.swap(false, Ordering::AcqRel) {
-            tracing::warn!("the kill file is gone: this instance goes by the database again");
-        }
-    }
-
     /// The state as it was last known, however old: version, go-live, kill switch. None before the first read.
     #[must_use]
     pub fn last_known(&self) -> Option<(i64, bool, bool)> {
         let word = self.0.state.load(Ordering::Acquire);
         (word > 0).then_some((word >> 2, word & GO_LIVE != 0, word & KILL_SWITCH != 0))
-    }
-
-    /// Whether this instance is stopped by hand, whatever the database says.
-    #[must_use]
-    pub fn is_killed_locally(&self) -> bool {
-        self.0.killed.load(Ordering::Acquire)
-    }
-
-    /// Where this instance's kill file is, if it has one.
-    #[must_use]
-    pub fn kill_file(&self) -> Option<&KillFile> {
-        self.0.kill_file.as_ref()
     }
 
     /// Whether the state went backwards or events are lost, and nobody has accepted that.

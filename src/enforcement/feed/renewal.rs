@@ -23,8 +23,6 @@ const GAP: Duration = Duration::from_millis(5);
 /// How long connecting may take. Longer than a read: each attempt that is given up is one that a database which hung has to serve
 /// first when it goes on.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(900);
-/// How often the kill file is looked for, beside every read.
-const KILL_FILE_POLL: Duration = Duration::from_millis(250);
 /// How long a listener may be silent before it is asked whether it is still there.
 const LISTENER_SILENCE: Duration = Duration::from_secs(1);
 /// How long it may take over the answer, and over connecting.
@@ -133,16 +131,6 @@ impl Feed {
         }
         let conn = kept.as_mut().ok_or(Error::Unavailable(sqlx::Error::PoolTimedOut))?;
         tokio::time::timeout(timeout, self.refresh_on(conn)).await.map_err(late)?
-    }
-
-    /// Looks for the kill file also while the database is away, when it counts most.
-    async fn look_for_kill_file(&self) {
-        let Some(file) = self.kill_file() else { return };
-        loop {
-            let looked_ns = self.now();
-            self.note_kill_file(file.look().await, looked_ns);
-            tokio::time::sleep(KILL_FILE_POLL).await;
-        }
     }
 
     /// Listens for changes of other instances for as long as it is polled.

@@ -2,6 +2,7 @@ use super::*;
 use crate::db::history::{self, Heads};
 use crate::enforcement::gate::{EnforcementScope, Verdict, decide};
 use crate::enforcement::instance::Configuration;
+use crate::enforcement::kill_file::Found;
 use crate::enforcement::{ExecutionClass, RouteClass};
 use crate::go_live::model::Movement;
 use chrono::DateTime;
