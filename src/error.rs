@@ -19,7 +19,7 @@ use crate::db::trouble::{self, is_unreachable};
 use crate::enforcement::class::ExecutionClass;
 use crate::enforcement::gate::Block;
 use crate::risk::model::ReservationStatus;
-use crate::types::{Engine, ReversedRange};
+use crate::types::{Amount, Engine, ReversedRange};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -89,6 +89,14 @@ pub enum Error {
         what: &'static str,
         /// Its name.
         name: String,
+    },
+    /// The loss is larger than the token may book at once.
+    #[error("the token books losses up to {bound} at once, and this one is {loss}: use a token without that bound")]
+    LossBeyondToken {
+        /// What was lost.
+        loss: Amount,
+        /// The token's bound.
+        bound: Amount,
     },
     /// The second person is missing, or is the first one.
     #[error("two_person_release {0}")]

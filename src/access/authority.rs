@@ -122,12 +122,10 @@ impl Authority {
             Self::Unlimited => None,
             Self::Token(grant) => grant.max_loss,
         };
-        if bound.is_none_or(|bound| loss <= bound) {
-            return Ok(());
-        }
+        let Some(bound) = bound.filter(|bound| loss > *bound) else { return Ok(()) };
         tracing::error!(%loss, "a loss beyond the bound of its token was refused, and is not booked");
         metrics::counter!(LOSSES_REFUSED).increment(1);
-        Err(Error::OutOfReach { what: "loss", name: loss.to_string() })
+        Err(Error::LossBeyondToken { loss, bound })
     }
 
     /// The person behind it.

@@ -13,6 +13,7 @@
 //! Statements: a batch takes 4 (begin and lock, levels, write, commit), and a few more for what its operations name
 //! ([`writer`]).
 
+mod alarm;
 pub mod clock;
 pub mod http;
 pub mod model;
@@ -230,7 +231,10 @@ impl Risk {
             all.push(match error {
                 Some(error) => Err(error),
                 None => match answers.next() {
-                    Some((item, Ok(done))) => self.settled(item, done).await,
+                    Some((item, Ok(done))) => {
+                        alarm::raise(&done);
+                        self.settled(item, done).await
+                    }
                     Some((_, Err(error))) => Err(error),
                     None => Err(Error::Inconsistent("an operation was not answered".into())),
                 },

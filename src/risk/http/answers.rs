@@ -61,32 +61,13 @@ pub(super) struct ReserveAnswer {
 }
 
 const RESERVED: &str = "reserved";
-/// How the flag of a settle ends that reached a cap of the day's loss.
-const CAP_REACHED: &str = "daily loss cap reached";
-
 fn decisions(outcome: &'static str) -> metrics::Counter {
     metrics::counter!("holdfast_reserve_decisions_total", "outcome" => outcome)
 }
 
-fn settles_at_a_cap() -> metrics::Counter {
-    metrics::counter!("holdfast_settles_at_loss_cap_total")
-}
-
-/// Raises the alarm where a day's loss stands at a cap, and stops an engine or all of them.
-fn tell_caps(flags: &[String]) {
-    let caps: Vec<_> = flags.iter().filter(|flag| flag.ends_with(CAP_REACHED)).map(String::as_str).collect();
-    if !caps.is_empty() {
-        settles_at_a_cap().increment(1);
-        tracing::error!(
-            caps = caps.join(", "),
-            "a settle stands at a cap of the day's loss: reserves are denied until midnight UTC"
-        );
-    }
-}
-
 /// A counter that begins with its first event has no increase at that: all of them are there from the start.
 pub(crate) fn begin_counting() {
-    settles_at_a_cap().increment(0);
+    crate::risk::alarm::begin_counting();
     for outcome in DenialReason::ALL.map(DenialReason::as_str).into_iter().chain([RESERVED]) {
         decisions(outcome).increment(0);
     }
@@ -273,9 +254,6 @@ impl From<Done<Settlement>> for SettleAnswer {
         let Settlement { flags, released, unmatched, late, reservations, ledger_engine, ledger_global, .. } = outcome;
         let status = standing.map(|standing| standing.status);
         let expires_in_seconds = standing.and_then(|standing| standing.expires_in_seconds);
-        if !replayed {
-            tell_caps(&flags);
-        }
         Self {
             ok: true,
             message: "Settled",

@@ -25,6 +25,9 @@ use std::collections::BTreeMap;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+/// How a flag ends that names a cap which the day's loss stands at.
+pub const CAP_REACHED: &str = "daily loss cap reached";
+
 /// A policy: the caps of an engine, or of all engines together (`GLOBAL`). A cap of 0 means no cap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct RiskPolicy {
@@ -234,7 +237,7 @@ impl Book {
         (self.level(engine).ledger(engine, day), self.level(&global).ledger(&global, day))
     }
 
-    /// `… daily loss cap reached`, for GLOBAL and for the engine.
+    /// The caps that the day's loss stands at, of GLOBAL and of the engine.
     #[must_use]
     fn loss_flags(&self, engine: &Engine) -> Vec<String> {
         let mut flags = Vec::new();
@@ -242,7 +245,7 @@ impl Book {
             let level = self.level(engine);
             let cap = level.policy.as_ref().map_or(Total::ZERO, |policy| policy.max_daily_loss.into());
             if cap > Total::ZERO && level.usage.realized_loss >= cap {
-                flags.push(format!("{engine} daily loss cap reached"));
+                flags.push(format!("{engine} {CAP_REACHED}"));
             }
         }
         flags
