@@ -35,6 +35,7 @@ use crate::regression::store;
 use crate::types::{Actor, Domain, Engine, Metric, Ratio, Reason};
 use crate::writer::Writer;
 use measure::{Measure, Measured, Measurements, Reused};
+use operate::HeldSeries;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use trip::{Cause, Heads, Tripping};
@@ -112,17 +113,10 @@ impl Govern {
     /// Evaluates a wire as it stands; a read that also acts.
     pub async fn evaluate(&self, domain: &Domain, metric: &Metric, asked: &Asked) -> Result<Once<EvaluateAnswer>> {
         let intent = asked.intent.as_ref();
-        asked.origin.authority.require_domain(domain)?;
-        let mut tx = self.db.begin().await?;
-        let now = self.db.history().lock(&mut tx, Stream::Kpi).await?.next();
-        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
-            return answer.confirm(tx).await;
-        }
-        let policy = store::read_policy(&mut tx, domain, metric).await?;
-        if let Some(policy) = &policy {
-            require_reach(&asked.origin, policy)?;
-        }
-        let mut state = store::read_state(&mut tx, domain, metric).await?;
+        let HeldSeries { mut tx, now, policy, mut state } = match self.hold_series((domain, metric), asked).await? {
+            Once::Replayed(answer) => return Ok(Once::Replayed(answer)),
+            Once::Done(held) => held,
+        };
         state.last_checked_at = Some(now.at);
         let Some(policy) = policy.filter(|policy| policy.enabled) else {
             // Nothing to judge by: nothing but a key is written, so that a name nobody watches leaves no row behind.

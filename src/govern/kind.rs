@@ -1,12 +1,13 @@
 //! The kind of a series: said by an operator before its first event, or after somebody spoilt it.
 
+use super::Govern;
 use super::answers::KindAnswer;
-use super::{Govern, require_reach};
+use super::operate::HeldSeries;
 use crate::audit::{ControlEvent, Stream};
 use crate::db::to_json;
 use crate::error::{Error, Result, require_room};
 use crate::idempotency::{self, Asked, Once};
-use crate::regression::model::Kind;
+use crate::regression::model::{Kind, series_name};
 use crate::regression::store;
 use crate::types::{Domain, Metric, Reason};
 use serde::Serialize;
@@ -30,16 +31,10 @@ impl Govern {
         asked: &Asked,
     ) -> Result<Once<KindAnswer>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
-        origin.authority.require_domain(domain)?;
-        let mut tx = self.db.begin().await?;
-        let now = self.db.history().lock(&mut tx, Stream::Kpi).await?.next();
-        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
-            return answer.confirm(tx).await;
-        }
-        let policy = store::read_policy(&mut tx, domain, metric).await?;
-        if let Some(policy) = &policy {
-            require_reach(origin, policy)?;
-        }
+        let HeldSeries { mut tx, now, policy, mut state } = match self.hold_series((domain, metric), asked).await? {
+            Once::Replayed(answer) => return Ok(Once::Replayed(answer)),
+            Once::Done(held) => held,
+        };
         let end = store::read_end(&mut tx, domain, metric).await?;
         let (from, since) = (end.map(|end| end.kind), end.map_or(0, |end| end.mark.events));
         let mut answer =
@@ -48,7 +43,6 @@ impl Govern {
             (answer.since, answer.changed) = (end.map_or(0, |end| end.since), false);
             return idempotency::done(tx, intent, now, answer).await;
         }
-        let mut state = store::read_state(&mut tx, domain, metric).await?;
         if since > 0 {
             if policy.is_some_and(|policy| policy.enabled) {
                 let detail = format!(
@@ -70,7 +64,7 @@ impl Govern {
             state.begin_anew(since);
             store::write_states(&mut tx, &[&state], now.at).await?;
         }
-        let subject = format!("{domain}.{metric}");
+        let subject = series_name(domain, metric);
         let detail = Some(to_json(&KindDetail { from, to: kind, since }).get().to_owned());
         let event = ControlEvent { action: "REGRESSION_KIND", subject: Some(&subject), error: None, reason, detail };
         event.append(&mut tx, &mut control_head, origin).await?;

@@ -9,7 +9,7 @@ use crate::audit::{ControlEvent, Stamp, Stream};
 use crate::db::{self, to_json};
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
-use crate::regression::model::{Rebase, RegressionPolicy, TripVerdict, WireState};
+use crate::regression::model::{Rebase, RegressionPolicy, TripVerdict, WireState, series_name};
 use crate::regression::store::{self, Acknowledgement};
 use crate::types::{Domain, Metric, Reason};
 use serde::Serialize;
@@ -31,6 +31,14 @@ struct BaselineDetail {
     forced: bool,
 }
 
+/// A series under the head of the measurements, with its wire where it has one.
+pub(super) struct HeldSeries {
+    pub(super) tx: Transaction<'static, Postgres>,
+    pub(super) now: Stamp,
+    pub(super) policy: Option<RegressionPolicy>,
+    pub(super) state: WireState,
+}
+
 /// A wire under the head of the measurements.
 struct Held {
     tx: Transaction<'static, Postgres>,
@@ -50,15 +58,10 @@ impl Govern {
         asked: &Asked,
     ) -> Result<Once<AcknowledgeAnswer>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
-        origin.authority.require_domain(domain)?;
-        let mut tx = self.db.begin().await?;
-        let now = self.db.history().lock(&mut tx, Stream::Kpi).await?.next();
-        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
-            return answer.confirm(tx).await;
-        }
-        if let Some(policy) = store::read_policy(&mut tx, domain, metric).await? {
-            require_reach(origin, &policy)?;
-        }
+        let HeldSeries { mut tx, now, mut state, .. } = match self.hold_series((domain, metric), asked).await? {
+            Once::Replayed(answer) => return Ok(Once::Replayed(answer)),
+            Once::Done(held) => held,
+        };
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         let at = control_head.next().at;
         let said = Acknowledgement { verdict: verdict.as_str(), by: origin.actor.as_ref(), at };
@@ -67,13 +70,12 @@ impl Govern {
             Some(id) => Error::NotFound { what: "trip", id: id.to_string() },
             None => Error::NotTripped { domain: domain.to_string(), metric: metric.to_string() },
         })?;
-        let mut state = store::read_state(&mut tx, domain, metric).await?;
         if stands {
             state.acknowledged = true;
             store::write_states(&mut tx, &[&state], state.last_checked_at.unwrap_or(now.at)).await?;
             state = store::read_state(&mut tx, domain, metric).await?;
         }
-        let subject = format!("{domain}.{metric}");
+        let subject = series_name(domain, metric);
         let detail = Some(to_json(&AcknowledgeDetail { trip_id, verdict }).get().to_owned());
         let event =
             ControlEvent { action: "REGRESSION_ACKNOWLEDGE", subject: Some(&subject), error: None, reason, detail };
@@ -165,17 +167,34 @@ impl Govern {
         idempotency::done(tx, intent, now, answer).await.map(Loosened::Done)
     }
 
-    /// Holds a wire.
-    async fn hold(&self, (domain, metric): (&Domain, &Metric), asked: &Asked) -> Result<Once<Held>> {
+    /// Holds a series, for a caller that reaches it and its wire; or tells what came of the same request before.
+    pub(super) async fn hold_series(
+        &self,
+        (domain, metric): (&Domain, &Metric),
+        asked: &Asked,
+    ) -> Result<Once<HeldSeries>> {
         asked.origin.authority.require_domain(domain)?;
         let mut tx = self.db.begin().await?;
         let now = self.db.history().lock(&mut tx, Stream::Kpi).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, asked.intent.as_ref(), now).await? {
             return answer.confirm(tx).await;
         }
-        let policy = read_wire(&mut tx, domain, metric).await?;
-        require_reach(&asked.origin, &policy)?;
+        let policy = store::read_policy(&mut tx, domain, metric).await?;
+        if let Some(policy) = &policy {
+            require_reach(&asked.origin, policy)?;
+        }
         let state = store::read_state(&mut tx, domain, metric).await?;
+        Ok(Once::Done(HeldSeries { tx, now, policy, state }))
+    }
+
+    /// Holds a wire that is set up.
+    async fn hold(&self, (domain, metric): (&Domain, &Metric), asked: &Asked) -> Result<Once<Held>> {
+        let HeldSeries { tx, now, policy, state } = match self.hold_series((domain, metric), asked).await? {
+            Once::Replayed(answer) => return Ok(Once::Replayed(answer)),
+            Once::Done(held) => held,
+        };
+        let missing = || Error::NotFound { what: "wire", id: series_name(domain, metric) };
+        let policy = policy.ok_or_else(missing)?;
         Ok(Once::Done(Held { tx, now, policy, state }))
     }
 }
@@ -198,10 +217,4 @@ fn collecting(policy: &RegressionPolicy, rebase: Rebase, there: i64) -> Vec<Stri
         return Vec::new();
     }
     vec![format!("the new baseline has {there} of {wanted} events: nothing is judged until enough have come")]
-}
-
-/// A wire that is set up.
-async fn read_wire(conn: &mut PgConnection, domain: &Domain, metric: &Metric) -> Result<RegressionPolicy> {
-    let policy = store::read_policy(conn, domain, metric).await?;
-    policy.ok_or_else(|| Error::NotFound { what: "wire", id: format!("{domain}.{metric}") })
 }

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::go_live::model::{Change, GoLiveState};
 use crate::regression::model::wire::UnknownSum;
 use crate::regression::model::{
-    Action, Detector, FrozenSpan, Mark, Mode, Reading, Rebase, RegressionPolicy, WireState, WireStatus,
+    Action, Detector, FrozenSpan, Mark, Mode, Reading, Rebase, RegressionPolicy, WireState, WireStatus, series_name,
 };
 use crate::regression::store::{self, NewBaseline, NewTrip, Pair, Rearmed};
 use crate::types::{Actor, Engine, Ratio, Reason, Total};
@@ -75,12 +75,12 @@ struct RearmDetail {
 
 /// A sum that has to be stored and is not.
 pub(super) fn unknown(pair: &Pair, UnknownSum(events): UnknownSum) -> Error {
-    Error::Inconsistent(format!("{}.{} has no event {events}", pair.0, pair.1))
+    Error::Inconsistent(format!("{} has no event {events}", series_name(&pair.0, &pair.1)))
 }
 
 /// A series and its wire, as they are written.
 pub(super) fn name(policy: &RegressionPolicy) -> String {
-    format!("{}.{}", policy.domain, policy.metric)
+    series_name(&policy.domain, &policy.metric)
 }
 
 /// A counter that begins with its first event has no increase at that: all of them are there from the start.

@@ -2,7 +2,6 @@
 
 mod backtest;
 mod batch;
-mod kind;
 mod operate;
 
 use super::model::{
@@ -41,7 +40,6 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(list_trips))
         .merge(backtest::router())
         .merge(batch::router())
-        .merge(kind::router())
         .merge(operate::router())
 }
 

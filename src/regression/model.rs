@@ -15,11 +15,9 @@ pub mod wire;
 
 pub use drop::{Compared, Direction, Effect, Tolerance};
 pub use policy::{Action, Detector, Mode, OnStale, RegressionPolicy};
-pub use series::{Kind, Series};
+pub use series::{Kind, Series, series_name};
 pub use silence::{Between, EngineMove, Throttle, engine_off, outside, switched_off};
-pub use state::{
-    CANNOT_COMPUTE, FrozenSpan, Guarantee, Rebase, TripVerdict, Verdict, WireState, WireStatus, trip_note,
-};
+pub use state::{FrozenSpan, Guarantee, Rebase, TripVerdict, Verdict, WireState, WireStatus, trip_note};
 pub use upsert::{PolicyUpsert, loosens, rebases, refreezes, upsert};
 pub use wire::{Reading, Span, Sums, Wire};
 

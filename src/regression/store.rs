@@ -12,8 +12,8 @@ pub use policies::{
     count_kinds, count_policies, read_policies, read_policies_of, read_policy, remove_policy, upsert_policy,
 };
 pub use series::{
-    End, Known, KpiFilter, KpiRecord, Named, Past, Recorded, count_series, find_event_ids, insert_events, kpi_events,
-    read_end, read_ends, read_history, read_sums, read_values, set_kind,
+    End, Known, KpiFilter, KpiRecord, Named, Past, Recorded, find_event_ids, insert_events, kpi_events, read_end,
+    read_ends, read_history, read_series, read_sums, read_values, set_kind,
 };
 pub use silent::{Silent, silent};
 pub use states::{read_state, read_states, read_states_of, read_wires, write_states};

@@ -5,6 +5,7 @@ use super::{LedgerDifference, OldHolds, Review, began};
 use crate::approval::model::ApprovalRecord;
 use crate::enforcement::instance::Drift;
 use crate::heimdall::model::{CheckResult, Standing};
+use crate::regression::model::series_name;
 use crate::types::Total;
 use chrono::{DateTime, SecondsFormat, Utc};
 
@@ -308,7 +309,7 @@ fn unwatched(review: &Review) -> Vec<String> {
 
 fn blind_wires(review: &Review) -> Vec<String> {
     let sentence = |wire: &BlindWire| {
-        let name = format!("{}.{}", wire.domain, wire.metric);
+        let name = series_name(&wire.domain, &wire.metric);
         match wire.why {
             Blindness::Off => {
                 let by = who(review.who.of("REGRESSION_POLICY_UPSERT", &name), wire.changed_by.as_deref());

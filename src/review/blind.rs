@@ -1,7 +1,7 @@
 //! What nobody judges: series without a wire, and wires that judge nothing.
 
 use super::store::Series;
-use crate::regression::model::{CANNOT_COMPUTE, RegressionPolicy, WireState, WireStatus};
+use crate::regression::model::{RegressionPolicy, WireState, WireStatus, series_name};
 use crate::types::{Domain, Metric};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -68,17 +68,13 @@ pub(super) struct Blind {
     pub(super) wires: Vec<BlindWire>,
 }
 
-fn name(domain: &Domain, metric: &Metric) -> String {
-    format!("{domain}.{metric}")
-}
-
 pub(super) fn find(
     policies: &[RegressionPolicy],
     states: &[WireState],
     series: &[Series],
     since: DateTime<Utc>,
 ) -> Blind {
-    let wires: Vec<String> = policies.iter().map(|policy| name(&policy.domain, &policy.metric)).collect();
+    let wires: Vec<String> = policies.iter().map(|policy| series_name(&policy.domain, &policy.metric)).collect();
     let has_wire = |series: &Series| {
         policies.iter().any(|policy| (&policy.domain, &policy.metric) == (&series.domain, &series.metric))
     };
@@ -88,10 +84,10 @@ pub(super) fn find(
         metric: orphan.metric.clone(),
         events: orphan.events,
         last_at: orphan.last_at,
-        did_you_mean: nearest(&name(&orphan.domain, &orphan.metric), wires.iter().map(String::as_str)),
+        did_you_mean: nearest(&series_name(&orphan.domain, &orphan.metric), wires.iter().map(String::as_str)),
     });
     let orphan_names: Vec<String> =
-        orphans.iter().take(UNWATCHED_MAX).map(|orphan| name(&orphan.domain, &orphan.metric)).collect();
+        orphans.iter().take(UNWATCHED_MAX).map(|orphan| series_name(&orphan.domain, &orphan.metric)).collect();
     let blind = policies.iter().filter_map(|policy| {
         let of = |domain: &Domain, metric: &Metric| (domain, metric) == (&policy.domain, &policy.metric);
         let state = states.iter().find(|state| of(&state.domain, &state.metric))?;
@@ -100,11 +96,11 @@ pub(super) fn find(
             WireStatus::Disabled if policy.version > 1 || events > 0 => Blindness::Off,
             WireStatus::Warmup if events == 0 => Blindness::NoEvents,
             WireStatus::Warmup => Blindness::Warmup,
-            WireStatus::Armed if state.note == CANNOT_COMPUTE => Blindness::CannotCompute,
+            WireStatus::Armed if state.cannot_compute() => Blindness::CannotCompute,
             _ => return None,
         };
         let meant = (why == Blindness::NoEvents)
-            .then(|| nearest(&name(&policy.domain, &policy.metric), orphan_names.iter().map(String::as_str)))
+            .then(|| nearest(&series_name(&policy.domain, &policy.metric), orphan_names.iter().map(String::as_str)))
             .flatten();
         Some(BlindWire {
             domain: policy.domain.clone(),

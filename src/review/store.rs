@@ -3,6 +3,7 @@
 use super::blind::BlindWire;
 use crate::error::{Error, Result};
 use crate::go_live::model::GoLiveState;
+use crate::regression::{self, model::series_name};
 use crate::risk::model::RiskPolicy;
 use crate::types::{Domain, Metric, Total};
 use chrono::{DateTime, Utc};
@@ -44,44 +45,17 @@ pub struct Series {
     pub last_at: DateTime<Utc>,
 }
 
-/// The series that were ever measured, by name, at most 1,000: two index reads each, however long they are.
+/// Series that are looked at, at most.
+const SERIES_MAX: usize = 1_000;
+
+/// The series that were ever measured, by name.
 pub async fn series(conn: &mut PgConnection) -> Result<Vec<Series>> {
-    let rows = sqlx::query!(
-        r#"WITH RECURSIVE pair AS (
-               (SELECT domain, metric FROM kpi_event ORDER BY domain, metric LIMIT 1)
-               UNION ALL
-               SELECT next.domain, next.metric
-               FROM pair
-               CROSS JOIN LATERAL (
-                   SELECT domain, metric
-                   FROM kpi_event
-                   WHERE (domain, metric) > (pair.domain, pair.metric)
-                   ORDER BY domain, metric
-                   LIMIT 1) AS next
-           )
-           SELECT pair.domain AS "domain!", pair.metric AS "metric!", last.series_seq, last.at
-           FROM pair
-           CROSS JOIN LATERAL (
-               SELECT series_seq, at
-               FROM kpi_event
-               WHERE kpi_event.domain = pair.domain AND kpi_event.metric = pair.metric
-               ORDER BY series_seq DESC
-               LIMIT 1) AS last
-           LIMIT 1000"#
-    )
-    .fetch_all(conn)
-    .await?;
-    let broken = |what, name: &str| Error::Inconsistent(format!("{name} is not a {what}"));
-    rows.into_iter()
-        .map(|row| {
-            Ok(Series {
-                domain: row.domain.parse().map_err(|_| broken("domain", &row.domain))?,
-                metric: row.metric.parse().map_err(|_| broken("metric", &row.metric))?,
-                events: row.series_seq,
-                last_at: row.at,
-            })
-        })
-        .collect()
+    let pairs = regression::store::read_series(&mut *conn, SERIES_MAX).await?;
+    let ends = regression::store::read_ends(conn, &pairs).await?;
+    let series = ends.into_iter().filter_map(|((domain, metric), end)| {
+        end.at.map(|last_at| Series { domain, metric, events: end.mark.events, last_at })
+    });
+    Ok(series.collect())
 }
 
 /// Reserves of an engine that were denied for one reason.
@@ -185,7 +159,7 @@ pub(super) async fn principals(
     let subjects: Vec<String> = engines
         .iter()
         .map(|policy| policy.engine.to_string())
-        .chain(wires.iter().map(|wire| format!("{}.{}", wire.domain, wire.metric)))
+        .chain(wires.iter().map(|wire| series_name(&wire.domain, &wire.metric)))
         .collect();
     let rows = sqlx::query!(
         r#"SELECT DISTINCT ON (action, subject) action, COALESCE(subject, '') AS "subject!", principal

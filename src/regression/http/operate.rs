@@ -1,13 +1,14 @@
-//! What an operator does with a wire: says what a trip was, arms it again, gives it another baseline.
+//! An operator's acts on a wire and its series: to say what a trip was, to arm the wire again, to give it another baseline, to remove
+//! it, to set the kind of its series.
 
 use crate::app::App;
 use crate::approval::Loosened;
 use crate::approval::model::ApprovalRecord;
 use crate::error::Result;
-use crate::govern::{AcknowledgeAnswer, BaselineAnswer, RearmAnswer, RegressionPolicyRemoved};
+use crate::govern::{AcknowledgeAnswer, BaselineAnswer, KindAnswer, RearmAnswer, RegressionPolicyRemoved};
 use crate::http::{Caller, Keyed, Query, errors};
 use crate::idempotency::{Asked, Once};
-use crate::regression::model::{Rebase, TripVerdict};
+use crate::regression::model::{Kind, Rebase, TripVerdict};
 use crate::regression::store::{self, BaselineRecord};
 use crate::types::{Actor, Count, Domain, Flag, IdempotencyKey, Metric, Reason};
 use axum::Json;
@@ -24,6 +25,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
         .routes(routes!(reset_baseline))
         .routes(routes!(list_baselines))
         .routes(routes!(remove_regression_policy))
+        .routes(routes!(set_series_kind))
 }
 
 /// What a trip was.
@@ -197,4 +199,37 @@ async fn remove_regression_policy(
 ) -> Result<Once<RegressionPolicyRemoved>> {
     let asked = Asked::new(caller.origin(input.actor, None), intent);
     app.govern.remove_wire((&input.domain, &input.metric), input.reason.as_ref(), &asked).await
+}
+
+/// The kind that the events of a series must have.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct SetSeriesKind {
+    /// The domain.
+    domain: Domain,
+    /// The metric.
+    metric: Metric,
+    /// `BOOLEAN` for successes and failures, `NUMERIC` for values.
+    kind: Kind,
+    /// The actor who says so.
+    actor: Option<Actor>,
+    /// Why.
+    reason: Option<Reason>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
+}
+
+/// Sets what the events of a series have to be: before its first event, or anew while no wire that is on watches it. Older events never
+/// count again for a wire.
+#[utoipa::path(
+    post, path = "/regression/kind", tag = "regression", request_body = SetSeriesKind,
+    responses((status = 200, description = "The kind of the series", body = KindAnswer), errors::Change)
+)]
+async fn set_series_kind(
+    State(app): State<App>,
+    caller: Caller,
+    Keyed { input, intent }: Keyed<SetSeriesKind>,
+) -> Result<Once<KindAnswer>> {
+    let asked = Asked::new(caller.origin(input.actor, None), intent);
+    app.govern.set_kind((&input.domain, &input.metric), input.kind, input.reason.as_ref(), &asked).await
 }

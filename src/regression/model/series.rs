@@ -1,7 +1,7 @@
 //! A series while events are added to it: the sums that its wire asks for.
 
 use super::{Mark, Sums};
-use crate::types::Total;
+use crate::types::{Domain, Metric, Total};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -35,6 +35,12 @@ impl Kind {
             Self::Numeric => "value",
         }
     }
+}
+
+/// A series, and its wire, as events and sentences name them.
+#[must_use]
+pub fn series_name(domain: &Domain, metric: &Metric) -> String {
+    format!("{domain}.{metric}")
 }
 
 /// A series as far as it is known.

@@ -33,7 +33,7 @@ pub enum Verdict {
 }
 
 /// The note of [`Verdict::CannotCompute`], in the original's words.
-pub const CANNOT_COMPUTE: &str = "cannot_compute_rate";
+const CANNOT_COMPUTE: &str = "cannot_compute_rate";
 
 impl Verdict {
     /// The note, in the original's words.
@@ -255,6 +255,12 @@ impl WireState {
             evidence_after: 0,
             bets: Evidence::default(),
         }
+    }
+
+    /// Whether its last check found that there is no drop to speak of, whatever happens: it judges nothing.
+    #[must_use]
+    pub fn cannot_compute(&self) -> bool {
+        self.note == CANNOT_COMPUTE
     }
 
     /// Whether a trip stands that was made in SHADOW mode.

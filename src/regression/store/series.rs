@@ -23,6 +23,8 @@ pub struct End {
     pub kind: Kind,
     /// How many of its events are older than that, and may be of another kind.
     pub since: i64,
+    /// When its last event was recorded; none before the first.
+    pub at: Option<DateTime<Utc>>,
 }
 
 /// Where a series ends; nothing for a series without events, unless its kind was set.
@@ -40,10 +42,11 @@ pub async fn read_ends(conn: &mut PgConnection, pairs: &[Pair]) -> Result<BTreeM
                   COALESCE(last.series_seq, 0) AS "series_seq!",
                   COALESCE(last.series_sum, 0) AS "series_sum!",
                   COALESCE(declared.kind = 'BOOLEAN', last.success IS NOT NULL) AS "boolean!",
-                  COALESCE(declared.after_event, 0) AS "since!"
+                  COALESCE(declared.after_event, 0) AS "since!",
+                  last.at AS "at?"
            FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (domain, metric, place)
            LEFT JOIN LATERAL (
-               SELECT seq, series_seq, series_sum, success
+               SELECT seq, series_seq, series_sum, success, at
                FROM kpi_event
                WHERE domain = asked.domain AND metric = asked.metric
                ORDER BY series_seq DESC
@@ -61,7 +64,7 @@ pub async fn read_ends(conn: &mut PgConnection, pairs: &[Pair]) -> Result<BTreeM
             let pair = usize::try_from(row.place - 1).ok().and_then(|place| pairs.get(place)).cloned();
             let pair = pair.ok_or_else(|| broken("place", row.place))?;
             let kind = if row.boolean { Kind::Boolean } else { Kind::Numeric };
-            Ok((pair, End { seq: row.seq, mark, kind, since: row.since }))
+            Ok((pair, End { seq: row.seq, mark, kind, since: row.since, at: row.at }))
         })
         .collect()
 }
@@ -367,10 +370,10 @@ pub async fn find_event_ids(conn: &mut PgConnection, asked: &[Named]) -> Result<
         .collect()
 }
 
-/// How many series there are, up to `limit`: one index read each, however long they are.
-pub async fn count_series(conn: &mut PgConnection, limit: usize) -> Result<usize> {
+/// The series that were ever measured, by name, up to `limit`: one index read each, however long they are.
+pub async fn read_series(conn: &mut PgConnection, limit: usize) -> Result<Vec<Pair>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let count = sqlx::query_scalar!(
+    let rows = sqlx::query!(
         r#"WITH RECURSIVE pair AS (
                (SELECT domain, metric FROM kpi_event ORDER BY domain, metric LIMIT 1)
                UNION ALL
@@ -383,10 +386,16 @@ pub async fn count_series(conn: &mut PgConnection, limit: usize) -> Result<usize
                    ORDER BY domain, metric
                    LIMIT 1) AS next
            )
-           SELECT count(*) AS "count!" FROM (SELECT FROM pair LIMIT $1) AS found"#,
+           SELECT domain AS "domain!", metric AS "metric!" FROM pair LIMIT $1"#,
         limit
     )
-    .fetch_one(conn)
+    .fetch_all(conn)
     .await?;
-    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+    rows.into_iter()
+        .map(|row| {
+            let domain = row.domain.parse().map_err(|_| broken("domain", &row.domain))?;
+            let metric = row.metric.parse().map_err(|_| broken("metric", &row.metric))?;
+            Ok((domain, metric))
+        })
+        .collect()
 }
