@@ -277,7 +277,7 @@ fn usage_sentence(error: &clap::Error) -> String {
         _ => std::error::Error::source(error).map_or_else(|| "it cannot be read".to_owned(), ToString::to_string),
     };
     // Somebody may have given a whole token where its id belongs.
-    let value = if value.contains(crate::access::token::PREFIX) { "hf_…".to_owned() } else { value };
+    let value = if value.contains(crate::types::TOKEN_PREFIX) { "hf_…".to_owned() } else { value };
     format!("{}={value:?} is not acceptable: {expected}", variable.unwrap_or(flag))
 }
 

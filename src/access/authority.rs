@@ -2,9 +2,9 @@
 
 use super::meter::Meter;
 use super::scope::Scope;
-use super::token::{Token, TokenId};
+use super::token::Token;
 use crate::error::{Error, Result};
-use crate::types::{Actor, Amount, Domain, Engine, Principal};
+use crate::types::{Actor, Amount, Domain, Engine, Principal, TokenId};
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 use subtle::ConstantTimeEq;

@@ -2,12 +2,11 @@
 
 use super::model::{CreatedToken, NewToken, TokenRecord};
 use super::scope::Scope;
-use super::token::TokenId;
 use crate::app::App;
 use crate::error::Result;
 use crate::http::{Caller, Input, Nothing, Query, Segment, Stop, Stopping, errors};
 use crate::idempotency::Once;
-use crate::types::{Actor, Amount, Domain, Engine, Lifetime, List, Rate, Reason, TokenName};
+use crate::types::{Actor, Amount, Domain, Engine, Lifetime, List, Rate, Reason, TokenId, TokenName};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;

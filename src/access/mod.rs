@@ -27,14 +27,14 @@ use crate::audit::{ControlEvent, Origin, Stream};
 use crate::db::{self, Database, to_json};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
-use crate::types::{Amount, Reason};
+use crate::types::{Amount, Reason, TokenId};
 use chrono::{DateTime, Utc};
 use model::{CreatedToken, NewToken, TokenRecord};
 use register::Register;
 use serde::Serialize;
 use sqlx::PgConnection;
 use std::time::Duration;
-use token::{Token, TokenId};
+use token::Token;
 
 /// The service of the tokens.
 #[derive(Debug, Clone)]

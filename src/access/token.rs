@@ -1,57 +1,12 @@
 //! Tokens: what a caller shows. [`authority`](super::authority) says what its holder may do.
 
 use crate::error::{Error, Result};
-use crate::types::hex;
+use crate::types::{TOKEN_PREFIX, TokenId, hex};
 use sha2::{Digest, Sha256};
 use std::fmt;
-use utoipa::openapi::schema::{ObjectBuilder, Type};
 
-/// What every token begins with, so that scanners of leaked secrets can know it.
-pub const PREFIX: &str = "hf_";
-/// Hex digits of an id.
-const ID_DIGITS: usize = 16;
 /// Hex digits of a secret: 256 bits.
 const SECRET_DIGITS: usize = 64;
-
-/// A token's public name: 64 bits, as 16 hex digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TokenId(u64);
-
-impl fmt::Display for TokenId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-/// Not the id of a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a token's id is 16 hex digits, as holdfast token list shows them")]
-pub struct ParseTokenIdError;
-
-impl std::str::FromStr for TokenId {
-    type Err = ParseTokenIdError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let text = text.trim();
-        // A whole token will not do: what stands in a shell's history is not to be secret.
-        if text.len() != ID_DIGITS || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(ParseTokenIdError);
-        }
-        u64::from_str_radix(text, 16).map(Self).map_err(|_| ParseTokenIdError)
-    }
-}
-
-impl utoipa::PartialSchema for TokenId {
-    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
-        ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9a-fA-F]{16}$")).into()
-    }
-}
-
-impl utoipa::ToSchema for TokenId {
-    fn name() -> std::borrow::Cow<'static, str> {
-        "TokenId".into()
-    }
-}
 
 /// A token as its holder shows it, `hf_<id>_<secret>`. Never logged: it shows its id alone.
 #[derive(Clone)]
@@ -62,7 +17,7 @@ pub struct Token {
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Token({PREFIX}{}_…)", self.id)
+        write!(f, "Token({TOKEN_PREFIX}{}_…)", self.id)
     }
 }
 
@@ -72,14 +27,14 @@ impl Token {
         let (mut id, mut secret) = ([0; 8], [0; 32]);
         let failed = |error| Error::Inconsistent(format!("the system gives no randomness: {error}"));
         getrandom::fill(&mut id).and_then(|()| getrandom::fill(&mut secret)).map_err(failed)?;
-        let id = TokenId(u64::from_be_bytes(id));
-        Ok(Self { id, text: format!("{PREFIX}{id}_{}", hex(&secret)).into() })
+        let id = TokenId::new(u64::from_be_bytes(id));
+        Ok(Self { id, text: format!("{TOKEN_PREFIX}{id}_{}", hex(&secret)).into() })
     }
 
     /// Reads what a caller shows; none if it has not the form of a token.
     #[must_use]
     pub fn read(text: &str) -> Option<Self> {
-        let (id, secret) = text.strip_prefix(PREFIX)?.split_once('_')?;
+        let (id, secret) = text.strip_prefix(TOKEN_PREFIX)?.split_once('_')?;
         let digits = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         (secret.len() == SECRET_DIGITS && digits(secret) && digits(id)).then_some(())?;
         Some(Self { id: id.parse().ok()?, text: text.into() })
@@ -109,7 +64,7 @@ impl Token {
             }
             (_, false) if !scheme.is_empty() => "came with another scheme than Bearer: send Authorization: Bearer hf_…",
             (Some(_), false) => "came without its scheme: send Authorization: Bearer hf_…",
-            (None, _) if bare.starts_with(PREFIX) => {
+            (None, _) if bare.starts_with(TOKEN_PREFIX) => {
                 "is not whole, or has something behind it: send just what holdfast token create printed"
             }
             (None, _) => {

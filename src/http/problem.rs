@@ -1,8 +1,7 @@
 //! Errors on their way out: RFC 9457 bodies with the request's id, whatever layer they come from.
 
-use crate::access::token::PREFIX as TOKEN_PREFIX;
 use crate::error::{Error, Problem};
-use crate::types::RequestId;
+use crate::types::{RequestId, TOKEN_PREFIX};
 use axum::body::Body;
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};

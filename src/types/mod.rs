@@ -11,6 +11,7 @@ mod number;
 mod stream;
 mod text;
 mod time;
+mod token;
 
 pub use access::{Lifetime, List, Rate};
 pub use cursor::{ParseCursorError, Place};
@@ -28,6 +29,7 @@ pub use text::{
 
 pub(crate) use text::TEXT_PATTERN;
 pub use time::{ReversedRange, Time, TimeRange};
+pub use token::{ParseTokenIdError, TOKEN_PREFIX, TokenId};
 
 use serde::de::Error as _;
 use serde_json::value::RawValue;

@@ -244,7 +244,7 @@ impl Principal {
 
     /// The holder of a token.
     #[must_use]
-    pub fn token(name: &str, id: crate::access::token::TokenId) -> Self {
+    pub fn token(name: &str, id: super::TokenId) -> Self {
         Self(format!("{name}:{id}").into())
     }
 

@@ -1,0 +1,57 @@
+//! What is public of a token.
+
+use std::fmt;
+use std::str::FromStr;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+
+/// What every token begins with, so that scanners of leaked secrets can know it.
+pub const TOKEN_PREFIX: &str = "hf_";
+/// Hex digits of an id.
+const ID_DIGITS: usize = 16;
+
+/// A token's public name: 64 bits, as 16 hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenId(u64);
+
+impl TokenId {
+    /// The id of these bits.
+    pub(crate) const fn new(bits: u64) -> Self {
+        Self(bits)
+    }
+}
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Not the id of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a token's id is 16 hex digits, as holdfast token list shows them")]
+pub struct ParseTokenIdError;
+
+impl FromStr for TokenId {
+    type Err = ParseTokenIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        // A whole token will not do: what stands in a shell's history is not to be secret.
+        if text.len() != ID_DIGITS || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(ParseTokenIdError);
+        }
+        u64::from_str_radix(text, 16).map(Self).map_err(|_| ParseTokenIdError)
+    }
+}
+
+impl utoipa::PartialSchema for TokenId {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9a-fA-F]{16}$")).into()
+    }
+}
+
+impl utoipa::ToSchema for TokenId {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "TokenId".into()
+    }
+}
