@@ -12,6 +12,15 @@ use serde_json::value::RawValue;
 /// Seconds a caller should wait after a 503 before it tries again.
 const RETRY_AFTER_SECONDS: u64 = 1;
 
+/// The member that tells how a reservation was closed before.
+const fn closed_as(status: ReservationStatus) -> &'static str {
+    match status {
+        ReservationStatus::Released => "released",
+        ReservationStatus::Expired => "expired",
+        ReservationStatus::Settled | ReservationStatus::Open => "settled",
+    }
+}
+
 impl Error {
     /// The members of the body beyond those of every problem.
     fn extensions(&self) -> Vec<(&'static str, Box<RawValue>)> {
@@ -40,12 +49,11 @@ impl Error {
                 ]
             }
             Self::AlreadyClosed { reservation_id, status, closed_at, outcome } => {
-                let name = match status {
-                    ReservationStatus::Released => "released",
-                    ReservationStatus::Expired => "expired",
-                    ReservationStatus::Settled | ReservationStatus::Open => "settled",
-                };
-                vec![("reservation_id", raw(reservation_id)), ("closed_at", raw(closed_at)), (name, outcome.clone())]
+                vec![
+                    ("reservation_id", raw(reservation_id)),
+                    ("closed_at", raw(closed_at)),
+                    (closed_as(*status), outcome.clone()),
+                ]
             }
             Self::LimitReached { limit, setting, .. } => vec![("limit", raw(limit)), ("setting", raw(setting))],
             Self::NeverExpires { reservation_id } => vec![("reservation_id", raw(reservation_id))],

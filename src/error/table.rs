@@ -20,6 +20,17 @@ const fn row(status: u16, code: &'static str, title: &'static str) -> Row {
     Row { status, code, title }
 }
 
+/// The row of a reservation that was closed before, by how.
+const fn closed(status: ReservationStatus) -> Row {
+    match status {
+        ReservationStatus::Released => row(409, "ALREADY_RELEASED", "The reservation was released before"),
+        ReservationStatus::Expired => row(409, "ALREADY_EXPIRED", "The reservation has expired"),
+        ReservationStatus::Settled | ReservationStatus::Open => {
+            row(409, "ALREADY_SETTLED", "The reservation was settled before")
+        }
+    }
+}
+
 impl Error {
     /// The table.
     #[must_use]
@@ -52,13 +63,7 @@ impl Error {
             Self::RouteNotFound => row(404, "ROUTE_NOT_FOUND", "There is no such route"),
             Self::NotFound { .. } => row(404, "NOT_FOUND", "There is no such thing"),
             Self::MethodNotAllowed => row(405, "METHOD_NOT_ALLOWED", "The method is not allowed"),
-            Self::AlreadyClosed { status, .. } => match status {
-                ReservationStatus::Released => row(409, "ALREADY_RELEASED", "The reservation was released before"),
-                ReservationStatus::Expired => row(409, "ALREADY_EXPIRED", "The reservation has expired"),
-                ReservationStatus::Settled | ReservationStatus::Open => {
-                    row(409, "ALREADY_SETTLED", "The reservation was settled before")
-                }
-            },
+            Self::AlreadyClosed { status, .. } => closed(*status),
             Self::LimitReached { .. } => row(409, "LIMIT_REACHED", "There are as many as there may be"),
             Self::AnswerTooLarge { .. } => row(409, "ANSWER_TOO_LARGE", "The answer would be too large"),
             Self::NeverExpires { .. } => row(409, "NEVER_EXPIRES", "The reservation never expires"),

@@ -1,12 +1,13 @@
 //! Takes away a wire and a declared kind of a series that has no measurement.
 
+use super::Govern;
 use super::answers::RegressionPolicyRemoved;
-use super::{Govern, require_reach};
+use super::operate::HeldSeries;
 use crate::audit::{ControlEvent, Stream};
 use crate::db::to_json;
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
-use crate::regression::model::{Kind, RegressionPolicy};
+use crate::regression::model::{Kind, RegressionPolicy, series_name};
 use crate::regression::store;
 use crate::types::{Domain, Metric, Reason};
 use serde::Serialize;
@@ -28,23 +29,16 @@ impl Govern {
         asked: &Asked,
     ) -> Result<Once<RegressionPolicyRemoved>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
-        origin.authority.require_domain(domain)?;
-        let mut tx = self.db.begin().await?;
         // Under the head of the measurements none arrives meanwhile.
-        let now = self.db.history().lock(&mut tx, Stream::Kpi).await?.next();
-        if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
-            return answer.confirm(tx).await;
-        }
-        let policy = store::read_policy(&mut tx, domain, metric).await?;
-        let subject = format!("{domain}.{metric}");
+        let HeldSeries { mut tx, now, policy, state } = match self.hold_series((domain, metric), asked).await? {
+            Once::Replayed(answer) => return Ok(Once::Replayed(answer)),
+            Once::Done(held) => held,
+        };
+        let subject = series_name(domain, metric);
         let end = store::read_end(&mut tx, domain, metric).await?;
         if policy.is_none() && end.is_none() {
             return Err(Error::NotFound { what: "wire or declared kind of", id: subject });
         }
-        if let Some(policy) = &policy {
-            require_reach(origin, policy)?;
-        }
-        let state = store::read_state(&mut tx, domain, metric).await?;
         let mut uses = Vec::new();
         if policy.as_ref().is_some_and(|policy| policy.enabled) {
             uses.push("it is enabled: set enabled to false first".to_owned());
