@@ -9,6 +9,7 @@ mod clock;
 mod database;
 mod init;
 mod kill;
+mod listen;
 mod reconcile;
 mod rewind;
 mod serve;
@@ -351,8 +352,7 @@ async fn review(
     checkpoint: &CheckpointConfig,
     kill_file: Option<PathBuf>,
 ) -> Result<bool, Failure> {
-    let said = kill_file.filter(|file| !file.as_os_str().is_empty());
-    let file = said.or_else(|| config.data_dir().ok().map(|dir| dir.join("KILL"))).map(KillFile::new);
+    let file = config.kill_file(kill_file).ok().map(KillFile::new);
     let answering = Answering::machine(file).await;
     let (db, postgres) = database::open_migrated(config).await?;
     let notary = audit::existing_notary(checkpoint, config).await;

@@ -144,6 +144,14 @@ impl DatabaseConfig {
         self.database_url.as_deref().map(str::trim).filter(|url| !url.is_empty())
     }
 
+    /// Where the kill file is: where it was said, else in the data directory.
+    pub fn kill_file(&self, said: Option<PathBuf>) -> Result<PathBuf, NoDataDir> {
+        match said.filter(|file| !file.as_os_str().is_empty()) {
+            Some(file) => Ok(file),
+            None => Ok(self.data_dir()?.join("KILL")),
+        }
+    }
+
     /// The data directory.
     #[expect(clippy::disallowed_methods, reason = "this is the configuration")]
     pub fn data_dir(&self) -> Result<PathBuf, NoDataDir> {
@@ -304,8 +312,7 @@ impl EnforcementConfig {
     /// Where the kill file is: where it was said, else in the data directory, if there is a place for one.
     #[must_use]
     pub fn kill_file(&self, database: &DatabaseConfig) -> Option<PathBuf> {
-        let said = self.kill_file.clone().filter(|file| !file.as_os_str().is_empty());
-        said.or_else(|| database.data_dir().ok().map(|dir| dir.join("KILL")))
+        database.kill_file(self.kill_file.clone()).ok()
     }
 }
 

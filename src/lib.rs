@@ -47,5 +47,6 @@ pub mod regression;
 pub mod review;
 pub mod risk;
 pub mod statistics;
+pub(crate) mod status;
 pub mod types;
 pub mod writer;

@@ -4,7 +4,7 @@ use super::model::{CreatedToken, NewToken, TokenRecord};
 use super::scope::Scope;
 use crate::app::App;
 use crate::error::Result;
-use crate::http::{Caller, Input, Nothing, Query, Segment, Stop, Stopping, errors};
+use crate::http::{Caller, CanStop, Input, Nothing, Query, Segment, Stopping, errors};
 use crate::idempotency::Once;
 use crate::types::{Actor, Amount, Domain, Engine, Lifetime, List, Rate, Reason, TokenId, TokenName};
 use axum::Json;
@@ -95,7 +95,7 @@ struct RevokeQuery {
     reason: Option<Reason>,
 }
 
-impl Stop for RevokeQuery {
+impl CanStop for RevokeQuery {
     const OFF: Option<&'static str> = None;
 }
 

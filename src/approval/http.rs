@@ -4,7 +4,7 @@ use super::model::ApprovalRecord;
 use super::{Approved, Loosened, store};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::http::{BASE_PATH, Caller, Input, Nothing, Query, Segment, Stop, Stopping, errors};
+use crate::http::{BASE_PATH, Caller, CanStop, Input, Nothing, Query, Segment, Stopping, errors};
 use crate::idempotency::Once;
 use crate::types::{Actor, Count, Reason};
 use axum::Json;
@@ -141,7 +141,7 @@ struct RejectBy {
     reason: Option<Reason>,
 }
 
-impl Stop for RejectBy {
+impl CanStop for RejectBy {
     const OFF: Option<&'static str> = None;
 }
 

@@ -115,10 +115,7 @@ async fn write_file(
     actor: Option<&Actor>,
     reason: Option<&Reason>,
 ) -> Result<String, Failure> {
-    let path = match said.filter(|file| !file.as_os_str().is_empty()) {
-        Some(file) => file,
-        None => config.data_dir()?.join("KILL"),
-    };
+    let path = config.kill_file(said)?;
     let who = actor.map_or("somebody", Actor::as_str);
     let why = reason.map_or("no reason given", Reason::as_str);
     let shown = path.display().to_string();

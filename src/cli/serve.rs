@@ -1,8 +1,9 @@
 //! `holdfast serve`: a database, the service on it, and an orderly end.
 
 use super::database::{parse_url, settings};
+use super::listen::Listeners;
 use super::rewind::remember;
-use super::stop::{Signals, Stop, announce_stop, until};
+use super::stop::{Signals, StopPhase, announce_stop, until};
 use super::{Failure, ServeArgs};
 use crate::access;
 use crate::access::guard::Exposure;
@@ -18,55 +19,34 @@ use crate::config::{DatabaseConfig, ServerConfig};
 use crate::db::embedded::EmbeddedPostgres;
 use crate::db::{Database, Migrating};
 use crate::enforcement::instance;
-use crate::http::connections::{CONNECTIONS_MAX, Limits};
-use crate::http::server;
 use crate::panics;
 use crate::types::Lifetime;
-use axum::http::HeaderValue;
-use axum::http::header::CONNECTION;
-use axum::response::Response;
-use rustix::process::{Resource, getrlimit, setrlimit};
 use sqlx::postgres::PgConnectOptions;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tower::ServiceExt;
-
-/// How long requests in flight may take when no more are taken; a little more than their deadline.
-const DRAIN: Duration = Duration::from_secs(11);
 
 pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(), Failure> {
     let setup = setup(&args, &database)?;
     // Signals first: from here on, a stop is orderly.
     let signals = Signals::listen()?;
-    let (stop, stopping) = watch::channel(Stop::No);
+    let (stop, stopping) = watch::channel(StopPhase::No);
     // The address before the database: a port that is taken should not cost a start of PostgreSQL.
-    let addr = args.server.bind_addr;
-    let listener =
-        listen(addr).map_err(|error| format!("cannot listen on {addr}: {error}: stop what does, or set BIND_ADDR"))?;
-    let metrics = match args.server.metrics_addr {
-        Some(addr) => Some(
-            listen(addr)
-                .map_err(|error| format!("cannot listen on {addr}: {error}: stop what does, or set METRICS_ADDR"))?,
-        ),
-        None => None,
-    };
-    let limits = room_for_connections();
+    let listeners = Listeners::open(&args.server)?;
     let db = Database::later();
     let app = App::new(&db, Clock::system(), setup);
     app.enter(Stage::Opening);
     let announced = Duration::from_secs(args.server.drain_seconds);
     tokio::spawn(announce_stop(signals, app.clone(), announced, stop));
     // From here on probes are answered; everything else is refused until the database is there.
-    let addr = listener.local_addr()?;
-    let serving = tokio::spawn(serve_until((listener, metrics), limits, app.clone(), stopping.clone()));
-    let instance = Instance { app, addr, db, args: &args, database: &database };
+    let addr = listeners.addr()?;
+    let serving = tokio::spawn(listeners.serve_until(app.clone(), stopping.clone()));
+    let instance = Serving { app, addr, db, args: &args, database: &database };
     let Some(url) = database.url() else {
-        let stop = until(stopping.clone(), Stop::Announced);
+        let stop = until(stopping.clone(), StopPhase::Announced);
         let settings = settings(&database)?;
         instance.db.disk().look_at(settings.data_dir.clone());
         let Some(postgres) = EmbeddedPostgres::start_unless(stop, settings).await? else {
@@ -93,17 +73,6 @@ async fn stopped_early(serving: JoinHandle<()>) -> Result<(), Failure> {
     serving.await?;
     tracing::info!("stopped before the database was ready");
     Ok(())
-}
-
-/// Connections that may wait to be accepted: a burst of clients is not turned away by the kernel.
-const BACKLOG: u32 = 4_096;
-
-fn listen(addr: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // As std does: a restart does not wait for connections of the process before.
-    socket.set_reuseaddr(true)?;
-    socket.bind(addr)?;
-    socket.listen(BACKLOG)
 }
 
 /// Where the service can be reached from.
@@ -163,7 +132,7 @@ async fn notary(args: &ServeArgs, database: &DatabaseConfig) -> Option<Notary> {
 }
 
 /// An instance: what serves, and what it was told.
-struct Instance<'a> {
+struct Serving<'a> {
     app: App,
     /// Where it listens.
     addr: SocketAddr,
@@ -173,13 +142,13 @@ struct Instance<'a> {
     database: &'a DatabaseConfig,
 }
 
-impl Instance<'_> {
+impl Serving<'_> {
     /// Opens the database, lets the service at it, and waits for the end of that.
     async fn run(
         self,
         options: PgConnectOptions,
         serving: JoinHandle<()>,
-        stopping: watch::Receiver<Stop>,
+        stopping: watch::Receiver<StopPhase>,
     ) -> Result<(), Failure> {
         // Migrations may wait for another instance, and files for a disk, for as long as that takes; a stop does not.
         let begun = async {
@@ -188,7 +157,7 @@ impl Instance<'_> {
         };
         let (background, changes) = tokio::select! {
             begun = begun => begun?,
-            () = until(stopping, Stop::Announced) => {
+            () = until(stopping, StopPhase::Announced) => {
                 return stopped_early(serving).await;
             }
         };
@@ -351,50 +320,4 @@ async fn keep_metrics_small(metrics: metrics_exporter_prometheus::PrometheusHand
         turns.tick().await;
         metrics.run_upkeep();
     }
-}
-
-/// Serves until a stop is asked for, then lets the requests in flight finish.
-async fn serve_until(
-    (listener, metrics): (TcpListener, Option<TcpListener>),
-    limits: Limits,
-    app: App,
-    stopping: watch::Receiver<Stop>,
-) {
-    let stopped = until(stopping.clone(), Stop::Closing);
-    let counters = async {
-        if let Some(listener) = metrics {
-            let stopped = until(stopping, Stop::Closing);
-            server::serve(listener, app.metrics_router(), Limits::METRICS, stopped, DRAIN).await;
-        }
-    };
-    // While a stop is announced, each connection ends with its answer: whoever keeps some finds none that closes under a request.
-    let leaving = app.clone();
-    let service = app.router().map_response(move |mut response: Response| {
-        if leaving.stage() == Stage::Stopping {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
-    });
-    tokio::join!(server::serve(listener, service, limits, stopped, DRAIN), counters);
-}
-
-/// Every connection is a file: as many as the system lets this process have. Warns where they are few.
-fn room_for_connections() -> Limits {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    // One that is lower serves fewer connections at once.
-    let _ = setrlimit(Resource::Nofile, limit);
-    // None is no limit.
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let limits = Limits::of_files(files);
-    if limits.staying < CONNECTIONS_MAX {
-        let wanted = Limits::files_wanted();
-        tracing::warn!(
-            "this process may open {files} files: {} connections stay at most, and {} more are kept for the switches; let it open \
-             {wanted} (LimitNOFILE, ulimit -Hn, --ulimit nofile) for {CONNECTIONS_MAX}",
-            limits.staying,
-            limits.kept
-        );
-    }
-    limits
 }

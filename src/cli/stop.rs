@@ -1,6 +1,7 @@
 //! How a server is asked to stop: by signals, in two steps, so that balancers have the time to look elsewhere.
 
 use crate::app::{App, Stage};
+use crate::status;
 use rustix::process;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -8,7 +9,7 @@ use tokio::sync::watch;
 
 /// How far a stop has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stop {
+pub(super) enum StopPhase {
     /// Nobody has asked for one.
     No,
     /// It was asked for, and `/readyz` says so. A client that does not know yet is still served.
@@ -17,9 +18,9 @@ pub(super) enum Stop {
     Closing,
 }
 
-pub(super) async fn until(mut stopping: watch::Receiver<Stop>, stop: Stop) {
+pub(super) async fn until(mut stopping: watch::Receiver<StopPhase>, phase: StopPhase) {
     // An error means that the sender is gone, which ends the waiting as well.
-    let _ = stopping.wait_for(|now| *now >= stop).await;
+    let _ = stopping.wait_for(|now| *now >= phase).await;
 }
 
 /// The signals that ask for a stop. There is nothing to load anew, so a hang-up is one of them.
@@ -61,17 +62,19 @@ impl Signals {
 
 /// Whether this process was started with hang-ups ignored. Where nothing tells, it was not.
 fn hangup_is_ignored() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     // Signal 1 is the lowest bit.
-    ignored.is_some_and(|mask| mask & 1 == 1)
+    status::mask("SigIgn").is_some_and(|ignored| ignored & 1 == 1)
 }
 
 /// Announces a stop at the first signal, and lets it begin when balancers have had the time to look elsewhere, or at the second.
 ///
 /// The end of what cannot be served without is one, too, and nobody is served meanwhile.
-pub(super) async fn announce_stop(mut signals: Signals, app: App, mut announced: Duration, stop: watch::Sender<Stop>) {
+pub(super) async fn announce_stop(
+    mut signals: Signals,
+    app: App,
+    mut announced: Duration,
+    stop: watch::Sender<StopPhase>,
+) {
     tokio::select! {
         (_, name) = signals.next() => tracing::info!("{name}: stopping"),
         () = app.writer_ended() => {
@@ -81,7 +84,7 @@ pub(super) async fn announce_stop(mut signals: Signals, app: App, mut announced:
     }
     let was_ready = app.stage() == Stage::Serving;
     app.enter(Stage::Stopping);
-    let _ = stop.send(Stop::Announced);
+    let _ = stop.send(StopPhase::Announced);
     if was_ready && !announced.is_zero() {
         let seconds = announced.as_secs();
         tracing::info!("stopping: not ready any more, and still serving for {seconds} s; a second signal ends that");
@@ -91,5 +94,5 @@ pub(super) async fn announce_stop(mut signals: Signals, app: App, mut announced:
         }
     }
     tracing::info!("stopping: finishing the requests in flight");
-    let _ = stop.send(Stop::Closing);
+    let _ = stop.send(StopPhase::Closing);
 }

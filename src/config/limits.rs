@@ -10,43 +10,49 @@ const BUDGETS: RangeInclusive<usize> = 16..=65_536;
 /// Rows of one kind that make sense: the least has room for what a fresh install has.
 const ROWS: RangeInclusive<usize> = 10..=100_000;
 
+/// A budget where nothing is said, MiB.
+const BUDGET: usize = 128;
+/// As many rows of a kind as there may be where nothing is said; series come by themselves.
+const ROWS_MAX: usize = 1_000;
+const METRICS_MAX: usize = 10_000;
+
 /// How much an instance keeps in memory for its callers.
 #[derive(Debug, Clone, Args)]
 pub struct LimitsConfig {
     /// `BODY_BUDGET_MIB`: how much the bodies of all requests in flight have together, beyond 8 KiB each; one principal has half.
-    #[arg(long, env = "BODY_BUDGET_MIB", default_value = "128", value_name = "MIB", value_parser = budget)]
+    #[arg(long, env = "BODY_BUDGET_MIB", default_value_t = BUDGET, value_name = "MIB", value_parser = budget)]
     pub body_budget_mib: usize,
 
     /// `ANSWER_BUDGET_MIB`: how much the answers that are under way have together, but for those of up to 16 KiB; one principal has half.
-    #[arg(long, env = "ANSWER_BUDGET_MIB", default_value = "128", value_name = "MIB", value_parser = budget)]
+    #[arg(long, env = "ANSWER_BUDGET_MIB", default_value_t = BUDGET, value_name = "MIB", value_parser = budget)]
     pub answer_budget_mib: usize,
 
     /// `ENGINES_MAX`: how many engines may have a policy.
-    #[arg(long, env = "ENGINES_MAX", default_value = "1000", value_name = "COUNT", value_parser = rows)]
+    #[arg(long, env = "ENGINES_MAX", default_value_t = ROWS_MAX, value_name = "COUNT", value_parser = rows)]
     pub engines_max: usize,
 
     /// `DOMAINS_MAX`: how many domains may have a policy, and how many may have trials on one day without one.
-    #[arg(long, env = "DOMAINS_MAX", default_value = "1000", value_name = "COUNT", value_parser = rows)]
+    #[arg(long, env = "DOMAINS_MAX", default_value_t = ROWS_MAX, value_name = "COUNT", value_parser = rows)]
     pub domains_max: usize,
 
     /// `WIRES_MAX`: how many wires there may be.
-    #[arg(long, env = "WIRES_MAX", default_value = "1000", value_name = "COUNT", value_parser = rows)]
+    #[arg(long, env = "WIRES_MAX", default_value_t = ROWS_MAX, value_name = "COUNT", value_parser = rows)]
     pub wires_max: usize,
 
     /// `METRICS_MAX`: how many series may be measured. Those that a wire watches count, and always have room.
-    #[arg(long, env = "METRICS_MAX", default_value = "10000", value_name = "COUNT", value_parser = rows)]
+    #[arg(long, env = "METRICS_MAX", default_value_t = METRICS_MAX, value_name = "COUNT", value_parser = rows)]
     pub metrics_max: usize,
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
-            body_budget_mib: 128,
-            answer_budget_mib: 128,
-            engines_max: 1_000,
-            domains_max: 1_000,
-            wires_max: 1_000,
-            metrics_max: 10_000,
+            body_budget_mib: BUDGET,
+            answer_budget_mib: BUDGET,
+            engines_max: ROWS_MAX,
+            domains_max: ROWS_MAX,
+            wires_max: ROWS_MAX,
+            metrics_max: METRICS_MAX,
         }
     }
 }

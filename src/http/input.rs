@@ -17,7 +17,7 @@ mod lenient;
 
 pub(crate) use fields::Field;
 pub use lenient::Lenient;
-pub(crate) use lenient::{Stop, Stopping};
+pub(crate) use lenient::{CanStop, Stopping};
 
 use super::places::Seat;
 use crate::error::{Error, FieldError, Result};

@@ -17,7 +17,7 @@ mod problem;
 pub mod server;
 
 pub use input::{BODY_BYTES_MAX, Input, Lenient, Query, Segment};
-pub(crate) use input::{Stop, Stopping};
+pub(crate) use input::{CanStop, Stopping};
 pub use keyed::{Keyed, marked};
 pub use openapi::{document, document_text};
 pub use paging::{Page, Paging};
@@ -31,11 +31,19 @@ use crate::error::Error;
 use crate::types::{Actor, CorrelationId, Principal, RequestId};
 use axum::Router;
 use axum::extract::FromRequestParts;
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
 use axum::http::request::Parts;
+use axum::response::Response;
 use utoipa_axum::router::OpenApiRouter;
 
 /// Where every governance route lives.
 pub const BASE_PATH: &str = "/api/governance";
+
+/// Lets the connection end with this answer.
+pub(crate) fn end_connection(response: &mut Response) {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+}
 
 /// All routes with their documentation.
 pub(crate) fn routes() -> OpenApiRouter<App> {

@@ -9,8 +9,6 @@ use super::connections::{self, Connection, Connections, For, Kind, Limits, OpenC
 use super::drain::drained;
 use crate::clock::Clock;
 use axum::extract::Request;
-use axum::http::HeaderValue;
-use axum::http::header::CONNECTION;
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -138,7 +136,7 @@ where
             if let Ok(response) = &mut answered
                 && connection.ends()
             {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                super::end_connection(response);
             }
             // Whether or not the answer is taken.
             connection.works();

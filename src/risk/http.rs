@@ -17,7 +17,7 @@ use super::{RiskPolicyUpserted, store};
 use crate::app::App;
 use crate::approval::model::ApprovalRecord;
 use crate::error::Result;
-use crate::http::{Caller, Keyed, Nothing, Query, Stop, Stopping, errors};
+use crate::http::{Caller, CanStop, Keyed, Nothing, Query, Stopping, errors};
 use crate::idempotency::{Asked, Once};
 use crate::types::{Actor, Amount, Count, Engine, Flag, IdempotencyKey, Reason, Total};
 use axum::Json;
@@ -80,7 +80,7 @@ struct RiskPolicyUpsert {
     idempotency_key: Option<IdempotencyKey>,
 }
 
-impl Stop for RiskPolicyUpsert {
+impl CanStop for RiskPolicyUpsert {
     const OFF: Option<&'static str> = Some("enabled");
 }
 

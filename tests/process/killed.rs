@@ -204,10 +204,11 @@ fn deaf_from(place: &Place, word: &'static [u8]) -> u16 {
         for client in listener.incoming() {
             let mut client = client.expect("a client");
             let mut server = UnixStream::connect(&socket).expect("PostgreSQL");
-            let (mut to_client, mut from_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            let (mut to_client, mut from_server) =
+                (client.try_clone().expect("a socket"), server.try_clone().expect("a socket"));
             std::thread::spawn(move || std::io::copy(&mut from_server, &mut to_client));
             std::thread::spawn(move || {
-                let (mut piece, mut is_deaf) = ([0; 64 * 1024], false);
+                let (mut piece, mut is_deaf) = (vec![0; 64 * 1024], false);
                 while let Ok(length @ 1..) = client.read(&mut piece) {
                     is_deaf |= piece[..length].windows(word.len()).any(|said| said == word);
                     if !is_deaf && server.write_all(&piece[..length]).is_err() {

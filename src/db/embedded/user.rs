@@ -14,6 +14,7 @@ use std::{
 use rustix::io::Errno;
 
 use super::{error::EmbeddedError, watcher::SHELL};
+use crate::status;
 
 /// `nobody` on Linux; used when the system has no such name either.
 const NOBODY: u32 = 65534;
@@ -52,8 +53,7 @@ impl RunAs {
     /// Whether root may do here what running PostgreSQL as this user takes: in a container or a user namespace it may not be allowed.
     pub(super) fn check_becoming(&self) -> Result<(), EmbeddedError> {
         let cannot = |reason: String| Err(EmbeddedError::CannotBecome { user: self.name.clone(), reason });
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let missing = missing_capabilities(&status);
+        let missing = missing_capabilities(status::mask("CapEff"));
         if !missing.is_empty() {
             return cannot(format!("of the capabilities, {} are missing (cap_add)", missing.join(", ")));
         }
@@ -124,12 +124,9 @@ impl RunAs {
 /// into that, stopping it, and becoming it.
 const CAPABILITIES: [(&str, u32); 5] = [("CHOWN", 0), ("DAC_OVERRIDE", 1), ("KILL", 5), ("SETGID", 6), ("SETUID", 7)];
 
-/// Those that this process is without, as its status says. Where nothing is said, none.
-fn missing_capabilities(status: &str) -> Vec<&'static str> {
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let Some(effective) = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()) else {
-        return Vec::new();
-    };
+/// Those that this process is without, by the mask of those that it has. Where nothing is said, none.
+fn missing_capabilities(effective: Option<u64>) -> Vec<&'static str> {
+    let Some(effective) = effective else { return Vec::new() };
     CAPABILITIES.iter().filter(|(_, bit)| effective >> bit & 1 == 0).map(|(name, _)| *name).collect()
 }
 
@@ -165,9 +162,9 @@ mod tests {
 
     #[test]
     fn missing_capabilities_are_named() {
-        assert_eq!(missing_capabilities("Name:\tx\nCapEff:\t0000000000000021\n"), ["DAC_OVERRIDE", "SETGID", "SETUID"]);
-        assert_eq!(missing_capabilities("CapEff:\t000001ffffffffff\n"), [""; 0]);
-        assert_eq!(missing_capabilities(""), [""; 0]);
+        assert_eq!(missing_capabilities(Some(0x21)), ["DAC_OVERRIDE", "SETGID", "SETUID"]);
+        assert_eq!(missing_capabilities(Some(0x1ff_ffff_ffff)), [""; 0]);
+        assert_eq!(missing_capabilities(None), [""; 0]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::heimdall::charter::{self, HeimdallPolicyUpserted};
 use crate::heimdall::model::{GateRule, HeimdallPolicy, PolicyUpsert, PolicyWarning, ScorecardWindow, Setting};
 use crate::heimdall::{HeimdallPolicyRemoved, store};
-use crate::http::{Caller, Keyed, Nothing, Query, Stop, Stopping, errors};
+use crate::http::{Caller, CanStop, Keyed, Nothing, Query, Stopping, errors};
 use crate::idempotency::{Asked, Once};
 use crate::types::{Actor, Count, Domain, Engine, Flag, Fraction, IdempotencyKey, ModelVersion, Reason};
 use axum::Json;
@@ -95,7 +95,7 @@ struct HeimdallPolicyUpsert {
     idempotency_key: Option<IdempotencyKey>,
 }
 
-impl Stop for HeimdallPolicyUpsert {
+impl CanStop for HeimdallPolicyUpsert {
     const OFF: Option<&'static str> = Some("prod_use_enabled");
 }
 
@@ -183,7 +183,7 @@ struct DemoteInput {
     idempotency_key: Option<IdempotencyKey>,
 }
 
-impl Stop for DemoteInput {
+impl CanStop for DemoteInput {
     const OFF: Option<&'static str> = None;
 }
 

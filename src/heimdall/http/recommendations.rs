@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::heimdall::guard::{RequireAnswer, RevokeAnswer};
 use crate::heimdall::store::{self, RecommendationFilter, RecommendationRecord};
 use crate::heimdall::{RecommendAnswer, Recommendation};
-use crate::http::{Caller, Keyed, Nothing, Page, Paging, Query, Segment, Stop, Stopping, errors};
+use crate::http::{Caller, CanStop, Keyed, Nothing, Page, Paging, Query, Segment, Stopping, errors};
 use crate::idempotency::{Asked, Once};
 use crate::types::{
     Actor, Confidence, CorrelationId, Count, Domain, Flag, IdempotencyKey, JsonObject, ModelVersion, PageSize, Place,
@@ -171,7 +171,7 @@ struct RevokeInput {
     idempotency_key: Option<IdempotencyKey>,
 }
 
-impl Stop for RevokeInput {
+impl CanStop for RevokeInput {
     const OFF: Option<&'static str> = None;
 }
 

@@ -156,7 +156,7 @@ fn json_or_part(bytes: &[u8]) -> (Vec<Field>, Vec<Error>) {
 }
 
 /// An input that can stop something of its own: a domain, an engine, a recommendation.
-pub(crate) trait Stop {
+pub(crate) trait CanStop {
     /// The flag that is `false` in a request that stops; none where every one does.
     const OFF: Option<&'static str>;
 }
@@ -173,7 +173,7 @@ pub(crate) struct Stopping<T> {
     pub(crate) ignored: Ignored,
 }
 
-impl<S: Send + Sync, T: DeserializeOwned + Serialize + Stop> FromRequest<S> for Stopping<T> {
+impl<S: Send + Sync, T: DeserializeOwned + Serialize + CanStop> FromRequest<S> for Stopping<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
