@@ -82,7 +82,7 @@ pub struct Parts {
 }
 
 /// How far an instance is between its start and its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// Its database is not there yet.
     Opening,
@@ -110,8 +110,8 @@ impl Stage {
 
     /// Whether it has not begun to serve.
     #[must_use]
-    pub const fn is_start(self) -> bool {
-        matches!(self, Self::Opening | Self::WaitingForDatabase | Self::Migrating | Self::WaitingToMigrate)
+    pub fn is_start(self) -> bool {
+        self < Self::Serving
     }
 
     /// Why an instance that is here is not ready, if it is not.

@@ -10,6 +10,9 @@
 //!   them ([`Log`]).
 //! - Its JSON is written field by field ([`AccessJson`]), the same line as the general formatter's in a third of the time.
 
+#[cfg(test)]
+mod tests;
+
 use crate::config::{LogConfig, LogFormat};
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
@@ -84,7 +87,7 @@ pub(crate) fn start(config: &LogConfig) -> Result<Log, String> {
 pub(crate) fn say(sentence: &str) {
     let line = format!("{sentence}\n");
     match LINES.get() {
-        Some(lines) => lines.add(line.as_bytes(), Kind::Rare),
+        Some(lines) => lines.add(line.as_bytes(), Priority::Rare),
         None => drop(io::stderr().write_all(line.as_bytes())),
     }
 }
@@ -105,9 +108,9 @@ pub(crate) fn begin_counting() {
     drops().increment(0);
 }
 
-/// The kind of a line: whose room it may take.
+/// The priority of a line: whose room it may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum Priority {
     /// Of a request.
     Access,
     /// Everything else.
@@ -116,7 +119,7 @@ enum Kind {
     Note,
 }
 
-impl Kind {
+impl Priority {
     fn of(about: &Metadata<'_>) -> Self {
         match about.target() {
             ACCESS => Self::Access,
@@ -154,21 +157,21 @@ impl Lines {
     }
 
     /// Keeps a line for the thread that writes, or drops it.
-    fn add(&self, line: &[u8], kind: Kind) {
+    fn add(&self, line: &[u8], priority: Priority) {
         let mut gathered = self.lock();
-        let room = match kind {
-            Kind::Access => ACCESS_MAX,
-            Kind::Rare => GATHERED_MAX,
-            Kind::Note => return gathered.note.extend_from_slice(line),
+        let room = match priority {
+            Priority::Access => ACCESS_MAX,
+            Priority::Rare => GATHERED_MAX,
+            Priority::Note => return gathered.note.extend_from_slice(line),
         };
         if gathered.bytes.len() + line.len() > room {
             gathered.dropped += 1;
             drop(gathered);
             return drops().increment(1);
         }
-        let wakes = gathered.bytes.is_empty() || kind == Kind::Rare;
+        let wakes = gathered.bytes.is_empty() || priority == Priority::Rare;
         gathered.bytes.extend_from_slice(line);
-        gathered.urgent |= kind == Kind::Rare;
+        gathered.urgent |= priority == Priority::Rare;
         drop(gathered);
         if wakes {
             self.some.notify_one();
@@ -248,30 +251,30 @@ fn write_all(mut bytes: &[u8]) -> u64 {
     0
 }
 
-/// Gives each line its kind.
+/// Gives each line its priority.
 struct Target(Arc<Lines>);
 
 impl<'a> MakeWriter<'a> for Target {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
-        Line { lines: &self.0, kind: Kind::Rare }
+        Line { lines: &self.0, priority: Priority::Rare }
     }
 
     fn make_writer_for(&'a self, about: &Metadata<'_>) -> Line<'a> {
-        Line { lines: &self.0, kind: Kind::of(about) }
+        Line { lines: &self.0, priority: Priority::of(about) }
     }
 }
 
 /// The way of one line, which comes in one piece.
 struct Line<'a> {
     lines: &'a Lines,
-    kind: Kind,
+    priority: Priority,
 }
 
 impl Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.lines.add(line, self.kind);
+        self.lines.add(line, self.priority);
         Ok(line.len())
     }
 
@@ -360,97 +363,4 @@ fn write_string(to: &mut Writer<'_>, text: &str) -> fmt::Result {
     }
     to.write_str(rest)?;
     to.write_char('"')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::mpsc;
-    use tracing_subscriber::Registry;
-    use tracing_subscriber::fmt::format::{Format, JsonFields};
-
-    /// The line of a log in this format for one and the same request.
-    fn line(format: impl FormatEvent<Registry, JsonFields> + Send + Sync + 'static) -> serde_json::Value {
-        struct Sent(mpsc::Sender<Vec<u8>>);
-        impl Write for Sent {
-            fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-                self.0.send(line.to_vec()).map_err(io::Error::other)?;
-                Ok(line.len())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        let (sender, sent) = mpsc::channel();
-        let subscriber = tracing_subscriber::fmt()
-            .fmt_fields(JsonFields::new())
-            .event_format(format)
-            .with_writer(move || Sent(sender.clone()))
-            .finish();
-        tracing::subscriber::with_default(subscriber, || {
-            tracing::info!(
-                target: ACCESS,
-                method = "POST",
-                path = "/a\"\\\n\u{1}é\u{2028}/b",
-                route = "none",
-                status = 404_u16,
-                error = Some("ROUTE_NOT_FOUND"),
-                elapsed_ms = 12_u64,
-                early = true,
-                behind = -7_i64,
-                share = 0.25,
-                none = f64::NAN,
-                request_id = None::<&str>,
-                "request"
-            );
-        });
-        let text = String::from_utf8(sent.recv().unwrap()).unwrap();
-        assert!(text.ends_with("}\n"), "{text}");
-        let mut line: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let time = line["timestamp"].take();
-        assert!(time.as_str().unwrap().ends_with('Z'), "{time}");
-        line
-    }
-
-    #[test]
-    fn an_access_line_says_what_the_general_format_says() {
-        let general = || Format::default().json().flatten_event(true);
-        let ours = line(AccessJson(general()));
-        assert_eq!(ours, line(general()));
-        assert_eq!(ours["path"], "/a\"\\\n\u{1}é\u{2028}/b");
-        assert_eq!(ours.as_object().unwrap().len(), 14);
-        assert_eq!(ours["early"], true);
-        assert_eq!((&ours["behind"], &ours["share"]), (&(-7).into(), &0.25.into()));
-    }
-
-    #[test]
-    fn lines_that_were_dropped_stay_counted_until_the_line_that_says_so_was_taken() {
-        let lines = Arc::new(Lines::default());
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(Target(Arc::clone(&lines))).finish();
-        let said = |text: &[u8]| String::from_utf8(text.to_vec()).unwrap();
-        tracing::subscriber::with_default(subscriber, || {
-            lines.lock().bytes = vec![b'x'; GATHERED_MAX];
-            for line in 1..=3 {
-                tracing::warn!("line {line}");
-            }
-            assert_eq!(lines.lock().dropped, 3);
-            // What is gathered goes to nowhere here.
-            lines.lock().bytes.clear();
-            lines.tell_of_dropped(|note| {
-                assert!(said(note).contains("dropped=3"), "{}", said(note));
-                // Others fill the room again, and nobody takes it.
-                lines.lock().bytes = vec![b'x'; GATHERED_MAX];
-                1
-            });
-            assert_eq!(lines.lock().dropped, 3);
-            tracing::warn!("line 4");
-            lines.lock().bytes.clear();
-            lines.tell_of_dropped(|note| {
-                assert!(said(note).contains("dropped=4"), "{}", said(note));
-                0
-            });
-            let left = lines.lock();
-            assert_eq!((left.dropped, left.note.len()), (0, 0));
-        });
-    }
 }

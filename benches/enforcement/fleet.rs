@@ -5,7 +5,7 @@ use crate::http::{self, Connection};
 use crate::place::{Instance, Place, free_address};
 use crate::proxy::{Loses, Proxy};
 use chrono::{DateTime, Utc};
-use holdfast::db::embedded::{Durability, EmbeddedPostgres, Lifetime, Settings};
+use holdfast::db::embedded::{DataLifetime, Durability, EmbeddedPostgres, Settings};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::postgres::PgConnectOptions;
 use std::net::SocketAddr;
@@ -206,7 +206,7 @@ impl Postgres {
         let cluster = EmbeddedPostgres::start(Settings {
             data_dir: place.root().join("data"),
             durability: Durability::Full,
-            lifetime: Lifetime::Kept,
+            lifetime: DataLifetime::Kept,
             pg_bin_dir: pg_bin_dir(),
         });
         let mut postgres = Self { cluster: Arc::new(cluster.await?), supervisor: None };

@@ -3,7 +3,7 @@
 use super::{Failure, print};
 use crate::config::DatabaseConfig;
 use crate::db::Database;
-use crate::db::embedded::{self, Durability, EmbeddedError, EmbeddedPostgres, Lifetime, Settings};
+use crate::db::embedded::{self, DataLifetime, Durability, EmbeddedError, EmbeddedPostgres, Settings};
 use sqlx::postgres::PgConnectOptions;
 use std::os::unix::process::CommandExt;
 use std::str::FromStr;
@@ -41,7 +41,7 @@ pub(super) fn settings(config: &DatabaseConfig) -> Result<Settings, Failure> {
     Ok(Settings {
         data_dir: config.data_dir()?,
         durability: Durability::Full,
-        lifetime: Lifetime::Kept,
+        lifetime: DataLifetime::Kept,
         pg_bin_dir: config.pg_bin_dir(),
     })
 }

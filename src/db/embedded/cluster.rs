@@ -13,7 +13,7 @@ use std::{
 use rustix::process::Signal;
 
 use super::{
-    Durability, Lifetime, ROLE,
+    DataLifetime, Durability, ROLE,
     connect::open_database,
     error::{EmbeddedError, no_room},
     find::Binaries,
@@ -79,7 +79,7 @@ pub(super) struct Cluster {
     pub(super) binaries: Binaries,
     pub(super) run_as: Option<RunAs>,
     pub(super) durability: Durability,
-    pub(super) lifetime: Lifetime,
+    pub(super) lifetime: DataLifetime,
     pub(super) processes: Mutex<Processes>,
 }
 

@@ -6,7 +6,7 @@
 //! - **Durable** with [`Durability::Full`]: nothing that protects a commit is switched off.
 //! - **It ends with its owner**, in order, even when that is killed: a watcher process (`watcher.rs`) sees the pipe to
 //!   the owner close and stops PostgreSQL. If the watcher was killed as well, the next start does it. The data stays,
-//!   unless the owner said [`Lifetime::Temporary`].
+//!   unless the owner said [`DataLifetime::Temporary`].
 //! - **PostgreSQL's own lock decides.** `postmaster.pid` is read, never deleted. Which Holdfast may run PostgreSQL on a
 //!   directory is decided by a lock of ours (`owner.lock`) that the kernel releases when its holder dies.
 //! - **Never as root.** `user.rs` says who instead.
@@ -93,7 +93,7 @@ pub struct Settings {
     /// What a power cut may cost.
     pub durability: Durability,
     /// What remains when the owner ends.
-    pub lifetime: Lifetime,
+    pub lifetime: DataLifetime,
     /// `PG_BIN_DIR`: the directory of initdb and postgres. `None`: look for one.
     pub pg_bin_dir: Option<PathBuf>,
 }
@@ -109,7 +109,7 @@ pub enum Durability {
 
 /// What remains when the owner ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lifetime {
+pub enum DataLifetime {
     /// The data.
     Kept,
     /// Nothing: the data directory is deleted when the owner ends, however it ends. It must be new or empty at the
@@ -142,7 +142,7 @@ impl EmbeddedPostgres {
     ) -> Result<Option<Self>, EmbeddedError> {
         let mut stop = pin!(stop);
         let began = Instant::now();
-        if settings.lifetime == Lifetime::Temporary {
+        if settings.lifetime == DataLifetime::Temporary {
             Layout::check_empty(&settings.data_dir)?;
         }
         let layout = Layout::create(&settings.data_dir)?;
@@ -287,7 +287,7 @@ impl EmbeddedPostgres {
         }
     }
 
-    /// Stops PostgreSQL in order (open connections are ended) and waits for it; with [`Lifetime::Temporary`] the data
+    /// Stops PostgreSQL in order (open connections are ended) and waits for it; with [`DataLifetime::Temporary`] the data
     /// directory is gone afterwards.
     pub async fn stop(self) -> Result<(), EmbeddedError> {
         self.end_postgres().await?;
@@ -323,7 +323,7 @@ impl EmbeddedPostgres {
     }
 }
 
-fn spawn_watcher(layout: &Layout, lifetime: Lifetime) -> Result<Watcher, EmbeddedError> {
+fn spawn_watcher(layout: &Layout, lifetime: DataLifetime) -> Result<Watcher, EmbeddedError> {
     let (log, _) = layout.open_log()?;
     Watcher::spawn(layout, lifetime, log)
         .map_err(|source| EmbeddedError::CannotRun { program: watcher::SHELL.into(), source })

@@ -10,7 +10,7 @@ use std::{
     process::{Child, ChildStdin, Command, Stdio},
 };
 
-use super::{Lifetime, layout::Layout};
+use super::{DataLifetime, layout::Layout};
 
 const SCRIPT: &str = include_str!("watcher.sh");
 pub(super) const SHELL: &str = "/bin/sh";
@@ -26,7 +26,7 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    pub(super) fn spawn(layout: &Layout, lifetime: Lifetime, log: File) -> io::Result<Self> {
+    pub(super) fn spawn(layout: &Layout, lifetime: DataLifetime, log: File) -> io::Result<Self> {
         let mut child = Command::new(SHELL)
             .arg("-c")
             .arg(SCRIPT)
@@ -34,8 +34,8 @@ impl Watcher {
             .arg(&layout.data_dir)
             .arg(&layout.socket_dir)
             .arg(match lifetime {
-                Lifetime::Kept => "kept",
-                Lifetime::Temporary => "temporary",
+                DataLifetime::Kept => "kept",
+                DataLifetime::Temporary => "temporary",
             })
             .arg(std::process::id().to_string())
             .current_dir(Path::new("/"))

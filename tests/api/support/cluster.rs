@@ -1,7 +1,7 @@
 //! One cluster a test process, gone when the process is; a template that each test clones.
 
 use holdfast::db::Database;
-use holdfast::db::embedded::{Durability, EmbeddedPostgres, Lifetime, Settings};
+use holdfast::db::embedded::{DataLifetime, Durability, EmbeddedPostgres, Settings};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ async fn cluster() -> &'static EmbeddedPostgres {
             let settings = Settings {
                 data_dir: std::env::temp_dir().join(format!("holdfast-test-{}", std::process::id())),
                 durability: Durability::None,
-                lifetime: Lifetime::Temporary,
+                lifetime: DataLifetime::Temporary,
                 pg_bin_dir: pg_bin_dir(),
             };
             let postgres = EmbeddedPostgres::start(settings).await.unwrap_or_else(|error| panic!("{error}"));
