@@ -91,10 +91,15 @@ fn lacks(relation: &str, names: &str) -> String {
     format!("{relation} lacks {names}: restore it from where this copy came from")
 }
 
-/// Rows that migrations made and nothing takes away, and the place of keys.
+/// Rows that migrations made and nobody has removed, and the place of keys.
 async fn installed(conn: &mut PgConnection) -> Result<Vec<String>> {
     let absent = sqlx::query!(
-        r#"SELECT relation AS "relation!", string_agg(name, ', ' ORDER BY name) AS "names!" FROM (
+        r#"WITH removed AS MATERIALIZED (
+               SELECT action, subject FROM control_event
+               WHERE ok AND subject IS NOT NULL
+                 AND action IN ('HEIMDALL_POLICY_REMOVE', 'REGRESSION_POLICY_REMOVE', 'RISK_POLICY_REMOVE')
+           )
+           SELECT relation AS "relation!", string_agg(name, ', ' ORDER BY name) AS "names!" FROM (
                SELECT 'audit_head', name FROM UNNEST(ARRAY['control', 'heimdall', 'kpi', 'risk']) AS name
                WHERE name NOT IN (SELECT stream FROM audit_head)
                UNION ALL
@@ -107,16 +112,18 @@ async fn installed(conn: &mut PgConnection) -> Result<Vec<String>> {
                WHERE name NOT IN (SELECT id FROM pack)
                UNION ALL
                SELECT 'risk_policy', name FROM UNNEST(ARRAY['CAPITAL', 'GLOBAL', 'NOTIFY', 'WHOLESALE']) AS name
-               WHERE name NOT IN (SELECT engine FROM risk_policy)
+               WHERE name NOT IN (SELECT engine FROM risk_policy UNION ALL SELECT subject FROM removed WHERE action = 'RISK_POLICY_REMOVE')
                UNION ALL
                SELECT 'heimdall_policy', name
                FROM UNNEST(ARRAY['BUYER_MATCH', 'CAPITAL_ROUTE', 'FOLLOWUP_NEXT_ACTION', 'WHOLESALE_OFFER']) AS name
-               WHERE name NOT IN (SELECT domain FROM heimdall_policy)
+               WHERE name NOT IN (SELECT domain FROM heimdall_policy
+                                  UNION ALL SELECT subject FROM removed WHERE action = 'HEIMDALL_POLICY_REMOVE')
                UNION ALL
                SELECT 'regression_policy', name
                FROM UNNEST(ARRAY['BUYER_MATCH.match_success', 'CAPITAL.roi_event', 'WHOLESALE.contract_rate',
                                  'WHOLESALE.offer_accept_rate']) AS name
-               WHERE name NOT IN (SELECT domain || '.' || metric FROM regression_policy)
+               WHERE name NOT IN (SELECT domain || '.' || metric FROM regression_policy
+                                  UNION ALL SELECT subject FROM removed WHERE action = 'REGRESSION_POLICY_REMOVE')
                UNION ALL
                SELECT 'idempotency_key', 'the partition idempotency_key_other'
                WHERE NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = to_regclass('idempotency_key')
@@ -160,8 +167,8 @@ async fn told_of_policies(conn: &mut PgConnection) -> Result<Vec<Absent>> {
         r#"WITH event AS MATERIALIZED (
                SELECT seq, action, subject FROM control_event
                WHERE ok AND action IN ('APPROVAL_REQUEST', 'AUDIT_ERASE', 'CLOCK_ACCEPT', 'HEIMDALL_DEMOTE', 'HEIMDALL_POLICY_UPSERT',
-                                       'HEIMDALL_PROMOTE', 'PACK_REPORT', 'RISK_HALT', 'RISK_POLICY_UPSERT', 'RISK_REPAIR',
-                                       'SETTING_CHANGE', 'TOKEN_CREATE')
+                                       'HEIMDALL_POLICY_REMOVE', 'HEIMDALL_PROMOTE', 'PACK_REPORT', 'RISK_HALT',
+                                       'RISK_POLICY_REMOVE', 'RISK_POLICY_UPSERT', 'RISK_REPAIR', 'SETTING_CHANGE', 'TOKEN_CREATE')
            )
            SELECT relation AS "relation!", name AS "name!" FROM (
                SELECT 'access_token', subject FROM event
@@ -176,6 +183,8 @@ async fn told_of_policies(conn: &mut PgConnection) -> Result<Vec<Absent>> {
                UNION
                SELECT 'heimdall_policy', subject FROM event
                WHERE action LIKE 'HEIMDALL%' AND NOT EXISTS (SELECT FROM heimdall_policy WHERE domain = subject)
+               -- The last change of a policy says whether it is there.
+               GROUP BY subject HAVING max(seq) > COALESCE(max(seq) FILTER (WHERE action = 'HEIMDALL_POLICY_REMOVE'), 0)
                UNION
                SELECT 'pack', subject FROM event WHERE action = 'PACK_REPORT' AND NOT EXISTS (SELECT FROM pack WHERE id = subject)
                UNION
@@ -187,7 +196,8 @@ async fn told_of_policies(conn: &mut PgConnection) -> Result<Vec<Absent>> {
                HAVING max(seq) FILTER (WHERE action = 'RISK_HALT') > COALESCE(max(seq) FILTER (WHERE action = 'RISK_REPAIR'), 0)
                UNION
                SELECT 'risk_policy', subject FROM event
-               WHERE action = 'RISK_POLICY_UPSERT' AND NOT EXISTS (SELECT FROM risk_policy WHERE engine = subject)
+               WHERE action LIKE 'RISK\_POLICY%' AND NOT EXISTS (SELECT FROM risk_policy WHERE engine = subject)
+               GROUP BY subject HAVING max(seq) > COALESCE(max(seq) FILTER (WHERE action = 'RISK_POLICY_REMOVE'), 0)
                UNION
                SELECT 'setting', subject FROM event
                WHERE action = 'SETTING_CHANGE' AND NOT EXISTS (SELECT FROM setting WHERE key = subject)
@@ -207,16 +217,17 @@ async fn told_of_wires(conn: &mut PgConnection) -> Result<Vec<Absent>> {
         r#"WITH event AS MATERIALIZED (
                SELECT seq, action, subject, detail FROM control_event
                WHERE ok AND subject IS NOT NULL
-                 AND action IN ('REGRESSION_BASELINE_RESET', 'REGRESSION_KIND', 'REGRESSION_POLICY_UPSERT', 'REGRESSION_REARM',
-                                'REGRESSION_SHADOW_TRIP', 'REGRESSION_TRIP', 'RISK_POLICY_UPSERT')
+                 AND action IN ('REGRESSION_BASELINE_RESET', 'REGRESSION_KIND', 'REGRESSION_POLICY_REMOVE', 'REGRESSION_POLICY_UPSERT',
+                                'REGRESSION_REARM', 'REGRESSION_SHADOW_TRIP', 'REGRESSION_TRIP', 'RISK_POLICY_REMOVE',
+                                'RISK_POLICY_UPSERT')
            ), throttle AS (
                SELECT trip.seq, trip.subject,
                       COALESCE(substring(trip.detail FROM '"engine":"([A-Z0-9_.-]+)"(?:,"shadow":false)?\}$'), known.engine) AS engine
                FROM event AS trip LEFT JOIN regression_trip AS known ON known.id = trip.seq
                WHERE trip.action = 'REGRESSION_TRIP'
-           ), lifted AS (
+           ), ended AS (
                SELECT action, subject, max(seq) AS seq FROM event
-               WHERE action = 'REGRESSION_REARM'
+               WHERE action IN ('REGRESSION_POLICY_REMOVE', 'REGRESSION_REARM', 'RISK_POLICY_REMOVE')
                   OR action = 'RISK_POLICY_UPSERT' AND COALESCE(detail LIKE '%"field":"throttled_by"%', true)
                GROUP BY action, subject
            )
@@ -230,10 +241,14 @@ async fn told_of_wires(conn: &mut PgConnection) -> Result<Vec<Absent>> {
                UNION
                SELECT 'regression_kind', subject FROM event
                WHERE action = 'REGRESSION_KIND' AND NOT EXISTS (SELECT FROM regression_kind WHERE domain || '.' || metric = subject)
+                 AND NOT EXISTS (SELECT FROM ended AS removed
+                                 WHERE removed.action = 'REGRESSION_POLICY_REMOVE' AND removed.subject = event.subject AND removed.seq > event.seq)
                UNION
                SELECT 'regression_policy', subject FROM event
                WHERE action = 'REGRESSION_POLICY_UPSERT'
                  AND NOT EXISTS (SELECT FROM regression_policy WHERE domain || '.' || metric = subject)
+                 AND NOT EXISTS (SELECT FROM ended AS removed
+                                 WHERE removed.action = 'REGRESSION_POLICY_REMOVE' AND removed.subject = event.subject AND removed.seq > event.seq)
                UNION
                SELECT 'regression_state', subject FROM event
                WHERE action IN ('REGRESSION_TRIP', 'REGRESSION_SHADOW_TRIP', 'REGRESSION_BASELINE_RESET')
@@ -244,11 +259,13 @@ async fn told_of_wires(conn: &mut PgConnection) -> Result<Vec<Absent>> {
                UNION
                SELECT 'risk_policy', engine FROM throttle
                WHERE engine IS NOT NULL AND NOT EXISTS (SELECT FROM risk_policy AS one WHERE one.engine = throttle.engine)
+                 AND NOT EXISTS (SELECT FROM ended AS removed
+                                 WHERE removed.action = 'RISK_POLICY_REMOVE' AND removed.subject = engine AND removed.seq > throttle.seq)
                UNION
                SELECT 'risk_throttle', throttle.engine || ' (trip ' || throttle.seq || ')'
                FROM throttle
-               LEFT JOIN lifted AS rearmed ON rearmed.action = 'REGRESSION_REARM' AND rearmed.subject = throttle.subject
-               LEFT JOIN lifted AS overridden ON overridden.action = 'RISK_POLICY_UPSERT' AND overridden.subject = throttle.engine
+               LEFT JOIN ended AS rearmed ON rearmed.action = 'REGRESSION_REARM' AND rearmed.subject = throttle.subject
+               LEFT JOIN ended AS overridden ON overridden.action = 'RISK_POLICY_UPSERT' AND overridden.subject = throttle.engine
                WHERE throttle.engine IS NOT NULL AND throttle.seq > GREATEST(rearmed.seq, overridden.seq, 0)
                  AND NOT EXISTS (SELECT FROM risk_throttle AS one WHERE one.engine = throttle.engine AND one.trip_id = throttle.seq)
            ) AS absent (relation, name)

@@ -173,6 +173,23 @@ fn told(place: &Place) -> Server {
     let reset =
         json!({"domain": "WHOLESALE", "metric": "rearmed", "source": "NEXT_N", "actor": "ann", "reason": "new"});
     server.post("/regression/baseline/reset", &reset).ok();
+    // What was removed is missed by nobody: of what the migrations made, and of what was made since.
+    for domain in ["CAPITAL_ROUTE", "GONE"] {
+        let made = json!({"domain": domain, "min_confidence_prod": 0.9, "actor": "ann"});
+        server.post("/heimdall/policies/upsert", &made).ok();
+        server.post("/heimdall/policies/remove", &json!({"domain": domain, "actor": "ann"})).ok();
+    }
+    let made = json!({"engine": "GONE", "max_daily_loss": 5, "max_daily_exposure": 5, "max_open_risk": 5, "enabled": false, "actor": "ann"});
+    server.post("/risk/policies/upsert", &made).ok();
+    for engine in ["NOTIFY", "GONE"] {
+        server.post("/risk/policies/remove", &json!({"engine": engine, "actor": "ann"})).ok();
+    }
+    let kind = json!({"domain": "PRICING", "metric": "gone", "kind": "NUMERIC", "actor": "ann"});
+    server.post("/regression/kind", &kind).ok();
+    for (domain, metric) in [("PRICING", "gone"), ("BUYER_MATCH", "match_success")] {
+        let wire = json!({"domain": domain, "metric": metric, "actor": "ann"});
+        server.post("/regression/policies/remove", &wire).ok();
+    }
     server
 }
 
@@ -186,7 +203,8 @@ fn a_copy_without_a_row_of_which_the_trail_tells_is_not_called_whole() {
         &[("DATABASE_URL", &url)],
     );
     assert_eq!(erased.code, Some(0), "{erased:?}");
-    assert_eq!(missing(&place, &url), Vec::<String>::new(), "a re-arm and an override leave no throttle");
+    // A re-arm and an override leave no throttle, and a removal no policy.
+    assert_eq!(missing(&place, &url), Vec::<String>::new());
     let mut session = place.session("holdfast");
     let trip = |session: &mut Session, metric: &str| {
         session.sql(&format!("SELECT id::text FROM regression_trip WHERE metric = '{metric}'")).remove(0)
