@@ -90,11 +90,13 @@ pub enum Error {
         /// Its name.
         name: String,
     },
-    /// The loss is larger than the token may book at once.
-    #[error("the token books losses up to {bound} at once, and this one is {loss}: use a token without that bound")]
-    LossBeyondToken {
-        /// What was lost.
-        loss: Amount,
+    /// A loss, or what was used beyond what was reserved, is larger than the token may book at once.
+    #[error("the token books {what} up to {bound} at once, and this one is {amount}: use a token without that bound")]
+    BeyondMaxLoss {
+        /// What is booked.
+        what: &'static str,
+        /// How much.
+        amount: Amount,
         /// The token's bound.
         bound: Amount,
     },

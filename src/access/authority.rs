@@ -116,16 +116,16 @@ impl Authority {
         if self.reaches_domain(domain) { Ok(()) } else { Err(refused()) }
     }
 
-    /// Refuses a loss that is larger than it may book at once.
-    pub fn require_loss(&self, loss: Amount) -> Result<()> {
+    /// Refuses to book more at once than it may: a loss, or an exposure that was never reserved. Both count for all engines together.
+    pub fn require_loss(&self, what: &'static str, amount: Amount) -> Result<()> {
         let bound = match self {
             Self::Unlimited => None,
             Self::Token(grant) => grant.max_loss,
         };
-        let Some(bound) = bound.filter(|bound| loss > *bound) else { return Ok(()) };
-        tracing::error!(%loss, "a loss beyond the bound of its token was refused, and is not booked");
+        let Some(bound) = bound.filter(|bound| amount > *bound) else { return Ok(()) };
+        tracing::error!(%amount, what, "more than the bound of its token was refused, and is not booked");
         metrics::counter!(LOSSES_REFUSED).increment(1);
-        Err(Error::LossBeyondToken { loss, bound })
+        Err(Error::BeyondMaxLoss { what, amount, bound })
     }
 
     /// The person behind it.

@@ -24,7 +24,7 @@ mod store;
 pub(crate) use execute::PromoteRequest;
 pub use execute::{Approved, approve};
 pub(crate) use shown::WithChanges;
-pub use store::{hold_required_by_database, is_required_by_database, list, waits_for};
+pub use store::{hold_required_by_database, is_required_by_database, waiting, waits_for};
 
 use crate::access::person;
 use crate::access::scope::Scope;
@@ -112,6 +112,9 @@ pub async fn gate(
     Ok(Verdict::Wait(Box::new(record)))
 }
 
+/// Requests of one token that may wait at once: each is judged anew with every one that is made.
+const WAITING_MAX: usize = 20;
+
 /// What waits, for the audit trail.
 #[derive(Serialize)]
 struct RequestDetail<'a> {
@@ -134,15 +137,19 @@ async fn wait_in_tx(
     let input = serde_json::value::RawValue::from_string(wanted.input.to_owned())
         .map_err(|error| Error::Inconsistent(format!("an input has no JSON form: {error}")))?;
     // The same request again is the one that waits.
-    let waiting = store::list(&mut *conn, stamp.at).await?.into_iter().find(|known| {
-        known.standing == Standing::Waiting
-            && known.action == action
-            && known.subject.as_deref() == wanted.subject
-            && known.requested_by == origin.principal.as_str()
-            && known.input.get() == wanted.input
+    let waiting = store::waiting(&mut *conn, stamp.at).await?.into_iter();
+    let own: Vec<_> = waiting.filter(|known| known.requested_by == origin.principal.as_str()).collect();
+    let count = own.len();
+    let same = own.into_iter().find(|known| {
+        known.action == action && known.subject.as_deref() == wanted.subject && known.input.get() == wanted.input
     });
-    if let Some(waiting) = waiting {
-        return Ok(waiting);
+    if let Some(same) = same {
+        return Ok(same);
+    }
+    if count >= WAITING_MAX {
+        let many =
+            "lets 20 requests of one token wait at once: have one approved or reject it, or wait until one expires";
+        return Err(Error::ApprovalRefused(many));
     }
     let record = ApprovalRecord {
         id: stamp.seq,

@@ -4,7 +4,7 @@ use super::model::{ApprovalAction, ApprovalRecord, Standing};
 use super::shown;
 use crate::db::stored_json;
 use crate::error::{Error, Result};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 
 /// The setting's name.
@@ -37,18 +37,44 @@ pub async fn hold_required_by_database(conn: &mut PgConnection) -> Result<bool> 
     Ok(value.as_deref() != Some("off"))
 }
 
-/// The requests of the last day, as they stand at an instant, newest first.
-pub async fn list(conn: &mut PgConnection, at: DateTime<Utc>) -> Result<Vec<ApprovalRecord>> {
-    read(conn, at, None).await
+/// The requests of the last day at most, as they stand at an instant, newest first.
+pub(super) async fn list(conn: &mut PgConnection, at: DateTime<Utc>) -> Result<Vec<ApprovalRecord>> {
+    read(conn, at, Wanted::OfTheLastDay).await
 }
+
+/// The requests that wait at an instant, newest first.
+pub async fn waiting(conn: &mut PgConnection, at: DateTime<Utc>) -> Result<Vec<ApprovalRecord>> {
+    let records = read(conn, at, Wanted::Open).await?;
+    Ok(records.into_iter().filter(|record| record.standing == Standing::Waiting).collect())
+}
+
+/// Which requests are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// This one, however old.
+    One(i64),
+    /// Those that can still be approved, unless something has cancelled them.
+    Open,
+    /// Those that expired a day ago at most, the latest first.
+    OfTheLastDay,
+}
+
+/// How many requests a list holds.
+const LIST_MAX: i64 = 500;
 
 /// One request, however old, as it stands at an instant.
 pub(super) async fn find(conn: &mut PgConnection, id: i64, at: DateTime<Utc>) -> Result<ApprovalRecord> {
-    let found = read(conn, at, Some(id)).await?.into_iter().next();
+    let found = read(conn, at, Wanted::One(id)).await?.into_iter().next();
     found.ok_or_else(|| Error::NotFound { what: "approval", id: id.to_string() })
 }
 
-async fn read(conn: &mut PgConnection, at: DateTime<Utc>, id: Option<i64>) -> Result<Vec<ApprovalRecord>> {
+async fn read(conn: &mut PgConnection, at: DateTime<Utc>, wanted: Wanted) -> Result<Vec<ApprovalRecord>> {
+    let id = if let Wanted::One(id) = wanted { Some(id) } else { None };
+    let since = match wanted {
+        Wanted::One(_) => DateTime::UNIX_EPOCH,
+        Wanted::Open => at,
+        Wanted::OfTheLastDay => at - TimeDelta::days(1),
+    };
     let rows = sqlx::query!(
         r#"SELECT id,
                   action,
@@ -66,13 +92,17 @@ async fn read(conn: &mut PgConnection, at: DateTime<Utc>, id: Option<i64>) -> Re
                   rejected_by,
                   EXISTS (SELECT FROM control_event AS event
                           WHERE event.ok AND event.seq > approval.id
-                            AND (event.action IN ('GO_LIVE_DISABLE', 'KILL_SWITCH_ENGAGE')
-                                 OR (approval.action NOT IN ('GO_LIVE_ENABLE', 'KILL_SWITCH_RELEASE')
-                                     AND (event.action = 'REGRESSION_TRIP'
-                                          -- What its own lever did to the same thing; saying what a trip was is no change.
-                                          OR (event.subject = coalesce(approval.subject, approval.input::json ->> 'engine')
-                                              AND split_part(event.action, '_', 1) = split_part(approval.action, '_', 1)
-                                              AND event.action <> 'REGRESSION_ACKNOWLEDGE')))))
+                            AND event.action IN ('GO_LIVE_DISABLE', 'KILL_SWITCH_ENGAGE'))
+                      OR (approval.action NOT IN ('GO_LIVE_ENABLE', 'KILL_SWITCH_RELEASE')
+                          AND EXISTS (SELECT FROM control_event AS event
+                                      WHERE event.ok AND event.seq > approval.id AND event.action = 'REGRESSION_TRIP'))
+                      -- What its own lever did to the same thing; saying what a trip was is no change.
+                      OR (approval.action NOT IN ('GO_LIVE_ENABLE', 'KILL_SWITCH_RELEASE')
+                          AND EXISTS (SELECT FROM control_event AS event
+                                      WHERE event.ok AND event.seq > approval.id
+                                        AND event.subject = coalesce(approval.subject, approval.input::json ->> 'engine')
+                                        AND split_part(event.action, '_', 1) = split_part(approval.action, '_', 1)
+                                        AND event.action <> 'REGRESSION_ACKNOWLEDGE'))
                       -- The same event was corrected.
                       OR EXISTS (SELECT FROM approval AS other
                                  WHERE approval.action = 'RISK_ADJUST' AND other.action = 'RISK_ADJUST'
@@ -80,15 +110,22 @@ async fn read(conn: &mut PgConnection, at: DateTime<Utc>, id: Option<i64>) -> Re
                       AS "tightened!",
                   -- Its principal, as Principal::token writes it.
                   NOT EXISTS (SELECT FROM access_token AS token
-                              WHERE concat(token.name, ':', token.id) = approval.requested_by
+                              WHERE token.id = substring(approval.requested_by FROM '[^:]*$')
+                                AND concat(token.name, ':', token.id) = approval.requested_by
                                 AND token.revoked_at IS NULL
                                 AND (token.expires_at IS NULL OR token.expires_at > $1))
                       AS "orphaned!"
            FROM approval
-           WHERE id = $2 OR ($2 IS NULL AND expires_at > $1::timestamptz - interval '1 day')
-           ORDER BY id DESC"#,
+           WHERE ($2::bigint IS NULL OR id = $2)
+             AND expires_at > $3
+             AND ($4 OR (approved_at IS NULL AND rejected_at IS NULL))
+           ORDER BY id DESC
+           LIMIT $5"#,
         at,
-        id
+        id,
+        since,
+        wanted != Wanted::Open,
+        LIST_MAX
     )
     .fetch_all(conn)
     .await?;
@@ -133,12 +170,9 @@ pub async fn waits_for(
     subject: &str,
     at: DateTime<Utc>,
 ) -> Result<bool> {
-    let is_it = |record: &ApprovalRecord| {
-        record.standing == Standing::Waiting
-            && actions.contains(&record.action)
-            && record.subject.as_deref() == Some(subject)
-    };
-    Ok(list(conn, at).await?.iter().any(is_it))
+    let is_it =
+        |record: &ApprovalRecord| actions.contains(&record.action) && record.subject.as_deref() == Some(subject);
+    Ok(waiting(conn, at).await?.iter().any(is_it))
 }
 
 pub(super) async fn insert(conn: &mut PgConnection, record: &ApprovalRecord) -> Result<()> {

@@ -51,7 +51,7 @@ impl Error {
             Self::InvalidToken(_) => row(401, "INVALID_TOKEN", "The token is not valid"),
             Self::InsufficientScope { .. } => row(403, "INSUFFICIENT_SCOPE", "The token lacks a scope"),
             Self::OutOfReach { .. } => row(403, "OUT_OF_REACH", "The token is for other engines or domains"),
-            Self::LossBeyondToken { .. } => row(403, "OUT_OF_REACH", "The token is for smaller losses"),
+            Self::BeyondMaxLoss { .. } => row(403, "OUT_OF_REACH", "The token is for smaller losses"),
             Self::ApprovalRefused(_) => row(403, "APPROVAL_REFUSED", "A second person is needed"),
             Self::ApprovalClosed { .. } => row(409, "APPROVAL_CLOSED", "The request does not wait any more"),
             Self::ForeignRequest(_) => row(403, "FOREIGN_REQUEST", "The request may come from a web page or a proxy"),

@@ -17,7 +17,7 @@ pub use slo::{Objective, Slo};
 pub use store::{Denied, LedgerDifference, OldHolds};
 pub use text::Medium;
 
-use crate::approval::model::{ApprovalRecord, Standing as ApprovalStanding};
+use crate::approval::model::ApprovalRecord;
 use crate::audit::checkpoint::{Notary, Witness};
 use crate::audit::{ControlRecord, HeadRecord, Stream};
 use crate::db::Database;
@@ -163,7 +163,7 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
     let Wires { tripped, shadow_tripped, near_tripping, blind } = wires(&mut tx, since).await?;
     let standings = crate::heimdall::charter::standings(&mut tx, now.date_naive()).await?;
     let audit = crate::audit::heads(&mut tx).await?;
-    let approvals = crate::approval::list(&mut tx, now).await?.into_iter();
+    let approvals = crate::approval::waiting(&mut tx, now).await?;
     let instances = crate::enforcement::instance::list(&mut tx).await?;
     let mut review = Review {
         generated_at: now,
@@ -174,7 +174,7 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
         answering,
         not_enforcing: instances.not_enforcing(),
         instances,
-        approvals: approvals.filter(|approval| approval.standing == ApprovalStanding::Waiting).collect(),
+        approvals,
         changes: crate::audit::control_events(&mut tx, &[], Some(since), None, CHANGES_MAX).await?,
         ledger: crate::risk::http::ledger_today(&mut tx).await?,
         denials: store::denials(&mut tx, since, now).await?,

@@ -199,9 +199,10 @@ impl Operation {
             authority.require_engine(engine)?;
         }
         match self {
-            Self::Settle(request) => authority.require_loss(request.realized_loss)?,
-            Self::Adjust(AdjustRequest { correction: Correction::Loss(by), .. }) if by.units() > 0 => {
-                authority.require_loss(Amount::from_units(by.units()).unwrap_or_default())?;
+            Self::Settle(request) => authority.require_loss("losses", request.realized_loss)?,
+            Self::Adjust(AdjustRequest { correction, .. }) if !correction.is_downwards() => {
+                let amount = Amount::from_units(correction.delta().units()).unwrap_or_default();
+                authority.require_loss("corrections", amount)?;
             }
             _ => {}
         }

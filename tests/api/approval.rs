@@ -357,3 +357,20 @@ async fn a_newer_policy_or_trip_cancels_what_waits_for_a_policy() {
     let new = json!({"engine": "NEW", "max_daily_loss": 1, "max_daily_exposure": 1, "max_open_risk": 1});
     ask(&persons, &persons.ann, CAPS, &new).await;
 }
+
+#[tokio::test]
+async fn twenty_requests_of_a_token_wait_at_once_and_no_other_token_is_kept_from_asking() {
+    let persons = two_person().await;
+    let raise = |cap: usize| json!({"engine": "A", "max_daily_loss": 200 + cap});
+    for cap in 0..20 {
+        assert_eq!(post(&persons, &persons.ann, CAPS, &raise(cap)).await.status, 202);
+    }
+    // The same again is the one that waits.
+    assert_eq!(post(&persons, &persons.ann, CAPS, &raise(7)).await.status, 202);
+    let refused = post(&persons, &persons.ann, CAPS, &raise(20)).await.refused(403, "APPROVAL_REFUSED");
+    assert!(refused["detail"].as_str().unwrap().contains("20 requests of one token"), "{refused}");
+    let id = ask(&persons, &persons.bob, CAPS, &raise(20)).await;
+    approve(&persons, &persons.ann, id).await.ok();
+    // It changed what all the others were about.
+    assert_eq!(post(&persons, &persons.ann, CAPS, &raise(21)).await.status, 202);
+}

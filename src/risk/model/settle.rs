@@ -49,6 +49,25 @@ pub struct Settle {
     pub realized_loss: Amount,
 }
 
+impl Settle {
+    /// What it says was reserved.
+    fn reserved(&self, book: &Book) -> Amount {
+        match &self.target {
+            Target::Reservation(id) => book.reservations.get(id).map(|one| one.open_amount).unwrap_or_default(),
+            Target::Late(_, outstanding) => *outstanding,
+            Target::Matching { reserved_amount, .. } => *reserved_amount,
+        }
+    }
+
+    /// How much more was used than was reserved: it raises the day's exposure.
+    #[must_use]
+    pub fn overrun(&self, book: &Book) -> Amount {
+        let reserved = self.reserved(book);
+        let over = self.settled_amount.unwrap_or(reserved).units() - reserved.units();
+        Amount::from_units(over.max(0)).unwrap_or_default()
+    }
+}
+
 /// What a settle did to one reservation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SettledReservation {
@@ -153,13 +172,10 @@ pub fn apply(
 ) -> Result<(Settlement, RiskEvent), OutOfRange> {
     let out_of_range = || OutOfRange { engine: settle.engine.clone(), counter: "released" };
     let total = |units: i128| Total::from_units(units).ok_or_else(out_of_range);
-    let (reservation_id, candidates, reserved) = match &settle.target {
-        Target::Reservation(id) => {
-            let open = book.reservations.get(id).map(|reservation| reservation.open_amount).unwrap_or_default();
-            (Some(*id), vec![*id], open)
-        }
-        Target::Late(id, outstanding) => (Some(*id), vec![*id], *outstanding),
-        Target::Matching { reserved_amount, candidates } => (None, candidates.clone(), *reserved_amount),
+    let reserved = settle.reserved(book);
+    let (reservation_id, candidates) = match &settle.target {
+        Target::Reservation(id) | Target::Late(id, _) => (Some(*id), vec![*id]),
+        Target::Matching { candidates, .. } => (None, candidates.clone()),
     };
     let late = matches!(settle.target, Target::Late(..));
     let taken = match candidates.first().and_then(|id| book.reservations.get(id)) {

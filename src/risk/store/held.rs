@@ -197,6 +197,8 @@ pub struct PastEvent {
     pub action: String,
     /// What it was about.
     pub amount: Amount,
+    /// Who was authenticated.
+    pub principal: String,
     /// Who the caller said was acting.
     pub actor: Option<String>,
     /// The caller's thread.
@@ -222,6 +224,7 @@ pub async fn past_events(conn: &mut PgConnection, seqs: &[i64]) -> Result<BTreeM
                   engine,
                   action,
                   amount,
+                  principal,
                   actor,
                   correlation_id,
                   reason,
@@ -245,6 +248,7 @@ pub async fn past_events(conn: &mut PgConnection, seqs: &[i64]) -> Result<BTreeM
                 engine: engine(&row.engine)?,
                 action: row.action,
                 amount: amount(row.amount)?,
+                principal: row.principal,
                 actor: row.actor,
                 correlation_id: row.correlation_id,
                 reason: row.reason,

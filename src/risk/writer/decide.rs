@@ -254,6 +254,7 @@ impl<'a> Deciding<'a> {
         };
         let (settled_amount, realized_loss) = (request.settled_amount, request.realized_loss);
         let settle = Settle { engine, target, settled_amount, realized_loss };
+        item.origin.authority.require_loss("exposure that was not reserved", settle.overrun(&self.known.book))?;
         let stamp = self.head.next();
         let (settlement, event) = settle::apply(&mut self.known.book, &settle, request.words.clone(), stamp)?;
         Ok(self.done(item, stamp, event, Outcome::Settled(settlement)))

@@ -38,6 +38,42 @@ async fn a_loss_beyond_the_bound_of_its_token_is_refused_and_stops_nobody_else()
 }
 
 #[tokio::test]
+async fn exposure_that_was_never_reserved_is_bound_like_a_loss() {
+    let service = two_engines().await;
+    let mut bounded = new("reserve,operate,release");
+    bounded.engines = Some(vec!["A".parse().unwrap()]);
+    bounded.max_loss = Some("10".parse().unwrap());
+    let token = create(&service, bounded).await;
+    let body = json!({"engine": "A", "amount": 5});
+    let held = post(&service, &token, "/risk/check-and-reserve", body).await.1["reservation_id"].clone();
+    let by_id = format!("/risk/reservations/{}/settle", held.as_str().unwrap());
+    let before = service.count("SELECT max(seq) FROM risk_event").await;
+    for (path, body) in [
+        ("/risk/settle", json!({"engine": "A", "reserved_amount": 0, "settled_amount": 1_000_000_000_000_u64})),
+        ("/risk/settle", json!({"engine": "A", "reserved_amount": 1, "settled_amount": "11.000001"})),
+        (by_id.as_str(), json!({"settled_amount": 16})),
+        ("/risk/adjustments", json!({"corrects_seq": 1, "exposure_delta": 11, "reason": "told wrong"})),
+    ] {
+        let (status, refused) = post(&service, &token, path, body).await;
+        assert_eq!((status, &refused["error"]), (403, &json!("OUT_OF_REACH")), "{refused}");
+    }
+    assert_eq!(service.count("SELECT max(seq) FROM risk_event").await, before);
+    assert_eq!(post(&service, &token, &by_id, json!({"settled_amount": 15})).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_chosen_id_belongs_to_the_caller_who_reserved_with_it() {
+    let service = two_engines().await;
+    let body = json!({"engine": "A", "amount": 5, "reservation_id": "0192f0c1-7f3e-7d3c-8a52-1f0c2b3a4d5f"});
+    let (first, second) = (token(&service, "reserve").await, token(&service, "reserve").await);
+    let made = post(&service, &first, "/risk/check-and-reserve", body.clone()).await.1;
+    let (status, refused) = post(&service, &second, "/risk/check-and-reserve", body.clone()).await;
+    assert_eq!(json!([status, refused["error"], refused["fields"]]), json!([409, "RESERVATION_EXISTS", ["principal"]]));
+    let again = post(&service, &first, "/risk/check-and-reserve", body).await.1;
+    assert_eq!(json!([again["replayed"], again["reservation_id"]]), json!([true, made["reservation_id"]]));
+}
+
+#[tokio::test]
 async fn a_reservation_id_of_another_engine_is_told_nothing_of() {
     let service = two_engines().await;
     let id = "0192f0c1-7f3e-7d3c-8a52-1f0c2b3a4d5f";
