@@ -1,6 +1,6 @@
 //! The routes of the tokens.
 
-use super::model::{CreatedToken, NewToken, TokenRecord};
+use super::model::{CreatedToken, EMPTY_BOUND, NewToken, TokenRecord};
 use super::scope::Scope;
 use crate::app::App;
 use crate::error::Result;
@@ -41,22 +41,40 @@ struct TokenInput {
     scopes: List<Scope>,
     /// The person who answers for it. A second person is one with another owner.
     owner: Option<Actor>,
-    /// The only engines that it may change; all when left out.
-    #[schema(schema_with = List::<Engine>::schema)]
+    /// The only engines that it may change; all when left out, and never blank.
+    #[serde(default, deserialize_with = "bound")]
+    #[schema(schema_with = List::<Engine>::schema, required = false)]
     engines: Option<List<Engine>>,
-    /// The only domains that it may change; all when left out.
-    #[schema(schema_with = List::<Domain>::schema)]
+    /// The only domains that it may change; all when left out, and never blank.
+    #[serde(default, deserialize_with = "bound")]
+    #[schema(schema_with = List::<Domain>::schema, required = false)]
     domains: Option<List<Domain>>,
-    /// How long it lasts, like `12h` or `30d`; until it is revoked when left out.
+    /// How long it lasts, like `12h` or `30d`; until it is revoked when left out, and never blank.
+    #[serde(default, deserialize_with = "bound")]
+    #[schema(value_type = Lifetime, required = false)]
     expires_in: Option<Lifetime>,
-    /// Requests a second and an instance, 1 to 1000000; 20000 when left out.
+    /// Requests a second and an instance, 1 to 1000000; 20000 when left out, and never blank.
+    #[serde(default, deserialize_with = "bound")]
+    #[schema(value_type = Rate, required = false)]
     rate_per_second: Option<Rate>,
-    /// The most that one settle or correction may lose; no bound when left out.
+    /// The most that one settle or correction may lose; no bound when left out, and never blank.
+    #[serde(default, deserialize_with = "bound")]
+    #[schema(value_type = Amount, required = false)]
     max_loss: Option<Amount>,
     /// Who creates it.
     actor: Option<Actor>,
     /// Why.
     reason: Option<Reason>,
+}
+
+/// A bound that is there or not, but never blank.
+fn bound<'de, D, T>(deserializer: D) -> std::result::Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let blank = || serde::de::Error::custom(EMPTY_BOUND);
+    Option::<T>::deserialize(deserializer)?.map(Some).ok_or_else(blank)
 }
 
 /// Creates a token, and shows it this once. It takes no idempotency key, since no answer of it is kept: one whose answer was lost
@@ -74,8 +92,8 @@ async fn create_token(
         name: input.name,
         owner: input.owner,
         scopes: input.scopes.0,
-        engines: input.engines.map(|list| list.0).filter(|list| !list.is_empty()),
-        domains: input.domains.map(|list| list.0).filter(|list| !list.is_empty()),
+        engines: input.engines.map(|list| list.0),
+        domains: input.domains.map(|list| list.0),
         expires_in: input.expires_in,
         rate_per_second: input.rate_per_second.map(Rate::get),
         max_loss: input.max_loss,

@@ -131,6 +131,13 @@ pub async fn create(db: &Database, new: &NewToken, reason: Option<&Reason>, orig
         );
         return Err(Error::invalid("owner", detail));
     }
+    let is_empty = [
+        ("engines", new.engines.as_ref().is_some_and(Vec::is_empty)),
+        ("domains", new.domains.as_ref().is_some_and(Vec::is_empty)),
+    ];
+    if let Some((bound, _)) = is_empty.into_iter().find(|(_, is_empty)| *is_empty) {
+        return Err(Error::invalid(bound, model::EMPTY_BOUND));
+    }
     if new.max_loss.is_some_and(Amount::is_zero) {
         return Err(Error::invalid("max_loss", "is 0: send the largest loss of one settle, or leave it out"));
     }
@@ -142,14 +149,13 @@ pub async fn create(db: &Database, new: &NewToken, reason: Option<&Reason>, orig
         Some(lifetime) => Some(lifetime.after(at).ok_or_else(|| Error::invalid("expires_in", "is too far ahead"))?),
         None => None,
     };
-    let texts = |list: Vec<String>| Some(list).filter(|list| !list.is_empty());
     let record = TokenRecord {
         id: token.id().to_string(),
         name: new.name.to_string(),
         owner: new.owner.as_ref().map(ToString::to_string),
         scopes: new.scopes.clone(),
-        engines: new.engines.as_ref().and_then(|list| texts(list.iter().map(ToString::to_string).collect())),
-        domains: new.domains.as_ref().and_then(|list| texts(list.iter().map(ToString::to_string).collect())),
+        engines: new.engines.as_ref().map(|list| list.iter().map(ToString::to_string).collect()),
+        domains: new.domains.as_ref().map(|list| list.iter().map(ToString::to_string).collect()),
         rate_per_second: new.rate_per_second,
         max_loss: new.max_loss,
         created_at: at,

@@ -6,6 +6,9 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// Why a bound that is given and empty is refused: the variable of a script that was never set would make a token without the bound.
+pub(super) const EMPTY_BOUND: &str = "is empty: name what it bounds, or leave it out for no bound";
+
 /// A token that is to be created.
 #[derive(Debug, Clone)]
 pub struct NewToken {
@@ -15,9 +18,9 @@ pub struct NewToken {
     pub owner: Option<Actor>,
     /// What it may do; at least one.
     pub scopes: Vec<Scope>,
-    /// The only engines that it may change; none for all.
+    /// The only engines that it may change; none for all, and never an empty list.
     pub engines: Option<Vec<Engine>>,
-    /// The only domains that it may change; none for all.
+    /// The only domains that it may change; none for all, and never an empty list.
     pub domains: Option<Vec<Domain>>,
     /// How long it lasts; none for until it is revoked.
     pub expires_in: Option<Lifetime>,

@@ -81,6 +81,34 @@ async fn what_cannot_be_a_token_is_refused_and_writes_nothing() {
 }
 
 #[tokio::test]
+async fn a_bound_that_is_given_and_empty_is_refused_and_makes_no_unbounded_token() {
+    let service = Service::fresh().await;
+    let before = service.everything().await;
+    for (bound, empty) in [
+        ("engines", json!([])),
+        ("engines", json!([""])),
+        ("engines", json!(" , ")),
+        ("engines", Value::Null),
+        ("domains", json!("")),
+        ("domains", json!([" "])),
+        ("expires_in", json!(" ")),
+        ("rate_per_second", json!("")),
+        ("max_loss", json!("")),
+        ("max_loss", Value::Null),
+    ] {
+        let mut input = json!({"name": "svc", "scopes": "reserve"});
+        input[bound] = empty;
+        let refused = service.post("/access/tokens", &input).await;
+        assert!(refused.text.contains("leave it out for no bound"), "{}", refused.text);
+        refused.invalid(bound);
+    }
+    for bound in ["engines", "domains", "expires_in", "rate_per_second", "max_loss"] {
+        service.post_form("/access/tokens", &format!("name=svc&scopes=reserve&{bound}=")).await.invalid(bound);
+    }
+    assert_eq!(service.everything().await, before);
+}
+
+#[tokio::test]
 async fn a_token_can_be_sent_as_form_or_query_as_everything_else() {
     let service = Service::fresh().await;
     let answer = service.post_form("/access/tokens", "name=x&scopes=read,admin&engines=a,b").await;
