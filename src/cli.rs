@@ -7,6 +7,7 @@
 mod audit;
 mod clock;
 mod database;
+mod healthcheck;
 mod init;
 mod kill;
 mod listen;
@@ -15,6 +16,7 @@ mod rewind;
 mod serve;
 mod stop;
 mod token;
+mod words;
 
 use crate::config::{
     self, ChecklistArgs, CheckpointConfig, DatabaseConfig, EnforcementConfig, LimitsConfig, LogConfig, ServerConfig,
@@ -31,7 +33,6 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Institutional governance control plane: go-live state, risk caps, AI charter, regression tripwire, one audit trail.
 #[derive(Debug, Parser)]
@@ -156,13 +157,36 @@ enum DbCommand {
     AcceptClock(Box<clock::AcceptClockArgs>),
 }
 
+/// What is to be done, and with what.
+#[derive(Debug)]
+struct Task {
+    command: Command,
+    database: DatabaseConfig,
+    log: LogConfig,
+}
+
+impl From<Cli> for Task {
+    fn from(Cli { command, serve, database, log }: Cli) -> Self {
+        Self { command: command.unwrap_or_else(|| Command::Serve(Box::new(serve))), database, log }
+    }
+}
+
+impl Command {
+    /// Whether it only tightens, so that nothing that it can do without may stop it.
+    fn tightens(&self) -> bool {
+        match self {
+            Self::Kill(_) | Self::Token { command: token::TokenCommand::Revoke(_) } => true,
+            Self::TwoPersonRelease(args) => args.setting == token::Switch::On,
+            _ => false,
+        }
+    }
+}
+
 /// Why a command ended without doing what it was asked to.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// How long an end waits for operations on files that nobody waits for any more.
 const HANGING_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long `healthcheck` waits.
-const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Parses the arguments and runs the command.
 #[must_use]
@@ -170,50 +194,62 @@ pub fn main() -> ExitCode {
     // No file or directory of ours is for others to write, whatever the caller's shell says.
     let others = Mode::WGRP | Mode::WOTH;
     rustix::process::umask(rustix::process::umask(others) | others);
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let mut ignored = Vec::new();
+    let task: Task = match Cli::try_parse() {
+        Ok(cli) => cli.into(),
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             // A closed pipe is no reason to fail.
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            fail(&usage_sentence(&error));
-            // Nothing was parsed, so the words themselves tell what was meant.
-            return failure_of(
-                std::env::args_os().any(|word| word == "review" || word == "reconcile" || word == "verify"),
-            );
+            let sentence = usage_sentence(&error);
+            let Some((task, of_it)) = words::tightening(std::env::args_os().skip(1), &sentence) else {
+                fail(&sentence);
+                // Nothing was parsed, so the words themselves tell what was meant.
+                return failure_of(
+                    std::env::args_os().any(|word| word == "review" || word == "reconcile" || word == "verify"),
+                );
+            };
+            ignored = of_it;
+            task
         }
     };
     let is_review = matches!(
-        cli.command,
-        Some(Command::Review { .. } | Command::Risk { .. } | Command::Audit { command: AuditCommand::Verify(_) })
+        task.command,
+        Command::Review { .. } | Command::Risk { .. } | Command::Audit { command: AuditCommand::Verify(_) }
     );
+    let is_serve = matches!(task.command, Command::Serve(_));
     let of_libpq = config::libpq_variables();
-    if cli.database.url().is_none() && !of_libpq.is_empty() {
+    if task.database.url().is_none() && !of_libpq.is_empty() {
         return without(&of_libpq);
     }
-    if init::is_first() && matches!(cli.command, None | Some(Command::Serve(_))) {
+    ignored.iter().for_each(|sentence| fail(sentence));
+    if init::is_first() && is_serve {
         return init::run().unwrap_or_else(|error| {
             fail(&format!("as the first process, this cannot run the server: {error}: give the container an init (docker run --init)"));
             ExitCode::FAILURE
         });
     }
     // Until the end, when the runtime is gone and nothing more is logged.
-    let _log = match crate::log::start(&cli.log) {
-        Ok(log) => log,
+    let _log = match crate::log::start(&task.log) {
+        Ok(log) => Some(log),
+        Err(sentence) if task.command.tightens() => {
+            fail(&format!("{sentence}: ignored"));
+            crate::log::start(&LogConfig::default()).ok()
+        }
         Err(sentence) => {
             fail(&sentence);
             return failure_of(is_review);
         }
     };
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if matches!(cli.command, None | Some(Command::Serve(_))) {
+    if is_serve {
         runtime.worker_threads(request_threads());
     }
     match runtime.enable_all().build() {
         Ok(runtime) => {
-            let code = runtime.block_on(run(cli));
+            let code = runtime.block_on(run(task));
             // A task that is still at a file then is at one that hangs.
             runtime.shutdown_timeout(HANGING_TIMEOUT);
             code
@@ -286,36 +322,33 @@ fn fail(sentence: &str) {
     crate::log::say(&format!("holdfast: {sentence}"));
 }
 
-async fn run(cli: Cli) -> ExitCode {
-    let outcome = match cli.command {
-        None => Box::pin(serve::serve(cli.serve, cli.database)).await,
-        Some(Command::Serve(args)) => Box::pin(serve::serve(*args, cli.database)).await,
-        Some(Command::Migrate { status }) => database::migrate(&cli.database, status).await,
-        Some(Command::Review { checkpoint, kill_file }) => {
-            return verdict(review(&cli.database, &checkpoint, kill_file).await);
+async fn run(Task { command, database, .. }: Task) -> ExitCode {
+    let outcome = match command {
+        Command::Serve(args) => Box::pin(serve::serve(*args, database)).await,
+        Command::Migrate { status } => database::migrate(&database, status).await,
+        Command::Review { checkpoint, kill_file } => {
+            return verdict(review(&database, &checkpoint, kill_file).await);
         }
-        Some(Command::Risk { command: RiskCommand::Reconcile(args) }) => {
-            return verdict(reconcile::run(args, &cli.database).await.map(|balanced| !balanced));
+        Command::Risk { command: RiskCommand::Reconcile(args) } => {
+            return verdict(reconcile::run(args, &database).await.map(|balanced| !balanced));
         }
-        Some(Command::Audit { command: AuditCommand::Verify(args) }) => {
-            return verdict(audit::verify(*args, &cli.database).await.map(|whole| !whole));
+        Command::Audit { command: AuditCommand::Verify(args) } => {
+            return verdict(audit::verify(*args, &database).await.map(|whole| !whole));
         }
-        Some(Command::Audit { command: AuditCommand::Checkpoint(args) }) => {
-            audit::checkpoint(&args, &cli.database).await
+        Command::Audit { command: AuditCommand::Checkpoint(args) } => audit::checkpoint(&args, &database).await,
+        Command::Audit { command: AuditCommand::Key(args) } => audit::key(&args, &database).await,
+        Command::TwoPersonRelease(args) => token::two_person(args, &database).await,
+        Command::Token { command } => token::run(command, &database).await,
+        Command::Audit { command: AuditCommand::Export(args) } => audit::export(args, &database).await,
+        Command::Audit { command: AuditCommand::Erase(args) } => audit::erase(args, &database).await,
+        Command::Healthcheck { bind_addr, live } => {
+            healthcheck::ask(bind_addr, if live { "/livez" } else { "/readyz" }).await
         }
-        Some(Command::Audit { command: AuditCommand::Key(args) }) => audit::key(&args, &cli.database).await,
-        Some(Command::TwoPersonRelease(args)) => token::two_person(args, &cli.database).await,
-        Some(Command::Token { command }) => token::run(command, &cli.database).await,
-        Some(Command::Audit { command: AuditCommand::Export(args) }) => audit::export(args, &cli.database).await,
-        Some(Command::Audit { command: AuditCommand::Erase(args) }) => audit::erase(args, &cli.database).await,
-        Some(Command::Healthcheck { bind_addr, live }) => {
-            healthcheck(bind_addr, if live { "/livez" } else { "/readyz" }).await
-        }
-        Some(Command::Kill(args)) => kill::kill(args, &cli.database).await,
-        Some(Command::Db { command: DbCommand::Psql }) => database::psql(&cli.database),
-        Some(Command::Db { command: DbCommand::AcceptRewind(args) }) => rewind::accept(*args, &cli.database).await,
-        Some(Command::Db { command: DbCommand::AcceptClock(args) }) => clock::accept(*args, &cli.database).await,
-        Some(Command::Openapi) => print(&crate::http::document_text()),
+        Command::Kill(args) => kill::kill(args, &database).await,
+        Command::Db { command: DbCommand::Psql } => database::psql(&database),
+        Command::Db { command: DbCommand::AcceptRewind(args) } => rewind::accept(*args, &database).await,
+        Command::Db { command: DbCommand::AcceptClock(args) } => clock::accept(*args, &database).await,
+        Command::Openapi => print(&crate::http::document_text()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -361,37 +394,4 @@ async fn review(
     let review = review?;
     print(&review.document(Medium::Terminal))?;
     Ok(!review.look_first.is_empty())
-}
-
-async fn healthcheck(bind_addr: SocketAddr, path: &str) -> Result<(), Failure> {
-    // A server on the unspecified address is reached on loopback.
-    let mut addr = bind_addr;
-    if addr.ip().is_unspecified() {
-        addr.set_ip(if addr.is_ipv4() {
-            std::net::Ipv4Addr::LOCALHOST.into()
-        } else {
-            std::net::Ipv6Addr::LOCALHOST.into()
-        });
-    }
-    let ask = async {
-        let mut stream = tokio::net::TcpStream::connect(addr).await?;
-        stream
-            .write_all(format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n").as_bytes())
-            .await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer)
-    };
-    let answer = match tokio::time::timeout(HEALTHCHECK_TIMEOUT, ask).await {
-        Ok(answer) => answer.map_err(|error| format!("nothing answers on {addr}: {error}"))?,
-        Err(_) => {
-            return Err(format!("no answer from {addr} within {} s", HEALTHCHECK_TIMEOUT.as_secs()).into());
-        }
-    };
-    let status = answer.split_whitespace().nth(1).unwrap_or("none");
-    if status == "200" {
-        return Ok(());
-    }
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body.trim());
-    Err(format!("{addr} does not answer {path} with 200 (status {status}): {body}").into())
 }

@@ -356,6 +356,9 @@ pub struct ChecklistConfig {
     pub enforcement_off: Option<&'static str>,
 }
 
+/// What is logged where nothing else is said.
+const RUST_LOG_DEFAULT: &str = "info,sqlx::postgres::notice=warn,sqlx_core::pool::inner=off";
+
 /// Logging.
 #[derive(Debug, Clone, Args)]
 pub struct LogConfig {
@@ -367,11 +370,17 @@ pub struct LogConfig {
     #[arg(
         long,
         env = "RUST_LOG",
-        default_value = "info,sqlx::postgres::notice=warn,sqlx_core::pool::inner=off",
+        default_value = RUST_LOG_DEFAULT,
         value_name = "FILTER",
         global = true
     )]
     pub rust_log: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { log_format: None, rust_log: RUST_LOG_DEFAULT.to_owned() }
+    }
 }
 
 /// The values of `LOG_FORMAT`.

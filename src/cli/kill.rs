@@ -23,13 +23,13 @@ const ENGAGE_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) struct KillArgs {
     /// Who stops everything.
     #[arg(long)]
-    actor: Option<Actor>,
+    pub(super) actor: Option<Actor>,
     /// Why.
     #[arg(long)]
-    reason: Option<Reason>,
+    pub(super) reason: Option<Reason>,
     /// `KILL_FILE`: the file that stops this machine's instance. Default: KILL in the data directory.
     #[arg(long, env = "KILL_FILE", value_name = "FILE", value_parser = path)]
-    kill_file: Option<PathBuf>,
+    pub(super) kill_file: Option<PathBuf>,
 }
 
 /// The file first: it needs nobody. Succeeds only if the database has recorded it, too. The output comes last, since its reader

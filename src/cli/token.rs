@@ -61,29 +61,29 @@ pub(super) struct CreateArgs {
 #[derive(Debug, Args)]
 pub(super) struct RevokeArgs {
     /// Its id: the 16 hex digits between hf_ and the secret.
-    id: TokenId,
+    pub(super) id: TokenId,
     /// Who revokes it.
     #[arg(long)]
-    actor: Option<Actor>,
+    pub(super) actor: Option<Actor>,
     /// Why.
     #[arg(long)]
-    reason: Option<Reason>,
+    pub(super) reason: Option<Reason>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct TwoPersonArgs {
     /// `on` or `off`.
-    setting: Switch,
+    pub(super) setting: Switch,
     /// Who sets it.
     #[arg(long)]
-    actor: Option<Actor>,
+    pub(super) actor: Option<Actor>,
     /// Why.
     #[arg(long)]
-    reason: Option<Reason>,
+    pub(super) reason: Option<Reason>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Switch {
+pub(super) enum Switch {
     On,
     Off,
 }

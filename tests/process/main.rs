@@ -38,3 +38,4 @@ mod rewound;
 mod schema;
 mod starts;
 mod untaken;
+mod words;
