@@ -5,7 +5,7 @@ use crate::http::{self, Connection};
 use crate::place::{Instance, Place, free_address};
 use crate::proxy::{Loses, Proxy};
 use chrono::{DateTime, Utc};
-use holdfast::db::embedded::{DataLifetime, Durability, EmbeddedPostgres, Settings};
+use holdfast::db::embedded::{DataLifetime, Durability, EmbeddedPostgres, OwnedBy, Settings};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::postgres::PgConnectOptions;
 use std::net::SocketAddr;
@@ -208,6 +208,7 @@ impl Postgres {
             durability: Durability::Full,
             lifetime: DataLifetime::Kept,
             pg_bin_dir: pg_bin_dir(),
+            owner: OwnedBy::Server,
         });
         let mut postgres = Self { cluster: Arc::new(cluster.await?), supervisor: None };
         postgres.supervise();

@@ -1,9 +1,10 @@
 //! `holdfast kill`: stop, by the database and by this machine's kill file.
 
-use super::database::{close, open_existing};
+use super::database::{Beside, close, open_beside};
 use super::{Failure, print};
 use crate::audit::Origin;
 use crate::config::{DatabaseConfig, path};
+use crate::db::embedded::{OwnedBy, attach_to_any};
 use crate::enforcement::instance;
 use crate::enforcement::kill_file::{KillFile, Written};
 use crate::go_live;
@@ -18,6 +19,9 @@ use std::time::Duration;
 const FILE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the database may take over an engage: connecting, waiting for the head, committing.
 const ENGAGE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often, and after which pause, an engage is tried again that failed on a PostgreSQL of another command, with which it ends.
+const ENDING_ATTEMPTS: u32 = 20;
+const ENDING_PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
 pub(super) struct KillArgs {
@@ -80,9 +84,21 @@ struct Engaged {
 async fn engage(config: &DatabaseConfig, reason: Option<&Reason>, actor: Option<Actor>) -> Result<Engaged, Failure> {
     let origin = Origin::system(actor);
     let recorded = async {
-        let (db, postgres, database) = open_existing(config).await?;
-        let engaged = panics::caught(go_live::engage_from_shell(&db, reason, &origin)).await;
-        Ok::<_, Failure>((db, postgres, database, engaged))
+        let mut attempts = 1;
+        loop {
+            let ends = attempts < ENDING_ATTEMPTS && ends_with_another(config);
+            attempts += 1;
+            let tried = async {
+                let (db, postgres, database) = open_beside(config, Beside::Anybody).await?;
+                let engaged = panics::caught(go_live::engage_from_shell(&db, reason, &origin)).await;
+                Ok::<_, Failure>((db, postgres, database, engaged))
+            };
+            match tried.await {
+                // To stop twice is safe, and to stop nobody is not.
+                Err(_) | Ok((_, None, _, Ok(Err(_)))) if ends => tokio::time::sleep(ENDING_PAUSE).await,
+                done => return done,
+            }
+        }
     };
     let recorded = tokio::time::timeout(ENGAGE_TIMEOUT, recorded).await;
     let (db, postgres, database, engaged) =
@@ -94,6 +110,12 @@ async fn engage(config: &DatabaseConfig, reason: Option<&Reason>, actor: Option<
     }
     let state = engaged.map_err(|panics::Panicked| "a row in it cannot be read")??;
     Ok(Engaged { version: state.version, database, admitting })
+}
+
+/// Whether the PostgreSQL that runs was started by another command, with which it ends.
+fn ends_with_another(config: &DatabaseConfig) -> bool {
+    let is_there = |dir: PathBuf| OwnedBy::is_command(&dir) && attach_to_any(&dir).is_ok();
+    config.url().is_none() && config.data_dir().is_ok_and(is_there)
 }
 
 /// Who is not stopped by the state.

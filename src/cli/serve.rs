@@ -1,6 +1,6 @@
 //! `holdfast serve`: a database, the service on it, and an orderly end.
 
-use super::database::{parse_url, settings};
+use super::database::{own, parse_url};
 use super::listen::Listeners;
 use super::rewind::remember;
 use super::stop::{Signals, StopPhase, announce_stop, until};
@@ -16,7 +16,6 @@ use crate::audit::complete;
 use crate::audit::told::Changes;
 use crate::clock::Clock;
 use crate::config::{DatabaseConfig, ServerConfig};
-use crate::db::embedded::EmbeddedPostgres;
 use crate::db::{Database, Migrating};
 use crate::enforcement::instance;
 use crate::panics;
@@ -47,9 +46,9 @@ pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(
     let instance = Serving { app, addr, db, args: &args, database: &database };
     let Some(url) = database.url() else {
         let stop = until(stopping.clone(), StopPhase::Announced);
-        let settings = settings(&database)?;
-        instance.db.disk().look_at(settings.data_dir.clone());
-        let Some(postgres) = EmbeddedPostgres::start_unless(stop, settings).await? else {
+        let patience = Duration::from_secs(args.server.database_wait_seconds);
+        instance.db.disk().look_at(database.data_dir()?);
+        let Some(postgres) = own(&database, patience, stop).await? else {
             return stopped_early(serving).await;
         };
         let options = postgres.connect_options();

@@ -37,5 +37,6 @@ mod replicated;
 mod rewound;
 mod schema;
 mod starts;
+mod turns;
 mod untaken;
 mod words;

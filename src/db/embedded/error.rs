@@ -6,12 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::owned::OwnedBy;
+
 /// A failure to find, create, start, reach or stop the private PostgreSQL.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the message of each variant says what its fields are")]
 pub enum EmbeddedError {
-    #[error("the data directory {} is already in use by Holdfast process {pid}; stop that one or choose another DATA_DIR", data_dir.display())]
-    AlreadyOwned { data_dir: PathBuf, pid: String },
+    #[error("the data directory {} is already in use by Holdfast process {pid} ({by}); stop that one or choose another DATA_DIR", data_dir.display())]
+    AlreadyOwned { data_dir: PathBuf, pid: String, by: OwnedBy },
 
     #[error(
         "the user {user}, as whom PostgreSQL runs because it refuses root, cannot enter {}; \

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <data_dir>/            of the owner; entered, not written, by the user PostgreSQL runs as
-//!   owner.lock           locked (flock) by the one server that owns this directory; holds its process id
+//!   owner.lock           locked (flock) by the one process that owns this directory; holds its process id and what it is
 //!   postgres.log         what PostgreSQL prints
 //!   pg/                  the cluster, 0700, of the user PostgreSQL runs as
 //!   pg.new.<pid>/        a cluster being made; renamed to pg when it is whole
@@ -25,7 +25,7 @@ use std::{
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
-use super::{error::EmbeddedError, user::RunAs};
+use super::{error::EmbeddedError, owned::OwnedBy, user::RunAs};
 use crate::owner;
 
 /// The only port number there is: it names the socket, no TCP port is opened.
@@ -33,6 +33,9 @@ pub(super) const PORT: u16 = 5432;
 
 /// The cluster within the data directory.
 pub(super) const CLUSTER: &str = "pg";
+
+/// The file that is locked by the owner.
+pub(super) const OWNER_LOCK: &str = "owner.lock";
 
 /// Longest path of a Unix socket: `sun_path` without its final NUL.
 const SOCKET_PATH_MAX: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
@@ -80,24 +83,35 @@ impl Layout {
     }
 
     /// Takes the lock that makes this process the owner. It is held as long as the file is open.
-    pub(super) fn own(&self) -> Result<File, EmbeddedError> {
-        let path = self.data_dir.join("owner.lock");
+    pub(super) fn own(&self, by: &OwnedBy) -> Result<File, EmbeddedError> {
+        let path = self.data_dir.join(OWNER_LOCK);
         let mut file = open_regular(&path, OpenOptions::new().read(true).write(true).create(true))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut pid = String::new();
-                file.read_to_string(&mut pid).map_err(EmbeddedError::at(&path))?;
-                let pid = pid.trim().to_owned();
-                return Err(EmbeddedError::AlreadyOwned { data_dir: self.data_dir.clone(), pid });
+                let mut text = String::new();
+                file.read_to_string(&mut text).map_err(EmbeddedError::at(&path))?;
+                let (pid, by) = OwnedBy::read(&text);
+                return Err(EmbeddedError::AlreadyOwned { data_dir: self.data_dir.clone(), pid, by });
             }
             Err(TryLockError::Error(error)) => return Err(EmbeddedError::at(path)(error)),
         }
         file.set_len(0)
             .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            // At once: whoever reads finds both lines or none.
+            .and_then(|()| file.write_all(by.text(std::process::id()).as_bytes()))
             .map_err(EmbeddedError::at(path))?;
         Ok(file)
+    }
+
+    /// Removes the socket directory where it is not in the data directory; one that is in use is not empty.
+    pub(super) fn remove_socket_dir(&self) {
+        if !self.socket_dir.starts_with(&self.data_dir)
+            && let Err(error) = fs::remove_dir(&self.socket_dir)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, dir = %self.socket_dir.display(), "the directory of PostgreSQL's socket stays");
+        }
     }
 
     /// A data directory that will be deleted must not hold anything that somebody wants to keep.
@@ -251,9 +265,10 @@ mod tests {
     fn a_second_owner_is_told_who_the_first_is() {
         let dir = std::env::temp_dir().join(format!("holdfast-layout-{}", std::process::id()));
         let layout = Layout::create(&dir).expect("a new directory");
-        let _lock = layout.own().expect("the first owner");
-        let refused = layout.own().expect_err("the second owner").to_string();
+        let _lock = layout.own(&OwnedBy::Server).expect("the first owner");
+        let refused = layout.own(&OwnedBy::Command("token list".to_owned())).expect_err("the second owner").to_string();
         assert!(refused.contains(&format!("already in use by Holdfast process {}", std::process::id())), "{refused}");
+        assert!(refused.contains("(holdfast serve)"), "{refused}");
         Layout::check_empty(&dir).expect_err("it holds a lock file");
         fs::remove_dir_all(dir).expect("ours");
     }
@@ -278,7 +293,8 @@ mod tests {
         for name in ["owner.lock", "postgres.log"] {
             let path = layout.data_dir.join(name);
             fs::hard_link(&precious, &path).expect("root may");
-            let refused = if name == "owner.lock" { layout.own().map(drop) } else { layout.open_log().map(drop) };
+            let refused =
+                if name == "owner.lock" { layout.own(&OwnedBy::Server).map(drop) } else { layout.open_log().map(drop) };
             let refused = refused.expect_err("it is root's").to_string();
             assert!(refused.contains(name) && refused.contains("another name"), "{refused}");
             assert_eq!(fs::read_to_string(&precious).expect("it is there"), "precious");
@@ -289,7 +305,7 @@ mod tests {
         fs::write(layout.data_dir.join("owner.lock"), "").expect("a file");
         std::os::unix::fs::chown(layout.data_dir.join("owner.lock"), Some(65_534), None).expect("root may");
         fs::hard_link(layout.data_dir.join("owner.lock"), place.join("copy")).expect("a second name");
-        layout.own().expect("it is the owner's");
+        layout.own(&OwnedBy::Server).expect("it is the owner's");
         fs::remove_dir_all(place).expect("ours");
     }
 

@@ -30,6 +30,7 @@ mod connect;
 mod error;
 mod find;
 mod layout;
+mod owned;
 mod process;
 mod user;
 mod watcher;
@@ -47,8 +48,9 @@ use rustix::process::Signal;
 use sqlx::postgres::PgConnectOptions;
 
 pub use self::{
-    attach::{attach, has_cluster, psql_command},
+    attach::{attach, attach_to_any, has_cluster, psql_command},
     error::EmbeddedError,
+    owned::OwnedBy,
 };
 use self::{
     cluster::{Cluster, Processes, wait_for},
@@ -96,6 +98,8 @@ pub struct Settings {
     pub lifetime: DataLifetime,
     /// `PG_BIN_DIR`: the directory of initdb and postgres. `None`: look for one.
     pub pg_bin_dir: Option<PathBuf>,
+    /// What runs it.
+    pub owner: OwnedBy,
 }
 
 /// What a power cut may cost.
@@ -146,7 +150,7 @@ impl EmbeddedPostgres {
             Layout::check_empty(&settings.data_dir)?;
         }
         let layout = Layout::create(&settings.data_dir)?;
-        let owner_lock = layout.own()?;
+        let owner_lock = layout.own(&settings.owner)?;
         // From here on an early return drops the watcher, which cleans up.
         let mut watcher = spawn_watcher(&layout, settings.lifetime)?;
         let run_as = RunAs::choose(&layout.data_dir, &layout.cluster)?;
@@ -291,6 +295,7 @@ impl EmbeddedPostgres {
     /// directory is gone afterwards.
     pub async fn stop(self) -> Result<(), EmbeddedError> {
         self.end_postgres().await?;
+        self.cluster.layout.remove_socket_dir();
         self.cluster.told(Watcher::stopped);
         self.cluster.processes().watcher.release();
         if !wait_for(WATCHER_TIMEOUT, || self.cluster.processes().watcher.is_gone()).await {

@@ -1,7 +1,7 @@
 //! One cluster a test process, gone when the process is; a template that each test clones.
 
 use holdfast::db::Database;
-use holdfast::db::embedded::{DataLifetime, Durability, EmbeddedPostgres, Settings};
+use holdfast::db::embedded::{DataLifetime, Durability, EmbeddedPostgres, OwnedBy, Settings};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +20,7 @@ async fn cluster() -> &'static EmbeddedPostgres {
                 durability: Durability::None,
                 lifetime: DataLifetime::Temporary,
                 pg_bin_dir: pg_bin_dir(),
+                owner: OwnedBy::Server,
             };
             let postgres = EmbeddedPostgres::start(settings).await.unwrap_or_else(|error| panic!("{error}"));
             make_template(&postgres.connect_options()).await;
