@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Verifies an export of the audit trail, without Holdfast: holdfast audit export | docs/audit-verify.py
 
-Each event's hash is made anew from its line, as docs/AUDIT.md says. Exits 0 when every stream is whole, 1 when one is
-damaged: the line DAMAGED names the stream, the sequence number, and what is wrong. The heads it prints are what to hold against
-those that were kept elsewhere. Needs Python 3.7 or newer, and nothing else.
+Each event's hash is made anew from its line, as docs/AUDIT.md says. Exits 0 when every stream of the export is whole, 1 when one
+is damaged: the line DAMAGED names the stream, the sequence number, and what is wrong; 2 when nothing is wrong but that the export
+ends too early, as one does whose command failed: the line CUT OFF says where. The heads it prints are what to hold against those
+that were kept elsewhere. Needs Python 3.7 or newer, and nothing else.
 """
 
 import datetime
@@ -91,8 +92,15 @@ class Stream:
             raise Damaged("the head has another time")
 
 
+def missing(streams, expected, latest):
+    """What is not there of the streams that the export says it has: whether it was cut off before them, and the words for it."""
+    absent = [name for name in expected if name not in streams]
+    was_cut = latest in expected and all(expected.index(name) > expected.index(latest) for name in absent)
+    return was_cut, ["%s: the whole stream is missing" % name for name in absent]
+
+
 def main():
-    streams, unreadable = {}, False
+    streams, expected, latest, damaged, cut = {}, [], None, [], []
     for number, text in enumerate(sys.stdin.buffer, 1):
         name = None
         try:
@@ -100,22 +108,45 @@ def main():
             name = line["stream"]
             if "before" in line and name in COLUMNS and name not in streams:
                 streams[name] = Stream(line)
+                expected = [known for known in line.get("streams", expected) if known in COLUMNS]
             elif streams[name].wrong is None:
                 (streams[name].end if "head" in line else streams[name].event)(line)
+            latest = name
         except (Damaged, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            if name is None and isinstance(error, ValueError) and not text.endswith(b"\n"):
+                cut.append("line %d: the export ends in its middle" % number)
+                break
             why = str(error) if isinstance(error, Damaged) else "line %d cannot be read: %r" % (number, error)
             if name in streams:
                 streams[name].wrong = "%s %s: %s" % (name, line.get("seq", streams[name].seq), why)
+                latest = name
             else:
-                unreadable = True
-                print("DAMAGED line %d: %s" % (number, why))
+                damaged.append("line %d: %s" % (number, why))
     for name, stream in sorted(streams.items()):
-        if stream.wrong is None and not stream.ended:
-            stream.wrong = "%s %d: the export ends here, without its last line" % (name, stream.seq)
-        print("%s %d %s" % (name, stream.seq, stream.hash) if stream.wrong is None else "DAMAGED " + stream.wrong)
-    whole = streams and not unreadable and all(stream.wrong is None for stream in streams.values())
-    print("every stream is whole" if whole else "THE TRAIL IS DAMAGED")
-    return 0 if whole else 1
+        if stream.wrong is not None:
+            damaged.append(stream.wrong)
+        elif stream.ended:
+            print("%s %d %s" % (name, stream.seq, stream.hash))
+        else:
+            # Behind what was cut off comes nothing.
+            (cut if name == latest else damaged).append(
+                "%s %d: the export ends here, without its last line" % (name, stream.seq))
+    was_cut, absent = missing(streams, expected, latest)
+    (cut if was_cut else damaged).extend(absent)
+    if not streams and not damaged and not cut:
+        cut.append("nothing is there")
+    for word, found in (("DAMAGED", damaged), ("CUT OFF", cut)):
+        for line in found:
+            print("%s %s" % (word, line))
+    if damaged:
+        print("THE TRAIL IS DAMAGED")
+        return 1
+    if cut:
+        print("THE EXPORT IS CUT OFF: nothing that is there is wrong; export it again, and see why holdfast audit export failed")
+        return 2
+    others = [name for name in sorted(COLUMNS) if name not in streams]
+    print("every stream of this export is whole; not in it: " + ", ".join(others) if others else "every stream is whole")
+    return 0
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 //! A stream is its first line, its events in order, and its last line:
 //!
 //! ```text
-//! {"stream":"risk","before":{"seq":"0","hash":"00…"}}
+//! {"stream":"risk","before":{"seq":"0","hash":"00…"},"streams":["control","heimdall","kpi","risk"]}
 //! {"stream":"risk","seq":"1","at":"1768262400000001","time":"2026-01-13T00:00:00.000001Z","principal":…,"hash":"29…"}
 //! {"stream":"risk","last":{"seq":"1","hash":"29…"},"head":{"seq":"1","hash":"29…","at":"1768262400000001"},"to":null}
 //! ```
 //! Every column stands in the order in which the chain covers it, and its value is a string of exactly its canonical text
 //! ([`super::canonical`]) or null. Free text stands as it is, although its digest is hashed; one that was erased is null, and
-//! `erased` has its digest. `time` is `at` for people. `to` is the time before which the export ends, null where it ends at the head.
+//! `erased` has its digest. `streams` are all of the export, so that one that was cut off between two of them is known. `time` is `at` for people. `to` is the time before which the export ends, null where it ends at the head.
 //!
 //! One pass with constant memory over the rows as `COPY` sends them.
 
@@ -58,9 +58,10 @@ impl Place {
 }
 
 #[derive(Serialize)]
-struct Opening {
+struct Opening<'a> {
     stream: Stream,
     before: Place,
+    streams: &'a [Stream],
 }
 
 #[derive(Serialize)]
@@ -71,11 +72,11 @@ struct Closing {
     to: Option<String>,
 }
 
-/// Writes the events of a stream that are not before `from` and before `to`. The connection must be in a transaction that sees one
+/// Writes the events of a stream, one of the `streams` of the export, that are not before `from` and before `to`. The connection must be in a transaction that sees one
 /// instant of the database.
 pub async fn export(
     conn: &mut PgConnection,
-    stream: Stream,
+    (stream, streams): (Stream, &[Stream]),
     from: Option<DateTime<Utc>>,
     to: Option<DateTime<Utc>>,
     out: &mut impl Write,
@@ -91,7 +92,7 @@ pub async fn export(
         None => None,
     };
     let mut last = if before == 0 { Point::BEGINNING } else { point(&mut *conn, stream, before).await? };
-    writeln!(out, "{}", to_json(&Opening { stream, before: Place::of(last, None) }))?;
+    writeln!(out, "{}", to_json(&Opening { stream, before: Place::of(last, None), streams }))?;
     {
         let mut rows = conn.copy_out_raw(&store::events::copy(stream, before, end)).await?;
         let mut line = Vec::new();

@@ -120,7 +120,7 @@ fn whatever_is_done_to_an_export_is_named_with_its_stream_and_number() {
         lines.join("\n") + "\n"
     };
     let (first, second) = (at("risk", "1"), at("risk", "2"));
-    let damages: [(&str, Damage<'_>); 9] = [
+    let damages: [(&str, Damage<'_>); 8] = [
         ("risk 1: what it says", &|lines| lines[first] = lines[first].replace("120.5", "121.5")),
         ("risk 1: what it says", &|lines| lines[first] = lines[first].replace("grün", "rot")),
         ("risk 1: its time", &|lines| lines[first] = lines[first].replace(r#""time":"20"#, r#""time":"19"#)),
@@ -128,7 +128,6 @@ fn whatever_is_done_to_an_export_is_named_with_its_stream_and_number() {
         ("risk 2: event 1 is expected", &|lines| drop(lines.remove(first))),
         ("risk 2: event 1 is expected", &|lines| lines.swap(first, second)),
         ("risk 2: what it says", &|lines| lines[second] = lines[second].replace(r#""hash":""#, r#""hash":"0"#)),
-        ("risk 3: the export ends here", &|lines| drop(lines.pop())),
         // Without the last event, the head says that there was one.
         ("risk 2: the last line names", &|lines| drop(lines.remove(at("risk", "3")))),
     ];
@@ -138,13 +137,65 @@ fn whatever_is_done_to_an_export_is_named_with_its_stream_and_number() {
         assert_eq!((code, damaged.len()), (Some(1), 1), "{named}: {said:?}");
         assert!(damaged[0].contains(named), "{named}: {said:?}");
     }
-    for nonsense in ["", "x\n", "{}\n", "[1]\n", "{\"stream\":\"risk\",\"seq\":\"1\"}\n"] {
+    for nonsense in ["x\n", "{}\n", "[1]\n", "{\"stream\":\"risk\",\"seq\":\"1\"}\n"] {
         assert_eq!(verified(nonsense).0, Some(1), "{nonsense:?}");
     }
 }
 
 #[test]
-fn an_export_whose_reader_has_gone_ends_quietly() {
+fn an_export_that_was_cut_off_is_told_from_a_damaged_one_and_is_no_whole_one() {
+    let place = Place::new();
+    let _server = busy(&place);
+    let whole = export(&place, &[]);
+    let lines: Vec<&str> = whole.lines().collect();
+    let first_of =
+        |stream: &str| lines.iter().position(|line| line.contains(&format!(r#"{{"stream":"{stream}","#))).unwrap();
+    let up_to = |line: usize| lines[..line].join("\n") + "\n";
+    for (cut, named) in [
+        (String::new(), "nothing is there"),
+        (up_to(lines.len() - 1), "risk 3: the export ends here"),
+        (whole[..whole.len() - 10].to_owned(), "ends in its middle"),
+        (up_to(first_of("kpi")), "risk: the whole stream is missing"),
+        (up_to(2), "control 1: the export ends here"),
+        (whole[..20].to_owned(), "line 1: the export ends in its middle"),
+    ] {
+        let (code, said) = verified(&cut);
+        assert!(code == Some(2) && !said.iter().any(|line| line.contains("DAMAGED")), "{said:?}");
+        assert!(said.iter().any(|line| line.starts_with("CUT OFF") && line.contains(named)), "{named}: {said:?}");
+    }
+    // What is missing before something that is there was not cut off.
+    let without = lines.iter().filter(|line| !line.starts_with(r#"{"stream":"kpi","#)).map(|line| format!("{line}\n"));
+    let (code, said) = verified(&without.collect::<String>());
+    assert!(code == Some(1) && said.iter().any(|line| line == "DAMAGED kpi: the whole stream is missing"), "{said:?}");
+    // A part says what it is a part of.
+    let (code, said) = verified(&export(&place, &["--stream", "kpi"]));
+    assert_eq!(
+        (code, said[1].as_str()),
+        (Some(0), "every stream of this export is whole; not in it: control, heimdall, risk")
+    );
+}
+
+/// What the documentation does with the line of `holdfast audit key`, to get at the key.
+#[test]
+fn the_documented_check_of_a_checkpoint_finds_the_key_also_where_its_base64_holds_a_plus() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/AUDIT.md")).unwrap();
+    let line = text.lines().find(|line| line.contains("key.txt | base64 -d")).expect("it is documented");
+    let begin = line.find("sed '").expect("a sed");
+    let found = line[begin..].split(';').next().unwrap().replace("key.txt", "-");
+    let key = "AZ++/".to_owned() + &"+a".repeat(19) + "A";
+    assert_eq!(key.len(), 44);
+    let run = |script: &str, text: &str| {
+        let sh = Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut sh = sh.expect("a shell");
+        sh.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        sh.wait_with_output().unwrap().stdout
+    };
+    let wanted = run("base64 -d | tail -c 32", &key);
+    assert_eq!((run(&found, &format!("holdfast/vm+6d26bd40+{key}\n")), wanted.len()), (wanted, 32));
+}
+
+#[test]
+fn an_export_whose_reader_has_gone_is_no_success() {
     let place = Place::new();
     let _server = busy(&place);
     let mut session = place.session("holdfast");
@@ -160,7 +211,9 @@ fn an_export_whose_reader_has_gone_ends_quietly() {
     BufReader::new(export.stdout.take().unwrap()).read_line(&mut first).unwrap();
     assert!(first.contains(r#""before""#), "{first}");
     let ended = export.wait_with_output().unwrap();
-    assert_eq!((ended.status.code(), String::from_utf8_lossy(&ended.stderr).as_ref()), (Some(0), ""));
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!((ended.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+    assert!(said.contains("the export cannot be written"), "{said}");
 }
 
 #[test]
