@@ -115,6 +115,7 @@ struct RevokeQuery {
 
 impl CanStop for RevokeQuery {
     const OFF: Option<&'static str> = None;
+    const IN_PATH: bool = true;
 }
 
 /// Ends a token, never refused for its words, on every instance within the state lease. One that was revoked before stays as it is.

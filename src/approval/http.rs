@@ -143,6 +143,7 @@ struct RejectBy {
 
 impl CanStop for RejectBy {
     const OFF: Option<&'static str> = None;
+    const IN_PATH: bool = true;
 }
 
 /// Ends what waits: says no to it, or takes one's own request back. Never refused for its words.

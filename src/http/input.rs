@@ -14,10 +14,11 @@
 
 mod fields;
 mod lenient;
+mod stopping;
 
 pub(crate) use fields::Field;
 pub use lenient::Lenient;
-pub(crate) use lenient::{CanStop, Stopping};
+pub(crate) use stopping::{CanStop, Stopping};
 
 use super::places::Seat;
 use crate::error::{Error, FieldError, Result};

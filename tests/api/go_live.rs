@@ -234,7 +234,8 @@ async fn a_stop_of_one_thing_is_never_refused_for_its_words() {
     let before = service.everything().await;
     service.post_form(RISK, "engine=WHOLESALE&enabled=true&reason=50% done").await.refused(400, "MALFORMED_REQUEST");
     service.post_form(RISK, "engine=WHOLESALE&max_open_risk=5&reason=50%").await.refused(400, "MALFORMED_REQUEST");
-    service.post_form(DEMOTE, "domain=BUYER_MATCH&force=1&reason=50%").await.invalid("force");
+    service.post_form(RISK, "engine=WHOLESALE&enabled=false&max_open_risk=x&reason=50%").await.invalid("max_open_risk");
+    service.post_form(RISK, "engine=WHOLESALE&enabled=false&enabled=true").await.refused(400, "CONTRADICTORY_INPUT");
     service.post_form(DEMOTE, "domain=CAPITAL_ROUTE&domain=BUYER_MATCH").await.refused(400, "CONTRADICTORY_INPUT");
     assert_eq!(service.everything().await, before);
 }

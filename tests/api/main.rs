@@ -39,6 +39,7 @@ mod review;
 mod risk;
 mod session;
 mod stalled;
+mod stops;
 mod story;
 mod tripwire;
 mod unreadable;

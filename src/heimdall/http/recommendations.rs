@@ -173,6 +173,7 @@ struct RevokeInput {
 
 impl CanStop for RevokeInput {
     const OFF: Option<&'static str> = None;
+    const IN_PATH: bool = true;
 }
 
 /// Takes a recommendation back: no later use is allowed. One that was revoked before stays as it is.

@@ -125,15 +125,31 @@ pub(super) fn pair_fields_each(bytes: &[u8], source: &str) -> (Vec<Field>, Vec<E
     (fields, errors)
 }
 
+/// Characters of a caller's text that an answer repeats: enough to recognise it.
+const SHOWN_MAX: usize = 200;
+
+/// A caller's text on one line and in quotes. A long one is cut, with its length beside it: escapes make a text six times as long, and
+/// nobody reads 64 KiB of them.
+fn shown(text: &str) -> String {
+    let escaped: Vec<char> = text.escape_debug().take(SHOWN_MAX + 1).collect();
+    if escaped.len() <= SHOWN_MAX {
+        return format!("{text:?}");
+    }
+    let beginning: String = escaped.iter().take(SHOWN_MAX).collect();
+    format!("\"{beginning}…\" ({} bytes)", text.len())
+}
+
 fn without_a_value(pair: &str, source: &str) -> Error {
+    let pair = shown(pair);
     Error::Malformed(format!(
-        "the {source} has {pair:.80?} without a value: write it as name=value, and an & inside a value as %26"
+        "the {source} has {pair} without a value: write it as name=value, and an & inside a value as %26"
     ))
 }
 
 fn undecodable(pair: &str, source: &str) -> Error {
+    let pair = shown(pair);
     Error::Malformed(format!(
-        "the {source} has bad percent-encoding or UTF-8 in {pair:.80?}: write a % as %25, and other characters as UTF-8"
+        "the {source} has bad percent-encoding or UTF-8 in {pair}: write a % as %25, and other characters as UTF-8"
     ))
 }
 
