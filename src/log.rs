@@ -10,10 +10,12 @@
 //!   them ([`Log`]).
 //! - Its JSON is written field by field ([`AccessJson`]), the same line as the general formatter's in a third of the time.
 
+mod statement;
 #[cfg(test)]
 mod tests;
 
 use crate::config::{LogConfig, LogFormat};
+use statement::{StatementJson, StatementText};
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -75,9 +77,9 @@ pub(crate) fn start(config: &LogConfig) -> Result<Log, String> {
         .with_writer(Target(Arc::clone(&lines)))
         .log_internal_errors(false);
     if json {
-        builder.json().flatten_event(true).map_event_format(AccessJson).init();
+        builder.json().flatten_event(true).map_event_format(AccessJson).map_event_format(StatementJson).init();
     } else {
-        builder.with_ansi(io::stderr().is_terminal()).init();
+        builder.with_ansi(io::stderr().is_terminal()).map_event_format(StatementText).init();
     }
     std::panic::set_hook(Box::new(say_panic));
     Ok(Log(lines))

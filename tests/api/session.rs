@@ -5,7 +5,7 @@ use holdfast::db::Database;
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 
 /// Settings of a database, and what a session has instead.
-const SETTINGS: [(&str, &str, &str); 11] = [
+const SETTINGS: [(&str, &str, &str); 12] = [
     ("bytea_output", "escape", "hex"),
     ("quote_all_identifiers", "on", "off"),
     ("datestyle", "German", "ISO, MDY"),
@@ -17,6 +17,7 @@ const SETTINGS: [(&str, &str, &str); 11] = [
     ("idle_session_timeout", "1h", "0"),
     ("extra_float_digits", "-15", "1"),
     ("standard_conforming_strings", "off", "on"),
+    ("jit", "on", "off"),
 ];
 
 /// What a session has.

@@ -1,0 +1,193 @@
+//! Lines of the driver about statements, such as those that are slow: one line each, with the beginning of the statement. The driver's own
+//! have all of its text, which is a page.
+
+use super::write_string;
+use std::fmt;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// The target of these lines.
+const STATEMENT: &str = "sqlx::query";
+/// The field with the text of the statement.
+const TEXT: &str = "db.statement";
+/// Characters of the text that are shown.
+const SHOWN_MAX: usize = 200;
+
+/// These lines as JSON; every other as the inner format has it.
+pub(super) struct StatementJson<F>(pub(super) F);
+
+/// These lines for people; every other as the inner format has it.
+pub(super) struct StatementText<F>(pub(super) F);
+
+impl<S, N, F> FormatEvent<S, N> for StatementJson<F>
+where
+    S: Subscriber + for<'lookup> LookupSpan<'lookup>,
+    N: for<'writer> FormatFields<'writer> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let about = event.metadata();
+        if about.target() != STATEMENT {
+            return self.0.format_event(context, to, event);
+        }
+        to.write_str("{\"timestamp\":\"")?;
+        SystemTime.format_time(&mut to)?;
+        write!(to, "\",\"level\":\"{}\"", about.level())?;
+        for (name, value) in fields_of(event) {
+            write!(to, ",\"{name}\":")?;
+            match value {
+                Value::Text(text) => write_string(&mut to, &text)?,
+                Value::Number(number) => to.write_str(&number)?,
+            }
+        }
+        writeln!(to, ",\"target\":\"{STATEMENT}\"}}")
+    }
+}
+
+impl<S, N, F> FormatEvent<S, N> for StatementText<F>
+where
+    S: Subscriber + for<'lookup> LookupSpan<'lookup>,
+    N: for<'writer> FormatFields<'writer> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let about = event.metadata();
+        if about.target() != STATEMENT {
+            return self.0.format_event(context, to, event);
+        }
+        SystemTime.format_time(&mut to)?;
+        write!(to, " {:>5} {STATEMENT}:", about.level())?;
+        for (name, value) in fields_of(event) {
+            match value {
+                Value::Text(text) if name == "message" => write!(to, " {text}")?,
+                Value::Text(text) => write!(to, " {name}={text:?}")?,
+                Value::Number(number) => write!(to, " {name}={number}")?,
+            }
+        }
+        writeln!(to)
+    }
+}
+
+/// The value of a field.
+enum Value {
+    Text(String),
+    Number(String),
+}
+
+fn fields_of(event: &Event<'_>) -> Vec<(&'static str, Value)> {
+    let mut fields = Fields(Vec::new());
+    event.record(&mut fields);
+    fields.0
+}
+
+struct Fields(Vec<(&'static str, Value)>);
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let text = if field.name() == TEXT { beginning(value) } else { value.to_owned() };
+        // A statement that is its own summary has no text beside it.
+        if !text.is_empty() {
+            self.0.push((field.name(), Value::Text(text)));
+        }
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.0.push((field.name(), Value::Number(value.to_string())));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        // JSON has neither infinities nor NaN: those are null.
+        self.0.push((field.name(), Value::Number(serde_json::Value::from(value).to_string())));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+}
+
+/// The beginning of a statement on one line, and how long all of it is.
+fn beginning(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(SHOWN_MAX) {
+        None => line,
+        Some((end, _)) => format!("{}… ({} bytes)", &line[..end], text.trim().len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::{Arc, Mutex};
+    use tracing_subscriber::fmt::format::{DefaultFields, Format, JsonFields};
+
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Kept {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(line);
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What the driver says of a slow statement of a page.
+    fn slow() {
+        let sql = format!("\n\nSELECT now.at,\n       {}\nFROM now\n", "a_column_of_many,\n       ".repeat(500));
+        tracing::warn!(
+            target: STATEMENT,
+            summary = "SELECT now.at, …",
+            db.statement = sql,
+            rows_affected = 0_u64,
+            elapsed_secs = 2.5,
+            "slow statement: execution time exceeded alert threshold"
+        );
+        tracing::info!("another");
+    }
+
+    fn said<F>(format: F, is_json: bool) -> String
+    where
+        F: FormatEvent<tracing_subscriber::Registry, JsonFields>
+            + FormatEvent<tracing_subscriber::Registry, DefaultFields>
+            + Send
+            + Sync
+            + 'static,
+    {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let builder = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+        if is_json {
+            let subscriber = builder.fmt_fields(JsonFields::new()).event_format(format).finish();
+            tracing::subscriber::with_default(subscriber, slow);
+        } else {
+            tracing::subscriber::with_default(builder.event_format(format).finish(), slow);
+        }
+        let bytes = kept.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_slow_statement_is_one_short_line_with_its_beginning_and_its_length() {
+        let text = said(StatementText(Format::default().with_ansi(false)), false);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(lines[0].len() < 600, "{}", lines[0]);
+        for part in [" WARN sqlx::query: ", "SELECT now.at, a_column_of_many", "bytes)", "slow statement:", "elapsed_secs=2.5"] {
+            assert!(lines[0].contains(part), "{part}: {}", lines[0]);
+        }
+        let text = said(StatementJson(Format::default().json().flatten_event(true)), true);
+        let line: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        assert!(text.lines().next().unwrap().len() < 600, "{text}");
+        assert_eq!((&line["elapsed_secs"], &line["rows_affected"]), (&2.5.into(), &0.into()));
+        assert!(line["db.statement"].as_str().unwrap().starts_with("SELECT now.at, a_column_of_many"), "{line}");
+        assert_eq!(text.lines().count(), 2, "{text}");
+    }
+}
