@@ -99,9 +99,9 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// The columns of a stream that have to hold these values; none where the stream has no such column, and so no such event.
+    /// The columns of a stream that have to hold one of these values each; none where the stream has no such column, and so no such event.
     #[must_use]
-    pub fn of(&self, stream: Stream) -> Option<Vec<(Column, &str)>> {
+    pub fn of(&self, stream: Stream) -> Option<Vec<(Column, Vec<&str>)>> {
         if self.stream.is_some_and(|only| only != stream) {
             return None;
         }
@@ -109,10 +109,11 @@ impl Filter {
         let known = |name: &str| stream.columns().iter().find(|column| column.name == name).copied();
         for (name, value) in &self.equal {
             if let Some(column) = known(name) {
-                wanted.push((column, value.as_str()));
+                wanted.push((column, vec![value.as_str()]));
             } else if (*name, stream) == ("engine", Stream::Control) {
-                // The control stream names an engine as what its policy's change is about.
-                wanted.extend([(known("action")?, "RISK_POLICY_UPSERT"), (known("subject")?, value.as_str())]);
+                // The control stream names an engine as what the change of its policy is about.
+                let changes = vec!["RISK_POLICY_UPSERT", "RISK_POLICY_REMOVE"];
+                wanted.extend([(known("action")?, changes), (known("subject")?, vec![value.as_str()])]);
             } else {
                 return None;
             }

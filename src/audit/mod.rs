@@ -16,6 +16,7 @@
 //! for a place outside the database, [`events`] lists it, [`export`] takes it elsewhere, [`as_of`] tells what was in force, and
 //! [`erase`] takes a text out of it.
 
+pub mod actions;
 pub mod as_of;
 pub mod binary;
 pub mod canonical;

@@ -244,6 +244,11 @@ pub async fn begin(
     stream: Stream,
     (from, to): (Option<i64>, Option<i64>),
 ) -> Result<Option<Point>> {
+    for (name, seq) in [("from", from), ("to", to)] {
+        if let Some(seq) = seq.filter(|seq| *seq < 1) {
+            return Err(Error::invalid(name, format!("is {seq}: the events of a stream are counted from 1")));
+        }
+    }
     if let (Some(from), Some(to)) = (from, to)
         && from > to
     {

@@ -2,7 +2,7 @@
 
 use super::store::Series;
 use crate::regression::model::{RegressionPolicy, WireState, WireStatus, series_name};
-use crate::types::{Domain, Metric};
+use crate::types::{Domain, Metric, letters_apart};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -118,33 +118,8 @@ pub(super) fn find(
 
 /// The name among these that is nearest, if it is so near that it may be meant.
 fn nearest<'a>(name: &str, others: impl Iterator<Item = &'a str>) -> Option<String> {
-    let near = others.filter_map(|other| distance(name, other).map(|distance| (distance, other)));
+    let near = others.filter_map(|other| Some((letters_apart(name, other, TYPOS_MAX)?, other)));
     near.min().map(|(_, other)| other.to_owned())
-}
-
-/// How many letters differ, if it is no more than a few; signs between words and case count for nothing.
-fn distance(one: &str, other: &str) -> Option<usize> {
-    let bare = |name: &str| -> Vec<u8> {
-        name.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_lowercase()).collect()
-    };
-    let (one, other) = (bare(one), bare(other));
-    if one.len().abs_diff(other.len()) > TYPOS_MAX {
-        return None;
-    }
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (at, letter) in one.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = at + 1;
-        for (column, against) in other.iter().enumerate() {
-            let replaced = diagonal + usize::from(letter != against);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
-        }
-        if row.iter().all(|distance| *distance > TYPOS_MAX) {
-            return None;
-        }
-    }
-    row.last().copied().filter(|distance| *distance <= TYPOS_MAX)
 }
 
 #[cfg(test)]
@@ -152,12 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_near_by_two_letters_whatever_stands_between_their_words() {
-        assert_eq!(distance("WHOLESALE.contract_rate", "WHOLSALE.contract_rate"), Some(1));
-        assert_eq!(distance("WHOLESALE.contract_rate", "WHOLESALE.contract-rate"), Some(0));
-        assert_eq!(distance("CAPITAL.roi_event", "CAPITAL.roi_evetn"), Some(2));
-        assert_eq!(distance("CAPITAL.roi_event", "CAPITAL.roi"), None);
-        assert_eq!(distance("LAB.rate", "LAB.cost"), None);
+    fn of_names_that_are_near_the_nearest_is_meant() {
         let near = nearest("LAB.rate", ["LAB.rates", "LAB.rate_", "ZOO.rate"].into_iter());
         assert_eq!(near.as_deref(), Some("LAB.rate_"));
     }

@@ -7,6 +7,7 @@
 mod access;
 mod cursor;
 mod hex;
+mod near;
 mod number;
 mod stream;
 mod text;
@@ -17,6 +18,7 @@ pub use access::{Lifetime, List, Rate};
 pub use cursor::{ParseCursorError, Place};
 pub(crate) use cursor::{sealed, unsealed};
 pub use hex::{append_hex, hex};
+pub(crate) use near::letters_apart;
 pub use number::{
     Amount, Confidence, Count, Flag, Fraction, Measured, PageSize, ParseNumberError, Ratio, Total, Ttl, divide,
     scaled_text,

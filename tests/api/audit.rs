@@ -195,6 +195,8 @@ async fn a_part_can_be_verified_and_what_is_damaged_is_told_through_http() {
         assert_eq!(refused["detail"], format!("there is no event risk {seq}: the last is {last}"));
     }
     service.get("/audit/verify?stream=risk&from=5&to=2").await.invalid("to");
+    service.get("/audit/verify?stream=risk&to=0").await.invalid("to");
+    service.get("/audit/verify?stream=risk&from=0").await.invalid("from");
     service.pool.execute(guard("DISABLE")).await.unwrap();
     service.pool.execute("UPDATE risk_event SET actor = 'test' WHERE seq = 3").await.unwrap();
     // Whole, and not everything that belongs to it is there.

@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::audit::Stream;
+use crate::audit::actions::require_known;
 use crate::audit::events::{Cursor, EventRecord, Filter, Order};
 use crate::audit::store;
 use crate::error::{Error, Result};
@@ -30,9 +31,9 @@ struct AuditEventQuery {
     principal: Option<Actor>,
     /// By whom, as claimed.
     actor: Option<Actor>,
-    /// What was done, upper case: `RESERVE`. All streams but kpi.
+    /// What was done, upper case: `RESERVE`. All streams but kpi. One that no event of any stream has is refused.
     action: Option<Label>,
-    /// About this engine: stream risk, and in control the changes of its risk policy.
+    /// About this engine: stream risk, and in control what was set of its risk policy, and that it was removed.
     engine: Option<Engine>,
     /// About this domain: streams heimdall and kpi.
     domain: Option<Domain>,
@@ -61,6 +62,9 @@ struct AuditEventQuery {
 
 impl AuditEventQuery {
     fn filter(&self) -> Result<Filter> {
+        if let Some(action) = &self.action {
+            require_known(action.as_str())?;
+        }
         let text = |name, value: Option<&str>| value.map(|value| (name, value.to_owned()));
         let equal = [
             text("principal", self.principal.as_ref().map(Actor::as_str)),

@@ -46,7 +46,7 @@ pub(crate) async fn page(
 }
 
 /// Whether an index leads to these events: then it does not matter how far apart they are.
-fn leads(stream: Stream, wanted: &[(Column, &str)]) -> bool {
+fn leads(stream: Stream, wanted: &[(Column, Vec<&str>)]) -> bool {
     let indexed: &[&str] = match stream {
         Stream::Control => &["action"],
         Stream::Risk => &["engine"],
@@ -88,8 +88,9 @@ pub(crate) async fn first_at(conn: &mut PgConnection, stream: Stream, head: i64,
 }
 
 /// The event that made the reservation that is asked for: nothing before it is about it. One where none is asked for.
-async fn made_by(conn: &mut PgConnection, wanted: &[(Column, &str)]) -> Result<i64> {
-    let Some((_, id)) = wanted.iter().find(|(column, _)| column.kind == Kind::Uuid) else {
+async fn made_by(conn: &mut PgConnection, wanted: &[(Column, Vec<&str>)]) -> Result<i64> {
+    let asked = wanted.iter().find(|(column, _)| column.kind == Kind::Uuid);
+    let Some(id) = asked.and_then(|(_, ids)| ids.first().copied()) else {
         return Ok(1);
     };
     let made = sqlx::query_scalar!("SELECT seq FROM risk_reservation WHERE id = $1::text::uuid", id);
@@ -100,7 +101,7 @@ async fn made_by(conn: &mut PgConnection, wanted: &[(Column, &str)]) -> Result<i
 async fn look(
     conn: &mut PgConnection,
     stream: Stream,
-    wanted: &[(Column, &str)],
+    wanted: &[(Column, Vec<&str>)],
     order: Order,
     (stretch, place): (Stretch, i64),
     limit: i64,
@@ -111,8 +112,13 @@ async fn look(
     }
     let mut sql: QueryBuilder<Postgres> = QueryBuilder::new(select(stream));
     sql.push(" WHERE seq BETWEEN ").push_bind(stretch.low).push(" AND ").push_bind(stretch.high);
-    for (column, value) in wanted {
-        sql.push(" AND ").push(column.name).push(" = ").push_bind(*value);
+    for (column, values) in wanted {
+        sql.push(" AND ").push(column.name).push(" = ");
+        // Of one value the plan may follow the order of an index.
+        match values.as_slice() {
+            [one] => sql.push_bind(*one),
+            several => sql.push("ANY(").push_bind(several.to_vec()).push(")"),
+        };
         if column.kind == Kind::Uuid {
             sql.push("::uuid");
         }

@@ -221,6 +221,8 @@ async fn what_cannot_be_read_is_refused_with_the_field_named() {
         ("to=2026-01-01", "to"),
         ("reservation_id=7", "reservation_id"),
         ("engine=a%20b", "engine"),
+        ("action=settle", "action"),
+        ("stream=kpi&action=KILL_SWITCH_ENGAGED", "action"),
         ("wire=x", "wire"),
     ] {
         service.get(&format!("/audit/events?{query}")).await.invalid(field);
@@ -261,4 +263,30 @@ async fn a_rare_event_in_a_long_stream_is_found_in_pages_of_bounded_work() {
     assert_eq!(page(&service, "correlation_id=none").await.1, None);
     let (rows, _) = page(&service, "action=GO_LIVE_ENABLE").await;
     assert_eq!(rows.len(), 1);
+}
+
+#[tokio::test]
+async fn an_unknown_action_is_refused_with_the_nearest_ones() {
+    let service = Service::fresh().await;
+    for (asked, nearest) in [("settle", "SETTLE"), ("KILL_SWITCH_ENGAGED", "KILL_SWITCH_ENGAGE"), ("TRIP", "REGRESSION_TRIP")] {
+        let said = service.get(&format!("/audit/events?action={asked}")).await.invalid("action");
+        assert!(said.contains(&format!("the nearest: {nearest}")), "{asked}: {said}");
+    }
+    assert_eq!(page(&service, "action=REGRESSION_SHADOW_TRIP").await, (vec![], None));
+}
+
+#[tokio::test]
+async fn of_an_engine_the_control_stream_shows_that_its_policy_was_set_and_removed() {
+    let service = Service::fresh().await;
+    let policy = json!({"engine": "SPARE", "max_daily_loss": 7, "enabled": false, "actor": "eve"});
+    service.post("/risk/policies/upsert", &policy).await.ok();
+    service.post("/risk/policies/remove", &json!({"engine": "SPARE", "actor": "eve"})).await.ok();
+    for (query, actions) in [
+        ("engine=spare", vec!["RISK_POLICY_REMOVE", "RISK_POLICY_UPSERT"]),
+        ("engine=spare&action=RISK_POLICY_REMOVE", vec!["RISK_POLICY_REMOVE"]),
+        ("engine=spare&action=TOKEN_CREATE", vec![]),
+    ] {
+        let rows = walk(&service, query).await;
+        assert_eq!(rows.iter().map(|row| row["action"].clone()).collect::<Vec<_>>(), actions, "{query}");
+    }
 }

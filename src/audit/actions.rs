@@ -1,0 +1,167 @@
+//! Every action that an event can tell of. AUDIT.md says what each of them is; tests compare the three: this list, what is written, and
+//! the document.
+
+use super::Stream;
+use crate::error::{Error, Result};
+use crate::types::letters_apart;
+
+const CONTROL: [&str; 31] = [
+    "GO_LIVE_ENABLE",
+    "GO_LIVE_DISABLE",
+    "KILL_SWITCH_ENGAGE",
+    "KILL_SWITCH_RELEASE",
+    "PACK_REPORT",
+    "GO_LIVE_REWIND_ACCEPT",
+    "CLOCK_ACCEPT",
+    "RISK_POLICY_UPSERT",
+    "RISK_POLICY_REMOVE",
+    "RISK_HALT",
+    "RISK_REPAIR",
+    "HEIMDALL_POLICY_UPSERT",
+    "HEIMDALL_POLICY_REMOVE",
+    "HEIMDALL_PROMOTE",
+    "HEIMDALL_DEMOTE",
+    "REGRESSION_POLICY_UPSERT",
+    "REGRESSION_POLICY_REMOVE",
+    "REGRESSION_TRIP",
+    "REGRESSION_SHADOW_TRIP",
+    "REGRESSION_REARM",
+    "REGRESSION_KIND",
+    "REGRESSION_ACKNOWLEDGE",
+    "REGRESSION_BASELINE_RESET",
+    "APPROVAL_REQUEST",
+    "APPROVAL_APPROVE",
+    "APPROVAL_REJECT",
+    "SETTING_CHANGE",
+    "TOKEN_CREATE",
+    "TOKEN_REVOKE",
+    "ACCESS_REFUSED",
+    "AUDIT_ERASE",
+];
+const RISK: [&str; 7] = ["RESERVE", "DENY", "SETTLE", "RELEASE", "EXTEND", "EXPIRE", "ADJUST"];
+const HEIMDALL: [&str; 4] = ["TRIAL", "RECOMMEND", "REQUIRE", "REVOKE"];
+
+/// The actions of a stream; an event of `kpi` has none.
+#[must_use]
+pub const fn actions(stream: Stream) -> &'static [&'static str] {
+    match stream {
+        Stream::Control => &CONTROL,
+        Stream::Risk => &RISK,
+        Stream::Heimdall => &HEIMDALL,
+        Stream::Kpi => &[],
+    }
+}
+
+/// Letters in which a misspelt action may differ.
+const TYPOS_MAX: usize = 2;
+/// Actions that are named at most where some are near.
+const NAMED_MAX: usize = 4;
+/// Letters of a part by which an action can be meant.
+const PART_MIN: usize = 4;
+
+/// Refuses an action that no event has: a list that is empty for a misspelt name would say that nothing happened.
+pub fn require_known(action: &str) -> Result<()> {
+    let all: Vec<&str> = Stream::ALL.into_iter().flat_map(actions).copied().collect();
+    if all.contains(&action) {
+        return Ok(());
+    }
+    let asked = action.to_ascii_uppercase();
+    // Of a short name two letters are half.
+    let typos = TYPOS_MAX.min(asked.len() / 3);
+    let is_part = |known: &str| asked.len() >= PART_MIN && (known.contains(&asked) || asked.contains(known));
+    let mut near: Vec<(usize, &str)> = all
+        .iter()
+        .filter_map(|known| {
+            let apart = letters_apart(&asked, known, typos);
+            Some((apart.or(is_part(known).then_some(TYPOS_MAX + 1))?, *known))
+        })
+        .collect();
+    near.sort_by_key(|(apart, _)| *apart);
+    let named: Vec<&str> = near.into_iter().take(NAMED_MAX).map(|(_, known)| known).collect();
+    let detail = if named.is_empty() {
+        format!("is no action of any stream; the known ones: {}", all.join(", "))
+    } else {
+        format!("is no action of any stream; the nearest: {}", named.join(", "))
+    };
+    Err(Error::invalid("action", detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::path::{Path, PathBuf};
+
+    fn all() -> BTreeSet<String> {
+        Stream::ALL.into_iter().flat_map(actions).map(|action| (*action).to_owned()).collect()
+    }
+
+    fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+
+    /// What stands between quotes behind `action:` in the fields of an event, or where one of heimdall is made.
+    fn written(source: &str) -> Vec<String> {
+        let begins = ["action: ", "HeimdallEvent::new("].map(|begin| source.split(begin).skip(1));
+        let fields = begins.into_iter().flatten().map(|rest| rest.split(['\n', ',']).next().unwrap_or_default());
+        let quoted = fields.flat_map(|field| field.split('"').skip(1).step_by(2));
+        let is_action = |text: &&str| {
+            text.len() >= 4 && text.bytes().all(|letter| letter.is_ascii_uppercase() || letter == b'_')
+        };
+        quoted.filter(is_action).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_action_that_the_program_writes_is_known() {
+        let mut files = Vec::new();
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+        let (known, mut seen) = (all(), BTreeSet::new());
+        for file in files {
+            for action in written(&std::fs::read_to_string(&file).unwrap()) {
+                assert!(known.contains(&action), "{}: {action} is not among the known actions", file.display());
+                seen.insert(action);
+            }
+        }
+        // The search finds something: a change of the code's form must not make it blind.
+        for action in ["REGRESSION_SHADOW_TRIP", "RISK_POLICY_REMOVE", "TOKEN_CREATE", "RESERVE", "DENY", "TRIAL"] {
+            assert!(seen.contains(action), "{action} is not found: {seen:?}");
+        }
+    }
+
+    #[test]
+    fn the_document_lists_every_action_and_no_other() {
+        let document = include_str!("../../docs/AUDIT.md");
+        let section = document.split("## What is recorded").nth(1).unwrap().split("\n## ").next().unwrap();
+        // The first column of the table, and the sentences behind it; errors and columns are elsewhere.
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
+        let sentence = section.split("\n`risk`: ").nth(1).unwrap();
+        let texts: Vec<String> = rows.map(|row| format!("`{row}")).chain([sentence.to_owned()]).collect();
+        let quoted = texts.iter().flat_map(|text| text.split('`').skip(1).step_by(2));
+        let is_action = |text: &&str| text.bytes().all(|letter| letter.is_ascii_uppercase() || letter == b'_');
+        let listed: BTreeSet<String> = quoted.filter(is_action).map(str::to_owned).collect();
+        assert_eq!(listed, all());
+    }
+
+    #[test]
+    fn an_unknown_action_is_refused_with_the_nearest_ones() {
+        for (asked, nearest) in [
+            ("settle", "the nearest: SETTLE"),
+            ("KILL_SWITCH_ENGAGED", "the nearest: KILL_SWITCH_ENGAGE"),
+            ("TRIP", "the nearest: REGRESSION_TRIP, REGRESSION_SHADOW_TRIP"),
+            ("x", "the known ones: GO_LIVE_ENABLE, "),
+        ] {
+            let Err(Error::Invalid(errors)) = require_known(asked) else { panic!("{asked} is taken") };
+            assert!(errors[0].detail.contains(nearest), "{asked}: {}", errors[0].detail);
+        }
+        for action in all() {
+            require_known(&action).unwrap();
+        }
+    }
+}
