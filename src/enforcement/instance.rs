@@ -179,6 +179,17 @@ impl Instances {
         };
         self.instances.iter().filter(is_off).map(|one| one.name.clone()).collect()
     }
+
+    /// The components that live ones require beyond the levers.
+    pub fn required_packs(&self) -> impl Iterator<Item = String> {
+        #[derive(serde::Deserialize)]
+        struct Told {
+            required_packs: Vec<String>,
+        }
+        let live = self.instances.iter().filter(|one| one.live);
+        let told = live.filter_map(|one| serde_json::from_str::<Told>(one.configuration.get()).ok());
+        told.flat_map(|told| told.required_packs)
+    }
 }
 
 /// Those who do not enforce, as far as that can be read soon; none if it cannot. For whoever has stopped everything: it waits for nothing

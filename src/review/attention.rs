@@ -1,12 +1,13 @@
 //! What needs attention: a plain list of sentences, made by small functions that each look at one thing.
 
 use super::blind::{BlindWire, Blindness};
+use super::caps::used_up;
+use super::required::components;
 use super::{LedgerDifference, OldHolds, Review, began};
 use crate::approval::model::ApprovalRecord;
 use crate::enforcement::instance::Drift;
 use crate::heimdall::model::{CheckResult, Standing};
 use crate::regression::model::series_name;
-use crate::types::Total;
 use chrono::{DateTime, SecondsFormat, Utc};
 
 /// Sentences of one kind that a review lists; how many more there are is one sentence.
@@ -27,10 +28,12 @@ const LOOKS: &[Look] = &[
     incomplete,
     others,
     switches,
+    components,
     clock,
     halted,
     differing,
     tripped,
+    used_up,
     engines,
     approvals,
     old_holds,
@@ -57,7 +60,7 @@ fn bounded(mut sentences: Vec<String>) -> Vec<String> {
     sentences
 }
 
-fn time(at: DateTime<Utc>) -> String {
+pub(super) fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
@@ -242,10 +245,7 @@ fn engines(review: &Review) -> Vec<String> {
         };
         format!("{} is off, by {by}: {}", policy.engine, because(policy.reason.as_ref()))
     });
-    let lost = review.ledger.iter().filter(|row| row.headroom.loss == Some(Total::ZERO));
-    let lost = lost
-        .map(|row| format!("{} has lost {} today and is stopped until midnight UTC", row.engine, row.realized_loss));
-    off.chain(lost).collect()
+    off.collect()
 }
 
 fn charter(review: &Review) -> Vec<String> {

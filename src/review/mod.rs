@@ -5,11 +5,14 @@
 
 mod attention;
 mod blind;
+mod caps;
 mod here;
 pub mod http;
+mod required;
 mod slo;
 pub mod store;
 mod text;
+mod values;
 
 pub use blind::{BlindWire, Blindness, Unwatched};
 pub use here::Answering;
@@ -32,6 +35,7 @@ use crate::risk::model::RiskPolicy;
 use blind::Blind;
 use chrono::{DateTime, Datelike, Days, NaiveTime, TimeDelta, Utc};
 use serde::Serialize;
+use required::Lacking;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
 use store::Principals;
@@ -116,6 +120,9 @@ pub struct Review {
     /// Who made the changes that sentences tell of.
     #[serde(skip)]
     who: Principals,
+    /// Required components that are not installed.
+    #[serde(skip)]
+    lacking: Vec<Lacking>,
 }
 
 /// Domains whose production use does not go with their evidence.
@@ -165,6 +172,7 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
     let audit = crate::audit::heads(&mut tx).await?;
     let approvals = crate::approval::waiting(&mut tx, now).await?;
     let instances = crate::enforcement::instance::list(&mut tx).await?;
+    let lacking = required::lacking(&mut tx, &instances).await?;
     let mut review = Review {
         generated_at: now,
         since,
@@ -183,7 +191,8 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
         ledger_differences: store::differences(&mut tx).await?,
         clock_behind_seconds: behind(&audit, now),
         clock_behind_accepted: crate::audit::clock_is_accepted(&mut tx).await?,
-        who: store::principals(&mut tx, &state, &disabled_engines, &blind.wires).await?,
+        who: store::principals(&mut tx, &state, &disabled_engines, &blind.wires, &lacking).await?,
+        lacking,
         state,
         disabled_engines,
         tripped,

@@ -1,6 +1,7 @@
 //! SQL that only the review needs.
 
 use super::blind::BlindWire;
+use super::required::Lacking;
 use crate::error::{Error, Result};
 use crate::go_live::model::GoLiveState;
 use crate::regression::{self, model::series_name};
@@ -149,23 +150,25 @@ impl Principals {
     }
 }
 
-/// Who engaged the kill switch, and who last set up these engines and wires.
+/// Who engaged the kill switch, who last set up these engines and wires, and who last reported these components.
 pub(super) async fn principals(
     conn: &mut PgConnection,
     state: &GoLiveState,
     engines: &[RiskPolicy],
     wires: &[BlindWire],
+    components: &[Lacking],
 ) -> Result<Principals> {
     let subjects: Vec<String> = engines
         .iter()
         .map(|policy| policy.engine.to_string())
         .chain(wires.iter().map(|wire| series_name(&wire.domain, &wire.metric)))
+        .chain(components.iter().map(|component| component.id.clone()))
         .collect();
     let rows = sqlx::query!(
         r#"SELECT DISTINCT ON (action, subject) action, COALESCE(subject, '') AS "subject!", principal
            FROM control_event
            WHERE ok
-             AND ((action IN ('RISK_POLICY_UPSERT', 'REGRESSION_POLICY_UPSERT') AND subject = ANY($1))
+             AND ((action IN ('RISK_POLICY_UPSERT', 'REGRESSION_POLICY_UPSERT', 'PACK_REPORT') AND subject = ANY($1))
                   -- A repeated engage is an event as well; the first one counts.
                   OR (action = 'KILL_SWITCH_ENGAGE' AND at = $2))
            ORDER BY action, subject, seq DESC"#,

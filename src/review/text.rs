@@ -2,13 +2,11 @@
 
 use super::attention::who;
 use super::slo::RATIO_ONE;
+use super::values::values;
 use super::{Blindness, Review, began};
-use crate::audit::ControlRecord;
 use crate::heimdall::model::{CheckResult, GateCheck};
 use crate::types::Ratio;
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use std::fmt::{self, Write};
 
 /// What shows the document.
@@ -49,37 +47,6 @@ const fn on(flag: bool, yes: &'static str, no: &'static str) -> &'static str {
 fn percent(ratio: Ratio) -> String {
     let percent = Ratio::of(ratio.units() * 100, 1_000_000_000_000).unwrap_or_default();
     format!("{} %", percent.short())
-}
-
-/// Fields that a change lists.
-const FIELDS_MAX: usize = 8;
-
-/// The fields that a change moved, from what to what.
-fn values(change: &ControlRecord) -> String {
-    #[derive(Deserialize)]
-    struct Detail<'a> {
-        #[serde(borrow, default)]
-        changes: Vec<Moved<'a>>,
-    }
-    #[derive(Deserialize)]
-    struct Moved<'a> {
-        field: &'a str,
-        #[serde(borrow)]
-        from: &'a RawValue,
-        #[serde(borrow)]
-        to: &'a RawValue,
-    }
-    let detail = change.detail.as_ref().and_then(|detail| serde_json::from_str::<Detail<'_>>(detail.get()).ok());
-    let moved = detail.map(|detail| detail.changes).unwrap_or_default();
-    let shown = |value: &RawValue| match value.get() {
-        "null" => "none".to_owned(),
-        value => value.trim_matches('"').to_owned(),
-    };
-    let more = moved.len().saturating_sub(FIELDS_MAX);
-    let first = moved.iter().take(FIELDS_MAX);
-    let mut texts: Vec<_> = first.map(|one| format!("{} {} → {}", one.field, shown(one.from), shown(one.to))).collect();
-    texts.extend((more > 0).then(|| format!("{more} more")));
-    if texts.is_empty() { "-".to_owned() } else { texts.join(", ") }
 }
 
 fn check(check: &GateCheck) -> String {

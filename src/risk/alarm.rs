@@ -1,7 +1,11 @@
-//! What operators have to hear of at once: a day's loss that stands at a cap, and stops an engine or all of them.
+//! What operators have to hear of at once: a day's loss that stands at a cap, and stops an engine or all of them; and a cap of GLOBAL that
+//! is used up, which stops all of them.
 
 use super::model::CAP_REACHED;
 use super::operation::{Done, Outcome};
+use chrono::NaiveDate;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 fn settles_at_a_cap() -> metrics::Counter {
     metrics::counter!("holdfast_settles_at_loss_cap_total")
@@ -12,15 +16,55 @@ pub(super) fn begin_counting() {
     settles_at_a_cap().increment(0);
 }
 
-/// Raises the alarm for a settle that was just booked, and not for one that is told again.
-pub(super) fn raise(done: &Done) {
-    let Outcome::Settled(settlement) = &done.outcome else { return };
-    let caps: Vec<_> = settlement.flags.iter().filter(|flag| flag.ends_with(CAP_REACHED)).map(String::as_str).collect();
-    if !done.replayed && !caps.is_empty() {
+/// The alarms of a ledger, and which of them the day has had.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Alarms(Arc<Mutex<(NaiveDate, BTreeSet<&'static str>)>>);
+
+impl Alarms {
+    /// Raises the alarm for what was just booked, and not for what is told again.
+    pub(super) fn raise(&self, done: &Done) {
+        match &done.outcome {
+            _ if done.replayed => {}
+            Outcome::Settled(settlement) => settled(&settlement.flags),
+            Outcome::Reserved(reserved) => {
+                let (day, filled) = (reserved.decision.ledger.day, &reserved.decision.filled);
+                for cap in filled.iter().filter(|cap| self.is_first(day, cap)) {
+                    tracing::warn!(cap, "GLOBAL has reached its cap: every engine is stopped by it, see GET /review");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the day has not had this before. What is outstanding comes to its cap as often as somebody settles.
+    fn is_first(&self, day: NaiveDate, cap: &'static str) -> bool {
+        let mut had = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if had.0 != day {
+            *had = (day, BTreeSet::new());
+        }
+        had.1.insert(cap)
+    }
+}
+
+fn settled(flags: &[String]) {
+    let caps: Vec<_> = flags.iter().filter(|flag| flag.ends_with(CAP_REACHED)).map(String::as_str).collect();
+    if !caps.is_empty() {
         settles_at_a_cap().increment(1);
         tracing::error!(
             caps = caps.join(", "),
             "a settle stands at a cap of the day's loss: reserves are denied until midnight UTC"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cap_of_global_is_said_once_a_day() {
+        let (alarms, day) = (Alarms::default(), |day| NaiveDate::from_ymd_opt(2040, 1, day).unwrap());
+        let said = [(1, "max_open_risk"), (1, "max_open_risk"), (1, "max_daily_exposure"), (2, "max_open_risk")];
+        assert_eq!(said.map(|(on, cap)| alarms.is_first(day(on), cap)), [true, false, true, true]);
     }
 }

@@ -61,6 +61,7 @@ pub struct Risk {
     two_person: approval::Policy,
     writer: Ledger,
     engines_max: usize,
+    alarms: alarm::Alarms,
 }
 
 /// Whether an operation is meant or only asked about.
@@ -100,7 +101,7 @@ impl Risk {
         engines_max: usize,
     ) -> Self {
         let writer = Ledger::start(db.clone(), clock, feed, !config.is_development(), two_person);
-        Self { db, two_person, writer, engines_max }
+        Self { db, two_person, writer, engines_max, alarms: alarm::Alarms::default() }
     }
 
     /// Decides a reserve; a dry run without the lock, without a trace, and without regard to a key.
@@ -232,7 +233,7 @@ impl Risk {
                 Some(error) => Err(error),
                 None => match answers.next() {
                     Some((item, Ok(done))) => {
-                        alarm::raise(&done);
+                        self.alarms.raise(&done);
                         self.settled(item, done).await
                     }
                     Some((_, Err(error))) => Err(error),

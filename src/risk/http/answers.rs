@@ -78,7 +78,7 @@ impl ReserveAnswer {
     pub(super) fn new(engine: Engine, amount: Amount, dry_run: bool, done: Done<Reserved>) -> Self {
         let Done { outcome: reserved, replayed, standing, stops } = done;
         let was_allowed = reserved.decision.is_allowed();
-        let Decision { failures, policy, ledger, expires_at } = reserved.decision;
+        let Decision { failures, policy, ledger, expires_at, filled: _ } = reserved.decision;
         // What was allowed may be done once, and only while nothing stops it.
         let failures = if was_allowed { stops } else { failures };
         let ok = failures.is_empty();

@@ -252,3 +252,84 @@ async fn every_form_of_the_review_says_the_same_first() {
         assert_eq!(said, first);
     }
 }
+
+#[tokio::test]
+async fn a_required_component_that_reports_missing_is_said_and_its_row_shows_the_report() {
+    let service = Service::with(Setup { required_packs: vec!["crm", "mail"], ..Setup::default() }).await;
+    let report = async |id: &str, status: &str| {
+        let body = json!({"id": id, "status": status, "version": "7", "actor": "ci"});
+        service.post("/go-live/packs", &body).await.ok();
+    };
+    report("crm", "installed").await;
+    let first = look_first(&service).await;
+    let never = "The required component mail has never reported itself: the checklist fails, and production cannot be switched on";
+    assert!(first.contains(&never.to_owned()), "{first:?}");
+    report("mail", "installed").await;
+    service.post("/go-live/enable", &json!({"actor": "test"})).await.ok();
+    assert_eq!(look_first(&service).await, Vec::<String>::new());
+    report("crm", "missing").await;
+    report("other", "missing").await;
+    let first = look_first(&service).await;
+    assert_eq!(first.len(), 1, "{first:?}");
+    assert!(first[0].starts_with("The required component crm reports missing since 20"), "{first:?}");
+    assert!(first[0].ends_with("by UNAUTHENTICATED (says ci): the checklist fails, while production is on"), "{first:?}");
+    let text = terminal(&service).await;
+    assert!(text.contains(&first[0]), "{text}");
+    let row = text.lines().find(|line| line.contains("PACK_REPORT | crm")).expect("a row");
+    assert!(row.contains("| status missing, version 7 |"), "{row}");
+}
+
+#[tokio::test]
+async fn a_cap_of_global_that_is_used_up_is_said_with_the_engine_that_used_most_of_it() {
+    let service = Service::live().await;
+    let cap = json!({"engine": "GLOBAL", "max_daily_exposure": 100, "max_open_risk": 90, "max_actions_per_day": 3});
+    service.post("/risk/policies/upsert", &cap).await.ok();
+    service.reserve("WHOLESALE", "30").await.ok();
+    service.reserve("CAPITAL", "50").await.ok();
+    assert_eq!(look_first(&service).await, Vec::<String>::new());
+    service.reserve("WHOLESALE", "10").await.ok();
+    let denied = service.reserve("CAPITAL", "1").await.ok();
+    assert_eq!(denied["scope"], "GLOBAL", "{denied}");
+    assert_eq!(
+        look_first(&service).await,
+        [
+            "Every engine is stopped by GLOBAL until something is settled or released: its open risk is used up (90); CAPITAL holds most \
+             of it today (50)",
+            "Every engine is stopped by GLOBAL until midnight UTC: its count of reserves of the day is used up (3); WHOLESALE made most of it \
+             today (2)",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_policy_that_was_removed_shows_what_it_was() {
+    let service = Service::live().await;
+    let caps = json!({"engine": "SPARE", "max_daily_loss": 77, "max_open_risk": 88, "enabled": false, "actor": "ops"});
+    service.post("/risk/policies/upsert", &caps).await.ok();
+    let charter = json!({"domain": "SPARE", "min_confidence_prod": 0.7, "actor": "ops"});
+    service.post("/heimdall/policies/upsert", &charter).await.ok();
+    wire(&service, "SPARE", json!({"enabled": false, "max_drop_fraction": 0.3})).await;
+    for (lever, name) in [
+        ("risk", json!({"engine": "SPARE"})),
+        ("heimdall", json!({"domain": "SPARE"})),
+        ("regression", json!({"domain": "SPARE", "metric": "m"})),
+    ] {
+        service.post(&format!("/{lever}/policies/remove"), &name).await.ok();
+    }
+    let text = terminal(&service).await;
+    for (action, value) in [
+        ("RISK", "max_daily_loss 77 → none"),
+        ("RISK", "max_open_risk 88 → none"),
+        ("HEIMDALL", "min_confidence_prod 0.7 → none"),
+        ("REGRESSION", "enabled false → none"),
+    ] {
+        let removed = format!("| {action}_POLICY_REMOVE |");
+        let row = text.lines().find(|line| line.contains(&removed)).expect("a row");
+        assert!(row.contains(value), "{value}: {row}");
+    }
+    let document = service.get("/audit/as-of").await.ok();
+    for list in ["risk_policies", "heimdall_policies", "regression_policies"] {
+        let names: Vec<_> = document[list].as_array().expect("a list").iter().map(|one| one["name"].clone()).collect();
+        assert!(!names.is_empty() && !names.iter().any(|name| name.to_string().contains("SPARE")), "{list}: {names:?}");
+    }
+}

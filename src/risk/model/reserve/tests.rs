@@ -73,6 +73,19 @@ fn every_cap_has_its_text() {
 }
 
 #[test]
+fn the_reserve_that_uses_a_cap_of_global_up_says_which_and_no_other_does() {
+    let mut book = book(vec![policy("GLOBAL", "0", "100", "0", "3"), policy("A", "0", "1000", "0", "0")]);
+    let none: [&str; 0] = [];
+    assert_eq!(decide(&mut book, "40").filled, none);
+    assert_eq!(decide(&mut book, "60").filled, ["max_daily_exposure"]);
+    let denied = decide(&mut book, "1");
+    assert!(!denied.is_allowed());
+    assert_eq!(denied.filled, none);
+    book.levels.get_mut(&Engine::global()).unwrap().policy.as_mut().unwrap().max_daily_exposure = Amount::ZERO;
+    assert_eq!(decide(&mut book, "1").filled, ["max_actions_per_day"]);
+}
+
+#[test]
 fn development_needs_no_go_live_and_still_heeds_the_kill_switch() {
     let mut book = roomy();
     book.switches.go_live_enabled = false;

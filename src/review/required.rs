@@ -1,0 +1,49 @@
+//! Components that go-live requires and that are not installed: the checklist is red, also while production is on.
+
+use super::Review;
+use super::attention::{time, who};
+use crate::enforcement::instance::Instances;
+use crate::error::Result;
+use crate::go_live::model::{LEVER_PACKS, Pack, PackStatus};
+use sqlx::PgConnection;
+use std::collections::BTreeSet;
+
+/// A required component that is not installed, and what it reported last.
+#[derive(Debug)]
+pub(super) struct Lacking {
+    pub(super) id: String,
+    reported: Option<Pack>,
+}
+
+/// The components that the levers or a live instance require and that are not installed, by id.
+pub(super) async fn lacking(conn: &mut PgConnection, instances: &Instances) -> Result<Vec<Lacking>> {
+    let mut required: BTreeSet<String> = LEVER_PACKS.iter().map(|id| (*id).to_owned()).collect();
+    required.extend(instances.required_packs());
+    let mut packs = crate::go_live::store::read_packs(conn).await?;
+    packs.retain(|pack| required.contains(&pack.id));
+    for pack in packs.iter().filter(|pack| pack.status == PackStatus::Installed) {
+        required.remove(&pack.id);
+    }
+    let reported = |id: &str| packs.iter().find(|pack| pack.id == id).cloned();
+    Ok(required.into_iter().map(|id| Lacking { reported: reported(&id), id }).collect())
+}
+
+/// Says which they are, since when and by whose word, and what that means.
+pub(super) fn components(review: &Review) -> Vec<String> {
+    let means = if review.state.go_live_enabled {
+        "the checklist fails, while production is on"
+    } else {
+        "the checklist fails, and production cannot be switched on"
+    };
+    let sentence = |lacking: &Lacking| {
+        let id = &lacking.id;
+        match &lacking.reported {
+            Some(pack) => {
+                let by = who(review.who.of("PACK_REPORT", id), pack.changed_by.as_deref());
+                format!("The required component {id} reports missing since {}, by {by}: {means}", time(pack.updated_at))
+            }
+            None => format!("The required component {id} has never reported itself: {means}"),
+        }
+    };
+    review.lacking.iter().map(sentence).collect()
+}

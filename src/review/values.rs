@@ -1,0 +1,84 @@
+//! What a change moved, in the words of the table of changes.
+
+use crate::audit::ControlRecord;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+
+/// Fields that a change lists.
+const FIELDS_MAX: usize = 8;
+
+/// The fields that a change moved, from what to what. Of a policy that was removed they are those that it had; a component's report says
+/// what it is now.
+pub(super) fn values(change: &ControlRecord) -> String {
+    let texts = change.detail.as_ref().and_then(|detail| match change.action.as_str() {
+        "PACK_REPORT" => reported(detail),
+        "SETTING_CHANGE" | "REGRESSION_KIND" => from_to(detail),
+        "RISK_POLICY_REMOVE" | "HEIMDALL_POLICY_REMOVE" => removed(detail, &change.action),
+        "REGRESSION_POLICY_REMOVE" => {
+            let mut fields: Fields<'_> = serde_json::from_str(detail.get()).ok()?;
+            let mut texts = fields.remove("policy").and_then(|policy| removed(policy, &change.action))?;
+            let kind = fields.remove("kind").filter(|kind| kind.get() != "null");
+            texts.extend(kind.map(|kind| format!("kind {} → none", shown(kind))));
+            Some(texts)
+        }
+        _ => moved(detail),
+    });
+    let mut texts = texts.unwrap_or_default();
+    let more = texts.len().saturating_sub(FIELDS_MAX);
+    texts.truncate(FIELDS_MAX);
+    texts.extend((more > 0).then(|| format!("{more} more")));
+    if texts.is_empty() { "-".to_owned() } else { texts.join(", ") }
+}
+
+/// The members of an object, by name.
+type Fields<'a> = BTreeMap<&'a str, &'a RawValue>;
+
+fn shown(value: &RawValue) -> String {
+    match value.get() {
+        "null" => "none".to_owned(),
+        value => value.trim_matches('"').to_owned(),
+    }
+}
+
+fn moved(detail: &RawValue) -> Option<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Detail<'a> {
+        #[serde(borrow, default)]
+        changes: Vec<Moved<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Moved<'a> {
+        field: &'a str,
+        #[serde(borrow)]
+        from: &'a RawValue,
+        #[serde(borrow)]
+        to: &'a RawValue,
+    }
+    let detail: Detail<'_> = serde_json::from_str(detail.get()).ok()?;
+    let text = |one: &Moved<'_>| format!("{} {} → {}", one.field, shown(one.from), shown(one.to));
+    Some(detail.changes.iter().map(text).collect())
+}
+
+fn reported(detail: &RawValue) -> Option<Vec<String>> {
+    let fields: Fields<'_> = serde_json::from_str(detail.get()).ok()?;
+    let text = |name: &str| Some(format!("{name} {}", shown(fields.get(name)?)));
+    Some(["status", "version"].into_iter().filter_map(text).collect())
+}
+
+fn from_to(detail: &RawValue) -> Option<Vec<String>> {
+    let fields: Fields<'_> = serde_json::from_str(detail.get()).ok()?;
+    Some(vec![format!("{} → {}", shown(fields.get("from")?), shown(fields.get("to")?))])
+}
+
+/// The settings that a removed policy had. Its name is the subject of the change, and its history is in the changes before.
+fn removed(policy: &RawValue, action: &str) -> Option<Vec<String>> {
+    let fields: Fields<'_> = serde_json::from_str(policy.get()).ok()?;
+    let is_setting = |name: &str, value: &RawValue| {
+        let is_name = matches!(name, "domain" | "metric") || (name == "engine" && action == "RISK_POLICY_REMOVE");
+        let is_history = matches!(name, "changed_by" | "reason" | "updated_at" | "version" | "throttled_by");
+        !is_name && !is_history && value.get() != "null"
+    };
+    let settings = fields.into_iter().filter(|(name, value)| is_setting(name, value));
+    Some(settings.map(|(name, value)| format!("{name} {} → none", shown(value))).collect())
+}
