@@ -13,6 +13,7 @@
 //!
 //! Statements: one where it is off; 3 more to wait, 4 more to approve.
 
+pub mod end;
 mod execute;
 pub mod http;
 pub mod loosening;
@@ -167,6 +168,7 @@ async fn wait_in_tx(
         approved_by: None,
         rejected_at: None,
         rejected_by: None,
+        cancelled_by: None,
         standing: Standing::Waiting,
     };
     store::insert(&mut *conn, &record).await?;

@@ -1,5 +1,6 @@
 //! What waits for a second person, and how it stands.
 
+use super::end::End;
 use super::shown;
 use crate::audit::FieldChange;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -149,6 +150,9 @@ pub struct ApprovalRecord {
     pub rejected_at: Option<DateTime<Utc>>,
     /// By whom.
     pub rejected_by: Option<String>,
+    /// What cancelled it, where that was asked: the refusal of an approval says it.
+    #[serde(skip)]
+    pub cancelled_by: Option<End>,
     /// How it stands now.
     pub standing: Standing,
 }
@@ -179,9 +183,8 @@ impl ApprovalRecord {
                 )
             }
             Standing::Cancelled => {
-                "was cancelled by a newer engage, disable, trip or change, or by the end of the token that \
-                 asked: see what has changed, and ask for the change anew if it is still meant"
-                    .to_owned()
+                let by = self.cancelled_by.as_ref().map_or_else(String::new, |end| format!(" {end}"));
+                format!("was cancelled{by}: see what has changed, and ask for the change anew if it is still meant")
             }
         })
     }

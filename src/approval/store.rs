@@ -1,5 +1,6 @@
 //! SQL of the requests for a second person.
 
+use super::end::End;
 use super::model::{ApprovalAction, ApprovalRecord, Standing};
 use super::shown;
 use crate::db::stored_json;
@@ -64,8 +65,84 @@ const LIST_MAX: i64 = 500;
 
 /// One request, however old, as it stands at an instant.
 pub(super) async fn find(conn: &mut PgConnection, id: i64, at: DateTime<Utc>) -> Result<ApprovalRecord> {
-    let found = read(conn, at, Wanted::One(id)).await?.into_iter().next();
-    found.ok_or_else(|| Error::NotFound { what: "approval", id: id.to_string() })
+    let found = read(&mut *conn, at, Wanted::One(id)).await?.into_iter().next();
+    let mut record = found.ok_or_else(|| Error::NotFound { what: "approval", id: id.to_string() })?;
+    if record.standing == Standing::Cancelled {
+        record.cancelled_by = cancelled_by(conn, id, at).await?;
+    }
+    Ok(record)
+}
+
+/// What cancelled a request first.
+async fn cancelled_by(conn: &mut PgConnection, id: i64, now: DateTime<Utc>) -> Result<Option<End>> {
+    let row = sqlx::query!(
+        r#"SELECT newer.seq AS "newer_seq?",
+                  newer.action AS "newer_action?",
+                  newer.subject AS "newer_subject?",
+                  newer.at AS "newer_at?",
+                  newer.principal AS "newer_principal?",
+                  newer.actor AS "newer_actor?",
+                  other.id AS "other_id?",
+                  other.approved_at AS "other_at?",
+                  other.approved_by AS "other_by?",
+                  token.id AS "token_id?",
+                  token.revoked_at AS "revoked_at?",
+                  token.revoked_by AS "revoked_by?",
+                  token.expires_at AS "token_expires_at?"
+           FROM approval
+           -- One for each question that `read` asks, the first of them all.
+           LEFT JOIN LATERAL (
+               (SELECT seq, event.action, event.subject, at, principal, event.actor
+                FROM control_event AS event
+                WHERE event.ok AND event.seq > approval.id AND event.action IN ('GO_LIVE_DISABLE', 'KILL_SWITCH_ENGAGE')
+                ORDER BY seq
+                LIMIT 1)
+               UNION ALL
+               (SELECT seq, event.action, event.subject, at, principal, event.actor
+                FROM control_event AS event
+                WHERE approval.action NOT IN ('GO_LIVE_ENABLE', 'KILL_SWITCH_RELEASE')
+                  AND event.ok AND event.seq > approval.id AND event.action = 'REGRESSION_TRIP'
+                ORDER BY seq
+                LIMIT 1)
+               UNION ALL
+               (SELECT seq, event.action, event.subject, at, principal, event.actor
+                FROM control_event AS event
+                WHERE approval.action NOT IN ('GO_LIVE_ENABLE', 'KILL_SWITCH_RELEASE')
+                  AND event.ok AND event.seq > approval.id
+                  AND event.subject = coalesce(approval.subject, approval.input::json ->> 'engine')
+                  AND split_part(event.action, '_', 1) = split_part(approval.action, '_', 1)
+                  AND event.action <> 'REGRESSION_ACKNOWLEDGE'
+                ORDER BY seq
+                LIMIT 1)
+               ORDER BY seq
+               LIMIT 1) AS newer ON true
+           LEFT JOIN LATERAL (
+               SELECT twin.id, twin.approved_at, twin.approved_by
+               FROM approval AS twin
+               WHERE approval.action = 'RISK_ADJUST' AND twin.action = 'RISK_ADJUST'
+                 AND twin.subject = approval.subject AND twin.approved_at > approval.requested_at
+               ORDER BY twin.approved_at
+               LIMIT 1) AS other ON true
+           LEFT JOIN access_token AS token
+               ON token.id = substring(approval.requested_by FROM '[^:]*$')
+                  AND concat(token.name, ':', token.id) = approval.requested_by
+           WHERE approval.id = $1"#,
+        id
+    )
+    .fetch_one(conn)
+    .await?;
+    let event = row.newer_seq.zip(row.newer_at).map(|(seq, at)| End::Event {
+        seq,
+        at,
+        action: row.newer_action.unwrap_or_default(),
+        subject: row.newer_subject,
+        principal: row.newer_principal.unwrap_or_default(),
+        actor: row.newer_actor,
+    });
+    let correction = row.other_id.zip(row.other_at).map(|(id, at)| End::Correction { id, at, by: row.other_by });
+    let revoked = row.revoked_at.zip(row.revoked_by);
+    let token = End::of_token(row.token_id.is_some(), revoked, row.token_expires_at, now);
+    Ok([event, correction, token].into_iter().flatten().min_by_key(End::at))
 }
 
 async fn read(conn: &mut PgConnection, at: DateTime<Utc>, wanted: Wanted) -> Result<Vec<ApprovalRecord>> {
@@ -156,6 +233,7 @@ async fn read(conn: &mut PgConnection, at: DateTime<Utc>, wanted: Wanted) -> Res
                 approved_by: row.approved_by,
                 rejected_at: row.rejected_at,
                 rejected_by: row.rejected_by,
+                cancelled_by: None,
                 standing,
             })
         })

@@ -374,3 +374,31 @@ async fn twenty_requests_of_a_token_wait_at_once_and_no_other_token_is_kept_from
     // It changed what all the others were about.
     assert_eq!(post(&persons, &persons.ann, CAPS, &raise(21)).await.status, 202);
 }
+
+#[tokio::test]
+async fn what_cancelled_a_request_is_said_with_when_and_by_whom() {
+    let persons = two_person().await;
+    let refusal = async |id: i64| {
+        let refused = approve(&persons, &persons.bob, id).await.refused(409, "APPROVAL_CLOSED");
+        refused["detail"].as_str().unwrap().to_owned()
+    };
+    let bob = Token::read(&persons.bob).unwrap().id().to_string();
+    post(&persons, &persons.ann, "/go-live/kill-switch/engage", &json!({})).await.ok();
+    let id = ask(&persons, &persons.ann, RELEASE, &json!({"actor": "ann"})).await;
+    for actor in ["sam", "eve"] {
+        post(&persons, &persons.bob, "/go-live/disable", &json!({"actor": actor})).await.ok();
+    }
+    let last = "SELECT min(seq) FROM control_event WHERE action = 'GO_LIVE_DISABLE'";
+    let said = refusal(id).await;
+    let event = format!("was cancelled by GO_LIVE_DISABLE (control event {}) at 20", persons.service.count(last).await);
+    assert!(said.contains(&event) && said.contains(&format!(":{bob} (says sam)")), "{said}");
+    let id = ask(&persons, &persons.ann, CAPS, &json!({"engine": "A", "max_open_risk": 5000})).await;
+    post(&persons, &persons.bob, CAPS, &json!({"engine": "A", "max_open_risk": 10})).await.ok();
+    let said = refusal(id).await;
+    assert!(said.contains("was cancelled by RISK_POLICY_UPSERT of A (control event "), "{said}");
+    let id = ask(&persons, &persons.ann, CAPS, &json!({"engine": "A", "max_open_risk": 5000})).await;
+    let token = Token::read(&persons.ann).unwrap();
+    access::revoke(&persons.service.db, token.id(), None, &Origin::system(None)).await.unwrap();
+    let said = refusal(id).await;
+    assert!(said.contains("was cancelled by the end of the token that asked, which was revoked at 20"), "{said}");
+}
