@@ -180,13 +180,13 @@ impl Instances {
         self.instances.iter().filter(is_off).map(|one| one.name.clone()).collect()
     }
 
-    /// The components that live ones require beyond the levers.
-    pub fn required_packs(&self) -> impl Iterator<Item = String> {
+    /// The components that live ones, and the one that is asked, require beyond the levers.
+    pub fn required_packs(&self, asked: Option<Uuid>) -> impl Iterator<Item = String> {
         #[derive(serde::Deserialize)]
         struct Told {
             required_packs: Vec<String>,
         }
-        let live = self.instances.iter().filter(|one| one.live);
+        let live = self.instances.iter().filter(move |one| one.live || Some(one.id) == asked);
         let told = live.filter_map(|one| serde_json::from_str::<Told>(one.configuration.get()).ok());
         told.flat_map(|told| told.required_packs)
     }

@@ -172,7 +172,7 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
     let audit = crate::audit::heads(&mut tx).await?;
     let approvals = crate::approval::waiting(&mut tx, now).await?;
     let instances = crate::enforcement::instance::list(&mut tx).await?;
-    let lacking = required::lacking(&mut tx, &instances).await?;
+    let lacking = required::lacking(&mut tx, &instances, answering.instance).await?;
     let mut review = Review {
         generated_at: now,
         since,

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::go_live::model::{LEVER_PACKS, Pack, PackStatus};
 use sqlx::PgConnection;
 use std::collections::BTreeSet;
+use uuid::Uuid;
 
 /// A required component that is not installed, and what it reported last.
 #[derive(Debug)]
@@ -15,10 +16,14 @@ pub(super) struct Lacking {
     reported: Option<Pack>,
 }
 
-/// The components that the levers or a live instance require and that are not installed, by id.
-pub(super) async fn lacking(conn: &mut PgConnection, instances: &Instances) -> Result<Vec<Lacking>> {
+/// The components that the levers, a live instance or the answering one require and that are not installed, by id.
+pub(super) async fn lacking(
+    conn: &mut PgConnection,
+    instances: &Instances,
+    answering: Option<Uuid>,
+) -> Result<Vec<Lacking>> {
     let mut required: BTreeSet<String> = LEVER_PACKS.iter().map(|id| (*id).to_owned()).collect();
-    required.extend(instances.required_packs());
+    required.extend(instances.required_packs(answering));
     let mut packs = crate::go_live::store::read_packs(conn).await?;
     packs.retain(|pack| required.contains(&pack.id));
     for pack in packs.iter().filter(|pack| pack.status == PackStatus::Installed) {

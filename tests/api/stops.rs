@@ -39,7 +39,7 @@ async fn of_what_stops_only_the_field_that_names_the_thing_can_refuse() {
         ("", FORM, "domain=ND&domain=ND", "domain is given more than once"),
         ("", FORM, "domain=ND&hurry", "without a value"),
         ("", Some("application/json"), r#"{"domain":"ND","reason":"cut of"#, "not a JSON object"),
-        ("", Some("text/plain"), "domain=ND", "content type"),
+        ("", Some("text/plain"), "domain=ND", "cannot read text/plain"),
         ("", None, r#"{"domain":"ND"}"#, "without a content type"),
     ] {
         promote(&service).await;

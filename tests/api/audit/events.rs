@@ -278,7 +278,7 @@ async fn an_unknown_action_is_refused_with_the_nearest_ones() {
 #[tokio::test]
 async fn of_an_engine_the_control_stream_shows_that_its_policy_was_set_and_removed() {
     let service = Service::fresh().await;
-    let policy = json!({"engine": "SPARE", "max_daily_loss": 7, "enabled": false, "actor": "eve"});
+    let policy = json!({"engine": "SPARE", "max_daily_loss": 7, "max_daily_exposure": 7, "max_open_risk": 7, "enabled": false});
     service.post("/risk/policies/upsert", &policy).await.ok();
     service.post("/risk/policies/remove", &json!({"engine": "SPARE", "actor": "eve"})).await.ok();
     for (query, actions) in [

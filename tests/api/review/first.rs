@@ -273,7 +273,7 @@ async fn a_required_component_that_reports_missing_is_said_and_its_row_shows_the
     assert_eq!(first.len(), 1, "{first:?}");
     assert!(first[0].starts_with("The required component crm reports missing since 20"), "{first:?}");
     assert!(first[0].ends_with("by UNAUTHENTICATED (says ci): the checklist fails, while production is on"), "{first:?}");
-    let text = terminal(&service).await;
+    let (_, text) = markdown(&service, "/review?format=markdown", None).await;
     assert!(text.contains(&first[0]), "{text}");
     let row = text.lines().find(|line| line.contains("PACK_REPORT | crm")).expect("a row");
     assert!(row.contains("| status missing, version 7 |"), "{row}");
@@ -304,7 +304,7 @@ async fn a_cap_of_global_that_is_used_up_is_said_with_the_engine_that_used_most_
 #[tokio::test]
 async fn a_policy_that_was_removed_shows_what_it_was() {
     let service = Service::live().await;
-    let caps = json!({"engine": "SPARE", "max_daily_loss": 77, "max_open_risk": 88, "enabled": false, "actor": "ops"});
+    let caps = json!({"engine": "SPARE", "max_daily_loss": 77, "max_daily_exposure": 99, "max_open_risk": 88, "enabled": false});
     service.post("/risk/policies/upsert", &caps).await.ok();
     let charter = json!({"domain": "SPARE", "min_confidence_prod": 0.7, "actor": "ops"});
     service.post("/heimdall/policies/upsert", &charter).await.ok();
