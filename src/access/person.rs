@@ -8,11 +8,11 @@ use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed}
 use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory, Script};
 use icu_properties::{CodePointMapData, CodePointSetData};
 
-/// Whether two owners are one person: the same name but for case, width, spaces and what nobody sees, or letter by letter what looks
-/// the same in another alphabet.
+/// Whether two owners are one person: the same name but for case, width, spaces, kinds of apostrophes and hyphens, and what nobody
+/// sees, or letter by letter what looks the same in another alphabet. Owners of before the repertoire count as well.
 #[must_use]
 pub fn is_same(one: &str, other: &str) -> bool {
-    let (one, other) = (visible(one), visible(other));
+    let (one, other) = (compared(one), compared(other));
     folded(one.chars()) == folded(other.chars()) || folded(one.chars().map(latin)) == folded(other.chars().map(latin))
 }
 
@@ -174,6 +174,50 @@ fn visible(name: &str) -> String {
     seen.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// A name as it is compared: no spaces, since a blank of one alphabet is a letter of another, the plain form of its punctuation, and no
+/// symbol that may be drawn as nothing.
+fn compared(name: &str) -> String {
+    let categories = CodePointMapData::<GeneralCategory>::new();
+    // Before the compatible forms as well: that of some apostrophes is a space with an accent.
+    let plain: String = name.chars().map(punctuation).collect();
+    let is_drawn = |letter: &char| {
+        letter.is_ascii()
+            || !matches!(
+                categories.get(*letter),
+                GeneralCategory::OtherSymbol
+                    | GeneralCategory::MathSymbol
+                    | GeneralCategory::ModifierSymbol
+                    | GeneralCategory::CurrencySymbol
+                    | GeneralCategory::PrivateUse
+                    | GeneralCategory::Unassigned
+            )
+    };
+    visible(&plain).chars().filter(|letter| !letter.is_whitespace()).map(punctuation).filter(is_drawn).collect()
+}
+
+/// The ASCII punctuation that another character is a form of, or the character itself.
+const fn punctuation(letter: char) -> char {
+    match letter {
+        '`'
+        | '\u{b4}'
+        | '\u{2b9}'
+        | '\u{2bb}'..='\u{2bd}'
+        | '\u{2c8}'
+        | '\u{2ca}'
+        | '\u{2cb}'
+        | '\u{55a}'
+        | '\u{5f3}'
+        | '\u{2018}'..='\u{201b}'
+        | '\u{2032}'
+        | '\u{2035}'
+        | '\u{a78c}' => '\'',
+        '\u{201c}'..='\u{201f}' | '\u{2033}' | '\u{2036}' | '\u{5f4}' | '\u{ab}' | '\u{bb}' => '"',
+        '\u{58a}' | '\u{5be}' | '\u{2010}'..='\u{2015}' | '\u{2043}' | '\u{2212}' | '\u{2796}' | '\u{30fc}' => '-',
+        '\u{b7}' | '\u{2022}' | '\u{2024}' | '\u{2027}' | '\u{22c5}' | '\u{30fb}' => '.',
+        other => other,
+    }
+}
+
 /// Without regard to case: by capitals first, which spell out what has none of its own.
 fn folded(letters: impl Iterator<Item = char>) -> String {
     let folded: String = letters.flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect();
@@ -244,6 +288,31 @@ mod tests {
         {
             assert!(!is_same(one, other), "{one} {other}");
         }
+    }
+
+    #[test]
+    fn no_blank_of_any_alphabet_and_no_form_of_punctuation_makes_another_person() {
+        for same in [
+            "AnnLee",
+            "Ann\u{200b}Lee",
+            "Ann\u{3164}Lee",
+            "Ann\u{115f}Lee",
+            "Ann\u{1160}Lee",
+            "Ann\u{ffa0}Lee",
+            "Ann\u{2800}Lee",
+            "Ann Lee\u{1d159}",
+            "Ann Lee\u{fffc}",
+            "Ann Lee\u{e000}",
+        ] {
+            assert!(is_same("Ann Lee", same), "{same:?}");
+        }
+        for apostrophe in ['\u{2019}', '\u{2018}', '\u{2bc}', '\u{b4}', '`', '\u{2032}', '\u{ff07}'] {
+            assert!(is_same("Ann O'Neil", &format!("Ann O{apostrophe}Neil")), "{apostrophe:?}");
+        }
+        for hyphen in ['\u{2010}', '\u{2011}', '\u{2013}', '\u{2212}', '\u{ff0d}', '\u{fe63}'] {
+            assert!(is_same("Ann-Marie", &format!("Ann{hyphen}Marie")), "{hyphen:?}");
+        }
+        assert!(!is_same("Ann-Marie", "Ann'Marie") && !is_same("desk 1", "desk 2"));
     }
 
     #[test]
