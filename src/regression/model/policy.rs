@@ -196,6 +196,13 @@ impl RegressionPolicy {
         self.false_trip_arl.map_or(default, Count::get)
     }
 
+    /// SEQUENTIAL: how much worse than its baseline the series may be without evidence against it, in millionths.
+    #[must_use]
+    pub fn tolerated(&self) -> i128 {
+        let default = if self.action == Action::KillSwitch { self.max_drop_fraction.units() / 2 } else { 0 };
+        self.tolerance_fraction.map_or(default, Fraction::units)
+    }
+
     /// How much worse the series may become; `boolean` is its kind.
     #[must_use]
     pub fn tolerance(&self, boolean: bool) -> Tolerance {
@@ -207,8 +214,7 @@ impl RegressionPolicy {
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "fractions in millionths, and at most 10^12, are below 2^53")]
     pub fn settings(&self, boolean: bool, baseline: Window) -> Settings {
-        let half = if self.action == Action::KillSwitch { self.max_drop_fraction.units() / 2 } else { 0 };
-        let tolerated = self.tolerance_fraction.map_or(half, Fraction::units) as f64 / 1e6;
+        let tolerated = self.tolerated() as f64 / 1e6;
         Settings::of(self.tolerance(boolean), baseline, tolerated, self.arl() as f64)
     }
 }

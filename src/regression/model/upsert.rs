@@ -120,7 +120,8 @@ fn note_detector(changes: &mut Changes, existing: Option<&RegressionPolicy>, pol
 
 /// Whether the wire would let through what tripped it before: off, in SHADOW, a weaker action, a larger drop, more events before it
 /// acts, more evidence. Another detector, effect or direction, other windows and another engine count as well: nobody can tell
-/// beforehand which way they lead.
+/// beforehand which way they lead. Of a SEQUENTIAL wire the values count that its detector goes by: a stronger action moves those that
+/// stand at their defaults.
 #[must_use]
 pub fn loosens(existing: Option<&RegressionPolicy>, policy: &RegressionPolicy) -> bool {
     existing.is_some_and(|old| {
@@ -138,10 +139,15 @@ pub fn loosens(existing: Option<&RegressionPolicy>, policy: &RegressionPolicy) -
             || policy.direction != old.direction
             || policy.effect != old.effect
             || policy.max_drop_value != old.max_drop_value
-            // More by the default of a stronger action is none.
-            || (policy.arl() > old.arl() && policy.action <= old.action)
-            || policy.tolerance_fraction != old.tolerance_fraction
+            || (policy.arl() > old.arl() && goes_by(policy, policy.false_trip_arl != old.false_trip_arl))
+            || (policy.tolerated() != old.tolerated()
+                && goes_by(policy, policy.tolerance_fraction != old.tolerance_fraction))
     })
+}
+
+/// Whether a setting of SEQUENTIAL that moved counts: its detector goes by it, or somebody has set it for later.
+fn goes_by(policy: &RegressionPolicy, is_set: bool) -> bool {
+    is_set || policy.detector == Detector::Sequential
 }
 
 /// Whether silence is noticed later, or not any more.
@@ -157,7 +163,7 @@ pub fn refreezes(existing: Option<&RegressionPolicy>, policy: &RegressionPolicy)
             policy.detector != old.detector
                 || policy.baseline_events != old.baseline_events
                 || policy.max_drop_fraction != old.max_drop_fraction
-                || policy.tolerance_fraction != old.tolerance_fraction
+                || policy.tolerated() != old.tolerated()
                 || policy.max_drop_value != old.max_drop_value
                 || policy.direction != old.direction
                 || policy.effect != old.effect

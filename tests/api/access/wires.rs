@@ -120,3 +120,33 @@ async fn a_token_of_one_engine_changes_no_charter_that_another_engine_stops() {
     let own = json!({"domain": "E", "engine": "A"});
     assert_eq!(post(&service, &token, "/heimdall/policies/upsert", own).await, (200, String::new()));
 }
+
+#[tokio::test]
+async fn a_stronger_action_that_makes_a_sequential_wire_less_sensitive_by_its_defaults_needs_release() {
+    let service = Service::live().await;
+    let upsert = "/regression/policies/upsert";
+    for metric in ["m", "pinned"] {
+        service.kpis("A", metric, 10, 0).await;
+        let wire = json!({"domain": "A", "metric": metric, "detector": "SEQUENTIAL", "window_events": 5,
+            "baseline_events": 10, "min_events_to_enforce": 5});
+        service.post(upsert, &wire).await.ok();
+    }
+    let (operator, releaser) = (create(&service, new("operate")).await, create(&service, new("operate,release")).await);
+    let refused = (403, "INSUFFICIENT_SCOPE".to_owned());
+    let stronger = json!({"domain": "A", "metric": "m", "action": "KILL_SWITCH"});
+    assert_eq!(post(&service, &operator, upsert, stronger.clone()).await, refused);
+    // One of the defaults alone, too.
+    for pinned in [json!({"false_trip_arl": 50_000}), json!({"tolerance_fraction": 0})] {
+        let mut body = stronger.clone();
+        body.as_object_mut().unwrap().extend(pinned.as_object().unwrap().clone());
+        assert_eq!(post(&service, &operator, upsert, body.clone()).await, refused, "{body}");
+    }
+    // With the values that its detector goes by, it only tightens, and keeps its baseline.
+    let kept = json!({"domain": "A", "metric": "pinned", "action": "KILL_SWITCH", "false_trip_arl": 50_000,
+        "tolerance_fraction": 0});
+    assert_eq!(post(&service, &operator, upsert, kept).await, (200, String::new()));
+    assert_eq!(service.count("SELECT count(*) FROM regression_baseline WHERE metric = 'pinned'").await, 1);
+    // A tolerance that moves by its default freezes the baseline anew, as one that is set does.
+    assert_eq!(post(&service, &releaser, upsert, stronger).await, (200, String::new()));
+    assert_eq!(service.count("SELECT count(*) FROM regression_baseline WHERE metric = 'm'").await, 2);
+}
