@@ -2,7 +2,7 @@
 
 use super::model::{self, GateReason, HeimdallEvent, Switches, Terms, Use};
 use super::store::{self, RecommendationRecord};
-use super::{Heimdall, append};
+use super::{Heimdall, append, charter};
 use crate::audit::{Origin, Stream};
 use crate::db::{self, to_json};
 use crate::error::{Error, Result};
@@ -81,6 +81,7 @@ impl Heimdall {
         }
         let found = find(&mut tx, id, origin).await?;
         let policy = store::read_policy(&mut tx, &found.domain).await?;
+        charter::require_engine(origin, policy.as_ref())?;
         let state = crate::go_live::store::read_state(&mut tx).await?;
         let engine_active = match policy.as_ref().and_then(|policy| policy.engine.as_ref()) {
             Some(engine) => Some(crate::risk::store::is_active(&mut tx, engine).await?),
@@ -149,6 +150,7 @@ impl Heimdall {
             return answer.confirm(tx).await;
         }
         let found = find(&mut tx, id, origin).await?;
+        charter::require_engine_of(&mut tx, origin, &found.domain).await?;
         let revoked = if let Some(revoked_at) = found.revoked_at {
             let (revoked_by, reason) = (found.revoked_by, found.revoke_reason);
             RevokeAnswer { ok: true, id, domain: found.domain, revoked_at, revoked_by, reason }

@@ -129,6 +129,7 @@ impl Heimdall {
         if let Some(answer) = idempotency::recall(&mut tx, intent, stamp).await? {
             return answer.confirm(tx).await;
         }
+        charter::require_engine_of(&mut tx, origin, &report.domain).await?;
         let trial = Trial {
             domain: &report.domain,
             model_version: report.model_version.as_ref(),
@@ -163,6 +164,7 @@ impl Heimdall {
             return answer.confirm(tx).await;
         }
         let policy = store::read_policy(&mut tx, &made.domain).await?;
+        charter::require_engine(origin, policy.as_ref())?;
         let of_day = || Span::of_day(made.domain.clone(), stamp.day());
         let span = policy.as_ref().map_or_else(of_day, |policy| policy.span(stamp.day()));
         let (tally, last_trial) = store::read_tally(&mut tx, &span).await?;

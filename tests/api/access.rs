@@ -1,5 +1,6 @@
 //! Who may do what.
 
+mod charters;
 mod grading;
 mod matrix;
 mod open;
