@@ -227,7 +227,7 @@ pub(super) struct SettleAnswer {
     ok: bool,
     /// `Settled`.
     message: &'static str,
-    /// `overrun`, `over_release`, `dust_left: …`, `… daily loss cap reached`.
+    /// `overrun`, `over_release` or `more_open: …`, `dust_left: …`, `… daily loss cap reached`.
     flags: Vec<String>,
     /// The engine's counters after it.
     ledger_engine: LedgerSnapshot,

@@ -15,6 +15,9 @@ use uuid::Uuid;
 /// Most open reservations that one original settle looks at.
 pub const MATCHES_MAX: usize = 1_000;
 
+/// The flag of one that left open what it did not look at.
+const MORE_OPEN: &str = "more_open: settle again with the unmatched amount";
+
 /// The open rest of a hold is dust if it is less than 0.01, in millionths, …
 const DUST_UNITS: i128 = 10_000;
 /// … and less than this part of what was reserved: a hold of few millionths is no dust by itself.
@@ -33,7 +36,18 @@ pub enum Target {
         reserved_amount: Amount,
         /// The candidates, oldest first.
         candidates: Vec<Uuid>,
+        /// What is there behind them.
+        beyond: Beyond,
     },
+}
+
+/// Whether a settle by amount may have found no match only because it looks at [`MATCHES_MAX`] holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beyond {
+    /// The candidates are all there are.
+    Nothing,
+    /// More are open.
+    MoreOpen,
 }
 
 /// A settle that is asked for.
@@ -82,7 +96,7 @@ pub struct SettledReservation {
 /// What came of a settle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settlement {
-    /// `overrun`, `over_release`, `dust_left: …`, and the caps that the day's loss has reached.
+    /// `overrun`, `over_release` or `more_open: …`, `dust_left: …`, and the caps that the day's loss has reached.
     pub flags: Vec<String>,
     /// Open risk returned.
     pub released: Total,
@@ -210,7 +224,8 @@ pub fn apply(
         flags.push("overrun".to_owned());
     }
     if unmatched > 0 {
-        flags.push("over_release".to_owned());
+        let is_more_open = matches!(settle.target, Target::Matching { beyond: Beyond::MoreOpen, .. });
+        flags.push(if is_more_open { MORE_OPEN } else { "over_release" }.to_owned());
     }
     flags.extend(dust);
     flags.extend(book.loss_flags(&settle.engine));

@@ -1,6 +1,6 @@
 use super::adjust::{self, Adjust, Correction};
 use super::reserve::Reserve;
-use super::settle::{self, Settle, Target};
+use super::settle::{self, Beyond, Settle, Target};
 use super::{expire, extend, release, reserve, *};
 use crate::types::{Measured, Ttl};
 use proptest::prelude::*;
@@ -88,7 +88,7 @@ fn operate(book: &mut Book, (kind, id, amount, loss): (u8, u128, i128, i128), at
         1 => settle::apply(book, &settle(Target::Reservation(id), Some(amount)), words(), stamp).map(drop),
         2 => {
             let candidates = book.reservations.keys().copied().collect();
-            let target = Target::Matching { reserved_amount: amount, candidates };
+            let target = Target::Matching { reserved_amount: amount, candidates, beyond: Beyond::Nothing };
             settle::apply(book, &settle(target, None), words(), stamp).map(drop)
         }
         3 => settle::apply(book, &settle(Target::Late(id, amount), None), words(), stamp).map(drop),

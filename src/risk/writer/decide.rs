@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::idempotency::store::NewKeys;
 use crate::idempotency::{Answer, Kept};
 use crate::risk::model::reserve::{self, Reserve};
-use crate::risk::model::settle::{self, MATCHES_MAX, Settle, Target};
+use crate::risk::model::settle::{self, Beyond, MATCHES_MAX, Settle, Target};
 use crate::risk::model::{Book, Level, Reservation, ReservationStatus, RiskEvent, expire, extend, release};
 use crate::risk::operation::{
     Done, ExtendRequest, Item, Operation, Outcome, ReleaseRequest, ReserveRequest, Reserved, SettleRequest, Standing,
@@ -310,8 +310,9 @@ impl<'a> Deciding<'a> {
         // Reservations that this batch has made count as well, in the order they were made.
         let mut open: Vec<_> = book.reservations.values().filter(mine).filter(|one| !is_used || carried(one)).collect();
         open.sort_by_key(|one| one.seq);
+        let beyond = if open.len() > MATCHES_MAX { Beyond::MoreOpen } else { Beyond::Nothing };
         let candidates = open.into_iter().take(MATCHES_MAX).map(|one| one.id).collect();
-        Ok((engine, Target::Matching { reserved_amount, candidates }))
+        Ok((engine, Target::Matching { reserved_amount, candidates, beyond }))
     }
 
     /// The refusal to end what has ended, with the outcome that stands.

@@ -94,7 +94,8 @@ impl Named {
                         named.engines.insert(engine.clone());
                         let key = (engine.clone(), Thread::of(item, engine));
                         let units = request.reserved_amount.map_or(0, Amount::units);
-                        named.matching.entry(key).or_default().add(units, MATCHES_MAX);
+                        // One more tells that others stay open.
+                        named.matching.entry(key).or_default().add(units, MATCHES_MAX + 1);
                     }
                     (None, None) => {}
                 },

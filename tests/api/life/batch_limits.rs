@@ -96,3 +96,24 @@ async fn an_operation_alone_may_not_be_as_large_as_a_batch() {
         leaves_no_trace!(service, service.post_text("/risk/check-and-reserve", "application/json", &text).await);
     answer.refused(413, "BODY_TOO_LARGE");
 }
+
+#[tokio::test]
+async fn a_settle_that_looked_at_a_thousand_holds_says_that_more_are_open() {
+    let service = Service::live().await;
+    uncapped(&service, &["WHOLESALE"]).await;
+    for count in [1000, 200] {
+        service.post("/risk/batch", &reserves(count)).await.ok();
+    }
+    let settle = async |amount: i64| {
+        let answer =
+            service.post("/risk/settle", &json!({"engine": "WHOLESALE", "reserved_amount": amount})).await.ok();
+        json!([answer["released"], answer["unmatched"], answer["flags"]])
+    };
+    let more_open = "more_open: settle again with the unmatched amount";
+    assert_eq!(settle(1200).await, json!([1000, 200, [more_open]]));
+    assert_eq!(settle(200).await, json!([200, 0, []]));
+    assert_eq!(level(&service, "WHOLESALE").await, json!([1200, 0, 0, 1200]));
+    // Of exactly as many as it looks at nothing stays open.
+    service.post("/risk/batch", &reserves(1000)).await.ok();
+    assert_eq!(settle(1001).await, json!([1000, 1, ["over_release"]]));
+}

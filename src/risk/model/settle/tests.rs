@@ -49,6 +49,7 @@ fn matching(wanted: &str, candidates: &[u128], settled: Option<&str>) -> Settle 
         target: Target::Matching {
             reserved_amount: amount(wanted),
             candidates: candidates.iter().map(|&id| Uuid::from_u128(id)).collect(),
+            beyond: Beyond::Nothing,
         },
         settled_amount: settled.map(amount),
         realized_loss: Amount::ZERO,
