@@ -184,7 +184,10 @@ pub(crate) async fn read_body(parts: &Parts, body: Body, limit: usize) -> Result
     Ok(read)
 }
 
-/// The bytes of a body, each counted when it is there. A request that waits for more makes room for others, if it has to.
+/// The mark that some editors and exports put before a text in UTF-8. It says nothing, and is no part of the text.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// The bytes of a body without a byte order mark, each counted when it is there. A request that waits for more makes room for others, if it has to.
 async fn collect(seat: Option<&Seat>, body: Body, limit: usize) -> Result<Bytes> {
     let mut body = Limited::new(body, limit);
     let mut read = Vec::new();
@@ -218,7 +221,8 @@ async fn collect(seat: Option<&Seat>, body: Body, limit: usize) -> Result<Bytes>
             read.extend_from_slice(&data);
         }
     }
-    Ok(if read.is_empty() { whole } else { read.into() })
+    let body = if read.is_empty() { whole } else { Bytes::from(read) };
+    Ok(if body.starts_with(BYTE_ORDER_MARK) { body.slice(BYTE_ORDER_MARK.len()..) } else { body })
 }
 
 /// What the label of a body says it is.

@@ -156,3 +156,18 @@ async fn measurements_that_no_wire_watches_are_named() {
     let done = service.post(BATCH, &json!({"events": many})).await.ok();
     assert_eq!((done["unwatched"].as_array().unwrap().len(), &done["unwatched_count"]), (20, &json!(30)));
 }
+
+#[tokio::test]
+async fn a_byte_order_mark_before_the_first_line_loses_no_measurement() {
+    let service = Service::live().await;
+    wire(&service, "marked", json!({})).await;
+    let line = r#"{"domain":"LAB","metric":"marked","success":true}"#;
+    for (content_type, body) in [
+        (NDJSON, format!("\u{feff}{line}\n{line}\n")),
+        ("application/json", format!("\u{feff}[{line},{line}]")),
+        ("application/json", format!("\u{feff}{{\"events\":[{line},{line}]}}")),
+    ] {
+        let done = service.post_text(BATCH, content_type, &body).await.ok();
+        assert_eq!((&done["recorded"], &done["refused"]), (&json!(2), &json!([])), "{body}");
+    }
+}
