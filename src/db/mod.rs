@@ -10,6 +10,7 @@ mod confirm;
 pub mod disk;
 pub mod embedded;
 pub mod history;
+pub mod lanes;
 mod migrate;
 pub mod session;
 pub(crate) mod trouble;
@@ -21,6 +22,7 @@ pub use migrate::{Migrating, installed_at, pending_migrations};
 use crate::db::history::History;
 use crate::error::{Error, Result};
 use disk::Disk;
+use lanes::Lanes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use session::{Purpose, Refusal, Sessions};
@@ -61,6 +63,7 @@ struct Inner {
     /// The database's history as this process knows it: that may be before it was opened.
     history: History,
     disk: Disk,
+    lanes: Lanes,
 }
 
 #[derive(Debug, Clone)]
@@ -151,7 +154,7 @@ impl Database {
         let switch = switch.idle_timeout(None).max_lifetime(None).connect_with(sessions.options()).await?;
         check_server(&pool).await?;
         let pools = OnceLock::from(Pools { sessions, pool, reads, switch, listener: Arc::default() });
-        Ok(Self(Arc::new(Inner { pools, history, disk: Disk::default() })))
+        Ok(Self(Arc::new(Inner { pools, history, ..Inner::default() })))
     }
 
     /// One that is away until it [becomes](Self::become_opened) one that was opened: for what answers meanwhile.

@@ -134,6 +134,7 @@ impl GoLive {
 
     /// Disables or engages. Nothing is a reason not to, and no key either: it acts whenever it is asked.
     async fn tighten(&self, change: Change, reason: Option<&Reason>, origin: &Origin) -> Result<Tightened> {
+        let _lane = self.db.switch_lane(&origin.principal).await;
         let begun_ns = self.clock.now_ns();
         let (read_at, state) = tighten(&self.db, change, reason, origin).await?;
         // The database read its time after `begun`, so at the commit it was no later than this.

@@ -3,8 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests, their helpers included")]
 
+use crate::access::{call, token};
 use crate::ledger::broken_links;
 use crate::support::{Answer, BASE, Service, Setup};
+use axum::http::Method;
 use serde_json::{Value, json};
 use sqlx::Row;
 use std::sync::Arc;
@@ -665,6 +667,31 @@ async fn a_reserve_that_is_dropped_while_it_waits_is_recorded_whole_or_not_at_al
     // The books are checked when the service is dropped; the ledger still works.
     assert_eq!(service.reserve("WHOLESALE", "1").await.ok()["ok"], true);
     assert_eq!(broken_links(&service.pool).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn however_often_one_principal_pulls_a_switch_another_one_finds_a_connection() {
+    let service = Service::live().await;
+    let (one, other) = (token(&service, "operate").await, token(&service, "operate,read").await);
+    let stop = |token: &str| {
+        tokio::spawn(call(&service, Method::POST, &format!("{BASE}/go-live/disable"), Some(token), &json!({})))
+    };
+    let tx = held(&service, "control").await;
+    let mut sent: Vec<_> = (0..20).map(|_| stop(&one)).collect();
+    settled_at(&service, BLOCKED, 2).await;
+    sent.push(stop(&other));
+    // It waits where the first ones do, at the head, and not behind the rest of them.
+    settled_at(&service, BLOCKED, 3).await;
+    tx.commit().await.unwrap();
+    for stopped in sent {
+        stopped.await.unwrap().ok();
+    }
+    let path = format!("{BASE}/go-live/events?limit=21");
+    let events = call(&service, Method::GET, &path, Some(&other), &Value::Null).await.ok();
+    let principals: Vec<_> =
+        events["items"].as_array().unwrap().iter().rev().map(|event| &event["principal"]).collect();
+    let place = principals.iter().position(|one| principals.iter().filter(|other| *other == one).count() == 1);
+    assert!(place.is_some_and(|place| place < 10), "{principals:?}");
 }
 
 /// `curl -m 1` by somebody in a hurry: the switch is pulled, whether or not the answer is waited for.

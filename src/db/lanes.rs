@@ -1,0 +1,100 @@
+//! The shares in the connections of the switches: each principal has some of them at a time, and waits behind its own requests alone.
+//! However often one stops everything, another finds a connection for it, and nearly nobody before it at the control head.
+
+use super::{Database, SWITCH_POOL_SIZE};
+use crate::types::Principal;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How many of the connections one principal has at a time.
+const WIDTH: usize = SWITCH_POOL_SIZE as usize / 2;
+
+/// All lanes. Cheap to clone; all clones are one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Lanes(Arc<Mutex<HashMap<Principal, Own>>>);
+
+/// The lanes of one principal.
+#[derive(Debug)]
+struct Own {
+    free: Arc<Semaphore>,
+    /// Who has one or waits for one.
+    asking: usize,
+}
+
+/// A lane, until it is dropped.
+#[derive(Debug)]
+pub struct Lane {
+    _permit: Option<OwnedSemaphorePermit>,
+    _asking: Asking,
+}
+
+/// Somebody who has a lane or waits for one.
+#[derive(Debug)]
+struct Asking {
+    lanes: Lanes,
+    principal: Principal,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        let mut by = self.lanes.lock();
+        let Some(own) = by.get_mut(&self.principal) else { return };
+        own.asking -= 1;
+        if own.asking == 0 {
+            by.remove(&self.principal);
+        }
+    }
+}
+
+impl Lanes {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Principal, Own>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a lane of this principal, in the order of its requests.
+    async fn take(&self, principal: &Principal) -> Lane {
+        let fresh = || Own { free: Arc::new(Semaphore::new(WIDTH)), asking: 0 };
+        let free = {
+            let mut by = self.lock();
+            let own = by.entry(principal.clone()).or_insert_with(fresh);
+            own.asking += 1;
+            Arc::clone(&own.free)
+        };
+        let asking = Asking { lanes: self.clone(), principal: principal.clone() };
+        // It is never closed.
+        Lane { _permit: free.acquire_owned().await.ok(), _asking: asking }
+    }
+}
+
+impl Database {
+    /// A principal's share in the connections of the switches: to be taken before one of them, and kept for as long as that is used.
+    pub async fn switch_lane(&self, principal: &Principal) -> Lane {
+        self.0.lanes.take(principal).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    #[tokio::test]
+    async fn a_principal_waits_behind_its_own_requests_alone() {
+        let lanes = Lanes::default();
+        let (one, other) = (Principal::stored("one".to_owned()), Principal::stored("other".to_owned()));
+        let (first, second) = (lanes.take(&one).await, lanes.take(&one).await);
+        let mut third = pin!(lanes.take(&one));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(third.as_mut().poll(&mut context).is_pending());
+        drop(lanes.take(&other).await);
+        {
+            let mut left = pin!(lanes.take(&one));
+            assert!(left.as_mut().poll(&mut context).is_pending());
+        }
+        drop(first);
+        drop((third.await, second));
+        assert!(lanes.lock().is_empty());
+    }
+}
