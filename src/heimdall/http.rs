@@ -45,8 +45,9 @@ struct ScorecardToday {
     responses((status = 200, description = "Ordered by domain", body = Vec<ScorecardToday>), errors::Read)
 )]
 async fn scorecard_today(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Vec<ScorecardToday>>> {
-    let mut tx = app.heimdall.db().begin_snapshot().await?;
-    let day = store::today(&mut tx).await?;
+    let db = app.heimdall.db();
+    let mut tx = db.begin_snapshot().await?;
+    let day = db.history().now(&mut tx).await?.date_naive();
     let cards = store::scorecards_today(&mut tx, day).await?;
     let mut standings = charter::standings(&mut tx, day).await?;
     let mut gate = |card: &Scorecard| standings.extract_if(.., |standing| standing.domain == card.domain).next();

@@ -163,12 +163,14 @@ pub fn last_monday(now: DateTime<Utc>) -> DateTime<Utc> {
 pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary>) -> Result<Review> {
     let mut tx = db.begin_snapshot().await?;
     let now = store::now(&mut tx).await?;
+    // Today is the day that the books go by, also where the database's clock is not believed.
+    let believed = db.history().believed(now);
     let since = last_monday(now);
     let state = crate::go_live::store::read_state(&mut tx).await?;
     let policies = crate::risk::store::read_policies(&mut tx).await?;
     let disabled_engines: Vec<_> = policies.into_iter().filter(|policy| !policy.is_active()).collect();
     let Wires { tripped, shadow_tripped, near_tripping, blind } = wires(&mut tx, since).await?;
-    let standings = crate::heimdall::charter::standings(&mut tx, now.date_naive()).await?;
+    let standings = crate::heimdall::charter::standings(&mut tx, believed.date_naive()).await?;
     let audit = crate::audit::heads(&mut tx).await?;
     let approvals = crate::approval::waiting(&mut tx, now).await?;
     let instances = crate::enforcement::instance::list(&mut tx).await?;
@@ -184,7 +186,7 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
         instances,
         approvals,
         changes: crate::audit::control_events(&mut tx, &[], Some(since), None, CHANGES_MAX).await?,
-        ledger: crate::risk::http::ledger_today(&mut tx).await?,
+        ledger: crate::risk::http::ledger_today(&mut tx, believed).await?,
         denials: store::denials(&mut tx, since, now).await?,
         old_holds: store::old_holds(&mut tx, now - OLD).await?,
         ledger_halted_at: crate::risk::store::reconciled_at(&mut tx).await?.2,
@@ -198,10 +200,10 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
         tripped,
         shadow_tripped,
         near_tripping,
-        silent: crate::regression::store::silent(&mut tx, db.history().believed(now)).await?,
+        silent: crate::regression::store::silent(&mut tx, believed).await?,
         unwatched: blind.unwatched,
         blind_wires: blind.wires,
-        scorecards: crate::heimdall::store::scorecards_today(&mut tx, now.date_naive()).await?,
+        scorecards: crate::heimdall::store::scorecards_today(&mut tx, believed.date_naive()).await?,
         charter: CharterReview::new(&standings),
         missing: crate::audit::complete::missing(&mut tx).await?,
         audit,

@@ -158,13 +158,15 @@ pub struct LedgerToday {
     responses((status = 200, description = "Ordered by engine", body = Vec<LedgerToday>), errors::Read)
 )]
 async fn risk_ledger_today(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Vec<LedgerToday>>> {
-    let mut tx = app.risk.db().begin_snapshot().await?;
-    Ok(Json(ledger_today(&mut tx).await?))
+    let db = app.risk.db();
+    let mut tx = db.begin_snapshot().await?;
+    let now = db.history().now(&mut tx).await?;
+    Ok(Json(ledger_today(&mut tx, now).await?))
 }
 
-/// Today's ledger, from one instant of the database.
-pub async fn ledger_today(conn: &mut sqlx::PgConnection) -> Result<Vec<LedgerToday>> {
-    let (day, rows) = store::today(&mut *conn).await?;
+/// Today's ledger, from one instant of the database, by the time that is believed.
+pub async fn ledger_today(conn: &mut sqlx::PgConnection, now: DateTime<Utc>) -> Result<Vec<LedgerToday>> {
+    let (day, rows) = store::today(&mut *conn, now).await?;
     let denials = store::read_denials(conn, day, day).await?;
     let room =
         |cap: Total, used: Total| (cap > Total::ZERO).then(|| cap.minus(used).unwrap_or_default().max(Total::ZERO));

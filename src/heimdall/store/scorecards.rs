@@ -168,11 +168,6 @@ pub async fn read_tally(conn: &mut PgConnection, span: &Span) -> Result<(Tally, 
     only.ok_or_else(|| Error::Inconsistent("a sum over trials has no row".into()))
 }
 
-/// The UTC day of the database clock.
-pub async fn today(conn: &mut PgConnection) -> Result<NaiveDate> {
-    Ok(sqlx::query_scalar!(r#"SELECT (holdfast_now() AT TIME ZONE 'UTC')::date AS "day!""#).fetch_one(conn).await?)
-}
-
 /// The scorecards of a day: one for every policy, and for every other domain that has trials.
 pub async fn scorecards_today(conn: &mut PgConnection, day: NaiveDate) -> Result<Vec<Scorecard>> {
     let names = sqlx::query_scalar!(

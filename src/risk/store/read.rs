@@ -4,7 +4,7 @@ use super::instant::read_levels;
 use crate::error::{Error, Result};
 use crate::risk::model::{RiskPolicy, Usage};
 use crate::types::{Amount, Count, Engine, Total, Ttl};
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
 
@@ -103,11 +103,12 @@ pub struct TodayRow {
     pub usage: Usage,
 }
 
-/// Every policy's level, and the day that is booked on: today, or that of the last event where that is later, as a microsecond behind
-/// midnight, or under a clock that went back.
-pub async fn today(conn: &mut PgConnection) -> Result<(NaiveDate, Vec<TodayRow>)> {
+/// Every policy's level, and the day that is booked on: that of the time that is believed, or of the last event where that is later, as
+/// a microsecond behind midnight, or under a clock that went back.
+pub async fn today(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<(NaiveDate, Vec<TodayRow>)> {
     let day = sqlx::query_scalar!(
-        r#"SELECT (GREATEST(holdfast_now(), at) AT TIME ZONE 'UTC')::date AS "day!" FROM audit_head WHERE stream = 'risk'"#
+        r#"SELECT (GREATEST($1::timestamptz, at) AT TIME ZONE 'UTC')::date AS "day!" FROM audit_head WHERE stream = 'risk'"#,
+        now
     )
     .fetch_one(&mut *conn)
     .await?;

@@ -309,3 +309,33 @@ async fn a_clock_that_went_back_and_is_right_again_is_no_jump() {
     service.jump("0").await;
     hold(&service, "WHOLESALE", "1").await;
 }
+
+#[tokio::test]
+async fn todays_ledger_and_scorecards_are_of_the_day_that_is_booked_also_under_a_clock_that_jumped() {
+    let service = Service::live().await;
+    let mut clock = Standing::at(&service, "12:00").await;
+    let id = hold_for(&service, "WHOLESALE", "5", 600).await;
+    let trial = json!({"domain": "D", "confidence": 0.9, "success": true});
+    service.post("/heimdall/sandbox/trial", &trial).await.ok();
+    let day = clock.at.date_naive().to_string();
+    clock.set(clock.at + TimeDelta::days(1)).await;
+    assert_eq!(level(&service, "WHOLESALE").await, json!([5, 5, 0, 1]));
+    let held = super::reservation(&service, &id).await;
+    assert_eq!(json!([held["status"], held["open_amount"]]), json!(["OPEN", 5]));
+    let today = service.get("/risk/ledger/today").await.ok();
+    assert!(today.as_array().unwrap().iter().all(|row| row["day"] == day.as_str()), "{today}");
+    let review = service.get("/review").await.ok();
+    assert_eq!(review["ledger"], today);
+    for cards in [&service.get("/heimdall/scorecard/today").await.ok(), &review["scorecards"]] {
+        let card = cards.as_array().unwrap().iter().find(|card| card["domain"] == "D");
+        assert_eq!(card.map(|card| &card["trials"]), Some(&json!(1)), "{cards}");
+    }
+    // Keys that still stand are not forgotten either.
+    let kept = json!({"engine": "WHOLESALE", "reserved_amount": 5, "idempotency_key": "k"});
+    let first = service.post("/risk/settle", &kept).await.ok();
+    clock.set(clock.at + TimeDelta::days(30)).await;
+    assert_eq!(holdfast::idempotency::forget(&service.db).await.unwrap(), 0);
+    let again = service.post("/risk/settle", &kept).await;
+    assert_eq!(again.headers["idempotent-replayed"], "true");
+    assert_eq!(again.ok()["released"], first["released"]);
+}
