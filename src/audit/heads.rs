@@ -10,8 +10,8 @@ impl History {
     /// Locks a stream's head, if it stands where this process knew it or further.
     pub async fn lock(&self, conn: &mut PgConnection, stream: Stream) -> Result<Head> {
         let mark = self.mark(stream);
-        let head = self.lock_to_tighten(conn, stream).await?;
-        self.admit(&mark, head.point())?;
+        let head = self.lock_to_tighten(&mut *conn, stream).await?;
+        self.admit(conn, &mark, head.point()).await?;
         Ok(head)
     }
 

@@ -7,7 +7,7 @@
 //! Invariants:
 //! - A mark is an event that was there: a writer of this process committed it, or the feed read it. It only moves forward, until somebody accepts
 //!   another history; then everything begins anew with that.
-//! - Marks of one epoch are never compared with another: all that was remembered of the history before is dropped with it.
+//! - Marks of one epoch are never compared with another: what was remembered of the history before is dropped.
 //! - While events are lost nothing is appended but what tightens: no number of an event is given twice by a process that knew it.
 //! - [`mod@file`] keeps the marks over a restart. A mark that is older than what was answered is still a mark.
 
@@ -245,10 +245,18 @@ impl History {
         expected.filter(|expected| now - *expected > JUMP_MAX).unwrap_or(now)
     }
 
-    /// Compares a head that was read or locked with what was known before that.
-    pub fn admit(&self, mark: &Mark, head: Point) -> Result<()> {
+    /// Compares a head that was read or locked with what was known before that. Where others have appended since, the known event is
+    /// looked for: another history may have grown past it.
+    pub async fn admit(&self, conn: &mut PgConnection, mark: &Mark, head: Point) -> Result<()> {
+        let is_past = mark.point.seq > 0 && head.seq > mark.point.seq;
+        let stands = !is_past || is_there(conn, mark.stream, mark.point).await?;
+        self.weigh(mark, head, stands)
+    }
+
+    /// The same where it is known whether the marked event stands.
+    fn weigh(&self, mark: &Mark, head: Point, stands: bool) -> Result<()> {
         self.require_whole()?;
-        if known::contradicts(mark.point, head) {
+        if !stands || known::contradicts(mark.point, head) {
             let lost = Lost { stream: mark.stream, kept: 0, head: head.seq, known: mark.point.seq };
             self.contradict(mark.epoch, &Fault::Lost(vec![lost]));
         }

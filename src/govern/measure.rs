@@ -122,9 +122,9 @@ impl Decider for Measure {
             (self.cache, self.epoch) = (Cache::default(), mark.epoch);
             self.series.forget();
         }
-        let mut head = audit::begin(conn, Self::STREAM).await?;
+        let mut head = audit::begin(&mut *conn, Self::STREAM).await?;
         head.set_now(history.believed(head.now()));
-        history.admit(&mark, head.point())?;
+        history.admit(conn, &mark, head.point()).await?;
         Ok(head)
     }
 

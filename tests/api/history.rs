@@ -218,6 +218,32 @@ async fn a_trail_that_has_grown_past_what_was_known_is_noticed_by_the_next_read(
 }
 
 #[tokio::test]
+async fn nothing_is_appended_to_a_trail_that_has_grown_past_what_was_known() {
+    let service = Service::live().await;
+    let dump = Dump::of(&service, "dump").await;
+    service.reserve("WHOLESALE", "1").await.ok();
+    measure(&service, true).await.ok();
+    trial(&service).await.ok();
+    refresh(&service).await;
+    dump.restore(&service).await;
+    // As where this process was stopped meanwhile: its connections stand, and it has read nothing since.
+    let other = Service::on(service.options.clone(), Setup::default()).await;
+    for _ in 0..3 {
+        other.reserve("WHOLESALE", "2").await.ok();
+        measure(&other, true).await.ok();
+        trial(&other).await.ok();
+    }
+    let events = service.events().await;
+    service.reserve("WHOLESALE", "1").await.refused(503, "STATE_REWOUND");
+    measure(&service, true).await.refused(503, "STATE_REWOUND");
+    trial(&service).await.refused(503, "STATE_REWOUND");
+    assert_eq!(service.events().await, events);
+    accept(&service).await;
+    service.reserve("WHOLESALE", "1").await.ok();
+    refresh(&other).await;
+}
+
+#[tokio::test]
 async fn a_new_connection_that_leads_to_an_older_database_is_noticed_before_it_is_used() {
     let service = Service::live().await;
     let dump = Dump::of(&service, "dump").await;

@@ -17,20 +17,20 @@ fn a_head_before_the_mark_stops_everything_that_appends_until_it_is_accepted() {
     for contradicting in [point(2, 2), point(3, 9), point(0, 0)] {
         let history = history();
         let mark = history.mark(Stream::Risk);
-        history.admit(&mark, point(3, 3)).unwrap();
-        history.admit(&mark, point(9, 9)).unwrap();
-        assert!(matches!(history.admit(&mark, contradicting), Err(Error::StateRewound)));
+        history.weigh(&mark, point(3, 3), true).unwrap();
+        history.weigh(&mark, point(9, 9), true).unwrap();
+        assert!(matches!(history.weigh(&mark, contradicting, true), Err(Error::StateRewound)));
         assert!(history.is_rewound() && history.has_lost_events());
         // Also by a head that would do.
         let mark = history.mark(Stream::Risk);
-        assert!(matches!(history.admit(&mark, point(3, 3)), Err(Error::StateRewound)));
+        assert!(matches!(history.weigh(&mark, point(3, 3), true), Err(Error::StateRewound)));
         let accepted = Found { generation: Uuid::from_u128(2), follows: Some(Uuid::from_u128(1)), heads: Heads::new() };
         assert_eq!(history.judge(&history.asked(), &accepted), Judged::Accepted);
         history.restart(&accepted);
         assert!(!history.is_rewound() && !history.has_lost_events());
         // A mark of the history before is nothing to go by.
-        assert!(history.admit(&mark, point(3, 3)).is_err());
-        history.admit(&history.mark(Stream::Risk), point(1, 7)).unwrap();
+        assert!(history.weigh(&mark, point(3, 3), true).is_err());
+        history.weigh(&history.mark(Stream::Risk), point(1, 7), true).unwrap();
     }
 }
 
@@ -44,6 +44,16 @@ fn a_commit_that_contradicts_a_mark_is_noticed_and_moves_none() {
     // A tightening may still append; its numbers say nothing of what was known.
     history.note(history.epoch(), Stream::Risk, point(8, 8));
     assert_eq!(history.mark(Stream::Risk).point, point(3, 3));
+}
+
+#[test]
+fn a_head_past_the_mark_contradicts_it_where_the_marked_event_is_another_one() {
+    let history = history();
+    history.note(history.epoch(), Stream::Risk, point(3, 3));
+    let mark = history.mark(Stream::Risk);
+    history.weigh(&mark, point(9, 9), true).unwrap();
+    assert!(matches!(history.weigh(&mark, point(9, 9), false), Err(Error::StateRewound)));
+    assert!(history.has_lost_events());
 }
 
 #[test]

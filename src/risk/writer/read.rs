@@ -178,7 +178,7 @@ pub(super) async fn read(
 
     let moment = Moment { switches_version: Some(instant.switches_version), at: Some(instant.now) };
     let mut head = instant.head;
-    conditions.history.admit(&conditions.mark, head.point())?;
+    conditions.history.admit(&mut *conn, &conditions.mark, head.point()).await?;
     let jumped = conditions.expected.filter(|expected| instant.now - *expected > JUMP_MAX);
     // A clock that is not believed books nothing: time goes on by this process's own.
     head.set_now(jumped.unwrap_or(instant.now));
