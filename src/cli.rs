@@ -224,7 +224,9 @@ pub fn main() -> ExitCode {
     if task.database.url().is_none() && !of_libpq.is_empty() {
         return without(&of_libpq);
     }
-    ignored.iter().for_each(|sentence| fail(sentence));
+    for sentence in &ignored {
+        fail(sentence);
+    }
     if init::is_first() && is_serve {
         return init::run().unwrap_or_else(|error| {
             fail(&format!("as the first process, this cannot run the server: {error}: give the container an init (docker run --init)"));

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long a command waits for another one, whose PostgreSQL ends with it.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+const COMMAND_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long it waits for the PostgreSQL of a server that has just begun.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often it looks.

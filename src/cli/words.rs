@@ -173,7 +173,7 @@ impl Words {
         if let Some(format) = self.value("log-format") {
             log.log_format = LogFormat::from_str(&format.to_string_lossy(), false).ok();
             if log.log_format.is_none() {
-                self.ignored.push(format!("LOG_FORMAT (--log-format) {format:?} is no format: ignored"));
+                self.ignored.push(format!("LOG_FORMAT (--log-format) {} is no format: ignored", format.display()));
             }
         }
         log
