@@ -188,7 +188,7 @@ impl App {
                 limits.domains_max,
             ),
             govern: Govern::new(db.clone(), clock, feed.clone(), two_person, &limits),
-            access: Access::new(db.clone(), feed.clone()),
+            access: Access::new(db.clone(), feed.clone(), limits.tokens_max),
             exposure,
             hosts,
             two_person,

@@ -4,13 +4,14 @@ use super::model::{CreatedToken, EMPTY_BOUND, NewToken, TokenRecord};
 use super::scope::Scope;
 use crate::app::App;
 use crate::error::Result;
-use crate::http::{Caller, CanStop, Input, Nothing, Query, Segment, Stopping, errors};
+use crate::http::{Caller, CanStop, Input, Query, Segment, Stopping, errors};
 use crate::idempotency::Once;
-use crate::types::{Actor, Amount, Domain, Engine, Lifetime, List, Rate, Reason, TokenId, TokenName};
+use crate::types::{Actor, Amount, Domain, Engine, Lifetime, List, PageSize, Rate, Reason, TokenId, TokenName};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::header::LINK;
+use axum::response::{AppendHeaders, IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -21,13 +22,38 @@ pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list_tokens, create_token)).routes(routes!(revoke_token))
 }
 
-/// Every token there ever was, newest first. The tokens themselves are shown nowhere.
+/// Which tokens.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct TokensQuery {
+    /// At most so many, 1 to 1000; 1000 when left out.
+    #[param(inline)]
+    limit: Option<PageSize>,
+    /// The id of the last token that was shown: those after it are.
+    #[param(inline)]
+    after: Option<TokenId>,
+}
+
+/// Every token there ever was, newest first, a page at a time. The tokens themselves are shown nowhere.
 #[utoipa::path(
-    get, path = "/access/tokens", tag = "access",
-    responses((status = 200, description = "Newest first", body = Vec<TokenRecord>), errors::Read)
+    get, path = "/access/tokens", tag = "access", params(TokensQuery),
+    responses(
+        (status = 200, description = "Newest first. Where there are more, Link names the next page", body = Vec<TokenRecord>,
+         headers(("Link" = Option<String>, description = "Where there are more: `<?limit=N&after=ID>; rel=\"next\"`"))),
+        errors::Read
+    )
 )]
-async fn list_tokens(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Vec<TokenRecord>>> {
-    Ok(Json(app.access.list().await?))
+async fn list_tokens(State(app): State<App>, Query(query): Query<TokensQuery>) -> Result<Response> {
+    let limit = query.limit.unwrap_or(PageSize::MAX).get();
+    // One more than is shown tells whether there are more.
+    let mut tokens = app.access.list(query.after, limit + 1).await?;
+    let shown = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = tokens.len() > shown;
+    tokens.truncate(shown);
+    let last = tokens.last().filter(|_| has_more);
+    let next = last.map(|last| [(LINK, format!("<?limit={limit}&after={}>; rel=\"next\"", last.id))]);
+    Ok((next.map(AppendHeaders), Json(tokens)).into_response())
 }
 
 /// A token to create. Lists are JSON arrays, or names with commas between them.

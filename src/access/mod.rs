@@ -8,7 +8,8 @@
 //! - Creating and revoking are control events. Refused attempts of authenticated callers are, too; those of others are counted.
 //! - While no token was ever created, a service on a loopback address is open ([`guard`]), but to no web page and no proxy.
 //!
-//! Statements: none a request ([`register`]); 5 to create or revoke (lock, time, row, event, head).
+//! Statements: none a request ([`register`]); 5 to create or revoke (lock, time, row, event, head), and one that counts
+//! before a token is created.
 
 pub mod authority;
 pub mod guard;
@@ -26,7 +27,7 @@ pub mod token;
 use crate::audit::{ControlEvent, Origin, Stream};
 use crate::db::{self, Database, to_json};
 use crate::enforcement::feed::Feed;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, require_room};
 use crate::types::{Amount, Reason, TokenId};
 use chrono::{DateTime, Utc};
 use model::{CreatedToken, NewToken, TokenRecord};
@@ -34,6 +35,7 @@ use register::Register;
 use serde::Serialize;
 use sqlx::PgConnection;
 use std::time::Duration;
+use store::Wanted;
 use token::Token;
 
 /// The service of the tokens.
@@ -41,18 +43,19 @@ use token::Token;
 pub struct Access {
     db: Database,
     feed: Feed,
+    tokens_max: usize,
 }
 
 impl Access {
     /// The service on this database; its own changes reach this instance's register at once.
     #[must_use]
-    pub const fn new(db: Database, feed: Feed) -> Self {
-        Self { db, feed }
+    pub const fn new(db: Database, feed: Feed, tokens_max: usize) -> Self {
+        Self { db, feed, tokens_max }
     }
 
     /// Creates a token.
     pub async fn create(&self, new: &NewToken, reason: Option<&Reason>, origin: &Origin) -> Result<CreatedToken> {
-        let created = create(&self.db, new, reason, origin).await?;
+        let created = create_within(self.tokens_max, &self.db, new, reason, origin).await?;
         self.feed.publish_access(&self.db).await;
         Ok(created)
     }
@@ -64,9 +67,9 @@ impl Access {
         Ok(revoked)
     }
 
-    /// Every token there ever was, newest first.
-    pub async fn list(&self) -> Result<Vec<TokenRecord>> {
-        list(&self.db).await
+    /// So many of the tokens there ever were, newest first, after this one.
+    pub async fn list(&self, after: Option<TokenId>, limit: i64) -> Result<Vec<TokenRecord>> {
+        list(&self.db, after, limit).await
     }
 
     /// Records that an authenticated caller was refused a change of the control plane.
@@ -103,19 +106,36 @@ struct RefusalDetail<'a> {
     path: &'a str,
 }
 
-/// Every token there ever was, newest first.
-pub async fn list(db: &Database) -> Result<Vec<TokenRecord>> {
-    store::list(&mut *db.read().await?, None).await
+/// So many of the tokens there ever were, newest first: after this one, or from the newest on.
+pub async fn list(db: &Database, after: Option<TokenId>, limit: i64) -> Result<Vec<TokenRecord>> {
+    let mut conn = db.read().await?;
+    if let Some(id) = after
+        && store::list(&mut conn, Wanted::One(id)).await?.is_empty()
+    {
+        return Err(Error::invalid("after", "is the id of no token: send that of the last one that was shown"));
+    }
+    store::list(&mut conn, Wanted::After(after, limit)).await
 }
 
 /// The tokens that are valid now and that may both measure and recommend, as events name them.
 pub async fn grade_themselves(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<Vec<String>> {
-    let grants = store::grants(conn).await?.into_iter();
-    Ok(grants.filter_map(|row| row.grades_itself(now)).collect())
+    let valid = store::grants(conn, now, 0).await?;
+    Ok(valid.iter().filter_map(store::GrantRow::grades_itself).collect())
 }
 
-/// Creates a token: for the service and for the shell.
+/// Creates a token, however many there are.
 pub async fn create(db: &Database, new: &NewToken, reason: Option<&Reason>, origin: &Origin) -> Result<CreatedToken> {
+    create_within(usize::MAX, db, new, reason, origin).await
+}
+
+/// Creates a token where fewer than so many are valid. What is read with each change of one grows with them.
+async fn create_within(
+    tokens_max: usize,
+    db: &Database,
+    new: &NewToken,
+    reason: Option<&Reason>,
+    origin: &Origin,
+) -> Result<CreatedToken> {
     if new.scopes.is_empty() {
         return Err(Error::invalid("scopes", "is empty: name at least one"));
     }
@@ -145,6 +165,7 @@ pub async fn create(db: &Database, new: &NewToken, reason: Option<&Reason>, orig
     let mut tx = db.begin().await?;
     let mut head = db.history().lock(&mut tx, Stream::Control).await?;
     let at = head.next().at;
+    require_room("valid tokens", store::count_valid(&mut tx, at).await?, tokens_max, "TOKENS_MAX")?;
     let expires_at = match &new.expires_in {
         Some(lifetime) => Some(lifetime.after(at).ok_or_else(|| Error::invalid("expires_in", "is too far ahead"))?),
         None => None,
@@ -180,7 +201,7 @@ pub async fn revoke(db: &Database, id: TokenId, reason: Option<&Reason>, origin:
     // It only tightens: also where events are lost.
     let mut tx = db.begin_switch().await?;
     let mut head = db.history().lock_to_tighten(&mut tx, Stream::Control).await?;
-    let found = store::list(&mut tx, Some(id)).await?.into_iter().next();
+    let found = store::list(&mut tx, Wanted::One(id)).await?.into_iter().next();
     let mut record = found.ok_or_else(|| Error::NotFound { what: "token", id: id.to_string() })?;
     if record.revoked_at.is_some() {
         db::confirm(tx).await?;

@@ -5,7 +5,9 @@
 //! - A token that was revoked, or is not in the database, opens nothing longer than the state lease after that: what is known
 //!   counts for the lease from the instant before its read was sent.
 //! - Only the switches that tighten go by an older register: an operator stops everything also while the database is away.
-//! - What was revoked stays so until the process ends, also where a restored database knows nothing of it.
+//! - What was seen revoked stays so until the process ends, also where a restored database knows nothing of it.
+//! - A change reads the tokens that are valid and [`ENDED_MAX`] of the last that ended, however many there ever were. One that ended
+//!   before those is not known any more, and opens nothing either.
 //! - Once a token was seen, the open mode is over until the process ends, whatever the database says later.
 //! - The time that tokens expire by never runs back: a database whose clock does revives none. Nor does it jump: one that is not
 //!   [believed](crate::clock::belief) expires none.
@@ -24,6 +26,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+
+/// Tokens that ended and are still known, so that their holders are told how they did.
+const ENDED_MAX: i64 = 1_000;
 
 /// What is known of the tokens. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
@@ -95,7 +100,7 @@ impl Register {
             if store::any(conn).await? {
                 self.close();
             }
-            let grants = store::grants(conn).await?;
+            let grants = store::grants(conn, now, ENDED_MAX).await?;
             self.take(version, grants);
         }
         let ahead = now.timestamp_micros().saturating_sub(micros(sent_ns));

@@ -29,11 +29,9 @@ pub(super) struct GrantRow {
 }
 
 impl GrantRow {
-    /// Its name in events, if it is valid now and may both measure and recommend.
-    pub(super) fn grades_itself(&self, now: DateTime<Utc>) -> Option<String> {
-        let is_valid = self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end);
-        (is_valid && Scope::grade_themselves(&self.scopes))
-            .then(|| Principal::token(&self.name, self.id).as_str().to_owned())
+    /// Its name in events, if it may both measure and recommend.
+    pub(super) fn grades_itself(&self) -> Option<String> {
+        Scope::grade_themselves(&self.scopes).then(|| Principal::token(&self.name, self.id).as_str().to_owned())
     }
 
     pub(super) fn grant(self, meter: Arc<Meter>) -> Grant {
@@ -66,21 +64,30 @@ fn bound(decimal: Decimal) -> Result<Amount> {
     Amount::from_decimal(decimal).ok_or_else(|| Error::Inconsistent(format!("a token's row says {decimal}")))
 }
 
-/// Every token there ever was.
-pub(super) async fn grants(conn: &mut PgConnection) -> Result<Vec<GrantRow>> {
+/// The tokens that are valid at a time, and of those that had ended, so many of the last.
+pub(super) async fn grants(conn: &mut PgConnection, at: DateTime<Utc>, ended: i64) -> Result<Vec<GrantRow>> {
+    // Two reads of one index: a token that ended long ago costs nothing, however many there are of them.
     let rows = sqlx::query!(
-        "SELECT id,
-                digest,
-                name,
-                owner,
-                scopes,
-                engines,
-                domains,
-                rate_per_second,
-                max_loss,
-                expires_at,
-                revoked_at
-         FROM access_token"
+        r#"SELECT id     AS "id!",
+                  digest AS "digest!",
+                  name   AS "name!",
+                  owner,
+                  scopes AS "scopes!",
+                  engines,
+                  domains,
+                  rate_per_second,
+                  max_loss,
+                  expires_at,
+                  revoked_at
+           FROM (SELECT * FROM access_token
+                 WHERE COALESCE(LEAST(revoked_at, expires_at), 'infinity') > $1
+                 UNION ALL
+                 (SELECT * FROM access_token
+                  WHERE COALESCE(LEAST(revoked_at, expires_at), 'infinity') <= $1
+                  ORDER BY COALESCE(LEAST(revoked_at, expires_at), 'infinity') DESC
+                  LIMIT $2)) AS token"#,
+        at,
+        ended
     )
     .fetch_all(conn)
     .await?;
@@ -101,6 +108,17 @@ pub(super) async fn grants(conn: &mut PgConnection) -> Result<Vec<GrantRow>> {
         })
     });
     Ok(read.filter_map(|row| row.inspect_err(|error| tracing::error!(%error, "a token opens nothing")).ok()).collect())
+}
+
+/// How many tokens are valid at a time.
+pub(super) async fn count_valid(conn: &mut PgConnection, at: DateTime<Utc>) -> Result<usize> {
+    let count = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM access_token WHERE COALESCE(LEAST(revoked_at, expires_at), 'infinity') > $1"#,
+        at
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
 /// Whether a token was ever created.
@@ -140,8 +158,21 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// The tokens, newest first; only one of them if it is named.
-pub(super) async fn list(conn: &mut PgConnection, id: Option<TokenId>) -> Result<Vec<TokenRecord>> {
+/// Which tokens are read, newest first.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wanted {
+    /// This one.
+    One(TokenId),
+    /// So many of those after this one, or from the newest on. Tokens are never deleted: there is no place that is gone.
+    After(Option<TokenId>, i64),
+}
+
+/// The tokens that are wanted.
+pub(super) async fn list(conn: &mut PgConnection, wanted: Wanted) -> Result<Vec<TokenRecord>> {
+    let (one, after, limit) = match wanted {
+        Wanted::One(id) => (Some(id), None, 1),
+        Wanted::After(after, limit) => (None, after, limit),
+    };
     let rows = sqlx::query!(
         "SELECT id,
                 name,
@@ -158,9 +189,14 @@ pub(super) async fn list(conn: &mut PgConnection, id: Option<TokenId>) -> Result
                 revoked_by,
                 last_used_at
          FROM access_token
-         WHERE $1::text IS NULL OR id = $1
-         ORDER BY created_at DESC, id",
-        id.map(|id| id.to_string())
+         WHERE ($1::text IS NULL OR id = $1)
+           AND (created_at, id) < (COALESCE((SELECT created_at FROM access_token WHERE id = $2), 'infinity'),
+                                   COALESCE($2::text, ''))
+         ORDER BY created_at DESC, id DESC
+         LIMIT $3",
+        one.map(|id| id.to_string()),
+        after.map(|id| id.to_string()),
+        limit
     )
     .fetch_all(conn)
     .await?;

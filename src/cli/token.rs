@@ -8,7 +8,8 @@ use crate::access::scope::Scope;
 use crate::approval;
 use crate::audit::Origin;
 use crate::config::DatabaseConfig;
-use crate::types::{Actor, Amount, Domain, Engine, Lifetime, List, Rate, Reason, TokenId, TokenName};
+use crate::db::Database;
+use crate::types::{Actor, Amount, Domain, Engine, Lifetime, List, PageSize, Rate, Reason, TokenId, TokenName};
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::{Args, Subcommand, ValueEnum};
 use std::fmt::Write as _;
@@ -141,13 +142,24 @@ async fn create(args: CreateArgs, config: &DatabaseConfig) -> Result<(), Failure
 
 async fn list(config: &DatabaseConfig) -> Result<(), Failure> {
     let (db, postgres, _) = open_existing(config).await?;
-    let tokens = access::list(&db).await;
+    let listed = all(&db).await;
     close(db, postgres).await?;
-    let mut text = String::new();
-    for token in tokens? {
-        let _ = writeln!(text, "{}", line(&token));
+    print(&listed?)
+}
+
+/// Every token there ever was, a line each. Read a page at a time.
+async fn all(db: &Database) -> crate::error::Result<String> {
+    let (mut text, mut after) = (String::new(), None);
+    loop {
+        let page = access::list(db, after, PageSize::MAX.get()).await?;
+        for token in &page {
+            let _ = writeln!(text, "{}", line(token));
+        }
+        match page.last().and_then(|last| last.id.parse().ok()) {
+            Some(last) => after = Some(last),
+            None => return Ok(text),
+        }
     }
-    print(&text)
 }
 
 /// A token in a line: its id, its name, what it may do, and how it stands.

@@ -15,6 +15,8 @@ const BUDGET: usize = 128;
 /// As many rows of a kind as there may be where nothing is said; series come by themselves.
 const ROWS_MAX: usize = 1_000;
 const METRICS_MAX: usize = 10_000;
+/// Valid tokens: as many as one read of the state takes along.
+const TOKENS_MAX: usize = 10_000;
 
 /// How much an instance keeps in memory for its callers.
 #[derive(Debug, Clone, Args)]
@@ -42,6 +44,10 @@ pub struct LimitsConfig {
     /// `METRICS_MAX`: how many series may be measured. Those that a wire watches count, and always have room.
     #[arg(long, env = "METRICS_MAX", default_value_t = METRICS_MAX, value_name = "COUNT", value_parser = rows)]
     pub metrics_max: usize,
+
+    /// `TOKENS_MAX`: how many tokens may be valid.
+    #[arg(long, env = "TOKENS_MAX", default_value_t = TOKENS_MAX, value_name = "COUNT", value_parser = rows)]
+    pub tokens_max: usize,
 }
 
 impl Default for LimitsConfig {
@@ -53,6 +59,7 @@ impl Default for LimitsConfig {
             domains_max: ROWS_MAX,
             wires_max: ROWS_MAX,
             metrics_max: METRICS_MAX,
+            tokens_max: TOKENS_MAX,
         }
     }
 }

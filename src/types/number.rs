@@ -310,6 +310,9 @@ impl PageSize {
     /// What a page has when nothing is asked for.
     pub const DEFAULT: Self = Self(100);
 
+    /// The most.
+    pub const MAX: Self = Self(1_000);
+
     /// The number of rows.
     #[must_use]
     pub const fn get(self) -> i64 {

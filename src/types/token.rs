@@ -44,14 +44,8 @@ impl FromStr for TokenId {
     }
 }
 
-impl utoipa::PartialSchema for TokenId {
-    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
-        ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9a-fA-F]{16}$")).into()
-    }
-}
-
-impl utoipa::ToSchema for TokenId {
-    fn name() -> std::borrow::Cow<'static, str> {
-        "TokenId".into()
-    }
-}
+crate::types::scalar!(
+    TokenId,
+    "TokenId",
+    ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9a-fA-F]{16}$"))
+);

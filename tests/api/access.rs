@@ -1,5 +1,6 @@
 //! Who may do what.
 
+mod bounds;
 mod charters;
 mod grading;
 mod matrix;
