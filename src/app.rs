@@ -178,7 +178,14 @@ impl App {
         let feed = Feed::new(clock.clone(), enforcement.lease(), instance, kill_file.map(KillFile::new), history);
         let checklist = ChecklistConfig { required_packs, enforcement_off: enforcement.off_because() };
         Self(Arc::new(Parts {
-            go_live: GoLive::new(db.clone(), clock.clone(), feed.clone(), Arc::new(checklist), two_person),
+            go_live: GoLive::new(
+                db.clone(),
+                clock.clone(),
+                feed.clone(),
+                Arc::new(checklist),
+                two_person,
+                limits.packs_max,
+            ),
             risk: Risk::new(db.clone(), clock.clone(), feed.clone(), &enforcement, two_person, limits.engines_max),
             heimdall: Heimdall::new(
                 db.clone(),

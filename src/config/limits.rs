@@ -45,6 +45,10 @@ pub struct LimitsConfig {
     #[arg(long, env = "METRICS_MAX", default_value_t = METRICS_MAX, value_name = "COUNT", value_parser = rows)]
     pub metrics_max: usize,
 
+    /// `PACKS_MAX`: how many components may report of themselves.
+    #[arg(long, env = "PACKS_MAX", default_value_t = ROWS_MAX, value_name = "COUNT", value_parser = rows)]
+    pub packs_max: usize,
+
     /// `TOKENS_MAX`: how many tokens may be valid.
     #[arg(long, env = "TOKENS_MAX", default_value_t = TOKENS_MAX, value_name = "COUNT", value_parser = rows)]
     pub tokens_max: usize,
@@ -59,6 +63,7 @@ impl Default for LimitsConfig {
             domains_max: ROWS_MAX,
             wires_max: ROWS_MAX,
             metrics_max: METRICS_MAX,
+            packs_max: ROWS_MAX,
             tokens_max: TOKENS_MAX,
         }
     }

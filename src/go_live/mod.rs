@@ -25,7 +25,7 @@ use crate::db::trouble::is_of_the_connection;
 use crate::db::{self, Database};
 use crate::enforcement::feed::{Feed, LEASE_MAX, renewal};
 use crate::enforcement::instance;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, require_room};
 use crate::idempotency::{self, Asked, Once};
 use crate::panics;
 use crate::types::{Actor, Reason};
@@ -67,6 +67,7 @@ pub struct GoLive {
     two_person: approval::Policy,
     /// What loosens takes turns before it asks for the head, so that what tightens waits for one of them at most.
     turn: Arc<Semaphore>,
+    packs_max: usize,
 }
 
 impl GoLive {
@@ -78,8 +79,9 @@ impl GoLive {
         feed: Feed,
         config: Arc<ChecklistConfig>,
         two_person: approval::Policy,
+        packs_max: usize,
     ) -> Self {
-        Self { db, clock, feed, config, two_person, turn: Arc::new(Semaphore::new(1)) }
+        Self { db, clock, feed, config, two_person, turn: Arc::new(Semaphore::new(1)), packs_max }
     }
 
     /// The state as it stands.
@@ -212,12 +214,10 @@ impl GoLive {
         if let Some(answer) = idempotency::recall(&mut tx, intent, head.next()).await? {
             return answer.confirm(tx).await;
         }
-        store::upsert_pack(&mut tx, report, origin, head.next()).await?;
-        let packs = store::read_packs(&mut tx).await?;
-        let pack = packs
-            .into_iter()
-            .find(|pack| pack.id == report.id.as_str())
-            .ok_or_else(|| Error::Inconsistent(format!("pack {} vanished", report.id)))?;
+        if !store::has_pack(&mut tx, &report.id).await? {
+            require_room("components", store::count_packs(&mut tx).await?, self.packs_max, "PACKS_MAX")?;
+        }
+        let pack = store::upsert_pack(&mut tx, report, origin, head.next()).await?;
         let detail = Some(db::to_json(&pack).get().to_owned());
         let event =
             ControlEvent { action: "PACK_REPORT", subject: Some(report.id.as_str()), error: None, reason, detail };

@@ -3,7 +3,7 @@
 use super::model::{GoLiveState, Movement, Pack, PackReport, PackStatus, Stretch};
 use crate::audit::{Origin, Stamp};
 use crate::error::{Error, Result};
-use crate::types::{Actor, Label};
+use crate::types::{Actor, Label, PackId};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sqlx::PgConnection;
@@ -91,9 +91,34 @@ pub async fn begin_generation(conn: &mut PgConnection) -> Result<(i64, uuid::Uui
     Ok((row.version, row.generation))
 }
 
+/// A row of a component.
+struct PackRow {
+    id: String,
+    name: String,
+    version: String,
+    status: String,
+    changed_by: Option<String>,
+    updated_at: DateTime<Utc>,
+}
+
+impl From<PackRow> for Pack {
+    fn from(row: PackRow) -> Self {
+        Self {
+            id: row.id,
+            name: row.name,
+            version: row.version,
+            // A CHECK allows two; anything else would not count as installed.
+            status: if row.status == "installed" { PackStatus::Installed } else { PackStatus::Missing },
+            changed_by: row.changed_by,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
 /// All reported components, by id.
 pub async fn read_packs(conn: &mut PgConnection) -> Result<Vec<Pack>> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        PackRow,
         "SELECT id,
                 name,
                 version,
@@ -105,23 +130,26 @@ pub async fn read_packs(conn: &mut PgConnection) -> Result<Vec<Pack>> {
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Pack {
-            id: row.id,
-            name: row.name,
-            version: row.version,
-            // A CHECK allows two; anything else would not count as installed.
-            status: if row.status == "installed" { PackStatus::Installed } else { PackStatus::Missing },
-            changed_by: row.changed_by,
-            updated_at: row.updated_at,
-        })
-        .collect())
+    Ok(rows.into_iter().map(Pack::from).collect())
 }
 
-/// Records what a component reports of itself.
-pub async fn upsert_pack(conn: &mut PgConnection, report: &PackReport, origin: &Origin, stamp: Stamp) -> Result<()> {
-    sqlx::query!(
+/// Whether a component ever reported.
+pub async fn has_pack(conn: &mut PgConnection, id: &PackId) -> Result<bool> {
+    Ok(sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM pack WHERE id = $1) AS "known!""#, id.as_str())
+        .fetch_one(conn)
+        .await?)
+}
+
+/// How many components there are.
+pub async fn count_packs(conn: &mut PgConnection) -> Result<usize> {
+    let count = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM pack"#).fetch_one(conn).await?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+/// Records what a component reports of itself, and gives it as it is known now.
+pub async fn upsert_pack(conn: &mut PgConnection, report: &PackReport, origin: &Origin, stamp: Stamp) -> Result<Pack> {
+    let row = sqlx::query_as!(
+        PackRow,
         "INSERT INTO pack (id, name, version, status, changed_by, updated_at)
          VALUES ($1, COALESCE($2, $1), COALESCE($3, 'unknown'), $4, $5, $6)
          ON CONFLICT (id) DO UPDATE
@@ -129,7 +157,8 @@ pub async fn upsert_pack(conn: &mut PgConnection, report: &PackReport, origin: &
              version = COALESCE($3, pack.version),
              status = excluded.status,
              changed_by = excluded.changed_by,
-             updated_at = excluded.updated_at",
+             updated_at = excluded.updated_at
+         RETURNING id, name, version, status, changed_by, updated_at",
         report.id.as_str(),
         report.name.as_ref().map(Label::as_str),
         report.version.as_ref().map(Label::as_str),
@@ -137,9 +166,9 @@ pub async fn upsert_pack(conn: &mut PgConnection, report: &PackReport, origin: &
         origin.actor.as_ref().map(Actor::as_str),
         stamp.at
     )
-    .execute(conn)
+    .fetch_one(conn)
     .await?;
-    Ok(())
+    Ok(row.into())
 }
 
 /// How many policies the three other levers have, for the checklist.

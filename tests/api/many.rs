@@ -8,8 +8,14 @@ use std::time::Duration;
 
 /// A service whose limits a few rows reach: a fresh install has four engines, domains and wires.
 async fn small() -> Service {
-    let limits =
-        LimitsConfig { engines_max: 6, domains_max: 6, wires_max: 6, metrics_max: 3, ..LimitsConfig::default() };
+    let limits = LimitsConfig {
+        engines_max: 6,
+        domains_max: 6,
+        wires_max: 6,
+        metrics_max: 3,
+        packs_max: 6,
+        ..LimitsConfig::default()
+    };
     Service::with(Setup { limits, ..Setup::default() }).await
 }
 
@@ -56,6 +62,17 @@ async fn engines_domains_wires_and_series_have_limits_and_what_is_there_goes_on(
     )
     .await;
     again.post("/regression/kpi", &kpi(9)).await.refused(409, "LIMIT_REACHED");
+}
+
+#[tokio::test]
+async fn components_that_report_have_a_limit_and_one_that_is_there_reports_on() {
+    let service = small().await;
+    let pack = |number: usize| json!({"id": format!("p{number}"), "status": "installed"});
+    assert_eq!(until_refused(&service, "/go-live/packs", "PACKS_MAX", pack).await, 2);
+    assert_eq!(service.get("/go-live/packs").await.ok().as_array().unwrap().len(), 6);
+    let again = service.post("/go-live/packs", &json!({"id": "p1", "status": "missing", "version": "2"})).await.ok();
+    assert_eq!(json!([again["status"], again["version"], again["name"]]), json!(["missing", "2", "p1"]));
+    service.post("/go-live/packs", &json!({"id": "p9", "status": "missing"})).await.refused(409, "LIMIT_REACHED");
 }
 
 #[tokio::test]
