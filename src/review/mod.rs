@@ -77,7 +77,7 @@ pub struct Review {
     pub changes: Vec<ControlRecord>,
     /// Today's ledger with the denials by reason.
     pub ledger: Vec<LedgerToday>,
-    /// Reserves that were denied since, by engine and reason.
+    /// Reserves that were denied since, by engine and reason: those that were denied most often.
     pub denials: Vec<Denied>,
     /// Holds that have been open for more than 7 days and never expire, by engine.
     pub old_holds: Vec<OldHolds>,
@@ -175,6 +175,10 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
     let approvals = crate::approval::waiting(&mut tx, now).await?;
     let instances = crate::enforcement::instance::list(&mut tx).await?;
     let lacking = required::lacking(&mut tx, &instances, answering.instance).await?;
+    let (denials, denials_more) = store::denials(&mut tx, since, now, LISTED_MAX).await?;
+    let changes = crate::audit::control_events(&mut tx, &[], Some(since), None, CHANGES_MAX).await?;
+    let changes_more = store::count_changes(&mut tx, since).await?.saturating_sub(changes.len());
+    let more = [("changes", changes_more), ("denials", denials_more), ("unwatched", blind.unwatched_more)];
     let mut review = Review {
         generated_at: now,
         since,
@@ -185,9 +189,9 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
         not_enforcing: instances.not_enforcing(),
         instances,
         approvals,
-        changes: crate::audit::control_events(&mut tx, &[], Some(since), None, CHANGES_MAX).await?,
+        changes,
         ledger: crate::risk::http::ledger_today(&mut tx, believed).await?,
-        denials: store::denials(&mut tx, since, now).await?,
+        denials,
         old_holds: store::old_holds(&mut tx, now - OLD).await?,
         ledger_halted_at: crate::risk::store::reconciled_at(&mut tx).await?.2,
         ledger_differences: store::differences(&mut tx).await?,
@@ -212,7 +216,7 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
             None => None,
         },
         slo: slo::collect(&mut tx, since, now).await?,
-        more: Some(("unwatched", blind.unwatched_more)).filter(|(_, more)| *more > 0).into_iter().collect(),
+        more: more.into_iter().filter(|(_, more)| *more > 0).collect(),
     };
     review.look_first = attention::look_first(&review);
     review.bound();
@@ -285,7 +289,7 @@ impl Review {
         cut(more, "not_enforcing", &mut self.not_enforcing);
         cut(more, "approvals", &mut self.approvals);
         cut(more, "ledger", &mut self.ledger);
-        cut(more, "denials", &mut self.denials);
+        cut(more, "grade_themselves", &mut self.grade_themselves);
         cut(more, "old_holds", &mut self.old_holds);
         cut(more, "ledger_differences", &mut self.ledger_differences);
         cut(more, "disabled_engines", &mut self.disabled_engines);

@@ -1,6 +1,5 @@
 //! The delivery document's success metrics, measured.
 
-use super::store;
 use crate::error::Result;
 use crate::go_live::model::Stretch;
 use crate::types::Ratio;
@@ -117,7 +116,7 @@ pub(super) async fn collect(conn: &mut PgConnection, since: DateTime<Utc>, now: 
     let (live, counted) = uptime(&stretches, since, now);
     let share = |part: i64, whole: i64| Ratio::of(part.into(), whole.into());
     let up = share(live.num_milliseconds(), counted.num_milliseconds());
-    let (reserved, denied) = store::decisions_since(&mut *conn, since).await?;
+    let (reserved, denied) = crate::risk::store::decisions_since(&mut *conn, since.date_naive()).await?;
     let trips = crate::regression::store::trips(&mut *conn, None, None, Some(since), None, 1_000).await?;
     let (trials, successes) = crate::heimdall::store::trials_since(conn, since.date_naive()).await?;
 

@@ -19,18 +19,12 @@ pub async fn now(conn: &mut PgConnection) -> Result<DateTime<Utc>> {
     Ok(sqlx::query_scalar!(r#"SELECT holdfast_now() AS "now!""#).fetch_one(conn).await?)
 }
 
-/// Reserves since a time: accepted and denied.
-pub async fn decisions_since(conn: &mut PgConnection, since: DateTime<Utc>) -> Result<(i64, i64)> {
-    let row = sqlx::query!(
-        r#"SELECT count(*) FILTER (WHERE action = 'RESERVE') AS "reserved!",
-                  count(*) FILTER (WHERE action = 'DENY')    AS "denied!"
-           FROM risk_event
-           WHERE at >= $1"#,
-        since
-    )
-    .fetch_one(conn)
-    .await?;
-    Ok((row.reserved, row.denied))
+/// How many control events there are since a time.
+pub(super) async fn count_changes(conn: &mut PgConnection, since: DateTime<Utc>) -> Result<usize> {
+    let count = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM control_event WHERE at >= $1"#, since)
+        .fetch_one(conn)
+        .await?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
 /// A series that was ever measured.
@@ -70,10 +64,18 @@ pub struct Denied {
     pub denied: i64,
 }
 
-/// The reserves that were denied on the days of a period, by engine and reason.
-pub async fn denials(conn: &mut PgConnection, since: DateTime<Utc>, now: DateTime<Utc>) -> Result<Vec<Denied>> {
-    let rows = crate::risk::store::read_denials(conn, since.date_naive(), now.date_naive()).await?;
-    Ok(rows.into_iter().map(|(engine, reason, denied)| Denied { engine, reason, denied }).collect())
+/// The reserves that were denied on the days of a period, by engine and reason: the pairs that were denied most often, and how many more
+/// there are.
+pub(super) async fn denials(
+    conn: &mut PgConnection,
+    since: DateTime<Utc>,
+    now: DateTime<Utc>,
+    limit: usize,
+) -> Result<(Vec<Denied>, usize)> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let (rows, groups) = crate::risk::store::worst_denials(conn, since.date_naive(), now.date_naive(), limit).await?;
+    let more = usize::try_from(groups).unwrap_or(usize::MAX).saturating_sub(rows.len());
+    Ok((rows.into_iter().map(|(engine, reason, denied)| Denied { engine, reason, denied }).collect(), more))
 }
 
 /// Holds of an engine that have been open for long and never expire.

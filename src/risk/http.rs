@@ -167,18 +167,17 @@ async fn risk_ledger_today(State(app): State<App>, _: Query<Nothing>) -> Result<
 /// Today's ledger, from one instant of the database, by the time that is believed.
 pub async fn ledger_today(conn: &mut sqlx::PgConnection, now: DateTime<Utc>) -> Result<Vec<LedgerToday>> {
     let (day, rows) = store::today(&mut *conn, now).await?;
-    let denials = store::read_denials(conn, day, day).await?;
+    let engines: Vec<_> = rows.iter().map(|row| row.policy.engine.to_string()).collect();
+    let mut denials: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
+    for (engine, reason, denied) in store::read_denials(conn, day, &engines).await? {
+        denials.entry(engine).or_default().insert(reason, denied);
+    }
     let room =
         |cap: Total, used: Total| (cap > Total::ZERO).then(|| cap.minus(used).unwrap_or_default().max(Total::ZERO));
     Ok(rows
         .into_iter()
         .map(|store::TodayRow { policy, usage }| {
-            let mut denials_by_reason = BTreeMap::new();
-            for (engine, reason, denied) in &denials {
-                if policy.engine.is_global() || engine == policy.engine.as_str() {
-                    *denials_by_reason.entry(reason.clone()).or_insert(0) += denied;
-                }
-            }
+            let denials_by_reason = denials.remove(policy.engine.as_str()).unwrap_or_default();
             let max_actions = policy.max_actions_per_day.get();
             LedgerToday {
                 day,

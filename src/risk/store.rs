@@ -16,7 +16,9 @@ pub use clock::accept_clock;
 pub use corrections::{Corrected, corrected};
 pub use held::{PastEvent, Wanted, candidates, oldest_due, past_events, read_due, read_reservations};
 pub use instant::{Instant, PREPARE_BEGIN, begin, read_instant, read_levels};
-pub use read::{TodayRow, has_policy, is_active, read_denials, read_policies, today, was_used};
+pub use read::{
+    TodayRow, decisions_since, has_policy, is_active, read_denials, read_policies, today, was_used, worst_denials,
+};
 pub use reconcile::{Flow, Recomputed, halt, lift_halt, recompute, reconciled_at, set_counter, sum_flows};
 pub use records::{
     EventFilter, ReservationFilter, ReservationRecord, RiskEventRecord, events, read_reservation, reservations,

@@ -13,6 +13,7 @@ mod amounts;
 mod approval;
 mod audit;
 mod authz;
+mod bounded;
 mod checkpoint;
 mod disk;
 mod enforcement;

@@ -121,26 +121,75 @@ pub async fn today(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<(Naive
     Ok((day, rows))
 }
 
-/// The denials of the days from `from` to `to`: engine asked for, reason, how many.
+/// The denials of a day on these engines, by the engine that was asked for and the reason; GLOBAL's are those of all engines. A reserve
+/// that names an engine which never was is denied as well, and has a row: they are summed where they are.
 pub async fn read_denials(
     conn: &mut PgConnection,
-    from: NaiveDate,
-    to: NaiveDate,
+    day: NaiveDate,
+    engines: &[String],
 ) -> Result<Vec<(String, String, i64)>> {
     let rows = sqlx::query!(
-        r#"SELECT engine,
-                  reason,
+        r#"SELECT engine              AS "engine!",
+                  reason              AS "reason!",
                   sum(denied)::bigint AS "denied!"
            FROM risk_denial_day
-           WHERE day BETWEEN $1 AND $2
+           WHERE day = $1 AND engine <> 'GLOBAL' AND engine = ANY($2)
            GROUP BY engine, reason
-           ORDER BY engine, reason"#,
-        from,
-        to
+           UNION ALL
+           SELECT 'GLOBAL', reason, sum(denied)::bigint
+           FROM risk_denial_day
+           WHERE day = $1
+           GROUP BY reason"#,
+        day,
+        engines
     )
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(|row| (row.engine, row.reason, row.denied)).collect())
+}
+
+/// The engines asked for and reasons that were denied most often on the days from `from` to `to`, by engine, at most so many; and how
+/// many there are of them in all.
+pub async fn worst_denials(
+    conn: &mut PgConnection,
+    from: NaiveDate,
+    to: NaiveDate,
+    limit: i64,
+) -> Result<(Vec<(String, String, i64)>, i64)> {
+    let rows = sqlx::query!(
+        r#"SELECT engine AS "engine!",
+                  reason AS "reason!",
+                  denied AS "denied!",
+                  groups AS "groups!"
+           FROM (SELECT engine, reason, sum(denied)::bigint AS denied, count(*) OVER () AS groups
+                 FROM risk_denial_day
+                 WHERE day BETWEEN $1 AND $2
+                 GROUP BY engine, reason
+                 ORDER BY sum(denied) DESC, engine, reason
+                 LIMIT $3) AS worst
+           ORDER BY engine, reason"#,
+        from,
+        to,
+        limit
+    )
+    .fetch_all(conn)
+    .await?;
+    let groups = rows.first().map_or(0, |row| row.groups);
+    Ok((rows.into_iter().map(|row| (row.engine, row.reason, row.denied)).collect(), groups))
+}
+
+/// The reserves since a day, accepted and denied, with the extensions that were denied: by the tallies of the days, of which the accepted
+/// ones are GLOBAL's.
+pub async fn decisions_since(conn: &mut PgConnection, day: NaiveDate) -> Result<(i64, i64)> {
+    let row = sqlx::query!(
+        r#"SELECT (SELECT COALESCE(sum(actions_count), 0)::bigint FROM risk_ledger_day
+                   WHERE engine = 'GLOBAL' AND day >= $1) AS "reserved!",
+                  (SELECT COALESCE(sum(denied), 0)::bigint FROM risk_denial_day WHERE day >= $1) AS "denied!""#,
+        day
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok((row.reserved, row.denied))
 }
 
 /// Whether anything was ever reserved on an engine: its first reserve makes its row of outstanding risk.
