@@ -5,5 +5,3 @@
 CREATE INDEX access_token_end ON access_token (COALESCE(LEAST(revoked_at, expires_at), 'infinity'));
 -- The list of tokens, newest first, a page at a time.
 CREATE INDEX access_token_page ON access_token (created_at, id);
--- The review asks who changed an engine or a wire last, and an approval whether its subject was changed since.
-CREATE INDEX control_event_subject ON control_event (subject, action, seq) WHERE ok AND subject IS NOT NULL;

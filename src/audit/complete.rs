@@ -215,11 +215,15 @@ async fn told_of_wires(conn: &mut PgConnection) -> Result<Vec<Absent>> {
     let absent = sqlx::query_as!(
         Absent,
         r#"WITH event AS MATERIALIZED (
-               SELECT seq, action, subject, detail FROM control_event
+               -- Only the details that are looked at below, and of engines only the changes that lifted a throttle, or whose detail was
+               -- erased: of the others there may be any number.
+               SELECT seq, action, subject,
+                      CASE WHEN action IN ('REGRESSION_BASELINE_RESET', 'REGRESSION_TRIP') THEN detail END AS detail
+               FROM control_event
                WHERE ok AND subject IS NOT NULL
-                 AND action IN ('REGRESSION_BASELINE_RESET', 'REGRESSION_KIND', 'REGRESSION_POLICY_REMOVE', 'REGRESSION_POLICY_UPSERT',
-                                'REGRESSION_REARM', 'REGRESSION_SHADOW_TRIP', 'REGRESSION_TRIP', 'RISK_POLICY_REMOVE',
-                                'RISK_POLICY_UPSERT')
+                 AND (action IN ('REGRESSION_BASELINE_RESET', 'REGRESSION_KIND', 'REGRESSION_POLICY_REMOVE', 'REGRESSION_POLICY_UPSERT',
+                                 'REGRESSION_REARM', 'REGRESSION_SHADOW_TRIP', 'REGRESSION_TRIP', 'RISK_POLICY_REMOVE')
+                      OR action = 'RISK_POLICY_UPSERT' AND COALESCE(detail LIKE '%"field":"throttled_by"%', true))
            ), throttle AS (
                SELECT trip.seq, trip.subject,
                       COALESCE(substring(trip.detail FROM '"engine":"([A-Z0-9_.-]+)"(?:,"shadow":false)?\}$'), known.engine) AS engine
@@ -227,8 +231,7 @@ async fn told_of_wires(conn: &mut PgConnection) -> Result<Vec<Absent>> {
                WHERE trip.action = 'REGRESSION_TRIP'
            ), ended AS (
                SELECT action, subject, max(seq) AS seq FROM event
-               WHERE action IN ('REGRESSION_POLICY_REMOVE', 'REGRESSION_REARM', 'RISK_POLICY_REMOVE')
-                  OR action = 'RISK_POLICY_UPSERT' AND COALESCE(detail LIKE '%"field":"throttled_by"%', true)
+               WHERE action IN ('REGRESSION_POLICY_REMOVE', 'REGRESSION_REARM', 'RISK_POLICY_REMOVE', 'RISK_POLICY_UPSERT')
                GROUP BY action, subject
            )
            SELECT relation AS "relation!", name AS "name!" FROM (

@@ -194,30 +194,41 @@ struct Switches {
     kill_switch_engaged: bool,
 }
 
-/// The stretches of the switches from the last one before `since`, or from the first enable ever.
+/// The stretches of the switches from the last one before `since`, or from the first enable ever. An event that left its switch as the one
+/// before had, as a repeated engage, begins none, and is not read: there may be any number of them.
 pub async fn stretches(conn: &mut PgConnection, since: DateTime<Utc>) -> Result<Vec<Stretch>> {
     let rows = sqlx::query!(
-        "SELECT at,
-                  action,
-                  detail
-           FROM control_event
-           -- An acceptance moves no switch.
-           WHERE ok AND action <> 'GO_LIVE_REWIND_ACCEPT'
-             AND (starts_with(action, 'GO_LIVE_') OR starts_with(action, 'KILL_SWITCH_'))
-             AND seq >= (SELECT min(seq) FROM control_event WHERE action = 'GO_LIVE_ENABLE' AND ok)
-             AND seq >= COALESCE(
-                     (SELECT max(seq)
-                      FROM control_event
-                      WHERE ok AND action <> 'GO_LIVE_REWIND_ACCEPT'
-                        AND (starts_with(action, 'GO_LIVE_') OR starts_with(action, 'KILL_SWITCH_'))
-                        AND at < $1),
-                     0)
-           ORDER BY seq",
+        r#"WITH said AS MATERIALIZED (
+               SELECT seq, at, action, detail IS NOT NULL AS told
+               FROM control_event
+               -- An acceptance moves no switch.
+               WHERE ok AND action IN ('GO_LIVE_ENABLE', 'GO_LIVE_DISABLE', 'KILL_SWITCH_ENGAGE', 'KILL_SWITCH_RELEASE')
+                 AND seq >= (SELECT min(seq) FROM control_event WHERE action = 'GO_LIVE_ENABLE' AND ok)
+                 AND seq >= COALESCE(
+                         (SELECT max(seq)
+                          FROM control_event
+                          WHERE ok AND at < $1
+                            AND action IN ('GO_LIVE_ENABLE', 'GO_LIVE_DISABLE', 'KILL_SWITCH_ENGAGE', 'KILL_SWITCH_RELEASE')),
+                         0)
+           ), ordered AS (
+               SELECT seq, at, action,
+                      lag(action) OVER (PARTITION BY starts_with(action, 'GO_LIVE_') ORDER BY seq) AS before,
+                      min(seq) FILTER (WHERE told) OVER () AS first_told
+               FROM said
+           )
+           SELECT at     AS "at!",
+                  action AS "action!",
+                  -- Of both switches a detail tells, and after the first one the actions do.
+                  CASE WHEN before IS NULL OR seq = first_told
+                       THEN (SELECT detail FROM control_event AS event WHERE event.seq = ordered.seq) END AS detail
+           FROM ordered
+           WHERE before IS DISTINCT FROM action OR seq = first_told
+           ORDER BY seq"#,
         since
     )
     .fetch_all(conn)
     .await?;
-    // Where a detail was erased, the action still says which of the two was moved, and how.
+    // Where no detail was read, or it was erased, the action still says which of the two was moved, and how.
     let (mut enabled, mut engaged) = (None, None);
     let mut stretches = Vec::with_capacity(rows.len());
     for row in rows {

@@ -167,7 +167,8 @@ async fn engines_off(
     Ok(off.collect())
 }
 
-/// The changes of these engines' policies since a time, oldest first. Of one whose detail was erased nothing is known.
+/// The changes of these engines' policies since a time that moved whether they are on, oldest first; of the others there may be any number.
+/// Of one whose detail was erased nothing is known.
 async fn moves(
     conn: &mut PgConnection,
     since: DateTime<Utc>,
@@ -176,7 +177,8 @@ async fn moves(
     let rows = sqlx::query!(
         r#"SELECT at, subject AS "subject!", detail AS "detail!"
            FROM control_event
-           WHERE action = 'RISK_POLICY_UPSERT' AND ok AND at > $1 AND subject = ANY($2) AND detail IS NOT NULL
+           WHERE action = 'RISK_POLICY_UPSERT' AND ok AND at > $1 AND subject = ANY($2)
+             AND (detail LIKE '%"field":"enabled"%' OR detail LIKE '%"field":"throttled_by"%')
            ORDER BY seq"#,
         since,
         engines
