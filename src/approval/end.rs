@@ -65,7 +65,9 @@ impl End {
     /// When; of a token that is not there it is not known, and everything else says more.
     pub(super) const fn at(&self) -> DateTime<Utc> {
         match self {
-            Self::Event { at, .. } | Self::Correction { at, .. } | Self::Revoked { at, .. } | Self::Expired { at } => *at,
+            Self::Event { at, .. } | Self::Correction { at, .. } | Self::Revoked { at, .. } | Self::Expired { at } => {
+                *at
+            }
             Self::NoToken => DateTime::<Utc>::MAX_UTC,
         }
     }

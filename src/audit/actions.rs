@@ -112,9 +112,8 @@ mod tests {
         let begins = ["action: ", "HeimdallEvent::new("].map(|begin| source.split(begin).skip(1));
         let fields = begins.into_iter().flatten().map(|rest| rest.split(['\n', ',']).next().unwrap_or_default());
         let quoted = fields.flat_map(|field| field.split('"').skip(1).step_by(2));
-        let is_action = |text: &&str| {
-            text.len() >= 4 && text.bytes().all(|letter| letter.is_ascii_uppercase() || letter == b'_')
-        };
+        let is_action =
+            |text: &&str| text.len() >= 4 && text.bytes().all(|letter| letter.is_ascii_uppercase() || letter == b'_');
         quoted.filter(is_action).map(str::to_owned).collect()
     }
 

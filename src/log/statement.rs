@@ -180,7 +180,9 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2, "{text}");
         assert!(lines[0].len() < 600, "{}", lines[0]);
-        for part in [" WARN sqlx::query: ", "SELECT now.at, a_column_of_many", "bytes)", "slow statement:", "elapsed_secs=2.5"] {
+        for part in
+            [" WARN sqlx::query: ", "SELECT now.at, a_column_of_many", "bytes)", "slow statement:", "elapsed_secs=2.5"]
+        {
             assert!(lines[0].contains(part), "{part}: {}", lines[0]);
         }
         let text = said(StatementJson(Format::default().json().flatten_event(true)), true);

@@ -66,8 +66,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Serialize + CanStop> FromRequest<S> f
             let fields = merged(&parts, &bytes)?;
             Ok((parse(&fields)?, key_of(&parts, &fields)?, Ignored::default()))
         };
-        let (input, key, mut ignored) =
-            strictly().or_else(|error| stop_of(&parts, &bytes).unwrap_or(Err(error)))?;
+        let (input, key, mut ignored) = strictly().or_else(|error| stop_of(&parts, &bytes).unwrap_or(Err(error)))?;
         ignored.0.extend(unread);
         let intent = key.map(|key| intent_of(&parts, caller, &key, &input));
         Ok(Self { input, intent, ignored })

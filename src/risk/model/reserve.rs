@@ -320,9 +320,9 @@ fn filled(level: &Level, movement: Movement) -> Vec<&'static str> {
         ("max_open_risk", policy.max_open_risk, usage.open_risk_reserved, movement.open),
     ];
     let is_new = |cap: i128, used: i128, moved: i128| cap > 0 && used >= cap && used - moved < cap;
-    let amounts = amounts.into_iter().filter(|(_, cap, used, moved)| {
-        is_new(Total::from(*cap).units(), used.units(), moved.units())
-    });
+    let amounts = amounts
+        .into_iter()
+        .filter(|(_, cap, used, moved)| is_new(Total::from(*cap).units(), used.units(), moved.units()));
     let actions = is_new(policy.max_actions_per_day.get().into(), usage.actions_count.into(), movement.actions.into());
     amounts.map(|(name, ..)| name).chain(actions.then_some("max_actions_per_day")).collect()
 }

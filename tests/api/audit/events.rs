@@ -268,7 +268,9 @@ async fn a_rare_event_in_a_long_stream_is_found_in_pages_of_bounded_work() {
 #[tokio::test]
 async fn an_unknown_action_is_refused_with_the_nearest_ones() {
     let service = Service::fresh().await;
-    for (asked, nearest) in [("settle", "SETTLE"), ("KILL_SWITCH_ENGAGED", "KILL_SWITCH_ENGAGE"), ("TRIP", "REGRESSION_TRIP")] {
+    for (asked, nearest) in
+        [("settle", "SETTLE"), ("KILL_SWITCH_ENGAGED", "KILL_SWITCH_ENGAGE"), ("TRIP", "REGRESSION_TRIP")]
+    {
         let said = service.get(&format!("/audit/events?action={asked}")).await.invalid("action");
         assert!(said.contains(&format!("the nearest: {nearest}")), "{asked}: {said}");
     }
@@ -278,7 +280,8 @@ async fn an_unknown_action_is_refused_with_the_nearest_ones() {
 #[tokio::test]
 async fn of_an_engine_the_control_stream_shows_that_its_policy_was_set_and_removed() {
     let service = Service::fresh().await;
-    let policy = json!({"engine": "SPARE", "max_daily_loss": 7, "max_daily_exposure": 7, "max_open_risk": 7, "enabled": false});
+    let policy =
+        json!({"engine": "SPARE", "max_daily_loss": 7, "max_daily_exposure": 7, "max_open_risk": 7, "enabled": false});
     service.post("/risk/policies/upsert", &policy).await.ok();
     service.post("/risk/policies/remove", &json!({"engine": "SPARE", "actor": "eve"})).await.ok();
     for (query, actions) in [

@@ -272,7 +272,10 @@ async fn a_required_component_that_reports_missing_is_said_and_its_row_shows_the
     let first = look_first(&service).await;
     assert_eq!(first.len(), 1, "{first:?}");
     assert!(first[0].starts_with("The required component crm reports missing since 20"), "{first:?}");
-    assert!(first[0].ends_with("by UNAUTHENTICATED (says ci): the checklist fails, while production is on"), "{first:?}");
+    assert!(
+        first[0].ends_with("by UNAUTHENTICATED (says ci): the checklist fails, while production is on"),
+        "{first:?}"
+    );
     let (_, text) = markdown(&service, "/review?format=markdown", None).await;
     assert!(text.contains(&first[0]), "{text}");
     let row = text.lines().find(|line| line.contains("PACK_REPORT | crm")).expect("a row");
