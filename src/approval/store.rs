@@ -145,6 +145,7 @@ async fn cancelled_by(conn: &mut PgConnection, id: i64, now: DateTime<Utc>) -> R
     Ok([event, correction, token].into_iter().flatten().min_by_key(End::at))
 }
 
+#[expect(clippy::too_many_lines, reason = "one statement, one line a column")]
 async fn read(conn: &mut PgConnection, at: DateTime<Utc>, wanted: Wanted) -> Result<Vec<ApprovalRecord>> {
     let id = if let Wanted::One(id) = wanted { Some(id) } else { None };
     let since = match wanted {
