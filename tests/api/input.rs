@@ -532,7 +532,6 @@ const NOT_JSON: &[&str] = &[
     "{actor:\"a\"}",
     "{\"actor\":\"a\"}{}",
     "{\"actor\":\"a\"} x",
-    "\u{feff}{}",
     "// comment\n{}",
     "[]",
     "[{\"actor\":\"a\"}]",

@@ -25,7 +25,7 @@ use std::str::FromStr;
 pub(crate) trait CanStop {
     /// The flag that is `false` in a request that stops; none where every one does.
     const OFF: Option<&'static str>;
-    /// Whether the path names what is stopped: then nothing of the body or the query can make the request fail.
+    /// Whether the path names what is stopped: then nothing of the body or the query can make the request fail but another `id`.
     const IN_PATH: bool = false;
 }
 
@@ -108,6 +108,10 @@ fn stop_of<T: DeserializeOwned + CanStop>(parts: &Parts, bytes: &[u8]) -> Option
                     // Of a body that could not be read, the error says more than what is missing in it.
                     return is_whole.then_some(Err(Error::Invalid(errors)));
                 };
+                if T::IN_PATH && fields.get(at).is_some_and(|field| field.is("id")) {
+                    // Beside the path it names another thing.
+                    return Some(Err(Error::Invalid(errors)));
+                }
                 let field = fields.remove(at);
                 let detail = errors.first().map_or("", |error| error.detail.as_str());
                 ignored.push(cut(format!("{:.100} {detail}; ignored", field.name)));

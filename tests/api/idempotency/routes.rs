@@ -280,7 +280,9 @@ async fn a_key_that_was_given_a_field_is_the_key_that_was_given_the_header() {
 async fn a_key_that_cannot_be_one_is_refused_on_every_route_and_nothing_is_written() {
     let (service, rows) = world().await;
     let before = service.everything().await;
-    for row in &rows {
+    // What stops one thing goes without a key that it cannot have.
+    let stops = ["/heimdall/demote", "/heimdall/recommendations/{id}/revoke"];
+    for row in rows.iter().filter(|row| !stops.contains(&row.template)) {
         let path = row.path();
         for header in ["", " ", "\"\"", &"k".repeat(201), "a\tb"] {
             keyed(&service, &path, header, &row.body).await.invalid("idempotency_key");
