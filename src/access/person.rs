@@ -2,7 +2,7 @@
 //!
 //! An owner is compared by what is to be seen of it. That is only as good as what is known of look-alikes, so a new owner is written
 //! in a repertoire: the alphabets of languages in use today, each without the letters that it has for phonetics, mathematics and
-//! history, and among them those whose look-alikes of Latin are known ([`latin`]).
+//! history, and among them those whose look-alikes of Latin are known (`latin`).
 
 use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed};
 use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory, Script};

@@ -6,7 +6,7 @@
 //!   counts for the lease from the instant before its read was sent.
 //! - Only the switches that tighten go by an older register: an operator stops everything also while the database is away.
 //! - What was seen revoked stays so until the process ends, also where a restored database knows nothing of it.
-//! - A change reads the tokens that are valid and [`ENDED_MAX`] of the last that ended, however many there ever were. One that ended
+//! - A change reads the tokens that are valid and `ENDED_MAX` of the last that ended, however many there ever were. One that ended
 //!   before those is not known any more, and opens nothing either.
 //! - Once a token was seen, the open mode is over until the process ends, whatever the database says later.
 //! - The time that tokens expire by never runs back: a database whose clock does revives none. Nor does it jump: one that is not

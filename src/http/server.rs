@@ -1,4 +1,4 @@
-//! Connections: how they are served, for how long, and how they end. [`connections`](super::connections) says how many.
+//! Connections: how they are served, for how long, and how they end. [`super::connections`] says how many.
 //!
 //! Every connection costs a file and some memory, whoever holds it, so each is bounded before anything is known of its caller: the
 //! head of a request has to arrive in time, which also ends connections that are idle; a body has 5 s (`input`); an answer that
