@@ -37,10 +37,10 @@ struct VerifyQuery {
     /// Only this stream; all when left out.
     stream: Option<Stream>,
     /// Begin with this event of the stream; the one before it is taken for right.
-    #[param(value_type = Option<i64>, minimum = 1)]
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 1_000_000_000_000_u64)]
     from: Option<Count>,
     /// End with this event of the stream.
-    #[param(value_type = Option<i64>, minimum = 1)]
+    #[param(value_type = Option<i64>, minimum = 1, maximum = 1_000_000_000_000_u64)]
     to: Option<Count>,
     /// Begin behind the last checkpoint that this instance has signed, which is taken for right; at the beginning where there is none.
     incremental: Option<Flag>,
