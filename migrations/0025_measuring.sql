@@ -1,11 +1,9 @@
 -- Measuring and recommending are two scopes, a token has a bound on what one settle of it may lose, a metric has a kind that an operator can set, and an event's id is its sender's own.
 
--- In the order in which transactions lock: measurements first, which have an index to be made however many they are, and the tokens
--- last, so that nobody who is let in by them waits for that.
-
--- An id that somebody else has used is not taken: nobody can use up the ids that another one is going to send.
-CREATE UNIQUE INDEX kpi_event_sender ON kpi_event (domain, metric, event_id, principal) WHERE event_id IS NOT NULL;
-DROP INDEX kpi_event_event_id;
+ALTER TABLE access_token
+    DROP CONSTRAINT access_token_scopes_check,
+    ADD CONSTRAINT access_token_scopes_check CHECK (cardinality(scopes) > 0
+        AND scopes <@ ARRAY['read', 'reserve', 'measure', 'recommend', 'evidence', 'operate', 'release', 'proxy', 'admin', 'kill']);
 
 -- What the events of a series have to be behind `after_event`, as an operator said. A series without a row keeps the kind of its first
 -- event. Who said it and why is in its event. Read with the end of the series, by its key.
@@ -17,12 +15,12 @@ CREATE TABLE regression_kind (
     PRIMARY KEY (domain, metric)
 );
 
--- What one settle or correction of a token may lose at most; null for no bound. A loss counts for all engines together.
-ALTER TABLE access_token
-    DROP CONSTRAINT access_token_scopes_check,
-    ADD CONSTRAINT access_token_scopes_check CHECK (cardinality(scopes) > 0
-        AND scopes <@ ARRAY['read', 'reserve', 'measure', 'recommend', 'evidence', 'operate', 'release', 'proxy', 'admin', 'kill']),
-    ADD max_loss numeric(20,6) CHECK (max_loss > 0 AND max_loss <= 1000000000000);
+-- An id that somebody else has used is not taken: nobody can use up the ids that another one is going to send.
+CREATE UNIQUE INDEX kpi_event_sender ON kpi_event (domain, metric, event_id, principal) WHERE event_id IS NOT NULL;
+DROP INDEX kpi_event_event_id;
+
+-- What one settle or correction of this token may lose at most; null for no bound. A loss counts for all engines together.
+ALTER TABLE access_token ADD max_loss numeric(20,6) CHECK (max_loss > 0 AND max_loss <= 1000000000000);
 
 -- As 0011 has it, and the new column among what never changes.
 CREATE OR REPLACE FUNCTION holdfast_guard_token() RETURNS trigger LANGUAGE plpgsql AS $$
