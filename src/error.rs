@@ -7,9 +7,11 @@
 //! What the caller did wrong is told in full, with the fix. What went wrong here is logged once, at the boundary, and told
 //! as little as possible.
 
+mod field;
 mod problem;
 mod table;
 
+pub use field::{Blocker, FieldError};
 pub use problem::Problem;
 pub use table::Row;
 pub(crate) use table::require_room;
@@ -20,41 +22,15 @@ use crate::enforcement::class::ExecutionClass;
 use crate::enforcement::gate::Block;
 use crate::risk::model::ReservationStatus;
 use crate::types::{Amount, Engine, ReversedRange};
-use serde::Serialize;
+use field::{blockers_in_words, fields_in_words};
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// One field of the request that was not accepted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct FieldError {
-    /// The field's name; empty where the whole body is meant.
-    pub field: String,
-    /// What is wrong with it and what to send instead.
-    pub detail: String,
-}
-
-impl FieldError {
-    /// An error of one field.
-    #[must_use]
-    pub fn new(field: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { field: field.into(), detail: detail.into() }
-    }
-}
-
-/// What stands in the way of a precondition: a stable name and a sentence.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Blocker {
-    /// Stable name of what blocks.
-    pub id: String,
-    /// What to do about it.
-    pub detail: String,
-}
-
 /// Everything that can be refused or fail.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant says what its fields are")]
 pub enum Error {
     /// The request cannot be read: bad JSON, bad percent-encoding, a truncated body.
     #[error("{0}")]
@@ -64,10 +40,7 @@ pub enum Error {
     Contradictory(String, FieldError),
     /// A path that two programs could read differently.
     #[error("the path is ambiguous: {reason}")]
-    AmbiguousPath {
-        /// What was found, where, and the fix.
-        reason: String,
-    },
+    AmbiguousPath { reason: String },
     /// Nobody is authenticated, and somebody has to be.
     #[error("a token is needed: send Authorization: Bearer hf_…, which holdfast token create makes")]
     Unauthenticated,
@@ -76,50 +49,30 @@ pub enum Error {
     InvalidToken(&'static str),
     /// The token lacks a scope.
     #[error("{what} needs the scope {}, which the token has not", .needed.as_str())]
-    InsufficientScope {
-        /// The scope.
-        needed: Scope,
-        /// What needs it.
-        what: &'static str,
-    },
+    InsufficientScope { needed: Scope, what: &'static str },
     /// The token is for other engines or domains.
     #[error("the token does not reach the {what} {name}: use one that does (see holdfast token list)")]
-    OutOfReach {
-        /// `engine` or `domain`.
-        what: &'static str,
-        /// Its name.
-        name: String,
-    },
+    OutOfReach { what: &'static str, name: String },
     /// A loss, or what was used beyond what was reserved, is larger than the token may book at once.
     #[error("the token books {what} up to {bound} at once, and this one is {amount}: use a token without that bound")]
-    BeyondMaxLoss {
-        /// What is booked.
-        what: &'static str,
-        /// How much.
-        amount: Amount,
-        /// The token's bound.
-        bound: Amount,
-    },
+    BeyondMaxLoss { what: &'static str, amount: Amount, bound: Amount },
     /// The second person is missing, or is the first one.
     #[error("two_person_release {0}")]
     ApprovalRefused(&'static str),
+    /// The token has asked for too many changes.
+    #[error(
+        "a token may ask for {limit} changes within {minutes} minutes, and this one has: wait until the first of them expires"
+    )]
+    AskedTooOften { limit: usize, minutes: i64 },
     /// The request does not wait any more.
     #[error("approval {id} {how}")]
-    ApprovalClosed {
-        /// The request.
-        id: i64,
-        /// How it ended, and the next step.
-        how: String,
-    },
+    ApprovalClosed { id: i64, how: String },
     /// In open mode, a request that may not come from this machine's operator.
     #[error("without tokens only this machine's operator is served, and {0}: create a token, and send it")]
     ForeignRequest(String),
     /// The token was used too often.
     #[error("the token has used up its rate: wait, or create one with a higher rate_per_second")]
-    RateLimited {
-        /// How long to wait.
-        wait: std::time::Duration,
-    },
+    RateLimited { wait: std::time::Duration },
     /// It is not known which tokens there are.
     #[error(
         "it is not known which tokens are valid: the database is away or slow; try again (to stop everything without it, run holdfast \
@@ -128,251 +81,104 @@ pub enum Error {
     AccessUnknown,
     /// The gate is closed.
     #[error("{}", .block.message())]
-    Blocked {
-        /// Why.
-        block: Block,
-        /// What kind of work was asked for.
-        exec_class: ExecutionClass,
-        /// The canonical path.
-        path: String,
-        /// The version of the go-live state that decided; none where nothing fresh was read.
-        state_version: Option<i64>,
-    },
+    Blocked { block: Block, exec_class: ExecutionClass, path: String, state_version: Option<i64> },
     /// A recommendation may not be used in production.
     #[error("recommendation {id} may not be used in production: {gate_reason}")]
-    NotProdEligible {
-        /// The recommendation.
-        id: i64,
-        /// Its domain.
-        domain: String,
-        /// The first check that failed.
-        gate_reason: &'static str,
-    },
+    NotProdEligible { id: i64, domain: String, gate_reason: &'static str },
     /// No such route.
     #[error("there is no such route: see /docs/ for all of them")]
     RouteNotFound,
     /// No such thing.
     #[error("there is no {what} {id}")]
-    NotFound {
-        /// What kind of thing.
-        what: &'static str,
-        /// The name that was given.
-        id: String,
-    },
+    NotFound { what: &'static str, id: String },
     /// The route exists, with another method.
     #[error("this route does not take that method: see the Allow header")]
     MethodNotAllowed,
     /// The reservation has ended before; nothing was changed.
     #[error("reservation {reservation_id} was {} at {closed_at}: nothing was changed; {}", .status.as_str().to_ascii_lowercase(), .status.next_step())]
-    AlreadyClosed {
-        /// The reservation.
-        reservation_id: uuid::Uuid,
-        /// How it ended; never `OPEN`.
-        status: ReservationStatus,
-        /// When it ended, RFC 3339.
-        closed_at: String,
-        /// The outcome that stands, as JSON.
-        outcome: Box<RawValue>,
-    },
+    AlreadyClosed { reservation_id: uuid::Uuid, status: ReservationStatus, closed_at: String, outcome: Box<RawValue> },
     /// There are as many of a kind as there may be.
     #[error(
         "there are {limit} {what} already, as many as {setting} lets there be: use one that there is, or raise {setting}"
     )]
-    LimitReached {
-        /// The things that there are so many of.
-        what: &'static str,
-        /// How many.
-        limit: usize,
-        /// The setting that says how many.
-        setting: &'static str,
-    },
+    LimitReached { what: &'static str, limit: usize, setting: &'static str },
     /// The outcome was recorded before, and is too large to be told once more in the same answer.
     #[error(
         "the outcome was recorded before and has {bytes} bytes, and this answer repeats as much as it may: nothing was done; send the \
          operation with its key in a request of its own"
     )]
-    AnswerTooLarge {
-        /// How large it is.
-        bytes: usize,
-    },
+    AnswerTooLarge { bytes: usize },
     /// A hold that stands until somebody ends it cannot be extended.
     #[error("reservation {reservation_id} never expires: there is nothing to extend")]
-    NeverExpires {
-        /// The reservation.
-        reservation_id: uuid::Uuid,
-    },
+    NeverExpires { reservation_id: uuid::Uuid },
     /// The id that the caller chose is another reservation's.
     #[error("reservation {reservation_id} exists and is another one: it differs in {fields:?}; choose a new id")]
-    ReservationExists {
-        /// The id.
-        reservation_id: uuid::Uuid,
-        /// The fields that differ.
-        fields: Vec<&'static str>,
-    },
+    ReservationExists { reservation_id: uuid::Uuid, fields: Vec<&'static str> },
     /// A reserve was denied, told to a caller who looks only at the status.
     #[error("{message}")]
-    ReservationDenied {
-        /// The decision as a sentence.
-        message: String,
-        /// The decision.
-        members: Vec<(&'static str, Box<RawValue>)>,
-    },
+    ReservationDenied { message: String, members: Vec<(&'static str, Box<RawValue>)> },
     /// An extension was denied.
     #[error("{message}")]
-    ExtensionDenied {
-        /// The decision as a sentence.
-        message: String,
-        /// The decision.
-        members: Vec<(&'static str, Box<RawValue>)>,
-    },
+    ExtensionDenied { message: String, members: Vec<(&'static str, Box<RawValue>)> },
     /// A correction would take more than was booked today.
     #[error("{counter} of {engine} would leave its range on {day}: correct by at most what was booked that day")]
-    AdjustmentOutOfRange {
-        /// Which level.
-        engine: Engine,
-        /// Which counter.
-        counter: &'static str,
-        /// The day that it would be booked on.
-        day: chrono::NaiveDate,
-    },
+    AdjustmentOutOfRange { engine: Engine, counter: &'static str, day: chrono::NaiveDate },
     /// A thing cannot be removed: it was used, or is in force.
     #[error("the {what} {name} cannot be removed: {}", uses.join("; "))]
-    StillUsed {
-        /// Its kind.
-        what: &'static str,
-        /// Its name.
-        name: String,
-        /// What stands against it.
-        uses: Vec<String>,
-    },
+    StillUsed { what: &'static str, name: String, uses: Vec<String> },
     /// A correction would take back more than its event booked.
     #[error(
         "{counter} of event {corrects_seq} has {left} left to take back, with what earlier corrections took and added: correct by at most that"
     )]
-    AdjustmentBeyondEvent {
-        /// The event.
-        corrects_seq: i64,
-        /// Its engine.
-        engine: Engine,
-        /// Which counter.
-        counter: &'static str,
-        /// How much is left.
-        left: crate::types::Total,
-    },
+    AdjustmentBeyondEvent { corrects_seq: i64, engine: Engine, counter: &'static str, left: crate::types::Total },
     /// An upsert would re-arm a tripped wire without saying why, or a reset would change the baseline of one.
     #[error("the wire {domain}.{metric} tripped (trip {trip_id}): re-arm it first, and give a reason")]
-    WireTripped {
-        /// The wire's domain.
-        domain: String,
-        /// The wire's metric.
-        metric: String,
-        /// The standing trip.
-        trip_id: i64,
-    },
+    WireTripped { domain: String, metric: String, trip_id: i64 },
     /// A wire is to be acknowledged or re-armed that has not tripped.
     #[error("the wire {domain}.{metric} has not tripped: nothing to acknowledge or re-arm")]
-    NotTripped {
-        /// The wire's domain.
-        domain: String,
-        /// The wire's metric.
-        metric: String,
-    },
+    NotTripped { domain: String, metric: String },
     /// A baseline is worse than the one in use by half of what trips.
     #[error(
         "the new baseline of {domain}.{metric} is worse than the one in use, by {}: that would hide a drop; send force=true \
          if it is meant",
         .drop.short()
     )]
-    BaselineWorse {
-        /// The wire's domain.
-        domain: String,
-        /// The wire's metric.
-        metric: String,
-        /// By how much.
-        drop: crate::types::Ratio,
-    },
+    BaselineWorse { domain: String, metric: String, drop: crate::types::Ratio },
     /// An upsert would lift throttles without saying why.
     #[error("{engine} is throttled by the trips {trips:?}: give a reason to override them, or re-arm the wires")]
-    EngineThrottled {
-        /// The engine.
-        engine: String,
-        /// The standing trips.
-        trips: Vec<i64>,
-    },
+    EngineThrottled { engine: String, trips: Vec<i64> },
     /// An `event_id` was used before, for another measurement.
     #[error(
         "event_id {event_id} already names another measurement that you sent of this series: it differs in {fields:?}"
     )]
-    EventIdReused {
-        /// The id.
-        event_id: String,
-        /// The fields that differ.
-        fields: Vec<&'static str>,
-    },
+    EventIdReused { event_id: String, fields: Vec<&'static str> },
     /// Go-live's checklist does not pass.
-    #[error("the go-live checklist does not pass: {}", list(.blockers))]
-    ChecklistFailed {
-        /// What is missing.
-        blockers: Vec<Blocker>,
-        /// The checklist, as JSON.
-        checklist: Box<RawValue>,
-    },
+    #[error("the go-live checklist does not pass: {}", blockers_in_words(.blockers))]
+    ChecklistFailed { blockers: Vec<Blocker>, checklist: Box<RawValue> },
     /// The domain has not earned production use.
-    #[error("{domain} has not earned production use: {}", list(.blockers))]
-    EvidenceInsufficient {
-        /// The domain.
-        domain: String,
-        /// What is missing.
-        blockers: Vec<Blocker>,
-        /// Every check, as JSON.
-        checks: Box<RawValue>,
-    },
+    #[error("{domain} has not earned production use: {}", blockers_in_words(.blockers))]
+    EvidenceInsufficient { domain: String, blockers: Vec<Blocker>, checks: Box<RawValue> },
     /// `If-Match` names another version.
     #[error("the state is at version {actual}, not {expected}: read it again and decide anew")]
-    VersionMismatch {
-        /// What the caller has seen.
-        expected: String,
-        /// What stands.
-        actual: i64,
-    },
+    VersionMismatch { expected: String, actual: i64 },
     /// The body is larger than the limit.
     #[error("the body is larger than {limit} bytes: send less")]
-    BodyTooLarge {
-        /// The limit, bytes.
-        limit: usize,
-    },
+    BodyTooLarge { limit: usize },
     /// A body in a format that is not read.
     #[error("cannot read {0}: send application/json or application/x-www-form-urlencoded, in UTF-8")]
     UnsupportedMediaType(String),
     /// Fields that were read and are not acceptable.
-    #[error("{}", sentence(.0))]
+    #[error("{}", fields_in_words(.0))]
     Invalid(Vec<FieldError>),
     /// The key stands for another input.
     #[error("the idempotency key {key:?} stands for another request: it differs in {}; use a new key", .fields.join(", "))]
-    IdempotencyKeyReused {
-        /// The key.
-        key: String,
-        /// The fields that differ; `route` where it was another route.
-        fields: Vec<String>,
-    },
+    IdempotencyKeyReused { key: String, fields: Vec<String> },
     /// A cap would be removed by setting it to 0.
     #[error("a cap of 0 means no cap: send allow_unlimited=true if that is meant, or a positive {}", .fields.join(", "))]
-    ZeroMeansUnlimited {
-        /// The caps that would be removed.
-        fields: Vec<&'static str>,
-    },
+    ZeroMeansUnlimited { fields: Vec<&'static str> },
     /// The series has the other kind of values.
     #[error("{domain}.{metric} is a {kind} series: send {wanted}, or have an operator set its kind")]
-    SeriesKind {
-        /// The domain.
-        domain: String,
-        /// The metric.
-        metric: String,
-        /// What it is.
-        kind: &'static str,
-        /// The field to send.
-        wanted: &'static str,
-    },
+    SeriesKind { domain: String, metric: String, kind: &'static str, wanted: &'static str },
     /// The database's clock stands before times that are already recorded.
     #[error(
         "the database clock is {0} seconds behind the last recorded event: reserves are halted until it is right, or holdfast db accept-clock says that it is"
@@ -407,12 +213,7 @@ pub enum Error {
         "the kill switch could not be recorded ({cause}): this instance alone blocks from now on, {until}; engage again until it is \
          recorded"
     )]
-    EngagedLocally {
-        /// Why not.
-        cause: String,
-        /// How long this instance blocks.
-        until: &'static str,
-    },
+    EngagedLocally { cause: String, until: &'static str },
     /// Go-live could not be switched off in the database; the error says why.
     #[error(
         "{0}; to stop everything without the database, POST /api/governance/go-live/kill-switch/engage to each instance, or run holdfast \
@@ -434,22 +235,6 @@ pub enum Error {
     /// A handler panicked.
     #[error("a handler panicked")]
     Panicked,
-}
-
-fn list(blockers: &[Blocker]) -> String {
-    blockers.iter().map(|blocker| blocker.detail.as_str()).collect::<Vec<_>>().join("; ")
-}
-
-fn sentence(fields: &[FieldError]) -> String {
-    fields
-        .iter()
-        .map(
-            |error| {
-                if error.field.is_empty() { error.detail.clone() } else { format!("{} {}", error.field, error.detail) }
-            },
-        )
-        .collect::<Vec<_>>()
-        .join("; ")
 }
 
 impl Error {

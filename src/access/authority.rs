@@ -9,9 +9,6 @@ use chrono::{DateTime, Utc};
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
-/// Losses that were refused because their token may not book as much at once.
-pub(super) const LOSSES_REFUSED: &str = "holdfast_losses_refused_total";
-
 /// What whoever shows a token may do.
 #[derive(Debug)]
 pub struct Grant {
@@ -122,10 +119,7 @@ impl Authority {
             Self::Unlimited => None,
             Self::Token(grant) => grant.max_loss,
         };
-        let Some(bound) = bound.filter(|bound| amount > *bound) else { return Ok(()) };
-        tracing::error!(%amount, what, "more than the bound of its token was refused, and is not booked");
-        metrics::counter!(LOSSES_REFUSED).increment(1);
-        Err(Error::BeyondMaxLoss { what, amount, bound })
+        bound.filter(|bound| amount > *bound).map_or(Ok(()), |bound| Err(Error::BeyondMaxLoss { what, amount, bound }))
     }
 
     /// The person behind it.

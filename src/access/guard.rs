@@ -7,7 +7,7 @@
 //! What tightens has a share of its own at each step: engage and disable wait for no place that others hold, have no rate, and
 //! go by the register as it was last known, so that an operator stops everything whatever else goes on.
 
-use super::authority::{self, Authority, Grant};
+use super::authority::{Authority, Grant};
 use super::meter::RefusalKind;
 use super::open::{Asked, refuse_pages};
 use super::register::{Age, Mode};
@@ -266,7 +266,6 @@ pub(crate) fn begin_counting() {
     for code in COUNTED {
         refusals(code).increment(0);
     }
-    metrics::counter!(authority::LOSSES_REFUSED).increment(0);
 }
 
 /// Counts a refusal, and writes it down where that is due.

@@ -1,9 +1,9 @@
-//! What cancels a request for a second person.
+//! The events that cancel a request for a second person.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use std::fmt;
 
-/// What cancelled a request.
+/// The event that cancelled a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
     /// A newer event of the control stream.
@@ -12,13 +12,13 @@ pub enum End {
         seq: i64,
         /// Its time.
         at: DateTime<Utc>,
-        /// What was done.
+        /// Its action.
         action: String,
-        /// To what; none for the whole system.
+        /// Its subject; none for the whole system.
         subject: Option<String>,
-        /// By whom, as authenticated.
+        /// The caller, as authenticated.
         principal: String,
-        /// By whom, as claimed.
+        /// The caller, as claimed.
         actor: Option<String>,
     },
     /// A correction of the same event.
@@ -42,23 +42,23 @@ pub enum End {
         /// When.
         at: DateTime<Utc>,
     },
-    /// Whoever asked has no token.
+    /// The caller who asked has no token.
     NoToken,
 }
 
 impl End {
-    /// The end of the token that asked, at an instant; none while it is valid.
+    /// The end of the token that asked, up to an instant; none while it was valid.
     pub(super) fn of_token(
         exists: bool,
         revoked: Option<(DateTime<Utc>, String)>,
         expires_at: Option<DateTime<Utc>>,
-        now: DateTime<Utc>,
+        until: DateTime<Utc>,
     ) -> Option<Self> {
         match (exists, revoked, expires_at) {
             (false, ..) => Some(Self::NoToken),
-            (true, Some((at, by)), _) => Some(Self::Revoked { at, by }),
-            (true, None, Some(at)) if at <= now => Some(Self::Expired { at }),
-            (true, None, _) => None,
+            (true, Some((at, by)), _) if at <= until => Some(Self::Revoked { at, by }),
+            (true, _, Some(at)) if at <= until => Some(Self::Expired { at }),
+            (true, ..) => None,
         }
     }
 

@@ -113,8 +113,8 @@ pub async fn gate(
     Ok(Verdict::Wait(Box::new(record)))
 }
 
-/// Requests of one token that may wait at once: each is judged anew with every one that is made.
-const WAITING_MAX: usize = 20;
+/// Requests of one token within the time that one stands: each is judged anew with every one that is made.
+const ASKED_MAX: usize = 100;
 
 /// What waits, for the audit trail.
 #[derive(Serialize)]
@@ -132,25 +132,24 @@ async fn wait_in_tx(
     wanted: Wanted<'_>,
 ) -> Result<ApprovalRecord> {
     let origin = &asked.origin;
-    let nobody = "asks for a second person, and whoever has no owner is no first one: use a token with an owner";
+    let nobody =
+        "asks for a second person: this token has no owner, so it cannot request an approval; create one with --owner";
     let owner = origin.authority.owner().ok_or(Error::ApprovalRefused(nobody))?;
     let stamp = head.next();
     let input = serde_json::value::RawValue::from_string(wanted.input.to_owned())
         .map_err(|error| Error::Inconsistent(format!("an input has no JSON form: {error}")))?;
     // The same request again is the one that waits.
-    let waiting = store::waiting(&mut *conn, stamp.at).await?.into_iter();
-    let own: Vec<_> = waiting.filter(|known| known.requested_by == origin.principal.as_str()).collect();
-    let count = own.len();
-    let same = own.into_iter().find(|known| {
-        known.action == action && known.subject.as_deref() == wanted.subject && known.input.get() == wanted.input
+    let waiting = store::waiting(&mut *conn, stamp.at).await?.into_iter().find(|known| {
+        known.action == action
+            && known.subject.as_deref() == wanted.subject
+            && known.requested_by == origin.principal.as_str()
+            && known.input.get() == wanted.input
     });
-    if let Some(same) = same {
-        return Ok(same);
+    if let Some(waiting) = waiting {
+        return Ok(waiting);
     }
-    if count >= WAITING_MAX {
-        let many =
-            "lets 20 requests of one token wait at once: have one approved or reject it, or wait until one expires";
-        return Err(Error::ApprovalRefused(many));
+    if store::asked_by(&mut *conn, origin.principal.as_str(), stamp.at).await? >= ASKED_MAX {
+        return Err(Error::AskedTooOften { limit: ASKED_MAX, minutes: STANDS.num_minutes() });
     }
     let record = ApprovalRecord {
         id: stamp.seq,
@@ -211,7 +210,7 @@ async fn approve_in_tx(conn: &mut PgConnection, head: &mut Head, id: i64, asked:
 
 /// The person behind an approver, if it is another one than the first, and the request still waits.
 fn second_person<'a>(record: &ApprovalRecord, approver: &'a Origin) -> Result<&'a Actor> {
-    let nobody = "needs a second person, and whoever has no owner is none: use a token with an owner";
+    let nobody = "needs a second person: this token has no owner, so it cannot approve; create one with --owner";
     let owner = approver.authority.owner().ok_or(Error::ApprovalRefused(nobody))?;
     if person::is_same(owner.as_str(), &record.owner) {
         return Err(Error::ApprovalRefused("needs a second person, and this is the first one again"));
@@ -233,14 +232,15 @@ struct RejectDetail<'a> {
     requested_by: &'a str,
 }
 
-/// Ends a request that waits: whoever may operate or release, and reaches what it is about, says no, the one who asked among them. Needs
-/// no other person.
+/// Rejects a request that waits. Its author may, and any caller with operate or release that reaches its subject. Needs no second person.
 pub async fn reject(db: &Database, id: i64, reason: Option<&Reason>, origin: &Origin) -> Result<ApprovalRecord> {
     let mut tx = db.begin().await?;
     let mut head = db.history().lock(&mut tx, Stream::Control).await?;
     let stamp = head.next();
     let mut record = store::find(&mut tx, id, stamp.at).await?;
-    reach::require(&mut tx, &record, origin).await?;
+    if record.requested_by != origin.principal.as_str() {
+        reach::require(&mut tx, &record, origin).await?;
+    }
     refuse_ended(&record)?;
     let by = origin.principal.as_str();
     store::reject(&mut tx, id, stamp.at, by).await?;

@@ -150,8 +150,9 @@ pub struct ApprovalRecord {
     pub rejected_at: Option<DateTime<Utc>>,
     /// By whom.
     pub rejected_by: Option<String>,
-    /// What cancelled it, where that was asked: the refusal of an approval says it.
-    #[serde(skip)]
+    /// The event that cancelled it, in words; null while none did.
+    #[schema(value_type = Option<String>)]
+    #[serde(serialize_with = "shown::end")]
     pub cancelled_by: Option<End>,
     /// How it stands now.
     pub standing: Standing,

@@ -2,6 +2,7 @@
 //!
 //! How a request is stored is final, since whatever version approves it reads it.
 
+use super::end::End;
 use crate::audit::Changes;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -59,6 +60,12 @@ fn sent(stored: Fields) -> Fields {
         }
     }
     sent
+}
+
+/// An end in words.
+#[expect(clippy::ref_option, reason = "serde hands over the field as it is")]
+pub(super) fn end<S: Serializer>(end: &Option<End>, to: S) -> Result<S::Ok, S::Error> {
+    end.as_ref().map(ToString::to_string).serialize(to)
 }
 
 #[cfg(test)]

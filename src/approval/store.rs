@@ -45,8 +45,7 @@ pub(super) async fn list(conn: &mut PgConnection, at: DateTime<Utc>) -> Result<V
 
 /// The requests that wait at an instant, newest first.
 pub async fn waiting(conn: &mut PgConnection, at: DateTime<Utc>) -> Result<Vec<ApprovalRecord>> {
-    let records = read(conn, at, Wanted::Open).await?;
-    Ok(records.into_iter().filter(|record| record.standing == Standing::Waiting).collect())
+    read(conn, at, Wanted::Open).await
 }
 
 /// Which requests are read.
@@ -54,9 +53,9 @@ pub async fn waiting(conn: &mut PgConnection, at: DateTime<Utc>) -> Result<Vec<A
 enum Wanted {
     /// This one, however old.
     One(i64),
-    /// Those that can still be approved, unless something has cancelled them.
+    /// Those that wait.
     Open,
-    /// Those that expired a day ago at most, the latest first.
+    /// Those that expired a day ago at most.
     OfTheLastDay,
 }
 
@@ -65,18 +64,49 @@ const LIST_MAX: i64 = 500;
 
 /// One request, however old, as it stands at an instant.
 pub(super) async fn find(conn: &mut PgConnection, id: i64, at: DateTime<Utc>) -> Result<ApprovalRecord> {
-    let found = read(&mut *conn, at, Wanted::One(id)).await?.into_iter().next();
-    let mut record = found.ok_or_else(|| Error::NotFound { what: "approval", id: id.to_string() })?;
-    if record.standing == Standing::Cancelled {
-        record.cancelled_by = cancelled_by(conn, id, at).await?;
-    }
-    Ok(record)
+    let found = read(conn, at, Wanted::One(id)).await?.into_iter().next();
+    found.ok_or_else(|| Error::NotFound { what: "approval", id: id.to_string() })
 }
 
-/// What cancelled a request first.
-async fn cancelled_by(conn: &mut PgConnection, id: i64, now: DateTime<Utc>) -> Result<Option<End>> {
-    let row = sqlx::query!(
-        r#"SELECT newer.seq AS "newer_seq?",
+/// How many requests a principal has made that have not expired, whatever has become of them.
+pub(super) async fn asked_by(conn: &mut PgConnection, principal: &str, at: DateTime<Utc>) -> Result<usize> {
+    let count = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM approval WHERE expires_at > $1 AND requested_by = $2"#,
+        at,
+        principal
+    )
+    .fetch_one(conn)
+    .await?;
+    usize::try_from(count).map_err(|_| Error::Inconsistent(format!("{count} requests were made")))
+}
+
+/// Reads requests with the first event that cancelled each, before it expired. Each question about the events is asked apart, so that an
+/// index answers it: refusals are events too, and nobody bounds their number.
+#[expect(clippy::too_many_lines, reason = "one statement, one line a column")]
+async fn read(conn: &mut PgConnection, at: DateTime<Utc>, wanted: Wanted) -> Result<Vec<ApprovalRecord>> {
+    let id = if let Wanted::One(id) = wanted { Some(id) } else { None };
+    let (since, limit) = match wanted {
+        Wanted::One(_) => (DateTime::UNIX_EPOCH, 1),
+        Wanted::Open => (at, i64::MAX),
+        Wanted::OfTheLastDay => (at - TimeDelta::days(1), LIST_MAX),
+    };
+    let rows = sqlx::query!(
+        r#"SELECT approval.id,
+                  approval.action,
+                  coalesce(approval.subject, CASE approval.action WHEN 'RISK_POLICY_UPSERT' THEN approval.input::json ->> 'engine' END)
+                      AS subject,
+                  approval.input,
+                  approval.actor,
+                  approval.reason,
+                  approval.requested_by,
+                  approval.owner,
+                  approval.requested_at,
+                  approval.expires_at,
+                  approval.approved_at,
+                  approval.approved_by,
+                  approval.rejected_at,
+                  approval.rejected_by,
+                  newer.seq AS "newer_seq?",
                   newer.action AS "newer_action?",
                   newer.subject AS "newer_subject?",
                   newer.at AS "newer_at?",
@@ -90,133 +120,83 @@ async fn cancelled_by(conn: &mut PgConnection, id: i64, now: DateTime<Utc>) -> R
                   token.revoked_by AS "revoked_by?",
                   token.expires_at AS "token_expires_at?"
            FROM approval
-           -- One for each question that `read` asks, the first of them all.
            LEFT JOIN LATERAL (
-               (SELECT seq, event.action, event.subject, at, principal, event.actor
-                FROM control_event AS event
-                WHERE event.ok AND event.seq > approval.id AND event.action IN ('GO_LIVE_DISABLE', 'KILL_SWITCH_ENGAGE')
-                ORDER BY seq
-                LIMIT 1)
+               SELECT first.*
+               FROM unnest(CASE WHEN approval.action IN ('GO_LIVE_ENABLE', 'KILL_SWITCH_RELEASE')
+                                THEN ARRAY['GO_LIVE_DISABLE', 'KILL_SWITCH_ENGAGE']
+                                ELSE ARRAY['GO_LIVE_DISABLE', 'KILL_SWITCH_ENGAGE', 'REGRESSION_TRIP'] END) AS tightens (action)
+               CROSS JOIN LATERAL (
+                   SELECT event.seq, event.action, event.subject, event.at, event.principal, event.actor
+                   FROM control_event AS event
+                   WHERE event.action = tightens.action AND event.ok AND event.seq > approval.id
+                     AND event.at < approval.expires_at
+                   ORDER BY event.action, event.seq
+                   LIMIT 1) AS first
                UNION ALL
-               (SELECT seq, event.action, event.subject, at, principal, event.actor
+               -- What its own lever did to the same thing; saying what a trip was is no change.
+               (SELECT event.seq, event.action, event.subject, event.at, event.principal, event.actor
                 FROM control_event AS event
                 WHERE approval.action NOT IN ('GO_LIVE_ENABLE', 'KILL_SWITCH_RELEASE')
-                  AND event.ok AND event.seq > approval.id AND event.action = 'REGRESSION_TRIP'
-                ORDER BY seq
-                LIMIT 1)
-               UNION ALL
-               (SELECT seq, event.action, event.subject, at, principal, event.actor
-                FROM control_event AS event
-                WHERE approval.action NOT IN ('GO_LIVE_ENABLE', 'KILL_SWITCH_RELEASE')
-                  AND event.ok AND event.seq > approval.id
                   AND event.subject = coalesce(approval.subject, approval.input::json ->> 'engine')
+                  AND event.ok AND event.seq > approval.id AND event.at < approval.expires_at
                   AND split_part(event.action, '_', 1) = split_part(approval.action, '_', 1)
                   AND event.action <> 'REGRESSION_ACKNOWLEDGE'
-                ORDER BY seq
+                ORDER BY event.subject, event.seq
                 LIMIT 1)
                ORDER BY seq
                LIMIT 1) AS newer ON true
+           -- The same event was corrected.
            LEFT JOIN LATERAL (
                SELECT twin.id, twin.approved_at, twin.approved_by
                FROM approval AS twin
-               WHERE approval.action = 'RISK_ADJUST' AND twin.action = 'RISK_ADJUST'
-                 AND twin.subject = approval.subject AND twin.approved_at > approval.requested_at
+               WHERE approval.action = 'RISK_ADJUST' AND twin.action = 'RISK_ADJUST' AND twin.subject = approval.subject
+                 AND twin.expires_at > approval.requested_at
+                 AND twin.approved_at > approval.requested_at AND twin.approved_at < approval.expires_at
                ORDER BY twin.approved_at
                LIMIT 1) AS other ON true
+           -- Its principal, as Principal::token writes it.
            LEFT JOIN access_token AS token
                ON token.id = substring(approval.requested_by FROM '[^:]*$')
                   AND concat(token.name, ':', token.id) = approval.requested_by
-           WHERE approval.id = $1"#,
-        id
-    )
-    .fetch_one(conn)
-    .await?;
-    let event = row.newer_seq.zip(row.newer_at).map(|(seq, at)| End::Event {
-        seq,
-        at,
-        action: row.newer_action.unwrap_or_default(),
-        subject: row.newer_subject,
-        principal: row.newer_principal.unwrap_or_default(),
-        actor: row.newer_actor,
-    });
-    let correction = row.other_id.zip(row.other_at).map(|(id, at)| End::Correction { id, at, by: row.other_by });
-    let revoked = row.revoked_at.zip(row.revoked_by);
-    let token = End::of_token(row.token_id.is_some(), revoked, row.token_expires_at, now);
-    Ok([event, correction, token].into_iter().flatten().min_by_key(End::at))
-}
-
-#[expect(clippy::too_many_lines, reason = "one statement, one line a column")]
-async fn read(conn: &mut PgConnection, at: DateTime<Utc>, wanted: Wanted) -> Result<Vec<ApprovalRecord>> {
-    let id = if let Wanted::One(id) = wanted { Some(id) } else { None };
-    let since = match wanted {
-        Wanted::One(_) => DateTime::UNIX_EPOCH,
-        Wanted::Open => at,
-        Wanted::OfTheLastDay => at - TimeDelta::days(1),
-    };
-    let rows = sqlx::query!(
-        r#"SELECT id,
-                  action,
-                  coalesce(subject, CASE action WHEN 'RISK_POLICY_UPSERT' THEN input::json ->> 'engine' END) AS subject,
-                  input,
-                  actor,
-                  reason,
-                  requested_by,
-                  owner,
-                  requested_at,
-                  expires_at,
-                  approved_at,
-                  approved_by,
-                  rejected_at,
-                  rejected_by,
-                  EXISTS (SELECT FROM control_event AS event
-                          WHERE event.ok AND event.seq > approval.id
-                            AND event.action IN ('GO_LIVE_DISABLE', 'KILL_SWITCH_ENGAGE'))
-                      OR (approval.action NOT IN ('GO_LIVE_ENABLE', 'KILL_SWITCH_RELEASE')
-                          AND EXISTS (SELECT FROM control_event AS event
-                                      WHERE event.ok AND event.seq > approval.id AND event.action = 'REGRESSION_TRIP'))
-                      -- What its own lever did to the same thing; saying what a trip was is no change.
-                      OR (approval.action NOT IN ('GO_LIVE_ENABLE', 'KILL_SWITCH_RELEASE')
-                          AND EXISTS (SELECT FROM control_event AS event
-                                      WHERE event.ok AND event.seq > approval.id
-                                        AND event.subject = coalesce(approval.subject, approval.input::json ->> 'engine')
-                                        AND split_part(event.action, '_', 1) = split_part(approval.action, '_', 1)
-                                        AND event.action <> 'REGRESSION_ACKNOWLEDGE'))
-                      -- The same event was corrected.
-                      OR EXISTS (SELECT FROM approval AS other
-                                 WHERE approval.action = 'RISK_ADJUST' AND other.action = 'RISK_ADJUST'
-                                   AND other.subject = approval.subject AND other.approved_at > approval.requested_at)
-                      AS "tightened!",
-                  -- Its principal, as Principal::token writes it.
-                  NOT EXISTS (SELECT FROM access_token AS token
-                              WHERE token.id = substring(approval.requested_by FROM '[^:]*$')
-                                AND concat(token.name, ':', token.id) = approval.requested_by
-                                AND token.revoked_at IS NULL
-                                AND (token.expires_at IS NULL OR token.expires_at > $1))
-                      AS "orphaned!"
-           FROM approval
-           WHERE ($2::bigint IS NULL OR id = $2)
-             AND expires_at > $3
-             AND ($4 OR (approved_at IS NULL AND rejected_at IS NULL))
-           ORDER BY id DESC
+           WHERE ($2::bigint IS NULL OR approval.id = $2)
+             AND approval.expires_at > $3
+             AND ($4 OR (approval.approved_at IS NULL AND approval.rejected_at IS NULL
+                         AND newer.seq IS NULL AND other.id IS NULL
+                         AND token.id IS NOT NULL AND token.revoked_at IS NULL
+                         AND (token.expires_at IS NULL OR token.expires_at > $1)))
+           ORDER BY approval.id DESC
            LIMIT $5"#,
         at,
         id,
         since,
         wanted != Wanted::Open,
-        LIST_MAX
+        limit
     )
     .fetch_all(conn)
     .await?;
     rows.into_iter()
         .map(|row| {
-            let unknown = || Error::Inconsistent(format!("an approval is of {}", row.action));
-            let standing = match (row.approved_at, row.rejected_at, row.tightened || row.orphaned) {
+            let event = row.newer_seq.zip(row.newer_at).map(|(seq, at)| End::Event {
+                seq,
+                at,
+                action: row.newer_action.unwrap_or_default(),
+                subject: row.newer_subject,
+                principal: row.newer_principal.unwrap_or_default(),
+                actor: row.newer_actor,
+            });
+            let correction =
+                row.other_id.zip(row.other_at).map(|(id, at)| End::Correction { id, at, by: row.other_by });
+            let revoked = row.revoked_at.zip(row.revoked_by);
+            let token = End::of_token(row.token_id.is_some(), revoked, row.token_expires_at, at.min(row.expires_at));
+            let end = [event, correction, token].into_iter().flatten().min_by_key(End::at);
+            let standing = match (row.approved_at, row.rejected_at, &end) {
                 (Some(_), ..) => Standing::Approved,
                 (None, Some(_), _) => Standing::Rejected,
-                (None, None, true) => Standing::Cancelled,
-                (None, None, false) if row.expires_at <= at => Standing::Expired,
-                (None, None, false) => Standing::Waiting,
+                (None, None, Some(_)) => Standing::Cancelled,
+                (None, None, None) if row.expires_at <= at => Standing::Expired,
+                (None, None, None) => Standing::Waiting,
             };
+            let unknown = || Error::Inconsistent(format!("an approval is of {}", row.action));
             let input = stored_json(row.input)?;
             Ok(ApprovalRecord {
                 id: row.id,
@@ -234,7 +214,7 @@ async fn read(conn: &mut PgConnection, at: DateTime<Utc>, wanted: Wanted) -> Res
                 approved_by: row.approved_by,
                 rejected_at: row.rejected_at,
                 rejected_by: row.rejected_by,
-                cancelled_by: None,
+                cancelled_by: end.filter(|_| standing == Standing::Cancelled),
                 standing,
             })
         })

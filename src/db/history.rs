@@ -19,8 +19,9 @@ mod tests;
 
 pub use file::{Marks, MarksFile};
 pub use known::{Asked, Found, Heads, Judged, Lost};
+use store::is_there;
 pub(crate) use store::stored_hash;
-pub use store::{found, read_hash, read_point};
+pub use store::{found, losses, read_hash, read_point};
 
 use crate::clock::belief::{Belief, JUMP_MAX};
 use crate::error::{Error, Result};
@@ -373,29 +374,4 @@ impl History {
             failing = saved.is_err();
         }
     }
-}
-
-/// Whether a database has this very event.
-async fn is_there(conn: &mut PgConnection, stream: Stream, point: Point) -> Result<bool> {
-    Ok(store::stored_hash(conn, stream, point.seq).await?.is_some_and(|hash| hash == point.hash))
-}
-
-/// The known events that a database does not have: by marks, and by a checkpoint.
-pub async fn losses(conn: &mut PgConnection, known: &[Heads]) -> Result<Vec<Lost>> {
-    let found = store::found(&mut *conn).await?;
-    let mut losses = Vec::new();
-    for stream in Stream::ALL {
-        let head = found.heads.get(&stream).map_or(0, |head| head.seq);
-        let points = known.iter().filter_map(|heads| heads.get(&stream));
-        let (mut kept, mut gone) = (0, None);
-        for point in points.filter(|point| point.seq > 0) {
-            if is_there(&mut *conn, stream, *point).await? {
-                kept = kept.max(point.seq);
-            } else {
-                gone = gone.max(Some(point.seq));
-            }
-        }
-        losses.extend(gone.map(|known| Lost { stream, kept, head, known }));
-    }
-    Ok(losses)
 }

@@ -21,6 +21,12 @@ const fn closed_as(status: ReservationStatus) -> &'static str {
     }
 }
 
+/// The same fault of several fields.
+fn same_detail<F: AsRef<str>>(fields: &[F], detail: &'static str) -> Vec<(&'static str, Box<RawValue>)> {
+    let errors: Vec<_> = fields.iter().map(|field| FieldError::new(field.as_ref(), detail)).collect();
+    vec![("errors", raw(&errors))]
+}
+
 impl Error {
     /// The members of the body beyond those of every problem.
     fn extensions(&self) -> Vec<(&'static str, Box<RawValue>)> {
@@ -55,6 +61,7 @@ impl Error {
                     (closed_as(*status), outcome.clone()),
                 ]
             }
+            Self::AskedTooOften { limit, .. } => vec![("limit", raw(limit))],
             Self::LimitReached { limit, setting, .. } => vec![("limit", raw(limit)), ("setting", raw(setting))],
             Self::NeverExpires { reservation_id } => vec![("reservation_id", raw(reservation_id))],
             Self::ReservationExists { reservation_id, fields } => {
@@ -74,8 +81,7 @@ impl Error {
                 ]
             }
             Self::IdempotencyKeyReused { fields, .. } => {
-                let detail = "differs from what the key stands for: send what was sent before, or use a new key";
-                vec![("errors", raw(&fields.iter().map(|field| FieldError::new(field, detail)).collect::<Vec<_>>()))]
+                same_detail(fields, "differs from what the key stands for: send what was sent before, or use a new key")
             }
             Self::TrailDamaged(finding) => {
                 vec![("stream", raw(&finding.stream)), ("seq", raw(&finding.seq)), ("kind", raw(&finding.kind))]
@@ -95,8 +101,7 @@ impl Error {
                 ("version", raw(actual)),
             ],
             Self::ZeroMeansUnlimited { fields } => {
-                let detail = "0 means no cap: send allow_unlimited=true if that is meant";
-                vec![("errors", raw(&fields.iter().map(|field| FieldError::new(*field, detail)).collect::<Vec<_>>()))]
+                same_detail(fields, "0 means no cap: send allow_unlimited=true if that is meant")
             }
             Self::SeriesKind { wanted, .. } => {
                 vec![("errors", raw(&[FieldError::new(*wanted, self.to_string())]))]

@@ -64,7 +64,9 @@ impl Error {
             Self::NotFound { .. } => row(404, "NOT_FOUND", "There is no such thing"),
             Self::MethodNotAllowed => row(405, "METHOD_NOT_ALLOWED", "The method is not allowed"),
             Self::AlreadyClosed { status, .. } => closed(*status),
-            Self::LimitReached { .. } => row(409, "LIMIT_REACHED", "There are as many as there may be"),
+            Self::LimitReached { .. } | Self::AskedTooOften { .. } => {
+                row(409, "LIMIT_REACHED", "There are as many as there may be")
+            }
             Self::AnswerTooLarge { .. } => row(409, "ANSWER_TOO_LARGE", "The answer would be too large"),
             Self::NeverExpires { .. } => row(409, "NEVER_EXPIRES", "The reservation never expires"),
             Self::ReservationExists { .. } => row(409, "RESERVATION_EXISTS", "The id is another reservation's"),

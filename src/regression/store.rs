@@ -1,6 +1,7 @@
 //! SQL of the tripwire.
 
 mod baselines;
+mod events;
 mod policies;
 mod series;
 mod silent;
@@ -8,12 +9,10 @@ mod states;
 mod trips;
 
 pub use baselines::{BaselineRecord, NewBaseline, baselines, insert_baseline};
-pub use policies::{
-    count_kinds, count_policies, read_policies, read_policies_of, read_policy, remove_policy, upsert_policy,
-};
+pub use events::{Known, KpiFilter, KpiRecord, Named, Recorded, find_event_ids, insert_events, kpi_events};
+pub use policies::{count_policies, read_policies, read_policies_of, read_policy, remove_policy, upsert_policy};
 pub use series::{
-    End, Known, KpiFilter, KpiRecord, Named, Past, Recorded, find_event_ids, insert_events, kpi_events, read_end,
-    read_ends, read_history, read_series, read_sums, read_values, set_kind,
+    End, Past, count_kinds, read_end, read_ends, read_history, read_series, read_sums, read_values, set_kind,
 };
 pub use silent::{Silent, silent};
 pub use states::{read_state, read_states, read_states_of, read_wires, write_states};

@@ -19,42 +19,40 @@ const COUNTERS: [Counter; 4] = [
     Counter {
         name: "exposure of the day",
         until: MIDNIGHT,
-        booked: "booked",
+        booked: "booked the most today",
         is_full: |room| room.exposure == Some(Total::ZERO),
         used: |row| row.exposure_used,
     },
     Counter {
         name: "open risk",
         until: "until something is settled or released",
-        booked: "holds",
+        booked: "holds the most",
         is_full: |room| room.open_risk == Some(Total::ZERO),
         used: |row| row.open_risk_reserved,
     },
     Counter {
         name: "loss of the day",
         until: MIDNIGHT,
-        booked: "lost",
+        booked: "lost the most today",
         is_full: |room| room.loss == Some(Total::ZERO),
         used: |row| row.realized_loss,
     },
     Counter {
         name: "count of reserves of the day",
         until: MIDNIGHT,
-        booked: "made",
+        booked: "made the most today",
         is_full: |room| room.actions == Some(0),
         used: |row| Total::from_units(i128::from(row.actions_count) * 1_000_000).unwrap_or_default(),
     },
 ];
 
-/// What of GLOBAL is used up and which engine used most of it, and which engines have lost their day.
+/// The caps of GLOBAL that are used up, each with the engine that used the most, and the engines that have lost their day.
 pub(super) fn used_up(review: &Review) -> Vec<String> {
     let (global, engines): (Vec<_>, Vec<_>) = review.ledger.iter().partition(|row| row.engine.is_global());
     let sentence = |row: &LedgerToday, counter: &Counter| {
         let Counter { name, until, booked, used, .. } = counter;
         let most = engines.iter().max_by_key(|engine| used(engine)).filter(|engine| used(engine) > Total::ZERO);
-        let most = most.map_or_else(String::new, |engine| {
-            format!("; {} {booked} most of it today ({})", engine.engine, used(engine))
-        });
+        let most = most.map_or_else(String::new, |engine| format!("; {} {booked} ({})", engine.engine, used(engine)));
         format!("Every engine is stopped by GLOBAL {until}: its {name} is used up ({}){most}", used(row))
     };
     let full = global.iter().flat_map(|row| {

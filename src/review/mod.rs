@@ -162,15 +162,15 @@ pub fn last_monday(now: DateTime<Utc>) -> DateTime<Utc> {
 /// Makes the review from one instant of the database.
 pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary>) -> Result<Review> {
     let mut tx = db.begin_snapshot().await?;
-    let now = store::now(&mut tx).await?;
-    // Today is the day that the books go by, also where the database's clock is not believed.
-    let believed = db.history().believed(now);
+    let clock = store::now(&mut tx).await?;
+    // The books go by this, also where the database's clock is not believed.
+    let now = db.history().believed(clock);
     let since = last_monday(now);
     let state = crate::go_live::store::read_state(&mut tx).await?;
     let policies = crate::risk::store::read_policies(&mut tx).await?;
     let disabled_engines: Vec<_> = policies.into_iter().filter(|policy| !policy.is_active()).collect();
     let Wires { tripped, shadow_tripped, near_tripping, blind } = wires(&mut tx, since).await?;
-    let standings = crate::heimdall::charter::standings(&mut tx, believed.date_naive()).await?;
+    let standings = crate::heimdall::charter::standings(&mut tx, now.date_naive()).await?;
     let audit = crate::audit::heads(&mut tx).await?;
     let approvals = crate::approval::waiting(&mut tx, now).await?;
     let instances = crate::enforcement::instance::list(&mut tx).await?;
@@ -180,7 +180,7 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
     let changes_more = store::count_changes(&mut tx, since).await?.saturating_sub(changes.len());
     let more = [("changes", changes_more), ("denials", denials_more), ("unwatched", blind.unwatched_more)];
     let mut review = Review {
-        generated_at: now,
+        generated_at: clock,
         since,
         open_mode: !crate::access::store::any(&mut tx).await?,
         grade_themselves: crate::access::grade_themselves(&mut tx, now).await?,
@@ -190,12 +190,12 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
         instances,
         approvals,
         changes,
-        ledger: crate::risk::http::ledger_today(&mut tx, believed).await?,
+        ledger: crate::risk::http::ledger_today(&mut tx, now).await?,
         denials,
         old_holds: store::old_holds(&mut tx, now - OLD).await?,
         ledger_halted_at: crate::risk::store::reconciled_at(&mut tx).await?.2,
         ledger_differences: store::differences(&mut tx).await?,
-        clock_behind_seconds: behind(&audit, now),
+        clock_behind_seconds: behind(&audit, clock),
         clock_behind_accepted: crate::audit::clock_is_accepted(&mut tx).await?,
         who: store::principals(&mut tx, &state, &disabled_engines, &blind.wires, &lacking).await?,
         lacking,
@@ -204,10 +204,10 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
         tripped,
         shadow_tripped,
         near_tripping,
-        silent: crate::regression::store::silent(&mut tx, believed).await?,
+        silent: crate::regression::store::silent(&mut tx, now).await?,
         unwatched: blind.unwatched,
         blind_wires: blind.wires,
-        scorecards: crate::heimdall::store::scorecards_today(&mut tx, believed.date_naive()).await?,
+        scorecards: crate::heimdall::store::scorecards_today(&mut tx, now.date_naive()).await?,
         charter: CharterReview::new(&standings),
         missing: crate::audit::complete::missing(&mut tx).await?,
         audit,

@@ -1,8 +1,10 @@
-//! What operators have to hear of at once: a day's loss that stands at a cap, and stops an engine or all of them; and a cap of GLOBAL that
-//! is used up, which stops all of them.
+//! Alarms of which operators have to hear at once: a day's loss that stands at a cap, which stops an engine or all of them; a cap of GLOBAL
+//! that is used up, which stops all of them; and a token that wants to book more than it may.
 
 use super::model::CAP_REACHED;
 use super::operation::{Done, Outcome};
+use crate::error::Error;
+use crate::types::Total;
 use chrono::NaiveDate;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,9 +13,14 @@ fn settles_at_a_cap() -> metrics::Counter {
     metrics::counter!("holdfast_settles_at_loss_cap_total")
 }
 
+fn losses_refused() -> metrics::Counter {
+    metrics::counter!("holdfast_losses_refused_total")
+}
+
 /// A counter that begins with its first event has no increase at that: it is there from the start.
 pub(super) fn begin_counting() {
     settles_at_a_cap().increment(0);
+    losses_refused().increment(0);
 }
 
 /// The alarms of a ledger, and which of them the day has had.
@@ -21,18 +28,25 @@ pub(super) fn begin_counting() {
 pub(super) struct Alarms(Arc<Mutex<(NaiveDate, BTreeSet<&'static str>)>>);
 
 impl Alarms {
-    /// Raises the alarm for what was just booked, and not for what is told again.
+    /// Raises the alarm for a booking, and not for one that is told again.
     pub(super) fn raise(&self, done: &Done) {
-        match &done.outcome {
-            _ if done.replayed => {}
-            Outcome::Settled(settlement) => settled(&settlement.flags),
-            Outcome::Reserved(reserved) => {
-                let (day, filled) = (reserved.decision.ledger.day, &reserved.decision.filled);
-                for cap in filled.iter().filter(|cap| self.is_first(day, cap)) {
-                    tracing::warn!(cap, "GLOBAL has reached its cap: every engine is stopped by it, see GET /review");
-                }
+        let (day, filled) = match &done.outcome {
+            _ if done.replayed => return,
+            Outcome::Reserved(reserved) => (reserved.decision.ledger.day, &reserved.decision.filled),
+            Outcome::Settled(settlement) => {
+                lost(&settlement.flags);
+                (settlement.ledger_global.day, &settlement.filled)
             }
-            _ => {}
+            Outcome::Adjusted(adjustment) => {
+                if adjustment.loss_delta > Total::ZERO {
+                    lost(&adjustment.flags);
+                }
+                (adjustment.ledger_global.day, &adjustment.filled)
+            }
+            _ => return,
+        };
+        for cap in filled.iter().filter(|cap| self.is_first(day, cap)) {
+            tracing::warn!(cap, "GLOBAL has reached its cap: every engine is stopped by it, see GET /review");
         }
     }
 
@@ -46,13 +60,21 @@ impl Alarms {
     }
 }
 
-fn settled(flags: &[String]) {
+/// Raises the alarm for a booking that its token may not make.
+pub(super) fn refused(error: &Error) {
+    if let Error::BeyondMaxLoss { what, amount, .. } = error {
+        losses_refused().increment(1);
+        tracing::error!(%amount, what, "more than the bound of its token was refused, and is not booked");
+    }
+}
+
+fn lost(flags: &[String]) {
     let caps: Vec<_> = flags.iter().filter(|flag| flag.ends_with(CAP_REACHED)).map(String::as_str).collect();
     if !caps.is_empty() {
         settles_at_a_cap().increment(1);
         tracing::error!(
             caps = caps.join(", "),
-            "a settle stands at a cap of the day's loss: reserves are denied until midnight UTC"
+            "the day's loss stands at a cap: reserves are denied until midnight UTC"
         );
     }
 }

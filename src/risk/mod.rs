@@ -229,7 +229,7 @@ impl Risk {
         let mut answers = loosening.into_iter().zip(answers);
         let mut all = Vec::with_capacity(errors.len());
         for error in errors {
-            all.push(match error {
+            let answer = match error {
                 Some(error) => Err(error),
                 None => match answers.next() {
                     Some((item, Ok(done))) => {
@@ -239,7 +239,11 @@ impl Risk {
                     Some((_, Err(error))) => Err(error),
                     None => Err(Error::Inconsistent("an operation was not answered".into())),
                 },
-            });
+            };
+            if let Err(error) = &answer {
+                alarm::refused(error);
+            }
+            all.push(answer);
         }
         Ok(all)
     }

@@ -1,6 +1,6 @@
 //! SQL of what a database says of its history.
 
-use super::Found;
+use super::{Found, Heads, Lost};
 use crate::error::{Error, Result};
 use crate::types::{Point, Stream};
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -38,4 +38,29 @@ pub fn read_hash(stream: Stream, hash: Vec<u8>) -> Result<[u8; 32]> {
 pub(crate) async fn stored_hash(conn: &mut PgConnection, stream: Stream, seq: i64) -> Result<Option<Vec<u8>>> {
     let sql = AssertSqlSafe(format!("SELECT COALESCE(hash, '') FROM {} WHERE seq = $1", stream.table()));
     Ok(sqlx::query_scalar(sql).bind(seq).fetch_optional(conn).await?)
+}
+
+/// Whether a database has this very event.
+pub(super) async fn is_there(conn: &mut PgConnection, stream: Stream, point: Point) -> Result<bool> {
+    Ok(stored_hash(conn, stream, point.seq).await?.is_some_and(|hash| hash == point.hash))
+}
+
+/// The known events that a database does not have: by marks, and by a checkpoint.
+pub async fn losses(conn: &mut PgConnection, known: &[Heads]) -> Result<Vec<Lost>> {
+    let found = found(&mut *conn).await?;
+    let mut losses = Vec::new();
+    for stream in Stream::ALL {
+        let head = found.heads.get(&stream).map_or(0, |head| head.seq);
+        let points = known.iter().filter_map(|heads| heads.get(&stream));
+        let (mut kept, mut gone) = (0, None);
+        for point in points.filter(|point| point.seq > 0) {
+            if is_there(&mut *conn, stream, *point).await? {
+                kept = kept.max(point.seq);
+            } else {
+                gone = gone.max(Some(point.seq));
+            }
+        }
+        losses.extend(gone.map(|known| Lost { stream, kept, head, known }));
+    }
+    Ok(losses)
 }

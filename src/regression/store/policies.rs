@@ -211,9 +211,3 @@ pub async fn remove_policy(conn: &mut PgConnection, domain: &Domain, metric: &Me
     .await?;
     Ok(())
 }
-
-/// How many series have a declared kind.
-pub async fn count_kinds(conn: &mut PgConnection) -> Result<usize> {
-    let count = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM regression_kind"#).fetch_one(conn).await?;
-    usize::try_from(count).map_err(|_| broken("count", count))
-}

@@ -1,16 +1,13 @@
-//! Measurements, in the order they were taken in.
+//! Series: where each ends, of what kind it is, and what is in it.
 
 use super::{Pair, broken, columns, total};
-use crate::audit::{Origin, Stamp};
 use crate::error::Result;
-use crate::regression::model::{Kind, KpiEvent, Mark, Measurement};
-use crate::types::{Actor, CorrelationId, Detail, Domain, EventId, Measured, Metric, Principal, RequestId, Total};
+use crate::regression::model::{Kind, Mark, Measurement};
+use crate::types::{Domain, Measured, Metric, Total};
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
-use serde::Serialize;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
-use utoipa::ToSchema;
 
 /// Where a series ends.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +85,12 @@ pub async fn set_kind(
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// How many series have a declared kind.
+pub async fn count_kinds(conn: &mut PgConnection) -> Result<usize> {
+    let count = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM regression_kind"#).fetch_one(conn).await?;
+    usize::try_from(count).map_err(|_| broken("count", count))
 }
 
 /// The running sums of series between two places each, both included. What is before the first event is not there.
@@ -170,204 +173,12 @@ pub async fn read_history(
 }
 
 /// A measurement as it is stored.
-fn measurement(success: Option<bool>, value: Option<Decimal>) -> Result<Measurement> {
+pub(super) fn measurement(success: Option<bool>, value: Option<Decimal>) -> Result<Measurement> {
     if let Some(success) = success {
         return Ok(Measurement::Success(success));
     }
     let value = value.unwrap_or_default();
     Ok(Measurement::Value(Measured::from_decimal(value).ok_or_else(|| broken("value", value))?))
-}
-
-/// A measurement that was sealed: its place, its origin, and its hash.
-#[derive(Debug)]
-pub struct Recorded<'a> {
-    /// Its place in the stream.
-    pub stamp: Stamp,
-    /// Who measured.
-    pub origin: &'a Origin,
-    /// What.
-    pub event: &'a KpiEvent,
-    /// Its place in the series.
-    pub mark: Mark,
-    /// Its hash.
-    pub hash: Vec<u8>,
-}
-
-/// Appends measurements to the stream and their series, in order.
-pub async fn insert_events(conn: &mut PgConnection, recorded: &[Recorded<'_>]) -> Result<()> {
-    fn of<'a, T>(recorded: &'a [Recorded<'a>], column: impl Fn(&'a Recorded<'a>) -> T) -> Vec<T> {
-        recorded.iter().map(column).collect()
-    }
-    let values = of(recorded, |one| match one.event.measurement {
-        Measurement::Value(value) => Some(value.to_decimal()),
-        Measurement::Success(_) => None,
-    });
-    let successes = of(recorded, |one| match one.event.measurement {
-        Measurement::Success(success) => Some(success),
-        Measurement::Value(_) => None,
-    });
-    sqlx::query!(
-        "INSERT INTO kpi_event
-             (seq, at, principal, actor, request_id, correlation_id, domain, metric, series_seq, success, value, series_sum,
-              event_id, detail, hash)
-         SELECT *
-         FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-                     $9::bigint[], $10::boolean[], $11::numeric[], $12::numeric[], $13::text[], $14::text[], $15::bytea[])",
-        &of(recorded, |one| one.stamp.seq),
-        &of(recorded, |one| one.stamp.at),
-        &of(recorded, |one| one.origin.principal.as_str()) as &[&str],
-        &of(recorded, |one| one.origin.actor.as_ref().map(Actor::as_str)) as &[Option<&str>],
-        &of(recorded, |one| one.origin.request_id.as_ref().map(RequestId::as_str)) as &[Option<&str>],
-        &of(recorded, |one| one.origin.correlation_id.as_ref().map(CorrelationId::as_str)) as &[Option<&str>],
-        &of(recorded, |one| one.event.domain.as_str()) as &[&str],
-        &of(recorded, |one| one.event.metric.as_str()) as &[&str],
-        &of(recorded, |one| one.mark.events),
-        &successes as &[Option<bool>],
-        &values as &[Option<Decimal>],
-        &of(recorded, |one| one.mark.sum.to_decimal()),
-        &of(recorded, |one| one.event.event_id.as_ref().map(EventId::as_str)) as &[Option<&str>],
-        &of(recorded, |one| one.event.detail.as_ref().map(Detail::as_str)) as &[Option<&str>],
-        &of(recorded, |one| &one.hash[..]) as &[&[u8]]
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// A measurement as it is read back.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct KpiRecord {
-    /// Its sequence number in the KPI stream.
-    pub id: i64,
-    /// The domain.
-    pub domain: String,
-    /// The metric.
-    pub metric: String,
-    /// Its number in the series, from 1.
-    pub series_seq: i64,
-    /// Whether it succeeded; null in a series of values.
-    pub success: Option<bool>,
-    /// What it was worth; null in a series of successes.
-    pub value: Option<Measured>,
-    /// The caller's own id.
-    pub event_id: Option<String>,
-    /// Who measured, as claimed.
-    pub actor: Option<String>,
-    /// The caller's thread.
-    pub correlation_id: Option<String>,
-    /// Remarks.
-    pub detail: Option<String>,
-    /// When.
-    pub created_at: DateTime<Utc>,
-    /// The event's hash, lower-case hex.
-    pub hash: String,
-}
-
-/// Which measurements to list; none of a kind means all.
-#[derive(Debug, Default)]
-pub struct KpiFilter<'a> {
-    /// Of this domain.
-    pub domain: Option<&'a str>,
-    /// Of this metric.
-    pub metric: Option<&'a str>,
-    /// Before this one.
-    pub before: Option<i64>,
-    /// At most so many.
-    pub limit: i64,
-}
-
-/// Measurements, newest first.
-pub async fn kpi_events(conn: &mut PgConnection, filter: &KpiFilter<'_>) -> Result<Vec<KpiRecord>> {
-    let rows = sqlx::query!(
-        "SELECT seq,
-                domain,
-                metric,
-                series_seq,
-                success,
-                value,
-                event_id,
-                actor,
-                correlation_id,
-                detail,
-                at,
-                encode(hash, 'hex') AS \"hash!\"
-         FROM kpi_event
-         WHERE ($1::text IS NULL OR domain = $1)
-           AND ($2::text IS NULL OR metric = $2)
-           AND ($3::bigint IS NULL OR seq < $3)
-         ORDER BY seq DESC
-         LIMIT $4",
-        filter.domain,
-        filter.metric,
-        filter.before,
-        filter.limit
-    )
-    .fetch_all(conn)
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(KpiRecord {
-                id: row.seq,
-                domain: row.domain,
-                metric: row.metric,
-                series_seq: row.series_seq,
-                success: row.success,
-                value: row
-                    .value
-                    .map(|value| Measured::from_decimal(value).ok_or_else(|| broken("value", value)))
-                    .transpose()?,
-                event_id: row.event_id,
-                actor: row.actor,
-                correlation_id: row.correlation_id,
-                detail: row.detail,
-                created_at: row.at,
-                hash: row.hash,
-            })
-        })
-        .collect()
-}
-
-/// A measurement that already carries an id.
-#[derive(Debug, Clone)]
-pub struct Known {
-    /// Its sequence number.
-    pub seq: i64,
-    /// What was measured.
-    pub measurement: Measurement,
-    /// Remarks.
-    pub detail: Option<String>,
-}
-
-/// An id as its sender means it: within a series, and apart from everybody else's.
-pub type Named = (Pair, Principal, String);
-
-/// The measurements that already carry these ids.
-pub async fn find_event_ids(conn: &mut PgConnection, asked: &[Named]) -> Result<BTreeMap<Named, Known>> {
-    let rows = sqlx::query!(
-        r#"SELECT asked.place AS "place!",
-                  event.seq,
-                  event.success,
-                  event.value,
-                  event.detail
-           FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
-                WITH ORDINALITY AS asked (domain, metric, event_id, principal, place)
-           JOIN kpi_event AS event ON event.domain = asked.domain AND event.metric = asked.metric
-                                  AND event.event_id = asked.event_id AND event.principal = asked.principal"#,
-        &asked.iter().map(|(pair, ..)| pair.0.as_str()).collect::<Vec<_>>() as &[&str],
-        &asked.iter().map(|(pair, ..)| pair.1.as_str()).collect::<Vec<_>>() as &[&str],
-        &asked.iter().map(|(.., id)| id.as_str()).collect::<Vec<_>>() as &[&str],
-        &asked.iter().map(|(_, principal, _)| principal.as_str()).collect::<Vec<_>>() as &[&str]
-    )
-    .fetch_all(conn)
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            let measurement = measurement(row.success, row.value)?;
-            let named = usize::try_from(row.place - 1).ok().and_then(|place| asked.get(place));
-            let named = named.ok_or_else(|| broken("place", row.place))?;
-            Ok((named.clone(), Known { seq: row.seq, measurement, detail: row.detail }))
-        })
-        .collect()
 }
 
 /// The series that were ever measured, by name, up to `limit`: one index read each, however long they are.

@@ -41,6 +41,15 @@ impl Correction {
         }
     }
 
+    /// What it adds to the day.
+    #[must_use]
+    pub fn movement(self) -> Movement {
+        match self {
+            Self::Loss(delta) => Movement { loss: delta.into(), ..Movement::default() },
+            Self::Exposure(delta) => Movement { exposure: delta.into(), ..Movement::default() },
+        }
+    }
+
     /// How much can still be taken back from an event at most: what it booked, and what corrections have added since.
     #[must_use]
     pub fn left(self, booked: Movement, corrected: Movement) -> Total {
@@ -81,6 +90,9 @@ pub struct Adjustment {
     pub ledger_engine: LedgerSnapshot,
     /// GLOBAL's counters after it.
     pub ledger_global: LedgerSnapshot,
+    /// The counters of GLOBAL that it brought to their caps. For the log; no event has it.
+    #[serde(skip)]
+    pub filled: Vec<&'static str>,
 }
 
 /// Books a correction, moving the book. Nothing goes below zero: more than was booked today cannot be taken back today.
@@ -90,10 +102,7 @@ pub fn apply(
     words: Words,
     stamp: Stamp,
 ) -> Result<(Adjustment, RiskEvent), OutOfRange> {
-    let movement = match adjust.correction {
-        Correction::Loss(delta) => Movement { loss: delta.into(), ..Movement::default() },
-        Correction::Exposure(delta) => Movement { exposure: delta.into(), ..Movement::default() },
-    };
+    let movement = adjust.correction.movement();
     book.post(&adjust.engine, movement, Floor::Refuses, stamp.at)?;
     let (ledger_engine, ledger_global) = book.ledgers(&adjust.engine, stamp.day());
     let adjustment = Adjustment {
@@ -103,6 +112,7 @@ pub fn apply(
         flags: book.loss_flags(&adjust.engine),
         ledger_engine,
         ledger_global,
+        filled: book.filled(movement),
     };
     let event = RiskEvent {
         engine: adjust.engine.clone(),

@@ -230,6 +230,25 @@ impl Book {
         self.levels.get(engine).map_or(0, |level| level.usage.exposure_used.units())
     }
 
+    /// The counters of GLOBAL that a movement has just brought to their caps: from then on every engine is stopped.
+    #[must_use]
+    fn filled(&self, movement: Movement) -> Vec<&'static str> {
+        let level = self.level(&Engine::global());
+        let Some(policy) = &level.policy else { return Vec::new() };
+        let usage = &level.usage;
+        let amounts = [
+            ("max_daily_exposure", policy.max_daily_exposure, usage.exposure_used, movement.exposure),
+            ("max_open_risk", policy.max_open_risk, usage.open_risk_reserved, movement.open),
+        ];
+        let is_new = |cap: i128, used: i128, moved: i128| cap > 0 && used >= cap && used - moved < cap;
+        let amounts = amounts
+            .into_iter()
+            .filter(|(_, cap, used, moved)| is_new(Total::from(*cap).units(), used.units(), moved.units()));
+        let actions =
+            is_new(policy.max_actions_per_day.get().into(), usage.actions_count.into(), movement.actions.into());
+        amounts.map(|(name, ..)| name).chain(actions.then_some("max_actions_per_day")).collect()
+    }
+
     /// The counters of an engine and of GLOBAL, as answers show them.
     #[must_use]
     pub fn ledgers(&self, engine: &Engine, day: NaiveDate) -> (LedgerSnapshot, LedgerSnapshot) {

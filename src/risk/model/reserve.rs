@@ -296,7 +296,7 @@ pub fn apply(
         ledger: level.ledger(&shown, stamp.day()),
         expires_at,
         failures,
-        filled: filled(&book.level(&Engine::global()), movement),
+        filled: book.filled(movement),
     };
     let event = RiskEvent {
         engine: reserve.engine.clone(),
@@ -309,22 +309,6 @@ pub fn apply(
         detail: to_json(&decision).get().to_owned(),
     };
     Ok((decision, event))
-}
-
-/// The counters of a level that a movement has just brought to their caps.
-fn filled(level: &Level, movement: Movement) -> Vec<&'static str> {
-    let Some(policy) = &level.policy else { return Vec::new() };
-    let usage = &level.usage;
-    let amounts = [
-        ("max_daily_exposure", policy.max_daily_exposure, usage.exposure_used, movement.exposure),
-        ("max_open_risk", policy.max_open_risk, usage.open_risk_reserved, movement.open),
-    ];
-    let is_new = |cap: i128, used: i128, moved: i128| cap > 0 && used >= cap && used - moved < cap;
-    let amounts = amounts
-        .into_iter()
-        .filter(|(_, cap, used, moved)| is_new(Total::from(*cap).units(), used.units(), moved.units()));
-    let actions = is_new(policy.max_actions_per_day.get().into(), usage.actions_count.into(), movement.actions.into());
-    amounts.map(|(name, ..)| name).chain(actions.then_some("max_actions_per_day")).collect()
 }
 
 #[cfg(test)]

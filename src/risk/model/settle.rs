@@ -115,6 +115,9 @@ pub struct Settlement {
     pub ledger_engine: LedgerSnapshot,
     /// GLOBAL's counters after it.
     pub ledger_global: LedgerSnapshot,
+    /// The counters of GLOBAL that it brought to their caps. For the log; no event has it.
+    #[serde(skip)]
+    pub filled: Vec<&'static str>,
 }
 
 /// What a settle takes out of reservations.
@@ -240,6 +243,7 @@ pub fn apply(
         reservations: taken.touched,
         ledger_engine,
         ledger_global,
+        filled: book.filled(movement),
     };
     let event = RiskEvent {
         engine: settle.engine.clone(),

@@ -53,8 +53,8 @@ pub struct Batch<'a> {
     pub changed: Vec<&'a Reservation>,
     /// Denials by engine asked for, level and reason.
     pub denials: &'a Denials,
-    /// What the events that it corrects were corrected by, with what it adds.
-    pub corrected: &'a Corrected,
+    /// Events as its corrections leave them, by number.
+    pub corrected: &'a BTreeMap<i64, Corrected>,
 }
 
 impl Batch<'_> {

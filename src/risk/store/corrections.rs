@@ -1,42 +1,61 @@
-//! What corrections have added to what an event booked.
+//! The sums that corrections have added to what events booked.
 
 use super::read::total;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::risk::model::Movement;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
 
-/// By the number of the corrected event: what all its corrections add to the day's loss and exposure.
-pub type Corrected = BTreeMap<i64, Movement>;
+/// An event, as corrections have moved it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Corrected {
+    /// The sum of the corrections that name it; of one that is no correction itself, of all that go back to it.
+    pub added: Movement,
+    /// Of a correction, the event that it goes back to.
+    pub root: Option<i64>,
+}
 
-/// What these events were corrected by until now.
-pub async fn corrected(conn: &mut PgConnection, seqs: &[i64]) -> Result<Corrected> {
-    let rows =
-        sqlx::query!("SELECT corrects_seq, loss, exposure FROM risk_correction WHERE corrects_seq = ANY($1)", seqs)
-            .fetch_all(conn)
-            .await?;
+/// These events and those that they go back to, as far as corrections have moved them.
+pub async fn corrected(conn: &mut PgConnection, seqs: &[i64]) -> Result<BTreeMap<i64, Corrected>> {
+    if seqs.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let rows = sqlx::query!(
+        "SELECT corrects_seq, loss, exposure, root
+         FROM risk_correction
+         WHERE corrects_seq = ANY($1) OR corrects_seq IN (SELECT root FROM risk_correction WHERE corrects_seq = ANY($1))",
+        seqs
+    )
+    .fetch_all(conn)
+    .await?;
     rows.into_iter()
         .map(|row| {
-            let movement =
-                Movement { loss: total(Some(row.loss))?, exposure: total(Some(row.exposure))?, ..Movement::default() };
-            Ok((row.corrects_seq, movement))
+            let (exposure, loss) = (total(Some(row.exposure))?, total(Some(row.loss))?);
+            Ok((
+                row.corrects_seq,
+                Corrected { added: Movement { exposure, loss, ..Movement::default() }, root: row.root },
+            ))
         })
         .collect()
 }
 
-/// Writes what they were corrected by, with what a batch adds.
-pub(super) async fn write(conn: &mut PgConnection, corrected: &Corrected) -> Result<()> {
-    sqlx::query!(
-        "INSERT INTO risk_correction (corrects_seq, loss, exposure)
-         SELECT c.seq, c.loss, c.exposure
-         FROM unnest($1::bigint[], $2::numeric[], $3::numeric[]) AS c (seq, loss, exposure)
+/// Writes events as the corrections of a batch leave them.
+pub(super) async fn write(conn: &mut PgConnection, corrected: &BTreeMap<i64, Corrected>) -> Result<()> {
+    let done = sqlx::query!(
+        "INSERT INTO risk_correction (corrects_seq, loss, exposure, root)
+         SELECT c.seq, c.loss, c.exposure, c.root
+         FROM unnest($1::bigint[], $2::numeric[], $3::numeric[], $4::bigint[]) AS c (seq, loss, exposure, root)
          ON CONFLICT (corrects_seq) DO UPDATE
          SET loss = excluded.loss, exposure = excluded.exposure",
         &corrected.keys().copied().collect::<Vec<_>>(),
-        &corrected.values().map(|one| one.loss.to_decimal()).collect::<Vec<_>>(),
-        &corrected.values().map(|one| one.exposure.to_decimal()).collect::<Vec<_>>()
+        &corrected.values().map(|one| one.added.loss.to_decimal()).collect::<Vec<_>>(),
+        &corrected.values().map(|one| one.added.exposure.to_decimal()).collect::<Vec<_>>(),
+        &corrected.values().map(|one| one.root).collect::<Vec<_>>() as &[Option<i64>]
     )
     .execute(conn)
     .await?;
-    Ok(())
+    if usize::try_from(done.rows_affected()).ok() == Some(corrected.len()) {
+        return Ok(());
+    }
+    Err(Error::Inconsistent(format!("{} of {} corrected events were written", done.rows_affected(), corrected.len())))
 }

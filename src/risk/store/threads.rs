@@ -66,9 +66,10 @@ impl UsedThreads {
                       EXISTS (SELECT FROM risk_event AS denial
                               WHERE denial.correlation_id = asked.thread AND denial.principal = asked.principal
                                 AND denial.action = 'DENY')
-                      OR EXISTS (SELECT FROM risk_reservation AS held
+                      -- Strangers may have made any number of them.
+                      OR EXISTS (SELECT FROM (SELECT seq FROM risk_reservation WHERE correlation_id = asked.thread LIMIT 1000) AS held
                                  JOIN risk_event AS made ON made.seq = held.seq
-                                 WHERE held.correlation_id = asked.thread AND made.principal = asked.principal) AS "of_caller!"
+                                 WHERE made.principal = asked.principal) AS "of_caller!"
                FROM unnest($1::text[], $2::text[], $3::text[]) AS asked (thread, engine, principal)"#,
             &texts(|one| &one.correlation_id),
             &texts(|one| one.engine.as_str()),

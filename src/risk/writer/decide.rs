@@ -22,6 +22,7 @@ use crate::writer::Proof;
 use chrono::{DateTime, NaiveDate, Utc};
 use past::{Past, replay};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use told::Told;
 use uuid::Uuid;
 
@@ -33,7 +34,7 @@ pub(super) struct Deciding<'a> {
     pub(super) recorded: Vec<Recorded<'a>>,
     pub(super) new_keys: NewKeys,
     denials: Denials,
-    corrected: Corrected,
+    corrected: BTreeMap<i64, Corrected>,
     told: Told,
 }
 
@@ -48,7 +49,7 @@ impl<'a> Deciding<'a> {
             recorded: Vec::new(),
             new_keys,
             denials: Denials::new(),
-            corrected: Corrected::new(),
+            corrected: BTreeMap::new(),
             told,
         }
     }
@@ -237,12 +238,12 @@ impl<'a> Deciding<'a> {
         let correlation_id = thread_of(item).map(str::to_owned);
         let reserve =
             Reserve { engine: request.engine.clone(), amount: request.amount, id, ttl: request.ttl, correlation_id };
+        let stamp = self.head.next();
+        let (decision, event) = reserve::apply(&mut self.known.book, &reserve, request.words.clone(), stamp)?;
         // A caller who was denied and settles all the same is nobody else.
         if let Some(thread) = Thread::of(item, &request.engine) {
             self.known.threads.add(thread);
         }
-        let stamp = self.head.next();
-        let (decision, event) = reserve::apply(&mut self.known.book, &reserve, request.words.clone(), stamp)?;
         let reservation_id = decision.is_allowed().then_some(id);
         Ok(self.done(item, stamp, event, Outcome::Reserved(Reserved { decision, reservation_id })))
     }
@@ -298,7 +299,7 @@ impl<'a> Deciding<'a> {
         let engine = request.engine.clone().ok_or_else(|| required("engine"))?;
         let reserved_amount = request.reserved_amount.ok_or_else(|| required("reserved_amount"))?;
         let book = &self.known.book;
-        // Policies are never deleted, so an engine without one never had a reservation: this is a slip, not a position.
+        // A policy is removed only where nothing was ever reserved, so an engine without one has no reservation: this is a slip.
         if book.level(&engine).policy.is_none() {
             return Err(Error::NotFound { what: "engine", id: engine.to_string() });
         }

@@ -30,8 +30,8 @@ pub(super) struct Known {
     pub(super) past: BTreeMap<i64, PastEvent>,
     /// What the operations' keys were kept for, by principal and key.
     pub(super) keys: BTreeMap<(String, String), Kept>,
-    /// What the events that operations correct were corrected by until now.
-    pub(super) corrected: Corrected,
+    /// The events that operations correct, as corrections have moved them until now.
+    pub(super) corrected: BTreeMap<i64, Corrected>,
     /// Threads of original settles that were ever used, and those of this batch's reserves.
     pub(super) threads: UsedThreads,
     /// What is made of corrections downwards.
@@ -163,11 +163,9 @@ pub(super) async fn read(
         let ids: Vec<_> = named.into_iter().collect();
         reservations.extend(store::read_reservations(conn, &ids).await?.into_iter().map(|one| (one.id, one)));
     }
-    let corrected = if events.is_empty() {
-        Corrected::new()
-    } else {
-        store::corrected(conn, &events.iter().copied().collect::<Vec<_>>()).await?
-    };
+    let corrected = store::corrected(conn, &events.iter().copied().collect::<Vec<_>>()).await?;
+    let roots = corrected.values().filter_map(|one| one.root);
+    let events = events.into_iter().chain(roots).collect();
     let past = read_past(conn, events, &keys, &reservations, items).await?;
     let told = told_holds(&keys, &past, &reservations);
     if !told.is_empty() {

@@ -92,6 +92,28 @@ async fn corrections_of_an_event_take_back_no_more_than_it_booked_together_and_i
 }
 
 #[tokio::test]
+async fn what_a_correction_added_is_taken_back_once_whichever_event_is_named() {
+    let (service, _) = booked().await;
+    let other = hold(&service, "WHOLESALE", "50").await;
+    tell(&service, &other, "settle", &json!({"realized_loss": 90})).await.ok();
+    let correct = |seq: i64, delta: i64| json!({"op": "adjust", "corrects_seq": seq, "loss_delta": delta, "reason": "told wrong"});
+    // Events 5 and 6 go back to event 2, which booked 10.
+    adjust(&service, 2, ("loss_delta", "3"), &json!({})).await.ok();
+    adjust(&service, 5, ("loss_delta", "-3"), &json!({})).await.ok();
+    for (seq, delta, named, left) in [(2, "-11", 2, 10), (5, "-1", 5, 0), (6, "-1", 6, 0)] {
+        let refused =
+            adjust(&service, seq, ("loss_delta", delta), &json!({})).await.refused(409, "ADJUSTMENT_OUT_OF_RANGE");
+        assert_eq!(json!([refused["corrects_seq"], refused["left"]]), json!([named, left]));
+    }
+    // In one batch: 7 adds 5 to 2, which gives 15 back, and 7 none then.
+    let batch = json!({"operations": [correct(2, 5), correct(2, -15), correct(7, -5)]});
+    let results = service.post("/risk/batch", &batch).await.ok()["results"].clone();
+    let statuses: Vec<_> = results.as_array().unwrap().iter().map(|one| one["status"].clone()).collect();
+    assert_eq!(json!(statuses), json!([200, 200, 409]), "{results}");
+    assert_eq!(level(&service, "WHOLESALE").await, json!([150, 0, 90, 2]));
+}
+
+#[tokio::test]
 async fn a_correction_is_of_an_event_that_booked_something() {
     let (service, _) = booked().await;
     service.reserve("NOTIFY", "1").await.ok();

@@ -70,6 +70,8 @@ pub(super) struct Plain {
     denied: BTreeSet<u8>,
     /// By event, what corrections have added: exposure, loss.
     corrected: BTreeMap<i64, [i64; 2]>,
+    /// The event that each correction goes back to.
+    roots: BTreeMap<i64, i64>,
 }
 
 fn refusal(status: u16, code: &str) -> Value {
@@ -86,6 +88,7 @@ impl Plain {
             events: Vec::new(),
             denied: BTreeSet::new(),
             corrected: BTreeMap::new(),
+            roots: BTreeMap::new(),
         }
     }
 
@@ -344,7 +347,7 @@ impl Plain {
 
     fn adjust(&mut self, seq: i64, loss: bool, delta: i64) -> Value {
         let corrected = usize::try_from(seq - 1).ok().and_then(|place| self.events.get(place));
-        let Some(Event { engine, action, moved: booked, .. }) = corrected.cloned() else {
+        let Some(Event { engine, action, .. }) = corrected.cloned() else {
             return refusal(404, "NOT_FOUND");
         };
         if action == "DENY" {
@@ -354,11 +357,19 @@ impl Plain {
         if [0, engine].iter().any(|&level| self.now(level)[place] + delta < 0) {
             return refusal(409, "ADJUSTMENT_OUT_OF_RANGE");
         }
-        let added = &mut self.corrected.entry(seq).or_default()[place / 2];
-        if delta < 0 && booked[place].max(0) + *added + delta < 0 {
+        let root = self.roots.get(&seq).copied().unwrap_or(seq);
+        let named = BTreeSet::from([seq, root]);
+        let left = |one: &i64| {
+            let booked = self.events[usize::try_from(one - 1).unwrap()].moved[place].max(0);
+            booked + self.corrected.get(one).map_or(0, |added| added[place / 2])
+        };
+        if delta < 0 && named.iter().any(|one| left(one) + delta < 0) {
             return refusal(409, "ADJUSTMENT_OUT_OF_RANGE");
         }
-        *added += delta;
+        for one in named {
+            self.corrected.entry(one).or_default()[place / 2] += delta;
+        }
+        self.roots.insert(i64::try_from(self.events.len()).unwrap() + 1, root);
         let mut moved = [0; 4];
         moved[place] = delta;
         self.book(engine, "ADJUST", delta.abs(), moved);

@@ -296,10 +296,10 @@ async fn a_cap_of_global_that_is_used_up_is_said_with_the_engine_that_used_most_
     assert_eq!(
         look_first(&service).await,
         [
-            "Every engine is stopped by GLOBAL until something is settled or released: its open risk is used up (90); CAPITAL holds most \
-             of it today (50)",
-            "Every engine is stopped by GLOBAL until midnight UTC: its count of reserves of the day is used up (3); WHOLESALE made most of it \
-             today (2)",
+            "Every engine is stopped by GLOBAL until something is settled or released: its open risk is used up (90); CAPITAL holds the \
+             most (50)",
+            "Every engine is stopped by GLOBAL until midnight UTC: its count of reserves of the day is used up (3); WHOLESALE made the \
+             most today (2)",
         ]
     );
 }

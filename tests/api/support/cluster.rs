@@ -92,10 +92,13 @@ const BOOKS: &str = "
                      WHERE (e.day, e.engine, e.scope, e.denial) = (t.day, t.engine, t.scope, t.reason))
     UNION ALL
     SELECT 'corrections of ' || c.corrects_seq || ' differ from their events'
-    FROM risk_correction c
-    WHERE (loss, exposure) IS DISTINCT FROM
-          (SELECT (sum(loss_delta), sum(exposure_delta)) FROM risk_event e
-           WHERE e.action = 'ADJUST' AND (e.detail::json ->> 'corrects_seq')::bigint = c.corrects_seq)
+    FROM risk_correction c,
+         LATERAL (SELECT COALESCE(sum(loss_delta), 0) AS loss, COALESCE(sum(exposure_delta), 0) AS exposure
+                  FROM risk_event e
+                  WHERE e.action = 'ADJUST'
+                    AND ((e.detail::json ->> 'corrects_seq')::bigint = c.corrects_seq
+                         OR EXISTS (SELECT FROM risk_correction own WHERE own.corrects_seq = e.seq AND own.root = c.corrects_seq))) AS events
+    WHERE (c.loss, c.exposure) IS DISTINCT FROM (events.loss, events.exposure)
     UNION ALL
     SELECT 'open(GLOBAL) is ' || o.open_amount || ', the engines have ' || sum(e.open_amount)
     FROM risk_open o JOIN risk_open e ON e.engine <> 'GLOBAL'

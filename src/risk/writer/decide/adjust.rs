@@ -3,9 +3,12 @@
 use super::{Deciding, of_engine};
 use crate::error::{Error, Result};
 use crate::risk::model::OutOfRange;
-use crate::risk::model::adjust::{self, Adjust};
+use crate::risk::model::adjust::{self, Adjust, Correction};
 use crate::risk::operation::{AdjustRequest, Done, Item, Outcome};
+use crate::risk::store::Corrected;
 use crate::risk::writer::batch::Corrections;
+use crate::types::Total;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl<'a> Deciding<'a> {
     pub(super) fn adjust(&mut self, item: &'a Item, request: &AdjustRequest) -> Result<Done> {
@@ -22,19 +25,10 @@ impl<'a> Deciding<'a> {
             let detail = format!("is the denial {seq}, which booked nothing: name the event that did");
             return Err(Error::invalid("corrects_seq", detail));
         }
-        let corrected =
-            self.corrected.get(&seq).or_else(|| self.known.corrected.get(&seq)).copied().unwrap_or_default();
-        let left = correction.left(past.movement, corrected);
         let engine = past.engine.clone();
-        if correction.is_downwards() && left.units() + correction.delta().units() < 0 {
-            return Err(Error::AdjustmentBeyondEvent {
-                corrects_seq: seq,
-                engine,
-                counter: correction.counter(),
-                left,
-            });
-        }
-        let adjust = Adjust { engine, corrects_seq: seq, reservation_id: past.reservation_id, correction };
+        let reservation_id = past.reservation_id;
+        let moved = self.correct(seq, correction)?;
+        let adjust = Adjust { engine, corrects_seq: seq, reservation_id, correction };
         let stamp = self.head.next();
         let waits = item.operation.loosens() && self.known.corrections == Corrections::Wait;
         // What waits could be booked, and is not.
@@ -53,10 +47,39 @@ impl<'a> Deciding<'a> {
                 stops: Vec::new(),
             });
         }
-        let corrected = corrected
-            .plus(event.movement)
-            .ok_or_else(|| refused(OutOfRange { engine: event.engine.clone(), counter: correction.counter() }))?;
-        self.corrected.insert(seq, corrected);
+        self.corrected.extend(moved);
+        let root = self.root(seq);
+        self.corrected.insert(stamp.seq, Corrected { root: Some(root), ..Corrected::default() });
         Ok(self.done(item, stamp, event, Outcome::Adjusted(adjustment)))
+    }
+
+    /// The named event and the one that it goes back to, with the correction added to each. Of neither is taken back more than it has left:
+    /// else what a correction added could be taken back from both.
+    fn correct(&self, seq: i64, correction: Correction) -> Result<BTreeMap<i64, Corrected>> {
+        let mut moved = BTreeMap::new();
+        for one in BTreeSet::from([seq, self.root(seq)]) {
+            let past = self.past(one)?;
+            let corrected = self.corrected(one);
+            let (engine, counter) = (past.engine.clone(), correction.counter());
+            let left = correction.left(past.movement, corrected.added);
+            if correction.is_downwards() && left.units() + correction.delta().units() < 0 {
+                let left = left.max(Total::ZERO);
+                return Err(Error::AdjustmentBeyondEvent { corrects_seq: one, engine, counter, left });
+            }
+            let day = self.head.next().day();
+            let added = corrected.added.plus(correction.movement());
+            let added = added.ok_or(Error::AdjustmentOutOfRange { engine, counter, day })?;
+            moved.insert(one, Corrected { added, ..corrected });
+        }
+        Ok(moved)
+    }
+
+    fn corrected(&self, seq: i64) -> Corrected {
+        self.corrected.get(&seq).or_else(|| self.known.corrected.get(&seq)).copied().unwrap_or_default()
+    }
+
+    /// The event that a correction goes back to; any other is its own.
+    fn root(&self, seq: i64) -> i64 {
+        self.corrected(seq).root.unwrap_or(seq)
     }
 }
