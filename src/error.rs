@@ -7,21 +7,20 @@
 //! What the caller did wrong is told in full, with the fix. What went wrong here is logged once, at the boundary, and told
 //! as little as possible.
 
+pub(crate) mod database;
 mod field;
 mod problem;
+mod refusal;
 mod table;
 
 pub use field::{Blocker, FieldError};
 pub use problem::Problem;
+pub use refusal::Refusal;
 pub use table::Row;
 pub(crate) use table::require_room;
 
-use crate::access::scope::Scope;
-use crate::db::trouble::{self, is_unreachable};
-use crate::enforcement::class::ExecutionClass;
-use crate::enforcement::gate::Block;
-use crate::risk::model::ReservationStatus;
-use crate::types::{Amount, Engine, ReversedRange};
+use crate::types::{Amount, Block, Engine, ExecutionClass, Finding, ReservationStatus, ReversedRange, Scope};
+use database::is_unreachable;
 use field::{blockers_in_words, fields_in_words};
 use serde_json::value::RawValue;
 
@@ -197,7 +196,7 @@ pub enum Error {
     #[error("{}", Block::StateRewound.message())]
     StateRewound,
     /// The database cannot be reached, or not soon enough.
-    #[error("{}", trouble::sentence(.0))]
+    #[error("{}", database::sentence(.0))]
     Unavailable(#[source] sqlx::Error),
     /// More operations wait than can be decided in time.
     #[error("too many operations are waiting: nothing was decided, try again")]
@@ -225,7 +224,7 @@ pub enum Error {
     DeadlineExceeded(u64),
     /// The audit trail is not what was appended.
     #[error("the audit trail is damaged: {0}")]
-    TrailDamaged(Box<crate::audit::verify::Finding>),
+    TrailDamaged(Box<Finding>),
     /// The database said something that cannot be.
     #[error("inconsistent data: {0}")]
     Inconsistent(String),

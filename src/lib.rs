@@ -39,6 +39,7 @@ pub mod govern;
 pub mod heimdall;
 pub mod http;
 pub mod idempotency;
+pub mod identity;
 pub(crate) mod log;
 pub mod middleware;
 pub(crate) mod owner;

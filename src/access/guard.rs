@@ -7,11 +7,9 @@
 //! What tightens has a share of its own at each step: engage and disable wait for no place that others hold, have no rate, and
 //! go by the register as it was last known, so that an operator stops everything whatever else goes on.
 
-use super::authority::{Authority, Grant};
 use super::meter::RefusalKind;
 use super::open::{Asked, refuse_pages};
-use super::register::{Age, Mode};
-use super::scope::Scope;
+use super::register::{Age, Holder, Mode};
 use super::token::Token;
 use crate::app::App;
 use crate::audit::Origin;
@@ -20,7 +18,8 @@ use crate::enforcement::routes::{self, Needs, Route};
 use crate::error::{Error, Problem, Result};
 use crate::http::connections::Connection;
 use crate::http::places::{Seat, Share};
-use crate::types::{Principal, RequestId};
+use crate::identity::{Admitted, Authority};
+use crate::types::{Principal, RequestId, Scope};
 use axum::body::HttpBody;
 use axum::extract::{MatchedPath, Request};
 use axum::http::header::{ALLOW, AUTHORIZATION};
@@ -49,15 +48,6 @@ pub enum Exposure {
     Insecure,
 }
 
-/// Who asks, for the handler: among the request's extensions.
-#[derive(Debug, Clone)]
-pub struct Admitted {
-    /// Who was authenticated.
-    pub principal: Principal,
-    /// What they may do; none where nobody was, on a route that answers everybody.
-    pub authority: Option<Authority>,
-}
-
 /// Puts a [`Guard`] around each route of a router.
 #[derive(Debug, Clone)]
 pub struct GuardLayer(pub App);
@@ -84,7 +74,7 @@ struct Note {
     path: String,
     kind: RefusalKind,
     origin: Origin,
-    grant: Arc<Grant>,
+    holder: Arc<Holder>,
 }
 
 /// A request that may go on.
@@ -114,14 +104,14 @@ impl<S> Guard<S> {
         if is_kept && !matches!(row.share, Share::Switch | Share::Probe) {
             return Err(Error::Overloaded.into());
         }
-        let admitted = self.identify(Asked::of(request), row)?;
+        let (admitted, holder) = self.identify(Asked::of(request), row)?;
         let mut note = None;
-        if let (Some(Authority::Token(grant)), Some(needed)) = (&admitted.authority, row.needs.scopes().next()) {
+        if let (Some(holder), Some(needed)) = (holder, row.needs.scopes().next()) {
             if matches!(row.share, Share::Ordinary | Share::Read) {
-                self.app.feed.register().meter(grant)?;
+                self.app.feed.register().meter(&holder)?;
             }
-            note = is_control(needed, request.method()).then(|| Box::new(note_of(request, row, grant)));
-            if !row.needs.scopes().any(|scope| grant.holds(scope)) {
+            note = is_control(needed, request.method()).then(|| Box::new(note_of(request, row, &holder)));
+            if !row.needs.scopes().any(|scope| holder.grant.holds(scope)) {
                 let response = Error::InsufficientScope { needed, what: "this route" }.into_response();
                 return Err(Box::new(Refusal { response, note }));
             }
@@ -137,16 +127,17 @@ impl<S> Guard<S> {
     }
 
     /// Who asks. Nobody is identified where nothing is needed, if they say nothing of themselves that holds.
-    fn identify(&self, asked: Asked<'_>, row: &Route) -> Result<Admitted> {
+    fn identify(&self, asked: Asked<'_>, row: &Route) -> Result<(Admitted, Option<Arc<Holder>>)> {
         // Switches, and what a proxy is told, which is the safe value by itself where the state is not known.
         let by_last_known = row.share == Share::Switch || row.needs == Needs::Scope(Scope::Proxy);
         let age = if by_last_known { Age::Any } else { Age::Fresh };
         let register = self.app.feed.register();
-        let anybody = |authority| Admitted { principal: Principal::unauthenticated(), authority };
+        let anybody = |authority| (Admitted { principal: Principal::unauthenticated(), authority }, None);
         let by_token = || {
             let token = token_of(asked.headers)?.ok_or(Error::Unauthenticated)?;
-            let grant = register.check(&token, age)?;
-            Ok(Admitted { principal: grant.principal.clone(), authority: Some(Authority::Token(grant)) })
+            let holder = register.check(&token, age)?;
+            let authority = Some(Authority::Token(Arc::clone(&holder.grant)));
+            Ok((Admitted { principal: holder.grant.principal.clone(), authority }, Some(holder)))
         };
         let public = row.needs == Needs::Nothing;
         // The counters answer this machine's own collector without a token.
@@ -208,19 +199,19 @@ fn is_control(needed: Scope, method: &Method) -> bool {
         && !matches!(*method, Method::GET | Method::HEAD)
 }
 
-fn note_of(request: &Request, row: &Route, grant: &Arc<Grant>) -> Note {
+fn note_of(request: &Request, row: &Route, holder: &Arc<Holder>) -> Note {
     Note {
         route: format!("{} {}", request.method(), row.template),
         path: request.uri().path().to_owned(),
         kind: RefusalKind::of(row.template),
         origin: Origin {
-            principal: grant.principal.clone(),
-            authority: Authority::Token(Arc::clone(grant)),
+            principal: holder.grant.principal.clone(),
+            authority: Authority::Token(Arc::clone(&holder.grant)),
             actor: None,
             request_id: request.extensions().get::<RequestId>().cloned(),
             correlation_id: None,
         },
-        grant: Arc::clone(grant),
+        holder: Arc::clone(holder),
     }
 }
 
@@ -279,7 +270,7 @@ fn noting(app: &App, response: &Response, note: Option<Box<Note>>) -> Option<imp
     }
     let note = note.filter(|_| NOTED.contains(&code))?;
     // A token that runs wild fills no trail.
-    app.feed.register().meter_refusal(&note.grant, note.kind).ok()?;
+    app.feed.register().meter_refusal(&note.holder, note.kind).ok()?;
     let access = app.access.clone();
     Some(async move {
         let noted = access.note_refusal(&note.route, &note.path, code, &note.origin);

@@ -1,11 +1,11 @@
 //! The routes of the tokens.
 
 use super::model::{CreatedToken, EMPTY_BOUND, NewToken, TokenRecord};
-use super::scope::Scope;
 use crate::app::App;
 use crate::error::Result;
 use crate::http::{Caller, CanStop, Input, Query, Segment, Stopping, errors};
 use crate::idempotency::Once;
+use crate::types::Scope;
 use crate::types::{Actor, Amount, Domain, Engine, Lifetime, List, PageSize, Rate, Reason, TokenId, TokenName};
 use axum::Json;
 use axum::extract::State;

@@ -11,7 +11,6 @@
 //! Statements: none a request ([`register`]); 5 to create or revoke (lock, time, row, event, head), and one that counts
 //! before a token is created.
 
-pub mod authority;
 pub mod guard;
 pub mod http;
 mod meter;
@@ -20,7 +19,6 @@ pub mod open;
 pub mod person;
 pub mod rate;
 pub mod register;
-pub mod scope;
 pub mod store;
 pub mod token;
 
@@ -76,7 +74,7 @@ impl Access {
     pub async fn note_refusal(&self, route: &str, path: &str, code: &'static str, origin: &Origin) -> Result<()> {
         let mut tx = self.db.begin().await?;
         let mut head = self.db.history().lock(&mut tx, Stream::Control).await?;
-        let detail = Some(to_json(&RefusalDetail { path: crate::http::bounded(path) }).get().to_owned());
+        let detail = Some(to_json(&RefusalDetail { path: crate::types::bounded(path) }).get().to_owned());
         let event =
             ControlEvent { action: "ACCESS_REFUSED", subject: Some(route), error: Some(code), reason: None, detail };
         event.append(&mut tx, &mut head, origin).await?;

@@ -1,6 +1,6 @@
 //! What a token is created with, and what is shown of it.
 
-use super::scope::Scope;
+use crate::types::Scope;
 use crate::types::{Actor, Amount, Domain, Engine, Lifetime, TokenName};
 use chrono::{DateTime, Utc};
 use serde::Serialize;

@@ -12,13 +12,13 @@
 //! - The time that tokens expire by never runs back: a database whose clock does revives none. Nor does it jump: one that is not
 //!   [believed](crate::clock::belief) expires none.
 
-use super::authority::Grant;
 use super::meter::{Meter, RefusalKind};
 use super::rate::{Bucket, RATE_DEFAULT};
 use super::store;
 use super::token::Token;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::identity::Grant;
 use crate::types::{Point, TokenId};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -26,6 +26,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+use subtle::ConstantTimeEq;
 
 /// Tokens that ended and are still known, so that their holders are told how they did.
 const ENDED_MAX: i64 = 1_000;
@@ -53,10 +54,31 @@ struct Known {
     version: Option<Point>,
     /// Whether a token was ever created.
     closed: bool,
-    grants: HashMap<TokenId, Arc<Grant>>,
+    holders: HashMap<TokenId, Arc<Holder>>,
     /// Every token that was ever seen revoked, whatever the rows say later: a database that was restored may lack the row for a
     /// while, and show it as it was before.
     revoked: HashMap<TokenId, DateTime<Utc>>,
+}
+
+/// The holder of a token, as this instance knows it.
+#[derive(Debug)]
+pub(super) struct Holder {
+    /// The token.
+    pub(super) id: TokenId,
+    /// SHA-256 of the token.
+    pub(super) digest: [u8; 32],
+    pub(super) grant: Arc<Grant>,
+    pub(super) expires_at: Option<DateTime<Utc>>,
+    pub(super) revoked_at: Option<DateTime<Utc>>,
+    /// What it has used up, and when.
+    pub(super) meter: Arc<Meter>,
+}
+
+impl Holder {
+    /// Whether this is its token, in a time that tells nothing of how much of it is right.
+    fn shows(&self, token: &Token) -> bool {
+        self.id == token.id() && bool::from(self.digest[..].ct_eq(&token.digest()[..]))
+    }
 }
 
 /// Who is let in.
@@ -113,20 +135,20 @@ impl Register {
     fn close(&self) {
         let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
         if !known.closed {
-            let Known { version, grants, revoked, .. } = &**known;
-            let (grants, revoked) = (grants.clone(), revoked.clone());
-            *known = Arc::new(Known { version: *version, closed: true, grants, revoked });
+            let Known { version, holders, revoked, .. } = &**known;
+            let (holders, revoked) = (holders.clone(), revoked.clone());
+            *known = Arc::new(Known { version: *version, closed: true, holders, revoked });
         }
     }
 
-    fn take(&self, version: Point, grants: Vec<store::GrantRow>) {
+    fn take(&self, version: Point, rows: Vec<store::GrantRow>) {
         let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
         let meter = |row: &store::GrantRow| {
-            let kept = known.grants.get(&row.id).map(|grant| Arc::clone(&grant.meter));
+            let kept = known.holders.get(&row.id).map(|holder| Arc::clone(&holder.meter));
             kept.unwrap_or_else(|| Arc::new(Meter::new(Bucket::new(row.rate_per_second.unwrap_or(RATE_DEFAULT)))))
         };
         let mut revoked = known.revoked.clone();
-        let grants: HashMap<_, _> = grants
+        let holders: HashMap<_, _> = rows
             .into_iter()
             .map(|mut row| {
                 let meter = meter(&row);
@@ -134,11 +156,11 @@ impl Register {
                     revoked.entry(row.id).or_insert(at);
                 }
                 row.revoked_at = row.revoked_at.or_else(|| revoked.get(&row.id).copied());
-                (row.id, Arc::new(row.grant(meter)))
+                (row.id, Arc::new(row.holder(meter)))
             })
             .collect();
-        let closed = known.closed || !grants.is_empty();
-        *known = Arc::new(Known { version: Some(version), closed, grants, revoked });
+        let closed = known.closed || !holders.is_empty();
+        *known = Arc::new(Known { version: Some(version), closed, holders, revoked });
     }
 
     fn known(&self) -> Arc<Known> {
@@ -169,46 +191,46 @@ impl Register {
     }
 
     /// What a token is good for.
-    pub fn check(&self, token: &Token, age: Age) -> Result<Arc<Grant>> {
+    pub(super) fn check(&self, token: &Token, age: Age) -> Result<Arc<Holder>> {
         if !self.is_known(age) {
             return Err(Error::AccessUnknown);
         }
         let known = self.known();
         // What ended is told only to whoever holds all of it.
-        let grant = known.grants.get(&token.id()).filter(|grant| grant.is_of(token));
-        let grant = grant.ok_or(Error::InvalidToken("is not known: check it, or create one"))?;
-        if grant.revoked_at.is_some() {
+        let holder = known.holders.get(&token.id()).filter(|holder| holder.shows(token));
+        let holder = holder.ok_or(Error::InvalidToken("is not known: check it, or create one"))?;
+        if holder.revoked_at.is_some() {
             return Err(Error::InvalidToken("was revoked: create another"));
         }
         let now = self.now();
-        if grant.expires_at.is_some_and(|expires_at| expires_at <= now) {
+        if holder.expires_at.is_some_and(|expires_at| expires_at <= now) {
             return Err(Error::InvalidToken("has expired: create another"));
         }
-        grant.meter.note_use(now);
-        Ok(Arc::clone(grant))
+        holder.meter.note_use(now);
+        Ok(Arc::clone(holder))
     }
 
     /// Takes one from a token's rate.
-    pub fn meter(&self, grant: &Grant) -> Result<()> {
-        grant.meter.bucket.take(self.0.clock.now_ns()).map_err(|wait| Error::RateLimited { wait })
+    pub(super) fn meter(&self, holder: &Holder) -> Result<()> {
+        holder.meter.bucket.take(self.0.clock.now_ns()).map_err(|wait| Error::RateLimited { wait })
     }
 
     /// Takes one from a token's refusals that are written down.
-    pub(super) fn meter_refusal(&self, grant: &Grant, kind: RefusalKind) -> Result<()> {
-        grant.meter.refusals(kind).take(self.0.clock.now_ns()).map_err(|wait| Error::RateLimited { wait })
+    pub(super) fn meter_refusal(&self, holder: &Holder, kind: RefusalKind) -> Result<()> {
+        holder.meter.refusals(kind).take(self.0.clock.now_ns()).map_err(|wait| Error::RateLimited { wait })
     }
 
     /// Writes down which tokens were used since the last time.
     pub async fn note_uses(&self, conn: &mut PgConnection) -> Result<()> {
         let known = self.known();
         let used: Vec<_> =
-            known.grants.values().filter_map(|grant| Some((grant, grant.meter.unnoted_use()?))).collect();
+            known.holders.values().filter_map(|holder| Some((holder, holder.meter.unnoted_use()?))).collect();
         if used.is_empty() {
             return Ok(());
         }
-        store::note_uses(conn, used.iter().map(|(grant, at)| (grant.id, *at))).await?;
-        for (grant, at) in used {
-            grant.meter.noted(at);
+        store::note_uses(conn, used.iter().map(|(holder, at)| (holder.id, *at))).await?;
+        for (holder, at) in used {
+            holder.meter.noted(at);
         }
         Ok(())
     }

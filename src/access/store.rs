@@ -1,11 +1,11 @@
 //! SQL of the tokens.
 
-use super::authority::Grant;
 use super::meter::Meter;
 use super::model::{NewToken, TokenRecord};
-use super::scope::Scope;
+use super::register::Holder;
 use crate::error::{Error, Result};
-use crate::types::{Actor, Amount, Domain, Engine, Principal, TokenId};
+use crate::identity::Grant;
+use crate::types::{Actor, Amount, Domain, Engine, Principal, Scope, TokenId};
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
@@ -34,16 +34,19 @@ impl GrantRow {
         Scope::grade_themselves(&self.scopes).then(|| Principal::token(&self.name, self.id).as_str().to_owned())
     }
 
-    pub(super) fn grant(self, meter: Arc<Meter>) -> Grant {
-        Grant {
+    pub(super) fn holder(self, meter: Arc<Meter>) -> Holder {
+        let grant = Grant {
             principal: Principal::token(&self.name, self.id),
-            id: self.id,
-            digest: self.digest,
             owner: self.owner,
             scopes: self.scopes,
             engines: self.engines,
             domains: self.domains,
             max_loss: self.max_loss,
+        };
+        Holder {
+            id: self.id,
+            digest: self.digest,
+            grant: Arc::new(grant),
             expires_at: self.expires_at,
             revoked_at: self.revoked_at,
             meter,

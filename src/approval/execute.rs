@@ -2,7 +2,6 @@
 
 use super::model::{ApprovalAction, ApprovalRecord};
 use super::{Loosened, second_person, store};
-use crate::access::scope::Scope;
 use crate::app::App;
 use crate::audit::Origin;
 use crate::db::to_json;
@@ -13,6 +12,7 @@ use crate::idempotency::{Asked, Once};
 use crate::risk::http::AdjustAnswer;
 use crate::risk::operation::CorrectionAsked;
 use crate::risk::operation::Done;
+use crate::types::Scope;
 use crate::types::{Domain, Principal, Reason};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! What loosens: the one list of it. Whoever loosens needs [`Scope::Release`](crate::access::scope::Scope::Release), and, while it is
+//! What loosens: the one list of it. Whoever loosens needs [`Scope::Release`](crate::types::Scope::Release), and, while it is
 //! asked for, a second person. Both go by this function, so that there is no door for one of the two alone.
 //!
 //! The shell is no door of this kind: whoever has it has the database, and `holdfast two-person-release off` as well.

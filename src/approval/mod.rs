@@ -28,11 +28,11 @@ pub(crate) use shown::WithChanges;
 pub use store::{hold_required_by_database, is_required_by_database, waiting, waits_for};
 
 use crate::access::person;
-use crate::access::scope::Scope;
 use crate::audit::{ControlEvent, Head, Origin, Stream};
 use crate::db::{self, Database, to_json};
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
+use crate::types::Scope;
 use crate::types::{Actor, Reason};
 use chrono::TimeDelta;
 use loosening::{Proposal, loosening};

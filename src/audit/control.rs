@@ -89,7 +89,7 @@ mod tests {
     fn golden_vector_of_a_control_event() {
         let origin = Origin {
             principal: Principal::unauthenticated(),
-            authority: crate::access::authority::Authority::Unlimited,
+            authority: crate::identity::Authority::Unlimited,
             actor: Some("bryan".parse().unwrap()),
             request_id: crate::types::RequestId::from_header("req-1"),
             correlation_id: None,

@@ -35,6 +35,7 @@ mod store;
 pub mod told;
 pub mod verify;
 
+pub use crate::identity::Origin;
 pub use crate::types::Stream;
 pub use canonical::Canonical;
 pub use changes::{Changes, FieldChange};
@@ -44,50 +45,13 @@ pub use store::{
     turn,
 };
 
-use crate::access::authority::Authority;
-use crate::types::{Actor, CorrelationId, Point, Principal, RequestId};
+use crate::types::Point;
 use chrono::{DateTime, Duration, NaiveDate, Utc};
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
 /// How far the database clock may stand behind the last event before nothing new is reserved.
 const CLOCK_BACK_MAX: Duration = Duration::hours(1);
-
-/// Who did it, and as part of what.
-#[derive(Debug, Clone)]
-pub struct Origin {
-    /// Who was authenticated.
-    pub principal: Principal,
-    /// What they may do. No event says it: the event that created a token does.
-    pub authority: Authority,
-    /// Who the caller says is acting.
-    pub actor: Option<Actor>,
-    /// The request it came with; none for commands of the shell.
-    pub request_id: Option<RequestId>,
-    /// The caller's own thread.
-    pub correlation_id: Option<CorrelationId>,
-}
-
-impl Origin {
-    /// Holdfast itself, or the operator's shell.
-    #[must_use]
-    pub fn system(actor: Option<Actor>) -> Self {
-        Self {
-            principal: Principal::system(),
-            authority: Authority::Unlimited,
-            actor,
-            request_id: None,
-            correlation_id: None,
-        }
-    }
-
-    /// The same origin; where nobody claimed to act, this name does.
-    #[must_use]
-    pub fn or_actor(mut self, name: &'static str) -> Self {
-        self.actor = self.actor.or_else(|| name.parse().ok());
-        self
-    }
-}
 
 /// An event's place in its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The disk under the database: whether it said that it is full, and how much is free where that can be looked at.
 
-use super::trouble::is_disk_full;
+use crate::error::database::is_disk_full;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;

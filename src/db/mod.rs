@@ -13,25 +13,25 @@ pub mod history;
 pub mod lanes;
 mod migrate;
 pub mod session;
-pub(crate) mod trouble;
 
 pub use confirm::confirm;
 pub(crate) use confirm::{confirmed, mark};
 pub use migrate::{Migrating, installed_at, pending_migrations};
 
 use crate::db::history::History;
+use crate::error::Refusal;
+use crate::error::database::{self as trouble, is_unreachable};
 use crate::error::{Error, Result};
 use disk::Disk;
 use lanes::Lanes;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use session::{Purpose, Refusal, Sessions};
+use session::{Purpose, Sessions};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Postgres, Transaction};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
-use trouble::is_unreachable;
 
 /// Oldest PostgreSQL that is supported, as `server_version_num`.
 const SERVER_VERSION_MIN: i32 = 140_000;

@@ -5,12 +5,12 @@
 //! every other outcome, of whatever layer, is 403 ([`close`]). What is checked is path and method alone; headers that speak of
 //! another path or method change nothing.
 
-use super::class::{ExecutionClass, RouteClass};
 use super::gate::{Source, Verdict, View, decide};
 use super::path::canonical;
 use crate::app::App;
 use crate::error::{Error, Problem};
 use crate::http::errors::ProblemBody;
+use crate::types::{ExecutionClass, RouteClass};
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};

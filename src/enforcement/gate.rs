@@ -27,12 +27,12 @@ use axum::response::{IntoResponse, Response};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::class::{ExecutionClass, RouteClass};
 use super::path::{AmbiguousPath, canonical};
 use super::rules::Rules;
 use crate::error::Error;
 use crate::http::render;
 use crate::types::RequestId;
+use crate::types::{Block, ExecutionClass, RouteClass};
 
 /// What is known about the state at this instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,40 +97,6 @@ pub enum Verdict {
     Allow,
     /// Refuse it.
     Block(Block),
-}
-
-/// Why a request is blocked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Block {
-    /// The kill switch is engaged.
-    KillSwitchEngaged,
-    /// This instance is stopped by hand, which callers are told as an engaged kill switch.
-    KilledLocally,
-    /// Go-live is not enabled.
-    GoLiveDisabled,
-    /// The state is unknown or too old.
-    StateStale,
-    /// The state went backwards.
-    StateRewound,
-}
-
-impl Block {
-    /// What the caller is told: why, and what opens the gate. No name and no reason of an operator's.
-    #[must_use]
-    pub const fn message(self) -> &'static str {
-        match self {
-            Self::KillSwitchEngaged => "the kill switch is engaged: everything is blocked until it is released",
-            Self::KilledLocally => {
-                "this instance is stopped by hand: everything is blocked until its kill file is removed"
-            }
-            Self::GoLiveDisabled => "go-live is disabled: this is blocked until it is enabled",
-            Self::StateStale => "the go-live state was not read recently enough: everything is blocked until it is",
-            Self::StateRewound => {
-                "the database went back, as after a restore, and lacks what was answered: everything is blocked until somebody has \
-                 looked and accepts it (holdfast db accept-rewind)"
-            }
-        }
-    }
 }
 
 /// The table: which class passes in which state.

@@ -81,7 +81,6 @@
 //! ```
 
 pub mod authz;
-pub mod class;
 pub mod feed;
 pub mod gate;
 pub mod http;
@@ -93,6 +92,6 @@ pub mod path;
 pub mod routes;
 pub mod rules;
 
-pub use class::{ExecutionClass, RouteClass};
+pub use crate::types::{Block, ExecutionClass, RouteClass};
 pub use gate::{Enforcement, EnforcementScope, GateLayer, Source, View};
 pub use rules::Rules;

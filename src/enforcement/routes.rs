@@ -2,9 +2,9 @@
 //!
 //! A route without a row is open to nobody. Tests tie the table to the rules and to the `OpenAPI` document.
 
-use super::class::RouteClass;
-use crate::access::scope::Scope;
 use crate::http::places::Share;
+use crate::types::RouteClass;
+use crate::types::Scope;
 use axum::http::Method;
 use std::collections::HashMap;
 use std::sync::LazyLock;

@@ -14,8 +14,8 @@
 //!
 //! Looking a class up walks the segments of the path down a tree. It allocates nothing.
 
-use super::class::{ExecutionClass, RouteClass};
 use super::path::canonical;
+use crate::types::{ExecutionClass, RouteClass};
 use axum::http::Method;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};

@@ -1,8 +1,7 @@
 //! What the caller reads of an error: the members of its body, and the response that carries them.
 
 use super::{Blocker, Error, FieldError, Row};
-use crate::enforcement::gate::Block;
-use crate::risk::model::ReservationStatus;
+use crate::types::{Block, ReservationStatus};
 use axum::http::header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -37,7 +36,7 @@ impl Error {
                 let mut members = vec![
                     ("message", raw(block.message())),
                     ("exec_class", raw(exec_class.as_str())),
-                    ("path", raw(crate::http::bounded(path))),
+                    ("path", raw(crate::types::bounded(path))),
                     ("state_version", raw(state_version)),
                 ];
                 if matches!(block, Block::StateStale | Block::StateRewound) {

@@ -1,9 +1,8 @@
 //! The status, the stable code and the title of every refusal and failure: exhaustive, without a catch-all.
 
 use super::Error;
-use crate::db::trouble::is_disk_full;
-use crate::enforcement::gate::Block;
-use crate::risk::model::ReservationStatus;
+use super::database::is_disk_full;
+use crate::types::{Block, ReservationStatus};
 
 /// A row of the error table.
 #[derive(Debug, Clone, Copy)]

@@ -1,12 +1,12 @@
 //! Is the process up, can it decide, and what has it done: for load balancers, orchestrators and Prometheus.
 
 use super::{Nothing, Query, errors};
-use crate::access::guard::Admitted;
 use crate::access::register::Mode;
-use crate::access::scope::Scope;
 use crate::app::App;
 use crate::clock::belief::Doubt;
 use crate::enforcement::gate::Source;
+use crate::identity::Admitted;
+use crate::types::Scope;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};

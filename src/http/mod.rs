@@ -16,19 +16,19 @@ pub mod places;
 mod problem;
 pub mod server;
 
+pub use crate::identity::Caller;
 pub use input::{BODY_BYTES_MAX, Input, Lenient, Query, Segment};
 pub(crate) use input::{CanStop, Stopping};
 pub use keyed::{Keyed, marked};
 pub use openapi::{document, document_text};
 pub use paging::{Page, Paging};
-pub use problem::{bounded, render};
+pub use problem::render;
 
-use crate::access::authority::Authority;
-use crate::access::guard::{Admitted, GuardLayer};
+use crate::access::guard::GuardLayer;
 use crate::app::App;
-use crate::audit::Origin;
 use crate::error::Error;
-use crate::types::{Actor, CorrelationId, Principal, RequestId};
+use crate::identity::Admitted;
+use crate::types::RequestId;
 use axum::Router;
 use axum::extract::FromRequestParts;
 use axum::http::HeaderValue;
@@ -81,31 +81,6 @@ pub(crate) fn metrics_router(app: App) -> Router {
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Nothing {}
-
-/// Who is calling: the request, and who was authenticated.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    /// Who was authenticated.
-    pub principal: Principal,
-    /// What they may do.
-    pub authority: Authority,
-    /// The request.
-    pub request_id: RequestId,
-}
-
-impl Caller {
-    /// The caller as the origin of an event.
-    #[must_use]
-    pub fn origin(self, actor: Option<Actor>, correlation_id: Option<CorrelationId>) -> Origin {
-        Origin {
-            principal: self.principal,
-            authority: self.authority,
-            actor,
-            request_id: Some(self.request_id),
-            correlation_id,
-        }
-    }
-}
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Error;

@@ -1,7 +1,7 @@
 //! Errors on their way out: RFC 9457 bodies with the request's id, whatever layer they come from.
 
 use crate::error::{Error, Problem};
-use crate::types::{RequestId, TOKEN_PREFIX};
+use crate::types::{RequestId, bounded};
 use axum::body::Body;
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
@@ -45,22 +45,6 @@ pub fn render(
     parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     parts.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     (parts, Body::from(text)).into_response()
-}
-
-/// Longest path that an error repeats, bytes: enough to recognise it, too little to amplify an attack.
-const PATH_SHOWN_MAX: usize = 512;
-
-/// The beginning of a path, without what could be a token's secret: somebody may have put one where its id belongs. Paths that were routed are ASCII; others are cut at a character.
-#[must_use]
-pub fn bounded(path: &str) -> &str {
-    let mut end = path.len().min(PATH_SHOWN_MAX);
-    if let Some(at) = path.find(TOKEN_PREFIX) {
-        end = end.min(at + TOKEN_PREFIX.len());
-    }
-    while !path.is_char_boundary(end) {
-        end -= 1;
-    }
-    &path[..end]
 }
 
 fn body_text(problem: &Problem, path: &str, request_id: &RequestId) -> Vec<u8> {

@@ -47,7 +47,7 @@ impl Entry {
         tracing::info!(
             target: "holdfast::access",
             method = asked.method.as_str(),
-            path = crate::http::bounded(asked.path()),
+            path = crate::types::bounded(asked.path()),
             route,
             status,
             error = response.extensions().get::<Problem>().map(|problem| problem.code),

@@ -23,7 +23,6 @@ pub mod remove;
 pub mod store;
 pub mod writer;
 
-use crate::access::authority::Authority;
 use crate::approval::loosening::Proposal;
 use crate::approval::model::ApprovalAction;
 use crate::approval::{self, Loosened, Verdict, Wanted, WithChanges};
@@ -34,6 +33,7 @@ use crate::db::{self, Database, to_json};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result, require_room};
 use crate::idempotency::{self, Asked, Earlier, Once};
+use crate::identity::Authority;
 use crate::types::{Actor, Engine, Reason};
 use model::adjust::Adjustment;
 use model::extend::Extension;

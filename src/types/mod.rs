@@ -5,24 +5,36 @@
 //! alike), `Serialize`, and an OpenAPI schema that states the same bounds as the parser.
 
 mod access;
+mod block;
+mod class;
 mod cursor;
+mod finding;
 mod hex;
 mod near;
 mod number;
+mod path;
+mod reservation_status;
+mod scope;
 mod stream;
 mod text;
 mod time;
 mod token;
 
 pub use access::{Lifetime, List, Rate};
+pub use block::Block;
+pub use class::{ExecutionClass, RouteClass};
 pub use cursor::{ParseCursorError, Place};
 pub(crate) use cursor::{sealed, unsealed};
+pub use finding::{Finding, Tampering};
 pub use hex::{append_hex, hex};
 pub(crate) use near::letters_apart;
 pub use number::{
     Amount, Confidence, Count, Flag, Fraction, Measured, PageSize, ParseNumberError, Ratio, Total, Ttl, divide,
     scaled_text,
 };
+pub use path::bounded;
+pub use reservation_status::ReservationStatus;
+pub use scope::{Scope, UnknownScope};
 pub use stream::{Point, Stream};
 pub use text::{
     Actor, CorrelationId, Detail, Domain, Engine, EventId, IdempotencyKey, JsonObject, Label, Metric, ModelVersion,

@@ -5,7 +5,7 @@ use super::{Answers, Decider, Job, Proof, WAIT_MAX_MS};
 use crate::audit;
 use crate::clock::Clock;
 use crate::db::Database;
-use crate::db::trouble::{self, is_of_the_connection, is_unreachable};
+use crate::error::database::{self as trouble, is_of_the_connection, is_unreachable};
 use crate::error::{Error, Result};
 use crate::panics;
 use sqlx::{Executor, PgConnection};

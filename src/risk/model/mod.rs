@@ -15,7 +15,8 @@ mod reservation;
 pub mod reserve;
 pub mod settle;
 
-pub use reservation::{Reservation, ReservationStatus};
+pub use crate::types::ReservationStatus;
+pub use reservation::Reservation;
 
 use crate::audit::{Canonical, Origin, Stamp, Stream};
 use crate::types::{Amount, Count, Engine, JsonObject, Reason, Total, Ttl};

@@ -3,8 +3,8 @@
 use super::{call, create, new, refresh, token};
 use crate::support::{Answer, Service};
 use axum::http::Method;
-use holdfast::access::scope::Scope;
 use holdfast::enforcement::routes::{METRICS, Needs, ROUTES, Route};
+use holdfast::types::Scope;
 use serde_json::{Value, json};
 
 /// A route as somebody would ask for it. What it is asked changes nothing: no input of it can be read.

@@ -287,7 +287,7 @@ const NEVER_LOOSENS: [&str; 15] = [
 
 #[tokio::test]
 async fn every_route_that_changes_the_control_plane_is_known_to_wait_or_never_to_loosen() {
-    use holdfast::access::scope::Scope;
+    use holdfast::types::Scope;
     let service = Service::fresh().await;
     let document = service.get_root("/openapi.json").await.ok();
     let mut waiting = Vec::new();

@@ -1,6 +1,6 @@
 //! What a failure of the database means: for whoever asked, and for the connection.
 
-use super::session::Refusal;
+use super::Refusal;
 
 /// Whether an error says that the database is away, overloaded or shutting down, rather than that a statement is wrong.
 pub(crate) fn is_unreachable(error: &sqlx::Error) -> bool {
@@ -91,7 +91,7 @@ pub(crate) fn sentence(error: &sqlx::Error) -> String {
 }
 
 /// The things to look at where no connection could be made.
-pub(super) fn advice(error: &sqlx::Error) -> &'static str {
+pub(crate) fn advice(error: &sqlx::Error) -> &'static str {
     let text = error.to_string();
     let advices = [
         (

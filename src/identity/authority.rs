@@ -1,21 +1,12 @@
 //! What a caller may do: what a token grants its holder, or everything.
 
-use super::meter::Meter;
-use super::scope::Scope;
-use super::token::Token;
 use crate::error::{Error, Result};
-use crate::types::{Actor, Amount, Domain, Engine, Principal, TokenId};
-use chrono::{DateTime, Utc};
+use crate::types::{Actor, Amount, Domain, Engine, Principal, Scope};
 use std::sync::Arc;
-use subtle::ConstantTimeEq;
 
-/// What whoever shows a token may do.
+/// The rights of a token's holder.
 #[derive(Debug)]
 pub struct Grant {
-    /// The token.
-    pub id: TokenId,
-    /// SHA-256 of the token.
-    pub(super) digest: [u8; 32],
     /// `name:id`, as events say it.
     pub principal: Principal,
     /// The person who answers for it.
@@ -28,21 +19,9 @@ pub struct Grant {
     pub domains: Option<Vec<Domain>>,
     /// The most that one settle or correction may lose; none for no bound.
     pub max_loss: Option<Amount>,
-    /// When it ends by itself.
-    pub expires_at: Option<DateTime<Utc>>,
-    /// When it was ended.
-    pub revoked_at: Option<DateTime<Utc>>,
-    /// What it has used up, and when.
-    pub(super) meter: Arc<Meter>,
 }
 
 impl Grant {
-    /// Whether this is its token, in a time that tells nothing of how much of it is right.
-    #[must_use]
-    pub fn is_of(&self, token: &Token) -> bool {
-        self.id == token.id() && bool::from(self.digest[..].ct_eq(&token.digest()[..]))
-    }
-
     /// Whether it carries what is needed.
     #[must_use]
     pub fn holds(&self, needed: Scope) -> bool {
