@@ -350,7 +350,7 @@ async fn run(Task { command, database, .. }: Task) -> ExitCode {
         Command::Db { command: DbCommand::Psql } => database::psql(&database),
         Command::Db { command: DbCommand::AcceptRewind(args) } => rewind::accept(*args, &database).await,
         Command::Db { command: DbCommand::AcceptClock(args) } => clock::accept(*args, &database).await,
-        Command::Openapi => print(&crate::http::document_text()),
+        Command::Openapi => print(&crate::app::document_text()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,7 +7,7 @@
 //! - [`budget`]: what requests share, and the part of one principal.
 //! - [`db`]: pools, migrations, and the private PostgreSQL.
 //! - [`audit`]: the event streams and their hash chain; [`idempotency`]: one intent, one effect.
-//! - The levers, each in the same four files: [`go_live`], [`risk`], [`heimdall`], [`regression`]; and [`govern`], which
+//! - The levers, each in the same four files: [`go_live`], [`risk`], [`heimdall`], [`regression`]; and [`regression`], which
 //!   changes two of them in one transaction.
 //! - [`enforcement`]: the gate around the finished router, and the feed it goes by.
 //! - [`access`]: who may do what; [`approval`]: what takes two of them.
@@ -26,6 +26,7 @@
 pub mod access;
 pub mod app;
 pub mod approval;
+pub mod approve;
 pub mod audit;
 pub mod budget;
 pub mod cli;
@@ -35,7 +36,6 @@ pub mod db;
 pub mod enforcement;
 pub mod error;
 pub mod go_live;
-pub mod govern;
 pub mod heimdall;
 pub mod http;
 pub mod idempotency;
@@ -44,10 +44,12 @@ pub(crate) mod log;
 pub mod middleware;
 pub(crate) mod owner;
 pub(crate) mod panics;
+pub mod postgres;
+pub(crate) mod process_status;
 pub mod regression;
 pub mod review;
 pub mod risk;
 pub mod statistics;
-pub(crate) mod status;
+pub mod trail;
 pub mod types;
 pub mod writer;

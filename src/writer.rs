@@ -5,7 +5,7 @@
 //! whatever is queued (natural batching: no timer, and alone a request is a batch of one), and what else has come once the head
 //! is its own, has all of it decided in order and written, commits, and only then answers.
 //!
-//! What is decided and how is a [`Decider`]'s: the ledger's (`risk::writer`) and the measurements' (`govern::measure`).
+//! What is decided and how is a [`Decider`]'s: the ledger's (`risk::writer`) and the measurements' (`regression::measure`).
 //!
 //! What is guaranteed:
 //! - An answer is sent after the durable commit that backs it.
@@ -198,7 +198,7 @@ impl<D: Decider> Writer<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::govern::measure::Measure;
+    use crate::regression::measure::Measure;
 
     #[tokio::test]
     async fn a_writer_whose_thread_has_ended_says_so_and_answers_at_once() {

@@ -5,7 +5,7 @@ use crate::http::{self, Connection};
 use crate::place::{Instance, Place, free_address};
 use crate::proxy::{Loses, Proxy};
 use chrono::{DateTime, Utc};
-use holdfast::db::embedded::{DataLifetime, Durability, EmbeddedPostgres, OwnedBy, Settings};
+use holdfast::postgres::{DataLifetime, Durability, EmbeddedPostgres, OwnedBy, Settings};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::postgres::PgConnectOptions;
 use std::net::SocketAddr;

@@ -7,17 +7,17 @@
 //! What tightens has a share of its own at each step: engage and disable wait for no place that others hold, have no rate, and
 //! go by the register as it was last known, so that an operator stops everything whatever else goes on.
 
+use super::Access;
 use super::meter::RefusalKind;
-use super::open::{Asked, refuse_pages};
+use super::open::{Asked, Hosts, refuse_pages};
 use super::register::{Age, Holder, Mode};
 use super::token::Token;
-use crate::app::App;
 use crate::audit::Origin;
 use crate::enforcement::authz;
 use crate::enforcement::routes::{self, Needs, Route};
 use crate::error::{Error, Problem, Result};
 use crate::http::connections::Connection;
-use crate::http::places::{Seat, Share};
+use crate::http::places::{Places, Seat, Share};
 use crate::identity::{Admitted, Authority};
 use crate::types::{Principal, RequestId, Scope};
 use axum::body::HttpBody;
@@ -50,13 +50,34 @@ pub enum Exposure {
 
 /// Puts a [`Guard`] around each route of a router.
 #[derive(Debug, Clone)]
-pub struct GuardLayer(pub App);
+pub struct GuardLayer(Arc<Means>);
+
+/// What a guard goes by.
+#[derive(Debug)]
+pub struct Means {
+    /// The tokens.
+    pub access: Access,
+    /// Where this instance can be reached from.
+    pub exposure: Exposure,
+    /// By which names it is asked while nobody is authenticated.
+    pub hosts: Hosts,
+    /// Places for requests in flight.
+    pub places: Places,
+}
+
+impl GuardLayer {
+    /// A guard that goes by this.
+    #[must_use]
+    pub fn new(means: Means) -> Self {
+        Self(Arc::new(means))
+    }
+}
 
 impl<S> Layer<S> for GuardLayer {
     type Service = Guard<S>;
 
     fn layer(&self, inner: S) -> Guard<S> {
-        Guard { inner, app: self.0.clone() }
+        Guard { inner, means: Arc::clone(&self.0) }
     }
 }
 
@@ -64,7 +85,7 @@ impl<S> Layer<S> for GuardLayer {
 #[derive(Debug, Clone)]
 pub struct Guard<S> {
     inner: S,
-    app: App,
+    means: Arc<Means>,
 }
 
 /// What is needed to write a refusal down.
@@ -108,7 +129,7 @@ impl<S> Guard<S> {
         let mut note = None;
         if let (Some(holder), Some(needed)) = (holder, row.needs.scopes().next()) {
             if matches!(row.share, Share::Ordinary | Share::Read) {
-                self.app.feed.register().meter(&holder)?;
+                self.means.access.register().meter(&holder)?;
             }
             note = is_control(needed, request.method()).then(|| Box::new(note_of(request, row, &holder)));
             if !row.needs.scopes().any(|scope| holder.grant.holds(scope)) {
@@ -116,7 +137,7 @@ impl<S> Guard<S> {
                 return Err(Box::new(Refusal { response, note }));
             }
         }
-        let seat = Arc::new(self.app.places.seat(row.share, &admitted.principal, request));
+        let seat = Arc::new(self.means.places.seat(row.share, &admitted.principal, request));
         // The seat of a request with a body is taken when that is read.
         if row.method != Some(Method::POST) || request.body().is_end_stream() {
             seat.take()?;
@@ -131,7 +152,7 @@ impl<S> Guard<S> {
         // Switches, and what a proxy is told, which is the safe value by itself where the state is not known.
         let by_last_known = row.share == Share::Switch || row.needs == Needs::Scope(Scope::Proxy);
         let age = if by_last_known { Age::Any } else { Age::Fresh };
-        let register = self.app.feed.register();
+        let register = self.means.access.register();
         let anybody = |authority| (Admitted { principal: Principal::unauthenticated(), authority }, None);
         let by_token = || {
             let token = token_of(asked.headers)?.ok_or(Error::Unauthenticated)?;
@@ -143,7 +164,7 @@ impl<S> Guard<S> {
         // The counters answer this machine's own collector without a token.
         let answers_everybody = public
             || (row.template == routes::METRICS
-                && self.app.exposure == Exposure::Loopback
+                && self.means.exposure == Exposure::Loopback
                 && !asked.headers.contains_key(AUTHORIZATION)
                 && self.refuse_foreign(asked, row).is_ok());
         match register.mode() {
@@ -162,7 +183,7 @@ impl<S> Guard<S> {
 
     /// Refuses, in open mode, whatever may not come from this machine's operator.
     fn refuse_foreign(&self, asked: Asked<'_>, row: &Route) -> Result<()> {
-        if self.app.exposure == Exposure::Network {
+        if self.means.exposure == Exposure::Network {
             return Err(Error::Unauthenticated);
         }
         // A decision for a proxy comes from a proxy, and tells a page nothing.
@@ -170,8 +191,8 @@ impl<S> Guard<S> {
             return Ok(());
         }
         refuse_pages(asked.headers)?;
-        let hosts = &self.app.hosts;
-        if self.app.exposure == Exposure::Loopback {
+        let hosts = &self.means.hosts;
+        if self.means.exposure == Exposure::Loopback {
             hosts.refuse_strangers(asked)
         } else {
             hosts.refuse_names(asked.headers)
@@ -260,18 +281,22 @@ pub(crate) fn begin_counting() {
 }
 
 /// Counts a refusal, and writes it down where that is due.
-fn noting(app: &App, response: &Response, note: Option<Box<Note>>) -> Option<impl Future<Output = ()> + Send + use<>> {
+fn noting(
+    means: &Means,
+    response: &Response,
+    note: Option<Box<Note>>,
+) -> Option<impl Future<Output = ()> + Send + use<>> {
     let code = response.extensions().get::<Problem>()?.code;
     if COUNTED.contains(&code) {
         refusals(code).increment(1);
     }
     if code == "DISK_FULL" {
-        app.govern.db().disk().note_full();
+        means.access.db.disk().note_full();
     }
     let note = note.filter(|_| NOTED.contains(&code))?;
     // A token that runs wild fills no trail.
-    app.feed.register().meter_refusal(&note.holder, note.kind).ok()?;
-    let access = app.access.clone();
+    means.access.register().meter_refusal(&note.holder, note.kind).ok()?;
+    let access = means.access.clone();
     Some(async move {
         let noted = access.note_refusal(&note.route, &note.path, code, &note.origin);
         match tokio::time::timeout(NOTE_TIMEOUT, noted).await {
@@ -295,14 +320,14 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let app = self.app.clone();
+        let means = Arc::clone(&self.means);
         let Some(matched) = request.extensions().get::<MatchedPath>().cloned() else {
             // No route, and so nothing to guard: the fallback says so.
-            return GuardFuture { app, state: State::Passed { future: self.inner.call(request), passage: None } };
+            return GuardFuture { means, state: State::Passed { future: self.inner.call(request), passage: None } };
         };
         let Some(row) = routes::route(request.method(), matched.as_str()) else {
             return GuardFuture {
-                app,
+                means,
                 state: State::Answered { response: Some(unlisted(&request, matched.as_str())) },
             };
         };
@@ -310,14 +335,14 @@ where
             Ok(passage) => State::Passed { future: self.inner.call(request), passage: Some(passage) },
             Err(refusal) => State::Refused { response: Some(refusal.response), note: refusal.note },
         };
-        GuardFuture { app, state }
+        GuardFuture { means, state }
     }
 }
 
 pin_project! {
     /// The answer of a [`Guard`]: the handler's, or a refusal. A refusal that is an event is answered after that was written.
     pub struct GuardFuture<F> {
-        app: App,
+        means: Arc<Means>,
         #[pin]
         state: State<F>,
     }
@@ -361,7 +386,7 @@ where
                 }
                 StateProjection::Answered { response } => return Poll::Ready(Ok(answered(response))),
             };
-            match noting(this.app, &response, note) {
+            match noting(this.means, &response, note) {
                 None => return Poll::Ready(Ok(response)),
                 Some(noting) => {
                     this.state.set(State::Noting { response: Some(response), noting: Box::pin(noting) });

@@ -1,7 +1,7 @@
 //! The routes of the tokens.
 
+use super::Access;
 use super::model::{CreatedToken, EMPTY_BOUND, NewToken, TokenRecord};
-use crate::app::App;
 use crate::error::Result;
 use crate::http::{Caller, CanStop, Input, Query, Segment, Stopping, errors};
 use crate::idempotency::Once;
@@ -18,7 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The routes below the base path.
-pub fn router() -> OpenApiRouter<App> {
+pub fn router() -> OpenApiRouter<Access> {
     OpenApiRouter::new().routes(routes!(list_tokens, create_token)).routes(routes!(revoke_token))
 }
 
@@ -44,10 +44,10 @@ struct TokensQuery {
         errors::Read
     )
 )]
-async fn list_tokens(State(app): State<App>, Query(query): Query<TokensQuery>) -> Result<Response> {
+async fn list_tokens(State(access): State<Access>, Query(query): Query<TokensQuery>) -> Result<Response> {
     let limit = query.limit.unwrap_or(PageSize::MAX).get();
     // One more than is shown tells whether there are more.
-    let mut tokens = app.access.list(query.after, limit + 1).await?;
+    let mut tokens = access.list(query.after, limit + 1).await?;
     let shown = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = tokens.len() > shown;
     tokens.truncate(shown);
@@ -110,7 +110,7 @@ where
     responses((status = 201, description = "The token", body = CreatedToken), errors::Change)
 )]
 async fn create_token(
-    State(app): State<App>,
+    State(access): State<Access>,
     caller: Caller,
     Input(input): Input<TokenInput>,
 ) -> Result<(StatusCode, Json<CreatedToken>)> {
@@ -124,7 +124,7 @@ async fn create_token(
         rate_per_second: input.rate_per_second.map(Rate::get),
         max_loss: input.max_loss,
     };
-    let created = app.access.create(&new, input.reason.as_ref(), &caller.origin(input.actor, None)).await?;
+    let created = access.create(&new, input.reason.as_ref(), &caller.origin(input.actor, None)).await?;
     Ok((StatusCode::CREATED, Json(created)))
 }
 
@@ -151,11 +151,11 @@ impl CanStop for RevokeQuery {
     responses((status = 200, description = "The token as it is known now", body = TokenRecord), errors::ReadOne)
 )]
 async fn revoke_token(
-    State(app): State<App>,
+    State(access): State<Access>,
     caller: Caller,
     Segment(id): Segment<TokenId>,
     Stopping { input, ignored, .. }: Stopping<RevokeQuery>,
 ) -> Result<Response> {
-    let revoked = app.access.revoke(id, input.reason.as_ref(), &caller.origin(input.actor, None)).await?;
+    let revoked = access.revoke(id, input.reason.as_ref(), &caller.origin(input.actor, None)).await?;
     Ok(ignored.beside(Once::Done(revoked)))
 }

@@ -23,6 +23,7 @@ pub mod store;
 pub mod token;
 
 use crate::audit::{ControlEvent, Origin, Stream};
+use crate::clock::Clock;
 use crate::db::{self, Database, to_json};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result, require_room};
@@ -32,6 +33,7 @@ use model::{CreatedToken, NewToken, TokenRecord};
 use register::Register;
 use serde::Serialize;
 use sqlx::PgConnection;
+use std::sync::Arc;
 use std::time::Duration;
 use store::Wanted;
 use token::Token;
@@ -41,14 +43,23 @@ use token::Token;
 pub struct Access {
     db: Database,
     feed: Feed,
+    register: Register,
     tokens_max: usize,
 }
 
 impl Access {
-    /// The service on this database; its own changes reach this instance's register at once.
+    /// The service on this database. The feed renews its register, and its own changes reach that at once.
     #[must_use]
-    pub const fn new(db: Database, feed: Feed, tokens_max: usize) -> Self {
-        Self { db, feed, tokens_max }
+    pub fn new(db: Database, clock: Clock, feed: Feed, tokens_max: usize) -> Self {
+        let register = Register::new(clock, feed.lease());
+        let feed = feed.followed_by(Arc::new(register.clone()));
+        Self { db, feed, register, tokens_max }
+    }
+
+    /// The tokens as this instance knows them.
+    #[must_use]
+    pub const fn register(&self) -> &Register {
+        &self.register
     }
 
     /// Creates a token.

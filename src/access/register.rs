@@ -17,6 +17,7 @@ use super::rate::{Bucket, RATE_DEFAULT};
 use super::store;
 use super::token::Token;
 use crate::clock::Clock;
+use crate::enforcement::feed::{BoxFuture, Follower};
 use crate::error::{Error, Result};
 use crate::identity::Grant;
 use crate::types::{Point, TokenId};
@@ -112,23 +113,6 @@ impl Register {
             renewed_ns: AtomicU64::new(0),
             ahead_us: AtomicI64::new(i64::MIN),
         }))
-    }
-
-    /// Renews what is known with a read that was sent at `sent_ns` and found the control stream and the database's time, as far as
-    /// that is believed, so.
-    pub async fn renew(&self, conn: &mut PgConnection, version: Point, now: DateTime<Utc>, sent_ns: u64) -> Result<()> {
-        if self.known().version != Some(version) {
-            // First, and whatever stands in the rows: that there is one ends the open mode.
-            if store::any(conn).await? {
-                self.close();
-            }
-            let grants = store::grants(conn, now, ENDED_MAX).await?;
-            self.take(version, grants);
-        }
-        let ahead = now.timestamp_micros().saturating_sub(micros(sent_ns));
-        self.0.ahead_us.fetch_max(ahead, Ordering::AcqRel);
-        self.0.renewed_ns.fetch_max(sent_ns + 1, Ordering::AcqRel);
-        Ok(())
     }
 
     /// Ends the open mode.
@@ -233,6 +217,31 @@ impl Register {
             holder.meter.noted(at);
         }
         Ok(())
+    }
+}
+
+impl Follower for Register {
+    fn renew<'a>(
+        &'a self,
+        conn: &'a mut PgConnection,
+        control: Point,
+        now: DateTime<Utc>,
+        sent_ns: u64,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            if self.known().version != Some(control) {
+                // First, and whatever stands in the rows: that there is one ends the open mode.
+                if store::any(conn).await? {
+                    self.close();
+                }
+                let grants = store::grants(conn, now, ENDED_MAX).await?;
+                self.take(control, grants);
+            }
+            let ahead = now.timestamp_micros().saturating_sub(micros(sent_ns));
+            self.0.ahead_us.fetch_max(ahead, Ordering::AcqRel);
+            self.0.renewed_ns.fetch_max(sent_ns + 1, Ordering::AcqRel);
+            Ok(())
+        })
     }
 }
 

@@ -1,7 +1,8 @@
-//! The second person: while `two_person_release` is on, whatever [loosens](loosening::loosening) waits for the word of another person.
+//! The second person: while `two_person_release` is on, a change that [loosens](ApprovalAction) waits for the word of another person.
 //!
 //! Invariants:
-//! - One function says what loosens, and [`gate`] is the one place that asks it: for the scope and for the second person alike.
+//! - Each lever says in its `model` which of its changes loosen, and as which [`ApprovalAction`]. [`gate`] asks for the scope
+//!   and for the second person alike.
 //! - Whether it is on is read inside the transaction of the change, under the control head (of a correction: held until it commits); so
 //!   is whether an approval stands. An instance's environment may only tighten.
 //! - What is done is what was asked for, by whoever may approve it; no field of any body skips the wait.
@@ -13,17 +14,12 @@
 //!
 //! Statements: one where it is off; 3 more to wait, 4 more to approve.
 
+pub mod answer;
 pub mod end;
-mod execute;
-pub mod http;
-pub mod loosening;
 pub mod model;
-mod reach;
 mod shown;
-mod store;
+pub(crate) mod store;
 
-pub(crate) use execute::PromoteRequest;
-pub use execute::{Approved, approve};
 pub(crate) use shown::WithChanges;
 pub use store::{hold_required_by_database, is_required_by_database, waiting, waits_for};
 
@@ -35,7 +31,6 @@ use crate::idempotency::{self, Asked, Once};
 use crate::types::Scope;
 use crate::types::{Actor, Reason};
 use chrono::TimeDelta;
-use loosening::{Proposal, loosening};
 use model::{ApprovalAction, ApprovalRecord, Standing};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -89,10 +84,9 @@ pub async fn gate(
     head: &mut Head,
     policy: Policy,
     asked: &Asked,
-    proposal: &Proposal<'_>,
+    loosening: Option<ApprovalAction>,
     wanted: Wanted<'_>,
 ) -> Result<Verdict> {
-    let loosening = loosening(proposal);
     if let Some(action) = loosening {
         asked.origin.authority.require(Scope::Release, action.what())?;
     }
@@ -209,7 +203,7 @@ async fn approve_in_tx(conn: &mut PgConnection, head: &mut Head, id: i64, asked:
 }
 
 /// The person behind an approver, if it is another one than the first, and the request still waits.
-fn second_person<'a>(record: &ApprovalRecord, approver: &'a Origin) -> Result<&'a Actor> {
+pub(crate) fn second_person<'a>(record: &ApprovalRecord, approver: &'a Origin) -> Result<&'a Actor> {
     let nobody = "needs a second person: this token has no owner, so it cannot approve; create one with --owner";
     let owner = approver.authority.owner().ok_or(Error::ApprovalRefused(nobody))?;
     if person::is_same(owner.as_str(), &record.owner) {
@@ -219,39 +213,9 @@ fn second_person<'a>(record: &ApprovalRecord, approver: &'a Origin) -> Result<&'
     Ok(owner)
 }
 
-fn refuse_ended(record: &ApprovalRecord) -> Result<()> {
+pub(crate) fn refuse_ended(record: &ApprovalRecord) -> Result<()> {
     let id = record.id;
     record.ended().map_or(Ok(()), |how| Err(Error::ApprovalClosed { id, how }))
-}
-
-/// Who said no to what, for the audit trail.
-#[derive(Serialize)]
-struct RejectDetail<'a> {
-    id: i64,
-    action: ApprovalAction,
-    requested_by: &'a str,
-}
-
-/// Rejects a request that waits. Its author may, and any caller with operate or release that reaches its subject. Needs no second person.
-pub async fn reject(db: &Database, id: i64, reason: Option<&Reason>, origin: &Origin) -> Result<ApprovalRecord> {
-    let mut tx = db.begin().await?;
-    let mut head = db.history().lock(&mut tx, Stream::Control).await?;
-    let stamp = head.next();
-    let mut record = store::find(&mut tx, id, stamp.at).await?;
-    if record.requested_by != origin.principal.as_str() {
-        reach::require(&mut tx, &record, origin).await?;
-    }
-    refuse_ended(&record)?;
-    let by = origin.principal.as_str();
-    store::reject(&mut tx, id, stamp.at, by).await?;
-    let detail = RejectDetail { id, action: record.action, requested_by: &record.requested_by };
-    let (subject, detail) = (id.to_string(), Some(to_json(&detail).get().to_owned()));
-    let event = ControlEvent { action: "APPROVAL_REJECT", subject: Some(&subject), error: None, reason, detail };
-    event.append(&mut tx, &mut head, origin).await?;
-    db::commit(tx).await?;
-    (record.rejected_at, record.rejected_by) = (Some(stamp.at), Some(by.to_owned()));
-    record.standing = Standing::Rejected;
-    Ok(record)
 }
 
 /// From what to what, for the audit trail.

@@ -39,7 +39,7 @@ pub async fn hold_required_by_database(conn: &mut PgConnection) -> Result<bool> 
 }
 
 /// The requests of the last day at most, as they stand at an instant, newest first.
-pub(super) async fn list(conn: &mut PgConnection, at: DateTime<Utc>) -> Result<Vec<ApprovalRecord>> {
+pub(crate) async fn list(conn: &mut PgConnection, at: DateTime<Utc>) -> Result<Vec<ApprovalRecord>> {
     read(conn, at, Wanted::OfTheLastDay).await
 }
 
@@ -63,7 +63,7 @@ enum Wanted {
 const LIST_MAX: i64 = 500;
 
 /// One request, however old, as it stands at an instant.
-pub(super) async fn find(conn: &mut PgConnection, id: i64, at: DateTime<Utc>) -> Result<ApprovalRecord> {
+pub(crate) async fn find(conn: &mut PgConnection, id: i64, at: DateTime<Utc>) -> Result<ApprovalRecord> {
     let found = read(conn, at, Wanted::One(id)).await?.into_iter().next();
     found.ok_or_else(|| Error::NotFound { what: "approval", id: id.to_string() })
 }
@@ -268,7 +268,7 @@ pub(super) async fn approve(conn: &mut PgConnection, id: i64, at: DateTime<Utc>,
     if approved.rows_affected() == 1 { Ok(()) } else { Err(ended_unseen(id)) }
 }
 
-pub(super) async fn reject(conn: &mut PgConnection, id: i64, at: DateTime<Utc>, by: &str) -> Result<()> {
+pub(crate) async fn reject(conn: &mut PgConnection, id: i64, at: DateTime<Utc>, by: &str) -> Result<()> {
     let rejected = sqlx::query!(
         "UPDATE approval
          SET rejected_at = $2, rejected_by = $3

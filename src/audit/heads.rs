@@ -1,6 +1,7 @@
 //! Locking a head: only where the database still has what this process knew, and by a time that is believed.
 
 use super::{Head, Stream, store};
+use crate::db;
 use crate::db::history::History;
 use crate::error::Result;
 use chrono::{DateTime, Utc};
@@ -25,6 +26,6 @@ impl History {
 
     /// The time to go by where no head is locked: a decision under one would go by the same.
     pub async fn now(&self, conn: &mut PgConnection) -> Result<DateTime<Utc>> {
-        Ok(self.believed(store::now(conn).await?))
+        Ok(self.believed(db::now(conn).await?))
     }
 }

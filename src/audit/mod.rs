@@ -28,10 +28,9 @@ pub mod erase;
 pub mod events;
 pub mod export;
 mod heads;
-pub mod http;
 pub mod layout;
 pub mod note;
-mod store;
+pub(crate) mod store;
 pub mod told;
 pub mod verify;
 

@@ -1,10 +1,11 @@
 //! SQL of the heads and of the control stream.
 
-pub(super) mod as_of;
+pub(crate) mod as_of;
 pub(super) mod erase;
-pub(super) mod events;
+pub(crate) mod events;
 
 use super::{ControlEvent, ControlRecord, Head, Origin, Stamp, Stream};
+use crate::db;
 use crate::db::history::{read_hash, read_point};
 use crate::error::{Error, Result};
 use crate::types::{Actor, CorrelationId, Point, Reason, RequestId};
@@ -21,13 +22,8 @@ use utoipa::ToSchema;
 pub async fn lock(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
     let mut head = lock_head(&mut *conn, stream).await?;
     // A statement of its own: it begins after the lock was granted, so the time is never older than the head.
-    head.set_now(now(conn).await?);
+    head.set_now(db::now(conn).await?);
     Ok(head)
-}
-
-/// The database's time, believed or not.
-pub(super) async fn now(conn: &mut PgConnection) -> Result<DateTime<Utc>> {
-    Ok(sqlx::query_scalar!(r#"SELECT holdfast_now() AS "now!""#).fetch_one(conn).await?)
 }
 
 /// Whether a clock that is behind the ledger's last event is the one that was accepted, and the event is one of those.

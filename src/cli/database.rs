@@ -3,7 +3,7 @@
 use super::{Failure, print, words};
 use crate::config::DatabaseConfig;
 use crate::db::Database;
-use crate::db::embedded::{self, DataLifetime, Durability, EmbeddedError, EmbeddedPostgres, OwnedBy, Settings};
+use crate::postgres::{self, DataLifetime, Durability, EmbeddedError, EmbeddedPostgres, OwnedBy, Settings};
 use sqlx::postgres::PgConnectOptions;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -109,8 +109,8 @@ async fn open_or_make(
     }
     let dir = config.data_dir()?;
     let attach = match beside {
-        Beside::Servers => embedded::attach,
-        Beside::Anybody => embedded::attach_to_any,
+        Beside::Servers => postgres::attach,
+        Beside::Anybody => postgres::attach_to_any,
     };
     let (began, mut is_told) = (Instant::now(), false);
     loop {
@@ -179,7 +179,7 @@ fn refuse_none(config: &DatabaseConfig) -> Result<(), Failure> {
         return Ok(());
     }
     let dir = config.data_dir()?;
-    if embedded::has_cluster(&dir)? {
+    if postgres::has_cluster(&dir)? {
         return Ok(());
     }
     Err(format!(
@@ -244,7 +244,7 @@ pub(super) fn psql(config: &DatabaseConfig) -> Result<(), Failure> {
             command.arg(url);
             command
         }
-        None => embedded::psql_command(&config.data_dir()?, config.pg_bin_dir().as_deref())?,
+        None => postgres::psql_command(&config.data_dir()?, config.pg_bin_dir().as_deref())?,
     };
     // Only returns if it could not be started.
     Err(format!("cannot start psql: {}", command.exec()).into())

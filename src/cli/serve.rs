@@ -232,7 +232,7 @@ impl Serving<'_> {
     async fn begin(&self) -> (Vec<JoinHandle<Infallible>>, Changes) {
         let Self { app, db, args, database, .. } = self;
         if let Some(notary) = notary(args, database).await {
-            app.sign_with(notary);
+            app.trail.sign_with(notary);
         }
         if let Err(error) = app.feed.refresh(db).await {
             tracing::warn!(%error, "the go-live state could not be read yet: blocking until it is");
@@ -243,7 +243,7 @@ impl Serving<'_> {
 
     fn announce(&self) {
         let Self { app, args, .. } = self;
-        match app.feed.register().mode() {
+        match app.access.register().mode() {
             Mode::Tokens => {}
             Mode::Unknown => {
                 tracing::warn!("it is not known yet which tokens there are: nobody is let in until it is");
@@ -270,7 +270,7 @@ impl Serving<'_> {
 /// Starts what goes on beside the requests. What panics begins anew.
 fn start_tasks(app: &App, db: &Database, changes: &Changes, checkpoint_every: Lifetime) -> Vec<JoinHandle<Infallible>> {
     let (feed, listening) = (app.feed.clone(), app.feed.clone());
-    let (risk, govern, register) = (app.risk.clone(), app.govern.clone(), app.feed.register().clone());
+    let (risk, regression, register) = (app.risk.clone(), app.regression.clone(), app.access.register().clone());
     let (metrics, changes) = (app.metrics.clone(), changes.clone());
     // Each has a database of its own to begin with.
     let [of_feed, of_listener, of_watch, of_marks, of_keys, of_uses, of_notary] = std::array::from_fn(|_| db.clone());
@@ -279,15 +279,15 @@ fn start_tasks(app: &App, db: &Database, changes: &Changes, checkpoint_every: Li
         keep("listener", move || listening.clone().listen(of_listener.clone())),
         keep("metrics", move || keep_metrics_small(metrics.clone())),
         keep("expiry", move || risk.clone().tick()),
-        keep("silence", move || govern.clone().tick()),
+        keep("silence", move || regression.clone().tick()),
         keep("reconciliation", move || crate::risk::reconcile::watch(of_watch.clone())),
         keep("marks", move || of_marks.history().clone().keep()),
         keep("keys", move || crate::idempotency::run(of_keys.clone())),
         keep("changes", move || changes.clone().watch()),
         keep("uses of tokens", move || access::note_uses(register.clone(), of_uses.clone())),
     ];
-    if let Some(notary) = app.notary().cloned() {
-        let verifying = app.verifying.clone();
+    if let Some(notary) = app.trail.notary().cloned() {
+        let verifying = app.trail.verifying.clone();
         let run = move || notary.clone().run(of_notary.clone(), checkpoint_every, verifying.clone());
         tasks.push(keep("checkpoints", run));
     }

@@ -1,7 +1,7 @@
 //! How a server is asked to stop: by signals, in two steps, so that balancers have the time to look elsewhere.
 
 use crate::app::{App, Stage};
-use crate::status;
+use crate::process_status;
 use rustix::process;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -63,7 +63,7 @@ impl Signals {
 /// Whether this process was started with hang-ups ignored. Where nothing tells, it was not.
 fn hangup_is_ignored() -> bool {
     // Signal 1 is the lowest bit.
-    status::mask("SigIgn").is_some_and(|ignored| ignored & 1 == 1)
+    process_status::mask("SigIgn").is_some_and(|ignored| ignored & 1 == 1)
 }
 
 /// Announces a stop at the first signal, and lets it begin when balancers have had the time to look elsewhere, or at the second.

@@ -8,7 +8,6 @@
 
 mod confirm;
 pub mod disk;
-pub mod embedded;
 pub mod history;
 pub mod lanes;
 mod migrate;
@@ -22,6 +21,7 @@ use crate::db::history::History;
 use crate::error::Refusal;
 use crate::error::database::{self as trouble, is_unreachable};
 use crate::error::{Error, Result};
+use chrono::{DateTime, Utc};
 use disk::Disk;
 use lanes::Lanes;
 use serde::Serialize;
@@ -393,4 +393,9 @@ pub(crate) fn to_json<T: Serialize + ?Sized>(value: &T) -> Box<RawValue> {
 /// JSON that this program stored.
 pub(crate) fn stored_json(text: String) -> Result<Box<RawValue>> {
     RawValue::from_string(text).map_err(|error| Error::Inconsistent(format!("stored JSON cannot be read: {error}")))
+}
+
+/// The database's time, believed or not.
+pub async fn now(conn: &mut PgConnection) -> Result<DateTime<Utc>> {
+    Ok(sqlx::query_scalar!(r#"SELECT holdfast_now() AS "now!""#).fetch_one(conn).await?)
 }

@@ -6,8 +6,8 @@
 //! another path or method change nothing.
 
 use super::gate::{Source, Verdict, View, decide};
+use super::http::Outside;
 use super::path::canonical;
-use crate::app::App;
 use crate::error::{Error, Problem};
 use crate::http::errors::ProblemBody;
 use crate::types::{ExecutionClass, RouteClass};
@@ -35,12 +35,12 @@ const CLASS: HeaderName = HeaderName::from_static("x-governance-class");
 const STATE_VERSION: HeaderName = HeaderName::from_static("x-governance-state-version");
 
 /// The routes, each for any method: Envoy asks with the method of the request itself.
-pub(super) fn router() -> OpenApiRouter<App> {
+pub(super) fn router() -> OpenApiRouter<Outside> {
     OpenApiRouter::new()
-        .routes(routes!(authz_nginx).map(|_: MethodRouter<App>| any(authz_nginx)))
-        .routes(routes!(authz_traefik).map(|_: MethodRouter<App>| any(authz_traefik)))
+        .routes(routes!(authz_nginx).map(|_: MethodRouter<Outside>| any(authz_nginx)))
+        .routes(routes!(authz_traefik).map(|_: MethodRouter<Outside>| any(authz_traefik)))
         // The root alone: a wildcard is never empty.
-        .routes(routes!(authz_envoy).map(|_: MethodRouter<App>| any(authz_envoy)))
+        .routes(routes!(authz_envoy).map(|_: MethodRouter<Outside>| any(authz_envoy)))
         .route("/api/governance/authz/envoy/{*path}", any(authz_envoy))
 }
 
@@ -54,8 +54,8 @@ type Asked<'a> = Result<(Method, &'a str), String>;
            ("X-Original-Method" = String, Header, description = "The method")),
     responses((status = 200, description = "Let it through"), (status = 403, description = "Do not", body = ProblemBody, content_type = "application/problem+json"))
 )]
-async fn authz_nginx(State(app): State<App>, headers: HeaderMap) -> Response {
-    answer(&app, told(&headers, &ORIGINAL_URI, &ORIGINAL_METHOD))
+async fn authz_nginx(State(outside): State<Outside>, headers: HeaderMap) -> Response {
+    answer(&outside, told(&headers, &ORIGINAL_URI, &ORIGINAL_METHOD))
 }
 
 /// For Traefik and Caddy: `X-Forwarded-Uri` and `X-Forwarded-Method` say what is asked about.
@@ -65,8 +65,8 @@ async fn authz_nginx(State(app): State<App>, headers: HeaderMap) -> Response {
            ("X-Forwarded-Method" = String, Header, description = "The method")),
     responses((status = 200, description = "Let it through"), (status = 403, description = "Do not", body = ProblemBody, content_type = "application/problem+json"))
 )]
-async fn authz_traefik(State(app): State<App>, headers: HeaderMap) -> Response {
-    answer(&app, told(&headers, &FORWARDED_URI, &FORWARDED_METHOD))
+async fn authz_traefik(State(outside): State<Outside>, headers: HeaderMap) -> Response {
+    answer(&outside, told(&headers, &FORWARDED_URI, &FORWARDED_METHOD))
 }
 
 /// For Envoy: the path that follows says what is asked about, and the method of the request itself.
@@ -74,9 +74,9 @@ async fn authz_traefik(State(app): State<App>, headers: HeaderMap) -> Response {
     get, path = "/api/governance/authz/envoy/", tag = "enforcement",
     responses((status = 200, description = "Let it through"), (status = 403, description = "Do not", body = ProblemBody, content_type = "application/problem+json"))
 )]
-async fn authz_envoy(State(app): State<App>, method: Method, uri: Uri) -> Response {
+async fn authz_envoy(State(outside): State<Outside>, method: Method, uri: Uri) -> Response {
     answer(
-        &app,
+        &outside,
         uri.path()
             .strip_prefix(ENVOY_PREFIX)
             .map(|path| (method, path))
@@ -103,7 +103,7 @@ fn told<'a>(headers: &'a HeaderMap, uri: &HeaderName, method: &HeaderName) -> As
 }
 
 /// The decision, as a proxy reads it.
-fn answer(app: &App, asked: Asked<'_>) -> Response {
+fn answer(outside: &Outside, asked: Asked<'_>) -> Response {
     let (method, path) = match asked {
         Ok(asked) => asked,
         Err(what) => {
@@ -115,9 +115,9 @@ fn answer(app: &App, asked: Asked<'_>) -> Response {
         Ok(path) => path,
         Err(refused) => return Error::AmbiguousPath { reason: refused.to_string() }.into_response(),
     };
-    let class = app.rules.classify(&method, path);
-    let view = app.feed.view();
-    let mut response = match (decide(class, view, app.scope), class) {
+    let class = outside.rules.classify(&method, path);
+    let view = outside.feed.view();
+    let mut response = match (decide(class, view, outside.scope), class) {
         (Verdict::Block(block), RouteClass::Class(exec_class)) => {
             let state_version = view.version();
             Error::Blocked { block, exec_class, path: path.to_owned(), state_version }.into_response()

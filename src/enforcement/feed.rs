@@ -17,21 +17,23 @@ mod policies;
 pub mod renewal;
 mod store;
 
-pub use policies::Policies;
+pub use policies::{Policies, PolicyReader};
 
 use super::gate::{Source, View};
 use super::instance::{Instance, Standing};
 use super::kill_file::KillFile;
-use crate::access::register::Register;
 use crate::audit::Stream;
 use crate::clock::Clock;
 use crate::clock::belief::Belief;
 use crate::db::history::{Asked, Fault, History, Judged};
 use crate::error::{Error, Result};
-use crate::go_live::model::GoLiveState;
 use crate::types::Point;
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 use store::Reading;
 use tokio::sync::Notify;
@@ -46,6 +48,33 @@ const VERSION_MAX: i64 = i64::MAX >> 2;
 const GO_LIVE: i64 = 0b01;
 const KILL_SWITCH: i64 = 0b10;
 
+/// The switches, as a change has left them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GateState {
+    /// Counted up by every change.
+    pub version: i64,
+    /// Whether production is on.
+    pub go_live_enabled: bool,
+    /// Whether the kill switch is out.
+    pub kill_switch_engaged: bool,
+}
+
+/// A future that borrows what it works on.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What is renewed with each read of the state, on the same connection.
+pub trait Follower: std::fmt::Debug + Send + Sync {
+    /// Renews it with a read that was sent at `sent_ns` of the process's clock, and that found the control stream at `control` and the
+    /// believed time at `now`.
+    fn renew<'a>(
+        &'a self,
+        conn: &'a mut PgConnection,
+        control: Point,
+        now: DateTime<Utc>,
+        sent_ns: u64,
+    ) -> BoxFuture<'a, Result<()>>;
+}
+
 /// What this instance knows. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
 pub struct Feed(Arc<Inner>);
@@ -56,7 +85,10 @@ struct Inner {
     lease_ns: u64,
     instance: Instance,
     kill_file: Option<KillFile>,
-    register: Register,
+    /// Renewed with each read of the state; none where nobody follows it.
+    follower: OnceLock<Arc<dyn Follower>>,
+    /// Reads the policies; none where nobody asks for them.
+    policy_reader: OnceLock<PolicyReader>,
     /// Of the database's time.
     belief: Belief,
     /// `version << 2 | kill switch << 1 | go-live`: one word, so that the gate never sees half a change. 0 before the first read.
@@ -111,7 +143,8 @@ impl Feed {
         let belief = Belief::new(clock.clone());
         history.go_by(belief.clone());
         Self(Arc::new(Inner {
-            register: Register::new(clock.clone(), lease),
+            follower: OnceLock::new(),
+            policy_reader: OnceLock::new(),
             belief,
             clock,
             lease_ns: u64::try_from(lease.as_nanos()).unwrap_or(0),
@@ -136,7 +169,7 @@ impl Feed {
     ///
     /// Two changes that commit one after the other may arrive here the other way round, so an older one is not a rewind: it is
     /// dropped, and if the database did move backwards, the next read says so.
-    pub fn apply_own(&self, state: &GoLiveState) {
+    pub fn apply_own(&self, state: GateState) {
         // With `take` in turns: a read that was overtaken must find both, that it was and by what.
         let _known = self.known();
         self.0.own_ns.fetch_max(self.now(), Ordering::AcqRel);
@@ -246,10 +279,18 @@ impl Feed {
         Duration::from_nanos(self.0.lease_ns)
     }
 
-    /// Who is let in.
+    /// Renews this with each read of the state. The first one counts.
     #[must_use]
-    pub fn register(&self) -> &Register {
-        &self.0.register
+    pub fn followed_by(self, follower: Arc<dyn Follower>) -> Self {
+        let _ = self.0.follower.set(follower);
+        self
+    }
+
+    /// Reads the policies with this. The first one counts.
+    #[must_use]
+    pub fn reading_policies(self, reader: PolicyReader) -> Self {
+        let _ = self.0.policy_reader.set(reader);
+        self
     }
 
     /// Whether the database's time is believed.

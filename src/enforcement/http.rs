@@ -1,22 +1,38 @@
 //! The routes of the enforcement layer: who runs on this database, forward-auth and flags.
 
+use super::feed::Feed;
+use super::gate::EnforcementScope;
 use super::instance::{self, Instances};
-use crate::app::App;
+use super::rules::Rules;
+use crate::db::Database;
 use crate::error::Result;
 use crate::http::{Nothing, Query, errors};
 use axum::Json;
 use axum::extract::State;
+use std::sync::Arc;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The routes below the base path.
-pub fn router() -> OpenApiRouter<App> {
+pub fn router() -> OpenApiRouter<Database> {
     OpenApiRouter::new().routes(routes!(list_instances))
 }
 
-/// The routes that name their whole path: what Envoy asks about is the end of its own, and OFREP has a place of its own.
+/// The decision for services outside, with the routes that name their whole path: the end of Envoy's is what it asks about, and OFREP has
+/// a place of its own.
+#[derive(Debug, Clone)]
+pub struct Outside {
+    /// The state as this instance knows it.
+    pub feed: Feed,
+    /// The class of a method and a path.
+    pub rules: Arc<Rules>,
+    /// What is blocked while go-live is off, also where this instance enforces nothing itself.
+    pub scope: EnforcementScope,
+}
+
+/// Their routes.
 #[must_use]
-pub fn absolute() -> OpenApiRouter<App> {
+pub fn absolute() -> OpenApiRouter<Outside> {
     super::authz::router().merge(super::ofrep::router())
 }
 
@@ -25,6 +41,6 @@ pub fn absolute() -> OpenApiRouter<App> {
     get, path = "/instances", tag = "enforcement",
     responses((status = 200, description = "By name", body = Instances), errors::Read)
 )]
-async fn list_instances(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Instances>> {
-    Ok(Json(instance::list(&mut *app.go_live.db().read().await?).await?))
+async fn list_instances(State(db): State<Database>, _: Query<Nothing>) -> Result<Json<Instances>> {
+    Ok(Json(instance::list(&mut *db.read().await?).await?))
 }

@@ -14,7 +14,7 @@
 
 use super::feed::Policies;
 use super::gate::{Source, View};
-use crate::app::App;
+use super::http::Outside;
 use crate::error::Error;
 use crate::http::BODY_BYTES_MAX;
 use crate::http::errors::ProblemBody;
@@ -36,7 +36,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub(super) fn router() -> OpenApiRouter<App> {
+pub(super) fn router() -> OpenApiRouter<Outside> {
     OpenApiRouter::new().routes(routes!(evaluate_flag)).routes(routes!(evaluate_flags))
 }
 
@@ -103,7 +103,11 @@ struct EvaluationFailure {
               (status = 404, description = "There is no such flag", body = EvaluationFailure),
               (status = 413, description = "The body is too large", body = EvaluationFailure))
 )]
-async fn evaluate_flag(State(app): State<App>, key: Result<Path<String>, PathRejection>, request: Request) -> Response {
+async fn evaluate_flag(
+    State(outside): State<Outside>,
+    key: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response {
     let Ok(Path(key)) = key else {
         let error_details = "the flag's name is no text".to_owned();
         let failure = EvaluationFailure { key: None, error_code: "GENERAL", error_details };
@@ -112,7 +116,7 @@ async fn evaluate_flag(State(app): State<App>, key: Result<Path<String>, PathRej
     if let Err(refused) = read_context(request, Some(&key)).await {
         return refused;
     }
-    let (view, policies) = (app.feed.view(), app.feed.policies());
+    let (view, policies) = (outside.feed.view(), outside.feed.policies());
     if let Some(evaluation) = flag(&key, view, policies.as_deref()) {
         return ([(CACHE_CONTROL, "no-cache")], Json(evaluation)).into_response();
     }
@@ -137,13 +141,13 @@ fn refused(status: StatusCode, failure: EvaluationFailure) -> Response {
               (status = 400, description = "The body cannot be read", body = EvaluationFailure),
               (status = 413, description = "The body is too large", body = EvaluationFailure))
 )]
-async fn evaluate_flags(State(app): State<App>, headers: HeaderMap, request: Request) -> Response {
+async fn evaluate_flags(State(outside): State<Outside>, headers: HeaderMap, request: Request) -> Response {
     if let Err(refused) = read_context(request, None).await {
         return refused;
     }
-    let (view, policies) = (app.feed.view(), app.feed.policies());
+    let (view, policies) = (outside.feed.view(), outside.feed.policies());
     // The names as they were last known: a flag that vanished would have the client's default.
-    let last = app.feed.last_policies();
+    let last = outside.feed.last_policies();
     let names = ["prod_exec_allowed", "kill_switch_engaged", "go_live_enabled"].map(str::to_owned).into_iter();
     let (known, last) = (policies.as_deref(), last.as_deref());
     let engines = last.into_iter().flat_map(|all| &all.engines).map(|(name, _)| format!("engine.{name}.enabled"));

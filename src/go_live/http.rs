@@ -1,8 +1,8 @@
 //! The go-live routes.
 
+use super::GoLive;
 use super::Tightened;
 use super::model::{Change, Checklist, GoLiveState, Pack, PackReport, PackStatus};
-use crate::app::App;
 use crate::approval::model::ApprovalRecord;
 use crate::audit::{self, ControlRecord};
 use crate::error::{Error, Result};
@@ -24,7 +24,7 @@ use utoipa_axum::routes;
 const ACTIONS: [&str; 3] = ["GO_LIVE_", "KILL_SWITCH_", "PACK_"];
 
 /// The lever's routes.
-pub fn router() -> OpenApiRouter<App> {
+pub fn router() -> OpenApiRouter<GoLive> {
     OpenApiRouter::new()
         .routes(routes!(go_live_state))
         .routes(routes!(go_live_checklist))
@@ -67,8 +67,8 @@ fn tagged_once(answer: Once<GoLiveState>) -> Result<Response> {
     get, path = "/go-live/state", tag = "go-live",
     responses((status = 200, description = "The state; its version is the ETag", body = GoLiveState), errors::Read)
 )]
-async fn go_live_state(State(app): State<App>, _: Query<Nothing>) -> Result<Tagged<GoLiveState>> {
-    let state = app.go_live.state().await?;
+async fn go_live_state(State(go_live): State<GoLive>, _: Query<Nothing>) -> Result<Tagged<GoLiveState>> {
+    let state = go_live.state().await?;
     Ok(tagged(state.version, state))
 }
 
@@ -77,8 +77,8 @@ async fn go_live_state(State(app): State<App>, _: Query<Nothing>) -> Result<Tagg
     get, path = "/go-live/checklist", tag = "go-live",
     responses((status = 200, description = "The checklist", body = Checklist), errors::Read)
 )]
-async fn go_live_checklist(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Checklist>> {
-    Ok(Json(app.go_live.checklist().await?))
+async fn go_live_checklist(State(go_live): State<GoLive>, _: Query<Nothing>) -> Result<Json<Checklist>> {
+    Ok(Json(go_live.checklist().await?))
 }
 
 /// Who switches production on, and why.
@@ -123,14 +123,14 @@ fn if_match(headers: &HeaderMap) -> Option<String> {
     )
 )]
 async fn enable_go_live(
-    State(app): State<App>,
+    State(go_live): State<GoLive>,
     caller: Caller,
     headers: HeaderMap,
     Keyed { input, intent }: Keyed<EnableBy>,
 ) -> Result<Response> {
     let asked = Asked::new(caller.origin(Some(input.actor), None), intent);
     let if_match = if_match(&headers);
-    app.go_live.loosen(Change::Enable, if_match.as_deref(), input.reason.as_ref(), &asked).await?.answer(tagged_once)
+    go_live.loosen(Change::Enable, if_match.as_deref(), input.reason.as_ref(), &asked).await?.answer(tagged_once)
 }
 
 /// Who stops everything, and why. Nothing is required, and what cannot be read is ignored.
@@ -182,12 +182,12 @@ fn stop_by(mut input: Lenient) -> (Option<Actor>, Option<Reason>, Vec<String>) {
     post, path = "/go-live/disable", tag = "go-live", request_body = StopBy,
     responses((status = 200, description = "The new state", body = Stopped), errors::Act)
 )]
-async fn disable_go_live(State(app): State<App>, caller: Caller, input: Lenient) -> Result<Tagged<Stopped>> {
+async fn disable_go_live(State(go_live): State<GoLive>, caller: Caller, input: Lenient) -> Result<Tagged<Stopped>> {
     let (actor, reason, mut warnings) = stop_by(input);
     if actor.is_none() {
         warnings.push("no actor is recorded: say who with actor=NAME".into());
     }
-    let tightened = app.go_live.disable(reason.as_ref(), &caller.origin(actor, None)).await?;
+    let tightened = go_live.disable(reason.as_ref(), &caller.origin(actor, None)).await?;
     Ok(Stopped::answer(tightened, warnings))
 }
 
@@ -196,9 +196,9 @@ async fn disable_go_live(State(app): State<App>, caller: Caller, input: Lenient)
     post, path = "/go-live/kill-switch/engage", tag = "go-live", request_body = StopBy,
     responses((status = 200, description = "The new state", body = Stopped), errors::Act)
 )]
-async fn engage_kill_switch(State(app): State<App>, caller: Caller, input: Lenient) -> Result<Tagged<Stopped>> {
+async fn engage_kill_switch(State(go_live): State<GoLive>, caller: Caller, input: Lenient) -> Result<Tagged<Stopped>> {
     let (actor, reason, warnings) = stop_by(input);
-    let tightened = app.go_live.engage(reason.as_ref(), &caller.origin(actor, None)).await?;
+    let tightened = go_live.engage(reason.as_ref(), &caller.origin(actor, None)).await?;
     Ok(Stopped::answer(tightened, warnings))
 }
 
@@ -213,14 +213,14 @@ async fn engage_kill_switch(State(app): State<App>, caller: Caller, input: Lenie
     )
 )]
 async fn release_kill_switch(
-    State(app): State<App>,
+    State(go_live): State<GoLive>,
     caller: Caller,
     headers: HeaderMap,
     Keyed { input, intent }: Keyed<ReleaseBy>,
 ) -> Result<Response> {
     let asked = Asked::new(caller.origin(input.actor, None), intent);
     let if_match = if_match(&headers);
-    app.go_live.loosen(Change::Release, if_match.as_deref(), input.reason.as_ref(), &asked).await?.answer(tagged_once)
+    go_live.loosen(Change::Release, if_match.as_deref(), input.reason.as_ref(), &asked).await?.answer(tagged_once)
 }
 
 /// Every component that the checklist knows of.
@@ -228,8 +228,8 @@ async fn release_kill_switch(
     get, path = "/go-live/packs", tag = "go-live",
     responses((status = 200, description = "Ordered by id", body = Vec<Pack>), errors::Read)
 )]
-async fn list_packs(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Vec<Pack>>> {
-    Ok(Json(app.go_live.packs().await?))
+async fn list_packs(State(go_live): State<GoLive>, _: Query<Nothing>) -> Result<Json<Vec<Pack>>> {
+    Ok(Json(go_live.packs().await?))
 }
 
 /// What a component reports of itself.
@@ -258,13 +258,13 @@ struct PackInput {
     responses((status = 200, description = "The component as it is known now", body = Pack), errors::Change)
 )]
 async fn report_pack(
-    State(app): State<App>,
+    State(go_live): State<GoLive>,
     caller: Caller,
     Keyed { input, intent }: Keyed<PackInput>,
 ) -> Result<Once<Pack>> {
     let report = PackReport { id: input.id, name: input.name, version: input.version, status: input.status };
     let asked = Asked::new(caller.origin(input.actor, None), intent);
-    app.go_live.report_pack(&report, input.reason.as_ref(), &asked).await
+    go_live.report_pack(&report, input.reason.as_ref(), &asked).await
 }
 
 /// Which page.
@@ -284,9 +284,12 @@ struct PageQuery {
     get, path = "/go-live/events", tag = "go-live", params(PageQuery),
     responses((status = 200, description = "A page", body = Page<ControlRecord>), errors::Read)
 )]
-async fn go_live_events(State(app): State<App>, Query(query): Query<PageQuery>) -> Result<Json<Page<ControlRecord>>> {
+async fn go_live_events(
+    State(go_live): State<GoLive>,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<ControlRecord>>> {
     let paging = Paging::new("/go-live/events", query.limit, query.cursor)?;
-    let (mut conn, mut page) = (app.go_live.db().read().await?, paging.begin());
+    let (mut conn, mut page) = (go_live.db().read().await?, paging.begin());
     while let Some((before, limit)) = page.wants() {
         page.take(audit::control_events(&mut conn, &ACTIONS, None, before, limit).await?, |row| row.seq);
     }

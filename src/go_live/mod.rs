@@ -15,14 +15,14 @@ pub mod http;
 pub mod model;
 pub mod store;
 
-use crate::approval::loosening::Proposal;
 use crate::approval::{self, Loosened, Verdict, Wanted};
 use crate::audit::{self, ControlEvent, Head, Origin, Stream};
 use crate::clock::Clock;
 use crate::config::ChecklistConfig;
 use crate::db::history::{self, Heads, Lost};
 use crate::db::{self, Database};
-use crate::enforcement::feed::{Feed, LEASE_MAX, renewal};
+use crate::enforcement::feed::renewal::{self, News};
+use crate::enforcement::feed::{Feed, LEASE_MAX};
 use crate::enforcement::instance;
 use crate::error::database::is_of_the_connection;
 use crate::error::{Error, Result, require_room};
@@ -141,7 +141,7 @@ impl GoLive {
         let (read_at, state) = tighten(&self.db, change, reason, origin).await?;
         // The database read its time after `begun`, so at the commit it was no later than this.
         let elapsed = Duration::from_nanos(self.clock.now_ns().saturating_sub(begun_ns));
-        self.feed.publish(&self.db, change, &state);
+        self.feed.publish(&self.db, change.news(), state.for_gate());
         // Not before the change itself, also where the database's clock went back.
         let read_at = read_at.max(state.updated_at);
         let after = TimeDelta::from_std(elapsed + LEASE_MAX).unwrap_or(TimeDelta::MAX);
@@ -171,8 +171,8 @@ impl GoLive {
             db::commit(tx).await?;
             return Err(refusal);
         }
-        let (proposal, wanted) = (Proposal::GoLive(change), Wanted { subject: None, input: "{}", reason });
-        let verdict = approval::gate(&mut tx, &mut head, self.two_person, asked, &proposal, wanted).await?;
+        let wanted = Wanted { subject: None, input: "{}", reason };
+        let verdict = approval::gate(&mut tx, &mut head, self.two_person, asked, change.loosening(), wanted).await?;
         if let Verdict::Wait(record) = verdict {
             db::commit(tx).await?;
             return Ok(Loosened::Waiting(record));
@@ -180,7 +180,7 @@ impl GoLive {
         let state = change_in_tx(&mut tx, &mut head, change, reason, origin).await?;
         idempotency::keep(&mut tx, intent, head.next(), &state).await?;
         db::commit(tx).await?;
-        self.feed.publish(&self.db, change, &state);
+        self.feed.publish(&self.db, change.news(), state.for_gate());
         Ok(Loosened::Done(Once::Done(state)))
     }
 
@@ -233,8 +233,6 @@ impl GoLive {
 
     async fn facts(&self, conn: &mut PgConnection) -> Result<Facts> {
         let state = store::read_state(conn).await?;
-        let global =
-            crate::risk::store::read_policies(conn).await?.into_iter().find(|policy| policy.engine.is_global());
         Ok(Facts {
             pending_migrations: db::pending_migrations(conn).await?,
             policies: store::count_policies(conn).await?,
@@ -242,9 +240,9 @@ impl GoLive {
             required_packs: self.config.required_packs.clone(),
             kill_switch_engaged: state.kill_switch_engaged,
             kill_file: self.feed.is_killed_locally(),
-            global_policy_active: global.map(|policy| policy.is_active()),
+            global_policy_active: store::is_global_active(conn).await?,
             enforcement_off: self.config.enforcement_off,
-            tripped_wires: crate::regression::store::standing_trips(conn).await?,
+            tripped_wires: store::standing_trips(conn).await?,
         })
     }
 }
@@ -304,7 +302,7 @@ async fn record_refusal(
 /// Pulls the kill switch without a service around it: for the shell.
 pub async fn engage_from_shell(db: &Database, reason: Option<&Reason>, origin: &Origin) -> Result<GoLiveState> {
     let (_, state) = tighten(db, Change::Engage, reason, origin).await?;
-    renewal::announce(db, Change::Engage, state.version).await;
+    renewal::announce(db, News::Engaged, state.version).await;
     Ok(state)
 }
 

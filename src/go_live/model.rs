@@ -1,5 +1,8 @@
 //! The switch and its checklist: types and pure decisions.
 
+use crate::approval::model::ApprovalAction;
+use crate::enforcement::feed::GateState;
+use crate::enforcement::feed::renewal::News;
 use crate::error::Blocker;
 use crate::types::{Label, PackId};
 use chrono::{DateTime, Utc};
@@ -39,6 +42,18 @@ pub struct GoLiveState {
     pub kill_switch: Movement,
 }
 
+impl GoLiveState {
+    /// The state, as far as the gate goes by it.
+    #[must_use]
+    pub const fn for_gate(&self) -> GateState {
+        GateState {
+            version: self.version,
+            go_live_enabled: self.go_live_enabled,
+            kill_switch_engaged: self.kill_switch_engaged,
+        }
+    }
+}
+
 /// A stretch of time in one state of the switches.
 #[derive(Debug, Clone, Copy)]
 pub struct Stretch {
@@ -76,7 +91,27 @@ impl Change {
     /// Whether the change lets more happen than before, so that it may be refused.
     #[must_use]
     pub const fn loosens(self) -> bool {
-        matches!(self, Self::Enable | Self::Release)
+        self.loosening().is_some()
+    }
+
+    /// The change, as the other instances are told of it.
+    #[must_use]
+    pub const fn news(self) -> News {
+        match self {
+            Self::Engage => News::Engaged,
+            Self::Disable => News::Disabled,
+            Self::Enable | Self::Release => News::Changed,
+        }
+    }
+
+    /// As what it loosens; none for one that tightens.
+    #[must_use]
+    pub const fn loosening(self) -> Option<ApprovalAction> {
+        match self {
+            Self::Enable => Some(ApprovalAction::Enable),
+            Self::Release => Some(ApprovalAction::Release),
+            Self::Disable | Self::Engage => None,
+        }
     }
 }
 

@@ -246,3 +246,23 @@ pub async fn stretches(conn: &mut PgConnection, since: DateTime<Utc>) -> Result<
     }
     Ok(stretches)
 }
+
+/// Whether reserves can pass on GLOBAL; none without a policy of it.
+pub async fn is_global_active(conn: &mut PgConnection) -> Result<Option<bool>> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT enabled AND NOT EXISTS (SELECT FROM risk_throttle WHERE risk_throttle.engine = risk_policy.engine) AS "active!"
+           FROM risk_policy
+           WHERE engine = 'GLOBAL'"#
+    )
+    .fetch_optional(conn)
+    .await?)
+}
+
+/// Standing trips that acted, as `DOMAIN.metric`.
+pub async fn standing_trips(conn: &mut PgConnection) -> Result<Vec<String>> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT domain || '.' || metric AS "wire!" FROM regression_trip WHERE rearmed_at IS NULL AND NOT shadow ORDER BY 1"#
+    )
+    .fetch_all(conn)
+    .await?)
+}

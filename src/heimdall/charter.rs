@@ -5,16 +5,15 @@ use super::model::{
     self, CheckResult, Evidence, GateRule, HeimdallPolicy, PolicyUpsert, PolicyWarning, Scorecard, Standing,
 };
 use super::store;
-use crate::approval::loosening::Proposal;
 use crate::approval::model::ApprovalAction;
-use crate::approval::{self, Loosened, PromoteRequest, Verdict, Wanted, WithChanges};
+use crate::approval::{self, Loosened, Verdict, Wanted, WithChanges};
 use crate::audit::{Changes, ControlEvent, FieldChange, Origin, Stream};
 use crate::db::{self, to_json};
 use crate::error::{Blocker, Error, Result, require_room};
 use crate::idempotency::{self, Asked, Once};
 use crate::types::{Domain, Engine, Ratio, Reason};
 use chrono::NaiveDate;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
@@ -28,6 +27,12 @@ pub struct HeimdallPolicyUpserted {
     pub changes: Vec<FieldChange>,
     /// What an operator should know about it.
     pub warnings: Vec<PolicyWarning>,
+}
+
+/// A domain that is to be promoted, as a request for a second person stores it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PromoteRequest {
+    pub(crate) domain: Domain,
 }
 
 impl HeimdallPolicyUpserted {
@@ -134,10 +139,10 @@ impl Heimdall {
             return idempotency::done(tx, intent, now, unchanged).await.map(Loosened::Done);
         }
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
-        let proposal = Proposal::Charter(existing.as_ref(), &policy);
+        let loosening = model::loosens(existing.as_ref(), &policy).then_some(ApprovalAction::Charter);
         let input = to_json(&WithChanges { request, changes: &changes });
         let wanted = Wanted { subject: Some(request.domain.as_str()), input: input.get(), reason };
-        let verdict = approval::gate(&mut tx, &mut control_head, self.two_person, asked, &proposal, wanted).await?;
+        let verdict = approval::gate(&mut tx, &mut control_head, self.two_person, asked, loosening, wanted).await?;
         if let Verdict::Wait(record) = verdict {
             db::commit(tx).await?;
             return Ok(Loosened::Waiting(record));
@@ -203,8 +208,8 @@ impl Heimdall {
         }
         let input = to_json(&PromoteRequest { domain: domain.clone() });
         let wanted = Wanted { subject: Some(domain.as_str()), input: input.get(), reason: Some(reason) };
-        let proposal = Proposal::Promotion;
-        let verdict = approval::gate(&mut tx, &mut control_head, self.two_person, asked, &proposal, wanted).await?;
+        let loosening = Some(ApprovalAction::Promote);
+        let verdict = approval::gate(&mut tx, &mut control_head, self.two_person, asked, loosening, wanted).await?;
         if let Verdict::Wait(record) = verdict {
             db::commit(tx).await?;
             return Ok(Loosened::Waiting(record));

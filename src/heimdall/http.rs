@@ -7,8 +7,8 @@ use super::TrialReport;
 use super::charter;
 use super::model::{Scorecard, Standing};
 use super::store::{self, HeimdallEventRecord};
-use crate::app::App;
 use crate::error::Result;
+use crate::heimdall::Heimdall;
 use crate::http::{Caller, Keyed, Nothing, Page, Paging, Query, errors};
 use crate::idempotency::{Asked, Once};
 use crate::types::{Actor, Confidence, CorrelationId, Domain, Flag, IdempotencyKey, ModelVersion, PageSize, Place};
@@ -20,7 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The lever's routes.
-pub fn router() -> OpenApiRouter<App> {
+pub fn router() -> OpenApiRouter<Heimdall> {
     OpenApiRouter::new()
         .merge(policies::router())
         .routes(routes!(scorecard_today))
@@ -44,8 +44,8 @@ struct ScorecardToday {
     get, path = "/heimdall/scorecard/today", tag = "heimdall",
     responses((status = 200, description = "Ordered by domain", body = Vec<ScorecardToday>), errors::Read)
 )]
-async fn scorecard_today(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Vec<ScorecardToday>>> {
-    let db = app.heimdall.db();
+async fn scorecard_today(State(heimdall): State<Heimdall>, _: Query<Nothing>) -> Result<Json<Vec<ScorecardToday>>> {
+    let db = heimdall.db();
     let mut tx = db.begin_snapshot().await?;
     let day = db.history().now(&mut tx).await?.date_naive();
     let cards = store::scorecards_today(&mut tx, day).await?;
@@ -80,7 +80,7 @@ struct SandboxTrial {
     responses((status = 200, description = "The scorecard of the day with it", body = Scorecard), errors::Change)
 )]
 async fn sandbox_trial(
-    State(app): State<App>,
+    State(heimdall): State<Heimdall>,
     caller: Caller,
     Keyed { input, intent }: Keyed<SandboxTrial>,
 ) -> Result<Once<Scorecard>> {
@@ -91,7 +91,7 @@ async fn sandbox_trial(
         success: input.success.0,
     };
     let asked = Asked::new(caller.origin(input.actor, input.correlation_id), intent);
-    app.heimdall.trial(report, &asked).await
+    heimdall.trial(report, &asked).await
 }
 
 /// Which events.
@@ -127,7 +127,7 @@ enum HeimdallAction {
     responses((status = 200, description = "A page", body = Page<HeimdallEventRecord>), errors::Read)
 )]
 async fn heimdall_events(
-    State(app): State<App>,
+    State(heimdall): State<Heimdall>,
     Query(query): Query<HeimdallEventQuery>,
 ) -> Result<Json<Page<HeimdallEventRecord>>> {
     let paging = Paging::new("/heimdall/events", query.limit, query.cursor)?;
@@ -138,7 +138,7 @@ async fn heimdall_events(
         HeimdallAction::Revoke => "REVOKE",
     });
     let domain = query.domain.as_ref().map(Domain::as_str);
-    let (mut conn, mut page) = (app.heimdall.db().read().await?, paging.begin());
+    let (mut conn, mut page) = (heimdall.db().read().await?, paging.begin());
     while let Some((before, limit)) = page.wants() {
         page.take(store::events(&mut conn, domain, action, before, limit).await?, |row| row.seq);
     }

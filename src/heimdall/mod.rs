@@ -23,6 +23,8 @@ pub mod store;
 
 pub use remove::HeimdallPolicyRemoved;
 
+pub(crate) use charter::PromoteRequest;
+
 use crate::approval;
 use crate::audit::{Head, Origin, Stamp, Stream};
 use crate::db::{Database, to_json};

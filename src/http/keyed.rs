@@ -2,11 +2,9 @@
 
 use super::Caller;
 use super::input::{BODY_BYTES_MAX, Field, merged_fields, parse, take_field};
-use crate::approval;
 use crate::error::{Error, FieldError, Result};
-use crate::idempotency::{Earlier, Fields, Intent, Once};
+use crate::idempotency::{Fields, Intent};
 use crate::types::IdempotencyKey;
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
@@ -87,16 +85,6 @@ pub fn marked(replayed: bool, response: impl IntoResponse) -> Response {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
     response
-}
-
-impl<T: Serialize> IntoResponse for Once<T> {
-    fn into_response(self) -> Response {
-        match self {
-            Self::Done(answer) => Json(answer).into_response(),
-            Self::Replayed(Earlier::Done(answer)) => marked(true, Json(answer)),
-            Self::Replayed(Earlier::Waiting(request)) => marked(true, approval::http::waiting_again(request)),
-        }
-    }
 }
 
 /// Many things in one body, unread, and what is said of them all.

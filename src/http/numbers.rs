@@ -37,7 +37,7 @@ pub(crate) fn wanted(request: &Request) -> bool {
 
 /// Whether a path has answers of the service's own with numbers in them. Answers that others serve behind the gate are theirs,
 /// and OFREP is a standard.
-pub(super) fn covers(path: &str) -> bool {
+pub(crate) fn covers(path: &str) -> bool {
     path == "/readyz" || path.strip_prefix(BASE_PATH).is_some_and(|rest| rest.starts_with('/'))
 }
 

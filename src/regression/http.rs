@@ -9,14 +9,14 @@ use super::model::{
     WireState,
 };
 use super::store::{self, KpiFilter, KpiRecord, TripRecord};
-use crate::app::App;
 use crate::approval::Loosened;
 use crate::approval::model::ApprovalRecord;
 use crate::error::{Error, FieldError, Result};
-use crate::govern::measure::{Measurements, answer_one};
-use crate::govern::{EvaluateAnswer, KpiAnswer, RegressionPolicyUpserted};
 use crate::http::{Caller, Keyed, Nothing, Page, Paging, Query, errors, marked};
 use crate::idempotency::{Asked, Once};
+use crate::regression::Regression;
+use crate::regression::measure::{Measurements, answer_one};
+use crate::regression::{EvaluateAnswer, KpiAnswer, RegressionPolicyUpserted};
 use crate::types::{
     Actor, Amount, CorrelationId, Count, Detail, Domain, Engine, EventId, Flag, Fraction, IdempotencyKey, Measured,
     Metric, PageSize, Place, Reason,
@@ -30,7 +30,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The lever's routes.
-pub fn router() -> OpenApiRouter<App> {
+pub fn router() -> OpenApiRouter<Regression> {
     OpenApiRouter::new()
         .routes(routes!(regression_policies))
         .routes(routes!(upsert_regression_policy))
@@ -48,8 +48,11 @@ pub fn router() -> OpenApiRouter<App> {
     get, path = "/regression/policies", tag = "regression",
     responses((status = 200, description = "Ordered by domain and metric", body = Vec<RegressionPolicy>), errors::Read)
 )]
-async fn regression_policies(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Vec<RegressionPolicy>>> {
-    Ok(Json(store::read_policies(&mut *app.govern.db().read().await?).await?))
+async fn regression_policies(
+    State(regression): State<Regression>,
+    _: Query<Nothing>,
+) -> Result<Json<Vec<RegressionPolicy>>> {
+    Ok(Json(store::read_policies(&mut *regression.db().read().await?).await?))
 }
 
 /// What to set on a wire. What is left out keeps its value; a new wire starts at 50/200/50/0.20/THROTTLE, enabled.
@@ -114,7 +117,7 @@ struct RegressionPolicyUpsert {
     responses((status = 200, description = "The wire and what changed", body = RegressionPolicyUpserted), (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord), errors::Change)
 )]
 async fn upsert_regression_policy(
-    State(app): State<App>,
+    State(regression): State<Regression>,
     caller: Caller,
     Keyed { input, intent }: Keyed<RegressionPolicyUpsert>,
 ) -> Result<Loosened<RegressionPolicyUpserted>> {
@@ -140,7 +143,7 @@ async fn upsert_regression_policy(
     };
     let asked = Asked::new(caller.origin(input.actor, None), intent);
     let force = input.force.is_some_and(|flag| flag.0);
-    app.govern.upsert_wire(&request, force, input.reason.as_ref(), &asked).await
+    regression.upsert_wire(&request, force, input.reason.as_ref(), &asked).await
 }
 
 /// Where every wire stands.
@@ -148,8 +151,8 @@ async fn upsert_regression_policy(
     get, path = "/regression/state", tag = "regression",
     responses((status = 200, description = "Ordered by domain and metric", body = Vec<WireState>), errors::Read)
 )]
-async fn regression_state(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Vec<WireState>>> {
-    Ok(Json(store::read_states(&mut *app.govern.db().read().await?).await?))
+async fn regression_state(State(regression): State<Regression>, _: Query<Nothing>) -> Result<Json<Vec<WireState>>> {
+    Ok(Json(store::read_states(&mut *regression.db().read().await?).await?))
 }
 
 /// Which wire to evaluate.
@@ -172,12 +175,12 @@ struct EvaluateInput {
     responses((status = 200, description = "Evaluated", body = EvaluateAnswer), errors::Change)
 )]
 async fn evaluate(
-    State(app): State<App>,
+    State(regression): State<Regression>,
     caller: Caller,
     Keyed { input, intent }: Keyed<EvaluateInput>,
 ) -> Result<Once<EvaluateAnswer>> {
     let asked = Asked::new(caller.origin(input.actor, None), intent);
-    app.govern.evaluate(&input.domain, &input.metric, &asked).await
+    regression.evaluate(&input.domain, &input.metric, &asked).await
 }
 
 /// A measurement: `success` or `value`, never both.
@@ -210,7 +213,7 @@ struct KpiInput {
     responses((status = 200, description = "Recorded", body = KpiAnswer), errors::Change)
 )]
 async fn record_kpi(
-    State(app): State<App>,
+    State(regression): State<Regression>,
     caller: Caller,
     Keyed { input, intent }: Keyed<KpiInput>,
 ) -> Result<Response> {
@@ -223,7 +226,7 @@ async fn record_kpi(
     };
     let origin = caller.origin(input.actor, input.correlation_id);
     let measurements = Measurements { events: vec![(event, origin)], intent, answer: Box::new(answer_one) };
-    let done = app.govern.record(measurements).await?;
+    let done = regression.record(measurements).await?;
     Ok(marked(done.replayed, Json(done.answer)))
 }
 
@@ -260,7 +263,10 @@ struct KpiQuery {
     get, path = "/regression/kpi", tag = "regression", params(KpiQuery),
     responses((status = 200, description = "A page", body = Page<KpiRecord>), errors::Read)
 )]
-async fn list_kpi(State(app): State<App>, Query(query): Query<KpiQuery>) -> Result<Json<Page<KpiRecord>>> {
+async fn list_kpi(
+    State(regression): State<Regression>,
+    Query(query): Query<KpiQuery>,
+) -> Result<Json<Page<KpiRecord>>> {
     let paging = Paging::new("/regression/kpi", query.limit, query.cursor)?;
     let filter = KpiFilter {
         domain: query.domain.as_ref().map(Domain::as_str),
@@ -268,7 +274,7 @@ async fn list_kpi(State(app): State<App>, Query(query): Query<KpiQuery>) -> Resu
         before: None,
         limit: 0,
     };
-    let (mut conn, mut page) = (app.govern.db().read().await?, paging.begin());
+    let (mut conn, mut page) = (regression.db().read().await?, paging.begin());
     while let Some((before, limit)) = page.wants() {
         page.take(store::kpi_events(&mut conn, &KpiFilter { before, limit, ..filter }).await?, |row| row.id);
     }
@@ -280,11 +286,14 @@ async fn list_kpi(State(app): State<App>, Query(query): Query<KpiQuery>) -> Resu
     get, path = "/regression/trips", tag = "regression", params(KpiQuery),
     responses((status = 200, description = "A page", body = Page<TripRecord>), errors::Read)
 )]
-async fn list_trips(State(app): State<App>, Query(query): Query<KpiQuery>) -> Result<Json<Page<TripRecord>>> {
+async fn list_trips(
+    State(regression): State<Regression>,
+    Query(query): Query<KpiQuery>,
+) -> Result<Json<Page<TripRecord>>> {
     let paging = Paging::new("/regression/trips", query.limit, query.cursor)?;
     let domain = query.domain.as_ref().map(Domain::as_str);
     let metric = query.metric.as_ref().map(Metric::as_str);
-    let (mut conn, mut page) = (app.govern.db().read().await?, paging.begin());
+    let (mut conn, mut page) = (regression.db().read().await?, paging.begin());
     while let Some((before, limit)) = page.wants() {
         page.take(store::trips(&mut conn, domain, metric, None, before, limit).await?, |row| row.id);
     }

@@ -18,7 +18,7 @@ pub use policy::{Action, Detector, Mode, OnStale, RegressionPolicy};
 pub use series::{Kind, Series, series_name};
 pub use silence::{Between, EngineMove, Throttle, engine_off, outside, switched_off};
 pub use state::{FrozenSpan, Guarantee, Rebase, TripVerdict, Verdict, WireState, WireStatus, trip_note};
-pub use upsert::{PolicyUpsert, loosens, rebases, refreezes, upsert};
+pub use upsert::{PolicyUpsert, loosening, loosens, rebases, refreezes, upsert};
 pub use wire::{Reading, Span, Sums, Wire};
 
 use crate::audit::{Canonical, Origin, Stamp, Stream};

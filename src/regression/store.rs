@@ -17,8 +17,7 @@ pub use series::{
 pub use silent::{Silent, silent};
 pub use states::{read_state, read_states, read_states_of, read_wires, write_states};
 pub use trips::{
-    Acknowledgement, Caused, NewTrip, Rearmed, TripRecord, acknowledge_trip, find_trips, insert_trip, rearm_trip,
-    standing_trips, trips,
+    Acknowledgement, Caused, NewTrip, Rearmed, TripRecord, acknowledge_trip, find_trips, insert_trip, rearm_trip, trips,
 };
 
 use crate::error::{Error, Result};

@@ -4,7 +4,7 @@ use crate::clock::belief::Doubt;
 use crate::db::disk::Disk;
 use crate::enforcement::feed::Feed;
 use crate::enforcement::kill_file::{Found, KillFile};
-use crate::govern::measure::Reused;
+use crate::regression::measure::Reused;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;

@@ -1,7 +1,6 @@
 //! The review's route.
 
-use super::{Answering, Medium, Review};
-use crate::app::App;
+use super::{Medium, Review, Source};
 use crate::error::Result;
 use crate::http::{Query, errors};
 use axum::Json;
@@ -15,7 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The route.
-pub fn router() -> OpenApiRouter<App> {
+pub fn router() -> OpenApiRouter<Source> {
     OpenApiRouter::new().routes(routes!(review))
 }
 
@@ -44,16 +43,15 @@ enum Format {
         errors::Read
     )
 )]
-async fn review(State(app): State<App>, headers: HeaderMap, Query(query): Query<ReviewQuery>) -> Result<Response> {
+async fn review(
+    State(source): State<Source>,
+    headers: HeaderMap,
+    Query(query): Query<ReviewQuery>,
+) -> Result<Response> {
     let accepts = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let format =
         query.format.unwrap_or(if accepts.contains("text/markdown") { Format::Markdown } else { Format::Json });
-    let review = super::collect(
-        app.govern.db(),
-        Answering::instance(&app.feed, app.govern.reused(), app.govern.db().disk()),
-        app.notary(),
-    )
-    .await?;
+    let review = source.review().await?;
     Ok(match format {
         Format::Json => Json(review).into_response(),
         Format::Markdown => {

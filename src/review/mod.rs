@@ -23,15 +23,18 @@ pub use text::Medium;
 use crate::approval::model::ApprovalRecord;
 use crate::audit::checkpoint::{Notary, Witness};
 use crate::audit::{ControlRecord, HeadRecord, Stream};
-use crate::db::Database;
+use crate::db::{self, Database};
+use crate::enforcement::feed::Feed;
 use crate::enforcement::instance::Instances;
 use crate::error::Result;
 use crate::go_live::model::GoLiveState;
 use crate::heimdall::model::{Evidence, Scorecard, Standing};
+use crate::regression::measure::Reused;
 use crate::regression::model::{RegressionPolicy, WireState};
 use crate::regression::store::Silent;
 use crate::risk::http::LedgerToday;
 use crate::risk::model::RiskPolicy;
+use crate::trail::Trail;
 use blind::Blind;
 use chrono::{DateTime, Datelike, Days, NaiveTime, TimeDelta, Utc};
 use required::Lacking;
@@ -125,6 +128,27 @@ pub struct Review {
     lacking: Vec<Lacking>,
 }
 
+/// What an instance makes its reviews of.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The database.
+    pub db: Database,
+    /// The state as this instance knows it.
+    pub feed: Feed,
+    /// Measurements that it refused.
+    pub reused: Reused,
+    /// The signer of checkpoints.
+    pub trail: Trail,
+}
+
+impl Source {
+    /// The review as this instance answers it.
+    pub async fn review(&self) -> Result<Review> {
+        let answering = Answering::instance(&self.feed, &self.reused, self.db.disk());
+        collect(&self.db, answering, self.trail.notary()).await
+    }
+}
+
 /// Domains whose production use does not go with their evidence.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CharterReview {
@@ -162,7 +186,7 @@ pub fn last_monday(now: DateTime<Utc>) -> DateTime<Utc> {
 /// Makes the review from one instant of the database.
 pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary>) -> Result<Review> {
     let mut tx = db.begin_snapshot().await?;
-    let clock = store::now(&mut tx).await?;
+    let clock = db::now(&mut tx).await?;
     // The books go by this, also where the database's clock is not believed.
     let now = db.history().believed(clock);
     let since = last_monday(now);

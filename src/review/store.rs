@@ -14,11 +14,6 @@ use sqlx::PgConnection;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-/// The database's time.
-pub async fn now(conn: &mut PgConnection) -> Result<DateTime<Utc>> {
-    Ok(sqlx::query_scalar!(r#"SELECT holdfast_now() AS "now!""#).fetch_one(conn).await?)
-}
-
 /// How many control events there are since a time.
 pub(super) async fn count_changes(conn: &mut PgConnection, since: DateTime<Utc>) -> Result<usize> {
     let count = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM control_event WHERE at >= $1"#, since)

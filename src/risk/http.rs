@@ -14,11 +14,11 @@ use super::model::RiskPolicy;
 use super::model::policy::{PolicyUpsert, ZeroCap};
 use super::remove::RiskPolicyRemoved;
 use super::{RiskPolicyUpserted, store};
-use crate::app::App;
 use crate::approval::model::ApprovalRecord;
 use crate::error::Result;
 use crate::http::{Caller, CanStop, Keyed, Nothing, Query, Stopping, errors};
 use crate::idempotency::{Asked, Once};
+use crate::risk::Risk;
 use crate::types::{Actor, Amount, Count, Engine, Flag, IdempotencyKey, Reason, Total};
 use axum::Json;
 use axum::extract::State;
@@ -31,7 +31,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The lever's routes.
-pub fn router() -> OpenApiRouter<App> {
+pub fn router() -> OpenApiRouter<Risk> {
     OpenApiRouter::new()
         .routes(routes!(risk_policies))
         .routes(routes!(upsert_risk_policy))
@@ -47,8 +47,8 @@ pub fn router() -> OpenApiRouter<App> {
     get, path = "/risk/policies", tag = "risk",
     responses((status = 200, description = "Ordered by engine", body = Vec<RiskPolicy>), errors::Read)
 )]
-async fn risk_policies(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Vec<RiskPolicy>>> {
-    Ok(Json(app.risk.policies().await?))
+async fn risk_policies(State(risk): State<Risk>, _: Query<Nothing>) -> Result<Json<Vec<RiskPolicy>>> {
+    Ok(Json(risk.policies().await?))
 }
 
 /// What to set on a policy. What is left out keeps its value; a new engine names its three caps.
@@ -94,7 +94,7 @@ impl CanStop for RiskPolicyUpsert {
     )
 )]
 async fn upsert_risk_policy(
-    State(app): State<App>,
+    State(risk): State<Risk>,
     caller: Caller,
     Stopping { input, intent, ignored }: Stopping<RiskPolicyUpsert>,
 ) -> Result<Response> {
@@ -110,7 +110,7 @@ async fn upsert_risk_policy(
         zero_cap: if allow_unlimited { ZeroCap::RemovesTheCap } else { ZeroCap::Refused },
     };
     let asked = Asked::new(caller.origin(input.actor, None), intent);
-    let upserted = app.risk.upsert_policy(&request, input.reason.as_ref(), &asked).await?;
+    let upserted = risk.upsert_policy(&request, input.reason.as_ref(), &asked).await?;
     upserted.answer(|once| Ok(ignored.beside(once)))
 }
 
@@ -157,8 +157,8 @@ pub struct LedgerToday {
     get, path = "/risk/ledger/today", tag = "risk",
     responses((status = 200, description = "Ordered by engine", body = Vec<LedgerToday>), errors::Read)
 )]
-async fn risk_ledger_today(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Vec<LedgerToday>>> {
-    let db = app.risk.db();
+async fn risk_ledger_today(State(risk): State<Risk>, _: Query<Nothing>) -> Result<Json<Vec<LedgerToday>>> {
+    let db = risk.db();
     let mut tx = db.begin_snapshot().await?;
     let now = db.history().now(&mut tx).await?;
     Ok(Json(ledger_today(&mut tx, now).await?))
@@ -220,10 +220,10 @@ struct RiskPolicyRemove {
     responses((status = 200, description = "Removed", body = RiskPolicyRemoved), errors::ChangeOfOne)
 )]
 async fn remove_risk_policy(
-    State(app): State<App>,
+    State(risk): State<Risk>,
     caller: Caller,
     Keyed { input, intent }: Keyed<RiskPolicyRemove>,
 ) -> Result<Once<RiskPolicyRemoved>> {
     let asked = Asked::new(caller.origin(input.actor, None), intent);
-    app.risk.remove_policy(&input.engine, input.reason.as_ref(), &asked).await
+    risk.remove_policy(&input.engine, input.reason.as_ref(), &asked).await
 }

@@ -23,10 +23,10 @@ pub mod remove;
 pub mod store;
 pub mod writer;
 
-use crate::approval::loosening::Proposal;
 use crate::approval::model::ApprovalAction;
 use crate::approval::{self, Loosened, Verdict, Wanted, WithChanges};
 use crate::audit::{self, Changes, ControlEvent, FieldChange, Origin, Stream};
+use crate::budget::turns::Turns;
 use crate::clock::Clock;
 use crate::config::EnforcementConfig;
 use crate::db::{self, Database, to_json};
@@ -62,6 +62,8 @@ pub struct Risk {
     writer: Ledger,
     engines_max: usize,
     alarms: alarm::Alarms,
+    /// The right to compare the whole book: one at a time.
+    pub reconciling: Turns,
 }
 
 /// Whether an operation is meant or only asked about.
@@ -101,7 +103,7 @@ impl Risk {
         engines_max: usize,
     ) -> Self {
         let writer = Ledger::start(db.clone(), clock, feed, !config.is_development(), two_person);
-        Self { db, two_person, writer, engines_max, alarms: alarm::Alarms::default() }
+        Self { db, two_person, writer, engines_max, alarms: alarm::Alarms::default(), reconciling: Turns::default() }
     }
 
     /// Decides a reserve; a dry run without the lock, without a trace, and without regard to a key.
@@ -156,7 +158,7 @@ impl Risk {
     ) -> Result<Adjustment> {
         let request = correction.request(reason.clone());
         let request = request.ok_or_else(|| Error::Inconsistent("a correction that waits corrects nothing".into()))?;
-        let proposal = Proposal::Correction(request.correction);
+        let loosening = request.correction.loosening();
         let origin = Origin { correlation_id: correction.correlation_id.clone(), ..asked.origin.clone() };
         let item = Item { operation: Operation::Adjust(request), origin, intent: None };
         let mut tx = self.db.begin().await?;
@@ -164,7 +166,7 @@ impl Risk {
         self.db.history().lock(&mut tx, Stream::Risk).await?;
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         let wanted = Wanted { subject: None, input: "{}", reason: None };
-        approval::gate(&mut tx, &mut control_head, self.two_person, asked, &proposal, wanted).await?;
+        approval::gate(&mut tx, &mut control_head, self.two_person, asked, loosening, wanted).await?;
         let done = self.writer.correct(&mut tx, &item).await?;
         db::commit(tx).await?;
         let adjusted = done.into(|outcome| if let Outcome::Adjusted(one) = outcome { Some(one) } else { None })?;
@@ -191,11 +193,11 @@ impl Risk {
             };
         }
         let input = to_json(&CorrectionAsked::of(request, engine, &item.origin));
-        let (proposal, subject) = (Proposal::Correction(request.correction), request.corrects_seq.to_string());
+        let (loosening, subject) = (request.correction.loosening(), request.corrects_seq.to_string());
         let wanted = Wanted { subject: Some(&subject), input: input.get(), reason: request.words.reason.as_ref() };
         let asked = Asked::new(item.origin.clone(), item.intent.clone());
         // The writer has read that one is needed.
-        match approval::gate(&mut tx, &mut head, approval::Policy::Always, &asked, &proposal, wanted).await? {
+        match approval::gate(&mut tx, &mut head, approval::Policy::Always, &asked, loosening, wanted).await? {
             Verdict::Wait(record) => {
                 db::commit(tx).await?;
                 Ok(Done {
@@ -328,10 +330,10 @@ impl Risk {
         }
         // Lock order: risk, control.
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
-        let proposal = Proposal::RiskPolicy(existing.as_ref(), &policy);
+        let loosening = policy::loosens(existing.as_ref(), &policy).then_some(ApprovalAction::RaiseCap);
         let input = to_json(&WithChanges { request, changes: &changes });
         let wanted = Wanted { subject: Some(policy.engine.as_str()), input: input.get(), reason };
-        let verdict = approval::gate(&mut tx, &mut control_head, self.two_person, asked, &proposal, wanted).await?;
+        let verdict = approval::gate(&mut tx, &mut control_head, self.two_person, asked, loosening, wanted).await?;
         if let Verdict::Wait(record) = verdict {
             db::commit(tx).await?;
             return Ok(Loosened::Waiting(record));

@@ -7,7 +7,6 @@ use super::model::extend::Extension;
 use super::model::release::Released;
 use super::model::reserve::{Decision, Failure};
 use super::model::settle::Settlement;
-use crate::approval::loosening::{Proposal, loosening};
 use crate::audit::Origin;
 use crate::error::{Error, Result};
 use crate::idempotency::Intent;
@@ -155,7 +154,7 @@ impl Operation {
     #[must_use]
     pub fn loosens(&self) -> bool {
         match self {
-            Self::Adjust(request) => loosening(&Proposal::Correction(request.correction)).is_some(),
+            Self::Adjust(request) => request.correction.loosening().is_some(),
             _ => false,
         }
     }
@@ -190,7 +189,7 @@ impl Operation {
             Self::Release(_) => authority.require(Scope::Reserve, "a release")?,
             Self::Adjust(request) => {
                 authority.require(Scope::Operate, "a correction")?;
-                if let Some(action) = loosening(&Proposal::Correction(request.correction)) {
+                if let Some(action) = request.correction.loosening() {
                     authority.require(Scope::Release, action.what())?;
                 }
             }

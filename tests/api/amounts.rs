@@ -132,7 +132,7 @@ async fn reads_that_wait_keep_no_change_waiting() {
 async fn a_long_read_waits_for_its_turn_and_a_principal_has_one() {
     let service = Service::fresh().await;
     let path = format!("{BASE}/audit/verify");
-    let turn = service.app.verifying.take(Principal::stored("other".to_owned())).await.unwrap();
+    let turn = service.app.trail.verifying.take(Principal::stored("other".to_owned())).await.unwrap();
     let mut asked = Box::pin(service.send(request(Method::GET, &path, None, "")));
     assert!(matches!(asked.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Pending));
     service.get("/audit/verify").await.refused(503, "OVERLOADED");

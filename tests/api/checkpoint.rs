@@ -94,7 +94,7 @@ async fn damage_that_has_no_form_is_named_and_raises_the_alarm_too() {
         let found = service.get("/audit/verify?incremental=true").await.ok()["findings"][0].clone();
         assert_eq!((&found["stream"], &found["seq"], &found["kind"]), (&json!("risk"), &json!(3), &json!(kind)));
         let every = "1h".parse().unwrap();
-        let verifying = service.app.verifying.clone();
+        let verifying = service.app.trail.verifying.clone();
         let running = tokio::spawn(notary.clone().run(service.db.clone(), every, verifying));
         while notary.finding().is_none() {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -129,7 +129,7 @@ async fn a_key_is_made_once_for_its_owner_alone_and_a_kept_checkpoint_is_found_a
     assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
     let service = busy(&one).await;
     let every = "1h".parse().unwrap();
-    let running = tokio::spawn(one.clone().run(service.db.clone(), every, service.app.verifying.clone()));
+    let running = tokio::spawn(one.clone().run(service.db.clone(), every, service.app.trail.verifying.clone()));
     let last = loop {
         let again = open().await.unwrap();
         assert_eq!(again.verifier(), one.verifier());
@@ -152,7 +152,7 @@ async fn a_damaged_trail_is_not_signed_by_the_schedule_and_leads_the_review() {
     let service = busy(&notary).await;
     tamper(&service, "UPDATE risk_event SET actor = 'x' WHERE seq = 2").await;
     let every = "1h".parse().unwrap();
-    let running = tokio::spawn(notary.clone().run(service.db.clone(), every, service.app.verifying.clone()));
+    let running = tokio::spawn(notary.clone().run(service.db.clone(), every, service.app.trail.verifying.clone()));
     while notary.finding().is_none() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
@@ -166,7 +166,7 @@ async fn a_damaged_trail_is_not_signed_by_the_schedule_and_leads_the_review() {
 async fn scheduled(service: &Service) -> Notary {
     let notary = notary();
     let every = "2s".parse().unwrap();
-    let running = tokio::spawn(notary.clone().run(service.db.clone(), every, service.app.verifying.clone()));
+    let running = tokio::spawn(notary.clone().run(service.db.clone(), every, service.app.trail.verifying.clone()));
     while notary.last().is_none() && notary.finding().is_none() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }

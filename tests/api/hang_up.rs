@@ -101,10 +101,10 @@ async fn a_backtest_ends_with_its_caller_and_a_change_goes_on() {
         proxy.hold_after(pieces);
         let begun = tokio::spawn(asked);
         proxy.holds().await;
-        assert!(!service.app.replaying.is_free());
+        assert!(!service.app.regression.replaying.is_free());
         begun.abort();
         assert!(begun.await.unwrap_err().is_cancelled());
-        assert!(service.app.replaying.is_free(), "it goes on after {pieces} pieces");
+        assert!(service.app.regression.replaying.is_free(), "it goes on after {pieces} pieces");
         proxy.let_go();
     }
     let begun = service.post("/go-live/disable", &json!({"actor": "test"}));

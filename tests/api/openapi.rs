@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 fn document() -> Value {
-    serde_json::from_str(&holdfast::http::document_text()).expect("the document is JSON")
+    serde_json::from_str(&holdfast::app::document_text()).expect("the document is JSON")
 }
 
 /// An operation: its method, its template, and what the document says of it.
@@ -64,7 +64,7 @@ fn the_checked_in_document_is_the_real_one() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
     let checked_in = std::fs::read_to_string(path).unwrap_or_default();
     assert!(
-        checked_in == holdfast::http::document_text(),
+        checked_in == holdfast::app::document_text(),
         "docs/openapi.json is not the document: refresh it with `cargo run -- openapi > docs/openapi.json` and review the diff"
     );
 }
@@ -75,7 +75,7 @@ async fn the_served_document_is_the_real_one() {
     let answer = service.get_root("/openapi.json").await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.headers["content-type"], "application/json");
-    assert_eq!(answer.text, holdfast::http::document_text());
+    assert_eq!(answer.text, holdfast::app::document_text());
 }
 
 #[test]

@@ -235,13 +235,13 @@ async fn a_silent_series_trips_the_wire_that_says_so() {
         wire(&service, metric, silent(on_stale)).await;
         record(&service, metric, &[true]).await;
     }
-    assert_eq!(service.app.govern.trip_silent().await.unwrap(), 0);
+    assert_eq!(service.app.regression.trip_silent().await.unwrap(), 0);
     service.jump("61 seconds").await;
     let listed = service.get("/review").await.ok()["silent"].clone();
     let metrics: Vec<_> = listed.as_array().unwrap().iter().map(|row| row["metric"].clone()).collect();
     assert_eq!(metrics, ["tripped", "warned"]);
-    assert_eq!(service.app.govern.trip_silent().await.unwrap(), 1);
-    assert_eq!(service.app.govern.trip_silent().await.unwrap(), 0, "once");
+    assert_eq!(service.app.regression.trip_silent().await.unwrap(), 1);
+    assert_eq!(service.app.regression.trip_silent().await.unwrap(), 0, "once");
     let (now, kept) = (state(&service, "tripped").await, trip(&service).await);
     assert_eq!((&now["status"], &kept["cause"]), (&json!("TRIPPED"), &json!("STALE")), "{now} {kept}");
     let refused = service.reserve("LAB", "1").await.ok();
@@ -249,7 +249,7 @@ async fn a_silent_series_trips_the_wire_that_says_so() {
 
     // Armed again, it has as long as before.
     service.post("/regression/rearm", &named("tripped", json!({"reason": "the feed is back"}))).await.ok();
-    assert_eq!(service.app.govern.trip_silent().await.unwrap(), 0);
+    assert_eq!(service.app.regression.trip_silent().await.unwrap(), 0);
     let refused = json!({"domain": "LAB", "metric": "new", "on_stale": "TRIP"});
     service.post(UPSERT, &refused).await.invalid("stale_after_seconds");
 }

@@ -4,7 +4,7 @@
 //! stand for the lease as the state does: from the last heartbeat that found the control stream where they were read, or from
 //! their own reading. Policies that may have changed and cannot be read are not known after that, however fresh the state is.
 
-use super::Feed;
+use super::{BoxFuture, Feed};
 use crate::db::Database;
 use crate::error::{Error, Result};
 use crate::panics;
@@ -38,6 +38,9 @@ pub(super) struct Kept {
     /// When they were last known to be the database's, on the clock, plus one; 0 when they could not be read since.
     held_ns: u64,
 }
+
+/// Reads the policies from the levers.
+pub type PolicyReader = for<'a> fn(&'a mut PgConnection) -> BoxFuture<'a, Result<Policies>>;
 
 impl Feed {
     /// The policies; none before the first read, and none when they may have changed more than a lease ago.
@@ -83,7 +86,7 @@ impl Feed {
             let is_known = |of: &Point| known.policies.as_ref().is_some_and(|kept| kept.of == *of && kept.held_ns > 0);
             known.control.filter(|of| !is_known(of))
         };
-        let Some(of) = of else { return true };
+        let (Some(of), Some(read)) = (of, self.0.policy_reader.get()) else { return true };
         let read = panics::caught(read(conn)).await.unwrap_or(Err(Error::Panicked));
         let mut known = self.known();
         match read {
@@ -113,20 +116,4 @@ impl Feed {
             }
         }
     }
-}
-
-async fn read(conn: &mut PgConnection) -> Result<Policies> {
-    Ok(Policies {
-        engines: crate::risk::store::read_policies(&mut *conn)
-            .await?
-            .iter()
-            .map(|policy| (policy.engine.to_string(), policy.is_active()))
-            .collect(),
-        domains: crate::heimdall::store::read_policies(&mut *conn)
-            .await?
-            .iter()
-            .map(|policy| (policy.domain.to_string(), policy.prod_use_enabled))
-            .collect(),
-        wires: crate::regression::store::read_wires(&mut *conn).await?,
-    })
 }

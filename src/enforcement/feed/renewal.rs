@@ -4,11 +4,10 @@
 //! whose other end has vanished keeps them waiting. A failure is logged when it begins and when it ends; the lease lapses by
 //! itself, also if these tasks end.
 
-use super::{Feed, store};
+use super::{Feed, GateState, store};
 use crate::clock::belief::JUMP_MAX;
 use crate::db::Database;
 use crate::error::{Error, Result};
-use crate::go_live::model::{Change, GoLiveState};
 use crate::panics;
 use sqlx::postgres::PgListener;
 use sqlx::{Executor, PgConnection};
@@ -43,6 +42,17 @@ pub(super) const DISABLED: &str = "go_live_disabled";
 /// What it says of any other change.
 const CHANGED: &str = "changed";
 
+/// A change of the switches, as the other instances are told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// The kill switch was engaged.
+    Engaged,
+    /// Go-live was switched off.
+    Disabled,
+    /// Something else; only a read tells.
+    Changed,
+}
+
 impl Feed {
     /// Reads the database once and renews the lease.
     pub async fn refresh(&self, db: &Database) -> Result<()> {
@@ -69,10 +79,12 @@ impl Feed {
         let latest = if is_accepted { read.now } else { read.latest };
         let now = self.belief().read(read.now, latest, sent_ns / NANOS_PER_MS);
         let of = read.control();
-        // A token that cannot be read lets the register lapse, and nobody in.
-        let renewed = panics::caught(self.register().renew(conn, of, now, sent_ns)).await;
-        if let Err(error) = renewed.unwrap_or(Err(Error::Panicked)) {
-            tracing::error!(%error, "the tokens cannot be read: nobody is let in when what is known of them lapses");
+        if let Some(follower) = self.0.follower.get() {
+            // A token that cannot be read lets the register lapse, and nobody in.
+            let renewed = panics::caught(follower.renew(conn, of, now, sent_ns)).await;
+            if let Err(error) = renewed.unwrap_or(Err(Error::Panicked)) {
+                tracing::error!(%error, "the tokens cannot be read: nobody is let in when what is known of them lapses");
+            }
         }
         self.hold_policies(of, sent_ns);
         let moved = self.take(&read, &asked, sent_ns)?;
@@ -179,10 +191,10 @@ impl Feed {
 
     /// Takes over a change of the switches that this instance has just committed, and tells the others. That they hear it is
     /// not needed for the bound, so nobody waits for it, and a database without notifications is as good.
-    pub fn publish(&self, db: &Database, change: Change, state: &GoLiveState) {
+    pub fn publish(&self, db: &Database, news: News, state: GateState) {
         self.apply_own(state);
         let (db, version) = (db.clone(), state.version);
-        tokio::spawn(async move { announce(&db, change, version).await });
+        tokio::spawn(async move { announce(&db, news, version).await });
     }
 
     /// Takes over a change of the tokens that this instance has just committed, before it is answered if the database is quick,
@@ -198,11 +210,11 @@ impl Feed {
 }
 
 /// Tells every instance of a change that was committed, and of the version that it made, or gives up soon.
-pub async fn announce(db: &Database, change: Change, version: i64) {
-    let payload = match change {
-        Change::Engage => ENGAGED,
-        Change::Disable => DISABLED,
-        Change::Enable | Change::Release => CHANGED,
+pub async fn announce(db: &Database, news: News, version: i64) {
+    let payload = match news {
+        News::Engaged => ENGAGED,
+        News::Disabled => DISABLED,
+        News::Changed => CHANGED,
     };
     tell(db, &format!("{payload} {version}")).await;
 }

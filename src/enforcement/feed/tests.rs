@@ -4,8 +4,6 @@ use crate::enforcement::gate::{EnforcementScope, Verdict, decide};
 use crate::enforcement::instance::Configuration;
 use crate::enforcement::kill_file::Found;
 use crate::enforcement::{ExecutionClass, RouteClass};
-use crate::go_live::model::Movement;
-use chrono::DateTime;
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -42,18 +40,8 @@ fn take(feed: &Feed, read: &Reading, sent_ns: u64) -> Result<Vec<(Stream, Point)
     feed.take(read, &feed.history().asked(), sent_ns)
 }
 
-fn state(version: i64, go_live_enabled: bool, kill_switch_engaged: bool) -> GoLiveState {
-    let none = Movement { at: None, by: None, reason: None };
-    GoLiveState {
-        go_live_enabled,
-        kill_switch_engaged,
-        changed_by: None,
-        reason: None,
-        updated_at: DateTime::UNIX_EPOCH,
-        version,
-        go_live: none.clone(),
-        kill_switch: none,
-    }
+const fn state(version: i64, go_live_enabled: bool, kill_switch_engaged: bool) -> GateState {
+    GateState { version, go_live_enabled, kill_switch_engaged }
 }
 
 fn admits(feed: &Feed) -> bool {
@@ -66,7 +54,7 @@ fn nothing_read_is_stale_and_the_lease_ends_exactly() {
     let clock = Clock::manual(10_000);
     let feed = feed(&clock);
     assert_eq!(feed.view(), View::Stale);
-    feed.apply_own(&state(1, true, false));
+    feed.apply_own(state(1, true, false));
     assert_eq!(feed.view(), View::Stale, "a change of our own does not renew the lease");
     clock.advance(1);
     take(&feed, &reading(1, true, false), clock.now_ns()).unwrap();
@@ -107,7 +95,7 @@ fn an_overtaken_read_never_undoes_a_newer_change() {
     take(&feed, &reading(7, true, false), clock.now_ns()).unwrap();
     let sent = clock.now_ns();
     clock.advance(1);
-    feed.apply_own(&state(8, true, true));
+    feed.apply_own(state(8, true, true));
     take(&feed, &reading(7, true, false), sent).unwrap();
     assert!(matches!(feed.view(), View::Fresh { version: 8, kill_switch_engaged: true, .. }));
 }
@@ -183,7 +171,7 @@ fn a_rewound_database_blocks_at_the_next_read_though_it_takes_changes_of_our_own
     let clock = Clock::manual(10);
     let feed = feed(&clock);
     take(&feed, &reading(13, true, false), clock.now_ns()).unwrap();
-    feed.apply_own(&state(2, false, true));
+    feed.apply_own(state(2, false, true));
     clock.advance(1);
     assert!(take(&feed, &reading(2, false, true), clock.now_ns()).is_err());
     assert_eq!(feed.view(), View::Rewound);
@@ -194,8 +182,8 @@ fn changes_of_our_own_that_arrive_out_of_order_block_nothing_and_leave_the_newes
     let clock = Clock::manual(10);
     let feed = feed(&clock);
     take(&feed, &reading(7, false, false), clock.now_ns()).unwrap();
-    feed.apply_own(&state(9, true, false));
-    feed.apply_own(&state(8, false, false));
+    feed.apply_own(state(9, true, false));
+    feed.apply_own(state(8, false, false));
     assert_eq!(feed.view(), View::Fresh { version: 9, go_live_enabled: true, kill_switch_engaged: false });
 }
 
@@ -207,7 +195,7 @@ fn changes_of_our_own_beside_a_read_are_never_taken_for_a_rewind() {
         scope.spawn(|| {
             for version in 2..50_000 {
                 committed.store(version, Ordering::SeqCst);
-                feed.apply_own(&state(version, version % 2 == 0, false));
+                feed.apply_own(state(version, version % 2 == 0, false));
             }
         });
         while committed.load(Ordering::SeqCst) < 49_999 {

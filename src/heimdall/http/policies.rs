@@ -1,9 +1,9 @@
 //! What a domain must show, and whether production may act on it.
 
-use crate::app::App;
 use crate::approval::Loosened;
 use crate::approval::model::ApprovalRecord;
 use crate::error::Result;
+use crate::heimdall::Heimdall;
 use crate::heimdall::charter::{self, HeimdallPolicyUpserted};
 use crate::heimdall::model::{GateRule, HeimdallPolicy, PolicyUpsert, PolicyWarning, ScorecardWindow, Setting};
 use crate::heimdall::{HeimdallPolicyRemoved, store};
@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub(super) fn router() -> OpenApiRouter<App> {
+pub(super) fn router() -> OpenApiRouter<Heimdall> {
     OpenApiRouter::new()
         .routes(routes!(heimdall_policies))
         .routes(routes!(upsert_heimdall_policy))
@@ -42,8 +42,8 @@ struct ListedPolicy {
     get, path = "/heimdall/policies", tag = "heimdall",
     responses((status = 200, description = "Ordered by domain", body = Vec<ListedPolicy>), errors::Read)
 )]
-async fn heimdall_policies(State(app): State<App>, _: Query<Nothing>) -> Result<Json<Vec<ListedPolicy>>> {
-    let mut conn = app.heimdall.db().read().await?;
+async fn heimdall_policies(State(heimdall): State<Heimdall>, _: Query<Nothing>) -> Result<Json<Vec<ListedPolicy>>> {
+    let mut conn = heimdall.db().read().await?;
     let policies = store::read_policies(&mut conn).await?;
     let engines = charter::known_engines(&mut conn).await?;
     let listed = policies.into_iter().map(|policy| ListedPolicy { warnings: policy.warnings(&engines), policy });
@@ -131,13 +131,13 @@ impl HeimdallPolicyUpsert {
     responses((status = 200, description = "The policy and what changed", body = HeimdallPolicyUpserted), (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord), errors::Change)
 )]
 async fn upsert_heimdall_policy(
-    State(app): State<App>,
+    State(heimdall): State<Heimdall>,
     caller: Caller,
     Stopping { mut input, intent, ignored }: Stopping<HeimdallPolicyUpsert>,
 ) -> Result<Response> {
     let (actor, reason) = (input.actor.take(), input.reason.take());
     let asked = Asked::new(caller.origin(actor, None), intent);
-    let upserted = app.heimdall.upsert_policy(&input.request()?, reason.as_ref(), &asked).await?;
+    let upserted = heimdall.upsert_policy(&input.request()?, reason.as_ref(), &asked).await?;
     upserted.answer(|once| Ok(ignored.beside(once)))
 }
 
@@ -161,12 +161,12 @@ struct PromoteInput {
     responses((status = 200, description = "Promoted", body = HeimdallPolicyUpserted), (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord), errors::LoosenOne)
 )]
 async fn promote(
-    State(app): State<App>,
+    State(heimdall): State<Heimdall>,
     caller: Caller,
     Keyed { input, intent }: Keyed<PromoteInput>,
 ) -> Result<Loosened<HeimdallPolicyUpserted>> {
     let asked = Asked::new(caller.origin(Some(input.actor), None), intent);
-    app.heimdall.promote(&input.domain, &input.reason, &asked).await
+    heimdall.promote(&input.domain, &input.reason, &asked).await
 }
 
 /// Who demotes what.
@@ -193,12 +193,12 @@ impl CanStop for DemoteInput {
     responses((status = 200, description = "Demoted", body = HeimdallPolicyUpserted), errors::ChangeOfOne)
 )]
 async fn demote(
-    State(app): State<App>,
+    State(heimdall): State<Heimdall>,
     caller: Caller,
     Stopping { input, intent, ignored }: Stopping<DemoteInput>,
 ) -> Result<Response> {
     let asked = Asked::new(caller.origin(input.actor, None), intent);
-    Ok(ignored.beside(app.heimdall.demote(&input.domain, input.reason.as_ref(), &asked).await?))
+    Ok(ignored.beside(heimdall.demote(&input.domain, input.reason.as_ref(), &asked).await?))
 }
 
 /// The domain whose policy is removed.
@@ -221,10 +221,10 @@ struct HeimdallPolicyRemove {
     responses((status = 200, description = "Removed", body = HeimdallPolicyRemoved), errors::ChangeOfOne)
 )]
 async fn remove_heimdall_policy(
-    State(app): State<App>,
+    State(heimdall): State<Heimdall>,
     caller: Caller,
     Keyed { input, intent }: Keyed<HeimdallPolicyRemove>,
 ) -> Result<Once<HeimdallPolicyRemoved>> {
     let asked = Asked::new(caller.origin(input.actor, None), intent);
-    app.heimdall.remove_policy(&input.domain, input.reason.as_ref(), &asked).await
+    heimdall.remove_policy(&input.domain, input.reason.as_ref(), &asked).await
 }

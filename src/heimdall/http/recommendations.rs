@@ -1,7 +1,7 @@
 //! Recommendations: made, listed, used, taken back.
 
-use crate::app::App;
 use crate::error::{Error, Result};
+use crate::heimdall::Heimdall;
 use crate::heimdall::guard::{RequireAnswer, RevokeAnswer};
 use crate::heimdall::store::{self, RecommendationFilter, RecommendationRecord};
 use crate::heimdall::{RecommendAnswer, Recommendation};
@@ -19,7 +19,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub(super) fn router() -> OpenApiRouter<App> {
+pub(super) fn router() -> OpenApiRouter<Heimdall> {
     OpenApiRouter::new()
         .routes(routes!(recommend))
         .routes(routes!(list_recommendations))
@@ -56,7 +56,7 @@ struct RecommendInput {
     responses((status = 200, description = "The verdict", body = RecommendAnswer), errors::Change)
 )]
 async fn recommend(
-    State(app): State<App>,
+    State(heimdall): State<Heimdall>,
     caller: Caller,
     Keyed { input, intent }: Keyed<RecommendInput>,
 ) -> Result<Once<RecommendAnswer>> {
@@ -68,7 +68,7 @@ async fn recommend(
         evidence: input.evidence,
     };
     let asked = Asked::new(caller.origin(input.actor, input.correlation_id), intent);
-    app.heimdall.recommend(made, &asked).await
+    heimdall.recommend(made, &asked).await
 }
 
 /// Which recommendations.
@@ -93,7 +93,7 @@ struct RecommendationQuery {
     responses((status = 200, description = "A page", body = Page<RecommendationRecord>), errors::Read)
 )]
 async fn list_recommendations(
-    State(app): State<App>,
+    State(heimdall): State<Heimdall>,
     Query(query): Query<RecommendationQuery>,
 ) -> Result<Json<Page<RecommendationRecord>>> {
     let paging = Paging::new("/heimdall/recommendations", query.limit, query.cursor)?;
@@ -104,7 +104,7 @@ async fn list_recommendations(
         before: None,
         limit: 0,
     };
-    let (mut conn, mut page) = (app.heimdall.db().read().await?, paging.begin());
+    let (mut conn, mut page) = (heimdall.db().read().await?, paging.begin());
     while let Some((before, limit)) = page.wants() {
         let filter = RecommendationFilter { before, limit, ..filter };
         page.take(store::recommendations(&mut conn, &filter).await?, |row| row.id);
@@ -119,11 +119,11 @@ async fn list_recommendations(
     responses((status = 200, description = "The recommendation", body = RecommendationRecord), errors::ReadOne)
 )]
 async fn get_recommendation(
-    State(app): State<App>,
+    State(heimdall): State<Heimdall>,
     Segment(id): Segment<Count>,
     _: Query<Nothing>,
 ) -> Result<Json<RecommendationRecord>> {
-    let found = store::read_recommendation(&mut *app.heimdall.db().read().await?, id.get()).await?;
+    let found = store::read_recommendation(&mut *heimdall.db().read().await?, id.get()).await?;
     found.map(Json).ok_or_else(|| Error::NotFound { what: "recommendation", id: id.to_string() })
 }
 
@@ -148,13 +148,13 @@ struct RequireInput {
     responses((status = 200, description = "It may", body = RequireAnswer), errors::Require)
 )]
 async fn require_prod_eligible(
-    State(app): State<App>,
+    State(heimdall): State<Heimdall>,
     Segment(id): Segment<Count>,
     caller: Caller,
     Keyed { input, intent }: Keyed<RequireInput>,
 ) -> Result<Once<RequireAnswer>> {
     let asked = Asked::new(caller.origin(input.actor, input.correlation_id), intent);
-    app.heimdall.require_prod_eligible(id.get(), input.reason, &asked).await
+    heimdall.require_prod_eligible(id.get(), input.reason, &asked).await
 }
 
 /// Who takes a recommendation back.
@@ -183,11 +183,11 @@ impl CanStop for RevokeInput {
     responses((status = 200, description = "Revoked", body = RevokeAnswer), errors::ChangeOfOne)
 )]
 async fn revoke_recommendation(
-    State(app): State<App>,
+    State(heimdall): State<Heimdall>,
     Segment(id): Segment<Count>,
     caller: Caller,
     Stopping { input, intent, ignored }: Stopping<RevokeInput>,
 ) -> Result<Response> {
     let asked = Asked::new(caller.origin(input.actor, input.correlation_id), intent);
-    Ok(ignored.beside(app.heimdall.revoke(id.get(), input.reason, &asked).await?))
+    Ok(ignored.beside(heimdall.revoke(id.get(), input.reason, &asked).await?))
 }

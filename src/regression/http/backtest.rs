@@ -1,8 +1,8 @@
 //! What a wire would have done, before it is enabled.
 
-use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::{Caller, Input, errors};
+use crate::regression::Regression;
 use crate::regression::advice::Profile;
 use crate::regression::backtest::{ChanceTrips, Recommended, Replay, ReplayedTrip, SHUFFLED_MAX, by_chance, recommend};
 use crate::regression::model::{
@@ -29,7 +29,7 @@ const SHUFFLES_MAX: i64 = 1_000;
 /// Where the shuffles begin, so that the same question has the same answer.
 const SEED: u64 = 1;
 
-pub(super) fn router() -> OpenApiRouter<App> {
+pub(super) fn router() -> OpenApiRouter<Regression> {
     OpenApiRouter::new().routes(routes!(backtest_wire))
 }
 
@@ -109,7 +109,7 @@ struct BacktestAnswer {
     responses((status = 200, description = "What the wire would have done", body = BacktestAnswer), errors::ChangeOfOne)
 )]
 async fn backtest_wire(
-    State(app): State<App>,
+    State(regression): State<Regression>,
     caller: Caller,
     Input(input): Input<BacktestInput>,
 ) -> Result<Json<BacktestAnswer>> {
@@ -122,11 +122,11 @@ async fn backtest_wire(
     };
     let TimeRange { from, to } = TimeRange::new(input.from, input.to)?;
     // One at a time: each reads a whole history.
-    let turn = app.replaying.take(caller.principal).await?;
-    let mut tx = app.govern.db().begin_long_snapshot().await?;
+    let turn = regression.replaying.take(caller.principal).await?;
+    let mut tx = regression.db().begin_long_snapshot().await?;
     let existing = store::read_policy(&mut tx, &input.domain, &input.metric).await?;
     let request = read(input);
-    let now = crate::review::store::now(&mut tx).await?;
+    let now = crate::db::now(&mut tx).await?;
     let (policy, _) = upsert(existing.as_ref(), &request, None, None, now)?;
     let pair: Pair = (policy.domain.clone(), policy.metric.clone());
     // Events of another kind are another series.

@@ -1,18 +1,18 @@
 //! Many measurements in one request and one commit: JSON or NDJSON.
 
 use super::measurement;
-use crate::app::App;
 use crate::audit::Origin;
 use crate::db::to_json;
 use crate::error::{Error, Result};
-use crate::govern::measure::Measurements;
-use crate::govern::{KpiAnswer, Tripped};
 use crate::http::input::{Element, Field, elements, object_fields, parse};
 use crate::http::keyed::{Many, key_of};
 use crate::http::{Caller, errors, marked};
 use crate::idempotency::{Fields, Intent};
+use crate::regression::Regression;
+use crate::regression::measure::Measurements;
 use crate::regression::model::KpiEvent;
 use crate::regression::store::Pair;
+use crate::regression::{KpiAnswer, Tripped};
 use crate::types::{Actor, CorrelationId, Detail, Domain, EventId, Flag, IdempotencyKey, Measured, Metric};
 use axum::Json;
 use axum::extract::{Request, State};
@@ -31,7 +31,7 @@ const BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What may stand beside the measurements, for all of them.
 const OTHERS: [&str; 2] = ["actor", "correlation_id"];
 
-pub(super) fn router() -> OpenApiRouter<App> {
+pub(super) fn router() -> OpenApiRouter<Regression> {
     OpenApiRouter::new().routes(routes!(record_kpi_batch))
 }
 
@@ -152,7 +152,7 @@ const UNWATCHED_MAX: usize = 20;
     post, path = "/regression/kpi/batch", tag = "regression", request_body = KpiBatch,
     responses((status = 200, description = "What came of them", body = KpiBatchAnswer), errors::Change)
 )]
-async fn record_kpi_batch(State(app): State<App>, caller: Caller, request: Request) -> Result<Response> {
+async fn record_kpi_batch(State(regression): State<Regression>, caller: Caller, request: Request) -> Result<Response> {
     let (parts, body) = request.into_parts();
     let (list, key, fields) = match elements(&parts, body, &OTHERS, BYTES_MAX).await? {
         Ok((list, fields)) => (list, key_of(&parts, &fields)?, fields),
@@ -199,7 +199,7 @@ async fn record_kpi_batch(State(app): State<App>, caller: Caller, request: Reque
     }
     let answer =
         Box::new(move |answers: Vec<Result<KpiAnswer>>| Ok(to_json(&answer(&lines, answers, refused.clone()))));
-    let done = app.govern.record(Measurements { events, intent, answer }).await?;
+    let done = regression.record(Measurements { events, intent, answer }).await?;
     Ok(marked(done.replayed, Json(done.answer)))
 }
 

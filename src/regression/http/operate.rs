@@ -1,15 +1,15 @@
 //! An operator's acts on a wire and its series: to say what a trip was, to arm the wire again, to give it another baseline, to remove
 //! it, to set the kind of its series.
 
-use crate::app::App;
 use crate::approval::Loosened;
 use crate::approval::model::ApprovalRecord;
 use crate::error::Result;
-use crate::govern::{AcknowledgeAnswer, BaselineAnswer, KindAnswer, RearmAnswer, RegressionPolicyRemoved};
 use crate::http::{Caller, Keyed, Query, errors};
 use crate::idempotency::{Asked, Once};
+use crate::regression::Regression;
 use crate::regression::model::{Kind, Rebase, TripVerdict};
 use crate::regression::store::{self, BaselineRecord};
+use crate::regression::{AcknowledgeAnswer, BaselineAnswer, KindAnswer, RearmAnswer, RegressionPolicyRemoved};
 use crate::types::{Actor, Count, Domain, Flag, IdempotencyKey, Metric, Reason};
 use axum::Json;
 use axum::extract::State;
@@ -18,7 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub(super) fn router() -> OpenApiRouter<App> {
+pub(super) fn router() -> OpenApiRouter<Regression> {
     OpenApiRouter::new()
         .routes(routes!(acknowledge_trip))
         .routes(routes!(rearm_wire))
@@ -55,14 +55,14 @@ struct AcknowledgeTrip {
     responses((status = 200, description = "The trip and where the wire stands", body = AcknowledgeAnswer), errors::ChangeOfOne)
 )]
 async fn acknowledge_trip(
-    State(app): State<App>,
+    State(regression): State<Regression>,
     caller: Caller,
     Keyed { input, intent }: Keyed<AcknowledgeTrip>,
 ) -> Result<Once<AcknowledgeAnswer>> {
     let asked = Asked::new(caller.origin(input.actor, None), intent);
     let trip_id = input.trip_id.map(Count::get);
     let wire = (&input.domain, &input.metric);
-    app.govern.acknowledge(wire, trip_id, input.verdict, input.reason.as_ref(), &asked).await
+    regression.acknowledge(wire, trip_id, input.verdict, input.reason.as_ref(), &asked).await
 }
 
 /// Which wire to arm again.
@@ -89,13 +89,13 @@ struct RearmWire {
     responses((status = 200, description = "The trip that ended and where the wire stands", body = RearmAnswer), (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord), errors::ChangeOfOne)
 )]
 async fn rearm_wire(
-    State(app): State<App>,
+    State(regression): State<Regression>,
     caller: Caller,
     Keyed { input, intent }: Keyed<RearmWire>,
 ) -> Result<Loosened<RearmAnswer>> {
     let asked = Asked::new(caller.origin(input.actor, None), intent);
     let wire = (&input.domain, &input.metric);
-    app.govern.rearm(wire, input.baseline.unwrap_or_default(), &input.reason, &asked).await
+    regression.rearm(wire, input.baseline.unwrap_or_default(), &input.reason, &asked).await
 }
 
 /// Where a new baseline comes from.
@@ -134,7 +134,7 @@ struct ResetBaseline {
     responses((status = 200, description = "The baseline's version and where the wire stands", body = BaselineAnswer), (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord), errors::ChangeOfOne)
 )]
 async fn reset_baseline(
-    State(app): State<App>,
+    State(regression): State<Regression>,
     caller: Caller,
     Keyed { input, intent }: Keyed<ResetBaseline>,
 ) -> Result<Loosened<BaselineAnswer>> {
@@ -144,7 +144,7 @@ async fn reset_baseline(
         Some(BaselineSource::NextN) => Rebase::ResetNextN,
     };
     let force = input.force.is_some_and(|flag| flag.0);
-    app.govern.reset_baseline((&input.domain, &input.metric), source, force, input.reason.as_ref(), &asked).await
+    regression.reset_baseline((&input.domain, &input.metric), source, force, input.reason.as_ref(), &asked).await
 }
 
 /// Whose baselines.
@@ -164,10 +164,10 @@ struct BaselineQuery {
     responses((status = 200, description = "The newest first", body = Vec<BaselineRecord>), errors::Read)
 )]
 async fn list_baselines(
-    State(app): State<App>,
+    State(regression): State<Regression>,
     Query(query): Query<BaselineQuery>,
 ) -> Result<Json<Vec<BaselineRecord>>> {
-    let mut conn = app.govern.db().read().await?;
+    let mut conn = regression.db().read().await?;
     Ok(Json(store::baselines(&mut conn, query.domain.as_ref(), query.metric.as_ref()).await?))
 }
 
@@ -193,12 +193,12 @@ struct RegressionPolicyRemove {
     responses((status = 200, description = "Removed", body = RegressionPolicyRemoved), errors::ChangeOfOne)
 )]
 async fn remove_regression_policy(
-    State(app): State<App>,
+    State(regression): State<Regression>,
     caller: Caller,
     Keyed { input, intent }: Keyed<RegressionPolicyRemove>,
 ) -> Result<Once<RegressionPolicyRemoved>> {
     let asked = Asked::new(caller.origin(input.actor, None), intent);
-    app.govern.remove_wire((&input.domain, &input.metric), input.reason.as_ref(), &asked).await
+    regression.remove_wire((&input.domain, &input.metric), input.reason.as_ref(), &asked).await
 }
 
 /// The kind that the events of a series must have.
@@ -226,10 +226,10 @@ struct SetSeriesKind {
     responses((status = 200, description = "The kind of the series", body = KindAnswer), errors::Change)
 )]
 async fn set_series_kind(
-    State(app): State<App>,
+    State(regression): State<Regression>,
     caller: Caller,
     Keyed { input, intent }: Keyed<SetSeriesKind>,
 ) -> Result<Once<KindAnswer>> {
     let asked = Asked::new(caller.origin(input.actor, None), intent);
-    app.govern.set_kind((&input.domain, &input.metric), input.kind, input.reason.as_ref(), &asked).await
+    regression.set_kind((&input.domain, &input.metric), input.kind, input.reason.as_ref(), &asked).await
 }

@@ -1,6 +1,7 @@
 //! Setting up a wire: what an upsert changes, and which wires could never work.
 
 use super::{Action, Detector, Direction, Effect, Mode, OnStale, RegressionPolicy, WINDOW_MAX};
+use crate::approval::model::ApprovalAction;
 use crate::audit::Changes;
 use crate::error::{Error, FieldError, Result};
 use crate::types::{Actor, Amount, Count, Domain, Engine, Fraction, Metric, Reason};
@@ -116,6 +117,16 @@ fn note_detector(changes: &mut Changes, existing: Option<&RegressionPolicy>, pol
     }
     note!(detector, direction, effect, mode, on_stale);
     note_said!(max_drop_value, stale_after_seconds, false_trip_arl, tolerance_fraction);
+}
+
+/// As what a change of a wire loosens; `ends` is the trip that it ends. None for one that does not loosen.
+#[must_use]
+pub fn loosening(
+    existing: Option<&RegressionPolicy>,
+    policy: &RegressionPolicy,
+    ends: Option<i64>,
+) -> Option<ApprovalAction> {
+    (ends.is_some() || loosens(existing, policy) || rebases(existing, policy)).then_some(ApprovalAction::Wire)
 }
 
 /// Whether the wire would let through what tripped it before: off, in SHADOW, a weaker action, a larger drop, more events before it

@@ -142,15 +142,6 @@ pub async fn rearm_trip(conn: &mut PgConnection, trip_id: i64, rearmed: &Rearmed
     Ok(Window { events: row.baseline_events, sum: total(row.baseline_sum)? })
 }
 
-/// Standing trips that acted, as `DOMAIN.metric`.
-pub async fn standing_trips(conn: &mut PgConnection) -> Result<Vec<String>> {
-    Ok(sqlx::query_scalar!(
-        r#"SELECT domain || '.' || metric AS "wire!" FROM regression_trip WHERE rearmed_at IS NULL AND NOT shadow ORDER BY 1"#
-    )
-    .fetch_all(conn)
-    .await?)
-}
-
 /// A trip that a measurement caused.
 #[derive(Debug, Clone)]
 pub struct Caused {

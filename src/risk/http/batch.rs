@@ -2,13 +2,13 @@
 
 use super::answers::{AdjustAnswer, ReleaseAnswer, ReserveAnswer, SettleAnswer, extended};
 use super::inputs::{AdjustInput, CheckAndReserve, ExtendReservation, ReleaseReservation, SettleInput};
-use crate::app::App;
 use crate::db::to_json;
 use crate::error::{Error, Result};
 use crate::http::input::{Field, object_fields, parse, take_field};
 use crate::http::keyed::{Many, read_key};
 use crate::http::{Caller, errors, marked};
 use crate::idempotency::{Fields, Intent};
+use crate::risk::Risk;
 use crate::risk::operation::{Done, Item, Operation, Outcome};
 use crate::types::{Amount, Engine, IdempotencyKey};
 use axum::Json;
@@ -27,7 +27,7 @@ const BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Operations of one request.
 pub(super) const OPERATIONS_MAX: usize = 1_000;
 
-pub(super) fn router() -> OpenApiRouter<App> {
+pub(super) fn router() -> OpenApiRouter<Risk> {
     OpenApiRouter::new().routes(routes!(run_batch))
 }
 
@@ -94,7 +94,7 @@ impl Asked {
     post, path = "/risk/batch", tag = "risk", request_body = BatchInput,
     responses((status = 200, description = "A result for each operation, in order", body = BatchAnswer), errors::Change)
 )]
-async fn run_batch(State(app): State<App>, caller: Caller, request: Request) -> Result<Response> {
+async fn run_batch(State(risk): State<Risk>, caller: Caller, request: Request) -> Result<Response> {
     let (parts, body) = request.into_parts();
     let sent = Many::read(&parts, body, "operations", &[], BYTES_MAX).await?;
     if sent.list.is_empty() || sent.list.len() > OPERATIONS_MAX {
@@ -110,7 +110,7 @@ async fn run_batch(State(app): State<App>, caller: Caller, request: Request) -> 
         }
     });
     let (asked, items): (Vec<_>, Vec<_>) = read.unzip();
-    let done = app.risk.batch(items).await?;
+    let done = risk.batch(items).await?;
     let results: Vec<_> = asked.into_iter().zip(done).map(|(asked, done)| result(asked, done)).collect();
     let replayed = results.iter().all(|result| result.replayed);
     Ok(marked(replayed, Json(BatchAnswer { results })))

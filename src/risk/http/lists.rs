@@ -1,8 +1,8 @@
 //! What was reserved and decided: lists that grow.
 
-use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::{Caller, Nothing, Page, Paging, Query, Segment, errors};
+use crate::risk::Risk;
 use crate::risk::model::ReservationStatus;
 use crate::risk::reconcile::{self, Reconciliation};
 use crate::risk::store::{self, EventFilter, ReservationFilter, ReservationRecord, RiskEventRecord};
@@ -15,7 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-pub(super) fn router() -> OpenApiRouter<App> {
+pub(super) fn router() -> OpenApiRouter<Risk> {
     OpenApiRouter::new()
         .routes(routes!(list_reservations))
         .routes(routes!(get_reservation))
@@ -52,7 +52,7 @@ const OLDER_THAN_MAX: i64 = 3_155_760_000;
     responses((status = 200, description = "A page", body = Page<ReservationRecord>), errors::Read)
 )]
 async fn list_reservations(
-    State(app): State<App>,
+    State(risk): State<Risk>,
     Query(query): Query<ReservationQuery>,
 ) -> Result<Json<Page<ReservationRecord>>> {
     let paging = Paging::new("/risk/reservations", query.limit, query.cursor)?;
@@ -60,7 +60,7 @@ async fn list_reservations(
         let detail = format!("is {older_than}: send at most {OLDER_THAN_MAX} seconds, which is a hundred years");
         return Err(Error::invalid("older_than", detail));
     }
-    let db = app.risk.db();
+    let db = risk.db();
     let (mut conn, mut page) = (db.read().await?, paging.begin());
     let filter = ReservationFilter {
         now: db.history().now(&mut conn).await?,
@@ -84,11 +84,11 @@ async fn list_reservations(
     responses((status = 200, description = "The reservation", body = ReservationRecord), errors::ReadOne)
 )]
 async fn get_reservation(
-    State(app): State<App>,
+    State(risk): State<Risk>,
     Segment(id): Segment<Uuid>,
     _: Query<Nothing>,
 ) -> Result<Json<ReservationRecord>> {
-    let db = app.risk.db();
+    let db = risk.db();
     let mut conn = db.read().await?;
     let now = db.history().now(&mut conn).await?;
     let found = store::read_reservation(&mut conn, id, now).await?;
@@ -141,7 +141,7 @@ enum RiskAction {
     responses((status = 200, description = "A page", body = Page<RiskEventRecord>), errors::Read)
 )]
 async fn risk_events(
-    State(app): State<App>,
+    State(risk): State<Risk>,
     Query(query): Query<RiskEventQuery>,
 ) -> Result<Json<Page<RiskEventRecord>>> {
     let paging = Paging::new("/risk/events", query.limit, query.cursor)?;
@@ -164,7 +164,7 @@ async fn risk_events(
         before: None,
         limit: 0,
     };
-    let (mut conn, mut page) = (app.risk.db().read().await?, paging.begin());
+    let (mut conn, mut page) = (risk.db().read().await?, paging.begin());
     while let Some((before, limit)) = page.wants() {
         page.take(store::events(&mut conn, &EventFilter { before, limit, ..filter }).await?, |row| row.seq);
     }
@@ -177,11 +177,11 @@ async fn risk_events(
     get, path = "/risk/reconciliation", tag = "risk",
     responses((status = 200, description = "What was compared, and every difference", body = Reconciliation), errors::ReadOne)
 )]
-async fn reconciliation(State(app): State<App>, caller: Caller, _: Query<Nothing>) -> Result<Json<Reconciliation>> {
+async fn reconciliation(State(risk): State<Risk>, caller: Caller, _: Query<Nothing>) -> Result<Json<Reconciliation>> {
     // One at a time: each reads all that is open and all of the day. PostgreSQL goes on also when the client has hung up, and the turn
     // with it: else whoever hangs up over and over would take every connection.
-    let turn = app.reconciling.take(caller.principal).await?;
-    let db = app.risk.db().clone();
+    let turn = risk.reconciling.take(caller.principal).await?;
+    let db = risk.db().clone();
     let compared = tokio::spawn(async move {
         let _turn = turn;
         reconcile::reconcile(&db).await

@@ -6,12 +6,12 @@ use super::answers::{
 use super::inputs::{
     AdjustInput, CheckAndReserve, ExtendReservation, ReleaseReservation, SettleInput, SettleReservation,
 };
-use crate::app::App;
-use crate::approval::http::waiting_again;
+use crate::approval::answer::waiting_again;
 use crate::approval::model::ApprovalRecord;
 use crate::error::{Error, Result};
 use crate::http::{BASE_PATH, Caller, Keyed, Segment, errors, marked};
 use crate::idempotency::{Asked, Intent};
+use crate::risk::Risk;
 use crate::risk::Run;
 use crate::risk::operation::{Done, Outcome};
 use axum::Json;
@@ -23,7 +23,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-pub(super) fn router() -> OpenApiRouter<App> {
+pub(super) fn router() -> OpenApiRouter<Risk> {
     OpenApiRouter::new()
         .routes(routes!(reserve))
         .routes(routes!(settle))
@@ -35,12 +35,12 @@ pub(super) fn router() -> OpenApiRouter<App> {
 }
 
 /// A decision.
-async fn decide(app: &App, caller: Caller, input: CheckAndReserve, intent: Option<Intent>) -> Result<ReserveAnswer> {
+async fn decide(risk: &Risk, caller: Caller, input: CheckAndReserve, intent: Option<Intent>) -> Result<ReserveAnswer> {
     let dry_run = input.is_dry();
     let (request, origin) = input.read(caller);
     let (engine, amount) = (request.engine.clone(), request.amount);
     let run = if dry_run { Run::Dry } else { Run::Real };
-    let done = app.risk.reserve(request, run, Asked::new(origin, intent)).await?;
+    let done = risk.reserve(request, run, Asked::new(origin, intent)).await?;
     Ok(ReserveAnswer::new(engine, amount, dry_run, done))
 }
 
@@ -53,11 +53,11 @@ async fn decide(app: &App, caller: Caller, input: CheckAndReserve, intent: Optio
     )
 )]
 async fn reserve(
-    State(app): State<App>,
+    State(risk): State<Risk>,
     caller: Caller,
     Keyed { input, intent }: Keyed<CheckAndReserve>,
 ) -> Result<Response> {
-    let answer = decide(&app, caller, input, intent).await?;
+    let answer = decide(&risk, caller, input, intent).await?;
     Ok(decided(answer.ok, answer.replayed, Json(answer)))
 }
 
@@ -71,11 +71,11 @@ async fn reserve(
     )
 )]
 async fn make_reservation(
-    State(app): State<App>,
+    State(risk): State<Risk>,
     caller: Caller,
     Keyed { input, intent }: Keyed<CheckAndReserve>,
 ) -> Result<Response> {
-    let answer = decide(&app, caller, input, intent).await?;
+    let answer = decide(&risk, caller, input, intent).await?;
     if !answer.ok {
         return Ok(decided(false, answer.replayed, answer.denied()));
     }
@@ -96,12 +96,12 @@ async fn make_reservation(
     responses((status = 200, description = "Settled", body = SettleAnswer), errors::ChangeOfOne)
 )]
 async fn settle(
-    State(app): State<App>,
+    State(risk): State<Risk>,
     caller: Caller,
     Keyed { input, intent }: Keyed<SettleInput>,
 ) -> Result<Response> {
     let (request, origin) = input.read(caller);
-    Ok(answered::<_, SettleAnswer>(app.risk.settle(request, Asked::new(origin, intent)).await?))
+    Ok(answered::<_, SettleAnswer>(risk.settle(request, Asked::new(origin, intent)).await?))
 }
 
 /// Records the outcome of this reservation's action.
@@ -111,13 +111,13 @@ async fn settle(
     responses((status = 200, description = "Settled", body = SettleAnswer), errors::ChangeOfOne)
 )]
 async fn settle_reservation(
-    State(app): State<App>,
+    State(risk): State<Risk>,
     caller: Caller,
     Segment(id): Segment<Uuid>,
     Keyed { input, intent }: Keyed<SettleReservation>,
 ) -> Result<Response> {
     let (request, origin) = input.read(id, caller);
-    Ok(answered::<_, SettleAnswer>(app.risk.settle(request, Asked::new(origin, intent)).await?))
+    Ok(answered::<_, SettleAnswer>(risk.settle(request, Asked::new(origin, intent)).await?))
 }
 
 /// Gives back what was reserved: the action did not happen.
@@ -127,13 +127,13 @@ async fn settle_reservation(
     responses((status = 200, description = "Released", body = ReleaseAnswer), errors::ChangeOfOne)
 )]
 async fn release_reservation(
-    State(app): State<App>,
+    State(risk): State<Risk>,
     caller: Caller,
     Segment(id): Segment<Uuid>,
     Keyed { input, intent }: Keyed<ReleaseReservation>,
 ) -> Result<Response> {
     let (request, origin) = input.read(id, caller);
-    Ok(answered::<_, ReleaseAnswer>(app.risk.release(request, Asked::new(origin, intent)).await?))
+    Ok(answered::<_, ReleaseAnswer>(risk.release(request, Asked::new(origin, intent)).await?))
 }
 
 /// Keeps a reservation from expiring for longer.
@@ -143,13 +143,13 @@ async fn release_reservation(
     responses((status = 200, description = "Extended", body = ExtendAnswer), errors::ChangeOfOne)
 )]
 async fn extend_reservation(
-    State(app): State<App>,
+    State(risk): State<Risk>,
     caller: Caller,
     Segment(id): Segment<Uuid>,
     Keyed { input, intent }: Keyed<ExtendReservation>,
 ) -> Result<Response> {
     let (request, origin) = input.read(id, caller);
-    let done = app.risk.extend(request, Asked::new(origin, intent)).await?;
+    let done = risk.extend(request, Asked::new(origin, intent)).await?;
     let replayed = done.replayed;
     let answer = extended(done);
     Ok(decided(answer.is_ok(), replayed, answer.map(Json)))
@@ -165,12 +165,12 @@ async fn extend_reservation(
     )
 )]
 async fn adjust(
-    State(app): State<App>,
+    State(risk): State<Risk>,
     caller: Caller,
     Keyed { input, intent }: Keyed<AdjustInput>,
 ) -> Result<Response> {
     let (request, origin) = input.read(caller)?;
-    let Done { outcome, replayed, standing, stops } = app.risk.adjust(request, Asked::new(origin, intent)).await?;
+    let Done { outcome, replayed, standing, stops } = risk.adjust(request, Asked::new(origin, intent)).await?;
     match outcome {
         Outcome::Adjusted(adjustment) => {
             Ok(answered::<_, AdjustAnswer>(Done { outcome: adjustment, replayed, standing, stops }))

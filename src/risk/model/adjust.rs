@@ -2,6 +2,7 @@
 //! booked today: a closed day never changes. What is outstanding is corrected by settling or releasing, not here.
 
 use super::{Book, Floor, LedgerSnapshot, Movement, OutOfRange, RiskEvent, Words};
+use crate::approval::model::ApprovalAction;
 use crate::audit::Stamp;
 use crate::db::to_json;
 use crate::types::{Amount, Engine, Measured, Total};
@@ -23,6 +24,12 @@ impl Correction {
     #[must_use]
     pub fn is_downwards(self) -> bool {
         self.delta().units() < 0
+    }
+
+    /// As what it loosens: downwards it makes room.
+    #[must_use]
+    pub fn loosening(self) -> Option<ApprovalAction> {
+        self.is_downwards().then_some(ApprovalAction::Correct)
     }
 
     /// By how much.

@@ -262,7 +262,7 @@ async fn the_last_use_is_written_down_to_the_minute() {
     assert_eq!(reads(&service, &used).await, 200);
     let mut conn = service.pool.acquire().await.unwrap();
     for _ in 0..2 {
-        service.app.feed.register().note_uses(&mut conn).await.unwrap();
+        service.app.access.register().note_uses(&mut conn).await.unwrap();
     }
     let last = async |token: &str| -> Option<f64> {
         sqlx::query_scalar(

@@ -175,7 +175,7 @@ fn removals() -> [Row; 3] {
 
 #[tokio::test]
 async fn the_table_names_every_route_that_changes_something() {
-    let document: Value = serde_json::from_str(&holdfast::http::document_text()).unwrap();
+    let document: Value = serde_json::from_str(&holdfast::app::document_text()).unwrap();
     let paths = document["paths"].as_object().unwrap();
     let posts = paths.iter().filter(|(_, item)| item["post"].is_object());
     // Flags are outside the base path, and asking for them changes nothing.
@@ -311,7 +311,7 @@ async fn without_a_key_nothing_is_kept() {
 
 #[test]
 fn the_document_names_the_headers_of_every_keyed_route() {
-    let document: Value = serde_json::from_str(&holdfast::http::document_text()).unwrap();
+    let document: Value = serde_json::from_str(&holdfast::app::document_text()).unwrap();
     for (path, item) in document["paths"].as_object().unwrap() {
         let (Some(post), Some(template)) = (item.get("post"), path.strip_prefix(BASE)) else { continue };
         let keyed = !KEYLESS.contains(&template);

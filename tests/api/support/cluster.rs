@@ -1,7 +1,7 @@
 //! One cluster a test process, gone when the process is; a template that each test clones.
 
 use holdfast::db::Database;
-use holdfast::db::embedded::{DataLifetime, Durability, EmbeddedPostgres, OwnedBy, Settings};
+use holdfast::postgres::{DataLifetime, Durability, EmbeddedPostgres, OwnedBy, Settings};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -15,7 +15,7 @@ async fn watched(service: &Service, metric: &str, more: Value) {
 }
 
 async fn trips(service: &Service) -> usize {
-    service.app.govern.trip_silent().await.expect("it can be looked for")
+    service.app.regression.trip_silent().await.expect("it can be looked for")
 }
 
 async fn silent_seconds(service: &Service, metric: &str) -> Option<i64> {

@@ -1,12 +1,12 @@
 //! Events of all streams.
 
-use crate::app::App;
 use crate::audit::Stream;
 use crate::audit::actions::require_known;
 use crate::audit::events::{Cursor, EventRecord, Filter, Order};
 use crate::audit::store;
 use crate::error::{Error, Result};
 use crate::http::{Query, errors};
+use crate::trail::Trail;
 use crate::types::{Actor, CorrelationId, Domain, Engine, Label, PageSize, Time, TimeRange};
 use axum::Json;
 use axum::extract::State;
@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-pub(super) fn router() -> OpenApiRouter<App> {
+pub(super) fn router() -> OpenApiRouter<Trail> {
     OpenApiRouter::new().routes(routes!(audit_events))
 }
 
@@ -99,14 +99,14 @@ struct AuditPage {
     get, path = "/audit/events", tag = "audit", params(AuditEventQuery),
     responses((status = 200, description = "A page", body = AuditPage), errors::Read)
 )]
-async fn audit_events(State(app): State<App>, Query(query): Query<AuditEventQuery>) -> Result<Json<AuditPage>> {
+async fn audit_events(State(trail): State<Trail>, Query(query): Query<AuditEventQuery>) -> Result<Json<AuditPage>> {
     let limit = query.limit.unwrap_or(PageSize::DEFAULT).get().min(ROWS_MAX);
     let order = query.order.unwrap_or_default();
     if query.cursor.is_some_and(|cursor| cursor.order != order) {
         return Err(Error::invalid("cursor", "belongs to the other order: send the order of the page it came with"));
     }
     let filter = query.filter()?;
-    let mut tx = app.go_live.db().begin_snapshot().await?;
+    let mut tx = trail.db().begin_snapshot().await?;
     let page = store::events::page(&mut tx, &filter, order, query.cursor, limit).await?;
     let next_cursor = (page.more || order == Order::Asc).then(|| page.cursor.to_string());
     Ok(Json(AuditPage { items: page.rows, next_cursor }))

@@ -5,11 +5,11 @@ use super::{Measurements, Reused};
 use crate::audit::{Head, Origin};
 use crate::db::history::History;
 use crate::error::{Error, Result};
-use crate::govern::require_reach;
-use crate::govern::trip::{self, Cause, Tripping};
 use crate::idempotency::{Answer, Intent, Kept};
 use crate::regression::model::{KpiEvent, Mark};
+use crate::regression::require_reach;
 use crate::regression::store::{self, Pair, Recorded};
+use crate::regression::trip::{self, Cause, Tripping};
 use crate::types::Detail;
 use serde_json::value::RawValue;
 

@@ -3,11 +3,11 @@
 use super::Measurements;
 use crate::audit::Head;
 use crate::error::{Result, require_room};
-use crate::govern::load::{self, Cache};
-use crate::govern::trip;
 use crate::idempotency::{self, Intent, Kept};
+use crate::regression::load::{self, Cache};
 use crate::regression::model::{Series, Wire, WireState};
 use crate::regression::store::{self, Pair};
+use crate::regression::trip;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
 

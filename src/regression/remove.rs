@@ -1,6 +1,6 @@
 //! Takes away a wire and a declared kind of a series that has no measurement.
 
-use super::Govern;
+use super::Regression;
 use super::answers::RegressionPolicyRemoved;
 use super::operate::HeldSeries;
 use crate::audit::{ControlEvent, Stream};
@@ -19,7 +19,7 @@ struct RemovedDetail<'a> {
     kind: Option<Kind>,
 }
 
-impl Govern {
+impl Regression {
     /// Removes a wire that is off, and the declared kind, of a series without a measurement. The wire's state stays, so that its baselines are counted on if the wire
     /// is set up again.
     pub async fn remove_wire(

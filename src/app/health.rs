@@ -1,10 +1,10 @@
 //! Is the process up, can it decide, and what has it done: for load balancers, orchestrators and Prometheus.
 
-use super::{Nothing, Query, errors};
+use super::App;
 use crate::access::register::Mode;
-use crate::app::App;
 use crate::clock::belief::Doubt;
 use crate::enforcement::gate::Source;
+use crate::http::{Nothing, Query, errors};
 use crate::identity::Admitted;
 use crate::types::Scope;
 use axum::extract::State;
@@ -127,7 +127,7 @@ async fn readyz(State(app): State<App>, caller: Option<Extension<Admitted>>, _: 
         Some("the go-live state was not read within the lease: the database is away or slow")
     } else if pending > 0 {
         Some("migrations are missing: run holdfast migrate")
-    } else if app.govern.db().disk().is_full() {
+    } else if app.db.disk().is_full() {
         Some("DISK_FULL: the disk of the database is full, and nothing that needs room is recorded: make room")
     } else {
         app.feed.belief().doubt().map(of_the_clock)
@@ -143,7 +143,7 @@ async fn readyz(State(app): State<App>, caller: Option<Extension<Admitted>>, _: 
         kill_file: app.feed.is_killed_locally(),
         enforcement: app.enforcement.as_str(),
         enforcement_off: app.enforcement_off,
-        authentication: match app.feed.register().mode() {
+        authentication: match app.access.register().mode() {
             Mode::Tokens => "tokens",
             Mode::Open => "none: open mode, events say UNAUTHENTICATED",
             Mode::Unknown => "unknown: nobody is let in",

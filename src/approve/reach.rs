@@ -2,16 +2,16 @@
 //!
 //! An approval is bounded by the lever that does what was asked for; a rejection does nothing, and asks here.
 
-use super::PromoteRequest;
-use super::execute::input;
-use super::model::{ApprovalAction, ApprovalRecord};
+use super::input;
+use crate::approval::model::{ApprovalAction, ApprovalRecord};
 use crate::audit::Origin;
 use crate::error::Result;
-use crate::govern::{self, BaselineRequest, RearmRequest, WireRequest};
+use crate::heimdall::PromoteRequest;
 use crate::heimdall::model::Setting;
+use crate::regression::{self, BaselineRequest, RearmRequest, WireRequest};
 use crate::risk::operation::CorrectionAsked;
 use crate::types::{Domain, Engine, Metric};
-use crate::{heimdall, regression, risk};
+use crate::{heimdall, risk};
 use sqlx::PgConnection;
 
 /// Refuses whoever does not reach what a request is about.
@@ -76,7 +76,7 @@ async fn require_wire(
     origin.authority.require_domain(domain)?;
     let engine = match regression::store::read_policy(conn, domain, metric).await? {
         Some(policy) => {
-            govern::require_reach(origin, &policy)?;
+            regression::require_reach(origin, &policy)?;
             named.cloned()
         }
         None => Some(named.cloned().or_else(|| domain.as_str().parse().ok()).unwrap_or_else(Engine::global)),

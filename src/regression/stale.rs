@@ -1,7 +1,7 @@
 //! Series that have gone silent: what a wire with `on_stale` TRIP does about it.
 
 use super::trip::{self, Cause, Heads, Tripping};
-use super::{Govern, load};
+use super::{Regression, load};
 use crate::audit::{Origin, Stream};
 use crate::db;
 use crate::error::Result;
@@ -35,7 +35,7 @@ pub(super) async fn warning(
     }))
 }
 
-impl Govern {
+impl Regression {
     /// Trips the wires whose series have been silent for too long; says how many.
     pub async fn trip_silent(&self) -> Result<usize> {
         let silent = {

@@ -14,7 +14,7 @@ use std::{
 use rustix::io::Errno;
 
 use super::{error::EmbeddedError, watcher::SHELL};
-use crate::status;
+use crate::process_status;
 
 /// `nobody` on Linux; used when the system has no such name either.
 const NOBODY: u32 = 65534;
@@ -53,7 +53,7 @@ impl RunAs {
     /// Whether root may do here what running PostgreSQL as this user takes: in a container or a user namespace it may not be allowed.
     pub(super) fn check_becoming(&self) -> Result<(), EmbeddedError> {
         let cannot = |reason: String| Err(EmbeddedError::CannotBecome { user: self.name.clone(), reason });
-        let missing = missing_capabilities(status::mask("CapEff"));
+        let missing = missing_capabilities(process_status::mask("CapEff"));
         if !missing.is_empty() {
             return cannot(format!("of the capabilities, {} are missing (cap_add)", missing.join(", ")));
         }

@@ -1,6 +1,6 @@
 //! The kind of a series: said by an operator before its first event, or after somebody spoilt it.
 
-use super::Govern;
+use super::Regression;
 use super::answers::KindAnswer;
 use super::operate::HeldSeries;
 use crate::audit::{ControlEvent, Stream};
@@ -20,7 +20,7 @@ struct KindDetail {
     since: i64,
 }
 
-impl Govern {
+impl Regression {
     /// Sets what the events of a series have to be from here on. Those that are there stay, and never count again for a wire; that is
     /// another baseline, so no wire that is on may watch the series meanwhile: to switch it off is a loosening of its own.
     pub async fn set_kind(

@@ -2,8 +2,8 @@
 
 use super::answers::{AcknowledgeAnswer, BaselineAnswer, RearmAnswer};
 use super::trip::{self, Heads};
-use super::{BaselineRequest, Govern, RearmRequest, note_reading, refuse_worse, require_reach};
-use crate::approval::loosening::Proposal;
+use super::{BaselineRequest, RearmRequest, Regression, note_reading, refuse_worse, require_reach};
+use crate::approval::model::ApprovalAction;
 use crate::approval::{Loosened, Verdict, Wanted};
 use crate::audit::{ControlEvent, Stamp, Stream};
 use crate::db::{self, to_json};
@@ -47,7 +47,7 @@ struct Held {
     state: WireState,
 }
 
-impl Govern {
+impl Regression {
     /// Says what a trip was: the one that stands, or an earlier one by its id. Said again, the last word counts.
     pub async fn acknowledge(
         &self,
@@ -105,7 +105,9 @@ impl Govern {
         let subject = trip::name(&policy);
         let input = to_json(&RearmRequest { domain: domain.clone(), metric: metric.clone(), baseline });
         let wanted = Wanted { subject: Some(&subject), input: input.get(), reason: Some(reason) };
-        if let Verdict::Wait(record) = self.gate(&mut tx, &mut heads.control, asked, &Proposal::Rearm, wanted).await? {
+        if let Verdict::Wait(record) =
+            self.gate(&mut tx, &mut heads.control, asked, Some(ApprovalAction::Rearm), wanted).await?
+        {
             db::commit(tx).await?;
             return Ok(Loosened::Waiting(record));
         }
@@ -148,7 +150,8 @@ impl Govern {
         let subject = trip::name(&policy);
         let input = to_json(&BaselineRequest { domain: domain.clone(), metric: metric.clone(), source, force });
         let wanted = Wanted { subject: Some(&subject), input: input.get(), reason };
-        if let Verdict::Wait(record) = self.gate(&mut tx, &mut control_head, asked, &Proposal::Baseline, wanted).await?
+        if let Verdict::Wait(record) =
+            self.gate(&mut tx, &mut control_head, asked, Some(ApprovalAction::Rebase), wanted).await?
         {
             db::commit(tx).await?;
             return Ok(Loosened::Waiting(record));

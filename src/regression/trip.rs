@@ -5,6 +5,7 @@ use crate::audit::{ControlEvent, Head, Origin, Stamp, Stream};
 use crate::db::history::History;
 use crate::db::{Database, to_json};
 use crate::enforcement::feed::Feed;
+use crate::enforcement::feed::renewal::News;
 use crate::error::{Error, Result};
 use crate::go_live::model::{Change, GoLiveState};
 use crate::regression::model::wire::UnknownSum;
@@ -100,7 +101,7 @@ fn trips(action: Action, mode: Mode) -> metrics::Counter {
 /// Counts a trip, and hands a kill switch that it pulled to this instance's gate.
 pub(super) fn publish(feed: &Feed, db: &Database, tripped: &Tripped, killed: Option<&GoLiveState>) {
     if let Some(state) = killed {
-        feed.publish(db, Change::Engage, state);
+        feed.publish(db, News::Engaged, state.for_gate());
     }
     let mode = if tripped.shadow { Mode::Shadow } else { Mode::Enforce };
     trips(tripped.action, mode).increment(1);

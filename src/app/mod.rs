@@ -1,26 +1,36 @@
 //! Wiring: the services on one database, and the router around them.
 
+mod health;
+mod openapi;
+mod policies;
+mod router;
+
+pub use openapi::{document, document_text};
+
 use crate::access::Access;
-use crate::access::guard::Exposure;
+use crate::access::guard::{Exposure, GuardLayer, Means};
 use crate::access::open::Hosts;
 use crate::approval;
+use crate::approve::Approve;
 use crate::audit::checkpoint::Notary;
-use crate::budget::turns::Turns;
 use crate::clock::Clock;
 use crate::config::{ChecklistConfig, EnforcementConfig, LimitsConfig};
 use crate::db::Database;
 use crate::enforcement::feed::Feed;
 use crate::enforcement::gate::{Enforcement, EnforcementScope, Gate, GateLayer};
+use crate::enforcement::http::Outside;
 use crate::enforcement::instance::{Configuration, Instance};
 use crate::enforcement::kill_file::KillFile;
 use crate::enforcement::rules::Rules;
 use crate::go_live::GoLive;
-use crate::govern::Govern;
 use crate::heimdall::Heimdall;
 use crate::http::places::Places;
 use crate::middleware::Stack;
 use crate::middleware::access_log::NoteRoute;
+use crate::regression::Regression;
+use crate::review;
 use crate::risk::Risk;
+use crate::trail::Trail;
 use crate::types::PackId;
 use axum::Router;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -47,7 +57,7 @@ pub struct Parts {
     /// Lever 3.
     pub heimdall: Heimdall,
     /// Lever 4, and what changes two levers.
-    pub govern: Govern,
+    pub regression: Regression,
     /// What this instance knows of the state.
     pub feed: Feed,
     /// What this instance enforces.
@@ -62,19 +72,12 @@ pub struct Parts {
     pub two_person: approval::Policy,
     /// The tokens.
     pub access: Access,
-    /// Where this instance can be reached from.
-    pub exposure: Exposure,
-    /// By which names it is asked while nobody is authenticated.
-    pub hosts: Hosts,
-    /// Places for requests in flight.
-    pub places: Places,
-    notary: OnceLock<Notary>,
-    /// The right to read the whole trail, which one at a time has.
-    pub verifying: Turns,
-    /// The right to compare the whole book: one at a time.
-    pub reconciling: Turns,
-    /// The right to replay a history: one at a time.
-    pub replaying: Turns,
+    /// The trail, as it is read.
+    pub trail: Trail,
+    /// The guard around each route.
+    guard: GuardLayer,
+    /// The database.
+    db: Database,
     /// What it has counted.
     pub metrics: PrometheusHandle,
     /// Where in [`Stage::ALL`] it is.
@@ -175,7 +178,11 @@ impl App {
         };
         let instance = Instance::new(&name, &configuration);
         let history = db.history().clone();
-        let feed = Feed::new(clock.clone(), enforcement.lease(), instance, kill_file.map(KillFile::new), history);
+        let feed = Feed::new(clock.clone(), enforcement.lease(), instance, kill_file.map(KillFile::new), history)
+            .reading_policies(policies::read);
+        let access = Access::new(db.clone(), clock.clone(), feed.clone(), limits.tokens_max);
+        let places = Places::new(limits.body_bytes(), limits.answer_bytes());
+        let guard = GuardLayer::new(Means { access: access.clone(), exposure, hosts, places });
         let checklist = ChecklistConfig { required_packs, enforcement_off: enforcement.off_because() };
         Self(Arc::new(Parts {
             go_live: GoLive::new(
@@ -194,21 +201,17 @@ impl App {
                 two_person,
                 limits.domains_max,
             ),
-            govern: Govern::new(db.clone(), clock, feed.clone(), two_person, &limits),
-            access: Access::new(db.clone(), feed.clone(), limits.tokens_max),
-            exposure,
-            hosts,
+            regression: Regression::new(db.clone(), clock, feed.clone(), two_person, &limits),
+            access,
+            guard,
+            trail: Trail::new(db.clone(), notary),
+            db: db.clone(),
             two_person,
-            places: Places::new(limits.body_bytes(), limits.answer_bytes()),
             feed,
             enforcement: enforcement.enforcement(),
             scope: enforcement.scope(),
             rules: Arc::new(rules),
             enforcement_off: enforcement.off_because(),
-            notary: notary.map_or_else(OnceLock::new, OnceLock::from),
-            verifying: Turns::default(),
-            reconciling: Turns::default(),
-            replaying: Turns::default(),
             metrics: counting(),
             stage: AtomicU8::new(Stage::Serving as u8),
         }))
@@ -217,13 +220,13 @@ impl App {
     /// The whole service: the stack, the gate, the router.
     #[must_use]
     pub fn router(&self) -> Service {
-        self.serve(crate::http::router(self.clone()))
+        self.serve(router::router(self))
     }
 
     /// The counters alone, for a listener of their own that answers whoever reaches it.
     #[must_use]
     pub fn metrics_router(&self) -> Service {
-        self.serve(crate::http::metrics_router(self.clone()))
+        self.serve(router::metrics_router(self))
     }
 
     /// The stack and the gate around any router: whatever is mounted in it is behind the gate.
@@ -237,26 +240,35 @@ impl App {
     /// Whether what decides still runs.
     #[must_use]
     pub fn writers_run(&self) -> bool {
-        self.risk.writer_runs() && self.govern.writer_runs()
+        self.risk.writer_runs() && self.regression.writer_runs()
     }
 
     /// Waits until something that decides has ended, which it only does by a fault of this program.
     pub async fn writer_ended(&self) {
         tokio::select! {
             () = self.risk.writer_ended() => {}
-            () = self.govern.writer_ended() => {}
+            () = self.regression.writer_ended() => {}
         }
     }
 
-    /// What signs checkpoints; none where there is no place for its key.
-    #[must_use]
-    pub fn notary(&self) -> Option<&Notary> {
-        self.notary.get()
+    fn review(&self) -> review::Source {
+        let reused = self.regression.reused().clone();
+        review::Source { db: self.db.clone(), feed: self.feed.clone(), reused, trail: self.trail.clone() }
     }
 
-    /// What signs checkpoints from now on. The first one counts.
-    pub fn sign_with(&self, notary: Notary) {
-        let _ = self.notary.set(notary);
+    fn approve(&self) -> Approve {
+        Approve {
+            db: self.db.clone(),
+            two_person: self.two_person,
+            go_live: self.go_live.clone(),
+            risk: self.risk.clone(),
+            heimdall: self.heimdall.clone(),
+            regression: self.regression.clone(),
+        }
+    }
+
+    fn outside(&self) -> Outside {
+        Outside { feed: self.feed.clone(), rules: Arc::clone(&self.rules), scope: self.scope }
     }
 
     /// How far it is; by that `/readyz` tells load balancers whether to look elsewhere.
@@ -283,7 +295,7 @@ impl App {
             .set(float(i64::try_from(self.feed.lease().as_millis()).unwrap_or(0)));
         metrics::gauge!("holdfast_state_notified").set(number(self.feed.is_listening()));
         metrics::gauge!("holdfast_state_rewound").set(number(self.feed.is_rewound()));
-        let disk = self.govern.db().disk();
+        let disk = self.db.disk();
         metrics::gauge!("holdfast_disk_full").set(number(disk.is_full()));
         if let Some(bytes) = disk.free_bytes() {
             #[expect(clippy::cast_precision_loss, reason = "a disk of 2^53 bytes or less is counted exactly")]
@@ -320,7 +332,7 @@ const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 fn counting() -> PrometheusHandle {
     let recorder = recorder();
     crate::access::guard::begin_counting();
-    crate::govern::begin_counting();
+    crate::regression::begin_counting();
     crate::http::server::begin_counting();
     crate::log::begin_counting();
     crate::middleware::access_log::begin_counting();

@@ -3,14 +3,13 @@
 mod as_of;
 mod events;
 
-use super::Stream;
-use super::checkpoint::Notary;
-use super::complete;
-use super::verify::{self, Asked, Finding};
-use crate::app::App;
+use crate::audit::checkpoint::Notary;
+use crate::audit::verify::{self, Asked};
+use crate::audit::{Stream, complete};
 use crate::error::{Error, Result};
 use crate::http::{Caller, Nothing, Query, errors};
-use crate::types::{Count, Flag, Point, hex};
+use crate::trail::Trail;
+use crate::types::{Count, Finding, Flag, Point, hex};
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -21,7 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The routes below the base path.
-pub fn router() -> OpenApiRouter<App> {
+pub fn router() -> OpenApiRouter<Trail> {
     OpenApiRouter::new()
         .routes(routes!(verify_audit))
         .routes(routes!(audit_checkpoint))
@@ -79,7 +78,7 @@ struct AuditVerified {
     responses((status = 200, description = "`ok` says whether the trail is whole", body = AuditVerified), errors::ReadOne)
 )]
 async fn verify_audit(
-    State(app): State<App>,
+    State(trail): State<Trail>,
     caller: Caller,
     Query(query): Query<VerifyQuery>,
 ) -> Result<Json<AuditVerified>> {
@@ -88,9 +87,9 @@ async fn verify_audit(
     }
     let streams = query.stream.map_or_else(|| Stream::ALL.to_vec(), |stream| vec![stream]);
     // One at a time: each reads the whole trail.
-    let _turn = app.verifying.take(caller.principal).await?;
-    let mut conn = app.go_live.db().connect_long_snapshot().await?;
-    let signed = app.notary().and_then(Notary::last);
+    let _turn = trail.verifying.take(caller.principal).await?;
+    let mut conn = trail.db().connect_long_snapshot().await?;
+    let signed = trail.notary().and_then(Notary::last);
     let incremental = query.incremental.is_some_and(|flag| flag.0);
     let missing = complete::missing(&mut conn).await?;
     let mut answer = AuditVerified { ok: missing.is_empty(), streams: Vec::new(), findings: Vec::new(), missing };
@@ -120,12 +119,12 @@ async fn verify_audit(
         errors::ReadOfTrail
     )
 )]
-async fn audit_checkpoint(State(app): State<App>, caller: Caller, _: Query<Nothing>) -> Result<impl IntoResponse> {
+async fn audit_checkpoint(State(trail): State<Trail>, caller: Caller, _: Query<Nothing>) -> Result<impl IntoResponse> {
     let no_key = || Error::NotFound { what: "key to sign with", id: "(CHECKPOINT_KEY)".into() };
-    let notary = app.notary().ok_or_else(no_key)?;
+    let notary = trail.notary().ok_or_else(no_key)?;
     // One at a time, as every verification.
-    let _turn = app.verifying.take(caller.principal).await?;
-    let db = app.go_live.db();
+    let _turn = trail.verifying.take(caller.principal).await?;
+    let db = trail.db();
     let mut conn = db.connect_long_snapshot().await?;
     let (_, note) = notary.sign(&mut conn, db.history()).await?;
     Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], note))

@@ -3,9 +3,8 @@
 //! What every POST has in common is added in one pass: the form encoding beside JSON, every body field as an optional query
 //! parameter, `changed_by` beside `actor`, and the headers of idempotency keys. `openapi.json` in the repository is locked to this by a test.
 
-use super::numbers::{NUMBERS, STRING};
-use crate::app::App;
 use crate::enforcement::routes::{Needs, needs_of};
+use crate::http::numbers::{NUMBERS, STRING};
 use axum::Router;
 use axum::http::header::{
     CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
@@ -49,7 +48,7 @@ struct Base;
 /// The document.
 #[must_use]
 pub fn document() -> utoipa::openapi::OpenApi {
-    let (_, routes) = super::routes().split_for_parts();
+    let (_, routes) = super::router::routes(None).split_for_parts();
     let mut document = Base::openapi();
     document.merge(routes);
     let mut components = document.components.take().unwrap_or_default();
@@ -60,7 +59,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
         }
     }
     // OFREP's POSTs are questions, in that standard's own form.
-    let ours = document.paths.paths.iter_mut().filter(|(path, _)| path.starts_with(super::BASE_PATH));
+    let ours = document.paths.paths.iter_mut().filter(|(path, _)| path.starts_with(crate::http::BASE_PATH));
     for operation in ours.filter_map(|(_, path)| path.post.as_mut()) {
         complete(operation, &components);
         if !operation.operation_id.as_deref().is_some_and(|id| KEYLESS.contains(&id)) {
@@ -78,7 +77,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
                 .map(|scope| SecurityRequirement::new(BEARER, [scope.as_str()]))
                 .collect();
             let Some(operation) = operation else { continue };
-            if super::numbers::covers(template) && !crate::enforcement::authz::covers(template) {
+            if crate::http::numbers::covers(template) && !crate::enforcement::authz::covers(template) {
                 operation.parameters.get_or_insert_with(Vec::new).push(numbers());
             }
             if !needed.is_empty() {
@@ -247,7 +246,7 @@ fn add_changed_by(object: &mut Object) {
 }
 
 /// The document and its reader; `/` leads to the latter until there is a console.
-pub(super) fn router() -> Router<App> {
+pub(super) fn router() -> Router {
     let swagger = utoipa_swagger_ui::SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/openapi.json"));
     Router::new()
         .route("/openapi.json", get(openapi_json))

@@ -1,10 +1,10 @@
 //! What was in force at an instant.
 
-use crate::app::App;
 use crate::audit::as_of::AsOf;
 use crate::audit::store;
 use crate::error::Result;
 use crate::http::{Query, errors};
+use crate::trail::Trail;
 use crate::types::Time;
 use axum::Json;
 use axum::extract::State;
@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub(super) fn router() -> OpenApiRouter<App> {
+pub(super) fn router() -> OpenApiRouter<Trail> {
     OpenApiRouter::new().routes(routes!(audit_as_of))
 }
 
@@ -32,7 +32,7 @@ struct AsOfQuery {
     get, path = "/audit/as-of", tag = "audit", params(AsOfQuery),
     responses((status = 200, description = "What was in force, and since which event", body = AsOf), errors::Read)
 )]
-async fn audit_as_of(State(app): State<App>, Query(query): Query<AsOfQuery>) -> Result<Json<AsOf>> {
-    let mut tx = app.go_live.db().begin_snapshot().await?;
+async fn audit_as_of(State(trail): State<Trail>, Query(query): Query<AsOfQuery>) -> Result<Json<AsOf>> {
+    let mut tx = trail.db().begin_snapshot().await?;
     Ok(Json(store::as_of::as_of(&mut tx, query.at.map(|time| time.0)).await?))
 }

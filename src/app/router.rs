@@ -1,0 +1,50 @@
+//! The routes of every part, and the finished router.
+
+use super::{App, health, openapi};
+use crate::error::Error;
+use crate::http::BASE_PATH;
+use crate::{access, approve, enforcement, go_live, heimdall, regression, review, risk, trail};
+use axum::Router;
+use utoipa_axum::router::OpenApiRouter;
+
+/// The routes of one part, with its service, or with none for the document alone.
+fn part<S: Clone + Send + Sync + 'static>(router: OpenApiRouter<S>, service: Option<S>) -> OpenApiRouter {
+    match service {
+        Some(service) => router.with_state(service),
+        None => OpenApiRouter::with_openapi(router.into_openapi()),
+    }
+}
+
+/// All routes with their documentation; without an app the documentation alone.
+pub(super) fn routes(app: Option<&App>) -> OpenApiRouter {
+    let governance = OpenApiRouter::new()
+        .merge(part(go_live::http::router(), app.map(|app| app.go_live.clone())))
+        .merge(part(risk::http::router(), app.map(|app| app.risk.clone())))
+        .merge(part(heimdall::http::router(), app.map(|app| app.heimdall.clone())))
+        .merge(part(regression::http::router(), app.map(|app| app.regression.clone())))
+        .merge(part(review::http::router(), app.map(App::review)))
+        .merge(part(enforcement::http::router(), app.map(|app| app.db.clone())))
+        .merge(part(trail::http::router(), app.map(|app| app.trail.clone())))
+        .merge(part(access::http::router(), app.map(|app| app.access.clone())))
+        .merge(part(approve::http::router(), app.map(App::approve)));
+    OpenApiRouter::new()
+        .nest(BASE_PATH, governance)
+        .merge(part(enforcement::http::absolute(), app.map(App::outside)))
+        .merge(part(health::router(), app.cloned()))
+}
+
+/// The finished router: every route, the documents, and an error body for everything else.
+pub(super) fn router(app: &App) -> Router {
+    let (router, _) = routes(Some(app)).split_for_parts();
+    router
+        .merge(openapi::router())
+        .fallback(|| async { Error::RouteNotFound })
+        .method_not_allowed_fallback(|| async { Error::MethodNotAllowed })
+        .layer(app.guard.clone())
+}
+
+/// The counters and the probes, without the guard.
+pub(super) fn metrics_router(app: &App) -> Router {
+    let (router, _) = health::router().split_for_parts();
+    router.fallback(|| async { Error::RouteNotFound }).with_state(app.clone())
+}

@@ -1,0 +1,173 @@
+//! The second person's word: a change that waits is approved and done, or rejected. [`approval`] says what waits.
+
+pub mod http;
+mod reach;
+
+use crate::approval::model::{ApprovalAction, ApprovalRecord, Standing};
+use crate::approval::{self, Loosened, refuse_ended, second_person, store};
+use crate::audit::{ControlEvent, Origin, Stream};
+use crate::db::{self, Database, to_json};
+use crate::error::{Error, Result};
+use crate::go_live::GoLive;
+use crate::go_live::model::Change;
+use crate::heimdall::{Heimdall, PromoteRequest};
+use crate::idempotency::{Asked, Once};
+use crate::regression::{BaselineRequest, RearmRequest, Regression, WireRequest};
+use crate::risk::Risk;
+use crate::risk::http::AdjustAnswer;
+use crate::risk::operation::{CorrectionAsked, Done};
+use crate::types::{Principal, Reason, Scope};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+/// What was done after the second person agreed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Approved {
+    /// The approval.
+    pub id: i64,
+    /// What was done.
+    pub action: ApprovalAction,
+    /// What the change itself answered.
+    #[schema(value_type = Object)]
+    pub answer: Box<RawValue>,
+}
+
+/// The service of the second person.
+#[derive(Debug, Clone)]
+pub struct Approve {
+    /// The database.
+    pub db: Database,
+    /// Whether this instance asks for a second person whatever the database says.
+    pub two_person: approval::Policy,
+    /// Lever 1.
+    pub go_live: GoLive,
+    /// Lever 2.
+    pub risk: Risk,
+    /// Lever 3.
+    pub heimdall: Heimdall,
+    /// Lever 4.
+    pub regression: Regression,
+}
+
+impl Approve {
+    /// Whether a second person is needed, and the requests of the last day, newest first.
+    async fn list(&self) -> Result<(bool, Vec<ApprovalRecord>)> {
+        let mut conn = self.db.read().await?;
+        let is_required =
+            self.two_person == approval::Policy::Always || approval::is_required_by_database(&mut conn).await?;
+        let now = self.db.history().now(&mut conn).await?;
+        Ok((is_required, store::list(&mut conn, now).await?))
+    }
+
+    /// A request as it stands now.
+    async fn find(&self, id: i64) -> Result<ApprovalRecord> {
+        let mut conn = self.db.read().await?;
+        let now = self.db.history().now(&mut conn).await?;
+        store::find(&mut conn, id, now).await
+    }
+
+    /// Approves a request, and does what it asks for, in the transaction of the change.
+    pub async fn approve(&self, id: i64, approver: Origin) -> Result<Approved> {
+        approver.authority.require(Scope::Release, "an approval")?;
+        let record = self.find(id).await?;
+        second_person(&record, &approver)?;
+        let reason: Option<Reason> =
+            record.reason.as_deref().map(str::parse).transpose().map_err(|_| unreadable(id))?;
+        let origin = Origin {
+            principal: Principal::stored(record.requested_by.clone()),
+            authority: approver.authority.clone(),
+            actor: record.actor.as_deref().map(str::parse).transpose().map_err(|_| unreadable(id))?,
+            request_id: approver.request_id.clone(),
+            correlation_id: None,
+        };
+        let asked = Asked { origin, intent: None, approves: Some(id), approver: Some(approver) };
+        let answer = self.execute(&record, reason.as_ref(), &asked).await?;
+        Ok(Approved { id, action: record.action, answer })
+    }
+
+    async fn execute(&self, record: &ApprovalRecord, reason: Option<&Reason>, asked: &Asked) -> Result<Box<RawValue>> {
+        let required = || reason.ok_or_else(|| unreadable(record.id));
+        match record.action {
+            ApprovalAction::Enable => done(self.go_live.loosen(Change::Enable, None, reason, asked).await?),
+            ApprovalAction::Release => done(self.go_live.loosen(Change::Release, None, reason, asked).await?),
+            ApprovalAction::RaiseCap => done(self.risk.upsert_policy(&input(record)?, reason, asked).await?),
+            ApprovalAction::Correct => {
+                let correction: CorrectionAsked = input(record)?;
+                let booked = self.risk.correct(&correction, required()?, asked).await?;
+                Ok(to_json(&AdjustAnswer::from(Done {
+                    outcome: booked,
+                    replayed: false,
+                    standing: None,
+                    stops: Vec::new(),
+                })))
+            }
+            ApprovalAction::Charter => done(self.heimdall.upsert_policy(&input(record)?, reason, asked).await?),
+            ApprovalAction::Promote => {
+                let PromoteRequest { domain } = input(record)?;
+                done(self.heimdall.promote(&domain, required()?, asked).await?)
+            }
+            ApprovalAction::Wire => {
+                let WireRequest { wire, force } = input(record)?;
+                done(self.regression.upsert_wire(&wire, force, reason, asked).await?)
+            }
+            ApprovalAction::Rearm => {
+                let RearmRequest { domain, metric, baseline } = input(record)?;
+                done(self.regression.rearm((&domain, &metric), baseline, required()?, asked).await?)
+            }
+            ApprovalAction::Rebase => {
+                let BaselineRequest { domain, metric, source, force } = input(record)?;
+                done(self.regression.reset_baseline((&domain, &metric), source, force, reason, asked).await?)
+            }
+        }
+    }
+
+    /// Rejects a request that waits. Its author may, and any caller with operate or release that reaches its subject. Needs no second person.
+    pub async fn reject(&self, id: i64, reason: Option<&Reason>, origin: &Origin) -> Result<ApprovalRecord> {
+        let mut tx = self.db.begin().await?;
+        let mut head = self.db.history().lock(&mut tx, Stream::Control).await?;
+        let stamp = head.next();
+        let mut record = store::find(&mut tx, id, stamp.at).await?;
+        if record.requested_by != origin.principal.as_str() {
+            reach::require(&mut tx, &record, origin).await?;
+        }
+        refuse_ended(&record)?;
+        let by = origin.principal.as_str();
+        store::reject(&mut tx, id, stamp.at, by).await?;
+        let detail = RejectDetail { id, action: record.action, requested_by: &record.requested_by };
+        let (subject, detail) = (id.to_string(), Some(to_json(&detail).get().to_owned()));
+        let event = ControlEvent { action: "APPROVAL_REJECT", subject: Some(&subject), error: None, reason, detail };
+        event.append(&mut tx, &mut head, origin).await?;
+        db::commit(tx).await?;
+        (record.rejected_at, record.rejected_by) = (Some(stamp.at), Some(by.to_owned()));
+        record.standing = Standing::Rejected;
+        Ok(record)
+    }
+}
+
+/// Who said no to what, for the audit trail.
+#[derive(Serialize)]
+struct RejectDetail<'a> {
+    id: i64,
+    action: ApprovalAction,
+    requested_by: &'a str,
+}
+
+fn unreadable(id: i64) -> Error {
+    Error::Inconsistent(format!("approval {id} cannot be read"))
+}
+
+pub(super) fn input<T: DeserializeOwned>(record: &ApprovalRecord) -> Result<T> {
+    serde_json::from_str(record.input.get())
+        .map_err(|error| Error::Inconsistent(format!("approval {} cannot be read: {error}", record.id)))
+}
+
+fn done<T: Serialize>(loosened: Loosened<T>) -> Result<Box<RawValue>> {
+    match loosened {
+        Loosened::Done(Once::Done(answer)) => Ok(to_json(&answer)),
+        Loosened::Done(Once::Replayed(_)) | Loosened::Waiting(_) => {
+            Err(Error::Inconsistent("what was approved was not done".into()))
+        }
+    }
+}

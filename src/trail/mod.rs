@@ -1,0 +1,41 @@
+//! The trail, as it is read: listed, verified, signed, and as of an earlier instant. [`audit`](crate::audit) writes it.
+
+pub mod http;
+
+use crate::audit::checkpoint::Notary;
+use crate::budget::turns::Turns;
+use crate::db::Database;
+use std::sync::{Arc, OnceLock};
+
+/// The service. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct Trail {
+    db: Database,
+    notary: Arc<OnceLock<Notary>>,
+    /// The right to read the whole trail: one at a time.
+    pub verifying: Turns,
+}
+
+impl Trail {
+    /// The trail in this database, and the signer of its checkpoints; none where there is no place for a key.
+    #[must_use]
+    pub fn new(db: Database, notary: Option<Notary>) -> Self {
+        let notary = Arc::new(notary.map_or_else(OnceLock::new, OnceLock::from));
+        Self { db, notary, verifying: Turns::default() }
+    }
+
+    /// The signer of checkpoints; none where there is no place for its key.
+    #[must_use]
+    pub fn notary(&self) -> Option<&Notary> {
+        self.notary.get()
+    }
+
+    /// Sets the signer of checkpoints. The first one counts.
+    pub fn sign_with(&self, notary: Notary) {
+        let _ = self.notary.set(notary);
+    }
+
+    const fn db(&self) -> &Database {
+        &self.db
+    }
+}
