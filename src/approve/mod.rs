@@ -9,7 +9,7 @@ use crate::audit::{ControlEvent, Origin, Stream};
 use crate::db::{self, Database, to_json};
 use crate::error::{Error, Result};
 use crate::go_live::GoLive;
-use crate::go_live::model::Change;
+use crate::go_live::model::Switch;
 use crate::heimdall::{Heimdall, PromoteRequest};
 use crate::idempotency::{Asked, Once};
 use crate::regression::{BaselineRequest, RearmRequest, Regression, WireRequest};
@@ -90,8 +90,8 @@ impl Approve {
     async fn execute(&self, record: &ApprovalRecord, reason: Option<&Reason>, asked: &Asked) -> Result<Box<RawValue>> {
         let required = || reason.ok_or_else(|| unreadable(record.id));
         match record.action {
-            ApprovalAction::Enable => done(self.go_live.loosen(Change::Enable, None, reason, asked).await?),
-            ApprovalAction::Release => done(self.go_live.loosen(Change::Release, None, reason, asked).await?),
+            ApprovalAction::Enable => done(self.go_live.loosen(Switch::Enable, None, reason, asked).await?),
+            ApprovalAction::Release => done(self.go_live.loosen(Switch::Release, None, reason, asked).await?),
             ApprovalAction::RaiseCap => done(self.risk.upsert_policy(&input(record)?, reason, asked).await?),
             ApprovalAction::Correct => {
                 let correction: CorrectionAsked = input(record)?;

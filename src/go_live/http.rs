@@ -2,12 +2,12 @@
 
 use super::GoLive;
 use super::Tightened;
-use super::model::{Change, Checklist, GoLiveState, Pack, PackReport, PackStatus};
+use super::model::{Checklist, GoLiveState, Pack, PackReport, PackStatus, Switch};
 use crate::approval::model::ApprovalRecord;
 use crate::audit::{self, ControlRecord};
 use crate::error::{Error, Result};
-use crate::http::{Caller, Keyed, Lenient, Nothing, Page, Paging, Query, errors, marked};
-use crate::idempotency::{Asked, Earlier, Once};
+use crate::http::{Caller, Change, Lenient, Nothing, Page, Paging, Query, errors, marked, said};
+use crate::idempotency::{Earlier, Once};
 use crate::types::{Actor, IdempotencyKey, Label, PackId, PageSize, Place, Reason};
 use axum::Json;
 use axum::extract::State;
@@ -22,6 +22,8 @@ use utoipa_axum::routes;
 
 /// Actions of the control stream that are about this lever.
 const ACTIONS: [&str; 3] = ["GO_LIVE_", "KILL_SWITCH_", "PACK_"];
+
+said!(EnableBy, ReleaseBy, PackInput);
 
 /// The lever's routes.
 pub fn router() -> OpenApiRouter<GoLive> {
@@ -124,13 +126,11 @@ fn if_match(headers: &HeaderMap) -> Option<String> {
 )]
 async fn enable_go_live(
     State(go_live): State<GoLive>,
-    caller: Caller,
     headers: HeaderMap,
-    Keyed { input, intent }: Keyed<EnableBy>,
+    Change { input, asked }: Change<EnableBy>,
 ) -> Result<Response> {
-    let asked = Asked::new(caller.origin(Some(input.actor), None), intent);
     let if_match = if_match(&headers);
-    go_live.loosen(Change::Enable, if_match.as_deref(), input.reason.as_ref(), &asked).await?.answer(tagged_once)
+    go_live.loosen(Switch::Enable, if_match.as_deref(), input.reason.as_ref(), &asked).await?.answer(tagged_once)
 }
 
 /// Who stops everything, and why. Nothing is required, and what cannot be read is ignored.
@@ -214,13 +214,11 @@ async fn engage_kill_switch(State(go_live): State<GoLive>, caller: Caller, input
 )]
 async fn release_kill_switch(
     State(go_live): State<GoLive>,
-    caller: Caller,
     headers: HeaderMap,
-    Keyed { input, intent }: Keyed<ReleaseBy>,
+    Change { input, asked }: Change<ReleaseBy>,
 ) -> Result<Response> {
-    let asked = Asked::new(caller.origin(input.actor, None), intent);
     let if_match = if_match(&headers);
-    go_live.loosen(Change::Release, if_match.as_deref(), input.reason.as_ref(), &asked).await?.answer(tagged_once)
+    go_live.loosen(Switch::Release, if_match.as_deref(), input.reason.as_ref(), &asked).await?.answer(tagged_once)
 }
 
 /// Every component that the checklist knows of.
@@ -257,13 +255,8 @@ struct PackInput {
     post, path = "/go-live/packs", tag = "go-live", request_body = PackInput,
     responses((status = 200, description = "The component as it is known now", body = Pack), errors::Change)
 )]
-async fn report_pack(
-    State(go_live): State<GoLive>,
-    caller: Caller,
-    Keyed { input, intent }: Keyed<PackInput>,
-) -> Result<Once<Pack>> {
+async fn report_pack(State(go_live): State<GoLive>, Change { input, asked }: Change<PackInput>) -> Result<Once<Pack>> {
     let report = PackReport { id: input.id, name: input.name, version: input.version, status: input.status };
-    let asked = Asked::new(caller.origin(input.actor, None), intent);
     go_live.report_pack(&report, input.reason.as_ref(), &asked).await
 }
 

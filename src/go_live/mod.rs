@@ -30,7 +30,7 @@ use crate::idempotency::{self, Asked, Once};
 use crate::panics;
 use crate::types::{Actor, Reason};
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
-use model::{Change, Checklist, Facts, GoLiveState, Pack, PackReport};
+use model::{Checklist, Facts, GoLiveState, Pack, PackReport, Switch};
 use serde::Serialize;
 use sqlx::PgConnection;
 use std::sync::Arc;
@@ -103,7 +103,7 @@ impl GoLive {
     /// Pulls the kill switch. Where the database does not take it, this instance is stopped by its kill file.
     pub async fn engage(&self, reason: Option<&Reason>, origin: &Origin) -> Result<Tightened> {
         // A row that no program can read is no reason not to stop: what panics over it is only another way to fail.
-        let recorded = panics::caught(Box::pin(self.tighten(Change::Engage, reason, origin)));
+        let recorded = panics::caught(Box::pin(self.tighten(Switch::Engage, reason, origin)));
         let cause = match tokio::time::timeout(ENGAGE_TIMEOUT, recorded).await {
             Ok(Ok(Ok(tightened))) => return Ok(tightened),
             // As much as the caller would have been told of it.
@@ -130,12 +130,12 @@ impl GoLive {
 
     /// Switches go-live off. Where the database is away, the error says what stops everything all the same.
     pub async fn disable(&self, reason: Option<&Reason>, origin: &Origin) -> Result<Tightened> {
-        let done = self.tighten(Change::Disable, reason, origin).await;
+        let done = self.tighten(Switch::Disable, reason, origin).await;
         done.map_err(|error| if error.row().status == 503 { Error::NotDisabled(Box::new(error)) } else { error })
     }
 
     /// Disables or engages. Nothing is a reason not to, and no key either: it acts whenever it is asked.
-    async fn tighten(&self, change: Change, reason: Option<&Reason>, origin: &Origin) -> Result<Tightened> {
+    async fn tighten(&self, change: Switch, reason: Option<&Reason>, origin: &Origin) -> Result<Tightened> {
         let _lane = self.db.switch_lane(&origin.principal).await;
         let begun_ns = self.clock.now_ns();
         let (read_at, state) = tighten(&self.db, change, reason, origin).await?;
@@ -152,7 +152,7 @@ impl GoLive {
     /// Enables or releases. A refusal is recorded before it is answered, and not kept: the key may succeed later.
     pub async fn loosen(
         &self,
-        change: Change,
+        change: Switch,
         if_match: Option<&str>,
         reason: Option<&Reason>,
         asked: &Asked,
@@ -191,13 +191,13 @@ impl GoLive {
     }
 
     /// Why a loosening may not happen now.
-    async fn refusal(&self, conn: &mut PgConnection, change: Change, if_match: Option<&str>) -> Result<Option<Error>> {
+    async fn refusal(&self, conn: &mut PgConnection, change: Switch, if_match: Option<&str>) -> Result<Option<Error>> {
         let actual = store::read_state(conn).await?.version;
         if !model::if_match_allows(if_match, actual) {
             let expected = if_match.unwrap_or_default().to_owned();
             return Ok(Some(Error::VersionMismatch { expected, actual }));
         }
-        if change != Change::Enable {
+        if change != Switch::Enable {
             return Ok(None);
         }
         let checklist = Checklist::judge(&self.facts(conn).await?);
@@ -264,7 +264,7 @@ struct ChangeDetail<'a> {
 pub async fn change_in_tx(
     conn: &mut PgConnection,
     head: &mut Head,
-    change: Change,
+    change: Switch,
     reason: Option<&Reason>,
     origin: &Origin,
 ) -> Result<GoLiveState> {
@@ -287,7 +287,7 @@ struct RefusalDetail {
 async fn record_refusal(
     conn: &mut PgConnection,
     head: &mut Head,
-    change: Change,
+    change: Switch,
     refusal: &Error,
     reason: Option<&Reason>,
     origin: &Origin,
@@ -301,7 +301,7 @@ async fn record_refusal(
 
 /// Pulls the kill switch without a service around it: for the shell.
 pub async fn engage_from_shell(db: &Database, reason: Option<&Reason>, origin: &Origin) -> Result<GoLiveState> {
-    let (_, state) = tighten(db, Change::Engage, reason, origin).await?;
+    let (_, state) = tighten(db, Switch::Engage, reason, origin).await?;
     renewal::announce(db, News::Engaged, state.version).await;
     Ok(state)
 }
@@ -310,7 +310,7 @@ pub async fn engage_from_shell(db: &Database, reason: Option<&Reason>, origin: &
 /// broke, or its server has become a standby, on a new one: to stop twice is safe, and to stop nobody is not.
 async fn tighten(
     db: &Database,
-    change: Change,
+    change: Switch,
     reason: Option<&Reason>,
     origin: &Origin,
 ) -> Result<(DateTime<Utc>, GoLiveState)> {
@@ -327,7 +327,7 @@ async fn tighten(
 
 async fn tighten_once(
     db: &Database,
-    change: Change,
+    change: Switch,
     reason: Option<&Reason>,
     origin: &Origin,
 ) -> Result<(DateTime<Utc>, GoLiveState)> {

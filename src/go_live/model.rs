@@ -65,7 +65,7 @@ pub struct Stretch {
 
 /// A change of one of the switches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum Switch {
     /// Production on.
     Enable,
     /// Production off.
@@ -76,7 +76,7 @@ pub enum Change {
     Release,
 }
 
-impl Change {
+impl Switch {
     /// The change's name in the audit trail.
     #[must_use]
     pub const fn action(self) -> &'static str {
@@ -120,7 +120,7 @@ impl Change {
 #[must_use]
 pub fn apply(
     state: &GoLiveState,
-    change: Change,
+    change: Switch,
     by: Option<&str>,
     reason: Option<&str>,
     at: DateTime<Utc>,
@@ -135,15 +135,15 @@ pub fn apply(
         ..state.clone()
     };
     match change {
-        Change::Enable | Change::Disable => {
-            next.go_live_enabled = change == Change::Enable;
+        Switch::Enable | Switch::Disable => {
+            next.go_live_enabled = change == Switch::Enable;
             next.go_live = movement;
         }
         // Nothing moved: the first engagement, or the last release, stands.
-        Change::Engage if state.kill_switch_engaged => {}
-        Change::Release if !state.kill_switch_engaged => {}
-        Change::Engage | Change::Release => {
-            next.kill_switch_engaged = change == Change::Engage;
+        Switch::Engage if state.kill_switch_engaged => {}
+        Switch::Release if !state.kill_switch_engaged => {}
+        Switch::Engage | Switch::Release => {
+            next.kill_switch_engaged = change == Switch::Engage;
             next.kill_switch = movement;
         }
     }

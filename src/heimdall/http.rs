@@ -9,8 +9,8 @@ use super::model::{Scorecard, Standing};
 use super::store::{self, HeimdallEventRecord};
 use crate::error::Result;
 use crate::heimdall::Heimdall;
-use crate::http::{Caller, Keyed, Nothing, Page, Paging, Query, errors};
-use crate::idempotency::{Asked, Once};
+use crate::http::{Change, Nothing, Page, Paging, Query, errors, said};
+use crate::idempotency::Once;
 use crate::types::{Actor, Confidence, CorrelationId, Domain, Flag, IdempotencyKey, ModelVersion, PageSize, Place};
 use axum::Json;
 use axum::extract::State;
@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+
+said!(with correlation_id: SandboxTrial);
 
 /// The lever's routes.
 pub fn router() -> OpenApiRouter<Heimdall> {
@@ -81,8 +83,7 @@ struct SandboxTrial {
 )]
 async fn sandbox_trial(
     State(heimdall): State<Heimdall>,
-    caller: Caller,
-    Keyed { input, intent }: Keyed<SandboxTrial>,
+    Change { input, asked }: Change<SandboxTrial>,
 ) -> Result<Once<Scorecard>> {
     let report = TrialReport {
         domain: input.domain,
@@ -90,7 +91,6 @@ async fn sandbox_trial(
         confidence: input.confidence,
         success: input.success.0,
     };
-    let asked = Asked::new(caller.origin(input.actor, input.correlation_id), intent);
     heimdall.trial(report, &asked).await
 }
 

@@ -3,8 +3,8 @@
 use super::Caller;
 use super::input::{BODY_BYTES_MAX, Field, merged_fields, parse, take_field};
 use crate::error::{Error, FieldError, Result};
-use crate::idempotency::{Fields, Intent};
-use crate::types::IdempotencyKey;
+use crate::idempotency::{Asked, Fields, Intent};
+use crate::types::{Actor, CorrelationId, IdempotencyKey};
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
@@ -19,25 +19,60 @@ const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Says that an answer is an earlier one: nothing was done this time.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// The input of a POST as [`super::Input`] reads it, and what the caller means by its key.
-#[derive(Debug)]
-pub struct Keyed<T> {
-    /// The input.
-    pub input: T,
-    /// What the key stands for; none without a key.
-    pub intent: Option<Intent>,
+/// An input that says who acts, and as part of what.
+pub trait Said {
+    /// The actor that the caller names.
+    fn actor(&self) -> Option<Actor>;
+
+    /// The caller's correlation id.
+    fn correlation_id(&self) -> Option<CorrelationId> {
+        None
+    }
 }
 
-impl<S: Send + Sync, T: DeserializeOwned + Serialize> FromRequest<S> for Keyed<T> {
+/// Says of an input that its field `actor`, and maybe its field `correlation_id`, are the caller's.
+macro_rules! said {
+    (with correlation_id: $($input:ty),+ $(,)?) => {
+        $(impl $crate::http::Said for $input {
+            fn actor(&self) -> Option<$crate::types::Actor> {
+                self.actor.clone().into()
+            }
+
+            fn correlation_id(&self) -> Option<$crate::types::CorrelationId> {
+                self.correlation_id.clone()
+            }
+        })+
+    };
+    ($($input:ty),+ $(,)?) => {
+        $(impl $crate::http::Said for $input {
+            fn actor(&self) -> Option<$crate::types::Actor> {
+                self.actor.clone().into()
+            }
+        })+
+    };
+}
+pub(crate) use said;
+
+/// A change: its input as [`super::Input`] reads it, with who asks and what they call it.
+#[derive(Debug)]
+pub struct Change<T> {
+    /// The input.
+    pub input: T,
+    /// Who asks, as part of what, and under which key.
+    pub asked: Asked,
+}
+
+impl<S: Send + Sync, T: DeserializeOwned + Serialize + Said> FromRequest<S> for Change<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
         let (mut parts, body) = request.into_parts();
         let caller = Caller::from_request_parts(&mut parts, state).await?;
         let fields = merged_fields(&parts, body, BODY_BYTES_MAX).await?;
-        let input = parse(&fields)?;
-        let intent = key_of(&parts, &fields)?.map(|key| intent_of(&parts, caller, &key, &input));
-        Ok(Self { input, intent })
+        let input: T = parse(&fields)?;
+        let intent = key_of(&parts, &fields)?.map(|key| intent_of(&parts, caller.clone(), &key, &input));
+        let asked = Asked::new(caller.origin(input.actor(), input.correlation_id()), intent);
+        Ok(Self { input, asked })
     }
 }
 

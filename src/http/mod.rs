@@ -17,7 +17,8 @@ pub mod server;
 pub use crate::identity::Caller;
 pub use input::{BODY_BYTES_MAX, Input, Lenient, Query, Segment};
 pub(crate) use input::{CanStop, Stopping};
-pub use keyed::{Keyed, marked};
+pub(crate) use keyed::said;
+pub use keyed::{Change, Said, marked};
 pub use paging::{Page, Paging};
 pub use problem::render;
 

@@ -12,7 +12,7 @@ use super::store::{self, KpiFilter, KpiRecord, TripRecord};
 use crate::approval::Loosened;
 use crate::approval::model::ApprovalRecord;
 use crate::error::{Error, FieldError, Result};
-use crate::http::{Caller, Keyed, Nothing, Page, Paging, Query, errors, marked};
+use crate::http::{Change, Nothing, Page, Paging, Query, errors, marked, said};
 use crate::idempotency::{Asked, Once};
 use crate::regression::Regression;
 use crate::regression::measure::{Measurements, answer_one};
@@ -28,6 +28,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+
+said!(RegressionPolicyUpsert, EvaluateInput);
+said!(with correlation_id: KpiInput);
 
 /// The lever's routes.
 pub fn router() -> OpenApiRouter<Regression> {
@@ -118,8 +121,7 @@ struct RegressionPolicyUpsert {
 )]
 async fn upsert_regression_policy(
     State(regression): State<Regression>,
-    caller: Caller,
-    Keyed { input, intent }: Keyed<RegressionPolicyUpsert>,
+    Change { input, asked }: Change<RegressionPolicyUpsert>,
 ) -> Result<Loosened<RegressionPolicyUpserted>> {
     let request = PolicyUpsert {
         domain: input.domain,
@@ -141,7 +143,6 @@ async fn upsert_regression_policy(
         tolerance_fraction: input.tolerance_fraction,
         enabled: input.enabled.map(|flag| flag.0),
     };
-    let asked = Asked::new(caller.origin(input.actor, None), intent);
     let force = input.force.is_some_and(|flag| flag.0);
     regression.upsert_wire(&request, force, input.reason.as_ref(), &asked).await
 }
@@ -176,10 +177,8 @@ struct EvaluateInput {
 )]
 async fn evaluate(
     State(regression): State<Regression>,
-    caller: Caller,
-    Keyed { input, intent }: Keyed<EvaluateInput>,
+    Change { input, asked }: Change<EvaluateInput>,
 ) -> Result<Once<EvaluateAnswer>> {
-    let asked = Asked::new(caller.origin(input.actor, None), intent);
     regression.evaluate(&input.domain, &input.metric, &asked).await
 }
 
@@ -214,8 +213,7 @@ struct KpiInput {
 )]
 async fn record_kpi(
     State(regression): State<Regression>,
-    caller: Caller,
-    Keyed { input, intent }: Keyed<KpiInput>,
+    Change { input, asked }: Change<KpiInput>,
 ) -> Result<Response> {
     let event = KpiEvent {
         domain: input.domain,
@@ -224,7 +222,7 @@ async fn record_kpi(
         event_id: input.event_id,
         detail: input.detail,
     };
-    let origin = caller.origin(input.actor, input.correlation_id);
+    let Asked { origin, intent, .. } = asked;
     let measurements = Measurements { events: vec![(event, origin)], intent, answer: Box::new(answer_one) };
     let done = regression.record(measurements).await?;
     Ok(marked(done.replayed, Json(done.answer)))

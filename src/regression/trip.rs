@@ -7,7 +7,7 @@ use crate::db::{Database, to_json};
 use crate::enforcement::feed::Feed;
 use crate::enforcement::feed::renewal::News;
 use crate::error::{Error, Result};
-use crate::go_live::model::{Change, GoLiveState};
+use crate::go_live::model::{GoLiveState, Switch};
 use crate::regression::model::wire::UnknownSum;
 use crate::regression::model::{
     Action, Detector, FrozenSpan, Mark, Mode, Reading, Rebase, RegressionPolicy, WireState, WireStatus, series_name,
@@ -235,7 +235,7 @@ async fn stop(
         return Ok(None);
     }
     let reason: Reason = why.parse().map_err(|_| Error::Inconsistent(format!("{why} is not a reason")))?;
-    go_live::change_in_tx(conn, &mut heads.control, Change::Engage, Some(&reason), &origin).await.map(Some)
+    go_live::change_in_tx(conn, &mut heads.control, Switch::Engage, Some(&reason), &origin).await.map(Some)
 }
 
 /// Ends a trip, in a transaction that holds the heads of kpi, of risk where the trip acted, and of control: what lies behind never

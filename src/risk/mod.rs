@@ -36,15 +36,9 @@ use crate::idempotency::{self, Asked, Earlier, Once};
 use crate::identity::Authority;
 use crate::types::{Actor, Engine, Reason};
 use model::adjust::Adjustment;
-use model::extend::Extension;
 use model::policy::{self, PolicyUpsert};
-use model::release::Released;
-use model::settle::Settlement;
 use model::{OutOfRange, RiskPolicy};
-use operation::{
-    AdjustRequest, CorrectionAsked, Done, ExtendRequest, Item, Operation, Outcome, ReleaseRequest, ReserveRequest,
-    Reserved, SettleRequest,
-};
+use operation::{Ask, CorrectionAsked, Done, Item, Operation, Outcome, ReserveRequest, Reserved};
 use serde::Serialize;
 use sqlx::PgConnection;
 use std::time::Duration;
@@ -64,15 +58,6 @@ pub struct Risk {
     alarms: alarm::Alarms,
     /// The right to compare the whole book: one at a time.
     pub reconciling: Turns,
-}
-
-/// Whether an operation is meant or only asked about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Run {
-    /// Decide and record.
-    Real,
-    /// Decide, and write nothing.
-    Dry,
 }
 
 /// The policy as it is now, and what the upsert changed.
@@ -106,47 +91,21 @@ impl Risk {
         Self { db, two_person, writer, engines_max, alarms: alarm::Alarms::default(), reconciling: Turns::default() }
     }
 
-    /// Decides a reserve; a dry run without the lock, without a trace, and without regard to a key.
-    pub async fn reserve(&self, request: ReserveRequest, run: Run, asked: Asked) -> Result<Done<Reserved>> {
-        let operation = Operation::reserve(request);
-        let done = match run {
-            Run::Real => self.decide(operation, asked).await?,
-            Run::Dry => {
-                operation.check(&asked.origin.authority)?;
-                self.writer.dry_run(&Item { operation, origin: asked.origin, intent: None }).await?
-            }
-        };
-        done.into(|outcome| if let Outcome::Reserved(reserved) = outcome { Some(reserved) } else { None })
-    }
-
-    /// Settles, by reservation or as the original did. Always allowed: positions must be closable, whatever the switches say.
-    pub async fn settle(&self, request: SettleRequest, asked: Asked) -> Result<Done<Settlement>> {
-        let done = self.decide(Operation::Settle(request), asked).await?;
-        done.into(|outcome| if let Outcome::Settled(settlement) = outcome { Some(settlement) } else { None })
-    }
-
-    /// Releases: the action did not happen. Always allowed.
-    pub async fn release(&self, request: ReleaseRequest, asked: Asked) -> Result<Done<Released>> {
-        let done = self.decide(Operation::Release(request), asked).await?;
-        done.into(|outcome| if let Outcome::Released(released) = outcome { Some(released) } else { None })
-    }
-
-    /// Extends a hold that may expire.
-    pub async fn extend(&self, request: ExtendRequest, asked: Asked) -> Result<Done<Extension>> {
-        let done = self.decide(Operation::Extend(request), asked).await?;
-        done.into(|outcome| if let Outcome::Extended(extension) = outcome { Some(extension) } else { None })
-    }
-
-    /// Corrects what was booked: adjusted, or waiting for a second person.
-    pub async fn adjust(&self, request: AdjustRequest, asked: Asked) -> Result<Done> {
-        self.decide(Operation::Adjust(request), asked).await
-    }
-
-    async fn decide(&self, operation: Operation, asked: Asked) -> Result<Done> {
-        let item = Item { operation, origin: asked.origin, intent: asked.intent };
+    /// Decides a request, and records what comes of it. A settle and a release are always allowed: positions must be closable,
+    /// whatever the switches say.
+    pub async fn decide<A: Ask>(&self, request: A, asked: Asked) -> Result<Done<A::Outcome>> {
+        let item = Item { operation: request.operation(), origin: asked.origin, intent: asked.intent };
         let answers = self.batch(vec![Ok(item)]).await?;
         let only = answers.into_iter().next();
-        only.ok_or_else(|| Error::Inconsistent("an operation was not answered".into()))?
+        only.ok_or_else(|| Error::Inconsistent("an operation was not answered".into()))??.of::<A>()
+    }
+
+    /// Decides a reserve without the lock, without a trace, and without regard to a key.
+    pub async fn dry_run(&self, request: ReserveRequest, asked: Asked) -> Result<Done<Reserved>> {
+        let operation = request.operation();
+        operation.check(&asked.origin.authority)?;
+        let done = self.writer.dry_run(&Item { operation, origin: asked.origin, intent: None }).await?;
+        done.of::<ReserveRequest>()
     }
 
     /// Books a correction that a second person agrees to: their word and the event commit together.
@@ -169,8 +128,10 @@ impl Risk {
         approval::gate(&mut tx, &mut control_head, self.two_person, asked, loosening, wanted).await?;
         let done = self.writer.correct(&mut tx, &item).await?;
         db::commit(tx).await?;
-        let adjusted = done.into(|outcome| if let Outcome::Adjusted(one) = outcome { Some(one) } else { None })?;
-        Ok(adjusted.outcome)
+        match done.outcome {
+            Outcome::Adjusted(adjustment) => Ok(adjustment),
+            _ => Err(Error::Inconsistent("a correction that was approved was not booked".into())),
+        }
     }
 
     /// Asks for a second person where a correction needs one; every other outcome stays as it is.

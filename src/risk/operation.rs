@@ -232,6 +232,64 @@ fn new_id() -> Uuid {
     Uuid::now_v7()
 }
 
+/// A request of the ledger, and the outcome that it has.
+pub trait Ask {
+    /// Its outcome.
+    type Outcome;
+
+    /// The operation.
+    fn operation(self) -> Operation;
+
+    /// The outcome, as the kind that this request has.
+    fn outcome(outcome: Outcome) -> Option<Self::Outcome>;
+}
+
+macro_rules! ask {
+    ($request:ty => $outcome:ty, $operation:expr, $kind:path) => {
+        impl Ask for $request {
+            type Outcome = $outcome;
+
+            fn operation(self) -> Operation {
+                $operation(self)
+            }
+
+            fn outcome(outcome: Outcome) -> Option<$outcome> {
+                if let $kind(outcome) = outcome { Some(outcome) } else { None }
+            }
+        }
+    };
+}
+
+ask!(ReserveRequest => Reserved, Operation::reserve, Outcome::Reserved);
+ask!(SettleRequest => Settlement, Operation::Settle, Outcome::Settled);
+ask!(ReleaseRequest => Released, Operation::Release, Outcome::Released);
+ask!(ExtendRequest => Extension, Operation::Extend, Outcome::Extended);
+
+impl Ask for AdjustRequest {
+    type Outcome = Corrected;
+
+    fn operation(self) -> Operation {
+        Operation::Adjust(self)
+    }
+
+    fn outcome(outcome: Outcome) -> Option<Corrected> {
+        match outcome {
+            Outcome::Adjusted(adjustment) => Some(Corrected::Booked(adjustment)),
+            Outcome::Waiting(request) => Some(Corrected::Waiting(request)),
+            _ => None,
+        }
+    }
+}
+
+/// The outcome of a correction.
+#[derive(Debug, Clone)]
+pub enum Corrected {
+    /// It is booked.
+    Booked(Adjustment),
+    /// It waits for a second person: the request, as JSON.
+    Waiting(Box<RawValue>),
+}
+
 /// An operation with who asks and what it is called.
 #[derive(Debug, Clone)]
 pub struct Item {
@@ -246,6 +304,10 @@ pub struct Item {
 /// A decision with the id of what it made.
 #[derive(Debug, Clone)]
 pub struct Reserved {
+    /// The engine asked for.
+    pub engine: Engine,
+    /// The amount asked for.
+    pub amount: Amount,
     /// What was decided.
     pub decision: Decision,
     /// The reservation; none when denied or dry.
@@ -320,8 +382,9 @@ impl Done {
     }
 
     /// The outcome as the kind that was asked for.
-    pub fn into<T>(self, kind: fn(Outcome) -> Option<T>) -> Result<Done<T>> {
-        let outcome = kind(self.outcome).ok_or_else(|| Error::Inconsistent("an outcome of another kind".into()))?;
+    pub fn of<A: Ask>(self) -> Result<Done<A::Outcome>> {
+        let outcome = A::outcome(self.outcome);
+        let outcome = outcome.ok_or_else(|| Error::Inconsistent("an outcome of another kind".into()))?;
         Ok(Done { outcome, replayed: self.replayed, standing: self.standing, stops: self.stops })
     }
 }

@@ -42,23 +42,23 @@ fn facts() -> Facts {
 
 #[test]
 fn a_repeated_engage_keeps_the_first_and_counts() {
-    let engaged = apply(&fresh(), Change::Engage, Some("a"), Some("first"), at(1));
-    let again = apply(&engaged, Change::Engage, Some("b"), Some("second"), at(2));
+    let engaged = apply(&fresh(), Switch::Engage, Some("a"), Some("first"), at(1));
+    let again = apply(&engaged, Switch::Engage, Some("b"), Some("second"), at(2));
     assert_eq!(again.kill_switch, engaged.kill_switch);
     assert_eq!((again.version, again.changed_by.as_deref(), again.reason.as_deref()), (3, Some("b"), Some("second")));
-    let released = apply(&again, Change::Release, None, None, at(3));
+    let released = apply(&again, Switch::Release, None, None, at(3));
     assert!(!released.kill_switch_engaged);
     assert_eq!(released.kill_switch, Movement { at: Some(at(3)), by: None, reason: None });
 }
 
 #[test]
 fn the_two_switches_keep_their_own_history() {
-    let enabled = apply(&fresh(), Change::Enable, Some("a"), None, at(1));
-    let engaged = apply(&enabled, Change::Engage, Some("b"), None, at(2));
+    let enabled = apply(&fresh(), Switch::Enable, Some("a"), None, at(1));
+    let engaged = apply(&enabled, Switch::Engage, Some("b"), None, at(2));
     assert!(engaged.go_live_enabled && engaged.kill_switch_engaged);
     assert_eq!(engaged.go_live.by.as_deref(), Some("a"));
     assert_eq!(engaged.kill_switch.by.as_deref(), Some("b"));
-    let disabled = apply(&engaged, Change::Disable, Some("c"), None, at(3));
+    let disabled = apply(&engaged, Switch::Disable, Some("c"), None, at(3));
     assert!(!disabled.go_live_enabled && disabled.kill_switch_engaged);
 }
 
@@ -114,7 +114,7 @@ fn warnings_name_what_stands() {
 
 #[test]
 fn every_change_of_a_switch_is_a_known_action() {
-    for change in [Change::Enable, Change::Disable, Change::Engage, Change::Release] {
+    for change in [Switch::Enable, Switch::Disable, Switch::Engage, Switch::Release] {
         crate::audit::actions::require_known(change.action()).unwrap();
     }
 }

@@ -7,7 +7,7 @@ use crate::heimdall::Heimdall;
 use crate::heimdall::charter::{self, HeimdallPolicyUpserted};
 use crate::heimdall::model::{GateRule, HeimdallPolicy, PolicyUpsert, PolicyWarning, ScorecardWindow, Setting};
 use crate::heimdall::{HeimdallPolicyRemoved, store};
-use crate::http::{Caller, CanStop, Keyed, Nothing, Query, Stopping, errors};
+use crate::http::{Caller, CanStop, Change, Nothing, Query, Stopping, errors, said};
 use crate::idempotency::{Asked, Once};
 use crate::types::{Actor, Count, Domain, Engine, Flag, Fraction, IdempotencyKey, ModelVersion, Reason};
 use axum::Json;
@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+
+said!(PromoteInput, HeimdallPolicyRemove);
 
 pub(super) fn router() -> OpenApiRouter<Heimdall> {
     OpenApiRouter::new()
@@ -162,10 +164,8 @@ struct PromoteInput {
 )]
 async fn promote(
     State(heimdall): State<Heimdall>,
-    caller: Caller,
-    Keyed { input, intent }: Keyed<PromoteInput>,
+    Change { input, asked }: Change<PromoteInput>,
 ) -> Result<Loosened<HeimdallPolicyUpserted>> {
-    let asked = Asked::new(caller.origin(Some(input.actor), None), intent);
     heimdall.promote(&input.domain, &input.reason, &asked).await
 }
 
@@ -222,9 +222,7 @@ struct HeimdallPolicyRemove {
 )]
 async fn remove_heimdall_policy(
     State(heimdall): State<Heimdall>,
-    caller: Caller,
-    Keyed { input, intent }: Keyed<HeimdallPolicyRemove>,
+    Change { input, asked }: Change<HeimdallPolicyRemove>,
 ) -> Result<Once<HeimdallPolicyRemoved>> {
-    let asked = Asked::new(caller.origin(input.actor, None), intent);
     heimdall.remove_policy(&input.domain, input.reason.as_ref(), &asked).await
 }

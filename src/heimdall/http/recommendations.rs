@@ -5,7 +5,7 @@ use crate::heimdall::Heimdall;
 use crate::heimdall::guard::{RequireAnswer, RevokeAnswer};
 use crate::heimdall::store::{self, RecommendationFilter, RecommendationRecord};
 use crate::heimdall::{RecommendAnswer, Recommendation};
-use crate::http::{Caller, CanStop, Keyed, Nothing, Page, Paging, Query, Segment, Stopping, errors};
+use crate::http::{Caller, CanStop, Change, Nothing, Page, Paging, Query, Segment, Stopping, errors, said};
 use crate::idempotency::{Asked, Once};
 use crate::types::{
     Actor, Confidence, CorrelationId, Count, Domain, Flag, IdempotencyKey, JsonObject, ModelVersion, PageSize, Place,
@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+
+said!(with correlation_id: RecommendInput, RequireInput);
 
 pub(super) fn router() -> OpenApiRouter<Heimdall> {
     OpenApiRouter::new()
@@ -57,8 +59,7 @@ struct RecommendInput {
 )]
 async fn recommend(
     State(heimdall): State<Heimdall>,
-    caller: Caller,
-    Keyed { input, intent }: Keyed<RecommendInput>,
+    Change { input, asked }: Change<RecommendInput>,
 ) -> Result<Once<RecommendAnswer>> {
     let made = Recommendation {
         domain: input.domain,
@@ -67,7 +68,6 @@ async fn recommend(
         recommendation: input.recommendation,
         evidence: input.evidence,
     };
-    let asked = Asked::new(caller.origin(input.actor, input.correlation_id), intent);
     heimdall.recommend(made, &asked).await
 }
 
@@ -150,10 +150,8 @@ struct RequireInput {
 async fn require_prod_eligible(
     State(heimdall): State<Heimdall>,
     Segment(id): Segment<Count>,
-    caller: Caller,
-    Keyed { input, intent }: Keyed<RequireInput>,
+    Change { input, asked }: Change<RequireInput>,
 ) -> Result<Once<RequireAnswer>> {
-    let asked = Asked::new(caller.origin(input.actor, input.correlation_id), intent);
     heimdall.require_prod_eligible(id.get(), input.reason, &asked).await
 }
 

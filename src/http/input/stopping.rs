@@ -29,7 +29,7 @@ pub(crate) trait CanStop {
     const IN_PATH: bool = false;
 }
 
-/// The input of a POST as [`crate::http::Keyed`] reads it, but that no words are a reason not to stop: what of them cannot be read is
+/// The input of a POST as [`crate::http::Change`] reads it, but that no words are a reason not to stop: what of them cannot be read is
 /// ignored and named, and so is a field that the route does not know. The settings beside the flag of an upsert are no words.
 #[derive(Debug)]
 pub(crate) struct Stopping<T> {

@@ -4,8 +4,8 @@
 use crate::approval::Loosened;
 use crate::approval::model::ApprovalRecord;
 use crate::error::Result;
-use crate::http::{Caller, Keyed, Query, errors};
-use crate::idempotency::{Asked, Once};
+use crate::http::{Change, Query, errors, said};
+use crate::idempotency::Once;
 use crate::regression::Regression;
 use crate::regression::model::{Kind, Rebase, TripVerdict};
 use crate::regression::store::{self, BaselineRecord};
@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+
+said!(AcknowledgeTrip, RearmWire, ResetBaseline, RegressionPolicyRemove, SetSeriesKind);
 
 pub(super) fn router() -> OpenApiRouter<Regression> {
     OpenApiRouter::new()
@@ -56,10 +58,8 @@ struct AcknowledgeTrip {
 )]
 async fn acknowledge_trip(
     State(regression): State<Regression>,
-    caller: Caller,
-    Keyed { input, intent }: Keyed<AcknowledgeTrip>,
+    Change { input, asked }: Change<AcknowledgeTrip>,
 ) -> Result<Once<AcknowledgeAnswer>> {
-    let asked = Asked::new(caller.origin(input.actor, None), intent);
     let trip_id = input.trip_id.map(Count::get);
     let wire = (&input.domain, &input.metric);
     regression.acknowledge(wire, trip_id, input.verdict, input.reason.as_ref(), &asked).await
@@ -90,10 +90,8 @@ struct RearmWire {
 )]
 async fn rearm_wire(
     State(regression): State<Regression>,
-    caller: Caller,
-    Keyed { input, intent }: Keyed<RearmWire>,
+    Change { input, asked }: Change<RearmWire>,
 ) -> Result<Loosened<RearmAnswer>> {
-    let asked = Asked::new(caller.origin(input.actor, None), intent);
     let wire = (&input.domain, &input.metric);
     regression.rearm(wire, input.baseline.unwrap_or_default(), &input.reason, &asked).await
 }
@@ -135,10 +133,8 @@ struct ResetBaseline {
 )]
 async fn reset_baseline(
     State(regression): State<Regression>,
-    caller: Caller,
-    Keyed { input, intent }: Keyed<ResetBaseline>,
+    Change { input, asked }: Change<ResetBaseline>,
 ) -> Result<Loosened<BaselineAnswer>> {
-    let asked = Asked::new(caller.origin(input.actor, None), intent);
     let source = match input.source {
         None | Some(BaselineSource::LastN) => Rebase::ResetLastN,
         Some(BaselineSource::NextN) => Rebase::ResetNextN,
@@ -194,10 +190,8 @@ struct RegressionPolicyRemove {
 )]
 async fn remove_regression_policy(
     State(regression): State<Regression>,
-    caller: Caller,
-    Keyed { input, intent }: Keyed<RegressionPolicyRemove>,
+    Change { input, asked }: Change<RegressionPolicyRemove>,
 ) -> Result<Once<RegressionPolicyRemoved>> {
-    let asked = Asked::new(caller.origin(input.actor, None), intent);
     regression.remove_wire((&input.domain, &input.metric), input.reason.as_ref(), &asked).await
 }
 
@@ -227,9 +221,7 @@ struct SetSeriesKind {
 )]
 async fn set_series_kind(
     State(regression): State<Regression>,
-    caller: Caller,
-    Keyed { input, intent }: Keyed<SetSeriesKind>,
+    Change { input, asked }: Change<SetSeriesKind>,
 ) -> Result<Once<KindAnswer>> {
-    let asked = Asked::new(caller.origin(input.actor, None), intent);
     regression.set_kind((&input.domain, &input.metric), input.kind, input.reason.as_ref(), &asked).await
 }

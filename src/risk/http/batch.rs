@@ -1,16 +1,19 @@
 //! Many operations in one request and one commit.
 
-use super::answers::{AdjustAnswer, ReleaseAnswer, ReserveAnswer, SettleAnswer, extended};
-use super::inputs::{AdjustInput, CheckAndReserve, ExtendReservation, ReleaseReservation, SettleInput};
+use super::adjust::{AdjustAnswer, AdjustInput};
+use super::extend::{ExtendReservation, extended};
+use super::release::{ReleaseAnswer, ReleaseReservation};
+use super::reserve::{CheckAndReserve, ReserveAnswer};
+use super::settle::{SettleAnswer, SettleInput};
 use crate::db::to_json;
 use crate::error::{Error, Result};
 use crate::http::input::{Field, object_fields, parse, take_field};
 use crate::http::keyed::{Many, read_key};
-use crate::http::{Caller, errors, marked};
+use crate::http::{Caller, Said, errors, marked};
 use crate::idempotency::{Fields, Intent};
 use crate::risk::Risk;
-use crate::risk::operation::{Done, Item, Operation, Outcome};
-use crate::types::{Amount, Engine, IdempotencyKey};
+use crate::risk::operation::{Ask, Done, Item, Outcome};
+use crate::types::IdempotencyKey;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -70,24 +73,6 @@ struct BatchAnswer {
     results: Vec<BatchResult>,
 }
 
-/// What is needed of an operation to answer it.
-enum Asked {
-    Reserve(Engine, Amount),
-    Other(&'static str),
-    /// It could not be read; the operation, if that could be.
-    Unread(Option<String>),
-}
-
-impl Asked {
-    fn op(&self) -> Option<String> {
-        match self {
-            Self::Reserve(..) => Some("reserve".to_owned()),
-            Self::Other(op) => Some((*op).to_owned()),
-            Self::Unread(op) => op.clone(),
-        }
-    }
-}
-
 /// Decides up to 1000 independent operations in one commit. The status is 200 whatever came of each: read the results. The
 /// header Idempotent-Replayed says that every one of them was decided before.
 #[utoipa::path(
@@ -104,14 +89,12 @@ async fn run_batch(State(risk): State<Risk>, caller: Caller, request: Request) -
     let read = sent.list.iter().enumerate().map(|(place, object)| {
         let key = sent.key.as_ref().map(|key| format!("{key}/{place}"));
         let mut op = None;
-        match read_operation(object, &caller, key, &mut op) {
-            Ok((asked, item)) => (asked, Ok(item)),
-            Err(error) => (Asked::Unread(op), Err(error)),
-        }
+        let item = read_operation(object, &caller, key, &mut op);
+        (op, item)
     });
-    let (asked, items): (Vec<_>, Vec<_>) = read.unzip();
+    let (ops, items): (Vec<_>, Vec<_>) = read.unzip();
     let done = risk.batch(items).await?;
-    let results: Vec<_> = asked.into_iter().zip(done).map(|(asked, done)| result(asked, done)).collect();
+    let results: Vec<_> = ops.into_iter().zip(done).map(|(op, done)| result(op, done)).collect();
     let replayed = results.iter().all(|result| result.replayed);
     Ok(marked(replayed, Json(BatchAnswer { results })))
 }
@@ -119,87 +102,68 @@ async fn run_batch(State(risk): State<Risk>, caller: Caller, request: Request) -
 /// The operations there are.
 const OPERATIONS: [&str; 5] = ["reserve", "settle", "release", "extend", "adjust"];
 
-fn read_operation(
-    object: &RawValue,
-    caller: &Caller,
-    key: Option<String>,
-    op: &mut Option<String>,
-) -> Result<(Asked, Item)> {
+fn read_operation(object: &RawValue, caller: &Caller, key: Option<String>, op: &mut Option<String>) -> Result<Item> {
     let mut fields = object_fields(object)?;
     *op = take_field::<String>(&mut fields, "op")?.filter(|op| OPERATIONS.contains(&op.as_str()));
-    let (caller, key) = (caller.clone(), OwnKey::take(&mut fields, caller, key)?);
+    let own = Own::take(&mut fields, caller, key)?;
     let id = |fields: &mut Vec<Field>| -> Result<Uuid> {
         take_field(fields, "reservation_id")?.ok_or_else(|| Error::invalid("reservation_id", "is required"))
     };
-    let read = match op.as_deref() {
-        Some("reserve") => {
-            let (input, intent) = key.read::<CheckAndReserve>(&fields, "reserve", None)?;
+    match op.as_deref() {
+        Some("reserve") => own.item(&fields, "reserve", None, |input: CheckAndReserve| {
             if input.is_dry() {
                 return Err(Error::invalid("dry_run", "is not for batches: ask POST /risk/check-and-reserve"));
             }
-            let (request, origin) = input.read(caller);
-            let asked = Asked::Reserve(request.engine.clone(), request.amount);
-            (asked, Item { operation: Operation::reserve(request), origin, intent })
-        }
-        Some("settle") => {
-            let (input, intent) = key.read::<SettleInput>(&fields, "settle", None)?;
-            let (request, origin) = input.read(caller);
-            (Asked::Other("settle"), Item { operation: Operation::Settle(request), origin, intent })
-        }
+            Ok(input.request())
+        }),
+        Some("settle") => own.item(&fields, "settle", None, |input: SettleInput| Ok(input.request())),
         Some("release") => {
             let id = id(&mut fields)?;
-            let (input, intent) = key.read::<ReleaseReservation>(&fields, "release", Some(id))?;
-            let (request, origin) = input.read(id, caller);
-            (Asked::Other("release"), Item { operation: Operation::Release(request), origin, intent })
+            own.item(&fields, "release", Some(id), |input: ReleaseReservation| Ok(input.request(id)))
         }
         Some("extend") => {
             let id = id(&mut fields)?;
-            let (input, intent) = key.read::<ExtendReservation>(&fields, "extend", Some(id))?;
-            let (request, origin) = input.read(id, caller);
-            (Asked::Other("extend"), Item { operation: Operation::Extend(request), origin, intent })
+            own.item(&fields, "extend", Some(id), |input: ExtendReservation| Ok(input.request(id)))
         }
-        Some("adjust") => {
-            let (input, intent) = key.read::<AdjustInput>(&fields, "adjust", None)?;
-            let (request, origin) = input.read(caller)?;
-            (Asked::Other("adjust"), Item { operation: Operation::Adjust(request), origin, intent })
-        }
-        _ => return Err(Error::invalid("op", format!("is not one of {}: send one", OPERATIONS.join(", ")))),
-    };
-    Ok(read)
+        Some("adjust") => own.item(&fields, "adjust", None, AdjustInput::request),
+        _ => Err(Error::invalid("op", format!("is not one of {}: send one", OPERATIONS.join(", ")))),
+    }
 }
 
-/// The key of one operation of a batch: its own, or the batch's with its place.
-struct OwnKey {
+/// The caller of one operation of a batch, and its key: its own, or the batch's with its place.
+struct Own {
     key: Option<String>,
     caller: Caller,
 }
 
-impl OwnKey {
+impl Own {
     fn take(fields: &mut Vec<Field>, caller: &Caller, derived: Option<String>) -> Result<Self> {
         let own: Option<String> = take_field(fields, "idempotency_key")?;
         let own = own.map(|key| read_key(&key).map(|key| key.to_string())).transpose()?;
         Ok(Self { key: own.or(derived), caller: caller.clone() })
     }
 
-    fn read<T: DeserializeOwned + Serialize>(
+    fn item<T: DeserializeOwned + Serialize + Said, A: Ask>(
         self,
         fields: &[Field],
         op: &str,
         id: Option<Uuid>,
-    ) -> Result<(T, Option<Intent>)> {
+        request: impl FnOnce(T) -> Result<A>,
+    ) -> Result<Item> {
         let input: T = parse(fields)?;
+        let principal = self.caller.principal.clone();
         let intent = self.key.map(|key| Intent {
-            principal: self.caller.principal,
+            principal,
             key,
             route: id.map_or_else(|| format!("/risk/batch#{op}"), |id| format!("/risk/batch#{op}/{id}")),
             fields: Fields::of(&input),
         });
-        Ok((input, intent))
+        let origin = self.caller.origin(input.actor(), input.correlation_id());
+        Ok(Item { operation: request(input)?.operation(), origin, intent })
     }
 }
 
-fn result(asked: Asked, done: Result<Done>) -> BatchResult {
-    let op = asked.op();
+fn result(op: Option<String>, done: Result<Done>) -> BatchResult {
     let failed = |error: Error, replayed| {
         let problem = error.problem();
         BatchResult {
@@ -214,25 +178,20 @@ fn result(asked: Asked, done: Result<Done>) -> BatchResult {
         Ok(done) => done,
         Err(error) => return failed(error, false),
     };
-    let answer = match (outcome, asked) {
-        (Outcome::Reserved(outcome), Asked::Reserve(engine, amount)) => {
-            to_json(&ReserveAnswer::new(engine, amount, false, Done { outcome, replayed, standing, stops }))
-        }
-        (Outcome::Settled(outcome), _) => to_json(&SettleAnswer::from(Done { outcome, replayed, standing, stops })),
-        (Outcome::Released(outcome), _) => to_json(&ReleaseAnswer::from(Done { outcome, replayed, standing, stops })),
-        (Outcome::Adjusted(outcome), _) => to_json(&AdjustAnswer::from(Done { outcome, replayed, standing, stops })),
-        (Outcome::Extended(outcome), _) => match extended(Done { outcome, replayed, standing, stops }) {
+    let answer = match outcome {
+        Outcome::Reserved(outcome) => to_json(&ReserveAnswer::new(false, Done { outcome, replayed, standing, stops })),
+        Outcome::Settled(outcome) => to_json(&SettleAnswer::from(Done { outcome, replayed, standing, stops })),
+        Outcome::Released(outcome) => to_json(&ReleaseAnswer::from(Done { outcome, replayed, standing, stops })),
+        Outcome::Adjusted(outcome) => to_json(&AdjustAnswer::from(Done { outcome, replayed, standing, stops })),
+        Outcome::Extended(outcome) => match extended(Done { outcome, replayed, standing, stops }) {
             Ok(answer) => to_json(&answer),
             Err(error) => return failed(error, replayed),
         },
-        (Outcome::Waiting(request), _) => {
+        Outcome::Waiting(request) => {
             return BatchResult { op, status: 202, replayed, answer: Some(request), error: None };
         }
-        (Outcome::Deferred(_), _) => {
-            return failed(Error::Inconsistent("what waits was not asked for".into()), replayed);
-        }
-        (Outcome::Reserved(_), _) => {
-            return failed(Error::Inconsistent("a reserve was not asked for".into()), replayed);
+        Outcome::Deferred(_) => {
+            return failed(Error::Inconsistent("a correction neither waits nor is booked".into()), replayed);
         }
     };
     BatchResult { op, status: 200, replayed, answer: Some(answer), error: None }

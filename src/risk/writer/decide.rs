@@ -245,7 +245,17 @@ impl<'a> Deciding<'a> {
             self.known.threads.add(thread);
         }
         let reservation_id = decision.is_allowed().then_some(id);
-        Ok(self.done(item, stamp, event, Outcome::Reserved(Reserved { decision, reservation_id })))
+        Ok(self.done(
+            item,
+            stamp,
+            event,
+            Outcome::Reserved(Reserved {
+                engine: request.engine.clone(),
+                amount: request.amount,
+                decision,
+                reservation_id,
+            }),
+        ))
     }
 
     fn settle(&mut self, item: &'a Item, request: &SettleRequest) -> Result<Done> {

@@ -91,9 +91,12 @@ impl<'a> Past<'a> {
 /// The outcome that was recorded, for an operation that asks the same again.
 pub(super) fn replay(item: &Item, past: &Past<'_>) -> Result<Done> {
     let outcome = match &item.operation {
-        Operation::Reserve { .. } => {
-            Outcome::Reserved(Reserved { decision: past.outcome()?, reservation_id: past.reservation_id })
-        }
+        Operation::Reserve { .. } => Outcome::Reserved(Reserved {
+            engine: past.engine.clone(),
+            amount: past.amount,
+            decision: past.outcome()?,
+            reservation_id: past.reservation_id,
+        }),
         Operation::Settle(_) => Outcome::Settled(past.outcome()?),
         Operation::Release(_) => Outcome::Released(past.outcome()?),
         Operation::Extend(_) => Outcome::Extended(past.outcome()?),

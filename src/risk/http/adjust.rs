@@ -1,0 +1,102 @@
+//! Corrections of what was booked.
+
+use super::decision::answered;
+use crate::approval::answer::waiting_again;
+use crate::approval::model::ApprovalRecord;
+use crate::error::{Error, Result};
+use crate::http::{Change, errors, marked, said};
+use crate::risk::Risk;
+use crate::risk::model::Words;
+use crate::risk::model::adjust::{Adjustment, Correction};
+use crate::risk::operation::{AdjustRequest, Corrected, Done};
+use crate::types::{Actor, CorrelationId, Count, Engine, IdempotencyKey, JsonObject, Measured, Reason};
+use axum::extract::State;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+said!(with correlation_id: AdjustInput);
+
+pub(super) fn router() -> OpenApiRouter<Risk> {
+    OpenApiRouter::new().routes(routes!(adjust))
+}
+
+/// A correction of what was booked, by one of the two deltas.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AdjustInput {
+    /// The event that is corrected: its `seq` in `GET /risk/events`.
+    corrects_seq: Count,
+    /// Added to today's loss; negative takes back.
+    loss_delta: Option<Measured>,
+    /// Added to today's exposure; negative takes back.
+    exposure_delta: Option<Measured>,
+    /// Why.
+    reason: Reason,
+    /// The engine; must be the event's.
+    engine: Option<Engine>,
+    /// Who corrects.
+    actor: Option<Actor>,
+    /// The caller's own thread.
+    correlation_id: Option<CorrelationId>,
+    /// Whatever else belongs to it.
+    metadata: Option<JsonObject>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
+}
+
+impl AdjustInput {
+    pub(super) fn request(self) -> Result<AdjustRequest> {
+        let not_zero = |delta: &Measured| *delta != Measured::ZERO;
+        let correction = match (self.loss_delta.filter(not_zero), self.exposure_delta.filter(not_zero)) {
+            (Some(loss), None) => Correction::Loss(loss),
+            (None, Some(exposure)) => Correction::Exposure(exposure),
+            _ => {
+                return Err(Error::invalid(
+                    "loss_delta",
+                    "or exposure_delta is required, not both and not 0: send one",
+                ));
+            }
+        };
+        let words = Words { reason: Some(self.reason), metadata: self.metadata };
+        Ok(AdjustRequest { corrects_seq: self.corrects_seq.get(), engine: self.engine, correction, words })
+    }
+}
+
+/// Corrects what was booked, today: a signed change of loss or exposure that names the event it corrects.
+#[utoipa::path(
+    post, path = "/risk/adjustments", tag = "risk", request_body = AdjustInput,
+    responses(
+        (status = 200, description = "Booked", body = AdjustAnswer),
+        (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord),
+        errors::ChangeOfOne
+    )
+)]
+async fn adjust(State(risk): State<Risk>, Change { input, asked }: Change<AdjustInput>) -> Result<Response> {
+    let Done { outcome, replayed, standing, stops } = risk.decide(input.request()?, asked).await?;
+    Ok(match outcome {
+        Corrected::Booked(outcome) => answered::<_, AdjustAnswer>(Done { outcome, replayed, standing, stops }),
+        Corrected::Waiting(request) => marked(replayed, waiting_again(request)),
+    })
+}
+
+/// What came of a correction.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AdjustAnswer {
+    /// Always true.
+    ok: bool,
+    /// `Adjusted`.
+    message: &'static str,
+    #[serde(flatten)]
+    adjustment: Adjustment,
+    /// Whether it was booked before, under the same key; nothing was done this time.
+    replayed: bool,
+}
+
+impl From<Done<Adjustment>> for AdjustAnswer {
+    fn from(Done { outcome: adjustment, replayed, .. }: Done<Adjustment>) -> Self {
+        Self { ok: true, message: "Adjusted", adjustment, replayed }
+    }
+}

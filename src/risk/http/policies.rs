@@ -1,0 +1,125 @@
+//! The caps of the engines and of GLOBAL.
+
+use crate::approval::model::ApprovalRecord;
+use crate::error::Result;
+use crate::http::{Caller, CanStop, Change, Nothing, Query, Stopping, errors, said};
+use crate::idempotency::{Asked, Once};
+use crate::risk::model::RiskPolicy;
+use crate::risk::model::policy::{PolicyUpsert, ZeroCap};
+use crate::risk::remove::RiskPolicyRemoved;
+use crate::risk::{Risk, RiskPolicyUpserted};
+use crate::types::{Actor, Amount, Count, Engine, Flag, IdempotencyKey, Reason};
+use axum::Json;
+use axum::extract::State;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+said!(RiskPolicyRemove);
+
+pub(super) fn router() -> OpenApiRouter<Risk> {
+    OpenApiRouter::new()
+        .routes(routes!(risk_policies))
+        .routes(routes!(upsert_risk_policy))
+        .routes(routes!(remove_risk_policy))
+}
+
+/// All risk policies, by engine.
+#[utoipa::path(
+    get, path = "/risk/policies", tag = "risk",
+    responses((status = 200, description = "Ordered by engine", body = Vec<RiskPolicy>), errors::Read)
+)]
+async fn risk_policies(State(risk): State<Risk>, _: Query<Nothing>) -> Result<Json<Vec<RiskPolicy>>> {
+    Ok(Json(risk.policies().await?))
+}
+
+/// What to set on a policy. What is left out keeps its value; a new engine names its three caps.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RiskPolicyUpsert {
+    /// The engine, or `GLOBAL`.
+    engine: Engine,
+    /// Realised loss of a day at which new reserves stop. 0 means no cap.
+    max_daily_loss: Option<Amount>,
+    /// Most that may be reserved in a day. 0 means no cap.
+    max_daily_exposure: Option<Amount>,
+    /// Most that may be outstanding at once. 0 means no cap.
+    max_open_risk: Option<Amount>,
+    /// Most reserves in a day. 0 means no cap.
+    max_actions_per_day: Option<Count>,
+    /// Seconds that a hold stands which names no time of its own, up to 2592000; 0 means until somebody ends it.
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 2_592_000)]
+    default_ttl_seconds: Option<Count>,
+    /// Whether reserves can pass. `true` on a throttled engine overrides its throttles and needs a reason.
+    enabled: Option<Flag>,
+    /// Whether a positive cap may be removed by setting it to 0.
+    allow_unlimited: Option<Flag>,
+    /// Who sets it.
+    actor: Option<Actor>,
+    /// Why.
+    reason: Option<Reason>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
+}
+
+impl CanStop for RiskPolicyUpsert {
+    const OFF: Option<&'static str> = Some("enabled");
+}
+
+/// Sets the caps of an engine or of GLOBAL.
+#[utoipa::path(
+    post, path = "/risk/policies/upsert", tag = "risk", request_body = RiskPolicyUpsert,
+    responses(
+        (status = 200, description = "The policy and what changed", body = RiskPolicyUpserted),
+        (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord),
+        errors::Change
+    )
+)]
+async fn upsert_risk_policy(
+    State(risk): State<Risk>,
+    caller: Caller,
+    Stopping { input, intent, ignored }: Stopping<RiskPolicyUpsert>,
+) -> Result<Response> {
+    let allow_unlimited = input.allow_unlimited.is_some_and(|flag| flag.0);
+    let request = PolicyUpsert {
+        engine: input.engine,
+        max_daily_loss: input.max_daily_loss,
+        max_daily_exposure: input.max_daily_exposure,
+        max_open_risk: input.max_open_risk,
+        max_actions_per_day: input.max_actions_per_day,
+        default_ttl_seconds: input.default_ttl_seconds,
+        enabled: input.enabled.map(|flag| flag.0),
+        zero_cap: if allow_unlimited { ZeroCap::RemovesTheCap } else { ZeroCap::Refused },
+    };
+    let asked = Asked::new(caller.origin(input.actor, None), intent);
+    let upserted = risk.upsert_policy(&request, input.reason.as_ref(), &asked).await?;
+    upserted.answer(|once| Ok(ignored.beside(once)))
+}
+
+/// The engine whose policy is removed.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RiskPolicyRemove {
+    /// The engine.
+    engine: Engine,
+    /// The actor who removes it.
+    actor: Option<Actor>,
+    /// Why.
+    reason: Option<Reason>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
+}
+
+/// Removes the policy of an engine that is disabled and that nothing was ever reserved on.
+#[utoipa::path(
+    post, path = "/risk/policies/remove", tag = "risk", request_body = RiskPolicyRemove,
+    responses((status = 200, description = "Removed", body = RiskPolicyRemoved), errors::ChangeOfOne)
+)]
+async fn remove_risk_policy(
+    State(risk): State<Risk>,
+    Change { input, asked }: Change<RiskPolicyRemove>,
+) -> Result<Once<RiskPolicyRemoved>> {
+    risk.remove_policy(&input.engine, input.reason.as_ref(), &asked).await
+}

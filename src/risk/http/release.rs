@@ -1,0 +1,84 @@
+//! Releases: the action did not happen.
+
+use super::decision::answered;
+use crate::error::Result;
+use crate::http::{Change, Segment, errors, said};
+use crate::risk::Risk;
+use crate::risk::model::release::Released;
+use crate::risk::model::{ReservationStatus, Words};
+use crate::risk::operation::{Done, ReleaseRequest};
+use crate::types::{Actor, CorrelationId, Engine, IdempotencyKey, Reason};
+use axum::extract::State;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+said!(with correlation_id: ReleaseReservation);
+
+pub(super) fn router() -> OpenApiRouter<Risk> {
+    OpenApiRouter::new().routes(routes!(release_reservation))
+}
+
+/// The action did not happen.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReleaseReservation {
+    /// The engine; must be the reservation's.
+    engine: Option<Engine>,
+    /// Who says so.
+    actor: Option<Actor>,
+    /// Why it did not happen.
+    reason: Option<Reason>,
+    /// The caller's own thread.
+    correlation_id: Option<CorrelationId>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
+}
+
+impl ReleaseReservation {
+    pub(super) fn request(self, id: Uuid) -> ReleaseRequest {
+        let words = Words { reason: self.reason, metadata: None };
+        ReleaseRequest { reservation_id: id, engine: self.engine, words }
+    }
+}
+
+/// Gives back what was reserved: the action did not happen.
+#[utoipa::path(
+    post, path = "/risk/reservations/{id}/release", tag = "risk", request_body = ReleaseReservation,
+    params(("id" = Uuid, Path, description = "The reservation")),
+    responses((status = 200, description = "Released", body = ReleaseAnswer), errors::ChangeOfOne)
+)]
+async fn release_reservation(
+    State(risk): State<Risk>,
+    Segment(id): Segment<Uuid>,
+    Change { input, asked }: Change<ReleaseReservation>,
+) -> Result<Response> {
+    Ok(answered::<_, ReleaseAnswer>(risk.decide(input.request(id), asked).await?))
+}
+
+/// What came of a release.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ReleaseAnswer {
+    /// Always true.
+    ok: bool,
+    /// `Released`.
+    message: &'static str,
+    #[serde(flatten)]
+    released: Released,
+    /// Whether it was told before, under the same key; nothing was done this time.
+    replayed: bool,
+    /// Where the hold stands now.
+    status: Option<ReservationStatus>,
+    /// Always null: nothing is left.
+    expires_in_seconds: Option<i64>,
+}
+
+impl From<Done<Released>> for ReleaseAnswer {
+    fn from(Done { outcome: released, replayed, standing, .. }: Done<Released>) -> Self {
+        let status = standing.map(|standing| standing.status);
+        Self { ok: true, message: "Released", released, replayed, status, expires_in_seconds: None }
+    }
+}

@@ -1,0 +1,181 @@
+//! Settles: the outcome of an action.
+
+use super::decision::answered;
+use crate::error::Result;
+use crate::http::{Change, Segment, errors, said};
+use crate::risk::Risk;
+use crate::risk::model::settle::{SettledReservation, Settlement};
+use crate::risk::model::{LedgerSnapshot, ReservationStatus, Words};
+use crate::risk::operation::{Done, SettleRequest};
+use crate::types::{Actor, Amount, CorrelationId, Engine, IdempotencyKey, Reason, Total};
+use axum::extract::State;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+said!(with correlation_id: SettleInput, SettleReservation);
+
+pub(super) fn router() -> OpenApiRouter<Risk> {
+    OpenApiRouter::new().routes(routes!(settle)).routes(routes!(settle_reservation))
+}
+
+/// The outcome of an action. Name the reservation; or, as the original did, engine and reserved amount.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SettleInput {
+    /// The engine that acted; required without a `reservation_id`.
+    engine: Option<Engine>,
+    /// What was reserved; required without a `reservation_id`.
+    reserved_amount: Option<Amount>,
+    /// What was really used; left out, exactly what was reserved.
+    settled_amount: Option<Amount>,
+    /// What was lost; left out, nothing.
+    realized_loss: Option<Amount>,
+    /// Who acted.
+    actor: Option<Actor>,
+    /// What came of it.
+    reason: Option<Reason>,
+    /// The caller's own thread: without a `reservation_id`, its reservations are the ones that are matched.
+    correlation_id: Option<CorrelationId>,
+    /// The reservation. Never blank: a denial has none.
+    #[serde(default, deserialize_with = "some_hold", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Uuid, required = false)]
+    reservation_id: Option<Uuid>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
+}
+
+/// A hold that is named or not, but never blank: a denial's `reservation_id` is null, and would settle the hold of another.
+fn some_hold<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Uuid>, D::Error> {
+    let blank = || {
+        serde::de::Error::custom(
+            "is blank: a reservation that was denied has none, and nothing to settle; to settle by engine and amount, leave it out",
+        )
+    };
+    Option::<Uuid>::deserialize(deserializer)?.map(Some).ok_or_else(blank)
+}
+
+impl SettleInput {
+    pub(super) fn request(self) -> SettleRequest {
+        SettleRequest {
+            engine: self.engine,
+            reservation_id: self.reservation_id,
+            reserved_amount: self.reserved_amount,
+            settled_amount: self.settled_amount,
+            realized_loss: self.realized_loss.unwrap_or_default(),
+            words: Words { reason: self.reason, metadata: None },
+        }
+    }
+}
+
+/// The outcome of the action that this reservation was for.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SettleReservation {
+    /// The engine that acted; must be the reservation's.
+    engine: Option<Engine>,
+    /// What was reserved; must agree.
+    reserved_amount: Option<Amount>,
+    /// What was really used; left out, exactly what was reserved.
+    settled_amount: Option<Amount>,
+    /// What was lost; left out, nothing.
+    realized_loss: Option<Amount>,
+    /// Who acted.
+    actor: Option<Actor>,
+    /// What came of it.
+    reason: Option<Reason>,
+    /// The caller's own thread.
+    correlation_id: Option<CorrelationId>,
+    /// The caller's name for this change; the header Idempotency-Key is the same.
+    idempotency_key: Option<IdempotencyKey>,
+}
+
+impl SettleReservation {
+    pub(super) fn request(self, id: Uuid) -> SettleRequest {
+        SettleRequest {
+            engine: self.engine,
+            reservation_id: Some(id),
+            reserved_amount: self.reserved_amount,
+            settled_amount: self.settled_amount,
+            realized_loss: self.realized_loss.unwrap_or_default(),
+            words: Words { reason: self.reason, metadata: None },
+        }
+    }
+}
+
+/// Records the outcome of an action and returns its open risk.
+#[utoipa::path(
+    post, path = "/risk/settle", tag = "risk", request_body = SettleInput,
+    responses((status = 200, description = "Settled", body = SettleAnswer), errors::ChangeOfOne)
+)]
+async fn settle(State(risk): State<Risk>, Change { input, asked }: Change<SettleInput>) -> Result<Response> {
+    Ok(answered::<_, SettleAnswer>(risk.decide(input.request(), asked).await?))
+}
+
+/// Records the outcome of this reservation's action.
+#[utoipa::path(
+    post, path = "/risk/reservations/{id}/settle", tag = "risk", request_body = SettleReservation,
+    params(("id" = Uuid, Path, description = "The reservation")),
+    responses((status = 200, description = "Settled", body = SettleAnswer), errors::ChangeOfOne)
+)]
+async fn settle_reservation(
+    State(risk): State<Risk>,
+    Segment(id): Segment<Uuid>,
+    Change { input, asked }: Change<SettleReservation>,
+) -> Result<Response> {
+    Ok(answered::<_, SettleAnswer>(risk.decide(input.request(id), asked).await?))
+}
+
+/// What came of a settle.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct SettleAnswer {
+    /// Always true: what happened is recorded.
+    ok: bool,
+    /// `Settled`.
+    message: &'static str,
+    /// `overrun`, `over_release` or `more_open: …`, `dust_left: …`, `… daily loss cap reached`.
+    flags: Vec<String>,
+    /// The engine's counters after it.
+    ledger_engine: LedgerSnapshot,
+    /// GLOBAL's counters after it.
+    ledger_global: LedgerSnapshot,
+    /// Open risk returned.
+    released: Total,
+    /// What found no open reservation.
+    unmatched: Total,
+    /// Whether the reservation had expired before: its risk was returned then.
+    late: bool,
+    /// The reservations it touched, in order, each with where it stands now.
+    reservations: Vec<SettledReservation>,
+    /// Whether it was told before, under the same key; nothing was done this time.
+    replayed: bool,
+    /// Where the hold stands now; null where it touched none or several.
+    status: Option<ReservationStatus>,
+    /// Whole seconds until what is left of the hold expires; null where nothing is left, or where it never does.
+    expires_in_seconds: Option<i64>,
+}
+
+impl From<Done<Settlement>> for SettleAnswer {
+    fn from(Done { outcome, replayed, standing, .. }: Done<Settlement>) -> Self {
+        let Settlement { flags, released, unmatched, late, reservations, ledger_engine, ledger_global, .. } = outcome;
+        let status = standing.map(|standing| standing.status);
+        let expires_in_seconds = standing.and_then(|standing| standing.expires_in_seconds);
+        Self {
+            ok: true,
+            message: "Settled",
+            flags,
+            ledger_engine,
+            ledger_global,
+            released,
+            unmatched,
+            late,
+            reservations,
+            replayed,
+            status,
+            expires_in_seconds,
+        }
+    }
+}
