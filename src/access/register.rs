@@ -40,7 +40,7 @@ pub struct Register(Arc<Inner>);
 struct Inner {
     clock: Clock,
     lease_ns: u64,
-    known: RwLock<Arc<Known>>,
+    known: RwLock<Arc<KnownTokens>>,
     /// The instant before the last renewal was sent, on `clock`, plus one; 0 before the first.
     renewed_ns: AtomicU64,
     /// How far the database's time is ahead of `clock`, microseconds. Only ever more.
@@ -49,7 +49,7 @@ struct Inner {
 
 /// What was read.
 #[derive(Debug, Default)]
-struct Known {
+struct KnownTokens {
     /// Where the control stream stood: tokens are read again only when that moved. By its hash as well: in another history the same
     /// number is another event. None before the first read.
     version: Option<Point>,
@@ -119,9 +119,9 @@ impl Register {
     fn close(&self) {
         let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
         if !known.closed {
-            let Known { version, holders, revoked, .. } = &**known;
+            let KnownTokens { version, holders, revoked, .. } = &**known;
             let (holders, revoked) = (holders.clone(), revoked.clone());
-            *known = Arc::new(Known { version: *version, closed: true, holders, revoked });
+            *known = Arc::new(KnownTokens { version: *version, closed: true, holders, revoked });
         }
     }
 
@@ -144,10 +144,10 @@ impl Register {
             })
             .collect();
         let closed = known.closed || !holders.is_empty();
-        *known = Arc::new(Known { version: Some(version), closed, holders, revoked });
+        *known = Arc::new(KnownTokens { version: Some(version), closed, holders, revoked });
     }
 
-    fn known(&self) -> Arc<Known> {
+    fn known(&self) -> Arc<KnownTokens> {
         Arc::clone(&self.0.known.read().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -70,7 +70,7 @@ pub struct Wanted<'a> {
 
 /// What the gate says of a change.
 #[derive(Debug)]
-pub enum Verdict {
+pub enum Gated {
     /// Go on.
     Pass,
     /// It waits; the transaction holds the request and is to be committed.
@@ -86,25 +86,25 @@ pub async fn gate(
     asked: &Asked,
     loosening: Option<ApprovalAction>,
     wanted: Wanted<'_>,
-) -> Result<Verdict> {
+) -> Result<Gated> {
     if let Some(action) = loosening {
         asked.origin.authority.require(Scope::Release, action.what())?;
     }
     if let Some(id) = asked.approves {
         // What the approver's own request checked before may have changed since.
         approve_in_tx(conn, head, id, asked).await?;
-        return Ok(Verdict::Pass);
+        return Ok(Gated::Pass);
     }
     let Some(action) = loosening else {
-        return Ok(Verdict::Pass);
+        return Ok(Gated::Pass);
     };
     if policy == Policy::OfDatabase && !is_required_by_database(conn).await? {
-        return Ok(Verdict::Pass);
+        return Ok(Gated::Pass);
     }
     let record = wait_in_tx(conn, head, asked, action, wanted).await?;
     // Whatever becomes of it: the same key never asks twice.
     idempotency::keep_waiting(conn, asked.intent.as_ref(), head.next(), &record).await?;
-    Ok(Verdict::Wait(Box::new(record)))
+    Ok(Gated::Wait(Box::new(record)))
 }
 
 /// Requests of one token within the time that one stands: each is judged anew with every one that is made.

@@ -15,7 +15,7 @@ use crate::idempotency::{Asked, Once};
 use crate::regression::{BaselineRequest, RearmRequest, Regression, WireRequest};
 use crate::risk::Risk;
 use crate::risk::http::AdjustAnswer;
-use crate::risk::operation::{CorrectionAsked, Done};
+use crate::risk::operation::{Answered, CorrectionAsked};
 use crate::types::{Principal, Reason, Scope};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -96,7 +96,7 @@ impl Approve {
             ApprovalAction::Correct => {
                 let correction: CorrectionAsked = input(record)?;
                 let booked = self.risk.correct(&correction, required()?, asked).await?;
-                Ok(to_json(&AdjustAnswer::from(Done {
+                Ok(to_json(&AdjustAnswer::from(Answered {
                     outcome: booked,
                     replayed: false,
                     standing: None,

@@ -99,11 +99,11 @@ struct Parts {
     signer: Signer,
     /// Where they are kept; none for nowhere.
     dir: Option<PathBuf>,
-    known: Mutex<Known>,
+    known: Mutex<Progress>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct Progress {
     /// The last one that was signed.
     last: Option<Checkpoint>,
     /// The heads of the last one that the schedule made.
@@ -155,7 +155,7 @@ impl Notary {
         Self(Arc::new(Parts {
             signer,
             dir,
-            known: Mutex::new(Known {
+            known: Mutex::new(Progress {
                 kept: last.as_ref().map(|last| last.heads.clone()),
                 last,
                 finding: None,
@@ -182,7 +182,7 @@ impl Notary {
         self.known().finding.clone()
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+    fn known(&self) -> std::sync::MutexGuard<'_, Progress> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

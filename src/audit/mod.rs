@@ -40,8 +40,8 @@ pub use canonical::Canonical;
 pub use changes::{Changes, FieldChange};
 pub use control::{ControlEvent, ControlRecord};
 pub use store::{
-    HeadRecord, begin, begin_and, clock_is_accepted, control_events, head_seq, heads, lock, prepare_to_begin, seen,
-    turn,
+    HeadRecord, begin, begin_and, clock_is_accepted, control_events, head_seq, heads, lock, prepare_to_begin, revise,
+    seen,
 };
 
 use crate::types::Point;
@@ -77,7 +77,7 @@ pub struct Head {
     hash: [u8; 32],
     at: DateTime<Utc>,
     /// How often something that the stream's decisions rest on changed without an event of the stream.
-    turn: i64,
+    revision: i64,
     now: DateTime<Utc>,
 }
 
@@ -99,16 +99,16 @@ impl Head {
         self.at
     }
 
-    /// Its turn: together with the number of its last event, whether anything changed that a decision rests on.
+    /// Its revision: together with the number of its last event, whether anything changed that a decision rests on.
     #[must_use]
-    pub const fn turn(&self) -> i64 {
-        self.turn
+    pub const fn revision(&self) -> i64 {
+        self.revision
     }
 
-    /// Whether it stands at this event and this turn.
+    /// Whether it stands at this event and this revision.
     #[must_use]
-    pub const fn stands_at(&self, seq: i64, turn: i64) -> bool {
-        self.seq == seq && self.turn == turn
+    pub const fn is_at(&self, seq: i64, revision: i64) -> bool {
+        self.seq == seq && self.revision == revision
     }
 
     /// Its stream.

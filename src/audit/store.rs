@@ -54,7 +54,7 @@ async fn lock_head(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
     )
     .fetch_one(&mut *conn)
     .await?;
-    Ok(Head { stream, seq: row.seq, hash: read_hash(stream, row.hash)?, at: row.at, turn: row.turn, now: row.at })
+    Ok(Head { stream, seq: row.seq, hash: read_hash(stream, row.hash)?, at: row.at, revision: row.turn, now: row.at })
 }
 
 /// Prepares a connection for [`begin`], once.
@@ -83,18 +83,18 @@ pub async fn begin(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
     let rows = begin_and(conn, stream, &format!("EXECUTE read_{}_head", stream.as_str())).await?;
     let row = rows.first().ok_or_else(|| Error::Inconsistent(format!("there is no head {}", stream.as_str())))?;
     let hash = read_hash(stream, row.try_get("hash")?)?;
-    let (seq, turn) = (row.try_get("seq")?, row.try_get("turn")?);
-    Ok(Head { stream, seq, hash, at: row.try_get("at")?, turn, now: row.try_get("now")? })
+    let (seq, revision) = (row.try_get("seq")?, row.try_get("turn")?);
+    Ok(Head { stream, seq, hash, at: row.try_get("at")?, revision, now: row.try_get("now")? })
 }
 
 /// A head as a statement read it with other things, without the right to append. The time must be set before it is used.
-pub fn seen(stream: Stream, seq: i64, hash: Vec<u8>, at: DateTime<Utc>, turn: i64) -> Result<Head> {
-    Ok(Head { stream, seq, hash: read_hash(stream, hash)?, at, turn, now: at })
+pub fn seen(stream: Stream, seq: i64, hash: Vec<u8>, at: DateTime<Utc>, revision: i64) -> Result<Head> {
+    Ok(Head { stream, seq, hash: read_hash(stream, hash)?, at, revision, now: at })
 }
 
-/// Moves the turn of a head that is locked: what was decided without holding it is not written any more. Whoever changes what a
+/// Counts up the revision of a head that is locked: what was decided without holding it is not written any more. Whoever changes what a
 /// decision rests on says so here; the triggers that do the same are for hands and programs that do not know.
-pub async fn turn(conn: &mut PgConnection, stream: Stream) -> Result<()> {
+pub async fn revise(conn: &mut PgConnection, stream: Stream) -> Result<()> {
     sqlx::query!("UPDATE audit_head SET turn = turn + 1 WHERE stream = $1", stream.as_str()).execute(conn).await?;
     Ok(())
 }

@@ -27,7 +27,7 @@ use crate::clock::belief::{Belief, JUMP_MAX};
 use crate::error::{Error, Result};
 use crate::types::{Point, Stream};
 use chrono::{DateTime, Utc};
-use known::Known;
+use known::KnownHistory;
 use sqlx::PgConnection;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -45,7 +45,7 @@ pub struct History(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    known: Mutex<Known>,
+    known: Mutex<KnownHistory>,
     /// The epoch of `known`, for a caller that only asks whether it moved.
     epoch: AtomicU64,
     /// Whether what was found contradicts what is known.
@@ -119,7 +119,7 @@ impl History {
         self.0.epoch.load(Ordering::Acquire)
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, KnownHistory> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

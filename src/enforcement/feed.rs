@@ -114,12 +114,12 @@ struct Inner {
     /// Calls for the policies, which are read apart.
     moved: Notify,
     /// What the task that reads goes by, and the policies, for metrics and flags; never on the path of a request.
-    known: Mutex<Known>,
+    known: Mutex<Latest>,
 }
 
 /// What only the reader of the database needs.
 #[derive(Debug, Default)]
-struct Known {
+struct Latest {
     /// The policies as last read; none before the first read.
     policies: Option<policies::Kept>,
     /// Where the control stream stood at the last read.
@@ -331,7 +331,7 @@ impl Feed {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, Latest> {
         self.0.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 

@@ -15,7 +15,7 @@ pub mod http;
 pub mod model;
 pub mod store;
 
-use crate::approval::{self, Loosened, Verdict, Wanted};
+use crate::approval::{self, Gated, Loosened, Wanted};
 use crate::audit::{self, ControlEvent, Head, Origin, Stream};
 use crate::clock::Clock;
 use crate::config::ChecklistConfig;
@@ -37,8 +37,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How long a change that loosens waits for its turn.
-const TURN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a change that loosens waits for its permit.
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an engage may take in the database before this instance is stopped without it.
 const ENGAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -66,7 +66,7 @@ pub struct GoLive {
     config: Arc<ChecklistConfig>,
     two_person: approval::Policy,
     /// What loosens takes turns before it asks for the head, so that what tightens waits for one of them at most.
-    turn: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     packs_max: usize,
 }
 
@@ -81,7 +81,7 @@ impl GoLive {
         two_person: approval::Policy,
         packs_max: usize,
     ) -> Self {
-        Self { db, clock, feed, config, two_person, turn: Arc::new(Semaphore::new(1)), packs_max }
+        Self { db, clock, feed, config, two_person, permits: Arc::new(Semaphore::new(1)), packs_max }
     }
 
     /// The state as it stands.
@@ -159,7 +159,7 @@ impl GoLive {
     ) -> Result<Loosened<GoLiveState>> {
         debug_assert!(change.loosens(), "a tightening always works");
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
-        let _turn = self.turn().await?;
+        let _permit = self.permit().await?;
         let mut tx = self.db.begin().await?;
         let mut head = self.db.history().lock(&mut tx, Stream::Control).await?;
         // Before `If-Match`: the first attempt has moved the version that it named.
@@ -173,7 +173,7 @@ impl GoLive {
         }
         let wanted = Wanted { subject: None, input: "{}", reason };
         let verdict = approval::gate(&mut tx, &mut head, self.two_person, asked, change.loosening(), wanted).await?;
-        if let Verdict::Wait(record) = verdict {
+        if let Gated::Wait(record) = verdict {
             db::commit(tx).await?;
             return Ok(Loosened::Waiting(record));
         }
@@ -185,9 +185,9 @@ impl GoLive {
     }
 
     /// The right to contend for the control head, held until the change is over.
-    async fn turn(&self) -> Result<OwnedSemaphorePermit> {
-        let turn = tokio::time::timeout(TURN_TIMEOUT, Arc::clone(&self.turn).acquire_owned()).await;
-        turn.ok().and_then(Result::ok).ok_or(Error::Overloaded)
+    async fn permit(&self) -> Result<OwnedSemaphorePermit> {
+        let permit = tokio::time::timeout(PERMIT_TIMEOUT, Arc::clone(&self.permits).acquire_owned()).await;
+        permit.ok().and_then(Result::ok).ok_or(Error::Overloaded)
     }
 
     /// Why a loosening may not happen now.
@@ -208,7 +208,7 @@ impl GoLive {
     /// Records what a component reports of itself.
     pub async fn report_pack(&self, report: &PackReport, reason: Option<&Reason>, asked: &Asked) -> Result<Once<Pack>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
-        let _turn = self.turn().await?;
+        let _permit = self.permit().await?;
         let mut tx = self.db.begin().await?;
         let mut head = self.db.history().lock(&mut tx, Stream::Control).await?;
         if let Some(answer) = idempotency::recall(&mut tx, intent, head.next()).await? {

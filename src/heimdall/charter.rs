@@ -6,7 +6,7 @@ use super::model::{
 };
 use super::store;
 use crate::approval::model::ApprovalAction;
-use crate::approval::{self, Loosened, Verdict, Wanted, WithChanges};
+use crate::approval::{self, Gated, Loosened, Wanted, WithChanges};
 use crate::audit::{Changes, ControlEvent, FieldChange, Origin, Stream};
 use crate::db::{self, to_json};
 use crate::error::{Blocker, Error, Result, require_room};
@@ -143,7 +143,7 @@ impl Heimdall {
         let input = to_json(&WithChanges { request, changes: &changes });
         let wanted = Wanted { subject: Some(request.domain.as_str()), input: input.get(), reason };
         let verdict = approval::gate(&mut tx, &mut control_head, self.two_person, asked, loosening, wanted).await?;
-        if let Verdict::Wait(record) = verdict {
+        if let Gated::Wait(record) = verdict {
             db::commit(tx).await?;
             return Ok(Loosened::Waiting(record));
         }
@@ -210,7 +210,7 @@ impl Heimdall {
         let wanted = Wanted { subject: Some(domain.as_str()), input: input.get(), reason: Some(reason) };
         let loosening = Some(ApprovalAction::Promote);
         let verdict = approval::gate(&mut tx, &mut control_head, self.two_person, asked, loosening, wanted).await?;
-        if let Verdict::Wait(record) = verdict {
+        if let Gated::Wait(record) = verdict {
             db::commit(tx).await?;
             return Ok(Loosened::Waiting(record));
         }

@@ -1,6 +1,6 @@
 //! The writer of measurements: each is recorded and evaluated in one transaction, together with whatever waits.
 //!
-//! [`crate::writer`] says how requests share a commit. A batch records every measurement in order, lets each armed wire meet its
+//! [`crate::group_commit`] says how requests share a commit. A batch records every measurement in order, lets each armed wire meet its
 //! events one by one ([`Wire`](crate::regression::model::Wire)), and then acts on the wires that tripped, in the same transaction: the next reserve after a
 //! tripping measurement's answer is denied.
 //!
@@ -23,10 +23,10 @@ use crate::db::{Database, to_json};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
 use crate::go_live::model::GoLiveState;
+use crate::group_commit::{Batcher, Failure, Prepared, by};
 use crate::idempotency::Intent;
 use crate::regression::model::KpiEvent;
 use crate::types::Point;
-use crate::writer::{Decider, Failure, Prepared, by};
 use decide::Deciding;
 use known::{Known, SeriesCount};
 use serde_json::value::RawValue;
@@ -97,7 +97,7 @@ impl Measure {
     }
 }
 
-impl Decider for Measure {
+impl Batcher for Measure {
     type Item = Measurements;
     type Done = Measured;
     type Note = Note;

@@ -34,7 +34,7 @@ pub use answers::{
 };
 
 use crate::approval::model::ApprovalAction;
-use crate::approval::{self, Loosened, Verdict, Wanted, WithChanges};
+use crate::approval::{self, Gated, Loosened, Wanted, WithChanges};
 use crate::audit::{Changes, ControlEvent, Head, Origin, Stamp, Stream};
 use crate::budget::turns::Turns;
 use crate::clock::Clock;
@@ -42,9 +42,9 @@ use crate::config::LimitsConfig;
 use crate::db::{self, Database, to_json};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result, require_room};
+use crate::group_commit::Writer;
 use crate::idempotency::{self, Asked, Once};
 use crate::types::{Actor, Domain, Engine, Metric, Ratio, Reason};
-use crate::writer::Writer;
 use advice::{PROFILED, Profile};
 use measure::{Measure, Measured, Measurements, Reused};
 use model::{Action, Detector, FrozenSpan, Mode, PolicyUpsert, Rebase, RegressionPolicy, WireState};
@@ -234,7 +234,7 @@ impl Regression {
         let input = to_json(&WithChanges { request: &wire, changes: &changes });
         let loosening = model::loosening(existing.as_ref(), &policy, rearms);
         let wanted = Wanted { subject: Some(&subject), input: input.get(), reason };
-        if let Verdict::Wait(record) = self.gate(&mut tx, &mut heads.control, asked, loosening, wanted).await? {
+        if let Gated::Wait(record) = self.gate(&mut tx, &mut heads.control, asked, loosening, wanted).await? {
             db::commit(tx).await?;
             return Ok(Loosened::Waiting(record));
         }
@@ -265,7 +265,7 @@ impl Regression {
         asked: &Asked,
         loosening: Option<ApprovalAction>,
         wanted: Wanted<'_>,
-    ) -> Result<Verdict> {
+    ) -> Result<Gated> {
         approval::gate(conn, head, self.two_person, asked, loosening, wanted).await
     }
 

@@ -4,7 +4,7 @@ use super::answers::{AcknowledgeAnswer, BaselineAnswer, RearmAnswer};
 use super::trip::{self, Heads};
 use super::{BaselineRequest, RearmRequest, Regression, note_reading, refuse_worse, require_reach};
 use crate::approval::model::ApprovalAction;
-use crate::approval::{Loosened, Verdict, Wanted};
+use crate::approval::{Gated, Loosened, Wanted};
 use crate::audit::{ControlEvent, Stamp, Stream};
 use crate::db::{self, to_json};
 use crate::error::{Error, Result};
@@ -105,7 +105,7 @@ impl Regression {
         let subject = trip::name(&policy);
         let input = to_json(&RearmRequest { domain: domain.clone(), metric: metric.clone(), baseline });
         let wanted = Wanted { subject: Some(&subject), input: input.get(), reason: Some(reason) };
-        if let Verdict::Wait(record) =
+        if let Gated::Wait(record) =
             self.gate(&mut tx, &mut heads.control, asked, Some(ApprovalAction::Rearm), wanted).await?
         {
             db::commit(tx).await?;
@@ -150,7 +150,7 @@ impl Regression {
         let subject = trip::name(&policy);
         let input = to_json(&BaselineRequest { domain: domain.clone(), metric: metric.clone(), source, force });
         let wanted = Wanted { subject: Some(&subject), input: input.get(), reason };
-        if let Verdict::Wait(record) =
+        if let Gated::Wait(record) =
             self.gate(&mut tx, &mut control_head, asked, Some(ApprovalAction::Rebase), wanted).await?
         {
             db::commit(tx).await?;

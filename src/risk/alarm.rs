@@ -2,7 +2,7 @@
 //! that is used up, which stops all of them; and a token that wants to book more than it may.
 
 use super::model::CAP_REACHED;
-use super::operation::{Done, Outcome};
+use super::operation::{Answered, Outcome};
 use crate::error::Error;
 use crate::types::Total;
 use chrono::NaiveDate;
@@ -29,7 +29,7 @@ pub(super) struct Alarms(Arc<Mutex<(NaiveDate, BTreeSet<&'static str>)>>);
 
 impl Alarms {
     /// Raises the alarm for a booking, and not for one that is told again.
-    pub(super) fn raise(&self, done: &Done) {
+    pub(super) fn raise(&self, done: &Answered) {
         let (day, filled) = match &done.outcome {
             _ if done.replayed => return,
             Outcome::Reserved(reserved) => (reserved.decision.ledger.day, &reserved.decision.filled),

@@ -42,7 +42,7 @@ pub async fn accept_clock(db: &Database, reason: &Reason, origin: &Origin) -> Re
     let too_far = || Error::Inconsistent(format!("the last event is of {last_event_at}"));
     let up_to = last_event_at.checked_add_signed(MARGIN).ok_or_else(too_far)?;
     store::accept_clock(&mut tx, head.now(), up_to).await?;
-    audit::turn(&mut tx, Stream::Risk).await?;
+    audit::revise(&mut tx, Stream::Risk).await?;
     let detail = Some(to_json(&accepted).get().to_owned());
     let event = ControlEvent { action: "CLOCK_ACCEPT", subject: None, error: None, reason: Some(reason), detail };
     event.append(&mut tx, &mut control_head, origin).await?;

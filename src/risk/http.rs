@@ -19,6 +19,7 @@ use super::Risk;
 use utoipa_axum::router::OpenApiRouter;
 
 /// The lever's routes.
+#[must_use]
 pub fn router() -> OpenApiRouter<Risk> {
     OpenApiRouter::new()
         .merge(policies::router())

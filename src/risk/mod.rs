@@ -16,15 +16,15 @@
 mod alarm;
 pub mod clock;
 pub mod http;
+pub mod ledger;
 pub mod model;
 pub mod operation;
 pub mod reconcile;
 pub mod remove;
 pub mod store;
-pub mod writer;
 
 use crate::approval::model::ApprovalAction;
-use crate::approval::{self, Loosened, Verdict, Wanted, WithChanges};
+use crate::approval::{self, Gated, Loosened, Wanted, WithChanges};
 use crate::audit::{self, Changes, ControlEvent, FieldChange, Origin, Stream};
 use crate::budget::turns::Turns;
 use crate::clock::Clock;
@@ -35,15 +35,15 @@ use crate::error::{Error, Result, require_room};
 use crate::idempotency::{self, Asked, Earlier, Once};
 use crate::identity::Authority;
 use crate::types::{Actor, Engine, Reason};
+use ledger::Ledger;
 use model::adjust::Adjustment;
 use model::policy::{self, PolicyUpsert};
 use model::{OutOfRange, RiskPolicy};
-use operation::{Ask, CorrectionAsked, Done, Item, Operation, Outcome, ReserveRequest, Reserved};
+use operation::{Answered, Ask, CorrectionAsked, Operation, Outcome, ReserveRequest, Reserved, Submission};
 use serde::Serialize;
 use sqlx::PgConnection;
 use std::time::Duration;
 use utoipa::ToSchema;
-use writer::Ledger;
 
 /// How often it is looked whether a hold is due when nothing else happens.
 const TICK: Duration = Duration::from_millis(500);
@@ -53,7 +53,7 @@ const TICK: Duration = Duration::from_millis(500);
 pub struct Risk {
     db: Database,
     two_person: approval::Policy,
-    writer: Ledger,
+    ledger: Ledger,
     engines_max: usize,
     alarms: alarm::Alarms,
     /// The right to compare the whole book: one at a time.
@@ -87,24 +87,24 @@ impl Risk {
         two_person: approval::Policy,
         engines_max: usize,
     ) -> Self {
-        let writer = Ledger::start(db.clone(), clock, feed, !config.is_development(), two_person);
-        Self { db, two_person, writer, engines_max, alarms: alarm::Alarms::default(), reconciling: Turns::default() }
+        let ledger = Ledger::start(db.clone(), clock, feed, !config.is_development(), two_person);
+        Self { db, two_person, ledger, engines_max, alarms: alarm::Alarms::default(), reconciling: Turns::default() }
     }
 
     /// Decides a request, and records what comes of it. A settle and a release are always allowed: positions must be closable,
     /// whatever the switches say.
-    pub async fn decide<A: Ask>(&self, request: A, asked: Asked) -> Result<Done<A::Outcome>> {
-        let item = Item { operation: request.operation(), origin: asked.origin, intent: asked.intent };
+    pub async fn decide<A: Ask>(&self, request: A, asked: Asked) -> Result<Answered<A::Outcome>> {
+        let item = Submission { operation: request.operation(), origin: asked.origin, intent: asked.intent };
         let answers = self.batch(vec![Ok(item)]).await?;
         let only = answers.into_iter().next();
         only.ok_or_else(|| Error::Inconsistent("an operation was not answered".into()))??.of::<A>()
     }
 
     /// Decides a reserve without the lock, without a trace, and without regard to a key.
-    pub async fn dry_run(&self, request: ReserveRequest, asked: Asked) -> Result<Done<Reserved>> {
+    pub async fn dry_run(&self, request: ReserveRequest, asked: Asked) -> Result<Answered<Reserved>> {
         let operation = request.operation();
         operation.check(&asked.origin.authority)?;
-        let done = self.writer.dry_run(&Item { operation, origin: asked.origin, intent: None }).await?;
+        let done = self.ledger.dry_run(&Submission { operation, origin: asked.origin, intent: None }).await?;
         done.of::<ReserveRequest>()
     }
 
@@ -119,14 +119,14 @@ impl Risk {
         let request = request.ok_or_else(|| Error::Inconsistent("a correction that waits corrects nothing".into()))?;
         let loosening = request.correction.loosening();
         let origin = Origin { correlation_id: correction.correlation_id.clone(), ..asked.origin.clone() };
-        let item = Item { operation: Operation::Adjust(request), origin, intent: None };
+        let item = Submission { operation: Operation::Adjust(request), origin, intent: None };
         let mut tx = self.db.begin().await?;
         // Lock order: risk, control.
         self.db.history().lock(&mut tx, Stream::Risk).await?;
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         let wanted = Wanted { subject: None, input: "{}", reason: None };
         approval::gate(&mut tx, &mut control_head, self.two_person, asked, loosening, wanted).await?;
-        let done = self.writer.correct(&mut tx, &item).await?;
+        let done = self.ledger.correct(&mut tx, &item).await?;
         db::commit(tx).await?;
         match done.outcome {
             Outcome::Adjusted(adjustment) => Ok(adjustment),
@@ -135,7 +135,7 @@ impl Risk {
     }
 
     /// Asks for a second person where a correction needs one; every other outcome stays as it is.
-    async fn settled(&self, item: Option<Item>, done: Done) -> Result<Done> {
+    async fn settled(&self, item: Option<Submission>, done: Answered) -> Result<Answered> {
         let Outcome::Deferred(engine) = done.outcome else {
             return Ok(done);
         };
@@ -147,34 +147,38 @@ impl Risk {
         let mut head = self.db.history().lock(&mut tx, Stream::Control).await?;
         if let Some(answer) = idempotency::recall(&mut tx, item.intent.as_ref(), head.next()).await? {
             return match answer.confirm::<()>(tx).await? {
-                Once::Replayed(Earlier::Waiting(request)) => {
-                    Ok(Done { outcome: Outcome::Waiting(request), replayed: true, standing: None, stops: Vec::new() })
-                }
+                Once::Replayed(Earlier::Waiting(request)) => Ok(Answered {
+                    outcome: Outcome::Waiting(request),
+                    replayed: true,
+                    standing: None,
+                    stops: Vec::new(),
+                }),
                 _ => Err(Error::Inconsistent("a correction was kept elsewhere".into())),
             };
         }
         let input = to_json(&CorrectionAsked::of(request, engine, &item.origin));
         let (loosening, subject) = (request.correction.loosening(), request.corrects_seq.to_string());
-        let wanted = Wanted { subject: Some(&subject), input: input.get(), reason: request.words.reason.as_ref() };
+        let wanted =
+            Wanted { subject: Some(&subject), input: input.get(), reason: request.annotations.reason.as_ref() };
         let asked = Asked::new(item.origin.clone(), item.intent.clone());
         // The writer has read that one is needed.
         match approval::gate(&mut tx, &mut head, approval::Policy::Always, &asked, loosening, wanted).await? {
-            Verdict::Wait(record) => {
+            Gated::Wait(record) => {
                 db::commit(tx).await?;
-                Ok(Done {
+                Ok(Answered {
                     outcome: Outcome::Waiting(to_json(&record)),
                     replayed: false,
                     standing: None,
                     stops: Vec::new(),
                 })
             }
-            Verdict::Pass => Err(Error::Inconsistent("a correction that loosens did not wait".into())),
+            Gated::Pass => Err(Error::Inconsistent("a correction that loosens did not wait".into())),
         }
     }
 
     /// Decides independent operations in one commit: an answer for each, in order. Those that could not be read keep their
     /// error.
-    pub async fn batch(&self, items: Vec<Result<Item>>) -> Result<Vec<Result<Done>>> {
+    pub async fn batch(&self, items: Vec<Result<Submission>>) -> Result<Vec<Result<Answered>>> {
         let mut read = Vec::with_capacity(items.len());
         let mut errors = Vec::with_capacity(items.len());
         for item in items {
@@ -188,7 +192,7 @@ impl Risk {
         }
         // What may have to wait is needed again.
         let loosening: Vec<_> = read.iter().map(|item| item.operation.loosens().then(|| item.clone())).collect();
-        let answers = if read.is_empty() { Vec::new() } else { self.writer.submit(read).await? };
+        let answers = if read.is_empty() { Vec::new() } else { self.ledger.submit(read).await? };
         let mut answers = loosening.into_iter().zip(answers);
         let mut all = Vec::with_capacity(errors.len());
         for error in errors {
@@ -221,7 +225,7 @@ impl Risk {
                 return Ok(());
             }
             // A batch of nothing: it expires what is due, as every batch does.
-            self.writer.submit(Vec::new()).await?;
+            self.ledger.submit(Vec::new()).await?;
             tried = oldest;
         }
     }
@@ -243,17 +247,17 @@ impl Risk {
     /// Whether the writer still runs.
     #[must_use]
     pub fn writer_runs(&self) -> bool {
-        self.writer.runs()
+        self.ledger.runs()
     }
 
     /// Waits for it to end, which it never should.
     pub async fn writer_ended(&self) {
-        self.writer.ended().await;
+        self.ledger.ended().await;
     }
 
     #[expect(clippy::cast_precision_loss, reason = "the queue holds a few thousand")]
     fn queue_depth(&self) -> f64 {
-        self.writer.waiting() as f64
+        self.ledger.waiting() as f64
     }
 
     /// Sets caps. Nothing changed means nothing written.
@@ -295,14 +299,14 @@ impl Risk {
         let input = to_json(&WithChanges { request, changes: &changes });
         let wanted = Wanted { subject: Some(policy.engine.as_str()), input: input.get(), reason };
         let verdict = approval::gate(&mut tx, &mut control_head, self.two_person, asked, loosening, wanted).await?;
-        if let Verdict::Wait(record) = verdict {
+        if let Gated::Wait(record) = verdict {
             db::commit(tx).await?;
             return Ok(Loosened::Waiting(record));
         }
         if changes.0.iter().any(|change| change.field == "throttled_by") {
             store::lift_throttles(&mut tx, &policy.engine).await?;
         }
-        audit::turn(&mut tx, Stream::Risk).await?;
+        audit::revise(&mut tx, Stream::Risk).await?;
         store::upsert_policy(&mut tx, &policy).await?;
         let detail = Some(to_json(&PolicyDetail { changes: &changes, policy: &policy }).get().to_owned());
         let subject = Some(policy.engine.as_str());
@@ -340,7 +344,7 @@ pub async fn throttle_in_tx(
     by: Option<&Actor>,
     at: chrono::DateTime<chrono::Utc>,
 ) -> Result<()> {
-    audit::turn(&mut *conn, Stream::Risk).await?;
+    audit::revise(&mut *conn, Stream::Risk).await?;
     store::note_policy(&mut *conn, engine, by.map(Actor::as_str), why, at).await?;
     store::add_throttle(conn, engine, trip_id, at).await
 }
@@ -360,6 +364,6 @@ pub async fn lift_throttle_in_tx(
     let engine = engine.parse().map_err(|_| Error::Inconsistent(format!("{engine} is not an engine")))?;
     // That of the trip, which the wire may not name any more.
     authority.require_engine(&engine)?;
-    audit::turn(&mut *conn, Stream::Risk).await?;
+    audit::revise(&mut *conn, Stream::Risk).await?;
     store::note_policy(conn, &engine, by.map(Actor::as_str), why, at).await
 }

@@ -1,7 +1,7 @@
 //! What can be asked of the ledger, fully parsed, and what comes of it.
 
+use super::model::Annotations;
 use super::model::ReservationStatus;
-use super::model::Words;
 use super::model::adjust::{Adjustment, Correction};
 use super::model::extend::Extension;
 use super::model::release::Released;
@@ -29,7 +29,7 @@ pub struct ReserveRequest {
     /// The id that the caller chose for it.
     pub reservation_id: Option<Uuid>,
     /// The caller's words.
-    pub words: Words,
+    pub annotations: Annotations,
 }
 
 /// A settle, after it.
@@ -46,7 +46,7 @@ pub struct SettleRequest {
     /// What was lost.
     pub realized_loss: Amount,
     /// The caller's words.
-    pub words: Words,
+    pub annotations: Annotations,
 }
 
 /// A release: the action did not happen.
@@ -57,7 +57,7 @@ pub struct ReleaseRequest {
     /// Its engine, if the caller says it.
     pub engine: Option<Engine>,
     /// The caller's words.
-    pub words: Words,
+    pub annotations: Annotations,
 }
 
 /// An extension: the action takes longer.
@@ -70,7 +70,7 @@ pub struct ExtendRequest {
     /// How long it stands from now.
     pub ttl: Ttl,
     /// The caller's words.
-    pub words: Words,
+    pub annotations: Annotations,
 }
 
 /// A correction of what was booked.
@@ -83,7 +83,7 @@ pub struct AdjustRequest {
     /// What is corrected; not by zero.
     pub correction: Correction,
     /// The caller's words, with a reason.
-    pub words: Words,
+    pub annotations: Annotations,
 }
 
 /// What is asked of the ledger.
@@ -132,7 +132,7 @@ impl CorrectionAsked {
             loss_delta,
             exposure_delta,
             correlation_id: origin.correlation_id.clone(),
-            metadata: request.words.metadata.as_ref().map(|one| one.as_str().to_owned()),
+            metadata: request.annotations.metadata.as_ref().map(|one| one.as_str().to_owned()),
         }
     }
 
@@ -144,8 +144,13 @@ impl CorrectionAsked {
             _ => return None,
         };
         let metadata = self.metadata.as_deref().map(str::parse).transpose().ok()?;
-        let words = Words { reason: Some(reason), metadata };
-        Some(AdjustRequest { corrects_seq: self.corrects_seq, engine: Some(self.engine.clone()), correction, words })
+        let annotations = Annotations { reason: Some(reason), metadata };
+        Some(AdjustRequest {
+            corrects_seq: self.corrects_seq,
+            engine: Some(self.engine.clone()),
+            correction,
+            annotations,
+        })
     }
 }
 
@@ -274,7 +279,7 @@ impl Ask for AdjustRequest {
 
     fn outcome(outcome: Outcome) -> Option<Corrected> {
         match outcome {
-            Outcome::Adjusted(adjustment) => Some(Corrected::Booked(adjustment)),
+            Outcome::Adjusted(adjustment) => Some(Corrected::Booked(Box::new(adjustment))),
             Outcome::Waiting(request) => Some(Corrected::Waiting(request)),
             _ => None,
         }
@@ -285,14 +290,14 @@ impl Ask for AdjustRequest {
 #[derive(Debug, Clone)]
 pub enum Corrected {
     /// It is booked.
-    Booked(Adjustment),
+    Booked(Box<Adjustment>),
     /// It waits for a second person: the request, as JSON.
     Waiting(Box<RawValue>),
 }
 
 /// An operation with who asks and what it is called.
 #[derive(Debug, Clone)]
-pub struct Item {
+pub struct Submission {
     /// What is asked.
     pub operation: Operation,
     /// By whom, as part of what.
@@ -349,7 +354,7 @@ impl Outcome {
 
 /// How a hold stands now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct HoldState {
     /// Whether it is open, or how it ended; one whose time is up has expired.
     pub status: ReservationStatus,
     /// Whole seconds until it is due; none when it never is, or has ended.
@@ -358,18 +363,18 @@ pub struct Standing {
 
 /// An outcome, and whether it is an earlier one.
 #[derive(Debug, Clone)]
-pub struct Done<T = Outcome> {
+pub struct Answered<T = Outcome> {
     /// What came of it.
     pub outcome: T,
     /// Whether it was decided before, under the same key or id; nothing was done this time.
     pub replayed: bool,
     /// How the one hold that it is about stands now; none where it is about none, or about several.
-    pub standing: Option<Standing>,
+    pub standing: Option<HoldState>,
     /// Why what was allowed before may not be done now; empty where it may, or where nothing was allowed before.
     pub stops: Vec<Failure>,
 }
 
-impl Done {
+impl Answered {
     /// Whether it tells again that an action may be done.
     #[must_use]
     pub fn allows_again(&self) -> bool {
@@ -382,9 +387,9 @@ impl Done {
     }
 
     /// The outcome as the kind that was asked for.
-    pub fn of<A: Ask>(self) -> Result<Done<A::Outcome>> {
+    pub fn of<A: Ask>(self) -> Result<Answered<A::Outcome>> {
         let outcome = A::outcome(self.outcome);
         let outcome = outcome.ok_or_else(|| Error::Inconsistent("an outcome of another kind".into()))?;
-        Ok(Done { outcome, replayed: self.replayed, standing: self.standing, stops: self.stops })
+        Ok(Answered { outcome, replayed: self.replayed, standing: self.standing, stops: self.stops })
     }
 }

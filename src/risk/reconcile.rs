@@ -91,7 +91,7 @@ async fn reconcile_after(db: &Database, summed: &mut Summed) -> Result<Reconcili
     let at = head.next().at;
     let detail = to_json(&confirmed.differences).get().to_owned();
     let mut control_head = db.history().lock(&mut tx, Stream::Control).await?;
-    audit::turn(&mut tx, Stream::Risk).await?;
+    audit::revise(&mut tx, Stream::Risk).await?;
     store::halt(&mut tx, at, &detail).await?;
     let event = ControlEvent { action: "RISK_HALT", subject: None, error: None, reason: None, detail: Some(detail) };
     let origin = Origin::system(None);
@@ -116,7 +116,7 @@ pub async fn repair(db: &Database, reason: &Reason, origin: &Origin) -> Result<R
     }
     let at = head.next().at;
     let mut control_head = db.history().lock(&mut tx, Stream::Control).await?;
-    audit::turn(&mut tx, Stream::Risk).await?;
+    audit::revise(&mut tx, Stream::Risk).await?;
     for difference in &found.differences {
         store::set_counter(&mut tx, found.day, difference, at).await?;
     }

@@ -57,7 +57,7 @@ impl Risk {
             return Err(Error::StillUsed { what: "engine", name: engine.to_string(), uses });
         }
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
-        audit::turn(&mut tx, Stream::Risk).await?;
+        audit::revise(&mut tx, Stream::Risk).await?;
         store::remove_policy(&mut tx, engine).await?;
         let (subject, detail) = (Some(engine.as_str()), Some(to_json(&policy).get().to_owned()));
         let event = ControlEvent { action: "RISK_POLICY_REMOVE", subject, error: None, reason, detail };

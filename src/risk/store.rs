@@ -15,7 +15,7 @@ pub use batch::{Batch, Denials, Moment, Recorded, write_batch};
 pub use clock::accept_clock;
 pub use corrections::{Corrected, corrected};
 pub use held::{PastEvent, Wanted, candidates, oldest_due, past_events, read_due, read_reservations};
-pub use instant::{Instant, PREPARE_BEGIN, begin, read_instant, read_levels};
+pub use instant::{BookView, PREPARE_BEGIN, begin, read_levels, read_view};
 pub use read::{
     TodayRow, decisions_since, has_policy, is_active, read_denials, read_policies, today, was_used, worst_denials,
 };

@@ -82,7 +82,7 @@ pub struct Asked {
 
 /// The history as it is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Known {
+pub(super) struct KnownHistory {
     /// The history; none before the first read.
     pub(super) generation: Option<Uuid>,
     /// Other histories that were read since, and not believed: those of an empty cluster, of another backup.
@@ -95,7 +95,7 @@ pub(super) struct Known {
     pub(super) lost: Vec<Lost>,
 }
 
-impl Known {
+impl KnownHistory {
     fn has_seen(&self, generation: Uuid) -> bool {
         self.generation == Some(generation) || self.rejected.contains(&generation)
     }
@@ -178,11 +178,15 @@ mod tests {
         Found { generation, follows, heads: Heads::from([(Stream::Risk, risk)]) }
     }
 
-    fn knowing(risk: Point) -> Known {
-        Known { generation: Some(HISTORY), heads: Heads::from([(Stream::Risk, risk)]), ..Known::default() }
+    fn knowing(risk: Point) -> KnownHistory {
+        KnownHistory {
+            generation: Some(HISTORY),
+            heads: Heads::from([(Stream::Risk, risk)]),
+            ..KnownHistory::default()
+        }
     }
 
-    fn judge(known: &Known, found: &Found) -> Judged {
+    fn judge(known: &KnownHistory, found: &Found) -> Judged {
         known.judge(&known.asked(), found)
     }
 
@@ -205,7 +209,7 @@ mod tests {
 
     #[test]
     fn nothing_known_contradicts_nothing() {
-        assert_eq!(judge(&Known::default(), &found(HISTORY, None, point(7, 7))), Judged::Stands(Vec::new()));
+        assert_eq!(judge(&KnownHistory::default(), &found(HISTORY, None, point(7, 7))), Judged::Stands(Vec::new()));
     }
 
     #[test]

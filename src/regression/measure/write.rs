@@ -4,11 +4,11 @@ use super::decide::{Decided, Deciding};
 use super::{Measured, Measurements, Note};
 use crate::error::{Error, Result};
 use crate::go_live::model::GoLiveState;
+use crate::group_commit::{End, Prepared, Proof};
 use crate::idempotency::{self, Answer};
 use crate::regression::answers::{KpiAnswer, Tripped};
 use crate::regression::store;
 use crate::regression::trip::{self, Heads};
-use crate::writer::{End, Prepared, Proof};
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
 

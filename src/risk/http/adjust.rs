@@ -6,9 +6,9 @@ use crate::approval::model::ApprovalRecord;
 use crate::error::{Error, Result};
 use crate::http::{Change, errors, marked, said};
 use crate::risk::Risk;
-use crate::risk::model::Words;
+use crate::risk::model::Annotations;
 use crate::risk::model::adjust::{Adjustment, Correction};
-use crate::risk::operation::{AdjustRequest, Corrected, Done};
+use crate::risk::operation::{AdjustRequest, Answered, Corrected};
 use crate::types::{Actor, CorrelationId, Count, Engine, IdempotencyKey, JsonObject, Measured, Reason};
 use axum::extract::State;
 use axum::response::Response;
@@ -60,8 +60,8 @@ impl AdjustInput {
                 ));
             }
         };
-        let words = Words { reason: Some(self.reason), metadata: self.metadata };
-        Ok(AdjustRequest { corrects_seq: self.corrects_seq.get(), engine: self.engine, correction, words })
+        let annotations = Annotations { reason: Some(self.reason), metadata: self.metadata };
+        Ok(AdjustRequest { corrects_seq: self.corrects_seq.get(), engine: self.engine, correction, annotations })
     }
 }
 
@@ -75,9 +75,11 @@ impl AdjustInput {
     )
 )]
 async fn adjust(State(risk): State<Risk>, Change { input, asked }: Change<AdjustInput>) -> Result<Response> {
-    let Done { outcome, replayed, standing, stops } = risk.decide(input.request()?, asked).await?;
+    let Answered { outcome, replayed, standing, stops } = risk.decide(input.request()?, asked).await?;
     Ok(match outcome {
-        Corrected::Booked(outcome) => answered::<_, AdjustAnswer>(Done { outcome, replayed, standing, stops }),
+        Corrected::Booked(outcome) => {
+            answered::<_, AdjustAnswer>(Answered { outcome: *outcome, replayed, standing, stops })
+        }
         Corrected::Waiting(request) => marked(replayed, waiting_again(request)),
     })
 }
@@ -95,8 +97,8 @@ pub(crate) struct AdjustAnswer {
     replayed: bool,
 }
 
-impl From<Done<Adjustment>> for AdjustAnswer {
-    fn from(Done { outcome: adjustment, replayed, .. }: Done<Adjustment>) -> Self {
+impl From<Answered<Adjustment>> for AdjustAnswer {
+    fn from(Answered { outcome: adjustment, replayed, .. }: Answered<Adjustment>) -> Self {
         Self { ok: true, message: "Adjusted", adjustment, replayed }
     }
 }

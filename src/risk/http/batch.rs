@@ -12,7 +12,7 @@ use crate::http::keyed::{Many, read_key};
 use crate::http::{Caller, Said, errors, marked};
 use crate::idempotency::{Fields, Intent};
 use crate::risk::Risk;
-use crate::risk::operation::{Ask, Done, Item, Outcome};
+use crate::risk::operation::{Answered, Ask, Outcome, Submission};
 use crate::types::IdempotencyKey;
 use axum::Json;
 use axum::extract::{Request, State};
@@ -102,7 +102,12 @@ async fn run_batch(State(risk): State<Risk>, caller: Caller, request: Request) -
 /// The operations there are.
 const OPERATIONS: [&str; 5] = ["reserve", "settle", "release", "extend", "adjust"];
 
-fn read_operation(object: &RawValue, caller: &Caller, key: Option<String>, op: &mut Option<String>) -> Result<Item> {
+fn read_operation(
+    object: &RawValue,
+    caller: &Caller,
+    key: Option<String>,
+    op: &mut Option<String>,
+) -> Result<Submission> {
     let mut fields = object_fields(object)?;
     *op = take_field::<String>(&mut fields, "op")?.filter(|op| OPERATIONS.contains(&op.as_str()));
     let own = Own::take(&mut fields, caller, key)?;
@@ -149,7 +154,7 @@ impl Own {
         op: &str,
         id: Option<Uuid>,
         request: impl FnOnce(T) -> Result<A>,
-    ) -> Result<Item> {
+    ) -> Result<Submission> {
         let input: T = parse(fields)?;
         let principal = self.caller.principal.clone();
         let intent = self.key.map(|key| Intent {
@@ -159,11 +164,11 @@ impl Own {
             fields: Fields::of(&input),
         });
         let origin = self.caller.origin(input.actor(), input.correlation_id());
-        Ok(Item { operation: request(input)?.operation(), origin, intent })
+        Ok(Submission { operation: request(input)?.operation(), origin, intent })
     }
 }
 
-fn result(op: Option<String>, done: Result<Done>) -> BatchResult {
+fn result(op: Option<String>, done: Result<Answered>) -> BatchResult {
     let failed = |error: Error, replayed| {
         let problem = error.problem();
         BatchResult {
@@ -174,16 +179,18 @@ fn result(op: Option<String>, done: Result<Done>) -> BatchResult {
             error: Some(problem.members()),
         }
     };
-    let Done { outcome, replayed, standing, stops } = match done {
+    let Answered { outcome, replayed, standing, stops } = match done {
         Ok(done) => done,
         Err(error) => return failed(error, false),
     };
     let answer = match outcome {
-        Outcome::Reserved(outcome) => to_json(&ReserveAnswer::new(false, Done { outcome, replayed, standing, stops })),
-        Outcome::Settled(outcome) => to_json(&SettleAnswer::from(Done { outcome, replayed, standing, stops })),
-        Outcome::Released(outcome) => to_json(&ReleaseAnswer::from(Done { outcome, replayed, standing, stops })),
-        Outcome::Adjusted(outcome) => to_json(&AdjustAnswer::from(Done { outcome, replayed, standing, stops })),
-        Outcome::Extended(outcome) => match extended(Done { outcome, replayed, standing, stops }) {
+        Outcome::Reserved(outcome) => {
+            to_json(&ReserveAnswer::new(false, Answered { outcome, replayed, standing, stops }))
+        }
+        Outcome::Settled(outcome) => to_json(&SettleAnswer::from(Answered { outcome, replayed, standing, stops })),
+        Outcome::Released(outcome) => to_json(&ReleaseAnswer::from(Answered { outcome, replayed, standing, stops })),
+        Outcome::Adjusted(outcome) => to_json(&AdjustAnswer::from(Answered { outcome, replayed, standing, stops })),
+        Outcome::Extended(outcome) => match extended(Answered { outcome, replayed, standing, stops }) {
             Ok(answer) => to_json(&answer),
             Err(error) => return failed(error, replayed),
         },

@@ -3,7 +3,7 @@
 use crate::db::to_json;
 use crate::http::marked;
 use crate::risk::model::reserve::{DenialReason, Failure};
-use crate::risk::operation::Done;
+use crate::risk::operation::Answered;
 use crate::types::Total;
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue};
@@ -22,7 +22,7 @@ pub(super) fn decided(ok: bool, replayed: bool, response: impl IntoResponse) -> 
 }
 
 /// An outcome as its answer, marked if it is an earlier one.
-pub(super) fn answered<T, A: From<Done<T>> + Serialize>(done: Done<T>) -> Response {
+pub(super) fn answered<T, A: From<Answered<T>> + Serialize>(done: Answered<T>) -> Response {
     marked(done.replayed, Json(A::from(done)))
 }
 

@@ -5,8 +5,8 @@ use crate::error::{Error, Result};
 use crate::http::{Change, Segment, errors, said};
 use crate::risk::Risk;
 use crate::risk::model::extend::Extension;
-use crate::risk::model::{ReservationStatus, Words};
-use crate::risk::operation::{Done, ExtendRequest};
+use crate::risk::model::{Annotations, ReservationStatus};
+use crate::risk::operation::{Answered, ExtendRequest};
 use crate::types::{Actor, CorrelationId, Engine, IdempotencyKey, Reason, Ttl};
 use axum::Json;
 use axum::extract::State;
@@ -44,8 +44,8 @@ pub(super) struct ExtendReservation {
 
 impl ExtendReservation {
     pub(super) fn request(self, id: Uuid) -> ExtendRequest {
-        let words = Words { reason: self.reason, metadata: None };
-        ExtendRequest { reservation_id: id, engine: self.engine, ttl: self.ttl_seconds, words }
+        let annotations = Annotations { reason: self.reason, metadata: None };
+        ExtendRequest { reservation_id: id, engine: self.engine, ttl: self.ttl_seconds, annotations }
     }
 }
 
@@ -86,8 +86,8 @@ pub(super) struct ExtendAnswer {
 }
 
 /// The answer to an extension, or its denial.
-pub(super) fn extended(done: Done<Extension>) -> Result<ExtendAnswer, Error> {
-    let Done { outcome: Extension { reservation_id, expires_at, failures }, replayed, standing, stops } = done;
+pub(super) fn extended(done: Answered<Extension>) -> Result<ExtendAnswer, Error> {
+    let Answered { outcome: Extension { reservation_id, expires_at, failures }, replayed, standing, stops } = done;
     let was_allowed = failures.is_empty();
     let failures = if was_allowed { stops } else { failures };
     let status = standing.map(|standing| standing.status);

@@ -105,7 +105,7 @@ struct RiskEventQuery {
     /// What was decided.
     #[param(inline)]
     action: Option<RiskAction>,
-    /// Done or refused.
+    /// Answered or refused.
     ok: Option<Flag>,
     /// Of this thread.
     correlation_id: Option<CorrelationId>,

@@ -5,8 +5,8 @@ use crate::error::Result;
 use crate::http::{Change, Segment, errors, said};
 use crate::risk::Risk;
 use crate::risk::model::release::Released;
-use crate::risk::model::{ReservationStatus, Words};
-use crate::risk::operation::{Done, ReleaseRequest};
+use crate::risk::model::{Annotations, ReservationStatus};
+use crate::risk::operation::{Answered, ReleaseRequest};
 use crate::types::{Actor, CorrelationId, Engine, IdempotencyKey, Reason};
 use axum::extract::State;
 use axum::response::Response;
@@ -40,8 +40,8 @@ pub(super) struct ReleaseReservation {
 
 impl ReleaseReservation {
     pub(super) fn request(self, id: Uuid) -> ReleaseRequest {
-        let words = Words { reason: self.reason, metadata: None };
-        ReleaseRequest { reservation_id: id, engine: self.engine, words }
+        let annotations = Annotations { reason: self.reason, metadata: None };
+        ReleaseRequest { reservation_id: id, engine: self.engine, annotations }
     }
 }
 
@@ -76,8 +76,8 @@ pub(super) struct ReleaseAnswer {
     expires_in_seconds: Option<i64>,
 }
 
-impl From<Done<Released>> for ReleaseAnswer {
-    fn from(Done { outcome: released, replayed, standing, .. }: Done<Released>) -> Self {
+impl From<Answered<Released>> for ReleaseAnswer {
+    fn from(Answered { outcome: released, replayed, standing, .. }: Answered<Released>) -> Self {
         let status = standing.map(|standing| standing.status);
         Self { ok: true, message: "Released", released, replayed, status, expires_in_seconds: None }
     }

@@ -6,8 +6,8 @@ use crate::http::{BASE_PATH, Change, errors, said};
 use crate::idempotency::Asked;
 use crate::risk::Risk;
 use crate::risk::model::reserve::{Decision, DenialReason, Failure};
-use crate::risk::model::{LedgerSnapshot, PolicySnapshot, ReservationStatus, Words};
-use crate::risk::operation::{Done, ReserveRequest, Reserved};
+use crate::risk::model::{Annotations, LedgerSnapshot, PolicySnapshot, ReservationStatus};
+use crate::risk::operation::{Answered, ReserveRequest, Reserved};
 use crate::types::{Actor, Amount, CorrelationId, Engine, Flag, IdempotencyKey, JsonObject, Reason, Ttl};
 use axum::Json;
 use axum::extract::State;
@@ -75,7 +75,7 @@ impl CheckAndReserve {
             amount: self.amount,
             ttl: self.ttl_seconds,
             reservation_id: self.reservation_id,
-            words: Words { reason: self.reason, metadata: self.metadata },
+            annotations: Annotations { reason: self.reason, metadata: self.metadata },
         }
     }
 }
@@ -181,8 +181,8 @@ pub(crate) fn begin_counting() {
 
 impl ReserveAnswer {
     /// The answer to a reserve. A decision is counted when it is made, not when it is replayed.
-    pub(super) fn new(dry_run: bool, done: Done<Reserved>) -> Self {
-        let Done { outcome: reserved, replayed, standing, stops } = done;
+    pub(super) fn new(dry_run: bool, done: Answered<Reserved>) -> Self {
+        let Answered { outcome: reserved, replayed, standing, stops } = done;
         let was_allowed = reserved.decision.is_allowed();
         let Decision { failures, policy, ledger, expires_at, filled: _ } = reserved.decision;
         // What was allowed may be done once, and only while nothing stops it.

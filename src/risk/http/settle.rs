@@ -5,8 +5,8 @@ use crate::error::Result;
 use crate::http::{Change, Segment, errors, said};
 use crate::risk::Risk;
 use crate::risk::model::settle::{SettledReservation, Settlement};
-use crate::risk::model::{LedgerSnapshot, ReservationStatus, Words};
-use crate::risk::operation::{Done, SettleRequest};
+use crate::risk::model::{Annotations, LedgerSnapshot, ReservationStatus};
+use crate::risk::operation::{Answered, SettleRequest};
 use crate::types::{Actor, Amount, CorrelationId, Engine, IdempotencyKey, Reason, Total};
 use axum::extract::State;
 use axum::response::Response;
@@ -66,7 +66,7 @@ impl SettleInput {
             reserved_amount: self.reserved_amount,
             settled_amount: self.settled_amount,
             realized_loss: self.realized_loss.unwrap_or_default(),
-            words: Words { reason: self.reason, metadata: None },
+            annotations: Annotations { reason: self.reason, metadata: None },
         }
     }
 }
@@ -101,7 +101,7 @@ impl SettleReservation {
             reserved_amount: self.reserved_amount,
             settled_amount: self.settled_amount,
             realized_loss: self.realized_loss.unwrap_or_default(),
-            words: Words { reason: self.reason, metadata: None },
+            annotations: Annotations { reason: self.reason, metadata: None },
         }
     }
 }
@@ -158,8 +158,8 @@ pub(super) struct SettleAnswer {
     expires_in_seconds: Option<i64>,
 }
 
-impl From<Done<Settlement>> for SettleAnswer {
-    fn from(Done { outcome, replayed, standing, .. }: Done<Settlement>) -> Self {
+impl From<Answered<Settlement>> for SettleAnswer {
+    fn from(Answered { outcome, replayed, standing, .. }: Answered<Settlement>) -> Self {
         let Settlement { flags, released, unmatched, late, reservations, ledger_engine, ledger_global, .. } = outcome;
         let status = standing.map(|standing| standing.status);
         let expires_in_seconds = standing.and_then(|standing| standing.expires_in_seconds);

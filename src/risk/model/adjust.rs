@@ -1,7 +1,7 @@
 //! Adjust: what was booked was wrong. A signed correction of loss or of exposure names the event it corrects and why, and is
 //! booked today: a closed day never changes. What is outstanding is corrected by settling or releasing, not here.
 
-use super::{Book, Floor, LedgerSnapshot, Movement, OutOfRange, RiskEvent, Words};
+use super::{Annotations, Book, Floor, LedgerSnapshot, Movement, OutOfRange, RiskEvent};
 use crate::approval::model::ApprovalAction;
 use crate::audit::Stamp;
 use crate::db::to_json;
@@ -106,7 +106,7 @@ pub struct Adjustment {
 pub fn apply(
     book: &mut Book,
     adjust: &Adjust,
-    words: Words,
+    annotations: Annotations,
     stamp: Stamp,
 ) -> Result<(Adjustment, RiskEvent), OutOfRange> {
     let movement = adjust.correction.movement();
@@ -129,7 +129,7 @@ pub fn apply(
         denial: None,
         reservation_id: adjust.reservation_id,
         movement,
-        words,
+        annotations,
         detail: to_json(&adjustment).get().to_owned(),
     };
     Ok((adjustment, event))
@@ -160,7 +160,7 @@ mod tests {
 
     fn run(book: &mut Book, correction: Correction) -> Result<(Adjustment, RiskEvent), OutOfRange> {
         let adjust = Adjust { engine: "A".parse().unwrap(), corrects_seq: 1, reservation_id: None, correction };
-        apply(book, &adjust, Words::default(), stamp(9))
+        apply(book, &adjust, Annotations::default(), stamp(9))
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Expiry: nobody told what became of a hold in time. The action may have happened, so only the open risk comes back; today's
 //! exposure and the count stay. A late settle still books what was lost.
 
-use super::{Book, Floor, Movement, OutOfRange, ReservationStatus, RiskEvent, Words};
+use super::{Annotations, Book, Floor, Movement, OutOfRange, ReservationStatus, RiskEvent};
 use crate::audit::Stamp;
 use crate::db::to_json;
 use crate::types::Total;
@@ -39,7 +39,7 @@ pub fn apply(book: &mut Book, id: Uuid, stamp: Stamp) -> Result<Option<RiskEvent
         denial: None,
         reservation_id: Some(id),
         movement,
-        words: Words::default(),
+        annotations: Annotations::default(),
         detail: to_json(&expiry).get().to_owned(),
     }))
 }

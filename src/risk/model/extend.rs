@@ -3,7 +3,7 @@
 //! go-live, a disabled level.
 
 use super::reserve::{self, Failure};
-use super::{Book, Movement, OutOfRange, RiskEvent, Words};
+use super::{Annotations, Book, Movement, OutOfRange, RiskEvent};
 use crate::audit::Stamp;
 use crate::db::to_json;
 use crate::types::{Engine, Ttl};
@@ -27,7 +27,7 @@ pub fn apply(
     book: &mut Book,
     id: Uuid,
     ttl: Ttl,
-    words: Words,
+    annotations: Annotations,
     stamp: Stamp,
 ) -> Result<(Extension, RiskEvent), OutOfRange> {
     let missing = || OutOfRange { engine: Engine::global(), counter: "reservations" };
@@ -48,7 +48,7 @@ pub fn apply(
         denial,
         reservation_id: Some(id),
         movement: Movement::default(),
-        words,
+        annotations,
         detail: to_json(&extension).get().to_owned(),
     };
     Ok((extension, event))
@@ -68,7 +68,7 @@ mod tests {
     }
 
     fn run(book: &mut Book, seconds: i64, at: Stamp) -> (Extension, RiskEvent) {
-        apply(book, ID, ttl(seconds), Words::default(), at).unwrap()
+        apply(book, ID, ttl(seconds), Annotations::default(), at).unwrap()
     }
 
     #[test]
@@ -94,14 +94,14 @@ mod tests {
         let mut book = held(ID, "40", Some(60));
         let due = stamp(61);
         let early = Stamp { seq: 9, at: due.at - TimeDelta::microseconds(1) };
-        assert!(apply(&mut book, ID, ttl(1), Words::default(), due).is_err());
-        assert!(apply(&mut book, ID, ttl(1), Words::default(), early).is_ok());
-        assert!(apply(&mut held(ID, "40", None), ID, ttl(1), Words::default(), stamp(2)).is_err());
-        assert!(apply(&mut book, Uuid::from_u128(2), ttl(1), Words::default(), stamp(2)).is_err());
+        assert!(apply(&mut book, ID, ttl(1), Annotations::default(), due).is_err());
+        assert!(apply(&mut book, ID, ttl(1), Annotations::default(), early).is_ok());
+        assert!(apply(&mut held(ID, "40", None), ID, ttl(1), Annotations::default(), stamp(2)).is_err());
+        assert!(apply(&mut book, Uuid::from_u128(2), ttl(1), Annotations::default(), stamp(2)).is_err());
         for status in [ReservationStatus::Settled, ReservationStatus::Released, ReservationStatus::Expired] {
             let mut book = held(ID, "40", Some(60));
             book.reservations.get_mut(&ID).unwrap().close(status, stamp(2));
-            assert!(apply(&mut book, ID, ttl(1), Words::default(), stamp(3)).is_err());
+            assert!(apply(&mut book, ID, ttl(1), Annotations::default(), stamp(3)).is_err());
         }
     }
 

@@ -311,7 +311,7 @@ impl Book {
 
 /// What an event is about, beyond who did it: the caller's own words.
 #[derive(Debug, Clone, Default)]
-pub struct Words {
+pub struct Annotations {
     /// Why.
     pub reason: Option<Reason>,
     /// Whatever else.
@@ -334,7 +334,7 @@ pub struct RiskEvent {
     /// What it moved.
     pub movement: Movement,
     /// The caller's words.
-    pub words: Words,
+    pub annotations: Annotations,
     /// What the decision was made by and what came of it, as JSON.
     pub detail: String,
 }
@@ -357,8 +357,8 @@ impl RiskEvent {
             .shown(Some(self.movement.open))
             .shown(Some(self.movement.loss))
             .shown(Some(self.movement.actions))
-            .digest(self.words.reason.as_ref().map(Reason::as_str))
-            .digest(self.words.metadata.as_ref().map(JsonObject::as_str))
+            .digest(self.annotations.reason.as_ref().map(Reason::as_str))
+            .digest(self.annotations.metadata.as_ref().map(JsonObject::as_str))
             .digest(Some(&self.detail))
     }
 }

@@ -1,7 +1,7 @@
 //! Release: the action did not happen. Open risk comes back, and exposure if it was reserved today; the action count does not,
 //! so that reserving and releasing cannot be repeated for ever.
 
-use super::{Book, Floor, LedgerSnapshot, Movement, OutOfRange, ReservationStatus, RiskEvent, Words};
+use super::{Annotations, Book, Floor, LedgerSnapshot, Movement, OutOfRange, ReservationStatus, RiskEvent};
 use crate::audit::Stamp;
 use crate::db::to_json;
 use crate::types::{Amount, Engine, Total};
@@ -25,7 +25,12 @@ pub struct Released {
 }
 
 /// Releases an open reservation, moving the book.
-pub fn apply(book: &mut Book, id: Uuid, words: Words, stamp: Stamp) -> Result<(Released, RiskEvent), OutOfRange> {
+pub fn apply(
+    book: &mut Book,
+    id: Uuid,
+    annotations: Annotations,
+    stamp: Stamp,
+) -> Result<(Released, RiskEvent), OutOfRange> {
     let missing = || OutOfRange { engine: Engine::global(), counter: "reservations" };
     let held = book.reservations.get(&id).filter(|one| one.status == ReservationStatus::Open).ok_or_else(missing)?;
     let (engine, amount) = (held.engine.clone(), held.open_amount);
@@ -48,7 +53,7 @@ pub fn apply(book: &mut Book, id: Uuid, words: Words, stamp: Stamp) -> Result<(R
         denial: None,
         reservation_id: Some(id),
         movement,
-        words,
+        annotations,
         detail: to_json(&released).get().to_owned(),
     };
     Ok((released, event))
@@ -74,7 +79,7 @@ mod tests {
     #[test]
     fn risk_and_todays_exposure_come_back_and_the_action_does_not() {
         let mut book = held(ID, "40", None);
-        let (released, event) = apply(&mut book, ID, Words::default(), stamp(9)).unwrap();
+        let (released, event) = apply(&mut book, ID, Annotations::default(), stamp(9)).unwrap();
         assert_eq!((released.released, released.exposure_returned), ("40".parse().unwrap(), total("40")));
         for engine in ["A", "GLOBAL"] {
             assert_eq!(usage(&book, engine), (Total::ZERO, Total::ZERO, Total::ZERO, 1));
@@ -105,7 +110,7 @@ mod tests {
             }
             book.reservations.get_mut(&ID).unwrap().open_amount = open.parse().unwrap();
             let at = stamp(9).at + TimeDelta::days(i64::from(!today));
-            let (released, _) = apply(&mut book, ID, Words::default(), Stamp { seq: 9, at }).unwrap();
+            let (released, _) = apply(&mut book, ID, Annotations::default(), Stamp { seq: 9, at }).unwrap();
             assert_eq!(released.exposure_returned, total(back), "{today} {open} {left}");
             assert_eq!(usage(&book, "GLOBAL").0, total(left).minus(total(back)).unwrap());
             assert_eq!(usage(&book, "A").1, Total::ZERO);
@@ -118,17 +123,17 @@ mod tests {
             let mut book = held(ID, "40", None);
             book.reservations.get_mut(&ID).unwrap().close(status, stamp(2));
             let before = book.clone();
-            assert!(apply(&mut book, ID, Words::default(), stamp(9)).is_err());
+            assert!(apply(&mut book, ID, Annotations::default(), stamp(9)).is_err());
             assert_eq!((book.levels, book.reservations), (before.levels, before.reservations));
         }
-        assert!(apply(&mut held(ID, "40", None), Uuid::from_u128(2), Words::default(), stamp(9)).is_err());
+        assert!(apply(&mut held(ID, "40", None), Uuid::from_u128(2), Annotations::default(), stamp(9)).is_err());
     }
 
     #[test]
     fn a_hold_that_the_stock_has_lost_is_released_and_the_stock_stands_at_zero() {
         let mut book = held(ID, "40", None);
         book.levels.get_mut(&Engine::global()).unwrap().usage.open_risk_reserved = total("39.999999");
-        apply(&mut book, ID, Words::default(), stamp(9)).unwrap();
+        apply(&mut book, ID, Annotations::default(), stamp(9)).unwrap();
         assert_eq!(book.level(&Engine::global()).usage.open_risk_reserved, Total::ZERO);
         assert_eq!(book.reservations[&ID].status, ReservationStatus::Released);
     }

@@ -6,8 +6,8 @@
 //! no cap. This is the one comparison for every path.
 
 use super::{
-    Book, Floor, LedgerSnapshot, Level, Movement, OutOfRange, PolicySnapshot, Reservation, ReservationStatus,
-    RiskEvent, RiskPolicy, Usage, Words,
+    Annotations, Book, Floor, LedgerSnapshot, Level, Movement, OutOfRange, PolicySnapshot, Reservation,
+    ReservationStatus, RiskEvent, RiskPolicy, Usage,
 };
 use crate::audit::Stamp;
 use crate::db::to_json;
@@ -222,12 +222,12 @@ fn check_caps(policy: &RiskPolicy, usage: &Usage, amount: Amount) -> Vec<Failure
             amount.into(),
         ),
     ];
-    for (reason, words, limit, used, requested) in caps {
+    for (reason, sentence, limit, used, requested) in caps {
         // A sum beyond the largest total is beyond every cap, too.
         let after = used.plus(requested);
         if limit > Total::ZERO && after.is_none_or(|after| after > limit) {
             let after = after.map_or_else(|| format!("{used} + {requested}"), |after| after.to_string());
-            let message = format!("{words} ({after} > {limit})");
+            let message = format!("{sentence} ({after} > {limit})");
             failures.push(Failure {
                 reason,
                 scope: scope.into(),
@@ -256,7 +256,7 @@ fn check_caps(policy: &RiskPolicy, usage: &Usage, amount: Amount) -> Vec<Failure
 pub fn apply(
     book: &mut Book,
     reserve: &Reserve,
-    words: Words,
+    annotations: Annotations,
     stamp: Stamp,
 ) -> Result<(Decision, RiskEvent), OutOfRange> {
     let failures = check(book, &reserve.engine, reserve.amount);
@@ -305,7 +305,7 @@ pub fn apply(
         denial,
         reservation_id: allowed.then_some(reserve.id),
         movement,
-        words,
+        annotations,
         detail: to_json(&decision).get().to_owned(),
     };
     Ok((decision, event))

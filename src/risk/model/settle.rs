@@ -4,7 +4,9 @@
 //! A settle names its reservation, or, as the original did, only an engine and an amount; then the caller's open
 //! reservations are matched, oldest first, and what finds no match is reported instead of driving a counter below zero.
 
-use super::{Book, Floor, LedgerSnapshot, Movement, OutOfRange, Reservation, ReservationStatus, RiskEvent, Words};
+use super::{
+    Annotations, Book, Floor, LedgerSnapshot, Movement, OutOfRange, Reservation, ReservationStatus, RiskEvent,
+};
 use crate::audit::Stamp;
 use crate::db::to_json;
 use crate::types::{Amount, Engine, Total};
@@ -184,7 +186,7 @@ fn take_late(expired: &Reservation, outstanding: Amount, stamp: Stamp) -> Taken 
 pub fn apply(
     book: &mut Book,
     settle: &Settle,
-    words: Words,
+    annotations: Annotations,
     stamp: Stamp,
 ) -> Result<(Settlement, RiskEvent), OutOfRange> {
     let out_of_range = || OutOfRange { engine: settle.engine.clone(), counter: "released" };
@@ -252,7 +254,7 @@ pub fn apply(
         denial: None,
         reservation_id,
         movement,
-        words,
+        annotations,
         detail: to_json(&settlement).get().to_owned(),
     };
     Ok((settlement, event))

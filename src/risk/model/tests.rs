@@ -44,7 +44,7 @@ pub(crate) fn held(id: Uuid, amount: &str, seconds: Option<i64>) -> Book {
         ttl: seconds.map(|seconds| Ttl::from_decimal(seconds.into()).unwrap()),
         correlation_id: None,
     };
-    let (decision, _) = reserve::apply(&mut book, &reserve, Words::default(), stamp(1)).unwrap();
+    let (decision, _) = reserve::apply(&mut book, &reserve, Annotations::default(), stamp(1)).unwrap();
     assert!(decision.is_allowed());
     book
 }
@@ -76,30 +76,30 @@ fn operate(book: &mut Book, (kind, id, amount, loss): (u8, u128, i128, i128), at
     let engine: Engine = "A".parse().unwrap();
     let (id, stamp) = (Uuid::from_u128(id), stamp(at));
     let (amount, loss) = (Amount::from_units(amount).unwrap(), Amount::from_units(loss).unwrap());
-    let words = Words::default;
+    let annotations = Annotations::default;
     let settle =
         |target, settled_amount| Settle { engine: engine.clone(), target, settled_amount, realized_loss: loss };
     let ttl: Ttl = Ttl::from_decimal(5.into()).unwrap();
     match kind {
         0 => {
             let reserve = Reserve { engine, amount, id, ttl: Some(ttl), correlation_id: None };
-            reserve::apply(book, &reserve, words(), stamp).map(drop)
+            reserve::apply(book, &reserve, annotations(), stamp).map(drop)
         }
-        1 => settle::apply(book, &settle(Target::Reservation(id), Some(amount)), words(), stamp).map(drop),
+        1 => settle::apply(book, &settle(Target::Reservation(id), Some(amount)), annotations(), stamp).map(drop),
         2 => {
             let candidates = book.reservations.keys().copied().collect();
             let target = Target::Matching { reserved_amount: amount, candidates, beyond: Beyond::Nothing };
-            settle::apply(book, &settle(target, None), words(), stamp).map(drop)
+            settle::apply(book, &settle(target, None), annotations(), stamp).map(drop)
         }
-        3 => settle::apply(book, &settle(Target::Late(id, amount), None), words(), stamp).map(drop),
-        4 => release::apply(book, id, words(), stamp).map(drop),
+        3 => settle::apply(book, &settle(Target::Late(id, amount), None), annotations(), stamp).map(drop),
+        4 => release::apply(book, id, annotations(), stamp).map(drop),
         5 => expire::apply(book, id, stamp).map(drop),
-        6 => extend::apply(book, id, ttl, words(), stamp).map(drop),
+        6 => extend::apply(book, id, ttl, annotations(), stamp).map(drop),
         _ => {
             let by: Measured = format!("-{amount}").parse().unwrap();
             let correction = if kind == 7 { Correction::Loss(by) } else { Correction::Exposure(by) };
             let adjust = Adjust { engine, corrects_seq: 1, reservation_id: None, correction };
-            adjust::apply(book, &adjust, words(), stamp).map(drop)
+            adjust::apply(book, &adjust, annotations(), stamp).map(drop)
         }
     }
 }

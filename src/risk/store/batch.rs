@@ -88,7 +88,7 @@ type Texts = [Option<String>];
 /// table costs something even where it changes nothing.
 ///
 /// Writes nothing, and says so, unless what was `read` still stands: the head at the event before the batch's first and at the
-/// same turn, so that nothing has changed that moves it, and the switches, which do not. A batch that was decided without the
+/// same revision, so that nothing has changed that moves it, and the switches, which do not. A batch that was decided without the
 /// head in hand also writes nothing if that was more than a second ago, or if somebody holds the head. So it waits for nobody,
 /// and where it was paused in between it does nothing that was forbidden meanwhile.
 ///
@@ -233,8 +233,8 @@ async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head, read: M
         &batch.events(|one| one.event.movement.open.to_decimal()),
         &batch.events(|one| one.event.movement.loss.to_decimal()),
         &batch.events(|one| one.event.movement.actions),
-        &batch.events(|one| optional(one.event.words.reason.as_ref().map(Reason::as_str))) as &Texts,
-        &batch.events(|one| optional(one.event.words.metadata.as_ref().map(JsonObject::as_str))) as &Texts,
+        &batch.events(|one| optional(one.event.annotations.reason.as_ref().map(Reason::as_str))) as &Texts,
+        &batch.events(|one| optional(one.event.annotations.metadata.as_ref().map(JsonObject::as_str))) as &Texts,
         &batch.events(|one| one.event.detail.clone()),
         &batch.events(|one| one.hash.clone()),
         &of(&batch.new, |one| one.id),
@@ -257,7 +257,7 @@ async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head, read: M
         &head_hash[..],
         &of(&batch.new, |one| one.expires_at) as &Times,
         batch.recorded[0].stamp.seq - 1,
-        head.turn(),
+        head.revision(),
         read.switches_version,
         read.at
     )

@@ -12,11 +12,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// Prepares [`begin`] on a connection: the same statement, under a name that a text without parameters can call.
-pub const PREPARE_BEGIN: &str = concat!("PREPARE read_instant (text[], date) AS ", include_str!("instant.sql"));
+pub const PREPARE_BEGIN: &str = concat!("PREPARE read_view (text[], date) AS ", include_str!("instant.sql"));
 
 /// One instant of the ledger, for the engines that were asked for.
 #[derive(Debug)]
-pub struct Instant {
+pub struct BookView {
     /// The database's time.
     pub now: DateTime<Utc>,
     /// The day whose flows the levels show.
@@ -99,8 +99,8 @@ struct Row {
 }
 
 impl Row {
-    fn instant(&self) -> Result<Instant> {
-        Ok(Instant {
+    fn instant(&self) -> Result<BookView> {
+        Ok(BookView {
             now: self.now,
             day: self.day,
             kill_switch_engaged: self.kill_switch_engaged,
@@ -155,15 +155,15 @@ pub async fn read_levels(
 }
 
 /// An instant, without the right to append to the ledger. The day is the database's. At least one engine.
-pub async fn read_instant(conn: &mut PgConnection, engines: &[Engine]) -> Result<Instant> {
+pub async fn read_view(conn: &mut PgConnection, engines: &[Engine]) -> Result<BookView> {
     collect(read(conn, engines, None).await?)
 }
 
 /// Begins a transaction, locks the ledger's head, and reads an instant from then on: one round trip, three statements, each of
 /// which sees what the one who held the head before has written. On a connection of [`PREPARE_BEGIN`].
-pub async fn begin(conn: &mut PgConnection, engines: &[Engine]) -> Result<Instant> {
+pub async fn begin(conn: &mut PgConnection, engines: &[Engine]) -> Result<BookView> {
     // Names of engines are letters, digits, `_ . -`.
-    let mut read = String::from("EXECUTE read_instant ('{");
+    let mut read = String::from("EXECUTE read_view ('{");
     for (place, engine) in engines.iter().enumerate() {
         let _ = write!(read, r#"{}"{engine}""#, if place == 0 { "" } else { "," });
     }
@@ -179,7 +179,7 @@ async fn read(conn: &mut PgConnection, engines: &[Engine], day: Option<NaiveDate
     Ok(rows.fetch_all(conn).await?)
 }
 
-fn collect(rows: Vec<Row>) -> Result<Instant> {
+fn collect(rows: Vec<Row>) -> Result<BookView> {
     let first = rows.first().ok_or_else(|| Error::Inconsistent("no level was asked for".into()))?;
     let mut instant = first.instant()?;
     instant.levels = rows.into_iter().map(Row::level).collect::<Result<_>>()?;

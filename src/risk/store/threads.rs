@@ -1,7 +1,7 @@
 //! Which threads were ever used, and by whose doing: an original settle of such a thread matches only its own reservations.
 
 use crate::error::Result;
-use crate::risk::operation::Item;
+use crate::risk::operation::Submission;
 use crate::types::{CorrelationId, Engine};
 use sqlx::PgConnection;
 use std::collections::BTreeSet;
@@ -19,7 +19,7 @@ pub struct Thread {
 
 impl Thread {
     /// The thread of an operation on an engine, if it names one.
-    pub fn of(item: &Item, engine: &Engine) -> Option<Self> {
+    pub fn of(item: &Submission, engine: &Engine) -> Option<Self> {
         let correlation_id = item.origin.correlation_id.as_ref().map(CorrelationId::as_str)?.to_owned();
         Some(Self { correlation_id, engine: engine.clone(), principal: item.origin.principal.as_str().to_owned() })
     }

@@ -11,7 +11,7 @@ fn reserve(amount: &str) -> Reserve {
 }
 
 fn decide(book: &mut Book, amount: &str) -> Decision {
-    apply(book, &reserve(amount), Words::default(), stamp(1)).unwrap().0
+    apply(book, &reserve(amount), Annotations::default(), stamp(1)).unwrap().0
 }
 
 fn reasons(book: &Book, amount: &str) -> Vec<(&'static str, String)> {
@@ -108,7 +108,7 @@ proptest! {
             let before = book.levels.clone();
             let request = Reserve { engine: engine(), amount, id: Uuid::from_u128(seq), ttl: None, correlation_id: None };
             let expected = check(&book, &engine(), amount);
-            let (decision, event) = apply(&mut book, &request, Words::default(), stamp(i64::try_from(seq).unwrap())).unwrap();
+            let (decision, event) = apply(&mut book, &request, Annotations::default(), stamp(i64::try_from(seq).unwrap())).unwrap();
             prop_assert_eq!(&decision.failures, &expected);
             prop_assert_eq!(event.action == "RESERVE", decision.is_allowed());
             if !decision.is_allowed() {

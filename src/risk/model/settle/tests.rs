@@ -28,7 +28,7 @@ fn with(amounts: &[&str]) -> Book {
             correlation_id: None,
         };
         let (decision, _) =
-            reserve::apply(&mut book, &request, Words::default(), stamp(i64::try_from(seq).unwrap())).unwrap();
+            reserve::apply(&mut book, &request, Annotations::default(), stamp(i64::try_from(seq).unwrap())).unwrap();
         assert!(decision.is_allowed());
     }
     book
@@ -57,7 +57,7 @@ fn matching(wanted: &str, candidates: &[u128], settled: Option<&str>) -> Settle 
 }
 
 fn run(book: &mut Book, settle: &Settle, stamp: Stamp) -> Settlement {
-    apply(book, settle, Words::default(), stamp).unwrap().0
+    apply(book, settle, Annotations::default(), stamp).unwrap().0
 }
 
 #[test]

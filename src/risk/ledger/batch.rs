@@ -4,17 +4,17 @@ use super::Note;
 use super::RECENT_MAX;
 use super::decide::Deciding;
 use super::read::{self, Read};
-pub(super) use super::read::{are_by_id, engines, is_one_instant as may_be_free};
+pub(super) use super::read::{are_by_id, engines, is_one_instant as can_be_optimistic};
 use crate::approval;
 use crate::audit::{self, Head, Stream};
 use crate::db::history::{History, Mark};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
+use crate::group_commit::{End, Failure, Prepared, Proof, by, committed};
 use crate::idempotency;
-use crate::risk::operation::{Done, Item};
-use crate::risk::store::{self, Instant, Moment};
+use crate::risk::operation::{Answered, Submission};
+use crate::risk::store::{self, BookView, Moment};
 use crate::types::Engine;
-use crate::writer::{End, Failure, Prepared, Proof, by, committed};
 use chrono::{DateTime, Days, NaiveTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
@@ -81,15 +81,15 @@ impl Conditions {
 #[derive(Debug)]
 pub(super) enum Start {
     /// With the head in hand, in a transaction.
-    Locked(Instant),
+    Locked(BookView),
     /// Without: the head is read with everything else, and the batch is written if it still stands there.
-    Free,
+    Optimistic,
 }
 
 /// A batch of the ledger that was decided.
-type Ended = Prepared<Done, Note>;
+type Ended = Prepared<Answered, Note>;
 /// Why it was not.
-type Broken = Failure<Done, Note>;
+type Broken = Failure<Answered, Note>;
 
 /// Decides and writes a batch, up to its commit.
 ///
@@ -97,7 +97,7 @@ type Broken = Failure<Done, Note>;
 pub(super) async fn prepare(
     conn: &mut PgConnection,
     start: Start,
-    items: &[&Item],
+    items: &[&Submission],
     by_now: impl Fn() -> Conditions,
     deadline: time::Instant,
 ) -> Result<Ended, Broken> {
@@ -105,17 +105,17 @@ pub(super) async fn prepare(
     let mut is_contended = false;
     let instant = match start {
         Start::Locked(instant) => instant,
-        Start::Free if may_be_free(items) => {
-            let instant = by(deadline, store::read_instant(conn, &asked)).await?;
+        Start::Optimistic if can_be_optimistic(items) => {
+            let instant = by(deadline, store::read_view(conn, &asked)).await?;
             let decided = by(deadline, decide(conn, instant, items, &by_now())).await?;
             is_contended = true;
-            match decided.write_free(conn, deadline).await? {
+            match decided.write_optimistic(conn, deadline).await? {
                 Written::All(ended) => return Ok(ended),
-                Written::Nothing { is_locked: true } => by(deadline, store::read_instant(conn, &asked)).await?,
+                Written::Nothing { is_locked: true } => by(deadline, store::read_view(conn, &asked)).await?,
                 Written::Nothing { is_locked: false } => by(deadline, store::begin(conn, &asked)).await?,
             }
         }
-        Start::Free => by(deadline, store::begin(conn, &asked)).await?,
+        Start::Optimistic => by(deadline, store::begin(conn, &asked)).await?,
     };
     let prepared = async {
         let instant = if is_contended {
@@ -127,7 +127,7 @@ pub(super) async fn prepare(
             if let Some(prepared) = decided.write_locked(conn, read).await? {
                 return Ok(prepared);
             }
-            store::read_instant(conn, &asked).await?
+            store::read_view(conn, &asked).await?
         };
         // The second time. What the batch takes in, it has taken in, and what was answered before that is in what was read now:
         // however often a switch moves, there is no third.
@@ -155,14 +155,14 @@ enum Written {
 struct Decided<'a> {
     deciding: Deciding<'a>,
     moment: Moment,
-    outcomes: Vec<Result<Done>>,
+    outcomes: Vec<Result<Answered>>,
     note: Note,
 }
 
 async fn decide<'a>(
     conn: &mut PgConnection,
-    instant: Instant,
-    items: &[&'a Item],
+    instant: BookView,
+    items: &[&'a Submission],
     conditions: &Conditions,
 ) -> Result<Decided<'a>> {
     let Read { known, head, believed_at, moment } = read::read(conn, items, instant, conditions).await?;
@@ -194,11 +194,10 @@ impl Decided<'_> {
     async fn write_locked(self, conn: &mut PgConnection, read: Moment) -> Result<Option<Ended>> {
         let Some((proof, day)) = self.deciding.first() else {
             // Nothing is written, so nothing else asks whether the switches stand by which an earlier approval is told again.
-            let is_allowed = |done: &Result<Done>| done.as_ref().is_ok_and(Done::allows_again);
+            let is_allowed = |done: &Result<Answered>| done.as_ref().is_ok_and(Answered::allows_again);
             let is_moved = read.switches_version.is_some()
                 && self.outcomes.iter().any(is_allowed)
-                && read.switches_version
-                    != Some(store::read_instant(conn, &[Engine::global()]).await?.switches_version);
+                && read.switches_version != Some(store::read_view(conn, &[Engine::global()]).await?.switches_version);
             return Ok((!is_moved).then(|| self.ended(None, End::Discard)));
         };
         if !store::write_batch(conn, &self.deciding.changes(), &self.deciding.head, read).await? {
@@ -211,14 +210,14 @@ impl Decided<'_> {
     }
 
     /// Writes it if what was read still stands.
-    async fn write_free(self, conn: &mut PgConnection, deadline: time::Instant) -> Result<Written, Broken> {
+    async fn write_optimistic(self, conn: &mut PgConnection, deadline: time::Instant) -> Result<Written, Broken> {
         let Some((proof, _)) = self.deciding.first() else {
             return Ok(Written::All(self.ended(None, End::Done)));
         };
         let (changes, head) = (self.deciding.changes(), &self.deciding.head);
         if !changes.is_one_statement() {
             let locked = by(deadline, audit::begin(conn, Stream::Risk)).await?;
-            let stands = locked.stands_at(self.note.before, head.turn());
+            let stands = locked.is_at(self.note.before, head.revision());
             if stands && by(deadline, store::write_batch(conn, &changes, head, self.moment)).await? {
                 return Ok(Written::All(self.ended(Some(proof), End::Commit)));
             }
@@ -244,9 +243,13 @@ fn is_refusal(error: &sqlx::Error) -> bool {
 }
 
 /// Decides one operation as a batch of it alone would, on a snapshot, and writes nothing.
-pub(super) async fn decide_dry(conn: &mut PgConnection, item: &Item, conditions: &Conditions) -> Result<Done> {
+pub(super) async fn decide_dry(
+    conn: &mut PgConnection,
+    item: &Submission,
+    conditions: &Conditions,
+) -> Result<Answered> {
     let asked: Vec<_> = engines(&[item]).into_iter().collect();
-    let instant = store::read_instant(conn, &asked).await?;
+    let instant = store::read_view(conn, &asked).await?;
     let Read { known, head, .. } = read::read(conn, &[item], instant, conditions).await?;
     let mut deciding = Deciding::new(known, head);
     deciding.expire_due();
@@ -254,9 +257,13 @@ pub(super) async fn decide_dry(conn: &mut PgConnection, item: &Item, conditions:
 }
 
 /// Decides and writes one operation in a transaction that holds the ledger's head and is not the writer's.
-pub(super) async fn decide_apart(conn: &mut PgConnection, item: &Item, conditions: &Conditions) -> Result<Done> {
+pub(super) async fn decide_apart(
+    conn: &mut PgConnection,
+    item: &Submission,
+    conditions: &Conditions,
+) -> Result<Answered> {
     let asked: Vec<_> = engines(&[item]).into_iter().collect();
-    let instant = store::read_instant(conn, &asked).await?;
+    let instant = store::read_view(conn, &asked).await?;
     let mut decided = decide(conn, instant, &[item], conditions).await?;
     let done =
         decided.outcomes.pop().unwrap_or_else(|| Err(Error::Inconsistent("an operation was not answered".into())))?;

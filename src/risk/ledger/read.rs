@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 use crate::idempotency::{self, Answer, Kept};
 use crate::risk::model::settle::{MATCHES_MAX, Settlement};
 use crate::risk::model::{Book, Reservation, ReservationStatus, Switches};
-use crate::risk::operation::{Item, Operation};
-use crate::risk::store::{self, Corrected, Instant, Moment, PastEvent, Thread, UsedThreads, Wanted};
+use crate::risk::operation::{Operation, Submission};
+use crate::risk::store::{self, BookView, Corrected, Moment, PastEvent, Thread, UsedThreads, Wanted};
 use crate::types::{Amount, CorrelationId, Engine};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -20,7 +20,7 @@ use uuid::Uuid;
 const EXPIRIES_MAX: i64 = 512;
 
 /// What a batch knows before it decides.
-pub(super) struct Known {
+pub(super) struct Loaded {
     pub(super) book: Book,
     /// Why nothing new is reserved: the clock, or a book that does not balance.
     pub(super) halt: Option<Halt>,
@@ -63,7 +63,7 @@ impl Halt {
 }
 
 /// The thread of an operation.
-pub(super) fn thread_of(item: &Item) -> Option<&str> {
+pub(super) fn correlation_id_of(item: &Submission) -> Option<&str> {
     item.origin.correlation_id.as_ref().map(CorrelationId::as_str)
 }
 
@@ -78,7 +78,7 @@ struct Named {
 }
 
 impl Named {
-    fn by(items: &[&Item]) -> Self {
+    fn by(items: &[&Submission]) -> Self {
         let mut named = Self { engines: BTreeSet::from([Engine::global()]), ..Self::default() };
         for item in items {
             match &item.operation {
@@ -116,7 +116,7 @@ impl Named {
 
 /// Whether all that a batch has to know is read in one statement, which reads the head as well: nothing is reserved but by
 /// engine, and no key is asked for.
-pub(super) fn is_one_instant(items: &[&Item]) -> bool {
+pub(super) fn is_one_instant(items: &[&Submission]) -> bool {
     items.iter().all(|item| match &item.operation {
         Operation::Reserve { request, .. } => request.reservation_id.is_none() && item.intent.is_none(),
         _ => false,
@@ -124,12 +124,12 @@ pub(super) fn is_one_instant(items: &[&Item]) -> bool {
 }
 
 /// The levels that operations are about, as far as they say: GLOBAL's first.
-pub(super) fn engines(items: &[&Item]) -> BTreeSet<Engine> {
+pub(super) fn engines(items: &[&Submission]) -> BTreeSet<Engine> {
     Named::by(items).engines
 }
 
 /// Whether operations are about engines that they do not name, but a reservation or an event.
-pub(super) fn are_by_id(items: &[&Item]) -> bool {
+pub(super) fn are_by_id(items: &[&Submission]) -> bool {
     items.iter().any(|item| match &item.operation {
         Operation::Reserve { .. } => false,
         Operation::Settle(request) => request.reservation_id.is_some(),
@@ -139,7 +139,7 @@ pub(super) fn are_by_id(items: &[&Item]) -> bool {
 
 /// What was read for a batch.
 pub(super) struct Read {
-    pub(super) known: Known,
+    pub(super) known: Loaded,
     /// The head of the instant, with its time.
     pub(super) head: Head,
     /// The database's time, unless it is not believed.
@@ -152,8 +152,8 @@ pub(super) struct Read {
 /// and where the operations are [one instant](is_one_instant) and the levels of their engines are in it: then nothing is read.
 pub(super) async fn read(
     conn: &mut PgConnection,
-    items: &[&Item],
-    instant: Instant,
+    items: &[&Submission],
+    instant: BookView,
     conditions: &Conditions,
 ) -> Result<Read> {
     let Named { reservations: named, events, mut engines, matching } = Named::by(items);
@@ -234,14 +234,18 @@ pub(super) async fn read(
     // A clock that is behind the last event is not the measure of the next one: right again, it would seem to jump.
     let believed_at = jumped.is_none().then(|| if accepted { instant.now } else { instant.now.max(head.last_at()) });
     Ok(Read {
-        known: Known { book, halt, due, past, keys, corrected, threads, corrections },
+        known: Loaded { book, halt, due, past, keys, corrected, threads, corrections },
         head,
         believed_at,
         moment,
     })
 }
 
-async fn read_keys(conn: &mut PgConnection, items: &[&Item], head: &Head) -> Result<BTreeMap<(String, String), Kept>> {
+async fn read_keys(
+    conn: &mut PgConnection,
+    items: &[&Submission],
+    head: &Head,
+) -> Result<BTreeMap<(String, String), Kept>> {
     let intents: Vec<_> = items.iter().filter_map(|item| item.intent.as_ref()).collect();
     if intents.is_empty() {
         return Ok(BTreeMap::new());
@@ -315,7 +319,7 @@ async fn read_past(
     mut events: BTreeSet<i64>,
     keys: &BTreeMap<(String, String), Kept>,
     reservations: &BTreeMap<Uuid, Reservation>,
-    items: &[&Item],
+    items: &[&Submission],
 ) -> Result<BTreeMap<i64, PastEvent>> {
     for kept in keys.values() {
         if let Answer::RiskEvent(seq) = kept.answer {

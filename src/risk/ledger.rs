@@ -1,6 +1,6 @@
 //! The ledger's writer: reserves and what becomes of them, decided in batches.
 //!
-//! Every reserve touches GLOBAL, and PostgreSQL holds that row until a commit is flushed; [`crate::writer`] says how requests
+//! Every reserve touches GLOBAL, and PostgreSQL holds that row until a commit is flushed; [`crate::group_commit`] says how requests
 //! share a commit. Here is what a batch decides: it expires what is due, takes each operation in order on one
 //! [`Book`](super::model::Book), and writes all of it. No path answers "allowed" without a durable commit.
 //!
@@ -13,7 +13,7 @@ mod batch;
 mod decide;
 mod read;
 
-use super::operation::{Done, Item};
+use super::operation::{Answered, Submission};
 use crate::approval;
 use crate::audit::Stream;
 use crate::clock::Clock;
@@ -21,10 +21,10 @@ use crate::db::history::Mark;
 use crate::db::{self, Database};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
+use crate::group_commit::{Batcher, Failure, Prepared, Writer};
 use crate::risk::store;
 use crate::types::Engine;
 use crate::types::Point;
-use crate::writer::{Decider, Failure, Prepared, Writer};
 use batch::{Conditions, Corrections, Start};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -59,7 +59,7 @@ impl Ledger {
 
     /// Decides an operation on one instant of the database, without the lock and without a trace: what a batch of this one
     /// operation would decide.
-    pub async fn dry_run(&self, item: &Item) -> Result<Done> {
+    pub async fn dry_run(&self, item: &Submission) -> Result<Answered> {
         let mut tx = self.db.begin_snapshot().await?;
         let mark = self.db.history().mark(Stream::Risk);
         let done = batch::decide_dry(&mut tx, item, &self.by.conditions(mark)).await;
@@ -75,14 +75,14 @@ impl Ledger {
     }
 
     /// Decides a correction that a second person agreed to, in a transaction that holds the ledger's head.
-    pub async fn correct(&self, conn: &mut PgConnection, item: &Item) -> Result<Done> {
+    pub async fn correct(&self, conn: &mut PgConnection, item: &Submission) -> Result<Answered> {
         let conditions =
             Conditions { corrections: Corrections::Booked, ..self.by.conditions(self.db.history().mark(Stream::Risk)) };
         batch::decide_apart(conn, item, &conditions).await
     }
 
     /// Has operations decided, in one commit: an answer for each, in order. Answers at once when the queue is full.
-    pub async fn submit(&self, items: Vec<Item>) -> Result<Vec<Result<Done>>> {
+    pub async fn submit(&self, items: Vec<Submission>) -> Result<Vec<Result<Answered>>> {
         self.writer.submit(items).await
     }
 
@@ -149,9 +149,9 @@ struct Note {
     recent: Vec<Engine>,
 }
 
-impl Decider for Operations {
-    type Item = Item;
-    type Done = Done;
+impl Batcher for Operations {
+    type Item = Submission;
+    type Done = Answered;
     type Note = Note;
     type Start = Start;
 
@@ -163,12 +163,12 @@ impl Decider for Operations {
     /// Enough to spread a flush thin, few enough that a batch stays in the tens of milliseconds.
     const BATCH_MAX: usize = 1_024;
 
-    async fn begin(&mut self, conn: &mut PgConnection, items: &[&Item]) -> Result<Start> {
+    async fn begin(&mut self, conn: &mut PgConnection, items: &[&Submission]) -> Result<Start> {
         // Before anything is read. Events of the history before say nothing of this one.
         self.mark = self.by.feed.history().mark(Self::STREAM);
         self.by.feed.history().require_whole()?;
-        if self.shared_for == 0 && batch::may_be_free(items) {
-            return Ok(Start::Free);
+        if self.shared_for == 0 && batch::can_be_optimistic(items) {
+            return Ok(Start::Optimistic);
         }
         self.shared_for = self.shared_for.saturating_sub(1);
         let mut engines = batch::engines(items);
@@ -183,9 +183,9 @@ impl Decider for Operations {
         &mut self,
         conn: &mut PgConnection,
         start: Start,
-        items: &[&Item],
+        items: &[&Submission],
         deadline: Instant,
-    ) -> Result<Prepared<Done, Note>, Failure<Done, Note>> {
+    ) -> Result<Prepared<Answered, Note>, Failure<Answered, Note>> {
         batch::prepare(conn, start, items, || self.by.conditions(self.mark), deadline).await
     }
 

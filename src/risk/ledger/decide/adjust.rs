@@ -2,16 +2,16 @@
 
 use super::{Deciding, of_engine};
 use crate::error::{Error, Result};
+use crate::risk::ledger::batch::Corrections;
 use crate::risk::model::OutOfRange;
 use crate::risk::model::adjust::{self, Adjust, Correction};
-use crate::risk::operation::{AdjustRequest, Done, Item, Outcome};
+use crate::risk::operation::{AdjustRequest, Answered, Outcome, Submission};
 use crate::risk::store::Corrected;
-use crate::risk::writer::batch::Corrections;
 use crate::types::Total;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl<'a> Deciding<'a> {
-    pub(super) fn adjust(&mut self, item: &'a Item, request: &AdjustRequest) -> Result<Done> {
+    pub(super) fn adjust(&mut self, item: &'a Submission, request: &AdjustRequest) -> Result<Answered> {
         let (seq, correction) = (request.corrects_seq, request.correction);
         let id = || of_engine(format!("of the stream risk with the number {seq}"), request.engine.as_ref());
         let not_found = || Error::NotFound { what: "event", id: id() };
@@ -34,13 +34,13 @@ impl<'a> Deciding<'a> {
         // What waits could be booked, and is not.
         let mut trial = waits.then(|| self.known.book.clone());
         let book = trial.as_mut().unwrap_or(&mut self.known.book);
-        let adjusted = adjust::apply(book, &adjust, request.words.clone(), stamp);
+        let adjusted = adjust::apply(book, &adjust, request.annotations.clone(), stamp);
         // What was asked is out of range, not the book.
         let refused =
             |OutOfRange { engine, counter }| Error::AdjustmentOutOfRange { engine, counter, day: stamp.day() };
         let (adjustment, event) = adjusted.map_err(refused)?;
         if waits {
-            return Ok(Done {
+            return Ok(Answered {
                 outcome: Outcome::Deferred(adjust.engine),
                 replayed: false,
                 standing: None,

@@ -1,7 +1,7 @@
 //! The thread: takes what waits, has it decided, and answers only what is known.
 
 use super::batch::{self, Failure, by};
-use super::{Answers, Decider, Job, Proof, WAIT_MAX_MS};
+use super::{Answers, Batcher, Job, Proof, WAIT_MAX_MS};
 use crate::audit;
 use crate::clock::Clock;
 use crate::db::Database;
@@ -21,20 +21,20 @@ const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Gives the writer a thread of its own. Among the requests' tasks it would wait for its turn behind each of them at every
 /// round trip, and PostgreSQL, and everybody, with it.
-pub(super) fn start<D: Decider>(task: Task<D>) {
+pub(super) fn start<D: Batcher>(task: Task<D>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a process that serves can have one more event loop");
     let thread = std::thread::Builder::new().name(D::THREAD.to_owned());
     thread.spawn(move || runtime.block_on(task.run())).expect("a process that serves can have one more thread");
 }
 
-type Jobs<D> = Vec<Job<<D as Decider>::Item, <D as Decider>::Done>>;
+type Jobs<D> = Vec<Job<<D as Batcher>::Item, <D as Batcher>::Done>>;
 
 /// What the thread has.
-pub(super) struct Task<D: Decider> {
+pub(super) struct Task<D: Batcher> {
     pub(super) db: Database,
     pub(super) clock: Clock,
-    pub(super) decider: D,
+    pub(super) batcher: D,
     /// None until the first batch, and after the connection broke.
     pub(super) conn: Option<Connected>,
     /// Where those who asked wait.
@@ -52,20 +52,20 @@ pub(super) struct Connected {
 }
 
 /// Requests that are to be decided together.
-struct Batch<D: Decider> {
+struct Batch<D: Batcher> {
     jobs: Jobs<D>,
     weight: usize,
     /// Whether it may take in what comes until it is decided. What was refused is only ever split.
     grows: bool,
 }
 
-impl<D: Decider> Batch<D> {
+impl<D: Batcher> Batch<D> {
     fn items(&self) -> Vec<&D::Item> {
         self.jobs.iter().flat_map(|job| &job.items).collect()
     }
 }
 
-impl<D: Decider> Task<D> {
+impl<D: Batcher> Task<D> {
     async fn run(mut self) {
         loop {
             if self.carried.is_none() {
@@ -173,17 +173,17 @@ impl<D: Decider> Task<D> {
     async fn commit_on(&mut self, on: Connected, batch: &mut Batch<D>) -> Answers<D::Done> {
         let Connected { mut conn, confirmed } = on;
         let deadline = Instant::now() + batch::PREPARE_TIMEOUT;
-        let start = no_panic(by(deadline, self.decider.begin(&mut conn, &batch.items()))).await;
+        let start = no_panic(by(deadline, self.batcher.begin(&mut conn, &batch.items()))).await;
         if start.is_ok() && batch.grows {
             self.fill(batch);
         }
         let done = match start {
-            Ok(start) => batch::run(&mut self.decider, &mut conn, start, &batch.items(), deadline, confirmed).await,
+            Ok(start) => batch::run(&mut self.batcher, &mut conn, start, &batch.items(), deadline, confirmed).await,
             Err(error) => Err(Failure::Refused(error)),
         };
         match done {
             Ok(ended) => {
-                self.conn = ended.is_sound.then_some(Connected { conn, confirmed: ended.last });
+                self.conn = ended.is_usable.then_some(Connected { conn, confirmed: ended.last });
                 self.note(ended.note);
                 Ok(ended.outcomes)
             }
@@ -215,7 +215,7 @@ impl<D: Decider> Task<D> {
 
     /// What was committed stands, whatever becomes of the note.
     fn note(&mut self, note: D::Note) {
-        if panics::caught_now(|| self.decider.ended(note)).is_err() {
+        if panics::caught_now(|| self.batcher.ended(note)).is_err() {
             tracing::error!(writer = D::THREAD, "what a batch leaves behind could not be taken");
         }
     }

@@ -1,10 +1,10 @@
 //! Events that were recorded, in this batch or before it, as what replays and corrections go by.
 
 use crate::error::{Error, Result};
+use crate::risk::ledger::read::correlation_id_of;
 use crate::risk::model::{Movement, Reservation, reserve};
-use crate::risk::operation::{Done, Item, Operation, Outcome, ReserveRequest, Reserved};
+use crate::risk::operation::{Answered, Operation, Outcome, ReserveRequest, Reserved, Submission};
 use crate::risk::store::{PastEvent, Recorded};
-use crate::risk::writer::read::thread_of;
 use crate::types::{Actor, Engine, JsonObject, Reason};
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
@@ -36,8 +36,8 @@ impl<'a> Past<'a> {
             principal: recorded.origin.principal.as_str(),
             actor: recorded.origin.actor.as_ref().map(Actor::as_str),
             correlation_id: recorded.origin.correlation_id.as_ref().map(crate::types::CorrelationId::as_str),
-            reason: event.words.reason.as_ref().map(Reason::as_str),
-            metadata: event.words.metadata.as_ref().map(JsonObject::as_str),
+            reason: event.annotations.reason.as_ref().map(Reason::as_str),
+            metadata: event.annotations.metadata.as_ref().map(JsonObject::as_str),
             reservation_id: event.reservation_id,
             movement: event.movement,
             at: recorded.stamp.at,
@@ -68,20 +68,20 @@ impl<'a> Past<'a> {
     }
 
     /// Refuses a reserve under an id that another one has.
-    pub(super) fn refuse_other(&self, item: &Item, request: &ReserveRequest, made: &Reservation) -> Result<()> {
+    pub(super) fn refuse_other(&self, item: &Submission, request: &ReserveRequest, made: &Reservation) -> Result<()> {
         let Reservation { id, engine, amount, .. } = made;
         let original: reserve::Decision = self.outcome()?;
         let ttl = original.expires_at.map(|due| (due - self.at).num_seconds());
-        let words = &request.words;
+        let annotations = &request.annotations;
         let same = [
             ("engine", *engine == request.engine),
             ("amount", *amount == request.amount),
             ("ttl_seconds", request.ttl.is_none_or(|asked| Some(asked.seconds()) == ttl)),
             ("principal", self.principal == item.origin.principal.as_str()),
             ("actor", self.actor == item.origin.actor.as_ref().map(Actor::as_str)),
-            ("reason", self.reason == words.reason.as_ref().map(Reason::as_str)),
-            ("correlation_id", self.correlation_id == thread_of(item)),
-            ("metadata", self.metadata == words.metadata.as_ref().map(JsonObject::as_str)),
+            ("reason", self.reason == annotations.reason.as_ref().map(Reason::as_str)),
+            ("correlation_id", self.correlation_id == correlation_id_of(item)),
+            ("metadata", self.metadata == annotations.metadata.as_ref().map(JsonObject::as_str)),
         ];
         let fields: Vec<_> = same.into_iter().filter_map(|(field, same)| (!same).then_some(field)).collect();
         if fields.is_empty() { Ok(()) } else { Err(Error::ReservationExists { reservation_id: *id, fields }) }
@@ -89,7 +89,7 @@ impl<'a> Past<'a> {
 }
 
 /// The outcome that was recorded, for an operation that asks the same again.
-pub(super) fn replay(item: &Item, past: &Past<'_>) -> Result<Done> {
+pub(super) fn replay(item: &Submission, past: &Past<'_>) -> Result<Answered> {
     let outcome = match &item.operation {
         Operation::Reserve { .. } => Outcome::Reserved(Reserved {
             engine: past.engine.clone(),
@@ -102,5 +102,5 @@ pub(super) fn replay(item: &Item, past: &Past<'_>) -> Result<Done> {
         Operation::Extend(_) => Outcome::Extended(past.outcome()?),
         Operation::Adjust(_) => Outcome::Adjusted(past.outcome()?),
     };
-    Ok(Done { outcome, replayed: true, standing: None, stops: Vec::new() })
+    Ok(Answered { outcome, replayed: true, standing: None, stops: Vec::new() })
 }

@@ -1,6 +1,6 @@
 //! One batch from begin to commit.
 
-use super::{Decider, End, Prepared, Proof};
+use super::{Batcher, End, Prepared, Proof};
 use crate::audit::{self, Stream};
 use crate::db;
 use crate::error::{Error, Result};
@@ -57,14 +57,14 @@ pub async fn by<T>(deadline: Instant, prepared: impl Future<Output = Result<T>>)
 }
 
 /// What came of a batch.
-pub(super) struct Ended<D: Decider> {
+pub(super) struct Ended<D: Batcher> {
     /// An outcome for each item, in order.
     pub(super) outcomes: Vec<Result<D::Done>>,
     pub(super) note: D::Note,
     /// The last event that the outcomes rest on.
     pub(super) last: i64,
     /// Whether the connection may be used again.
-    pub(super) is_sound: bool,
+    pub(super) is_usable: bool,
 }
 
 /// Waits for the answer to what commits. If it does not come or cannot be read, or came although the wait for a standby was
@@ -80,8 +80,8 @@ pub async fn committed<T, E: From<sqlx::Error>>(commit: impl Future<Output = Res
 }
 
 /// Runs a batch that has begun up to its commit. Events up to `confirmed` are known to last.
-pub(super) async fn run<D: Decider>(
-    decider: &mut D,
+pub(super) async fn run<D: Batcher>(
+    batcher: &mut D,
     conn: &mut PgConnection,
     start: D::Start,
     items: &[&D::Item],
@@ -89,7 +89,7 @@ pub(super) async fn run<D: Decider>(
     confirmed: i64,
 ) -> Result<Ended<D>, Failure<D::Done, D::Note>> {
     let Prepared { outcomes, proof, last, end, note } =
-        panics::caught(decider.prepare(conn, start, items, deadline)).await.unwrap_or(Err(Error::Panicked.into()))?;
+        panics::caught(batcher.prepare(conn, start, items, deadline)).await.unwrap_or(Err(Error::Panicked.into()))?;
     let ended = match end {
         End::Commit => committed(conn.execute(COMMIT)).await,
         // It tells what others did, and they may still wait for a standby, or have stopped waiting.
@@ -98,13 +98,13 @@ pub(super) async fn run<D: Decider>(
             committed(conn.execute(COMMIT)).await
         }
         // What was decided does not depend on it; whether the connection may be used again does.
-        End::Discard => return Ok(Ended { outcomes, note, last: confirmed, is_sound: roll_back(conn).await.is_ok() }),
+        End::Discard => return Ok(Ended { outcomes, note, last: confirmed, is_usable: roll_back(conn).await.is_ok() }),
         End::Done => {
-            return Ok(Ended { outcomes, note, last: if proof.is_some() { last } else { confirmed }, is_sound: true });
+            return Ok(Ended { outcomes, note, last: if proof.is_some() { last } else { confirmed }, is_usable: true });
         }
     };
     match (ended, proof) {
-        (Ok(_), _) => Ok(Ended { outcomes, note, last, is_sound: true }),
+        (Ok(_), _) => Ok(Ended { outcomes, note, last, is_usable: true }),
         (Err(error), Some(proof)) => Err(Failure::CommitBroke { error, proof, outcomes, note }),
         // Nothing was decided that asking again would not decide alike.
         (Err(error), None) => Err(Failure::Refused(Error::Unavailable(error))),
@@ -126,7 +126,7 @@ pub(super) async fn confirm(conn: &mut PgConnection, stream: Stream) -> Result<i
 }
 
 /// Whether a batch was committed, and the last event; waits for its transaction to end. What has not begun yet, in a buffer on the
-/// way, never will: the head moves its turn, and finds nobody at the place where it was read. That it was committed is said once a
+/// way, never will: the head counts up its revision, and finds nobody at the place where it was read. That it was committed is said once a
 /// later commit is confirmed.
 pub(super) async fn is_committed(conn: &mut PgConnection, stream: Stream, proof: &Proof) -> Result<(bool, i64)> {
     let head = audit::begin(conn, stream).await?;
@@ -135,7 +135,7 @@ pub(super) async fn is_committed(conn: &mut PgConnection, stream: Stream, proof:
         Err(Error::NotFound { .. }) => false,
         Err(error) => return Err(error),
     };
-    audit::turn(conn, stream).await?;
+    audit::revise(conn, stream).await?;
     db::confirmed(conn.execute(COMMIT)).await?;
     Ok((is_there, head.seq()))
 }

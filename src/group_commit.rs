@@ -5,7 +5,7 @@
 //! whatever is queued (natural batching: no timer, and alone a request is a batch of one), and what else has come once the head
 //! is its own, has all of it decided in order and written, commits, and only then answers.
 //!
-//! What is decided and how is a [`Decider`]'s: the ledger's (`risk::writer`) and the measurements' (`regression::measure`).
+//! What is decided and how is a [`Batcher`]'s: the ledger's (`risk::ledger`) and the measurements' (`regression::measure`).
 //!
 //! What is guaranteed:
 //! - An answer is sent after the durable commit that backs it.
@@ -21,7 +21,7 @@
 //! - A caller that goes away changes nothing: what it asked completes.
 
 mod batch;
-mod task;
+mod thread;
 
 pub use batch::{Failure, by, committed};
 
@@ -32,7 +32,7 @@ use crate::error::{Error, Result};
 use sqlx::postgres::PgConnection;
 use std::future::Future;
 use std::sync::Arc;
-use task::Task;
+use thread::Task;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
@@ -42,12 +42,12 @@ use tokio::time::Instant;
 const WAIT_MAX_MS: u64 = 5_000;
 
 /// Decides what a writer is asked.
-pub trait Decider: Sized + Send + 'static {
+pub trait Batcher: Sized + Send + 'static {
     /// What is asked.
     type Item: Send + Sync + 'static;
     /// What comes of it.
     type Done: Send + 'static;
-    /// What a batch leaves for [`Decider::ended`].
+    /// What a batch leaves for [`Batcher::ended`].
     type Note: Send + 'static;
     /// How a batch begins.
     type Start;
@@ -56,7 +56,7 @@ pub trait Decider: Sized + Send + 'static {
     const STREAM: Stream;
     /// The thread's name.
     const THREAD: &'static str;
-    /// What is prepared on its connection for [`begin`](Decider::begin), if anything.
+    /// What is prepared on its connection for [`begin`](Batcher::begin), if anything.
     const PREPARE: Option<&'static str> = None;
     /// Items that may wait or be in a batch.
     const QUEUE_MAX: u32;
@@ -89,7 +89,7 @@ pub trait Decider: Sized + Send + 'static {
 
 /// A batch that was decided, or why it was not.
 pub type Attempt<D> =
-    Result<Prepared<<D as Decider>::Done, <D as Decider>::Note>, Failure<<D as Decider>::Done, <D as Decider>::Note>>;
+    Result<Prepared<<D as Batcher>::Done, <D as Batcher>::Note>, Failure<<D as Batcher>::Done, <D as Batcher>::Note>>;
 
 /// What is left to do of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,26 +142,26 @@ struct Job<Item, Done> {
 
 /// The way to the thread. Cheap to clone; the thread ends when the last one is gone.
 #[derive(Debug)]
-pub struct Writer<D: Decider> {
+pub struct Writer<D: Batcher> {
     queue: mpsc::UnboundedSender<Job<D::Item, D::Done>>,
     places: Arc<Semaphore>,
     clock: Clock,
 }
 
-impl<D: Decider> Clone for Writer<D> {
+impl<D: Batcher> Clone for Writer<D> {
     fn clone(&self) -> Self {
         Self { queue: self.queue.clone(), places: Arc::clone(&self.places), clock: self.clock.clone() }
     }
 }
 
-impl<D: Decider> Writer<D> {
+impl<D: Batcher> Writer<D> {
     /// Starts the thread.
     #[must_use]
-    pub fn start(db: Database, clock: Clock, decider: D) -> Self {
+    pub fn start(db: Database, clock: Clock, batcher: D) -> Self {
         // Bounded by the places, which count items and not requests.
         let (queue, waiting) = mpsc::unbounded_channel();
         let requests = Handle::current();
-        task::start(Task { db, clock: clock.clone(), decider, conn: None, requests, waiting, carried: None });
+        thread::start(Task { db, clock: clock.clone(), batcher, conn: None, requests, waiting, carried: None });
         Self { queue, places: Arc::new(Semaphore::new(D::QUEUE_MAX as usize)), clock }
     }
 

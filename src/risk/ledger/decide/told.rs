@@ -3,7 +3,7 @@
 
 use crate::db::{stored_json, to_json};
 use crate::error::{Error, Result};
-use crate::risk::operation::Item;
+use crate::risk::operation::Submission;
 use crate::types::RequestId;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -44,7 +44,7 @@ struct Named {
 
 impl Told {
     /// Counts an outcome that is told again, or refuses that.
-    pub(super) fn again(&self, item: &Item, bytes: usize) -> Result<()> {
+    pub(super) fn again(&self, item: &Submission, bytes: usize) -> Result<()> {
         let mut again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
         let told = again.entry(item.origin.request_id.clone()).or_default();
         if *told > 0 && *told + bytes > AGAIN_BYTES_MAX {

@@ -4,21 +4,22 @@ mod adjust;
 mod past;
 mod told;
 
-use super::read::{Halt, Known, thread_of};
+use super::read::{Halt, Loaded, correlation_id_of};
 use crate::audit::{Head, Origin, Stamp};
 use crate::db::stored_json;
 use crate::error::{Error, Result};
+use crate::group_commit::Proof;
 use crate::idempotency::store::NewKeys;
 use crate::idempotency::{Answer, Kept};
 use crate::risk::model::reserve::{self, Reserve};
 use crate::risk::model::settle::{self, Beyond, MATCHES_MAX, Settle, Target};
 use crate::risk::model::{Book, Level, Reservation, ReservationStatus, RiskEvent, expire, extend, release};
 use crate::risk::operation::{
-    Done, ExtendRequest, Item, Operation, Outcome, ReleaseRequest, ReserveRequest, Reserved, SettleRequest, Standing,
+    Answered, ExtendRequest, HoldState, Operation, Outcome, ReleaseRequest, ReserveRequest, Reserved, SettleRequest,
+    Submission,
 };
 use crate::risk::store::{Batch, Corrected, Denials, Recorded, Thread};
 use crate::types::Engine;
-use crate::writer::Proof;
 use chrono::{DateTime, NaiveDate, Utc};
 use past::{Past, replay};
 use std::borrow::Cow;
@@ -28,7 +29,7 @@ use uuid::Uuid;
 
 /// A batch while it is decided.
 pub(super) struct Deciding<'a> {
-    known: Known,
+    known: Loaded,
     before: Book,
     pub(super) head: Head,
     pub(super) recorded: Vec<Recorded<'a>>,
@@ -39,7 +40,7 @@ pub(super) struct Deciding<'a> {
 }
 
 impl<'a> Deciding<'a> {
-    pub(super) fn new(known: Known, head: Head) -> Self {
+    pub(super) fn new(known: Loaded, head: Head) -> Self {
         let before = known.book.clone();
         let (new_keys, told) = (NewKeys::default(), Told::default());
         Self {
@@ -126,7 +127,7 @@ impl<'a> Deciding<'a> {
 
     /// Decides one operation and notes its event, unless it was decided before, and tells how its hold stands now. A refusal leaves no
     /// event and moves nothing.
-    pub(super) fn decide(&mut self, item: &'a Item) -> Result<Done> {
+    pub(super) fn decide(&mut self, item: &'a Submission) -> Result<Answered> {
         let now = self.head.next().at;
         let mut done = self.decide_once(item)?;
         let holds = done.outcome.holds();
@@ -137,14 +138,14 @@ impl<'a> Deciding<'a> {
         Ok(done)
     }
 
-    fn standing(&self, id: Uuid, now: DateTime<Utc>) -> Option<Standing> {
+    fn standing(&self, id: Uuid, now: DateTime<Utc>) -> Option<HoldState> {
         let held = self.known.book.reservations.get(&id)?;
         let due = held.expires_at.filter(|_| held.is_live(now));
-        Some(Standing { status: held.status_at(now), expires_in_seconds: due.map(|due| (due - now).num_seconds()) })
+        Some(HoldState { status: held.status_at(now), expires_in_seconds: due.map(|due| (due - now).num_seconds()) })
     }
 
     /// Brings up to date what an earlier answer says of the present.
-    fn tell_now(&self, done: &mut Done, now: DateTime<Utc>) -> Result<()> {
+    fn tell_now(&self, done: &mut Answered, now: DateTime<Utc>) -> Result<()> {
         let book = &self.known.book;
         let allowed = match &mut done.outcome {
             Outcome::Reserved(reserved) if reserved.decision.is_allowed() => reserved.reservation_id,
@@ -171,7 +172,7 @@ impl<'a> Deciding<'a> {
         Ok(())
     }
 
-    fn decide_once(&mut self, item: &'a Item) -> Result<Done> {
+    fn decide_once(&mut self, item: &'a Submission) -> Result<Answered> {
         let key = item.intent.as_ref().map(|intent| (intent.principal.as_str().to_owned(), intent.key.clone()));
         if let (Some(key), Some(intent)) = (&key, &item.intent)
             && let Some(kept) = self.known.keys.get(key)
@@ -183,7 +184,7 @@ impl<'a> Deciding<'a> {
                     self.told.again(item, past.detail.len())?;
                     replay(item, &past)
                 }
-                Answer::Waiting(ref request) => Ok(Done {
+                Answer::Waiting(ref request) => Ok(Answered {
                     outcome: Outcome::Waiting(stored_json(request.clone())?),
                     replayed: true,
                     standing: None,
@@ -214,15 +215,15 @@ impl<'a> Deciding<'a> {
     }
 
     /// Notes a decision.
-    fn done(&mut self, item: &'a Item, stamp: Stamp, event: RiskEvent, outcome: Outcome) -> Done {
+    fn done(&mut self, item: &'a Submission, stamp: Stamp, event: RiskEvent, outcome: Outcome) -> Answered {
         if let Some((reason, scope)) = &event.denial {
             *self.denials.entry((event.engine.clone(), scope.clone(), reason)).or_default() += 1;
         }
         self.record(stamp, Cow::Borrowed(&item.origin), event);
-        Done { outcome, replayed: false, standing: None, stops: Vec::new() }
+        Answered { outcome, replayed: false, standing: None, stops: Vec::new() }
     }
 
-    fn reserve(&mut self, item: &'a Item, request: &ReserveRequest, id: Uuid) -> Result<Done> {
+    fn reserve(&mut self, item: &'a Submission, request: &ReserveRequest, id: Uuid) -> Result<Answered> {
         if let Some(made) = self.known.book.reservations.get(&id) {
             if !item.origin.authority.reaches_engine(&made.engine) {
                 // The answer confirms only that it cannot be made, not that it is there.
@@ -235,11 +236,11 @@ impl<'a> Deciding<'a> {
         if let Some(halt) = &self.known.halt {
             return Err(halt.error());
         }
-        let correlation_id = thread_of(item).map(str::to_owned);
+        let correlation_id = correlation_id_of(item).map(str::to_owned);
         let reserve =
             Reserve { engine: request.engine.clone(), amount: request.amount, id, ttl: request.ttl, correlation_id };
         let stamp = self.head.next();
-        let (decision, event) = reserve::apply(&mut self.known.book, &reserve, request.words.clone(), stamp)?;
+        let (decision, event) = reserve::apply(&mut self.known.book, &reserve, request.annotations.clone(), stamp)?;
         // A caller who was denied and settles all the same is nobody else.
         if let Some(thread) = Thread::of(item, &request.engine) {
             self.known.threads.add(thread);
@@ -258,7 +259,7 @@ impl<'a> Deciding<'a> {
         ))
     }
 
-    fn settle(&mut self, item: &'a Item, request: &SettleRequest) -> Result<Done> {
+    fn settle(&mut self, item: &'a Submission, request: &SettleRequest) -> Result<Answered> {
         let (engine, target) = match request.reservation_id {
             Some(id) => self.named_target(item, request, id)?,
             None => self.matching_target(item, request)?,
@@ -267,12 +268,12 @@ impl<'a> Deciding<'a> {
         let settle = Settle { engine, target, settled_amount, realized_loss };
         item.origin.authority.require_loss("exposure that was not reserved", settle.overrun(&self.known.book))?;
         let stamp = self.head.next();
-        let (settlement, event) = settle::apply(&mut self.known.book, &settle, request.words.clone(), stamp)?;
+        let (settlement, event) = settle::apply(&mut self.known.book, &settle, request.annotations.clone(), stamp)?;
         Ok(self.done(item, stamp, event, Outcome::Settled(settlement)))
     }
 
     /// The reservation that an operation names, expired if its time is up. Another engine's is not confirmed to exist.
-    fn named(&mut self, item: &Item, id: Uuid, engine: Option<&Engine>) -> Result<&Reservation> {
+    fn named(&mut self, item: &Submission, id: Uuid, engine: Option<&Engine>) -> Result<&Reservation> {
         self.expire(id)?;
         let named = self.known.book.reservations.get(&id);
         named
@@ -282,7 +283,7 @@ impl<'a> Deciding<'a> {
     }
 
     /// The reservation that a settle names: open, or expired before it was told.
-    fn named_target(&mut self, item: &Item, request: &SettleRequest, id: Uuid) -> Result<(Engine, Target)> {
+    fn named_target(&mut self, item: &Submission, request: &SettleRequest, id: Uuid) -> Result<(Engine, Target)> {
         let named = self.named(item, id, request.engine.as_ref())?;
         let (engine, amount, status, closed) = (named.engine.clone(), named.amount, named.status, named.closed);
         let (target, outstanding) = match (status, closed) {
@@ -304,7 +305,7 @@ impl<'a> Deciding<'a> {
     }
 
     /// The open reservations that the original settle matches.
-    fn matching_target(&self, item: &Item, request: &SettleRequest) -> Result<(Engine, Target)> {
+    fn matching_target(&self, item: &Submission, request: &SettleRequest) -> Result<(Engine, Target)> {
         let required = |field| Error::invalid(field, "is required without a reservation_id");
         let engine = request.engine.clone().ok_or_else(|| required("engine"))?;
         let reserved_amount = request.reserved_amount.ok_or_else(|| required("reserved_amount"))?;
@@ -313,7 +314,7 @@ impl<'a> Deciding<'a> {
         if book.level(&engine).policy.is_none() {
             return Err(Error::NotFound { what: "engine", id: engine.to_string() });
         }
-        let thread = thread_of(item);
+        let thread = correlation_id_of(item);
         let carried = |one: &Reservation| one.correlation_id.is_some() && one.correlation_id.as_deref() == thread;
         let now = self.head.next().at;
         let mine = |one: &&Reservation| one.engine == engine && one.is_live(now);
@@ -335,17 +336,17 @@ impl<'a> Deciding<'a> {
         Ok(Error::AlreadyClosed { reservation_id: id, status, closed_at, outcome })
     }
 
-    fn release(&mut self, item: &'a Item, request: &ReleaseRequest) -> Result<Done> {
+    fn release(&mut self, item: &'a Submission, request: &ReleaseRequest) -> Result<Answered> {
         let id = request.reservation_id;
         if self.named(item, id, request.engine.as_ref())?.status != ReservationStatus::Open {
             return Err(self.closed(id)?);
         }
         let stamp = self.head.next();
-        let (released, event) = release::apply(&mut self.known.book, id, request.words.clone(), stamp)?;
+        let (released, event) = release::apply(&mut self.known.book, id, request.annotations.clone(), stamp)?;
         Ok(self.done(item, stamp, event, Outcome::Released(released)))
     }
 
-    fn extend(&mut self, item: &'a Item, request: &ExtendRequest) -> Result<Done> {
+    fn extend(&mut self, item: &'a Submission, request: &ExtendRequest) -> Result<Answered> {
         let id = request.reservation_id;
         let named = self.named(item, id, request.engine.as_ref())?;
         if named.status != ReservationStatus::Open {
@@ -358,7 +359,8 @@ impl<'a> Deciding<'a> {
             return Err(halt.error());
         }
         let stamp = self.head.next();
-        let (extension, event) = extend::apply(&mut self.known.book, id, request.ttl, request.words.clone(), stamp)?;
+        let (extension, event) =
+            extend::apply(&mut self.known.book, id, request.ttl, request.annotations.clone(), stamp)?;
         Ok(self.done(item, stamp, event, Outcome::Extended(extension)))
     }
 }
