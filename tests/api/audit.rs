@@ -5,8 +5,7 @@ mod erase;
 mod events;
 mod stretches;
 
-use crate::ledger::broken_links;
-use crate::support::Service;
+use crate::support::{Service, broken_links};
 use holdfast::audit::Stream;
 use holdfast::audit::verify::{Asked, verify};
 use serde_json::json;

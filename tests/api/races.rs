@@ -4,8 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "these are tests, their helpers included")]
 
 use crate::access::{call, token};
-use crate::ledger::broken_links;
-use crate::support::{Answer, BASE, Service, Setup};
+use crate::support::{Answer, BASE, Service, Setup, broken_links};
 use axum::http::Method;
 use serde_json::{Value, json};
 use sqlx::Row;

@@ -3,8 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests, their helpers included")]
 
-use crate::ledger::broken_links;
-use crate::support::{Answer, Service, Setup};
+use crate::support::{Answer, Service, Setup, broken_links};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sqlx::PgPool;

@@ -1,8 +1,7 @@
 //! A text goes for good, and the trail stays what it was.
 
 use super::{after, findings};
-use crate::ledger::broken_links;
-use crate::support::Service;
+use crate::support::{Service, broken_links};
 use holdfast::audit::erase::{Erased, Remains, Target, erase};
 use holdfast::audit::{Origin, Stream};
 use holdfast::types::Reason;

@@ -326,7 +326,7 @@ async fn live(steps: &[Step]) {
         both.step(step).await;
     }
     assert_eq!(service.get("/risk/reconciliation").await.ok()["balanced"], true);
-    assert_eq!(crate::ledger::broken_links(&service.pool).await, [""; 0]);
+    assert_eq!(crate::support::broken_links(&service.pool).await, [""; 0]);
 }
 
 proptest! {

@@ -2,10 +2,12 @@
 //! that stands still. When a test ends, the books it leaves behind must balance.
 
 mod answer;
+mod chain;
 mod cluster;
 mod proxy;
 
 pub use answer::{Answer, as_first};
+pub use chain::broken_links;
 pub use proxy::Proxy;
 
 use axum::body::Body;
