@@ -1,0 +1,166 @@
+//! A proxy between the writer and PostgreSQL that breaks a connection at a commit.
+
+use super::uncapped;
+use crate::support::{Answer, Service, Setup};
+use serde_json::json;
+use sqlx::PgPool;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinHandle;
+
+/// How many keys were used.
+static KEYS: AtomicU32 = AtomicU32::new(0);
+
+/// How a reserve is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// By its one statement, without holding the head: nobody else writes, and it has no key.
+    Free,
+    /// By a COMMIT, under the locked head.
+    Locked,
+}
+
+impl Way {
+    pub(super) const ALL: [Self; 2] = [Self::Free, Self::Locked];
+
+    /// What only a message to PostgreSQL that commits holds.
+    const fn commit(self) -> &'static [u8] {
+        match self {
+            // The action of the event that it inserts.
+            Self::Free => b"RESERVE",
+            Self::Locked => b"COMMIT\0",
+        }
+    }
+
+    pub(super) fn reserve(self, service: &Service) -> JoinHandle<Answer> {
+        let body = json!({"engine": "RACE", "amount": 1, "actor": "test"});
+        let key = format!("key-{}", KEYS.fetch_add(1, Ordering::SeqCst));
+        match self {
+            Self::Free => tokio::spawn(service.post("/risk/check-and-reserve", &body)),
+            Self::Locked => {
+                tokio::spawn(service.post_with("/risk/check-and-reserve", ("idempotency-key", key.as_str()), &body))
+            }
+        }
+    }
+}
+
+/// What a proxy does with the next commit that it sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Armed {
+    /// Nothing.
+    No,
+    /// Cuts both sides; the server never sees it.
+    BeforeCommit,
+    /// Cuts the client's side; the server never sees it, nor that its client is gone.
+    Silently,
+    /// Passes it on and cuts the client's side at once; the server may still be at it.
+    AfterCommit,
+    /// The same, and takes no new connections from then on.
+    AfterCommitForGood,
+    /// Takes no new connections.
+    Away,
+    /// Cuts the client's side and passes it on later, as a buffer on the way may.
+    Late,
+    /// Keeps both sides open and passes nothing on, as a half-open connection does.
+    HalfOpen,
+}
+
+/// How much later that is: new decisions are long made.
+pub(super) const LATE: Duration = Duration::from_millis(300);
+
+/// Stands between a service and PostgreSQL.
+pub(super) struct Proxy {
+    armed: Arc<AtomicU8>,
+    directory: PathBuf,
+}
+
+impl Proxy {
+    /// A service on a database of its own, behind a proxy; the test itself looks at the database directly.
+    pub(super) async fn between(way: Way) -> (Self, Service) {
+        let direct = uncapped().await.options.clone();
+        let directory = std::env::temp_dir().join(format!("holdfast-proxy-{}", direct.get_database().unwrap()));
+        let directory = directory.with_extension(std::process::id().to_string());
+        std::fs::create_dir(&directory).unwrap();
+        let name = format!(".s.PGSQL.{}", direct.get_port());
+        let server = direct.get_socket().unwrap().join(&name);
+        let listener = UnixListener::bind(directory.join(&name)).unwrap();
+        let proxy = Self { armed: Arc::new(AtomicU8::new(Armed::No as u8)), directory };
+        let armed = Arc::clone(&proxy.armed);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                if armed.load(Ordering::SeqCst) == Armed::Away as u8 {
+                    continue;
+                }
+                let server = UnixStream::connect(&server).await.unwrap();
+                tokio::spawn(relay(client, server, way, Arc::clone(&armed)));
+            }
+        });
+        let mut service = Service::on(direct.clone().socket(&proxy.directory), Setup::default()).await;
+        service.pool = PgPool::connect_lazy_with(direct.clone());
+        service.options = direct;
+        (proxy, service)
+    }
+
+    pub(super) fn arm(&self, armed: Armed) {
+        self.armed.store(armed as u8, Ordering::SeqCst);
+    }
+
+    /// Whether it has cut, as it does once each time it is armed.
+    pub(super) fn has_cut(&self) -> bool {
+        [Armed::No as u8, Armed::Away as u8].contains(&self.armed.load(Ordering::SeqCst))
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Passes bytes both ways until one side ends or the proxy does what it is armed for.
+async fn relay(client: UnixStream, server: UnixStream, way: Way, armed: Arc<AtomicU8>) {
+    let (mut from_client, to_client) = client.into_split();
+    let (from_server, mut to_server) = server.into_split();
+    let back = tokio::spawn(pass(from_server, to_client));
+    let mut bytes = vec![0; 65_536];
+    while let Ok(count @ 1..) = from_client.read(&mut bytes).await {
+        let is_commit = bytes[..count].windows(way.commit().len()).any(|window| window == way.commit());
+        let now = if is_commit { armed.load(Ordering::SeqCst) } else { Armed::No as u8 };
+        if now == Armed::No as u8 || now == Armed::Away as u8 {
+            if to_server.write_all(&bytes[..count]).await.is_err() {
+                break;
+            }
+            continue;
+        }
+        let then = if now == Armed::AfterCommitForGood as u8 { Armed::Away } else { Armed::No };
+        armed.store(then as u8, Ordering::SeqCst);
+        if now == Armed::HalfOpen as u8 {
+            std::future::pending::<()>().await;
+        }
+        // The client's side is cut before the server has anything to answer, so that no answer gets through.
+        back.abort();
+        let _ = back.await;
+        drop(from_client);
+        if now == Armed::Silently as u8 {
+            // The server's side stays open: only the server's own limits end that transaction.
+            std::future::pending::<()>().await;
+        }
+        if now == Armed::Late as u8 {
+            tokio::time::sleep(LATE).await;
+        }
+        if now != Armed::BeforeCommit as u8 {
+            to_server.write_all(&bytes[..count]).await.unwrap();
+        }
+        return;
+    }
+    back.abort();
+}
+
+async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+    let _ = tokio::io::copy(&mut from, &mut to).await;
+}
