@@ -1,6 +1,7 @@
 //! Which trials count, how they are judged, and whether confidence means what it says.
 
-use super::{BAD_UPSERTS, TRIAL, UPSERT, card, policy, recommend, trials};
+use super::refused::BAD_UPSERTS;
+use super::{TRIAL, UPSERT, card, policy, recommend, trials};
 use crate::support::Service;
 use serde_json::{Value, json};
 
