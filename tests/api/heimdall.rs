@@ -72,6 +72,12 @@ async fn events(service: &Service, filter: &str) -> Vec<Value> {
     page["items"].as_array().expect("a page").clone()
 }
 
+/// Sets something on the policy of D.
+async fn set(service: &Service, mut body: Value) -> Value {
+    body["domain"] = json!("D");
+    service.post(UPSERT, &body).await.ok()
+}
+
 /// Expects the use to be refused for this reason, with its whole body and its event.
 #[track_caller]
 fn refused_use(answer: Answer, id: i64, reason: &str) {

@@ -8,7 +8,7 @@ mod breaks;
 mod lone;
 mod proxy;
 
-use crate::support::{Answer, Service, broken_links};
+use crate::support::{Answer, Service, all, broken_links};
 use serde_json::{Value, json};
 use sqlx::{Postgres, Transaction};
 use std::collections::BTreeSet;
@@ -72,14 +72,6 @@ async fn arrived() {
     for _ in 0..16 {
         tokio::task::yield_now().await;
     }
-}
-
-async fn all(running: Vec<JoinHandle<Answer>>) -> Vec<Answer> {
-    let mut answers = Vec::with_capacity(running.len());
-    for one in running {
-        answers.push(one.await.unwrap());
-    }
-    answers
 }
 
 /// The id of a reserve that was allowed.

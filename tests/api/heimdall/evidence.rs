@@ -1,14 +1,9 @@
 //! Which trials count, how they are judged, and whether confidence means what it says.
 
 use super::refused::BAD_UPSERTS;
-use super::{TRIAL, UPSERT, card, policy, recommend, trials};
+use super::{TRIAL, UPSERT, card, policy, recommend, set, trials};
 use crate::support::Service;
 use serde_json::{Value, json};
-
-async fn set(service: &Service, mut body: Value) -> Value {
-    body["domain"] = json!("D");
-    service.post(UPSERT, &body).await.ok()
-}
 
 async fn verdict(service: &Service) -> Value {
     recommend(service, "D", "0.95").await["gate_reason"].clone()

@@ -1,15 +1,10 @@
 //! What ends a recommendation: time, a revocation, its one use, another model version, its engine, the switches.
 
-use super::{RECOMMEND, UPSERT, eligible, events, of, recommend, refused_use, require, trials};
+use super::{RECOMMEND, UPSERT, eligible, events, of, recommend, refused_use, require, set, trials};
 use crate::support::{Answer, Service};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use tokio::task::JoinSet;
-
-async fn set(service: &Service, mut body: Value) -> Value {
-    body["domain"] = json!("D");
-    service.post(UPSERT, &body).await.ok()
-}
 
 async fn revoke(service: &Service, id: i64) -> Answer {
     let body = json!({"actor": "ops", "reason": "wrong price"});

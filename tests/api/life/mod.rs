@@ -18,21 +18,9 @@ mod reconcile;
 mod same;
 mod told;
 
-use crate::support::{Answer, Service};
+use crate::support::{Answer, Service, level, reservation, snapshot};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
-
-/// Today's ledger of an engine: exposure, open risk, loss, actions.
-async fn level(service: &Service, engine: &str) -> Value {
-    let rows = service.get("/risk/ledger/today").await.ok();
-    let row = rows.as_array().unwrap().iter().find(|row| row["engine"] == engine);
-    snapshot(row.unwrap_or_else(|| panic!("{engine} has no row: {rows}")))
-}
-
-/// The same out of an answer.
-fn snapshot(ledger: &Value) -> Value {
-    json!([ledger["exposure_used"], ledger["open_risk_reserved"], ledger["realized_loss"], ledger["actions_count"]])
-}
 
 /// Reserves, with whatever else belongs to it; gives the id.
 async fn hold_with(service: &Service, engine: &str, amount: &str, more: Value) -> String {
@@ -50,10 +38,6 @@ async fn hold(service: &Service, engine: &str, amount: &str) -> String {
 /// Reserves for so many seconds.
 async fn hold_for(service: &Service, engine: &str, amount: &str, seconds: u32) -> String {
     hold_with(service, engine, amount, json!({"ttl_seconds": seconds})).await
-}
-
-async fn reservation(service: &Service, id: &str) -> Value {
-    service.get(&format!("/risk/reservations/{id}")).await.ok()
 }
 
 async fn status(service: &Service, id: &str) -> String {

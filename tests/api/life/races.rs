@@ -1,19 +1,10 @@
 //! What happens at once: one end for each reservation, exactly what fits, one reservation for one id.
 
 use super::{Standing, hold_for, level, policy, reservation, time, uncapped};
-use crate::support::{Answer, Service, Setup, as_first};
+use crate::support::{Answer, Service, Setup, all, as_first};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use tokio::task::JoinHandle;
-
-async fn all(running: Vec<JoinHandle<Answer>>) -> Vec<Answer> {
-    let mut answers = Vec::with_capacity(running.len());
-    for one in running {
-        answers.push(one.await.unwrap());
-    }
-    answers
-}
 
 /// What came of the four that ended one hold at once, while its time ran out.
 async fn check_one_end(service: &Service, id: &str, settles: Vec<Answer>, releases: Vec<Answer>) -> String {

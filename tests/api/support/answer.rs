@@ -5,6 +5,7 @@ use axum::response::Response;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use std::panic::Location;
+use tokio::task::JoinHandle;
 
 #[must_use]
 #[derive(Debug)]
@@ -87,4 +88,13 @@ pub fn as_first(answer: &Value) -> Value {
         Value::Array(list) => list.iter().map(as_first).collect(),
         other => other.clone(),
     }
+}
+
+/// The answers of requests that run, in this order.
+pub async fn all(running: Vec<JoinHandle<Answer>>) -> Vec<Answer> {
+    let mut answers = Vec::with_capacity(running.len());
+    for one in running {
+        answers.push(one.await.unwrap());
+    }
+    answers
 }

@@ -4,10 +4,12 @@
 mod answer;
 mod chain;
 mod cluster;
+mod ledger;
 mod proxy;
 
-pub use answer::{Answer, as_first};
+pub use answer::{Answer, all, as_first};
 pub use chain::broken_links;
+pub use ledger::{level, reservation, snapshot};
 pub use proxy::Proxy;
 
 use axum::body::Body;
