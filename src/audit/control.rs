@@ -1,6 +1,7 @@
 //! The control stream's events: what changed in the control plane, and what was refused.
 
 use super::{Canonical, Head, Origin, Stamp, Stream, store};
+use crate::db::json_text;
 use crate::error::Result;
 use crate::types::Reason;
 use chrono::{DateTime, Utc};
@@ -24,7 +25,39 @@ pub struct ControlEvent<'a> {
     pub detail: Option<String>,
 }
 
-impl ControlEvent<'_> {
+impl<'a> ControlEvent<'a> {
+    /// A change: of the one go-live state, without a reason, until something else is said.
+    #[must_use]
+    pub const fn new(action: &'static str) -> Self {
+        Self { action, subject: None, error: None, reason: None, detail: None }
+    }
+
+    /// The same about this: an engine, a domain, a wire, a component.
+    #[must_use]
+    pub const fn about(mut self, subject: &'a str) -> Self {
+        self.subject = Some(subject);
+        self
+    }
+
+    /// The same as an attempt that was refused with this code.
+    #[must_use]
+    pub const fn refused(mut self, error: &'static str) -> Self {
+        self.error = Some(error);
+        self
+    }
+
+    /// The same with the caller's reason.
+    #[must_use]
+    pub fn because(self, reason: impl Into<Option<&'a Reason>>) -> Self {
+        Self { reason: reason.into(), ..self }
+    }
+
+    /// The same with its detail.
+    #[must_use]
+    pub fn detail(self, detail: &impl Serialize) -> Self {
+        Self { detail: Some(json_text(detail)), ..self }
+    }
+
     fn canonical(&self, stamp: Stamp, origin: &Origin) -> Canonical {
         Canonical::begin(Stream::Control, stamp, origin)
             .text(Some(self.action))

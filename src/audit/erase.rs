@@ -8,7 +8,7 @@
 
 use super::layout::Kind;
 use super::{ControlEvent, Origin, Stream, lock, store};
-use crate::db::{self, Database, to_json};
+use crate::db::{self, Database};
 use crate::error::{Error, Result};
 use crate::types::Reason;
 use crate::types::hex;
@@ -127,9 +127,11 @@ pub async fn erase(db: &Database, target: Target, reason: &Reason, origin: &Orig
         }
         _ => Vec::new(),
     };
-    let detail = Some(to_json(&EraseDetail { digest: &digest, columns: &columns }).get().to_owned());
     let name = target.name();
-    let event = ControlEvent { action: "AUDIT_ERASE", subject: Some(&name), error: None, reason: Some(reason), detail };
+    let event = ControlEvent::new("AUDIT_ERASE")
+        .about(&name)
+        .because(reason)
+        .detail(&EraseDetail { digest: &digest, columns: &columns });
     let stamp = event.append(&mut tx, &mut head, origin).await?;
     db::commit(tx).await?;
     // Afterwards, since it takes long, and the kill switch waits for the head.

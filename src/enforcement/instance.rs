@@ -1,7 +1,7 @@
 //! Who runs on this database: each instance's row, written with every renewal of its lease, and how they differ.
 
 use super::feed::LEASE_MAX;
-use crate::db::Database;
+use crate::db::{self, Database};
 use crate::error::Result;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -208,7 +208,7 @@ fn drift(instances: &[InstanceRecord]) -> Vec<Drift> {
         let mut note = |field: &str, value: String| {
             fields.entry(field.to_owned()).or_default().entry(value).or_default().push(instance.name.clone());
         };
-        note("version", crate::db::to_json(&instance.version).get().to_owned());
+        note("version", db::json_text(&instance.version));
         let members: BTreeMap<String, Box<RawValue>> =
             serde_json::from_str(instance.configuration.get()).unwrap_or_default();
         for (field, value) in members {

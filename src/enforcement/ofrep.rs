@@ -15,6 +15,7 @@
 use super::feed::Policies;
 use super::gate::{Source, View};
 use super::http::Outside;
+use crate::db;
 use crate::error::Error;
 use crate::http::BODY_BYTES_MAX;
 use crate::http::errors::ProblemBody;
@@ -154,7 +155,7 @@ async fn evaluate_flags(State(outside): State<Outside>, headers: HeaderMap, requ
     let domains =
         last.into_iter().flat_map(|all| &all.domains).map(|(name, _)| format!("domain.{name}.prod_use_enabled"));
     let flags = names.chain(engines).chain(domains).filter_map(|key| flag(&key, view, known)).collect();
-    let text = crate::db::to_json(&Evaluations { flags, metadata: metadata(view) }).get().to_owned();
+    let text = db::json_text(&Evaluations { flags, metadata: metadata(view) });
     // Over the whole answer: a lease that lapses changes values without a new version of the state.
     let tag = format!("\"{}\"", hex(&Sha256::digest(text.as_bytes())));
     let mut response = if matches(&headers, &tag) {

@@ -136,7 +136,9 @@ impl Heimdall {
             && approval::waits_for(&mut tx, &LOOSENED, request.domain.as_str(), now.at).await?;
         if let (true, Some(existing)) = (changes.is_empty() && asked.approves.is_none() && !cancels, &existing) {
             let unchanged = HeimdallPolicyUpserted::new(&mut tx, existing.clone(), Vec::new()).await?;
-            return idempotency::done(tx, intent, now, unchanged).await.map(Loosened::Done);
+            idempotency::keep(&mut tx, intent, now, &unchanged).await?;
+            db::commit(tx).await?;
+            return Ok(Loosened::Done(Once::Done(unchanged)));
         }
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         let loosening = model::loosens(existing.as_ref(), &policy).then_some(ApprovalAction::Charter);
@@ -154,16 +156,13 @@ impl Heimdall {
         }
         store::upsert_policy(&mut tx, &policy).await?;
         let detail = PolicyDetail { changes: &changes, evidence: switched_on_by, policy: &policy };
-        let event = ControlEvent {
-            action: "HEIMDALL_POLICY_UPSERT",
-            subject: Some(policy.domain.as_str()),
-            error: None,
-            reason,
-            detail: Some(to_json(&detail).get().to_owned()),
-        };
+        let event =
+            ControlEvent::new("HEIMDALL_POLICY_UPSERT").about(policy.domain.as_str()).because(reason).detail(&detail);
         event.append(&mut tx, &mut control_head, origin).await?;
         let upserted = HeimdallPolicyUpserted::new(&mut tx, policy, changes.0).await?;
-        idempotency::done(tx, intent, now, upserted).await.map(Loosened::Done)
+        idempotency::keep(&mut tx, intent, now, &upserted).await?;
+        db::commit(tx).await?;
+        Ok(Loosened::Done(Once::Done(upserted)))
     }
 
     /// Switches production use on if the evidence passes now, and keeps the evidence. A refusal is an event,
@@ -189,19 +188,13 @@ impl Heimdall {
         let (mut policy, changes) = model::upsert(Some(&existing), &request, by, Some(reason), now.at)?;
         // As it stands before: a refusal is about a domain that stays off.
         let standing = standing(&mut tx, &existing, now.day()).await?;
-        let mut event = ControlEvent {
-            action: "HEIMDALL_PROMOTE",
-            subject: Some(domain.as_str()),
-            error: None,
-            reason: Some(reason),
-            detail: None,
-        };
+        let mut event = ControlEvent::new("HEIMDALL_PROMOTE").about(domain.as_str()).because(reason);
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         if !standing.passes {
             let (blockers, checks) = (blockers(&standing), to_json(&standing.checks));
             let refused = Error::EvidenceInsufficient { domain: domain.to_string(), blockers, checks };
             event.error = Some(refused.row().code);
-            event.detail = Some(to_json(&RefusedDetail { standing: &standing }).get().to_owned());
+            event.detail = Some(db::json_text(&RefusedDetail { standing: &standing }));
             event.append(&mut tx, &mut control_head, origin).await?;
             db::commit(tx).await?;
             return Err(refused);
@@ -218,10 +211,12 @@ impl Heimdall {
         (policy.evidence, policy.promotion) = (Some(evidence), Some(promotion));
         store::upsert_policy(&mut tx, &policy).await?;
         let detail = PolicyDetail { changes: &changes, evidence: Some(evidence), policy: &policy };
-        event.detail = Some(to_json(&detail).get().to_owned());
+        event.detail = Some(db::json_text(&detail));
         event.append(&mut tx, &mut control_head, origin).await?;
         let promoted = HeimdallPolicyUpserted::new(&mut tx, policy, changes.0).await?;
-        idempotency::done(tx, intent, now, promoted).await.map(Loosened::Done)
+        idempotency::keep(&mut tx, intent, now, &promoted).await?;
+        db::commit(tx).await?;
+        Ok(Loosened::Done(Once::Done(promoted)))
     }
 
     /// Switches production use off, whatever the evidence. Of a domain that is off already nothing is written.
@@ -250,17 +245,13 @@ impl Heimdall {
             let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
             store::upsert_policy(&mut tx, &policy).await?;
             let detail = PolicyDetail { changes: &changes, evidence: None, policy: &policy };
-            let event = ControlEvent {
-                action: "HEIMDALL_DEMOTE",
-                subject: Some(domain.as_str()),
-                error: None,
-                reason,
-                detail: Some(to_json(&detail).get().to_owned()),
-            };
+            let event = ControlEvent::new("HEIMDALL_DEMOTE").about(domain.as_str()).because(reason).detail(&detail);
             event.append(&mut tx, &mut control_head, origin).await?;
             HeimdallPolicyUpserted::new(&mut tx, policy, changes.0).await?
         };
-        idempotency::done(tx, intent, now, demoted).await
+        idempotency::keep(&mut tx, intent, now, &demoted).await?;
+        db::commit(tx).await?;
+        Ok(Once::Done(demoted))
     }
 }
 

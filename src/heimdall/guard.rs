@@ -4,7 +4,7 @@ use super::model::{self, GateReason, HeimdallEvent, Switches, Terms, Use};
 use super::store::{self, RecommendationRecord};
 use super::{Heimdall, append, charter};
 use crate::audit::{Origin, Stream};
-use crate::db::{self, to_json};
+use crate::db;
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
 use crate::types::{Confidence, Domain, ModelVersion, Reason};
@@ -114,7 +114,7 @@ impl Heimdall {
             recommendation_id: Some(id),
             gate_reason: Some(gate_reason),
             reason,
-            detail: Some(to_json(&asked_for).get().to_owned()),
+            detail: Some(db::json_text(&asked_for)),
             ..HeimdallEvent::new("REQUIRE", found.domain.clone())
         };
         append(&mut tx, &mut head, stamp, origin, &event).await?;
@@ -137,7 +137,9 @@ impl Heimdall {
             gate_reason,
             expires_at: found.expires_at,
         };
-        idempotency::done(tx, intent, stamp, allowed).await
+        idempotency::keep(&mut tx, intent, stamp, &allowed).await?;
+        db::commit(tx).await?;
+        Ok(Once::Done(allowed))
     }
 
     /// Takes a recommendation back: no later use is allowed. One that was revoked before stays as it is.
@@ -166,6 +168,8 @@ impl Heimdall {
             let revoked_by = origin.actor.as_ref().map(ToString::to_string);
             RevokeAnswer { ok: true, id, domain: found.domain, revoked_at: stamp.at, revoked_by, reason: why }
         };
-        idempotency::done(tx, intent, stamp, revoked).await
+        idempotency::keep(&mut tx, intent, stamp, &revoked).await?;
+        db::commit(tx).await?;
+        Ok(Once::Done(revoked))
     }
 }

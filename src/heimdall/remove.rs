@@ -2,7 +2,7 @@
 
 use super::{Heimdall, charter, store};
 use crate::audit::{ControlEvent, Stream};
-use crate::db::to_json;
+use crate::db;
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
 use crate::types::{Domain, Reason};
@@ -48,10 +48,12 @@ impl Heimdall {
         }
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         store::remove_policy(&mut tx, domain).await?;
-        let (subject, detail) = (Some(domain.as_str()), Some(to_json(&policy).get().to_owned()));
+        let (subject, detail) = (Some(domain.as_str()), Some(db::json_text(&policy)));
         let event = ControlEvent { action: "HEIMDALL_POLICY_REMOVE", subject, error: None, reason, detail };
         event.append(&mut tx, &mut control_head, origin).await?;
         let removed = HeimdallPolicyRemoved { ok: true, domain: domain.clone() };
-        idempotency::done(tx, intent, now, removed).await
+        idempotency::keep(&mut tx, intent, now, &removed).await?;
+        db::commit(tx).await?;
+        Ok(Once::Done(removed))
     }
 }

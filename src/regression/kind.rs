@@ -4,7 +4,7 @@ use super::Regression;
 use super::answers::KindAnswer;
 use super::operate::HeldSeries;
 use crate::audit::{ControlEvent, Stream};
-use crate::db::to_json;
+use crate::db;
 use crate::error::{Error, Result, require_room};
 use crate::idempotency::{self, Asked, Once};
 use crate::regression::model::{Kind, series_name};
@@ -41,7 +41,9 @@ impl Regression {
             KindAnswer { ok: true, domain: domain.clone(), metric: metric.clone(), kind, since, changed: true };
         if from == Some(kind) {
             (answer.since, answer.changed) = (end.map_or(0, |end| end.since), false);
-            return idempotency::done(tx, intent, now, answer).await;
+            idempotency::keep(&mut tx, intent, now, &answer).await?;
+            db::commit(tx).await?;
+            return Ok(Once::Done(answer));
         }
         if since > 0 {
             if policy.is_some_and(|policy| policy.enabled) {
@@ -65,9 +67,14 @@ impl Regression {
             store::write_states(&mut tx, &[&state], now.at).await?;
         }
         let subject = series_name(domain, metric);
-        let detail = Some(to_json(&KindDetail { from, to: kind, since }).get().to_owned());
-        let event = ControlEvent { action: "REGRESSION_KIND", subject: Some(&subject), error: None, reason, detail };
+        let event = ControlEvent::new("REGRESSION_KIND").about(&subject).because(reason).detail(&KindDetail {
+            from,
+            to: kind,
+            since,
+        });
         event.append(&mut tx, &mut control_head, origin).await?;
-        idempotency::done(tx, intent, now, answer).await
+        idempotency::keep(&mut tx, intent, now, &answer).await?;
+        db::commit(tx).await?;
+        Ok(Once::Done(answer))
     }
 }

@@ -76,12 +76,15 @@ impl Regression {
             state = store::read_state(&mut tx, domain, metric).await?;
         }
         let subject = series_name(domain, metric);
-        let detail = Some(to_json(&AcknowledgeDetail { trip_id, verdict }).get().to_owned());
-        let event =
-            ControlEvent { action: "REGRESSION_ACKNOWLEDGE", subject: Some(&subject), error: None, reason, detail };
+        let event = ControlEvent::new("REGRESSION_ACKNOWLEDGE")
+            .about(&subject)
+            .because(reason)
+            .detail(&AcknowledgeDetail { trip_id, verdict });
         event.append(&mut tx, &mut control_head, origin).await?;
         let answer = AcknowledgeAnswer { ok: true, trip_id, verdict, state };
-        idempotency::done(tx, intent, now, answer).await
+        idempotency::keep(&mut tx, intent, now, &answer).await?;
+        db::commit(tx).await?;
+        Ok(Once::Done(answer))
     }
 
     /// Re-arms a tripped wire: what lies behind never counts again, and its own throttle is lifted.
@@ -116,7 +119,9 @@ impl Regression {
         note_reading(&mut tx, &policy, &mut state, now).await?;
         let warnings = collecting(&policy, baseline, there);
         let answer = RearmAnswer { ok: true, trip_id, baseline, state, warnings };
-        idempotency::done(tx, intent, now, answer).await.map(Loosened::Done)
+        idempotency::keep(&mut tx, intent, now, &answer).await?;
+        db::commit(tx).await?;
+        Ok(Loosened::Done(Once::Done(answer)))
     }
 
     /// Gives a wire another baseline: the Friday step. Refused without `force` while it is tripped, and where the new baseline is
@@ -159,15 +164,16 @@ impl Regression {
         trip::rebase_wire(&mut tx, &policy, &mut state, source, origin.actor.as_ref(), now).await?;
         note_reading(&mut tx, &policy, &mut state, now).await?;
         let version = state.baseline_version;
-        let detail = Some(
-            to_json(&BaselineDetail { version, watermark: state.watermark, source, forced: force }).get().to_owned(),
-        );
+        let detail =
+            Some(db::json_text(&BaselineDetail { version, watermark: state.watermark, source, forced: force }));
         let event =
             ControlEvent { action: "REGRESSION_BASELINE_RESET", subject: Some(&subject), error: None, reason, detail };
         event.append(&mut tx, &mut control_head, origin).await?;
         let warnings = collecting(&policy, source, there);
         let answer = BaselineAnswer { ok: true, version, source, state, warnings };
-        idempotency::done(tx, intent, now, answer).await.map(Loosened::Done)
+        idempotency::keep(&mut tx, intent, now, &answer).await?;
+        db::commit(tx).await?;
+        Ok(Loosened::Done(Once::Done(answer)))
     }
 
     /// Holds a series, for a caller that reaches it and its wire; or tells what came of the same request before.

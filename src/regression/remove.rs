@@ -4,7 +4,7 @@ use super::Regression;
 use super::answers::RegressionPolicyRemoved;
 use super::operate::HeldSeries;
 use crate::audit::{ControlEvent, Stream};
-use crate::db::to_json;
+use crate::db;
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
 use crate::regression::model::{Kind, RegressionPolicy, series_name};
@@ -55,11 +55,14 @@ impl Regression {
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         store::remove_policy(&mut tx, domain, metric).await?;
         let kind = end.map(|end| end.kind);
-        let detail = Some(to_json(&RemovedDetail { policy: policy.as_ref(), kind }).get().to_owned());
-        let event =
-            ControlEvent { action: "REGRESSION_POLICY_REMOVE", subject: Some(&subject), error: None, reason, detail };
+        let event = ControlEvent::new("REGRESSION_POLICY_REMOVE")
+            .about(&subject)
+            .because(reason)
+            .detail(&RemovedDetail { policy: policy.as_ref(), kind });
         event.append(&mut tx, &mut control_head, origin).await?;
         let removed = RegressionPolicyRemoved { ok: true, domain: domain.clone(), metric: metric.clone() };
-        idempotency::done(tx, intent, now, removed).await
+        idempotency::keep(&mut tx, intent, now, &removed).await?;
+        db::commit(tx).await?;
+        Ok(Once::Done(removed))
     }
 }

@@ -270,8 +270,7 @@ pub(super) async fn rearm(
         state.rearm(policy, baseline, end.events);
     }
     let detail = RearmDetail { trip_id, watermark: end.events, baseline: rebase, shadow };
-    let detail = Some(to_json(&detail).get().to_owned());
-    let event = ControlEvent { action: "REGRESSION_REARM", subject: Some(&subject), error: None, reason, detail };
+    let event = ControlEvent::new("REGRESSION_REARM").about(&subject).because(reason).detail(&detail);
     event.append(conn, control_head, origin).await?;
     Ok(trip_id)
 }

@@ -5,7 +5,7 @@
 
 use super::store;
 use crate::audit::{self, ControlEvent, Origin, Stream};
-use crate::db::{self, Database, to_json};
+use crate::db::{self, Database};
 use crate::error::{Error, Result};
 use crate::types::Reason;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
@@ -43,8 +43,7 @@ pub async fn accept_clock(db: &Database, reason: &Reason, origin: &Origin) -> Re
     let up_to = last_event_at.checked_add_signed(MARGIN).ok_or_else(too_far)?;
     store::accept_clock(&mut tx, head.now(), up_to).await?;
     audit::revise(&mut tx, Stream::Risk).await?;
-    let detail = Some(to_json(&accepted).get().to_owned());
-    let event = ControlEvent { action: "CLOCK_ACCEPT", subject: None, error: None, reason: Some(reason), detail };
+    let event = ControlEvent::new("CLOCK_ACCEPT").because(reason).detail(&accepted);
     event.append(&mut tx, &mut control_head, origin).await?;
     db::commit(tx).await?;
     Ok(Some(accepted))

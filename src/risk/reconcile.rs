@@ -12,7 +12,7 @@
 use super::model::OutOfRange;
 use super::store::{self, Flow, Recomputed};
 use crate::audit::{self, ControlEvent, Origin, Stream};
-use crate::db::{self, Database, to_json};
+use crate::db::{self, Database};
 use crate::error::Result;
 use crate::types::{Engine, Reason, Total};
 use chrono::{DateTime, NaiveDate, Utc};
@@ -89,7 +89,7 @@ async fn reconcile_after(db: &Database, summed: &mut Summed) -> Result<Reconcili
         return Ok(confirmed);
     }
     let at = head.next().at;
-    let detail = to_json(&confirmed.differences).get().to_owned();
+    let detail = db::json_text(&confirmed.differences);
     let mut control_head = db.history().lock(&mut tx, Stream::Control).await?;
     audit::revise(&mut tx, Stream::Risk).await?;
     store::halt(&mut tx, at, &detail).await?;
@@ -126,8 +126,7 @@ pub async fn repair(db: &Database, reason: &Reason, origin: &Origin) -> Result<R
         let engine = difference.engine.parse().unwrap_or_else(|_| Engine::global());
         return Err(OutOfRange { engine, counter: difference.counter }.into());
     }
-    let detail = Some(to_json(&found.differences).get().to_owned());
-    let event = ControlEvent { action: "RISK_REPAIR", subject: None, error: None, reason: Some(reason), detail };
+    let event = ControlEvent::new("RISK_REPAIR").because(reason).detail(&found.differences);
     event.append(&mut tx, &mut control_head, origin).await?;
     db::commit(tx).await?;
     found.halted_at = None;

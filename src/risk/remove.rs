@@ -4,7 +4,7 @@
 use super::Risk;
 use super::store;
 use crate::audit::{self, ControlEvent, Stream};
-use crate::db::to_json;
+use crate::db;
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
 use crate::types::{Engine, Reason};
@@ -59,10 +59,12 @@ impl Risk {
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         audit::revise(&mut tx, Stream::Risk).await?;
         store::remove_policy(&mut tx, engine).await?;
-        let (subject, detail) = (Some(engine.as_str()), Some(to_json(&policy).get().to_owned()));
+        let (subject, detail) = (Some(engine.as_str()), Some(db::json_text(&policy)));
         let event = ControlEvent { action: "RISK_POLICY_REMOVE", subject, error: None, reason, detail };
         event.append(&mut tx, &mut control_head, origin).await?;
         let removed = RiskPolicyRemoved { ok: true, engine: engine.clone() };
-        idempotency::done(tx, intent, risk_head.next(), removed).await
+        idempotency::keep(&mut tx, intent, risk_head.next(), &removed).await?;
+        db::commit(tx).await?;
+        Ok(Once::Done(removed))
     }
 }

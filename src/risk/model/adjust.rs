@@ -4,7 +4,7 @@
 use super::{Annotations, Book, Floor, LedgerSnapshot, Movement, OutOfRange, RiskEvent};
 use crate::approval::model::ApprovalAction;
 use crate::audit::Stamp;
-use crate::db::to_json;
+use crate::db;
 use crate::types::{Amount, Engine, Measured, Total};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -130,7 +130,7 @@ pub fn apply(
         reservation_id: adjust.reservation_id,
         movement,
         annotations,
-        detail: to_json(&adjustment).get().to_owned(),
+        detail: db::json_text(&adjustment),
     };
     Ok((adjustment, event))
 }

@@ -3,7 +3,7 @@
 
 use super::{Annotations, Book, Floor, Movement, OutOfRange, ReservationStatus, RiskEvent};
 use crate::audit::Stamp;
-use crate::db::to_json;
+use crate::db;
 use crate::types::Total;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,7 @@ pub fn apply(book: &mut Book, id: Uuid, stamp: Stamp) -> Result<Option<RiskEvent
         reservation_id: Some(id),
         movement,
         annotations: Annotations::default(),
-        detail: to_json(&expiry).get().to_owned(),
+        detail: db::json_text(&expiry),
     }))
 }
 

@@ -5,7 +5,7 @@
 use super::reserve::{self, Failure};
 use super::{Annotations, Book, Movement, OutOfRange, RiskEvent};
 use crate::audit::Stamp;
-use crate::db::to_json;
+use crate::db;
 use crate::types::{Engine, Ttl};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -49,7 +49,7 @@ pub fn apply(
         reservation_id: Some(id),
         movement: Movement::default(),
         annotations,
-        detail: to_json(&extension).get().to_owned(),
+        detail: db::json_text(&extension),
     };
     Ok((extension, event))
 }

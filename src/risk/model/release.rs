@@ -3,7 +3,7 @@
 
 use super::{Annotations, Book, Floor, LedgerSnapshot, Movement, OutOfRange, ReservationStatus, RiskEvent};
 use crate::audit::Stamp;
-use crate::db::to_json;
+use crate::db;
 use crate::types::{Amount, Engine, Total};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -54,7 +54,7 @@ pub fn apply(
         reservation_id: Some(id),
         movement,
         annotations,
-        detail: to_json(&released).get().to_owned(),
+        detail: db::json_text(&released),
     };
     Ok((released, event))
 }

@@ -10,7 +10,7 @@ use super::{
     ReservationStatus, RiskEvent, RiskPolicy, Usage,
 };
 use crate::audit::Stamp;
-use crate::db::to_json;
+use crate::db;
 use crate::types::{Amount, Engine, Total, Ttl};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -306,7 +306,7 @@ pub fn apply(
         reservation_id: allowed.then_some(reserve.id),
         movement,
         annotations,
-        detail: to_json(&decision).get().to_owned(),
+        detail: db::json_text(&decision),
     };
     Ok((decision, event))
 }

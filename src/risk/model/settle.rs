@@ -8,7 +8,7 @@ use super::{
     Annotations, Book, Floor, LedgerSnapshot, Movement, OutOfRange, Reservation, ReservationStatus, RiskEvent,
 };
 use crate::audit::Stamp;
-use crate::db::to_json;
+use crate::db;
 use crate::types::{Amount, Engine, Total};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -255,7 +255,7 @@ pub fn apply(
         reservation_id,
         movement,
         annotations,
-        detail: to_json(&settlement).get().to_owned(),
+        detail: db::json_text(&settlement),
     };
     Ok((settlement, event))
 }

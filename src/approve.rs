@@ -136,7 +136,7 @@ impl Approve {
         let by = origin.principal.as_str();
         store::reject(&mut tx, id, stamp.at, by).await?;
         let detail = RejectDetail { id, action: record.action, requested_by: &record.requested_by };
-        let (subject, detail) = (id.to_string(), Some(to_json(&detail).get().to_owned()));
+        let (subject, detail) = (id.to_string(), Some(db::json_text(&detail)));
         let event = ControlEvent { action: "APPROVAL_REJECT", subject: Some(&subject), error: None, reason, detail };
         event.append(&mut tx, &mut head, origin).await?;
         db::commit(tx).await?;

@@ -27,7 +27,7 @@ pub(crate) use charter::PromoteRequest;
 
 use crate::approval;
 use crate::audit::{Head, Origin, Stamp, Stream};
-use crate::db::{Database, to_json};
+use crate::db::{self, Database};
 use crate::enforcement::feed::Feed;
 use crate::error::{Result, require_room};
 use crate::idempotency::{self, Asked, Once};
@@ -152,7 +152,9 @@ impl Heimdall {
         };
         append(&mut tx, &mut head, stamp, origin, &event).await?;
         let scorecard = Scorecard::new(Span::of_day(report.domain, stamp.day()), tally, Some(stamp.at));
-        idempotency::done(tx, intent, stamp, scorecard).await
+        idempotency::keep(&mut tx, intent, stamp, &scorecard).await?;
+        db::commit(tx).await?;
+        Ok(Once::Done(scorecard))
     }
 
     /// Takes a recommendation and judges it.
@@ -181,7 +183,7 @@ impl Heimdall {
             model_version: made.model_version.as_ref(),
             gate_reason,
             policy_snapshot: policy.map(snapshot),
-            scorecard_snapshot: to_json(&Scorecard::new(span, tally, last_trial)).get().to_owned(),
+            scorecard_snapshot: db::json_text(&Scorecard::new(span, tally, last_trial)),
             expires_at,
             single_use,
             created_at: stamp.at,
@@ -194,7 +196,7 @@ impl Heimdall {
             model_version: made.model_version.clone(),
             recommendation: made.recommendation,
             evidence: made.evidence,
-            detail: Some(to_json(&VerdictDetail { checks: &gate_checks }).get().to_owned()),
+            detail: Some(db::json_text(&VerdictDetail { checks: &gate_checks })),
             ..HeimdallEvent::new("RECOMMEND", made.domain.clone())
         };
         append(&mut tx, &mut head, stamp, origin, &event).await?;
@@ -210,7 +212,9 @@ impl Heimdall {
             single_use,
             created_at: stamp.at,
         };
-        idempotency::done(tx, intent, stamp, verdict).await
+        idempotency::keep(&mut tx, intent, stamp, &verdict).await?;
+        db::commit(tx).await?;
+        Ok(Once::Done(verdict))
     }
 
     /// The database, for the lever's reads.
@@ -222,7 +226,7 @@ impl Heimdall {
 
 /// The policy that a verdict is kept with. What production use was switched on by stands in the control stream.
 fn snapshot(policy: HeimdallPolicy) -> String {
-    to_json(&HeimdallPolicy { promotion: None, ..policy }).get().to_owned()
+    db::json_text(&HeimdallPolicy { promotion: None, ..policy })
 }
 
 async fn append(

@@ -291,7 +291,9 @@ impl Risk {
                 .await?;
         if let (true, Some(existing)) = (changes.is_empty() && asked.approves.is_none() && !cancels, &existing) {
             let unchanged = RiskPolicyUpserted { policy: existing.clone(), changes: Vec::new() };
-            return Ok(Loosened::Done(idempotency::done(tx, intent, risk_head.next(), unchanged).await?));
+            idempotency::keep(&mut tx, intent, risk_head.next(), &unchanged).await?;
+            db::commit(tx).await?;
+            return Ok(Loosened::Done(Once::Done(unchanged)));
         }
         // Lock order: risk, control.
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
@@ -308,12 +310,15 @@ impl Risk {
         }
         audit::revise(&mut tx, Stream::Risk).await?;
         store::upsert_policy(&mut tx, &policy).await?;
-        let detail = Some(to_json(&PolicyDetail { changes: &changes, policy: &policy }).get().to_owned());
-        let subject = Some(policy.engine.as_str());
-        let event = ControlEvent { action: "RISK_POLICY_UPSERT", subject, error: None, reason, detail };
+        let event = ControlEvent::new("RISK_POLICY_UPSERT")
+            .about(policy.engine.as_str())
+            .because(reason)
+            .detail(&PolicyDetail { changes: &changes, policy: &policy });
         event.append(&mut tx, &mut control_head, origin).await?;
         let upserted = RiskPolicyUpserted { policy, changes: changes.0 };
-        Ok(Loosened::Done(idempotency::done(tx, intent, risk_head.next(), upserted).await?))
+        idempotency::keep(&mut tx, intent, risk_head.next(), &upserted).await?;
+        db::commit(tx).await?;
+        Ok(Loosened::Done(Once::Done(upserted)))
     }
 
     /// All policies, by engine.

@@ -218,11 +218,11 @@ impl GoLive {
             require_room("components", store::count_packs(&mut tx).await?, self.packs_max, "PACKS_MAX")?;
         }
         let pack = store::upsert_pack(&mut tx, report, origin, head.next()).await?;
-        let detail = Some(db::to_json(&pack).get().to_owned());
-        let event =
-            ControlEvent { action: "PACK_REPORT", subject: Some(report.id.as_str()), error: None, reason, detail };
+        let event = ControlEvent::new("PACK_REPORT").about(report.id.as_str()).because(reason).detail(&pack);
         event.append(&mut tx, &mut head, origin).await?;
-        idempotency::done(tx, intent, head.next(), pack).await
+        idempotency::keep(&mut tx, intent, head.next(), &pack).await?;
+        db::commit(tx).await?;
+        Ok(Once::Done(pack))
     }
 
     /// The database, for the lever's reads.
@@ -272,8 +272,8 @@ pub async fn change_in_tx(
     let by = origin.actor.as_ref().map(Actor::as_str);
     let after = model::apply(&before, change, by, reason.map(Reason::as_str), head.next().at);
     store::write_state(conn, &after).await?;
-    let detail = Some(db::to_json(&ChangeDetail { before: &before, after: &after }).get().to_owned());
-    let event = ControlEvent { action: change.action(), subject: None, error: None, reason, detail };
+    let event =
+        ControlEvent::new(change.action()).because(reason).detail(&ChangeDetail { before: &before, after: &after });
     event.append(conn, head, origin).await?;
     Ok(after)
 }
@@ -292,9 +292,10 @@ async fn record_refusal(
     reason: Option<&Reason>,
     origin: &Origin,
 ) -> Result<()> {
-    let detail = Some(db::to_json(&RefusalDetail { refused: refusal.to_string() }).get().to_owned());
-    let event =
-        ControlEvent { action: change.action(), subject: None, error: Some(refusal.row().code), reason, detail };
+    let event = ControlEvent::new(change.action())
+        .refused(refusal.row().code)
+        .because(reason)
+        .detail(&RefusalDetail { refused: refusal.to_string() });
     event.append(conn, head, origin).await?;
     Ok(())
 }
@@ -369,9 +370,7 @@ pub async fn accept_rewind_knowing(
     let lost = history::losses(&mut tx, known).await?;
     let (version, generation) = store::begin_generation(&mut tx).await?;
     let accepted = Accepted { version, generation, lost };
-    let detail = Some(db::to_json(&accepted).get().to_owned());
-    let event =
-        ControlEvent { action: "GO_LIVE_REWIND_ACCEPT", subject: None, error: None, reason: Some(reason), detail };
+    let event = ControlEvent::new("GO_LIVE_REWIND_ACCEPT").because(reason).detail(&accepted);
     event.append(&mut tx, &mut head, origin).await?;
     db::commit(tx).await?;
     Ok(accepted)

@@ -185,18 +185,6 @@ impl Recalled {
     }
 }
 
-/// Keeps an answer under its key and commits it with its effect: the last act of an operation.
-pub async fn done<T: Serialize>(
-    mut tx: Transaction<'_, Postgres>,
-    intent: Option<&Intent>,
-    stamp: Stamp,
-    answer: T,
-) -> Result<Once<T>> {
-    keep(&mut tx, intent, stamp, &answer).await?;
-    db::commit(tx).await?;
-    Ok(Once::Done(answer))
-}
-
 /// What an earlier request under this key was answered. Call it after the operation's first head is locked.
 pub async fn recall(conn: &mut PgConnection, intent: Option<&Intent>, stamp: Stamp) -> Result<Option<Recalled>> {
     let Some(intent) = intent else {
@@ -223,7 +211,7 @@ pub async fn keep<T: Serialize>(
     let Some(intent) = intent else {
         return Ok(());
     };
-    store::insert(conn, intent, stamp, &Answer::Text(crate::db::to_json(answer).get().to_owned())).await
+    store::insert(conn, intent, stamp, &Answer::Text(db::json_text(answer))).await
 }
 
 /// Keeps for its key that something waits for a second person.
@@ -236,7 +224,7 @@ pub async fn keep_waiting<T: Serialize>(
     let Some(intent) = intent else {
         return Ok(());
     };
-    store::insert(conn, intent, stamp, &Answer::Waiting(crate::db::to_json(request).get().to_owned())).await
+    store::insert(conn, intent, stamp, &Answer::Waiting(db::json_text(request))).await
 }
 
 #[cfg(test)]

@@ -145,7 +145,9 @@ impl Regression {
         let Some(policy) = policy.filter(|policy| policy.enabled) else {
             // Nothing to judge by: nothing but a key is written, so that a name nobody watches leaves no row behind.
             let unwatched = EvaluateAnswer { ok: true, state };
-            return idempotency::done(tx, intent, now, unwatched).await;
+            idempotency::keep(&mut tx, intent, now, &unwatched).await?;
+            db::commit(tx).await?;
+            return Ok(Once::Done(unwatched));
         };
         let (mut wire, series) = load::wire(&mut tx, &policy, state).await?;
         let pair = (domain.clone(), metric.clone());
@@ -221,7 +223,9 @@ impl Regression {
         if let (true, None, Some(policy)) = (changes.is_empty() && asked.approves.is_none(), rearms, &existing) {
             let policy = policy.clone();
             let unchanged = RegressionPolicyUpserted { ok: true, policy, changes: Vec::new(), rearmed: None, warnings };
-            return idempotency::done(tx, intent, now, unchanged).await.map(Loosened::Done);
+            idempotency::keep(&mut tx, intent, now, &unchanged).await?;
+            db::commit(tx).await?;
+            return Ok(Loosened::Done(Once::Done(unchanged)));
         }
         if advice::needs_force(&policy, profile.as_ref()) && !force {
             let detail = "is required for a KILL_SWITCH by PLAIN on values, which chance trips: send force=true if it is meant, or \
@@ -249,12 +253,15 @@ impl Regression {
         } else if existing.is_some() || state.baseline_version > 0 {
             store::write_states(&mut tx, &[&state], now.at).await?;
         }
-        let detail = Some(to_json(&PolicyDetail { changes: &changes, policy: &policy }).get().to_owned());
-        let event =
-            ControlEvent { action: "REGRESSION_POLICY_UPSERT", subject: Some(&subject), error: None, reason, detail };
+        let event = ControlEvent::new("REGRESSION_POLICY_UPSERT")
+            .about(&subject)
+            .because(reason)
+            .detail(&PolicyDetail { changes: &changes, policy: &policy });
         event.append(&mut tx, &mut heads.control, origin).await?;
         let upserted = RegressionPolicyUpserted { ok: true, policy, changes: changes.0, rearmed: rearms, warnings };
-        idempotency::done(tx, intent, now, upserted).await.map(Loosened::Done)
+        idempotency::keep(&mut tx, intent, now, &upserted).await?;
+        db::commit(tx).await?;
+        Ok(Loosened::Done(Once::Done(upserted)))
     }
 
     /// Whether a change may be done now, or waits for a second person.

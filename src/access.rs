@@ -24,7 +24,7 @@ pub mod token;
 
 use crate::audit::{ControlEvent, Origin, Stream};
 use crate::clock::Clock;
-use crate::db::{self, Database, to_json};
+use crate::db::{self, Database};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result, require_room};
 use crate::types::{Amount, Reason, TokenId};
@@ -85,9 +85,10 @@ impl Access {
     pub async fn note_refusal(&self, route: &str, path: &str, code: &'static str, origin: &Origin) -> Result<()> {
         let mut tx = self.db.begin().await?;
         let mut head = self.db.history().lock(&mut tx, Stream::Control).await?;
-        let detail = Some(to_json(&RefusalDetail { path: crate::types::bounded(path) }).get().to_owned());
-        let event =
-            ControlEvent { action: "ACCESS_REFUSED", subject: Some(route), error: Some(code), reason: None, detail };
+        let event = ControlEvent::new("ACCESS_REFUSED")
+            .about(route)
+            .refused(code)
+            .detail(&RefusalDetail { path: crate::types::bounded(path) });
         event.append(&mut tx, &mut head, origin).await?;
         db::commit(tx).await
     }
@@ -196,8 +197,7 @@ async fn create_within(
         last_used_at: None,
     };
     store::insert(&mut tx, token.id(), &token.digest(), new, &record).await?;
-    let detail = Some(to_json(&record).get().to_owned());
-    let event = ControlEvent { action: "TOKEN_CREATE", subject: Some(&record.id), error: None, reason, detail };
+    let event = ControlEvent::new("TOKEN_CREATE").about(&record.id).because(reason).detail(&record);
     event.append(&mut tx, &mut head, origin).await?;
     db::commit(tx).await?;
     let warnings = model::warnings(&record.scopes);
@@ -219,8 +219,7 @@ pub async fn revoke(db: &Database, id: TokenId, reason: Option<&Reason>, origin:
     let (at, by) = (head.next().at, origin.principal.as_str());
     store::revoke(&mut tx, id, at, by).await?;
     (record.revoked_at, record.revoked_by) = (Some(at), Some(by.to_owned()));
-    let detail = Some(to_json(&record).get().to_owned());
-    let event = ControlEvent { action: "TOKEN_REVOKE", subject: Some(&record.id), error: None, reason, detail };
+    let event = ControlEvent::new("TOKEN_REVOKE").about(&record.id).because(reason).detail(&record);
     event.append(&mut tx, &mut head, origin).await?;
     db::commit(tx).await?;
     Ok(record)

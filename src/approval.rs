@@ -25,7 +25,7 @@ pub use store::{hold_required_by_database, is_required_by_database, waiting, wai
 
 use crate::access::person;
 use crate::audit::{ControlEvent, Head, Origin, Stream};
-use crate::db::{self, Database, to_json};
+use crate::db::{self, Database};
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
 use crate::types::Scope;
@@ -165,9 +165,10 @@ async fn wait_in_tx(
         standing: Standing::Waiting,
     };
     store::insert(&mut *conn, &record).await?;
-    let detail = Some(to_json(&RequestDetail { action, input: &input, owner }).get().to_owned());
-    let subject = Some(action.as_str());
-    let event = ControlEvent { action: "APPROVAL_REQUEST", subject, error: None, reason: wanted.reason, detail };
+    let event = ControlEvent::new("APPROVAL_REQUEST")
+        .about(action.as_str())
+        .because(wanted.reason)
+        .detail(&RequestDetail { action, input: &input, owner });
     event.append(conn, head, origin).await?;
     Ok(record)
 }
@@ -196,7 +197,7 @@ async fn approve_in_tx(conn: &mut PgConnection, head: &mut Head, id: i64, asked:
         approved_by: approver.principal.as_str(),
         approving_owner: owner,
     };
-    let (subject, detail) = (id.to_string(), Some(to_json(&detail).get().to_owned()));
+    let (subject, detail) = (id.to_string(), Some(db::json_text(&detail)));
     let event = ControlEvent { action: "APPROVAL_APPROVE", subject: Some(&subject), error: None, reason: None, detail };
     event.append(conn, head, approver).await?;
     Ok(())
@@ -235,9 +236,10 @@ pub async fn require_second_person(db: &Database, on: bool, reason: Option<&Reas
         return Ok(false);
     }
     store::set_required(&mut tx, on).await?;
-    let detail = Some(to_json(&SettingDetail { from: before, to: on }).get().to_owned());
-    let subject = Some(store::SETTING);
-    let event = ControlEvent { action: "SETTING_CHANGE", subject, error: None, reason, detail };
+    let event = ControlEvent::new("SETTING_CHANGE")
+        .about(store::SETTING)
+        .because(reason)
+        .detail(&SettingDetail { from: before, to: on });
     event.append(&mut tx, &mut head, origin).await?;
     db::commit(tx).await?;
     Ok(true)
