@@ -4,26 +4,23 @@
 //! release build over all of them, several times, and over a tenth: memory that does not grow with the trail is the same for both.
 //! What is in the figure is the whole command: starting, connecting, reading, hashing, printing.
 
-// What the benchmarks share.
-#[path = "../support/bounds.rs"]
-mod bounds;
-#[path = "../support/http.rs"]
+#[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "each benchmark takes what it needs")]
-mod http;
-#[path = "../support/numbers.rs"]
-mod numbers;
-#[path = "../support/place.rs"]
-#[expect(dead_code, reason = "each benchmark takes what it needs")]
-mod place;
+mod support;
 
 use clap::Parser;
-use numbers::{grouped, real, rounded};
-use place::{Instance, Place, free_address};
-use std::process::{Command, ExitCode, Stdio};
+use std::path::Path;
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+use support::figures::{Spec, TABLE};
+use support::http::{self, Connection};
+use support::numbers::{grouped, real, rounded};
+use support::place::{Instance, Place, program};
+use support::{Result, all, machine};
+use tokio::process::Command;
+use tokio::runtime::Builder;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
-
-/// What can go wrong here is told to a person, and ends the run.
-pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Events a second that a verification must reach.
 const MUST: f64 = 500_000.0;
@@ -42,32 +39,15 @@ struct Options {
     /// Verifications of all of them; the figure is the range over them.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// What cargo passes to every benchmark.
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    if !options.bench {
-        // `cargo test --all-targets` runs benches, too.
-        println!("not measured: run it with cargo bench --bench audit");
-        return ExitCode::SUCCESS;
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    match runtime.expect("a runtime").block_on(run(&options)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("\n{error}");
-            ExitCode::FAILURE
-        }
-    }
+    support::main(Builder::new_multi_thread().worker_threads(1), run)
 }
 
 async fn run(options: &Options) -> Result<()> {
     let place = Place::new(0)?;
-    let data = place.root().join("data").display().to_string();
-    let service = Instance::start(&place, "service", free_address()?, &[("DATA_DIR", data.clone())]).await?;
+    let service = place.serve().await?;
     service.post("/go-live/enable", r#"{"actor":"bench"}"#).await?;
     let began = Instant::now();
     fill(&service, options.events).await?;
@@ -75,8 +55,8 @@ async fn run(options: &Options) -> Result<()> {
     let part = options.events / 10;
     let (mut rates, mut peaks) = (Vec::new(), Vec::new());
     for round in 1..=options.rounds {
-        let all = verify(&data, options.events, &[])?;
-        let some = verify(&data, part, &["--stream", "risk", "--to", &part.to_string()])?;
+        let all = verify(&place.data(), options.events, &[]).await?;
+        let some = verify(&place.data(), part, &["--stream", "risk", "--to", &part.to_string()]).await?;
         println!(
             "round {round}: {} events/s, at most {} KiB; of a tenth {} events/s, at most {} KiB",
             rounded(all.rate),
@@ -87,11 +67,9 @@ async fn run(options: &Options) -> Result<()> {
         rates.push(all.rate);
         peaks.push(real(all.peak_kib) / real(some.peak_kib));
     }
-    println!("\n| Figure | Must | Measured (range over rounds) | Verdict |\n|---|---|---|---|");
-    let verdict = bounds::verdict(&rates, bounds::Side::AtLeast, Some(MUST), None);
-    println!("| events verified a second | {} | {} | {verdict} |", rounded(MUST), bounds::range(&rates, 0, ""));
-    let verdict = bounds::verdict(&peaks, bounds::Side::AtMost, Some(1.1), None);
-    println!("| memory for ten times the events ÷ for one | 1.1 | {} | {verdict} |", bounds::range(&peaks, 2, ""));
+    let rate = Spec::at_least("events verified a second", Some(MUST), None, 0, "");
+    let peak = Spec::at_most("memory for ten times the events ÷ for one", Some(1.1), None, 2, "");
+    println!("\n{TABLE}{}{}", rate.row(&rates, ""), peak.row(&peaks, ""));
     Ok(())
 }
 
@@ -102,25 +80,19 @@ async fn fill(service: &Instance, events: u64) -> Result<()> {
     let request = http::post("/risk/batch", "", &body);
     // The levels are seeded without caps, so all of them pass.
     let batches = events.div_ceil(BATCH);
-    let mut senders = tokio::task::JoinSet::new();
+    let mut senders = JoinSet::new();
     for sender in 0..CONNECTIONS {
         let (request, addr) = (request.clone(), service.addr);
         let own = batches / CONNECTIONS + u64::from(sender < batches % CONNECTIONS);
         senders.spawn(async move {
-            let mut connection = http::Connection::open(addr).await?;
+            let mut connection = Connection::open(addr).await?;
             for _ in 0..own {
-                let answer = connection.exchange(&request).await?;
-                if answer.status != 200 {
-                    return Err(format!("a batch was answered {}", answer.excerpt()).into());
-                }
+                connection.succeed(&request).await?;
             }
-            Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+            Ok(())
         });
     }
-    while let Some(ended) = senders.join_next().await {
-        ended??;
-    }
-    Ok(())
+    all(senders).await.map(drop)
 }
 
 /// What one verification took.
@@ -130,25 +102,24 @@ struct Verified {
 }
 
 /// Runs `holdfast audit verify` to its end.
-fn verify(data: &str, events: u64, arguments: &[&str]) -> Result<Verified> {
+async fn verify(data: &Path, events: u64, arguments: &[&str]) -> Result<Verified> {
     let began = Instant::now();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_holdfast"))
-        .args(["audit", "verify", "--data-dir", data])
+    let mut child = Command::new(program())
+        .args(["audit", "verify", "--data-dir"])
+        .arg(data)
         .args(arguments)
         .stdout(Stdio::null())
-        .stderr(Stdio::inherit())
+        .kill_on_drop(true)
         .spawn()?;
+    let pid = child.id().ok_or("it has not been waited for")?;
     let mut peak_kib = 0;
     let status = loop {
         // The peak is gone with the process, so it is looked at until then.
-        let shown = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-        let peak =
-            shown.lines().find_map(|line| line.strip_prefix("VmHWM:")).map(|peak| peak.trim_end_matches(" kB").trim());
-        peak_kib = peak.and_then(|peak| peak.parse().ok()).unwrap_or(0).max(peak_kib);
+        peak_kib = machine::memory_kib(pid, "VmHWM").unwrap_or(0).max(peak_kib);
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        tokio::time::sleep(Duration::from_millis(5)).await;
     };
     if !status.success() {
         return Err(format!("holdfast audit verify ended with {status}").into());

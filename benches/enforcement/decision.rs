@@ -1,6 +1,6 @@
 //! One decision of the gate, without a request around it: the path, the class, the view of a real feed, the verdict.
 
-use crate::figures::percentile;
+use crate::numbers::percentile;
 use crate::{Result, allocations};
 use axum::http::Method;
 use holdfast::enforcement::feed::Feed;

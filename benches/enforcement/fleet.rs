@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::http::{self, Connection};
+use crate::machine::children;
 use crate::place::{Instance, Place, free_address};
 use crate::proxy::{Loses, Proxy};
 use chrono::{DateTime, Utc};
@@ -104,7 +105,7 @@ impl Fleet {
     /// Stops an instance where it is, until the guard is dropped.
     pub(crate) fn pause_instance(&self, number: usize) -> Result<Paused> {
         let instance = self.members[number].instance.as_ref().ok_or("there is no such instance")?;
-        Paused::all(vec![pid(instance.pid())?])
+        Paused::all(vec![instance.pid()])
     }
 
     pub(crate) fn lose(&self, number: usize, what: Loses) {
@@ -122,11 +123,8 @@ impl Fleet {
         let mut connection = Connection::open(self.members[number].addr).await?;
         let request = http::post("/go-live/kill-switch/engage", "", r#"{"actor":"bench"}"#);
         let sent = Instant::now();
-        let answer = connection.exchange(&request).await?;
+        let answer = connection.succeed(&request).await?;
         let answered = Instant::now();
-        if answer.status != 200 {
-            return Err(format!("an engage was answered {}", answer.excerpt()).into());
-        }
         let state: serde_json::Value = serde_json::from_slice(answer.body)?;
         let receipt = state["guaranteed_by"].as_str().ok_or("the answer to an engage has no guaranteed_by")?;
         Ok(Engaged { sent, answered, guaranteed_by: receipt.parse()? })
@@ -134,7 +132,7 @@ impl Fleet {
 
     async fn post(&self, path: &str) -> Result<()> {
         let first = self.members[0].instance.as_ref().ok_or("the first instance is away")?;
-        first.post(path, r#"{"actor":"bench"}"#).await.map(drop)
+        first.post(path, r#"{"actor":"bench"}"#).await
     }
 
     /// Releases the kill switch, and waits until every instance admits again. After a fault it takes a while.
@@ -185,13 +183,9 @@ impl Drop for Fleet {
     fn drop(&mut self) {
         // All at once; each is waited for when it is dropped.
         for instance in self.members.iter().filter_map(|member| member.instance.as_ref()) {
-            let _ = pid(instance.pid()).map(|pid| kill_process(pid, Signal::TERM));
+            let _ = kill_process(instance.pid(), Signal::TERM);
         }
     }
-}
-
-fn pid(number: u32) -> Result<Pid> {
-    Ok(Pid::from_raw(i32::try_from(number)?).ok_or("no process has the id 0")?)
 }
 
 /// The private PostgreSQL, which is this process's own.
@@ -204,7 +198,7 @@ pub(crate) struct Postgres {
 impl Postgres {
     async fn start(place: &Place) -> Result<Self> {
         let cluster = EmbeddedPostgres::start(Settings {
-            data_dir: place.root().join("data"),
+            data_dir: place.data(),
             durability: Durability::Full,
             lifetime: DataLifetime::Kept,
             pg_bin_dir: pg_bin_dir(),
@@ -243,12 +237,9 @@ impl Postgres {
         let postmaster = postmaster(place)?;
         // First, so that there are no new children.
         let mut paused = Paused::all(vec![postmaster])?;
-        let id = postmaster.as_raw_nonzero();
-        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))
-            .map_err(|error| format!("this system does not say which processes are PostgreSQL's: {error}"))?;
-        for child in children.split_whitespace() {
+        for child in children(postmaster)? {
             // One that has just ended needs no stop.
-            let _ = paused.add(pid(child.parse()?)?);
+            let _ = paused.add(child);
         }
         Ok(paused)
     }

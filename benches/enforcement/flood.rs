@@ -3,7 +3,8 @@
 use crate::Result;
 use crate::fleet::Fleet;
 use crate::http::{Connection, post};
-use crate::propagation::milliseconds;
+use crate::numbers::{milliseconds, real};
+use crate::support::all;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -41,20 +42,14 @@ pub(crate) async fn measure(fleet: &Fleet, trials: u32) -> Result<Flooded> {
         let engage = post("/go-live/kill-switch/engage", "", r#"{"actor":"bench"}"#);
         let sent = Instant::now();
         let mut connection = Connection::open(addr).await?;
-        let answer = connection.exchange(&engage).await?;
-        if answer.status != 200 {
-            return Err(format!("an engage was answered {}", answer.excerpt()).into());
-        }
+        connection.succeed(&engage).await?;
         engages_ms.push(milliseconds(sent.elapsed()));
         fleet.release().await?;
         tokio::time::sleep(BETWEEN).await;
     }
-    #[expect(clippy::cast_precision_loss, reason = "a count of requests")]
-    let reserves = (answered.load(Ordering::Relaxed) - began.1) as f64 / began.0.elapsed().as_secs_f64();
+    let reserves = real(answered.load(Ordering::Relaxed) - began.1) / began.0.elapsed().as_secs_f64();
     stop.store(true, Ordering::Relaxed);
-    while let Some(ended) = flood.join_next().await {
-        ended??;
-    }
+    all(flood).await?;
     Ok(Flooded { engages_ms, reserves })
 }
 

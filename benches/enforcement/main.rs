@@ -18,20 +18,10 @@ mod recovery;
 mod report;
 mod round;
 mod server;
-mod watch;
-
-// What the benchmarks share.
-#[path = "../support/bounds.rs"]
-mod bounds;
-#[path = "../support/http.rs"]
-mod http;
-#[path = "../support/machine.rs"]
-mod machine;
-#[path = "../support/numbers.rs"]
-mod numbers;
-#[path = "../support/place.rs"]
+#[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "each benchmark takes what it needs")]
-mod place;
+mod support;
+mod watch;
 
 use clap::Parser;
 use report::Report;
@@ -39,10 +29,8 @@ use round::{Round, Row};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
-
-/// What can go wrong here is told to a person, and ends the run.
-pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+use support::{Result, http, machine, numbers, place};
+use tokio::runtime::Builder;
 
 /// Measures the enforcement of a release build, on a private PostgreSQL.
 #[derive(Debug, Parser)]
@@ -66,9 +54,6 @@ pub(crate) struct Options {
     /// Also write everything that was measured to this file.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// What cargo passes to every benchmark.
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 impl Options {
@@ -83,39 +68,8 @@ impl Options {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    if !options.bench {
-        // `cargo test --all-targets` runs benches, too.
-        println!("not measured: run it with cargo bench --bench enforcement");
-        return ExitCode::SUCCESS;
-    }
     // One thread for the load and the proxies, which leaves the cores to what is measured; and this one, which may block.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let measured = runtime.expect("a runtime").block_on(async {
-        tokio::select! {
-            measured = run(&options) => measured,
-            stopped = stopped() => stopped,
-        }
-    });
-    match measured {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("\n{error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Ends with an error when somebody asks to stop; what runs is taken down on the way out.
-async fn stopped() -> Result<()> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let mut hangup = signal(SignalKind::hangup())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
-    }
-    Err("stopped before the end".into())
+    support::main(Builder::new_multi_thread().worker_threads(1), run)
 }
 
 async fn run(options: &Options) -> Result<()> {
@@ -124,17 +78,11 @@ async fn run(options: &Options) -> Result<()> {
         let round = Round::begin(options, number).await?;
         if number == 1 {
             report.facts = round.facts().await?;
-            for (name, value) in &report.facts {
-                println!("{name}: {value}");
-            }
+            report.facts.print();
         }
         report.rounds.push(round.run().await?);
     }
-    println!("\n{}", report.markdown()?);
-    if let Some(path) = &options.json {
-        std::fs::write(path, report.json(options).to_string())?;
-        println!("written to {}", path.display());
-    }
+    support::publish(&report.markdown()?, options.json.as_deref(), || report.json(options))?;
     match report.defects().as_slice() {
         [] => Ok(()),
         defects => Err(format!("ENFORCEMENT IS WRONG:\n{}", defects.join("\n")).into()),

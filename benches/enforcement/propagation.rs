@@ -1,9 +1,10 @@
 //! How long a kill takes to reach everybody: from just before the engage is sent to the first refusal of the last instance.
 
 use crate::Result;
-use crate::figures::percentile;
 use crate::fleet::{Fleet, INSTANCES, admits};
 use crate::http::Connection;
+use crate::numbers::{milliseconds, percentile};
+use crate::support::all;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -44,10 +45,7 @@ pub(crate) async fn measure(fleet: &Fleet, trials: u32) -> Result<Propagation> {
         }
         tokio::time::sleep(LEAD).await;
         let engaged = fleet.engage(trial as usize % INSTANCES).await?;
-        let mut last = engaged.sent;
-        while let Some(probe) = probes.join_next().await {
-            last = last.max(probe??);
-        }
+        let last = all(probes).await?.into_iter().fold(engaged.sent, Instant::max);
         blocked.push(milliseconds(last - engaged.sent));
         answered.push(milliseconds(engaged.answered - engaged.sent));
     }
@@ -76,8 +74,4 @@ async fn until_blocked(addr: SocketAddr) -> Result<Instant> {
         tokio::time::sleep(LOOK).await;
     }
     Ok(Instant::now())
-}
-
-pub(crate) fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }

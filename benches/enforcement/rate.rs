@@ -1,9 +1,9 @@
 //! Two kinds of requests against each other: short runs in turn, so that a machine whose speed drifts slows both alike.
 
 use crate::Result;
-use crate::figures::percentile;
 use crate::http::Connection;
-use crate::numbers::real;
+use crate::numbers::{percentile, real};
+use crate::support::all;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,21 +83,16 @@ impl Side {
         for mut connection in self.connections.drain(..) {
             let request = Arc::clone(&self.request);
             tasks.spawn(async move {
-                let mut answered = 0;
+                let mut answered = 0_u64;
                 while Instant::now() < end {
-                    let answer = connection.exchange(&request).await?;
-                    if answer.status != 200 {
-                        return Err(format!("answered {}", answer.excerpt()).into());
-                    }
+                    connection.succeed(&request).await?;
                     answered += 1;
                 }
                 Ok((connection, answered))
             });
         }
         let mut sum = 0;
-        while let Some(ended) = tasks.join_next().await {
-            let ended: Result<(Connection, u64)> = ended?;
-            let (connection, answered) = ended?;
+        for (connection, answered) in all(tasks).await? {
             self.connections.push(connection);
             sum += answered;
         }

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::fleet::{Fleet, Postgres, admits};
 use crate::http::Connection;
-use crate::propagation::milliseconds;
+use crate::numbers::milliseconds;
 use rustix::process::Signal;
 use sqlx::{Connection as _, PgConnection};
 use std::net::SocketAddr;

@@ -2,15 +2,16 @@
 
 use crate::decision::{self, Decision};
 use crate::faults::{self, FAULTS};
-use crate::figures::{Figure, percentile};
+use crate::figures::Figure;
 use crate::fleet::{ASK, Fleet};
-use crate::numbers::{real, rounded};
+use crate::machine::{self, Facts};
+use crate::numbers::{percentile, real, rounded};
 use crate::propagation::{self, Propagation};
 use crate::proxy::Loses;
 use crate::rate::{self, Compared, Target};
 use crate::report::RoundReport;
 use crate::server::{Pair, ROUTE};
-use crate::{Options, Result, flood, http, machine, recovery};
+use crate::{Options, Result, flood, http, recovery};
 use holdfast::clock::Clock;
 use holdfast::db::Database;
 use holdfast::enforcement::feed::{Feed, LEASE_MAX};
@@ -68,42 +69,40 @@ impl<'a> Round<'a> {
         Ok(Self { options, report: RoundReport::new(number, busy), fleet: Fleet::start(number).await? })
     }
 
-    pub(crate) async fn facts(&self) -> Result<Vec<(String, String)>> {
-        let mut facts = machine::facts(self.fleet.place().root());
+    pub(crate) async fn facts(&self) -> Result<Facts> {
         let mut db = PgConnection::connect_with(&self.fleet.postgres.connect_options()).await?;
-        facts.extend(machine::settings(&mut db).await?);
-        Ok(facts)
+        Facts::gather(self.fleet.place().root(), &mut db).await
     }
 
     /// Measures every row that is wanted.
     pub(crate) async fn run(mut self) -> Result<RoundReport> {
-        let wants = |row| self.options.wants(row);
+        let options = self.options;
+        let wants = |row| options.wants(row);
         if wants(Row::Decision) || wants(Row::Layer) {
             let fresh = self.fresh().await?;
             if wants(Row::Decision) {
                 self.decision(&fresh)?;
             }
-            if self.options.wants(Row::Layer) {
+            if wants(Row::Layer) {
                 self.layer(&fresh).await?;
             }
         }
-        let wants = |row| self.options.wants(row);
         if wants(Row::ForwardAuth) {
             self.forward_auth().await?;
         }
-        if self.options.wants(Row::Propagation) {
+        if wants(Row::Propagation) {
             self.propagation().await?;
         }
-        if self.options.wants(Row::Cut) {
+        if wants(Row::Cut) {
             self.cut().await?;
         }
-        if self.options.wants(Row::Flood) {
+        if wants(Row::Flood) {
             self.flood().await?;
         }
-        if self.options.wants(Row::Faults) {
+        if wants(Row::Faults) {
             self.faults().await?;
         }
-        if self.options.wants(Row::Recovery) {
+        if wants(Row::Recovery) {
             self.recovery().await?;
         }
         Ok(self.report)

@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::fleet::admits;
 use crate::http::Connection;
+use crate::support::all;
 use chrono::{DateTime, Utc};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -59,18 +60,15 @@ impl Watch {
     }
 
     /// Ends it, with the answers to all that was sent.
-    pub(crate) async fn end(mut self) -> Result<Seen> {
+    pub(crate) async fn end(self) -> Result<Seen> {
         self.stop.store(true, Ordering::Relaxed);
+        let ended = tokio::time::timeout(DRAIN, all(self.tasks)).await;
         let mut seen = Seen::default();
-        let all = async {
-            while let Some(one) = self.tasks.join_next().await {
-                let one = one??;
-                seen.admitted.extend(one.admitted);
-                seen.refused.extend(one.refused);
-            }
-            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(seen)
-        };
-        tokio::time::timeout(DRAIN, all).await.map_err(|_| "an instance does not answer any more")?
+        for one in ended.map_err(|_| "an instance does not answer any more")?? {
+            seen.admitted.extend(one.admitted);
+            seen.refused.extend(one.refused);
+        }
+        Ok(seen)
     }
 }
 

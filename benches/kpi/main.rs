@@ -4,35 +4,25 @@
 //! one transaction per action can do on the same PostgreSQL; in batches; what an event costs as the series grows; and whether a
 //! reserve that begins after the answer to a tripping measurement is ever admitted.
 
-// What the benchmarks share.
-#[path = "../support/bounds.rs"]
-mod bounds;
-#[path = "../support/http.rs"]
+#[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "each benchmark takes what it needs")]
-mod http;
-#[path = "../support/numbers.rs"]
-mod numbers;
-#[path = "../support/place.rs"]
-#[expect(dead_code, reason = "each benchmark takes what it needs")]
-mod place;
-#[path = "../ledger/yardstick.rs"]
-mod yardstick;
+mod support;
 
-use bounds::Side;
 use clap::Parser;
-use numbers::{grouped, real};
-use place::{Instance, Place, free_address};
 use sqlx::{Connection as _, PgConnection};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+use support::figures::{Spec, TABLE};
+use support::http::{self, Connection};
+use support::numbers::{grouped, real};
+use support::place::{Instance, Place};
+use support::yardstick::{self, Yardstick};
+use support::{Result, all};
+use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use yardstick::Yardstick;
-
-/// What can go wrong here is told to a person, and ends the run.
-pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Connections that send single measurements.
 const MANY: usize = 256;
@@ -57,51 +47,21 @@ struct Options {
     /// Events of the large series.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(100_000..=100_000_000))]
     stored: u64,
-    /// What cargo passes to every benchmark.
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    if !options.bench {
-        // `cargo test --all-targets` runs benches, too.
-        println!("not measured: run it with cargo bench --bench kpi");
-        return ExitCode::SUCCESS;
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    match runtime.expect("a runtime").block_on(run(&options)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("\n{error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// The figures of all rounds.
-#[derive(Debug, Default)]
-struct Figures {
-    plain: Vec<f64>,
-    sequential: Vec<f64>,
-    singles: Vec<f64>,
-    batched: Vec<f64>,
-    batched_sequential: Vec<f64>,
-    growth: Vec<f64>,
-    admitted: Vec<f64>,
+    support::main(Builder::new_multi_thread().worker_threads(1), run)
 }
 
 async fn run(options: &Options) -> Result<()> {
     let pgbench = yardstick::pgbench()?;
-    let mut figures = Figures::default();
+    let mut figures: [Vec<f64>; 7] = Default::default();
     for number in 1..=options.rounds {
         println!("== round {number} of {}", options.rounds);
         let place = Place::new(number)?;
-        let data = ("DATA_DIR", place.root().join("data").display().to_string());
-        let service = Instance::start(&place, "service", free_address()?, &[data]).await?;
+        let service = place.serve().await?;
         service.post("/go-live/enable", r#"{"actor":"bench"}"#).await?;
-        let url = format!("postgres://holdfast@localhost/postgres?host={}", place.socket_dir().display());
-        let mut db = PgConnection::connect(&url).await?;
+        let mut db = PgConnection::connect(&place.url("postgres")).await?;
         let before = Yardstick::run(&pgbench, &place, &mut db, options.seconds).await?;
         for (metric, detector) in [("plain", "PLAIN"), ("sequential", "SEQUENTIAL")] {
             watch(&service, metric, detector).await?;
@@ -111,58 +71,39 @@ async fn run(options: &Options) -> Result<()> {
         let after = Yardstick::run(&pgbench, &place, &mut db, options.seconds).await?;
         let tps = Yardstick::best([before, after].iter()).map_or(f64::NAN, |best| best.tps_32);
         println!("yardstick {tps:.0} tps with 32 clients; singles {plain:.0}/s PLAIN, {sequential:.0}/s SEQUENTIAL");
-        figures.plain.push(plain / tps);
-        figures.sequential.push(sequential / tps);
-        figures.singles.push(plain);
         let batched = batches(&service, "plain", options.seconds).await?;
         let batched_sequential = batches(&service, "sequential", options.seconds).await?;
         println!("batched {batched:.0}/s PLAIN, {batched_sequential:.0}/s SEQUENTIAL");
-        figures.batched.push(batched);
-        figures.batched_sequential.push(batched_sequential);
         let growth = growth(&service, options.stored).await?;
-        figures.growth.push(growth);
-        let admitted = admitted(&service).await?;
-        figures.admitted.push(real(admitted));
-        let verified = service.call(&http::get("/api/governance/audit/verify?stream=kpi")).await?.1;
+        let admitted = real(admitted(&service).await?);
+        let round = [plain / tps, sequential / tps, plain, batched, batched_sequential, growth, admitted];
+        for (values, value) in figures.iter_mut().zip(round) {
+            values.push(value);
+        }
+        let verified = service.get(&format!("{}/audit/verify?stream=kpi", http::BASE)).await?.1;
         if !verified.contains("\"ok\":true") {
             return Err(format!("THE CHAIN IS WRONG: {verified}").into());
         }
     }
-    println!("\n| Figure | Must | Measured (range over rounds) | Verdict |\n|---|---|---|---|");
-    let row = |name: &str, must: Option<f64>, side, values: &[f64], places, unit| {
-        let verdict = bounds::verdict(values, side, must, None);
-        let must = must.map_or_else(|| "–".to_owned(), |must| format!("{must}"));
-        println!("| {name} | {must} | {} | {verdict} |", bounds::range(values, places, unit));
-    };
-    row(
-        "measurements/s one by one, 256 connections, PLAIN ÷ yardstick tps",
-        Some(12.0),
-        Side::AtLeast,
-        &figures.plain,
-        1,
-        "",
-    );
-    row("the same, SEQUENTIAL", Some(12.0), Side::AtLeast, &figures.sequential, 1, "");
-    row("measurements/s one by one, PLAIN", None, Side::AtLeast, &figures.singles, 0, "");
-    row("measurements/s in batches of 5,000, PLAIN", Some(100_000.0), Side::AtLeast, &figures.batched, 0, "");
-    row("the same, SEQUENTIAL", Some(100_000.0), Side::AtLeast, &figures.batched_sequential, 0, "");
-    let name = format!("cost of an event at {} stored ÷ at {}", grouped(options.stored), grouped(SMALL));
-    row(&name, Some(1.2), Side::AtMost, &figures.growth, 2, "");
-    row(
-        "reserves admitted after the answer to a tripping measurement",
-        Some(0.0),
-        Side::AtMost,
-        &figures.admitted,
-        0,
-        "",
-    );
+    let growth = format!("cost of an event at {} stored ÷ at {}", grouped(options.stored), grouped(SMALL));
+    let least = |title, must, places| Spec::at_least(title, must, None, places, "");
+    let specs = [
+        least("measurements/s one by one, 256 connections, PLAIN ÷ yardstick tps", Some(12.0), 1),
+        least("the same, SEQUENTIAL", Some(12.0), 1),
+        least("measurements/s one by one, PLAIN", None, 0),
+        least("measurements/s in batches of 5,000, PLAIN", Some(100_000.0), 0),
+        least("the same, SEQUENTIAL", Some(100_000.0), 0),
+        Spec::at_most(&growth, Some(1.2), None, 2, ""),
+        Spec::at_most("reserves admitted after the answer to a tripping measurement", Some(0.0), None, 0, ""),
+    ];
+    let rows: Vec<_> = specs.iter().zip(&figures).map(|(spec, values)| spec.row(values, "")).collect();
+    println!("\n{TABLE}{}", rows.concat());
     Ok(())
 }
 
 async fn watch(service: &Instance, metric: &str, detector: &str) -> Result<()> {
     let wire = format!(r#"{{"domain":"BENCH","metric":"{metric}","detector":"{detector}","actor":"bench"}}"#);
-    service.post("/regression/policies/upsert", &wire).await?;
-    Ok(())
+    service.post("/regression/policies/upsert", &wire).await
 }
 
 /// A measurement of a series that is as good as ever: one in twenty fails.
@@ -180,39 +121,28 @@ async fn singles(service: &Instance, metric: &'static str, seconds: u64) -> Resu
         Arc::new([0, 1].map(|number| http::post("/regression/kpi", "", &measurement(metric, number))));
     let mut callers = JoinSet::new();
     for _ in 0..MANY {
-        let mut connection = http::Connection::open(service.addr).await?;
+        let mut connection = Connection::open(service.addr).await?;
         let (counted, number, requests) = (Arc::clone(&counted), Arc::clone(&number), Arc::clone(&requests));
         callers.spawn(async move {
             while Instant::now() < to {
                 // One in twenty fails.
                 let fails = number.fetch_add(1, Ordering::Relaxed).is_multiple_of(20);
-                let answer = connection.exchange(&requests[usize::from(!fails)]).await?;
-                if answer.status != 200 {
-                    return Err(format!("a measurement was answered {}", answer.excerpt()).into());
-                }
+                connection.succeed(&requests[usize::from(!fails)]).await?;
                 let now = Instant::now();
                 if from <= now && now <= to {
                     counted.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+            Ok(())
         });
     }
-    while let Some(ended) = callers.join_next().await {
-        ended??;
-    }
+    all(callers).await?;
     Ok(real(counted.load(Ordering::Relaxed)) / Duration::from_secs(seconds).as_secs_f64())
 }
 
 fn batch_of(metric: &str, events: u64) -> Vec<u8> {
     let lines: Vec<_> = (1..=events).map(|number| measurement(metric, number)).collect();
-    let body = lines.join("\n");
-    format!(
-        "POST {}/regression/kpi/batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nContent-Length: {}\r\n\r\n{body}",
-        http::BASE,
-        body.len()
-    )
-    .into_bytes()
+    http::post_of("x-ndjson", "/regression/kpi/batch", "", &lines.join("\n"))
 }
 
 /// Measurements a second in batches, closed loop.
@@ -223,7 +153,7 @@ async fn batches(service: &Instance, metric: &str, seconds: u64) -> Result<f64> 
     let to = from + Duration::from_secs(seconds);
     let mut callers = JoinSet::new();
     for _ in 0..BATCH_CALLERS {
-        let mut connection = http::Connection::open(service.addr).await?;
+        let mut connection = Connection::open(service.addr).await?;
         let (request, counted) = (Arc::clone(&request), Arc::clone(&counted));
         callers.spawn(async move {
             while Instant::now() < to {
@@ -233,19 +163,17 @@ async fn batches(service: &Instance, metric: &str, seconds: u64) -> Result<f64> 
                     counted.fetch_add(BATCH, Ordering::Relaxed);
                 }
             }
-            Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+            Ok(())
         });
     }
-    while let Some(ended) = callers.join_next().await {
-        ended??;
-    }
+    all(callers).await?;
     Ok(real(counted.load(Ordering::Relaxed)) / Duration::from_secs(seconds).as_secs_f64())
 }
 
 /// Sends a batch of which every measurement has to be recorded.
-async fn record(connection: &mut http::Connection, request: &[u8]) -> Result<()> {
-    let answer = connection.exchange(request).await?;
-    if answer.status == 200 && http::find(answer.body, b"\"refused_count\":0").is_some() {
+async fn record(connection: &mut Connection, request: &[u8]) -> Result<()> {
+    let answer = connection.succeed(request).await?;
+    if http::find(answer.body, b"\"refused_count\":0").is_some() {
         return Ok(());
     }
     Err(format!("a batch was answered {}", answer.excerpt()).into())
@@ -255,7 +183,7 @@ async fn record(connection: &mut http::Connection, request: &[u8]) -> Result<()>
 /// themselves would count.
 async fn growth(service: &Instance, stored: u64) -> Result<f64> {
     watch(service, "grows", "PLAIN").await?;
-    let mut connection = http::Connection::open(service.addr).await?;
+    let mut connection = Connection::open(service.addr).await?;
     let (small, large) = (batch_of("grows", SMALL), batch_of("grows", BATCH));
     record(&mut connection, &small).await?;
     let at_small = cost(&mut connection).await?;
@@ -270,15 +198,12 @@ async fn growth(service: &Instance, stored: u64) -> Result<f64> {
 }
 
 /// The median time of a single measurement.
-async fn cost(connection: &mut http::Connection) -> Result<Duration> {
+async fn cost(connection: &mut Connection) -> Result<Duration> {
     let request = http::post("/regression/kpi", "", &measurement("grows", 1));
     let mut times = Vec::with_capacity(COSTED * 10);
     for _ in 0..COSTED * 10 {
         let began = Instant::now();
-        let answer = connection.exchange(&request).await?;
-        if answer.status != 200 {
-            return Err(format!("a measurement was answered {}", answer.excerpt()).into());
-        }
+        connection.succeed(&request).await?;
         times.push(began.elapsed());
     }
     times.sort_unstable();
@@ -294,40 +219,39 @@ async fn admitted(service: &Instance) -> Result<u64> {
     service.post("/risk/policies/upsert", &policy.replace("WHOLESALE", "GLOBAL")).await?;
     let good = http::post("/regression/kpi", "", r#"{"domain":"BENCH","metric":"trips","success":true}"#);
     let bad = http::post("/regression/kpi", "", r#"{"domain":"BENCH","metric":"trips","success":false}"#);
-    let mut connection = http::Connection::open(service.addr).await?;
+    let mut connection = Connection::open(service.addr).await?;
     for _ in 0..40 {
         connection.exchange(&good).await?;
     }
-    // Zero until the tripping measurement was answered.
-    let tripped = Arc::new(AtomicU64::new(0));
+    // Once the tripping measurement was answered.
+    let tripped = Arc::new(AtomicBool::new(false));
     let mut callers = JoinSet::new();
     let until = Instant::now() + Duration::from_secs(3);
     for _ in 0..32 {
-        let mut connection = http::Connection::open(service.addr).await?;
+        let mut connection = Connection::open(service.addr).await?;
         let tripped = Arc::clone(&tripped);
         callers.spawn(async move {
             let reserve = http::post("/risk/check-and-reserve", "", r#"{"engine":"WHOLESALE","amount":1}"#);
             let (mut before, mut after) = (0_u64, 0_u64);
             while Instant::now() < until {
-                let is_after = tripped.load(Ordering::SeqCst) == 1;
+                let is_after = tripped.load(Ordering::SeqCst);
                 let answer = connection.exchange(&reserve).await?;
                 let allowed = answer.status == 200 && http::find(answer.body, b"\"ok\":true").is_some();
                 *(if is_after { &mut after } else { &mut before }) += u64::from(allowed);
             }
-            Ok::<_, Box<dyn std::error::Error + Send + Sync>>((before, after))
+            Ok((before, after))
         });
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     loop {
         let answer = connection.exchange(&bad).await?;
         if http::find(answer.body, b"\"tripped\":{").is_some() {
-            tripped.store(1, Ordering::SeqCst);
+            tripped.store(true, Ordering::SeqCst);
             break;
         }
     }
     let (mut before, mut after) = (0, 0);
-    while let Some(ended) = callers.join_next().await {
-        let (one, other) = ended??;
+    for (one, other) in all(callers).await? {
         (before, after) = (before + one, after + other);
     }
     println!(

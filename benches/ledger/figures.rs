@@ -1,9 +1,9 @@
 //! The figures: what they are called, what they have to be, and how they read.
 
-use crate::bounds::{self, Side};
+use crate::support::figures::{Spec, range};
 
-/// What the table shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the table shows, in its order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Figure {
     Reserves,
     Lifecycles,
@@ -31,117 +31,45 @@ pub(crate) enum By {
     Nothing,
 }
 
-/// How a figure reads.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Spec {
-    pub(crate) title: &'static str,
-    pub(crate) must: Option<f64>,
-    pub(crate) aim: Option<f64>,
-    more_is_better: bool,
-    places: usize,
-    unit: &'static str,
-    absolute_places: usize,
-    absolute_unit: &'static str,
-    pub(crate) by: By,
-}
-
-/// In the order of the table.
-pub(crate) const FIGURES: [Figure; 13] = [
-    Figure::Reserves,
-    Figure::Lifecycles,
-    Figure::P99,
-    Figure::P99Open,
-    Figure::P50,
-    Figure::Batch,
-    Figure::TwoInstances,
-    Figure::Disk,
-    Figure::Wal,
-    Figure::Memory,
-    Figure::Keys,
-    Figure::Overload,
-    Figure::Denials,
-];
-
 impl Figure {
-    pub(crate) fn spec(self) -> Spec {
-        let throughput = |title, must, aim| Spec {
-            title,
-            must,
-            aim,
-            more_is_better: true,
-            places: 1,
-            unit: " ×",
-            absolute_places: 0,
-            absolute_unit: "/s",
-            by: By::Tps32,
-        };
-        let plain = |title, must, aim, unit| Spec {
-            more_is_better: false,
-            unit,
-            by: By::Nothing,
-            ..throughput(title, must, aim)
-        };
+    pub(crate) fn spec(self) -> Spec<'static> {
+        let ratio = |title, must, aim, places| Spec::at_least(title, must, aim, places, " ×");
+        let most = Spec::at_most;
         match self {
-            Self::Reserves => throughput("reserves/s, 256 connections ÷ yardstick tps", Some(15.0), Some(30.0)),
+            Self::Reserves => ratio("reserves/s, 256 connections ÷ yardstick tps", Some(15.0), Some(30.0), 1),
             Self::Lifecycles => {
-                throughput("reserve + settle lifecycles/s, 256 connections ÷ yardstick tps", Some(6.0), Some(12.0))
+                ratio("reserve + settle lifecycles/s, 256 connections ÷ yardstick tps", Some(6.0), Some(12.0), 1)
             }
-            Self::P99 => plain("p99 of a reserve, 64 connections", Some(30.0), Some(15.0), " ms"),
-            Self::P99Open => plain("p99 of a reserve, open loop at 70 % of the peak", None, None, " ms"),
-            Self::P50 => Spec {
-                more_is_better: false,
-                places: 2,
-                absolute_places: 3,
-                absolute_unit: " ms",
-                by: By::Latency1,
-                ..throughput("p50 of a reserve, 1 connection ÷ yardstick latency", Some(2.5), Some(1.6))
-            },
-            Self::Batch => throughput("operations/s in batches of 500 ÷ yardstick tps", Some(30.0), Some(60.0)),
-            Self::TwoInstances => Spec {
-                places: 2,
-                by: By::Nothing,
-                ..throughput("two instances on one database ÷ one instance", Some(0.9), Some(1.0))
-            },
-            Self::Disk => Spec { places: 0, ..plain("bytes per lifecycle on disk", None, None, " B") },
-            Self::Wal => Spec { places: 0, ..plain("bytes of WAL per lifecycle", None, None, " B") },
-            Self::Memory => Spec {
-                places: 2,
-                absolute_unit: " MiB",
-                ..plain("memory at the end of the soak ÷ after 1 minute", None, Some(1.2), " ×")
-            },
-            Self::Keys => throughput("reserves/s with an Idempotency-Key each ÷ yardstick tps", None, None),
-            Self::Overload => Spec {
-                places: 2,
-                by: By::Nothing,
-                ..throughput("reserves/s with 2,560 connections ÷ with 256", Some(0.9), None)
-            },
-            Self::Denials => {
-                Spec { places: 0, more_is_better: true, ..plain("denials/s, 256 connections", None, None, "/s") }
-            }
+            Self::P99 => most("p99 of a reserve, 64 connections", Some(30.0), Some(15.0), 1, " ms"),
+            Self::P99Open => most("p99 of a reserve, open loop at 70 % of the peak", None, None, 1, " ms"),
+            Self::P50 => most("p50 of a reserve, 1 connection ÷ yardstick latency", Some(2.5), Some(1.6), 2, " ×"),
+            Self::Batch => ratio("operations/s in batches of 500 ÷ yardstick tps", Some(30.0), Some(60.0), 1),
+            Self::TwoInstances => ratio("two instances on one database ÷ one instance", Some(0.9), Some(1.0), 2),
+            Self::Disk => most("bytes per lifecycle on disk", None, None, 0, " B"),
+            Self::Wal => most("bytes of WAL per lifecycle", None, None, 0, " B"),
+            Self::Memory => most("memory at the end of the soak ÷ after 1 minute", None, Some(1.2), 2, " ×"),
+            Self::Keys => ratio("reserves/s with an Idempotency-Key each ÷ yardstick tps", None, None, 1),
+            Self::Overload => ratio("reserves/s with 2,560 connections ÷ with 256", Some(0.9), None, 2),
+            Self::Denials => Spec::at_least("denials/s, 256 connections", None, None, 0, "/s"),
         }
     }
-}
 
-impl Spec {
-    /// The range of a figure over the rounds.
-    pub(crate) fn range(self, values: &[f64]) -> String {
-        bounds::range(values, self.places, self.unit)
+    pub(crate) fn by(self) -> By {
+        match self {
+            Self::Reserves | Self::Lifecycles | Self::Batch | Self::Keys => By::Tps32,
+            Self::P50 => By::Latency1,
+            _ => By::Nothing,
+        }
     }
 
-    /// The range of what the figure is the ratio of.
+    /// The range of what it is the ratio of.
     pub(crate) fn absolute_range(self, values: &[f64]) -> String {
-        bounds::range(values, self.absolute_places, self.absolute_unit)
-    }
-
-    /// A value of it, as a bound.
-    pub(crate) fn bound(self, bound: Option<f64>) -> String {
-        bound.map_or_else(|| "–".to_owned(), |bound| format!("{bound}{}", self.unit.replace(" ×", "")))
-    }
-
-    /// As the worst round says.
-    pub(crate) fn verdict(self, values: &[f64]) -> &'static str {
-        let side = if self.more_is_better { Side::AtLeast } else { Side::AtMost };
-        bounds::verdict(values, side, self.must, self.aim)
+        let (places, unit) = match self {
+            Self::P50 => (3, " ms"),
+            Self::Memory => (0, " MiB"),
+            _ => (0, "/s"),
+        };
+        range(values, places, unit)
     }
 }
 

@@ -5,8 +5,8 @@
 //! counted for everything that it kept waiting, not only for what was already sent ("coordinated omission").
 
 use crate::Result;
-use crate::histogram::Histogram;
 use crate::http::Connection;
+use crate::latencies::Latencies;
 use crate::script::{Counts, Script, Work};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,7 +50,7 @@ pub(crate) struct Tally {
     /// From the first request on: what the ledger has to hold.
     pub(crate) all: Counts,
     /// Of the operations that count; of a lifecycle, both requests together; of a batch, the call.
-    pub(crate) latencies: Histogram,
+    pub(crate) latencies: Latencies,
     /// Operations that were due while it counted, each of which was done, however late; in a closed loop, those that ended then.
     pub(crate) offered: u64,
     /// How long it took until all that was measured was answered.
@@ -136,7 +136,7 @@ impl Load {
 struct Board {
     measured: Counts,
     all: Counts,
-    latencies: Histogram,
+    latencies: Latencies,
     offered: u64,
     last: Instant,
 }
@@ -144,7 +144,7 @@ struct Board {
 impl Board {
     fn new(from: Instant) -> Self {
         let (measured, all) = Default::default();
-        Self { measured, all, latencies: Histogram::new(), offered: 0, last: from }
+        Self { measured, all, latencies: Latencies::new(), offered: 0, last: from }
     }
 
     fn count(&mut self, schedule: &Schedule, due: Instant, counts: Counts) {

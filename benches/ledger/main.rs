@@ -8,27 +8,16 @@
 mod answers;
 mod books;
 mod figures;
-mod histogram;
-mod instances;
+mod latencies;
 mod load;
 mod report;
 mod rows;
 mod script;
 mod soak;
+#[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "each benchmark takes what it needs")]
+mod support;
 mod usage;
-mod yardstick;
-
-// What the benchmarks share.
-#[path = "../support/bounds.rs"]
-mod bounds;
-#[path = "../support/http.rs"]
-mod http;
-#[path = "../support/machine.rs"]
-mod machine;
-#[path = "../support/numbers.rs"]
-mod numbers;
-#[path = "../support/place.rs"]
-mod place;
 
 use clap::Parser;
 use report::Report;
@@ -36,10 +25,8 @@ use rows::{Round, Row};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
-
-/// What can go wrong here is told to a person, and ends the run.
-pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+use support::{Result, http, machine, numbers, place, yardstick};
+use tokio::runtime::Builder;
 
 /// Measures the ledger of a release build, over HTTP, on a private PostgreSQL.
 #[derive(Debug, Parser)]
@@ -63,9 +50,6 @@ pub(crate) struct Options {
     /// Also write everything that was measured to this file.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// What cargo passes to every benchmark.
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 impl Options {
@@ -80,39 +64,8 @@ impl Options {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    if !options.bench {
-        // `cargo test --all-targets` runs benches, too.
-        println!("not measured: run it with cargo bench --bench ledger");
-        return ExitCode::SUCCESS;
-    }
     // One thread: the generator should leave the cores to what it measures.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let measured = runtime.block_on(async {
-        tokio::select! {
-            measured = run(&options) => measured,
-            stopped = stopped() => stopped,
-        }
-    });
-    match measured {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("\n{error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Ends with an error when somebody asks to stop; what runs is taken down on the way out.
-async fn stopped() -> Result<()> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let mut hangup = signal(SignalKind::hangup())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
-    }
-    Err("stopped before the end".into())
+    support::main(&mut Builder::new_current_thread(), run)
 }
 
 async fn run(options: &Options) -> Result<()> {
@@ -123,17 +76,10 @@ async fn run(options: &Options) -> Result<()> {
         let mut round = Round::begin(options, number).await?;
         if number == 1 {
             report.facts = round.facts().await?;
-            report.facts.push(("open files".to_owned(), files.to_string()));
-            for (name, value) in &report.facts {
-                println!("{name}: {value}");
-            }
+            report.facts.push("open files", files.to_string());
+            report.facts.print();
         }
         report.rounds.push(round.run(&pgbench, number == options.rounds).await?);
     }
-    println!("\n{}", report.markdown()?);
-    if let Some(path) = &options.json {
-        std::fs::write(path, report.json(options).to_string())?;
-        println!("written to {}", path.display());
-    }
-    Ok(())
+    support::publish(&report.markdown()?, options.json.as_deref(), || report.json(options))
 }

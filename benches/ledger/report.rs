@@ -2,12 +2,16 @@
 
 use crate::Options;
 use crate::books::Checked;
-use crate::figures::{By, FIGURES, Figure, Sample};
+use crate::figures::{By, Figure, Sample};
+use crate::latencies::Latencies;
 use crate::load::{Load, Pace, Tally};
+use crate::machine::Facts;
 use crate::numbers::{grouped, real, rounded};
 use crate::script::{Counts, Work};
+use crate::support::figures::TABLE;
 use crate::usage::Cpu;
 use crate::yardstick::Yardstick;
+use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::fmt::{self, Write as _};
@@ -77,8 +81,8 @@ impl Run {
     /// Percentiles 50, 90, 99 and 99.9, and the longest; milliseconds.
     fn latencies_ms(&self) -> [f64; 5] {
         let latencies = &self.tally.latencies;
-        let at = |per_10_000| latencies.percentile_ms(per_10_000);
-        [at(5_000), at(9_000), at(9_900), at(9_990), latencies.max_ms()]
+        let at = |share| latencies.quantile_ms(share);
+        [at(0.5), at(0.9), at(0.99), at(0.999), latencies.longest_ms()]
     }
 
     fn json(&self) -> Value {
@@ -150,7 +154,7 @@ impl RoundReport {
         for sample in &mut self.samples {
             let around = self.yardsticks.iter().skip(sample.after_yardstick).take(2);
             let Some(yardstick) = Yardstick::best(around) else { continue };
-            sample.value = match sample.figure.spec().by {
+            sample.value = match sample.figure.by() {
                 By::Tps32 => sample.absolute.map(|rate| rate / yardstick.tps_32),
                 By::Latency1 => sample.absolute.map(|latency| latency / yardstick.latency_1_ms),
                 By::Nothing => sample.value,
@@ -174,16 +178,15 @@ impl RoundReport {
 /// All rounds.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    pub(crate) facts: Vec<(String, String)>,
+    pub(crate) facts: Facts,
     pub(crate) rounds: Vec<RoundReport>,
 }
 
 impl Report {
     /// Everything that was measured.
     pub(crate) fn json(&self, options: &Options) -> Value {
-        let facts = self.facts.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str())));
         json!({
-            "facts": facts.collect::<serde_json::Map<_, _>>(),
+            "facts": self.facts.json(),
             "seconds": options.seconds,
             "rounds": self.rounds.iter().map(RoundReport::json).collect::<Vec<_>>(),
         })
@@ -191,25 +194,18 @@ impl Report {
 
     /// The tables of docs/BENCHMARKS.md.
     pub(crate) fn markdown(&self) -> Result<String, fmt::Error> {
-        let mut text = String::from("| Machine | |\n|---|---|\n");
-        for (name, value) in &self.facts {
-            writeln!(text, "| {name} | {value} |")?;
-        }
-        let busy: Vec<_> = self.rounds.iter().map(|round| round.busy.as_str()).collect();
-        writeln!(text, "| load average before each round | {} |", busy.join(", "))?;
+        let mut text = self.facts.table(self.rounds.iter().map(|round| round.busy.as_str()));
         let (mut tps, mut latencies) = (Vec::new(), Vec::new());
         for yardstick in self.rounds.iter().flat_map(|round| &round.yardsticks) {
             tps.push(yardstick.tps_32);
             latencies.push(yardstick.latency_1_ms);
         }
         if !tps.is_empty() {
-            writeln!(text, "| yardstick, 32 clients | {} |", Figure::Reserves.spec().absolute_range(&tps))?;
-            writeln!(text, "| yardstick, 1 client | {} |", Figure::P50.spec().absolute_range(&latencies))?;
+            writeln!(text, "| yardstick, 32 clients | {} |", Figure::Reserves.absolute_range(&tps))?;
+            writeln!(text, "| yardstick, 1 client | {} |", Figure::P50.absolute_range(&latencies))?;
         }
-        text.push_str("\n| Figure | Must | Aim | Measured (range over rounds) | Verdict |\n|---|---|---|---|---|\n");
-        for figure in FIGURES {
-            self.figure(&mut text, figure)?;
-        }
+        write!(text, "\n{TABLE}")?;
+        text.extend(Figure::value_variants().iter().map(|figure| self.figure(*figure)));
         text.push_str("\n| Load, all rounds | Offered | Allowed | Denied | Settled | 503 | Errors | Broken | p50 / p99 / p99.9 / max, ms |\n");
         text.push_str("|---|---|---|---|---|---|---|---|---|\n");
         let mut seen = HashSet::new();
@@ -221,26 +217,19 @@ impl Report {
         Ok(text)
     }
 
-    fn figure(&self, text: &mut String, figure: Figure) -> fmt::Result {
-        let spec = figure.spec();
+    fn figure(&self, figure: Figure) -> String {
         let samples = || self.rounds.iter().flat_map(|round| &round.samples).filter(|sample| sample.figure == figure);
         let values: Vec<f64> = samples().filter_map(|sample| sample.value).collect();
         let absolutes: Vec<f64> = samples().filter_map(|sample| sample.absolute).collect();
-        write!(text, "| {} | {} | {} | ", spec.title, spec.bound(spec.must), spec.bound(spec.aim))?;
-        if values.is_empty() {
-            return writeln!(text, "– | not measured |");
-        }
-        write!(text, "{}", spec.range(&values))?;
-        if !absolutes.is_empty() {
-            write!(text, " ({})", spec.absolute_range(&absolutes))?;
-        }
-        writeln!(text, " | {} |", spec.verdict(&values))
+        let absolute =
+            if absolutes.is_empty() { String::new() } else { format!(" ({})", figure.absolute_range(&absolutes)) };
+        figure.spec().row(&values, &absolute)
     }
 
     /// The answers to one load, over all rounds.
     fn load(&self, text: &mut String, run: &Run) -> fmt::Result {
         let (mut counts, mut offered) = (Counts::default(), 0);
-        let mut latencies = crate::histogram::Histogram::new();
+        let mut latencies = Latencies::new();
         let same = |other: &&Run| other.name == run.name && other.connections == run.connections;
         for other in self.rounds.iter().flat_map(|round| &round.runs).filter(same) {
             counts += other.tally.measured;
@@ -252,7 +241,7 @@ impl Report {
         for count in [offered, allowed, denied, settled, unavailable, errors, broken] {
             write!(text, "{} | ", grouped(count))?;
         }
-        let [p50, p99, p999] = [5_000, 9_900, 9_990].map(|share| latencies.percentile_ms(share));
-        writeln!(text, "{p50:.2} / {p99:.2} / {p999:.2} / {:.2} |", latencies.max_ms())
+        let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|share| latencies.quantile_ms(share));
+        writeln!(text, "{p50:.2} / {p99:.2} / {p999:.2} / {:.2} |", latencies.longest_ms())
     }
 }

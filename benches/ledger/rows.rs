@@ -5,9 +5,9 @@ use crate::books::{self, Mark};
 use crate::figures::{Figure, Sample};
 use crate::http;
 use crate::load::{Load, Pace};
-use crate::machine;
+use crate::machine::{self, Facts};
 use crate::numbers::real;
-use crate::place::{Instance, Place};
+use crate::place::{Instance, Place, free_address};
 use crate::report::{Outcome, RoundReport, Run};
 use crate::script::{Counts, Work};
 use crate::usage::Moment;
@@ -91,10 +91,8 @@ impl<'a> Round<'a> {
         Ok(Self { options, report: RoundReport::new(number, busy), service, db, place })
     }
 
-    pub(crate) async fn facts(&mut self) -> Result<Vec<(String, String)>> {
-        let mut facts = machine::facts(self.place.root());
-        facts.extend(machine::settings(&mut self.db).await?);
-        Ok(facts)
+    pub(crate) async fn facts(&mut self) -> Result<Facts> {
+        Facts::gather(self.place.root(), &mut self.db).await
     }
 
     /// Measures every row that is wanted.
@@ -202,10 +200,10 @@ impl<'a> Round<'a> {
 
     /// Runs a load and prints what came of it.
     pub(crate) async fn load(&mut self, name: &'static str, load: &Load) -> Result<Run> {
-        let postmaster = self.place.postmaster().and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok());
-        let before = Moment::now(self.service.pid(), postmaster);
+        let moment = || Moment::now(self.service.pid(), self.place.postmaster());
+        let before = moment();
         let tally = load.run().await?;
-        let used = Moment::now(self.service.pid(), postmaster).since(&before);
+        let used = moment().since(&before);
         self.service.check_alive()?;
         let run = Run::new(name, load, tally, used);
         println!("{run}");
@@ -257,7 +255,8 @@ impl<'a> Round<'a> {
     }
 
     async fn two_instances(&mut self) -> Result<()> {
-        let second = self.place.serve_beside().await?;
+        let database = ("DATABASE_URL", self.place.url("holdfast"));
+        let second = Instance::start(&self.place, "second", free_address()?, &[database]).await?;
         let closed = self.closed(MANY, Work::Reserve { engine: ENGINE });
         let one = Load { warm_up: WARM_UP / 2, duration: closed.duration / 5, ..closed };
         let two = Load { targets: vec![self.service.addr, second.addr], ..one.clone() };

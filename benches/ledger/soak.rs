@@ -1,13 +1,14 @@
 //! The memory row: the service at a steady 70 % of its peak, minute after minute.
 
+use crate::Result;
 use crate::books::{self, Mark};
 use crate::figures::{Figure, Sample};
 use crate::load::{Load, Pace};
+use crate::machine::memory_kib;
 use crate::numbers::{grouped, real};
 use crate::report::Minute;
 use crate::rows::{ENGINE, MANY, OPEN_SHARE, Round};
 use crate::script::{Counts, Work};
-use crate::{Result, usage};
 use std::time::Duration;
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -31,7 +32,7 @@ impl Round<'_> {
         let mut all = Counts::default();
         for number in 1..=self.options.soak_minutes {
             let run = self.load("lifecycles at 70 % of the peak", &load).await?;
-            let resident_kib = usage::resident_kib(self.service.pid()).ok_or("this system does not say VmRSS")?;
+            let resident_kib = memory_kib(self.service.pid(), "VmRSS").ok_or("this system does not say VmRSS")?;
             println!("    minute {number}: {} KiB resident", grouped(resident_kib));
             self.report.minutes.push(Minute { number, resident_kib, p99_ms: run.outcome().p99_ms });
             all += run.tally.all;

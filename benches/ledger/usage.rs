@@ -1,7 +1,7 @@
 //! What the processes used. Linux says it in `/proc`; elsewhere it is left out.
 
-use crate::machine::{field, read};
-use rustix::process::{Resource, getrlimit, setrlimit};
+use crate::machine::children;
+use rustix::process::{Pid, Resource, getpid, getrlimit, setrlimit};
 use std::collections::HashMap;
 use std::fs;
 use std::time::Duration;
@@ -31,15 +31,14 @@ pub(crate) struct Cpu {
 pub(crate) struct Moment {
     generator: Duration,
     service: Duration,
-    postgres: HashMap<u32, Duration>,
+    postgres: HashMap<Pid, Duration>,
 }
 
 impl Moment {
-    pub(crate) fn now(service: u32, postmaster: Option<u32>) -> Self {
-        let children = postmaster.map(|pid| read(&format!("/proc/{pid}/task/{pid}/children"))).unwrap_or_default();
-        let postgres = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+    pub(crate) fn now(service: Pid, postmaster: Option<Pid>) -> Self {
+        let postgres = postmaster.and_then(|pid| children(pid).ok()).into_iter().flatten();
         Self {
-            generator: cpu(std::process::id()),
+            generator: cpu(getpid()),
             service: cpu(service),
             postgres: postgres.map(|pid| (pid, cpu(pid))).collect(),
         }
@@ -58,16 +57,11 @@ impl Moment {
 }
 
 /// Of all threads of a process that still run.
-fn cpu(pid: u32) -> Duration {
+fn cpu(pid: Pid) -> Duration {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let used = |thread: fs::DirEntry| -> Option<Duration> {
         let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
         Some(Duration::from_nanos(text.split(' ').next()?.parse().ok()?))
     };
     threads.filter_map(used).sum()
-}
-
-/// Resident memory of a process, in KiB.
-pub(crate) fn resident_kib(pid: u32) -> Option<u64> {
-    field(&format!("/proc/{pid}/status"), "VmRSS")?.split(' ').next()?.parse().ok()
 }

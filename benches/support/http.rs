@@ -1,6 +1,7 @@
 //! One HTTP/1.1 connection that is kept open: prebuilt bytes out, and the least that has to be read of an answer in. The
 //! generator shares the machine with what it measures, so it neither builds requests nor parses JSON while it measures.
 
+use super::Result;
 use std::io;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,8 +15,13 @@ const BUFFER_BYTES: usize = 16 * 1024;
 
 /// A `POST` of JSON below the base path, as bytes. `headers` are whole lines.
 pub(crate) fn post(path: &str, headers: &str, body: &str) -> Vec<u8> {
+    post_of("json", path, headers, body)
+}
+
+/// The same of another kind of `application`.
+pub(crate) fn post_of(kind: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
     format!(
-        "POST {BASE}{path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+        "POST {BASE}{path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/{kind}\r\n{headers}Content-Length: {}\r\n\r\n{body}",
         body.len()
     )
     .into_bytes()
@@ -72,6 +78,16 @@ impl Connection {
             self.read_more().await?;
         }
         Ok(Answer { status, body: &self.buffer[head_bytes..whole] })
+    }
+
+    /// The same, where anything but 200 is an error.
+    pub(crate) async fn succeed(&mut self, request: &[u8]) -> Result<Answer<'_>> {
+        let answer = self.exchange(request).await?;
+        if answer.status == 200 {
+            return Ok(answer);
+        }
+        let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+        Err(format!("{} was answered {}", String::from_utf8_lossy(line), answer.excerpt()).into())
     }
 
     async fn read_more(&mut self) -> io::Result<()> {

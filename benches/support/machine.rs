@@ -1,7 +1,10 @@
 //! What the figures were measured on. Linux says it in `/proc`; elsewhere it is left out.
 
-use crate::Result;
+use super::Result;
+use rustix::process::Pid;
+use serde_json::{Map, Value};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
+use std::fmt::Display;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -23,8 +26,45 @@ const SETTINGS: [&str; 13] = [
     "data_checksums",
 ];
 
-/// The machine and this commit, by name.
-pub(crate) fn facts(directory: &Path) -> Vec<(String, String)> {
+/// What a reader of the figures has to know, by name.
+#[derive(Debug, Default)]
+pub(crate) struct Facts(Vec<(String, String)>);
+
+impl Facts {
+    /// The machine and this commit, PostgreSQL's version and its settings of durability.
+    pub(crate) async fn gather(directory: &Path, db: &mut PgConnection) -> Result<Self> {
+        let mut facts = machine(directory);
+        for name in SETTINGS {
+            let row = sqlx::query(AssertSqlSafe(format!("SHOW {name}"))).fetch_one(&mut *db).await?;
+            facts.push((format!("PostgreSQL {name}"), row.get(0)));
+        }
+        Ok(Self(facts))
+    }
+
+    pub(crate) fn push(&mut self, name: &str, value: String) {
+        self.0.push((name.to_owned(), value));
+    }
+
+    pub(crate) fn print(&self) {
+        for (name, value) in &self.0 {
+            println!("{name}: {value}");
+        }
+    }
+
+    /// As a table, with how busy the machine was.
+    pub(crate) fn table<'a>(&self, busy: impl Iterator<Item = &'a str>) -> String {
+        let mut text = String::from("| Machine | |\n|---|---|\n");
+        let busy = ("load average before each round".to_owned(), busy.collect::<Vec<_>>().join(", "));
+        text.extend(self.0.iter().chain([&busy]).map(|(name, value)| format!("| {name} | {value} |\n")));
+        text
+    }
+
+    pub(crate) fn json(&self) -> Map<String, Value> {
+        self.0.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect()
+    }
+}
+
+fn machine(directory: &Path) -> Vec<(String, String)> {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let model = field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned());
     let kernel = read("/proc/sys/kernel/osrelease");
@@ -44,23 +84,25 @@ pub(crate) fn busy() -> String {
     read("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned()
 }
 
-/// PostgreSQL's version and its settings of durability, by name.
-pub(crate) async fn settings(db: &mut PgConnection) -> Result<Vec<(String, String)>> {
-    let mut settings = Vec::new();
-    for name in SETTINGS {
-        let row = sqlx::query(AssertSqlSafe(format!("SHOW {name}"))).fetch_one(&mut *db).await?;
-        settings.push((format!("PostgreSQL {name}"), row.get(0)));
-    }
-    Ok(settings)
+/// How much memory a process has, in KiB, by its name in `/proc/PID/status`.
+pub(crate) fn memory_kib(pid: impl Display, name: &str) -> Option<u64> {
+    field(&format!("/proc/{pid}/status"), name)?.split(' ').next()?.parse().ok()
+}
+
+/// The processes that a process has started.
+pub(crate) fn children(pid: Pid) -> Result<Vec<Pid>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+        .map_err(|error| format!("this system does not say which processes are PostgreSQL's: {error}"))?;
+    Ok(text.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect())
 }
 
 /// The text of a file; empty where there is none.
-pub(crate) fn read(path: &str) -> String {
+fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
 /// The value of the first line `name : value`.
-pub(crate) fn field(path: &str, name: &str) -> Option<String> {
+fn field(path: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;
     Some(line.split_once(':')?.1.trim().to_owned())

@@ -1,13 +1,14 @@
 //! A directory of its own for a round, and the service that runs on it. Both are gone with it, however it ends.
 
-use crate::Result;
-use crate::http::{self, Connection};
+use super::Result;
+use super::http::{self, Connection};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -17,6 +18,27 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const ROOT_BYTES_MAX: usize = 80;
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// The program that is measured, once it is built.
+static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+
+/// Builds it, as `cargo build --release` does: for a benchmark cargo builds the library alone.
+pub(super) fn build() -> Result<()> {
+    // Cargo starts a benchmark in the folder of its package; the paths that it is given are seen from the root.
+    std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))?;
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--release", "--package=holdfast", "--message-format=json-render-diagnostics"]);
+    let output = cargo.stderr(Stdio::inherit()).output()?;
+    let messages = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<serde_json::Value>();
+    let program = messages.flatten().filter_map(|message| message["executable"].as_str().map(PathBuf::from)).last();
+    let built = program.filter(|_| output.status.success()).ok_or("the program could not be built")?;
+    PROGRAM.set(built).map_err(|_| "the program was built already".into())
+}
+
+/// The program that is measured.
+pub(crate) fn program() -> &'static Path {
+    PROGRAM.get().expect("a run begins with building it")
+}
 
 /// The directory.
 #[derive(Debug)]
@@ -43,6 +65,17 @@ impl Place {
         &self.root
     }
 
+    /// Starts the service with its own PostgreSQL.
+    pub(crate) async fn serve(&self) -> Result<Instance> {
+        let data = ("DATA_DIR", self.data().display().to_string());
+        Instance::start(self, "first", free_address()?, &[data]).await
+    }
+
+    /// What the service keeps, with its PostgreSQL.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.root.join("data")
+    }
+
     /// A database of the private PostgreSQL, as a URL for another program.
     pub(crate) fn url(&self, database: &str) -> String {
         format!("postgres://holdfast@localhost/{database}?host={}", self.socket_dir().display())
@@ -50,12 +83,12 @@ impl Place {
 
     /// The directory of PostgreSQL's socket.
     pub(crate) fn socket_dir(&self) -> PathBuf {
-        self.root.join("data/run")
+        self.data().join("run")
     }
 
     /// The first process of the private PostgreSQL.
     pub(crate) fn postmaster(&self) -> Option<Pid> {
-        let file = fs::read_to_string(self.root.join("data/pg/postmaster.pid")).ok()?;
+        let file = fs::read_to_string(self.data().join("pg/postmaster.pid")).ok()?;
         Pid::from_raw(file.lines().next()?.parse().ok()?)
     }
 }
@@ -100,7 +133,7 @@ impl Instance {
         variables: &[(&str, String)],
     ) -> Result<Self> {
         let log = place.root.join(format!("{name}.log"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+        let mut command = Command::new(program());
         // Nothing of the caller's environment but where programs are: the figures are those of the default configuration.
         command.arg("serve").env_clear().current_dir(&place.root);
         #[expect(clippy::disallowed_methods, reason = "where programs are is all that the child inherits")]
@@ -121,8 +154,8 @@ impl Instance {
         Ok(instance)
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     async fn until_ready(&mut self) -> Result<()> {
@@ -165,20 +198,16 @@ impl Instance {
         Ok((answer.status, String::from_utf8_lossy(answer.body).into_owned()))
     }
 
-    /// Sends a `POST` below the base path that has to succeed, and gives the body.
-    pub(crate) async fn post(&self, path: &str, body: &str) -> Result<String> {
-        match self.call(&http::post(path, "", body)).await? {
-            (200, body) => Ok(body),
-            (status, body) => Err(format!("POST {path} was answered {status}: {body}").into()),
-        }
+    /// Sends a `POST` below the base path that has to succeed.
+    pub(crate) async fn post(&self, path: &str, body: &str) -> Result<()> {
+        Connection::open(self.addr).await?.succeed(&http::post(path, "", body)).await.map(drop)
     }
 }
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         // One that has ended already is what is wanted.
-        let _ = id.map(|pid| kill_process(pid, Signal::TERM));
+        let _ = kill_process(self.pid(), Signal::TERM);
         if !wait_until(|| !matches!(self.child.try_wait(), Ok(None))) {
             let _ = self.child.kill();
             let _ = self.child.wait();

@@ -4,12 +4,12 @@
 //! Thousands of series are drawn and judged by the code that the service runs. Every series follows from the seed and its own
 //! number, so the tables are the same on every machine, however many threads share the work; only the speed is this machine's.
 
-#[path = "../support/numbers.rs"]
-#[expect(dead_code, reason = "each benchmark takes what it needs")]
-mod numbers;
 mod rows;
 mod series;
 mod speed;
+#[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "each benchmark takes what it needs")]
+mod support;
 mod trials;
 
 use clap::Parser;
@@ -32,18 +32,10 @@ struct Options {
     /// Series of each row. The bounds are for the default; with fewer, chance alone can miss them.
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(20..=1_000_000))]
     streams: u32,
-    /// What cargo passes to every benchmark.
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    if !options.bench {
-        // `cargo test --all-targets` runs benches, too.
-        println!("not measured: run it with cargo bench --bench tripwire");
-        return ExitCode::SUCCESS;
-    }
+    let Some(options) = support::options::<Options>() else { return ExitCode::SUCCESS };
     let began = Instant::now();
     let mut missed = 0;
     for measure in [false_trips, delays, baselines, errors, noise, speed::table] {

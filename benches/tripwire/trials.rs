@@ -1,7 +1,7 @@
 //! Many series under one detector.
 
-use crate::numbers::real;
 use crate::series::{Kind, Series};
+use crate::support::numbers::real;
 use holdfast::regression::detector::permutation::SplitMix64;
 use holdfast::regression::detector::{Evidence, Frozen, Rolling, Settings};
 use holdfast::regression::model::{Direction, Effect, Measurement, Tolerance, Window};

@@ -1,14 +1,14 @@
 //! What one transaction per action can do on the same PostgreSQL: `hot-row.sql` in pgbench, with 1 and with 32 clients.
 
-use crate::Result;
-use crate::place::Place;
+use super::Result;
+use super::place::Place;
 use sqlx::{Connection, Executor, PgConnection};
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
 /// The database that it runs in: one of its own.
 const DATABASE: &str = "yardstick";
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/ledger/hot-row.sql");
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/support/hot-row.sql");
 const TABLES: &str = include_str!("hot-row-setup.sql");
 
 /// What pgbench said.
