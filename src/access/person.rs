@@ -7,13 +7,29 @@
 use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed};
 use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory, Script};
 use icu_properties::{CodePointMapData, CodePointSetData};
+use unicode_security::skeleton;
 
 /// Whether two owners are one person: the same name but for case, width, spaces, kinds of apostrophes and hyphens, and what nobody
-/// sees, or letter by letter what looks the same in another alphabet. Owners of before the repertoire count as well.
+/// sees, or one that looks like the other as it is written, in capitals or in small letters. Owners of before the repertoire count as well.
 #[must_use]
 pub fn is_same(one: &str, other: &str) -> bool {
     let (one, other) = (compared(one), compared(other));
-    folded(one.chars()) == folded(other.chars()) || folded(one.chars().map(latin)) == folded(other.chars().map(latin))
+    forms(&one).iter().zip(forms(&other)).any(|(one, other)| *one == other)
+}
+
+/// The forms of a name of which two persons have none in common: without regard to case; in Latin letters; and how it looks as it is
+/// written, in capitals and in small letters, by Unicode Technical Standard 39.
+fn forms(name: &str) -> [String; 5] {
+    let looks = |written: &str| skeleton(written).collect();
+    // A letter and its accents, each by itself.
+    let letters = DecomposingNormalizerBorrowed::new_nfd().normalize(name);
+    [
+        folded(name.chars()),
+        folded(letters.chars().map(latin)),
+        looks(name),
+        looks(&name.to_uppercase()),
+        looks(&name.to_lowercase()),
+    ]
 }
 
 /// Two alphabets that a name mixes, by letters that look alike; none for one that can be read in one way. Chinese, Japanese and Korean
@@ -224,7 +240,7 @@ fn folded(letters: impl Iterator<Item = char>) -> String {
     ComposingNormalizerBorrowed::new_nfkc().normalize(&folded).into_owned()
 }
 
-/// The Latin letter that another alphabet's looks like, or the letter itself.
+/// The Latin letter that another alphabet's looks like, in one of their cases at least, or the letter itself.
 const fn latin(letter: char) -> char {
     match letter {
         'А' | 'а' | 'Α' | 'α' => 'a',
@@ -286,6 +302,30 @@ mod tests {
         }
         for (one, other) in [("Ann", "Anna"), ("Ann", "Bob"), ("José", "Jose"), ("李明", "李敏"), ("Иван", "Ivan")]
         {
+            assert!(!is_same(one, other), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn letters_that_look_alike_are_one_person_with_any_accent_and_in_any_case() {
+        for (one, other) in [
+            ("Маїа", "Maïa"),
+            ("Ёж", "Ëж"),
+            ("ә", "ə"),
+            ("Ә", "Ə"),
+            ("ӕ", "æ"),
+            ("ԑ", "ɛ"),
+            ("ћ", "ħ"),
+            ("Ian", "lan"),
+            ("Ian", "1an"),
+            ("І", "l"),
+            ("desk l", "desk 1"),
+            ("O'Neil", "0'Neil"),
+            ("desk o", "desk 0"),
+        ] {
+            assert!(is_same(one, other) && is_same(other, one), "{one} {other}");
+        }
+        for (one, other) in [("ian", "lan"), ("Маїа", "Maia"), ("desk 1", "desk 7"), ("Эва", "Ева")] {
             assert!(!is_same(one, other), "{one} {other}");
         }
     }
