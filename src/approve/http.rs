@@ -3,7 +3,7 @@
 use super::{Approve, Approved};
 use crate::approval::model::ApprovalRecord;
 use crate::error::Result;
-use crate::http::{Caller, CanStop, Input, Nothing, Query, Segment, Stopping, errors};
+use crate::http::{Caller, CanStop, Input, Nothing, Off, Query, Segment, Stopping, errors};
 use crate::idempotency::Once;
 use crate::types::{Actor, Count, Reason};
 use axum::Json;
@@ -91,7 +91,7 @@ struct RejectBy {
 }
 
 impl CanStop for RejectBy {
-    const OFF: Option<&'static str> = None;
+    const OFF: Option<Off> = None;
     const IN_PATH: bool = true;
 }
 

@@ -18,7 +18,7 @@ mod stopping;
 
 pub(crate) use fields::Field;
 pub use lenient::Lenient;
-pub(crate) use stopping::{CanStop, Stopping};
+pub(crate) use stopping::{CanStop, Off, Stopping};
 
 use super::places::Seat;
 use crate::error::{Error, FieldError, Result};

@@ -105,3 +105,46 @@ async fn junk_sent_with_a_stop_is_not_sent_back() {
     let refused = service.post_bytes("/go-live/enable", FORM, "\u{1}".repeat(65_000)).await;
     assert!(size(&refused) < 3_000, "{}", size(&refused));
 }
+
+#[tokio::test]
+async fn an_upsert_that_stops_sets_nothing_else_where_a_part_of_it_cannot_be_read() {
+    let service = Service::live().await;
+    let upsert = |query: &str, content_type, body: &str| {
+        service.post_bytes(&format!("/risk/policies/upsert{query}"), content_type, body.to_owned())
+    };
+    let before = service.everything().await;
+    let stop = "engine=CAPITAL&enabled=false&max_daily_loss=5";
+    for (query, content_type, body) in [
+        ("", FORM, format!("{stop}&max_open_risk")),
+        ("", FORM, format!("{stop}&reason=50% off")),
+        ("?max_open_risk", FORM, stop.to_owned()),
+        ("", None, stop.to_owned()),
+        ("", Some("application/json"), r#"{"engine":"CAPITAL","enabled":false,"max_daily_loss":5,"max_op"#.to_owned()),
+    ] {
+        let refused = upsert(query, content_type, &body).await;
+        assert!(refused.status.is_client_error(), "{query} {body}: {}", refused.text);
+        assert_eq!(service.everything().await, before, "{query} {body}");
+    }
+    // Without a setting it stops.
+    for body in ["engine=CAPITAL&enabled=false&max_open_risk", "engine=CAPITAL&enabled=false&reason=50% off"] {
+        service.post("/risk/policies/upsert", &json!({"engine": "CAPITAL", "enabled": true})).await.ok();
+        let off = upsert("", FORM, body).await.ok();
+        assert_eq!(off["enabled"], false, "{body}: {off}");
+        assert!(!ignored(&off).is_empty(), "{body}: {off}");
+    }
+}
+
+#[tokio::test]
+async fn a_flag_that_is_off_twice_is_off_however_it_is_said() {
+    let service = Service::live().await;
+    for (query, body) in
+        [("", "enabled=false&enabled=off"), ("?enabled=0", "enabled=no"), ("?enabled=off", "enabled=FALSE")]
+    {
+        service.post("/risk/policies/upsert", &json!({"engine": "CAPITAL", "enabled": true})).await.ok();
+        let body = format!("engine=CAPITAL&{body}");
+        let off = service.post_bytes(&format!("/risk/policies/upsert{query}"), FORM, body.clone()).await.ok();
+        assert_eq!(off["enabled"], false, "{query} {body}: {off}");
+    }
+    let both = service.post_bytes("/risk/policies/upsert", FORM, "engine=CAPITAL&enabled=false&enabled=on").await;
+    assert!(both.status.is_client_error(), "{}", both.text);
+}

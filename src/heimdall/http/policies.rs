@@ -4,10 +4,10 @@ use crate::approval::Loosened;
 use crate::approval::model::ApprovalRecord;
 use crate::error::Result;
 use crate::heimdall::Heimdall;
-use crate::heimdall::charter::{self, HeimdallPolicyUpserted};
+use crate::heimdall::charter::HeimdallPolicyUpserted;
 use crate::heimdall::model::{GateRule, HeimdallPolicy, PolicyUpsert, PolicyWarning, ScorecardWindow, Setting};
 use crate::heimdall::{HeimdallPolicyRemoved, store};
-use crate::http::{Caller, CanStop, Change, Nothing, Query, Stopping, errors, said};
+use crate::http::{Caller, CanStop, Change, Nothing, Off, Query, Stopping, errors, said};
 use crate::idempotency::{Asked, Once};
 use crate::types::{Actor, Count, Domain, Engine, Flag, Fraction, IdempotencyKey, ModelVersion, Reason};
 use axum::Json;
@@ -47,7 +47,7 @@ struct ListedPolicy {
 async fn heimdall_policies(State(heimdall): State<Heimdall>, _: Query<Nothing>) -> Result<Json<Vec<ListedPolicy>>> {
     let mut conn = heimdall.db().read().await?;
     let policies = store::read_policies(&mut conn).await?;
-    let engines = charter::known_engines(&mut conn).await?;
+    let engines = crate::risk::store::engines(&mut conn).await?;
     let listed = policies.into_iter().map(|policy| ListedPolicy { warnings: policy.warnings(&engines), policy });
     Ok(Json(listed.collect()))
 }
@@ -98,7 +98,7 @@ struct HeimdallPolicyUpsert {
 }
 
 impl CanStop for HeimdallPolicyUpsert {
-    const OFF: Option<&'static str> = Some("prod_use_enabled");
+    const OFF: Option<Off> = Some(Off { thing: "domain", flag: "prod_use_enabled" });
 }
 
 impl HeimdallPolicyUpsert {
@@ -184,7 +184,7 @@ struct DemoteInput {
 }
 
 impl CanStop for DemoteInput {
-    const OFF: Option<&'static str> = None;
+    const OFF: Option<Off> = None;
 }
 
 /// Lets production act on a domain no more, whatever its evidence.

@@ -5,7 +5,7 @@ use crate::heimdall::Heimdall;
 use crate::heimdall::guard::{RequireAnswer, RevokeAnswer};
 use crate::heimdall::store::{self, RecommendationFilter, RecommendationRecord};
 use crate::heimdall::{RecommendAnswer, Recommendation};
-use crate::http::{Caller, CanStop, Change, Nothing, Page, Paging, Query, Segment, Stopping, errors, said};
+use crate::http::{Caller, CanStop, Change, Nothing, Off, Page, Paging, Query, Segment, Stopping, errors, said};
 use crate::idempotency::{Asked, Once};
 use crate::types::{
     Actor, Confidence, CorrelationId, Count, Domain, Flag, IdempotencyKey, JsonObject, ModelVersion, PageSize, Place,
@@ -170,7 +170,7 @@ struct RevokeInput {
 }
 
 impl CanStop for RevokeInput {
-    const OFF: Option<&'static str> = None;
+    const OFF: Option<Off> = None;
     const IN_PATH: bool = true;
 }
 

@@ -53,47 +53,16 @@ impl<S: Send + Sync> FromRequest<S> for Lenient {
 
 impl Lenient {
     fn of(parts: &Parts, body: Result<Bytes>) -> Self {
-        let mut input = Self { fields: Vec::new(), warnings: Vec::new() };
-        match body {
-            Ok(bytes) => input.read_body(parts, &bytes),
-            Err(error) => input.warn(&error),
-        }
-        let (mut from_query, errors) = pair_fields_each(parts.uri.query().unwrap_or_default().as_bytes(), "query");
-        from_query.retain(|field| !field.is(NUMBERS));
-        input.extend(from_query);
-        input.warn_of(&errors);
+        let (bytes, unread) = match body {
+            Ok(bytes) => (bytes, None),
+            Err(error) => (Bytes::new(), Some(error)),
+        };
+        let Readable { body, query, errors } = Readable::of(parts, &bytes);
+        let warnings = unread.iter().chain(&errors).map(not_as_sent).collect();
+        let mut input = Self { fields: Vec::new(), warnings };
+        input.extend(body);
+        input.extend(query);
         input
-    }
-
-    fn read_body(&mut self, parts: &Parts, bytes: &[u8]) {
-        let Some(first) = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) else {
-            if let Err(error) = format_of(parts) {
-                self.warn(&error);
-            }
-            return;
-        };
-        let (fields, errors) = match format_of(parts) {
-            Err(error) => (Vec::new(), vec![error]),
-            Ok(Format::Json) => json_or_part(bytes),
-            Ok(Format::Form) if *first == b'{' => json_or_part(bytes),
-            Ok(format) => {
-                let (fields, mut errors) = pair_fields_each(line(bytes), "form");
-                if format == Format::Unlabelled {
-                    errors.push(Error::UnsupportedMediaType("a body without a content type".into()));
-                }
-                (fields, errors)
-            }
-        };
-        self.extend(fields);
-        self.warn_of(&errors);
-    }
-
-    fn warn(&mut self, error: &Error) {
-        self.warnings.push(not_as_sent(error));
-    }
-
-    fn warn_of(&mut self, errors: &[Error]) {
-        self.warnings.extend(errors.iter().map(not_as_sent));
     }
 
     fn extend(&mut self, fields: Vec<Field>) {
@@ -139,14 +108,43 @@ impl Lenient {
     }
 }
 
-/// The fields of a JSON object, or those before what cannot be read of it.
-pub(super) fn json_or_part(bytes: &[u8]) -> (Vec<Field>, Vec<Error>) {
-    let (fields, error) = json_fields_read(bytes);
-    (fields, error.into_iter().collect())
+/// The fields of a request, each by itself, as far as they can be read: of a body that begins with `{` the members before a fault, and
+/// the pairs of any other, whatever its label says.
+pub(super) struct Readable {
+    pub(super) body: Vec<Field>,
+    pub(super) query: Vec<Field>,
+    /// Why the request is not as it was sent; none where everything was read.
+    pub(super) errors: Vec<Error>,
+}
+
+impl Readable {
+    pub(super) fn of(parts: &Parts, bytes: &[u8]) -> Self {
+        let label = format_of(parts);
+        let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+        let (body, mut errors) = match first {
+            None => (Vec::new(), Vec::new()),
+            Some(first) if *first == b'{' || matches!(label, Ok(Format::Json)) => {
+                let (fields, error) = json_fields_read(bytes);
+                (fields, error.into_iter().collect())
+            }
+            Some(_) => pair_fields_each(line(bytes), "form"),
+        };
+        match label {
+            Ok(Format::Unlabelled) if first.is_some() => {
+                errors.push(Error::UnsupportedMediaType("a body without a content type".into()));
+            }
+            Ok(_) => {}
+            Err(error) => errors.push(error),
+        }
+        let (mut query, of_query) = pair_fields_each(parts.uri.query().unwrap_or_default().as_bytes(), "query");
+        query.retain(|field| !field.is(NUMBERS));
+        errors.extend(of_query);
+        Self { body, query, errors }
+    }
 }
 
 /// A body without the ends of its last line.
-pub(super) fn line(bytes: &[u8]) -> &[u8] {
+fn line(bytes: &[u8]) -> &[u8] {
     let end = bytes.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
     &bytes[..end]
 }

@@ -1,13 +1,12 @@
 //! The input of what stops one thing: of such a request only the field that names the thing can make it fail.
 
-use super::fields::{Field, json_fields, pair_fields_each};
-use super::lenient::{cut, json_or_part, line, not_as_sent};
-use super::{BODY_BYTES_MAX, Format, NAME_SHOWN_MAX, format_of, merged, parse, read_body, refuse_encoded};
+use super::fields::Field;
+use super::lenient::{Readable, cut, not_as_sent};
+use super::{BODY_BYTES_MAX, merged, parse, read_body, refuse_encoded};
 use crate::db::to_json;
 use crate::error::{Error, FieldError, Result};
 use crate::http::Caller;
 use crate::http::keyed::{intent_of, key_of, marked};
-use crate::http::numbers::NUMBERS;
 use crate::http::places::Seat;
 use crate::idempotency::{Earlier, Intent, Once};
 use crate::types::{Actor, CorrelationId, Flag, IdempotencyKey, ParseTextError, Reason};
@@ -17,20 +16,30 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Deserializer, Visitor, value};
 use serde_json::value::RawValue;
 use std::str::FromStr;
 
 /// An input that can stop something of its own: a domain, an engine, a recommendation.
 pub(crate) trait CanStop {
-    /// The flag that is `false` in a request that stops; none where every one does.
-    const OFF: Option<&'static str>;
+    /// How a request that stops is known among upserts; none where every request stops.
+    const OFF: Option<Off>;
     /// Whether the path names what is stopped: then nothing of the body or the query can make the request fail but another `id`.
     const IN_PATH: bool = false;
 }
 
+/// An upsert that stops.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Off {
+    /// The field that names the thing.
+    pub(crate) thing: &'static str,
+    /// The flag that is `false`.
+    pub(crate) flag: &'static str,
+}
+
 /// The input of a POST as [`crate::http::Change`] reads it, but that no words are a reason not to stop: what of them cannot be read is
-/// ignored and named, and so is a field that the route does not know. The settings beside the flag of an upsert are no words.
+/// ignored and named, and so is a field that the route does not know. The settings beside the flag of an upsert are no words: where
+/// there are any, and a part of the request cannot be read, all of it is refused.
 #[derive(Debug)]
 pub(crate) struct Stopping<T> {
     /// The input.
@@ -84,12 +93,19 @@ type Stopped<T> = (T, Option<IdempotencyKey>, Ignored);
 /// The input without what of it cannot be read or is not known; none if it does not stop anything, or what it stops is not among what
 /// could be read.
 fn stop_of<T: DeserializeOwned + CanStop>(parts: &Parts, bytes: &[u8]) -> Option<Result<Stopped<T>>> {
-    let mut ignored = Vec::new();
-    let (mut fields, is_whole) = sent_fields(parts, bytes, &mut ignored);
-    if let Some(off) = T::OFF {
-        // Beside the flag there may be settings, which part of a body would say wrongly.
-        let mut flags = fields.iter().filter(|field| field.is(off)).peekable();
-        if !is_whole || flags.peek().is_none() || !flags.all(is_off) {
+    let Readable { body: mut fields, query, errors } = Readable::of(parts, bytes);
+    let is_whole = errors.is_empty();
+    let mut ignored: Vec<_> = errors.iter().map(not_as_sent).collect();
+    fields.extend(query);
+    let known = names_of::<T>();
+    if let Some(Off { thing, flag }) = T::OFF {
+        let mut flags = fields.iter().filter(|field| field.is(flag)).peekable();
+        let is_stop = flags.peek().is_some() && flags.all(is_off);
+        // Part of a request would set others than were meant.
+        let is_setting = |field: &Field| {
+            known.contains(&field.name.as_str()) && !field.is(thing) && !field.is(flag) && !is_word(field)
+        };
+        if !is_stop || (!is_whole && fields.iter().any(is_setting)) {
             return None;
         }
     }
@@ -98,26 +114,16 @@ fn stop_of<T: DeserializeOwned + CanStop>(parts: &Parts, bytes: &[u8]) -> Option
         ignored.extend(error.iter().map(|error| cut(format!("{} {error}; ignored", field.name))));
         error.is_none()
     });
-    let (mut fields, contradictory) = first_of_each(fields, &mut ignored);
-    let input = loop {
-        match parse::<T>(&fields) {
-            Ok(input) => break input,
-            Err(Error::Invalid(errors)) => {
-                let unknown = errors.first().and_then(|error| fields.iter().position(|field| is_unknown(field, error)));
-                let Some(at) = unknown else {
-                    // Of a body that could not be read, the error says more than what is missing in it.
-                    return is_whole.then_some(Err(Error::Invalid(errors)));
-                };
-                if T::IN_PATH && fields.get(at).is_some_and(|field| field.is("id")) {
-                    // Beside the path it names another thing.
-                    return Some(Err(Error::Invalid(errors)));
-                }
-                let field = fields.remove(at);
-                let detail = errors.first().map_or("", |error| error.detail.as_str());
-                ignored.push(cut(format!("{:.100} {detail}; ignored", field.name)));
-            }
-            Err(error) => return Some(Err(error)),
-        }
+    // Beside the path an id names another thing: it is refused with the rest.
+    let is_known = |field: &Field| known.contains(&field.name.as_str()) || (T::IN_PATH && field.is("id"));
+    for field in fields.extract_if(.., |field| !is_known(field)) {
+        ignored.push(cut(format!("{:.100} is unknown: allowed are {}; ignored", field.name, known.join(", "))));
+    }
+    let (fields, contradictory) = first_of_each(fields, T::OFF, &mut ignored);
+    let input = match parse::<T>(&fields) {
+        Ok(input) => input,
+        // Of a body that could not be read, the error says more than what is missing in it.
+        Err(error) => return is_whole.then_some(Err(error)),
     };
     if let Some(field) = fields.iter().find(|field| contradictory.contains(&field.name)) {
         let error = FieldError::new(&field.name, "is given more than once, differently: send it once");
@@ -130,52 +136,26 @@ fn stop_of<T: DeserializeOwned + CanStop>(parts: &Parts, bytes: &[u8]) -> Option
     Some(Ok((input, key, Ignored(ignored))))
 }
 
-/// Every field of body and query that can be read, and whether the body is what it says it is.
-fn sent_fields(parts: &Parts, bytes: &[u8], ignored: &mut Vec<String>) -> (Vec<Field>, bool) {
-    let format = format_of(parts);
-    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
-    let is_json = first == Some(&b'{') || matches!(format, Ok(Format::Json));
-    let (mut fields, errors) = match first {
-        None => (Vec::new(), Vec::new()),
-        Some(_) if is_json => json_or_part(bytes),
-        Some(_) => pair_fields_each(line(bytes), "form"),
-    };
-    let mut is_whole = !is_json || first.is_none() || json_fields(bytes).is_ok();
-    ignored.extend(errors.iter().map(not_as_sent));
-    let label = match format {
-        Ok(Format::Unlabelled) if first.is_some() => {
-            Some(Error::UnsupportedMediaType("a body without a content type".into()))
-        }
-        Ok(_) => None,
-        Err(error) => Some(error),
-    };
-    is_whole &= label.is_none();
-    ignored.extend(label.iter().map(not_as_sent));
-    let (mut from_query, errors) = pair_fields_each(parts.uri.query().unwrap_or_default().as_bytes(), "query");
-    from_query.retain(|field| !field.is(NUMBERS));
-    ignored.extend(errors.iter().map(not_as_sent));
-    fields.extend(from_query);
-    (fields, is_whole)
-}
-
 fn is_off(field: &Field) -> bool {
     crate::types::scalar_of(&field.value).is_ok_and(|text| text.parse() == Ok(Flag(false)))
 }
 
-/// Words say who and why, and name the request; they move nothing.
-const WORDS: [&str; 4] = ["actor", "reason", "correlation_id", "idempotency_key"];
+/// Whether a field only says who and why, or names the request: it moves nothing.
+fn is_word(field: &Field) -> bool {
+    ["actor", "reason", "correlation_id", "idempotency_key"].iter().any(|word| field.is(word))
+}
 
-/// The first of each field, and the names of those that say different things and are no words.
-fn first_of_each(fields: Vec<Field>, ignored: &mut Vec<String>) -> (Vec<Field>, Vec<String>) {
+/// The first of each field, and the names of those that say different things and are no words. The flag `off` is off however it is said.
+fn first_of_each(fields: Vec<Field>, off: Option<Off>, ignored: &mut Vec<String>) -> (Vec<Field>, Vec<String>) {
     let mut kept: Vec<Field> = Vec::with_capacity(fields.len());
     let mut contradictory = Vec::new();
     for field in fields {
         match kept.iter().find(|twin| twin.name == field.name) {
             None => kept.push(field),
-            Some(twin) if twin.says_the_same(&field) => {
+            Some(twin) if twin.says_the_same(&field) || off.is_some_and(|off| field.is(off.flag)) => {
                 ignored.push(format!("{:.100} is given more than once: send it once", field.name));
             }
-            Some(_) if WORDS.iter().any(|word| field.is(word)) => {
+            Some(_) if is_word(&field) => {
                 let first = "is given more than once, differently: the first that can be read was taken";
                 ignored.push(format!("{} {first}", field.name));
             }
@@ -185,11 +165,36 @@ fn first_of_each(fields: Vec<Field>, ignored: &mut Vec<String>) -> (Vec<Field>, 
     (kept, contradictory)
 }
 
-/// Whether this is the field that the route does not know.
-fn is_unknown(field: &Field, error: &FieldError) -> bool {
-    // The error has so much of a long name.
-    let is_it = field.name.chars().take(NAME_SHOWN_MAX).eq(error.field.chars());
-    is_it && error.detail.starts_with("is unknown: allowed are")
+/// The names of the fields that an input has, as its reader asks for them.
+fn names_of<T: DeserializeOwned>() -> &'static [&'static str] {
+    struct Names<'a>(&'a mut &'static [&'static str]);
+
+    impl<'de> Deserializer<'de> for Names<'_> {
+        type Error = value::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(serde::de::Error::custom("nothing is read here"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            visitor: V,
+        ) -> Result<V::Value, Self::Error> {
+            *self.0 = fields;
+            self.deserialize_any(visitor)
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct newtype_struct seq tuple
+            tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    let mut names: &[&str] = &[];
+    let _ = T::deserialize(Names(&mut names));
+    names
 }
 
 /// Why the value of a field of words cannot be taken.

@@ -2,7 +2,7 @@
 
 use crate::approval::model::ApprovalRecord;
 use crate::error::Result;
-use crate::http::{Caller, CanStop, Change, Nothing, Query, Stopping, errors, said};
+use crate::http::{Caller, CanStop, Change, Nothing, Off, Query, Stopping, errors, said};
 use crate::idempotency::{Asked, Once};
 use crate::risk::model::RiskPolicy;
 use crate::risk::model::policy::{PolicyUpsert, ZeroCap};
@@ -65,7 +65,7 @@ struct RiskPolicyUpsert {
 }
 
 impl CanStop for RiskPolicyUpsert {
-    const OFF: Option<&'static str> = Some("enabled");
+    const OFF: Option<Off> = Some(Off { thing: "engine", flag: "enabled" });
 }
 
 /// Sets the caps of an engine or of GLOBAL.

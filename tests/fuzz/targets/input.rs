@@ -13,8 +13,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::Method;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::uri::PathAndQuery;
-use holdfast::access::guard::Admitted;
-use holdfast::access::authority::Authority;
+use holdfast::identity::{Admitted, Authority};
 use holdfast::error::Error;
 use holdfast::http::{BODY_BYTES_MAX, Input, Keyed, Lenient};
 use holdfast::types::{
