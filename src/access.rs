@@ -27,9 +27,9 @@ use crate::clock::Clock;
 use crate::db::{self, Database};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result, require_room};
-use crate::types::{Amount, Reason, TokenId};
+use crate::types::{Amount, Domain, Engine, List, PageSize, Reason, TokenId};
 use chrono::{DateTime, Utc};
-use model::{CreatedToken, NewToken, TokenRecord};
+use model::{Bound, CreatedToken, NewToken, TokenPage, TokenRecord};
 use register::Register;
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -64,7 +64,7 @@ impl Access {
 
     /// Creates a token.
     pub async fn create(&self, new: &NewToken, reason: Option<&Reason>, origin: &Origin) -> Result<CreatedToken> {
-        let created = create_within(self.tokens_max, &self.db, new, reason, origin).await?;
+        let created = create(&self.db, new, Some(self.tokens_max), reason, origin).await?;
         self.feed.publish_access(&self.db).await;
         Ok(created)
     }
@@ -76,8 +76,8 @@ impl Access {
         Ok(revoked)
     }
 
-    /// So many of the tokens there ever were, newest first, after this one.
-    pub async fn list(&self, after: Option<TokenId>, limit: i64) -> Result<Vec<TokenRecord>> {
+    /// A page of all tokens ever made, newest first, that begins after this one.
+    pub async fn list(&self, after: Option<TokenId>, limit: PageSize) -> Result<TokenPage> {
         list(&self.db, after, limit).await
     }
 
@@ -116,15 +116,23 @@ struct RefusalDetail<'a> {
     path: &'a str,
 }
 
-/// So many of the tokens there ever were, newest first: after this one, or from the newest on.
-pub async fn list(db: &Database, after: Option<TokenId>, limit: i64) -> Result<Vec<TokenRecord>> {
-    let mut conn = db.read().await?;
-    if let Some(id) = after
-        && store::list(&mut conn, Wanted::One(id)).await?.is_empty()
-    {
-        return Err(Error::invalid("after", "is the id of no token: send that of the last one that was shown"));
+/// A page of all tokens ever made, newest first: after this one, or from the newest on.
+pub async fn list(db: &Database, after: Option<TokenId>, limit: PageSize) -> Result<TokenPage> {
+    let shown = usize::try_from(limit.get()).unwrap_or(usize::MAX);
+    // One more than is shown tells whether there are more.
+    let mut tokens = store::list(&mut *db.read().await?, Wanted::From(after, limit.get() + 1)).await?;
+    if let Some(id) = after {
+        if tokens.first().is_none_or(|first| first.id != id.to_string()) {
+            return Err(Error::invalid("after", "is the id of no token: send that of the last one that was shown"));
+        }
+        tokens.remove(0);
     }
-    store::list(&mut conn, Wanted::After(after, limit)).await
+    let has_more = tokens.len() > shown;
+    tokens.truncate(shown);
+    let last = tokens.last().filter(|_| has_more);
+    let next = last.map(|last| last.id.parse()).transpose();
+    let next = next.map_err(|error| Error::Inconsistent(format!("a token's id cannot be read: {error}")))?;
+    Ok(TokenPage { tokens, next })
 }
 
 /// The tokens that are valid now and that may both measure and recommend, as events name them.
@@ -133,16 +141,11 @@ pub async fn grade_themselves(conn: &mut PgConnection, now: DateTime<Utc>) -> Re
     Ok(valid.iter().filter_map(store::GrantRow::grades_itself).collect())
 }
 
-/// Creates a token, however many there are.
-pub async fn create(db: &Database, new: &NewToken, reason: Option<&Reason>, origin: &Origin) -> Result<CreatedToken> {
-    create_within(usize::MAX, db, new, reason, origin).await
-}
-
-/// Creates a token where fewer than so many are valid. What is read with each change of one grows with them.
-async fn create_within(
-    tokens_max: usize,
+/// Creates a token where fewer than so many are valid, or however many there are. Each change reads all that are valid.
+pub async fn create(
     db: &Database,
     new: &NewToken,
+    tokens_max: Option<usize>,
     reason: Option<&Reason>,
     origin: &Origin,
 ) -> Result<CreatedToken> {
@@ -161,12 +164,11 @@ async fn create_within(
         );
         return Err(Error::invalid("owner", detail));
     }
-    let is_empty = [
-        ("engines", new.engines.as_ref().is_some_and(Vec::is_empty)),
-        ("domains", new.domains.as_ref().is_some_and(Vec::is_empty)),
-    ];
-    if let Some((bound, _)) = is_empty.into_iter().find(|(_, is_empty)| *is_empty) {
-        return Err(Error::invalid(bound, model::EMPTY_BOUND));
+    if new.engines.as_ref().is_some_and(Vec::is_empty) {
+        return Err(Error::invalid("engines", List::<Engine>::EMPTY));
+    }
+    if new.domains.as_ref().is_some_and(Vec::is_empty) {
+        return Err(Error::invalid("domains", List::<Domain>::EMPTY));
     }
     if new.max_loss.is_some_and(Amount::is_zero) {
         return Err(Error::invalid("max_loss", "is 0: send the largest loss of one settle, or leave it out"));
@@ -175,7 +177,9 @@ async fn create_within(
     let mut tx = db.begin().await?;
     let mut head = db.history().lock(&mut tx, Stream::Control).await?;
     let at = head.next().at;
-    require_room("valid tokens", store::count_valid(&mut tx, at).await?, tokens_max, "TOKENS_MAX")?;
+    if let Some(limit) = tokens_max {
+        require_room("valid tokens", store::count_valid(&mut tx, at).await?, limit, "TOKENS_MAX")?;
+    }
     let expires_at = match &new.expires_in {
         Some(lifetime) => Some(lifetime.after(at).ok_or_else(|| Error::invalid("expires_in", "is too far ahead"))?),
         None => None,

@@ -139,7 +139,7 @@ impl<S> Guard<S> {
         }
         let seat = Arc::new(self.means.places.seat(row.share, &admitted.principal, request));
         // The seat of a request with a body is taken when that is read.
-        if row.method != Some(Method::POST) || request.body().is_end_stream() {
+        if !matches!(row.method, Some(Method::POST | Method::DELETE)) || request.body().is_end_stream() {
             seat.take()?;
         }
         request.extensions_mut().insert(Arc::clone(&seat));

@@ -1,17 +1,18 @@
 //! The routes of the tokens.
 
 use super::Access;
-use super::model::{CreatedToken, EMPTY_BOUND, NewToken, TokenRecord};
+use super::model::{Bound, CreatedToken, NewToken, TokenPage, TokenRecord};
 use crate::error::Result;
-use crate::http::{Caller, CanStop, Input, Query, Segment, Stopping, errors};
+use crate::http::numbers::AsText;
+use crate::http::{Caller, CanStop, Input, Off, Query, Segment, Stopping, errors};
 use crate::idempotency::Once;
 use crate::types::Scope;
 use crate::types::{Actor, Amount, Domain, Engine, Lifetime, List, PageSize, Rate, Reason, TokenId, TokenName};
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LINK;
 use axum::response::{AppendHeaders, IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -40,20 +41,20 @@ struct TokensQuery {
     get, path = "/access/tokens", tag = "access", params(TokensQuery),
     responses(
         (status = 200, description = "Newest first. Where there are more, Link names the next page", body = Vec<TokenRecord>,
-         headers(("Link" = Option<String>, description = "Where there are more: `<?limit=N&after=ID>; rel=\"next\"`"))),
+         headers(("Link" = Option<String>, description = "Where there are more: `<?limit=N&after=ID>; rel=\"next\"`, with `numbers=string` where the answer has it"))),
         errors::Read
     )
 )]
-async fn list_tokens(State(access): State<Access>, Query(query): Query<TokensQuery>) -> Result<Response> {
-    let limit = query.limit.unwrap_or(PageSize::MAX).get();
-    // One more than is shown tells whether there are more.
-    let mut tokens = access.list(query.after, limit + 1).await?;
-    let shown = usize::try_from(limit).unwrap_or(usize::MAX);
-    let has_more = tokens.len() > shown;
-    tokens.truncate(shown);
-    let last = tokens.last().filter(|_| has_more);
-    let next = last.map(|last| [(LINK, format!("<?limit={limit}&after={}>; rel=\"next\"", last.id))]);
-    Ok((next.map(AppendHeaders), Json(tokens)).into_response())
+async fn list_tokens(
+    State(access): State<Access>,
+    Query(query): Query<TokensQuery>,
+    as_text: Option<Extension<AsText>>,
+) -> Result<Response> {
+    let limit = query.limit.unwrap_or(PageSize::MAX);
+    let TokenPage { tokens, next } = access.list(query.after, limit).await?;
+    let numbers = as_text.map_or("", |_| "&numbers=string");
+    let link = next.map(|last| [(LINK, format!("<?limit={}&after={last}{numbers}>; rel=\"next\"", limit.get()))]);
+    Ok((link.map(AppendHeaders), Json(tokens)).into_response())
 }
 
 /// A token to create. Lists are JSON arrays, or names with commas between them.
@@ -97,9 +98,9 @@ struct TokenInput {
 fn bound<'de, D, T>(deserializer: D) -> std::result::Result<Option<T>, D::Error>
 where
     D: serde::Deserializer<'de>,
-    T: Deserialize<'de>,
+    T: Deserialize<'de> + Bound,
 {
-    let blank = || serde::de::Error::custom(EMPTY_BOUND);
+    let blank = || serde::de::Error::custom(T::EMPTY);
     Option::<T>::deserialize(deserializer)?.map(Some).ok_or_else(blank)
 }
 
@@ -140,7 +141,7 @@ struct RevokeQuery {
 }
 
 impl CanStop for RevokeQuery {
-    const OFF: Option<&'static str> = None;
+    const OFF: Option<Off> = None;
     const IN_PATH: bool = true;
 }
 

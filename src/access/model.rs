@@ -1,13 +1,38 @@
 //! What a token is created with, and what is shown of it.
 
 use crate::types::Scope;
-use crate::types::{Actor, Amount, Domain, Engine, Lifetime, TokenName};
+use crate::types::{Actor, Amount, Domain, Engine, Lifetime, List, Rate, TokenId, TokenName};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Why a bound that is given and empty is refused: the variable of a script that was never set would make a token without the bound.
-pub(super) const EMPTY_BOUND: &str = "is empty: name what it bounds, or leave it out for no bound";
+/// A bound of a token. One that is given and empty is refused: the variable of a script that was never set would make a token without
+/// the bound.
+pub(super) trait Bound {
+    /// The refusal, with the fix.
+    const EMPTY: &'static str;
+}
+
+impl Bound for List<Engine> {
+    const EMPTY: &'static str = "is empty: name the engines that the token may change, or leave it out for no bound";
+}
+
+impl Bound for List<Domain> {
+    const EMPTY: &'static str = "is empty: name the domains that the token may change, or leave it out for no bound";
+}
+
+impl Bound for Lifetime {
+    const EMPTY: &'static str =
+        "is empty: send a lifetime like 12h or 30d, or leave it out for a token that lasts until it is revoked";
+}
+
+impl Bound for Rate {
+    const EMPTY: &'static str = "is empty: send the requests a second, or leave it out for 20000";
+}
+
+impl Bound for Amount {
+    const EMPTY: &'static str = "is empty: send the largest loss of one settle, or leave it out for no bound";
+}
 
 /// A token that is to be created.
 #[derive(Debug, Clone)]
@@ -61,6 +86,15 @@ pub struct TokenRecord {
     pub revoked_by: Option<String>,
     /// When it was last used, to the minute and a minute late; null for never.
     pub last_used_at: Option<DateTime<Utc>>,
+}
+
+/// A page of the tokens, newest first.
+#[derive(Debug)]
+pub struct TokenPage {
+    /// The tokens.
+    pub tokens: Vec<TokenRecord>,
+    /// The token that the next page begins after; none on the last page.
+    pub next: Option<TokenId>,
 }
 
 /// A token that was created. This is the only time that it is shown.

@@ -25,7 +25,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use subtle::ConstantTimeEq;
 
@@ -41,6 +41,9 @@ struct Inner {
     clock: Clock,
     lease_ns: u64,
     known: RwLock<Arc<KnownTokens>>,
+    /// Every token that was ever seen revoked, whatever the rows say later: a database that was restored may lack the row for a
+    /// while, and show it as it was before.
+    revoked: Mutex<HashMap<TokenId, DateTime<Utc>>>,
     /// The instant before the last renewal was sent, on `clock`, plus one; 0 before the first.
     renewed_ns: AtomicU64,
     /// How far the database's time is ahead of `clock`, microseconds. Only ever more.
@@ -56,9 +59,6 @@ struct KnownTokens {
     /// Whether a token was ever created.
     closed: bool,
     holders: HashMap<TokenId, Arc<Holder>>,
-    /// Every token that was ever seen revoked, whatever the rows say later: a database that was restored may lack the row for a
-    /// while, and show it as it was before.
-    revoked: HashMap<TokenId, DateTime<Utc>>,
 }
 
 /// The holder of a token, as this instance knows it.
@@ -110,6 +110,7 @@ impl Register {
             clock,
             lease_ns: u64::try_from(lease.as_nanos()).unwrap_or(0),
             known: RwLock::default(),
+            revoked: Mutex::default(),
             renewed_ns: AtomicU64::new(0),
             ahead_us: AtomicI64::new(i64::MIN),
         }))
@@ -119,9 +120,7 @@ impl Register {
     fn close(&self) {
         let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
         if !known.closed {
-            let KnownTokens { version, holders, revoked, .. } = &**known;
-            let (holders, revoked) = (holders.clone(), revoked.clone());
-            *known = Arc::new(KnownTokens { version: *version, closed: true, holders, revoked });
+            *known = Arc::new(KnownTokens { version: known.version, closed: true, holders: known.holders.clone() });
         }
     }
 
@@ -131,7 +130,7 @@ impl Register {
             let kept = known.holders.get(&row.id).map(|holder| Arc::clone(&holder.meter));
             kept.unwrap_or_else(|| Arc::new(Meter::new(Bucket::new(row.rate_per_second.unwrap_or(RATE_DEFAULT)))))
         };
-        let mut revoked = known.revoked.clone();
+        let mut revoked = self.0.revoked.lock().unwrap_or_else(PoisonError::into_inner);
         let holders: HashMap<_, _> = rows
             .into_iter()
             .map(|mut row| {
@@ -144,7 +143,7 @@ impl Register {
             })
             .collect();
         let closed = known.closed || !holders.is_empty();
-        *known = Arc::new(KnownTokens { version: Some(version), closed, holders, revoked });
+        *known = Arc::new(KnownTokens { version: Some(version), closed, holders });
     }
 
     fn known(&self) -> Arc<KnownTokens> {

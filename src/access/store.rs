@@ -166,15 +166,16 @@ pub(super) async fn insert(
 pub(super) enum Wanted {
     /// This one.
     One(TokenId),
-    /// So many of those after this one, or from the newest on. Tokens are never deleted: there is no place that is gone.
-    After(Option<TokenId>, i64),
+    /// So many of those after this one, and this one before them; or so many from the newest on. Tokens are never deleted: there is no
+    /// place that is gone.
+    From(Option<TokenId>, i64),
 }
 
 /// The tokens that are wanted.
 pub(super) async fn list(conn: &mut PgConnection, wanted: Wanted) -> Result<Vec<TokenRecord>> {
-    let (one, after, limit) = match wanted {
+    let (one, from, limit) = match wanted {
         Wanted::One(id) => (Some(id), None, 1),
-        Wanted::After(after, limit) => (None, after, limit),
+        Wanted::From(from, limit) => (None, from, limit + i64::from(from.is_some())),
     };
     let rows = sqlx::query!(
         "SELECT id,
@@ -193,12 +194,11 @@ pub(super) async fn list(conn: &mut PgConnection, wanted: Wanted) -> Result<Vec<
                 last_used_at
          FROM access_token
          WHERE ($1::text IS NULL OR id = $1)
-           AND (created_at, id) < (COALESCE((SELECT created_at FROM access_token WHERE id = $2), 'infinity'),
-                                   COALESCE($2::text, ''))
+           AND ($2::text IS NULL OR (created_at, id) <= (SELECT created_at, id FROM access_token WHERE id = $2))
          ORDER BY created_at DESC, id DESC
          LIMIT $3",
         one.map(|id| id.to_string()),
-        after.map(|id| id.to_string()),
+        from.map(|id| id.to_string()),
         limit
     )
     .fetch_all(conn)

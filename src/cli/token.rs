@@ -120,7 +120,7 @@ async fn create(args: CreateArgs, config: &DatabaseConfig) -> Result<(), Failure
     };
     // In another database than the service's, a token would open nothing.
     let (db, postgres) = open_migrated(config).await?;
-    let created = access::create(&db, &new, args.reason.as_ref(), &Origin::system(args.actor)).await;
+    let created = access::create(&db, &new, None, args.reason.as_ref(), &Origin::system(args.actor)).await;
     close(db, postgres).await?;
     // Nothing else on standard output, so that a shell can keep it: TOKEN=$(holdfast token create ...).
     let created = created?;
@@ -151,14 +151,14 @@ async fn list(config: &DatabaseConfig) -> Result<(), Failure> {
 async fn all(db: &Database) -> crate::error::Result<String> {
     let (mut text, mut after) = (String::new(), None);
     loop {
-        let page = access::list(db, after, PageSize::MAX.get()).await?;
-        for token in &page {
+        let page = access::list(db, after, PageSize::MAX).await?;
+        for token in &page.tokens {
             let _ = writeln!(text, "{}", line(token));
         }
-        match page.last().and_then(|last| last.id.parse().ok()) {
-            Some(last) => after = Some(last),
-            None => return Ok(text),
+        if page.next.is_none() {
+            return Ok(text);
         }
+        after = page.next;
     }
 }
 

@@ -200,8 +200,7 @@ async fn read_context(request: Request, key: Option<&str>) -> Result<(), Respons
         Error::Malformed(details) => failure(StatusCode::BAD_REQUEST, "PARSE_ERROR", &details),
         other => other.into_response(),
     })?;
-    // A byte order mark says nothing.
-    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes).trim_ascii();
+    let text = bytes.trim_ascii();
     if text.is_empty() || text == b"null" {
         return Ok(());
     }

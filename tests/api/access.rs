@@ -33,7 +33,7 @@ pub fn new(scopes: &str) -> NewToken {
 
 /// Creates a token behind the service's back, as the shell does, and waits until the service knows.
 pub async fn create(service: &Service, new: NewToken) -> String {
-    let created = access::create(&service.db, &new, None, &Origin::system(None)).await.unwrap();
+    let created = access::create(&service.db, &new, None, None, &Origin::system(None)).await.unwrap();
     refresh(service).await;
     created.token
 }

@@ -298,7 +298,7 @@ async fn a_token_that_was_revoked_opens_nothing_after_one_restore_or_two() {
     let service = Service::live().await;
     let without = Dump::of(&service, "dump_without").await;
     let admin = token(&service, "admin,read").await;
-    let created = access::create(&service.db, &new("read"), None, &Origin::system(None)).await.unwrap();
+    let created = access::create(&service.db, &new("read"), None, None, &Origin::system(None)).await.unwrap();
     refresh(&service).await;
     let reads = async || call(&service, Method::GET, STATE, Some(&created.token), &Value::Null).await.status.as_u16();
     assert_eq!(reads().await, 200);

@@ -29,12 +29,12 @@ impl hyper::body::Body for Stalled {
 
 /// A request whose body begins like this and does not go on, as far as that goes.
 fn begin(service: &Service, path: &str, body: String) -> Begun {
-    begin_at(service, &format!("{BASE}{path}"), body)
+    begin_at(service, Method::POST, &format!("{BASE}{path}"), body)
 }
 
-/// The same at an absolute path.
-fn begin_at(service: &Service, path: &str, body: String) -> Begun {
-    let mut stalled = request(Method::POST, path, Some("application/json"), "");
+/// The same of any method, at an absolute path.
+fn begin_at(service: &Service, method: Method, path: &str, body: String) -> Begun {
+    let mut stalled = request(method, path, Some("application/json"), "");
     *stalled.body_mut() = Body::new(Stalled(Some(body.into())));
     let mut begun: Begun = Box::pin(service.send(stalled));
     let polled = begun.as_mut().poll(&mut Context::from_waker(Waker::noop()));
@@ -50,6 +50,12 @@ async fn a_place_is_taken_when_the_body_is_there() {
     let stops: Vec<_> = (0..1_100).map(|_| begin(&service, "/go-live/kill-switch/engage", "{".into())).collect();
     let answer = service.reserve("RETAIL", "1").await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    // The end of a token has a body that nobody needs, and takes a place of the same.
+    let token = format!("{BASE}/access/tokens/0000000000000000");
+    let ends: Vec<_> = (0..8_300).map(|_| begin_at(&service, Method::DELETE, &token, "{".into())).collect();
+    let answer = service.reserve("RETAIL", "1").await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    std::mem::forget(ends);
     let answer = service.post("/go-live/kill-switch/engage", &json!({"actor": "other"})).await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
     // What waits goes on by itself when nobody waits for it: not here.
@@ -78,8 +84,8 @@ async fn bodies_of_flag_requests_are_in_the_budget_of_all_bodies() {
     let service = Service::with(Setup { limits, ..Setup::default() }).await;
     let body = || format!(r#"{{"context":{{}}{}"#, " ".repeat(60_000));
     // Each is 51,821 bytes beyond what is free, and one principal has 8 MiB: room for 161.
-    let mut stalled: Vec<_> = (0..80).map(|_| begin_at(&service, FLAGS, body())).collect();
-    stalled.extend((0..81).map(|_| begin_at(&service, &format!("{FLAGS}/go_live_enabled"), body())));
+    let mut stalled: Vec<_> = (0..80).map(|_| begin_at(&service, Method::POST, FLAGS, body())).collect();
+    stalled.extend((0..81).map(|_| begin_at(&service, Method::POST, &format!("{FLAGS}/go_live_enabled"), body())));
     for path in [FLAGS.to_owned(), format!("{FLAGS}/go_live_enabled")] {
         let asked = request(Method::POST, &path, Some("application/json"), &format!("{}}}", body()));
         let answer = service.send(asked).await;

@@ -94,6 +94,9 @@ async fn the_tokens_are_listed_a_page_at_a_time_and_each_is_shown_once() {
     }
     assert_eq!((seen.len(), pages), (1_101, 2));
     let get = |query: &str| call(&service, Method::GET, &format!("{TOKENS}?{query}"), Some(&admin), &Value::Null);
+    let texts = get("limit=1&numbers=string").await;
+    let link = texts.headers["link"].to_str().unwrap().to_owned();
+    assert!(link.starts_with("<?limit=1&after=") && link.contains("&numbers=string>"), "{link}");
     let newest = get("limit=1").await.ok();
     assert_eq!(newest[0]["name"], "test-token");
     let next = get(&format!("limit=2&after={}", newest[0]["id"].as_str().unwrap())).await.ok();

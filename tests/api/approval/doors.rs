@@ -248,7 +248,7 @@ async fn one_person_is_one_however_the_owner_is_written() {
     let mut alike = new("release");
     alike.owner = Some("\u{410}nn".parse().unwrap());
     let refused =
-        holdfast::access::create(&persons.service.db, &alike, None, &holdfast::audit::Origin::system(None)).await;
+        holdfast::access::create(&persons.service.db, &alike, None, None, &holdfast::audit::Origin::system(None)).await;
     assert!(refused.unwrap_err().to_string().contains("mixes Cyrillic and Latin letters"));
     alike.owner = Some("Other".parse().unwrap());
     let token = create(&persons.service, alike).await;
