@@ -2,7 +2,8 @@
 //!
 //! They are read apart from the state, so that reading them renews no lease late, and only when the control stream has moved. They
 //! stand for the lease as the state does: from the last heartbeat that found the control stream where they were read, or from
-//! their own reading. Policies that may have changed and cannot be read are not known after that, however fresh the state is.
+//! their own reading. Policies that may have changed are not renewed until they are read: a read that fails leaves them to lapse, however
+//! fresh the state is.
 
 use super::{BoxFuture, Feed};
 use crate::db::Database;
@@ -27,7 +28,7 @@ pub struct Policies {
     pub wires: Vec<(String, bool)>,
 }
 
-/// Policies as they were read, and since when they are not known to hold.
+/// Policies as they were read, and when they were last known to hold.
 #[derive(Debug, Clone)]
 pub(super) struct Kept {
     policies: Arc<Policies>,
@@ -35,7 +36,7 @@ pub(super) struct Kept {
     of: Point,
     /// When their reading was sent, on the clock, plus one: one that was sent before changes nothing.
     read_ns: u64,
-    /// When they were last known to be the database's, on the clock, plus one; 0 when they could not be read since.
+    /// When they were last known to be the database's, on the clock, plus one.
     held_ns: u64,
 }
 
@@ -49,7 +50,7 @@ impl Feed {
         let now = self.now();
         let known = self.known();
         let kept = known.policies.as_ref()?;
-        let is_held = kept.held_ns > 0 && now.saturating_sub(kept.held_ns) <= self.0.lease_ns;
+        let is_held = now.saturating_sub(kept.held_ns) <= self.0.lease_ns;
         is_held.then(|| Arc::clone(&kept.policies))
     }
 
@@ -64,11 +65,11 @@ impl Feed {
         let mut known = self.known();
         known.control = Some(of);
         let has_moved = match known.policies.as_mut().filter(|kept| kept.of == of) {
-            Some(kept) if kept.held_ns > 0 => {
+            Some(kept) => {
                 kept.held_ns = kept.held_ns.max(sent_ns + 1);
                 false
             }
-            _ => true,
+            None => true,
         };
         drop(known);
         if has_moved {
@@ -76,32 +77,32 @@ impl Feed {
         }
     }
 
-    /// Reads the policies, if the control stream has moved since or they could not be read. Policies that cannot be read close no
-    /// gate. Says whether they are known.
+    /// Reads the policies, if the control stream has moved since they were read. Policies that cannot be read close no gate. Says whether
+    /// they are known.
     pub(super) async fn refresh_policies(&self, conn: &mut PgConnection) -> bool {
         // Before anything is asked, as of the state.
         let sent_ns = self.now();
         let of = {
             let known = self.known();
-            let is_known = |of: &Point| known.policies.as_ref().is_some_and(|kept| kept.of == *of && kept.held_ns > 0);
+            let is_known = |of: &Point| known.policies.as_ref().is_some_and(|kept| kept.of == *of);
             known.control.filter(|of| !is_known(of))
         };
         let (Some(of), Some(read)) = (of, self.0.policy_reader.get()) else { return true };
-        let read = panics::caught(read(conn)).await.unwrap_or(Err(Error::Panicked));
-        let mut known = self.known();
-        match read {
-            Ok(_) if known.policies.as_ref().is_some_and(|kept| kept.read_ns > sent_ns) => true,
-            Ok(policies) => {
-                known.policies = Some(Kept { policies: Arc::new(policies), of, read_ns: sent_ns, held_ns: sent_ns });
-                true
-            }
+        match panics::caught(read(conn)).await.unwrap_or(Err(Error::Panicked)) {
+            Ok(policies) => self.take_policies(policies, of, sent_ns),
             Err(error) => {
-                tracing::error!(%error, "the policies cannot be read: their flags have the safe value");
-                if let Some(kept) = &mut known.policies {
-                    kept.held_ns = 0;
-                }
-                false
+                tracing::error!(%error, "the policies cannot be read: their flags get the safe value when the lease ends");
+                return false;
             }
+        }
+        true
+    }
+
+    /// Takes over policies that were read, unless a later reading was quicker.
+    fn take_policies(&self, policies: Policies, of: Point, sent_ns: u64) {
+        let mut known = self.known();
+        if known.policies.as_ref().is_none_or(|kept| kept.read_ns <= sent_ns) {
+            known.policies = Some(Kept { policies: Arc::new(policies), of, read_ns: sent_ns, held_ns: sent_ns });
         }
     }
 
@@ -115,5 +116,51 @@ impl Feed {
                 self.0.moved.notify_one();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::feed;
+    use super::*;
+    use crate::clock::Clock;
+
+    fn at(seq: i64) -> Point {
+        Point { seq, hash: [0; 32] }
+    }
+
+    #[test]
+    fn policies_that_may_have_changed_lapse_with_the_lease_and_are_back_with_the_next_good_read() {
+        let clock = Clock::manual(10_000);
+        let feed = feed(&clock);
+        let read = |of: Point| feed.take_policies(Policies::default(), of, feed.now());
+        read(at(1));
+        clock.advance(1_500);
+        feed.hold_policies(at(1), clock.now_ns());
+        clock.advance(1_500);
+        // Heartbeats that find another event renew nothing, as long as no read succeeds.
+        feed.hold_policies(at(2), clock.now_ns());
+        assert!(feed.policies().is_some());
+        clock.advance(501);
+        feed.hold_policies(at(2), clock.now_ns());
+        assert!(feed.policies().is_none() && feed.last_policies().is_some());
+        read(at(2));
+        assert!(feed.policies().is_some());
+        clock.advance(2_000);
+        feed.hold_policies(at(2), clock.now_ns());
+        clock.advance(2_000);
+        assert!(feed.policies().is_some());
+    }
+
+    #[test]
+    fn a_reading_that_a_later_one_overtook_changes_nothing() {
+        let clock = Clock::manual(10_000);
+        let feed = feed(&clock);
+        let sent_ns = feed.now();
+        clock.advance(1);
+        feed.take_policies(Policies::default(), at(2), feed.now());
+        let older = Policies { engines: vec![("A".to_owned(), true)], ..Policies::default() };
+        feed.take_policies(older, at(1), sent_ns);
+        assert_eq!(feed.policies().as_deref(), Some(&Policies::default()));
     }
 }

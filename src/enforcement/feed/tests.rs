@@ -10,7 +10,7 @@ use uuid::Uuid;
 const HISTORY: Uuid = Uuid::from_u128(1);
 const MS: u64 = 1_000_000;
 
-fn feed(clock: &Clock) -> Feed {
+pub(super) fn feed(clock: &Clock) -> Feed {
     let configuration = Configuration {
         enforcement: "all",
         execution_classes: None,
