@@ -41,7 +41,7 @@ pub use changes::{Changes, FieldChange};
 pub use control::{ControlEvent, ControlRecord};
 pub use store::{
     HeadRecord, begin, begin_and, clock_is_accepted, control_events, head_seq, heads, lock, prepare_to_begin, revise,
-    seen,
+    seen, was_done,
 };
 
 use crate::types::Point;

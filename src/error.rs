@@ -213,10 +213,11 @@ pub enum Error {
          recorded"
     )]
     EngagedLocally { cause: String, until: &'static str },
-    /// Go-live could not be switched off in the database; the error says why.
+    /// The change of go-live to off may not have been recorded.
     #[error(
-        "{0}; to stop everything without the database, POST /api/governance/go-live/kill-switch/engage to each instance, or run holdfast \
-         kill on each machine"
+        "go-live may still be enabled: {}; to stop everything without the database, POST /api/governance/go-live/kill-switch/engage to each instance, or run holdfast \
+         kill on each machine",
+        .0.problem().detail
     )]
     NotDisabled(#[source] Box<Error>),
     /// The request took longer than its deadline.

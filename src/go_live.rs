@@ -128,10 +128,11 @@ impl GoLive {
         Err(Error::EngagedLocally { cause, until })
     }
 
-    /// Switches go-live off. Where the database is away, the error says what stops everything all the same.
+    /// Switches go-live off. Where that fails, the error says how to stop everything all the same.
     pub async fn disable(&self, reason: Option<&Reason>, origin: &Origin) -> Result<Tightened> {
-        let done = self.tighten(Switch::Disable, reason, origin).await;
-        done.map_err(|error| if error.row().status == 503 { Error::NotDisabled(Box::new(error)) } else { error })
+        let done = panics::caught(Box::pin(self.tighten(Switch::Disable, reason, origin))).await;
+        let done = done.unwrap_or(Err(Error::Panicked));
+        done.map_err(|error| if error.row().status >= 500 { Error::NotDisabled(Box::new(error)) } else { error })
     }
 
     /// Disables or engages. Nothing is a reason not to, and no key either: it acts whenever it is asked.

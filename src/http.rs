@@ -16,7 +16,7 @@ pub mod server;
 
 pub use crate::identity::Caller;
 pub use input::{BODY_BYTES_MAX, Input, Lenient, Query, Segment};
-pub(crate) use input::{CanStop, Stopping};
+pub(crate) use input::{CanStop, Off, Stopping};
 pub(crate) use keyed::said;
 pub use keyed::{Change, Said, marked};
 pub use paging::{Page, Paging};

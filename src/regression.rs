@@ -35,7 +35,7 @@ pub use answers::{
 
 use crate::approval::model::ApprovalAction;
 use crate::approval::{self, Gated, Loosened, Wanted, WithChanges};
-use crate::audit::{Changes, ControlEvent, Head, Origin, Stamp, Stream};
+use crate::audit::{self, Changes, ControlEvent, Head, Origin, Stamp, Stream};
 use crate::budget::turns::Turns;
 use crate::clock::Clock;
 use crate::config::LimitsConfig;
@@ -236,7 +236,10 @@ impl Regression {
         let subject = trip::name(&policy);
         let wire = WireRequest { wire: request.clone(), force };
         let input = to_json(&WithChanges { request: &wire, changes: &changes });
-        let loosening = model::loosening(existing.as_ref(), &policy, rearms);
+        // What a removed wire caught is not known any more.
+        let renews = existing.is_none() && audit::was_done(&mut tx, remove::REMOVED, &subject).await?;
+        let loosening =
+            model::loosening(existing.as_ref(), &policy, rearms).or_else(|| renews.then_some(ApprovalAction::Wire));
         let wanted = Wanted { subject: Some(&subject), input: input.get(), reason };
         if let Gated::Wait(record) = self.gate(&mut tx, &mut heads.control, asked, loosening, wanted).await? {
             db::commit(tx).await?;

@@ -297,9 +297,12 @@ impl Risk {
         }
         // Lock order: risk, control.
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
-        let loosening = policy::loosens(existing.as_ref(), &policy).then_some(ApprovalAction::RaiseCap);
+        let subject = policy.engine.as_str();
+        // What a removed policy forbade is not known any more.
+        let renews = existing.is_none() && audit::was_done(&mut tx, remove::REMOVED, subject).await?;
+        let loosening = (renews || policy::loosens(existing.as_ref(), &policy)).then_some(ApprovalAction::RaiseCap);
         let input = to_json(&WithChanges { request, changes: &changes });
-        let wanted = Wanted { subject: Some(policy.engine.as_str()), input: input.get(), reason };
+        let wanted = Wanted { subject: Some(subject), input: input.get(), reason };
         let verdict = approval::gate(&mut tx, &mut control_head, self.two_person, asked, loosening, wanted).await?;
         if let Gated::Wait(record) = verdict {
             db::commit(tx).await?;
@@ -311,7 +314,7 @@ impl Risk {
         audit::revise(&mut tx, Stream::Risk).await?;
         store::upsert_policy(&mut tx, &policy).await?;
         let event = ControlEvent::new("RISK_POLICY_UPSERT")
-            .about(policy.engine.as_str())
+            .about(subject)
             .because(reason)
             .detail(&PolicyDetail { changes: &changes, policy: &policy });
         event.append(&mut tx, &mut control_head, origin).await?;

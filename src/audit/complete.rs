@@ -256,6 +256,8 @@ async fn told_of_wires(conn: &mut PgConnection) -> Result<Vec<Absent>> {
                SELECT 'regression_state', subject FROM event
                WHERE action IN ('REGRESSION_TRIP', 'REGRESSION_SHADOW_TRIP', 'REGRESSION_BASELINE_RESET')
                  AND NOT EXISTS (SELECT FROM regression_state WHERE domain || '.' || metric = subject)
+                 AND NOT EXISTS (SELECT FROM ended AS removed
+                                 WHERE removed.action = 'REGRESSION_POLICY_REMOVE' AND removed.subject = event.subject AND removed.seq > event.seq)
                UNION
                SELECT 'regression_trip', seq::text FROM event
                WHERE action IN ('REGRESSION_TRIP', 'REGRESSION_SHADOW_TRIP') AND NOT EXISTS (SELECT FROM regression_trip WHERE id = seq)

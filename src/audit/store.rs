@@ -26,6 +26,17 @@ pub async fn lock(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
     Ok(head)
 }
 
+/// Whether a change of this kind was ever made to a subject of the control plane.
+pub async fn was_done(conn: &mut PgConnection, action: &str, subject: &str) -> Result<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM control_event WHERE action = $1 AND ok AND subject = $2) AS "done!""#,
+        action,
+        subject
+    )
+    .fetch_one(conn)
+    .await?)
+}
+
 /// Whether a clock that is behind the ledger's last event is the one that was accepted, and the event is one of those.
 ///
 /// Neither a clock that jumped ahead once more nor one that went back once more is.

@@ -155,7 +155,8 @@ impl Error {
         // Every status of the table is a status.
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         // What went wrong here is for the log; the caller gets the request id to quote.
-        let detail = if status == StatusCode::INTERNAL_SERVER_ERROR {
+        let is_opaque = status == StatusCode::INTERNAL_SERVER_ERROR && !matches!(self, Self::NotDisabled(_));
+        let detail = if is_opaque {
             "the request failed here: read the state before trying again, and quote request_id when you report it"
                 .to_owned()
         } else {

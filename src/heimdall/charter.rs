@@ -4,17 +4,17 @@ use super::Heimdall;
 use super::model::{
     self, CheckResult, Evidence, GateRule, HeimdallPolicy, PolicyUpsert, PolicyWarning, Scorecard, Standing,
 };
-use super::store;
+use super::{remove, store};
 use crate::approval::model::ApprovalAction;
 use crate::approval::{self, Gated, Loosened, Wanted, WithChanges};
-use crate::audit::{Changes, ControlEvent, FieldChange, Origin, Stream};
+use crate::audit::{self, Changes, ControlEvent, FieldChange, Origin, Stream};
 use crate::db::{self, to_json};
 use crate::error::{Blocker, Error, Result, require_room};
 use crate::idempotency::{self, Asked, Once};
 use crate::types::{Domain, Engine, Ratio, Reason};
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use utoipa::ToSchema;
 
 /// The policy as it is now, and what the upsert changed.
@@ -37,15 +37,25 @@ pub(crate) struct PromoteRequest {
 
 impl HeimdallPolicyUpserted {
     async fn new(conn: &mut PgConnection, policy: HeimdallPolicy, changes: Vec<FieldChange>) -> Result<Self> {
-        let warnings = policy.warnings(&known_engines(conn).await?);
+        let known = match &policy.engine {
+            Some(engine) => known_engine(conn, engine).await?,
+            None => None,
+        };
+        let warnings = policy.warnings(known.as_slice());
         Ok(Self { policy, changes, warnings })
     }
 }
 
-/// The engines that have a risk policy.
-pub(super) async fn known_engines(conn: &mut PgConnection) -> Result<Vec<Engine>> {
-    let policies = crate::risk::store::read_policies(conn).await?;
-    Ok(policies.into_iter().map(|policy| policy.engine).collect())
+/// The engine, unless it has no risk policy. A question that fails says nothing, and fails no change: a warning stops no stop.
+async fn known_engine(conn: &mut PgConnection, engine: &Engine) -> Result<Option<Engine>> {
+    let mut inner = conn.begin().await?;
+    let known = crate::risk::store::has_policy(&mut inner, engine).await;
+    inner.rollback().await?;
+    let is_known = known.unwrap_or_else(|error| {
+        tracing::warn!(%error, %engine, "the engine of a charter cannot be looked up: no warning is given of it");
+        true
+    });
+    Ok(is_known.then(|| engine.clone()))
 }
 
 /// What a change of a policy did, for the audit trail.
@@ -141,7 +151,9 @@ impl Heimdall {
             return Ok(Loosened::Done(Once::Done(unchanged)));
         }
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
-        let loosening = model::loosens(existing.as_ref(), &policy).then_some(ApprovalAction::Charter);
+        // What a removed policy asked for is not known any more.
+        let renews = existing.is_none() && audit::was_done(&mut tx, remove::REMOVED, policy.domain.as_str()).await?;
+        let loosening = (renews || model::loosens(existing.as_ref(), &policy)).then_some(ApprovalAction::Charter);
         let input = to_json(&WithChanges { request, changes: &changes });
         let wanted = Wanted { subject: Some(request.domain.as_str()), input: input.get(), reason };
         let verdict = approval::gate(&mut tx, &mut control_head, self.two_person, asked, loosening, wanted).await?;
@@ -263,7 +275,7 @@ pub(super) fn require_engine(origin: &Origin, policy: Option<&HeimdallPolicy>) -
 
 /// The same by the domain. A caller that every engine is open to costs no statement.
 pub(super) async fn require_engine_of(conn: &mut PgConnection, origin: &Origin, domain: &Domain) -> Result<()> {
-    if !origin.authority.is_bounded() {
+    if !origin.authority.is_bounded_to_engines() {
         return Ok(());
     }
     require_engine(origin, store::read_policy(conn, domain).await?.as_ref())

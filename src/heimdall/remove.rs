@@ -9,6 +9,9 @@ use crate::types::{Domain, Reason};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// The event of a removal.
+pub(super) const REMOVED: &str = "HEIMDALL_POLICY_REMOVE";
+
 /// The domain whose policy was removed.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct HeimdallPolicyRemoved {
@@ -49,7 +52,7 @@ impl Heimdall {
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         store::remove_policy(&mut tx, domain).await?;
         let (subject, detail) = (Some(domain.as_str()), Some(db::json_text(&policy)));
-        let event = ControlEvent { action: "HEIMDALL_POLICY_REMOVE", subject, error: None, reason, detail };
+        let event = ControlEvent { action: REMOVED, subject, error: None, reason, detail };
         event.append(&mut tx, &mut control_head, origin).await?;
         let removed = HeimdallPolicyRemoved { ok: true, domain: domain.clone() };
         idempotency::keep(&mut tx, intent, now, &removed).await?;

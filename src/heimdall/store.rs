@@ -175,6 +175,7 @@ pub async fn was_used(conn: &mut PgConnection, domain: &Domain) -> Result<bool> 
 
 /// Removes a policy.
 pub async fn remove_policy(conn: &mut PgConnection, domain: &Domain) -> Result<()> {
-    sqlx::query!("DELETE FROM heimdall_policy WHERE domain = $1", domain.as_str()).execute(conn).await?;
-    Ok(())
+    let removed = sqlx::query!("DELETE FROM heimdall_policy WHERE domain = $1", domain.as_str()).execute(conn).await?;
+    let missing = || Error::Inconsistent(format!("the policy of {domain} was removed meanwhile"));
+    if removed.rows_affected() == 1 { Ok(()) } else { Err(missing()) }
 }

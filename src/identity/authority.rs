@@ -48,6 +48,15 @@ impl Authority {
         }
     }
 
+    /// Whether it is for some engines alone.
+    #[must_use]
+    pub fn is_bounded_to_engines(&self) -> bool {
+        match self {
+            Self::Unlimited => false,
+            Self::Token(grant) => grant.engines.is_some(),
+        }
+    }
+
     /// Whether it includes this scope.
     #[must_use]
     pub fn holds(&self, needed: Scope) -> bool {

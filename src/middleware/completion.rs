@@ -14,10 +14,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::runtime::Handle;
 
-/// Whether a request may change something. A POST that only reads ends with its caller, as every read does.
+/// Whether a request goes on without its caller: every change does. The backtest, a POST that takes a place of the reads, ends with its
+/// caller as every read does. Evaluations of flags and checks for proxies go on: they look into memory alone.
 pub(super) fn is_change(request: &Request) -> bool {
     let (method, path) = (request.method(), request.uri().path());
-    // Those that only read have no parameter in their path.
+    // The one POST among the reads has no parameter in its path.
     let is_read = || routes::route(method, path).is_some_and(|row| row.share == Share::Read);
     matches!(*method, Method::POST | Method::DELETE) && !is_read()
 }

@@ -138,14 +138,13 @@ impl Batcher for Measure {
         let prepared = async {
             let known = Known::read(conn, items, &head, &mut self.cache, &mut self.series).await?;
             let (recorded, trips, reused) = (Vec::new(), Vec::new(), &self.reused);
-            let history = self.feed.history();
-            let mut deciding = Deciding { known, head, recorded, trips, broken: None, reused, history };
+            let mut deciding = Deciding { known, head, recorded, trips, broken: None, reused };
             let decided: Vec<_> = items.iter().map(|item| deciding.decide(item)).collect();
             if let Some(error) = deciding.broken.take() {
                 return Err(error);
             }
             self.series.add(deciding.known.room.begun());
-            deciding.write(conn, items, decided, self.epoch).await
+            deciding.write(conn, items, decided, self.feed.history(), self.epoch).await
         };
         Ok(by(deadline, prepared).await?)
     }

@@ -12,6 +12,9 @@ use crate::regression::store;
 use crate::types::{Domain, Metric, Reason};
 use serde::Serialize;
 
+/// The event of a removal.
+pub(super) const REMOVED: &str = "REGRESSION_POLICY_REMOVE";
+
 /// What was there, for the audit trail.
 #[derive(Serialize)]
 struct RemovedDetail<'a> {
@@ -20,8 +23,8 @@ struct RemovedDetail<'a> {
 }
 
 impl Regression {
-    /// Removes a wire that is off, and the declared kind, of a series without a measurement. The wire's state stays, so that its baselines are counted on if the wire
-    /// is set up again.
+    /// Removes a wire that is off with its state, and the declared kind, of a series without a measurement. Its baselines and trips stay on
+    /// record.
     pub async fn remove_wire(
         &self,
         (domain, metric): (&Domain, &Metric),
@@ -36,7 +39,9 @@ impl Regression {
         };
         let subject = series_name(domain, metric);
         let end = store::read_end(&mut tx, domain, metric).await?;
-        if policy.is_none() && end.is_none() {
+        // The heads before the rows; a refusal takes back what is removed here.
+        let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
+        if !store::remove_policy(&mut tx, domain, metric).await? {
             return Err(Error::NotFound { what: "wire or declared kind of", id: subject });
         }
         let mut uses = Vec::new();
@@ -52,10 +57,8 @@ impl Regression {
         if !uses.is_empty() {
             return Err(Error::StillUsed { what: "wire", name: subject, uses });
         }
-        let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
-        store::remove_policy(&mut tx, domain, metric).await?;
         let kind = end.map(|end| end.kind);
-        let event = ControlEvent::new("REGRESSION_POLICY_REMOVE")
+        let event = ControlEvent::new(REMOVED)
             .about(&subject)
             .because(reason)
             .detail(&RemovedDetail { policy: policy.as_ref(), kind });

@@ -4,7 +4,8 @@ use super::trip::{self, Cause, Heads, Tripping};
 use super::{Regression, load};
 use crate::audit::{Origin, Stream};
 use crate::db;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::panics;
 use crate::regression::model::{OnStale, Reading, RegressionPolicy, Verdict, Window};
 use crate::regression::store::{self, Silent};
 use chrono::{DateTime, Utc};
@@ -36,7 +37,7 @@ pub(super) async fn warning(
 }
 
 impl Regression {
-    /// Trips the wires whose series have been silent for too long; says how many.
+    /// Trips the wires whose series have been silent for too long, and says how many. A wire that fails is logged and left.
     pub async fn trip_silent(&self) -> Result<usize> {
         let silent = {
             let mut conn = self.db.work().await?;
@@ -45,7 +46,14 @@ impl Regression {
         };
         let mut tripped = 0;
         for wire in silent.into_iter().filter(|wire| wire.on_stale == OnStale::Trip && !wire.is_latched) {
-            tripped += usize::from(self.trip_one(&wire).await?);
+            // One that cannot be judged, or that panics over its rows, keeps no other from its trip.
+            match panics::caught(self.trip_one(&wire)).await.unwrap_or(Err(Error::Panicked)) {
+                Ok(has_tripped) => tripped += usize::from(has_tripped),
+                Err(error) => {
+                    let (domain, metric) = (wire.domain.as_str(), wire.metric.as_str());
+                    tracing::error!(%error, domain, metric, "a silent wire cannot be tripped: it is tried again");
+                }
+            }
         }
         Ok(tripped)
     }

@@ -12,7 +12,8 @@ pub use baselines::{BaselineRecord, NewBaseline, baselines, insert_baseline};
 pub use events::{Known, KpiFilter, KpiRecord, Named, Recorded, find_event_ids, insert_events, kpi_events};
 pub use policies::{count_policies, read_policies, read_policies_of, read_policy, remove_policy, upsert_policy};
 pub use series::{
-    End, Past, count_kinds, read_end, read_ends, read_history, read_series, read_sums, read_values, set_kind,
+    End, Past, count_kinds, count_series, read_end, read_ends, read_history, read_series, read_sums, read_values,
+    set_kind,
 };
 pub use silent::{Silent, silent};
 pub use states::{read_state, read_states, read_states_of, read_wires, write_states};

@@ -313,17 +313,15 @@ pub(super) async fn set_baseline(
     actor: Option<&Actor>,
     stamp: Stamp,
 ) -> Result<()> {
-    state.baseline_version += 1;
     let new = NewBaseline {
         domain: &policy.domain,
         metric: &policy.metric,
-        version: state.baseline_version,
         source,
         after_event: span.after,
         events: span.events,
         actor,
     };
-    store::insert_baseline(&mut *conn, &new, stamp).await?;
+    state.baseline_version = store::insert_baseline(&mut *conn, &new, stamp).await?;
     if policy.detector == Detector::Plain {
         // It stands in until a whole window and baseline lie behind the watermark.
         state.frozen = None;

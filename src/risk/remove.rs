@@ -11,6 +11,9 @@ use crate::types::{Engine, Reason};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// The event of a removal.
+pub(super) const REMOVED: &str = "RISK_POLICY_REMOVE";
+
 /// The engine whose policy was removed.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RiskPolicyRemoved {
@@ -60,7 +63,7 @@ impl Risk {
         audit::revise(&mut tx, Stream::Risk).await?;
         store::remove_policy(&mut tx, engine).await?;
         let (subject, detail) = (Some(engine.as_str()), Some(db::json_text(&policy)));
-        let event = ControlEvent { action: "RISK_POLICY_REMOVE", subject, error: None, reason, detail };
+        let event = ControlEvent { action: REMOVED, subject, error: None, reason, detail };
         event.append(&mut tx, &mut control_head, origin).await?;
         let removed = RiskPolicyRemoved { ok: true, engine: engine.clone() };
         idempotency::keep(&mut tx, intent, risk_head.next(), &removed).await?;

@@ -17,7 +17,8 @@ pub use corrections::{Corrected, corrected};
 pub use held::{PastEvent, Wanted, candidates, oldest_due, past_events, read_due, read_reservations};
 pub use instant::{BookView, PREPARE_BEGIN, begin, read_levels, read_view};
 pub use read::{
-    TodayRow, decisions_since, has_policy, is_active, read_denials, read_policies, today, was_used, worst_denials,
+    TodayRow, decisions_since, engines, has_policy, is_active, read_denials, read_policies, today, was_used,
+    worst_denials,
 };
 pub use reconcile::{Flow, Recomputed, halt, lift_halt, recompute, reconciled_at, set_counter, sum_flows};
 pub use records::{

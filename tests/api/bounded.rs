@@ -46,7 +46,8 @@ async fn switches_that_are_moved_again_and_again_where_they_stand_are_read_once_
     let last: DateTime<Utc> =
         sqlx::query_scalar("SELECT max(at) FROM control_event").fetch_one(&mut *conn).await.unwrap();
     let stretches = holdfast::go_live::store::stretches(&mut conn, last).await.unwrap();
-    assert!(stretches.iter().all(|stretch| !stretch.live), "{stretches:?}");
+    let told: Vec<_> = stretches.iter().map(|stretch| (stretch.from < last, stretch.live)).collect();
+    assert_eq!(told, [(true, false), (false, false)], "the engage before it, and the last disable: {stretches:?}");
 }
 
 #[tokio::test]

@@ -159,6 +159,28 @@ async fn one_that_was_used_or_is_in_force_is_not_removed() {
 }
 
 #[tokio::test]
+async fn a_wire_is_removed_with_its_state_and_what_is_not_there_is_404() {
+    let service = Service::live().await;
+    let pair = json!({"domain": "LAB", "metric": "rate"});
+    let sequential =
+        json!({"domain": "LAB", "metric": "rate", "detector": "SEQUENTIAL", "enabled": false, "reason": "a wire"});
+    let states = async || service.count("SELECT count(*) FROM regression_state WHERE domain = 'LAB'").await;
+    for version in 1..=2 {
+        service.post("/regression/policies/upsert", &sequential).await.ok();
+        let baselines = service.get("/regression/baselines?domain=LAB&metric=rate").await.ok();
+        assert_eq!((states().await, &baselines[0]["version"]), (1, &json!(version)), "{baselines}");
+        service.post("/regression/policies/remove", &pair).await.ok();
+        assert_eq!(states().await, 0);
+        service.post("/regression/policies/remove", &pair).await.refused(404, "NOT_FOUND");
+    }
+    // Measurements are no wire and no declared kind.
+    service.post("/regression/kpi", &json!({"domain": "LAB", "metric": "rate", "success": true})).await.ok();
+    let before = service.everything().await;
+    service.post("/regression/policies/remove", &pair).await.refused(404, "NOT_FOUND");
+    assert_eq!(service.everything().await, before);
+}
+
+#[tokio::test]
 async fn a_declared_kind_without_a_measurement_has_a_limit_and_is_removed() {
     let service = small().await;
     let kind = |number: usize| json!({"domain": "K", "metric": format!("m{number}"), "kind": "NUMERIC"});

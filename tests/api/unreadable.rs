@@ -78,6 +78,74 @@ async fn a_measurement_whose_wire_cannot_be_judged_leaves_nothing_behind() {
     service.post("/regression/kpi", &measured).await.ok();
 }
 
+/// A domain with an engine, whose production use is on.
+async fn promoted(service: &Service) {
+    let on = json!({"domain": "ND", "engine": "WHOLESALE", "prod_use_enabled": true, "actor": "bob"});
+    service.post("/heimdall/policies/upsert", &on).await.ok();
+}
+
+#[tokio::test]
+async fn a_risk_policy_that_no_program_can_read_does_not_stop_a_demote() {
+    let service = Service::live().await;
+    promoted(&service).await;
+    by_hand(
+        &service,
+        "ALTER TABLE risk_policy DROP CONSTRAINT risk_policy_times;
+         UPDATE risk_policy SET updated_at = 'infinity' WHERE engine = 'CAPITAL'",
+    )
+    .await;
+    let demoted = service.post("/heimdall/demote", &json!({"domain": "ND"})).await.ok();
+    assert_eq!(demoted["prod_use_enabled"], false, "{demoted}");
+    by_hand(&service, "UPDATE risk_policy SET updated_at = now() WHERE engine = 'CAPITAL'").await;
+}
+
+#[tokio::test]
+async fn a_warning_that_cannot_be_made_does_not_stop_a_demote() {
+    let service = Service::live().await;
+    promoted(&service).await;
+    by_hand(&service, "ALTER TABLE risk_policy RENAME TO aside").await;
+    let demoted = service.post("/heimdall/demote", &json!({"domain": "ND"})).await.ok();
+    assert_eq!(demoted["prod_use_enabled"], false, "{demoted}");
+    by_hand(&service, "ALTER TABLE aside RENAME TO risk_policy").await;
+}
+
+#[tokio::test]
+async fn a_wire_that_cannot_be_judged_keeps_no_other_from_its_trip_by_silence() {
+    let service = Service::live().await;
+    for metric in ["a", "b"] {
+        let wire = json!({"domain": "pricing", "metric": metric, "on_stale": "TRIP", "stale_after_seconds": 60, "actor": "test",
+                          "reason": "a wire"});
+        service.post("/regression/policies/upsert", &wire).await.ok();
+        let measured = json!({"domain": "pricing", "metric": metric, "success": true});
+        service.post("/regression/kpi", &measured).await.ok();
+    }
+    by_hand(
+        &service,
+        "ALTER TABLE regression_state DROP CONSTRAINT regression_state_times;
+         UPDATE regression_state SET last_checked_at = 'infinity' WHERE metric = 'a'",
+    )
+    .await;
+    service.set_skew("61 seconds").await;
+    assert_eq!(service.app.regression.trip_silent().await.unwrap(), 1);
+    by_hand(&service, "UPDATE regression_state SET last_checked_at = now() WHERE metric = 'a'").await;
+    assert_eq!(service.app.regression.trip_silent().await.unwrap(), 1, "the other, once it can be judged");
+}
+
+#[tokio::test]
+async fn a_disable_that_fails_says_how_to_stop_everything_all_the_same() {
+    let service = Service::live().await;
+    by_hand(
+        &service,
+        "ALTER TABLE go_live_state DROP CONSTRAINT go_live_state_times;
+         UPDATE go_live_state SET updated_at = 'infinity'",
+    )
+    .await;
+    let failed = service.post("/go-live/disable", &json!({"actor": "bob"})).await.refused(500, "INTERNAL_ERROR");
+    let detail = failed["detail"].as_str().unwrap();
+    assert!(detail.starts_with("go-live may still be enabled: ") && detail.contains("holdfast kill"), "{detail}");
+    by_hand(&service, "UPDATE go_live_state SET updated_at = now()").await;
+}
+
 /// Each time or day of a table of ours, with the conditions of its table, to be asked about a row that has nothing but that value. The
 /// day of an event or a hold is that of its time.
 const COLUMNS: &str = "

@@ -6,7 +6,7 @@ use crate::regression::Regression;
 use crate::regression::advice::Profile;
 use crate::regression::backtest::{ChanceTrips, Recommended, Replay, ReplayedTrip, SHUFFLED_MAX, by_chance, recommend};
 use crate::regression::model::{
-    Action, Detector, Direction, Effect, Measurement, PolicyUpsert, RegressionPolicy, upsert,
+    Action, Detector, Direction, Effect, Measurement, PolicyUpsert, RegressionPolicy, series_name, upsert,
 };
 use crate::regression::store::{self, Pair};
 use crate::types::{Amount, Count, Domain, Fraction, Metric, Time, TimeRange};
@@ -160,7 +160,7 @@ async fn backtest_wire(
         || existing.is_some()
         || !store::read_history(&mut tx, &pair, 0, (None, None), 1).await?.is_empty();
     if !is_known {
-        return Err(Error::NotFound { what: "series", id: format!("{}.{}", pair.0, pair.1) });
+        return Err(Error::NotFound { what: "series", id: series_name(&pair.0, &pair.1) });
     }
     drop(tx);
     // What computes ends when nobody waits for it, and the turn with it.

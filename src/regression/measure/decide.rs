@@ -3,7 +3,6 @@
 use super::known::Known;
 use super::{Measurements, Reused};
 use crate::audit::{Head, Origin};
-use crate::db::history::History;
 use crate::error::{Error, Result};
 use crate::idempotency::{Answer, Intent, Kept};
 use crate::regression::model::{KpiEvent, Mark};
@@ -39,7 +38,6 @@ pub(super) struct Deciding<'a> {
     /// Why nothing of the batch can stand: a wire that cannot be judged, after its measurement was taken.
     pub(super) broken: Option<Error>,
     pub(super) reused: &'a Reused,
-    pub(super) history: &'a History,
 }
 
 impl<'a> Deciding<'a> {

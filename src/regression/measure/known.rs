@@ -79,7 +79,7 @@ impl SeriesCount {
     async fn known(&mut self, conn: &mut PgConnection) -> Result<usize> {
         let known = match self.known {
             Some(known) if known < self.max || self.is_full => known,
-            _ => store::read_series(conn, self.max).await?.len(),
+            _ => store::count_series(conn, self.max).await?,
         };
         (self.known, self.is_full) = (Some(known), known >= self.max);
         Ok(known)

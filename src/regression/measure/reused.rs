@@ -1,6 +1,7 @@
 //! Measurements that were refused because their id names another one: each is a measurement that is missing.
 
 use crate::audit::Origin;
+use crate::regression::model::series_name;
 use crate::regression::store::Pair;
 use crate::types::EventId;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,7 +28,7 @@ impl Reused {
         );
         counter().increment(1);
         let mut reused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *reused = (reused.0 + 1, Some(format!("{domain}.{metric} {id} by {principal}")));
+        *reused = (reused.0 + 1, Some(format!("{} {id} by {principal}", series_name(domain, metric))));
     }
 
     /// How many, and the last.

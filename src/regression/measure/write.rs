@@ -2,6 +2,7 @@
 
 use super::decide::{Decided, Deciding};
 use super::{Measured, Measurements, Note};
+use crate::db::history::History;
 use crate::error::{Error, Result};
 use crate::go_live::model::GoLiveState;
 use crate::group_commit::{End, Prepared, Proof};
@@ -19,6 +20,7 @@ impl Deciding<'_> {
         conn: &mut PgConnection,
         items: &[&Measurements],
         decided: Vec<Decided>,
+        history: &History,
         epoch: u64,
     ) -> Result<Prepared<Measured, Note>> {
         let mut acted = Vec::new();
@@ -26,7 +28,7 @@ impl Deciding<'_> {
         let proof = first.map(|one| Proof { seq: one.stamp.seq, hash: one.hash.clone() });
         if !self.recorded.is_empty() {
             // Heads, then rows.
-            let heads = self.lock_for_trips(&mut *conn).await?;
+            let heads = self.lock_for_trips(&mut *conn, history).await?;
             store::insert_events(&mut *conn, &self.recorded).await?;
             self.head.store(&mut *conn).await?;
             if let Some(heads) = heads {
@@ -77,13 +79,13 @@ impl Deciding<'_> {
     }
 
     /// The heads that all trips together need; none where nothing tripped.
-    async fn lock_for_trips(&self, conn: &mut PgConnection) -> Result<Option<Heads>> {
+    async fn lock_for_trips(&self, conn: &mut PgConnection, history: &History) -> Result<Option<Heads>> {
         if self.trips.is_empty() {
             return Ok(None);
         }
         let wires = self.trips.iter().filter_map(|(pair, ..)| self.known.wires.get(pair));
         let throttles = wires.into_iter().any(|wire| trip::throttles(&wire.policy));
-        Heads::lock_to_trip(self.history, conn, throttles).await.map(Some)
+        Heads::lock_to_trip(history, conn, throttles).await.map(Some)
     }
 
     /// Acts on the trips.

@@ -15,8 +15,6 @@ pub struct NewBaseline<'a> {
     pub domain: &'a Domain,
     /// The wire's metric.
     pub metric: &'a Metric,
-    /// Its version.
-    pub version: i64,
     /// `FROZEN`, `LAST_N` or `NEXT_N`.
     pub source: &'static str,
     /// The place of the series behind which it begins.
@@ -27,23 +25,24 @@ pub struct NewBaseline<'a> {
     pub actor: Option<&'a Actor>,
 }
 
-/// Records a baseline.
-pub async fn insert_baseline(conn: &mut PgConnection, new: &NewBaseline<'_>, stamp: Stamp) -> Result<()> {
-    sqlx::query!(
+/// Records a baseline, and gives its version: they are counted on also where the wire was removed meanwhile.
+pub async fn insert_baseline(conn: &mut PgConnection, new: &NewBaseline<'_>, stamp: Stamp) -> Result<i64> {
+    Ok(sqlx::query_scalar!(
         "INSERT INTO regression_baseline (domain, metric, version, source, after_event, events, actor, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+         SELECT $1, $2, COALESCE(max(version), 0) + 1, $3, $4, $5, $6, $7
+         FROM regression_baseline
+         WHERE domain = $1 AND metric = $2
+         RETURNING version",
         new.domain.as_str(),
         new.metric.as_str(),
-        new.version,
         new.source,
         new.after_event,
         new.events,
         new.actor.map(Actor::as_str),
         stamp.at
     )
-    .execute(conn)
-    .await?;
-    Ok(())
+    .fetch_one(conn)
+    .await?)
 }
 
 /// A baseline as it is read back.

@@ -199,15 +199,16 @@ pub async fn count_policies(conn: &mut PgConnection) -> Result<usize> {
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-/// Removes a wire, and what the kind of its series was declared to be.
-pub async fn remove_policy(conn: &mut PgConnection, domain: &Domain, metric: &Metric) -> Result<()> {
-    sqlx::query!(
-        "WITH kind AS (DELETE FROM regression_kind WHERE domain = $1 AND metric = $2)
-         DELETE FROM regression_policy WHERE domain = $1 AND metric = $2",
+/// Removes a wire with its state, and what the kind of its series was declared to be. Says whether there was a wire or a kind.
+pub async fn remove_policy(conn: &mut PgConnection, domain: &Domain, metric: &Metric) -> Result<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"WITH state AS (DELETE FROM regression_state WHERE domain = $1 AND metric = $2),
+                kind AS (DELETE FROM regression_kind WHERE domain = $1 AND metric = $2 RETURNING true),
+                wire AS (DELETE FROM regression_policy WHERE domain = $1 AND metric = $2 RETURNING true)
+           SELECT EXISTS (SELECT FROM kind) OR EXISTS (SELECT FROM wire) AS "removed!""#,
         domain.as_str(),
         metric.as_str()
     )
-    .execute(conn)
-    .await?;
-    Ok(())
+    .fetch_one(conn)
+    .await?)
 }

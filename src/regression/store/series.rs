@@ -181,6 +181,29 @@ pub(super) fn measurement(success: Option<bool>, value: Option<Decimal>) -> Resu
     Ok(Measurement::Value(Measured::from_decimal(value).ok_or_else(|| broken("value", value))?))
 }
 
+/// How many series were ever measured, up to `limit`.
+pub async fn count_series(conn: &mut PgConnection, limit: usize) -> Result<usize> {
+    let count = sqlx::query_scalar!(
+        r#"WITH RECURSIVE pair AS (
+               (SELECT domain, metric FROM kpi_event ORDER BY domain, metric LIMIT 1)
+               UNION ALL
+               SELECT next.domain, next.metric
+               FROM pair
+               CROSS JOIN LATERAL (
+                   SELECT domain, metric
+                   FROM kpi_event
+                   WHERE (domain, metric) > (pair.domain, pair.metric)
+                   ORDER BY domain, metric
+                   LIMIT 1) AS next
+           )
+           SELECT count(*) AS "count!" FROM (SELECT FROM pair LIMIT $1) AS counted"#,
+        i64::try_from(limit).unwrap_or(i64::MAX)
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
 /// The series that were ever measured, by name, up to `limit`: one index read each, however long they are.
 pub async fn read_series(conn: &mut PgConnection, limit: usize) -> Result<Vec<Pair>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);

@@ -1,7 +1,7 @@
 //! Series that have gone silent.
 
 use super::broken;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::regression::model::{Between, EngineMove, OnStale, Throttle, engine_off, outside, switched_off};
 use crate::types::{Domain, Engine, Metric};
 use chrono::{DateTime, Utc};
@@ -90,21 +90,23 @@ async fn candidates(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<Vec<C
     )
     .fetch_all(conn)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            let wire = Silent {
-                domain: row.domain.parse().map_err(|_| broken("domain", &row.domain))?,
-                metric: row.metric.parse().map_err(|_| broken("metric", &row.metric))?,
-                silent_seconds: 0,
-                stale_after_seconds: row.stale_after_seconds,
-                on_stale: OnStale::of(&row.on_stale).ok_or_else(|| broken("meaning of silence", &row.on_stale))?,
-                is_latched: row.is_latched,
-            };
-            // Without one of its own, that of its domain's name.
-            let engine = row.engine.unwrap_or(row.domain).parse().ok();
-            Ok(Candidate { wire, engine, since: row.since })
-        })
-        .collect()
+    let read = rows.into_iter().map(|row| {
+        let wire = Silent {
+            domain: row.domain.parse().map_err(|_| broken("domain", &row.domain))?,
+            metric: row.metric.parse().map_err(|_| broken("metric", &row.metric))?,
+            silent_seconds: 0,
+            stale_after_seconds: row.stale_after_seconds,
+            on_stale: OnStale::of(&row.on_stale).ok_or_else(|| broken("meaning of silence", &row.on_stale))?,
+            is_latched: row.is_latched,
+        };
+        // Without one of its own, that of its domain's name.
+        let engine = row.engine.unwrap_or(row.domain).parse().ok();
+        Ok::<_, Error>(Candidate { wire, engine, since: row.since })
+    });
+    // One that cannot be read hides no other.
+    Ok(read
+        .filter_map(|one| one.inspect_err(|error| tracing::error!(%error, "a wire cannot be looked at")).ok())
+        .collect())
 }
 
 /// What a change of a risk policy moved, as its event tells it.
@@ -150,7 +152,9 @@ async fn engines_off(
                   enabled
                   OR (max_daily_loss = 0 AND max_daily_exposure = 0 AND max_open_risk = 0 AND max_actions_per_day = 0
                       AND NOT EXISTS (SELECT FROM control_event
-                                      WHERE action = 'RISK_POLICY_UPSERT' AND ok AND subject = engine)) AS "enabled!"
+                                      WHERE action = 'RISK_POLICY_UPSERT' AND ok AND subject = engine
+                                        AND seq > COALESCE((SELECT max(seq) FROM control_event
+                                                            WHERE action = 'RISK_POLICY_REMOVE' AND ok AND subject = engine), 0))) AS "enabled!"
            FROM risk_policy
            WHERE engine = ANY($1)"#,
         &names
@@ -168,17 +172,28 @@ async fn engines_off(
 }
 
 /// The changes of these engines' policies since a time that moved whether they are on, oldest first; of the others there may be any number.
-/// Of one whose detail was erased nothing is known.
+/// Of one whose detail was erased nothing is known. A removed policy was off, if anybody had ever set it; without it the engine counts as on.
 async fn moves(
     conn: &mut PgConnection,
     since: DateTime<Utc>,
     engines: &[String],
 ) -> Result<BTreeMap<String, Vec<EngineMove>>> {
     let rows = sqlx::query!(
-        r#"SELECT at, subject AS "subject!", detail AS "detail!"
-           FROM control_event
-           WHERE action = 'RISK_POLICY_UPSERT' AND ok AND at > $1 AND subject = ANY($2)
-             AND (detail LIKE '%"field":"enabled"%' OR detail LIKE '%"field":"throttled_by"%')
+        r#"SELECT at AS "at!", subject AS "subject!", detail AS "detail!"
+           FROM (SELECT seq, at, subject, detail
+                 FROM control_event
+                 WHERE action = 'RISK_POLICY_UPSERT' AND ok AND at > $1 AND subject = ANY($2)
+                   AND (detail LIKE '%"field":"enabled"%' OR detail LIKE '%"field":"throttled_by"%')
+                 UNION ALL
+                 SELECT seq, at, subject, '{"changes":[{"field":"enabled","from":false}]}'
+                 FROM control_event AS removed
+                 WHERE action = 'RISK_POLICY_REMOVE' AND ok AND at > $1 AND subject = ANY($2)
+                   AND (SELECT said.action
+                        FROM control_event AS said
+                        WHERE said.action IN ('RISK_POLICY_REMOVE', 'RISK_POLICY_UPSERT') AND said.ok
+                          AND said.subject = removed.subject AND said.seq < removed.seq
+                        ORDER BY said.seq DESC
+                        LIMIT 1) = 'RISK_POLICY_UPSERT') AS moved
            ORDER BY seq"#,
         since,
         engines

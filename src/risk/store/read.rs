@@ -94,6 +94,12 @@ pub async fn has_policy(conn: &mut PgConnection, engine: &Engine) -> Result<bool
         .await?)
 }
 
+/// The names of all engines with a policy. One that cannot be read is no engine's.
+pub async fn engines(conn: &mut PgConnection) -> Result<Vec<Engine>> {
+    let names = sqlx::query_scalar!("SELECT engine FROM risk_policy").fetch_all(conn).await?;
+    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+}
+
 /// A level of the day as a report needs it.
 #[derive(Debug)]
 pub struct TodayRow {

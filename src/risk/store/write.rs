@@ -1,6 +1,6 @@
 //! Policies and throttles. What decisions write is in `batch`.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::risk::model::RiskPolicy;
 use crate::types::{Amount, Engine, Ttl};
 use chrono::{DateTime, Utc};
@@ -97,6 +97,7 @@ pub async fn lift_throttles(conn: &mut PgConnection, engine: &Engine) -> Result<
 
 /// Removes a policy.
 pub async fn remove_policy(conn: &mut PgConnection, engine: &Engine) -> Result<()> {
-    sqlx::query!("DELETE FROM risk_policy WHERE engine = $1", engine.as_str()).execute(conn).await?;
-    Ok(())
+    let removed = sqlx::query!("DELETE FROM risk_policy WHERE engine = $1", engine.as_str()).execute(conn).await?;
+    let missing = || Error::Inconsistent(format!("the policy of {engine} was removed meanwhile"));
+    if removed.rows_affected() == 1 { Ok(()) } else { Err(missing()) }
 }

@@ -150,3 +150,47 @@ async fn a_stronger_action_that_makes_a_sequential_wire_less_sensitive_by_its_de
     assert_eq!(post(&service, &releaser, upsert, stronger).await, (200, String::new()));
     assert_eq!(service.count("SELECT count(*) FROM regression_baseline WHERE metric = 'm'").await, 2);
 }
+
+#[tokio::test]
+async fn a_policy_that_was_removed_is_set_up_anew_with_the_right_to_loosen_alone() {
+    let service = Service::live().await;
+    let (operator, releaser) = (create(&service, new("operate")).await, create(&service, new("operate,release")).await);
+    for (lever, name, made, laxer) in [
+        (
+            "risk",
+            json!({"engine": "LAB"}),
+            json!({"max_daily_loss": 1, "max_daily_exposure": 1, "max_open_risk": 1, "enabled": false}),
+            json!({"max_daily_loss": 9, "max_daily_exposure": 9, "max_open_risk": 9, "enabled": false}),
+        ),
+        (
+            "heimdall",
+            json!({"domain": "LAB"}),
+            json!({"min_confidence_prod": 0.9}),
+            json!({"min_confidence_prod": 0.1}),
+        ),
+        (
+            "regression",
+            json!({"domain": "LAB", "metric": "m"}),
+            json!({"max_drop_fraction": 0.1, "enabled": false}),
+            json!({"max_drop_fraction": 0.9, "enabled": false}),
+        ),
+    ] {
+        let (upsert, remove) = (format!("/{lever}/policies/upsert"), format!("/{lever}/policies/remove"));
+        let with = |more: &Value| {
+            let mut body = name.clone();
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            body
+        };
+        let (refused, done) = ((403, "INSUFFICIENT_SCOPE".to_owned()), (200, String::new()));
+        // The first one loosens nothing, and what it is laxer than stays in the way.
+        assert_eq!(post(&service, &operator, &upsert, with(&made)).await, done, "{lever}");
+        assert_eq!(post(&service, &operator, &upsert, with(&laxer)).await, refused, "{lever}");
+        assert_eq!(post(&service, &operator, &remove, name.clone()).await, done, "{lever}");
+        for body in [&laxer, &made] {
+            let changes = service.count("SELECT count(*) FROM control_event WHERE ok").await;
+            assert_eq!(post(&service, &operator, &upsert, with(body)).await, refused, "{lever}");
+            assert_eq!(service.count("SELECT count(*) FROM control_event WHERE ok").await, changes, "{lever}");
+        }
+        assert_eq!(post(&service, &releaser, &upsert, with(&laxer)).await, done, "{lever}");
+    }
+}

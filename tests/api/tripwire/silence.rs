@@ -177,3 +177,23 @@ async fn a_silence_is_as_long_as_the_time_that_is_believed_says() {
     service.clock.advance(61_000);
     assert_eq!(trips(&service).await, 1);
 }
+
+#[tokio::test]
+async fn an_engine_that_was_off_and_whose_policy_was_removed_was_not_silent_while_it_was_off() {
+    let service = Service::live().await;
+    let engine = async |enabled: bool| {
+        let body = json!({"engine": "LAB", "enabled": enabled, "max_open_risk": 100, "max_daily_loss": 100,
+            "max_daily_exposure": 100, "actor": "ops", "reason": "drill"});
+        service.post("/risk/policies/upsert", &body).await.ok();
+    };
+    engine(true).await;
+    watched(&service, "rate", json!({})).await;
+    service.set_skew("10 seconds").await;
+    engine(false).await;
+    service.set_skew("200 seconds").await;
+    service.post("/risk/policies/remove", &json!({"engine": "LAB", "actor": "ops", "reason": "misspelt"})).await.ok();
+    service.set_skew("245 seconds").await;
+    assert_eq!(trips(&service).await, 0, "55 seconds: without a policy it counts as on");
+    service.set_skew("252 seconds").await;
+    assert_eq!(trips(&service).await, 1);
+}
