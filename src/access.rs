@@ -1,4 +1,4 @@
-//! Who may do what: tokens, their scopes, and what is refused before a handler runs.
+//! Access: tokens, their scopes, and the refusals before a handler runs.
 //!
 //! Invariants:
 //! - Deny by default: a route is open to whoever carries the scope of its row in [`crate::enforcement::routes`], and a route
@@ -97,7 +97,7 @@ impl Access {
 /// How often it is written down which tokens were used.
 const USES_EVERY: Duration = Duration::from_mins(1);
 
-/// Writes down which tokens were used, over and over, until the task is ended. What a crash loses is a minute of it.
+/// Writes down which tokens were used, over and over, until the task is ended. A crash loses a minute of it.
 pub async fn note_uses(register: Register, db: Database) {
     let mut turns = tokio::time::interval(USES_EVERY);
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -110,7 +110,7 @@ pub async fn note_uses(register: Register, db: Database) {
     }
 }
 
-/// What was asked for, for the audit trail.
+/// The refused request, for the audit trail.
 #[derive(Serialize)]
 struct RefusalDetail<'a> {
     path: &'a str,

@@ -48,7 +48,7 @@ pub enum Policy {
     Always,
 }
 
-/// What came of a change that may have to wait.
+/// The outcome of a change that may have to wait.
 #[derive(Debug)]
 pub enum Loosened<T> {
     /// It is done, or was before.
@@ -57,10 +57,10 @@ pub enum Loosened<T> {
     Waiting(Box<ApprovalRecord>),
 }
 
-/// What is asked for.
+/// The requested change.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// What it is about, as the events of its lever name it; none for the whole system.
+    /// The subject, as the events of its lever name it; none for the whole system.
     pub subject: Option<&'a str>,
     /// Its input, as JSON; of an upsert with its changes beside it.
     pub input: &'a str,
@@ -68,7 +68,7 @@ pub struct Wanted<'a> {
     pub reason: Option<&'a Reason>,
 }
 
-/// What the gate says of a change.
+/// The gate's verdict on a change.
 #[derive(Debug)]
 pub enum Gated {
     /// Go on.
@@ -91,7 +91,7 @@ pub async fn gate(
         asked.origin.authority.require(Scope::Release, action.what())?;
     }
     if let Some(id) = asked.approves {
-        // What the approver's own request checked before may have changed since.
+        // The facts that the approver's own request checked before may have changed since.
         approve_in_tx(conn, head, id, asked).await?;
         return Ok(Gated::Pass);
     }
@@ -110,7 +110,7 @@ pub async fn gate(
 /// Requests of one token within the time that one stands: each is judged anew with every one that is made.
 const ASKED_MAX: usize = 100;
 
-/// What waits, for the audit trail.
+/// A request that waits, for the audit trail.
 #[derive(Serialize)]
 struct RequestDetail<'a> {
     action: ApprovalAction,
@@ -173,7 +173,7 @@ async fn wait_in_tx(
     Ok(record)
 }
 
-/// Who agreed to what, for the audit trail.
+/// An agreement, for the audit trail.
 #[derive(Serialize)]
 struct ApproveDetail<'a> {
     id: i64,

@@ -22,14 +22,14 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-/// What was done after the second person agreed.
+/// The change that was done after the second person agreed.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Approved {
     /// The approval.
     pub id: i64,
-    /// What was done.
+    /// The action that was approved.
     pub action: ApprovalAction,
-    /// What the change itself answered.
+    /// The answer of the change itself.
     #[schema(value_type = Object)]
     pub answer: Box<RawValue>,
 }
@@ -146,7 +146,7 @@ impl Approve {
     }
 }
 
-/// Who said no to what, for the audit trail.
+/// A rejection, for the audit trail.
 #[derive(Serialize)]
 struct RejectDetail<'a> {
     id: i64,

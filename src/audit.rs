@@ -129,7 +129,7 @@ impl Head {
         self.seq
     }
 
-    /// What the head is now, for the statement that stores it with everything else.
+    /// The head as it is now, for the statement that stores it with everything else.
     #[must_use]
     pub const fn stored(&self) -> (i64, &[u8; 32], DateTime<Utc>) {
         (self.seq, &self.hash, self.at)

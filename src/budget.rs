@@ -1,4 +1,4 @@
-//! What all requests together may use, of memory or of places, and the part of one principal.
+//! The limits of all requests together, in memory or places, and the part of one principal.
 
 pub mod turns;
 

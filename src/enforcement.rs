@@ -11,7 +11,7 @@
 //!
 //! # In a service of your own
 //!
-//! Any service on tower can mount the gate itself, here one on axum. What the gate goes by is a [`Source`]; [`feed::Feed`] is
+//! Any service on tower can mount the gate itself, here one on axum. The gate goes by a [`Source`]; [`feed::Feed`] is
 //! the one that reads Holdfast's database, and here is one that knows nothing and then says that production is live:
 //!
 //! ```

@@ -65,7 +65,7 @@ pub struct GoLive {
     feed: Feed,
     config: Arc<ChecklistConfig>,
     two_person: approval::Policy,
-    /// What loosens takes turns before it asks for the head, so that what tightens waits for one of them at most.
+    /// Changes that loosen take turns before they ask for the head, so that one that tightens waits for one of them at most.
     permits: Arc<Semaphore>,
     packs_max: usize,
 }

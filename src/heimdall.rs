@@ -56,7 +56,7 @@ pub struct TrialReport {
     pub domain: Domain,
     /// The model that was tried.
     pub model_version: Option<ModelVersion>,
-    /// What it stated.
+    /// Its stated confidence.
     pub confidence: Confidence,
     /// Whether it was right.
     pub success: bool,
@@ -71,9 +71,9 @@ pub struct Recommendation {
     pub model_version: Option<ModelVersion>,
     /// Its stated confidence.
     pub confidence: Confidence,
-    /// What is recommended.
+    /// The recommendation.
     pub recommendation: Option<JsonObject>,
-    /// What it rests on.
+    /// Its evidence.
     pub evidence: Option<JsonObject>,
 }
 
@@ -102,7 +102,7 @@ pub struct RecommendAnswer {
     pub created_at: DateTime<Utc>,
 }
 
-/// What a verdict was made of, for the audit trail.
+/// The checks of a verdict, for the audit trail.
 #[derive(Serialize)]
 struct VerdictDetail<'a> {
     checks: &'a [GateCheck],
@@ -224,7 +224,7 @@ impl Heimdall {
     }
 }
 
-/// The policy that a verdict is kept with. What production use was switched on by stands in the control stream.
+/// The policy that a verdict is kept with. The evidence of production use is in the control stream.
 fn snapshot(policy: HeimdallPolicy) -> String {
     db::json_text(&HeimdallPolicy { promotion: None, ..policy })
 }

@@ -50,7 +50,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
         // The outermost middleware names every request; a router without it has no callers.
         let request_id = parts.extensions.get::<RequestId>().cloned().unwrap_or_else(RequestId::generate);
-        // Whoever the guard has not admitted is nobody.
+        // A caller that the guard has not admitted is nobody.
         let admitted = parts.extensions.get::<Admitted>().cloned().ok_or(Error::Unauthenticated)?;
         let authority = admitted.authority.ok_or(Error::Unauthenticated)?;
         Ok(Self { principal: admitted.principal, authority, request_id })

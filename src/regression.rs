@@ -98,7 +98,7 @@ pub(crate) struct BaselineRequest {
     pub(crate) force: bool,
 }
 
-/// What an upsert did, for the audit trail.
+/// An upsert, for the audit trail.
 #[derive(Serialize)]
 struct PolicyDetail<'a> {
     changes: &'a Changes,
@@ -236,7 +236,7 @@ impl Regression {
         let subject = trip::name(&policy);
         let wire = WireRequest { wire: request.clone(), force };
         let input = to_json(&WithChanges { request: &wire, changes: &changes });
-        // What a removed wire caught is not known any more.
+        // The settings of a removed wire are not known any more.
         let renews = existing.is_none() && audit::was_done(&mut tx, remove::REMOVED, &subject).await?;
         let loosening =
             model::loosening(existing.as_ref(), &policy, rearms).or_else(|| renews.then_some(ApprovalAction::Wire));
@@ -316,7 +316,7 @@ pub(crate) fn require_reach(origin: &Origin, wire: &RegressionPolicy) -> Result<
     origin.authority.require_engine(&wire.throttled_engine().unwrap_or_else(Engine::global))
 }
 
-/// What the last events of a wire's series are like.
+/// The profile of the last events of a wire's series.
 async fn profile(conn: &mut PgConnection, policy: &RegressionPolicy) -> Result<Option<Profile>> {
     let pair = (policy.domain.clone(), policy.metric.clone());
     let end = store::read_end(&mut *conn, &pair.0, &pair.1).await?;

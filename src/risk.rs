@@ -190,7 +190,7 @@ impl Risk {
                 Err(error) => errors.push(Some(error)),
             }
         }
-        // What may have to wait is needed again.
+        // A correction that may have to wait is needed again.
         let loosening: Vec<_> = read.iter().map(|item| item.operation.loosens().then(|| item.clone())).collect();
         let answers = if read.is_empty() { Vec::new() } else { self.ledger.submit(read).await? };
         let mut answers = loosening.into_iter().zip(answers);
@@ -298,7 +298,7 @@ impl Risk {
         // Lock order: risk, control.
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         let subject = policy.engine.as_str();
-        // What a removed policy forbade is not known any more.
+        // The caps of a removed policy are not known any more.
         let renews = existing.is_none() && audit::was_done(&mut tx, remove::REMOVED, subject).await?;
         let loosening = (renews || policy::loosens(existing.as_ref(), &policy)).then_some(ApprovalAction::RaiseCap);
         let input = to_json(&WithChanges { request, changes: &changes });
@@ -336,7 +336,7 @@ impl Risk {
     }
 }
 
-/// What an upsert did, for the audit trail.
+/// An upsert, for the audit trail.
 #[derive(Serialize)]
 struct PolicyDetail<'a> {
     changes: &'a Changes,

@@ -49,10 +49,10 @@ use serde::de::Error as _;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// What a required field that is null is refused with.
+/// The refusal of a required field that is null.
 pub(crate) const IS_NULL: &str = "is null: leave the field out instead";
 
-/// What a JSON scalar says, whatever its spelling: the content of a string, or the token of a number or boolean.
+/// The text of a JSON scalar, whatever its spelling: the content of a string, or the token of a number or boolean.
 ///
 /// Numbers are read from their own digits, never through a float; this is what makes amounts exact.
 pub(crate) fn scalar_text<'de, D>(deserializer: D) -> Result<String, D::Error>

@@ -4,7 +4,7 @@
 //! often, the scope, a [place](crate::http::places) among the requests in flight, which is taken when the body is there. A caller that
 //! passes is the handler's [`crate::http::Caller`].
 //!
-//! What tightens has a share of its own at each step: engage and disable wait for no place that others hold, have no rate, and
+//! A change that tightens has a share of its own at each step: engage and disable wait for no place that others hold, have no rate, and
 //! go by the register as it was last known, so that an operator stops everything whatever else goes on.
 
 use super::Access;
@@ -52,7 +52,7 @@ pub enum Exposure {
 #[derive(Debug, Clone)]
 pub struct GuardLayer(Arc<Means>);
 
-/// What a guard goes by.
+/// The means of a guard.
 #[derive(Debug)]
 pub struct Means {
     /// The tokens.
@@ -88,7 +88,7 @@ pub struct Guard<S> {
     means: Arc<Means>,
 }
 
-/// What is needed to write a refusal down.
+/// The parts of a refusal's event.
 #[derive(Debug)]
 struct Note {
     route: String,
@@ -102,7 +102,7 @@ struct Note {
 struct Passage {
     /// Held until the request is answered.
     seat: Arc<Seat>,
-    /// What a refusal further in would be noted as.
+    /// The note of a refusal further in.
     note: Option<Box<Note>>,
 }
 
@@ -147,7 +147,7 @@ impl<S> Guard<S> {
         Ok(Passage { seat, note })
     }
 
-    /// Who asks. Nobody is identified where nothing is needed, if they say nothing of themselves that holds.
+    /// The caller. Where nothing is needed, a caller without a valid token is nobody.
     fn identify(&self, asked: Asked<'_>, row: &Route) -> Result<(Admitted, Option<Arc<Holder>>)> {
         // Switches, and what a proxy is told, which is the safe value by itself where the state is not known.
         let by_last_known = row.share == Share::Switch || row.needs == Needs::Scope(Scope::Proxy);
@@ -174,7 +174,7 @@ impl<S> Guard<S> {
             Mode::Unknown => Err(Error::AccessUnknown),
             Mode::Open => match self.refuse_foreign(asked, row) {
                 Ok(()) => Ok(anybody(Some(Authority::Unlimited))),
-                // What answers everybody tells a stranger no more than that it is there.
+                // A route that answers everybody tells a stranger no more than that it is there.
                 Err(_) if public => Ok(anybody(None)),
                 Err(error) => Err(error),
             },
@@ -200,7 +200,7 @@ impl<S> Guard<S> {
     }
 }
 
-/// What is told where the table has no such row: what the template takes, or nothing at all.
+/// The refusal where the table has no such row: it names the methods of the template, if there are any.
 fn unlisted(request: &Request, template: &str) -> Response {
     let methods = routes::methods(template);
     if methods.is_empty() {

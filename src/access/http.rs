@@ -63,7 +63,7 @@ async fn list_tokens(
 struct TokenInput {
     /// Its name in events.
     name: TokenName,
-    /// What it may do; at least one.
+    /// Its scopes; at least one.
     #[schema(schema_with = List::<Scope>::schema)]
     scopes: List<Scope>,
     /// The person who answers for it. A second person is one with another owner.
@@ -88,7 +88,7 @@ struct TokenInput {
     #[serde(default, deserialize_with = "bound")]
     #[schema(value_type = Amount, required = false)]
     max_loss: Option<Amount>,
-    /// Who creates it.
+    /// The actor.
     actor: Option<Actor>,
     /// Why.
     reason: Option<Reason>,
@@ -129,7 +129,7 @@ async fn create_token(
     Ok((StatusCode::CREATED, Json(created)))
 }
 
-/// Who revokes, and why.
+/// The actor and the reason of a revocation.
 #[derive(Debug, Deserialize, Serialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]

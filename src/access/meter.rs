@@ -1,4 +1,4 @@
-//! What a token has used up: of its rate, of the refusals that are written down, and when it was used last.
+//! The use of a token: of its rate, of the refusals that are written down, and its last time.
 
 use super::rate::Bucket;
 use chrono::{DateTime, Utc};
@@ -39,7 +39,7 @@ impl RefusalKind {
     }
 }
 
-/// What a token has used; the same for as long as the process runs.
+/// The use of a token, kept for as long as the process runs.
 #[derive(Debug)]
 pub(super) struct Meter {
     pub(super) bucket: Bucket,
@@ -47,7 +47,7 @@ pub(super) struct Meter {
     refusals: [Bucket; RefusalKind::ALL.len()],
     /// The minute of the last use, seconds since 1970; 0 for never.
     used_at: AtomicI64,
-    /// What of it stands in the database.
+    /// The same as the database has it.
     noted: AtomicI64,
 }
 

@@ -1,4 +1,4 @@
-//! What a token is created with, and what is shown of it.
+//! The settings of a new token, and the record that is shown of one.
 
 use crate::types::Scope;
 use crate::types::{Actor, Amount, Domain, Engine, Lifetime, List, Rate, TokenId, TokenName};
@@ -41,7 +41,7 @@ pub struct NewToken {
     pub name: TokenName,
     /// The person who answers for it.
     pub owner: Option<Actor>,
-    /// What it may do; at least one.
+    /// Its scopes; at least one.
     pub scopes: Vec<Scope>,
     /// The only engines that it may change; none for all, and never an empty list.
     pub engines: Option<Vec<Engine>>,
@@ -55,7 +55,7 @@ pub struct NewToken {
     pub max_loss: Option<Amount>,
 }
 
-/// What is known of a token: everything but the token.
+/// The record of a token: everything but the token.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct TokenRecord {
     /// Its id, the part between `hf_` and the secret.
@@ -64,7 +64,7 @@ pub struct TokenRecord {
     pub name: String,
     /// The person who answers for it.
     pub owner: Option<String>,
-    /// What it may do.
+    /// Its scopes.
     pub scopes: Vec<Scope>,
     /// The only engines that it may change; null for all.
     pub engines: Option<Vec<String>>,
@@ -102,7 +102,7 @@ pub struct TokenPage {
 pub struct CreatedToken {
     /// The token: send it as `Authorization: Bearer <token>`. It is kept nowhere.
     pub token: String,
-    /// What is known of it.
+    /// Its record.
     #[serde(flatten)]
     pub record: TokenRecord,
     /// Points to think of before it is handed out.

@@ -1,4 +1,4 @@
-//! What the open mode refuses: everything that a web page, or a proxy that lets others in, could have sent.
+//! The requests that the open mode refuses: everything that a web page, or a proxy that lets others in, could have sent.
 //!
 //! A browser on the operator's machine reaches a loopback address, and a page of any site can make it send a form there. It
 //! cannot lie about the host that it thinks it asks (a name that was rebound to 127.0.0.1 is still that name), nor about where

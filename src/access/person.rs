@@ -1,4 +1,4 @@
-//! Who is the same person: owners of tokens, as people would read their names.
+//! Owners of tokens as persons: two names that people would read alike are one.
 //!
 //! An owner is compared by what is to be seen of it. That is only as good as what is known of look-alikes, so a new owner is written
 //! in a repertoire: the alphabets of languages in use today, each without the letters that it has for phonetics, mathematics and
@@ -177,7 +177,7 @@ fn is_latin_of_a_language(letter: char) -> bool {
         )
 }
 
-/// What is to be seen of a name: compatible forms as one, nothing invisible, one space between words.
+/// The visible part of a name: compatible forms as one, nothing invisible, one space between words.
 fn visible(name: &str) -> String {
     let (invisible, categories) =
         (CodePointSetData::new::<DefaultIgnorableCodePoint>(), CodePointMapData::<GeneralCategory>::new());

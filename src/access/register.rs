@@ -32,7 +32,7 @@ use subtle::ConstantTimeEq;
 /// Tokens that ended and are still known, so that their holders are told how they did.
 const ENDED_MAX: i64 = 1_000;
 
-/// What is known of the tokens. Cheap to clone; all clones are one.
+/// The known tokens. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
 pub struct Register(Arc<Inner>);
 
@@ -50,7 +50,7 @@ struct Inner {
     ahead_us: AtomicI64,
 }
 
-/// What was read.
+/// The tokens as they were read.
 #[derive(Debug, Default)]
 struct KnownTokens {
     /// Where the control stream stood: tokens are read again only when that moved. By its hash as well: in another history the same
@@ -71,7 +71,7 @@ pub(super) struct Holder {
     pub(super) grant: Arc<Grant>,
     pub(super) expires_at: Option<DateTime<Utc>>,
     pub(super) revoked_at: Option<DateTime<Utc>>,
-    /// What it has used up, and when.
+    /// Its use of its rates, and its last use.
     pub(super) meter: Arc<Meter>,
 }
 
@@ -82,7 +82,7 @@ impl Holder {
     }
 }
 
-/// Who is let in.
+/// The callers that are let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Nobody: it is not known which tokens there are.
@@ -150,7 +150,7 @@ impl Register {
         Arc::clone(&self.0.known.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Who is let in. Tokens never end, so that is true however old it is. The open mode lasts until a read tells otherwise: it
+    /// The callers that are let in. Tokens never end, so the answer holds however old the register is. The open mode lasts until a read tells otherwise: it
     /// protects nothing but a machine from its own web pages, and what it lets do needs the database that would have told.
     #[must_use]
     pub fn mode(&self) -> Mode {
@@ -173,13 +173,13 @@ impl Register {
         DateTime::from_timestamp_micros(now).unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
 
-    /// What a token is good for.
+    /// The holder of a token that is valid now.
     pub(super) fn check(&self, token: &Token, age: Age) -> Result<Arc<Holder>> {
         if !self.is_known(age) {
             return Err(Error::AccessUnknown);
         }
         let known = self.known();
-        // What ended is told only to whoever holds all of it.
+        // The end of a token is told to a caller that holds all of it.
         let holder = known.holders.get(&token.id()).filter(|holder| holder.shows(token));
         let holder = holder.ok_or(Error::InvalidToken("is not known: check it, or create one"))?;
         if holder.revoked_at.is_some() {

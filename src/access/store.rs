@@ -54,7 +54,7 @@ impl GrantRow {
     }
 }
 
-/// What stands in a row, or that it cannot be read.
+/// The value of a row's text; an error where it cannot be read.
 fn stored<T: FromStr>(text: &str) -> Result<T> {
     text.parse().map_err(|_| Error::Inconsistent(format!("a token's row says {text:?}")))
 }

@@ -85,7 +85,7 @@ impl Token {
         &self.text
     }
 
-    /// What is kept of it.
+    /// The digest that is kept of it.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         Sha256::digest(self.text.as_bytes()).into()

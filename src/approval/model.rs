@@ -1,4 +1,4 @@
-//! What waits for a second person, and how it stands.
+//! The changes that wait for a second person, and their status.
 
 use super::end::End;
 use super::shown;
@@ -70,7 +70,7 @@ impl ApprovalAction {
         }
     }
 
-    /// What it is, where it is refused.
+    /// Its description in a refusal.
     #[must_use]
     pub const fn what(self) -> &'static str {
         match self {
@@ -119,9 +119,9 @@ pub enum Standing {
 pub struct ApprovalRecord {
     /// Its id: the sequence number of its event.
     pub id: i64,
-    /// What is asked for.
+    /// The requested change.
     pub action: ApprovalAction,
-    /// What it is about: an engine, a domain, a wire, the event that is corrected; null for the whole system.
+    /// The subject: an engine, a domain, a wire, the event that is corrected; null for the whole system.
     pub subject: Option<String>,
     /// With what input: the fields that were sent.
     #[schema(value_type = Object)]
@@ -130,11 +130,11 @@ pub struct ApprovalRecord {
     /// Every field that it moves, with what it was when it was asked for; null where it is no upsert, and of older versions' requests.
     #[schema(value_type = Option<Vec<FieldChange>>)]
     pub changes: Option<Box<RawValue>>,
-    /// Who asks, as the caller claims.
+    /// The actor of the request, as the caller claims.
     pub actor: Option<String>,
     /// Why.
     pub reason: Option<String>,
-    /// Who asks, as was authenticated.
+    /// The authenticated principal of the request.
     pub requested_by: String,
     /// The person behind that; the approval needs another one.
     pub owner: String,

@@ -32,7 +32,7 @@ struct Approvals {
     items: Vec<ApprovalRecord>,
 }
 
-/// What waits for a second person, and what waited within a day.
+/// The requests that wait for a second person, and those of the last day.
 #[utoipa::path(
     get, path = "/approvals", tag = "access",
     responses((status = 200, description = "Newest first", body = Approvals), errors::Read)
@@ -56,7 +56,7 @@ async fn show_approval(
     Ok(Json(approvals.find(id.get()).await?))
 }
 
-/// Who agrees.
+/// The actor of an approval.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ApproveBy {
@@ -80,7 +80,7 @@ async fn approve(
     Ok(Json(approvals.approve(id.get(), approver).await?))
 }
 
-/// Who says no, and why.
+/// The actor and the reason of a rejection.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RejectBy {

@@ -1,10 +1,10 @@
-//! What was in force at an instant: the go-live state, the components and every policy, out of the control stream alone.
+//! The settings in force at an instant: the go-live state, the components and every policy, out of the control stream alone.
 //!
 //! Each event of a change says what stands after it, so the last one before the instant tells. Two things need more: a throttle is
 //! put on a risk policy by a trip and lifted by a re-arm, and whether a throttled policy is enabled by hand is told only by the
 //! change that moved it. So the events about risk policies and trips are gone through in order.
 //!
-//! What was there before the first change was put in by the migrations, which are never edited; it stands here once more.
+//! The settings before the first change came with the migrations, which are never edited; they are here once more.
 //! Nothing is guessed: what an erased detail would say is null, and said to be erased.
 
 mod installed;
@@ -49,9 +49,9 @@ pub struct Told {
     pub seq: i64,
     /// When.
     pub at: DateTime<Utc>,
-    /// What was done.
+    /// The action.
     pub action: String,
-    /// What it was done to.
+    /// The subject.
     pub subject: Option<String>,
     /// Who, as claimed.
     pub actor: Option<String>,
@@ -59,7 +59,7 @@ pub struct Told {
     pub reason: Option<String>,
     /// Whether the reason was erased.
     pub reason_erased: bool,
-    /// What stands after it; none where it was erased.
+    /// The setting after it; none where it was erased.
     pub detail: Option<String>,
 }
 
@@ -89,12 +89,12 @@ pub struct InForce {
     pub at: Option<DateTime<Utc>>,
     /// Whether it cannot be told, since the detail of the event that told it was erased.
     pub erased: bool,
-    /// What was in force, as the lever's own route showed it; null when it was erased.
+    /// The setting in force, as the lever's own route showed it; null when it was erased.
     #[schema(value_type = Option<Object>)]
     pub value: Option<Fields>,
 }
 
-/// What was in force at an instant.
+/// The settings in force at an instant.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AsOf {
     /// The instant; an event of that very time counts.
@@ -152,14 +152,14 @@ struct Pair {
     metric: String,
 }
 
-/// What a re-arm and another baseline do to a wire.
+/// The effect of a re-arm and of another baseline on a wire.
 #[derive(Deserialize)]
 struct Rebased {
     /// None in what was recorded of a baseline before it said so.
     watermark: Option<i64>,
 }
 
-/// What kind of thing is in force.
+/// The kind of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     GoLive,
@@ -170,7 +170,7 @@ enum Kind {
     Wire,
 }
 
-/// What a risk policy's own members do not tell.
+/// The facts that a risk policy's own members do not tell.
 #[derive(Debug, Default)]
 struct Hold {
     /// The human flag; none where it is not known.
@@ -190,7 +190,7 @@ struct Going {
     unknown_trips: Vec<i64>,
 }
 
-/// What was in force after these events, in order: the last of each kind and name for [`LAST`], every one for [`EACH`].
+/// The settings in force after these events, in order: the last of each kind and name for [`LAST`], every one for [`EACH`].
 pub fn as_of(at: DateTime<Utc>, seq: i64, installed: bool, events: &[Told]) -> Result<AsOf> {
     let mut going = Going::default();
     if installed {

@@ -7,7 +7,7 @@ use crate::types::append_hex;
 use sha2::{Digest, Sha256};
 use std::io::Write;
 
-/// What the stream begins with.
+/// The beginning of the stream.
 const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
 /// The signature, the flags, and the length of an extension that nobody uses.
 const HEADER: usize = 19;
@@ -23,7 +23,7 @@ const NULL: [u8; 4] = [0xFF; 4];
 #[error("a row in COPY's binary format cannot be read")]
 pub struct Unreadable;
 
-/// What is left of a message.
+/// The rest of a message.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {

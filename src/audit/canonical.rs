@@ -38,7 +38,7 @@ impl Canonical {
             .text(origin.correlation_id.as_ref().map(CorrelationId::as_str))
     }
 
-    /// What the form of every event begins with, written into these bytes, which are empty.
+    /// The beginning of every event's form, written into these bytes, which are empty.
     #[must_use]
     pub fn head(mut bytes: Vec<u8>, stream: super::Stream, seq: i64) -> Self {
         bytes.push(VERSION);

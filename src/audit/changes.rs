@@ -1,4 +1,4 @@
-//! What an upsert changed, field by field, for its answer and for the trail.
+//! The changes of an upsert, field by field, for its answer and for the trail.
 
 use crate::db::to_json;
 use serde::Serialize;
@@ -10,10 +10,10 @@ use utoipa::ToSchema;
 pub struct FieldChange {
     /// The field.
     pub field: &'static str,
-    /// What it was; null where there was nothing.
+    /// The value before; null where there was none.
     #[schema(value_type = Value)]
     pub from: Box<RawValue>,
-    /// What it is.
+    /// The value after.
     #[schema(value_type = Value)]
     pub to: Box<RawValue>,
 }

@@ -37,12 +37,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use utoipa::ToSchema;
 
-/// What the text begins with.
+/// The beginning of the text.
 pub const ORIGIN: &str = "holdfast audit checkpoint";
 /// Largest file that may be a kept checkpoint, bytes, and how many of them are looked at for the last one.
 const NOTE_BYTES_MAX: u64 = 64 * 1024;
 const LOOKED_AT_MAX: usize = 100;
-/// What a kept checkpoint's file ends with.
+/// The ending of a kept checkpoint's file name.
 const SUFFIX: &str = ".note";
 
 /// Where every stream stood.
@@ -90,7 +90,7 @@ impl Checkpoint {
     }
 }
 
-/// What signs checkpoints, where they are kept, and the last one. Cheap to clone; all clones are one.
+/// The signer of checkpoints, their folder, and the last one. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
 pub struct Notary(Arc<Parts>);
 
@@ -108,13 +108,13 @@ struct Progress {
     last: Option<Checkpoint>,
     /// The heads of the last one that the schedule made.
     kept: Option<BTreeMap<Stream, Point>>,
-    /// What is wrong with the trail, as the last verification found.
+    /// The damage of the trail that the last verification found.
     finding: Option<Finding>,
     /// How far the schedule has verified since the last one.
     verified: BTreeMap<Stream, Point>,
 }
 
-/// What the last checkpoint says of the trail.
+/// The trail by the last checkpoint.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Witness {
     /// When the last checkpoint was signed, by the database's clock.
@@ -164,7 +164,7 @@ impl Notary {
         }))
     }
 
-    /// What checks its signatures.
+    /// The verifier of its signatures.
     #[must_use]
     pub fn verifier(&self) -> Verifier {
         self.0.signer.verifier()
@@ -176,7 +176,7 @@ impl Notary {
         self.known().last.clone()
     }
 
-    /// What the scheduled verification found wrong with the trail.
+    /// The damage of the trail that the scheduled verification found.
     #[must_use]
     pub fn finding(&self) -> Option<Finding> {
         self.known().finding.clone()
@@ -237,7 +237,7 @@ impl Notary {
         Ok((checkpoint, note))
     }
 
-    /// What the last checkpoint says of the trail as it stands; none before the first.
+    /// The trail as it is now, by the last checkpoint; none before the first.
     pub async fn witness(&self, conn: &mut PgConnection) -> Result<Option<Witness>> {
         let Some(last) = self.last() else { return Ok(None) };
         let holds = first_missing(conn, &last).await?.is_none();

@@ -1,4 +1,4 @@
-//! What a book consists of beside its events, and which of that is not there: a copy that was restored in part looks whole by its
+//! The parts of a book beside its events, and which of them are not there: a copy that was restored in part looks whole by its
 //! chain, and has lost what guards it, or what decisions go by.
 //!
 //! Everybody who says whether a book is sound asks [`missing`]: `holdfast audit verify` and its route, a server that starts, and the
@@ -44,11 +44,11 @@ const TURNS: [(&str, &str); 5] = [
     ("risk_throttle", "turn_truncate"),
 ];
 
-/// What of a book is not there, a sentence each, with the next step; empty where it is complete.
+/// The missing parts of a book, a sentence each, with the next step; empty where it is complete.
 pub async fn missing(conn: &mut PgConnection) -> Result<Vec<String>> {
     let pending = db::pending_migrations(&mut *conn).await?;
     if pending > 0 {
-        // What they bring cannot be there.
+        // The parts that they bring cannot be there.
         return Ok(vec![format!(
             "{pending} migrations are not applied, as far as _sqlx_migrations tells: run holdfast migrate"
         )]);

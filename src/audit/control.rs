@@ -13,15 +13,15 @@ use utoipa::ToSchema;
 /// A change or a refusal, before it has its place in the stream.
 #[derive(Debug)]
 pub struct ControlEvent<'a> {
-    /// What was done or attempted, upper case: `KILL_SWITCH_ENGAGE`.
+    /// The action, done or attempted, upper case: `KILL_SWITCH_ENGAGE`.
     pub action: &'static str,
-    /// What it was done to: an engine, a domain, a wire, a component; none for the one go-live state.
+    /// The subject: an engine, a domain, a wire, a component; none for the one go-live state.
     pub subject: Option<&'a str>,
     /// The error code of a refusal; none for a change.
     pub error: Option<&'static str>,
     /// Why, in the caller's words.
     pub reason: Option<&'a Reason>,
-    /// What it was before and after, as JSON.
+    /// The state before and after, as JSON.
     pub detail: Option<String>,
 }
 
@@ -85,17 +85,17 @@ pub struct ControlRecord {
     pub seq: i64,
     /// When.
     pub at: DateTime<Utc>,
-    /// Who was authenticated.
+    /// The authenticated principal.
     pub principal: String,
-    /// Who the caller said was acting.
+    /// The actor, as the caller claimed.
     pub actor: Option<String>,
     /// The request it came with.
     pub request_id: Option<String>,
     /// The caller's own thread.
     pub correlation_id: Option<String>,
-    /// What was done or attempted.
+    /// The action, done or attempted.
     pub action: String,
-    /// What it was done to.
+    /// The subject.
     pub subject: Option<String>,
     /// Whether it was done; false for a refused attempt.
     pub ok: bool,
@@ -103,7 +103,7 @@ pub struct ControlRecord {
     pub error: Option<String>,
     /// Why, in the caller's words.
     pub reason: Option<String>,
-    /// What it was before and after.
+    /// The state before and after.
     #[schema(value_type = Option<Object>)]
     pub detail: Option<Box<RawValue>>,
     /// The event's hash, lower-case hex.

@@ -58,7 +58,7 @@ pub struct Remains {
     pub row: String,
 }
 
-/// What an erasure did.
+/// The result of an erasure.
 #[derive(Debug)]
 pub enum Erased {
     /// It is erased now.
@@ -81,7 +81,7 @@ pub enum Erased {
     },
 }
 
-/// What an erasure did, for the audit trail.
+/// An erasure, for the audit trail.
 #[derive(Serialize)]
 struct EraseDetail<'a> {
     digest: &'a str,
@@ -102,7 +102,7 @@ fn lever_of(action: Option<&str>) -> &'static [Stream] {
 /// Erases a text.
 pub async fn erase(db: &Database, target: Target, reason: &Reason, origin: &Origin) -> Result<Erased> {
     let mut tx = db.begin().await?;
-    // What an event did never changes, so it may be read before the heads are held.
+    // The action of an event never changes, so it may be read before the heads are held.
     let action = store::erase::action(&mut tx, target).await?;
     if target.field == "detail" && matches!(action.as_deref(), Some("AUDIT_ERASE" | "SETTING_CHANGE")) {
         let id = format!("{}, which holds what it did alone", target.name());

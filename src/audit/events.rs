@@ -139,7 +139,7 @@ pub struct EventRecord {
     pub erased: Vec<String>,
 }
 
-/// What a column's text stands for in JSON. A text that is not what its column holds is shown as a text, so that a row that was
+/// The JSON of a column's text. A text that is not what its column holds is shown as a text, so that a row that was
 /// tampered with can be looked at.
 #[must_use]
 pub fn json_of(stream: Stream, column: Column, text: &str) -> Box<RawValue> {
@@ -215,7 +215,7 @@ pub struct Stretch {
 }
 
 impl Stretch {
-    /// What a page looks at from this place on, of the events that are asked for; all of them where no length is given.
+    /// The stretch that a page looks at from this place on, of the events that are asked for; all of them where no length is given.
     #[must_use]
     pub fn new(order: Order, place: i64, (first, last): (i64, i64), length: Option<i64>) -> Self {
         let (low, high) = match order {
@@ -239,18 +239,18 @@ impl Stretch {
     }
 }
 
-/// What was found in a stretch of one stream.
+/// The findings in a stretch of one stream.
 #[derive(Debug)]
 pub struct Found {
-    /// What is asked for, in the order of the list.
+    /// The wanted events, in the order of the list.
     pub rows: VecDeque<EventRecord>,
     /// Where the next page begins if all of it is taken.
     pub reached: i64,
-    /// What follows.
+    /// The rest.
     pub rest: Rest,
 }
 
-/// What follows a stretch.
+/// The rest of a stream behind a stretch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rest {
     /// Nothing.
@@ -279,7 +279,7 @@ pub fn merge(cursor: Cursor, mut found: [Option<Found>; 4], limit: usize) -> Mer
     let Cursor { order, mut places } = cursor;
     let way = |ordering: Ordering| if order == Order::Desc { ordering.reverse() } else { ordering };
     let before = |a: &EventRecord, b: &EventRecord| way((a.at, a.stream.as_str()).cmp(&(b.at, b.stream.as_str())));
-    // What lies beyond this time has to wait: something that was not looked at may come before it.
+    // An event beyond this time has to wait: something that was not looked at may come before it.
     let unseen = found.iter().flatten().filter_map(|found| match found.rest {
         Rest::Unseen(at) => Some(at),
         Rest::Nothing | Rest::Rows => None,

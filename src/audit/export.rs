@@ -31,7 +31,7 @@ pub enum ExportError {
     /// The database.
     #[error(transparent)]
     Database(#[from] Error),
-    /// Whoever reads it.
+    /// The reader.
     #[error("the export cannot be written: {0}")]
     Output(#[from] io::Error),
 }

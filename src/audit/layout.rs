@@ -1,5 +1,5 @@
 //! The columns of each stream's table in the order in which the chain covers them, for whoever reads events back: verification,
-//! export and erasure. What appends them says the same in each lever's `model`; golden vectors and tests tie the two together.
+//! export and erasure. Each lever's `model` appends them in the same order; golden vectors and tests tie the two together.
 
 use super::Stream;
 

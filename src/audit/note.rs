@@ -17,7 +17,7 @@ use std::str::FromStr;
 
 /// The algorithm: Ed25519.
 const ALGORITHM: u8 = 1;
-/// What a signature's line begins with: an em dash.
+/// The beginning of a signature's line: an em dash.
 const DASH: &str = "\u{2014} ";
 /// Longest note that is read, bytes, and most signatures of it.
 const NOTE_MAX: usize = 64 * 1024;
@@ -68,7 +68,7 @@ fn key_parts(text: &str) -> Option<(&str, &str, [u8; 32])> {
     Some((name, id, key.try_into().ok()?))
 }
 
-/// What checks signatures.
+/// A verifier of signatures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verifier {
     name: String,
@@ -104,7 +104,7 @@ impl FromStr for Verifier {
     }
 }
 
-/// What signs. It shows its name alone.
+/// A signer. It shows its name alone.
 pub struct Signer {
     name: String,
     key: SigningKey,
@@ -123,7 +123,7 @@ impl Signer {
         is_name(name).then(|| Self { name: name.to_owned(), key: SigningKey::from_bytes(&seed) })
     }
 
-    /// What checks its signatures.
+    /// The verifier of its signatures.
     #[must_use]
     pub fn verifier(&self) -> Verifier {
         Verifier { name: self.name.clone(), key: self.key.verifying_key() }
@@ -189,12 +189,12 @@ impl<'a> Note<'a> {
         if signatures.len() > SIGNATURES_MAX { Err(NoteError::Form) } else { Ok(Self { text, signatures }) }
     }
 
-    /// Who signed it, or says so.
+    /// The names of its signers, as claimed.
     pub fn names(&self) -> impl Iterator<Item = &'a str> {
         self.signatures.iter().map(|(name, _)| *name)
     }
 
-    /// Its text, if this key signed it. What others signed besides is no matter.
+    /// Its text, if this key signed it. Other signatures do not matter.
     pub fn verify(&self, verifier: &Verifier) -> Result<&'a str, NoteError> {
         let id = key_id(&verifier.name, &verifier.key);
         let own = self.signatures.iter().find(|(name, bytes)| *name == verifier.name && bytes.starts_with(&id));

@@ -103,8 +103,8 @@ pub fn seen(stream: Stream, seq: i64, hash: Vec<u8>, at: DateTime<Utc>, revision
     Ok(Head { stream, seq, hash: read_hash(stream, hash)?, at, revision, now: at })
 }
 
-/// Counts up the revision of a head that is locked: what was decided without holding it is not written any more. Whoever changes what a
-/// decision rests on says so here; the triggers that do the same are for hands and programs that do not know.
+/// Counts up the revision of a head that is locked: a decision that was made without holding it is not written any more. A change of
+/// the facts of a decision says so here; the triggers that do the same are for hands and programs that do not know.
 pub async fn revise(conn: &mut PgConnection, stream: Stream) -> Result<()> {
     sqlx::query!("UPDATE audit_head SET turn = turn + 1 WHERE stream = $1", stream.as_str()).execute(conn).await?;
     Ok(())

@@ -81,7 +81,7 @@ impl Changes {
     }
 }
 
-/// What a trip was by; numbers as they stand in the event.
+/// The numbers of a trip, as its event has them.
 #[derive(Deserialize)]
 struct Trip<'a> {
     #[serde(borrow)]

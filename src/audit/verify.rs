@@ -13,7 +13,7 @@
 //! | the head stands behind the last row, at another hash | truncated |
 //! | the head stands elsewhere, or at another hash or time than the last row's | head moved |
 //!
-//! What this proves needs something outside the database: whoever owns it can make every hash anew.
+//! The proof needs something outside the database: its owner can make every hash anew.
 
 mod stretches;
 mod walk;
@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use walk::Walk;
 
-/// What a verification is asked.
+/// The question of a verification.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked {
     /// The event behind which it begins, which is taken for right.
@@ -48,7 +48,7 @@ impl Asked {
     pub const ALL: Self = Self { from: Point::BEGINNING, to: None, known: None };
 }
 
-/// What a verification of one stream found.
+/// The result of the verification of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
     /// How many events were looked at.
@@ -92,7 +92,7 @@ pub async fn verify(conn: &mut PgConnection, stream: Stream, asked: Asked) -> Re
             }
             finding = match walk.link(&values) {
                 Ok(link) => walk.step(link),
-                // What no event can hold was not appended: times and numbers without end, a hash of another length.
+                // A value that no event can hold was not appended: times and numbers without end, a hash of another length.
                 Err(binary::Unreadable) => Some(walk.impossible(&values)),
             };
             if let Some(known) = asked.known.filter(|known| finding.is_none() && known.seq == walk.before.seq)
@@ -117,7 +117,7 @@ pub async fn verify(conn: &mut PgConnection, stream: Stream, asked: Asked) -> Re
     Ok(Verified { events: walk.events, end: walk.before, finding })
 }
 
-/// What is wrong with the event behind which a verification begins: it is taken for right, so it has to be there.
+/// The fault of the event behind which a verification begins: it is taken for right, so it has to be there.
 pub(super) async fn base_finding(conn: &mut PgConnection, stream: Stream, from: Point) -> Result<Option<Finding>> {
     if from.seq == 0 {
         return Ok(None);

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 #[derive(Debug, Clone)]
 pub struct Turns {
     turn: Arc<Semaphore>,
-    /// Who has a turn or waits for one, once each.
+    /// The callers that have a turn or wait for one, once each.
     asking: Budget,
 }
 

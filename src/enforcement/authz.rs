@@ -2,7 +2,7 @@
 //! path and method in its own way, and an endpoint that guessed from headers would be told by the caller what to guess.
 //!
 //! Allow is 200 with an empty body, and nothing else is: some proxies let a check that failed with 5xx pass, so on these routes
-//! every other outcome, of whatever layer, is 403 ([`close`]). What is checked is path and method alone; headers that speak of
+//! every other outcome, of whatever layer, is 403 ([`close`]). The check covers path and method alone; headers that speak of
 //! another path or method change nothing.
 
 use super::gate::{Source, Verdict, View, decide};
@@ -44,7 +44,7 @@ pub(super) fn router() -> OpenApiRouter<Outside> {
         .route("/api/governance/authz/envoy/{*path}", any(authz_envoy))
 }
 
-/// What a proxy asks about, or a sentence for why that cannot be told.
+/// The request that a proxy asks about, or a sentence that says why it cannot be told.
 type Asked<'a> = Result<(Method, &'a str), String>;
 
 /// For nginx: `X-Original-URI` and `X-Original-Method` say what is asked about.
@@ -84,7 +84,7 @@ async fn authz_envoy(State(outside): State<Outside>, method: Method, uri: Uri) -
     )
 }
 
-/// What a pair of headers says: each once, or nothing is said.
+/// The values of a pair of headers: each once, or none.
 fn told<'a>(headers: &'a HeaderMap, uri: &HeaderName, method: &HeaderName) -> Asked<'a> {
     let one = |name: &HeaderName| {
         let mut lines = headers.get_all(name).iter();
@@ -122,7 +122,7 @@ fn answer(outside: &Outside, asked: Asked<'_>) -> Response {
             let state_version = view.version();
             Error::Blocked { block, exec_class, path: path.to_owned(), state_version }.into_response()
         }
-        // What is exempt is not blocked.
+        // An exempt path is not blocked.
         (Verdict::Allow | Verdict::Block(_), _) => {
             let mut response = Response::default();
             let headers = response.headers_mut();

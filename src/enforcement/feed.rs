@@ -62,7 +62,7 @@ pub struct GateState {
 /// A future that borrows what it works on.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What is renewed with each read of the state, on the same connection.
+/// A follower of the feed: it is renewed with each read of the state, on the same connection.
 pub trait Follower: std::fmt::Debug + Send + Sync {
     /// Renews it with a read that was sent at `sent_ns` of the process's clock, and that found the control stream at `control` and the
     /// believed time at `now`.
@@ -75,7 +75,7 @@ pub trait Follower: std::fmt::Debug + Send + Sync {
     ) -> BoxFuture<'a, Result<()>>;
 }
 
-/// What this instance knows. Cheap to clone; all clones are one.
+/// The state as this instance knows it. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
 pub struct Feed(Arc<Inner>);
 
@@ -113,11 +113,11 @@ struct Inner {
     wake: Notify,
     /// Calls for the policies, which are read apart.
     moved: Notify,
-    /// What the task that reads goes by, and the policies, for metrics and flags; never on the path of a request.
+    /// The facts of the task that reads, and the policies, for metrics and flags; never on the path of a request.
     known: Mutex<Latest>,
 }
 
-/// What only the reader of the database needs.
+/// The facts that only the reader of the database needs.
 #[derive(Debug, Default)]
 struct Latest {
     /// The policies as last read; none before the first read.
@@ -214,7 +214,7 @@ impl Feed {
                 moved
             }
         };
-        // What was told before this read was sent is in it, if it was true.
+        // A notification that came before this read was sent is in it, if it was true.
         for told in [&self.0.told_killed_ns, &self.0.told_off_ns] {
             let _ =
                 told.fetch_update(Ordering::AcqRel, Ordering::Acquire, |at| (at != 0 && at <= sent_ns).then_some(0));
@@ -233,7 +233,7 @@ impl Feed {
         Error::StateRewound
     }
 
-    /// Takes over what a notification says, if it tightens, until a read says more; and calls for that read. What it tells of a
+    /// Takes over what a notification says, if it tightens, until a read says more; and calls for that read. A notice of a
     /// version that is known is no news: this instance's own notice comes back to it, also after what it did next.
     fn take_notice(&self, payload: &str) {
         let (change, version) = payload.split_once(' ').unwrap_or((payload, ""));
@@ -299,7 +299,7 @@ impl Feed {
         &self.0.belief
     }
 
-    /// Who this is.
+    /// This instance.
     #[must_use]
     pub fn instance(&self) -> &Instance {
         &self.0.instance
@@ -322,7 +322,7 @@ impl Feed {
         self.known().pending_migrations
     }
 
-    /// What this instance's gate goes by, for its row.
+    /// The state that this instance's gate goes by, for its row.
     fn standing(&self) -> Standing {
         match self.view() {
             View::Killed => Standing::KillFile,
@@ -369,7 +369,7 @@ impl Source for Feed {
             Some(age) if age <= self.0.lease_ns => {}
             _ => return View::Stale,
         }
-        // What was told before the state: whoever sees it withdrawn sees the state that replaced it.
+        // The notifications before the state: a reader that sees one withdrawn sees the state that replaced it.
         let told_killed = self.0.told_killed_ns.load(Ordering::Acquire) != 0;
         let told_off = self.0.told_off_ns.load(Ordering::Acquire) != 0;
         let word = self.0.state.load(Ordering::Acquire);

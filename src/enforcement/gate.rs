@@ -4,8 +4,8 @@
 //! behind it: `GateLayer::new(source, enforcement, rules).layer(router)`. Do not mount it with `Router::layer`, which covers
 //! only the routes added before it and runs after routing.
 //!
-//! What it does to a request: nothing. It reads the method and the path, and either hands the request on unchanged or
-//! drops it unread. What it does to a response: nothing, or it answers instead of the inner service, which is then not
+//! It does nothing to a request: it reads the method and the path, and either hands the request on unchanged or
+//! drops it unread. It does nothing to a response, or it answers instead of the inner service, which is then not
 //! called at all:
 //! - 400 `AMBIGUOUS_PATH`: the path has more than one reading. Also while enforcement is off;
 //! - 403 `KILL_SWITCH_ENGAGED` or `GO_LIVE_DISABLED`: the state forbids the request;
@@ -34,7 +34,7 @@ use crate::http::render;
 use crate::types::RequestId;
 use crate::types::{Block, ExecutionClass, RouteClass};
 
-/// What is known about the state at this instant.
+/// The state as it is known at this instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
     /// Nothing fresh was read: starting, or the last good read is older than the lease.
@@ -60,7 +60,7 @@ pub trait Source: Clone + Send + Sync + 'static {
     fn view(&self) -> View;
 }
 
-/// What is blocked while go-live is off (`ENFORCEMENT_SCOPE`).
+/// The requests that are blocked while go-live is off (`ENFORCEMENT_SCOPE`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EnforcementScope {
     /// Every class.
@@ -126,7 +126,7 @@ pub struct GateLayer<F> {
     terms: Arc<Terms<F>>,
 }
 
-/// What a gate goes by. Shared: a service is cloned for every request.
+/// The means of a gate. Shared: a service is cloned for every request.
 #[derive(Debug)]
 struct Terms<F> {
     source: F,

@@ -26,7 +26,7 @@ pub struct Outside {
     pub feed: Feed,
     /// The class of a method and a path.
     pub rules: Arc<Rules>,
-    /// What is blocked while go-live is off, also where this instance enforces nothing itself.
+    /// The requests that are blocked while go-live is off, also where this instance enforces nothing itself.
     pub scope: EnforcementScope,
 }
 
@@ -36,7 +36,7 @@ pub fn absolute() -> OpenApiRouter<Outside> {
     super::authz::router().merge(super::ofrep::router())
 }
 
-/// Who runs on this database: every instance that wrote within a day, and in what the live ones differ.
+/// The instances on this database: every one that wrote within a day, and in what the live ones differ.
 #[utoipa::path(
     get, path = "/instances", tag = "enforcement",
     responses((status = 200, description = "By name", body = Instances), errors::Read)

@@ -1,4 +1,4 @@
-//! Who runs on this database: each instance's row, written with every renewal of its lease, and how they differ.
+//! The instances on this database: each one's row, written with every renewal of its lease, and how they differ.
 
 use super::feed::LEASE_MAX;
 use crate::db::{self, Database};
@@ -28,7 +28,7 @@ pub struct Instance {
     pub(super) configuration: Box<RawValue>,
 }
 
-/// What every instance on a database should have in common.
+/// The settings that every instance on a database should share.
 #[derive(Debug, Clone, Serialize)]
 pub struct Configuration {
     /// `all`, `prod_exec` or `off`.
@@ -37,7 +37,7 @@ pub struct Configuration {
     pub execution_classes: Option<String>,
     /// How old a state may be, milliseconds.
     pub state_lease_ms: u64,
-    /// What go-live requires beyond the levers.
+    /// The components that go-live requires beyond the levers.
     pub required_packs: Vec<String>,
 }
 
@@ -62,7 +62,7 @@ impl Instance {
     }
 }
 
-/// What an instance's gate goes by.
+/// The state that an instance's gate goes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
@@ -93,7 +93,7 @@ pub struct InstanceRecord {
     pub name: String,
     /// Holdfast's version.
     pub version: String,
-    /// What it enforces and how.
+    /// Its enforcement.
     #[schema(value_type = Object)]
     pub configuration: Box<RawValue>,
     /// `state`: it goes by the database; `kill_file`, `rewound`: it blocks everything.
@@ -117,7 +117,7 @@ pub struct Drift {
     pub values: BTreeMap<String, Vec<String>>,
 }
 
-/// Who runs on this database.
+/// The instances on this database.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Instances {
     /// Those seen within a day, by name.

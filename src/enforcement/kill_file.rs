@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 #[derive(Debug, Clone)]
 pub struct KillFile(PathBuf);
 
-/// What a look for a kill file found. A place that cannot be looked at counts as a file that is there: not knowing is not
+/// The finding of a look for a kill file. A place that cannot be looked at counts as a file that is there: not knowing is not
 /// allowing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
@@ -55,7 +55,7 @@ impl KillFile {
         }
     }
 
-    /// Writes it, durably. What it says is for people; one that is there already is left as it is.
+    /// Writes it, durably. Its text is for people; one that is there already is left as it is.
     pub async fn write(&self, text: &str) -> io::Result<Written> {
         if let Some(dir) = self.0.parent() {
             owner::make_dir(dir).await?;

@@ -19,7 +19,7 @@ const OTHER: usize = 2;
 /// The furthest that is near: a segment more or less, and a misspelt one.
 const FAR: usize = OTHER + 1;
 
-/// What a caller is told of a path that its address does not serve; none where nothing is near.
+/// The hint about a path that its address does not serve; none where nothing is near.
 #[must_use]
 pub fn missing(path: &str) -> Option<String> {
     if ROUTES.iter().any(|route| route.template == path) {

@@ -1,7 +1,7 @@
 //! OFREP 0.3: the state as feature flags, for any OpenFeature SDK.
 //!
-//! The switch never blocks these routes: a client that is refused stops asking, and would not see the release. What is not
-//! known is answered with the safe value instead, with `reason` `UNKNOWN` and `stale` in its metadata. The flags have no
+//! The switch never blocks these routes: a client that is refused stops asking, and would not see the release. A flag that is not
+//! known has the safe value instead, with `reason` `UNKNOWN` and `stale` in its metadata. The flags have no
 //! targeting, so an evaluation context is read and not needed.
 //!
 //! | Flag | True when | Safe value |
@@ -41,11 +41,11 @@ pub(super) fn router() -> OpenApiRouter<Outside> {
     OpenApiRouter::new().routes(routes!(evaluate_flag)).routes(routes!(evaluate_flags))
 }
 
-/// What a client asks with. Nothing of it is needed.
+/// The body of a client's question. Nothing of it is needed.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its schema is used: the body is read leniently")]
 struct EvaluationRequest {
-    /// Who the flags are for; they are the same for everybody.
+    /// The subject of the flags; they are the same for everybody.
     context: Option<serde_json::Map<String, Value>>,
 }
 
@@ -63,7 +63,7 @@ struct Evaluation {
     metadata: FlagMetadata,
 }
 
-/// What a flag goes by.
+/// The state behind a flag.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 struct FlagMetadata {
     /// Whether the state, or what the flag goes by, is unknown or too old.
@@ -216,7 +216,7 @@ async fn read_context(request: Request, key: Option<&str>) -> Result<(), Respons
     }
 }
 
-/// What is looked at of a body.
+/// The part of a body that is looked at.
 #[derive(Deserialize)]
 struct Context {
     context: Option<Box<RawValue>>,

@@ -4,22 +4,22 @@
 //! of path rules are such disagreements (CVE-2019-9901, CVE-2021-29492, CVE-2025-66490), so a path that two readers could
 //! read differently is refused. It is never repaired: a repaired path is a second spelling that somebody else may miss.
 //!
-//! What an accepted path guarantees:
+//! An accepted path guarantees:
 //! - it starts with `/` and holds printable ASCII only, without `\`, `;`, `#`, `?` and space;
 //! - no segment is `.` or `..`, and none is empty but the last (one trailing slash stays and matches literally);
 //! - every `%` starts a whole encoding, of a byte that neither separates, ends, traverses nor hides anything when decoded.
 //!
 //! It is the path itself, borrowed: one scan over the bytes, no allocation. Case is kept, because routers keep it.
-//! What remains of encodings (spaces, UTF-8) has one spelling but for the case of its digits. A service that compares names
+//! The encodings that remain (spaces, UTF-8) have one spelling but for the case of its digits. A service that compares names
 //! without regard to case reads more paths as the same than the rules do: write its rules with `/**` at the first name.
 
 /// Why a path is refused: it could be read in more than one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the path has {reason} at byte {offset}: {fix}")]
 pub struct AmbiguousPath {
-    /// What is wrong, as a noun phrase ("an encoded slash (%2f)"). Never text of the caller, so it is safe to show and to log.
+    /// The fault, as a noun phrase ("an encoded slash (%2f)"). Never text of the caller, so it is safe to show and to log.
     pub reason: &'static str,
-    /// What to send instead.
+    /// The fix.
     pub fix: &'static str,
     /// Where the trouble begins, in bytes from the start of the path.
     pub offset: usize,

@@ -9,7 +9,7 @@ use axum::http::Method;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// What a route needs of its caller.
+/// The scopes that a route needs of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
     /// Nothing: it answers everybody.
@@ -39,9 +39,9 @@ pub struct Route {
     pub method: Option<Method>,
     /// The template as the router and the `OpenAPI` document write it.
     pub template: &'static str,
-    /// What the gate makes of it, as the rules say.
+    /// The class that the rules give it.
     pub class: RouteClass,
-    /// What a caller needs.
+    /// The scopes that a caller needs.
     pub needs: Needs,
     /// Whose places it takes.
     pub share: Share,
@@ -67,7 +67,7 @@ pub fn route(method: &Method, template: &str) -> Option<&'static Route> {
     rows.iter().copied().find(|row| row.method.as_ref().is_none_or(|wanted| wanted == method))
 }
 
-/// What a route needs, by the template the router matched; `None` means nobody may call it.
+/// The scopes that a route needs, by the template the router matched; `None` means nobody may call it.
 #[must_use]
 pub fn needs_of(method: &Method, template: &str) -> Option<Needs> {
     route(method, template).map(|route| route.needs)
@@ -99,7 +99,7 @@ const fn post(template: &'static str, scope: Scope) -> Route {
     row(Some(Method::POST), template, Needs::Scope(scope), Share::Ordinary)
 }
 
-/// What closes a hold.
+/// A route that closes a hold.
 const fn closing(template: &'static str) -> Route {
     row(Some(Method::POST), template, Needs::Either(Scope::Reserve, Scope::Operate), Share::Ordinary)
 }
@@ -117,7 +117,7 @@ const fn switch(template: &'static str, scope: Scope) -> Route {
     row(Some(Method::POST), template, Needs::Scope(scope), Share::Switch)
 }
 
-/// What answers everybody.
+/// A route that answers everybody.
 const fn public(template: &'static str, share: Share) -> Route {
     row(Some(Method::GET), template, Needs::Nothing, share)
 }

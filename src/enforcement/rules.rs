@@ -64,9 +64,9 @@ pub struct Rules {
 /// A place in the tree: what the segments so far lead to.
 #[derive(Debug, Clone, Default)]
 struct Node {
-    /// What follows by name, shorter names first: most names are told apart by their length alone.
+    /// The next segments by name, shorter names first: most names are told apart by their length alone.
     literals: Vec<(Box<[u8]>, usize)>,
-    /// What follows whatever the segment is.
+    /// The branch of any segment.
     parameter: Option<usize>,
     /// The rules of the path that ends here.
     here: ByMethod,
@@ -99,7 +99,7 @@ impl ByMethod {
 pub struct RulesError {
     /// Where, counted from 1.
     pub line: usize,
-    /// What is wrong, and what would be right.
+    /// The fault and the fix.
     pub reason: String,
 }
 

@@ -83,7 +83,7 @@ async fn go_live_checklist(State(go_live): State<GoLive>, _: Query<Nothing>) -> 
     Ok(Json(go_live.checklist().await?))
 }
 
-/// Who switches production on, and why.
+/// The actor and the reason of an enable.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct EnableBy {
@@ -95,7 +95,7 @@ struct EnableBy {
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// Who releases the kill switch, and why.
+/// The actor and the reason of a release.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ReleaseBy {
@@ -133,7 +133,7 @@ async fn enable_go_live(
     go_live.loosen(Switch::Enable, if_match.as_deref(), input.reason.as_ref(), &asked).await?.answer(tagged_once)
 }
 
-/// Who stops everything, and why. Nothing is required, and what cannot be read is ignored.
+/// The actor and the reason of a stop. Nothing is required, and an unreadable part is ignored.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its schema is used: the fields are read one by one, leniently")]
 struct StopBy {
@@ -155,7 +155,7 @@ struct Stopped {
     /// Live instances that do not enforce (`GO_LIVE_ENFORCE=0`, or a development `ENV`): they admit everything, whatever the state is.
     /// Null if that could not be read.
     not_enforcing: Option<Vec<String>>,
-    /// What of the request was ignored, and who does not enforce.
+    /// The ignored parts of the request, and the instances that do not enforce.
     warnings: Vec<String>,
 }
 
@@ -170,7 +170,7 @@ impl Stopped {
     }
 }
 
-/// Who and why, and what of the request was ignored.
+/// The actor, the reason, and the ignored parts of the request.
 fn stop_by(mut input: Lenient) -> (Option<Actor>, Option<Reason>, Vec<String>) {
     let (actor, reason) = (input.take("actor"), input.take("reason"));
     input.ignore("idempotency_key");
@@ -230,7 +230,7 @@ async fn list_packs(State(go_live): State<GoLive>, _: Query<Nothing>) -> Result<
     Ok(Json(go_live.packs().await?))
 }
 
-/// What a component reports of itself.
+/// A component's report of itself.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct PackInput {
@@ -242,7 +242,7 @@ struct PackInput {
     name: Option<Label>,
     /// Its version; kept when left out.
     version: Option<Label>,
-    /// Who reports.
+    /// The actor.
     actor: Option<Actor>,
     /// Why.
     reason: Option<Reason>,

@@ -28,7 +28,7 @@ pub struct GoLiveState {
     pub go_live_enabled: bool,
     /// Whether everything is stopped, whatever else is on.
     pub kill_switch_engaged: bool,
-    /// Who made the last change.
+    /// The actor of the last change.
     pub changed_by: Option<String>,
     /// Why the last change was made.
     pub reason: Option<String>,
@@ -193,13 +193,13 @@ pub struct Pack {
     pub version: String,
     /// Whether it is in place.
     pub status: PackStatus,
-    /// Who reported it.
+    /// The actor of the report.
     pub changed_by: Option<String>,
     /// When it was reported.
     pub updated_at: DateTime<Utc>,
 }
 
-/// What a component reports of itself.
+/// A component's report of itself.
 #[derive(Debug, Clone)]
 pub struct PackReport {
     /// The component.
@@ -243,7 +243,7 @@ pub struct Facts {
 pub struct Item<T> {
     /// Whether it passes.
     pub ok: bool,
-    /// What it was judged by.
+    /// The facts that it was judged by.
     pub detail: T,
 }
 
@@ -281,7 +281,7 @@ pub struct Checklist {
     pub ok: bool,
     /// The required items.
     pub required: Required,
-    /// What an operator should know before enabling.
+    /// The points that an operator should know before enabling.
     pub warnings: BTreeMap<&'static str, String>,
 }
 

@@ -241,7 +241,7 @@ pub async fn stretches(conn: &mut PgConnection, since: DateTime<Utc>) -> Result<
             (None, "GO_LIVE_ENABLE" | "GO_LIVE_DISABLE") => enabled = Some(row.action == "GO_LIVE_ENABLE"),
             (None, _) => engaged = Some(row.action == "KILL_SWITCH_ENGAGE"),
         }
-        // What is not known counts as down.
+        // A switch that is not known counts as down.
         stretches.push(Stretch { from: row.at, live: enabled == Some(true) && engaged == Some(false) });
     }
     Ok(stretches)

@@ -1,4 +1,4 @@
-//! What a domain must show, and whether production may act on it: policies, promotion, demotion.
+//! The charter of a domain: policies, promotion, demotion.
 
 use super::Heimdall;
 use super::model::{
@@ -25,7 +25,7 @@ pub struct HeimdallPolicyUpserted {
     pub policy: HeimdallPolicy,
     /// The fields that moved; empty when nothing did.
     pub changes: Vec<FieldChange>,
-    /// What an operator should know about it.
+    /// The points that an operator should know about it.
     pub warnings: Vec<PolicyWarning>,
 }
 
@@ -58,7 +58,7 @@ async fn known_engine(conn: &mut PgConnection, engine: &Engine) -> Result<Option
     Ok(is_known.then(|| engine.clone()))
 }
 
-/// What a change of a policy did, for the audit trail.
+/// A change of a policy, for the audit trail.
 #[derive(Serialize)]
 struct PolicyDetail<'a> {
     changes: &'a Changes,
@@ -96,7 +96,7 @@ pub async fn standings(conn: &mut PgConnection, day: NaiveDate) -> Result<Vec<St
     Ok(policies.iter().zip(cards).map(standing).collect())
 }
 
-/// What of the evidence does not pass.
+/// The failed checks of the evidence.
 fn blockers(standing: &Standing) -> Vec<Blocker> {
     let failed = standing.checks.iter().filter(|check| check.result != CheckResult::Pass);
     let shown = |value: Option<Ratio>| value.map_or_else(|| "not known".to_owned(), |value| value.to_string());
@@ -151,7 +151,7 @@ impl Heimdall {
             return Ok(Loosened::Done(Once::Done(unchanged)));
         }
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
-        // What a removed policy asked for is not known any more.
+        // The requirements of a removed policy are not known any more.
         let renews = existing.is_none() && audit::was_done(&mut tx, remove::REMOVED, policy.domain.as_str()).await?;
         let loosening = (renews || model::loosens(existing.as_ref(), &policy)).then_some(ApprovalAction::Charter);
         let input = to_json(&WithChanges { request, changes: &changes });

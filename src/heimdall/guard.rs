@@ -45,7 +45,7 @@ pub struct RevokeAnswer {
     pub domain: Domain,
     /// When it was revoked first.
     pub revoked_at: DateTime<Utc>,
-    /// Who did it then, as claimed.
+    /// The actor of the earlier one, as claimed.
     pub revoked_by: Option<String>,
     /// Why.
     pub reason: Option<String>,

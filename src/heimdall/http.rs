@@ -37,7 +37,7 @@ struct ScorecardToday {
     /// Today's trials, whatever the policy counts.
     #[serde(flatten)]
     card: Scorecard,
-    /// What the policy counts and asks for; null without a policy.
+    /// The policy's requirements and the counted trials; null without a policy.
     gate: Option<Standing>,
 }
 
@@ -64,11 +64,11 @@ struct SandboxTrial {
     domain: Domain,
     /// The model that was tried.
     model_version: Option<ModelVersion>,
-    /// What the model stated.
+    /// The confidence that the model stated.
     confidence: Confidence,
     /// Whether it was right.
     success: Flag,
-    /// Who ran it.
+    /// The actor.
     actor: Option<Actor>,
     /// The caller's own thread.
     correlation_id: Option<CorrelationId>,
@@ -111,7 +111,7 @@ struct HeimdallEventQuery {
     cursor: Option<Place>,
 }
 
-/// What an event was.
+/// The actions of events.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 enum HeimdallAction {

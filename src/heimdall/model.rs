@@ -60,7 +60,7 @@ impl Standing {
         }
     }
 
-    /// What switching production use on by this evidence leaves on the policy.
+    /// The record of the evidence that the policy keeps when production use is switched on.
     #[must_use]
     pub fn promotion(&self, by: Option<&Actor>, at: DateTime<Utc>) -> (Evidence, JsonObject) {
         let evidence = if self.passes { Evidence::Met } else { Evidence::NotMet };
@@ -71,7 +71,7 @@ impl Standing {
     }
 }
 
-/// What production use was switched on by.
+/// The evidence that production use was switched on by.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Promotion {
     /// When.
@@ -105,11 +105,11 @@ pub struct HeimdallEvent {
     pub model_version: Option<ModelVersion>,
     /// Why, in the caller's words.
     pub reason: Option<Reason>,
-    /// What is recommended.
+    /// The recommendation.
     pub recommendation: Option<JsonObject>,
-    /// What it rests on.
+    /// Its evidence.
     pub evidence: Option<JsonObject>,
-    /// What the verdict or the use was decided by, as JSON.
+    /// The facts that decided the verdict or the use, as JSON.
     pub detail: Option<String>,
 }
 

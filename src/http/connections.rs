@@ -378,7 +378,7 @@ mod tests {
         one.connection().waits(For::Stop);
         assert_eq!(connections.make_room(Kind::Staying), 1);
         one.connection().hurried().await;
-        // Whoever goes on knows already that the connection ends with the answer.
+        // A client that goes on knows already that the connection ends with the answer.
         assert!(one.connection().works() && one.connection().ends());
     }
 }

@@ -12,11 +12,11 @@ pub struct ProblemBody {
     /// A URN of the code.
     #[schema(rename = "type")]
     kind: String,
-    /// What it is in general.
+    /// The kind of error, in words.
     title: String,
     /// The HTTP status.
     status: u16,
-    /// What it is this time, with the fix.
+    /// This occurrence, with the fix.
     detail: String,
     /// The path that was asked for.
     instance: String,
@@ -26,7 +26,7 @@ pub struct ProblemBody {
     request_id: String,
     /// The fields that were not accepted (400, 422).
     errors: Option<Vec<FieldError>>,
-    /// What stands in the way (412).
+    /// The obstacles (412).
     blockers: Option<Vec<Blocker>>,
     /// Whether the same request may be sent again with its idempotency key; without one, read the state first (429, 503).
     retry_same_key: Option<bool>,

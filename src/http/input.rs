@@ -225,7 +225,7 @@ async fn collect(seat: Option<&Seat>, body: Body, limit: usize) -> Result<Bytes>
     Ok(if body.starts_with(BYTE_ORDER_MARK) { body.slice(BYTE_ORDER_MARK.len()..) } else { body })
 }
 
-/// What the label of a body says it is.
+/// The format that the label of a body states.
 #[derive(Debug, PartialEq, Eq)]
 enum Format {
     Json,

@@ -58,7 +58,7 @@ pub(crate) use said;
 pub struct Change<T> {
     /// The input.
     pub input: T,
-    /// Who asks, as part of what, and under which key.
+    /// The caller, its thread, and its key.
     pub asked: Asked,
 }
 
@@ -76,7 +76,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Serialize + Said> FromRequest<S> for 
     }
 }
 
-/// What a caller means by a key.
+/// The intent that a caller means by a key.
 pub(crate) fn intent_of<T: Serialize>(parts: &Parts, caller: Caller, key: &IdempotencyKey, input: &T) -> Intent {
     let route = parts.uri.path().to_owned();
     Intent { principal: caller.principal, key: key.to_string(), route, fields: Fields::of(input) }
@@ -129,7 +129,7 @@ pub(crate) struct Many {
     pub(crate) list: Vec<Box<RawValue>>,
     /// The key of them all.
     pub(crate) key: Option<IdempotencyKey>,
-    /// What else was sent.
+    /// The other fields.
     pub(crate) fields: Vec<Field>,
 }
 

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 pub struct Page<T> {
     /// The rows, newest first.
     pub items: Vec<T>,
-    /// What to send as `cursor` for the next page; null on the last one. Opaque.
+    /// The `cursor` of the next page; null on the last one. Opaque.
     pub next_cursor: Option<String>,
 }
 

@@ -92,7 +92,7 @@ pub async fn serve<S>(
                 ended = connection => ended,
                 () = open.ended() => return,
             };
-            // What the other end did wrong was answered, or there is nobody to answer.
+            // A fault of the other end was answered, or there is nobody to answer.
             if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended");
             }
@@ -197,7 +197,7 @@ fn builder(head_timeout: Duration) -> http1::Builder {
     builder
 }
 
-/// What cannot be set makes a connection slower, not wrong.
+/// An option that cannot be set makes a connection slower, not wrong.
 fn prepare(stream: &TcpStream) {
     // An answer is complete when it is written: nothing is gained by waiting for more to send with it.
     let _ = stream.set_nodelay(true);

@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tower::{Layer, Service};
 
-/// What the line says where there is no route.
+/// The route of a line without one.
 const NO_ROUTE: &str = "none";
 
 /// A request that is being answered.

@@ -1,4 +1,4 @@
-//! What was begun is finished: a change is not undone because its caller hung up or waited long enough.
+//! A change that was begun is finished: it is not undone because its caller hung up or waited long enough.
 //!
 //! Without this, the server drops the work of a request whose connection closes: an operator whose `curl -m 1` gives up
 //! would find the kill switch not engaged. A task per change would do it, too; but nearly all callers wait, so the work runs

@@ -1,4 +1,4 @@
-//! Who asks for what: the id of a request, taken from the caller or made, and always given back; and the last touch on every
+//! The identity of a request: its id, taken from the caller or made, and always given back; and the last touch on every
 //! answer, since an error's body repeats that id.
 
 use crate::enforcement::near;
@@ -12,7 +12,7 @@ use axum::response::Response;
 /// Where a request's id is taken from and given back.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What is known of a request before anything was done about it.
+/// The facts of a request before anything was done about it.
 #[derive(Debug)]
 pub(super) struct Identity {
     pub(super) request_id: RequestId,

@@ -1,4 +1,4 @@
-//! What to know of a series before a wire watches it: how much it varies, and what PLAIN would make of that. Nothing here decides.
+//! The advice on a series before a wire watches it: how much it varies, and what PLAIN would make of that. Nothing here decides.
 
 use super::detector::lint::{min_resolvable_drop, plain_expected_trips, rate_cv};
 use super::model::{Action, Detector, Direction, Effect, Measurement, RegressionPolicy};
@@ -11,7 +11,7 @@ pub const PROFILED: i64 = 1_000;
 /// Fewer say nothing yet.
 const PROFILED_MIN: usize = 20;
 
-/// What is to be known of a history before a wire watches it.
+/// The profile of a history before a wire watches it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct Profile {
     /// How many events were looked at: the last ones.
@@ -53,7 +53,7 @@ fn size(count: Count) -> usize {
     usize::try_from(count.get()).unwrap_or(usize::MAX)
 }
 
-/// What an operator should know who sets a wire like this on a series like that.
+/// The warnings for a wire like this on a series like that.
 #[must_use]
 pub fn warnings(policy: &RegressionPolicy, profile: Option<&Profile>) -> Vec<String> {
     let mut warnings = Vec::new();

@@ -1,4 +1,4 @@
-//! What the flows across levers answer.
+//! The answers of the tripwire.
 
 use crate::audit::FieldChange;
 use crate::regression::model::{self, Action, Kind, Rebase, RegressionPolicy, TripVerdict, WireState};
@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 pub struct Tripped {
     /// The trip.
     pub trip_id: i64,
-    /// What it did.
+    /// Its effect.
     pub action: Action,
     /// The engine it throttled.
     pub engine: Option<Engine>,
@@ -32,7 +32,7 @@ impl Tripped {
     }
 }
 
-/// What came of a measurement.
+/// The outcome of a measurement.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct KpiAnswer {
     /// Always true.
@@ -67,18 +67,18 @@ pub struct RegressionPolicyUpserted {
     pub changes: Vec<FieldChange>,
     /// The trip that the upsert ended.
     pub rearmed: Option<i64>,
-    /// What the last events of the series say against this setting.
+    /// The objections of the last events of the series to this setting.
     pub warnings: Vec<String>,
 }
 
-/// What was said of a trip.
+/// The verdict on a trip.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AcknowledgeAnswer {
     /// Always true.
     pub ok: bool,
     /// The trip.
     pub trip_id: i64,
-    /// What it was.
+    /// The verdict.
     pub verdict: TripVerdict,
     /// The wire's state.
     pub state: WireState,
@@ -91,11 +91,11 @@ pub struct RearmAnswer {
     pub ok: bool,
     /// The trip that this ended.
     pub trip_id: i64,
-    /// What became of the baseline.
+    /// The effect on the baseline.
     pub baseline: Rebase,
     /// The wire's state.
     pub state: WireState,
-    /// What the wire cannot judge yet.
+    /// The judgements that the wire cannot make yet.
     pub warnings: Vec<String>,
 }
 
@@ -110,7 +110,7 @@ pub struct BaselineAnswer {
     pub source: Rebase,
     /// The wire's state.
     pub state: WireState,
-    /// What the wire cannot judge yet.
+    /// The judgements that the wire cannot make yet.
     pub warnings: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What a wire would have done: its history replayed, event by event, through the very code that decides live.
+//! The backtest of a wire: its history replayed, event by event, through the very code that decides live.
 //!
 //! A replay begins with the first event of its range as if the wire had been set up before it, and arms the wire again right after
 //! each trip, keeping the baseline, so that every trip that it would have made is seen. A live wire that is re-armed right after

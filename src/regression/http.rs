@@ -58,7 +58,7 @@ async fn regression_policies(
     Ok(Json(store::read_policies(&mut *regression.db().read().await?).await?))
 }
 
-/// What to set on a wire. What is left out keeps its value; a new wire starts at 50/200/50/0.20/THROTTLE, enabled.
+/// The settings of a wire. Fields left out keep their value; a new wire starts at 50/200/50/0.20/THROTTLE, enabled.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RegressionPolicyUpsert {
@@ -78,7 +78,7 @@ struct RegressionPolicyUpsert {
     /// The drop that trips, as a fraction of the baseline.
     #[schema(value_type = Option<f64>, exclusive_minimum = 0, maximum = 1)]
     max_drop_fraction: Option<Fraction>,
-    /// What a trip does.
+    /// The effect of a trip.
     action: Option<Action>,
     /// The engine that a THROTTLE holds off; left out, the one named like the domain.
     engine: Option<Engine>,
@@ -92,7 +92,7 @@ struct RegressionPolicyUpsert {
     max_drop_value: Option<Amount>,
     /// ENFORCE or SHADOW, which only records what it would have done.
     mode: Option<Mode>,
-    /// What a series that has gone silent means: IGNORE, WARN or TRIP.
+    /// The meaning of a silent series: IGNORE, WARN or TRIP.
     on_stale: Option<OnStale>,
     /// How long it may be silent, seconds, 1 to 31,536,000; 0 for ever.
     #[schema(value_type = Option<i64>, minimum = 0, maximum = 31_536_000)]
@@ -106,7 +106,7 @@ struct RegressionPolicyUpsert {
     enabled: Option<Flag>,
     /// Whether a wire is meant that chance is likely to trip: a `KILL_SWITCH` by PLAIN on values.
     force: Option<Flag>,
-    /// Who sets it.
+    /// The actor.
     actor: Option<Actor>,
     /// Why.
     reason: Option<Reason>,
@@ -164,7 +164,7 @@ struct EvaluateInput {
     domain: Domain,
     /// The metric.
     metric: Metric,
-    /// Who asks.
+    /// The actor.
     actor: Option<Actor>,
     /// The caller's name for this change; the header Idempotency-Key is the same.
     idempotency_key: Option<IdempotencyKey>,
@@ -192,9 +192,9 @@ struct KpiInput {
     metric: Metric,
     /// Whether it succeeded.
     success: Option<Flag>,
-    /// What it was worth.
+    /// Its value.
     value: Option<Measured>,
-    /// Who measured.
+    /// The actor.
     actor: Option<Actor>,
     /// The caller's own thread.
     correlation_id: Option<CorrelationId>,

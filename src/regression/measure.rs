@@ -43,7 +43,7 @@ pub struct Measurements {
     pub events: Vec<(KpiEvent, Origin)>,
     /// The caller's key.
     pub intent: Option<Intent>,
-    /// What the request is answered, kept with its key.
+    /// The answer to the request, kept with its key.
     pub answer: Render,
 }
 
@@ -56,7 +56,7 @@ impl fmt::Debug for Measurements {
     }
 }
 
-/// What came of a request: its answer, and whether it is an earlier one.
+/// The outcome of a request: its answer, and whether it is an earlier one.
 #[derive(Debug)]
 pub struct Measured {
     /// The answer.

@@ -33,12 +33,12 @@ pub const WINDOW_MAX: i64 = 10_000;
 pub enum Measurement {
     /// Whether it succeeded.
     Success(bool),
-    /// What it was worth.
+    /// Its value.
     Value(Measured),
 }
 
 impl Measurement {
-    /// What it adds to the running sum: a success counts 1.
+    /// Its addition to the running sum: a success counts 1.
     #[must_use]
     pub fn addend(self) -> Total {
         match self {
@@ -64,7 +64,7 @@ pub struct KpiEvent {
     pub domain: Domain,
     /// The metric.
     pub metric: Metric,
-    /// What was measured.
+    /// The measured value.
     pub measurement: Measurement,
     /// The caller's own id.
     pub event_id: Option<EventId>,

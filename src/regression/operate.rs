@@ -1,4 +1,4 @@
-//! What an operator does with a wire: says what a trip was, arms it again, gives it another baseline.
+//! The operator's work on a wire: the verdict on a trip, a re-arm, another baseline.
 
 use super::answers::{AcknowledgeAnswer, BaselineAnswer, RearmAnswer};
 use super::trip::{self, Heads};
@@ -15,14 +15,14 @@ use crate::types::{Domain, Metric, Reason};
 use serde::Serialize;
 use sqlx::{PgConnection, Postgres, Transaction};
 
-/// What was said of a trip, for the audit trail.
+/// The verdict on a trip, for the audit trail.
 #[derive(Serialize)]
 struct AcknowledgeDetail {
     trip_id: i64,
     verdict: TripVerdict,
 }
 
-/// What a reset did, for the audit trail.
+/// A reset, for the audit trail.
 #[derive(Serialize)]
 struct BaselineDetail {
     version: i64,
@@ -214,7 +214,7 @@ async fn there(conn: &mut PgConnection, policy: &RegressionPolicy, state: &WireS
     Ok((end - state.watermark).clamp(0, policy.baseline_events.get()))
 }
 
-/// What a wire cannot judge yet whose baseline is another, of events of which so many are there.
+/// The warning about a wire with a new baseline of which so many events are there.
 fn collecting(policy: &RegressionPolicy, rebase: Rebase, there: i64) -> Vec<String> {
     let there = match rebase {
         Rebase::Keep => return Vec::new(),

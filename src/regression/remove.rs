@@ -15,7 +15,7 @@ use serde::Serialize;
 /// The event of a removal.
 pub(super) const REMOVED: &str = "REGRESSION_POLICY_REMOVE";
 
-/// What was there, for the audit trail.
+/// The removed wire, for the audit trail.
 #[derive(Serialize)]
 struct RemovedDetail<'a> {
     policy: Option<&'a RegressionPolicy>,

@@ -15,7 +15,7 @@ use std::time::Duration;
 /// How often it is looked for silent series: a wire trips at most so much later than its policy says.
 const TICK: Duration = Duration::from_secs(5);
 
-/// What is to be said of a wire that is about to trip by a silence that began before it was set up like this.
+/// The warning about a wire that is about to trip by a silence that began before it was set up like this.
 pub(super) async fn warning(
     conn: &mut PgConnection,
     policy: &RegressionPolicy,

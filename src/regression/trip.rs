@@ -1,4 +1,4 @@
-//! What a trip does, and what ends it.
+//! The effect of a trip, and its end.
 
 use super::answers::Tripped;
 use crate::audit::{ControlEvent, Head, Origin, Stamp, Stream};
@@ -65,7 +65,7 @@ struct TripDetail<'a> {
     shadow: bool,
 }
 
-/// What a re-arm did, for the audit trail.
+/// A re-arm, for the audit trail.
 #[derive(Serialize)]
 struct RearmDetail {
     trip_id: i64,

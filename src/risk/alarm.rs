@@ -50,7 +50,7 @@ impl Alarms {
         }
     }
 
-    /// Whether the day has not had this before. What is outstanding comes to its cap as often as somebody settles.
+    /// Whether the day has not had this before. The outstanding amount comes to its cap as often as somebody settles.
     fn is_first(&self, day: NaiveDate, cap: &'static str) -> bool {
         let mut had = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if had.0 != day {

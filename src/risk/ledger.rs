@@ -104,7 +104,7 @@ impl Ledger {
     }
 }
 
-/// What decides beside the database.
+/// The means of a decision beside the database.
 #[derive(Debug, Clone)]
 struct By {
     feed: Feed,
@@ -132,7 +132,7 @@ struct Operations {
     recent: Vec<Engine>,
 }
 
-/// What a batch leaves behind.
+/// The result that a batch leaves behind.
 #[derive(Debug)]
 struct Note {
     /// A time that was believed, and the time here when the batch began, milliseconds.

@@ -1,7 +1,7 @@
 //! The ledger's rules: pure functions over a [`Book`], without I/O, clock or randomness.
 //!
 //! A book holds what one decision needs to know, read under the risk head. Each operation's `apply` decides and moves it; the
-//! caller writes what changed. What is decided is one event, whose detail is the outcome: a replay reads it back.
+//! caller writes what changed. A decision is one event, whose detail is the outcome: a replay reads it back.
 //!
 //! The life of a reservation: `OPEN` → `SETTLED`, `RELEASED` or `EXPIRED`, once; only `EXPIRED` → `SETTLED` comes after, for an
 //! action that was done and told late.
@@ -46,7 +46,7 @@ pub struct RiskPolicy {
     pub default_ttl_seconds: Option<Ttl>,
     /// Whether reserves can pass: the human flag is set and no throttle stands.
     pub enabled: bool,
-    /// Who made the last change.
+    /// The actor of the last change.
     pub changed_by: Option<String>,
     /// Why the last change was made.
     pub reason: Option<String>,
@@ -96,7 +96,7 @@ pub struct PolicySnapshot {
     pub version: i64,
 }
 
-/// What a level has used: the day's flows, and the stock of what is outstanding now.
+/// The use of a level: the day's flows, and the stock that is outstanding now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Reserved today, less what was settled for less or released today.
@@ -125,7 +125,7 @@ pub struct LedgerSnapshot {
     pub updated_at: Option<DateTime<Utc>>,
 }
 
-/// What an operation moves on its engine and on GLOBAL alike.
+/// The movements of an operation, on its engine and on GLOBAL alike.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Movement {
     /// On the day's exposure.
@@ -151,7 +151,7 @@ impl Movement {
     }
 }
 
-/// What is done about a counter that would fall below zero.
+/// The treatment of a counter that would fall below zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Floor {
     /// Refuse the movement: it takes more than there is.
@@ -166,7 +166,7 @@ pub enum Floor {
 pub struct Level {
     /// The policy; none for an engine that nobody has set up.
     pub policy: Option<RiskPolicy>,
-    /// What is used.
+    /// The use.
     pub usage: Usage,
 }
 
@@ -197,7 +197,7 @@ pub struct Switches {
     pub go_live_required: bool,
 }
 
-/// What a decision knows. Read under the risk head, so that it stays true until the commit.
+/// The facts of a decision. Read under the risk head, so that it stays true until the commit.
 #[derive(Debug, Clone)]
 pub struct Book {
     /// The switches.
@@ -225,7 +225,7 @@ impl Book {
         self.levels.get(engine).cloned().unwrap_or_default()
     }
 
-    /// What can be taken from an engine's exposure of today at most: corrections may have taken some before.
+    /// The most that can be taken from an engine's exposure of today: corrections may have taken some before.
     #[must_use]
     fn exposure_left(&self, engine: &Engine) -> i128 {
         self.levels.get(engine).map_or(0, |level| level.usage.exposure_used.units())
@@ -309,7 +309,7 @@ impl Book {
     }
 }
 
-/// What an event is about, beyond who did it: the caller's own words.
+/// The caller's own words about an event.
 #[derive(Debug, Clone, Default)]
 pub struct Annotations {
     /// Why.
@@ -325,17 +325,17 @@ pub struct RiskEvent {
     pub engine: Engine,
     /// `RESERVE`, `DENY`, `SETTLE`, `RELEASE`, `EXTEND`, `EXPIRE`, `ADJUST`.
     pub action: &'static str,
-    /// What it is about: asked for, settled, released, expired, corrected.
+    /// The amount: asked for, settled, released, expired, corrected.
     pub amount: Amount,
     /// The first reason and level of a denial.
     pub denial: Option<(&'static str, String)>,
     /// The reservation, where there is one.
     pub reservation_id: Option<Uuid>,
-    /// What it moved.
+    /// Its movements.
     pub movement: Movement,
     /// The caller's words.
     pub annotations: Annotations,
-    /// What the decision was made by and what came of it, as JSON.
+    /// The facts and the outcome of the decision, as JSON.
     pub detail: String,
 }
 

@@ -1,4 +1,4 @@
-//! What can be asked of the ledger, fully parsed, and what comes of it.
+//! The operations of the ledger, fully parsed, and their outcomes.
 
 use super::model::Annotations;
 use super::model::ReservationStatus;
@@ -39,11 +39,11 @@ pub struct SettleRequest {
     pub engine: Option<Engine>,
     /// The reservation.
     pub reservation_id: Option<Uuid>,
-    /// What the caller reserved; required without a reservation.
+    /// The reserved amount; required without a reservation.
     pub reserved_amount: Option<Amount>,
-    /// What was really used.
+    /// The amount really used.
     pub settled_amount: Option<Amount>,
-    /// What was lost.
+    /// The loss.
     pub realized_loss: Amount,
     /// The caller's words.
     pub annotations: Annotations,
@@ -80,18 +80,18 @@ pub struct AdjustRequest {
     pub corrects_seq: i64,
     /// Its engine, if the caller says it.
     pub engine: Option<Engine>,
-    /// What is corrected; not by zero.
+    /// The correction; not by zero.
     pub correction: Correction,
     /// The caller's words, with a reason.
     pub annotations: Annotations,
 }
 
-/// What is asked of the ledger.
+/// An operation of the ledger.
 #[derive(Debug, Clone)]
 pub enum Operation {
     /// Reserve before an action; `id` is what the reservation gets, chosen or made.
     Reserve {
-        /// What is asked.
+        /// The request.
         request: ReserveRequest,
         /// The reservation's id.
         id: Uuid,
@@ -120,7 +120,7 @@ pub(crate) struct CorrectionAsked {
 }
 
 impl CorrectionAsked {
-    /// What is asked, of the engine that the corrected event is of.
+    /// The request, and the engine of the corrected event.
     pub(crate) fn of(request: &AdjustRequest, engine: Engine, origin: &Origin) -> Self {
         let (loss_delta, exposure_delta) = match request.correction {
             Correction::Loss(delta) => (Some(delta), None),
@@ -188,7 +188,7 @@ impl Operation {
         match self {
             Self::Reserve { .. } => authority.require(Scope::Reserve, "a reserve")?,
             Self::Extend(_) => authority.require(Scope::Reserve, "an extension")?,
-            // Whoever operates closes what a service left open.
+            // An operator closes holds that a service left open.
             Self::Settle(_) | Self::Release(_) if authority.holds(Scope::Operate) => {}
             Self::Settle(_) => authority.require(Scope::Reserve, "a settle")?,
             Self::Release(_) => authority.require(Scope::Reserve, "a release")?,
@@ -298,7 +298,7 @@ pub enum Corrected {
 /// An operation with who asks and what it is called.
 #[derive(Debug, Clone)]
 pub struct Submission {
-    /// What is asked.
+    /// The request.
     pub operation: Operation,
     /// By whom, as part of what.
     pub origin: Origin,
@@ -313,13 +313,13 @@ pub struct Reserved {
     pub engine: Engine,
     /// The amount asked for.
     pub amount: Amount,
-    /// What was decided.
+    /// The decision.
     pub decision: Decision,
     /// The reservation; none when denied or dry.
     pub reservation_id: Option<Uuid>,
 }
 
-/// What came of an operation.
+/// The outcome of an operation.
 #[derive(Debug, Clone)]
 pub enum Outcome {
     /// Of a reserve.
@@ -364,7 +364,7 @@ pub struct HoldState {
 /// An outcome, and whether it is an earlier one.
 #[derive(Debug, Clone)]
 pub struct Answered<T = Outcome> {
-    /// What came of it.
+    /// The outcome.
     pub outcome: T,
     /// Whether it was decided before, under the same key or id; nothing was done this time.
     pub replayed: bool,

@@ -36,13 +36,13 @@ pub struct Difference {
     pub engine: String,
     /// `open_risk_reserved`, `exposure_used`, `realized_loss` or `actions_count`.
     pub counter: &'static str,
-    /// What the ledger says.
+    /// The counter of the ledger.
     pub recorded: Total,
-    /// What the reservations or events say.
+    /// The sum of the reservations or events.
     pub computed: Total,
 }
 
-/// What a comparison found.
+/// The result of a comparison.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Reconciliation {
     /// The business day whose flows were compared.

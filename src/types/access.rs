@@ -1,4 +1,4 @@
-//! What tokens are made of: names, lists, how long and how often.
+//! The settings of tokens: lists, lifetimes and rates.
 
 use super::{Count, ParseNumberError};
 use chrono::{DateTime, TimeDelta, Utc};

@@ -16,7 +16,7 @@ pub enum Block {
 }
 
 impl Block {
-    /// What the caller is told: why, and what opens the gate. No name and no reason of an operator's.
+    /// The message to the caller: why, and how the gate opens. No name and no reason of an operator's.
     #[must_use]
     pub const fn message(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! What a request is allowed to do to the world: its execution class.
+//! Execution classes: how much a request can do to the world.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ impl ExecutionClass {
     }
 }
 
-/// What the gate makes of a request.
+/// The gate's view of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteClass {
     /// Never blocked by the switch: the control plane itself, which must answer to release it.

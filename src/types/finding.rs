@@ -1,11 +1,11 @@
-//! What a verification of the trail finds.
+//! The findings of a verification of the trail.
 
 use super::Stream;
 use serde::Serialize;
 use std::fmt;
 use utoipa::ToSchema;
 
-/// What was done to a stream.
+/// The tampering with a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Tampering {
@@ -48,7 +48,7 @@ pub struct Finding {
     pub stream: Stream,
     /// Where: the first sequence number at which it is not what was appended.
     pub seq: i64,
-    /// What was done.
+    /// The tampering.
     pub kind: Tampering,
     /// The same in words.
     pub detail: String,

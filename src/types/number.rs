@@ -307,7 +307,7 @@ pub struct PageSize(i64);
 exact_number!(PageSize, i64, "PageSize", 0, 1, 1_000, "How many rows a page has at most.");
 
 impl PageSize {
-    /// What a page has when nothing is asked for.
+    /// The size of a page when none is asked for.
     pub const DEFAULT: Self = Self(100);
 
     /// The most.

@@ -31,7 +31,7 @@ pub enum ParseTextError {
     NotAnObject(String),
 }
 
-/// What a name may look like.
+/// The characters of a name.
 struct NameRule {
     max: usize,
     case: Case,
@@ -166,7 +166,7 @@ text_type!(
     |text| NameRule { max: 64, case: Case::Lower }.read(text)
 );
 text_type!(
-    /// Who the caller says is acting: 1 to 200 characters. A claim; who was authenticated is the [`Principal`].
+    /// The actor that the caller names: 1 to 200 characters. A claim; who was authenticated is the [`Principal`].
     Actor, "Actor", "Who is acting, as the caller claims.", Some(200), Some(TEXT_PATTERN), |text| read_text(text, 200)
 );
 text_type!(
@@ -186,7 +186,7 @@ text_type!(
     ModelVersion, "ModelVersion", "The version of a model; trimmed.", Some(200), Some(TEXT_PATTERN), |text| read_text(text.trim(), 200)
 );
 text_type!(
-    /// What one intent is called by whoever has it: 1 to 200 characters. The same key is the same intent, however often it is
+    /// The caller's name of one intent: 1 to 200 characters. The same key is the same intent, however often it is
     /// sent.
     IdempotencyKey, "IdempotencyKey", "Names one intent: the same key and input are answered alike and done once.", Some(200), Some(TEXT_PATTERN),
     |text| read_text(text.trim(), 200)
@@ -231,7 +231,7 @@ impl Engine {
     }
 }
 
-/// Who was authenticated: the holder of a token, the operator's shell, or nobody.
+/// The authenticated principal: the holder of a token, the operator's shell, or nobody.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Principal(Cow<'static, str>);
 

@@ -1,10 +1,10 @@
-//! What is public of a token.
+//! The public part of a token.
 
 use std::fmt;
 use std::str::FromStr;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
-/// What every token begins with, so that scanners of leaked secrets can know it.
+/// The beginning of every token, so that scanners of leaked secrets can know it.
 pub const TOKEN_PREFIX: &str = "hf_";
 /// Hex digits of an id.
 const ID_DIGITS: usize = 16;

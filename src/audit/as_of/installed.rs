@@ -1,4 +1,4 @@
-//! What the migrations put in. No event tells of it, and migrations are never edited, so it stands here once more; a test holds it
+//! The settings that the migrations put in. No event tells of them, and migrations are never edited, so they are here once more; a test holds it
 //! against a fresh database. When it was put in is not known here, so `updated_at` is null.
 
 use super::{Fields, Kind};
@@ -38,7 +38,7 @@ pub(super) fn uncapped(engine: &str) -> Fields {
 
 type Installed = (Kind, &'static str, &'static [(&'static str, &'static str)]);
 
-/// What things of a kind have in common, and of each its own.
+/// The members that settings of a kind share, and those of each.
 const KINDS: &[Installed] = &[
     (
         Kind::GoLive,

@@ -72,7 +72,7 @@ impl Notary {
         Ok(())
     }
 
-    /// Verifies what came since the last checkpoint up to the last portion, and says how far that is. What comes meanwhile has half of
+    /// Verifies the events since the last checkpoint up to the last portion, and says how far that is. Events that come meanwhile have half of
     /// the time again, and so on: with less and less time for it the pace comes to whatever it takes.
     async fn catch_up(&self, db: &Database, every: Duration) -> Result<BTreeMap<Stream, Point>> {
         let mut time = every / 2;

@@ -49,7 +49,7 @@ fn event(stream: Stream, seq: i64, at: i64) -> EventRecord {
 /// Streams in memory: the times of their events, and which of them are asked for.
 type Streams = [Vec<(i64, bool)>; 4];
 
-/// What the store does, on streams in memory.
+/// The store's work, on streams in memory.
 fn page(streams: &Streams, cursor: Cursor, limit: usize, length: i64) -> Merged {
     let mut at = 0;
     let found = Stream::ALL.map(|stream| {
@@ -145,7 +145,7 @@ proptest! {
                 None => break,
             }
         }
-        // What came last is behind the last page.
+        // The last event is behind the last page.
         let last = page(&streams, cursor, 1_000, 1_000);
         seen.extend(last.rows.iter().map(key));
         for stream in Stream::ALL {

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 
-/// What was in force at an instant, now when none is given. The connection must be in a transaction that sees one instant of the
+/// The settings in force at an instant, now when none is given. The connection must be in a transaction that sees one instant of the
 /// database.
 ///
 /// Statements: the time, the heads, a search for the last event, the events.

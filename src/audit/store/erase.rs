@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, PgConnection};
 
-/// What a control event did; none in another stream.
+/// The action of a control event; none in another stream.
 pub(crate) async fn action(conn: &mut PgConnection, target: Target) -> Result<Option<String>> {
     if target.stream != Stream::Control {
         return Ok(None);

@@ -97,7 +97,7 @@ async fn made_by(conn: &mut PgConnection, wanted: &[(Column, Vec<&str>)]) -> Res
     Ok(made.fetch_optional(conn).await?.unwrap_or(i64::MAX))
 }
 
-/// What is asked for in a stretch of a stream.
+/// The wanted events in a stretch of a stream.
 async fn look(
     conn: &mut PgConnection,
     stream: Stream,

@@ -2,7 +2,7 @@
 //!
 //! A stretch begins behind an event whose hash is taken from its row, and the stretch before it has to end at that very hash, one
 //! event further on: so nothing lies between two stretches, neither a link of the chain nor the order of two times. That is
-//! enough to say that all is right. What is wrong is left to one pass over the whole, which alone sees the rows on both sides
+//! enough to say that all is right. A fault is left to one pass over the whole, which alone sees the rows on both sides
 //! of every place and names what was done.
 
 use super::{Asked, Point, Stream, Verified, point, read_head, verify};

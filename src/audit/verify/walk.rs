@@ -132,7 +132,7 @@ impl<'a> Walk<'a> {
         None
     }
 
-    /// What was done to a row whose hash is wrong, as the row after it shows.
+    /// The tampering with a row whose hash is wrong, as the row after it shows.
     fn explain(&self, bad: &Link, next: &Link) -> Finding {
         let (stream, seq) = (self.stream, bad.seq);
         if next.seq == seq {
@@ -159,7 +159,7 @@ impl<'a> Walk<'a> {
         self.finding(seq, Tampering::Edited, "what it says does not give its hash")
     }
 
-    /// What the end of the rows and the head say.
+    /// The verdict of the end of the rows and the head.
     pub(super) fn end(&self, asked: Asked, head: &Head) -> Option<Finding> {
         let last = self.before.seq;
         if let Some(bad) = &self.bad {

@@ -35,11 +35,11 @@ const NANOS_PER_MS: u64 = 1_000_000;
 /// How long a change of the tokens waits to be in force here before it is answered all the same.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a notification says when the kill switch was engaged.
+/// The notification of an engaged kill switch.
 pub(super) const ENGAGED: &str = "kill_switch_engaged";
-/// What it says when go-live was disabled.
+/// The notification of a disabled go-live.
 pub(super) const DISABLED: &str = "go_live_disabled";
-/// What it says of any other change.
+/// The notification of any other change.
 const CHANGED: &str = "changed";
 
 /// A change of the switches, as the other instances are told of it.
@@ -172,7 +172,7 @@ impl Feed {
             Err(_) => return gone(),
         };
         self.0.listening.store(true, Ordering::Release);
-        // What was said before it listened.
+        // Notifications from before it listened are lost: a read tells.
         self.0.wake.notify_one();
         loop {
             match tokio::time::timeout(LISTENER_SILENCE, listener.try_recv()).await {

@@ -161,7 +161,7 @@ fn a_bad_file_is_refused_with_the_line_at_fault() {
     assert!(refused.line == 5 && refused.reason.contains("already"), "{refused}");
 }
 
-/// What the rules mean, in the simplest way: all that match, and of them the most specific.
+/// The meaning of the rules, in the simplest way: all that match, and of them the most specific.
 fn reference(entries: &[(String, Option<&str>, ExecutionClass)], method: &str, path: &str) -> Option<ExecutionClass> {
     let rank = |template: &str| -> Option<Vec<u8>> {
         let (plain, below) = template.strip_suffix("/**").map_or((template, false), |plain| (plain, true));

@@ -1,4 +1,4 @@
-//! What a domain must show, and whether production may act on it.
+//! The routes of the charter's policies.
 
 use crate::approval::Loosened;
 use crate::approval::model::ApprovalRecord;
@@ -35,7 +35,7 @@ struct ListedPolicy {
     /// The policy.
     #[serde(flatten)]
     policy: HeimdallPolicy,
-    /// What an operator should know about it.
+    /// The points that an operator should know about it.
     warnings: Vec<PolicyWarning>,
 }
 
@@ -52,7 +52,7 @@ async fn heimdall_policies(State(heimdall): State<Heimdall>, _: Query<Nothing>) 
     Ok(Json(listed.collect()))
 }
 
-/// What to set on a domain. What is left out keeps its value; a new domain starts at 0.90 / 50 / 0.80 / off.
+/// The settings of a domain. Fields left out keep their value; a new domain starts at 0.90 / 50 / 0.80 / off.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct HeimdallPolicyUpsert {
@@ -89,7 +89,7 @@ struct HeimdallPolicyUpsert {
     remove_approved_model_version: Option<Flag>,
     /// Whether overconfidence keeps the gate shut.
     calibration_gate: Option<Flag>,
-    /// Who sets it.
+    /// The actor.
     actor: Option<Actor>,
     /// Why.
     reason: Option<Reason>,
@@ -143,7 +143,7 @@ async fn upsert_heimdall_policy(
     upserted.answer(|once| Ok(ignored.beside(once)))
 }
 
-/// Who promotes what, and why.
+/// A promotion.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct PromoteInput {
@@ -169,7 +169,7 @@ async fn promote(
     heimdall.promote(&input.domain, &input.reason, &asked).await
 }
 
-/// Who demotes what.
+/// A demotion.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct DemoteInput {

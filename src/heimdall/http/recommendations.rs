@@ -38,13 +38,13 @@ struct RecommendInput {
     domain: Domain,
     /// The model that it comes from.
     model_version: Option<ModelVersion>,
-    /// What the model states.
+    /// The confidence that the model states.
     confidence: Confidence,
-    /// What is recommended.
+    /// The recommendation.
     recommendation: Option<JsonObject>,
-    /// What it rests on.
+    /// Its evidence.
     evidence: Option<JsonObject>,
-    /// Who recommends.
+    /// The actor.
     actor: Option<Actor>,
     /// The caller's own thread.
     correlation_id: Option<CorrelationId>,
@@ -127,11 +127,11 @@ async fn get_recommendation(
     found.map(Json).ok_or_else(|| Error::NotFound { what: "recommendation", id: id.to_string() })
 }
 
-/// Who wants to act on a recommendation.
+/// The actor of a use.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RequireInput {
-    /// Who acts.
+    /// The actor.
     actor: Option<Actor>,
     /// Why.
     reason: Option<Reason>,
@@ -155,7 +155,7 @@ async fn require_prod_eligible(
     heimdall.require_prod_eligible(id.get(), input.reason, &asked).await
 }
 
-/// Who takes a recommendation back.
+/// The actor and the reason of a revocation.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RevokeInput {

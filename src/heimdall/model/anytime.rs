@@ -16,7 +16,7 @@ const BETS: [f64; 3] = [0.25, 0.5, 0.75];
 const SCALE: f64 = 4_294_967_296.0;
 /// The most steps of [`SCALE`] that a double holds with room to spare.
 const STEPS_MAX: i64 = 28;
-/// What more evidence than this is shown as: a third of it thrice is still a number.
+/// The most evidence that is shown: a third of it thrice is still a number.
 const MOST: f64 = 1e300;
 
 /// A positive number of any size: `mantissa * SCALE^steps`.

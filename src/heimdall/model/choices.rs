@@ -1,4 +1,4 @@
-//! What a policy chooses among.
+//! The choices of a policy.
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -81,14 +81,14 @@ impl Evidence {
         }
     }
 
-    /// What has that name.
+    /// The choice of this name.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
         [Self::Met, Self::NotMet].into_iter().find(|evidence| evidence.as_str() == name)
     }
 }
 
-/// What an upsert does with a setting that may be missing.
+/// The effect of an upsert on a setting that may be missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Setting<T> {
     /// It stays as it is.
@@ -100,7 +100,7 @@ pub enum Setting<T> {
 }
 
 impl<T> Setting<T> {
-    /// What two fields of a request ask for: the value, or the flag that removes it. Not both.
+    /// The meaning of two fields of a request: the value, or the flag that removes it. Not both.
     pub fn of(field: &'static str, value: Option<T>, remove: Option<bool>) -> Result<Self> {
         match (value, remove == Some(true)) {
             (Some(_), true) => Err(Error::invalid(field, "is given and removed at once: send one of the two")),

@@ -87,7 +87,7 @@ impl GateReason {
     }
 }
 
-/// What came of a check. All but `PASS` keep the gate shut.
+/// The result of a check. All but `PASS` keep the gate shut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum CheckResult {
@@ -102,16 +102,16 @@ pub enum CheckResult {
 /// One check of the gate with its numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct GateCheck {
-    /// What was checked.
+    /// The check.
     pub check: &'static str,
-    /// What came of it.
+    /// Its result.
     pub result: CheckResult,
     /// The reason that it gives; null where it passes.
     pub reason: Option<GateReason>,
-    /// What there is: a confidence, trials, by POINT the success rate, by LCB its lower bound, by ANYTIME the evidence, of calibration
+    /// The value: a confidence, trials, by POINT the success rate, by LCB its lower bound, by ANYTIME the evidence, of calibration
     /// the overconfidence in standard deviations; null where it is no number.
     pub value: Option<Ratio>,
-    /// What it is held against; null where it is no number.
+    /// The threshold; null where it is no number.
     pub threshold: Option<Ratio>,
 }
 

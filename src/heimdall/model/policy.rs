@@ -1,4 +1,4 @@
-//! What a domain must show: the policy, what an upsert changes, and what of that loosens.
+//! The requirements on a domain: the policy, the changes of an upsert, and which of them loosen.
 
 use super::choices::{Evidence, GateRule, ScorecardWindow, Setting};
 use super::scorecard::Span;
@@ -9,7 +9,7 @@ use chrono::{DateTime, Days, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What a domain of AI advice must show before production may act on it.
+/// The requirements on a domain of AI advice before production may act on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct HeimdallPolicy {
     /// The domain.
@@ -40,10 +40,10 @@ pub struct HeimdallPolicy {
     pub calibration_gate: bool,
     /// Whether the evidence passed when production use was switched on; null while it is off, and where it is not known.
     pub evidence: Option<Evidence>,
-    /// What production use was switched on by.
+    /// The evidence that production use was switched on by.
     #[schema(value_type = Option<super::Promotion>)]
     pub promotion: Option<JsonObject>,
-    /// Who made the last change.
+    /// The actor of the last change.
     pub changed_by: Option<String>,
     /// Why the last change was made.
     pub reason: Option<String>,
@@ -58,12 +58,12 @@ pub struct HeimdallPolicy {
 pub struct PolicyWarning {
     /// Its stable name.
     pub id: &'static str,
-    /// What it means.
+    /// The meaning, with the fix.
     pub detail: String,
 }
 
 impl HeimdallPolicy {
-    /// What a domain has before its first upsert.
+    /// The policy of a domain before its first upsert.
     fn starting(domain: Domain, at: DateTime<Utc>) -> Self {
         let fraction = |text: &str| text.parse().expect("a constant of this file");
         let count = |text: &str| text.parse().expect("a constant of this file");
@@ -118,7 +118,7 @@ impl HeimdallPolicy {
         (seconds > 0).then(|| made_at + chrono::TimeDelta::seconds(seconds))
     }
 
-    /// What an operator should know about it; `engines` are those that have a risk policy.
+    /// The points that an operator should know about it; `engines` are those that have a risk policy.
     #[must_use]
     pub fn warnings(&self, engines: &[Engine]) -> Vec<PolicyWarning> {
         let mut warnings = Vec::new();
@@ -155,7 +155,7 @@ impl HeimdallPolicy {
     }
 }
 
-/// An upsert that is asked for. What is left out keeps its value; a new domain starts at 0.90 / 50 / 0.80 / off.
+/// An upsert that is asked for. Fields left out keep their value; a new domain starts at 0.90 / 50 / 0.80 / off.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are those of HeimdallPolicy")]
 pub struct PolicyUpsert {
@@ -242,7 +242,7 @@ pub fn upsert(
         gate_rule: upsert.gate_rule.unwrap_or(old.gate_rule),
         approved_model_version: upsert.approved_model_version.after(old.approved_model_version.clone()),
         calibration_gate: upsert.calibration_gate.unwrap_or(old.calibration_gate),
-        // What production use was switched on by ends with it; what it is switched on by now is not known here.
+        // The evidence of production use ends with it; new evidence is not known here.
         evidence: old.evidence.filter(|_| prod_use_enabled && old.prod_use_enabled),
         promotion: old.promotion.clone().filter(|_| prod_use_enabled && old.prod_use_enabled),
         changed_by: by.map(ToString::to_string),

@@ -1,4 +1,4 @@
-//! What a domain's trials add up to, and whether its confidence means what it says.
+//! The sums of a domain's trials, and whether its confidence is calibrated.
 
 use crate::statistics::Z_95;
 use crate::types::{Domain, Fraction, ModelVersion, Ratio};

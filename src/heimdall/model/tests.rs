@@ -290,7 +290,7 @@ proptest! {
         prop_assert_eq!(passes, on && stated >= 900 && trials >= 50 && successes * 10 >= trials * 8);
     }
 
-    /// What a stricter rule lets pass, a weaker one does: of the lower bound always, of the e-process against the point.
+    /// A trial that a stricter rule lets pass, a weaker one does: of the lower bound always, of the e-process against the point.
     #[test]
     fn a_stricter_rule_never_passes_what_a_point_does_not(
         trials in 50_i64..600, share in 0_i64..=1_000, least in 1_i64..1_000,

@@ -6,7 +6,7 @@ use crate::types::{Confidence, Engine, Fraction, ModelVersion};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-/// What of a policy the use is decided by.
+/// The settings of a policy that decide a use.
 #[derive(Debug, Clone, Serialize)]
 pub struct Terms<'a> {
     /// Which version of the policy.
@@ -45,7 +45,7 @@ pub struct Switches {
     pub live: bool,
 }
 
-/// What the use of a recommendation is decided by. Its JSON is the detail of the use's event.
+/// The facts that decide the use of a recommendation. Its JSON is the detail of the use's event.
 #[derive(Debug, Serialize)]
 pub struct Use<'a> {
     /// Whether it passed the gate when it was created.

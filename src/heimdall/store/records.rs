@@ -1,4 +1,4 @@
-//! What reports and lists read.
+//! The reads of reports and lists.
 
 use super::{confidence, domain, model_version};
 use crate::error::Result;
@@ -36,7 +36,7 @@ pub struct RecommendationRecord {
     pub used_at: Option<DateTime<Utc>>,
     /// When it was revoked.
     pub revoked_at: Option<DateTime<Utc>>,
-    /// Who revoked it, as claimed.
+    /// The actor of the revocation, as claimed.
     pub revoked_by: Option<String>,
     /// Why it was revoked.
     pub revoke_reason: Option<String>,
@@ -46,10 +46,10 @@ pub struct RecommendationRecord {
     /// The event of the revocation.
     #[serde(skip)]
     pub revoked_seq: Option<i64>,
-    /// What is recommended.
+    /// The recommendation.
     #[schema(value_type = Option<Object>)]
     pub recommendation: Option<Box<RawValue>>,
-    /// What it rests on.
+    /// Its evidence.
     #[schema(value_type = Option<Object>)]
     pub evidence: Option<Box<RawValue>>,
     /// The policy it was judged by.
@@ -58,7 +58,7 @@ pub struct RecommendationRecord {
     /// The scorecard it was judged by.
     #[schema(value_type = Option<Object>)]
     pub scorecard_snapshot: Option<Box<RawValue>>,
-    /// Who recommended, as the caller claimed.
+    /// The actor of the recommendation, as the caller claimed.
     pub actor: Option<String>,
     /// The caller's thread.
     pub correlation_id: Option<String>,
@@ -191,9 +191,9 @@ pub struct HeimdallEventRecord {
     pub detail: Option<Box<RawValue>>,
     /// Why, in the caller's words.
     pub reason: Option<String>,
-    /// Who was authenticated.
+    /// The authenticated principal.
     pub principal: String,
-    /// Who the caller said was acting.
+    /// The actor, as the caller claimed.
     pub actor: Option<String>,
     /// The request it came with.
     pub request_id: Option<String>,

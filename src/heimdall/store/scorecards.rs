@@ -1,4 +1,4 @@
-//! What trials add up to: a row a domain and day, and beside it one for each model version that a trial named.
+//! The sums of trials: a row a domain and day, and beside it one for each model version that a trial named.
 
 use super::domain;
 use crate::audit::Stamp;
@@ -19,13 +19,13 @@ pub struct Trial<'a> {
     pub domain: &'a Domain,
     /// The model that was tried.
     pub model_version: Option<&'a ModelVersion>,
-    /// What it stated.
+    /// Its stated confidence.
     pub confidence: Confidence,
     /// Whether it was right.
     pub success: bool,
 }
 
-/// What a row of sums says.
+/// A row of sums.
 struct Sums {
     trials: i64,
     successes: i64,
@@ -113,7 +113,7 @@ pub async fn count_trial(conn: &mut PgConnection, trial: Trial<'_>, stamp: Stamp
     .tally()
 }
 
-/// What the trials of these spans add up to, and when the last one was recorded, in the order of the spans. One statement.
+/// The sums of the trials of these spans, and when the last one was recorded, in the order of the spans. One statement.
 pub async fn read_tallies(conn: &mut PgConnection, spans: &[Span]) -> Result<Vec<(Tally, Option<DateTime<Utc>>)>> {
     let names: Vec<String> = spans.iter().map(|span| span.domain.to_string()).collect();
     let versions: Vec<Option<String>> =
@@ -162,7 +162,7 @@ pub async fn read_tallies(conn: &mut PgConnection, spans: &[Span]) -> Result<Vec
         .collect()
 }
 
-/// What the trials of a span add up to, and when the last one was recorded.
+/// The sums of the trials of a span, and when the last one was recorded.
 pub async fn read_tally(conn: &mut PgConnection, span: &Span) -> Result<(Tally, Option<DateTime<Utc>>)> {
     let only = read_tallies(conn, std::slice::from_ref(span)).await?.pop();
     only.ok_or_else(|| Error::Inconsistent("a sum over trials has no row".into()))

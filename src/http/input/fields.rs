@@ -157,7 +157,7 @@ fn too_many(source: &str) -> Error {
     Error::Malformed(format!("the {source} has more than {FIELDS_MAX} fields"))
 }
 
-/// What a `%` is that no two hex digits follow.
+/// The meaning of a `%` that no two hex digits follow.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Percent {
     /// A mistake.

@@ -20,7 +20,7 @@ const LENIENT_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Lenient {
     fields: Vec<Field>,
-    /// What could not be read and was ignored.
+    /// The parts that could not be read and were ignored.
     pub warnings: Vec<String>,
 }
 

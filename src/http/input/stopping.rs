@@ -44,9 +44,9 @@ pub(crate) struct Off {
 pub(crate) struct Stopping<T> {
     /// The input.
     pub(crate) input: T,
-    /// What the key stands for; none without a key.
+    /// The intent that the key stands for; none without a key.
     pub(crate) intent: Option<Intent>,
-    /// What of the request was ignored.
+    /// The ignored parts of the request.
     pub(crate) ignored: Ignored,
 }
 
@@ -218,7 +218,7 @@ fn unreadable_word(field: &Field) -> Option<String> {
     }
 }
 
-/// What of a request that stops something was ignored.
+/// The ignored parts of a request that stops something.
 #[derive(Debug, Default)]
 pub(crate) struct Ignored(Vec<String>);
 
@@ -231,7 +231,7 @@ impl Ignored {
         let (replayed, text) = match answer {
             Once::Done(answer) => (false, to_json(&answer)),
             Once::Replayed(Earlier::Done(text)) => (true, text),
-            // What waits is nothing that stops.
+            // A change that waits stops nothing.
             waiting @ Once::Replayed(Earlier::Waiting(_)) => return waiting.into_response(),
         };
         let members = text.get().trim_end().strip_suffix('}').expect("an answer is an object");

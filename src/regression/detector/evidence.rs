@@ -6,7 +6,7 @@ use crate::regression::model::{Mark, Measurement, Window};
 /// Beyond this, evidence is not counted: it could become infinite.
 const EVIDENCE_MAX: f64 = 1e15;
 
-/// What is kept of the events since evidence began. As large after a million events as after one; kept and restored bit by bit, it
+/// The sums of the events since evidence began. As large after a million events as after one; kept and restored bit by bit, it
 /// goes on as if nothing had been.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Evidence {
@@ -18,7 +18,7 @@ pub struct Evidence {
     pub now: Mark,
 }
 
-/// What an event leads to.
+/// The effect of an event.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Step {
     /// The mean of the three bets.
@@ -73,7 +73,7 @@ impl Evidence {
         }
     }
 
-    /// What the evidence says as it stands.
+    /// The evidence as it is now.
     #[must_use]
     pub fn reading(&self, frozen: &Frozen) -> Step {
         let (evidence, leading) = (self.mean(), self.leading());

@@ -1,4 +1,4 @@
-//! What is known of a frozen baseline, and what each bet on it pays.
+//! A frozen baseline, and the payoff of each bet on it.
 
 use super::ranks::Ranks;
 use crate::regression::model::{Direction, Effect, Measurement, Tolerance, Window};
@@ -55,7 +55,7 @@ pub struct Frozen {
     bets: Bets,
 }
 
-/// What each bet pays.
+/// The payoff of each bet.
 #[derive(Debug, Clone, PartialEq)]
 enum Bets {
     /// For a good event, and for a bad one.
@@ -115,7 +115,7 @@ impl Frozen {
         self.bound
     }
 
-    /// What each bet pays for a measurement, and what it adds to the sum. A series has one kind; what is of the other one counts as
+    /// The payoff of each bet for a measurement, and its addition to the sum. A series has one kind; a measurement of the other one counts as
     /// its addend.
     #[inline]
     pub(super) fn weigh(&self, measurement: Measurement) -> ([f64; 3], Total) {

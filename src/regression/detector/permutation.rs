@@ -1,12 +1,12 @@
 //! How often a detector would trip on a history in which nothing changed: the same events in other orders.
 //!
 //! A shuffled series has the values of the history and no change over time, so whatever trips on it is false. Seeded, so that the
-//! same history gives the same estimate everywhere. What it cannot show is what the order itself does: days that are good or bad
+//! same history gives the same estimate everywhere. It cannot show the effect of the order itself: days that are good or bad
 //! as a whole are taken apart by the shuffle, so a series with such days trips more often than this says.
 
 use crate::regression::model::Measurement;
 
-/// What came of the shuffles.
+/// The result of the shuffles.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Estimate {
     /// Shuffles that were made.

@@ -12,9 +12,9 @@ const FENCE_SPREADS: i128 = 3;
 pub(super) struct Ranks {
     /// In millionths, ascending.
     sorted: Vec<i64>,
-    /// What is below counts as this.
+    /// A value below counts as this.
     low: i128,
-    /// What is above counts as this.
+    /// A value above counts as this.
     high: i128,
     /// Ranks are from the other end.
     mirrored: bool,

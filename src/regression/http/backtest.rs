@@ -1,4 +1,4 @@
-//! What a wire would have done, before it is enabled.
+//! The backtest of a wire before it is enabled.
 
 use crate::error::{Error, Result};
 use crate::http::{Caller, Input, errors};
@@ -33,7 +33,7 @@ pub(super) fn router() -> OpenApiRouter<Regression> {
     OpenApiRouter::new().routes(routes!(backtest_wire))
 }
 
-/// A draft of a wire, and the history to replay. What is left out is what the wire has now, or what a new one starts with.
+/// A draft of a wire, and the history to replay. Fields left out are as the wire has them now, or as a new one starts.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct BacktestInput {
@@ -53,7 +53,7 @@ struct BacktestInput {
     /// The drop that trips, as a fraction of the baseline.
     #[schema(value_type = Option<f64>, exclusive_minimum = 0, maximum = 1)]
     max_drop_fraction: Option<Fraction>,
-    /// What a trip does; it decides the defaults of `false_trip_arl` and `tolerance_fraction`.
+    /// The effect of a trip; it decides the defaults of `false_trip_arl` and `tolerance_fraction`.
     action: Option<Action>,
     /// PLAIN or SEQUENTIAL.
     detector: Option<Detector>,
@@ -77,7 +77,7 @@ struct BacktestInput {
     shuffles: Option<Count>,
 }
 
-/// What the wire would have done.
+/// The result of the replay.
 #[derive(Debug, Serialize, ToSchema)]
 struct BacktestAnswer {
     /// Always true.
@@ -163,7 +163,7 @@ async fn backtest_wire(
         return Err(Error::NotFound { what: "series", id: series_name(&pair.0, &pair.1) });
     }
     drop(tx);
-    // What computes ends when nobody waits for it, and the turn with it.
+    // The computation ends when nobody waits for it, and the turn with it.
     let waiting = Arc::new(());
     let waited_for = Arc::downgrade(&waiting);
     let computing = tokio::task::spawn_blocking(move || {

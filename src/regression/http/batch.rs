@@ -28,7 +28,7 @@ use utoipa_axum::routes;
 const EVENTS_MAX: usize = 10_000;
 /// Largest body: 10,000 measurements of 800 bytes each.
 const BYTES_MAX: usize = 8 * 1024 * 1024;
-/// What may stand beside the measurements, for all of them.
+/// The fields that may be beside the measurements, for all of them.
 const OTHERS: [&str; 2] = ["actor", "correlation_id"];
 
 pub(super) fn router() -> OpenApiRouter<Regression> {
@@ -45,9 +45,9 @@ struct KpiLine {
     metric: Metric,
     /// Whether it succeeded.
     success: Option<Flag>,
-    /// What it was worth.
+    /// Its value.
     value: Option<Measured>,
-    /// Who measured; left out, the one of the request.
+    /// The actor; left out, the one of the request.
     actor: Option<Actor>,
     /// The caller's own thread; left out, the one of the request.
     correlation_id: Option<CorrelationId>,
@@ -66,7 +66,7 @@ struct KpiBatch {
     /// 1 to 10,000 measurements.
     #[schema(min_items = 1, max_items = 10_000)]
     events: Vec<KpiLine>,
-    /// Who measured, where a measurement does not say it.
+    /// The actor of the measurements that name none.
     actor: Option<Actor>,
     /// The caller's own thread, where a measurement does not say it.
     correlation_id: Option<CorrelationId>,
@@ -74,7 +74,7 @@ struct KpiBatch {
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// What stands beside the measurements.
+/// The fields beside the measurements.
 #[derive(Debug, Deserialize, Serialize)]
 struct Shared {
     actor: Option<Actor>,
@@ -115,7 +115,7 @@ struct KpiUnwatched {
     events: usize,
 }
 
-/// What came of the measurements.
+/// The outcome of the measurements.
 #[derive(Debug, Serialize, ToSchema)]
 struct KpiBatchAnswer {
     /// Whether all of them were taken: none was refused.
@@ -203,7 +203,7 @@ async fn record_kpi_batch(State(regression): State<Regression>, caller: Caller, 
     Ok(marked(done.replayed, Json(done.answer)))
 }
 
-/// What a key stands for.
+/// The content that a key stands for.
 #[derive(Serialize)]
 struct BatchInput<'a> {
     events: &'a [Element],
@@ -213,7 +213,7 @@ struct BatchInput<'a> {
 
 /// Reads a measurement; what it does not say of its origin is that of the request.
 fn read_line(text: &RawValue, shared: &Origin) -> Result<(KpiEvent, Origin)> {
-    // What is refused, or spelt as only the one reader of requests takes it, is read again by that.
+    // A measurement that is refused, or spelt as only the one reader of requests takes it, is read again by that.
     let line: KpiLine = match serde_json::from_str(text.get()) {
         Ok(line) => line,
         Err(_) => parse(&object_fields(text)?)?,

@@ -30,7 +30,7 @@ pub(super) fn router() -> OpenApiRouter<Regression> {
         .routes(routes!(set_series_kind))
 }
 
-/// What a trip was.
+/// The verdict on a trip.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct AcknowledgeTrip {
@@ -43,7 +43,7 @@ struct AcknowledgeTrip {
     /// An earlier trip of the wire; left out, the one that stands.
     #[schema(value_type = Option<i64>, minimum = 1)]
     trip_id: Option<Count>,
-    /// Who says so.
+    /// The actor.
     actor: Option<Actor>,
     /// Why.
     reason: Option<Reason>,
@@ -75,9 +75,9 @@ struct RearmWire {
     metric: Metric,
     /// KEEP (the default), `RESET_LAST_N` or `RESET_NEXT_N`.
     baseline: Option<Rebase>,
-    /// Who re-arms.
+    /// The actor.
     actor: Option<Actor>,
-    /// What was wrong, and what was done.
+    /// The cause, and its repair.
     reason: Reason,
     /// The caller's name for this change; the header Idempotency-Key is the same.
     idempotency_key: Option<IdempotencyKey>,
@@ -118,7 +118,7 @@ struct ResetBaseline {
     source: Option<BaselineSource>,
     /// Whether it is meant although the wire is tripped or the new baseline is worse.
     force: Option<Flag>,
-    /// Who resets.
+    /// The actor.
     actor: Option<Actor>,
     /// Why.
     reason: Option<Reason>,

@@ -1,4 +1,4 @@
-//! What is decided of each measurement of a batch, in order: pure, but for what it notes of refused ids.
+//! The decision on each measurement of a batch, in order: pure, but for its notes of refused ids.
 
 use super::known::Known;
 use super::{Measurements, Reused};
@@ -12,7 +12,7 @@ use crate::regression::trip::{self, Cause, Tripping};
 use crate::types::Detail;
 use serde_json::value::RawValue;
 
-/// What was decided of a request, before it is known what its trips did.
+/// The decision on a request, before the effects of its trips are known.
 pub(super) enum Decided {
     /// It was answered before.
     Replayed(Result<Box<RawValue>>),
@@ -20,7 +20,7 @@ pub(super) enum Decided {
     Taken(Vec<Result<Taken>>),
 }
 
-/// What was decided of a measurement.
+/// The decision on a measurement.
 pub(super) struct Taken {
     pub(super) id: i64,
     /// The place of its trip in the batch.
@@ -91,7 +91,7 @@ impl<'a> Deciding<'a> {
             return Ok(Taken { id: stamp.seq, trip: None, watched: false, duplicate: false });
         };
         wire.boolean = series.is_boolean();
-        // What is shown of a wire is made once a batch; only a trip has to be told at its event.
+        // The shown state of a wire is made once a batch; only a trip has to be told at its event.
         let reading = wire
             .meets(mark, event.measurement, &*series)
             .and_then(|trips| if trips && !wire.is_latched() { wire.read(mark, &*series).map(Some) } else { Ok(None) });

@@ -1,4 +1,4 @@
-//! What a batch of measurements needs to know, in as few round trips as possible.
+//! The facts of a batch of measurements, in as few round trips as possible.
 
 use super::Measurements;
 use crate::audit::Head;
@@ -11,7 +11,7 @@ use crate::regression::trip;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
 
-/// What a batch knows before it decides.
+/// The facts that a batch decides by.
 pub(super) struct Known {
     /// The watched wires among its series.
     pub(super) wires: BTreeMap<Pair, Wire>,
@@ -121,7 +121,7 @@ impl Known {
         Ok(Self { wires, series, event_ids, keys, room })
     }
 
-    /// What an intent's key was kept for.
+    /// The kept answer of an intent's key.
     pub(super) fn kept(&self, intent: &Intent) -> Option<&Kept> {
         if self.keys.is_empty() {
             return None;

@@ -1,4 +1,4 @@
-//! What a batch of measurements writes once it is decided: events, trips, states, keys; and what it answers.
+//! The writes of a decided batch of measurements: events, trips, states, keys; and its answers.
 
 use super::decide::{Decided, Deciding};
 use super::{Measured, Measurements, Note};

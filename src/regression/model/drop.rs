@@ -40,7 +40,7 @@ impl Direction {
     }
 }
 
-/// What a drop is measured in.
+/// The unit of a drop.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Effect {
@@ -73,7 +73,7 @@ impl Effect {
 pub struct Tolerance {
     /// Which way the series is good.
     pub direction: Direction,
-    /// What the limit is measured in.
+    /// The unit of the limit.
     pub effect: Effect,
     /// Whether it is a series of successes and failures.
     pub boolean: bool,
@@ -98,7 +98,7 @@ impl Tolerance {
     /// baseline (of a rate that should be low: its complement) is not positive.
     ///
     /// Exact for a baseline of up to 10^4 events, a recent window of up to 10^9, and values up to 10^12: no product is more than
-    /// 2 · 10^37, and an i128 holds 1.7 · 10^38. What does not fit is not computable, rather than wrong.
+    /// 2 · 10^37, and an i128 holds 1.7 · 10^38. A number that does not fit is not computable, rather than wrong.
     #[must_use]
     pub fn compare(self, baseline: Window, recent: Window) -> Compared {
         let drop = self.drop(baseline, recent);

@@ -12,7 +12,7 @@ const THROTTLE_ARL: i64 = 50_000;
 /// The same of a `KILL_SWITCH`.
 const KILL_SWITCH_ARL: i64 = 500_000;
 
-/// What a trip does, the weaker first.
+/// The effect of a trip, the weaker first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Action {
@@ -101,7 +101,7 @@ impl Mode {
     }
 }
 
-/// What a series that has gone silent means, the weaker first.
+/// The meaning of a silent series, the weaker first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum OnStale {
@@ -147,7 +147,7 @@ pub struct RegressionPolicy {
     pub min_events_to_enforce: Count,
     /// The drop that trips, as a fraction of the baseline; reaching it trips.
     pub max_drop_fraction: Fraction,
-    /// What a trip does.
+    /// The effect of a trip.
     pub action: Action,
     /// The engine that a THROTTLE holds off; null means the one named like the domain.
     pub engine: Option<Engine>,
@@ -155,13 +155,13 @@ pub struct RegressionPolicy {
     pub detector: Detector,
     /// Which way the series is good.
     pub direction: Direction,
-    /// What the drop is measured in.
+    /// The unit of the drop.
     pub effect: Effect,
     /// The drop that trips an ABSOLUTE wire, in the metric's own units; null means `max_drop_fraction` of them.
     pub max_drop_value: Option<Amount>,
     /// Whether a trip acts.
     pub mode: Mode,
-    /// What silence means.
+    /// The meaning of silence.
     pub on_stale: OnStale,
     /// How long the series may be silent, seconds, 1 to 31,536,000; null means for ever.
     pub stale_after_seconds: Option<Count>,
@@ -172,7 +172,7 @@ pub struct RegressionPolicy {
     pub tolerance_fraction: Option<Fraction>,
     /// Whether the wire is watched.
     pub enabled: bool,
-    /// Who made the last change.
+    /// The actor of the last change.
     pub changed_by: Option<String>,
     /// Why the last change was made.
     pub reason: Option<String>,

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What an evaluation says.
+/// The verdict of an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Verdict {
     /// Too few events in a window.
@@ -84,7 +84,7 @@ pub enum WireStatus {
     ShadowTripped,
 }
 
-/// What becomes of a wire's baseline.
+/// The effect on a wire's baseline.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Rebase {
@@ -109,7 +109,7 @@ impl Rebase {
     }
 }
 
-/// What a trip was, as somebody found who looked.
+/// The verdict on a trip, by a person who looked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum TripVerdict {
@@ -167,7 +167,7 @@ impl FrozenSpan {
     }
 }
 
-/// What stands of a wire, as answers show it.
+/// The state of a wire, as answers show it.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct WireState {
     /// The domain.

@@ -13,7 +13,7 @@ const ARL_MIN: i64 = 100;
 /// Longest silence that may be asked for: a year, seconds.
 const STALE_MAX: i64 = 31_536_000;
 
-/// An upsert that is asked for. What is left out keeps its value; a new wire starts at 50/200/50/0.20/THROTTLE, enabled.
+/// An upsert that is asked for. Fields left out keep their value; a new wire starts at 50/200/50/0.20/THROTTLE, enabled.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are those of RegressionPolicy")]
 pub struct PolicyUpsert {
@@ -107,7 +107,7 @@ fn note_detector(changes: &mut Changes, existing: Option<&RegressionPolicy>, pol
             $(changes.note(stringify!($field), existing.map(|old| &old.$field), &policy.$field);)*
         };
     }
-    // What stands at its default in a new wire is no news.
+    // A default in a new wire is no news.
     macro_rules! note_said {
         ($($field:ident),*) => {
             $(if existing.and_then(|old| old.$field) != policy.$field {

@@ -38,7 +38,7 @@ impl Span {
     }
 }
 
-/// What the windows of a wire say.
+/// The reading of a wire's windows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Reading {
     /// The baseline it is judged against.
@@ -108,7 +108,7 @@ impl Wire {
         }
     }
 
-    /// What the wire says as it stands; the series ends at `at`.
+    /// The reading of the wire now; the series ends at `at`.
     pub fn read(&self, at: Mark, sums: &impl Sums) -> Result<Reading, UnknownSum> {
         match self.policy.detector {
             Detector::Plain => self.compare(at, sums),

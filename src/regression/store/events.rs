@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 pub struct Recorded<'a> {
     /// Its place in the stream.
     pub stamp: Stamp,
-    /// Who measured.
+    /// The actor.
     pub origin: &'a Origin,
     /// What.
     pub event: &'a KpiEvent,
@@ -81,11 +81,11 @@ pub struct KpiRecord {
     pub series_seq: i64,
     /// Whether it succeeded; null in a series of values.
     pub success: Option<bool>,
-    /// What it was worth; null in a series of successes.
+    /// Its value; null in a series of successes.
     pub value: Option<Measured>,
     /// The caller's own id.
     pub event_id: Option<String>,
-    /// Who measured, as claimed.
+    /// The actor of the measurement, as claimed.
     pub actor: Option<String>,
     /// The caller's thread.
     pub correlation_id: Option<String>,
@@ -166,7 +166,7 @@ pub async fn kpi_events(conn: &mut PgConnection, filter: &KpiFilter<'_>) -> Resu
 pub struct Known {
     /// Its sequence number.
     pub seq: i64,
-    /// What was measured.
+    /// The measured value.
     pub measurement: Measurement,
     /// Remarks.
     pub detail: Option<String>,

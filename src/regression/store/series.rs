@@ -93,7 +93,7 @@ pub async fn count_kinds(conn: &mut PgConnection) -> Result<usize> {
     usize::try_from(count).map_err(|_| broken("count", count))
 }
 
-/// The running sums of series between two places each, both included. What is before the first event is not there.
+/// The running sums of series between two places each, both included. There are none before the first event.
 pub async fn read_sums(
     conn: &mut PgConnection,
     asked: &[(Pair, i64, i64)],

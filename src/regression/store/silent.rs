@@ -22,7 +22,7 @@ pub struct Silent {
     pub silent_seconds: i64,
     /// How long it may be.
     pub stale_after_seconds: i64,
-    /// What that means.
+    /// The meaning of that silence.
     pub on_stale: OnStale,
     /// Whether a trip stands already.
     pub is_latched: bool,
@@ -109,7 +109,7 @@ async fn candidates(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<Vec<C
         .collect())
 }
 
-/// What a change of a risk policy moved, as its event tells it.
+/// The moved fields of a risk policy's change, as its event tells them.
 #[derive(Deserialize)]
 struct Changed {
     changes: Vec<Field>,

@@ -1,4 +1,4 @@
-//! What stands of each wire.
+//! The states of wires.
 
 use super::{Pair, broken, columns, ratio, read_policies, read_policies_of, total};
 use crate::error::{Error, Result};

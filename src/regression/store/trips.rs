@@ -33,7 +33,7 @@ pub struct NewTrip<'a> {
     pub cause: &'static str,
     /// The engine it throttles, for a THROTTLE.
     pub engine: Option<&'a Engine>,
-    /// Who sent the event that tripped it.
+    /// The actor of the event that tripped it.
     pub actor: Option<&'a Actor>,
     /// When.
     pub at: DateTime<Utc>,
@@ -74,12 +74,12 @@ pub async fn insert_trip(conn: &mut PgConnection, trip: &NewTrip<'_>) -> Result<
     Ok(())
 }
 
-/// What became of a trip.
+/// The verdict on a trip.
 #[derive(Debug)]
 pub struct Acknowledgement<'a> {
-    /// What it was.
+    /// The verdict.
     pub verdict: &'static str,
-    /// Who says so.
+    /// The actor.
     pub by: Option<&'a Actor>,
     /// When.
     pub at: DateTime<Utc>,
@@ -113,9 +113,9 @@ pub async fn acknowledge_trip(
 /// How a trip ends.
 #[derive(Debug)]
 pub struct Rearmed<'a> {
-    /// What becomes of the baseline.
+    /// The effect on the baseline.
     pub baseline: Rebase,
-    /// Who re-arms.
+    /// The actor.
     pub by: Option<&'a Actor>,
     /// Why.
     pub reason: Option<&'a Reason>,
@@ -147,7 +147,7 @@ pub async fn rearm_trip(conn: &mut PgConnection, trip_id: i64, rearmed: &Rearmed
 pub struct Caused {
     /// The trip.
     pub id: i64,
-    /// What it did.
+    /// Its effect.
     pub action: Action,
     /// The engine it throttled.
     pub engine: Option<Engine>,
@@ -215,11 +215,11 @@ pub struct TripRecord {
     pub evidence: Option<f64>,
     /// SEQUENTIAL: the event of the series with which the change would have begun.
     pub began_at_event: Option<i64>,
-    /// What it did, or would have done.
+    /// Its effect, or the one it would have had.
     pub action: String,
     /// The engine it throttled, or would have.
     pub engine: Option<String>,
-    /// Who sent the measurement, as claimed.
+    /// The actor of the measurement, as claimed.
     pub actor: Option<String>,
     /// When.
     pub tripped_at: DateTime<Utc>,
@@ -227,7 +227,7 @@ pub struct TripRecord {
     pub acknowledged_at: Option<DateTime<Utc>>,
     /// Who.
     pub acknowledged_by: Option<String>,
-    /// What it was: `TRUE_REGRESSION`, `FALSE_ALARM` or `EXPECTED_CHANGE`.
+    /// The verdict: `TRUE_REGRESSION`, `FALSE_ALARM` or `EXPECTED_CHANGE`.
     pub verdict: Option<String>,
     /// When it was re-armed; null while it stands.
     pub rearmed_at: Option<DateTime<Utc>>,
@@ -235,7 +235,7 @@ pub struct TripRecord {
     pub rearmed_by: Option<String>,
     /// Why.
     pub rearm_reason: Option<String>,
-    /// What became of the baseline: KEEP, `RESET_LAST_N` or `RESET_NEXT_N`.
+    /// The effect on the baseline: KEEP, `RESET_LAST_N` or `RESET_NEXT_N`.
     pub rearm_baseline: Option<String>,
 }
 

@@ -37,7 +37,7 @@ pub(super) struct AdjustInput {
     reason: Reason,
     /// The engine; must be the event's.
     engine: Option<Engine>,
-    /// Who corrects.
+    /// The actor.
     actor: Option<Actor>,
     /// The caller's own thread.
     correlation_id: Option<CorrelationId>,
@@ -84,7 +84,7 @@ async fn adjust(State(risk): State<Risk>, Change { input, asked }: Change<Adjust
     })
 }
 
-/// What came of a correction.
+/// The outcome of a correction.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct AdjustAnswer {
     /// Always true.

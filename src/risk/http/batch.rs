@@ -49,7 +49,7 @@ struct BatchInput {
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// What came of one operation.
+/// The outcome of one operation.
 #[derive(Debug, Serialize, ToSchema)]
 struct BatchResult {
     /// The operation; null where it is none of the five.
@@ -58,7 +58,7 @@ struct BatchResult {
     status: u16,
     /// Whether it was decided before, under the same key or id; nothing was done this time.
     replayed: bool,
-    /// What its own route would have answered; null for an error.
+    /// The answer that its own route would have given; null for an error.
     #[schema(value_type = Option<Object>)]
     answer: Option<Box<RawValue>>,
     /// Why not: the members of an error's body; null for an answer.

@@ -58,7 +58,7 @@ pub(super) fn kept_hint(hint: Option<String>, is_kept: bool) -> Option<String> {
     hint.map(|hint| if is_kept { format!("this key keeps its denial: use a new key; {hint}") } else { hint })
 }
 
-/// What would fit under every cap that the amount exceeds.
+/// The amount that would fit under every cap that was exceeded.
 fn room(failures: &[Failure]) -> Total {
     let rooms = failures.iter().filter(|failure| is_mended_by_less(failure)).filter_map(|failure| {
         let left = failure.limit?.minus(failure.used?)?;

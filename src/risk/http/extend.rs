@@ -32,7 +32,7 @@ pub(super) struct ExtendReservation {
     ttl_seconds: Ttl,
     /// The engine; must be the reservation's.
     engine: Option<Engine>,
-    /// Who asks.
+    /// The actor.
     actor: Option<Actor>,
     /// Why it takes longer.
     reason: Option<Reason>,
@@ -66,7 +66,7 @@ async fn extend_reservation(
     Ok(decided(answer.is_ok(), replayed, answer.map(Json)))
 }
 
-/// What came of an extension.
+/// The outcome of an extension.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ExtendAnswer {
     /// Always true; a denied extension is 409.

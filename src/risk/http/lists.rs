@@ -1,4 +1,4 @@
-//! What was reserved and decided: lists that grow.
+//! Reservations and decisions: lists that grow.
 
 use crate::error::{Error, Result};
 use crate::http::{Caller, Nothing, Page, Paging, Query, Segment, errors};
@@ -102,7 +102,7 @@ async fn get_reservation(
 struct RiskEventQuery {
     /// Of this engine.
     engine: Option<Engine>,
-    /// What was decided.
+    /// The decision.
     #[param(inline)]
     action: Option<RiskAction>,
     /// Answered or refused.
@@ -122,7 +122,7 @@ struct RiskEventQuery {
     cursor: Option<Place>,
 }
 
-/// What a decision was.
+/// The kinds of decisions.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 enum RiskAction {

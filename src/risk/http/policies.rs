@@ -35,7 +35,7 @@ async fn risk_policies(State(risk): State<Risk>, _: Query<Nothing>) -> Result<Js
     Ok(Json(risk.policies().await?))
 }
 
-/// What to set on a policy. What is left out keeps its value; a new engine names its three caps.
+/// The settings of a policy. Fields left out keep their value; a new engine names its three caps.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RiskPolicyUpsert {
@@ -56,7 +56,7 @@ struct RiskPolicyUpsert {
     enabled: Option<Flag>,
     /// Whether a positive cap may be removed by setting it to 0.
     allow_unlimited: Option<Flag>,
-    /// Who sets it.
+    /// The actor.
     actor: Option<Actor>,
     /// Why.
     reason: Option<Reason>,

@@ -28,7 +28,7 @@ pub(super) fn router() -> OpenApiRouter<Risk> {
 pub(super) struct ReleaseReservation {
     /// The engine; must be the reservation's.
     engine: Option<Engine>,
-    /// Who says so.
+    /// The actor.
     actor: Option<Actor>,
     /// Why it did not happen.
     reason: Option<Reason>,
@@ -59,7 +59,7 @@ async fn release_reservation(
     Ok(answered::<_, ReleaseAnswer>(risk.decide(input.request(id), asked).await?))
 }
 
-/// What came of a release.
+/// The outcome of a release.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ReleaseAnswer {
     /// Always true.

@@ -36,7 +36,7 @@ pub(super) struct CheckAndReserve {
     /// How much is put at risk; more than 0.
     #[schema(value_type = f64, exclusive_minimum = 0, maximum = 1_000_000_000_000_u64)]
     amount: Amount,
-    /// Who acts.
+    /// The actor.
     actor: Option<Actor>,
     /// Why.
     reason: Option<Reason>,
@@ -135,7 +135,7 @@ pub(super) struct ReserveAnswer {
     pub(super) ok: bool,
     /// The engine asked for.
     engine: Engine,
-    /// What was reserved; 0 when denied.
+    /// The reserved amount; 0 when denied.
     reserved: Amount,
     /// `Reserved`, or the first failure as a sentence.
     message: String,
@@ -143,7 +143,7 @@ pub(super) struct ReserveAnswer {
     policy_snapshot: Option<PolicySnapshot>,
     /// The counters of that level, after the decision.
     ledger_snapshot: LedgerSnapshot,
-    /// What a settle names; null when denied or dry.
+    /// The id that a settle names; null when denied or dry.
     pub(super) reservation_id: Option<Uuid>,
     /// When the hold expires; null when it never does, or when denied.
     expires_at: Option<DateTime<Utc>>,
@@ -161,7 +161,7 @@ pub(super) struct ReserveAnswer {
     status: Option<ReservationStatus>,
     /// Whole seconds until the hold expires; null when it never does, or there is none that is open.
     expires_in_seconds: Option<i64>,
-    /// What the caller can do; null when allowed.
+    /// The next step of the caller; null when allowed.
     hint: Option<String>,
 }
 
@@ -185,7 +185,7 @@ impl ReserveAnswer {
         let Answered { outcome: reserved, replayed, standing, stops } = done;
         let was_allowed = reserved.decision.is_allowed();
         let Decision { failures, policy, ledger, expires_at, filled: _ } = reserved.decision;
-        // What was allowed may be done once, and only while nothing stops it.
+        // An allowed action may be done once, and only while nothing stops it.
         let failures = if was_allowed { stops } else { failures };
         let ok = failures.is_empty();
         let first = failures.first();

@@ -28,15 +28,15 @@ pub(super) fn router() -> OpenApiRouter<Risk> {
 pub(super) struct SettleInput {
     /// The engine that acted; required without a `reservation_id`.
     engine: Option<Engine>,
-    /// What was reserved; required without a `reservation_id`.
+    /// The reserved amount; required without a `reservation_id`.
     reserved_amount: Option<Amount>,
-    /// What was really used; left out, exactly what was reserved.
+    /// The amount really used; left out, the reserved amount.
     settled_amount: Option<Amount>,
-    /// What was lost; left out, nothing.
+    /// The loss; left out, 0.
     realized_loss: Option<Amount>,
-    /// Who acted.
+    /// The actor.
     actor: Option<Actor>,
-    /// What came of it.
+    /// The outcome.
     reason: Option<Reason>,
     /// The caller's own thread: without a `reservation_id`, its reservations are the ones that are matched.
     correlation_id: Option<CorrelationId>,
@@ -77,15 +77,15 @@ impl SettleInput {
 pub(super) struct SettleReservation {
     /// The engine that acted; must be the reservation's.
     engine: Option<Engine>,
-    /// What was reserved; must agree.
+    /// The reserved amount; must agree.
     reserved_amount: Option<Amount>,
-    /// What was really used; left out, exactly what was reserved.
+    /// The amount really used; left out, the reserved amount.
     settled_amount: Option<Amount>,
-    /// What was lost; left out, nothing.
+    /// The loss; left out, 0.
     realized_loss: Option<Amount>,
-    /// Who acted.
+    /// The actor.
     actor: Option<Actor>,
-    /// What came of it.
+    /// The outcome.
     reason: Option<Reason>,
     /// The caller's own thread.
     correlation_id: Option<CorrelationId>,
@@ -129,7 +129,7 @@ async fn settle_reservation(
     Ok(answered::<_, SettleAnswer>(risk.decide(input.request(id), asked).await?))
 }
 
-/// What came of a settle.
+/// The outcome of a settle.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SettleAnswer {
     /// Always true: what happened is recorded.
@@ -144,7 +144,7 @@ pub(super) struct SettleAnswer {
     ledger_global: LedgerSnapshot,
     /// Open risk returned.
     released: Total,
-    /// What found no open reservation.
+    /// The amount without an open reservation.
     unmatched: Total,
     /// Whether the reservation had expired before: its risk was returned then.
     late: bool,

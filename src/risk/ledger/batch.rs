@@ -23,7 +23,7 @@ use tokio::time;
 /// More microseconds than a batch has events, each of which has one of its own.
 const BATCH_SPAN: TimeDelta = TimeDelta::milliseconds(10);
 
-/// What a batch goes by beside the database.
+/// The means of a batch beside the database.
 #[derive(Debug)]
 pub(super) struct Conditions {
     /// Whether production has to be on for a reserve.
@@ -42,7 +42,7 @@ pub(super) struct Conditions {
     pub(super) corrections: Corrections,
 }
 
-/// What is made of corrections downwards.
+/// The handling of corrections downwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Corrections {
     /// They wait for a second person, if the database says so.
@@ -129,7 +129,7 @@ pub(super) async fn prepare(
             }
             store::read_view(conn, &asked).await?
         };
-        // The second time. What the batch takes in, it has taken in, and what was answered before that is in what was read now:
+        // The second time. All items of the batch are taken in, and an earlier answer that is in what was read now:
         // however often a switch moves, there is no third.
         let decided = decide(conn, instant, items, &by_now()).await?;
         let prepared = decided.write_locked(conn, Moment { switches_version: None, at: None }).await?;
@@ -140,7 +140,7 @@ pub(super) async fn prepare(
     Ok(prepared)
 }
 
-/// What came of a batch that did not hold the head.
+/// The outcome of a batch that did not hold the head.
 enum Written {
     /// It was written, or had nothing to write.
     All(Ended),
@@ -235,7 +235,7 @@ impl Decided<'_> {
     }
 }
 
-/// Whether the server said of a statement that it did nothing, and goes on. What ends the connection or the server may have come after
+/// Whether the server said of a statement that it did nothing, and goes on. An error that ends the connection or the server may have come after
 /// the commit.
 fn is_refusal(error: &sqlx::Error) -> bool {
     let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());

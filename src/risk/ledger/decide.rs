@@ -71,7 +71,7 @@ impl<'a> Deciding<'a> {
         self.known.book.levels.iter().filter(|(engine, level)| before.get(*engine) != Some(*level))
     }
 
-    /// What the batch changes.
+    /// The changes of the batch.
     pub(super) fn changes(&self) -> Batch<'_> {
         let book = &self.known.book;
         let (old, new): (Vec<_>, Vec<_>) =

@@ -1,4 +1,4 @@
-//! What a batch needs to know, in as few round trips as possible: each kind in one statement, and only where something asks.
+//! The facts of a batch, in as few round trips as possible: each kind in one statement, and only where something asks.
 
 use super::batch::{Conditions, Corrections, keep_to_one_day};
 use crate::approval;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 /// Holds that one batch expires at most, so that a hundred thousand due at one instant keep nobody waiting: about 20 ms.
 const EXPIRIES_MAX: i64 = 512;
 
-/// What a batch knows before it decides.
+/// The facts that a batch decides by.
 pub(super) struct Loaded {
     pub(super) book: Book,
     /// Why nothing new is reserved: the clock, or a book that does not balance.
@@ -28,13 +28,13 @@ pub(super) struct Loaded {
     pub(super) due: Vec<Uuid>,
     /// Events that operations refer to, by number.
     pub(super) past: BTreeMap<i64, PastEvent>,
-    /// What the operations' keys were kept for, by principal and key.
+    /// The kept answers of the operations' keys, by principal and key.
     pub(super) keys: BTreeMap<(String, String), Kept>,
     /// The events that operations correct, as corrections have moved them until now.
     pub(super) corrected: BTreeMap<i64, Corrected>,
     /// Threads of original settles that were ever used, and those of this batch's reserves.
     pub(super) threads: UsedThreads,
-    /// What is made of corrections downwards.
+    /// The handling of corrections downwards.
     pub(super) corrections: Corrections,
 }
 
@@ -67,7 +67,7 @@ pub(super) fn correlation_id_of(item: &Submission) -> Option<&str> {
     item.origin.correlation_id.as_ref().map(CorrelationId::as_str)
 }
 
-/// What the operations of a batch name.
+/// The reservations and threads that the operations of a batch name.
 #[derive(Default)]
 struct Named {
     reservations: BTreeSet<Uuid>,
@@ -137,7 +137,7 @@ pub(super) fn are_by_id(items: &[&Submission]) -> bool {
     })
 }
 
-/// What was read for a batch.
+/// The rows that were read for a batch.
 pub(super) struct Read {
     pub(super) known: Loaded,
     /// The head of the instant, with its time.
@@ -270,7 +270,7 @@ async fn read_candidates(
     }
     let asked: Vec<_> = matching.keys().filter_map(|(_, thread)| thread.clone()).collect();
     let used = UsedThreads::read(conn, &asked).await?;
-    // What another operation of this batch closes, by its id or by a match with or without a thread, a match passes over: it
+    // A match passes over a hold that another operation of this batch closes, by its id or by a match with or without a thread: it
     // looks as much further.
     let mut of_engine: BTreeMap<&Engine, Wanted> = BTreeMap::new();
     for ((engine, _), wanted) in &matching {

@@ -1,5 +1,5 @@
 //! Adjust: what was booked was wrong. A signed correction of loss or of exposure names the event it corrects and why, and is
-//! booked today: a closed day never changes. What is outstanding is corrected by settling or releasing, not here.
+//! booked today: a closed day never changes. An outstanding amount is corrected by settling or releasing, not here.
 
 use super::{Annotations, Book, Floor, LedgerSnapshot, Movement, OutOfRange, RiskEvent};
 use crate::approval::model::ApprovalAction;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// What is corrected, and by how much; never zero.
+/// The corrected counter and the amount; never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Correction {
     /// The day's realised loss.
@@ -48,7 +48,7 @@ impl Correction {
         }
     }
 
-    /// What it adds to the day.
+    /// The amounts that it adds to the day.
     #[must_use]
     pub fn movement(self) -> Movement {
         match self {
@@ -78,18 +78,18 @@ pub struct Adjust {
     pub corrects_seq: i64,
     /// Its reservation.
     pub reservation_id: Option<Uuid>,
-    /// What is corrected.
+    /// The corrected counter.
     pub correction: Correction,
 }
 
-/// What came of a correction.
+/// The outcome of a correction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Adjustment {
     /// The event that was corrected.
     pub corrects_seq: i64,
-    /// What was added to the day's loss.
+    /// The addition to the day's loss.
     pub loss_delta: Total,
-    /// What was added to the day's exposure.
+    /// The addition to the day's exposure.
     pub exposure_delta: Total,
     /// `… daily loss cap reached`.
     pub flags: Vec<String>,

@@ -7,7 +7,7 @@ use crate::types::{Actor, Amount, Count, Engine, Reason, Ttl};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-/// An upsert that is asked for. What is left out keeps its value.
+/// An upsert that is asked for. Fields left out keep their value.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PolicyUpsert {
     /// The engine, or GLOBAL.
@@ -28,7 +28,7 @@ pub struct PolicyUpsert {
     pub zero_cap: ZeroCap,
 }
 
-/// What setting a positive cap to 0 means to the caller.
+/// The meaning of setting a positive cap to 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ZeroCap {
     /// Probably a slip: refuse it.

@@ -5,7 +5,7 @@ use crate::types::{Amount, Engine, ReservationStatus};
 use chrono::{DateTime, NaiveDate, Utc};
 use uuid::Uuid;
 
-/// What is reserved and, while open, outstanding.
+/// A reservation and, while it is open, its outstanding amount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
     /// Its id.
@@ -14,9 +14,9 @@ pub struct Reservation {
     pub seq: i64,
     /// Its engine.
     pub engine: Engine,
-    /// What was reserved; never changes.
+    /// The reserved amount; never changes.
     pub amount: Amount,
-    /// What is still outstanding; more than zero exactly while it is open.
+    /// The outstanding amount; more than zero exactly while it is open.
     pub open_amount: Amount,
     /// The day it was reserved on.
     pub day: NaiveDate,

@@ -83,9 +83,9 @@ pub struct Failure {
     pub scope: String,
     /// The cap; null for checks without a number.
     pub limit: Option<Total>,
-    /// What was used before.
+    /// The use before.
     pub used: Option<Total>,
-    /// What was asked for on top.
+    /// The requested addition.
     pub requested: Option<Total>,
     /// The sentence.
     pub message: String,
@@ -106,10 +106,10 @@ pub struct Reserve {
     pub correlation_id: Option<String>,
 }
 
-/// What was decided, and by which numbers.
+/// The decision and its numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
-    /// What failed; empty when it is allowed.
+    /// The failed checks; empty when it is allowed.
     pub failures: Vec<Failure>,
     /// The caps of the level that failed first, else of the engine; none where there is no policy.
     pub policy: Option<PolicySnapshot>,

@@ -25,7 +25,7 @@ const DUST_UNITS: i128 = 10_000;
 /// … and less than this part of what was reserved: a hold of few millionths is no dust by itself.
 const DUST_PART: i128 = 100;
 
-/// What is settled.
+/// The target of a settle.
 #[derive(Debug, Clone)]
 pub enum Target {
     /// This reservation, which is open.
@@ -34,11 +34,11 @@ pub enum Target {
     Late(Uuid, Amount),
     /// Up to `reserved_amount` of these open reservations, in this order.
     Matching {
-        /// What the caller believes to have reserved.
+        /// The amount that the caller believes to have reserved.
         reserved_amount: Amount,
         /// The candidates, oldest first.
         candidates: Vec<Uuid>,
-        /// What is there behind them.
+        /// The reason why there may be others.
         beyond: Beyond,
     },
 }
@@ -57,16 +57,16 @@ pub enum Beyond {
 pub struct Settle {
     /// The engine.
     pub engine: Engine,
-    /// What is settled.
+    /// The target of a settle.
     pub target: Target,
-    /// What was really used; none means exactly what was reserved.
+    /// The amount really used; none means the reserved amount.
     pub settled_amount: Option<Amount>,
-    /// What was lost.
+    /// The loss.
     pub realized_loss: Amount,
 }
 
 impl Settle {
-    /// What it says was reserved.
+    /// The reserved amount that it states.
     fn reserved(&self, book: &Book) -> Amount {
         match &self.target {
             Target::Reservation(id) => book.reservations.get(id).map(|one| one.open_amount).unwrap_or_default(),
@@ -84,7 +84,7 @@ impl Settle {
     }
 }
 
-/// What a settle did to one reservation.
+/// The effect of a settle on one reservation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SettledReservation {
     /// The reservation.
@@ -95,18 +95,18 @@ pub struct SettledReservation {
     pub status: ReservationStatus,
 }
 
-/// What came of a settle.
+/// The outcome of a settle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settlement {
     /// `overrun`, `over_release` or `more_open: …`, `dust_left: …`, and the caps that the day's loss has reached.
     pub flags: Vec<String>,
     /// Open risk returned.
     pub released: Total,
-    /// What found no open reservation.
+    /// The amount without an open reservation.
     pub unmatched: Total,
-    /// What was really used.
+    /// The amount really used.
     pub settled_amount: Amount,
-    /// What was lost.
+    /// The loss.
     pub realized_loss: Amount,
     /// Whether the reservation had expired before.
     #[serde(default)]
@@ -122,7 +122,7 @@ pub struct Settlement {
     pub filled: Vec<&'static str>,
 }
 
-/// What a settle takes out of reservations.
+/// The amounts that a settle takes out of reservations.
 #[derive(Default)]
 struct Taken {
     /// Those that it touches, as they stand after it.
@@ -134,7 +134,7 @@ struct Taken {
     today: i128,
 }
 
-/// What taking up to `wanted` out of the candidates that are live would do, in order.
+/// The effect of taking up to `wanted` out of the live candidates, in order.
 fn take(book: &Book, candidates: &[Uuid], wanted: Amount, stamp: Stamp) -> Taken {
     let mut taken = Taken::default();
     for id in candidates {
@@ -169,7 +169,7 @@ fn is_dust(reservation: &Reservation) -> bool {
     left > 0 && left < DUST_UNITS && left * DUST_PART < reservation.amount.units()
 }
 
-/// What settling an expired reservation would do: its risk came back when it expired.
+/// The effect of settling an expired reservation: its risk came back when it expired.
 fn take_late(expired: &Reservation, outstanding: Amount, stamp: Stamp) -> Taken {
     let mut reservation = expired.clone();
     reservation.close(ReservationStatus::Settled, stamp);
@@ -204,7 +204,7 @@ pub fn apply(
     let settled_amount = settle.settled_amount.unwrap_or(reserved);
     let over = settled_amount.units() - reserved.units();
     // Less than reserved gives exposure back, but only what today's exposure contains; more is used today in full.
-    // What was claimed beyond what was found was never in it.
+    // A claim beyond the found amount was never in it.
     let found = if late { reserved.units() } else { taken.released };
     let unused = (found - settled_amount.units()).max(0);
     let back = taken.today.min(unused).min(book.exposure_left(&settle.engine));

@@ -1,4 +1,4 @@
-//! What a batch of decisions writes: its events, the reservations it made, the counters it moved and the head in one
+//! The writes of a batch of decisions: its events, the reservations it made, the counters it moved and the head in one
 //! statement; the reservations that it changed, the tally of its denials and its corrections in one each, where there are any. Lists are
 //! `UNNEST`ed, so one decision is the shortest of many.
 
@@ -19,7 +19,7 @@ use uuid::Uuid;
 pub struct Recorded<'a> {
     /// Its place in the stream.
     pub stamp: Stamp,
-    /// Who asked; the ledger itself for an expiry.
+    /// The caller; the ledger itself for an expiry.
     pub origin: Cow<'a, Origin>,
     /// The event.
     pub event: RiskEvent,
@@ -30,7 +30,7 @@ pub struct Recorded<'a> {
 /// Denials by engine asked for, level and reason.
 pub type Denials = BTreeMap<(Engine, String, &'static str), i64>;
 
-/// What a batch has read beside the head.
+/// The facts that a batch has read beside the head.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
     /// The version of the switches; none if they were read when every operation of the batch was there, so that no change of
@@ -92,7 +92,7 @@ type Texts = [Option<String>];
 /// head in hand also writes nothing if that was more than a second ago, or if somebody holds the head. So it waits for nobody,
 /// and where it was paused in between it does nothing that was forbidden meanwhile.
 ///
-/// What is not [one statement](Batch::is_one_statement) needs a transaction.
+/// A batch that is not [one statement](Batch::is_one_statement) needs a transaction.
 pub async fn write_batch(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head, read: Moment) -> Result<bool> {
     if !record(&mut *conn, batch, head, read).await? {
         return Ok(false);

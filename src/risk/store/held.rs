@@ -121,7 +121,7 @@ pub async fn oldest_due(conn: &mut PgConnection) -> Result<Option<i64>> {
     .await?)
 }
 
-/// What original settles want of an engine.
+/// The amounts that original settles want of an engine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted {
     /// How much, in millionths.
@@ -193,13 +193,13 @@ pub async fn candidates(
 pub struct PastEvent {
     /// Its engine.
     pub engine: Engine,
-    /// What was decided.
+    /// The decision.
     pub action: String,
-    /// What it was about.
+    /// Its subject.
     pub amount: Amount,
-    /// Who was authenticated.
+    /// The authenticated principal.
     pub principal: String,
-    /// Who the caller said was acting.
+    /// The actor, as the caller claimed.
     pub actor: Option<String>,
     /// The caller's thread.
     pub correlation_id: Option<String>,
@@ -209,7 +209,7 @@ pub struct PastEvent {
     pub metadata: Option<String>,
     /// The reservation.
     pub reservation_id: Option<Uuid>,
-    /// What it booked.
+    /// The amounts that it booked.
     pub movement: Movement,
     /// When.
     pub at: DateTime<Utc>,

@@ -1,4 +1,4 @@
-//! What a decision goes by: time, switches, head and levels, in one statement.
+//! The facts of a decision: time, switches, head and levels, in one statement.
 
 use super::read::{amount, count, engine, total, ttl};
 use crate::audit::{self, Head, Stream};

@@ -105,7 +105,7 @@ pub async fn engines(conn: &mut PgConnection) -> Result<Vec<Engine>> {
 pub struct TodayRow {
     /// Its policy.
     pub policy: RiskPolicy,
-    /// What it has used.
+    /// Its use.
     pub usage: Usage,
 }
 

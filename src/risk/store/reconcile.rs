@@ -37,7 +37,7 @@ impl Flow {
     }
 }
 
-/// What the rows say, and what the counters say.
+/// The sums of the rows, and the counters.
 #[derive(Debug)]
 pub struct Recomputed {
     /// Outstanding by the open reservations.
@@ -86,7 +86,7 @@ pub async fn sum_flows(conn: &mut PgConnection, day: NaiveDate, after: i64) -> R
     rows.into_iter().map(|row| Ok((row.engine, flow(row.exposure, row.loss, row.actions)?))).collect()
 }
 
-/// What the open reservations say, and what the ledger says.
+/// The sum of the open reservations, and the ledger's.
 pub async fn recompute(conn: &mut PgConnection, day: NaiveDate) -> Result<Recomputed> {
     let held = sqlx::query!(
         r#"SELECT engine,

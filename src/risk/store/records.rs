@@ -1,4 +1,4 @@
-//! What reports and lists read.
+//! The reads of reports and lists.
 
 use super::held::status;
 use super::read::{amount, total};
@@ -19,15 +19,15 @@ pub struct ReservationRecord {
     pub reservation_id: Uuid,
     /// Its engine.
     pub engine: String,
-    /// What was reserved.
+    /// The reserved amount.
     pub amount: Amount,
-    /// What is still outstanding.
+    /// The outstanding amount.
     pub open_amount: Amount,
     /// Where it stands.
     pub status: ReservationStatus,
     /// The business day it was reserved on.
     pub day: NaiveDate,
-    /// Who reserved, as the caller claimed.
+    /// The actor of the reserve, as the caller claimed.
     pub actor: Option<String>,
     /// Why, in the caller's words.
     pub reason: Option<String>,
@@ -161,7 +161,7 @@ pub struct RiskEventRecord {
     pub engine: String,
     /// `RESERVE`, `DENY`, `SETTLE`, `RELEASE`, `EXTEND`, `EXPIRE` or `ADJUST`.
     pub action: String,
-    /// What was asked for.
+    /// The requested amount.
     pub amount: Amount,
     /// Whether it was done.
     pub ok: bool,
@@ -171,9 +171,9 @@ pub struct RiskEventRecord {
     pub scope: Option<String>,
     /// Why, in the caller's words.
     pub reason: Option<String>,
-    /// Who was authenticated.
+    /// The authenticated principal.
     pub principal: String,
-    /// Who the caller said was acting.
+    /// The actor, as the caller claimed.
     pub actor: Option<String>,
     /// The request it came with.
     pub request_id: Option<String>,
@@ -184,12 +184,12 @@ pub struct RiskEventRecord {
     /// Whatever else the caller said.
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Box<RawValue>>,
-    /// What the decision was made by and what came of it.
+    /// The facts and the outcome of the decision.
     #[schema(value_type = Option<Object>)]
     pub detail: Option<Box<RawValue>>,
     /// The business day it was booked on.
     pub day: NaiveDate,
-    /// What it moved: the day's exposure …
+    /// Its movements: the day's exposure …
     pub exposure_delta: Total,
     /// … the open risk …
     pub open_delta: Total,

@@ -1,4 +1,4 @@
-//! Policies and throttles. What decisions write is in `batch`.
+//! Policies and throttles. The writes of decisions are in `batch`.
 
 use crate::error::{Error, Result};
 use crate::risk::model::RiskPolicy;

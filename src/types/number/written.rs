@@ -21,7 +21,7 @@ pub enum ParseNumberError {
     TooPrecise {
         /// Decimals without trailing zeros.
         decimals: u32,
-        /// What the type keeps.
+        /// The most that the type keeps.
         max: u32,
         /// The nearest number that would be accepted.
         rounded: String,

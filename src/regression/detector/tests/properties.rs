@@ -1,4 +1,4 @@
-//! What holds for any stream.
+//! Properties of any stream.
 
 use super::*;
 use crate::regression::model::WINDOW_MAX;

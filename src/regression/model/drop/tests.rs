@@ -132,7 +132,7 @@ fn the_largest_windows_compare_exactly() {
         let compared = tolerance(HIGHER, Effect::Absolute, false, limit).compare(high, low);
         assert!(compared.computable && compared.reaches == reaches, "{limit}");
     }
-    // What does not fit is not computable.
+    // A number that does not fit is not computable.
     let beyond = of(-10_i128.pow(28), i64::MAX);
     assert!(!tolerance(HIGHER, Effect::Relative, false, MICRO).compare(high, beyond).reaches);
 }

@@ -31,11 +31,11 @@ impl<'a> Deciding<'a> {
         let adjust = Adjust { engine, corrects_seq: seq, reservation_id, correction };
         let stamp = self.head.next();
         let waits = item.operation.loosens() && self.known.corrections == Corrections::Wait;
-        // What waits could be booked, and is not.
+        // A correction that waits could be booked, and is not.
         let mut trial = waits.then(|| self.known.book.clone());
         let book = trial.as_mut().unwrap_or(&mut self.known.book);
         let adjusted = adjust::apply(book, &adjust, request.annotations.clone(), stamp);
-        // What was asked is out of range, not the book.
+        // The request is out of range, not the book.
         let refused =
             |OutOfRange { engine, counter }| Error::AdjustmentOutOfRange { engine, counter, day: stamp.day() };
         let (adjustment, event) = adjusted.map_err(refused)?;
