@@ -105,6 +105,20 @@ struct PolicyDetail<'a> {
     policy: &'a RegressionPolicy,
 }
 
+/// Refuses a wire that would throttle the name of Holdfast itself, unless it does so already.
+fn refuse_system(existing: Option<&RegressionPolicy>, policy: &RegressionPolicy) -> Result<()> {
+    let engine = policy.throttled_engine();
+    if engine.as_ref().is_some_and(Engine::is_system) && existing.and_then(RegressionPolicy::throttled_engine) != engine
+    {
+        return Err(Error::invalid("engine", "is SYSTEM, as events call Holdfast itself: name another one"));
+    }
+    Ok(())
+}
+
+fn wire_tripped(request: &PolicyUpsert, trip_id: i64) -> Error {
+    Error::WireTripped { domain: request.domain.to_string(), metric: request.metric.to_string(), trip_id }
+}
+
 impl Regression {
     /// The lever on this database; a kill switch pulled here reaches this instance's gate through `feed` at once.
     #[must_use]
@@ -194,24 +208,17 @@ impl Regression {
         let mut state = store::read_state(&mut tx, &request.domain, &request.metric).await?;
         let (policy, changes) = model::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, now.at)?;
         require_reach(origin, &policy)?;
-        let engine = policy.throttled_engine();
-        if engine.as_ref().is_some_and(Engine::is_system)
-            && existing.as_ref().and_then(RegressionPolicy::throttled_engine) != engine
-        {
-            return Err(Error::invalid("engine", "is SYSTEM, as events call Holdfast itself: name another one"));
-        }
+        refuse_system(existing.as_ref(), &policy)?;
         // A wire that only would have tripped does not stand in the way of one that shall.
         let enforces = state.is_shadow_tripped() && policy.mode == Mode::Enforce && !changes.is_empty();
         let rearms = state.trip_id.filter(|_| request.enabled == Some(true) || enforces);
         if let (Some(trip_id), None, true) = (rearms, reason, state.triggered) {
-            let (domain, metric) = (request.domain.to_string(), request.metric.to_string());
-            return Err(Error::WireTripped { domain, metric, trip_id });
+            return Err(wire_tripped(request, trip_id));
         }
         // Another frozen baseline is a reset, whatever led to it.
         if model::rebases(existing.as_ref(), &policy) && rearms.is_none() {
             if let Some(trip_id) = state.trip_id {
-                let (domain, metric) = (request.domain.to_string(), request.metric.to_string());
-                return Err(Error::WireTripped { domain, metric, trip_id });
+                return Err(wire_tripped(request, trip_id));
             }
             if let Some(old) = existing.as_ref().filter(|_| !force) {
                 refuse_worse(&mut tx, old, &state).await?;

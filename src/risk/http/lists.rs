@@ -105,7 +105,7 @@ struct RiskEventQuery {
     /// The decision.
     #[param(inline)]
     action: Option<RiskAction>,
-    /// Answered or refused.
+    /// Done or refused.
     ok: Option<Flag>,
     /// Of this thread.
     correlation_id: Option<CorrelationId>,

@@ -210,7 +210,7 @@ pub struct EventFilter<'a> {
     pub engine: Option<&'a str>,
     /// Of this action.
     pub action: Option<&'a str>,
-    /// Answered or refused.
+    /// Done or refused.
     pub ok: Option<bool>,
     /// Of this thread.
     pub correlation_id: Option<&'a str>,
