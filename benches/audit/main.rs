@@ -4,7 +4,7 @@
 //! release build over all of them, several times, and over a tenth: memory that does not grow with the trail is the same for both.
 //! What is in the figure is the whole command: starting, connecting, reading, hashing, printing.
 
-#[path = "../support/mod.rs"]
+#[path = "../support/support.rs"]
 #[expect(dead_code, reason = "each benchmark takes what it needs")]
 mod support;
 

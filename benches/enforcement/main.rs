@@ -18,7 +18,7 @@ mod recovery;
 mod report;
 mod round;
 mod server;
-#[path = "../support/mod.rs"]
+#[path = "../support/support.rs"]
 #[expect(dead_code, reason = "each benchmark takes what it needs")]
 mod support;
 mod watch;

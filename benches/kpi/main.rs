@@ -4,7 +4,7 @@
 //! one transaction per action can do on the same PostgreSQL; in batches; what an event costs as the series grows; and whether a
 //! reserve that begins after the answer to a tripping measurement is ever admitted.
 
-#[path = "../support/mod.rs"]
+#[path = "../support/support.rs"]
 #[expect(dead_code, reason = "each benchmark takes what it needs")]
 mod support;
 

@@ -14,7 +14,7 @@ mod report;
 mod rows;
 mod script;
 mod soak;
-#[path = "../support/mod.rs"]
+#[path = "../support/support.rs"]
 #[expect(dead_code, reason = "each benchmark takes what it needs")]
 mod support;
 mod usage;

@@ -7,7 +7,7 @@
 mod rows;
 mod series;
 mod speed;
-#[path = "../support/mod.rs"]
+#[path = "../support/support.rs"]
 #[expect(dead_code, reason = "each benchmark takes what it needs")]
 mod support;
 mod trials;
