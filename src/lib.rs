@@ -1,17 +1,17 @@
 //! Holdfast: an institutional governance control plane. One HTTP service on PostgreSQL that keeps a business, and the AI that
 //! advises it, from hurting itself while it learns. Four levers, one audit trail, one enforcement layer.
 //!
-//! The modules in reading order:
+//! The modules from the ground up; an import goes down this list or stays in its line (`.ci/layers`):
 //!
-//! - [`types`]: the vocabulary, parsed once at the edge; [`error`]: the one error table; [`clock`], [`config`].
-//! - [`budget`]: what requests share, and the part of one principal.
-//! - [`db`]: pools, migrations, and the private PostgreSQL.
-//! - [`audit`]: the event streams and their hash chain; [`idempotency`]: one intent, one effect.
-//! - The levers, each in the same four files: [`go_live`], [`risk`], [`heimdall`], [`regression`]; and [`regression`], which
-//!   changes two of them in one transaction.
-//! - [`enforcement`]: the gate around the finished router, and the feed it goes by.
-//! - [`access`]: who may do what; [`approval`]: what takes two of them.
-//! - [`http`], [`middleware`], [`review`], [`app`], [`cli`].
+//! - [`types`], [`clock`]: the vocabulary, parsed once at the edge. [`error`]: the one error table.
+//! - [`db`], [`budget`], [`postgres`]: pools and migrations, shared places, the private PostgreSQL.
+//! - [`identity`]: who asks, and what they may do. [`audit`]: the event streams and their hash chain.
+//! - [`idempotency`]: one intent, one effect. [`group_commit`]: one transaction for all that waits.
+//! - [`http`]: how a request becomes a value. [`enforcement`]: the gate around the finished router, and the feed it goes by.
+//! - [`access`]: the guard of each route, and the tokens. [`config`]. [`approval`]: the gate for a second person.
+//! - The levers, each in the same four files and on those before it: [`go_live`], [`risk`], [`heimdall`], [`regression`].
+//! - [`trail`], [`approve`], [`review`]: the trail as it is read, the second person's word, the Monday review.
+//! - [`middleware`], [`app`], [`cli`]: the stack, the wiring, the commands.
 //!
 //! The invariants:
 //!
