@@ -1,13 +1,11 @@
 //! The log: lines on standard error, for people or as JSON.
 //!
-//! Nothing waits for whoever reads it. Lines are gathered, and a thread of their own writes them, many with one system call. Where
-//! the reader is slower than the lines for so long that [`GATHERED_MAX`] is full (a pipe that nobody reads, a terminal that is
-//! stopped, a full disk), further ones are dropped and counted, and one line says how many, once it flows again. Two things are
-//! done for the line of each request alone (target `holdfast::access`):
+//! Nothing waits for its reader. Lines are gathered, and a thread of their own writes many with one system call. While the reader is so
+//! slow that [`GATHERED_MAX`] is full (a pipe that nobody reads, a stopped terminal, a full disk), further lines are dropped and counted.
+//! Once it reads again, a line says how many. The line of each request (target `holdfast::access`) is special:
 //!
-//! - It waits for others, for [`LINGER`], and leaves the last quarter of the room to what is rarer and says more. Everything else
-//!   wakes the thread at once. A crash or a `SIGKILL` can lose the lines of the last [`LINGER`]; an ordinary end writes
-//!   them ([`Log`]).
+//! - It waits for others, for [`LINGER`], and leaves the last quarter of the room to rarer lines. Every other line wakes the thread at
+//!   once. A crash or a `SIGKILL` can lose the lines of the last [`LINGER`]; an ordinary end writes them ([`Log`]).
 //! - Its JSON is written field by field ([`AccessJson`]), the same line as the general formatter's in a third of the time.
 
 mod statement;
@@ -40,7 +38,7 @@ const LINGER: Duration = Duration::from_millis(5);
 const GATHERED_MAX: usize = 2 * 1024 * 1024;
 /// Most that wait when a line of a request comes.
 const ACCESS_MAX: usize = GATHERED_MAX / 4 * 3;
-/// How long an end waits for whoever reads.
+/// How long the end waits for the reader.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The log of this process, once it was started.
@@ -64,13 +62,15 @@ pub(crate) fn start(config: &LogConfig) -> Result<Log, String> {
         Some(format) => format == LogFormat::Json,
         None => !io::stderr().is_terminal(),
     };
-    let lines = Arc::clone(LINES.get_or_init(Arc::default));
+    let lines = Arc::<Lines>::default();
     let writing = Arc::clone(&lines);
-    // Not of the runtime: the output may block for as long as its reader likes.
+    // The thread is not the runtime's: the output may block for as long as its reader likes.
     std::thread::Builder::new()
         .name("log".into())
         .spawn(move || writing.keep_writing())
         .map_err(|error| format!("cannot start the thread that writes the log: {error}"))?;
+    // Only now: without the thread, a sentence goes straight to standard error.
+    let _ = LINES.set(Arc::clone(&lines));
     // A log that nobody reads any more must not take the service with it.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -85,7 +85,7 @@ pub(crate) fn start(config: &LogConfig) -> Result<Log, String> {
     Ok(Log(lines))
 }
 
-/// Says a sentence on standard error, in its turn.
+/// Writes a sentence to standard error, in its turn.
 pub(crate) fn say(sentence: &str) {
     let line = format!("{sentence}\n");
     match LINES.get() {
@@ -94,7 +94,7 @@ pub(crate) fn say(sentence: &str) {
     }
 }
 
-/// The hook of the standard library would wait for the reader.
+/// Logs a panic. The hook of the standard library would wait for the reader.
 fn say_panic(info: &PanicHookInfo<'_>) {
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
@@ -105,7 +105,7 @@ fn drops() -> metrics::Counter {
     metrics::counter!("holdfast_log_lines_dropped_total")
 }
 
-/// A counter that begins with its first event has no increase at that: it is there from the start.
+/// Begins the counter at 0: one that begins with its first event shows no increase then.
 pub(crate) fn begin_counting() {
     drops().increment(0);
 }
@@ -144,16 +144,16 @@ struct Gathered {
     bytes: Vec<u8>,
     /// Whether one of them is to be written at once.
     urgent: bool,
-    /// Whether what was taken from here is being written.
+    /// Whether lines that were taken from here are being written.
     writing: bool,
-    /// Lines that were dropped, and nobody was told yet.
+    /// Dropped lines that no line has told of yet.
     dropped: u64,
     /// The line that says how many.
     note: Vec<u8>,
 }
 
 impl Lines {
-    /// The guarded lines are whole whatever happened to its holder.
+    /// The lines are whole even if a holder of the lock panicked.
     fn lock(&self) -> MutexGuard<'_, Gathered> {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -221,7 +221,7 @@ impl Lines {
         let (bytes, dropped) = (std::mem::take(&mut gathered.bytes), std::mem::take(&mut gathered.dropped));
         drop(gathered);
         self.write(&bytes);
-        tracing::warn!(target: NOTE, dropped, "lines of the log were dropped here, since nobody took them");
+        tracing::warn!(target: NOTE, dropped, "lines of the log were dropped here, since nobody read them");
         let note = std::mem::take(&mut self.lock().note);
         if write(&note) > 0 {
             self.lock().dropped += dropped;
@@ -238,8 +238,7 @@ impl Lines {
     }
 }
 
-/// Writes to standard error; gives the number of lines that could not be written. Nobody is told of the cause: there is nowhere
-/// else to say it.
+/// Writes to standard error; gives the number of lines that could not be written. The cause is told to nobody: there is no place for it.
 fn write_all(mut bytes: &[u8]) -> u64 {
     while !bytes.is_empty() {
         match io::stderr().write(bytes) {
@@ -285,7 +284,7 @@ impl Write for Line<'_> {
     }
 }
 
-/// The JSON of access lines; of everything else, as the inner format has it.
+/// The JSON of access lines. The inner format writes all others.
 struct AccessJson<F>(F);
 
 impl<S, N, F> FormatEvent<S, N> for AccessJson<F>
@@ -294,56 +293,85 @@ where
     N: for<'writer> FormatFields<'writer> + 'static,
     F: FormatEvent<S, N>,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let about = event.metadata();
-        if about.target() != ACCESS {
+    fn format_event(&self, context: &FmtContext<'_, S, N>, to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        if event.metadata().target() != ACCESS {
             return self.0.format_event(context, to, event);
         }
-        to.write_str("{\"timestamp\":\"")?;
-        SystemTime.format_time(&mut to)?;
-        write!(to, "\",\"level\":\"{}\"", about.level())?;
-        let mut members = Members { to: &mut to, written: Ok(()) };
-        event.record(&mut members);
-        members.written?;
-        writeln!(to, ",\"target\":\"{ACCESS}\"}}")
+        write_json(to, event, write_member)
     }
 }
 
-/// Writes each field as a member.
-struct Members<'a, 'b> {
-    to: &'a mut Writer<'b>,
+/// Writes an event as a line of JSON, field by field.
+fn write_json(
+    mut to: Writer<'_>,
+    event: &Event<'_>,
+    mut member: impl FnMut(&mut Writer<'_>, &str, Value<'_>) -> fmt::Result,
+) -> fmt::Result {
+    let about = event.metadata();
+    to.write_str("{\"timestamp\":\"")?;
+    SystemTime.format_time(&mut to)?;
+    write!(to, "\",\"level\":\"{}\"", about.level())?;
+    each_field(event, |name, value| member(&mut to, name, value))?;
+    writeln!(to, ",\"target\":\"{}\"}}", about.target())
+}
+
+/// Names of fields are ours and need no escapes.
+fn write_member(to: &mut Writer<'_>, name: &str, value: Value<'_>) -> fmt::Result {
+    write!(to, ",\"{name}\":")?;
+    match value {
+        Value::Text(text) => write_string(to, text),
+        Value::Plain(value) => to.write_fmt(value),
+    }
+}
+
+/// The value of a field.
+#[derive(Clone, Copy)]
+enum Value<'a> {
+    Text(&'a str),
+    /// A number or a boolean, as JSON has it.
+    Plain(fmt::Arguments<'a>),
+}
+
+/// Calls `each` with the name and value of each field, until one fails.
+fn each_field(event: &Event<'_>, each: impl FnMut(&'static str, Value<'_>) -> fmt::Result) -> fmt::Result {
+    let mut fields = Fields { each, written: Ok(()) };
+    event.record(&mut fields);
+    fields.written
+}
+
+struct Fields<F> {
+    each: F,
     written: fmt::Result,
 }
 
-impl Members<'_, '_> {
-    /// Names of fields are ours and need no escapes.
-    fn member(&mut self, field: &Field, value: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
+impl<F: FnMut(&'static str, Value<'_>) -> fmt::Result> Fields<F> {
+    fn take(&mut self, field: &Field, value: Value<'_>) {
         if self.written.is_ok() {
-            self.written = write!(self.to, ",\"{}\":", field.name()).and_then(|()| value(self.to));
+            self.written = (self.each)(field.name(), value);
         }
     }
 }
 
-impl Visit for Members<'_, '_> {
+impl<F: FnMut(&'static str, Value<'_>) -> fmt::Result> Visit for Fields<F> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.member(field, |to| write_string(to, value));
+        self.take(field, Value::Text(value));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.member(field, |to| write!(to, "{value}"));
+        self.take(field, Value::Plain(format_args!("{value}")));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.member(field, |to| write!(to, "{value}"));
+        self.take(field, Value::Plain(format_args!("{value}")));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.member(field, |to| write!(to, "{value}"));
+        self.take(field, Value::Plain(format_args!("{value}")));
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         // JSON has neither infinities nor NaN: those are null.
-        self.member(field, |to| write!(to, "{}", serde_json::Value::from(value)));
+        self.take(field, Value::Plain(format_args!("{}", serde_json::Value::from(value))));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {

@@ -1,9 +1,8 @@
-//! Lines of the driver about statements, such as those that are slow: one line each, with the beginning of the statement. The driver's own
-//! have all of its text, which is a page.
+//! The driver's lines about statements, such as slow ones, shortened: each has only the beginning of the statement. The driver would
+//! write all of it, which is a page.
 
-use super::write_string;
+use super::{Value, each_field, write_json, write_member};
 use std::fmt;
-use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -17,10 +16,10 @@ const TEXT: &str = "db.statement";
 /// Characters of the text that are shown.
 const SHOWN_MAX: usize = 200;
 
-/// These lines as JSON; every other as the inner format has it.
+/// These lines as JSON. The inner format writes all others.
 pub(super) struct StatementJson<F>(pub(super) F);
 
-/// These lines for people; every other as the inner format has it.
+/// These lines for people. The inner format writes all others.
 pub(super) struct StatementText<F>(pub(super) F);
 
 impl<S, N, F> FormatEvent<S, N> for StatementJson<F>
@@ -29,22 +28,11 @@ where
     N: for<'writer> FormatFields<'writer> + 'static,
     F: FormatEvent<S, N>,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let about = event.metadata();
-        if about.target() != STATEMENT {
+    fn format_event(&self, context: &FmtContext<'_, S, N>, to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        if event.metadata().target() != STATEMENT {
             return self.0.format_event(context, to, event);
         }
-        to.write_str("{\"timestamp\":\"")?;
-        SystemTime.format_time(&mut to)?;
-        write!(to, "\",\"level\":\"{}\"", about.level())?;
-        for (name, value) in fields_of(event) {
-            write!(to, ",\"{name}\":")?;
-            match value {
-                Value::Text(text) => write_string(&mut to, &text)?,
-                Value::Number(number) => to.write_str(&number)?,
-            }
-        }
-        writeln!(to, ",\"target\":\"{STATEMENT}\"}}")
+        write_json(to, event, |to, name, value| shortened(name, value, |value| write_member(to, name, value)))
     }
 }
 
@@ -61,51 +49,27 @@ where
         }
         SystemTime.format_time(&mut to)?;
         write!(to, " {:>5} {STATEMENT}:", about.level())?;
-        for (name, value) in fields_of(event) {
-            match value {
-                Value::Text(text) if name == "message" => write!(to, " {text}")?,
-                Value::Text(text) => write!(to, " {name}={text:?}")?,
-                Value::Number(number) => write!(to, " {name}={number}")?,
-            }
-        }
+        each_field(event, |name, value| {
+            shortened(name, value, |value| match value {
+                Value::Text(text) if name == "message" => write!(to, " {text}"),
+                Value::Text(text) => write!(to, " {name}={text:?}"),
+                Value::Plain(value) => write!(to, " {name}={value}"),
+            })
+        })?;
         writeln!(to)
     }
 }
 
-/// The value of a field.
-enum Value {
-    Text(String),
-    Number(String),
-}
-
-fn fields_of(event: &Event<'_>) -> Vec<(&'static str, Value)> {
-    let mut fields = Fields(Vec::new());
-    event.record(&mut fields);
-    fields.0
-}
-
-struct Fields(Vec<(&'static str, Value)>);
-
-impl Visit for Fields {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        let text = if field.name() == TEXT { beginning(value) } else { value.to_owned() };
+/// Writes a field, of the statement only the beginning.
+fn shortened(name: &str, value: Value<'_>, write: impl FnOnce(Value<'_>) -> fmt::Result) -> fmt::Result {
+    match value {
         // A statement that is its own summary has no text beside it.
-        if !text.is_empty() {
-            self.0.push((field.name(), Value::Text(text)));
-        }
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.0.push((field.name(), Value::Number(value.to_string())));
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        // JSON has neither infinities nor NaN: those are null.
-        self.0.push((field.name(), Value::Number(serde_json::Value::from(value).to_string())));
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.record_str(field, &format!("{value:?}"));
+        Value::Text("") => Ok(()),
+        Value::Text(text) if name == TEXT => match beginning(text) {
+            line if line.is_empty() => Ok(()),
+            line => write(Value::Text(&line)),
+        },
+        value => write(value),
     }
 }
 
@@ -139,7 +103,7 @@ mod tests {
         }
     }
 
-    /// What the driver says of a slow statement of a page.
+    /// The driver's line about a slow statement that fills a page.
     fn slow() {
         let sql = format!("\n\nSELECT now.at,\n       {}\nFROM now\n", "a_column_of_many,\n       ".repeat(500));
         tracing::warn!(

@@ -68,7 +68,7 @@ fn lines_that_were_dropped_stay_counted_until_the_line_that_says_so_was_taken() 
             tracing::warn!("line {line}");
         }
         assert_eq!(lines.lock().dropped, 3);
-        // What is gathered goes to nowhere here.
+        // Gathered lines are written nowhere here.
         lines.lock().bytes.clear();
         lines.tell_of_dropped(|note| {
             assert!(said(note).contains("dropped=3"), "{}", said(note));
