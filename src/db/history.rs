@@ -54,7 +54,10 @@ struct Inner {
     lost: AtomicBool,
     file: OnceLock<MarksFile>,
     belief: OnceLock<Belief>,
-    unsaved: AtomicBool,
+    /// Counts what the file does not know yet,
+    news: AtomicU64,
+    /// and how much of that it knows.
+    saved: AtomicU64,
     wake: Notify,
 }
 
@@ -160,7 +163,7 @@ impl History {
         }
         let noted = self.known().note(epoch, stream, point);
         match noted {
-            Ok(true) => self.0.unsaved.store(true, Ordering::Release),
+            Ok(true) => self.tell_file(),
             Ok(false) => {}
             Err(lost) => self.contradict(epoch, &Fault::Lost(vec![lost])),
         }
@@ -169,7 +172,7 @@ impl History {
     /// Takes over a read of the history that is known, or the first: where it found the streams that had not moved on.
     pub fn take(&self, asked: &Asked, found: &Found) {
         if self.known().generation.replace(found.generation).is_none() {
-            self.0.unsaved.store(true, Ordering::Release);
+            self.tell_file();
         }
         for (&stream, &point) in &found.heads {
             if asked.heads.get(&stream).is_none_or(|known| known.seq == 0 || known.seq == point.seq) {
@@ -185,7 +188,7 @@ impl History {
         self.0.epoch.store(known.epoch, Ordering::Release);
         self.0.lost.store(false, Ordering::Release);
         self.0.rewound.store(false, Ordering::Release);
-        self.0.unsaved.store(true, Ordering::Release);
+        self.tell_file();
         drop(known);
         self.0.wake.notify_one();
     }
@@ -228,7 +231,7 @@ impl History {
             }
         }
         // The marks are worth the most now.
-        self.0.unsaved.store(true, Ordering::Release);
+        self.tell_file();
         self.0.wake.notify_one();
     }
 
@@ -340,6 +343,11 @@ impl History {
         Ok(())
     }
 
+    /// The file does not know all of it any more.
+    fn tell_file(&self) {
+        self.0.news.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// The marks, for the file; none before the first read.
     fn marks(&self) -> Option<Marks> {
         let known = self.known();
@@ -348,15 +356,14 @@ impl History {
 
     /// Writes the marks, if there is anything new and a place for them.
     pub async fn save(&self) -> io::Result<()> {
-        let (Some(file), true) = (self.0.file.get(), self.0.unsaved.swap(false, Ordering::AcqRel)) else {
-            return Ok(());
-        };
+        let news = self.0.news.load(Ordering::Acquire);
+        let is_saved = self.0.saved.load(Ordering::Acquire) >= news;
+        let (Some(file), false) = (self.0.file.get(), is_saved) else { return Ok(()) };
         let Some(marks) = self.marks() else { return Ok(()) };
-        let saved = file.save(&marks).await;
-        if saved.is_err() {
-            self.0.unsaved.store(true, Ordering::Release);
-        }
-        saved
+        file.save(&marks).await?;
+        // Only now: a write that fails, or that nobody waits for any more, leaves them to be written.
+        self.0.saved.fetch_max(news, Ordering::AcqRel);
+        Ok(())
     }
 
     /// Writes the marks, over and over, until the task is ended.

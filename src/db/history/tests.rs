@@ -75,3 +75,27 @@ fn a_finding_from_before_an_acceptance_blocks_nothing_after_it() {
     history.contradict(before.epoch, &Fault::Other);
     assert!(!history.is_rewound() && !history.has_lost_events());
 }
+
+#[tokio::test]
+async fn marks_stay_unsaved_until_a_write_has_ended_well() {
+    let dir = std::env::temp_dir().join(format!("holdfast-unsaved-{}", std::process::id()));
+    let file = MarksFile::new(&dir, "localhost:5432/holdfast/public");
+    let history = history();
+    history.remember_in(file.clone()).await.unwrap();
+    // A file stands where the directory belongs.
+    std::fs::write(&dir, "").unwrap();
+    history.save().await.unwrap_err();
+    std::fs::remove_file(&dir).unwrap();
+    // A write that nobody waits for any more, as where its task is ended.
+    {
+        let mut left = std::pin::pin!(history.save());
+        assert!(left.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_pending());
+    }
+    history.save().await.unwrap();
+    let marks = file.load().await.unwrap().expect("they are written");
+    assert_eq!(marks.heads.get(&Stream::Risk), Some(&point(3, 3)));
+    std::fs::remove_file(file.path()).unwrap();
+    history.save().await.unwrap();
+    assert_eq!(file.load().await.unwrap(), None, "there was nothing new");
+    std::fs::remove_dir_all(dir).unwrap();
+}
