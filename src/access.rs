@@ -210,7 +210,7 @@ pub async fn create(
 
 /// Ends a token: for the service and for the shell. One that was revoked before stays as it is.
 pub async fn revoke(db: &Database, id: TokenId, reason: Option<&Reason>, origin: &Origin) -> Result<TokenRecord> {
-    let _lane = db.switch_lane(&origin.principal).await;
+    let _lane = db.switch_lane(&origin.principal).await?;
     // It only tightens: also where events are lost.
     let mut tx = db.begin_switch().await?;
     let mut head = db.history().lock_to_tighten(&mut tx, Stream::Control).await?;

@@ -137,9 +137,11 @@ impl GoLive {
 
     /// Disables or engages. Nothing is a reason not to, and no key either: it acts whenever it is asked.
     async fn tighten(&self, change: Switch, reason: Option<&Reason>, origin: &Origin) -> Result<Tightened> {
-        let _lane = self.db.switch_lane(&origin.principal).await;
+        let lane = self.db.switch_lane(&origin.principal).await?;
         let begun_ns = self.clock.now_ns();
         let (read_at, state) = tighten(&self.db, change, reason, origin).await?;
+        // The rest only reads, on another connection.
+        drop(lane);
         // The database read its time after `begun`, so at the commit it was no later than this.
         let elapsed = Duration::from_nanos(self.clock.now_ns().saturating_sub(begun_ns));
         self.feed.publish(&self.db, change.news(), state.for_gate());

@@ -1,10 +1,12 @@
 //! The shares in the connections of the switches: each principal has some of them at a time, and waits behind its own requests alone.
 //! However often one stops everything, another finds a connection for it, and nearly nobody before it at the control head.
 
-use super::{Database, SWITCH_POOL_SIZE};
+use super::{ACQUIRE_TIMEOUT, Database, SWITCH_POOL_SIZE};
+use crate::error::{Error, Result};
 use crate::types::Principal;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How many of the connections one principal has at a time.
@@ -65,12 +67,18 @@ impl Lanes {
         // It is never closed.
         Lane { _permit: free.acquire_owned().await.ok(), _asking: asking }
     }
+
+    async fn take_within(&self, limit: Duration, principal: &Principal) -> Result<Lane> {
+        let taken = tokio::time::timeout(limit, self.take(principal)).await;
+        taken.map_err(|_| Error::Unavailable(sqlx::Error::PoolTimedOut))
+    }
 }
 
 impl Database {
-    /// A principal's share in the connections of the switches: to be taken before one of them, and kept for as long as that is used.
-    pub async fn switch_lane(&self, principal: &Principal) -> Lane {
-        self.0.lanes.take(principal).await
+    /// A principal's share in the connections of the switches: taken before one of them, and kept for as long as that is used. A
+    /// principal waits for its own requests as long as a request waits for a connection.
+    pub async fn switch_lane(&self, principal: &Principal) -> Result<Lane> {
+        self.0.lanes.take_within(ACQUIRE_TIMEOUT, principal).await
     }
 }
 
@@ -95,6 +103,17 @@ mod tests {
         }
         drop(first);
         drop((third.await, second));
+        assert!(lanes.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_wait_for_a_lane_ends_and_leaves_nothing_behind() {
+        let (lanes, one) = (Lanes::default(), Principal::stored("one".to_owned()));
+        let limit = Duration::from_millis(10);
+        let taken = (lanes.take_within(limit, &one).await.unwrap(), lanes.take_within(limit, &one).await.unwrap());
+        let refused = lanes.take_within(limit, &one).await;
+        assert!(matches!(refused, Err(Error::Unavailable(sqlx::Error::PoolTimedOut))), "{refused:?}");
+        drop(taken);
         assert!(lanes.lock().is_empty());
     }
 }
