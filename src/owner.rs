@@ -1,17 +1,23 @@
 //! A file or directory of this program belongs to the owner of the directory that it is made in: a command of root's, such as the
-//! one for the first token, must not be in the way of a service that runs as somebody else.
+//! one for the first token, must not be in the way of a service that runs as another user.
 //!
-//! That owner may put links where root is about to write. So root follows none below the directory that was there before, gives
-//! nothing away but what it holds open and has made, and makes files under names that nobody can know beforehand.
+//! That user may put links where root is about to write. So:
+//!
+//! - Root opens a directory in another user's only if it is no link, and makes, renames and removes files by that open directory.
+//! - Root follows no link below a directory that it makes.
+//! - Root gives away only files that it made and holds open.
+//! - A file is made under a name that cannot be known beforehand.
 
 use crate::types::hex;
-use rustix::fs::{Mode, OFlags, fchown, fstat, mkdirat, openat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, fchown, fstat, linkat, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
-use std::fs::{self, File, OpenOptions};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -20,25 +26,23 @@ use std::time::Duration;
 const THROUGH: OFlags = OFlags::PATH;
 #[cfg(not(target_os = "linux"))]
 const THROUGH: OFlags = OFlags::RDONLY;
-/// For a directory that was just made, or whose owner could have put something else there.
+/// For a directory that was just made, or that another user could have replaced by a link.
 const UNLINKED: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// What the name of a file ends with that is not finished.
+/// The end of the name of an unfinished file: `.<name>.<16 hex digits>.new`.
 const UNFINISHED: &str = ".new";
-/// A file that is not finished after so long never will be: its process was killed.
+/// An unfinished file of this age is abandoned: its process was killed.
 const ABANDONED_AFTER: Duration = Duration::from_hours(1);
 
-/// Gives the file that root has made at this path to the owner of the directory. Also what an earlier root has left there.
+/// Gives the file that root has made at this path to the owner of the directory. Also one that an earlier root has left there.
 pub(crate) fn give(made: impl AsFd, path: &Path) {
-    let Some(heir) = heir_of(place_of(path)) else { return };
-    // A file with a second name may be one of root's own.
-    if fstat(&made).is_ok_and(|made| made.st_uid == 0 && made.st_nlink == 1) {
-        note(path, heir.take(made));
+    if let Some(heir) = heir_of(place_of(path)) {
+        heir.take_file(made, path);
     }
 }
 
-/// Refuses to write to a file that is neither the directory's owner's nor alone: they may have linked somebody else's to this path,
-/// for root to write to.
+/// Refuses to write to a file that has a second name and belongs to somebody else than the directory's owner: that user may have
+/// linked it to this path, for root to write to.
 pub(crate) fn refuse_planted(file: impl AsFd, path: &Path) -> io::Result<()> {
     let Some(heir) = heir_of(place_of(path)) else { return Ok(()) };
     let found = fstat(file)?;
@@ -64,16 +68,15 @@ pub(crate) fn make_dir_now(dir: &Path) -> io::Result<Option<File>> {
         // An entry that is there is a directory, or that is the error.
         return fs::create_dir_all(dir).map(|()| None);
     };
-    let mut above =
-        File::from(rustix::fs::open(place_of(first), THROUGH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?);
+    let mut above = open_place(place_of(first), THROUGH)?;
     for dir in missing.into_iter().rev() {
         above = make_dir_in(&above, dir)?;
     }
     Ok(Some(above))
 }
 
-/// Makes this directory in the one above, which is open, and opens it. What somebody else has put there meanwhile is not given away,
-/// and is no link.
+/// Makes this directory in the one above, which is open, and opens it. A directory that somebody else has put there meanwhile is not
+/// given away, and a link is an error.
 fn make_dir_in(above: &File, dir: &Path) -> io::Result<File> {
     let name = dir.components().next_back().unwrap_or(Component::CurDir);
     let name: &Path = name.as_ref();
@@ -107,9 +110,10 @@ pub(crate) fn open_dir(dir: &Path) -> io::Result<Option<File>> {
 pub(crate) async fn replace(path: &Path, text: String) -> io::Result<()> {
     let path = path.to_owned();
     at_files(move || {
-        let new = Unfinished::write(&path, &text)?;
-        fs::rename(&new.0, &path)?;
-        sync_dir(place_of(&path))
+        let dir = open_place(place_of(&path), OFlags::RDONLY)?;
+        let new = Unfinished::write(&dir, &path, &text)?;
+        renameat(&dir, &new.name, &dir, name_of(&path)?)?;
+        sync(&dir)
     })
     .await
 }
@@ -118,12 +122,13 @@ pub(crate) async fn replace(path: &Path, text: String) -> io::Result<()> {
 pub(crate) async fn create(path: &Path, text: String) -> io::Result<bool> {
     let path = path.to_owned();
     at_files(move || {
-        let new = Unfinished::write(&path, &text)?;
-        match fs::hard_link(&new.0, &path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        let dir = open_place(place_of(&path), OFlags::RDONLY)?;
+        let new = Unfinished::write(&dir, &path, &text)?;
+        match linkat(&dir, &new.name, &dir, name_of(&path)?, AtFlags::empty()) {
+            Err(Errno::EXIST) => return Ok(false),
             linked => linked?,
         }
-        sync_dir(place_of(&path))?;
+        sync(&dir)?;
         Ok(true)
     })
     .await
@@ -133,27 +138,49 @@ pub(crate) async fn create(path: &Path, text: String) -> io::Result<bool> {
 pub(crate) async fn remove_abandoned(dir: &Path) {
     let dir = dir.to_owned();
     let removed = at_files(move || {
-        for entry in fs::read_dir(&dir)? {
-            let entry = entry?;
-            let made = entry.metadata().and_then(|made| made.modified()).ok();
-            let is_old = made.and_then(|made| made.elapsed().ok()).is_some_and(|age| age > ABANDONED_AFTER);
-            if is_old && entry.file_name().as_encoded_bytes().ends_with(UNFINISHED.as_bytes()) {
-                fs::remove_file(entry.path())?;
-            }
+        let dir = open_place(&dir, OFlags::RDONLY)?;
+        for name in old_entries(&dir, ABANDONED_AFTER, is_unfinished)? {
+            let _ = unlinkat(&dir, name, AtFlags::empty());
         }
         Ok(())
     });
     let _ = removed.await;
 }
 
+/// The names in an open directory that are one of these and have not been written to for so long. A link is as old as itself.
+pub(crate) fn old_entries(dir: &File, age: Duration, is_one: impl Fn(&[u8]) -> bool) -> io::Result<Vec<OsString>> {
+    let is_old = |name: &OsStr| {
+        let entry = openat(dir, name, THROUGH | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+        let made = entry.ok().and_then(|entry| File::from(entry).metadata().and_then(|made| made.modified()).ok());
+        made.and_then(|made| made.elapsed().ok()).is_some_and(|passed| passed > age)
+    };
+    let mut old = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if is_one(name.as_bytes()) && is_old(name) {
+            old.push(name.to_owned());
+        }
+    }
+    Ok(old)
+}
+
+/// Whether a file of this name is one that [`Unfinished`] makes.
+fn is_unfinished(name: &[u8]) -> bool {
+    let inner = name.strip_prefix(b".").and_then(|name| name.strip_suffix(UNFINISHED.as_bytes()));
+    inner.and_then(|inner| inner.split_last_chunk::<17>()).is_some_and(|(name, [dot, digits @ ..])| {
+        !name.is_empty() && *dot == b'.' && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
 /// Makes a new name last over a power cut.
 pub(crate) async fn keep_name(path: &Path) -> io::Result<()> {
     let dir = place_of(path).to_owned();
-    at_files(move || sync_dir(&dir)).await
+    at_files(move || sync(&File::open(dir)?)).await
 }
 
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    match File::open(dir)?.sync_all() {
+fn sync(dir: &File) -> io::Result<()> {
+    match dir.sync_all() {
         // Some file systems have nothing to do for that, and say so.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
         synced => synced,
@@ -165,37 +192,62 @@ fn place_of(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+fn name_of(path: &Path) -> io::Result<&OsStr> {
+    path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it names no file"))
+}
+
+/// Opens the directory that something is made in. Root refuses a link in another user's directory.
+fn open_place(dir: &Path, how: OFlags) -> io::Result<File> {
+    let follows = heir_of(place_of(dir)).is_none();
+    let link = if follows { OFlags::empty() } else { OFlags::NOFOLLOW };
+    // With a slash behind it, a link would be followed.
+    let bare: PathBuf = dir.components().collect();
+    match rustix::fs::open(&bare, how | link | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        Err(Errno::LOOP | Errno::NOTDIR) if !follows => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("{} is a link in another user's directory, which root does not follow: remove it", dir.display()),
+        )),
+        opened => Ok(File::from(opened?)),
+    }
+}
+
 /// Operations on files may wait for a disk.
 async fn at_files<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
-/// A file under a name that nobody knew beforehand; that name is gone with this.
-struct Unfinished(PathBuf);
+/// A file of a directory under a name that nobody knew beforehand. That name is gone with this.
+struct Unfinished<'a> {
+    dir: &'a File,
+    name: String,
+}
 
-impl Unfinished {
-    fn write(path: &Path, text: &str) -> io::Result<Self> {
+impl<'a> Unfinished<'a> {
+    fn write(dir: &'a File, path: &Path, text: &str) -> io::Result<Self> {
         let mut attempt = [0; 8];
         getrandom::fill(&mut attempt).map_err(io::Error::other)?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let new = path.with_file_name(format!(".{name}.{}{UNFINISHED}", hex(&attempt)));
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        let new = Self(new);
-        give(&file, path);
+        let name = format!(".{}.{}{UNFINISHED}", name_of(path)?.to_string_lossy(), hex(&attempt));
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(openat(dir, &name, flags, Mode::from_raw_mode(0o600))?);
+        let new = Self { dir, name };
+        let owner = fstat(dir)?;
+        if let Some(heir) = Heir::of(owner.st_uid, owner.st_gid) {
+            heir.take_file(&file, path);
+        }
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         Ok(new)
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         // After a rename there is none.
-        let _ = fs::remove_file(&self.0);
+        let _ = unlinkat(self.dir, &self.name, AtFlags::empty());
     }
 }
 
-/// To whom things of root's go.
+/// The user that root gives its files to.
 #[derive(Clone, Copy)]
 struct Heir {
     uid: u32,
@@ -208,12 +260,19 @@ impl Heir {
         (rustix::process::geteuid().is_root() && uid != 0).then_some(Self { uid, gid })
     }
 
+    /// Takes a file of root's alone: one with a second name may be another of root's own.
+    fn take_file(self, made: impl AsFd, path: &Path) {
+        if fstat(&made).is_ok_and(|made| made.st_uid == 0 && made.st_nlink == 1) {
+            note(path, self.take(made));
+        }
+    }
+
     fn take(self, made: impl AsFd) -> io::Result<()> {
         Ok(fchown(made, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))?)
     }
 }
 
-/// To whom root's things in this directory go.
+/// The user that root's files in this directory go to.
 fn heir_of(dir: &Path) -> Option<Heir> {
     let owner = fs::metadata(dir).ok()?;
     Heir::of(owner.uid(), owner.gid())
@@ -221,7 +280,7 @@ fn heir_of(dir: &Path) -> Option<Heir> {
 
 fn note(path: &Path, given: io::Result<()>) {
     if let Err(error) = given {
-        tracing::warn!(path = %path.display(), %error, "what root makes there cannot be given to its owner");
+        tracing::warn!(path = %path.display(), %error, "a file that root made there cannot be given to the directory's owner");
     }
 }
 
@@ -304,15 +363,65 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "three");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         replace(&place.join("nowhere/file"), String::new()).await.unwrap_err();
-        // What is being written by somebody else is left to them.
-        let (now, before) = (place.join(".file.1.new"), place.join(".file.2.new"));
-        for name in [&now, &before] {
-            fs::write(name, "half").unwrap();
+        fs::remove_dir_all(place).unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_an_old_file_of_our_own_making_is_abandoned() {
+        let place = new_place("abandoned");
+        let (young, old) = (place.join(".file.0123456789abcdef.new"), place.join(".file.fedcba9876543210.new"));
+        let others = ["notes.new", ".file.new", ".0123456789abcdef.new", ".file.0123456789ABCDEF.new", ".file.1.new"];
+        let others = others.map(|name| place.join(name));
+        for path in others.iter().chain([&young, &old]) {
+            fs::write(path, "half").unwrap();
+            let before = fs::metadata(path).unwrap().modified().unwrap() - ABANDONED_AFTER * 2;
+            if *path != young {
+                File::options().write(true).open(path).unwrap().set_modified(before).unwrap();
+            }
         }
-        let old = fs::metadata(&before).unwrap().modified().unwrap() - ABANDONED_AFTER * 2;
-        File::options().write(true).open(&before).unwrap().set_modified(old).unwrap();
         remove_abandoned(&place).await;
-        assert_eq!((now.exists(), before.exists(), path.exists()), (true, false, true));
+        assert_eq!((young.exists(), old.exists()), (true, false));
+        assert!(others.iter().all(|path| path.exists()));
+        fs::remove_dir_all(place).unwrap();
+    }
+
+    #[tokio::test]
+    async fn root_neither_writes_nor_removes_through_a_directory_that_another_user_has_linked() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let place = new_place("linked");
+        let (theirs, precious) = (place.join("theirs"), place.join("precious"));
+        for dir in [&theirs, &precious] {
+            fs::create_dir(dir).unwrap();
+        }
+        let old = precious.join(".file.fedcba9876543210.new");
+        fs::write(&old, "precious").unwrap();
+        let before = fs::metadata(&old).unwrap().modified().unwrap() - ABANDONED_AFTER * 2;
+        File::options().write(true).open(&old).unwrap().set_modified(before).unwrap();
+        // A link in root's own directory is root's.
+        symlink(&precious, place.join("marks")).unwrap();
+        replace(&place.join("marks/file"), "one".to_owned()).await.unwrap();
+        fs::remove_file(precious.join("file")).unwrap();
+        chown(&theirs, Some(NOBODY), Some(NOBODY)).unwrap();
+        for name in ["marks", "marks/"] {
+            let linked = theirs.join(name);
+            if name == "marks" {
+                symlink(&precious, &linked).unwrap();
+            }
+            remove_abandoned(&linked).await;
+            make_dir_now(&linked.join("new")).unwrap_err();
+            for refused in [
+                replace(&linked.join("file"), "two".to_owned()).await.unwrap_err(),
+                create(&linked.join("file"), "two".to_owned()).await.unwrap_err(),
+            ] {
+                assert!(refused.to_string().contains("is a link"), "{refused}");
+            }
+        }
+        assert_eq!(fs::read_dir(&precious).unwrap().count(), 1, "the old file alone");
+        fs::remove_file(theirs.join("marks")).unwrap();
+        fs::create_dir(theirs.join("marks")).unwrap();
+        replace(&theirs.join("marks/file"), "two".to_owned()).await.unwrap();
         fs::remove_dir_all(place).unwrap();
     }
 }

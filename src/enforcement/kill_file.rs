@@ -70,10 +70,11 @@ impl KillFile {
             file.write_all(text.as_bytes()).await?;
             // The text is buffered: an error of the disk would be lost.
             file.flush().await?;
-            file.sync_all().await?;
-            owner::keep_name(&self.0).await
+            file.sync_all().await
         };
-        // The file stops by being there.
-        Ok(text.await.map_or_else(Written::Empty, |()| Written::Whole))
+        // The file stops by being there: also without its text, its name has to last.
+        let text = text.await;
+        let name = owner::keep_name(&self.0).await;
+        Ok(text.and(name).map_or_else(Written::Empty, |()| Written::Whole))
     }
 }

