@@ -1,6 +1,6 @@
-//! The private PostgreSQL: what Holdfast runs when no `DATABASE_URL` is given, and what its tests run on.
+//! The private PostgreSQL, which Holdfast runs without a `DATABASE_URL`, and its tests, too.
 //!
-//! One directory, one owner, one PostgreSQL. What holds:
+//! One directory, one owner, one PostgreSQL. Invariants:
 //!
 //! - **Private.** A Unix socket in a directory that only one user can enter; no TCP port, hence no password.
 //! - **Durable** with [`Durability::Full`]: nothing that protects a commit is switched off.
@@ -16,8 +16,8 @@
 //! `watcher`, `connect`, `cluster` (initdb, start, ready), then this file: owning, supervising, stopping; and `attach`
 //! for everybody else.
 //!
-//! Absent on purpose: backups, upgrades between major versions, replication. Who needs these has a PostgreSQL of their
-//! own, and sets `DATABASE_URL`.
+//! Absent on purpose: backups, upgrades between major versions, replication. These need a PostgreSQL of the operator's own and
+//! `DATABASE_URL`.
 
 #![expect(
     clippy::disallowed_methods,
@@ -74,7 +74,7 @@ const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The watcher has nothing left to do but to delete a temporary directory.
 const WATCHER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How soon the death of PostgreSQL is noticed.
+/// How often a look is taken at PostgreSQL.
 const SUPERVISE_POLL: Duration = Duration::from_millis(100);
 
 /// How long PostgreSQL may be without its socket.
@@ -87,41 +87,41 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// After living this long, the next death is a new incident: the pauses begin anew.
 const STABLE_AFTER: Duration = Duration::from_mins(1);
 
-/// What to run.
+/// The settings of a private PostgreSQL.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Holds the cluster and all that belongs to it; created if missing.
     pub data_dir: PathBuf,
-    /// What a power cut may cost.
+    /// How much a power cut may cost.
     pub durability: Durability,
-    /// What remains when the owner ends.
+    /// How long the data stays.
     pub lifetime: DataLifetime,
     /// `PG_BIN_DIR`: the directory of initdb and postgres. `None`: look for one.
     pub pg_bin_dir: Option<PathBuf>,
-    /// What runs it.
+    /// The owner.
     pub owner: OwnedBy,
 }
 
-/// What a power cut may cost.
+/// How much a power cut may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// Nothing that was committed.
+    /// A power cut costs nothing that was committed.
     Full,
-    /// Everything: fsync, `synchronous_commit` and `full_page_writes` are off. Only for tests.
+    /// A power cut may cost everything: fsync, `synchronous_commit` and `full_page_writes` are off. Only for tests.
     None,
 }
 
-/// What remains when the owner ends.
+/// How long the data stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataLifetime {
-    /// The data.
+    /// The data stays.
     Kept,
-    /// Nothing: the data directory is deleted when the owner ends, however it ends. It must be new or empty at the
+    /// Nothing stays: the data directory is deleted when the owner ends, however it ends. It must be new or empty at the
     /// start, and a process must not use one twice.
     Temporary,
 }
 
-/// A running private PostgreSQL and the right to it. Dropping it without [`EmbeddedPostgres::stop`] leaves the stopping
+/// A running private PostgreSQL, and its ownership. Dropping it without [`EmbeddedPostgres::stop`] leaves the stopping
 /// to the watcher.
 #[derive(Debug)]
 pub struct EmbeddedPostgres {
@@ -150,7 +150,7 @@ impl EmbeddedPostgres {
             Layout::check_empty(&settings.data_dir)?;
         }
         let layout = Layout::create(&settings.data_dir)?;
-        let owner_lock = layout.own(&settings.owner)?;
+        let owner_lock = layout.own(&settings.owner).await?;
         // From here on an early return drops the watcher, which cleans up.
         let mut watcher = spawn_watcher(&layout, settings.lifetime)?;
         let run_as = RunAs::choose(&layout.data_dir, &layout.cluster)?;
@@ -232,7 +232,7 @@ impl EmbeddedPostgres {
             self.keep_watcher(&mut unwatched);
             let log = self.cluster.layout.log.display();
             if self.cluster.postmaster_ended() {
-                tracing::error!(%log, "PostgreSQL has ended unexpectedly, restarting it");
+                tracing::error!(%log, "PostgreSQL has ended unexpectedly: restarting it");
             } else {
                 if self.cluster.can_be_reached() {
                     unreachable_since = None;
@@ -242,7 +242,7 @@ impl EmbeddedPostgres {
                     continue;
                 }
                 let socket_dir = self.socket_dir().display();
-                tracing::error!(%log, %socket_dir, "PostgreSQL runs, and its socket is gone: restarting it");
+                tracing::error!(%log, %socket_dir, "PostgreSQL runs, but its socket is gone: restarting it");
                 if let Err(error) = self.end_postgres().await {
                     tracing::error!(%error, "PostgreSQL could not be stopped");
                     continue;
@@ -309,7 +309,7 @@ impl EmbeddedPostgres {
         if let Some(pid) = pid {
             self.signal(Signal::INT);
             if !self.cluster.wait_for_end(STOP_TIMEOUT).await {
-                tracing::warn!(pid, "PostgreSQL takes long to stop, stopping it at once");
+                tracing::warn!(pid, "PostgreSQL takes long to stop: stopping it at once");
                 self.signal(Signal::QUIT);
                 if !self.cluster.wait_for_end(QUIT_TIMEOUT).await {
                     return Err(EmbeddedError::NotStopped { pid });

@@ -17,16 +17,16 @@ use super::{
     process::{PidFile, may_serve},
 };
 
-/// How to connect to the private PostgreSQL that a server runs in `data_dir`. For subcommands beside a server: never
-/// owns, never starts. One that another command has started does not count: it ends with that.
+/// The way to the private PostgreSQL that a server runs in `data_dir`, for commands beside that server. A PostgreSQL that another command
+/// has started does not count: it ends with that command.
 pub fn attach(data_dir: &Path) -> Result<PgConnectOptions, EmbeddedError> {
-    if OwnedBy::is_command(data_dir) {
+    if OwnedBy::may_be_command(data_dir) {
         return Err(EmbeddedError::NotRunning { data_dir: data_dir.to_owned() });
     }
     attach_to_any(data_dir)
 }
 
-/// The same, also where a command has started it: for what is tried again where that ends meanwhile.
+/// The same, also if a command has started it: for callers that try again if it ends meanwhile.
 pub fn attach_to_any(data_dir: &Path) -> Result<PgConnectOptions, EmbeddedError> {
     let running = Running::find(data_dir)?;
     Ok(connect_options(&running.socket_dir, running.port))
@@ -45,7 +45,7 @@ pub fn has_cluster(data_dir: &Path) -> Result<bool, EmbeddedError> {
 /// An interactive `psql` on the private PostgreSQL that a server runs in `data_dir`; the caller adds arguments and runs
 /// it.
 pub fn psql_command(data_dir: &Path, pg_bin_dir: Option<&Path>) -> Result<Command, EmbeddedError> {
-    if OwnedBy::is_command(data_dir) {
+    if OwnedBy::may_be_command(data_dir) {
         return Err(EmbeddedError::NotRunning { data_dir: data_dir.to_owned() });
     }
     let running = Running::find(data_dir)?;

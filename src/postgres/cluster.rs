@@ -23,13 +23,13 @@ use super::{
     watcher::Watcher,
 };
 
-/// How often a state is looked at while waiting for it. PostgreSQL starts in some tens of milliseconds.
+/// How often a wait looks again. PostgreSQL starts in some tens of milliseconds.
 const POLL: Duration = Duration::from_millis(5);
 
 /// initdb takes a second; a slow disk may take long to sync.
 const INITDB_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// How long PostgreSQL may take to answer once it says that it is ready.
+/// How long PostgreSQL may take to answer after it says that it is ready.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A start that takes longer than this is recovery,
@@ -40,17 +40,17 @@ const RECOVERY_PACE: Duration = Duration::from_secs(10);
 /// How long an earlier postmaster may take to end: its watcher asks at once and insists after ten seconds.
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// If it is still there after this, its watcher is gone too and we ask it ourselves.
+/// If it still runs after this, its watcher is gone, too, and this process asks it to end.
 const TAKEOVER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Children of a killed owner or postmaster end by themselves within moments; until then they are in the way.
 const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(10);
 const LEFTOVER_PAUSE: Duration = Duration::from_millis(200);
 
-/// What PostgreSQL says about such remains: children that still use its memory; a process that is dying or a zombie.
+/// PostgreSQL's words about such remains: children that still use its memory; a process that is dying or a zombie.
 const IN_THE_WAY: [&str; 2] = ["pre-existing shared memory block", "lock file \"postmaster.pid\" already exists"];
 
-/// The lines of PostgreSQL's own words that an error quotes.
+/// How many lines of PostgreSQL's output an error quotes.
 const TAIL_LINES: usize = 8;
 
 /// The processes of one owner.
@@ -153,7 +153,7 @@ impl Cluster {
             }
             if !asked && began.elapsed() > TAKEOVER_PATIENCE {
                 asked = true;
-                tracing::warn!(pid, "an earlier PostgreSQL of this data directory still runs, stopping it");
+                tracing::warn!(pid, "an earlier PostgreSQL of this data directory still runs: stopping it");
                 process::signal(pid, Signal::INT);
             }
             tokio::time::sleep(POLL).await;
@@ -234,8 +234,8 @@ impl Cluster {
         postgres
     }
 
-    /// Ready = the pid file of our own child says so, and a connection to our database works. Recovery takes as long as it takes:
-    /// one that is given up begins anew with the next start.
+    /// Waits until the pid file of our own child says `ready`, and a connection to our database works. Recovery has no limit: one that is
+    /// given up begins anew with the next start.
     async fn wait_until_ready(&self, log_start: u64) -> Result<(), EmbeddedError> {
         let began = Instant::now();
         let mut notice = RECOVERY_NOTICE;
@@ -251,7 +251,7 @@ impl Cluster {
                     Err(error) => return Err(self.start_failed(&error.to_string(), log_start)),
                 }
                 if ready_since.get_or_insert_with(Instant::now).elapsed() > ANSWER_TIMEOUT {
-                    return Err(self.start_failed("it is ready, and does not answer on its socket", log_start));
+                    return Err(self.start_failed("it is ready, but does not answer on its socket", log_start));
                 }
             }
             if began.elapsed() > notice {
@@ -330,7 +330,7 @@ const DURABLE: &[&str] =
 const DISPOSABLE: &[&str] =
     &["fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_connections=200", "shared_buffers=64MB"];
 
-/// Waits for a child in a thread of its own, since whoever drops it may not block.
+/// Waits for a child in a thread of its own, since its owner may not block.
 fn reap(wait: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
     let thread = std::thread::Builder::new().name("holdfast-reaper".to_owned()).spawn(move || {
         if let Err(error) = wait() {

@@ -1,5 +1,5 @@
-//! What can go wrong with the private PostgreSQL. Every message is one sentence that says the fix, because the reader
-//! is somebody who typed one command and expected a server.
+//! The failures of the private PostgreSQL. Every message is one sentence that says the fix: its reader typed one command and expected a
+//! server.
 
 use std::{
     io,
@@ -16,12 +16,12 @@ pub enum EmbeddedError {
     AlreadyOwned { data_dir: PathBuf, pid: String, by: OwnedBy },
 
     #[error(
-        "the user {user}, as whom PostgreSQL runs because it refuses root, cannot enter {}; \
+        "PostgreSQL refuses root, and the user {user} that runs it instead cannot enter {}; \
          choose a DATA_DIR outside it, or run: chmod o+x {}", dir.display(), dir.display()
     )]
     NotTraversable { user: String, dir: PathBuf },
 
-    #[error("{} belongs to root, as whom PostgreSQL refuses to run; give it to another user: chown -R postgres {}", cluster.display(), cluster.display())]
+    #[error("{} belongs to root, and PostgreSQL refuses to run as root; give it to another user: chown -R postgres {}", cluster.display(), cluster.display())]
     ClusterOfRoot { cluster: PathBuf },
 
     #[error(
@@ -36,10 +36,10 @@ pub enum EmbeddedError {
     )]
     NoName { uid: u32 },
 
-    #[error("{} must be a directory of user id {uid}, and is not; remove it or choose another DATA_DIR", dir.display())]
+    #[error("{} is not a directory of user id {uid}; remove it or choose another DATA_DIR", dir.display())]
     NotOurs { dir: PathBuf, uid: u32 },
 
-    #[error("{} is not empty, and a temporary data directory is deleted in the end; give a new or empty directory", data_dir.display())]
+    #[error("{} is not empty, and a temporary data directory is deleted at the end; give a new or empty directory", data_dir.display())]
     NotEmpty { data_dir: PathBuf },
 
     #[error("cannot use {} ({source}); choose a DATA_DIR that this user may read and write", path.display())]
@@ -80,10 +80,10 @@ pub enum EmbeddedError {
     #[error("cannot run {} ({source}); check that it is installed and executable", program.display())]
     CannotRun { program: PathBuf, source: io::Error },
 
-    #[error("initdb could not create the database; correct what it says and start again: {output}")]
+    #[error("initdb could not create the database; correct the error and start again: {output}")]
     InitFailed { output: String },
 
-    #[error("PostgreSQL did not start ({reason}); correct what the end of {} says: {tail}", log.display())]
+    #[error("PostgreSQL did not start ({reason}); correct the error at the end of {}: {tail}", log.display())]
     StartFailed { reason: String, log: PathBuf, tail: String },
 
     #[error("an earlier PostgreSQL (process {pid}) still holds {} and does not stop; stop it with: kill -QUIT {pid}", cluster.display())]
@@ -98,7 +98,7 @@ pub enum EmbeddedError {
     #[error("cannot look into {} ({source}); run this as the user that runs the server", path.display())]
     NotReadable { path: PathBuf, source: io::Error },
 
-    #[error("no psql was found in {} or on PATH; install the PostgreSQL client, or set PG_BIN_DIR to where it is", dir.display())]
+    #[error("no psql was found in {} or on PATH; install the PostgreSQL client, or set PG_BIN_DIR to its directory", dir.display())]
     NoPsql { dir: PathBuf },
 }
 
@@ -113,7 +113,7 @@ impl EmbeddedError {
     }
 }
 
-/// The sentence for what PostgreSQL prints where there is no room: strerror of ENOSPC in the C locale, or its hint at a short write.
+/// The sentence for PostgreSQL's output about a full disk: strerror of ENOSPC in the C locale, or its hint at a short write.
 pub(super) fn no_room(output: &str, data_dir: &Path) -> Option<EmbeddedError> {
     let mut lines = output.lines();
     let line = lines.find(|line| line.contains("No space left on device") || line.contains("Check free disk space"))?;

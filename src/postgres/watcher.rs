@@ -21,7 +21,7 @@ pub(super) struct Watcher {
     child: Child,
     /// std opens it close-on-exec, so no other child of ours (postgres above all) keeps it open.
     pipe: Option<ChildStdin>,
-    /// What it was last told, to tell a successor.
+    /// The last message to it, which a successor gets, too.
     last: String,
 }
 
