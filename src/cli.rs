@@ -1,8 +1,8 @@
 //! The command line: `serve` (the default), `migrate`, `review`, `audit`, `risk reconcile`, `token`, `two-person-release`, `kill`,
 //! `healthcheck`, `db psql`, `db accept-rewind`, `db accept-clock`, `openapi`.
 //!
-//! Whatever stops a command is one sentence on standard error and exit code 1; a review, a verification or a reconciliation that
-//! cannot be made exits 2, since 1 says that something needs attention.
+//! A command that fails prints one sentence on standard error and exits 1. A review, a verification or a reconciliation that cannot be
+//! made exits 2, since 1 says that something needs attention.
 
 mod audit;
 mod clock;
@@ -33,6 +33,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use words::Tolerated;
 
 /// Institutional governance control plane: go-live state, risk caps, AI charter, regression tripwire, one audit trail.
 #[derive(Debug, Parser)]
@@ -71,44 +72,44 @@ struct ServeArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve HTTP; what happens without a command, too.
+    /// Serve HTTP. This is the default.
     Serve(Box<ServeArgs>),
-    /// Apply the migrations and end.
+    /// Apply the migrations.
     Migrate {
         /// Only show which are applied.
         #[arg(long)]
         status: bool,
     },
-    /// Print the Monday review. Exits 0 when nothing needs attention, 1 when something does, 2 when it cannot know.
+    /// Print the Monday review. Exits 0 if nothing needs attention, 1 if something does, 2 if it cannot know.
     Review {
         #[command(flatten)]
         checkpoint: CheckpointConfig,
-        /// Where this machine's instance looks for its kill file [default: KILL in the data directory].
-        #[arg(long, env = "KILL_FILE", value_name = "FILE")]
+        /// The kill file of this machine's instance [default: KILL in the data directory].
+        #[arg(long, env = "KILL_FILE", value_name = "FILE", value_parser = crate::config::path)]
         kill_file: Option<PathBuf>,
     },
-    /// Ask a running server whether it is ready. Exits 0 when it is.
+    /// Ask a running server whether it is ready. Exits 0 if it is.
     Healthcheck {
         /// The server's address.
         #[arg(long, env = "BIND_ADDR", default_value = "127.0.0.1:8000", value_name = "IP:PORT", value_parser = crate::config::address)]
         bind_addr: SocketAddr,
-        /// Ask only whether it answers: for what restarts a server, which helps none that waits for its database.
+        /// Ask only whether it answers, for a restart policy: a restart does not help a server that waits for its database.
         #[arg(long)]
         live: bool,
     },
-    /// Stop everything: engage the kill switch, and stop this machine's instance by its kill file, also without a database.
+    /// Stop everything: write this machine's kill file, which needs no database, and engage the kill switch.
     Kill(kill::KillArgs),
     /// Work with the audit trail.
     Audit {
         #[command(subcommand)]
         command: AuditCommand,
     },
-    /// Who may do what: the first token ends the open mode.
+    /// Manage tokens. The first one ends the open mode.
     Token {
         #[command(subcommand)]
         command: token::TokenCommand,
     },
-    /// Whether whatever loosens waits for a second person.
+    /// Set whether changes that loosen wait for a second person.
     TwoPersonRelease(token::TwoPersonArgs),
     /// Work with the risk ledger.
     Risk {
@@ -126,23 +127,22 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum AuditCommand {
-    /// Recompute the hash of every event. Exits 0 when the trail is whole, 1 when it was tampered with or what belongs to it is missing, 2 when it cannot
+    /// Recompute the hash of every event. Exits 0 if the trail is whole, 1 if it was tampered with or parts are missing, 2 if it cannot
     /// know.
     Verify(Box<audit::VerifyArgs>),
-    /// Sign where every stream stands, and print the note: keep it where whoever owns the database does not come.
+    /// Sign the heads of all streams, and print the note. Keep it out of reach of the database's owner.
     Checkpoint(CheckpointConfig),
     /// Print the key that checks this machine's checkpoints.
     Key(CheckpointConfig),
-    /// Print every event as a line of JSON that can be verified without Holdfast: docs/audit-verify.py.
+    /// Print every event as a line of JSON. docs/audit-verify.py verifies them without Holdfast.
     Export(audit::ExportArgs),
-    /// Erase a text of an event. Its digest stays, so that the trail still verifies; who did it, and why, is an event.
+    /// Erase a text of an event, and record this. The text's digest stays, so the trail still verifies.
     Erase(audit::EraseArgs),
 }
 
 #[derive(Debug, Subcommand)]
 enum RiskCommand {
-    /// Compare every counter with its reservations and events. Exits 0 when the book balances, 1 when it does not, 2 when it
-    /// cannot know.
+    /// Compare every counter with its reservations and events. Exits 0 if the book balances, 1 if it does not, 2 if it cannot know.
     Reconcile(reconcile::ReconcileArgs),
 }
 
@@ -150,14 +150,13 @@ enum RiskCommand {
 enum DbCommand {
     /// Open a SQL shell in the database that the server uses.
     Psql,
-    /// Say that a database that went back, as after a restore, is meant, and which events are lost. Instances that saw it block until
-    /// then.
+    /// Accept a database that went back, as after a restore, and print the lost events. Instances that noticed it block until then.
     AcceptRewind(Box<rewind::AcceptArgs>),
-    /// Say that a clock that is behind the ledger's last event is right: it was ahead before. Reserves are halted until then.
+    /// Accept a clock that is behind the ledger's last event, because it was ahead before. Reserves are halted until then.
     AcceptClock(Box<clock::AcceptClockArgs>),
 }
 
-/// What is to be done, and with what.
+/// A command, with its database and its log.
 #[derive(Debug)]
 struct Task {
     command: Command,
@@ -172,7 +171,7 @@ impl From<Cli> for Task {
 }
 
 impl Command {
-    /// Whether it only tightens, so that nothing that it can do without may stop it.
+    /// Whether it only tightens. It ignores each input that it can do without.
     fn tightens(&self) -> bool {
         match self {
             Self::Kill(_) | Self::Token { command: token::TokenCommand::Revoke(_) } => true,
@@ -182,39 +181,26 @@ impl Command {
     }
 }
 
-/// Why a command ended without doing what it was asked to.
+/// The reason of a failure, in a sentence.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// How long an end waits for operations on files that nobody waits for any more.
+/// How long the end waits for file operations that nobody waits for.
 const HANGING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Parses the arguments and runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
-    // No file or directory of ours is for others to write, whatever the caller's shell says.
+    // Nobody else may write to a file or directory of ours, whatever the caller's shell says.
     let others = Mode::WGRP | Mode::WOTH;
     rustix::process::umask(rustix::process::umask(others) | others);
-    let mut ignored = Vec::new();
-    let task: Task = match Cli::try_parse() {
-        Ok(cli) => cli.into(),
-        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            // A closed pipe is no reason to fail.
-            let _ = error.print();
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            let sentence = usage_sentence(&error);
-            let Some((task, of_it)) = words::tightening(std::env::args_os().skip(1), &sentence) else {
-                fail(&sentence);
-                // Nothing was parsed, so the words themselves tell what was meant.
-                return failure_of(
-                    std::env::args_os().any(|word| word == "review" || word == "reconcile" || word == "verify"),
-                );
-            };
-            ignored = of_it;
-            task
-        }
+    let Tolerated { task, ignored, doubts } = match read_arguments() {
+        Ok(read) => read,
+        Err(code) => return code,
     };
+    if !doubts.is_empty() && !matches!(task.command, Command::Kill(_)) {
+        fail(&format!("{}: nothing is done", doubts.join("; ")));
+        return ExitCode::FAILURE;
+    }
     let is_review = matches!(
         task.command,
         Command::Review { .. } | Command::Risk { .. } | Command::Audit { command: AuditCommand::Verify(_) }
@@ -229,11 +215,13 @@ pub fn main() -> ExitCode {
     }
     if init::is_first() && is_serve {
         return init::run().unwrap_or_else(|error| {
-            fail(&format!("as the first process, this cannot run the server: {error}: give the container an init (docker run --init)"));
+            fail(&format!(
+                "cannot run the server as process 1: {error}: give the container an init (docker run --init)"
+            ));
             ExitCode::FAILURE
         });
     }
-    // Until the end, when the runtime is gone and nothing more is logged.
+    // It ends after the runtime: then nothing more is logged.
     let _log = match crate::log::start(&task.log) {
         Ok(log) => Some(log),
         Err(sentence) if task.command.tightens() => {
@@ -252,9 +240,13 @@ pub fn main() -> ExitCode {
     match runtime.enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(run(task));
-            // A task that is still at a file then is at one that hangs.
+            // A task that still uses a file then uses one that hangs.
             runtime.shutdown_timeout(HANGING_TIMEOUT);
-            code
+            if doubts.is_empty() {
+                return code;
+            }
+            fail(&format!("{}: the place that was meant may not be stopped, say it and try again", doubts.join("; ")));
+            ExitCode::FAILURE
         }
         Err(error) => {
             fail(&format!("cannot start the runtime: {error}"));
@@ -263,8 +255,27 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Begins anew without these variables: the driver reads them by itself, and they are meant for other servers than the private one.
-/// Some of them would switch its guards off, and none can be taken from a process that runs.
+/// The command of this process; else its exit code.
+fn read_arguments() -> Result<Tolerated, ExitCode> {
+    let error = match Cli::try_parse() {
+        Ok(cli) => return Ok(Tolerated { task: cli.into(), ignored: Vec::new(), doubts: Vec::new() }),
+        Err(error) => error,
+    };
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // A closed pipe is no reason to fail.
+        let _ = error.print();
+        return Err(ExitCode::SUCCESS);
+    }
+    let sentence = usage_sentence(&error);
+    words::tightening(std::env::args_os().skip(1), &sentence).ok_or_else(|| {
+        fail(&sentence);
+        // Nothing was parsed: the words themselves say whether 1 would mean that something needs attention.
+        failure_of(std::env::args_os().any(|word| word == "review" || word == "reconcile" || word == "verify"))
+    })
+}
+
+/// Begins anew without these variables of libpq. The driver reads them by itself, and some would switch off what guards the private
+/// PostgreSQL. A running process cannot drop them.
 fn without(names: &[OsString]) -> ExitCode {
     let mut words = std::env::args_os();
     let name = words.next().unwrap_or_else(|| "holdfast".into());
@@ -274,32 +285,29 @@ fn without(names: &[OsString]) -> ExitCode {
     for variable in names {
         anew.env_remove(variable);
     }
-    // Only returns if it could not be done.
+    // It returns only if it failed.
     let error = anew.exec();
     let names = names.iter().map(|name| name.to_string_lossy()).collect::<Vec<_>>().join(", ");
-    fail(&format!(
-        "{names}: for other servers than the private PostgreSQL, and cannot be taken away ({error}): unset them"
-    ));
+    fail(&format!("{names} must not reach the private PostgreSQL, and cannot be removed ({error}): unset them"));
     ExitCode::FAILURE
 }
 
-/// Threads that serve requests: one fewer than there are processors. The ledger's writer has a thread of its own, and it is what
-/// everybody waits for: with a thread a processor, requests take its turn. On two processors that is a tenth of the reserves.
+/// Threads that serve requests: one fewer than there are processors. All requests wait for the ledger's writer, which has a thread of its
+/// own. A thread for each processor would take its turns: on two processors that costs a tenth of the reserves.
 fn request_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |processors| (processors.get() - 1).max(1))
 }
 
-/// The exit code of a failure. A review or reconciliation that cannot be made says 2, since its 1 means that something needs
-/// attention.
+/// The exit code of a failure: 2 of a review, verification or reconciliation, since its 1 says that something needs attention.
 fn failure_of(is_review: bool) -> ExitCode {
     if is_review { ExitCode::from(2) } else { ExitCode::FAILURE }
 }
 
-/// What is wrong with the arguments, in one sentence that names the variable as well as the flag.
+/// The fault in the arguments, in one sentence that names the variable as well as the flag.
 fn usage_sentence(error: &clap::Error) -> String {
     let text = |kind| error.get(kind).map(ToString::to_string);
     let (Some(flag), Some(value)) = (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue)) else {
-        // What is missing is listed below the sentence; the usage comes after an empty line.
+        // Missing arguments are listed below the sentence. The usage comes after an empty line.
         let whole = error.to_string();
         let first = whole.lines().take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");
         return format!("{} (see holdfast --help)", first.trim_start_matches("error: "));
@@ -361,7 +369,7 @@ async fn run(Task { command, database, .. }: Task) -> ExitCode {
     }
 }
 
-/// The exit code of a command that looks whether something needs attention.
+/// The exit code of a command that checks whether something needs attention.
 fn verdict(attention: Result<bool, Failure>) -> ExitCode {
     match attention {
         Ok(attention) => ExitCode::from(u8::from(attention)),
@@ -375,7 +383,7 @@ fn verdict(attention: Result<bool, Failure>) -> ExitCode {
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // Whoever reads has read enough.
+        // The reader has read enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         outcome => Ok(outcome?),
     }
@@ -392,8 +400,66 @@ async fn review(
     let (db, postgres) = database::open_migrated(config).await?;
     let notary = audit::existing_notary(checkpoint, config).await;
     let review = crate::review::collect(&db, answering, notary.as_ref()).await;
-    database::close(db, postgres).await?;
-    let review = review?;
-    print(&review.document(Medium::Terminal))?;
-    Ok(!review.look_first.is_empty())
+    let printed = review.map_err(Failure::from).and_then(|review| {
+        print(&review.document(Medium::Terminal))?;
+        Ok(!review.look_first.is_empty())
+    });
+    database::close_after(printed, db, postgres).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// Every variable of a command and its commands, with its default.
+    fn variables(command: &clap::Command, found: &mut BTreeMap<String, Option<String>>) {
+        for argument in command.get_arguments() {
+            if let Some(name) = argument.get_env() {
+                let default = argument.get_default_values().first().map(|value| value.to_string_lossy().into_owned());
+                found.insert(name.to_string_lossy().into_owned(), default);
+            }
+        }
+        command.get_subcommands().for_each(|command| variables(command, found));
+    }
+
+    #[test]
+    fn the_example_and_the_documentation_have_every_variable_and_its_default() {
+        let mut known = BTreeMap::new();
+        variables(&Cli::command(), &mut known);
+        let read = |file: &str| std::fs::read_to_string(format!("{}/{file}", env!("CARGO_MANIFEST_DIR"))).expect(file);
+        let example = read(".env.example");
+        let shown: BTreeMap<&str, &str> = example
+            .lines()
+            .filter_map(|line| line.strip_prefix('#')?.split_once('='))
+            .filter(|(name, _)| !name.contains(' '))
+            .collect();
+        assert_eq!(shown.keys().copied().collect::<Vec<_>>(), known.keys().map(String::as_str).collect::<Vec<_>>());
+        let documented = read("docs/CONFIGURATION.md");
+        for (name, default) in &known {
+            let row = documented.lines().find(|line| line.starts_with(&format!("| `{name}` |"))).expect(name);
+            if let Some(default) = default {
+                assert_eq!(shown[name.as_str()], default, "{name}");
+                assert!(row.contains(&format!("| `{default}`")), "{name}: {row}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_kill_file_is_read_alike_by_every_command_that_knows_it() {
+        for (said, found) in [(" /k ", "/k"), ("", "")] {
+            let read = |command: &str| {
+                let words = ["holdfast", command, "--kill-file", said];
+                match Cli::try_parse_from(words).expect("it is a file").command {
+                    Some(Command::Kill(args)) => args.kill_file,
+                    Some(Command::Review { kill_file, .. }) => kill_file,
+                    Some(Command::Serve(args)) => args.enforcement.kill_file,
+                    command => panic!("{command:?}"),
+                }
+            };
+            for command in ["serve", "kill", "review"] {
+                assert_eq!(read(command), Some(PathBuf::from(found)), "{command}");
+            }
+        }
+    }
 }

@@ -21,31 +21,31 @@ const DRAIN_SECONDS_MAX: u64 = 600;
 /// Longest that a start waits for its database: a day.
 const DATABASE_WAIT_SECONDS_MAX: u64 = 86_400;
 
-/// Where the server listens.
+/// The server's addresses, and its start and stop.
 #[derive(Debug, Clone, Args)]
 pub struct ServerConfig {
-    /// `BIND_ADDR`: the address to listen on. Anything but loopback is refused while no token was ever created.
+    /// `BIND_ADDR`: the address to listen on. It must be loopback until a token was created.
     #[arg(long, env = "BIND_ADDR", default_value = "127.0.0.1:8000", value_name = "IP:PORT", value_parser = address)]
     pub bind_addr: SocketAddr,
 
-    /// Listen on a non-loopback address also while there are no tokens, and so for everybody. For containers whose port is
-    /// published on loopback only.
+    /// Allow an address that is not loopback without a token, for containers whose port is published on loopback only. Anybody who
+    /// reaches it may do everything.
     #[arg(long)]
     pub insecure: bool,
 
-    /// `ALLOWED_HOSTS`: names, beside localhost and addresses, by which this service is asked while nobody is authenticated.
+    /// `ALLOWED_HOSTS`: host names, besides localhost and addresses, that requests may name in open mode.
     #[arg(long, env = "ALLOWED_HOSTS", value_name = "A,B", value_delimiter = ',')]
     pub allowed_hosts: Option<Vec<Host>>,
 
-    /// `CHECKPOINT_EVERY`: how often the audit trail is verified from the last checkpoint on, and the next one signed.
+    /// `CHECKPOINT_EVERY`: how often new events of the audit trail are verified, and the next checkpoint is signed.
     #[arg(long, env = "CHECKPOINT_EVERY", default_value = "1h", value_name = "TIME")]
     pub checkpoint_every: Lifetime,
 
-    /// `TWO_PERSON_RELEASE`: 1 asks for a second person whatever the database's setting says; 0 leaves it to that.
+    /// `TWO_PERSON_RELEASE`: 1 requires a second person for changes that loosen; 0 leaves that to the database's setting.
     #[arg(long, env = "TWO_PERSON_RELEASE", default_value = "0", value_name = "0|1", value_parser = flag)]
     pub two_person_release: Flag,
 
-    /// `DRAIN_SECONDS`: how long `/readyz` says that a stop was asked for before no connection is taken any more; 0 to 600.
+    /// `DRAIN_SECONDS`: how long `/readyz` announces a stop before connections are refused; 0 to 600.
     #[arg(long, env = "DRAIN_SECONDS", default_value = "5", value_name = "SECONDS", value_parser = drain_seconds)]
     pub drain_seconds: u64,
 
@@ -59,22 +59,22 @@ pub struct ServerConfig {
     )]
     pub database_wait_seconds: u64,
 
-    /// `METRICS_ADDR`: one more address, which answers /metrics and the probes to whoever reaches it, without a token.
+    /// `METRICS_ADDR`: a second address, which answers /metrics and the probes without a token.
     #[arg(long, env = "METRICS_ADDR", value_name = "IP:PORT", value_parser = address)]
     pub metrics_addr: Option<SocketAddr>,
 }
 
-/// The variables that are libpq's, and set.
+/// The variables of libpq that are set.
 #[must_use]
 pub fn libpq_variables() -> Vec<OsString> {
     let is_libpq = |name: &OsString| name.as_encoded_bytes().starts_with(b"PG") && name != "PG_BIN_DIR";
     std::env::vars_os().map(|(name, _)| name).filter(is_libpq).collect()
 }
 
-/// Which database.
+/// The database.
 #[derive(Debug, Clone, Args)]
 pub struct DatabaseConfig {
-    /// `DATABASE_URL`: the PostgreSQL to use; without it Holdfast runs a private one.
+    /// `DATABASE_URL`: the PostgreSQL to use. Without it Holdfast runs a private one.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", global = true)]
     pub database_url: Option<String>,
 
@@ -82,7 +82,7 @@ pub struct DatabaseConfig {
     #[arg(long, env = "DATA_DIR", value_name = "DIR", global = true, value_parser = path)]
     pub data_dir: Option<PathBuf>,
 
-    /// `PG_BIN_DIR`: where the private PostgreSQL's programs are, if not in the usual places.
+    /// `PG_BIN_DIR`: the directory of the private PostgreSQL's programs, if they are in no usual place.
     #[arg(long, env = "PG_BIN_DIR", value_name = "DIR", global = true, value_parser = path)]
     pub pg_bin_dir: Option<PathBuf>,
 }
@@ -90,7 +90,7 @@ pub struct DatabaseConfig {
 /// An address in numbers, or `localhost`.
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
-    // Any other name may be another machine's, or several addresses.
+    // Another name may be another machine's, or several addresses.
     let numbers = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     numbers.as_deref().unwrap_or(text).parse().map_err(|_| {
         "it is an IP address and a port from 0 to 65535, such as 127.0.0.1:8000, [::1]:8000 or localhost:8000"
@@ -107,12 +107,11 @@ pub(crate) fn path(text: &str) -> Result<PathBuf, std::convert::Infallible> {
 /// Checkpoints of the audit trail.
 #[derive(Debug, Clone, Args)]
 pub struct CheckpointConfig {
-    /// `CHECKPOINT_KEY`: the file of the key that signs checkpoints, made if it is not there. Default: checkpoint.key in the data
-    /// directory.
+    /// `CHECKPOINT_KEY`: the file of the key that signs checkpoints, made if it is missing. Default: checkpoint.key in the data directory.
     #[arg(long, env = "CHECKPOINT_KEY", value_name = "FILE", value_parser = path)]
     pub checkpoint_key: Option<PathBuf>,
 
-    /// `CHECKPOINT_DIR`: where scheduled checkpoints are kept. Default: checkpoints in the data directory.
+    /// `CHECKPOINT_DIR`: the directory of scheduled checkpoints. Default: checkpoints in the data directory.
     #[arg(long, env = "CHECKPOINT_DIR", value_name = "DIR", value_parser = path)]
     pub checkpoint_dir: Option<PathBuf>,
 }
@@ -126,13 +125,13 @@ impl CheckpointConfig {
     }
 }
 
-/// There is no place for the data that would still be there tomorrow.
+/// There is no lasting place for the data.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("neither HOME nor XDG_DATA_HOME is set, so there is no place for the data: set DATA_DIR")]
 pub struct NoDataDir;
 
 impl DatabaseConfig {
-    /// Where the private PostgreSQL's programs are, if that was said.
+    /// The directory of the private PostgreSQL's programs, if it is set.
     #[must_use]
     pub fn pg_bin_dir(&self) -> Option<PathBuf> {
         self.pg_bin_dir.clone().filter(|dir| !dir.as_os_str().is_empty())
@@ -144,7 +143,7 @@ impl DatabaseConfig {
         self.database_url.as_deref().map(str::trim).filter(|url| !url.is_empty())
     }
 
-    /// Where the kill file is: where it was said, else in the data directory.
+    /// The kill file: the given one, else the one in the data directory.
     pub fn kill_file(&self, said: Option<PathBuf>) -> Result<PathBuf, NoDataDir> {
         match said.filter(|file| !file.as_os_str().is_empty()) {
             Some(file) => Ok(file),
@@ -172,10 +171,10 @@ impl DatabaseConfig {
     }
 }
 
-/// What this instance enforces.
+/// The enforcement of this instance.
 #[derive(Debug, Clone, Args)]
 pub struct EnforcementConfig {
-    /// `ENV`: `development`, `dev` or `test` switches enforcement off; anything else enforces.
+    /// `ENV`: `development`, `dev` or `test` switches enforcement off. Any other name enforces.
     #[arg(long, env = "ENV", value_name = "NAME")]
     pub env: Option<String>,
 
@@ -183,19 +182,19 @@ pub struct EnforcementConfig {
     #[arg(long, env = "APP_ENV", value_name = "NAME")]
     pub app_env: Option<String>,
 
-    /// `GO_LIVE_ENFORCE`: 0 switches this instance's own gate off; reserve still tells the truth.
+    /// `GO_LIVE_ENFORCE`: 0 switches this instance's gate off. Reserves still check the go-live state.
     #[arg(long, env = "GO_LIVE_ENFORCE", default_value = "1", value_name = "0|1", value_parser = flag)]
     pub go_live_enforce: Flag,
 
-    /// `ENFORCEMENT_SCOPE`: what is blocked while go-live is off, `all` or `prod_exec` alone.
+    /// `ENFORCEMENT_SCOPE`: the classes that are blocked while go-live is off, `all` or `prod_exec` alone.
     #[arg(long, env = "ENFORCEMENT_SCOPE", default_value = "all", value_name = "SCOPE")]
     pub enforcement_scope: ScopeName,
 
-    /// `EXECUTION_CLASSES`: a TOML file with more rules for what a method and a path may do.
+    /// `EXECUTION_CLASSES`: a TOML file with more rules for the class of a method and a path.
     #[arg(long, env = "EXECUTION_CLASSES", value_name = "FILE", value_parser = path)]
     pub execution_classes: Option<PathBuf>,
 
-    /// `STATE_LEASE_MS`: how old the go-live state may be and still admit something; 200 to 2000.
+    /// `STATE_LEASE_MS`: how old the go-live state may be and still admit a request; 200 to 2000.
     #[arg(long, env = "STATE_LEASE_MS", default_value = "2000", value_name = "MS", value_parser = lease)]
     pub state_lease_ms: u64,
 
@@ -255,13 +254,13 @@ impl EnforcementConfig {
         }
     }
 
-    /// Whether this is a development environment, where nobody has to go live.
+    /// Whether this is a development environment, which needs no go-live.
     #[must_use]
     pub fn is_development(&self) -> bool {
         self.environment().is_some()
     }
 
-    /// Why this instance's gate is off, if it is.
+    /// The reason why this instance's gate is off, if it is.
     #[must_use]
     pub fn off_because(&self) -> Option<&'static str> {
         match self.environment() {
@@ -278,7 +277,7 @@ impl EnforcementConfig {
         self.name().is_some_and(|name| ["production", "prod", "live"].contains(&name.as_str()))
     }
 
-    /// What is blocked while go-live is off.
+    /// The classes that are blocked while go-live is off.
     #[must_use]
     pub const fn scope(&self) -> EnforcementScope {
         match self.enforcement_scope {
@@ -287,19 +286,19 @@ impl EnforcementConfig {
         }
     }
 
-    /// What the gate does.
+    /// The gate's enforcement.
     #[must_use]
     pub fn enforcement(&self) -> Enforcement {
         if self.off_because().is_some() { Enforcement::Off } else { Enforcement::On(self.scope()) }
     }
 
-    /// How old the state may be.
+    /// The longest age of a state that still admits a request.
     #[must_use]
     pub const fn lease(&self) -> Duration {
         Duration::from_millis(self.state_lease_ms)
     }
 
-    /// The rules, completed by the file if one is named.
+    /// The rules, with those of the file if there is one.
     pub fn rules(&self) -> Result<Rules, String> {
         let Some(file) = self.execution_classes.as_ref().filter(|file| !file.as_os_str().is_empty()) else {
             return Ok(Rules::default());
@@ -309,14 +308,14 @@ impl EnforcementConfig {
         Rules::with_file(&text).map_err(|error| refused(error.to_string()))
     }
 
-    /// Where the kill file is: where it was said, else in the data directory, if there is a place for one.
+    /// The kill file: the given one, else the one in the data directory; none without a data directory.
     #[must_use]
     pub fn kill_file(&self, database: &DatabaseConfig) -> Option<PathBuf> {
         database.kill_file(self.kill_file.clone()).ok()
     }
 }
 
-/// A fresh install's.
+/// The defaults of a fresh install.
 impl Default for EnforcementConfig {
     fn default() -> Self {
         Self {
@@ -331,7 +330,7 @@ impl Default for EnforcementConfig {
     }
 }
 
-/// What go-live requires.
+/// The requirements of go-live.
 #[derive(Debug, Clone, Args)]
 pub struct ChecklistArgs {
     /// `REQUIRED_PACKS`: components that must be installed before go-live, separated by commas.
@@ -347,16 +346,16 @@ fn pack_id(text: &str) -> Result<Option<PackId>, String> {
     text.parse().map(Some).map_err(|error: crate::types::ParseTextError| error.to_string())
 }
 
-/// What the checklist needs to know of the configuration.
+/// The part of the configuration that the checklist judges.
 #[derive(Debug, Clone, Default)]
 pub struct ChecklistConfig {
     /// Components beyond the levers.
     pub required_packs: Vec<PackId>,
-    /// Why this instance's gate is off, if it is.
+    /// The reason why this instance's gate is off, if it is.
     pub enforcement_off: Option<&'static str>,
 }
 
-/// What is logged where nothing else is said.
+/// The default filter of the log.
 const RUST_LOG_DEFAULT: &str = "info,sqlx::postgres::notice=warn,sqlx_core::pool::inner=off";
 
 /// Logging.
@@ -366,7 +365,7 @@ pub struct LogConfig {
     #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", global = true)]
     pub log_format: Option<LogFormat>,
 
-    /// `RUST_LOG`: what is logged, as in `info,sqlx=warn`.
+    /// `RUST_LOG`: the log's filter, such as `info,sqlx=warn`.
     #[arg(
         long,
         env = "RUST_LOG",

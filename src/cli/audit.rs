@@ -1,7 +1,6 @@
-//! `holdfast audit`: is the trail what was appended, where does it stand, the same for others to tell; and a text goes while the
-//! trail stays what it was.
+//! `holdfast audit`: verifies the trail, signs its heads, exports it, and erases a text while the trail stays as it is.
 
-use super::database::{close, open_existing};
+use super::database::{close_after, open_existing};
 use super::rewind::remember;
 use super::{Failure, print};
 use crate::audit::checkpoint::{self, Notary};
@@ -26,37 +25,38 @@ pub(super) struct VerifyArgs {
     /// Only this stream: control, heimdall, kpi or risk.
     #[arg(long, value_parser = stream)]
     stream: Option<Stream>,
-    /// Begin with this event; the one before it is taken for right. Needs --stream.
+    /// The first event to verify. The one before it is believed. Needs --stream.
     #[arg(long, requires = "stream", value_name = "SEQ", value_parser = clap::value_parser!(i64).range(1..))]
     from: Option<i64>,
-    /// End with this event. Needs --stream.
+    /// The last event to verify. Needs --stream.
     #[arg(long, requires = "stream", value_name = "SEQ", value_parser = clap::value_parser!(i64).range(1..))]
     to: Option<i64>,
-    /// What was kept outside the database: a signed checkpoint, or lines of a stream, a sequence number and a hash, as this command
-    /// prints them.
+    /// A file that was kept outside the database: a signed checkpoint, or earlier output of this command.
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
-    /// The key that checks the checkpoint's signature, as holdfast audit key prints it. Default: this machine's own.
+    /// The key that checks the checkpoint's signature, as printed by holdfast audit key [default: this machine's].
     #[arg(long, requires = "checkpoint", value_name = "KEY")]
     key: Option<Verifier>,
-    /// Only what came after the checkpoint, which is taken for right.
+    /// Verify only the events after the checkpoint, which is believed.
     #[arg(long, requires = "checkpoint")]
     incremental: bool,
     #[command(flatten)]
     own: CheckpointConfig,
 }
 
-/// Signs where the streams stand, and prints the note.
+/// Signs the heads of the streams, and prints the note.
 pub(super) async fn checkpoint(args: &CheckpointConfig, config: &DatabaseConfig) -> Result<(), Failure> {
     let (db, postgres, name) = open_existing(config).await?;
     let signed = sign(args, config, &db, &name).await;
-    close(db, postgres).await?;
-    // A note is there once: also a closed pipe has lost it.
-    let written = io::stdout().write_all(signed?.as_bytes()).and_then(|()| io::stdout().flush());
-    written.map_err(|error| format!("standard output did not take the checkpoint: {error}").into())
+    let printed = signed.and_then(|note| {
+        // A note is printed once: a closed pipe has lost it, too.
+        let written = io::stdout().write_all(note.as_bytes()).and_then(|()| io::stdout().flush());
+        written.map_err(|error| format!("standard output did not take the checkpoint: {error}").into())
+    });
+    close_after(printed, db, postgres).await
 }
 
-/// The note of a trail that has everything that this machine knew of it.
+/// The note of a trail that has every event that this machine knew.
 async fn sign(args: &CheckpointConfig, config: &DatabaseConfig, db: &Database, name: &str) -> Result<String, Failure> {
     remember(db, config).await?;
     let notary = notary(args, config).await?;
@@ -64,14 +64,14 @@ async fn sign(args: &CheckpointConfig, config: &DatabaseConfig, db: &Database, n
     let history = db.history();
     let (asked, found) = (history.asked(), history::found(&mut tx).await?);
     if history.judge(&asked, &found) == Judged::Accepted {
-        // As a server would: what was known of the history before does not count any more.
+        // As a server would: marks of an earlier history do not count.
         history.restart(&found);
     }
     let lost = history::losses(&mut tx, &[history.asked().heads]).await?;
     if !lost.is_empty() {
         let lost = lost.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         return Err(format!(
-            "{name} lacks events that this machine knew ({lost}): nothing is signed; if that is meant, run holdfast db accept-rewind"
+            "{name} lacks events that this machine knew ({lost}): nothing is signed; to accept this, run holdfast db accept-rewind"
         )
         .into());
     }
@@ -105,7 +105,7 @@ pub(super) struct ExportArgs {
     /// Only this stream: control, heimdall, kpi or risk.
     #[arg(long, value_parser = stream)]
     stream: Option<Stream>,
-    /// Only events at or after this time, RFC 3339.
+    /// Only events from this time on, RFC 3339.
     #[arg(long, value_name = "TIME")]
     from: Option<Time>,
     /// Only events before this time, RFC 3339.
@@ -124,10 +124,10 @@ pub(super) struct EraseArgs {
     /// The text: reason, detail, metadata, recommendation or evidence.
     #[arg(long, value_parser = ["reason", "detail", "metadata", "recommendation", "evidence"])]
     field: String,
-    /// Why it has to go. Do not repeat what is to be erased.
+    /// Why it is erased. Do not repeat the erased text.
     #[arg(long)]
     reason: Reason,
-    /// Who erases.
+    /// The actor who erases.
     #[arg(long)]
     actor: Option<Actor>,
 }
@@ -144,10 +144,18 @@ pub(super) async fn verify(args: VerifyArgs, config: &DatabaseConfig) -> Result<
     };
     let (db, postgres, name) = open_existing(config).await?;
     let verified = verify_all(&db, &args, &known).await;
-    close(db, postgres).await?;
-    let (mut text, whole, missing) = verified?;
+    let printed = verified.and_then(|verified| print_verdict(&args, verified, &name));
+    close_after(printed, db, postgres).await
+}
+
+/// Prints the result of a verification; says whether nothing is wrong, and nothing missing.
+fn print_verdict(
+    args: &VerifyArgs,
+    (mut text, whole, missing): (String, bool, Vec<String>),
+    name: &str,
+) -> Result<bool, Failure> {
     let is_part = args.stream.is_some() || args.incremental;
-    let looked_at = if is_part { "what was looked at of the trail" } else { "the trail" };
+    let looked_at = if is_part { "the verified part of the trail" } else { "the trail" };
     for line in &missing {
         let _ = writeln!(text, "MISSING {line}");
     }
@@ -167,7 +175,7 @@ async fn verify_all(
     known: &BTreeMap<Stream, Point>,
 ) -> Result<(String, bool, Vec<String>), Failure> {
     let mut tx = db.begin_unlimited_snapshot().await?;
-    // Two for each processor: while one waits for PostgreSQL to send, another hashes what has come.
+    // Two for each processor: while one waits for PostgreSQL, another hashes.
     let stretches = 2 * std::thread::available_parallelism().map_or(1, usize::from);
     let mut others = db.begin_beside(&mut tx, stretches - 1).await?;
     let (mut text, mut whole) = (String::new(), true);
@@ -190,13 +198,12 @@ async fn verify_all(
 /// Bytes that are written at once.
 const WRITE_BYTES: usize = 256 * 1024;
 
-/// Prints the events of each stream, as of one instant. One whose reader has gone is not whole, and so is no success.
+/// Prints the events of each stream, as of one instant. It fails if its reader has gone: the export is not whole.
 pub(super) async fn export(args: ExportArgs, config: &DatabaseConfig) -> Result<(), Failure> {
     let range = TimeRange::new(args.from, args.to)?;
     let (db, postgres, _) = open_existing(config).await?;
     let exported = export_all(&db, args.stream, range).await;
-    close(db, postgres).await?;
-    Ok(exported?)
+    close_after(exported.map_err(Failure::from), db, postgres).await
 }
 
 async fn export_all(db: &Database, only: Option<Stream>, TimeRange { from, to }: TimeRange) -> Result<(), ExportError> {
@@ -215,11 +222,14 @@ pub(super) async fn erase(args: EraseArgs, config: &DatabaseConfig) -> Result<()
     let origin = Origin::system(args.actor);
     let (db, postgres, name) = open_existing(config).await?;
     let erased = erase::erase(&db, target, &args.reason, &origin).await;
-    close(db, postgres).await?;
-    let target = target.name();
+    let printed = erased.map_err(Failure::from).and_then(|erased| print(&text_of(erased, &target.name(), &name)));
+    close_after(printed, db, postgres).await
+}
+
+fn text_of(erased: Erased, target: &str, name: &str) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
-    match erased? {
+    match erased {
         Erased::Already { digest } => {
             let _ = writeln!(text, "{target} was erased before in {name}; its SHA-256 is {digest}");
         }
@@ -229,28 +239,28 @@ pub(super) async fn erase(args: EraseArgs, config: &DatabaseConfig) -> Result<()
                 let _ = writeln!(text, "erased with it: {column}");
             }
             if as_of {
-                let _ = writeln!(text, "WARNING: GET /audit/as-of cannot tell any more what this event changed");
+                let _ = writeln!(text, "WARNING: GET /audit/as-of cannot show any more what this event changed");
             }
             for copy in copies {
                 let _ = writeln!(text, "STILL THERE: {} of {}{}", copy.column, copy.row, remedy(&copy.column));
             }
         }
     }
-    print(&text)
+    text
 }
 
-/// What is to be done about a copy.
+/// The remedy for a copy.
 fn remedy(column: &str) -> &'static str {
     match column {
-        "idempotency_key.answer" => ": goes by itself seven days later",
-        "heimdall_recommendation.policy_snapshot" => ": stays, as what a verdict was made by",
+        "idempotency_key.answer" => ": expires by itself after seven days",
+        "heimdall_recommendation.policy_snapshot" => ": stays, since a verdict rests on it",
         column if column.contains("_event.") => ": erase it, too",
-        _ => ": said there once more; the next change replaces it",
+        _ => ": the next change replaces it",
     }
 }
 
-/// The heads of a signed checkpoint, or of lines of a stream, a number and a hash; other lines are passed over, so that a whole
-/// output of this command will do.
+/// The heads of a signed checkpoint, or of lines of a stream, a number and a hash. Other lines are skipped, so that all of an output of
+/// this command will do.
 async fn read_heads(
     file: &Path,
     args: &VerifyArgs,
@@ -266,7 +276,7 @@ async fn read_heads(
                 .ok_or_else(|| {
                     let names: Vec<_> = note.names().collect();
                     format!(
-                        "{shown} is signed by {}: say --key, as holdfast audit key prints it there",
+                        "{shown} is signed by {}: give the key with --key, as printed by holdfast audit key there",
                         names.join(", ")
                     )
                 })?
@@ -275,18 +285,18 @@ async fn read_heads(
         let checkpoint = checkpoint::believe(&text, &verifier);
         return Ok(checkpoint.map_err(|error| format!("{shown}: {error} ({})", verifier.name()))?.heads);
     }
-    // A checkpoint without its signature says nothing.
+    // A checkpoint without its signature proves nothing.
     if args.key.is_some() || text.contains(checkpoint::ORIGIN) {
         return Err(format!("{shown}: {}", NoteError::Form).into());
     }
     let mut heads = BTreeMap::new();
     for line in text.lines().filter(|line| line.split(' ').next().and_then(Stream::named).is_some()) {
         let (stream, point) = Point::head_line(line)
-            .ok_or_else(|| format!("{shown}: {line:?} is no stream with a number and a hash of 64 digits"))?;
+            .ok_or_else(|| format!("{shown}: {line:?} is not a stream, a number and a hash of 64 digits"))?;
         heads.insert(stream, point);
     }
     if heads.is_empty() {
-        return Err(format!("{shown} names no head: it has lines of a stream, a number and a hash").into());
+        return Err(format!("{shown} names no head: it must have lines of a stream, a number and a hash").into());
     }
     Ok(heads)
 }

@@ -1,10 +1,10 @@
-//! `holdfast db accept-clock`: a clock that is behind the ledger is right.
+//! `holdfast db accept-clock`: accepts a clock that is behind the ledger.
 
-use super::database::{close, open_existing};
+use super::database::{close_after, open_existing};
 use super::{Failure, print};
 use crate::audit::Origin;
 use crate::config::DatabaseConfig;
-use crate::risk::clock;
+use crate::risk::clock::{self, ClockAccepted};
 use crate::types::{Actor, Reason};
 use chrono::SecondsFormat;
 use clap::Args;
@@ -19,20 +19,24 @@ pub(super) struct AcceptClockArgs {
     reason: Reason,
 }
 
-/// Lets reserves go on under a clock that is behind the ledger's last event.
+/// Lets reserves continue under a clock that is behind the ledger's last event.
 pub(super) async fn accept(args: AcceptClockArgs, config: &DatabaseConfig) -> Result<(), Failure> {
     let (db, postgres, name) = open_existing(config).await?;
     let accepted = clock::accept_clock(&db, &args.reason, &Origin::system(args.actor)).await;
-    close(db, postgres).await?;
-    let Some(accepted) = accepted? else {
-        return print(&format!(
-            "the clock of {name} is not behind the ledger by more than an hour: nothing is to be accepted\n"
-        ));
+    let printed = accepted.map_err(Failure::from).and_then(|accepted| print(&text(accepted.as_ref(), &name)));
+    close_after(printed, db, postgres).await
+}
+
+fn text(accepted: Option<&ClockAccepted>, name: &str) -> String {
+    let Some(accepted) = accepted else {
+        return format!(
+            "the clock of {name} is not behind the ledger by more than an hour: there is nothing to accept\n"
+        );
     };
     let until = accepted.last_event_at.to_rfc3339_opts(SecondsFormat::Secs, true);
-    print(&format!(
+    format!(
         "accepted in {name}: the clock is right, {} s behind the ledger's last event. Until {until} everything is booked on {}, whose caps \
          hold once for all of it\n",
         accepted.behind_seconds, accepted.day
-    ))
+    )
 }

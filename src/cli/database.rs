@@ -1,4 +1,4 @@
-//! The database of a command: which one it is, whether it is started, and what is done with it as a whole.
+//! The database of a command: finding, starting and leaving it, its migrations, and its shell.
 
 use super::{Failure, print, words};
 use crate::config::DatabaseConfig;
@@ -13,9 +13,10 @@ use tokio::time::Instant;
 
 /// How long a command waits for another one, whose PostgreSQL ends with it.
 const COMMAND_TIMEOUT: Duration = Duration::from_mins(1);
-/// How long it waits for the PostgreSQL of a server that has just begun.
+/// How long a command waits for the PostgreSQL of a server that has just begun. Both count from the first look, whoever owns the
+/// directory later.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often it looks.
+/// How often a command looks again.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// The options of a URL.
@@ -23,7 +24,7 @@ pub(super) fn parse_url(url: &str) -> Result<PgConnectOptions, Failure> {
     if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
         return Err("DATABASE_URL cannot be read: it must begin with postgres:// or postgresql://".into());
     }
-    // The URL may hold a password: say what is wrong with it, not what it is.
+    // The URL may hold a password: the sentence does not repeat it.
     let options = PgConnectOptions::from_str(url).map_err(|error| {
         let hint = if holds_a_separator(url) {
             ": its user or password holds one of / ? # [ ], which end it there; write / as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D"
@@ -40,13 +41,13 @@ pub(super) fn parse_url(url: &str) -> Result<PgConnectOptions, Failure> {
     })
 }
 
-/// Whether what stands before the last `@` cannot be a user and a password.
+/// Whether the text before the last `@` cannot be a user and a password.
 fn holds_a_separator(url: &str) -> bool {
     let said = url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@'));
     said.is_some_and(|(user, _)| user.contains(['/', '?', '#', '[', ']']))
 }
 
-/// How the private PostgreSQL of this configuration is run, and by whom.
+/// The settings of the private PostgreSQL of this configuration.
 fn settings(config: &DatabaseConfig, owner: OwnedBy) -> Result<Settings, Failure> {
     Ok(Settings {
         data_dir: config.data_dir()?,
@@ -57,8 +58,8 @@ fn settings(config: &DatabaseConfig, owner: OwnedBy) -> Result<Settings, Failure
     })
 }
 
-/// The private PostgreSQL for a server; none if `stop` resolves first. A command that uses the directory ends by itself, and is waited
-/// for as for a database that is away.
+/// The private PostgreSQL for a server; none if `stop` resolves first. A server waits for a command that uses the directory as it waits
+/// for a database that is away.
 pub(super) async fn own(
     config: &DatabaseConfig,
     patience: Duration,
@@ -79,7 +80,7 @@ pub(super) async fn own(
             let patience = patience.as_secs();
             tracing::warn!(
                 pid,
-                "{by} uses the data directory: waiting for its end, for {patience} s (DATABASE_WAIT_SECONDS)"
+                "{by} uses the data directory: waiting {patience} s for its end (DATABASE_WAIT_SECONDS)"
             );
         }
         tokio::select! {
@@ -89,17 +90,17 @@ pub(super) async fn own(
     }
 }
 
-/// Whose PostgreSQL a command uses.
+/// The owners whose PostgreSQL a command uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Beside {
-    /// A server's; the end of another command is waited for.
+    /// Servers alone. A command waits for the end of another one.
     Servers,
-    /// Also another command's, with which it may end at any time.
-    Anybody,
+    /// Other commands, too, with which it may end at any time; and how long the caller waits at most.
+    Anybody(Duration),
 }
 
-/// The database for a command that runs beside a server, or alone: the URL's, the running private one, or that one started
-/// for as long as the command takes. Where there is none it is made, so that only `migrate` begins with this.
+/// The database for a command: the URL's, or the private one, which is started for the command if it does not run. A missing one is made:
+/// only `migrate` begins with this.
 async fn open_or_make(
     config: &DatabaseConfig,
     beside: Beside,
@@ -108,9 +109,9 @@ async fn open_or_make(
         return Ok((Database::open(parse_url(url)?).await?, None));
     }
     let dir = config.data_dir()?;
-    let attach = match beside {
-        Beside::Servers => postgres::attach,
-        Beside::Anybody => postgres::attach_to_any,
+    let (attach, command_timeout): (fn(&Path) -> _, _) = match beside {
+        Beside::Servers => (postgres::attach, COMMAND_TIMEOUT),
+        Beside::Anybody(timeout) => (postgres::attach_to_any, timeout),
     };
     let (began, mut is_told) = (Instant::now(), false);
     loop {
@@ -125,7 +126,7 @@ async fn open_or_make(
             Err(EmbeddedError::AlreadyOwned { pid, by, .. }) => (pid, by),
             Err(error) => return Err(error.into()),
         };
-        let timeout = if by == OwnedBy::Server { SERVER_TIMEOUT } else { COMMAND_TIMEOUT };
+        let timeout = if by == OwnedBy::Server { SERVER_TIMEOUT } else { command_timeout };
         if began.elapsed() >= timeout {
             return Err(still_owned(&dir, &pid, &by));
         }
@@ -138,7 +139,7 @@ async fn open_or_make(
     }
 }
 
-/// A command is no second server: the one that owns the directory is the right one.
+/// The error of a command whose directory stays owned.
 fn still_owned(dir: &Path, pid: &str, by: &OwnedBy) -> Failure {
     let dir = dir.display();
     match by {
@@ -151,14 +152,14 @@ fn still_owned(dir: &Path, pid: &str, by: &OwnedBy) -> Failure {
     .into()
 }
 
-/// The database for a command that is about what stands in it: never a new one. Also says which one it is.
+/// The database for a command that reads or changes it, never a new one, and its name.
 pub(super) async fn open_existing(
     config: &DatabaseConfig,
 ) -> Result<(Database, Option<EmbeddedPostgres>, String), Failure> {
     open_beside(config, Beside::Servers).await
 }
 
-/// The same, and whose PostgreSQL it may be.
+/// The same with a choice of whose PostgreSQL it may be.
 pub(super) async fn open_beside(
     config: &DatabaseConfig,
     beside: Beside,
@@ -173,7 +174,7 @@ pub(super) async fn open_beside(
     Ok((db, postgres, format!("the private PostgreSQL of {}", dir.display())))
 }
 
-/// Refuses a data directory without a database: a command beside the server that made one would ask, and answer, about nothing.
+/// Refuses a data directory without a database: a command would make an empty one, and report on that.
 fn refuse_none(config: &DatabaseConfig) -> Result<(), Failure> {
     if config.url().is_some() {
         return Ok(());
@@ -183,14 +184,14 @@ fn refuse_none(config: &DatabaseConfig) -> Result<(), Failure> {
         return Ok(());
     }
     Err(format!(
-        "{} holds no database: set DATA_DIR or DATABASE_URL as the server has it; to make a new one there, run holdfast migrate or \
+        "{} holds no database: set DATA_DIR or DATABASE_URL as for the server; to make a new database there, run holdfast migrate or \
          start the server",
         dir.display()
     )
     .into())
 }
 
-/// The database, never a new one; refused where the schema is not this program's.
+/// The database, never a new one. A schema that is not this program's is an error.
 pub(super) async fn open_migrated(config: &DatabaseConfig) -> Result<(Database, Option<EmbeddedPostgres>), Failure> {
     open_migrated_beside(config, Beside::Servers).await
 }
@@ -203,8 +204,8 @@ async fn open_migrated_beside(
     let (db, postgres) = open_or_make(config, beside).await?;
     let pending = db.migration_status().await?.into_iter().filter(|(_, _, applied)| !applied).count();
     if pending > 0 {
-        close(db, postgres).await?;
-        return Err(format!("{pending} migrations are not applied: run holdfast migrate, or start the server").into());
+        let error = format!("{pending} migrations are not applied: run holdfast migrate, or start the server");
+        return close_after(Err(error.into()), db, postgres).await;
     }
     Ok((db, postgres))
 }
@@ -218,12 +219,27 @@ pub(super) async fn close(db: Database, postgres: Option<EmbeddedPostgres>) -> R
     Ok(())
 }
 
-/// Applies what is pending, unless only the status is asked for, and prints every migration.
+/// The same after a command has printed its result, so that a failure to stop hides none: it is only told after it.
+pub(super) async fn close_after<T>(
+    done: Result<T, Failure>,
+    db: Database,
+    postgres: Option<EmbeddedPostgres>,
+) -> Result<T, Failure> {
+    let closed = close(db, postgres).await;
+    done.and_then(|done| closed.map(|()| done))
+}
+
+/// Applies pending migrations, unless only the status is asked for, and prints every migration.
 pub(super) async fn migrate(config: &DatabaseConfig, status: bool) -> Result<(), Failure> {
     if status {
         refuse_none(config)?;
     }
     let (db, postgres) = open_or_make(config, Beside::Servers).await?;
+    let migrated = migrate_in(&db, status).await;
+    close_after(migrated, db, postgres).await
+}
+
+async fn migrate_in(db: &Database, status: bool) -> Result<(), Failure> {
     if !status {
         db.migrate().await?;
     }
@@ -232,7 +248,6 @@ pub(super) async fn migrate(config: &DatabaseConfig, status: bool) -> Result<(),
         use std::fmt::Write as _;
         writeln!(text, "{version:04} {name:<12} {}", if applied { "applied" } else { "PENDING" })?;
     }
-    close(db, postgres).await?;
     print(&text)
 }
 
@@ -246,6 +261,6 @@ pub(super) fn psql(config: &DatabaseConfig) -> Result<(), Failure> {
         }
         None => postgres::psql_command(&config.data_dir()?, config.pg_bin_dir().as_deref())?,
     };
-    // Only returns if it could not be started.
+    // It returns only if it failed.
     Err(format!("cannot start psql: {}", command.exec()).into())
 }

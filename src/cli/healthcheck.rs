@@ -1,14 +1,16 @@
-//! `holdfast healthcheck`: whether a running server answers its probes.
+//! `holdfast healthcheck`: asks a running server's probes.
 
 use super::Failure;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// How long it waits.
+/// How long the check waits.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
+/// Most bytes of an answer that are read.
+const ANSWER_MAX: u64 = 64 * 1024;
 
-/// Asks a path of a server, which has to answer 200.
+/// Asks a path of a server. Any answer but 200 is an error.
 pub(super) async fn ask(bind_addr: SocketAddr, path: &str) -> Result<(), Failure> {
     // A server on the unspecified address is reached on loopback.
     let mut addr = bind_addr;
@@ -24,9 +26,9 @@ pub(super) async fn ask(bind_addr: SocketAddr, path: &str) -> Result<(), Failure
         stream
             .write_all(format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n").as_bytes())
             .await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer)
+        let mut answer = Vec::new();
+        stream.take(ANSWER_MAX).read_to_end(&mut answer).await?;
+        Ok::<_, std::io::Error>(String::from_utf8_lossy(&answer).into_owned())
     };
     let answer = match tokio::time::timeout(HEALTHCHECK_TIMEOUT, ask).await {
         Ok(answer) => answer.map_err(|error| format!("nothing answers on {addr}: {error}"))?,

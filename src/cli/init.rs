@@ -1,5 +1,5 @@
-//! The first process of a container: orphans of the whole container become its children, and nobody but it can reap them. So the server
-//! is a child of it, which it waits for, passing on the signals that stop.
+//! The first process of a container: orphans of the whole container become its children, and only it can reap them. So it runs the server
+//! as its child, waits for it, and passes on the signals that stop.
 
 use super::stop::Signals;
 use rustix::process::{Pid, WaitOptions, WaitStatus, kill_process, wait};
@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// How long the watcher of a server that was killed, or that failed, has for ending PostgreSQL: everything ends with the first process.
+/// How long the watcher of a server that was killed or failed has to end PostgreSQL: everything ends with the first process.
 const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Whether this is the first process.
@@ -28,13 +28,13 @@ async fn stand_by() -> io::Result<ExitCode> {
     let mut words = std::env::args_os();
     let name = words.next().unwrap_or_else(|| "holdfast".into());
     let mut server = Command::new(std::env::current_exe().unwrap_or_else(|_| name.clone().into()));
-    // A group of its own: a terminal's signal comes to it once, from here.
+    // It has a group of its own: a terminal's signal reaches it once, from here.
     let server = server.arg0(name).args(words).process_group(0).spawn()?;
     let server = i32::try_from(server.id()).ok().and_then(Pid::from_raw);
     loop {
         if let Some(status) = server.and_then(reap_until) {
             let code = status.exit_status().and_then(|code| u8::try_from(code).ok());
-            // One that ended in order has left nothing. Any other may have failed before it could end what it had started.
+            // A server that ended in order has left nothing. Any other may have left processes that it started.
             if code != Some(0) {
                 let _ = tokio::time::timeout(LEFTOVER_TIMEOUT, reap_all(&mut ends)).await;
             }
@@ -48,7 +48,7 @@ async fn stand_by() -> io::Result<ExitCode> {
             _ = ends.recv() => {}
             (signal, _) = signals.next() => {
                 if let Some(server) = server {
-                    // It has just ended, or it is told.
+                    // An error means that it has just ended.
                     let _ = kill_process(server, signal);
                 }
             }
@@ -56,7 +56,7 @@ async fn stand_by() -> io::Result<ExitCode> {
     }
 }
 
-/// Reaps what has ended; gives how this one did, if it is among them.
+/// Reaps ended children; gives the status of this one, if it is among them.
 fn reap_until(server: Pid) -> Option<WaitStatus> {
     while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
         if pid == server {

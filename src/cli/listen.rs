@@ -1,4 +1,4 @@
-//! What listens: the addresses, how many connections there may be, and serving them until a stop.
+//! Listening: the addresses, the number of connections, and serving until a stop.
 
 use super::Failure;
 use super::stop::{StopPhase, until};
@@ -22,7 +22,7 @@ const BACKLOG: u32 = 4_096;
 /// The listeners of a server, and how many connections the service may have.
 pub(super) struct Listeners {
     service: TcpListener,
-    /// Of the counters alone.
+    /// The listener of the counters.
     metrics: Option<TcpListener>,
     limits: Limits,
 }
@@ -50,7 +50,7 @@ impl Listeners {
                 server::serve(listener, router, Limits::METRICS, stopped, DRAIN).await;
             }
         };
-        // While a stop is announced, each connection ends with its answer: whoever keeps some finds none that closes under a request.
+        // While a stop is announced, each connection ends with its answer, so that none closes under a request.
         let leaving = app.clone();
         let service = app.router().map_response(move |mut response: Response| {
             if leaving.stage() == Stage::Stopping {
@@ -62,7 +62,7 @@ impl Listeners {
     }
 }
 
-/// `variable` is what says the address.
+/// Listens on an address, which comes from this variable.
 fn listen(addr: SocketAddr, variable: &str) -> Result<TcpListener, Failure> {
     let bind = || {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -72,15 +72,15 @@ fn listen(addr: SocketAddr, variable: &str) -> Result<TcpListener, Failure> {
         socket.listen(BACKLOG)
     };
     bind().map_err(|error: std::io::Error| {
-        format!("cannot listen on {addr}: {error}: stop what does, or set {variable}").into()
+        format!("cannot listen on {addr}: {error}: stop the program that does, or set {variable}").into()
     })
 }
 
-/// Every connection is a file: as many as the system lets this process have. Warns where they are few.
+/// As many connections as the system lets this process have files. Warns if they are few.
 fn room_for_connections() -> Limits {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // One that is lower serves fewer connections at once.
+    // A lower limit serves fewer connections at once.
     let _ = setrlimit(Resource::Nofile, limit);
     // None is no limit.
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);

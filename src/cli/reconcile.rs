@@ -1,6 +1,6 @@
-//! `holdfast risk reconcile`: is every counter what its rows say, and set it right if not.
+//! `holdfast risk reconcile`: compares every counter with its rows, and repairs it.
 
-use super::database::{close, open_existing};
+use super::database::{close_after, open_existing};
 use super::{Failure, print};
 use crate::audit::Origin;
 use crate::config::DatabaseConfig;
@@ -11,13 +11,13 @@ use std::fmt::Write as _;
 
 #[derive(Debug, Args)]
 pub(super) struct ReconcileArgs {
-    /// Set every counter to what its rows say, record it, and let reserves go on.
+    /// Set every counter to what its rows say, record that, and let reserves continue.
     #[arg(long, requires_all = ["actor", "reason"])]
     repair: bool,
-    /// Who repairs.
+    /// The actor who repairs.
     #[arg(long)]
     actor: Option<Actor>,
-    /// Why.
+    /// The reason.
     #[arg(long)]
     reason: Option<Reason>,
 }
@@ -33,10 +33,8 @@ pub(super) async fn run(args: ReconcileArgs, config: &DatabaseConfig) -> Result<
         }
         None => reconcile(&db).await.map(|found| (text(&found, false), found.balanced && found.halted_at.is_none())),
     };
-    close(db, postgres).await?;
-    let (text, balanced) = done?;
-    print(&text)?;
-    Ok(balanced)
+    let printed = done.map_err(Failure::from).and_then(|(text, balanced)| print(&text).map(|()| balanced));
+    close_after(printed, db, postgres).await
 }
 
 fn text(found: &Reconciliation, repaired: bool) -> String {

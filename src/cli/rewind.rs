@@ -1,6 +1,6 @@
-//! `holdfast db accept-rewind`: a database that went back is meant. And where this machine remembers how far it had come.
+//! `holdfast db accept-rewind`: accepts a database that went back. Also the file that remembers how far the database had come.
 
-use super::database::{close, open_existing};
+use super::database::{close_after, open_existing};
 use super::{Failure, audit, print};
 use crate::audit::Origin;
 use crate::config::{CheckpointConfig, DatabaseConfig};
@@ -17,16 +17,14 @@ pub(super) struct AcceptArgs {
     /// The actor who accepts.
     #[arg(long)]
     actor: Option<Actor>,
-    /// Why the older state is the right one.
+    /// Why the older state is right.
     #[arg(long)]
     reason: Reason,
     #[command(flatten)]
     checkpoint: CheckpointConfig,
 }
 
-/// The file of this machine's marks: one for each address of a database, and each book in it.
-///
-/// None where nothing says where such files are.
+/// The file of this machine's marks, one for each address of a database and each book in it; none without a data directory.
 fn marks_file(config: &DatabaseConfig, db: &Database) -> Result<Option<MarksFile>, Failure> {
     let Ok(dir) = config.data_dir() else { return Ok(None) };
     let (options, schema) = db.place()?;
@@ -35,14 +33,14 @@ fn marks_file(config: &DatabaseConfig, db: &Database) -> Result<Option<MarksFile
             let socket = options.get_socket().map(|dir| dir.display().to_string());
             format!("{}:{}", socket.unwrap_or_else(|| options.get_host().to_owned()), options.get_port())
         }
-        // Wherever the directory is by then.
+        // The directory may move.
         None => "private".to_owned(),
     };
     let database = options.get_database().unwrap_or_default();
     Ok(Some(MarksFile::new(&dir, &format!("{server}/{database}/{schema}"))))
 }
 
-/// Takes over what this machine knew of the database before, and remembers what this process learns of it.
+/// Takes over this machine's marks of the database, and keeps those of this process.
 pub(super) async fn remember(db: &Database, config: &DatabaseConfig) -> Result<(), Failure> {
     let Some(file) = marks_file(config, db)? else {
         tracing::warn!("HOME and DATA_DIR are not set: a restart will not notice that the database lost events");
@@ -50,35 +48,40 @@ pub(super) async fn remember(db: &Database, config: &DatabaseConfig) -> Result<(
     };
     let shown = file.path().display().to_string();
     db.history().remember_in(file).await.map_err(|error| {
-        format!("{shown} cannot be read ({error}): it says how far the database had come; look at that, then remove the file").into()
+        format!("{shown} cannot be read ({error}): it tells how far the database had come; look at it, then remove it")
+            .into()
     })
 }
 
-/// Gives the database a history of its own, so that instances that saw it go back take it over; says what is lost.
+/// Gives the database a new history, which instances that saw it go back take over; prints the lost events.
 pub(super) async fn accept(args: AcceptArgs, config: &DatabaseConfig) -> Result<(), Failure> {
     let (db, postgres, name) = open_existing(config).await?;
     let accepted = accept_in(&db, args, config).await;
-    close(db, postgres).await?;
-    let Accepted { version, rewound, known, lost } = accepted?;
+    let printed = accepted.and_then(|accepted| print(&text(accepted, &name)));
+    close_after(printed, db, postgres).await
+}
+
+fn text(Accepted { version, rewound, known, lost }: Accepted, name: &str) -> String {
     let found = match rewound {
         0 => "no live instance says that the database went back",
         _ => "every instance takes it over",
     };
     let mut text = format!("accepted in {name}: the go-live state is at version {version}; {found}\n");
     if !known {
-        text.push_str("this machine has neither marks nor a checkpoint of it: what is lost is not known here\n");
+        text.push_str("this machine has neither marks nor a checkpoint of it: the lost events are not known here\n");
     } else if lost.is_empty() {
         text.push_str("every event that this machine knew of is there\n");
     }
     for lost in lost {
-        writeln!(text, "{lost}")?;
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{lost}");
     }
-    print(&text)
+    text
 }
 
 struct Accepted {
     version: i64,
-    /// How many live instances said that the state went backwards.
+    /// How many live instances reported that the state went backwards.
     rewound: usize,
     /// Whether this machine knew of any event.
     known: bool,
@@ -91,7 +94,7 @@ async fn accept_in(db: &Database, args: AcceptArgs, config: &DatabaseConfig) -> 
     let rewound = list.instances.iter().filter(|one| one.live && one.standing == "rewound").count();
     let file = marks_file(config, db)?;
     let marks = match &file {
-        // One that cannot be read is no reason not to accept: it only tells less.
+        // A file that cannot be read only tells less.
         Some(file) => file.load().await.ok().flatten(),
         None => None,
     };

@@ -33,14 +33,14 @@ pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(
     // Signals first: from here on, a stop is orderly.
     let signals = Signals::listen()?;
     let (stop, stopping) = watch::channel(StopPhase::No);
-    // The address before the database: a port that is taken should not cost a start of PostgreSQL.
+    // The address comes before the database: a taken port must not cost a start of PostgreSQL.
     let listeners = Listeners::open(&args.server)?;
     let db = Database::later();
     let app = App::new(&db, Clock::system(), setup);
     app.enter(Stage::Opening);
     let announced = Duration::from_secs(args.server.drain_seconds);
     tokio::spawn(announce_stop(signals, app.clone(), announced, stop));
-    // From here on probes are answered; everything else is refused until the database is there.
+    // From here on probes are answered. Everything else is refused until the database is there.
     let addr = listeners.addr()?;
     let serving = tokio::spawn(listeners.serve_until(app.clone(), stopping.clone()));
     let instance = Serving { app, addr, db, args: &args, database: &database };
@@ -74,7 +74,7 @@ async fn stopped_early(serving: JoinHandle<()>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where the service can be reached from.
+/// The reach of the service.
 fn exposure(server: &ServerConfig) -> Exposure {
     match (server.bind_addr.ip().is_loopback(), server.insecure) {
         (true, _) => Exposure::Loopback,
@@ -83,7 +83,7 @@ fn exposure(server: &ServerConfig) -> Exposure {
     }
 }
 
-/// Refuses to let everybody in from elsewhere.
+/// Refuses an address that is not loopback while nobody is authenticated.
 async fn check_address(server: &ServerConfig, db: &Database) -> Result<(), Failure> {
     if exposure(server) != Exposure::Network {
         return Ok(());
@@ -93,15 +93,15 @@ async fn check_address(server: &ServerConfig, db: &Database) -> Result<(), Failu
         return Ok(());
     }
     Err(format!(
-        "BIND_ADDR={} is not a loopback address, and there are no tokens: anybody who reaches it could move the switches; create \
-         one (holdfast migrate, then holdfast token create --name admin --scopes admin,read,operate,release), bind 127.0.0.1, or say --insecure if the \
-         port is published on loopback only",
+        "BIND_ADDR={} is not a loopback address, and there are no tokens: anybody who reaches it could move the switches; create a \
+         token (holdfast migrate, then holdfast token create --name admin --scopes admin,read,operate,release), bind 127.0.0.1, or \
+         give --insecure if the port is published on loopback only",
         server.bind_addr
     )
     .into())
 }
 
-/// What the instance is told, resolved; whatever is wrong with it stops the start.
+/// The configuration of the instance, resolved. A fault stops the start.
 fn setup(args: &ServeArgs, database: &DatabaseConfig) -> Result<Setup, Failure> {
     let host = rustix::system::uname();
     let kill_file = args.enforcement.kill_file(database);
@@ -124,18 +124,18 @@ fn setup(args: &ServeArgs, database: &DatabaseConfig) -> Result<Setup, Failure> 
     })
 }
 
-/// What signs checkpoints. Only now, so that a start that fails leaves nothing behind.
+/// The signer of checkpoints. It is opened late, so that a start that fails leaves nothing behind.
 async fn notary(args: &ServeArgs, database: &DatabaseConfig) -> Option<Notary> {
     let opened = super::audit::notary(&args.checkpoint, database).await;
     opened.inspect_err(|error| tracing::warn!(%error, "no checkpoints of the audit trail are signed")).ok()
 }
 
-/// An instance: what serves, and what it was told.
+/// An instance and its configuration.
 struct Serving<'a> {
     app: App,
-    /// Where it listens.
+    /// The address that it listens on.
     addr: SocketAddr,
-    /// Away until it was opened.
+    /// The database, away until it was opened.
     db: Database,
     args: &'a ServeArgs,
     database: &'a DatabaseConfig,
@@ -149,7 +149,7 @@ impl Serving<'_> {
         serving: JoinHandle<()>,
         stopping: watch::Receiver<StopPhase>,
     ) -> Result<(), Failure> {
-        // Migrations may wait for another instance, and files for a disk, for as long as that takes; a stop does not.
+        // Migrations may wait for another instance, and files for a disk. A stop does not wait for them.
         let begun = async {
             self.db.become_opened(&self.open(options).await?);
             Ok::<_, Failure>(self.begin().await)
@@ -167,10 +167,10 @@ impl Serving<'_> {
             task.abort();
         }
         changes.finish().await;
-        // Who ends in order is not looked for.
+        // Nobody looks for an instance that ended in order.
         let left = async { instance::leave(&mut *self.db.work().await?, self.app.feed.instance().id()).await };
         if let Ok(Err(error)) = tokio::time::timeout(LEAVE_TIMEOUT, left).await {
-            tracing::warn!(%error, "this instance stays on the list for a day");
+            tracing::warn!(%error, "this instance stays listed for a day");
         }
         let is_whole = self.app.writers_run();
         self.db.close().await;
@@ -181,14 +181,10 @@ impl Serving<'_> {
         }
         served?;
         tracing::info!("stopped");
-        if is_whole {
-            Ok(())
-        } else {
-            Err("a writer's thread ended by a panic that nothing caught: see the log, and start again".into())
-        }
+        if is_whole { Ok(()) } else { Err("a writer's thread panicked: see the log, and start again".into()) }
     }
 
-    /// The database, with a schema that is this program's.
+    /// The database, migrated to this program's schema.
     async fn open(&self, options: PgConnectOptions) -> Result<Database, Failure> {
         let db = self.reach(&options).await?;
         self.app.enter(Stage::Opening);
@@ -201,14 +197,14 @@ impl Serving<'_> {
         db.migrate_telling(tell).await?;
         check_address(&self.args.server, &db).await?;
         remember(&db, self.database).await?;
-        // Nothing that a decision depends on without noticing: who restored this has to know.
+        // No decision depends on it, but the person who restored this database has to know.
         for line in complete::missing(&mut *db.work().await?).await? {
-            tracing::error!("this book is not complete: {line}");
+            tracing::error!("this book is incomplete: {line}");
         }
         Ok(db)
     }
 
-    /// Opens the database, and waits for one that is away: both may be started at the same time.
+    /// Opens the database, and waits for one that is away: server and database may start at the same time.
     async fn reach(&self, options: &PgConnectOptions) -> Result<Database, Failure> {
         let (began, patience) = (Instant::now(), Duration::from_secs(self.args.server.database_wait_seconds));
         let mut told = None;
@@ -228,14 +224,14 @@ impl Serving<'_> {
         }
     }
 
-    /// Knows the state before the first request, so that a start is not a second of 503s, and begins what goes on beside them.
+    /// Reads the state before the first request, so that a start is not a second of 503s, and begins the background tasks.
     async fn begin(&self) -> (Vec<JoinHandle<Infallible>>, Changes) {
         let Self { app, db, args, database, .. } = self;
         if let Some(notary) = notary(args, database).await {
             app.trail.sign_with(notary);
         }
         if let Err(error) = app.feed.refresh(db).await {
-            tracing::warn!(%error, "the go-live state could not be read yet: blocking until it is");
+            tracing::warn!(%error, "the go-live state cannot be read yet: blocking until it can");
         }
         let changes = Changes::from_now_on(db.clone()).await;
         (start_tasks(app, db, &changes, args.server.checkpoint_every), changes)
@@ -246,11 +242,11 @@ impl Serving<'_> {
         match app.access.register().mode() {
             Mode::Tokens => {}
             Mode::Unknown => {
-                tracing::warn!("it is not known yet which tokens there are: nobody is let in until it is");
+                tracing::warn!("the tokens are not known yet: nobody is let in until they are");
             }
             Mode::Open => tracing::warn!(
-                "OPEN MODE: there are no tokens, and callers are not authenticated; events will say UNAUTHENTICATED; holdfast \
-                 token create ends it"
+                "OPEN MODE: there are no tokens, and callers are not authenticated; events say UNAUTHENTICATED; holdfast token \
+                 create ends it"
             ),
         }
         if let Some(why) = args.enforcement.off_because() {
@@ -267,12 +263,12 @@ impl Serving<'_> {
     }
 }
 
-/// Starts what goes on beside the requests. What panics begins anew.
+/// Starts the background tasks. A task that panics begins anew.
 fn start_tasks(app: &App, db: &Database, changes: &Changes, checkpoint_every: Lifetime) -> Vec<JoinHandle<Infallible>> {
     let (feed, listening) = (app.feed.clone(), app.feed.clone());
     let (risk, regression, register) = (app.risk.clone(), app.regression.clone(), app.access.register().clone());
     let (metrics, changes) = (app.metrics.clone(), changes.clone());
-    // Each has a database of its own to begin with.
+    // Each task has a handle of its own.
     let [of_feed, of_listener, of_watch, of_marks, of_keys, of_uses, of_notary] = std::array::from_fn(|_| db.clone());
     let mut tasks = vec![
         keep("feed", move || feed.clone().run(of_feed.clone())),
@@ -301,18 +297,18 @@ where
     tokio::spawn(panics::kept_running(task, begin))
 }
 
-/// How often a database that is away is looked for.
+/// How often a server looks for a database that is away.
 const REACH_PAUSE: Duration = Duration::from_secs(1);
-/// How often the log says that it is.
+/// How often the log says so.
 const WAITING_NOTICE: Duration = Duration::from_secs(30);
-/// How long an end waits for the marks to be on the disk.
+/// How long the end waits for the marks to be on the disk.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long an end waits for the database to hear of it.
+/// How long the end waits to take the instance off the list.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often samples are folded into their buckets.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
-/// Samples are kept one by one until somebody folds them: where nobody scrapes, this does.
+/// Samples are kept one by one until a scrape folds them. Where nobody scrapes, this does.
 async fn keep_metrics_small(metrics: metrics_exporter_prometheus::PrometheusHandle) {
     let mut turns = tokio::time::interval(METRICS_UPKEEP);
     loop {

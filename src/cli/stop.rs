@@ -1,4 +1,4 @@
-//! How a server is asked to stop: by signals, in two steps, so that balancers have the time to look elsewhere.
+//! A server's stop: signals ask for it, and it has two steps, so that balancers have time to react.
 
 use crate::app::{App, Stage};
 use crate::process_status;
@@ -7,33 +7,33 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-/// How far a stop has come.
+/// The progress of a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum StopPhase {
-    /// Nobody has asked for one.
+    /// There is none.
     No,
-    /// It was asked for, and `/readyz` says so. A client that does not know yet is still served.
+    /// `/readyz` announces it. Clients are still served.
     Announced,
-    /// No connection is taken any more.
+    /// New connections are not taken any more.
     Closing,
 }
 
 pub(super) async fn until(mut stopping: watch::Receiver<StopPhase>, phase: StopPhase) {
-    // An error means that the sender is gone, which ends the waiting as well.
+    // An error means that the sender is gone, which ends the wait, too.
     let _ = stopping.wait_for(|now| *now >= phase).await;
 }
 
-/// The signals that ask for a stop. There is nothing to load anew, so a hang-up is one of them.
+/// The signals that ask for a stop. There is nothing to reload, so a hang-up is one of them.
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     quit: Signal,
-    /// None where whoever started this wants hang-ups ignored, as nohup does.
+    /// None if this process was started with hang-ups ignored, as by nohup.
     hangup: Option<Signal>,
 }
 
 impl Signals {
-    /// From here on they end nothing by themselves.
+    /// From here on the signals do not end the process by themselves.
     pub(super) fn listen() -> std::io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -43,7 +43,7 @@ impl Signals {
         })
     }
 
-    /// The next one, and its name.
+    /// The next signal, and its name.
     pub(super) async fn next(&mut self) -> (process::Signal, &'static str) {
         let hangup = async {
             match &mut self.hangup {
@@ -60,15 +60,15 @@ impl Signals {
     }
 }
 
-/// Whether this process was started with hang-ups ignored. Where nothing tells, it was not.
+/// Whether this process was started with hang-ups ignored. If that cannot be read, it was not.
 fn hangup_is_ignored() -> bool {
     // Signal 1 is the lowest bit.
     process_status::mask("SigIgn").is_some_and(|ignored| ignored & 1 == 1)
 }
 
-/// Announces a stop at the first signal, and lets it begin when balancers have had the time to look elsewhere, or at the second.
+/// Announces a stop at the first signal. It begins after the announced time, or at the second signal.
 ///
-/// The end of what cannot be served without is one, too, and nobody is served meanwhile.
+/// The end of a writer is a stop, too, without an announcement: nothing can be served without it.
 pub(super) async fn announce_stop(
     mut signals: Signals,
     app: App,
@@ -87,7 +87,7 @@ pub(super) async fn announce_stop(
     let _ = stop.send(StopPhase::Announced);
     if was_ready && !announced.is_zero() {
         let seconds = announced.as_secs();
-        tracing::info!("stopping: not ready any more, and still serving for {seconds} s; a second signal ends that");
+        tracing::info!("stopping: not ready any more, still serving for {seconds} s; a second signal ends that");
         tokio::select! {
             () = tokio::time::sleep(announced) => {}
             _ = signals.next() => {}

@@ -1,9 +1,9 @@
-//! `holdfast token`: the first token, and every other one, from the shell of whoever owns the database.
+//! `holdfast token` and `holdfast two-person-release`, for the owner of the database.
 
-use super::database::{close, open_existing, open_migrated};
+use super::database::{close_after, open_existing, open_migrated};
 use super::{Failure, print};
 use crate::access;
-use crate::access::model::{NewToken, TokenRecord};
+use crate::access::model::{CreatedToken, NewToken, TokenRecord};
 use crate::approval;
 use crate::audit::Origin;
 use crate::config::DatabaseConfig;
@@ -17,56 +17,56 @@ use std::io::Write as _;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
-    /// Create a token and print it, this once.
+    /// Create a token, and print it once.
     Create(Box<CreateArgs>),
-    /// List every token there ever was, newest first. The tokens themselves are kept nowhere.
+    /// List every token that was ever created, newest first. The tokens themselves are kept nowhere.
     List,
-    /// End a token, on every instance within two seconds.
+    /// Revoke a token: within 2 s on every instance.
     Revoke(RevokeArgs),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct CreateArgs {
-    /// Its name in events.
+    /// The token's name in events.
     #[arg(long)]
     name: TokenName,
-    /// Its rights: read, reserve, measure, recommend, operate, release, proxy, admin, kill, with commas between them; evidence is measure and recommend.
+    /// The token's rights: read, reserve, measure, recommend, operate, release, proxy, admin, kill, separated by commas; evidence is measure and recommend.
     #[arg(long)]
     scopes: List<Scope>,
-    /// The person who answers for it; a second person is one with another owner.
+    /// The person responsible for the token. A second person has another owner.
     #[arg(long)]
     owner: Option<Actor>,
-    /// The only engines that it may change; all when left out.
+    /// The engines that it may change [default: all].
     #[arg(long)]
     engines: Option<List<Engine>>,
-    /// The only domains that it may change; all when left out.
+    /// The domains that it may change [default: all].
     #[arg(long)]
     domains: Option<List<Domain>>,
-    /// How long it lasts, like 12h or 30d; until it is revoked when left out.
+    /// How long it is valid, such as 12h or 30d [default: until it is revoked].
     #[arg(long, value_name = "TIME")]
     expires: Option<Lifetime>,
-    /// Requests a second and an instance.
+    /// Requests per second on each instance.
     #[arg(long, value_name = "PER_SECOND")]
     rate: Option<Rate>,
-    /// The most that one settle or correction may lose; no bound when left out.
+    /// The largest loss of one settle or correction [default: unbounded].
     #[arg(long, value_name = "AMOUNT")]
     max_loss: Option<Amount>,
-    /// Who creates it.
+    /// The actor who creates it.
     #[arg(long)]
     actor: Option<Actor>,
-    /// Why.
+    /// The reason.
     #[arg(long)]
     reason: Option<Reason>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct RevokeArgs {
-    /// Its id: the 16 hex digits between hf_ and the secret.
+    /// The token's id: the 16 hex digits between hf_ and the secret.
     pub(super) id: TokenId,
-    /// Who revokes it.
+    /// The actor who revokes it.
     #[arg(long)]
     pub(super) actor: Option<Actor>,
-    /// Why.
+    /// The reason.
     #[arg(long)]
     pub(super) reason: Option<Reason>,
 }
@@ -75,10 +75,10 @@ pub(super) struct RevokeArgs {
 pub(super) struct TwoPersonArgs {
     /// `on` or `off`.
     pub(super) setting: Switch,
-    /// Who sets it.
+    /// The actor who sets it.
     #[arg(long)]
     pub(super) actor: Option<Actor>,
-    /// Why.
+    /// The reason.
     #[arg(long)]
     pub(super) reason: Option<Reason>,
 }
@@ -89,14 +89,16 @@ pub(super) enum Switch {
     Off,
 }
 
-/// Switches the second person on or off, for every instance.
+/// Sets for every instance whether changes that loosen wait for a second person.
 pub(super) async fn two_person(args: TwoPersonArgs, config: &DatabaseConfig) -> Result<(), Failure> {
     let (db, postgres, name) = open_existing(config).await?;
     let (on, origin) = (args.setting == Switch::On, Origin::system(args.actor));
     let changed = approval::require_second_person(&db, on, args.reason.as_ref(), &origin).await;
-    close(db, postgres).await?;
-    let (state, before) = (if on { "on" } else { "off" }, if changed? { "" } else { ", as it was before" });
-    print(&format!("two_person_release is {state} in {name}{before}\n"))
+    let printed = changed.map_err(Failure::from).and_then(|changed| {
+        let (state, before) = (if on { "on" } else { "off" }, if changed { "" } else { ", as it was before" });
+        print(&format!("two_person_release is {state} in {name}{before}\n"))
+    });
+    close_after(printed, db, postgres).await
 }
 
 pub(super) async fn run(command: TokenCommand, config: &DatabaseConfig) -> Result<(), Failure> {
@@ -118,23 +120,26 @@ async fn create(args: CreateArgs, config: &DatabaseConfig) -> Result<(), Failure
         rate_per_second: args.rate.map(Rate::get),
         max_loss: args.max_loss,
     };
-    // In another database than the service's, a token would open nothing.
+    // A token of another database than the service's would open nothing.
     let (db, postgres) = open_migrated(config).await?;
     let created = access::create(&db, &new, None, args.reason.as_ref(), &Origin::system(args.actor)).await;
-    close(db, postgres).await?;
-    // Nothing else on standard output, so that a shell can keep it: TOKEN=$(holdfast token create ...).
-    let created = created?;
+    let printed = created.map_err(Failure::from).and_then(|created| print_token(&created));
+    close_after(printed, db, postgres).await
+}
+
+/// Nothing else is on standard output, so that a shell can keep it: TOKEN=$(holdfast token create ...).
+fn print_token(created: &CreatedToken) -> Result<(), Failure> {
     for warning in &created.warnings {
         crate::log::say(&format!("warning: {warning}"));
     }
     let mut out = std::io::stdout().lock();
-    // A reader has not read enough before the token: also a closed pipe has lost it.
+    // A closed pipe is an error here: it has lost the token.
     let written = writeln!(out, "{}", created.token).and_then(|()| out.flush());
     let id = &created.record.id;
     written.map_err(|error| {
         format!(
-            "token {id} was created, and standard output did not take it ({error}): nobody has it, and it is shown to nobody again. Revoke \
-             it with holdfast token revoke {id}, and create another one"
+            "token {id} was created, but standard output failed ({error}), so nobody has it: revoke it with holdfast token revoke {id}, \
+             and create another one"
         )
         .into()
     })
@@ -143,11 +148,11 @@ async fn create(args: CreateArgs, config: &DatabaseConfig) -> Result<(), Failure
 async fn list(config: &DatabaseConfig) -> Result<(), Failure> {
     let (db, postgres, _) = open_existing(config).await?;
     let listed = all(&db).await;
-    close(db, postgres).await?;
-    print(&listed?)
+    let printed = listed.map_err(Failure::from).and_then(|listed| print(&listed));
+    close_after(printed, db, postgres).await
 }
 
-/// Every token there ever was, a line each. Read a page at a time.
+/// Every token, a line each, read page by page.
 async fn all(db: &Database) -> crate::error::Result<String> {
     let (mut text, mut after) = (String::new(), None);
     loop {
@@ -162,7 +167,7 @@ async fn all(db: &Database) -> crate::error::Result<String> {
     }
 }
 
-/// A token in a line: its id, its name, what it may do, and how it stands.
+/// A token in a line: its id, name, rights and times.
 fn line(token: &TokenRecord) -> String {
     let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
     let scopes: Vec<_> = token.scopes.iter().map(|scope| scope.as_str()).collect();
@@ -190,7 +195,9 @@ fn line(token: &TokenRecord) -> String {
 async fn revoke(args: RevokeArgs, config: &DatabaseConfig) -> Result<(), Failure> {
     let (db, postgres, name) = open_existing(config).await?;
     let revoked = access::revoke(&db, args.id, args.reason.as_ref(), &Origin::system(args.actor)).await;
-    close(db, postgres).await?;
-    let revoked = revoked?;
-    print(&format!("{} is revoked in {name}: it opens nothing on any instance from 2 s after this on\n", revoked.id))
+    let printed = revoked.map_err(Failure::from).and_then(|revoked| {
+        let id = revoked.id;
+        print(&format!("{id} is revoked in {name}: 2 s after this, it opens nothing on any instance\n"))
+    });
+    close_after(printed, db, postgres).await
 }

@@ -1,13 +1,14 @@
 //! The words of a command that only tightens: none is a reason not to stop, nor is a variable that such a command does not need.
 //!
 //! Every command is read strictly first. Where that fails, one that tightens is read here: a text is cut, cleaned or left out, as a
-//! route that tightens does it, and what was ignored is named. What says *which* thing is to be stopped is read as strictly as ever.
+//! route that tightens does it, and each ignored word is named. The id of a token is read as strictly as ever. An option that says
+//! *where* (`--data-dir`) is never ignored, also if it is misspelt: a kill stops as far as it can and fails, other commands refuse.
 
 use super::kill::KillArgs;
 use super::token::{RevokeArgs, Switch, TokenCommand, TwoPersonArgs};
 use super::{Command, Task};
 use crate::config::{DatabaseConfig, LogConfig, LogFormat, path};
-use crate::types::{ParseTextError, TOKEN_PREFIX};
+use crate::types::{ParseTextError, TOKEN_PREFIX, letters_apart};
 use clap::ValueEnum;
 use std::ffi::{OsStr, OsString};
 use std::iter::Peekable;
@@ -15,7 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// The options that such a command knows, each with its variable.
+/// The options of the commands that tighten, each with its variable. A test compares them with clap's.
 const OPTIONS: [(&str, Option<&str>); 8] = [
     ("actor", None),
     ("reason", None),
@@ -26,6 +27,13 @@ const OPTIONS: [(&str, Option<&str>); 8] = [
     ("log-format", Some("LOG_FORMAT")),
     ("rust-log", Some("RUST_LOG")),
 ];
+
+/// The options that say where.
+const PLACES: [&str; 3] = ["database-url", "data-dir", "kill-file"];
+/// How many letters of a misspelt one may differ.
+const MISSPELT_MAX: usize = 2;
+/// The shortest part of such a name that is taken for it.
+const PART_MIN: usize = 3;
 
 /// The commands that have commands.
 const GROUPS: [&str; 4] = ["audit", "db", "risk", "token"];
@@ -40,9 +48,18 @@ pub(super) fn command_name() -> String {
     names.into_iter().take(count).collect::<Vec<_>>().join(" ")
 }
 
-/// A command that only tightens, out of words that could not be read, and what of them is ignored; none where they are no such
-/// command. `why` says what could not be read.
-pub(super) fn tightening(words: impl Iterator<Item = OsString>, why: &str) -> Option<(Task, Vec<String>)> {
+/// A command that only tightens, out of words that could not be read.
+#[derive(Debug)]
+pub(super) struct Tolerated {
+    pub(super) task: Task,
+    /// Each ignored word, in a sentence.
+    pub(super) ignored: Vec<String>,
+    /// Why the place may be another one than was meant; nothing where it is certain.
+    pub(super) doubts: Vec<String>,
+}
+
+/// Reads such a command; none where the words are no such command. `why` says what could not be read.
+pub(super) fn tightening(words: impl Iterator<Item = OsString>, why: &str) -> Option<Tolerated> {
     let mut words = Words::read(words);
     let plain: Vec<String> = words.plain.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let is_question = |word: &String| QUESTIONS.contains(&word.as_str());
@@ -66,20 +83,30 @@ pub(super) fn tightening(words: impl Iterator<Item = OsString>, why: &str) -> Op
         }
         _ => return None,
     };
+    let url = words.value("database-url");
+    if url.as_ref().is_some_and(|url| url.to_str().is_none()) {
+        words.doubts.push("DATABASE_URL (--database-url) is not UTF-8".to_owned());
+    }
     let database = DatabaseConfig {
-        database_url: words.value("database-url").map(|url| url.to_string_lossy().into_owned()),
+        database_url: url.map(|url| url.to_string_lossy().into_owned()),
         data_dir: words.path("data-dir"),
         pg_bin_dir: words.path("pg-bin-dir"),
     };
     let log = words.log();
-    // Somebody may have given a whole token.
-    let shown = |word: &String| if word.contains(TOKEN_PREFIX) { "hf_…".to_owned() } else { word.clone() };
-    let unknown = rest.iter().chain(&words.unknown).map(|word| format!("{:?} is unknown: ignored", shown(word)));
-    let mut ignored: Vec<_> = unknown.chain(words.ignored).collect();
-    if ignored.is_empty() {
+    for word in rest.iter().chain(&words.unknown) {
+        // `DATA_DIR=/d` behind a command is none of its variables.
+        match misspelt(word).filter(|_| word.contains('=')) {
+            Some(doubt) => words.doubts.push(doubt),
+            // Somebody may have given a whole token.
+            None if word.contains(TOKEN_PREFIX) => words.ignored.push("\"hf_…\" is unknown: ignored".to_owned()),
+            None => words.ignored.push(format!("{word:?} is unknown: ignored")),
+        }
+    }
+    let Words { mut ignored, doubts, .. } = words;
+    if ignored.is_empty() && doubts.is_empty() {
         ignored.push(format!("{why}: ignored"));
     }
-    Some((Task { command, database, log }, ignored))
+    Some(Tolerated { task: Task { command, database, log }, ignored, doubts })
 }
 
 /// Words, read one by one.
@@ -87,22 +114,34 @@ pub(super) fn tightening(words: impl Iterator<Item = OsString>, why: &str) -> Op
 struct Words {
     /// Options with their values.
     said: Vec<(&'static str, OsString)>,
-    /// What is no option.
+    /// Words that are no options.
     plain: Vec<OsString>,
     /// Options that are not known.
     unknown: Vec<String>,
-    /// What was ignored, each in a sentence.
+    /// Each ignored word, in a sentence.
     ignored: Vec<String>,
+    /// Why the place is not certain.
+    doubts: Vec<String>,
 }
 
 impl Words {
     fn read(words: impl Iterator<Item = OsString>) -> Self {
         let (mut read, mut words) = (Self::default(), words.peekable());
         while let Some(word) = words.next() {
-            match option(&word) {
-                Some((name, value)) => read.take(name, value.map(OsStr::to_owned), &mut words),
-                None if word.as_bytes().starts_with(b"-") => read.unknown.push(word.to_string_lossy().into_owned()),
-                None => read.plain.push(word),
+            if let Some((name, value)) = option(&word) {
+                read.take(name, value.map(OsStr::to_owned), &mut words);
+            } else if !is_dashed(&word) {
+                read.plain.push(word);
+            } else {
+                let word = word.to_string_lossy().into_owned();
+                match misspelt(&word) {
+                    Some(doubt) => {
+                        read.doubts.push(doubt);
+                        // The value is no word of the command.
+                        let _ = words.next_if(|next| !word.contains('=') && !is_dashed(next));
+                    }
+                    None => read.unknown.push(word),
+                }
             }
         }
         read
@@ -115,10 +154,13 @@ impl Words {
         value: Option<OsString>,
         words: &mut Peekable<impl Iterator<Item = OsString>>,
     ) {
-        match value.or_else(|| words.next_if(|next| option(next).is_none())) {
+        let is_place = PLACES.contains(&name);
+        match value.or_else(|| words.next_if(|next| !is_dashed(next))) {
+            None if is_place => self.doubts.push(format!("--{name} is without a value")),
             None => self.ignored.push(format!("--{name} is without a value: ignored")),
             Some(_) if self.said.iter().any(|(said, _)| *said == name) => {
-                self.ignored.push(format!("--{name} is given twice: the first is taken"));
+                let twice = format!("--{name} is given twice: the first is taken");
+                if is_place { &mut self.doubts } else { &mut self.ignored }.push(twice);
             }
             Some(value) => self.said.push((name, value)),
         }
@@ -191,17 +233,37 @@ fn option(word: &OsStr) -> Option<(&'static str, Option<&OsStr>)> {
     Some((known, value))
 }
 
+fn is_dashed(word: &OsStr) -> bool {
+    word.as_bytes().starts_with(b"-")
+}
+
+/// The doubt that a word raises which may be meant as an option that says where. Its value may hold a password, and is not shown.
+fn misspelt(word: &str) -> Option<String> {
+    let name = word.split('=').next().unwrap_or_default();
+    let bare = |name: &str| name.to_ascii_lowercase().replace(['-', '_'], "");
+    let said = bare(name);
+    let is_meant = |place: &&&str| {
+        let place = bare(place);
+        letters_apart(&said, &place, MISSPELT_MAX).is_some()
+            || (said.len() >= PART_MIN && place.contains(&said))
+            || said.contains(&place)
+    };
+    let place = PLACES.iter().find(is_meant)?;
+    Some(format!("{name:?} is unknown, and may be meant as --{place}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::ffi::OsStringExt;
 
-    fn read(words: &[&str]) -> Option<(Task, Vec<String>)> {
+    fn read(words: &[&str]) -> Option<Tolerated> {
         tightening(words.iter().map(OsString::from), "BIND_ADDR=foo is not acceptable")
     }
 
     fn killed(words: &[&str]) -> (Option<String>, Option<String>, Vec<String>) {
-        let (task, ignored) = read(words).expect("it stops");
+        let Tolerated { task, ignored, doubts } = read(words).expect("it stops");
+        assert_eq!(doubts, Vec::<String>::new(), "{words:?}");
         let Command::Kill(KillArgs { actor, reason, .. }) = task.command else { panic!("not a kill: {task:?}") };
         (actor.map(|actor| actor.to_string()), reason.map(|reason| reason.to_string()), ignored)
     }
@@ -229,10 +291,73 @@ mod tests {
             assert!(ignored.len() == 1 && ignored[0].contains(named), "{words:?}: {ignored:?}");
         }
         let bytes = [OsString::from("kill"), OsString::from("--reason"), OsString::from_vec(b"caf\xe9".to_vec())];
-        let (task, ignored) = tightening(bytes.into_iter(), "").expect("it stops");
+        let Tolerated { task, ignored, .. } = tightening(bytes.into_iter(), "").expect("it stops");
         let Command::Kill(KillArgs { reason, .. }) = task.command else { panic!("not a kill") };
         assert_eq!(reason.expect("most of it").as_str(), "caf\u{fffd}");
         assert_eq!(ignored, ["--reason is not UTF-8: it is taken without that"]);
+    }
+
+    #[test]
+    fn an_option_that_says_where_is_never_ignored_and_its_value_is_not_shown() {
+        for (words, named) in [
+            (&["kill", "--data-dri", "/d"][..], "\"--data-dri\" is unknown, and may be meant as --data-dir"),
+            (&["--data-dri", "/d", "kill"], "--data-dir"),
+            (&["kill", "--data_dir=/d"], "--data-dir"),
+            (&["kill", "-data-dir", "/d"], "--data-dir"),
+            (&["kill", "--datadir", "/d", "--reason", "r"], "--data-dir"),
+            (&["kill", "DATA_DIR=/d"], "--data-dir"),
+            (&["kill", "--data-dir"], "--data-dir is without a value"),
+            (&["kill", "--data-dir", "--reason", "r"], "--data-dir is without a value"),
+            (&["kill", "--data-dir", "-x"], "--data-dir is without a value"),
+            (&["kill", "--data-dir", "/a", "--data-dir", "/b"], "--data-dir is given twice"),
+            (&["kill", "--url", "secret"], "--database-url"),
+            (&["kill", "--database", "secret"], "--database-url"),
+            (&["kill", "--database-ulr=secret"], "--database-url"),
+            (&["kill", "--killfile", "/k"], "--kill-file"),
+            (&["token", "revoke", "0123456789abcdef", "--data-dri", "/d"], "--data-dir"),
+            (&["two-person-release", "on", "--data-dri=/d"], "--data-dir"),
+        ] {
+            let Tolerated { doubts, .. } = read(words).expect("it is read");
+            assert!(doubts.len() == 1 && doubts[0].contains(named), "{words:?}: {doubts:?}");
+            assert!(!doubts[0].contains("secret"), "{doubts:?}");
+        }
+        let url =
+            [OsString::from("kill"), OsString::from("--database-url"), OsString::from_vec(b"postgres://\xe9".to_vec())];
+        let Tolerated { doubts, .. } = tightening(url.into_iter(), "").expect("it is read");
+        assert_eq!(doubts, ["DATABASE_URL (--database-url) is not UTF-8"]);
+    }
+
+    #[test]
+    fn a_word_that_begins_with_a_dash_is_never_the_value_of_an_option() {
+        let (actor, reason, ignored) = killed(&["kill", "--actor", "-x", "--reason", "-y"]);
+        assert_eq!((actor, reason), (None, None));
+        assert_eq!(ignored.len(), 4, "{ignored:?}");
+    }
+
+    #[test]
+    fn the_options_and_groups_here_are_those_of_the_command_line() {
+        use clap::CommandFactory;
+        use std::collections::BTreeSet;
+        let mut cli = super::super::Cli::command();
+        cli.build();
+        let of = |names: &[&str]| {
+            let command = names.iter().fold(&cli, |command, name| command.find_subcommand(name).expect(name));
+            let options = command.get_opts().filter(|option| option.get_action().takes_values());
+            options
+                .map(|option| {
+                    let variable = option.get_env().map(|name| name.to_string_lossy().into_owned());
+                    (option.get_long().expect("a long name").to_owned(), variable)
+                })
+                .collect::<BTreeSet<_>>()
+        };
+        let known: BTreeSet<_> =
+            OPTIONS.map(|(name, variable)| (name.to_owned(), variable.map(ToOwned::to_owned))).into();
+        assert_eq!(of(&["kill"]), known);
+        assert!(of(&["token", "revoke"]).is_subset(&known));
+        assert!(of(&["two-person-release"]).is_subset(&known));
+        let is_group = |command: &&clap::Command| command.get_name() != "help" && command.has_subcommands();
+        let groups: BTreeSet<_> = cli.get_subcommands().filter(is_group).map(clap::Command::get_name).collect();
+        assert_eq!(groups, BTreeSet::from(GROUPS));
     }
 
     #[test]

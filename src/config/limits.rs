@@ -1,31 +1,31 @@
-//! The most that an instance keeps in memory, and how many rows of a kind it lets there be.
+//! Limits of an instance's memory, and of the rows of each kind.
 
 use clap::Args;
 use std::ops::RangeInclusive;
 
 const MIB: usize = 1024 * 1024;
-/// Budgets that make sense, MiB: the least has room for a batch of measurements of each of two principals.
+/// Budgets, MiB: the smallest has room for a batch of measurements of each of two principals.
 const BUDGETS: RangeInclusive<usize> = 16..=65_536;
 
-/// Rows of one kind that make sense: the least has room for what a fresh install has.
+/// Rows of one kind: the smallest limit has room for those of a fresh install.
 const ROWS: RangeInclusive<usize> = 10..=100_000;
 
-/// A budget where nothing is said, MiB.
+/// The default budget, MiB.
 const BUDGET: usize = 128;
-/// As many rows of a kind as there may be where nothing is said; series come by themselves.
+/// The default limits. Series come by themselves, so there may be more.
 const ROWS_MAX: usize = 1_000;
 const METRICS_MAX: usize = 10_000;
-/// Valid tokens: as many as one read of the state takes along.
+/// Valid tokens: one read of the state takes them along.
 const TOKENS_MAX: usize = 10_000;
 
-/// How much an instance keeps in memory for its callers.
+/// The limits of an instance.
 #[derive(Debug, Clone, Args)]
 pub struct LimitsConfig {
-    /// `BODY_BUDGET_MIB`: how much the bodies of all requests in flight have together, beyond 8 KiB each; one principal has half.
+    /// `BODY_BUDGET_MIB`: the memory for the bodies of all requests in flight, beyond 8 KiB each. One principal has half.
     #[arg(long, env = "BODY_BUDGET_MIB", default_value_t = BUDGET, value_name = "MIB", value_parser = budget)]
     pub body_budget_mib: usize,
 
-    /// `ANSWER_BUDGET_MIB`: how much the answers that are under way have together, but for those of up to 16 KiB; one principal has half.
+    /// `ANSWER_BUDGET_MIB`: the memory for answers over 16 KiB until the socket has taken them. One principal has half.
     #[arg(long, env = "ANSWER_BUDGET_MIB", default_value_t = BUDGET, value_name = "MIB", value_parser = budget)]
     pub answer_budget_mib: usize,
 
@@ -33,7 +33,7 @@ pub struct LimitsConfig {
     #[arg(long, env = "ENGINES_MAX", default_value_t = ROWS_MAX, value_name = "COUNT", value_parser = rows)]
     pub engines_max: usize,
 
-    /// `DOMAINS_MAX`: how many domains may have a policy, and how many may have trials on one day without one.
+    /// `DOMAINS_MAX`: how many domains may have a policy, and how many without one may have trials on one day.
     #[arg(long, env = "DOMAINS_MAX", default_value_t = ROWS_MAX, value_name = "COUNT", value_parser = rows)]
     pub domains_max: usize,
 
@@ -41,15 +41,15 @@ pub struct LimitsConfig {
     #[arg(long, env = "WIRES_MAX", default_value_t = ROWS_MAX, value_name = "COUNT", value_parser = rows)]
     pub wires_max: usize,
 
-    /// `METRICS_MAX`: how many series may be measured. Those that a wire watches count, and always have room.
+    /// `METRICS_MAX`: how many series may be measured and, counted apart, have a declared kind. A watched series always has room.
     #[arg(long, env = "METRICS_MAX", default_value_t = METRICS_MAX, value_name = "COUNT", value_parser = rows)]
     pub metrics_max: usize,
 
-    /// `PACKS_MAX`: how many components may report of themselves.
+    /// `PACKS_MAX`: how many components may report.
     #[arg(long, env = "PACKS_MAX", default_value_t = ROWS_MAX, value_name = "COUNT", value_parser = rows)]
     pub packs_max: usize,
 
-    /// `TOKENS_MAX`: how many tokens may be valid.
+    /// `TOKENS_MAX`: how many tokens may be valid when the service makes one.
     #[arg(long, env = "TOKENS_MAX", default_value_t = TOKENS_MAX, value_name = "COUNT", value_parser = rows)]
     pub tokens_max: usize,
 }

@@ -1,9 +1,10 @@
 //! Tokens as an operator meets them, and who is served while everything is taken.
 
-use crate::support::{Place, Reply, Server, free_port, post, wait_until};
+use crate::support::{Place, Reply, Running, Server, Session, free_port, post, wait_until};
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -110,6 +111,36 @@ fn only_serve_and_migrate_make_a_database() {
     place.check_nothing_runs();
     assert_eq!(place.run(&["migrate"], &[]).code, Some(0));
     create(&place, &["--scopes", "read"]);
+}
+
+#[test]
+fn a_new_token_is_printed_before_the_database_of_its_command_is_stopped() {
+    let place = Place::new();
+    assert_eq!(place.run(&["migrate"], &[]).code, Some(0));
+    // A reader that is slow: its pipe is full.
+    let (mut reader, mut writer) = std::io::pipe().expect("a pipe");
+    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).expect("a pipe");
+    while writer.write(&[b' '; 4_096]).is_ok() {}
+    rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::empty()).expect("a pipe");
+    let mut command = place.command(&["token", "create", "--name", "slow", "--scopes", "read"]);
+    let mut creating = Running(command.stdout(writer).stderr(Stdio::null()).spawn().expect("it starts"));
+    drop(command);
+    let is_made = || {
+        let session = Session::open(&place.url("holdfast"));
+        session.is_ok_and(|mut session| session.sql("SELECT name FROM access_token") == ["slow"])
+    };
+    wait_until("the token is recorded", is_made);
+    let mut looks = 0;
+    wait_until("the database stays for a while", || {
+        assert!(is_made(), "it is stopped before the token is printed");
+        looks += 1;
+        looks == 25
+    });
+    let mut printed = String::new();
+    reader.read_to_string(&mut printed).expect("text");
+    assert!(printed.trim().starts_with("hf_"), "{printed:?}");
+    assert_eq!(creating.code(), Some(0));
+    place.check_nothing_runs();
 }
 
 #[test]

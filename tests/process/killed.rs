@@ -1,11 +1,12 @@
 //! kill -9, of everything.
 
-use crate::support::{Place, Server, signal, wait_until};
+use crate::support::{Place, Running, Server, signal, wait_until};
 use rustix::process::Signal;
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -231,6 +232,34 @@ fn an_engage_that_was_recorded_is_not_called_a_failure_when_the_database_falls_s
     assert_eq!(killed.code, Some(0), "{killed:?}");
     assert!(killed.out.contains("the kill switch is engaged (version 3)"), "{killed:?}");
     assert!(killed.out.contains("could not be read: see GET /instances"), "{killed:?}");
+    assert_eq!(server.get("/go-live/state").ok()["kill_switch_engaged"], true);
+    server.stop(Signal::TERM);
+}
+
+#[test]
+fn an_engage_that_is_cut_off_in_the_middle_begins_once_more_with_a_new_way_to_the_database() {
+    let place = Place::new();
+    let server = place.serve();
+    server.go_live();
+    let (mut holder, mut other) = (place.session("holdfast"), place.session("holdfast"));
+    holder.sql("BEGIN");
+    holder.sql("SELECT stream FROM audit_head WHERE stream = 'control' FOR UPDATE");
+    let mut killing = place.command(&["kill", "--actor", "bryan"]);
+    let mut killing = Running(killing.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts"));
+    // As often as one way to the database is tried, and once more.
+    let mut cut = String::new();
+    for attempt in 1..=4 {
+        wait_until("the engage waits for the head", || {
+            let waiting = other.sql("SELECT pid::text FROM pg_locks WHERE NOT granted");
+            let next = waiting.into_iter().find(|pid| *pid != cut);
+            next.inspect(|pid| cut.clone_from(pid)).is_some()
+        });
+        if attempt < 4 {
+            other.sql(&format!("SELECT pg_terminate_backend({cut})::text"));
+        }
+    }
+    holder.sql("ROLLBACK");
+    assert_eq!(killing.code(), Some(0));
     assert_eq!(server.get("/go-live/state").ok()["kill_switch_engaged"], true);
     server.stop(Signal::TERM);
 }

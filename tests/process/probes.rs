@@ -59,6 +59,21 @@ fn a_healthcheck_asks_as_http_1_1_does_of_the_host_and_ends_the_connection() {
 }
 
 #[test]
+fn a_healthcheck_reads_no_answer_without_an_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = listener.local_addr().expect("an address").to_string();
+    let answers = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().expect("it asks");
+        client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").expect("it listens");
+        // Until it has read enough.
+        while client.write_all(&[0xff; 16 * 1024]).is_ok() {}
+    });
+    let ended = Place::new().run(&["healthcheck", "--bind-addr", &addr], &[]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    answers.join().expect("it ended the connection");
+}
+
+#[test]
 fn probes_answer_while_a_migration_waits_and_its_session_ends_with_the_process() {
     let place = Place::new();
     let owner = place.serve();

@@ -96,3 +96,30 @@ fn a_bound_that_is_given_and_empty_makes_no_token() {
     }
     assert_eq!(place.run(&["token", "list"], &[]).out, "");
 }
+
+#[test]
+fn a_misspelt_place_fails_a_kill_after_it_stopped_and_lets_nothing_else_act() {
+    let place = Place::new();
+    let server = place.serve();
+    server.go_live();
+    let file = place.data().join("KILL");
+    for words in [&["kill", "--data-dri", "/elsewhere"][..], &["kill", "--data-dir"], &["--data-dri", "/x", "kill"]] {
+        let killed = place.run(words, &[]);
+        assert_eq!(killed.code, Some(1), "{killed:?}");
+        assert!(killed.out.contains("the kill switch is engaged (version "), "{killed:?}");
+        let [sentence] = killed.sentences()[..] else { panic!("not one sentence: {killed:?}") };
+        assert!(sentence.contains("--data-dir") && sentence.contains("may not be stopped"), "{killed:?}");
+        fs::remove_file(&file).expect("it was written");
+    }
+    let token = place.run(&["token", "create", "--name", "x", "--scopes", "read"], &[]).out;
+    let id = token.split('_').nth(1).expect("an id").to_owned();
+    for words in [&["token", "revoke", &id, "--data-dri", "/x"][..], &["two-person-release", "on", "--data-dir"]] {
+        let refused = place.run(words, &[]);
+        let sentence = refused.refusal();
+        assert!(sentence.contains("--data-dir") && sentence.contains("nothing is done"), "{refused:?}");
+    }
+    assert!(!place.run(&["token", "list"], &[]).out.contains("REVOKED"));
+    let on = place.run(&["two-person-release", "on"], &[]);
+    assert!(!on.out.contains("as it was before"), "{on:?}");
+    server.stop(Signal::TERM);
+}
