@@ -90,7 +90,7 @@ async fn a_risk_policy_that_no_program_can_read_does_not_stop_a_demote() {
     promoted(&service).await;
     by_hand(
         &service,
-        "ALTER TABLE risk_policy DROP CONSTRAINT risk_policy_times;
+        "ALTER TABLE risk_policy DROP CONSTRAINT risk_policy_times, DROP CONSTRAINT risk_policy_updated_at_check;
          UPDATE risk_policy SET updated_at = 'infinity' WHERE engine = 'CAPITAL'",
     )
     .await;
@@ -136,7 +136,7 @@ async fn a_disable_that_fails_says_how_to_stop_everything_all_the_same() {
     let service = Service::live().await;
     by_hand(
         &service,
-        "ALTER TABLE go_live_state DROP CONSTRAINT go_live_state_times;
+        "ALTER TABLE go_live_state DROP CONSTRAINT go_live_state_times, DROP CONSTRAINT go_live_state_updated_at_check;
          UPDATE go_live_state SET updated_at = 'infinity'",
     )
     .await;
