@@ -9,7 +9,8 @@
 mod confirm;
 pub mod disk;
 pub mod history;
-pub mod lanes;
+pub mod json;
+mod lanes;
 mod migrate;
 pub mod session;
 
@@ -23,9 +24,8 @@ use crate::error::database::{self as trouble, is_unreachable};
 use crate::error::{Error, Result};
 use chrono::{DateTime, Utc};
 use disk::Disk;
+pub(crate) use json::{json_text, stored_json, to_json};
 use lanes::Lanes;
-use serde::Serialize;
-use serde_json::value::RawValue;
 use session::{Purpose, Sessions};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -383,21 +383,6 @@ pub async fn commit(tx: Transaction<'_, Postgres>) -> Result<()> {
     confirmed(tx.commit())
         .await
         .map_err(|error| if is_unreachable(&error) { Error::OutcomeUnknown(error) } else { Error::Database(error) })
-}
-
-/// JSON of one of our own types.
-pub(crate) fn to_json<T: Serialize + ?Sized>(value: &T) -> Box<RawValue> {
-    serde_json::value::to_raw_value(value).expect("our own types have a JSON form")
-}
-
-/// The same, as text.
-pub(crate) fn json_text<T: Serialize + ?Sized>(value: &T) -> String {
-    serde_json::to_string(value).expect("our own types have a JSON form")
-}
-
-/// JSON that this program stored.
-pub(crate) fn stored_json(text: String) -> Result<Box<RawValue>> {
-    RawValue::from_string(text).map_err(|error| Error::Inconsistent(format!("stored JSON cannot be read: {error}")))
 }
 
 /// The database's time, believed or not.

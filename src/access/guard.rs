@@ -7,34 +7,33 @@
 //! A change that tightens has a share of its own at each step: engage and disable wait for no place that others hold, have no rate, and
 //! go by the register as it was last known, so that an operator stops everything whatever else goes on.
 
+mod refusals;
+
+pub(crate) use refusals::begin_counting;
+
 use super::Access;
-use super::meter::RefusalKind;
 use super::open::{Asked, Hosts, refuse_pages};
 use super::register::{Age, Holder, Mode};
 use super::token::Token;
-use crate::audit::Origin;
 use crate::enforcement::authz;
 use crate::enforcement::routes::{self, Needs, Route};
-use crate::error::{Error, Problem, Result};
+use crate::error::{Error, Result};
 use crate::http::connections::Connection;
 use crate::http::places::{Places, Seat, Share};
 use crate::identity::{Admitted, Authority};
-use crate::types::{Principal, RequestId, Scope};
+use crate::types::{Principal, Scope};
 use axum::body::HttpBody;
 use axum::extract::{MatchedPath, Request};
 use axum::http::header::{ALLOW, AUTHORIZATION};
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 use pin_project_lite::pin_project;
+use refusals::{Note, is_control, note_of, noting};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 use tower::{Layer, Service};
-
-/// How long a refusal waits for its event before it is answered without.
-const NOTE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where the service can be reached from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -86,16 +85,6 @@ impl<S> Layer<S> for GuardLayer {
 pub struct Guard<S> {
     inner: S,
     means: Arc<Means>,
-}
-
-/// The parts of a refusal's event.
-#[derive(Debug)]
-struct Note {
-    route: String,
-    path: String,
-    kind: RefusalKind,
-    origin: Origin,
-    holder: Arc<Holder>,
 }
 
 /// A request that may go on.
@@ -214,28 +203,6 @@ fn unlisted(request: &Request, template: &str) -> Response {
     response
 }
 
-/// Whether a refusal of it is an event: of what changes the control plane, not of the traffic.
-fn is_control(needed: Scope, method: &Method) -> bool {
-    matches!(needed, Scope::Operate | Scope::Release | Scope::Admin | Scope::Kill)
-        && !matches!(*method, Method::GET | Method::HEAD)
-}
-
-fn note_of(request: &Request, row: &Route, holder: &Arc<Holder>) -> Note {
-    Note {
-        route: format!("{} {}", request.method(), row.template),
-        path: request.uri().path().to_owned(),
-        kind: RefusalKind::of(row.template),
-        origin: Origin {
-            principal: holder.grant.principal.clone(),
-            authority: Authority::Token(Arc::clone(&holder.grant)),
-            actor: None,
-            request_id: request.extensions().get::<RequestId>().cloned(),
-            correlation_id: None,
-        },
-        holder: Arc::clone(holder),
-    }
-}
-
 /// The token that a request shows; none if it shows nothing.
 fn token_of(headers: &HeaderMap) -> Result<Option<Token>> {
     let mut shown = headers.get_all(AUTHORIZATION).iter();
@@ -244,67 +211,6 @@ fn token_of(headers: &HeaderMap) -> Result<Option<Token>> {
         return Err(Error::InvalidToken("came in two Authorization headers: send one"));
     }
     Token::of_header(value.as_bytes()).map(Some).map_err(Error::InvalidToken)
-}
-
-/// Refusals that are counted.
-const COUNTED: [&str; 7] = [
-    "UNAUTHENTICATED",
-    "INVALID_TOKEN",
-    "INSUFFICIENT_SCOPE",
-    "OUT_OF_REACH",
-    "FOREIGN_REQUEST",
-    "RATE_LIMITED",
-    "APPROVAL_REFUSED",
-];
-
-/// Refusals of an authenticated caller that are events. Those of the switches themselves are events of their own.
-const NOTED: [&str; 8] = [
-    "INSUFFICIENT_SCOPE",
-    "OUT_OF_REACH",
-    "ZERO_MEANS_UNLIMITED",
-    "WIRE_TRIPPED",
-    "ENGINE_THROTTLED",
-    "APPROVAL_REFUSED",
-    "APPROVAL_CLOSED",
-    "BASELINE_WORSE",
-];
-
-fn refusals(code: &'static str) -> metrics::Counter {
-    metrics::counter!("holdfast_access_refused_total", "error" => code)
-}
-
-/// A counter that begins with its first event has no increase at that: all of them are there from the start.
-pub(crate) fn begin_counting() {
-    for code in COUNTED {
-        refusals(code).increment(0);
-    }
-}
-
-/// Counts a refusal, and writes it down where that is due.
-fn noting(
-    means: &Means,
-    response: &Response,
-    note: Option<Box<Note>>,
-) -> Option<impl Future<Output = ()> + Send + use<>> {
-    let code = response.extensions().get::<Problem>()?.code;
-    if COUNTED.contains(&code) {
-        refusals(code).increment(1);
-    }
-    if code == "DISK_FULL" {
-        means.access.db.disk().note_full();
-    }
-    let note = note.filter(|_| NOTED.contains(&code))?;
-    // A token that runs wild fills no trail.
-    means.access.register().meter_refusal(&note.holder, note.kind).ok()?;
-    let access = means.access.clone();
-    Some(async move {
-        let noted = access.note_refusal(&note.route, &note.path, code, &note.origin);
-        match tokio::time::timeout(NOTE_TIMEOUT, noted).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "a refused attempt could not be recorded"),
-            Err(_) => tracing::error!("a refused attempt could not be recorded in time"),
-        }
-    })
 }
 
 impl<S> Service<Request> for Guard<S>

@@ -107,9 +107,9 @@ mod tests {
         }
     }
 
-    /// The texts in quotes behind `action:` in the fields of an event, or in `HeimdallEvent::new(`.
+    /// The texts in quotes behind `action:` in the fields of an event, or in `ControlEvent::new(` and `HeimdallEvent::new(`.
     fn written(source: &str) -> Vec<String> {
-        let begins = ["action: ", "HeimdallEvent::new("].map(|begin| source.split(begin).skip(1));
+        let begins = ["action: ", "ControlEvent::new(", "HeimdallEvent::new("].map(|begin| source.split(begin).skip(1));
         let fields = begins.into_iter().flatten().map(|rest| rest.split(['\n', ',']).next().unwrap_or_default());
         let quoted = fields.flat_map(|field| field.split('"').skip(1).step_by(2));
         let is_action =

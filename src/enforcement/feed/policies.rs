@@ -2,8 +2,8 @@
 //!
 //! They are read apart from the state, so that reading them renews no lease late, and only when the control stream has moved. They
 //! stand for the lease as the state does: from the last heartbeat that found the control stream where they were read, or from
-//! their own reading. Policies that may have changed are not renewed until they are read: a read that fails leaves them to lapse, however
-//! fresh the state is.
+//! their own reading. Policies that may have changed and cannot be read are not known from then on, however fresh the state is, until the
+//! next read that succeeds.
 
 use super::{BoxFuture, Feed};
 use crate::db::Database;
@@ -36,7 +36,7 @@ pub(super) struct Kept {
     of: Point,
     /// When their reading was sent, on the clock, plus one: one that was sent before changes nothing.
     read_ns: u64,
-    /// When they were last known to be the database's, on the clock, plus one.
+    /// When they were last known to be the database's, on the clock, plus one; 0 after a read that failed.
     held_ns: u64,
 }
 
@@ -50,7 +50,7 @@ impl Feed {
         let now = self.now();
         let known = self.known();
         let kept = known.policies.as_ref()?;
-        let is_held = now.saturating_sub(kept.held_ns) <= self.0.lease_ns;
+        let is_held = kept.held_ns > 0 && now.saturating_sub(kept.held_ns) <= self.0.lease_ns;
         is_held.then(|| Arc::clone(&kept.policies))
     }
 
@@ -65,11 +65,11 @@ impl Feed {
         let mut known = self.known();
         known.control = Some(of);
         let has_moved = match known.policies.as_mut().filter(|kept| kept.of == of) {
-            Some(kept) => {
+            Some(kept) if kept.held_ns > 0 => {
                 kept.held_ns = kept.held_ns.max(sent_ns + 1);
                 false
             }
-            None => true,
+            _ => true,
         };
         drop(known);
         if has_moved {
@@ -84,18 +84,26 @@ impl Feed {
         let sent_ns = self.now();
         let of = {
             let known = self.known();
-            let is_known = |of: &Point| known.policies.as_ref().is_some_and(|kept| kept.of == *of);
+            let is_known = |of: &Point| known.policies.as_ref().is_some_and(|kept| kept.of == *of && kept.held_ns > 0);
             known.control.filter(|of| !is_known(of))
         };
         let (Some(of), Some(read)) = (of, self.0.policy_reader.get()) else { return true };
         match panics::caught(read(conn)).await.unwrap_or(Err(Error::Panicked)) {
             Ok(policies) => self.take_policies(policies, of, sent_ns),
             Err(error) => {
-                tracing::error!(%error, "the policies cannot be read: their flags get the safe value when the lease ends");
+                tracing::error!(%error, "the policies cannot be read: their flags have the safe value until they are");
+                self.withdraw_policies();
                 return false;
             }
         }
         true
+    }
+
+    /// Nobody goes by the policies until the next read that succeeds.
+    fn withdraw_policies(&self) {
+        if let Some(kept) = &mut self.known().policies {
+            kept.held_ns = 0;
+        }
     }
 
     /// Takes over policies that were read, unless a later reading was quicker.
@@ -146,6 +154,11 @@ mod tests {
         assert!(feed.policies().is_none() && feed.last_policies().is_some());
         read(at(2));
         assert!(feed.policies().is_some());
+        // Nor does one that finds the same event, after a read that failed.
+        feed.withdraw_policies();
+        feed.hold_policies(at(2), clock.now_ns());
+        assert!(feed.policies().is_none() && feed.last_policies().is_some());
+        read(at(2));
         clock.advance(2_000);
         feed.hold_policies(at(2), clock.now_ns());
         clock.advance(2_000);

@@ -98,16 +98,18 @@ fn stop_of<T: DeserializeOwned + CanStop>(parts: &Parts, bytes: &[u8]) -> Option
     let mut ignored: Vec<_> = errors.iter().map(not_as_sent).collect();
     fields.extend(query);
     let known = names_of::<T>();
+    // Part of a request would set others than were meant.
+    let mut sets_a_part = false;
     if let Some(Off { thing, flag }) = T::OFF {
         let mut flags = fields.iter().filter(|field| field.is(flag)).peekable();
         let is_stop = flags.peek().is_some() && flags.all(is_off);
-        // Part of a request would set others than were meant.
         let is_setting = |field: &Field| {
             known.contains(&field.name.as_str()) && !field.is(thing) && !field.is(flag) && !is_word(field)
         };
-        if !is_stop || (!is_whole && fields.iter().any(is_setting)) {
+        if !is_stop {
             return None;
         }
+        sets_a_part = !is_whole && fields.iter().any(is_setting);
     }
     fields.retain(|field| {
         let error = unreadable_word(field);
@@ -121,9 +123,10 @@ fn stop_of<T: DeserializeOwned + CanStop>(parts: &Parts, bytes: &[u8]) -> Option
     }
     let (fields, contradictory) = first_of_each(fields, T::OFF, &mut ignored);
     let input = match parse::<T>(&fields) {
+        Ok(_) if sets_a_part => return None,
         Ok(input) => input,
-        // Of a body that could not be read, the error says more than what is missing in it.
-        Err(error) => return is_whole.then_some(Err(error)),
+        // Of a body that could not be read, the error says more than what is missing in it; a setting that is wrong is said first.
+        Err(error) => return (is_whole || sets_a_part).then_some(Err(error)),
     };
     if let Some(field) = fields.iter().find(|field| contradictory.contains(&field.name)) {
         let error = FieldError::new(&field.name, "is given more than once, differently: send it once");

@@ -1,0 +1,112 @@
+//! Refusals of the guard and of what is behind it: counted, and those of changes of the control plane written down.
+
+use super::Means;
+use crate::access::meter::RefusalKind;
+use crate::access::register::Holder;
+use crate::audit::Origin;
+use crate::enforcement::routes::Route;
+use crate::error::Problem;
+use crate::identity::Authority;
+use crate::types::{RequestId, Scope};
+use axum::extract::Request;
+use axum::http::Method;
+use axum::response::Response;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The parts of a refusal's event.
+#[derive(Debug)]
+pub(super) struct Note {
+    route: String,
+    path: String,
+    kind: RefusalKind,
+    origin: Origin,
+    holder: Arc<Holder>,
+}
+
+/// Whether a refusal of it is an event: of what changes the control plane, not of the traffic.
+pub(super) fn is_control(needed: Scope, method: &Method) -> bool {
+    matches!(needed, Scope::Operate | Scope::Release | Scope::Admin | Scope::Kill)
+        && !matches!(*method, Method::GET | Method::HEAD)
+}
+
+pub(super) fn note_of(request: &Request, row: &Route, holder: &Arc<Holder>) -> Note {
+    Note {
+        route: format!("{} {}", request.method(), row.template),
+        path: request.uri().path().to_owned(),
+        kind: RefusalKind::of(row.template),
+        origin: Origin {
+            principal: holder.grant.principal.clone(),
+            authority: Authority::Token(Arc::clone(&holder.grant)),
+            actor: None,
+            request_id: request.extensions().get::<RequestId>().cloned(),
+            correlation_id: None,
+        },
+        holder: Arc::clone(holder),
+    }
+}
+
+/// How long a refusal waits for its event before it is answered without.
+const NOTE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Refusals that are counted.
+const COUNTED: [&str; 7] = [
+    "UNAUTHENTICATED",
+    "INVALID_TOKEN",
+    "INSUFFICIENT_SCOPE",
+    "OUT_OF_REACH",
+    "FOREIGN_REQUEST",
+    "RATE_LIMITED",
+    "APPROVAL_REFUSED",
+];
+
+/// Refusals of an authenticated caller that are events. Those of the switches themselves are events of their own.
+const NOTED: [&str; 8] = [
+    "INSUFFICIENT_SCOPE",
+    "OUT_OF_REACH",
+    "ZERO_MEANS_UNLIMITED",
+    "WIRE_TRIPPED",
+    "ENGINE_THROTTLED",
+    "APPROVAL_REFUSED",
+    "APPROVAL_CLOSED",
+    "BASELINE_WORSE",
+];
+
+fn refusals(code: &'static str) -> metrics::Counter {
+    metrics::counter!("holdfast_access_refused_total", "error" => code)
+}
+
+/// A counter that begins with its first event has no increase at that: all of them are there from the start.
+pub(crate) fn begin_counting() {
+    for code in COUNTED {
+        refusals(code).increment(0);
+    }
+}
+
+/// Counts a refusal, and writes it down where that is due.
+pub(super) fn noting(
+    means: &Means,
+    response: &Response,
+    note: Option<Box<Note>>,
+) -> Option<impl Future<Output = ()> + Send + use<>> {
+    let code = response.extensions().get::<Problem>()?.code;
+    if COUNTED.contains(&code) {
+        refusals(code).increment(1);
+    }
+    if code == "DISK_FULL" {
+        means.access.db.disk().note_full();
+    }
+    let note = note.filter(|_| NOTED.contains(&code))?;
+    // A token that runs wild fills no trail.
+    means.access.register().meter_refusal(&note.holder, note.kind).ok()?;
+    let access = means.access.clone();
+    Some(async move {
+        let noted = access.note_refusal(&note.route, &note.path, code, &note.origin);
+        match tokio::time::timeout(NOTE_TIMEOUT, noted).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "a refused attempt could not be recorded"),
+            Err(_) => tracing::error!("a refused attempt could not be recorded in time"),
+        }
+    })
+}
