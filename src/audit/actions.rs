@@ -107,9 +107,10 @@ mod tests {
         }
     }
 
-    /// The texts in quotes behind `action:` in the fields of an event, or in `ControlEvent::new(` and `HeimdallEvent::new(`.
+    /// The texts in quotes behind `action:` in the fields of an event, in the constants `REMOVED`, or in the `new(` of an event.
     fn written(source: &str) -> Vec<String> {
-        let begins = ["action: ", "ControlEvent::new(", "HeimdallEvent::new("].map(|begin| source.split(begin).skip(1));
+        let begins = ["action: ", "const REMOVED: &str = ", "ControlEvent::new(", "HeimdallEvent::new("]
+            .map(|begin| source.split(begin).skip(1));
         let fields = begins.into_iter().flatten().map(|rest| rest.split(['\n', ',']).next().unwrap_or_default());
         let quoted = fields.flat_map(|field| field.split('"').skip(1).step_by(2));
         let is_action =
