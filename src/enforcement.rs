@@ -1,7 +1,7 @@
 //! The enforcement layer: no request reaches a handler that the go-live state forbids.
 //!
 //! - [`path`]: one reading of a path, or a refusal.
-//! - [`class`] and [`rules`]: what kind of work a request is. [`routes`]: the one table of Holdfast's own routes.
+//! - [`RouteClass`] and [`rules`]: what kind of work a request is. [`routes`]: the one table of Holdfast's own routes.
 //! - [`gate`]: the tower layer around the finished router, and the decision.
 //! - [`feed`]: what the gate knows, and how old that may be. [`kill_file`]: the switch that needs no database.
 //! - [`instance`]: who runs on this database.

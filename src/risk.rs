@@ -6,12 +6,12 @@
 //! - Nothing is below zero; after an accepted reserve no cap is exceeded, on either level.
 //! - A reservation ends once. A decision is one event; a denial moves no counter.
 //!
-//! Everything that moves the book is decided by the [`writer`]: one transaction for everything that waits, holding the risk
+//! Everything that moves the book is decided by the [`ledger`]: one transaction for everything that waits, holding the risk
 //! head: lock, read the book, decide purely ([`model`]), write, commit; only then are they answered. Policies are read inside
 //! it, so an upsert or a throttle binds the very next decision.
 //!
 //! Statements: a batch takes 4 (begin and lock, levels, write, commit), and a few more for what its operations name
-//! ([`writer`]).
+//! ([`ledger`]).
 
 mod alarm;
 pub mod clock;

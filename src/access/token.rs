@@ -1,4 +1,4 @@
-//! Tokens: what a caller shows. [`authority`](super::authority) says what its holder may do.
+//! Tokens: what a caller shows. [`Authority`](crate::identity::Authority) says what its holder may do.
 
 use crate::error::{Error, Result};
 use crate::types::{TOKEN_PREFIX, TokenId, hex};

@@ -31,7 +31,7 @@ impl ExecutionClass {
 pub enum RouteClass {
     /// Never blocked by the switch: the control plane itself, which must answer to release it.
     Exempt,
-    /// Blocked as the table in [`super::gate::decide`] says.
+    /// Blocked as the table in [`crate::enforcement::gate::decide`] says.
     Class(ExecutionClass),
 }
 
