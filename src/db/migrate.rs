@@ -111,7 +111,10 @@ async fn migrated_by_another(conn: &mut PgConnection) -> Result<bool, sqlx::Erro
     if !exists {
         return Ok(false);
     }
-    sqlx::query_scalar("SELECT EXISTS (SELECT FROM _sqlx_migrations)").fetch_one(conn).await
+    // Asked again in this statement: another process may have applied the first of ours since.
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM _sqlx_migrations) AND to_regclass('audit_head') IS NULL")
+        .fetch_one(conn)
+        .await
 }
 
 /// Tells whether a session waits for a lock, whenever that changes, and logs for whose.
