@@ -16,6 +16,7 @@ mod rewind;
 mod serve;
 mod stop;
 mod token;
+mod usage;
 mod words;
 
 use crate::config::{
@@ -23,8 +24,8 @@ use crate::config::{
 };
 use crate::enforcement::kill_file::KillFile;
 use crate::review::{Answering, Medium};
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
 use rustix::fs::Mode;
 use std::ffi::OsString;
 use std::io::Write;
@@ -266,7 +267,7 @@ fn read_arguments() -> Result<Tolerated, ExitCode> {
         let _ = error.print();
         return Err(ExitCode::SUCCESS);
     }
-    let sentence = usage_sentence(&error);
+    let sentence = usage::sentence(&error);
     words::tightening(std::env::args_os().skip(1), &sentence).ok_or_else(|| {
         fail(&sentence);
         // Nothing was parsed: the words themselves say whether 1 would mean that something needs attention.
@@ -301,31 +302,6 @@ fn request_threads() -> usize {
 /// The exit code of a failure: 2 of a review, verification or reconciliation, since its 1 says that something needs attention.
 fn failure_of(is_review: bool) -> ExitCode {
     if is_review { ExitCode::from(2) } else { ExitCode::FAILURE }
-}
-
-/// The fault in the arguments, in one sentence that names the variable as well as the flag.
-fn usage_sentence(error: &clap::Error) -> String {
-    let text = |kind| error.get(kind).map(ToString::to_string);
-    let (Some(flag), Some(value)) = (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue)) else {
-        // Missing arguments are listed below the sentence. The usage comes after an empty line.
-        let whole = error.to_string();
-        let first = whole.lines().take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");
-        return format!("{} (see holdfast --help)", first.trim_start_matches("error: "));
-    };
-    let command = Cli::command();
-    let flags = command.get_arguments().chain(command.get_subcommands().flat_map(clap::Command::get_arguments));
-    let variable = flags
-        .filter(|known| known.get_long().is_some_and(|long| flag.starts_with(&format!("--{long}"))))
-        .max_by_key(|known| known.get_long().map_or(0, str::len))
-        .and_then(|known| known.get_env())
-        .map(|name| format!("{} ({flag})", name.to_string_lossy()));
-    let expected = match error.get(ContextKind::ValidValue) {
-        Some(ContextValue::Strings(values)) if !values.is_empty() => format!("it is one of {}", values.join(", ")),
-        _ => std::error::Error::source(error).map_or_else(|| "it cannot be read".to_owned(), ToString::to_string),
-    };
-    // Somebody may have given a whole token where its id belongs.
-    let value = if value.contains(crate::types::TOKEN_PREFIX) { "hf_…".to_owned() } else { value };
-    format!("{}={value:?} is not acceptable: {expected}", variable.unwrap_or(flag))
 }
 
 fn fail(sentence: &str) {

@@ -1,4 +1,5 @@
 use super::*;
+use clap::CommandFactory;
 use std::collections::BTreeMap;
 
 /// Every variable of a command and its commands, with its default.
