@@ -13,9 +13,9 @@ use axum::extract::{FromRequest, Request};
 use axum::http::Method;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::uri::PathAndQuery;
-use holdfast::identity::{Admitted, Authority};
 use holdfast::error::Error;
-use holdfast::http::{BODY_BYTES_MAX, Input, Keyed, Lenient};
+use holdfast::http::{BODY_BYTES_MAX, Change, Input, Lenient, Said};
+use holdfast::identity::{Admitted, Authority};
 use holdfast::types::{
     Actor, Amount, Confidence, CorrelationId, Count, Domain, Engine, Flag, IdempotencyKey, JsonObject, Measured,
     Metric, Principal, Reason, Ttl,
@@ -49,6 +49,16 @@ struct Sample {
     reservation_id: Option<uuid::Uuid>,
     metadata: Option<JsonObject>,
     idempotency_key: Option<IdempotencyKey>,
+}
+
+impl Said for Sample {
+    fn actor(&self) -> Option<Actor> {
+        self.actor.clone()
+    }
+
+    fn correlation_id(&self) -> Option<CorrelationId> {
+        self.correlation_id.clone()
+    }
 }
 
 static RUNTIME: LazyLock<Runtime> =
@@ -85,15 +95,16 @@ impl Sent<'_> {
         Some(RUNTIME.block_on(Input::from_request(request, &())).map(|Input(sample)| sample))
     }
 
-    fn read_keyed(&self) -> Option<Result<Keyed<Sample>, Error>> {
+    fn read_change(&self) -> Option<Result<Change<Sample>, Error>> {
         let request = self.request()?;
-        Some(RUNTIME.block_on(Keyed::from_request(request, &())))
+        Some(RUNTIME.block_on(Change::from_request(request, &())))
     }
 
     /// What acts whatever is sent: never refused, so only what it took and how often it warned.
     fn read_leniently(&self) -> Option<(Option<Actor>, Option<Reason>, usize)> {
         let request = self.request()?;
-        let Ok(mut lenient) = RUNTIME.block_on(Lenient::from_request(request, &()));
+        let mut lenient =
+            RUNTIME.block_on(Lenient::from_request(request, &())).expect("a stop is never refused for its words");
         let (actor, reason) = (lenient.take("actor"), lenient.take("reason"));
         Some((actor, reason, lenient.finish(&["actor", "reason"]).len()))
     }
@@ -162,30 +173,30 @@ fn check_round_trip(sample: &Sample) {
         // A query can be too long for an address.
         let Some(read) = sent.read() else { continue };
         assert_eq!(&read.expect("what was read is accepted"), sample);
-        let keyed = sent.read_keyed().expect("it was a request").expect("what was read is accepted");
+        let keyed = sent.read_change().expect("it was a request").expect("what was read is accepted");
         assert_eq!(keyed.input, *sample);
         let wanted = sample.idempotency_key.as_ref().map(ToString::to_string);
-        assert_eq!(keyed.intent.map(|intent| intent.key), wanted);
+        assert_eq!(keyed.asked.intent.map(|intent| intent.key), wanted);
     }
 }
 
 /// A request as it stands.
 fn check_request(sent: &Sent<'_>) {
     let Some(read) = sent.read() else { return };
-    let keyed = sent.read_keyed().expect("it was a request");
+    let keyed = sent.read_change().expect("it was a request");
     sent.read_leniently().expect("it was a request");
     match (&read, keyed) {
         (Ok(sample), Ok(keyed)) => {
             assert_eq!(keyed.input, *sample);
             check_round_trip(sample);
             // What is asked for does not depend on how it was written.
-            if let Some(intent) = keyed.intent {
+            if let Some(intent) = keyed.asked.intent {
                 let fields = fields_of(sample);
                 let body = as_json(fields.iter().map(|(name, text, _)| (name.as_str(), quoted(text))));
                 let again = Sent { content_type: Some(JSON.as_bytes()), key: sent.key, body, ..Sent::default() };
                 if again.body.len() <= BODY_BYTES_MAX {
-                    let again = again.read_keyed().expect("a request").expect("what was read is accepted");
-                    let again = again.intent.expect("it has the same key");
+                    let again = again.read_change().expect("a request").expect("what was read is accepted");
+                    let again = again.asked.intent.expect("it has the same key");
                     assert_eq!((again.key, again.fields), (intent.key, intent.fields));
                 }
             }
