@@ -5,7 +5,7 @@
 //! whatever is queued (natural batching: no timer, and alone a request is a batch of one), and what else has come once the head
 //! is its own, has all of it decided in order and written, commits, and only then answers.
 //!
-//! What is decided and how is a [`Batcher`]'s: the ledger's (`risk::ledger`) and the measurements' (`regression::measure`).
+//! The decisions themselves are a [`Batcher`]'s: the ledger's (`risk::ledger`) and the measurements' (`regression::measure`).
 //!
 //! What is guaranteed:
 //! - An answer is sent after the durable commit that backs it.
@@ -47,7 +47,7 @@ pub trait Batcher: Sized + Send + 'static {
     type Item: Send + Sync + 'static;
     /// What comes of it.
     type Done: Send + 'static;
-    /// What a batch leaves for [`Batcher::ended`].
+    /// The note that a batch leaves for [`Batcher::ended`].
     type Note: Send + 'static;
     /// How a batch begins.
     type Start;
@@ -56,7 +56,7 @@ pub trait Batcher: Sized + Send + 'static {
     const STREAM: Stream;
     /// The thread's name.
     const THREAD: &'static str;
-    /// What is prepared on its connection for [`begin`](Batcher::begin), if anything.
+    /// The statement that is prepared on its connection for [`begin`](Batcher::begin), if anything.
     const PREPARE: Option<&'static str> = None;
     /// Items that may wait or be in a batch.
     const QUEUE_MAX: u32;

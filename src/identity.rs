@@ -9,18 +9,18 @@ use crate::types::{Actor, CorrelationId, Principal, RequestId};
 /// The caller that was authenticated, for the handler: among the request's extensions.
 #[derive(Debug, Clone)]
 pub struct Admitted {
-    /// Who was authenticated.
+    /// The authenticated caller.
     pub principal: Principal,
-    /// What they may do; none where nobody was, on a route that answers everybody.
+    /// The rights of the caller; none where nobody was, on a route that answers everybody.
     pub authority: Option<Authority>,
 }
 
 /// The caller of a request.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Who was authenticated.
+    /// The authenticated caller.
     pub principal: Principal,
-    /// What they may do.
+    /// The rights of the caller.
     pub authority: Authority,
     /// The request.
     pub request_id: RequestId,
@@ -40,12 +40,12 @@ impl Caller {
     }
 }
 
-/// Who did it, and as part of what.
+/// The caller of an event, and the request that it is part of.
 #[derive(Debug, Clone)]
 pub struct Origin {
-    /// Who was authenticated.
+    /// The authenticated caller.
     pub principal: Principal,
-    /// What they may do. No event says it: the event that created a token does.
+    /// The rights of the caller. No event carries them: the event that created a token does.
     pub authority: Authority,
     /// Who the caller says is acting.
     pub actor: Option<Actor>,

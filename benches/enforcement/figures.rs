@@ -2,7 +2,7 @@
 
 use crate::support::figures::Spec;
 
-/// What the table shows, in its order.
+/// The rows of the table, in its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Figure {
     DecisionMedian,

@@ -2,7 +2,7 @@
 
 use crate::support::figures::{Spec, range};
 
-/// What the table shows, in its order.
+/// The rows of the table, in its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Figure {
     Reserves,
@@ -20,7 +20,7 @@ pub(crate) enum Figure {
     Denials,
 }
 
-/// What a figure is divided by.
+/// The divisor of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
     /// Transactions a second of the yardstick with 32 clients.
@@ -79,7 +79,7 @@ pub(crate) struct Sample {
     pub(crate) figure: Figure,
     /// What is compared with must and aim; `None` until the yardsticks of the round are known.
     pub(crate) value: Option<f64>,
-    /// What it is the ratio of.
+    /// The two figures that it is the ratio of.
     pub(crate) absolute: Option<f64>,
     /// The yardstick of the round that ran just before it, by its place.
     pub(crate) after_yardstick: usize,

@@ -1,4 +1,4 @@
-//! What the figures were measured on. Linux says it in `/proc`; elsewhere it is left out.
+//! The machine that the figures were measured on. Linux says it in `/proc`; elsewhere it is left out.
 
 use super::Result;
 use rustix::process::Pid;
@@ -26,7 +26,7 @@ const SETTINGS: [&str; 13] = [
     "data_checksums",
 ];
 
-/// What a reader of the figures has to know, by name.
+/// The facts that a reader of the figures needs, by name.
 #[derive(Debug, Default)]
 pub(crate) struct Facts(Vec<(String, String)>);
 

@@ -71,7 +71,7 @@ impl Place {
         Instance::start(self, "first", free_address()?, &[data]).await
     }
 
-    /// What the service keeps, with its PostgreSQL.
+    /// The data of the service and of its PostgreSQL.
     pub(crate) fn data(&self) -> PathBuf {
         self.root.join("data")
     }

@@ -1,4 +1,4 @@
-//! What the benchmarks share: how a run begins and ends, the service that is measured, and how figures read.
+//! The shared parts of the benchmarks: how a run begins and ends, the service that is measured, and how figures read.
 
 pub(crate) mod figures;
 pub(crate) mod http;
@@ -15,7 +15,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
-/// What can go wrong here is told to a person, and ends the run.
+/// A fault here is told to a person, and ends the run.
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// The options of a run; `None` where none is wanted, since `cargo test --all-targets` runs benches, too.
@@ -61,7 +61,7 @@ async fn stopped() -> Result<()> {
     Err("stopped before the end".into())
 }
 
-/// What all tasks come to; the first error ends the others.
+/// The results of all tasks; the first error ends the others.
 pub(crate) async fn all<T: 'static>(mut tasks: JoinSet<Result<T>>) -> Result<Vec<T>> {
     let mut ended = Vec::with_capacity(tasks.len());
     while let Some(one) = tasks.join_next().await {

@@ -1,4 +1,4 @@
-//! What one transaction per action can do on the same PostgreSQL: `hot-row.sql` in pgbench, with 1 and with 32 clients.
+//! The speed of one transaction per action on the same PostgreSQL: `hot-row.sql` in pgbench, with 1 and with 32 clients.
 
 use super::Result;
 use super::place::Place;
@@ -11,7 +11,7 @@ const DATABASE: &str = "yardstick";
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/support/hot-row.sql");
 const TABLES: &str = include_str!("hot-row-setup.sql");
 
-/// What pgbench said.
+/// The output of pgbench.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Yardstick {
     /// Transactions a second with 32 clients.

@@ -1,4 +1,4 @@
-//! What a caller may do: what a token grants its holder, or everything.
+//! The rights of a caller: those that a token grants its holder, or all.
 
 use crate::error::{Error, Result};
 use crate::types::{Actor, Amount, Domain, Engine, Principal, Scope};
@@ -11,7 +11,7 @@ pub struct Grant {
     pub principal: Principal,
     /// The person who answers for it.
     pub owner: Option<Actor>,
-    /// What it may do.
+    /// The scopes that it carries.
     pub scopes: Vec<Scope>,
     /// The only engines that it may change; none for all.
     pub engines: Option<Vec<Engine>>,
@@ -29,7 +29,7 @@ impl Grant {
     }
 }
 
-/// What the caller of a change may do: everything, or what a token says.
+/// The rights of the caller of a change: all, or those of a token.
 #[derive(Debug, Clone)]
 pub enum Authority {
     /// The operator's shell, Holdfast itself, and everybody in open mode.
