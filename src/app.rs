@@ -1,4 +1,4 @@
-//! Wiring: the services on one database, and the router around them.
+//! Wires the services to one database and puts the router around them. It holds no rule of a lever.
 
 mod health;
 mod openapi;
@@ -40,64 +40,63 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use tower::Layer;
 
-/// Everything a handler needs. Cheap to clone, which happens several times a request: all clones are one.
+/// The services and settings that the wiring shares. Cheap to clone: every clone points to the same parts.
 #[derive(Debug, Clone)]
 pub struct App(Arc<Parts>);
 
-/// What answers requests: the stack, the gate, a router.
+/// The complete HTTP service: the stack, the gate and a router.
 pub type Service = Stack<Gate<Router, Feed>>;
 
-/// What an [`App`] consists of.
+/// The parts of an [`App`].
 #[derive(Debug)]
 pub struct Parts {
-    /// Lever 1.
+    /// Lever 1: the go-live state and the kill switch.
     pub go_live: GoLive,
-    /// Lever 2.
+    /// Lever 2: the risk ledger.
     pub risk: Risk,
-    /// Lever 3.
+    /// Lever 3: the charter of AI domains.
     pub heimdall: Heimdall,
-    /// Lever 4, and what changes two levers.
+    /// Lever 4: the regression tripwire, and the changes that span two levers.
     pub regression: Regression,
-    /// What this instance knows of the state.
+    /// The state as this instance knows it.
     pub feed: Feed,
-    /// What this instance enforces.
+    /// The settings of this instance's gate.
     pub enforcement: Enforcement,
-    /// What is blocked while go-live is off; forward-auth goes by it also where this instance enforces nothing itself.
+    /// The classes that are blocked while go-live is off. Forward-auth applies them even where this instance's gate is
+    /// off.
     pub scope: EnforcementScope,
-    /// Which class a method and a path are of.
+    /// The class of each method and path.
     pub rules: Arc<Rules>,
-    /// Why it does not, if it does not.
+    /// The reason why this instance's gate is off; none when it is on.
     pub enforcement_off: Option<&'static str>,
-    /// Whether this instance asks for a second person whatever the database says.
+    /// Whether this instance requires a second person even if the database's setting does not.
     pub two_person: approval::Policy,
-    /// The tokens.
+    /// The tokens and the check of each caller.
     pub access: Access,
-    /// The trail, as it is read.
+    /// The reads of the audit trail.
     pub trail: Trail,
-    /// The guard around each route.
     guard: GuardLayer,
-    /// The database.
     db: Database,
-    /// What it has counted.
+    /// The process's metrics, as `/metrics` renders them.
     pub metrics: PrometheusHandle,
-    /// Where in [`Stage::ALL`] it is.
+    /// The current stage, an index into [`Stage::ALL`].
     stage: AtomicU8,
 }
 
-/// How far an instance is between its start and its end.
+/// The stages of an instance from its start to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Its database is not there yet.
+    /// The database is being opened.
     Opening,
-    /// It is away.
+    /// The database is away, and the instance waits for it.
     WaitingForDatabase,
-    /// The migrations run.
+    /// Migrations run.
     Migrating,
-    /// They wait.
+    /// Migrations wait for a lock in the database.
     WaitingToMigrate,
-    /// It serves.
+    /// The instance serves requests.
     Serving,
-    /// It is on its way out. It may still serve, for those who have not heard of that.
+    /// A stop was announced. The instance may still serve clients that have not noticed.
     Stopping,
 }
 
@@ -111,48 +110,48 @@ impl Stage {
         Self::Stopping,
     ];
 
-    /// Whether it has not begun to serve.
+    /// Whether the instance has not begun to serve.
     #[must_use]
     pub fn is_start(self) -> bool {
         self < Self::Serving
     }
 
-    /// Why an instance that is here is not ready, if it is not.
+    /// The reason why a started process is not ready; none while it serves.
     #[must_use]
     pub const fn reason(self) -> Option<&'static str> {
         match self {
             Self::Opening => Some("starting: the database is being opened"),
-            Self::WaitingForDatabase => Some("starting: the database is away: the log says why"),
+            Self::WaitingForDatabase => Some("starting: the database is away; see the log for the cause"),
             Self::Migrating => Some("starting: migrations run"),
-            Self::WaitingToMigrate => Some("starting: migrations wait for a lock: the log says whose"),
+            Self::WaitingToMigrate => Some("starting: migrations wait for a lock; see the log for its holder"),
             Self::Serving => None,
             Self::Stopping => Some("shutting down"),
         }
     }
 }
 
-/// What an instance is told at its start.
+/// The configuration of an instance at its start.
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
-    /// What it enforces.
+    /// The configuration of the gate.
     pub enforcement: EnforcementConfig,
-    /// Which class a method and a path are of.
+    /// The class of each method and path.
     pub rules: Rules,
-    /// Where its kill file is; none where there is no place for one.
+    /// The kill file; none without a data directory.
     pub kill_file: Option<PathBuf>,
-    /// What go-live requires beyond the levers.
+    /// The components that go-live requires beyond the levers.
     pub required_packs: Vec<PackId>,
-    /// Its name, for people.
+    /// The instance's name for people.
     pub name: String,
-    /// Where it can be reached from.
+    /// The machines that can reach the instance.
     pub exposure: Exposure,
-    /// By which names it is asked while nobody is authenticated.
+    /// The host names that a request may name in open mode.
     pub hosts: Hosts,
-    /// What signs checkpoints; none where there is no place for its key.
+    /// The signer of checkpoints; none where its key has no place.
     pub notary: Option<Notary>,
-    /// How much it keeps in memory, and how much in rows.
+    /// The limits of memory and of rows.
     pub limits: LimitsConfig,
-    /// Whether it asks for a second person whatever the database says.
+    /// Whether this instance requires a second person even if the database's setting does not.
     pub two_person: approval::Policy,
 }
 
@@ -165,7 +164,7 @@ impl Deref for App {
 }
 
 impl App {
-    /// The services on this database.
+    /// Builds the services on this database.
     #[must_use]
     pub fn new(db: &Database, clock: Clock, setup: Setup) -> Self {
         let Setup { enforcement, rules, kill_file, required_packs, name, exposure, hosts, notary, limits, two_person } =
@@ -223,13 +222,13 @@ impl App {
         self.serve(router::router(self))
     }
 
-    /// The counters alone, for a listener of their own that answers whoever reaches it.
+    /// The counters and the probes alone, for a second listener that needs no token.
     #[must_use]
     pub fn metrics_router(&self) -> Service {
         self.serve(router::metrics_router(self))
     }
 
-    /// The stack and the gate around any router: whatever is mounted in it is behind the gate.
+    /// The stack and the gate around any router: every route in it is behind the gate.
     #[must_use]
     pub fn serve(&self, router: Router) -> Service {
         let routed = router.layer(NoteRoute);
@@ -237,13 +236,13 @@ impl App {
         Stack::new(gate.layer(routed))
     }
 
-    /// Whether what decides still runs.
+    /// Whether the writers of the ledger and of the measurements still run.
     #[must_use]
     pub fn writers_run(&self) -> bool {
         self.risk.writer_runs() && self.regression.writer_runs()
     }
 
-    /// Waits until something that decides has ended, which it only does by a fault of this program.
+    /// Waits until a writer has ended, which only a fault of this program causes.
     pub async fn writer_ended(&self) {
         tokio::select! {
             () = self.risk.writer_ended() => {}
@@ -271,19 +270,19 @@ impl App {
         Outside { feed: self.feed.clone(), rules: Arc::clone(&self.rules), scope: self.scope }
     }
 
-    /// How far it is; by that `/readyz` tells load balancers whether to look elsewhere.
+    /// The current stage, which `/readyz` reports to load balancers.
     #[must_use]
     pub fn stage(&self) -> Stage {
         Stage::ALL[usize::from(self.stage.load(Ordering::Acquire))]
     }
 
-    /// Goes on to a stage. A stop is the last.
+    /// Goes on to a stage. [`Stage::Stopping`] is final.
     pub fn enter(&self, stage: Stage) {
         let unless_stopping = |here| (here != Stage::Stopping as u8).then_some(stage as u8);
         let _ = self.stage.fetch_update(Ordering::AcqRel, Ordering::Acquire, unless_stopping);
     }
 
-    /// Sets the gauges to what is known now.
+    /// Sets the gauges to the values that are known now.
     pub fn report_gauges(&self) {
         use crate::enforcement::gate::{Source, View};
         let number = |flag: bool| if flag { 1.0 } else { 0.0 };
@@ -310,7 +309,7 @@ impl App {
             metrics::gauge!("holdfast_go_live_enabled").set(number(go_live_enabled));
             metrics::gauge!("holdfast_kill_switch_engaged").set(number(kill_switch_engaged));
         }
-        // However old, as the state above.
+        // The last known policies at any age, as for the state above.
         let policies = self.feed.last_policies().unwrap_or_default();
         for (engine, active) in &policies.engines {
             metrics::gauge!("holdfast_engine_enabled", "engine" => engine.clone()).set(number(*active));
@@ -328,7 +327,7 @@ impl App {
 /// Request times, seconds: from a cached read to the deadline.
 const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
 
-/// The recorder, with every counter whose labels are known beforehand at 0.
+/// The recorder. Every counter whose labels are known in advance begins at 0.
 fn counting() -> PrometheusHandle {
     let recorder = recorder();
     crate::access::guard::begin_counting();

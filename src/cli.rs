@@ -1,8 +1,8 @@
 //! The command line: `serve` (the default), `migrate`, `review`, `audit`, `risk reconcile`, `token`, `two-person-release`, `kill`,
 //! `healthcheck`, `db psql`, `db accept-rewind`, `db accept-clock`, `openapi`.
 //!
-//! A command that fails prints one sentence on standard error and exits 1. A review, a verification or a reconciliation that cannot be
-//! made exits 2, since 1 says that something needs attention.
+//! A command that fails prints one sentence on standard error and exits 1. A review, a verification or a reconciliation
+//! that cannot be made exits 2, since its 1 says that something needs attention.
 
 mod audit;
 mod clock;
@@ -77,11 +77,12 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Apply the migrations.
     Migrate {
-        /// Only show which are applied.
+        /// Only show which migrations are applied.
         #[arg(long)]
         status: bool,
     },
-    /// Print the Monday review. Exits 0 if nothing needs attention, 1 if something does, 2 if it cannot know.
+    /// Print the Monday review. Exits 0 if nothing needs attention, 1 if something does, 2 if the review cannot be
+    /// made.
     Review {
         #[command(flatten)]
         checkpoint: CheckpointConfig,
@@ -94,7 +95,8 @@ enum Command {
         /// The server's address.
         #[arg(long, env = "BIND_ADDR", default_value = "127.0.0.1:8000", value_name = "IP:PORT", value_parser = crate::config::address)]
         bind_addr: SocketAddr,
-        /// Ask only whether it answers, for a restart policy: a restart does not help a server that waits for its database.
+        /// Ask only whether the process answers, for a restart policy: a restart does not help a server that waits for
+        /// its database.
         #[arg(long)]
         live: bool,
     },
@@ -128,22 +130,23 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum AuditCommand {
-    /// Recompute the hash of every event. Exits 0 if the trail is whole, 1 if it was tampered with or parts are missing, 2 if it cannot
-    /// know.
+    /// Recompute the hash of every event. Exits 0 if the trail is whole, 1 if it was tampered with or parts are
+    /// missing, 2 if it cannot be verified.
     Verify(Box<audit::VerifyArgs>),
-    /// Sign the heads of all streams, and print the note. Keep it out of reach of the database's owner.
+    /// Sign the heads of all streams, and print the note. Keep the note where the database's owner cannot change it.
     Checkpoint(CheckpointConfig),
     /// Print the key that checks this machine's checkpoints.
     Key(CheckpointConfig),
     /// Print every event as a line of JSON. docs/audit-verify.py verifies them without Holdfast.
     Export(audit::ExportArgs),
-    /// Erase a text of an event, and record this. The text's digest stays, so the trail still verifies.
+    /// Erase a text of an event, and record the erasure. The text's digest stays, so the trail still verifies.
     Erase(audit::EraseArgs),
 }
 
 #[derive(Debug, Subcommand)]
 enum RiskCommand {
-    /// Compare every counter with its reservations and events. Exits 0 if the book balances, 1 if it does not, 2 if it cannot know.
+    /// Compare every counter with its reservations and events. Exits 0 if the book balances, 1 if it does not, 2 if it
+    /// cannot be compared.
     Reconcile(reconcile::ReconcileArgs),
 }
 
@@ -151,9 +154,11 @@ enum RiskCommand {
 enum DbCommand {
     /// Open a SQL shell in the database that the server uses.
     Psql,
-    /// Accept a database that went back, as after a restore, and print the lost events. Instances that noticed it block until then.
+    /// Accept a database that went back, as after a restore, and print the lost events. Instances that noticed the loss
+    /// block until then.
     AcceptRewind(Box<rewind::AcceptArgs>),
-    /// Accept a clock that is behind the ledger's last event, because it was ahead before. Reserves are halted until then.
+    /// Accept a clock that is behind the ledger's last event because it was ahead before. Reserves are halted until
+    /// then.
     AcceptClock(Box<clock::AcceptClockArgs>),
 }
 
@@ -172,7 +177,7 @@ impl From<Cli> for Task {
 }
 
 impl Command {
-    /// Whether it only tightens. It ignores each input that it can do without.
+    /// Whether the command only tightens. Such a command ignores every input that it can do without.
     fn tightens(&self) -> bool {
         match self {
             Self::Kill(_) | Self::Token { command: token::TokenCommand::Revoke(_) } => true,
@@ -182,16 +187,16 @@ impl Command {
     }
 }
 
-/// The reason of a failure, in a sentence.
+/// The reason of a failure, in one sentence.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// How long the end waits for file operations that nobody waits for.
+/// The time that the end waits for file operations whose result is no longer needed.
 const HANGING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Parses the arguments and runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
-    // Nobody else may write to a file or directory of ours, whatever the caller's shell says.
+    // Only this user may write to a file or directory of Holdfast, whatever umask the shell set.
     let others = Mode::WGRP | Mode::WOTH;
     rustix::process::umask(rustix::process::umask(others) | others);
     let Tolerated { task, ignored, doubts } = match read_arguments() {
@@ -199,7 +204,7 @@ pub fn main() -> ExitCode {
         Err(code) => return code,
     };
     if !doubts.is_empty() && !matches!(task.command, Command::Kill(_)) {
-        fail(&format!("{}: nothing is done", doubts.join("; ")));
+        fail(&format!("{}: the command did nothing; correct this and try again", doubts.join("; ")));
         return ExitCode::FAILURE;
     }
     let is_review = matches!(
@@ -222,7 +227,7 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         });
     }
-    // It ends after the runtime: then nothing more is logged.
+    // The log is dropped after the runtime, so that nothing is logged later.
     let _log = match crate::log::start(&task.log) {
         Ok(log) => Some(log),
         Err(sentence) if task.command.tightens() => {
@@ -241,12 +246,15 @@ pub fn main() -> ExitCode {
     match runtime.enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(run(task));
-            // A task that still uses a file then uses one that hangs.
+            // A task that still uses a file then uses one on a disk that hangs.
             runtime.shutdown_timeout(HANGING_TIMEOUT);
             if doubts.is_empty() {
                 return code;
             }
-            fail(&format!("{}: the place that was meant may not be stopped, say it and try again", doubts.join("; ")));
+            fail(&format!(
+                "{}: the intended instance may not be stopped; name its place and try again",
+                doubts.join("; ")
+            ));
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -256,27 +264,27 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The command of this process; else its exit code.
+/// Reads the command of this process, or returns its exit code.
 fn read_arguments() -> Result<Tolerated, ExitCode> {
     let error = match Cli::try_parse() {
         Ok(cli) => return Ok(Tolerated { task: cli.into(), ignored: Vec::new(), doubts: Vec::new() }),
         Err(error) => error,
     };
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        // A closed pipe is no reason to fail.
+        // A closed pipe does not make the command fail.
         let _ = error.print();
         return Err(ExitCode::SUCCESS);
     }
     let sentence = usage::sentence(&error);
     words::tightening(std::env::args_os().skip(1), &sentence).ok_or_else(|| {
         fail(&sentence);
-        // Nothing was parsed: the words themselves say whether 1 would mean that something needs attention.
+        // Nothing was parsed, so the arguments themselves tell whether 1 would mean that something needs attention.
         failure_of(std::env::args_os().any(|word| word == "review" || word == "reconcile" || word == "verify"))
     })
 }
 
-/// Begins anew without these variables of libpq. The driver reads them by itself, and some would switch off what guards the private
-/// PostgreSQL. A running process cannot drop them.
+/// Restarts this program without these variables of libpq. The driver reads them by itself, and some would switch off
+/// the protections of the private PostgreSQL. A running process cannot remove them.
 fn without(names: &[OsString]) -> ExitCode {
     let mut words = std::env::args_os();
     let name = words.next().unwrap_or_else(|| "holdfast".into());
@@ -286,15 +294,16 @@ fn without(names: &[OsString]) -> ExitCode {
     for variable in names {
         anew.env_remove(variable);
     }
-    // It returns only if it failed.
+    // `exec` returns only if it failed.
     let error = anew.exec();
     let names = names.iter().map(|name| name.to_string_lossy()).collect::<Vec<_>>().join(", ");
     fail(&format!("{names} must not reach the private PostgreSQL, and cannot be removed ({error}): unset them"));
     ExitCode::FAILURE
 }
 
-/// Threads that serve requests: one fewer than there are processors. All requests wait for the ledger's writer, which has a thread of its
-/// own. A thread for each processor would take its turns: on two processors that costs a tenth of the reserves.
+/// The threads that serve requests: one fewer than processors. All requests wait for the ledger's writer, which has its
+/// own thread. A thread for each processor would compete with the writer: on two processors that costs a tenth of the
+/// reserves.
 fn request_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |processors| (processors.get() - 1).max(1))
 }
@@ -359,13 +368,13 @@ fn verdict(attention: Result<bool, Failure>) -> ExitCode {
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // The reader has read enough.
+        // A reader that closed the pipe has read enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         outcome => Ok(outcome?),
     }
 }
 
-/// Prints the review; says whether something needs attention.
+/// Prints the review. Returns whether something needs attention.
 async fn review(
     config: &DatabaseConfig,
     checkpoint: &CheckpointConfig,

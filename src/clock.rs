@@ -1,9 +1,9 @@
-//! Elapsed time, as a parameter: the system's clock, or one that a test moves.
+//! Elapsed time as a parameter: the system's clock, or one that a test moves.
 //!
-//! This clock only measures how old something is (the state lease, uptime, latencies). It counts the time a machine was
-//! suspended, so that a resumed one does not take an old state for a fresh one. What time it *is*, and so which business day,
-//! only the database says (`holdfast_now()` in the first migration). The machine's wall clock is a witness of that, and no more:
-//! [`belief`] asks it after the database's clock jumped.
+//! This clock only measures ages and durations (the state lease, uptime, latencies). It counts the time for which a
+//! machine was suspended, so that a resumed one does not take an old state for a fresh one. Only the database says the
+//! time of day, and so the business day (`holdfast_now()` in the first migration). The machine's wall clock is only a
+//! witness: [`belief`] asks it after the database's clock jumped.
 
 pub mod belief;
 
@@ -72,7 +72,7 @@ impl Clock {
         }
     }
 
-    /// What the machine says that time it is.
+    /// The time of day by the machine's wall clock.
     #[must_use]
     pub fn wall(&self) -> DateTime<Utc> {
         let wall = match &self.0 {
@@ -88,7 +88,7 @@ impl Clock {
         wall.unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
 
-    /// Sets a manual clock's wall clock, which goes on from there with it; a system clock's is not set here.
+    /// Sets a manual clock's wall clock, which goes on from there. A system clock's wall clock stays.
     pub fn set_wall(&self, at: DateTime<Utc>) {
         if let Source::Manual(now) = &self.0 {
             let passed = i64::try_from(now.ns.load(Ordering::SeqCst) / 1_000).unwrap_or(i64::MAX);
@@ -96,7 +96,7 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock on; a system clock moves itself.
+    /// Moves a manual clock forward. A system clock ignores this.
     pub fn advance(&self, ms: u64) {
         if let Source::Manual(now) = &self.0 {
             now.ns.fetch_add(ms * NANOS_PER_MS, Ordering::SeqCst);

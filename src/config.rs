@@ -1,5 +1,5 @@
-//! Configuration: one struct per concern, read once, from flags or the variables of the same name. `.env.example` and
-//! docs/CONFIGURATION.md list all of them.
+//! The configuration: one struct per concern, read once, from flags or from the variables of the same name.
+//! `.env.example` and docs/CONFIGURATION.md list all of them.
 
 mod limits;
 
@@ -16,32 +16,33 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Longest that a stop is announced before it begins.
+/// The longest announcement of a stop.
 const DRAIN_SECONDS_MAX: u64 = 600;
-/// Longest that a start waits for its database: a day.
+/// The longest wait of a start for its database: one day.
 const DATABASE_WAIT_SECONDS_MAX: u64 = 86_400;
 
 /// The server's addresses, and its start and stop.
 #[derive(Debug, Clone, Args)]
 pub struct ServerConfig {
-    /// `BIND_ADDR`: the address to listen on. It must be loopback until a token was created.
+    /// `BIND_ADDR`: the address to listen on. It must be loopback until a token is created.
     #[arg(long, env = "BIND_ADDR", default_value = "127.0.0.1:8000", value_name = "IP:PORT", value_parser = address)]
     pub bind_addr: SocketAddr,
 
-    /// Allow an address that is not loopback without a token, for containers whose port is published on loopback only. Anybody who
-    /// reaches it may do everything.
+    /// Allow an address that is not loopback without a token, for containers whose port is published on loopback only.
+    /// Everybody who can connect has every right.
     #[arg(long)]
     pub insecure: bool,
 
-    /// `ALLOWED_HOSTS`: host names, besides localhost and addresses, that requests may name in open mode.
+    /// `ALLOWED_HOSTS`: host names, besides localhost and IP addresses, that requests may use in open mode.
     #[arg(long, env = "ALLOWED_HOSTS", value_name = "A,B", value_delimiter = ',')]
     pub allowed_hosts: Option<Vec<Host>>,
 
-    /// `CHECKPOINT_EVERY`: how often new events of the audit trail are verified, and the next checkpoint is signed.
+    /// `CHECKPOINT_EVERY`: how often new events of the audit trail are verified and a new checkpoint is signed.
     #[arg(long, env = "CHECKPOINT_EVERY", default_value = "1h", value_name = "TIME")]
     pub checkpoint_every: Lifetime,
 
-    /// `TWO_PERSON_RELEASE`: 1 requires a second person for changes that loosen; 0 leaves that to the database's setting.
+    /// `TWO_PERSON_RELEASE`: 1 requires a second person for changes that loosen; 0 leaves that to the database's
+    /// setting.
     #[arg(long, env = "TWO_PERSON_RELEASE", default_value = "0", value_name = "0|1", value_parser = flag)]
     pub two_person_release: Flag,
 
@@ -59,19 +60,19 @@ pub struct ServerConfig {
     )]
     pub database_wait_seconds: u64,
 
-    /// `METRICS_ADDR`: a second address, which answers /metrics and the probes without a token.
+    /// `METRICS_ADDR`: a second address that answers /metrics and the probes without a token.
     #[arg(long, env = "METRICS_ADDR", value_name = "IP:PORT", value_parser = address)]
     pub metrics_addr: Option<SocketAddr>,
 }
 
-/// The variables of libpq that are set.
+/// The names of the libpq variables that are set.
 #[must_use]
 pub fn libpq_variables() -> Vec<OsString> {
     let is_libpq = |name: &OsString| name.as_encoded_bytes().starts_with(b"PG") && name != "PG_BIN_DIR";
     std::env::vars_os().map(|(name, _)| name).filter(is_libpq).collect()
 }
 
-/// The database.
+/// The database that the program uses.
 #[derive(Debug, Clone, Args)]
 pub struct DatabaseConfig {
     /// `DATABASE_URL`: the PostgreSQL to use. Without it Holdfast runs a private one.
@@ -82,29 +83,29 @@ pub struct DatabaseConfig {
     #[arg(long, env = "DATA_DIR", value_name = "DIR", global = true, value_parser = path)]
     pub data_dir: Option<PathBuf>,
 
-    /// `PG_BIN_DIR`: the directory of the private PostgreSQL's programs, if they are in no usual place.
+    /// `PG_BIN_DIR`: the directory of the private PostgreSQL's programs, if they are not in a usual place.
     #[arg(long, env = "PG_BIN_DIR", value_name = "DIR", global = true, value_parser = path)]
     pub pg_bin_dir: Option<PathBuf>,
 }
 
-/// An address in numbers, or `localhost`.
+/// Parses an address in numbers, or `localhost`.
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
-    // Another name may be another machine's, or several addresses.
+    // Another name may belong to another machine, or to several addresses.
     let numbers = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     numbers.as_deref().unwrap_or(text).parse().map_err(|_| {
-        "it is an IP address and a port from 0 to 65535, such as 127.0.0.1:8000, [::1]:8000 or localhost:8000"
+        "it must be an IP address and a port from 0 to 65535, such as 127.0.0.1:8000, [::1]:8000 or localhost:8000"
             .to_owned()
     })
 }
 
-/// A directory; a blank one counts as none, as in a shell's `DATA_DIR= holdfast`.
+/// Parses a directory or file; a blank one counts as none, as in a shell's `DATA_DIR= holdfast`.
 #[expect(clippy::unnecessary_wraps, reason = "the shape of a value parser")]
 pub(crate) fn path(text: &str) -> Result<PathBuf, std::convert::Infallible> {
     Ok(text.trim().into())
 }
 
-/// Checkpoints of the audit trail.
+/// The files of the audit trail's checkpoints.
 #[derive(Debug, Clone, Args)]
 pub struct CheckpointConfig {
     /// `CHECKPOINT_KEY`: the file of the key that signs checkpoints, made if it is missing. Default: checkpoint.key in the data directory.
@@ -125,13 +126,13 @@ impl CheckpointConfig {
     }
 }
 
-/// There is no lasting place for the data.
+/// The error when no lasting place for the data is known.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("neither HOME nor XDG_DATA_HOME is set, so there is no place for the data: set DATA_DIR")]
+#[error("neither HOME nor XDG_DATA_HOME is set, so the data has no place: set DATA_DIR")]
 pub struct NoDataDir;
 
 impl DatabaseConfig {
-    /// The directory of the private PostgreSQL's programs, if it is set.
+    /// The directory of the private PostgreSQL's programs; none if it is not set.
     #[must_use]
     pub fn pg_bin_dir(&self) -> Option<PathBuf> {
         self.pg_bin_dir.clone().filter(|dir| !dir.as_os_str().is_empty())
@@ -151,7 +152,7 @@ impl DatabaseConfig {
         }
     }
 
-    /// The data directory.
+    /// The data directory: the given one, else the user's default.
     #[expect(clippy::disallowed_methods, reason = "this is the configuration")]
     pub fn data_dir(&self) -> Result<PathBuf, NoDataDir> {
         let set = |path: &PathBuf| !path.as_os_str().is_empty();
@@ -171,14 +172,14 @@ impl DatabaseConfig {
     }
 }
 
-/// The enforcement of this instance.
+/// The settings of this instance's gate.
 #[derive(Debug, Clone, Args)]
 pub struct EnforcementConfig {
     /// `ENV`: `development`, `dev` or `test` switches enforcement off. Any other name enforces.
     #[arg(long, env = "ENV", value_name = "NAME")]
     pub env: Option<String>,
 
-    /// `APP_ENV`: the same, where `ENV` is not set.
+    /// `APP_ENV`: the same as `ENV`, used where `ENV` is not set.
     #[arg(long, env = "APP_ENV", value_name = "NAME")]
     pub app_env: Option<String>,
 
@@ -186,7 +187,7 @@ pub struct EnforcementConfig {
     #[arg(long, env = "GO_LIVE_ENFORCE", default_value = "1", value_name = "0|1", value_parser = flag)]
     pub go_live_enforce: Flag,
 
-    /// `ENFORCEMENT_SCOPE`: the classes that are blocked while go-live is off, `all` or `prod_exec` alone.
+    /// `ENFORCEMENT_SCOPE`: the classes that are blocked while go-live is off: `all`, or `prod_exec` alone.
     #[arg(long, env = "ENFORCEMENT_SCOPE", default_value = "all", value_name = "SCOPE")]
     pub enforcement_scope: ScopeName,
 
@@ -194,7 +195,7 @@ pub struct EnforcementConfig {
     #[arg(long, env = "EXECUTION_CLASSES", value_name = "FILE", value_parser = path)]
     pub execution_classes: Option<PathBuf>,
 
-    /// `STATE_LEASE_MS`: how old the go-live state may be and still admit a request; 200 to 2000.
+    /// `STATE_LEASE_MS`: the age up to which the go-live state admits requests; 200 to 2000.
     #[arg(long, env = "STATE_LEASE_MS", default_value = "2000", value_name = "MS", value_parser = lease)]
     pub state_lease_ms: u64,
 
@@ -206,7 +207,7 @@ pub struct EnforcementConfig {
 fn lease(text: &str) -> Result<u64, String> {
     let bounds = LEASE_MIN.as_millis()..=LEASE_MAX.as_millis();
     let lease = text.trim().parse().ok().filter(|ms: &u64| bounds.contains(&u128::from(*ms)));
-    lease.ok_or_else(|| format!("it is a number of milliseconds from {} to {}", bounds.start(), bounds.end()))
+    lease.ok_or_else(|| format!("it must be a number of milliseconds from {} to {}", bounds.start(), bounds.end()))
 }
 
 fn drain_seconds(text: &str) -> Result<u64, String> {
@@ -219,7 +220,7 @@ fn database_wait_seconds(text: &str) -> Result<u64, String> {
 
 fn seconds(text: &str, max: u64) -> Result<u64, String> {
     let seconds = text.trim().parse().ok().filter(|seconds: &u64| *seconds <= max);
-    seconds.ok_or_else(|| format!("it is a number of seconds from 0 to {max}"))
+    seconds.ok_or_else(|| format!("it must be a number of seconds from 0 to {max}"))
 }
 
 fn flag(text: &str) -> Result<Flag, String> {
@@ -230,14 +231,14 @@ fn flag(text: &str) -> Result<Flag, String> {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum ScopeName {
-    /// Everything.
+    /// Requests of every class.
     All,
-    /// Production work alone.
+    /// Requests that execute production work.
     ProdExec,
 }
 
 impl EnforcementConfig {
-    /// The environment's name, lower case; a blank variable is none.
+    /// The environment's name in lower case; a blank variable counts as none.
     fn name(&self) -> Option<String> {
         let set = |name: &Option<String>| {
             name.as_deref().map(str::trim).filter(|name| !name.is_empty()).map(str::to_ascii_lowercase)
@@ -254,13 +255,13 @@ impl EnforcementConfig {
         }
     }
 
-    /// Whether this is a development environment, which needs no go-live.
+    /// Whether this is a development environment, whose gate is off.
     #[must_use]
     pub fn is_development(&self) -> bool {
         self.environment().is_some()
     }
 
-    /// The reason why this instance's gate is off, if it is.
+    /// The reason why this instance's gate is off; none when it is on.
     #[must_use]
     pub fn off_because(&self) -> Option<&'static str> {
         match self.environment() {
@@ -271,7 +272,7 @@ impl EnforcementConfig {
         }
     }
 
-    /// Whether the environment calls itself production.
+    /// Whether the environment is named production.
     #[must_use]
     pub fn is_production(&self) -> bool {
         self.name().is_some_and(|name| ["production", "prod", "live"].contains(&name.as_str()))
@@ -286,7 +287,7 @@ impl EnforcementConfig {
         }
     }
 
-    /// The gate's enforcement.
+    /// The enforcement of the gate under this configuration.
     #[must_use]
     pub fn enforcement(&self) -> Enforcement {
         if self.off_because().is_some() { Enforcement::Off } else { Enforcement::On(self.scope()) }
@@ -298,7 +299,7 @@ impl EnforcementConfig {
         Duration::from_millis(self.state_lease_ms)
     }
 
-    /// The rules, with those of the file if there is one.
+    /// The rules that classify requests, with those of the file if it is set.
     pub fn rules(&self) -> Result<Rules, String> {
         let Some(file) = self.execution_classes.as_ref().filter(|file| !file.as_os_str().is_empty()) else {
             return Ok(Rules::default());
@@ -330,7 +331,7 @@ impl Default for EnforcementConfig {
     }
 }
 
-/// The requirements of go-live.
+/// The components that go-live requires.
 #[derive(Debug, Clone, Args)]
 pub struct ChecklistArgs {
     /// `REQUIRED_PACKS`: components that must be installed before go-live, separated by commas.
@@ -338,7 +339,7 @@ pub struct ChecklistArgs {
     pub required_packs: Vec<Option<PackId>>,
 }
 
-/// A blank entry, as in `REQUIRED_PACKS=`, is no component.
+/// Parses a component's id. A blank entry, as in `REQUIRED_PACKS=`, is none.
 fn pack_id(text: &str) -> Result<Option<PackId>, String> {
     if text.trim().is_empty() {
         return Ok(None);
@@ -346,19 +347,19 @@ fn pack_id(text: &str) -> Result<Option<PackId>, String> {
     text.parse().map(Some).map_err(|error: crate::types::ParseTextError| error.to_string())
 }
 
-/// The part of the configuration that the checklist judges.
+/// The part of the configuration that the go-live checklist judges.
 #[derive(Debug, Clone, Default)]
 pub struct ChecklistConfig {
-    /// Components beyond the levers.
+    /// The components that must be installed, beyond the levers.
     pub required_packs: Vec<PackId>,
-    /// The reason why this instance's gate is off, if it is.
+    /// The reason why this instance's gate is off; none when it is on.
     pub enforcement_off: Option<&'static str>,
 }
 
 /// The default filter of the log.
 const RUST_LOG_DEFAULT: &str = "info,sqlx::postgres::notice=warn,sqlx_core::pool::inner=off";
 
-/// Logging.
+/// The settings of the log.
 #[derive(Debug, Clone, Args)]
 pub struct LogConfig {
     /// `LOG_FORMAT`: `text` or `json`. Default: text on a terminal, JSON otherwise.
@@ -385,8 +386,8 @@ impl Default for LogConfig {
 /// The values of `LOG_FORMAT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Readable text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }

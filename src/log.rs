@@ -1,12 +1,15 @@
-//! The log: lines on standard error, for people or as JSON.
+//! The log: lines on standard error, as text or as JSON.
 //!
-//! Nothing waits for its reader. Lines are gathered, and a thread of their own writes many with one system call. While the reader is so
-//! slow that [`GATHERED_MAX`] is full (a pipe that nobody reads, a stopped terminal, a full disk), further lines are dropped and counted.
-//! Once it reads again, a line says how many. The line of each request (target `holdfast::access`) is special:
+//! Nothing waits for the reader of the log. Lines are gathered, and a separate thread writes many with one system call.
+//! While [`GATHERED_MAX`] is full because the reader is too slow (a pipe that is not read, a stopped terminal, a full
+//! disk), further lines are dropped and counted. When the reader continues, a line gives their number. The line of each
+//! request (target `holdfast::access`) is special:
 //!
-//! - It waits for others, for [`LINGER`], and leaves the last quarter of the room to rarer lines. Every other line wakes the thread at
-//!   once. A crash or a `SIGKILL` can lose the lines of the last [`LINGER`]; an ordinary end writes them ([`Log`]).
-//! - Its JSON is written field by field ([`AccessJson`]), the same line as the general formatter's in a third of the time.
+//! - It waits for others, for [`LINGER`], and leaves the last quarter of the room to rarer lines. Every other line
+//!   wakes the thread at once. A crash or a `SIGKILL` can lose the lines of the last [`LINGER`]; an orderly end writes
+//!   them ([`Log`]).
+//! - Its JSON is written field by field ([`AccessJson`]): the same line as the general formatter's, in a third of the
+//!   time.
 
 mod statement;
 #[cfg(test)]
@@ -28,23 +31,23 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
 
-/// The target of the lines that come with every request.
+/// The target of the line of each request.
 const ACCESS: &str = "holdfast::access";
 /// The target of the line about lines that were dropped.
 const NOTE: &str = "holdfast::log";
-/// How long such a line waits for others.
+/// The time that a request's line waits for others.
 const LINGER: Duration = Duration::from_millis(5);
-/// Most bytes that wait: the lines of a busy service in a third of a second.
+/// The most bytes that wait: the lines of a busy service in a third of a second.
 const GATHERED_MAX: usize = 2 * 1024 * 1024;
-/// Most that wait when a line of a request comes.
+/// The most bytes that may wait when a request's line is added.
 const ACCESS_MAX: usize = GATHERED_MAX / 4 * 3;
-/// How long the end waits for the reader.
+/// The time that the end waits for the reader.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The log of this process, once it was started.
+/// The log of this process, after its start.
 static LINES: OnceLock<Arc<Lines>> = OnceLock::new();
 
-/// The log while the program runs: lines that are gathered when this is dropped are written, if somebody takes it in time.
+/// The log while the program runs. Dropping it writes the gathered lines, if the reader takes them in time.
 pub(crate) struct Log(Arc<Lines>);
 
 impl Drop for Log {
@@ -53,7 +56,7 @@ impl Drop for Log {
     }
 }
 
-/// Starts the log; an error is one sentence.
+/// Starts the log. An error is one sentence.
 pub(crate) fn start(config: &LogConfig) -> Result<Log, String> {
     let filter = EnvFilter::builder()
         .parse(&config.rust_log)
@@ -64,14 +67,14 @@ pub(crate) fn start(config: &LogConfig) -> Result<Log, String> {
     };
     let lines = Arc::<Lines>::default();
     let writing = Arc::clone(&lines);
-    // The thread is not the runtime's: the output may block for as long as its reader likes.
+    // The thread is not one of the runtime's, since the output may block for as long as its reader does not read.
     std::thread::Builder::new()
         .name("log".into())
         .spawn(move || writing.keep_writing())
         .map_err(|error| format!("cannot start the thread that writes the log: {error}"))?;
-    // Only now: without the thread, a sentence goes straight to standard error.
+    // The log is set only now: without the thread, a sentence goes straight to standard error.
     let _ = LINES.set(Arc::clone(&lines));
-    // A log that nobody reads any more must not take the service with it.
+    // A log whose reader is gone must not stop the service.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(Target(Arc::clone(&lines)))
@@ -85,7 +88,7 @@ pub(crate) fn start(config: &LogConfig) -> Result<Log, String> {
     Ok(Log(lines))
 }
 
-/// Writes a sentence to standard error, in its turn.
+/// Writes a sentence to standard error, in order with the log.
 pub(crate) fn say(sentence: &str) {
     let line = format!("{sentence}\n");
     match LINES.get() {
@@ -94,7 +97,7 @@ pub(crate) fn say(sentence: &str) {
     }
 }
 
-/// Logs a panic. The hook of the standard library would wait for the reader.
+/// Logs a panic. The standard library's hook would wait for the reader.
 fn say_panic(info: &PanicHookInfo<'_>) {
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
@@ -105,19 +108,19 @@ fn drops() -> metrics::Counter {
     metrics::counter!("holdfast_log_lines_dropped_total")
 }
 
-/// Begins the counter at 0: one that begins with its first event shows no increase then.
+/// Begins the counter at 0, since a counter that begins with its first event shows no increase at that event.
 pub(crate) fn begin_counting() {
     drops().increment(0);
 }
 
-/// The priority of a line: whose room it may take.
+/// The priority of a line, which decides how much room it may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Priority {
-    /// Of a request.
+    /// The line of a request.
     Access,
-    /// Everything else.
+    /// Every other line.
     Rare,
-    /// The line about lines that were dropped, which the thread that writes them writes itself.
+    /// The line about dropped lines, which the writing thread writes itself.
     Note,
 }
 
@@ -142,23 +145,23 @@ struct Lines {
 #[derive(Default)]
 struct Gathered {
     bytes: Vec<u8>,
-    /// Whether one of them is to be written at once.
+    /// Whether a gathered line must be written at once.
     urgent: bool,
-    /// Whether lines that were taken from here are being written.
+    /// Whether the thread is writing lines that it took from here.
     writing: bool,
-    /// Dropped lines that no line has told of yet.
+    /// The dropped lines that no line has reported yet.
     dropped: u64,
-    /// The line that says how many.
+    /// The line that reports them.
     note: Vec<u8>,
 }
 
 impl Lines {
-    /// The lines are whole even if a holder of the lock panicked.
+    /// Locks the lines, which are whole even if a holder of the lock panicked.
     fn lock(&self) -> MutexGuard<'_, Gathered> {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a line for the thread that writes, or drops it.
+    /// Keeps a line for the writing thread, or drops it.
     fn add(&self, line: &[u8], priority: Priority) {
         let mut gathered = self.lock();
         let room = match priority {
@@ -201,7 +204,7 @@ impl Lines {
         }
     }
 
-    /// Writes, for as long as it takes; whether all of it was taken. Lines that cannot be written are dropped lines.
+    /// Writes the bytes, however long it takes. Returns whether all lines were written; the others count as dropped.
     fn write(&self, bytes: &[u8]) -> bool {
         let lost = write_all(bytes);
         if lost > 0 {
@@ -211,8 +214,8 @@ impl Lines {
         lost == 0
     }
 
-    /// The line about lines that are missing stands where they would. Lines are missing until it was taken. `write` says how many lines
-    /// of it were not.
+    /// Writes the line about dropped lines in the place of those lines. They count as unreported until it is written.
+    /// `write` returns the number of lines that it could not write.
     fn tell_of_dropped(&self, write: impl Fn(&[u8]) -> u64) {
         let mut gathered = self.lock();
         if gathered.dropped == 0 {
@@ -221,14 +224,14 @@ impl Lines {
         let (bytes, dropped) = (std::mem::take(&mut gathered.bytes), std::mem::take(&mut gathered.dropped));
         drop(gathered);
         self.write(&bytes);
-        tracing::warn!(target: NOTE, dropped, "lines of the log were dropped here, since nobody read them");
+        tracing::warn!(target: NOTE, dropped, "log lines were dropped here, since the reader of the log was too slow");
         let note = std::mem::take(&mut self.lock().note);
         if write(&note) > 0 {
             self.lock().dropped += dropped;
         }
     }
 
-    /// Waits until everything is written, for a while.
+    /// Waits until everything is written, up to a time limit.
     fn finish(&self) {
         let mut gathered = self.lock();
         gathered.urgent = true;
@@ -238,13 +241,14 @@ impl Lines {
     }
 }
 
-/// Writes to standard error; gives the number of lines that could not be written. The cause is told to nobody: there is no place for it.
+/// Writes to standard error. Returns the number of lines that could not be written. The cause is not reported, since
+/// the log itself failed.
 fn write_all(mut bytes: &[u8]) -> u64 {
     while !bytes.is_empty() {
         match io::stderr().write(bytes) {
             Ok(written) if written > 0 => bytes = &bytes[written..],
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // Somebody who shares it made it so.
+            // Another process that shares the output has made it non-blocking.
             Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(LINGER),
             _ => return bytes.iter().fold(0, |lines, byte| lines + u64::from(*byte == b'\n')),
         }
@@ -267,7 +271,7 @@ impl<'a> MakeWriter<'a> for Target {
     }
 }
 
-/// The way of one line, which comes in one piece.
+/// Writes one line, which comes in one piece.
 struct Line<'a> {
     lines: &'a Lines,
     priority: Priority,
@@ -284,7 +288,7 @@ impl Write for Line<'_> {
     }
 }
 
-/// The JSON of access lines. The inner format writes all others.
+/// Formats access lines as JSON. The inner format writes all others.
 struct AccessJson<F>(F);
 
 impl<S, N, F> FormatEvent<S, N> for AccessJson<F>
@@ -301,7 +305,7 @@ where
     }
 }
 
-/// Writes an event as a line of JSON, field by field.
+/// Writes an event as a JSON line, field by field.
 fn write_json(
     mut to: Writer<'_>,
     event: &Event<'_>,
@@ -315,7 +319,7 @@ fn write_json(
     writeln!(to, ",\"target\":\"{}\"}}", about.target())
 }
 
-/// Names of fields are ours and need no escapes.
+/// Writes one member. The names of fields come from this program and need no escapes.
 fn write_member(to: &mut Writer<'_>, name: &str, value: Value<'_>) -> fmt::Result {
     write!(to, ",\"{name}\":")?;
     match value {
@@ -328,7 +332,7 @@ fn write_member(to: &mut Writer<'_>, name: &str, value: Value<'_>) -> fmt::Resul
 #[derive(Clone, Copy)]
 enum Value<'a> {
     Text(&'a str),
-    /// A number or a boolean, as JSON has it.
+    /// A number or a boolean, in its JSON form.
     Plain(fmt::Arguments<'a>),
 }
 
@@ -370,7 +374,7 @@ impl<F: FnMut(&'static str, Value<'_>) -> fmt::Result> Visit for Fields<F> {
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        // JSON has neither infinities nor NaN: those are null.
+        // JSON has neither infinities nor NaN, so they become null.
         self.take(field, Value::Plain(format_args!("{}", serde_json::Value::from(value))));
     }
 
@@ -379,7 +383,7 @@ impl<F: FnMut(&'static str, Value<'_>) -> fmt::Result> Visit for Fields<F> {
     }
 }
 
-/// A JSON string. Characters that must be escaped are one byte of UTF-8 each, so the text can be cut around it.
+/// Writes a JSON string. Each character that must be escaped is one byte of UTF-8, so the text can be split around it.
 fn write_string(to: &mut Writer<'_>, text: &str) -> fmt::Result {
     let mut rest = text;
     to.write_char('"')?;

@@ -3,7 +3,7 @@
 use mimalloc::MiMalloc;
 use std::process::ExitCode;
 
-/// A request makes and drops some two hundred small things; the system's allocator spends twice as long on them.
+/// A request allocates and frees some two hundred small objects; the system's allocator takes twice as long for them.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

@@ -1,7 +1,7 @@
-//! Everything between the socket and the gate, in one layer.
+//! The middleware between the socket and the gate, as one layer.
 //!
-//! One, because a layer of axum's or tower's costs each request a boxed future and a copy of the layers inside it; the
-//! concerns are functions instead, each in its file, and [`Stack`] is the one place that says in which order they act.
+//! Each layer of axum or tower costs every request a boxed future and a copy of the layers inside it. So each concern
+//! is a function in its own file, and [`Stack`] alone sets their order.
 
 pub mod access_log;
 mod completion;
@@ -25,16 +25,16 @@ use tower::{Service, ServiceExt};
 
 /// The stack around the gated service. Outermost first:
 ///
-/// 1. `identity`: names the request and renders error bodies. Outermost, so that every answer has an id and every error,
-///    of whatever layer, has the same body.
-/// 2. `authz::close`: what forward-auth answers is 200 or 403, whatever went wrong below.
+/// 1. `identity`: names the request and renders error bodies. Outermost, so that every answer has an id and the errors
+///   of every layer have the same body.
+/// 2. `authz::close`: forward-auth answers 200 or 403, even if a layer below fails.
 /// 3. `access_log`: one line a request, and the metrics. Outside the panics, so that a panic is a logged 500.
-/// 4. `deadline`: nobody is kept waiting for longer than that. Inside the log, outside the gate, so that it counts the
-///    reading of the body.
-/// 5. `completion`: what was begun is finished, also for a caller that hangs up. Inside the deadline, which only ends the
-///    waiting.
-/// 6. `panics`: a panic is a 500 of one request. Innermost, so that it is one as well when nobody waits any more; nothing
-///    outside it runs code of a handler.
+/// 4. `deadline`: limits the time that a caller waits. Inside the log, outside the gate, so that it includes the
+///   reading of the body.
+/// 5. `completion`: a change that was begun is finished, also if its caller hangs up. Inside the deadline, which ends
+///   only the waiting.
+/// 6. `panics`: a panic is a 500 of one request. Innermost, so that this holds when the caller has gone; no layer
+///   outside runs a handler's code.
 ///
 /// The gate is inside all of this, and the router inside the gate.
 #[derive(Debug, Clone)]
@@ -60,7 +60,7 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // The copy that serves the request is waited for in `answer`, within the deadline.
+        // `answer` waits for the copy that serves the request, within the deadline.
         Poll::Ready(Ok(()))
     }
 
@@ -95,7 +95,7 @@ where
     } else {
         deadline::enforce(allowed, guarded).await
     };
-    // A proxy reads a failed check as it likes: to it everything that is not an allow is the same refusal.
+    // Proxies interpret a failed check in different ways, so every answer that is not an allow is the same refusal.
     let response = if authz::covers(identity.path()) { authz::close(response) } else { response };
     entry.finish(&identity, &response, meters);
     let response = identity.render(response);

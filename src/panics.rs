@@ -1,5 +1,5 @@
-//! A panic is the end of one request, or of one turn of a task, and not of what goes on around it. What it says is on standard error
-//! already, by the panic hook.
+//! Contains a panic: it ends one request, or one turn of a task, and nothing around it. The panic hook has already
+//! logged its message.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -8,15 +8,15 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-/// How long a task that panicked waits before it begins anew: it may panic again at once.
+/// How long a task that panicked waits before it starts again, since it may panic again at once.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// That a future panicked.
+/// The error of a future that panicked.
 #[derive(Debug)]
 pub(crate) struct Panicked;
 
-/// The future's outcome, or that it panicked. Nothing of a future that panicked is looked at again; what it shares with
-/// others is guarded by locks that know poisoning, or by the database.
+/// The future's outcome, or that it panicked. A future that panicked is never used again. Its shared values are guarded
+/// by locks that know poisoning, or by the database.
 pub(crate) async fn caught<F: Future>(future: F) -> Result<F::Output, Panicked> {
     let mut future = pin!(future);
     poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
@@ -27,16 +27,16 @@ pub(crate) async fn caught<F: Future>(future: F) -> Result<F::Output, Panicked> 
     .await
 }
 
-/// What a closure answers, or that it panicked.
+/// The closure's result, or that it panicked.
 pub(crate) fn caught_now<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|_| Panicked)
 }
 
-/// Keeps a task running that never ends by itself: one that panicked begins anew. `task` is its name in the log.
+/// Keeps an endless task running: one that panicked starts again. `task` is its name in the log.
 pub(crate) async fn kept_running<F: Future<Output = ()>>(task: &'static str, begin: impl Fn() -> F) -> Infallible {
     loop {
         let why = caught(begin()).await.map_or("it panicked", |()| "it ended, which it never should");
-        tracing::error!(task, why, "a task begins anew");
+        tracing::error!(task, why, "a task starts again");
         tokio::time::sleep(PAUSE).await;
     }
 }

@@ -1,8 +1,8 @@
-//! What the kernel says of this process.
+//! Reads this process's status from the kernel.
 
 use std::fs;
 
-/// The bits that `/proc/self/status` has behind this name; none where nothing tells.
+/// The bit mask in `/proc/self/status` under this name; none where it cannot be read, as on macOS.
 pub(crate) fn mask(name: &str) -> Option<u64> {
     mask_in(&fs::read_to_string("/proc/self/status").ok()?, name)
 }

@@ -1,4 +1,4 @@
-//! Is the process up, can it decide, and what has it done: for load balancers, orchestrators and Prometheus.
+//! The probes for load balancers and orchestrators, and the metrics for Prometheus. The probes change nothing.
 
 use super::App;
 use crate::access::register::Mode;
@@ -21,7 +21,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(health)).routes(routes!(livez)).routes(routes!(readyz)).routes(routes!(metrics))
 }
 
-/// That the process answers.
+/// The answer of a process that runs.
 #[derive(Debug, Serialize, ToSchema)]
 struct Health {
     /// Always `ok`.
@@ -32,81 +32,90 @@ struct Health {
 
 const ALIVE: Health = Health { status: "ok", version: env!("CARGO_PKG_VERSION") };
 
-/// Whether the process answers. Says nothing about the database.
-#[utoipa::path(get, path = "/health", tag = "service", responses((status = 200, description = "It does", body = Health), errors::Local))]
+/// Tells whether the process answers. It says nothing about the database.
+#[utoipa::path(
+    get, path = "/health", tag = "service",
+    responses((status = 200, description = "The process answers", body = Health), errors::Local)
+)]
 async fn health(_: Query<Nothing>) -> Json<Health> {
     Json(ALIVE)
 }
 
-/// The same, by the other usual name.
-#[utoipa::path(get, path = "/livez", tag = "service", responses((status = 200, description = "It does", body = Health), errors::Local))]
+/// The same as `/health`, under the other usual name.
+#[utoipa::path(
+    get, path = "/livez", tag = "service",
+    responses((status = 200, description = "The process answers", body = Health), errors::Local)
+)]
 async fn livez(_: Query<Nothing>) -> Json<Health> {
     Json(ALIVE)
 }
 
-/// Whether the instance can decide, and what it enforces. Without the scope `read`, once there are tokens, `ready` alone.
+/// The readiness of the instance, and the state that its gate uses. Once there are tokens, a caller without the scope
+/// `read` sees only `ready`.
 #[derive(Debug, Serialize, ToSchema)]
 struct Readiness {
-    /// Whether it can.
+    /// Whether the instance can decide.
     ready: bool,
-    /// Why not; null when it can.
+    /// The reason why it cannot decide; null when it can.
     #[schema(required = false)]
     reason: Option<&'static str>,
     /// Holdfast's version.
     #[schema(required = false)]
     version: &'static str,
-    /// The version of the go-live state it goes by; null when that is not known.
+    /// The version of the go-live state that the instance uses; null when it knows none.
     #[schema(required = false)]
     state_version: Option<i64>,
-    /// How old that knowledge is, milliseconds; null before the first read.
+    /// The age of that state, milliseconds; null before the first read.
     #[schema(required = false)]
     state_age_ms: Option<u64>,
-    /// `all`, `prod_exec` or `off`: what the gate blocks while go-live is off.
+    /// The classes that the gate blocks while go-live is off: `all` or `prod_exec`; `off` where the gate is off.
     #[schema(required = false)]
     enforcement: &'static str,
-    /// How old that knowledge may be, milliseconds; beyond it everything is blocked.
+    /// The longest age at which the state is used, milliseconds; beyond it everything is blocked.
     #[schema(required = false)]
     state_lease_ms: u64,
-    /// Whether other instances' changes are heard of at once; without that they are seen half a second later.
+    /// Whether notifications bring other instances' changes at once. Without them a change is seen half a second later.
     #[schema(required = false)]
     notified: bool,
-    /// Whether this instance's kill file exists, so that it blocks everything.
+    /// Whether this instance's kill file exists, which blocks everything.
     #[schema(required = false)]
     kill_file: bool,
-    /// Why enforcement is off; null when it is on.
+    /// The reason why the gate is off; null when it is on.
     #[schema(required = false)]
     enforcement_off: Option<&'static str>,
-    /// Whether callers are authenticated.
+    /// The authentication of callers: `tokens`, or a sentence that begins with `none` or `unknown`.
     #[schema(required = false)]
     authentication: &'static str,
 }
 
-/// The same, for callers who may not read more: whether it can, and while it starts, why not.
+/// The readiness for a caller who may not read more.
 #[derive(Debug, Serialize)]
 struct Ready {
     ready: bool,
-    /// Why not, while it starts: then nobody is known who may read more.
+    /// The reason during the start, when no token can be checked yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
 }
 
-/// What a caller may know of it.
+/// The readiness, as much of it as the caller may read.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum ReadyzAnswer {
-    /// With the scope `read`, and in open mode.
+    /// For a caller with the scope `read`, and in open mode.
     Whole(Box<Readiness>),
-    /// Without.
+    /// For every other caller.
     Status(Ready),
 }
 
-/// Whether the instance can decide: it has started, the go-live state was read within the lease, no migration is missing, its
-/// writers run, the database's clock is believed, and it is not shutting down.
+/// Tells whether the instance can decide.
+///
+/// It can when it has started, the go-live state was read within the lease, no migration is missing, its writers run,
+/// the database's clock is believed, and no stop was announced.
 #[utoipa::path(
     get, path = "/readyz", tag = "service",
     responses(
-        (status = 200, description = "It can", body = Readiness),
-        (status = 503, description = "It cannot: see `reason`", body = Readiness),
+        (status = 200, description = "The instance can decide", body = Readiness),
+        (status = 503, description = "The instance cannot decide: see `reason`", body = Readiness),
         errors::Local
     )
 )]
@@ -117,11 +126,11 @@ async fn readyz(State(app): State<App>, caller: Option<Extension<Admitted>>, _: 
     let reason = if stage.reason().is_some() {
         stage.reason()
     } else if !app.writers_run() {
-        Some("a writer has ended, and so will this process")
+        Some("a writer has ended; this process ends, too")
     } else if app.feed.is_rewound() {
         Some(
-            "the database went back, or lacks events that were answered: the log says which, and holdfast db accept-rewind that this \
-             is meant",
+            "the database went back, or lacks events that were answered: see the log for them; if this is intended, run \
+             holdfast db accept-rewind",
         )
     } else if app.feed.age().is_none_or(|age| age > app.feed.lease()) {
         Some("the go-live state was not read within the lease: the database is away or slow")
@@ -146,7 +155,7 @@ async fn readyz(State(app): State<App>, caller: Option<Extension<Admitted>>, _: 
         authentication: match app.access.register().mode() {
             Mode::Tokens => "tokens",
             Mode::Open => "none: open mode, events say UNAUTHENTICATED",
-            Mode::Unknown => "unknown: nobody is let in",
+            Mode::Unknown => "unknown: every caller is refused",
         },
     };
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -160,7 +169,7 @@ async fn readyz(State(app): State<App>, caller: Option<Extension<Admitted>>, _: 
     (status, retry_after, Json(answer))
 }
 
-/// Why an instance whose database's clock is not believed is not ready: it refuses every reserve.
+/// The reason why an instance is not ready while it doubts the database's clock: it refuses every reserve.
 const fn of_the_clock(doubt: Doubt) -> &'static str {
     match doubt {
         Doubt::Ahead(_) => {
@@ -168,13 +177,13 @@ const fn of_the_clock(doubt: Doubt) -> &'static str {
              clock and the database's have agreed for a minute"
         }
         Doubt::Behind(_) => {
-            "CLOCK_WENT_BACK: the database clock is behind the last recorded event and reserves are halted until it is right, or holdfast db \
-             accept-clock says that it is"
+            "CLOCK_WENT_BACK: the database clock is behind the last recorded event and reserves are halted until it is right; if it is right, \
+             run holdfast db accept-clock"
         }
     }
 }
 
-/// What the instance has done and knows, in Prometheus' text format.
+/// The instance's metrics, in Prometheus' text format.
 #[utoipa::path(
     get, path = "/metrics", tag = "service",
     responses((status = 200, description = "Metrics", body = String, content_type = "text/plain"), errors::Local)

@@ -1,7 +1,8 @@
 //! The OpenAPI document, made from the handlers' own types, and Swagger UI from assets inside the binary.
 //!
-//! What every POST has in common is added in one pass: the form encoding beside JSON, every body field as an optional query
-//! parameter, `changed_by` beside `actor`, and the headers of idempotency keys. `openapi.json` in the repository is locked to this by a test.
+//! One pass adds the parts that every POST has in common: the form encoding beside JSON, every body field as an
+//! optional query parameter, `changed_by` beside `actor`, and the headers of idempotency keys. A test keeps
+//! `docs/openapi.json` equal to this.
 
 use crate::enforcement::routes::{Needs, needs_of};
 use crate::http::numbers::{NUMBERS, STRING};
@@ -26,18 +27,18 @@ use utoipa::openapi::{Components, Deprecated, Ref, RefOr, Required};
 #[openapi(
     info(
         title = "Holdfast",
-        description = "Institutional governance control plane: go-live state, risk guard, Heimdall charter, regression tripwire.\n\nEvery POST takes a JSON object, a form body, or query parameters; they mean the same, and body and query merge. A POST with an Idempotency-Key is done once, however often it is sent (engage and disable always act). Amounts are exact decimals, as JSON numbers or strings. Errors are application/problem+json (RFC 9457).",
+        description = "Institutional governance control plane: go-live state, risk guard, Heimdall charter, regression tripwire.\n\nEvery POST takes a JSON object, a form body, or query parameters; they mean the same, and body and query merge. A POST with an Idempotency-Key is done once, even if it is sent several times (engage and disable always act). Amounts are exact decimals, as JSON numbers or strings. Errors are application/problem+json (RFC 9457).",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     tags(
-        (name = "go-live", description = "Is production switched on, and is the kill switch out?"),
-        (name = "risk", description = "Is there room under GLOBAL and this engine for this action, today?"),
-        (name = "heimdall", description = "Has this AI domain earned the right to act in production?"),
-        (name = "regression", description = "Has performance dropped?"),
-        (name = "enforcement", description = "Who runs on this database, and the decision for proxies"),
+        (name = "go-live", description = "The go-live switch, the kill switch and the checklist"),
+        (name = "risk", description = "Today's risk caps of GLOBAL and of each engine, and the reservations under them"),
+        (name = "heimdall", description = "The evidence on which an AI domain may act in production"),
+        (name = "regression", description = "Measurements, and the wires that trip when performance drops"),
+        (name = "enforcement", description = "The instances on this database, and the decision for proxies"),
         (name = "flags", description = "The state as feature flags, OFREP 0.3"),
-        (name = "access", description = "Who may do what"),
-        (name = "audit", description = "What happened, and is every event what was appended?"),
+        (name = "access", description = "Tokens, their rights, and approvals by a second person"),
+        (name = "audit", description = "The audit trail: its events, its heads and their verification"),
         (name = "review", description = "The Monday review"),
         (name = "service", description = "Health and metrics")
     ),
@@ -58,7 +59,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
             add_changed_by(object);
         }
     }
-    // OFREP's POSTs are questions, in that standard's own form.
+    // OFREP's POSTs only evaluate; they keep that standard's own form.
     let ours = document.paths.paths.iter_mut().filter(|(path, _)| path.starts_with(crate::http::BASE_PATH));
     for operation in ours.filter_map(|(_, path)| path.post.as_mut()) {
         complete(operation, &components);
@@ -81,7 +82,8 @@ pub fn document() -> utoipa::openapi::OpenApi {
                 operation.parameters.get_or_insert_with(Vec::new).push(numbers());
             }
             if !needed.is_empty() {
-                // Or nothing at all: while no token was ever created, whoever is on the machine is let in.
+                // The alternative is no token: in open mode, before the first token is created, every caller on the
+                // machine is admitted.
                 needed.push(SecurityRequirement::default());
                 operation.security = Some(needed);
             }
@@ -96,16 +98,16 @@ const BEARER: &str = "bearer";
 
 fn bearer() -> SecurityScheme {
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("hf_<id>_<secret>").description(Some(
-        "A token, as holdfast token create or POST /access/tokens makes it. The scope that an operation needs stands with it.",
+        "A token from holdfast token create or POST /access/tokens. Each operation names the scope that it needs.",
     ));
     SecurityScheme::Http(scheme.build())
 }
 
-/// What acts whenever it is asked, and takes no notice of a key.
+/// The paths that always act and ignore an idempotency key.
 const KEYLESS: [&str; 6] =
     ["disable_go_live", "engage_kill_switch", "create_token", "approve", "reject", "backtest_wire"];
 
-/// The header that names an intent, and the one that says that an answer is an earlier one.
+/// Adds the request header that names an intent, and the answer's header that marks a repeated answer.
 fn add_key(operation: &mut Operation) {
     let key = ParameterBuilder::new()
         .name("Idempotency-Key")
@@ -120,7 +122,7 @@ fn add_key(operation: &mut Operation) {
     operation.parameters.get_or_insert_with(Vec::new).push(RefOr::T(key));
     let replayed = HeaderBuilder::new()
         .schema(Some(ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["true"]))))
-        .description(Some("There when this is an earlier answer under the same key: nothing was done this time."))
+        .description(Some("Present when this is an earlier answer under the same key: nothing was done this time."))
         .build();
     for (status, response) in &mut operation.responses.responses {
         if let (true, RefOr::T(response)) = (status.starts_with('2'), response) {
@@ -129,7 +131,7 @@ fn add_key(operation: &mut Operation) {
     }
 }
 
-/// The parameter that asks for numbers as texts.
+/// The parameter that asks for numbers as strings.
 fn numbers() -> RefOr<Parameter> {
     let parameter = ParameterBuilder::new()
         .name(NUMBERS)
@@ -151,7 +153,7 @@ fn body_schema(operation: &Operation) -> Option<&str> {
     reference.ref_location.rsplit('/').next()
 }
 
-/// The document as it is served and checked in.
+/// The document as the service serves it and the repository holds it.
 #[must_use]
 pub fn document_text() -> String {
     let mut text = document().to_pretty_json().expect("the document consists of text, numbers and lists");
@@ -161,7 +163,7 @@ pub fn document_text() -> String {
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(document_text);
 
-/// Form beside JSON, and each field as a query parameter: none required there, since either place will do.
+/// Adds the form beside JSON, and each field as an optional query parameter, since the field may come in either place.
 fn complete(operation: &mut Operation, components: &Components) {
     let Some(name) = body_schema(operation).map(str::to_owned) else { return };
     if let Some(RefOr::T(body)) = &mut operation.request_body {
@@ -186,7 +188,8 @@ fn query_parameter(name: &str, schema: &RefOr<Schema>) -> RefOr<Parameter> {
     RefOr::T(parameter)
 }
 
-/// An object or a list stands in a query as one text of JSON. By OpenAPI's own rule, its members would be parameters.
+/// The schema of an object or a list in a query, where it is one text of JSON. By OpenAPI's own rule, its members would
+/// be parameters.
 fn as_text(schema: RefOr<Schema>) -> RefOr<Schema> {
     let nested = match &schema {
         RefOr::Ref(reference) => reference.ref_location.ends_with("/JsonObject"),
@@ -199,7 +202,7 @@ fn as_text(schema: RefOr<Schema>) -> RefOr<Schema> {
     RefOr::T(Schema::Object(text.build()))
 }
 
-/// A schema of what is left out instead of null, since a query has no null.
+/// A schema without null, since a query omits a field instead of sending null.
 fn without_null(schema: &RefOr<Schema>) -> RefOr<Schema> {
     let null = |item: &RefOr<Schema>| match item {
         RefOr::T(Schema::Object(object)) => object.schema_type == SchemaType::Type(Type::Null),
@@ -241,11 +244,11 @@ fn add_changed_by(object: &mut Object) {
         .pattern(Some(crate::types::TEXT_PATTERN))
         .build();
     object.properties.insert("changed_by".into(), RefOr::T(Schema::Object(changed_by)));
-    // Either name will do, so neither alone is required; where one is, the description says so.
+    // Either name is accepted, so neither alone is required. Where one of them is, the description says so.
     object.required.retain(|field| field != "actor");
 }
 
-/// The document and its reader; `/` leads to the latter until there is a console.
+/// The document and Swagger UI; `/` redirects to the latter until there is a console.
 pub(super) fn router() -> Router {
     let swagger = utoipa_swagger_ui::SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/openapi.json"));
     Router::new()
@@ -254,7 +257,8 @@ pub(super) fn router() -> Router {
         .merge(Router::from(swagger).layer(map_response(guarded)))
 }
 
-/// The rights of a page: run and show its own files, ask this service, and be shown by nobody.
+/// The rights of a documentation page: it may run and show its own files and ask this service; no other page may frame
+/// it.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
                            font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

@@ -1,11 +1,11 @@
-//! The policies of the levers, as flags and metrics show them.
+//! Reads the policies of the levers for flags and metrics.
 
 use crate::enforcement::feed::{BoxFuture, Policies};
 use crate::error::Result;
 use crate::{heimdall, regression, risk};
 use sqlx::PgConnection;
 
-/// Reads them all.
+/// Reads the policies of all levers on one connection.
 pub(super) fn read(conn: &mut PgConnection) -> BoxFuture<'_, Result<Policies>> {
     Box::pin(async move {
         let engines = risk::store::read_policies(&mut *conn).await?;

@@ -1,4 +1,4 @@
-//! The routes of every part, and the finished router.
+//! Collects the routes of every part into the finished router.
 
 use super::{App, health, openapi};
 use crate::error::Error;
@@ -7,7 +7,7 @@ use crate::{access, approve, enforcement, go_live, heimdall, regression, review,
 use axum::Router;
 use utoipa_axum::router::OpenApiRouter;
 
-/// The routes of one part, with its service, or with none for the document alone.
+/// The routes of one part. They are bound to its service, if one is given; without one they serve the OpenAPI document.
 fn part<S: Clone + Send + Sync + 'static>(router: OpenApiRouter<S>, service: Option<S>) -> OpenApiRouter {
     match service {
         Some(service) => router.with_state(service),

@@ -1,4 +1,5 @@
-//! `holdfast audit`: verifies the trail, signs its heads, exports it, and erases a text while the trail stays as it is.
+//! The `holdfast audit` commands: they verify the trail, sign its heads, export it, and erase a text without breaking
+//! the trail.
 
 use super::database::{close_after, open_existing};
 use super::rewind::remember;
@@ -25,7 +26,7 @@ pub(super) struct VerifyArgs {
     /// Only this stream: control, heimdall, kpi or risk.
     #[arg(long, value_parser = stream)]
     stream: Option<Stream>,
-    /// The first event to verify. The one before it is believed. Needs --stream.
+    /// The first event to verify. The event before it is trusted. Needs --stream.
     #[arg(long, requires = "stream", value_name = "SEQ", value_parser = clap::value_parser!(i64).range(1..))]
     from: Option<i64>,
     /// The last event to verify. Needs --stream.
@@ -37,26 +38,26 @@ pub(super) struct VerifyArgs {
     /// The key that checks the checkpoint's signature, as printed by holdfast audit key [default: this machine's].
     #[arg(long, requires = "checkpoint", value_name = "KEY")]
     key: Option<Verifier>,
-    /// Verify only the events after the checkpoint, which is believed.
+    /// Verify only the events after the checkpoint, which is trusted.
     #[arg(long, requires = "checkpoint")]
     incremental: bool,
     #[command(flatten)]
     own: CheckpointConfig,
 }
 
-/// Signs the heads of the streams, and prints the note.
+/// Signs the heads of the streams and prints the note.
 pub(super) async fn checkpoint(args: &CheckpointConfig, config: &DatabaseConfig) -> Result<(), Failure> {
     let (db, postgres, name) = open_existing(config).await?;
     let signed = sign(args, config, &db, &name).await;
     let printed = signed.and_then(|note| {
-        // A note is printed once: a closed pipe has lost it, too.
+        // A note is printed only once, so a closed pipe is an error: the note is lost.
         let written = io::stdout().write_all(note.as_bytes()).and_then(|()| io::stdout().flush());
-        written.map_err(|error| format!("standard output did not take the checkpoint: {error}").into())
+        written.map_err(|error| format!("the checkpoint cannot be written to standard output: {error}").into())
     });
     close_after(printed, db, postgres).await
 }
 
-/// The note of a trail that has every event that this machine knew.
+/// Signs the note of a trail that has every event that this machine knows of.
 async fn sign(args: &CheckpointConfig, config: &DatabaseConfig, db: &Database, name: &str) -> Result<String, Failure> {
     remember(db, config).await?;
     let notary = notary(args, config).await?;
@@ -64,14 +65,14 @@ async fn sign(args: &CheckpointConfig, config: &DatabaseConfig, db: &Database, n
     let history = db.history();
     let (asked, found) = (history.asked(), history::found(&mut tx).await?);
     if history.judge(&asked, &found) == Judged::Accepted {
-        // As a server would: marks of an earlier history do not count.
+        // A server does the same: marks of an earlier history do not count.
         history.restart(&found);
     }
     let lost = history::losses(&mut tx, &[history.asked().heads]).await?;
     if !lost.is_empty() {
         let lost = lost.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         return Err(format!(
-            "{name} lacks events that this machine knew ({lost}): nothing is signed; to accept this, run holdfast db accept-rewind"
+            "{name} lacks events that this machine knew ({lost}), so nothing is signed; to accept the loss, run holdfast db accept-rewind"
         )
         .into());
     }
@@ -82,11 +83,12 @@ async fn sign(args: &CheckpointConfig, config: &DatabaseConfig, db: &Database, n
 pub(super) async fn key(args: &CheckpointConfig, config: &DatabaseConfig) -> Result<(), Failure> {
     let (file, _) = args.paths(config)?;
     let notary = Notary::existing(&file, None).await;
-    let notary = notary.map_err(|error| format!("{} holds no key of checkpoints: {error}", file.display()))?;
+    let notary =
+        notary.map_err(|error| format!("the key of checkpoints cannot be read from {}: {error}", file.display()))?;
     print(&format!("{}\n", notary.verifier()))
 }
 
-/// This machine's notary; its key is made if it is not there.
+/// Opens this machine's notary. A missing key is created.
 pub(super) async fn notary(args: &CheckpointConfig, config: &DatabaseConfig) -> Result<Notary, Failure> {
     let (key, dir) = args.paths(config)?;
     let host = rustix::system::uname();
@@ -94,7 +96,7 @@ pub(super) async fn notary(args: &CheckpointConfig, config: &DatabaseConfig) -> 
     opened.map_err(|error| format!("the key of checkpoints cannot be used: {}: {error}", key.display()).into())
 }
 
-/// This machine's notary, if it has one.
+/// Opens this machine's notary; none if it has no key.
 pub(super) async fn existing_notary(args: &CheckpointConfig, config: &DatabaseConfig) -> Option<Notary> {
     let (key, dir) = args.paths(config).ok()?;
     Notary::existing(&key, Some(dir)).await.ok()
@@ -118,13 +120,13 @@ pub(super) struct EraseArgs {
     /// The stream: control, heimdall, kpi or risk.
     #[arg(long, value_parser = stream)]
     stream: Stream,
-    /// The event.
+    /// The sequence number of the event.
     #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(i64).range(1..))]
     seq: i64,
     /// The text: reason, detail, metadata, recommendation or evidence.
     #[arg(long, value_parser = ["reason", "detail", "metadata", "recommendation", "evidence"])]
     field: String,
-    /// Why it is erased. Do not repeat the erased text.
+    /// The reason of the erasure. Do not repeat the erased text.
     #[arg(long)]
     reason: Reason,
     /// The actor who erases.
@@ -133,10 +135,10 @@ pub(super) struct EraseArgs {
 }
 
 fn stream(name: &str) -> Result<Stream, String> {
-    Stream::named(name).ok_or_else(|| "it is one of control, heimdall, kpi, risk".to_owned())
+    Stream::named(name).ok_or_else(|| "it must be one of control, heimdall, kpi, risk".to_owned())
 }
 
-/// Verifies; says whether nothing is wrong, and nothing missing.
+/// Verifies the trail. Returns whether nothing is wrong and nothing is missing.
 pub(super) async fn verify(args: VerifyArgs, config: &DatabaseConfig) -> Result<bool, Failure> {
     let known = match &args.checkpoint {
         Some(file) => read_heads(file, &args, config).await?,
@@ -148,7 +150,7 @@ pub(super) async fn verify(args: VerifyArgs, config: &DatabaseConfig) -> Result<
     close_after(printed, db, postgres).await
 }
 
-/// Prints the result of a verification; says whether nothing is wrong, and nothing missing.
+/// Prints the result of a verification. Returns whether nothing is wrong and nothing is missing.
 fn print_verdict(
     args: &VerifyArgs,
     (mut text, whole, missing): (String, bool, Vec<String>),
@@ -175,7 +177,7 @@ async fn verify_all(
     known: &BTreeMap<Stream, Point>,
 ) -> Result<(String, bool, Vec<String>), Failure> {
     let mut tx = db.begin_unlimited_snapshot().await?;
-    // Two for each processor: while one waits for PostgreSQL, another hashes.
+    // Two ranges for each processor: while one waits for PostgreSQL, another hashes.
     let stretches = 2 * std::thread::available_parallelism().map_or(1, usize::from);
     let mut others = db.begin_beside(&mut tx, stretches - 1).await?;
     let (mut text, mut whole) = (String::new(), true);
@@ -195,10 +197,11 @@ async fn verify_all(
     Ok((text, whole, complete::missing(&mut tx).await?))
 }
 
-/// Bytes that are written at once.
+/// The bytes of one write.
 const WRITE_BYTES: usize = 256 * 1024;
 
-/// Prints the events of each stream, as of one instant. It fails if its reader has gone: the export is not whole.
+/// Prints the events of each stream, as of one instant. It fails if its reader closes the pipe, since the export is
+/// then not whole.
 pub(super) async fn export(args: ExportArgs, config: &DatabaseConfig) -> Result<(), Failure> {
     let range = TimeRange::new(args.from, args.to)?;
     let (db, postgres, _) = open_existing(config).await?;
@@ -216,7 +219,7 @@ async fn export_all(db: &Database, only: Option<Stream>, TimeRange { from, to }:
     Ok(out.flush()?)
 }
 
-/// Erases a text; says where copies of it remain.
+/// Erases a text, and prints the places where copies of it remain.
 pub(super) async fn erase(args: EraseArgs, config: &DatabaseConfig) -> Result<(), Failure> {
     let target = Target::new(args.stream, args.seq, &args.field)?;
     let origin = Origin::system(args.actor);
@@ -249,18 +252,18 @@ fn text_of(erased: Erased, target: &str, name: &str) -> String {
     text
 }
 
-/// The remedy for a copy.
+/// The remedy for a remaining copy.
 fn remedy(column: &str) -> &'static str {
     match column {
-        "idempotency_key.answer" => ": expires by itself after seven days",
-        "heimdall_recommendation.policy_snapshot" => ": stays, since a verdict rests on it",
-        column if column.contains("_event.") => ": erase it, too",
+        "idempotency_key.answer" => ": it expires by itself after seven days",
+        "heimdall_recommendation.policy_snapshot" => ": it stays, since a verdict depends on it",
+        column if column.contains("_event.") => ": erase it as well",
         _ => ": the next change replaces it",
     }
 }
 
-/// The heads of a signed checkpoint, or of lines of a stream, a number and a hash. Other lines are skipped, so that all of an output of
-/// this command will do.
+/// Reads the heads from a signed checkpoint, or from lines of a stream, a number and a hash. Other lines are skipped,
+/// so the whole output of this command is accepted.
 async fn read_heads(
     file: &Path,
     args: &VerifyArgs,
@@ -276,7 +279,7 @@ async fn read_heads(
                 .ok_or_else(|| {
                     let names: Vec<_> = note.names().collect();
                     format!(
-                        "{shown} is signed by {}: give the key with --key, as printed by holdfast audit key there",
+                        "{shown} is signed by {}: give its key with --key, as printed by holdfast audit key on that machine",
                         names.join(", ")
                     )
                 })?

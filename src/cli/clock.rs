@@ -1,4 +1,4 @@
-//! `holdfast db accept-clock`: accepts a clock that is behind the ledger.
+//! The command `holdfast db accept-clock`, which accepts a clock that is behind the ledger.
 
 use super::database::{close_after, open_existing};
 use super::{Failure, print};
@@ -14,7 +14,7 @@ pub(super) struct AcceptClockArgs {
     /// The actor who accepts.
     #[arg(long)]
     actor: Option<Actor>,
-    /// Why the clock is right, and how it came to be ahead.
+    /// The reason why the clock is right, and why it was ahead.
     #[arg(long)]
     reason: Reason,
 }

@@ -1,4 +1,4 @@
-//! The database of a command: finding, starting and leaving it, its migrations, and its shell.
+//! The database of a command: finds, starts and leaves it, applies its migrations, and opens its shell.
 
 use super::{Failure, print, words};
 use crate::config::DatabaseConfig;
@@ -11,29 +11,29 @@ use std::str::FromStr;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a command waits for another one, whose PostgreSQL ends with it.
+/// The time that a command waits for another command, whose PostgreSQL ends with it.
 const COMMAND_TIMEOUT: Duration = Duration::from_mins(1);
-/// How long a command waits for the PostgreSQL of a server that has just begun. Both count from the first look, whoever owns the
-/// directory later.
+/// The time that a command waits for the PostgreSQL of a server that has just started. Both times count from the first
+/// look, whoever owns the directory later.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often a command looks again.
+/// The pause between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
-/// The options of a URL.
+/// Parses a database URL into the driver's options.
 pub(super) fn parse_url(url: &str) -> Result<PgConnectOptions, Failure> {
     if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
         return Err("DATABASE_URL cannot be read: it must begin with postgres:// or postgresql://".into());
     }
-    // The URL may hold a password: the sentence does not repeat it.
+    // The URL may hold a password, so the error does not repeat it.
     let options = PgConnectOptions::from_str(url).map_err(|error| {
         let hint = if holds_a_separator(url) {
-            ": its user or password holds one of / ? # [ ], which end it there; write / as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D"
+            ": its user or password has one of / ? # [ ], which must be encoded; write / as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D"
         } else {
             ""
         };
         format!("DATABASE_URL cannot be read: {error}{hint}")
     })?;
-    // An IPv6 address stands in brackets in a URL, and without them everywhere else.
+    // A URL writes an IPv6 address in brackets; everything else writes it without them.
     let bare = options.get_host().strip_prefix('[').and_then(|host| host.strip_suffix(']')).map(str::to_owned);
     Ok(match bare {
         Some(host) => options.host(&host),
@@ -58,8 +58,8 @@ fn settings(config: &DatabaseConfig, owner: OwnedBy) -> Result<Settings, Failure
     })
 }
 
-/// The private PostgreSQL for a server; none if `stop` resolves first. A server waits for a command that uses the directory as it waits
-/// for a database that is away.
+/// Starts the private PostgreSQL for a server; none if `stop` resolves first. A server waits for a command that uses
+/// the directory as it waits for a database that is away.
 pub(super) async fn own(
     config: &DatabaseConfig,
     patience: Duration,
@@ -80,7 +80,7 @@ pub(super) async fn own(
             let patience = patience.as_secs();
             tracing::warn!(
                 pid,
-                "{by} uses the data directory: waiting {patience} s for its end (DATABASE_WAIT_SECONDS)"
+                "{by} uses the data directory: waiting up to {patience} s until it ends (DATABASE_WAIT_SECONDS)"
             );
         }
         tokio::select! {
@@ -90,17 +90,18 @@ pub(super) async fn own(
     }
 }
 
-/// The owners whose PostgreSQL a command uses.
+/// The owners of a running PostgreSQL that a command may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Beside {
-    /// Servers alone. A command waits for the end of another one.
+    /// Only servers. A command waits until another command ends.
     Servers,
-    /// Other commands, too, with which it may end at any time; and how long the caller waits at most.
+    /// Servers and other commands, with which the PostgreSQL may end at any time. The duration is the longest wait of
+    /// the caller.
     Anybody(Duration),
 }
 
-/// The database for a command: the URL's, or the private one, which is started for the command if it does not run. A missing one is made:
-/// only `migrate` begins with this.
+/// Opens the database for a command: the URL's, or the private one, which is started for the command if it does not
+/// run. A missing database is created, which only `migrate` may do at this point.
 async fn open_or_make(
     config: &DatabaseConfig,
     beside: Beside,
@@ -133,18 +134,18 @@ async fn open_or_make(
         if by != OwnedBy::Server && !is_told {
             is_told = true;
             let seconds = timeout.as_secs();
-            crate::log::say(&format!("holdfast: waiting for {by} (process {pid}) to end, for {seconds} s at most"));
+            crate::log::say(&format!("holdfast: waiting up to {seconds} s for {by} (process {pid}) to end"));
         }
         tokio::time::sleep(LOOK_PAUSE).await;
     }
 }
 
-/// The error of a command whose directory stays owned.
+/// The error of a command when another process still owns the directory.
 fn still_owned(dir: &Path, pid: &str, by: &OwnedBy) -> Failure {
     let dir = dir.display();
     match by {
         OwnedBy::Server => format!(
-            "the server that owns {dir} (process {pid}) runs, but its PostgreSQL does not accept connections: try again once it does; \
+            "the server that owns {dir} (process {pid}) runs, but its PostgreSQL does not accept connections: try again when it does; \
              the server's log and postgres.log there say why it does not"
         ),
         OwnedBy::Command(_) => format!("{by} (process {pid}) still uses {dir}: wait for its end, or stop it, and try again"),
@@ -152,14 +153,14 @@ fn still_owned(dir: &Path, pid: &str, by: &OwnedBy) -> Failure {
     .into()
 }
 
-/// The database for a command that reads or changes it, never a new one, and its name.
+/// Opens the database for a command that reads or changes it, and returns its name. It never creates one.
 pub(super) async fn open_existing(
     config: &DatabaseConfig,
 ) -> Result<(Database, Option<EmbeddedPostgres>, String), Failure> {
     open_beside(config, Beside::Servers).await
 }
 
-/// The same with a choice of whose PostgreSQL it may be.
+/// The same, with a choice of owners whose PostgreSQL may be used.
 pub(super) async fn open_beside(
     config: &DatabaseConfig,
     beside: Beside,
@@ -174,7 +175,7 @@ pub(super) async fn open_beside(
     Ok((db, postgres, format!("the private PostgreSQL of {}", dir.display())))
 }
 
-/// Refuses a data directory without a database: a command would make an empty one, and report on that.
+/// Refuses a data directory without a database, where a command would create an empty one and report on that.
 fn refuse_none(config: &DatabaseConfig) -> Result<(), Failure> {
     if config.url().is_some() {
         return Ok(());
@@ -184,14 +185,14 @@ fn refuse_none(config: &DatabaseConfig) -> Result<(), Failure> {
         return Ok(());
     }
     Err(format!(
-        "{} holds no database: set DATA_DIR or DATABASE_URL as for the server; to make a new database there, run holdfast migrate or \
+        "{} has no database: set DATA_DIR or DATABASE_URL to the server's value; to make a new database there, run holdfast migrate or \
          start the server",
         dir.display()
     )
     .into())
 }
 
-/// The database, never a new one. A schema that is not this program's is an error.
+/// Opens the database, never a new one. A schema of another version than this program's is an error.
 pub(super) async fn open_migrated(config: &DatabaseConfig) -> Result<(Database, Option<EmbeddedPostgres>), Failure> {
     open_migrated_beside(config, Beside::Servers).await
 }
@@ -210,7 +211,7 @@ async fn open_migrated_beside(
     Ok((db, postgres))
 }
 
-/// Leaves the database, and stops it if it was started for this command.
+/// Closes the database, and stops it if it was started for this command.
 pub(super) async fn close(db: Database, postgres: Option<EmbeddedPostgres>) -> Result<(), Failure> {
     db.close().await;
     if let Some(postgres) = postgres {
@@ -219,7 +220,8 @@ pub(super) async fn close(db: Database, postgres: Option<EmbeddedPostgres>) -> R
     Ok(())
 }
 
-/// The same after a command has printed its result, so that a failure to stop hides none: it is only told after it.
+/// The same after a command has printed its result. A failure to stop is then only reported, so that it hides no other
+/// failure.
 pub(super) async fn close_after<T>(
     done: Result<T, Failure>,
     db: Database,
@@ -229,7 +231,7 @@ pub(super) async fn close_after<T>(
     done.and_then(|done| closed.map(|()| done))
 }
 
-/// Applies pending migrations, unless only the status is asked for, and prints every migration.
+/// Applies pending migrations, unless only the status is requested, and prints every migration.
 pub(super) async fn migrate(config: &DatabaseConfig, status: bool) -> Result<(), Failure> {
     if status {
         refuse_none(config)?;
@@ -251,7 +253,7 @@ async fn migrate_in(db: &Database, status: bool) -> Result<(), Failure> {
     print(&text)
 }
 
-/// Becomes `psql` on this database.
+/// Replaces this process with `psql` on this database.
 pub(super) fn psql(config: &DatabaseConfig) -> Result<(), Failure> {
     let mut command = match config.url() {
         Some(url) => {
@@ -261,6 +263,6 @@ pub(super) fn psql(config: &DatabaseConfig) -> Result<(), Failure> {
         }
         None => postgres::psql_command(&config.data_dir()?, config.pg_bin_dir().as_deref())?,
     };
-    // It returns only if it failed.
+    // `exec` returns only if it failed.
     Err(format!("cannot start psql: {}", command.exec()).into())
 }

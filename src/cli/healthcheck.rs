@@ -1,16 +1,16 @@
-//! `holdfast healthcheck`: asks a running server's probes.
+//! The command `holdfast healthcheck`, which asks a running server's probes.
 
 use super::Failure;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// How long the check waits.
+/// The time that the check waits for an answer.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
-/// Most bytes of an answer that are read.
+/// The longest part of an answer that is read.
 const ANSWER_MAX: u64 = 64 * 1024;
 
-/// Asks a path of a server. Any answer but 200 is an error.
+/// Asks for a path of a server. Every answer but 200 is an error.
 pub(super) async fn ask(bind_addr: SocketAddr, path: &str) -> Result<(), Failure> {
     // A server on the unspecified address is reached on loopback.
     let mut addr = bind_addr;

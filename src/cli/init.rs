@@ -1,5 +1,5 @@
-//! The first process of a container: orphans of the whole container become its children, and only it can reap them. So it runs the server
-//! as its child, waits for it, and passes on the signals that stop.
+//! The first process of a container. Orphans of the whole container become its children, and only it can reap them. So
+//! it runs the server as its child, waits for it, and passes on the signals that stop it.
 
 use super::stop::Signals;
 use rustix::process::{Pid, WaitOptions, WaitStatus, kill_process, wait};
@@ -9,15 +9,16 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// How long the watcher of a server that was killed or failed has to end PostgreSQL: everything ends with the first process.
+/// The time that the watcher of a server that was killed or failed has to end PostgreSQL. All processes end with the
+/// first one.
 const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// Whether this is the first process.
+/// Whether this process is the first one.
 pub(super) fn is_first() -> bool {
     std::process::id() == 1
 }
 
-/// Runs this program again, as a child, to its end.
+/// Runs this program again as a child, until the child ends.
 pub(super) fn run() -> io::Result<ExitCode> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(stand_by())
 }
@@ -28,13 +29,13 @@ async fn stand_by() -> io::Result<ExitCode> {
     let mut words = std::env::args_os();
     let name = words.next().unwrap_or_else(|| "holdfast".into());
     let mut server = Command::new(std::env::current_exe().unwrap_or_else(|_| name.clone().into()));
-    // It has a group of its own: a terminal's signal reaches it once, from here.
+    // The child has a group of its own, so a terminal's signal reaches it only once, from here.
     let server = server.arg0(name).args(words).process_group(0).spawn()?;
     let server = i32::try_from(server.id()).ok().and_then(Pid::from_raw);
     loop {
         if let Some(status) = server.and_then(reap_until) {
             let code = status.exit_status().and_then(|code| u8::try_from(code).ok());
-            // A server that ended in order has left nothing. Any other may have left processes that it started.
+            // A server that ended with 0 has left nothing. Any other may have left processes that it started.
             if code != Some(0) {
                 let _ = tokio::time::timeout(LEFTOVER_TIMEOUT, reap_all(&mut ends)).await;
             }
@@ -48,7 +49,7 @@ async fn stand_by() -> io::Result<ExitCode> {
             _ = ends.recv() => {}
             (signal, _) = signals.next() => {
                 if let Some(server) = server {
-                    // An error means that it has just ended.
+                    // An error means that the server has just ended.
                     let _ = kill_process(server, signal);
                 }
             }
@@ -56,7 +57,7 @@ async fn stand_by() -> io::Result<ExitCode> {
     }
 }
 
-/// Reaps ended children; gives the status of this one, if it is among them.
+/// Reaps ended children. Returns the server's status if it is among them.
 fn reap_until(server: Pid) -> Option<WaitStatus> {
     while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
         if pid == server {
@@ -66,7 +67,7 @@ fn reap_until(server: Pid) -> Option<WaitStatus> {
     None
 }
 
-/// Reaps until there is no child left.
+/// Reaps until no child is left.
 async fn reap_all(ends: &mut Signal) {
     loop {
         match wait(WaitOptions::NOHANG) {

@@ -1,4 +1,4 @@
-//! `holdfast kill`: stops by this machine's kill file, and by the database.
+//! The command `holdfast kill`, which stops by this machine's kill file and by the database.
 
 use super::database::{Beside, close, open_beside};
 use super::{Failure, print};
@@ -16,11 +16,12 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How long the kill file may take: a disk that hangs must not delay the engage.
+/// The time that the kill file may take, since a disk that hangs must not delay the engage.
 const FILE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the database may take over an engage: connecting, waiting for the head, committing.
+/// The time that the database may take for an engage: connecting, waiting for the head, committing.
 const ENGAGE_TIMEOUT: Duration = Duration::from_secs(15);
-/// How often, and after which pause, an engage is tried again that failed on the PostgreSQL of another command, with which that ends.
+/// The number of attempts, and the pause between them, for an engage that fails on the PostgreSQL of another command,
+/// with which it ends.
 const ENDING_ATTEMPTS: u32 = 20;
 const ENDING_PAUSE: Duration = Duration::from_millis(200);
 
@@ -29,7 +30,7 @@ pub(super) struct KillArgs {
     /// The actor who stops everything.
     #[arg(long)]
     pub(super) actor: Option<Actor>,
-    /// Why.
+    /// The reason.
     #[arg(long)]
     pub(super) reason: Option<Reason>,
     /// `KILL_FILE`: the file that stops this machine's instance [default: KILL in the data directory].
@@ -37,8 +38,8 @@ pub(super) struct KillArgs {
     pub(super) kill_file: Option<PathBuf>,
 }
 
-/// Writes the file first, since that needs no database. Succeeds only if the database has recorded the engage, too. Prints last, since
-/// the output may block.
+/// Writes the file first, since the file needs no database. It succeeds only if the database has also recorded the
+/// engage. It prints last, since the output may block.
 pub(super) async fn kill(args: KillArgs, config: &DatabaseConfig) -> Result<(), Failure> {
     let KillArgs { actor, reason, kill_file } = args;
     let written = write_file(kill_file, config, actor.as_ref(), reason.as_ref());
@@ -46,7 +47,7 @@ pub(super) async fn kill(args: KillArgs, config: &DatabaseConfig) -> Result<(), 
         .await
         .unwrap_or_else(|_| Err(format!("its disk took longer than {} s", FILE_TIMEOUT.as_secs()).into()));
     let mut said = match &written {
-        Ok(path) => format!("{path}: an instance that looks there is stopped until the file is removed\n"),
+        Ok(path) => format!("{path}: an instance with this kill file is stopped until the file is removed\n"),
         Err(error) => {
             super::fail(&format!("the kill file does not stop this machine's instance: {error}"));
             String::new()
@@ -64,23 +65,24 @@ pub(super) async fn kill(args: KillArgs, config: &DatabaseConfig) -> Result<(), 
             );
             written.map(drop).map_err(|_| "the kill switch is engaged, but the kill file is not written".to_owned())
         }
-        Err(cause) => Err(format!("the kill switch is not engaged, other instances are not stopped: {cause}")),
+        Err(cause) => Err(format!("the kill switch is not engaged, so other instances are not stopped: {cause}")),
     };
     let printed = print(&said).map_err(|error| format!("everything is stopped, but standard output failed: {error}"));
     done.and(printed).map_err(Failure::from)
 }
 
-/// The result of an engage.
+/// The result of an engage in the database.
 struct Engaged {
-    /// The version of the state.
+    /// The version of the state after the engage.
     version: i64,
-    /// The database that recorded it.
+    /// The name of the database that recorded the engage.
     database: String,
-    /// The live instances that do not enforce; none if they could not be read.
+    /// The live instances that do not enforce; none if the list could not be read.
     admitting: Option<Vec<String>>,
 }
 
-/// Engages in the database. Each step has a limit of its own: no step after the commit makes an engage look failed.
+/// Engages in the database. Each step has its own time limit, so that no step after the commit makes an engage look
+/// failed.
 async fn engage(config: &DatabaseConfig, reason: Option<&Reason>, actor: Option<Actor>) -> Result<Engaged, Failure> {
     let origin = Origin::system(actor);
     let recorded = async {
@@ -94,9 +96,9 @@ async fn engage(config: &DatabaseConfig, reason: Option<&Reason>, actor: Option<
                 Ok::<_, Failure>((db, postgres, database, engaged))
             };
             match tried.await {
-                // To stop twice is safe, and to stop nobody is not.
+                // A second stop does no harm; a missing stop does.
                 Err(_) | Ok((_, None, _, Ok(Err(_)))) if ends => tokio::time::sleep(ENDING_PAUSE).await,
-                // It was cut off in the middle: its server may have ended, or another one may be there now.
+                // The attempt was cut off in the middle: its server may have ended, or another server may have started.
                 Ok((_, None, _, Ok(Err(Error::Unavailable(_) | Error::OutcomeUnknown(_))))) if is_first => {}
                 done => return done,
             }
@@ -105,7 +107,7 @@ async fn engage(config: &DatabaseConfig, reason: Option<&Reason>, actor: Option<
     let recorded = tokio::time::timeout(ENGAGE_TIMEOUT, recorded).await;
     let (db, postgres, database, engaged) =
         recorded.map_err(|_| format!("no answer within {} s", ENGAGE_TIMEOUT.as_secs()))??;
-    // This has a limit of its own.
+    // This read has its own time limit.
     let admitting = if matches!(engaged, Ok(Ok(_))) { instance::not_enforcing(&db).await } else { None };
     if let Err(error) = close(db, postgres).await {
         tracing::warn!(%error, "the PostgreSQL that was started for this command does not stop");
@@ -114,13 +116,13 @@ async fn engage(config: &DatabaseConfig, reason: Option<&Reason>, actor: Option<
     Ok(Engaged { version: state.version, database, admitting })
 }
 
-/// Whether the PostgreSQL that runs was started by another command, with which it ends.
+/// Whether another command started the running PostgreSQL, which then ends with that command.
 fn ends_with_another(config: &DatabaseConfig) -> bool {
     let is_there = |dir: PathBuf| OwnedBy::may_be_command(&dir) && attach_to_any(&dir).is_ok();
     config.url().is_none() && config.data_dir().is_ok_and(is_there)
 }
 
-/// The sentence about instances that the state does not stop.
+/// The sentence about the instances that the state does not stop.
 fn told_of(admitting: Option<&[String]>) -> String {
     match admitting {
         None => "the list of live instances could not be read: see GET /instances".to_owned(),
@@ -132,7 +134,7 @@ fn told_of(admitting: Option<&[String]>) -> String {
     }
 }
 
-/// Writes the kill file where the server looks; gives its path.
+/// Writes the kill file where the server looks for it. Returns its path.
 async fn write_file(
     said: Option<PathBuf>,
     config: &DatabaseConfig,

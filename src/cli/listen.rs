@@ -1,4 +1,4 @@
-//! Listening: the addresses, the number of connections, and serving until a stop.
+//! Listens on the addresses, sizes the number of connections, and serves until a stop.
 
 use super::Failure;
 use super::stop::{StopPhase, until};
@@ -14,12 +14,12 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-/// How long requests in flight may take when no more are taken; a little more than their deadline.
+/// The time for requests in flight after new ones are refused; a little more than their deadline.
 const DRAIN: Duration = Duration::from_secs(11);
-/// Connections that may wait to be accepted: a burst of clients is not turned away by the kernel.
+/// The connections that may wait to be accepted, so that the kernel does not refuse a burst of clients.
 const BACKLOG: u32 = 4_096;
 
-/// The listeners of a server, and how many connections the service may have.
+/// The listeners of a server, and the limits of its connections.
 pub(super) struct Listeners {
     service: TcpListener,
     /// The listener of the counters.
@@ -28,19 +28,19 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Listens where the configuration says.
+    /// Listens on the configured addresses.
     pub(super) fn open(config: &ServerConfig) -> Result<Self, Failure> {
         let service = listen(config.bind_addr, "BIND_ADDR")?;
         let metrics = config.metrics_addr.map(|addr| listen(addr, "METRICS_ADDR")).transpose()?;
         Ok(Self { service, metrics, limits: room_for_connections() })
     }
 
-    /// Where the service can be reached.
+    /// The address at which the service can be reached.
     pub(super) fn addr(&self) -> std::io::Result<SocketAddr> {
         self.service.local_addr()
     }
 
-    /// Serves until a stop is asked for, then lets the requests in flight finish.
+    /// Serves until a stop is requested, then lets the requests in flight finish.
     pub(super) async fn serve_until(self, app: App, stopping: watch::Receiver<StopPhase>) {
         let stopped = until(stopping.clone(), StopPhase::Closing);
         let (metrics, router) = (self.metrics, app.metrics_router());
@@ -50,7 +50,8 @@ impl Listeners {
                 server::serve(listener, router, Limits::METRICS, stopped, DRAIN).await;
             }
         };
-        // While a stop is announced, each connection ends with its answer, so that none closes under a request.
+        // While a stop is announced, each connection ends with its answer, so that no connection closes under a
+        // request.
         let leaving = app.clone();
         let service = app.router().map_response(move |mut response: Response| {
             if leaving.stage() == Stage::Stopping {
@@ -62,27 +63,27 @@ impl Listeners {
     }
 }
 
-/// Listens on an address, which comes from this variable.
+/// Listens on an address. `variable` is the setting that the address comes from.
 fn listen(addr: SocketAddr, variable: &str) -> Result<TcpListener, Failure> {
     let bind = || {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // As std does: a restart does not wait for connections of the process before.
+        // The standard library does the same, so a restart does not wait for connections of the process before.
         socket.set_reuseaddr(true)?;
         socket.bind(addr)?;
         socket.listen(BACKLOG)
     };
     bind().map_err(|error: std::io::Error| {
-        format!("cannot listen on {addr}: {error}: stop the program that does, or set {variable}").into()
+        format!("cannot listen on {addr}: {error}: stop the program that uses this address, or set {variable}").into()
     })
 }
 
-/// As many connections as the system lets this process have files. Warns if they are few.
+/// Allows as many connections as the process may open files, and warns if they are few.
 fn room_for_connections() -> Limits {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // A lower limit serves fewer connections at once.
+    // If the limit cannot be raised, fewer connections are served at once.
     let _ = setrlimit(Resource::Nofile, limit);
-    // None is no limit.
+    // None means that there is no limit.
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let limits = Limits::of_files(files);
     if limits.staying < CONNECTIONS_MAX {

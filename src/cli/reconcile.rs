@@ -1,4 +1,4 @@
-//! `holdfast risk reconcile`: compares every counter with its rows, and repairs it.
+//! The command `holdfast risk reconcile`, which compares every counter with its rows and can repair it.
 
 use super::database::{close_after, open_existing};
 use super::{Failure, print};
@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 
 #[derive(Debug, Args)]
 pub(super) struct ReconcileArgs {
-    /// Set every counter to what its rows say, record that, and let reserves continue.
+    /// Set every counter to the value of its rows, record the repair, and let reserves continue.
     #[arg(long, requires_all = ["actor", "reason"])]
     repair: bool,
     /// The actor who repairs.
@@ -22,7 +22,7 @@ pub(super) struct ReconcileArgs {
     reason: Option<Reason>,
 }
 
-/// Compares or repairs; says whether the book balances now.
+/// Compares or repairs. Returns whether the book balances now.
 pub(super) async fn run(args: ReconcileArgs, config: &DatabaseConfig) -> Result<bool, Failure> {
     let (db, postgres, _) = open_existing(config).await?;
     let ReconcileArgs { repair: repairs, actor, reason } = args;
@@ -44,14 +44,14 @@ fn text(found: &Reconciliation, repaired: bool) -> String {
         let (engine, counter) = (&difference.engine, difference.counter);
         // Writing to a String cannot fail.
         let _ =
-            writeln!(text, "{engine}: {counter} {verb} {}, its rows say {}", difference.recorded, difference.computed);
+            writeln!(text, "{engine}: {counter} {verb} {}, its rows give {}", difference.recorded, difference.computed);
     }
     let since = found.halted_at.map_or_else(String::new, |at| format!(" since {}", at.format("%Y-%m-%dT%H:%M:%SZ")));
     let fix = "run holdfast risk reconcile --repair --actor NAME --reason TEXT";
     let _ = match (found.differences.is_empty(), repaired, found.halted_at) {
-        (true, true, None) => writeln!(text, "the book balances, and reserves go on"),
+        (true, true, None) => writeln!(text, "the book balances, and reserves continue"),
         (true, false, None) => writeln!(text, "the book balances"),
-        (false, true, None) => writeln!(text, "repaired: the book balances, and reserves go on"),
+        (false, true, None) => writeln!(text, "repaired: the book balances, and reserves continue"),
         (true, _, Some(_)) => writeln!(text, "the book balances again, but new reserves are halted{since}: {fix}"),
         (false, ..) => writeln!(text, "new reserves are halted{since}: {fix}"),
     };

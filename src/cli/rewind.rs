@@ -1,4 +1,5 @@
-//! `holdfast db accept-rewind`: accepts a database that went back. Also the file that remembers how far the database had come.
+//! The command `holdfast db accept-rewind`, which accepts a database that went back, and the file that records how far
+//! the database had come.
 
 use super::database::{close_after, open_existing};
 use super::{Failure, audit, print};
@@ -17,14 +18,15 @@ pub(super) struct AcceptArgs {
     /// The actor who accepts.
     #[arg(long)]
     actor: Option<Actor>,
-    /// Why the older state is right.
+    /// The reason why the older state is right.
     #[arg(long)]
     reason: Reason,
     #[command(flatten)]
     checkpoint: CheckpointConfig,
 }
 
-/// The file of this machine's marks, one for each address of a database and each book in it; none without a data directory.
+/// The file of this machine's marks: one for each address of a database and each book in it. None without a data
+/// directory.
 fn marks_file(config: &DatabaseConfig, db: &Database) -> Result<Option<MarksFile>, Failure> {
     let Ok(dir) = config.data_dir() else { return Ok(None) };
     let (options, schema) = db.place()?;
@@ -33,14 +35,14 @@ fn marks_file(config: &DatabaseConfig, db: &Database) -> Result<Option<MarksFile
             let socket = options.get_socket().map(|dir| dir.display().to_string());
             format!("{}:{}", socket.unwrap_or_else(|| options.get_host().to_owned()), options.get_port())
         }
-        // The directory may move.
+        // The private database has one name, since its directory may move.
         None => "private".to_owned(),
     };
     let database = options.get_database().unwrap_or_default();
     Ok(Some(MarksFile::new(&dir, &format!("{server}/{database}/{schema}"))))
 }
 
-/// Takes over this machine's marks of the database, and keeps those of this process.
+/// Loads this machine's marks of the database, and keeps saving those of this process.
 pub(super) async fn remember(db: &Database, config: &DatabaseConfig) -> Result<(), Failure> {
     let Some(file) = marks_file(config, db)? else {
         tracing::warn!("HOME and DATA_DIR are not set: a restart will not notice that the database lost events");
@@ -48,12 +50,14 @@ pub(super) async fn remember(db: &Database, config: &DatabaseConfig) -> Result<(
     };
     let shown = file.path().display().to_string();
     db.history().remember_in(file).await.map_err(|error| {
-        format!("{shown} cannot be read ({error}): it tells how far the database had come; look at it, then remove it")
-            .into()
+        format!(
+            "{shown} cannot be read ({error}): it records how far the database had come; inspect it, then remove it"
+        )
+        .into()
     })
 }
 
-/// Gives the database a new history, which instances that saw it go back take over; prints the lost events.
+/// Gives the database a new history, which instances that saw it go back adopt. Prints the lost events.
 pub(super) async fn accept(args: AcceptArgs, config: &DatabaseConfig) -> Result<(), Failure> {
     let (db, postgres, name) = open_existing(config).await?;
     let accepted = accept_in(&db, args, config).await;
@@ -63,14 +67,16 @@ pub(super) async fn accept(args: AcceptArgs, config: &DatabaseConfig) -> Result<
 
 fn text(Accepted { version, rewound, known, lost }: Accepted, name: &str) -> String {
     let found = match rewound {
-        0 => "no live instance says that the database went back",
-        _ => "every instance takes it over",
+        0 => "no live instance has reported that the database went back",
+        _ => "every instance adopts it",
     };
     let mut text = format!("accepted in {name}: the go-live state is at version {version}; {found}\n");
     if !known {
-        text.push_str("this machine has neither marks nor a checkpoint of it: the lost events are not known here\n");
+        text.push_str(
+            "this machine has neither marks nor a checkpoint of this database, so the lost events are not known here\n",
+        );
     } else if lost.is_empty() {
-        text.push_str("every event that this machine knew of is there\n");
+        text.push_str("every event that this machine knows of is there\n");
     }
     for lost in lost {
         // Writing to a String cannot fail.
@@ -81,9 +87,9 @@ fn text(Accepted { version, rewound, known, lost }: Accepted, name: &str) -> Str
 
 struct Accepted {
     version: i64,
-    /// How many live instances reported that the state went backwards.
+    /// The number of live instances that reported an older state.
     rewound: usize,
-    /// Whether this machine knew of any event.
+    /// Whether this machine knows of any event.
     known: bool,
     lost: Vec<Lost>,
 }
@@ -94,7 +100,7 @@ async fn accept_in(db: &Database, args: AcceptArgs, config: &DatabaseConfig) -> 
     let rewound = list.instances.iter().filter(|one| one.live && one.standing == "rewound").count();
     let file = marks_file(config, db)?;
     let marks = match &file {
-        // A file that cannot be read only tells less.
+        // If the file cannot be read, fewer lost events are known.
         Some(file) => file.load().await.ok().flatten(),
         None => None,
     };

@@ -1,4 +1,4 @@
-//! `holdfast serve`: a database, the service on it, and an orderly end.
+//! The command `holdfast serve`: opens a database, runs the service on it, and ends in order.
 
 use super::database::{own, parse_url};
 use super::listen::Listeners;
@@ -30,17 +30,17 @@ use tokio::time::Instant;
 
 pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(), Failure> {
     let setup = setup(&args, &database)?;
-    // Signals first: from here on, a stop is orderly.
+    // Signals come first: from here on, a stop is orderly.
     let signals = Signals::listen()?;
     let (stop, stopping) = watch::channel(StopPhase::No);
-    // The address comes before the database: a taken port must not cost a start of PostgreSQL.
+    // The address comes before the database, so that a taken port does not cost a start of PostgreSQL.
     let listeners = Listeners::open(&args.server)?;
     let db = Database::later();
     let app = App::new(&db, Clock::system(), setup);
     app.enter(Stage::Opening);
     let announced = Duration::from_secs(args.server.drain_seconds);
     tokio::spawn(announce_stop(signals, app.clone(), announced, stop));
-    // From here on probes are answered. Everything else is refused until the database is there.
+    // From here on probes are answered. All other requests are refused until the database is open.
     let addr = listeners.addr()?;
     let serving = tokio::spawn(listeners.serve_until(app.clone(), stopping.clone()));
     let instance = Serving { app, addr, db, args: &args, database: &database };
@@ -53,7 +53,7 @@ pub(super) async fn serve(args: ServeArgs, database: DatabaseConfig) -> Result<(
         };
         let options = postgres.connect_options();
         let (served, ()) = {
-            // PostgreSQL is watched until the service has drained, then stopped.
+            // PostgreSQL is watched until the service has drained, and then stopped.
             let (drained, draining) = oneshot::channel();
             let service = async {
                 let served = instance.run(options, serving, stopping).await;
@@ -74,7 +74,7 @@ async fn stopped_early(serving: JoinHandle<()>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The reach of the service.
+/// The machines that can reach the service.
 fn exposure(server: &ServerConfig) -> Exposure {
     match (server.bind_addr.ip().is_loopback(), server.insecure) {
         (true, _) => Exposure::Loopback,
@@ -83,7 +83,7 @@ fn exposure(server: &ServerConfig) -> Exposure {
     }
 }
 
-/// Refuses an address that is not loopback while nobody is authenticated.
+/// Refuses an address that is not loopback while there are no tokens.
 async fn check_address(server: &ServerConfig, db: &Database) -> Result<(), Failure> {
     if exposure(server) != Exposure::Network {
         return Ok(());
@@ -93,7 +93,7 @@ async fn check_address(server: &ServerConfig, db: &Database) -> Result<(), Failu
         return Ok(());
     }
     Err(format!(
-        "BIND_ADDR={} is not a loopback address, and there are no tokens: anybody who reaches it could move the switches; create a \
+        "BIND_ADDR={} is not a loopback address, and there are no tokens: anybody who can connect could move the switches; create a \
          token (holdfast migrate, then holdfast token create --name admin --scopes admin,read,operate,release), bind 127.0.0.1, or \
          give --insecure if the port is published on loopback only",
         server.bind_addr
@@ -101,7 +101,7 @@ async fn check_address(server: &ServerConfig, db: &Database) -> Result<(), Failu
     .into())
 }
 
-/// The configuration of the instance, resolved. A fault stops the start.
+/// Resolves the configuration of the instance. An invalid configuration stops the start.
 fn setup(args: &ServeArgs, database: &DatabaseConfig) -> Result<Setup, Failure> {
     let host = rustix::system::uname();
     let kill_file = args.enforcement.kill_file(database);
@@ -124,32 +124,31 @@ fn setup(args: &ServeArgs, database: &DatabaseConfig) -> Result<Setup, Failure> 
     })
 }
 
-/// The signer of checkpoints. It is opened late, so that a start that fails leaves nothing behind.
+/// Opens the signer of checkpoints. It is opened late, so that a start that fails leaves nothing behind.
 async fn notary(args: &ServeArgs, database: &DatabaseConfig) -> Option<Notary> {
     let opened = super::audit::notary(&args.checkpoint, database).await;
     opened.inspect_err(|error| tracing::warn!(%error, "no checkpoints of the audit trail are signed")).ok()
 }
 
-/// An instance and its configuration.
+/// A running instance and its configuration.
 struct Serving<'a> {
     app: App,
-    /// The address that it listens on.
     addr: SocketAddr,
-    /// The database, away until it was opened.
+    /// The database. It counts as away until it is opened.
     db: Database,
     args: &'a ServeArgs,
     database: &'a DatabaseConfig,
 }
 
 impl Serving<'_> {
-    /// Opens the database, lets the service at it, and waits for the end of that.
+    /// Opens the database, lets the service use it, and waits for the end.
     async fn run(
         self,
         options: PgConnectOptions,
         serving: JoinHandle<()>,
         stopping: watch::Receiver<StopPhase>,
     ) -> Result<(), Failure> {
-        // Migrations may wait for another instance, and files for a disk. A stop does not wait for them.
+        // Migrations may wait for another instance, and files for a disk. A stop waits for neither.
         let begun = async {
             self.db.become_opened(&self.open(options).await?);
             Ok::<_, Failure>(self.begin().await)
@@ -167,24 +166,28 @@ impl Serving<'_> {
             task.abort();
         }
         changes.finish().await;
-        // Nobody looks for an instance that ended in order.
+        // An instance that ended in order leaves the list, so that it is not missed.
         let left = async { instance::leave(&mut *self.db.work().await?, self.app.feed.instance().id()).await };
         if let Ok(Err(error)) = tokio::time::timeout(LEAVE_TIMEOUT, left).await {
-            tracing::warn!(%error, "this instance stays listed for a day");
+            tracing::warn!(%error, "this instance could not leave the list and stays on it for a day");
         }
         let is_whole = self.app.writers_run();
         self.db.close().await;
         match tokio::time::timeout(SAVE_TIMEOUT, self.db.history().save()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the marks of the audit trail cannot be written"),
-            Err(_) => tracing::warn!("the marks of the audit trail are not written: the disk takes too long"),
+            Err(_) => tracing::warn!("the marks of the audit trail are not written: the disk is too slow"),
         }
         served?;
         tracing::info!("stopped");
-        if is_whole { Ok(()) } else { Err("a writer's thread panicked: see the log, and start again".into()) }
+        if is_whole {
+            Ok(())
+        } else {
+            Err("a writer's thread panicked: see the log, and start the server again".into())
+        }
     }
 
-    /// The database, migrated to this program's schema.
+    /// Opens the database and migrates it to this program's schema.
     async fn open(&self, options: PgConnectOptions) -> Result<Database, Failure> {
         let db = self.reach(&options).await?;
         self.app.enter(Stage::Opening);
@@ -197,14 +200,14 @@ impl Serving<'_> {
         db.migrate_telling(tell).await?;
         check_address(&self.args.server, &db).await?;
         remember(&db, self.database).await?;
-        // No decision depends on it, but the person who restored this database has to know.
+        // No decision depends on this, but the person who restored the database has to know.
         for line in complete::missing(&mut *db.work().await?).await? {
             tracing::error!("this book is incomplete: {line}");
         }
         Ok(db)
     }
 
-    /// Opens the database, and waits for one that is away: server and database may start at the same time.
+    /// Opens the database. Waits for one that is away, since server and database may start at the same time.
     async fn reach(&self, options: &PgConnectOptions) -> Result<Database, Failure> {
         let (began, patience) = (Instant::now(), Duration::from_secs(self.args.server.database_wait_seconds));
         let mut told = None;
@@ -218,20 +221,21 @@ impl Serving<'_> {
             if told.is_none_or(|told: Instant| told.elapsed() >= WAITING_NOTICE) {
                 told = Some(Instant::now());
                 let (waited, patience) = (began.elapsed().as_secs(), patience.as_secs());
-                tracing::warn!(%error, waited_s = waited, "the database is away: waiting for it, for {patience} s (DATABASE_WAIT_SECONDS)");
+                tracing::warn!(%error, waited_s = waited, "the database is away: waiting up to {patience} s for it (DATABASE_WAIT_SECONDS)");
             }
             tokio::time::sleep(REACH_PAUSE).await;
         }
     }
 
-    /// Reads the state before the first request, so that a start is not a second of 503s, and begins the background tasks.
+    /// Reads the state before the first request, so that a start does not begin with a second of 503s, and starts the
+    /// background tasks.
     async fn begin(&self) -> (Vec<JoinHandle<Infallible>>, Changes) {
         let Self { app, db, args, database, .. } = self;
         if let Some(notary) = notary(args, database).await {
             app.trail.sign_with(notary);
         }
         if let Err(error) = app.feed.refresh(db).await {
-            tracing::warn!(%error, "the go-live state cannot be read yet: blocking until it can");
+            tracing::warn!(%error, "the go-live state cannot be read yet: everything is blocked until it can be read");
         }
         let changes = Changes::from_now_on(db.clone()).await;
         (start_tasks(app, db, &changes, args.server.checkpoint_every), changes)
@@ -242,7 +246,7 @@ impl Serving<'_> {
         match app.access.register().mode() {
             Mode::Tokens => {}
             Mode::Unknown => {
-                tracing::warn!("the tokens are not known yet: nobody is let in until they are");
+                tracing::warn!("the tokens are not known yet: every caller is refused until they are");
             }
             Mode::Open => tracing::warn!(
                 "OPEN MODE: there are no tokens, and callers are not authenticated; events say UNAUTHENTICATED; holdfast token \
@@ -254,7 +258,7 @@ impl Serving<'_> {
                 "ENFORCEMENT IS OFF on this instance ({why}): requests pass whatever the go-live state says"
             );
             if args.enforcement.is_production() {
-                tracing::warn!("this environment calls itself production, and nothing is enforced");
+                tracing::warn!("the environment is named production, but nothing is enforced");
             }
         }
         let addr = self.addr;
@@ -263,12 +267,12 @@ impl Serving<'_> {
     }
 }
 
-/// Starts the background tasks. A task that panics begins anew.
+/// Starts the background tasks. A task that panics starts again.
 fn start_tasks(app: &App, db: &Database, changes: &Changes, checkpoint_every: Lifetime) -> Vec<JoinHandle<Infallible>> {
     let (feed, listening) = (app.feed.clone(), app.feed.clone());
     let (risk, regression, register) = (app.risk.clone(), app.regression.clone(), app.access.register().clone());
     let (metrics, changes) = (app.metrics.clone(), changes.clone());
-    // Each task has a handle of its own.
+    // Each task needs a handle of its own.
     let [of_feed, of_listener, of_watch, of_marks, of_keys, of_uses, of_notary] = std::array::from_fn(|_| db.clone());
     let mut tasks = vec![
         keep("feed", move || feed.clone().run(of_feed.clone())),
@@ -297,18 +301,18 @@ where
     tokio::spawn(panics::kept_running(task, begin))
 }
 
-/// How often a server looks for a database that is away.
+/// The pause between two attempts to reach a database that is away.
 const REACH_PAUSE: Duration = Duration::from_secs(1);
-/// How often the log says so.
+/// The interval of the log lines about it.
 const WAITING_NOTICE: Duration = Duration::from_secs(30);
-/// How long the end waits for the marks to be on the disk.
+/// The time that the end waits until the marks are on the disk.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long the end waits to take the instance off the list.
+/// The time that the end waits to remove the instance from the list.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often samples are folded into their buckets.
+/// The interval at which samples are folded into their buckets.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
-/// Samples are kept one by one until a scrape folds them. Where nobody scrapes, this does.
+/// Folds samples into their buckets where no scrape does it. Until then samples are kept one by one.
 async fn keep_metrics_small(metrics: metrics_exporter_prometheus::PrometheusHandle) {
     let mut turns = tokio::time::interval(METRICS_UPKEEP);
     loop {

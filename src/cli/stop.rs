@@ -1,4 +1,4 @@
-//! A server's stop: signals ask for it, and it has two steps, so that balancers have time to react.
+//! A server's stop. Signals request it, and it has two steps, so that load balancers have time to react.
 
 use crate::app::{App, Stage};
 use crate::process_status;
@@ -7,33 +7,33 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-/// The progress of a stop.
+/// The phases of a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum StopPhase {
-    /// There is none.
+    /// No stop is requested.
     No,
-    /// `/readyz` announces it. Clients are still served.
+    /// `/readyz` announces the stop. Clients are still served.
     Announced,
-    /// New connections are not taken any more.
+    /// New connections are refused.
     Closing,
 }
 
 pub(super) async fn until(mut stopping: watch::Receiver<StopPhase>, phase: StopPhase) {
-    // An error means that the sender is gone, which ends the wait, too.
+    // An error means that the sender is gone, which also ends the wait.
     let _ = stopping.wait_for(|now| *now >= phase).await;
 }
 
-/// The signals that ask for a stop. There is nothing to reload, so a hang-up is one of them.
+/// The signals that request a stop. Nothing can be reloaded, so a hang-up is one of them.
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     quit: Signal,
-    /// None if this process was started with hang-ups ignored, as by nohup.
+    /// The hang-up signal; none if this process was started with hang-ups ignored, as by nohup.
     hangup: Option<Signal>,
 }
 
 impl Signals {
-    /// From here on the signals do not end the process by themselves.
+    /// Takes over the signals: from here on they do not end the process by themselves.
     pub(super) fn listen() -> std::io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -43,7 +43,7 @@ impl Signals {
         })
     }
 
-    /// The next signal, and its name.
+    /// Waits for the next signal, and returns it with its name.
     pub(super) async fn next(&mut self) -> (process::Signal, &'static str) {
         let hangup = async {
             match &mut self.hangup {
@@ -60,15 +60,15 @@ impl Signals {
     }
 }
 
-/// Whether this process was started with hang-ups ignored. If that cannot be read, it was not.
+/// Whether this process was started with hang-ups ignored; false if that cannot be read.
 fn hangup_is_ignored() -> bool {
     // Signal 1 is the lowest bit.
     process_status::mask("SigIgn").is_some_and(|ignored| ignored & 1 == 1)
 }
 
-/// Announces a stop at the first signal. It begins after the announced time, or at the second signal.
+/// Announces a stop at the first signal. The stop begins after the announced time, or at the second signal.
 ///
-/// The end of a writer is a stop, too, without an announcement: nothing can be served without it.
+/// The end of a writer also causes a stop, without an announcement, since the service needs it.
 pub(super) async fn announce_stop(
     mut signals: Signals,
     app: App,
@@ -87,7 +87,7 @@ pub(super) async fn announce_stop(
     let _ = stop.send(StopPhase::Announced);
     if was_ready && !announced.is_zero() {
         let seconds = announced.as_secs();
-        tracing::info!("stopping: not ready any more, still serving for {seconds} s; a second signal ends that");
+        tracing::info!("stopping: not ready, but still serving for {seconds} s; a second signal stops at once");
         tokio::select! {
             () = tokio::time::sleep(announced) => {}
             _ = signals.next() => {}

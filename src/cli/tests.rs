@@ -2,7 +2,7 @@ use super::*;
 use clap::CommandFactory;
 use std::collections::BTreeMap;
 
-/// Every variable of a command and its commands, with its default.
+/// Collects every variable of a command and its subcommands, with its default.
 fn variables(command: &clap::Command, found: &mut BTreeMap<String, Option<String>>) {
     for argument in command.get_arguments() {
         if let Some(name) = argument.get_env() {

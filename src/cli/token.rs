@@ -1,4 +1,4 @@
-//! `holdfast token` and `holdfast two-person-release`, for the owner of the database.
+//! The commands `holdfast token` and `holdfast two-person-release`, for the owner of the database.
 
 use super::database::{close_after, open_existing, open_migrated};
 use super::{Failure, print};
@@ -19,9 +19,9 @@ use std::io::Write as _;
 pub(super) enum TokenCommand {
     /// Create a token, and print it once.
     Create(Box<CreateArgs>),
-    /// List every token that was ever created, newest first. The tokens themselves are kept nowhere.
+    /// List every token that was ever created, newest first. The tokens themselves are stored nowhere.
     List,
-    /// Revoke a token: within 2 s on every instance.
+    /// Revoke a token. It is refused on every instance within 2 s.
     Revoke(RevokeArgs),
 }
 
@@ -33,7 +33,7 @@ pub(super) struct CreateArgs {
     /// The token's rights: read, reserve, measure, recommend, operate, release, proxy, admin, kill, separated by commas; evidence is measure and recommend.
     #[arg(long)]
     scopes: List<Scope>,
-    /// The person responsible for the token. A second person has another owner.
+    /// The person responsible for the token. The second person must be another owner.
     #[arg(long)]
     owner: Option<Actor>,
     /// The engines that it may change [default: all].
@@ -42,13 +42,13 @@ pub(super) struct CreateArgs {
     /// The domains that it may change [default: all].
     #[arg(long)]
     domains: Option<List<Domain>>,
-    /// How long it is valid, such as 12h or 30d [default: until it is revoked].
+    /// The lifetime, such as 12h or 30d [default: until it is revoked].
     #[arg(long, value_name = "TIME")]
     expires: Option<Lifetime>,
-    /// Requests per second on each instance.
+    /// The most requests per second on each instance.
     #[arg(long, value_name = "PER_SECOND")]
     rate: Option<Rate>,
-    /// The largest loss of one settle or correction [default: unbounded].
+    /// The largest loss of one settle or correction [default: no limit].
     #[arg(long, value_name = "AMOUNT")]
     max_loss: Option<Amount>,
     /// The actor who creates it.
@@ -95,7 +95,7 @@ pub(super) async fn two_person(args: TwoPersonArgs, config: &DatabaseConfig) -> 
     let (on, origin) = (args.setting == Switch::On, Origin::system(args.actor));
     let changed = approval::require_second_person(&db, on, args.reason.as_ref(), &origin).await;
     let printed = changed.map_err(Failure::from).and_then(|changed| {
-        let (state, before) = (if on { "on" } else { "off" }, if changed { "" } else { ", as it was before" });
+        let (state, before) = (if on { "on" } else { "off" }, if changed { "" } else { ", as before" });
         print(&format!("two_person_release is {state} in {name}{before}\n"))
     });
     close_after(printed, db, postgres).await
@@ -120,25 +120,25 @@ async fn create(args: CreateArgs, config: &DatabaseConfig) -> Result<(), Failure
         rate_per_second: args.rate.map(Rate::get),
         max_loss: args.max_loss,
     };
-    // A token of another database than the service's would open nothing.
+    // A token in another database than the server's would be useless.
     let (db, postgres) = open_migrated(config).await?;
     let created = access::create(&db, &new, None, args.reason.as_ref(), &Origin::system(args.actor)).await;
     let printed = created.map_err(Failure::from).and_then(|created| print_token(&created));
     close_after(printed, db, postgres).await
 }
 
-/// Nothing else is on standard output, so that a shell can keep it: TOKEN=$(holdfast token create ...).
+/// Prints the token alone on standard output, so that a shell can keep it: TOKEN=$(holdfast token create ...).
 fn print_token(created: &CreatedToken) -> Result<(), Failure> {
     for warning in &created.warnings {
         crate::log::say(&format!("warning: {warning}"));
     }
     let mut out = std::io::stdout().lock();
-    // A closed pipe is an error here: it has lost the token.
+    // A closed pipe is an error here, since the token is lost.
     let written = writeln!(out, "{}", created.token).and_then(|()| out.flush());
     let id = &created.record.id;
     written.map_err(|error| {
         format!(
-            "token {id} was created, but standard output failed ({error}), so nobody has it: revoke it with holdfast token revoke {id}, \
+            "token {id} was created, but standard output failed ({error}), so the token is lost: revoke it with holdfast token revoke {id}, \
              and create another one"
         )
         .into()
@@ -152,7 +152,7 @@ async fn list(config: &DatabaseConfig) -> Result<(), Failure> {
     close_after(printed, db, postgres).await
 }
 
-/// Every token, a line each, read page by page.
+/// Lists every token, one per line, read page by page.
 async fn all(db: &Database) -> crate::error::Result<String> {
     let (mut text, mut after) = (String::new(), None);
     loop {
@@ -167,7 +167,7 @@ async fn all(db: &Database) -> crate::error::Result<String> {
     }
 }
 
-/// A token in a line: its id, name, rights and times.
+/// One line for a token: its id, name, rights and times.
 fn line(token: &TokenRecord) -> String {
     let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
     let scopes: Vec<_> = token.scopes.iter().map(|scope| scope.as_str()).collect();
@@ -197,7 +197,7 @@ async fn revoke(args: RevokeArgs, config: &DatabaseConfig) -> Result<(), Failure
     let revoked = access::revoke(&db, args.id, args.reason.as_ref(), &Origin::system(args.actor)).await;
     let printed = revoked.map_err(Failure::from).and_then(|revoked| {
         let id = revoked.id;
-        print(&format!("{id} is revoked in {name}: 2 s after this, it opens nothing on any instance\n"))
+        print(&format!("{id} is revoked in {name}: within 2 s every instance refuses it\n"))
     });
     close_after(printed, db, postgres).await
 }

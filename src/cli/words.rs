@@ -1,8 +1,10 @@
-//! The words of a command that only tightens: none is a reason not to stop, nor is a variable that such a command does not need.
+//! Reads the arguments of a command that only tightens, leniently: a faulty argument or variable must not prevent a
+//! stop.
 //!
-//! Every command is read strictly first. Where that fails, one that tightens is read here: a text is cut, cleaned or left out, as a
-//! route that tightens does it, and each ignored word is named. The id of a token is read as strictly as ever. An option that says
-//! *where* (`--data-dir`) is never ignored, also if it is misspelt: a kill stops as far as it can and fails, other commands refuse.
+//! Every command is read strictly first. If that fails, a command that tightens is read here: a text is cut, cleaned or
+//! left out, as a route that tightens does it, and each ignored word is named. The id of a token is still read
+//! strictly. An option that names a *place* (`--data-dir`) is never ignored, even if it is misspelt: a kill then stops
+//! as far as it can and fails, other commands refuse.
 
 use super::kill::KillArgs;
 use super::token::{RevokeArgs, Switch, TokenCommand, TwoPersonArgs};
@@ -28,16 +30,16 @@ const OPTIONS: [(&str, Option<&str>); 8] = [
     ("rust-log", Some("RUST_LOG")),
 ];
 
-/// The options that say where.
+/// The options that name a place.
 const PLACES: [&str; 3] = ["database-url", "data-dir", "kill-file"];
-/// How many letters of a misspelt one may differ.
+/// The number of letters by which a misspelt option may differ.
 const MISSPELT_MAX: usize = 2;
-/// The shortest part of such a name that is taken for it.
+/// The shortest part of such a name that counts as a misspelling of it.
 const PART_MIN: usize = 3;
 
-/// The commands that have commands.
+/// The commands that have subcommands.
 const GROUPS: [&str; 4] = ["audit", "db", "risk", "token"];
-/// The words that ask for an explanation, and for nothing else.
+/// The words that only ask for help or for the version.
 const QUESTIONS: [&str; 5] = ["--help", "-h", "help", "--version", "-V"];
 
 /// The command of this process, by its name.
@@ -48,17 +50,17 @@ pub(super) fn command_name() -> String {
     names.into_iter().take(count).collect::<Vec<_>>().join(" ")
 }
 
-/// A command that only tightens, out of words that could not be read.
+/// A command that only tightens, read from arguments that could not be parsed strictly.
 #[derive(Debug)]
 pub(super) struct Tolerated {
     pub(super) task: Task,
-    /// Each ignored word, in a sentence.
+    /// One sentence for each ignored word.
     pub(super) ignored: Vec<String>,
-    /// Why the place may be another one than was meant; nothing where it is certain.
+    /// The reasons why the place may not be the intended one; empty where it is certain.
     pub(super) doubts: Vec<String>,
 }
 
-/// Reads such a command; none where the words are no such command. `why` says what could not be read.
+/// Reads such a command; none where the words are not such a command. `why` says why strict parsing failed.
 pub(super) fn tightening(words: impl Iterator<Item = OsString>, why: &str) -> Option<Tolerated> {
     let mut words = Words::read(words);
     let plain: Vec<String> = words.plain.iter().map(|word| word.to_string_lossy().into_owned()).collect();
@@ -71,7 +73,7 @@ pub(super) fn tightening(words: impl Iterator<Item = OsString>, why: &str) -> Op
             let (actor, reason, kill_file) = (words.text("actor"), words.text("reason"), words.path("kill-file"));
             (Command::Kill(KillArgs { actor, reason, kill_file }), &plain[1..])
         }
-        // One more word may be another token, which would not be revoked.
+        // One more word may be another token, which would then not be revoked.
         ["token", "revoke", id] => {
             let (actor, reason) = (words.text("actor"), words.text("reason"));
             let revoke = RevokeArgs { id: id.parse().ok()?, actor, reason };
@@ -94,10 +96,10 @@ pub(super) fn tightening(words: impl Iterator<Item = OsString>, why: &str) -> Op
     };
     let log = words.log();
     for word in rest.iter().chain(&words.unknown) {
-        // `DATA_DIR=/d` behind a command is none of its variables.
+        // `DATA_DIR=/d` after a command sets no variable.
         match misspelt(word).filter(|_| word.contains('=')) {
             Some(doubt) => words.doubts.push(doubt),
-            // Somebody may have given a whole token.
+            // The user may have given a whole token.
             None if word.contains(TOKEN_PREFIX) => words.ignored.push("\"hf_…\" is unknown: ignored".to_owned()),
             None => words.ignored.push(format!("{word:?} is unknown: ignored")),
         }
@@ -109,18 +111,18 @@ pub(super) fn tightening(words: impl Iterator<Item = OsString>, why: &str) -> Op
     Some(Tolerated { task: Task { command, database, log }, ignored, doubts })
 }
 
-/// Words, read one by one.
+/// The arguments, read one by one.
 #[derive(Debug, Default)]
 struct Words {
-    /// Options with their values.
+    /// The options with their values.
     said: Vec<(&'static str, OsString)>,
-    /// Words that are no options.
+    /// The words that are not options.
     plain: Vec<OsString>,
-    /// Options that are not known.
+    /// The unknown options.
     unknown: Vec<String>,
-    /// Each ignored word, in a sentence.
+    /// One sentence for each ignored word.
     ignored: Vec<String>,
-    /// Why the place is not certain.
+    /// The reasons why the place is not certain.
     doubts: Vec<String>,
 }
 
@@ -137,7 +139,7 @@ impl Words {
                 match misspelt(&word) {
                     Some(doubt) => {
                         read.doubts.push(doubt);
-                        // The value is no word of the command.
+                        // The value of an unknown option is not a word of the command.
                         let _ = words.next_if(|next| !word.contains('=') && !is_dashed(next));
                     }
                     None => read.unknown.push(word),
@@ -147,7 +149,7 @@ impl Words {
         read
     }
 
-    /// Takes an option, whose value is behind its `=`, or the next word.
+    /// Takes an option. Its value follows its `=`, or is the next word.
     fn take(
         &mut self,
         name: &'static str,
@@ -174,7 +176,7 @@ impl Words {
         said.or_else(|| variable.and_then(std::env::var_os))
     }
 
-    /// A file or directory, also of a name that is no text.
+    /// A file or directory; its name need not be UTF-8.
     fn path(&self, name: &str) -> Option<PathBuf> {
         let value = self.value(name)?;
         match value.to_str().map(path) {
@@ -183,7 +185,7 @@ impl Words {
         }
     }
 
-    /// A text, as much of it as can be taken.
+    /// A text, as much of it as is valid.
     fn text<T: FromStr<Err = ParseTextError>>(&mut self, name: &str) -> Option<T> {
         let value = self.value(name)?;
         let mut text = value.to_string_lossy().into_owned();
@@ -222,7 +224,7 @@ impl Words {
     }
 }
 
-/// The option that a word is, and the value behind its `=`.
+/// The option that a word names, and the value after its `=`.
 fn option(word: &OsStr) -> Option<(&'static str, Option<&OsStr>)> {
     let word = word.as_bytes().strip_prefix(b"--")?;
     let (name, value) = match word.iter().position(|byte| *byte == b'=') {
@@ -237,7 +239,7 @@ fn is_dashed(word: &OsStr) -> bool {
     word.as_bytes().starts_with(b"-")
 }
 
-/// The doubt that a word raises which may be meant as an option that says where. Its value may hold a password, and is not shown.
+/// The doubt about a word that may be a misspelt option for a place. Its value may hold a password, and is not shown.
 fn misspelt(word: &str) -> Option<String> {
     let name = word.split('=').next().unwrap_or_default();
     let bare = |name: &str| name.to_ascii_lowercase().replace(['-', '_'], "");
@@ -249,7 +251,7 @@ fn misspelt(word: &str) -> Option<String> {
             || said.contains(&place)
     };
     let place = PLACES.iter().find(is_meant)?;
-    Some(format!("{name:?} is unknown, and may be meant as --{place}"))
+    Some(format!("{name:?} is unknown; it may be a misspelt --{place}"))
 }
 
 #[cfg(test)]
@@ -300,7 +302,7 @@ mod tests {
     #[test]
     fn an_option_that_says_where_is_never_ignored_and_its_value_is_not_shown() {
         for (words, named) in [
-            (&["kill", "--data-dri", "/d"][..], "\"--data-dri\" is unknown, and may be meant as --data-dir"),
+            (&["kill", "--data-dri", "/d"][..], "\"--data-dri\" is unknown; it may be a misspelt --data-dir"),
             (&["--data-dri", "/d", "kill"], "--data-dir"),
             (&["kill", "--data_dir=/d"], "--data-dir"),
             (&["kill", "-data-dir", "/d"], "--data-dir"),

@@ -1,21 +1,21 @@
-//! Limits of an instance's memory, and of the rows of each kind.
+//! The limits of an instance's memory, and of the rows of each kind.
 
 use clap::Args;
 use std::ops::RangeInclusive;
 
 const MIB: usize = 1024 * 1024;
-/// Budgets, MiB: the smallest has room for a batch of measurements of each of two principals.
+/// The range of a budget, MiB. The smallest has room for a batch of measurements of each of two principals.
 const BUDGETS: RangeInclusive<usize> = 16..=65_536;
 
-/// Rows of one kind: the smallest limit has room for those of a fresh install.
+/// The range of a limit of rows. The smallest has room for the rows of a fresh install.
 const ROWS: RangeInclusive<usize> = 10..=100_000;
 
 /// The default budget, MiB.
 const BUDGET: usize = 128;
-/// The default limits. Series come by themselves, so there may be more.
+/// The default limits. Series are created by measurements, so their limit is higher.
 const ROWS_MAX: usize = 1_000;
 const METRICS_MAX: usize = 10_000;
-/// Valid tokens: one read of the state takes them along.
+/// The limit of valid tokens, since one read of the state includes all of them.
 const TOKENS_MAX: usize = 10_000;
 
 /// The limits of an instance.
@@ -37,7 +37,7 @@ pub struct LimitsConfig {
     #[arg(long, env = "DOMAINS_MAX", default_value_t = ROWS_MAX, value_name = "COUNT", value_parser = rows)]
     pub domains_max: usize,
 
-    /// `WIRES_MAX`: how many wires there may be.
+    /// `WIRES_MAX`: the largest number of wires.
     #[arg(long, env = "WIRES_MAX", default_value_t = ROWS_MAX, value_name = "COUNT", value_parser = rows)]
     pub wires_max: usize,
 
@@ -49,7 +49,7 @@ pub struct LimitsConfig {
     #[arg(long, env = "PACKS_MAX", default_value_t = ROWS_MAX, value_name = "COUNT", value_parser = rows)]
     pub packs_max: usize,
 
-    /// `TOKENS_MAX`: how many tokens may be valid when the service makes one.
+    /// `TOKENS_MAX`: how many tokens may be valid when the service creates one.
     #[arg(long, env = "TOKENS_MAX", default_value_t = TOKENS_MAX, value_name = "COUNT", value_parser = rows)]
     pub tokens_max: usize,
 }
@@ -76,7 +76,7 @@ impl LimitsConfig {
         self.body_budget_mib * MIB
     }
 
-    /// Bytes for the answers that are under way.
+    /// Bytes for the answers that are being sent.
     #[must_use]
     pub const fn answer_bytes(&self) -> usize {
         self.answer_budget_mib * MIB
@@ -85,10 +85,10 @@ impl LimitsConfig {
 
 fn rows(text: &str) -> Result<usize, String> {
     let count = text.trim().parse().ok().filter(|count| ROWS.contains(count));
-    count.ok_or_else(|| format!("it is a number from {} to {}", ROWS.start(), ROWS.end()))
+    count.ok_or_else(|| format!("it must be a number from {} to {}", ROWS.start(), ROWS.end()))
 }
 
 fn budget(text: &str) -> Result<usize, String> {
     let budget = text.trim().parse().ok().filter(|budget| BUDGETS.contains(budget));
-    budget.ok_or_else(|| format!("it is a number of MiB from {} to {}", BUDGETS.start(), BUDGETS.end()))
+    budget.ok_or_else(|| format!("it must be a number of MiB from {} to {}", BUDGETS.start(), BUDGETS.end()))
 }

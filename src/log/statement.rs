@@ -1,5 +1,5 @@
-//! The driver's lines about statements, such as slow ones, shortened: each has only the beginning of the statement. The driver would
-//! write all of it, which is a page.
+//! Shortens the driver's log lines about statements, such as slow ones: each shows only the beginning of its statement,
+//! since a whole statement fills a page.
 
 use super::{Value, each_field, write_json, write_member};
 use std::fmt;
@@ -16,10 +16,10 @@ const TEXT: &str = "db.statement";
 /// Characters of the text that are shown.
 const SHOWN_MAX: usize = 200;
 
-/// These lines as JSON. The inner format writes all others.
+/// Formats these lines as JSON. The inner format writes all others.
 pub(super) struct StatementJson<F>(pub(super) F);
 
-/// These lines for people. The inner format writes all others.
+/// Formats these lines as text. The inner format writes all others.
 pub(super) struct StatementText<F>(pub(super) F);
 
 impl<S, N, F> FormatEvent<S, N> for StatementJson<F>
@@ -60,10 +60,10 @@ where
     }
 }
 
-/// Writes a field, of the statement only the beginning.
+/// Writes a field; of a statement, only the beginning.
 fn shortened(name: &str, value: Value<'_>, write: impl FnOnce(Value<'_>) -> fmt::Result) -> fmt::Result {
     match value {
-        // A statement that is its own summary has no text beside it.
+        // A statement that is its own summary has an empty text beside it.
         Value::Text("") => Ok(()),
         Value::Text(text) if name == TEXT => match beginning(text) {
             line if line.is_empty() => Ok(()),
@@ -73,7 +73,7 @@ fn shortened(name: &str, value: Value<'_>, write: impl FnOnce(Value<'_>) -> fmt:
     }
 }
 
-/// The beginning of a statement on one line, and how long all of it is.
+/// The beginning of a statement on one line, and the length of the whole.
 fn beginning(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(SHOWN_MAX) {
@@ -103,7 +103,7 @@ mod tests {
         }
     }
 
-    /// The driver's line about a slow statement that fills a page.
+    /// A line of the driver about a slow statement that fills a page.
     fn slow() {
         let sql = format!("\n\nSELECT now.at,\n       {}\nFROM now\n", "a_column_of_many,\n       ".repeat(500));
         tracing::warn!(

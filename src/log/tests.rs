@@ -3,7 +3,7 @@ use std::sync::mpsc;
 use tracing_subscriber::Registry;
 use tracing_subscriber::fmt::format::{Format, JsonFields};
 
-/// The line of a log in this format for one and the same request.
+/// The line of a log in this format, always for the same request.
 fn line(format: impl FormatEvent<Registry, JsonFields> + Send + Sync + 'static) -> serde_json::Value {
     struct Sent(mpsc::Sender<Vec<u8>>);
     impl Write for Sent {
@@ -68,11 +68,11 @@ fn lines_that_were_dropped_stay_counted_until_the_line_that_says_so_was_taken() 
             tracing::warn!("line {line}");
         }
         assert_eq!(lines.lock().dropped, 3);
-        // Gathered lines are written nowhere here.
+        // No thread writes the gathered lines here.
         lines.lock().bytes.clear();
         lines.tell_of_dropped(|note| {
             assert!(said(note).contains("dropped=3"), "{}", said(note));
-            // Others fill the room again, and nobody takes it.
+            // Other lines fill the room again, and no thread takes them.
             lines.lock().bytes = vec![b'x'; GATHERED_MAX];
             1
         });

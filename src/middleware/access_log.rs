@@ -1,5 +1,5 @@
-//! One line a request, after it was answered, and its metrics. Labels are route templates, never raw paths: a scanner must
-//! not be able to fill a metrics store.
+//! One log line per answered request, and its metrics. Labels are route templates, never raw paths: a scanner must not
+//! be able to fill a metrics store.
 
 use super::identity::Identity;
 use crate::clock::Clock;
@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tower::{Layer, Service};
 
-/// The route of a line without one.
+/// The route of a request that matched none.
 const NO_ROUTE: &str = "none";
 
 /// A request that is being answered.
@@ -26,7 +26,7 @@ pub(super) struct Entry {
     route: Route,
 }
 
-/// The route template, once the innermost router has found it: the request carries a clone in, the entry keeps one.
+/// The route template, which the innermost router fills in: the request carries a clone, the entry keeps one.
 #[derive(Debug, Clone, Default)]
 struct Route(Arc<OnceLock<MatchedPath>>);
 
@@ -43,7 +43,7 @@ impl Entry {
         let status = response.status().as_u16();
         let route = self.route.0.get().map_or(NO_ROUTE, MatchedPath::as_str);
         meters.count(route, &asked.method, status, elapsed);
-        // Strings are written quoted and escaped, in text as in JSON: a field cannot forge a line.
+        // Strings are quoted and escaped in both formats, so no field can forge a line.
         tracing::info!(
             target: "holdfast::access",
             method = asked.method.as_str(),
@@ -58,21 +58,21 @@ impl Entry {
     }
 }
 
-/// The metrics of answered requests. Their handles are kept, since a look-up by labels costs more than the counting. Bounded:
-/// routes are templates, methods are eight, and statuses are the few that a route answers.
+/// The metrics of answered requests. Their handles are kept, since a look-up by labels costs more than the counting.
+/// The number of handles is bounded: routes are templates, methods are eight, and a route answers few statuses.
 #[derive(Default)]
 pub(super) struct Meters(RwLock<HashMap<String, RouteMeters>>);
 
 struct RouteMeters {
     seconds: Histogram,
-    /// By method and status; so few that a walk is the fastest search.
+    /// One counter per method and status. They are few, so a linear search is the fastest.
     requests: Vec<(&'static str, u16, Counter)>,
 }
 
 impl Meters {
     fn count(&self, route: &str, method: &Method, status: u16, elapsed: Duration) {
         let method = method_label(method);
-        // Not in whole milliseconds: the shortest buckets end at 1, 2.5 and 5.
+        // Fractions of milliseconds count: the shortest buckets end at 1, 2.5 and 5 ms.
         let seconds = elapsed.as_secs_f64();
         {
             let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -89,7 +89,7 @@ impl Meters {
             seconds: metrics::histogram!("holdfast_http_request_seconds", "route" => route.to_owned()),
             requests: Vec::new(),
         });
-        // Between the two locks, another may have been first.
+        // Another request may have added it between the two locks.
         if meters.requests(method, status).is_none() {
             meters.requests.push((method, status, requests(route, method, status)));
         }
@@ -120,8 +120,8 @@ fn requests(route: &str, method: &'static str, status: u16) -> Counter {
 /// Statuses whose first answer an operator wants to see as an increase.
 const ALARMING: [u16; 5] = [200, 403, 429, 500, 503];
 
-/// A counter that begins with its first event has no increase at that: those of our own routes are there from the start, with what
-/// they answer when all is well and with what alarms are made of.
+/// Begins the counters of our own routes at 0, for the usual status and for those that alarms use. A counter that
+/// begins with its first event shows no increase at that event.
 pub(crate) fn begin_counting() {
     for route in ROUTES.iter().filter(|route| route.share != Share::Probe) {
         for status in ALARMING {
@@ -131,13 +131,13 @@ pub(crate) fn begin_counting() {
     }
 }
 
-/// A method of the caller's invention is no label.
+/// The label of a method. A method that the caller invented has none of its own.
 fn method_label(method: &Method) -> &'static str {
     const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("OTHER")
 }
 
-/// Tells the access log the route template. Mounted inside the router, where the template is known.
+/// Tells the access log the route template. It is mounted inside the router, which knows the template.
 #[derive(Debug, Clone, Copy)]
 pub struct NoteRoute;
 

@@ -1,8 +1,8 @@
-//! A change that was begun is finished: it is not undone because its caller hung up or waited long enough.
+//! Finishes every change that was begun, also when its caller hangs up or the deadline passes.
 //!
 //! Without this, the server drops the work of a request whose connection closes: an operator whose `curl -m 1` gives up
-//! would find the kill switch not engaged. A task per change would do it, too; but nearly all callers wait, so the work runs
-//! where it is waited for, and becomes a task only when the waiting ends first.
+//! would find the kill switch not engaged. A task per change would also do, but nearly all callers wait. So the work
+//! runs in the waiting future, and becomes a task only when the waiting ends first.
 
 use crate::enforcement::routes;
 use crate::http::places::Share;
@@ -14,20 +14,21 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::runtime::Handle;
 
-/// Whether a request goes on without its caller: every change does. The backtest, a POST that takes a place of the reads, ends with its
-/// caller as every read does. Evaluations of flags and checks for proxies go on: they look into memory alone.
+/// Whether a request goes on without its caller, as every change does. The backtest, a POST that takes a place of the
+/// reads, ends with its caller as every read does. Evaluations of flags and checks for proxies go on: they read memory
+/// alone.
 pub(super) fn is_change(request: &Request) -> bool {
     let (method, path) = (request.method(), request.uri().path());
-    // The one POST among the reads has no parameter in its path.
+    // The only POST among the reads has no parameter in its path.
     let is_read = || routes::route(method, path).is_some_and(|row| row.share == Share::Read);
     matches!(*method, Method::POST | Method::DELETE) && !is_read()
 }
 
-/// Work that goes on as a task of its own when nobody waits for it any more.
+/// Work that goes on as a task of its own after the waiting for it ended.
 pub(super) struct Completing(Option<Pin<Box<dyn Future<Output = Response> + Send>>>);
 
 impl Completing {
-    /// The work must not panic: what panicked half-way is not continued (`panics` is inside).
+    /// The work must not panic, since work that panicked half-way cannot continue (`panics` is inside).
     pub(super) fn new(work: impl Future<Output = Response> + Send + 'static) -> Self {
         Self(Some(Box::pin(work)))
     }
@@ -46,7 +47,7 @@ impl Future for Completing {
 
 impl Drop for Completing {
     fn drop(&mut self) {
-        // Without a runtime the process is ending, and so does what it was doing.
+        // Without a runtime the process is ending, and the work ends with it.
         if let (Some(work), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             runtime.spawn(work);
         }

@@ -1,4 +1,4 @@
-//! Nobody is kept waiting for longer than anybody waits. A change that was begun goes on (`completion`); a read is dropped.
+//! Limits the time that a caller waits. A change that was begun goes on (`completion`); a read is dropped.
 
 use crate::error::Error;
 use axum::response::{IntoResponse, Response};
@@ -8,7 +8,7 @@ use std::time::Duration;
 /// How long a request may take, its body included. Longer than every limit inside it: connection 5 s, statement 5 s.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The same of a request that reads everything; one at a time is let in, so that it holds up nobody else.
+/// The time for a request that reads everything. One such request is admitted at a time, so it delays no other.
 const LONG: Duration = Duration::from_mins(2);
 const LONG_PATHS: [&str; 4] = [
     "/api/governance/audit/verify",
@@ -17,7 +17,7 @@ const LONG_PATHS: [&str; 4] = [
     "/api/governance/risk/reconciliation",
 ];
 
-/// How long a request of this path may take.
+/// The time that a request of this path may take.
 pub(super) fn of(path: &str) -> Duration {
     if LONG_PATHS.contains(&path) { LONG } else { DEADLINE }
 }

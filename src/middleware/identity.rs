@@ -1,5 +1,5 @@
-//! The identity of a request: its id, taken from the caller or made, and always given back; and the last touch on every
-//! answer, since an error's body repeats that id.
+//! The identity of a request, and the final rendering of every answer. The id comes from the caller or is generated;
+//! every answer returns it, and an error's body repeats it.
 
 use crate::enforcement::near;
 use crate::types::RequestId;
@@ -9,10 +9,10 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH};
 use axum::http::{HeaderName, HeaderValue, Method, Uri};
 use axum::response::Response;
 
-/// Where a request's id is taken from and given back.
+/// The header that carries a request's id, in the request and in the answer.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The facts of a request before anything was done about it.
+/// The facts of a request that are needed to render its answer.
 #[derive(Debug)]
 pub(super) struct Identity {
     pub(super) request_id: RequestId,
@@ -21,7 +21,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Names the request; whoever handles it finds its [`RequestId`] among its extensions.
+    /// Names the request, and puts its [`RequestId`] into its extensions for the handler.
     pub(super) fn of(request: &mut Request) -> Self {
         let given = request.headers().get(&REQUEST_ID).and_then(|value| value.to_str().ok());
         let request_id = given.and_then(RequestId::from_header).unwrap_or_else(RequestId::generate);
@@ -34,7 +34,7 @@ impl Identity {
         self.uri.path()
     }
 
-    /// The answer as the caller sees it: an error with its body, the id, what caches may do, and no body after HEAD.
+    /// Renders the answer for the caller: a body for an error, the id, the rule for caches, and no body after HEAD.
     pub(super) fn render(self, response: Response) -> Response {
         let mut response = crate::http::render(response, self.path(), &self.request_id, near::missing);
         if self.method == Method::HEAD {
@@ -43,15 +43,17 @@ impl Identity {
         let length = response.body().size_hint().exact();
         let is_read = matches!(self.method, Method::GET | Method::HEAD);
         let headers = response.headers_mut();
-        // Made of letters, digits, _ and -, so it is a header value.
+        // The id consists of letters, digits, _ and -, so it is a header value.
         if let Ok(value) = HeaderValue::from_str(self.request_id.as_str()) {
             headers.insert(REQUEST_ID, value);
         }
-        // State that a cache would serve after it changed is wrong state; the documents' own assets are exempt.
+        // A cache could serve a state after it changed, so answers are not cached. The files of the documentation are
+        // exempt.
         if is_read && !self.uri.path().starts_with("/docs/") {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
-        // The router states the length of what it answers; this is for what was answered or rendered outside it.
+        // The router states the length of its own answers. This adds it to answers that were made or rendered outside
+        // it.
         if let Some(length) = length
             && !headers.contains_key(CONTENT_LENGTH)
         {

@@ -295,7 +295,7 @@ fn a_kill_file_that_cannot_be_filled_stops_all_the_same_and_says_so() {
     let ended = command.stdin(std::process::Stdio::null()).output().expect("it runs");
     let said = String::from_utf8(ended.stdout).expect("sentences");
     assert!(said.contains("KILL (it is empty: "), "{said} {:?}", String::from_utf8(ended.stderr));
-    assert!(said.contains("an instance that looks there is stopped"), "{said}");
+    assert!(said.contains("an instance with this kill file is stopped"), "{said}");
     assert_eq!(std::fs::metadata(&file).expect("it is there").len(), 0);
     crate::support::wait_until("it is stopped", || server.get_root("/readyz").json["kill_file"] == true);
 }

@@ -165,7 +165,7 @@ fn a_start_waits_for_a_database_that_is_away_and_for_no_other_mistake() {
     let server = other.launch(&[], &waiting);
     starts(&server, "the database is away");
     let log = server.stop(Signal::TERM);
-    assert!(log.contains("waiting for it, for 600 s"), "{log}");
+    assert!(log.contains("waiting up to 600 s for it"), "{log}");
     assert!(log.contains("stopped before the database was ready"), "{log}");
 
     let server = other.launch(&[], &waiting);

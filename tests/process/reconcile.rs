@@ -70,7 +70,7 @@ fn a_difference_exits_1_and_halts_reserves_until_somebody_repairs_it() {
     reconcile(&place, 1, "new reserves are halted since");
     assert_eq!(server.get("/risk/reconciliation").ok()["balanced"], false);
 
-    let repaired = said(place.run(&REPAIR, &[]), 0, "repaired: the book balances, and reserves go on");
+    let repaired = said(place.run(&REPAIR, &[]), 0, "repaired: the book balances, and reserves continue");
     assert!(repaired.out.contains("WHOLESALE: open_risk_reserved was 5, its rows say 0"), "{repaired:?}");
     reconcile(&place, 0, "the book balances");
     let reply = refused.send(&server).expect("an answer");

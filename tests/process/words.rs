@@ -116,7 +116,7 @@ fn a_misspelt_place_fails_a_kill_after_it_stopped_and_lets_nothing_else_act() {
     for words in [&["token", "revoke", &id, "--data-dri", "/x"][..], &["two-person-release", "on", "--data-dir"]] {
         let refused = place.run(words, &[]);
         let sentence = refused.refusal();
-        assert!(sentence.contains("--data-dir") && sentence.contains("nothing is done"), "{refused:?}");
+        assert!(sentence.contains("--data-dir") && sentence.contains("the command did nothing"), "{refused:?}");
     }
     assert!(!place.run(&["token", "list"], &[]).out.contains("REVOKED"));
     let on = place.run(&["two-person-release", "on"], &[]);
