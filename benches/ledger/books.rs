@@ -158,7 +158,7 @@ async fn chain(db: &mut PgConnection, mark: Mark, wrong: &mut Vec<String>) -> Re
     Ok(row.get(0))
 }
 
-/// The canonical form of a risk event as an SQL expression, as docs/ARCHITECTURE.md describes it.
+/// The canonical form of a risk event as an SQL expression, as docs/AUDIT.md describes it.
 fn canonical() -> String {
     let field = |value: &str| {
         format!("COALESCE(int4send(octet_length({value})) || convert_to({value}, 'UTF8'), '\\xFFFFFFFF'::bytea)")
