@@ -1,31 +1,31 @@
--- The bytes that the audit chain covers, of every event, made anew in PostgreSQL: docs/AUDIT.md uses it.
+-- Rebuilds in PostgreSQL the bytes of every event that the audit chain covers. docs/AUDIT.md uses it.
 --
 --   { cat docs/audit-bytes.sql; echo 'SELECT seq, canonical FROM control_bytes;'; } | holdfast db psql
 --
--- It makes four temporary views, control_bytes, heimdall_bytes, kpi_bytes and risk_bytes (seq, hash as it is stored, canonical),
--- which end with the connection, and changes nothing.
+-- It creates four temporary views: control_bytes, heimdall_bytes, kpi_bytes and risk_bytes (seq, the stored hash, canonical). They
+-- end with the connection. It changes nothing else.
 \set ON_ERROR_STOP on
 \set QUIET on
 
--- Whatever the role or the database has set: how literals and days are written, and that views can be made.
+-- Overrides settings of the role or the database: the form of literals and days, and read-only transactions, which forbid views.
 SET standard_conforming_strings = on;
 SET datestyle = 'ISO, MDY';
 SET timezone = 'UTC';
 SET bytea_output = 'hex';
 SET default_transaction_read_only = off;
 
--- Four bytes of length, big-endian, and the value; null is four bytes FF.
+-- The length in four big-endian bytes, then the value; null is four bytes FF.
 CREATE FUNCTION pg_temp.field(value text) RETURNS bytea LANGUAGE sql AS
 $$ SELECT CASE WHEN value IS NULL THEN '\xffffffff'::bytea
           ELSE int4send(octet_length(convert_to(value, 'UTF8'))) || convert_to(value, 'UTF8') END $$;
 
--- Of a free text only its digest: the text's own, or the one that was kept when it was erased.
+-- A free text enters by its digest: computed from the text, or kept when the text was erased.
 CREATE FUNCTION pg_temp.free(stream text, seq bigint, field text, value text) RETURNS bytea LANGUAGE sql AS
 $$ SELECT pg_temp.field(COALESCE(encode(sha256(convert_to(value, 'UTF8')), 'hex'),
      (SELECT digest FROM audit_erasure AS gone
       WHERE (gone.stream, gone.seq, gone.field) = (free.stream, free.seq, free.field)))) $$;
 
--- What every event begins with.
+-- The fields that every event begins with.
 CREATE FUNCTION pg_temp.head(stream text, seq bigint, at timestamptz, principal text, actor text, request_id text,
                              correlation_id text) RETURNS bytea LANGUAGE sql AS
 $$ SELECT '\x01'::bytea || pg_temp.field(stream) || pg_temp.field(seq::text)

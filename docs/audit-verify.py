@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Verifies an export of the audit trail, without Holdfast: holdfast audit export | docs/audit-verify.py
 
-Each event's hash is made anew from its line, as docs/AUDIT.md says. Exits 0 when every stream of the export is whole, 1 when one
-is damaged: the line DAMAGED names the stream, the sequence number, and what is wrong; 2 when nothing is wrong but that the export
-ends too early, as one does whose command failed: the line CUT OFF says where. The heads it prints are what to hold against those
-that were kept elsewhere. Needs Python 3.7 or newer, and nothing else.
+It recomputes each event's hash from its line, as docs/AUDIT.md says. Exit 0: every stream of the export is whole. Exit 1: a stream
+is damaged, and the line DAMAGED names the stream, the sequence number and the fault. Exit 2: the export only ends too early, as after
+a failed command, and the line CUT OFF says where. Compare the printed heads with those that you kept elsewhere. It needs only
+Python 3.7 or newer.
 """
 
 import datetime
@@ -22,7 +22,7 @@ COLUMNS = {
     "risk": COMMON + "engine action ok amount denial scope reservation_id day exposure_delta open_delta loss_delta "
     "actions_delta reason metadata detail",
 }
-# Hashed by their own digest, so that they can be erased.
+# Free texts enter the hash by their own digest, so that they can be erased.
 FREE = {"reason", "detail", "metadata", "recommendation", "evidence"}
 
 
@@ -47,14 +47,14 @@ def canonical(event):
 
 
 def once(pairs):
-    """An object whose members are there once: readers differ in which of two they take."""
+    """Returns an object, and refuses a repeated member: readers differ in the one that they take."""
     if len(dict(pairs)) != len(pairs):
         raise Damaged("a member is there twice")
     return dict(pairs)
 
 
 class Stream:
-    """What is known of a stream: the event before, and the first thing that is wrong."""
+    """A stream so far: its last event, and its first fault."""
 
     def __init__(self, line):
         self.seq, self.hash = int(line["before"]["seq"]), line["before"]["hash"]
@@ -93,7 +93,7 @@ class Stream:
 
 
 def missing(streams, expected, latest):
-    """What is not there of the streams that the export says it has: whether it was cut off before them, and the words for it."""
+    """Returns whether the export was cut off before the announced streams that it lacks, and a message for each of them."""
     absent = [name for name in expected if name not in streams]
     was_cut = latest in expected and all(expected.index(name) > expected.index(latest) for name in absent)
     return was_cut, ["%s: the whole stream is missing" % name for name in absent]
@@ -128,7 +128,7 @@ def main():
         elif stream.ended:
             print("%s %d %s" % (name, stream.seq, stream.hash))
         else:
-            # Behind what was cut off comes nothing.
+            # Only the last stream can be cut off; an earlier one without its last line is damaged.
             (cut if name == latest else damaged).append(
                 "%s %d: the export ends here, without its last line" % (name, stream.seq))
     was_cut, absent = missing(streams, expected, latest)

@@ -1,15 +1,15 @@
 #!/bin/sh
-# The Monday review with nothing but curl: the review itself, state, today's ledger with its denials, wires, scorecards.
+# The Monday review with curl alone: the review itself, the state, today's ledger with its denials, the wires, the scorecards.
 #
 #   BASE=http://127.0.0.1:8000 TOKEN=hf_... docs/monday-review.sh
-# TOKEN, with the scope read, is needed once there are tokens. Line ends around it, as a file of another system has them, are dropped.
+# Once there are tokens, set TOKEN to one with the scope read. Spaces and line ends around it (of a file from another system) are dropped.
 #
-# Exits like `holdfast review`: 0 when nothing needs attention, 1 when something does, 2 when that cannot be known.
+# Exits like `holdfast review`: 0 if nothing needs attention, 1 if something does, 2 if that is unknown.
 set -u
 BASE=${BASE:-http://127.0.0.1:8000}
 G=${BASE%/}/api/governance
 
-# What is no token could say other things to curl than who asks.
+# Other characters in TOKEN could add options to curl's configuration.
 TOKEN=$(printf '%s' "${TOKEN:-}" | tr -d '\r' | sed -e 's/^[[:space:]]*//' -e 's/[[:space:]]*$//')
 case $TOKEN in
 '') ;;
@@ -24,7 +24,7 @@ hf_?*) ;;
     ;;
 esac
 
-# The token goes by standard input, where no list of processes shows it.
+# curl reads the token from standard input, so no process list shows it.
 header() { [ -z "${TOKEN:-}" ] || printf 'header = "Authorization: Bearer %s"\n' "$TOKEN"; }
 
 get() { header | curl -K - -fsS --max-time 15 "$@" || {
@@ -32,7 +32,7 @@ get() { header | curl -K - -fsS --max-time 15 "$@" || {
     exit 2
 }; }
 
-# One object of a list per line.
+# Prints one object of a list per line.
 rows() {
     sed 's/},{/},\
 {/g'
@@ -46,7 +46,7 @@ show() { # show TITLE PATH
     echo
 }
 
-# First, since it says what stops the instance that answers, whatever the switches below say.
+# The review comes first: it names anything that stops the answering instance, whatever the switches below say.
 printf '%s\n' '== 1. The review'
 get -H 'Accept: text/markdown' "$G/review"
 
