@@ -1,8 +1,8 @@
-//! What a failure of the database means: for whoever asked, and for the connection.
+//! The meaning of a database failure: for the caller, and for the connection.
 
 use super::Refusal;
 
-/// Whether an error says that the database is away, overloaded or shutting down, rather than that a statement is wrong.
+/// True if the database is away, overloaded or shutting down; false if a statement is wrong.
 pub(crate) fn is_unreachable(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
@@ -10,12 +10,12 @@ pub(crate) fn is_unreachable(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
-        // Of a session that was refused.
+        // A refused session has this.
         | sqlx::Error::Configuration(_)
         | sqlx::Error::Protocol(_) => true,
         // 08 connection, 53 resources, 57 operator intervention (shutdown, statement timeout), 55P03 lock timeout,
-        // 25P03/25006 idle-in-transaction and read-only standby, 40 serialisation and deadlock, 3D000 no such database yet,
-        // 58 its disk fails.
+        // 25P03/25006 idle in transaction and read-only standby, 40 serialisation and deadlock, 3D000 database not
+        // created yet, 58 disk failure.
         _ => code(error).is_some_and(|code| {
             ["08", "53", "57", "40", "58"].iter().any(|class| code.starts_with(class))
                 || ["55P03", "25P03", "25006", "3D000"].contains(&code.as_str())
@@ -24,7 +24,8 @@ pub(crate) fn is_unreachable(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether a server that could not be connected to may be there in a while by itself. Not so where it refused who asks, or what for.
+/// True if a server that refused a connection may accept one later without a change: it is not refusing this user or
+/// database.
 pub(crate) fn is_away(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::PermissionDenied,
@@ -36,51 +37,51 @@ pub(crate) fn is_away(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether an error says that the disk of the database is full.
 pub(crate) fn is_disk_full(error: &sqlx::Error) -> bool {
     code(error).as_deref() == Some("53100")
         || matches!(error, sqlx::Error::Configuration(source) if source.is::<DiskFull>())
 }
 
-/// The disk of the database is full: told to all who waited with the one whose statement found that.
+/// The disk is full. Every caller that waited for the same batch gets this error, not only the one whose statement
+/// found it.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the disk of the database is full")]
 pub(crate) struct DiskFull;
 
-/// The same failure for another one who waited for the same.
+/// A copy of the failure, for another caller that waited for the same batch.
 pub(crate) fn again(error: &sqlx::Error) -> sqlx::Error {
     if is_disk_full(error) { sqlx::Error::Configuration(Box::new(DiskFull)) } else { sqlx::Error::PoolClosed }
 }
 
-/// Whether a connection broke, or is to a server that has become a standby: another one may work at once. Not so where time ran
-/// out, by PostgreSQL's limits or ours, or where new connections are refused: there a new one would only wait again.
+/// True if the connection broke, or leads to a server that has become a standby: another connection may work at once.
+/// False for timeouts, of PostgreSQL or ours, and for refused connections: a new connection would only wait again.
 pub(crate) fn is_of_the_connection(error: &sqlx::Error) -> bool {
     let is_limit = matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed)
         || code(error).is_some_and(|code| code.starts_with("53") || ["55P03", "57014"].contains(&code.as_str()));
     is_unreachable(error) && !is_limit && Refusal::of(error).is_none()
 }
 
-/// What is wrong, and what to do, in a sentence for whoever asked for something that was therefore not decided.
+/// One sentence for a caller whose request was not decided: the cause, and the next step.
 pub(crate) fn sentence(error: &sqlx::Error) -> String {
     if let Some(refusal) = Refusal::of(error) {
-        return format!("the database cannot be used: {refusal}; nothing was decided, try again once that is so");
+        return format!("the database cannot be used: {refusal}; nothing was decided, try again once that is done");
     }
     if is_disk_full(error) {
-        return "the disk of the database is full: nothing was decided, make room and try again".to_owned();
+        return "the disk of the database is full: nothing was decided; free some space and try again".to_owned();
     }
     let text = match code(error).as_deref() {
         Some("25006") => "the database has become a standby or read-only: nothing was decided, try again",
         Some("55P03") => {
-            "another operation holds what this one needs for longer than it may wait: nothing was decided, try again"
+            "another operation held a lock for longer than this one may wait: nothing was decided, try again"
         }
         Some("57014") => {
-            "the database took longer over it than a statement may take: nothing was decided, try again, or ask for less"
+            "the statement took longer than its time limit: nothing was decided, try again, or ask for less"
         }
         Some("53300") => {
-            "the database has no connection left: nothing was decided, try again; if it stays so, raise its max_connections"
+            "the database has no connection left: nothing was decided, try again; if this persists, raise its max_connections"
         }
         Some(code) if code.starts_with("58") => {
-            "the database cannot read or write its files: nothing was decided; its log says which, mend that and try again"
+            "the database cannot read or write its files: nothing was decided; find the file in its log, repair it and try again"
         }
         _ if is_read_only_disk(error) => {
             "the disk of the database is read-only: nothing was decided; make it writable and try again"
@@ -90,26 +91,26 @@ pub(crate) fn sentence(error: &sqlx::Error) -> String {
     text.to_owned()
 }
 
-/// The things to look at where no connection could be made.
+/// Advice for a connection that could not be made.
 pub(crate) fn advice(error: &sqlx::Error) -> &'static str {
     let text = error.to_string();
     let advices = [
         (
             "CaUsedAsEndEntity",
-            "the server's certificate is that of a CA, as a self-signed one is: have a CA sign another for it, and name that CA's file in \
+            "the server's certificate is a CA certificate, as a self-signed one is: have a CA sign another one, and name that CA's file in \
              sslrootcert",
         ),
         (
             "UnknownIssuer",
-            "the CA that signed the server's certificate is not known here: name its file in sslrootcert",
+            "the CA that signed the server's certificate is not trusted here: name the CA's file in sslrootcert",
         ),
-        ("NotValidForName", "the server's certificate is for another name: use that in DATABASE_URL"),
+        ("NotValidForName", "the server's certificate is for another host name: use that name in DATABASE_URL"),
     ];
     let found = advices.into_iter().find(|(sign, _)| text.contains(sign));
-    found.map_or("check DATABASE_URL and that the server runs", |(_, advice)| advice)
+    found.map_or("check DATABASE_URL, and that the server is running", |(_, advice)| advice)
 }
 
-/// PostgreSQL says this with the code of a missing privilege, and strerror's text.
+/// PostgreSQL reports this with the code of a missing privilege and the text of strerror.
 fn is_read_only_disk(error: &sqlx::Error) -> bool {
     code(error).as_deref() == Some("42501")
         && error.as_database_error().is_some_and(|error| error.message().contains("Read-only file system"))

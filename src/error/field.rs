@@ -1,31 +1,29 @@
-//! Which field of a request is wrong, and what stands in the way of a precondition.
+//! The wrong fields of a request, and the blockers of a precondition.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// One field of the request that was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
-    /// The field's name; empty where the whole body is meant.
+    /// The field's name; empty if the whole body is wrong.
     pub field: String,
-    /// What is wrong with it and what to send instead.
+    /// The problem with the field, and the value to send instead.
     pub detail: String,
 }
 
 impl FieldError {
-    /// An error of one field.
     #[must_use]
     pub fn new(field: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { field: field.into(), detail: detail.into() }
     }
 }
 
-/// What stands in the way of a precondition: a stable name and a sentence.
+/// A check that a precondition fails.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Blocker {
-    /// Stable name of what blocks.
+    /// Stable name of the check.
     pub id: String,
-    /// What to do about it.
+    /// The fix, in a sentence.
     pub detail: String,
 }
 

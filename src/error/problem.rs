@@ -1,4 +1,4 @@
-//! What the caller reads of an error: the members of its body, and the response that carries them.
+//! The body and the headers of an error response.
 
 use super::{Blocker, Error, FieldError, Row};
 use crate::types::{Block, ReservationStatus};
@@ -8,10 +8,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-/// Seconds a caller should wait after a 503 before it tries again.
+/// Seconds that a caller should wait after a 503 before it tries again.
 const RETRY_AFTER_SECONDS: u64 = 1;
 
-/// The member that tells how a reservation was closed before.
+/// The name of the member that repeats how the reservation was closed.
 const fn closed_as(status: ReservationStatus) -> &'static str {
     match status {
         ReservationStatus::Released => "released",
@@ -20,14 +20,13 @@ const fn closed_as(status: ReservationStatus) -> &'static str {
     }
 }
 
-/// The same fault of several fields.
 fn same_detail<F: AsRef<str>>(fields: &[F], detail: &'static str) -> Vec<(&'static str, Box<RawValue>)> {
     let errors: Vec<_> = fields.iter().map(|field| FieldError::new(field.as_ref(), detail)).collect();
     vec![("errors", raw(&errors))]
 }
 
 impl Error {
-    /// The members of the body beyond those of every problem.
+    /// The members of the body beyond those that every problem has.
     fn extensions(&self) -> Vec<(&'static str, Box<RawValue>)> {
         match self {
             Self::Contradictory(_, field) => vec![("errors", raw(&[field]))],
@@ -80,7 +79,7 @@ impl Error {
                 ]
             }
             Self::IdempotencyKeyReused { fields, .. } => {
-                same_detail(fields, "differs from what the key stands for: send what was sent before, or use a new key")
+                same_detail(fields, "differs from the first request with this key: send the same value, or use a new key")
             }
             Self::TrailDamaged(finding) => {
                 vec![("stream", raw(&finding.stream)), ("seq", raw(&finding.seq)), ("kind", raw(&finding.kind))]
@@ -100,7 +99,7 @@ impl Error {
                 ("version", raw(actual)),
             ],
             Self::ZeroMeansUnlimited { fields } => {
-                same_detail(fields, "0 means no cap: send allow_unlimited=true if that is meant")
+                same_detail(fields, "0 means no cap: send allow_unlimited=true if that is intended")
             }
             Self::SeriesKind { wanted, .. } => {
                 vec![("errors", raw(&[FieldError::new(*wanted, self.to_string())]))]
@@ -110,10 +109,10 @@ impl Error {
         }
     }
 
-    /// The same of those that say nothing of their own but whether to try again.
+    /// The extensions of the errors without details: only whether to try again.
     fn plain_extensions(&self) -> Vec<(&'static str, Box<RawValue>)> {
         match self {
-            // Of the last two it may have been done: with its key the same request is done once all the same.
+            // The last two may have been carried out: sent again with its key, the request is still carried out once.
             Self::ClockWentBack(_)
             | Self::ClockJumped(_)
             | Self::LedgerHalted(_)
@@ -130,7 +129,7 @@ impl Error {
         }
     }
 
-    /// What a client is asked for, RFC 6750.
+    /// The `WWW-Authenticate` header (RFC 6750).
     fn challenge(&self) -> Option<HeaderValue> {
         match self {
             Self::Unauthenticated => Some(HeaderValue::from_static(r#"Bearer realm="holdfast""#)),
@@ -148,16 +147,16 @@ impl Error {
         }
     }
 
-    /// The problem as the caller will read it.
+    /// The problem as the caller reads it.
     #[must_use]
     pub fn problem(&self) -> Problem {
         let Row { status, code, title } = self.row();
-        // Every status of the table is a status.
+        // The table holds only valid statuses.
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        // What went wrong here is for the log; the caller gets the request id to quote.
+        // The log has the cause of a 500; the caller gets the request id to quote.
         let is_opaque = status == StatusCode::INTERNAL_SERVER_ERROR && !matches!(self, Self::NotDisabled(_));
         let detail = if is_opaque {
-            "the request failed here: read the state before trying again, and quote request_id when you report it"
+            "the service failed: read the state before trying again, and quote request_id when you report this"
                 .to_owned()
         } else {
             self.to_string()
@@ -166,28 +165,26 @@ impl Error {
     }
 }
 
-/// JSON of something that always has a JSON form.
 fn raw<T: Serialize + ?Sized>(value: &T) -> Box<RawValue> {
     serde_json::value::to_raw_value(value).expect("strings, numbers and lists of them serialise")
 }
 
-/// An error on its way out: what the outermost middleware renders as `application/problem+json`.
+/// An error on its way out. The outermost middleware renders it as `application/problem+json`.
 #[derive(Debug, Clone)]
 pub struct Problem {
-    /// The HTTP status.
     pub status: StatusCode,
-    /// The stable code.
+    /// The stable code, upper case, for programs.
     pub code: &'static str,
-    /// What it is in general.
+    /// The title of the code, the same for every occurrence.
     pub title: &'static str,
-    /// What it is this time, with the fix.
+    /// The explanation of this occurrence, with the fix.
     pub detail: String,
-    /// Members of this code.
+    /// Further members of the body, by name; each code has its own.
     pub extensions: Vec<(&'static str, Box<RawValue>)>,
 }
 
 impl Problem {
-    /// The members that tell what it is, without those of a request: for one operation of many.
+    /// The problem as JSON without the members that belong to a request: for one operation of a batch.
     #[must_use]
     pub fn members(&self) -> Box<RawValue> {
         let own = [
@@ -216,7 +213,7 @@ impl IntoResponse for Error {
             headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
         if let Self::RateLimited { wait } = &self {
-            // Whole seconds, and not before it is time.
+            // The header has whole seconds; one more, so that the wait is never too short.
             headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
         }
         if let Some(challenge) = self.challenge() {

@@ -1,31 +1,31 @@
-//! The sessions that are refused.
+//! The reasons to refuse a database session.
 
 use std::error::Error as _;
 
-/// Why a server, or a connection to it, is not used; the sentence says what to do.
+/// The reason not to use a server or a connection to it; the message includes the fix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// It follows another server.
-    #[error("this server is a standby, which records nothing and may be behind: connect to the primary")]
+    /// The server is a standby.
+    #[error("this server is a standby, which records nothing and may lag behind: connect to the primary")]
     Standby,
-    /// Nothing that the search path names exists.
+    /// The search path names no schema that exists and is usable.
     #[error(
         "the search_path ({0}) names no schema that exists and may be used: create one, or set it for the role (ALTER ROLE … SET \
          search_path)"
     )]
     NoSchema(String),
-    /// The schema that this process works in is not there, as on another server.
-    #[error("the schema {0} is not there, or may not be used: connect to the server that has it")]
+    /// The schema of this process does not exist on the server.
+    #[error("the schema {0} does not exist or may not be used: connect to the server that has it")]
     SchemaLost(String),
-    /// A pooler gives each transaction a session, and not the same one.
+    /// A pooler gives each transaction another session.
     #[error(
-        "a pooler on the way gives each transaction another session: set it to session mode (pool_mode = session), or connect directly"
+        "a pooler gives each transaction another session: set it to session mode (pool_mode = session), or connect directly"
     )]
     Shared,
-    /// The session is not as it was set.
+    /// A setting of the session is not as it was set.
     #[error(
-        "of the session, {0}: take that off the role or the database (ALTER ROLE … RESET, ALTER DATABASE … RESET), off PGOPTIONS, or \
-         off the pooler on the way"
+        "session settings are overridden: {0}; remove the override from the role or the database (ALTER ROLE … RESET, \
+         ALTER DATABASE … RESET), from PGOPTIONS, or from the pooler"
     )]
     Settings(String),
 }
@@ -37,7 +37,7 @@ impl From<Refusal> for sqlx::Error {
 }
 
 impl Refusal {
-    /// The refusal that an error is about.
+    /// The refusal inside an error of the driver; none for any other error.
     #[must_use]
     pub fn of(error: &sqlx::Error) -> Option<&Self> {
         matches!(error, sqlx::Error::Configuration(_)).then(|| error.source()?.downcast_ref()).flatten()

@@ -1,17 +1,15 @@
-//! The status, the stable code and the title of every refusal and failure: exhaustive, without a catch-all.
+//! The status, the stable code and the title of every error: exhaustive, without a catch-all.
 
 use super::Error;
 use super::database::is_disk_full;
 use crate::types::{Block, ReservationStatus};
 
-/// A row of the error table.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
-    /// The HTTP status.
     pub status: u16,
-    /// The stable code, upper case.
+    /// The stable code, upper case, for programs.
     pub code: &'static str,
-    /// What it is in general, the same for every occurrence.
+    /// The title, the same for every occurrence.
     pub title: &'static str,
 }
 
@@ -19,7 +17,7 @@ const fn row(status: u16, code: &'static str, title: &'static str) -> Row {
     Row { status, code, title }
 }
 
-/// The row of a reservation that was closed before, by how.
+/// The row of a reservation that was already closed, by its status.
 const fn closed(status: ReservationStatus) -> Row {
     match status {
         ReservationStatus::Released => row(409, "ALREADY_RELEASED", "The reservation was released before"),
@@ -31,7 +29,7 @@ const fn closed(status: ReservationStatus) -> Row {
 }
 
 impl Error {
-    /// The table.
+    /// The row of this error.
     #[must_use]
     pub fn row(&self) -> Row {
         match self {
@@ -52,7 +50,7 @@ impl Error {
             Self::OutOfReach { .. } => row(403, "OUT_OF_REACH", "The token is for other engines or domains"),
             Self::BeyondMaxLoss { .. } => row(403, "OUT_OF_REACH", "The token is for smaller losses"),
             Self::ApprovalRefused(_) => row(403, "APPROVAL_REFUSED", "A second person is needed"),
-            Self::ApprovalClosed { .. } => row(409, "APPROVAL_CLOSED", "The request does not wait any more"),
+            Self::ApprovalClosed { .. } => row(409, "APPROVAL_CLOSED", "The approval request has ended"),
             Self::ForeignRequest(_) => row(403, "FOREIGN_REQUEST", "The request may come from a web page or a proxy"),
             Self::RateLimited { .. } => row(429, "RATE_LIMITED", "The token was used too often"),
             Self::AccessUnknown => row(503, "ACCESS_UNKNOWN", "The valid tokens are not known"),
@@ -60,20 +58,20 @@ impl Error {
                 row(403, "NOT_PROD_ELIGIBLE", "The recommendation may not be used in production")
             }
             Self::RouteNotFound => row(404, "ROUTE_NOT_FOUND", "There is no such route"),
-            Self::NotFound { .. } => row(404, "NOT_FOUND", "There is no such thing"),
+            Self::NotFound { .. } => row(404, "NOT_FOUND", "The thing does not exist"),
             Self::MethodNotAllowed => row(405, "METHOD_NOT_ALLOWED", "The method is not allowed"),
             Self::AlreadyClosed { status, .. } => closed(*status),
             Self::LimitReached { .. } | Self::AskedTooOften { .. } => {
-                row(409, "LIMIT_REACHED", "There are as many as there may be")
+                row(409, "LIMIT_REACHED", "The limit is reached")
             }
             Self::AnswerTooLarge { .. } => row(409, "ANSWER_TOO_LARGE", "The answer would be too large"),
             Self::NeverExpires { .. } => row(409, "NEVER_EXPIRES", "The reservation never expires"),
-            Self::ReservationExists { .. } => row(409, "RESERVATION_EXISTS", "The id is another reservation's"),
+            Self::ReservationExists { .. } => row(409, "RESERVATION_EXISTS", "The id belongs to another reservation"),
             Self::ReservationDenied { .. } => row(409, "RESERVATION_DENIED", "The reserve was denied"),
             Self::ExtensionDenied { .. } => row(409, "EXTENSION_DENIED", "The extension was denied"),
-            Self::StillUsed { .. } => row(409, "STILL_USED", "It is used, and cannot be removed"),
+            Self::StillUsed { .. } => row(409, "STILL_USED", "It is in use and cannot be removed"),
             Self::AdjustmentOutOfRange { .. } | Self::AdjustmentBeyondEvent { .. } => {
-                row(409, "ADJUSTMENT_OUT_OF_RANGE", "The correction is of more than was booked")
+                row(409, "ADJUSTMENT_OUT_OF_RANGE", "The correction exceeds what was booked")
             }
             Self::WireTripped { .. } => row(409, "WIRE_TRIPPED", "The wire has tripped"),
             Self::NotTripped { .. } => row(409, "NOT_TRIPPED", "The wire has not tripped"),
@@ -86,14 +84,14 @@ impl Error {
             }
             Self::VersionMismatch { .. } => row(412, "VERSION_MISMATCH", "The state has changed"),
             Self::BodyTooLarge { .. } => row(413, "BODY_TOO_LARGE", "The body is too large"),
-            Self::UnsupportedMediaType(_) => row(415, "UNSUPPORTED_MEDIA_TYPE", "The body's format is not read"),
+            Self::UnsupportedMediaType(_) => row(415, "UNSUPPORTED_MEDIA_TYPE", "The body's format is not supported"),
             Self::Invalid(_) => row(422, "VALIDATION_FAILED", "A field is not acceptable"),
             Self::IdempotencyKeyReused { .. } => {
-                row(422, "IDEMPOTENCY_KEY_REUSED", "The key stands for another request")
+                row(422, "IDEMPOTENCY_KEY_REUSED", "The key belongs to another request")
             }
             Self::ZeroMeansUnlimited { .. } => row(422, "ZERO_MEANS_UNLIMITED", "A cap of 0 removes the cap"),
-            Self::SeriesKind { .. } => row(422, "SERIES_KIND_MISMATCH", "The series has the other kind of values"),
-            Self::TrailDamaged(_) => row(409, "TRAIL_DAMAGED", "The audit trail is not what was appended"),
+            Self::SeriesKind { .. } => row(422, "SERIES_KIND_MISMATCH", "The series holds the other kind of values"),
+            Self::TrailDamaged(_) => row(409, "TRAIL_DAMAGED", "The audit trail is damaged"),
             Self::ClockWentBack(_) => row(503, "CLOCK_WENT_BACK", "The database clock went back"),
             Self::ClockJumped(_) => row(503, "CLOCK_JUMPED", "The database clock jumped ahead"),
             Self::LedgerHalted(_) => row(503, "LEDGER_HALTED", "The book does not balance"),
@@ -108,13 +106,13 @@ impl Error {
             Self::EngagedLocally { .. } => row(503, "ENGAGED_LOCALLY", "Only this instance is stopped"),
             Self::DeadlineExceeded(_) => row(503, "DEADLINE_EXCEEDED", "The request took too long"),
             Self::Inconsistent(_) | Self::Database(_) | Self::Panicked => {
-                row(500, "INTERNAL_ERROR", "Something went wrong here")
+                row(500, "INTERNAL_ERROR", "The service failed")
             }
         }
     }
 }
 
-/// Refuses one more of a kind of which there are as many as a setting lets there be.
+/// Refuses one more of a kind whose number has reached the limit of a setting.
 pub(crate) fn require_room(what: &'static str, count: usize, limit: usize, setting: &'static str) -> super::Result<()> {
     if count < limit { Ok(()) } else { Err(Error::LimitReached { what, limit, setting }) }
 }

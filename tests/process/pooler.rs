@@ -165,7 +165,7 @@ fn behind_a_pooler_that_drops_options_every_session_has_its_limits() {
     let refused = server.post("/go-live/disable", &json!({"actor": "test"}));
     assert_eq!(refused.unavailable(), "DATABASE_UNAVAILABLE");
     let detail = refused.json["detail"].as_str().unwrap_or_default();
-    assert!(detail.contains("another operation holds"), "{detail}");
+    assert!(detail.contains("another operation held"), "{detail}");
     holder.sql("ROLLBACK");
     server.post("/go-live/disable", &json!({"actor": "test"})).ok();
     wait_until("notifications arrive", || server.get_root("/readyz").text.contains(r#""notified":true"#));

@@ -31,7 +31,7 @@ async fn a_loss_beyond_the_bound_of_its_token_is_refused_and_stops_nobody_else()
         let (status, refused) = post(&service, &token, "/risk/settle", settle(loss)).await;
         assert_eq!((status, &refused["error"]), (403, &json!("OUT_OF_REACH")), "{refused}");
         let detail = refused["detail"].as_str().unwrap();
-        assert!(detail.contains(&format!("up to 10 at once, and this one is {loss}")), "{detail}");
+        assert!(detail.contains(&format!("up to 10 at once, and this is {loss}")), "{detail}");
     }
     let batch = json!({"operations": [
         {"op": "settle", "engine": "A", "reserved_amount": 1, "realized_loss": 11},
