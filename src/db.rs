@@ -1,10 +1,10 @@
-//! The database: pools, migrations, transactions, and the private PostgreSQL.
+//! The database: pools, migrations, transactions, and connections of their own. SQL about levers is in their stores.
 //!
-//! Three pools: `pool` for what changes something, `reads` for requests that only read, and `switch`, for engage and disable alone, so
-//! that reads keep no change waiting, and tightening never queues behind anything else. The ledger's writer, the feed that the gate goes by and the listener have a connection each, so that nobody's flood can
-//! keep them waiting.
+//! Three pools: `pool` for changes, `reads` for requests that only read, and `switch` for engage and disable alone.
+//! Reads therefore never delay a change, and nothing delays a tightening. The ledger's batcher, the gate's feed and the
+//! listener have a connection each, so that no flood of requests delays them.
 //!
-//! Every connection is made by [`session`], whoever it is for: what it relies on is set there and verified.
+//! [`session`] makes every connection: it sets and verifies all settings that the program relies on.
 
 mod confirm;
 pub mod disk;
@@ -33,34 +33,33 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Postgres, 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// Oldest PostgreSQL that is supported, as `server_version_num`.
+/// Oldest supported PostgreSQL, as `server_version_num`.
 const SERVER_VERSION_MIN: i32 = 140_000;
-/// Connections for changes. Writers of one stream take turns, so more would only queue inside PostgreSQL.
+/// Connections for changes. Writers of one stream take turns, so more connections would only queue inside PostgreSQL.
 const POOL_SIZE: u32 = 10;
-/// Connections for requests that only read.
 const READS_POOL_SIZE: u32 = 6;
-/// Connections for engage and disable. They take turns at the control head anyway.
+/// Connections for engage and disable, which take turns at the control head.
 const SWITCH_POOL_SIZE: u32 = 4;
-/// How long a request waits for a connection before it is told that the database is away.
+/// How long a request waits for a connection before it fails with 503.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The same for the switches: an operator in a hurry wants to know.
+/// The same for engage and disable, whose operator needs an answer quickly.
 const SWITCH_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long an end waits for connections to be given back and to close: one whose other end has vanished never does.
+/// How long `close` waits for connections to be returned and closed: a connection whose peer has vanished never closes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Begins a transaction that sees one instant of the database.
 const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
-/// How long a request may take that reads everything: a little less than its deadline, 2 minutes.
+/// The time limit of a request that reads everything: a little less than its deadline, 2 minutes.
 const LONG: &str = "SET LOCAL statement_timeout = '115s'; SET LOCAL idle_in_transaction_session_timeout = '10s'";
 
-/// The database of one book. Cheap to clone; all clones are one.
+/// The database of one book. Cheap to clone; all clones share one state.
 #[derive(Debug, Clone)]
 pub struct Database(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     pools: OnceLock<Pools>,
-    /// The database's history as this process knows it: that may be before it was opened.
+    /// The history of the database as this process knows it, possibly from before it was opened.
     history: History,
     disk: Disk,
     lanes: Lanes,
@@ -72,56 +71,56 @@ struct Pools {
     pool: PgPool,
     reads: PgPool,
     switch: PgPool,
-    /// The listener's place, to be closed with the others.
+    /// The pool of the listener's connection, kept so that it can be closed.
     listener: Arc<Mutex<Option<PgPool>>>,
 }
 
-/// Why the database cannot be used; the sentence says what to do.
+/// The reason why the database cannot be used; the message includes the fix.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It cannot be reached.
+    /// The server cannot be reached.
     #[error("cannot connect to PostgreSQL: {0}: {advice}", advice = trouble::advice(.0))]
     Connect(sqlx::Error),
-    /// It can be reached, and is not one that can be used.
+    /// The server can be reached but is not usable.
     #[error("the database cannot be used: {0}")]
     Refused(Refusal),
-    /// It is too old.
+    /// The server is too old.
     #[error("PostgreSQL {0} is too old: 14 or newer is needed")]
     TooOld(String),
-    /// Its texts are not in UTF-8.
+    /// The database's encoding is not UTF-8.
     #[error(
-        "the database is in {0}, which has no letter for much of what is recorded: make one in UTF8 (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)"
+        "the database is in {0}, which cannot hold every text that is recorded: create a database in UTF8 (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)"
     )]
     Encoding(String),
-    /// Somebody else's tables are where ours would be.
+    /// The schema holds the tables of another application.
     #[error(
-        "the schema {schema} holds tables of another application ({tables}), and none of Holdfast: nothing was written; give Holdfast a \
+        "the schema {schema} holds tables of another application ({tables}) and none of Holdfast: nothing was written; give Holdfast a \
          database or a schema of its own (CREATE SCHEMA holdfast; ALTER ROLE … SET search_path = holdfast)"
     )]
     Foreign {
-        /// The schema.
+        /// The schema's name.
         schema: String,
-        /// Some of the tables.
+        /// The names of some of the tables.
         tables: String,
     },
-    /// A migration failed or was changed after it was applied.
+    /// A migration failed, or was changed after it was applied.
     #[error("the migrations cannot be applied: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
-    /// The schema does not say what it needs.
-    #[error("the setting schema_minimum says {0}, not a migration's number: repair it before starting")]
+    /// The setting that says which server the schema needs is not a number.
+    #[error("the setting schema_minimum is {0}, which is not a migration's number: repair it before starting")]
     SchemaMinimum(String),
     /// The schema is for a newer server.
-    #[error("the schema needs a server that knows migration {needed}, this one knows {known}: upgrade holdfast")]
+    #[error("the schema needs a server that knows migration {needed}, and this one knows only up to {known}: upgrade holdfast")]
     SchemaTooNew {
-        /// What the schema says.
+        /// The migration that the schema needs.
         needed: i64,
-        /// What this binary brings.
+        /// The newest migration of this binary.
         known: i64,
     },
 }
 
 impl OpenError {
-    /// Whether the database may be there in a while by itself: nothing that was said of it is wrong.
+    /// True if the database may become reachable without a change to its configuration.
     #[must_use]
     pub fn is_away(&self) -> bool {
         matches!(self, Self::Connect(error) if trouble::is_away(error))
@@ -129,15 +128,15 @@ impl OpenError {
 }
 
 impl Database {
-    /// Opens the pools and checks the server. Applies nothing.
+    /// Opens the pools and checks the server. Applies no migration.
     pub async fn open(options: PgConnectOptions) -> Result<Self, OpenError> {
         Self::open_knowing(options, History::default()).await
     }
 
-    /// The same, where this is known of it.
+    /// Opens the database with a history that this process already knows.
     pub async fn open_knowing(options: PgConnectOptions, history: History) -> Result<Self, OpenError> {
         let sessions = Sessions::new(options, history.clone());
-        // Plain connections first: a pool would try for its whole time and then only say that time ran out.
+        // Plain connections first: a pool would retry until its timeout and then report only the timeout.
         let look = async {
             let (mut first, mut second) =
                 (sessions.connect(Purpose::Request).await?, sessions.connect(Purpose::Request).await?);
@@ -148,8 +147,8 @@ impl Database {
         tokio::time::timeout(ACQUIRE_TIMEOUT, look).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
         let pool = pool_of(&sessions, POOL_SIZE, ACQUIRE_TIMEOUT).connect_with(sessions.options()).await?;
         let reads = pool_of(&sessions, READS_POOL_SIZE, ACQUIRE_TIMEOUT).connect_lazy_with(sessions.options());
-        // One is always there, from now on: on a machine that is busy enough to pull the switch for, connecting takes too long, and
-        // where other clients have taken every place of the server, nobody connects any more.
+        // One connection is always open: on a machine that is busy enough to need the switch, connecting takes too
+        // long, and once other clients hold every connection slot of the server, nobody can connect.
         let switch = pool_of(&sessions, SWITCH_POOL_SIZE, SWITCH_ACQUIRE_TIMEOUT).min_connections(1);
         let switch = switch.idle_timeout(None).max_lifetime(None).connect_with(sessions.options()).await?;
         check_server(&pool).await?;
@@ -157,13 +156,15 @@ impl Database {
         Ok(Self(Arc::new(Inner { pools, history, ..Inner::default() })))
     }
 
-    /// One that is away until it [becomes](Self::become_opened) one that was opened: for what answers meanwhile.
+    /// A database that is away until it [becomes](Self::become_opened) one that was opened: for requests that come
+    /// before that.
     #[must_use]
     pub fn later() -> Self {
         Self(Arc::default())
     }
 
-    /// Becomes a database that was opened [knowing](Self::open_knowing) what this one knows. The first one counts.
+    /// Becomes a database that was opened with the [history](Self::open_knowing) of this one. Only the first call
+    /// counts.
     pub fn become_opened(&self, opened: &Self) {
         if let Ok(pools) = opened.pools() {
             let _ = self.0.pools.set(pools.clone());
@@ -174,17 +175,18 @@ impl Database {
         self.0.pools.get().ok_or(sqlx::Error::PoolClosed)
     }
 
-    /// A connection of a request that only reads.
+    /// A connection for a request that only reads.
     pub async fn read(&self) -> Result<PoolConnection<Postgres>> {
         self.pools()?.reads.acquire().await.map_err(|error| self.explained(error))
     }
 
-    /// A connection of what goes on beside the requests: however many read, it goes on.
+    /// A connection for background work. Reading requests cannot exhaust its pool.
     pub async fn work(&self) -> Result<PoolConnection<Postgres>> {
         self.pools()?.pool.acquire().await.map_err(|error| self.explained(error))
     }
 
-    /// A connection for the feed: its own, and nobody's afterwards, since one whose other end has vanished is only to be left.
+    /// A new connection for the feed. It belongs to no pool, because a connection whose peer has vanished can only be
+    /// abandoned.
     pub async fn connect_feed(&self) -> Result<PgConnection> {
         if self.is_closed() {
             return Err(Error::Unavailable(sqlx::Error::PoolClosed));
@@ -192,7 +194,8 @@ impl Database {
         Ok(self.pools()?.sessions.connect(Purpose::Feed).await?)
     }
 
-    /// A place for one connection that listens: a new one each time, since one whose other end has vanished is only to be left.
+    /// A pool for one connection that listens: new each time, because a connection whose peer has vanished can only be
+    /// abandoned.
     pub fn listener_pool(&self) -> Result<PgPool> {
         let Pools { sessions, listener, .. } = self.pools()?;
         let pool = pool_of(sessions, 1, SWITCH_ACQUIRE_TIMEOUT).connect_lazy_with(sessions.options());
@@ -200,15 +203,15 @@ impl Database {
         Ok(pool)
     }
 
-    /// A transaction, where the database still has what this process knew of it.
+    /// Begins a transaction, if the database still has everything that this process knew.
     pub async fn begin(&self) -> Result<Transaction<'static, Postgres>> {
         let tx = self.begin_on(&self.pools()?.pool, "BEGIN").await?;
-        // After it was taken: a new connection may be to another server.
+        // Checked after the connection was taken: a new connection may lead to another server.
         self.history().require_whole()?;
         Ok(tx)
     }
 
-    /// Where it is: the options of its connections, and the schema of our tables.
+    /// The options of the connections, and the schema of the tables.
     pub fn place(&self) -> Result<(PgConnectOptions, &str)> {
         let sessions = &self.pools()?.sessions;
         Ok((sessions.options(), sessions.known_schema()))
@@ -226,15 +229,16 @@ impl Database {
         &self.0.history
     }
 
-    /// Begins to the end, whether or not its caller still waits: a driver that is left in the middle of a beginning does not know
-    /// of the transaction (sqlx 0.9.0), and gives its connection to the next caller.
+    /// Begins a transaction in a task of its own, which runs to its end even if the caller gives up: a driver that is
+    /// interrupted in the middle does not know of the transaction (sqlx 0.9.0), and gives the connection to the next
+    /// caller.
     async fn begin_on(&self, pool: &PgPool, statement: &'static str) -> Result<Transaction<'static, Postgres>> {
         let pool = pool.clone();
         let begun = tokio::spawn(async move { pool.begin_with(statement).await }).await;
         begun.unwrap_or(Err(sqlx::Error::WorkerCrashed)).map_err(|error| self.explained(error))
     }
 
-    /// Why no connection was to be had: where each was refused, that says more than that time ran out.
+    /// The reason why there was no connection: the refusal, if connections are refused, instead of the timeout.
     fn explained(&self, error: sqlx::Error) -> Error {
         match (error, self.pools().ok().and_then(|pools| pools.sessions.refusal())) {
             (sqlx::Error::PoolTimedOut, Some(refusal)) => sqlx::Error::from(refusal).into(),
@@ -242,8 +246,8 @@ impl Database {
         }
     }
 
-    /// A connection of the ledger's writer: its own, so that no report can keep it waiting. It does not wait for long either:
-    /// a frozen instance must not hold the head.
+    /// A connection for the ledger's batcher. It belongs to no pool, so that no report delays it, and its time limits
+    /// are short: a frozen instance must not hold the head.
     pub async fn connect_writer(&self) -> Result<PgConnection> {
         self.connect_within(SWITCH_ACQUIRE_TIMEOUT, Purpose::Writer).await
     }
@@ -255,27 +259,27 @@ impl Database {
         }
     }
 
-    /// A transaction that sees one instant of the database, for reports.
+    /// Begins a transaction that sees one instant of the database, for reports.
     pub async fn begin_snapshot(&self) -> Result<Transaction<'static, Postgres>> {
         self.begin_on(&self.pools()?.reads, SNAPSHOT).await
     }
 
-    /// The same for as long as a request may take that reads everything.
+    /// The same with the time limit of a request that reads everything.
     pub async fn begin_long_snapshot(&self) -> Result<Transaction<'static, Postgres>> {
         let mut tx = self.begin_snapshot().await?;
         tx.execute(LONG).await?;
         Ok(tx)
     }
 
-    /// The same for as long as it takes: for commands that read everything.
+    /// The same without a time limit, for commands that read everything.
     pub async fn begin_unlimited_snapshot(&self) -> Result<Transaction<'static, Postgres>> {
         let mut tx = self.begin_snapshot().await?;
         tx.execute("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0").await?;
         Ok(tx)
     }
 
-    /// Further transactions that see the same instant as `tx`, which has to outlast their beginning, for as long as it takes:
-    /// `count` of them, or as many as the pool has connections beside that of `tx`.
+    /// Begins further transactions that see the same instant as `tx`, without a time limit. `tx` must stay open until
+    /// they have begun. There are `count` of them, or fewer if the pool has fewer connections left.
     pub async fn begin_beside(
         &self,
         tx: &mut PgConnection,
@@ -289,16 +293,15 @@ impl Database {
         let mut beside = Vec::with_capacity(count);
         for _ in 0..count {
             let mut other = self.begin_unlimited_snapshot().await?;
-            // Its name is PostgreSQL's own: hexadecimal digits and dashes.
+            // PostgreSQL makes the name: hexadecimal digits and dashes.
             other.execute(AssertSqlSafe(format!("SET TRANSACTION SNAPSHOT '{snapshot}'"))).await?;
             beside.push(other);
         }
         Ok(beside)
     }
 
-    /// A connection of its own in such a transaction, which may be left in the middle of an answer: it ends with whoever has it. In
-    /// the pool, the rest of a `COPY` that nobody reads would be taken for the answer to whatever is asked next. Whoever reads it may
-    /// be slow.
+    /// A connection outside the pools in such a transaction. It may be dropped in the middle of an answer; in a pool,
+    /// the unread rest of a `COPY` would be taken for the answer to the next query. Its reader may be slow.
     pub async fn connect_snapshot(&self) -> Result<PgConnection> {
         let limits = "SET LOCAL statement_timeout = 0;
                       SET LOCAL idle_in_transaction_session_timeout = 0;
@@ -306,7 +309,7 @@ impl Database {
         self.connect_snapshot_with(limits).await
     }
 
-    /// The same for as long as a request may take that reads everything.
+    /// The same with the time limit of a request that reads everything.
     pub async fn connect_long_snapshot(&self) -> Result<PgConnection> {
         self.connect_snapshot_with(LONG).await
     }
@@ -318,18 +321,19 @@ impl Database {
         Ok(conn)
     }
 
-    /// A transaction on the connections of engage and disable.
+    /// Begins a transaction on the connections of engage and disable.
     pub async fn begin_switch(&self) -> Result<Transaction<'static, Postgres>> {
         self.begin_on(&self.pools()?.switch, "BEGIN").await
     }
 
-    /// Whether it was closed: nobody may use a connection that was opened before.
+    /// True once `close` was called: no connection from before may be used.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.pools().map_or(true, |pools| pools.pool.is_closed())
     }
 
-    /// Closes every connection, after the work in flight; for a while. What is left ends with the process.
+    /// Closes every connection after the work in flight, for at most a few seconds. The end of the process closes the
+    /// rest.
     pub async fn close(&self) {
         let Ok(Pools { pool, reads, switch, listener, .. }) = self.pools() else { return };
         let listener = listener.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -341,7 +345,7 @@ impl Database {
         let all = async { tokio::join!(pool.close(), reads.close(), switch.close(), of_listener) };
         if tokio::time::timeout(CLOSE_TIMEOUT, all).await.is_err() {
             let seconds = CLOSE_TIMEOUT.as_secs();
-            tracing::warn!("connections to the database did not close within {seconds} s: leaving them");
+            tracing::warn!("connections to the database did not close within {seconds} s: abandoning them");
         }
     }
 }
@@ -356,7 +360,7 @@ async fn check_server(pool: &PgPool) -> Result<(), OpenError> {
     Err(OpenError::TooOld(name))
 }
 
-/// A pool of connections that are admitted when they are made.
+/// A pool whose connections are admitted when they are made.
 fn pool_of(sessions: &Sessions, size: u32, timeout: Duration) -> PgPoolOptions {
     let sessions = sessions.clone();
     PgPoolOptions::new()
@@ -366,7 +370,7 @@ fn pool_of(sessions: &Sessions, size: u32, timeout: Duration) -> PgPoolOptions {
             let sessions = sessions.clone();
             Box::pin(async move { sessions.admit(conn, Purpose::Request).await })
         })
-        // Each is looked at before it is handed out: after a restart of PostgreSQL the next request works.
+        // Each is checked before it is handed out, so that the first request after a restart of PostgreSQL succeeds.
         .test_before_acquire(false)
         .before_acquire(|conn, _| Box::pin(async { Ok(session::may_be_used(conn).await) }))
 }
@@ -377,15 +381,15 @@ impl From<sqlx::Error> for OpenError {
     }
 }
 
-/// Commits. A connection that breaks here leaves the outcome unknown, and so does a wait for a standby that was cancelled: that is
-/// what the caller is told, never a success.
+/// Commits. If the connection breaks here, or a wait for a standby is cancelled, the outcome is unknown: the caller
+/// gets that error, never a success.
 pub async fn commit(tx: Transaction<'_, Postgres>) -> Result<()> {
     confirmed(tx.commit())
         .await
         .map_err(|error| if is_unreachable(&error) { Error::OutcomeUnknown(error) } else { Error::Database(error) })
 }
 
-/// The database's time, believed or not.
+/// The database's time as it shows it, whether or not this process believes it.
 pub async fn now(conn: &mut PgConnection) -> Result<DateTime<Utc>> {
     Ok(sqlx::query_scalar!(r#"SELECT holdfast_now() AS "now!""#).fetch_one(conn).await?)
 }

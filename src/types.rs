@@ -1,8 +1,9 @@
-//! The vocabulary: every name, text and number that crosses the edge, parsed once, so that inside nothing is checked twice.
+//! The vocabulary: every name, text and number that crosses the edge. A value is parsed once and is then valid by
+//! construction, so nothing inside checks it again.
 //!
-//! A value of one of these types is valid by construction. Each has the same four faces: [`std::str::FromStr`] (the one
-//! parser, with a sentence for every refusal), `Deserialize` (a JSON string or a bare token, so JSON, form and query read
-//! alike), `Serialize`, and an OpenAPI schema that states the same bounds as the parser.
+//! Each type has [`std::str::FromStr`] (the one parser, with a sentence for every refusal), `Deserialize` (a JSON
+//! string or a bare token, so JSON, form and query read alike), `Serialize`, and an OpenAPI schema with the same bounds
+//! as the parser.
 
 mod access;
 mod block;
@@ -49,12 +50,12 @@ use serde::de::Error as _;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// The refusal of a required field that is null.
+/// The refusal of a required field that is null; it follows the field's name.
 pub(crate) const IS_NULL: &str = "is null: leave the field out instead";
 
-/// The text of a JSON scalar, whatever its spelling: the content of a string, or the token of a number or boolean.
+/// The text of a JSON scalar: the content of a string, or the token of a number or boolean.
 ///
-/// Numbers are read from their own digits, never through a float; this is what makes amounts exact.
+/// Numbers are read from their own digits, never through a float, so amounts stay exact.
 pub(crate) fn scalar_text<'de, D>(deserializer: D) -> Result<String, D::Error>
 where
     D: serde::Deserializer<'de>,
@@ -63,11 +64,11 @@ where
     scalar_of(&raw).map(Cow::into_owned).map_err(D::Error::custom)
 }
 
-/// The text of a raw JSON scalar; objects, arrays and null are refused.
+/// The text of a raw JSON scalar. Objects, arrays and null are refused.
 pub(crate) fn scalar_of(raw: &RawValue) -> Result<Cow<'_, str>, &'static str> {
     let token = raw.get();
     match token.as_bytes().first() {
-        // Without escapes, the content is what stands between the quotes.
+        // Without escapes, the content is the text between the quotes.
         Some(b'"') if !token.contains('\\') => Ok(Cow::Borrowed(&token[1..token.len() - 1])),
         Some(b'"') => serde_json::from_str::<String>(token)
             .map(Cow::Owned)
@@ -79,7 +80,7 @@ pub(crate) fn scalar_of(raw: &RawValue) -> Result<Cow<'_, str>, &'static str> {
     }
 }
 
-/// `Deserialize` by way of `FromStr`, `Serialize` by way of `Display`, and an inline OpenAPI schema.
+/// `Deserialize` through `FromStr`, `Serialize` through `Display`, and an inline OpenAPI schema.
 macro_rules! scalar {
     ($type:ty, $name:literal, $schema:expr) => {
         impl<'de> serde::Deserialize<'de> for $type {

@@ -1,12 +1,12 @@
-//! Commits that are confirmed: with a synchronous standby, those that it has.
+//! Confirmed commits: with a synchronous standby, a commit counts only once the standby has it.
 //!
-//! PostgreSQL makes a commit visible before it waits for the standby, and a wait that is cancelled (`pg_cancel_backend`) ends like one
-//! that was answered: the commit succeeds, with a warning beside it. A wait that ends with its session, or with the server, leaves what
-//! it waited for to whoever reads next. So two rules hold:
+//! PostgreSQL makes a commit visible before it waits for the standby. A cancelled wait (`pg_cancel_backend`) still ends
+//! with a successful commit and a warning. If the session or the server ends during the wait, the next reader sees the
+//! commit all the same. So two rules hold:
 //!
-//! - A commit that came with a warning is not known to have happened: [`confirmed`].
-//! - What was only read, and not written by the same transaction, is told as done after a commit of one's own ([`confirm`]): it comes
-//!   later in the log, so that a standby that has it has everything that was read.
+//! - The outcome of a commit with a warning is unknown: [`confirmed`].
+//! - Something that was only read, and not written by the same transaction, is reported as done after a commit of one's
+//!   own ([`confirm`]). That commit is later in the log, so a standby that has it has everything that was read.
 
 use super::commit;
 use crate::error::{Error, Result};
@@ -19,20 +19,21 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Dispatch, Event, Level, Metadata, Subscriber, dispatcher};
 
-/// Where sqlx says what the server said beside its answers. It says it nowhere else.
+/// The only target to which sqlx logs the server's notices.
 const NOTICES: &str = "sqlx::postgres::notice";
 
-/// Writes something of no consequence, so that the commit is one that a standby has to confirm; needs no privilege.
+/// Writes something without effect, so that the commit needs the standby's confirmation. It needs no privilege.
 const MARK: &str = "SELECT pg_logical_emit_message(true, 'holdfast', '')";
 
 thread_local! {
-    /// Whether the server warned since the listening began on this thread.
+    /// True if the server has warned since the listening began on this thread.
     static WARNED: Cell<bool> = const { Cell::new(false) };
-    /// Who else hears what is logged on this thread.
+    /// The subscriber that was active before, which still gets every event.
     static OTHERS: RefCell<Dispatch> = RefCell::new(Dispatch::none());
 }
 
-/// Waits for what commits. Where the server warned beside it, it is not known whether the commit will last: an error that says so.
+/// Waits for a commit. If the server warned during it, the commit may not last, and the result is an error that says
+/// so.
 pub(crate) async fn confirmed<T, E: From<sqlx::Error>>(commit: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     let mut commit = pin!(commit);
     let mut warned = false;
@@ -47,26 +48,26 @@ pub(crate) async fn confirmed<T, E: From<sqlx::Error>>(commit: impl Future<Outpu
 }
 
 fn unconfirmed() -> sqlx::Error {
-    sqlx::Error::Protocol("PostgreSQL warned at a commit: it may not be on the standby".into())
+    sqlx::Error::Protocol("PostgreSQL warned during a commit: it may not be on the standby".into())
 }
 
-/// Makes the transaction one whose commit a standby has to confirm.
+/// Makes the transaction one whose commit a standby must confirm.
 pub(crate) async fn mark(conn: &mut PgConnection) -> Result<()> {
     conn.execute(MARK).await?;
     Ok(())
 }
 
-/// Ends a transaction that only read, so that what it read may be told as done.
+/// Ends a transaction that only read, so that its content may be reported as done.
 pub async fn confirm(mut tx: Transaction<'_, Postgres>) -> Result<()> {
     mark(&mut tx).await?;
     match commit(tx).await {
-        // Nothing was to happen: it only cannot be told yet.
+        // Nothing was to be written, so the outcome is not unknown: it only cannot be reported yet.
         Err(Error::OutcomeUnknown(error)) => Err(Error::Unavailable(error)),
         ended => ended,
     }
 }
 
-/// Hears sqlx on this thread for as long as it is kept; everybody else goes on hearing everything.
+/// Listens to sqlx on this thread until it is dropped. Every event still reaches the other subscribers.
 struct Listening(#[expect(dead_code, reason = "it ends when this is dropped")] dispatcher::DefaultGuard);
 
 impl Listening {
@@ -78,7 +79,7 @@ impl Listening {
     }
 }
 
-/// Takes note of warnings, and passes everything on.
+/// A subscriber that notes warnings and passes every event on.
 struct Ear;
 
 impl Ear {
@@ -126,7 +127,7 @@ mod tests {
     use super::*;
 
     async fn saying(level: Level) -> Result<(), sqlx::Error> {
-        // On another poll than the first, as it is in a commit.
+        // The second poll, as in a real commit.
         tokio::task::yield_now().await;
         if level == Level::WARN {
             tracing::warn!(target: NOTICES, "canceling wait for synchronous replication");
@@ -140,7 +141,7 @@ mod tests {
     async fn a_commit_that_came_with_a_warning_did_not_surely_happen() {
         assert!(confirmed(saying(Level::WARN)).await.is_err());
         assert!(confirmed(saying(Level::INFO)).await.is_ok());
-        // What another future of the same thread hears is not this one's.
+        // Another future on the same thread does not see this one's warnings.
         let (warned, silent) = tokio::join!(confirmed(saying(Level::WARN)), confirmed(saying(Level::INFO)));
         assert!(warned.is_err() && silent.is_ok());
     }

@@ -1,15 +1,17 @@
-//! The database's history as this process knows it: which one it is, and the last event of each stream that it knew.
+//! The database's history as this process knows it: its identity, and the last known event of each stream.
 //!
-//! A database can lose events that were answered: a standby that lacked them is promoted behind the same address, or an older dump is
-//! restored in place. Nobody inside it can tell. So every process remembers a mark for each stream, and compares it with what it finds:
-//! on every new connection, with every read of the feed, and whenever a writer takes a head.
+//! A database can lose events that were already answered: a standby that lacked them is promoted behind the same
+//! address, or an older dump is restored in place. The database itself cannot detect this. So every process remembers a
+//! mark for each stream and compares it with what it finds: on every new connection, with every read of the feed, and
+//! whenever a writer locks a head.
 //!
 //! Invariants:
-//! - A mark is an event that was there: a writer of this process committed it, or the feed read it. It only moves forward, until somebody accepts
-//!   another history; then everything begins anew with that.
-//! - Marks of one epoch are never compared with another: what was remembered of the history before is dropped.
-//! - While events are lost nothing is appended but what tightens: no number of an event is given twice by a process that knew it.
-//! - [`mod@file`] keeps the marks over a restart. A mark that is older than what was answered is still a mark.
+//! - A mark is an event that existed: a writer of this process committed it, or the feed read it. It only moves
+//!   forward, until somebody accepts another history; then all marks begin again from that one.
+//! - Marks of one epoch are never compared with those of another: the marks of the earlier history are dropped.
+//! - While events are lost, nothing but a tightening is appended, so a process that knew an event never gives its
+//!   number to another.
+//! - [`mod@file`] keeps the marks over a restart. A mark that is older than the last answer is still valid.
 
 pub mod file;
 mod known;
@@ -36,10 +38,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-/// How often the marks are written to their file, at most.
+/// The shortest time between two writes of the marks to their file.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
-/// The known history. Cheap to clone; all clones are one.
+/// The known history. Cheap to clone; all clones share one state.
 #[derive(Debug, Clone, Default)]
 pub struct History(Arc<Inner>);
 
@@ -48,75 +50,76 @@ struct Inner {
     known: Mutex<KnownHistory>,
     /// The epoch of `known`, for a caller that only asks whether it moved.
     epoch: AtomicU64,
-    /// Whether what was found contradicts what is known.
+    /// True if a read contradicted the known history.
     rewound: AtomicBool,
-    /// Whether events are lost: in this history nothing is appended.
+    /// True if events are lost: then nothing is appended to this history.
     lost: AtomicBool,
     file: OnceLock<MarksFile>,
     belief: OnceLock<Belief>,
-    /// Counts what the file does not know yet,
+    /// The number of changes to the marks.
     news: AtomicU64,
-    /// and how much of that it knows.
+    /// The number of those changes that the file has.
     saved: AtomicU64,
     wake: Notify,
 }
 
-/// The part that went backwards.
+/// The way in which the history contradicts the marks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// The switches alone: every event that was known is there.
+    /// Only the switches went back: every known event exists.
     Switches,
-    /// Another history stands where the known one was.
+    /// The database has another history than the known one.
     Other,
-    /// Events that were known are not there.
+    /// Known events are missing.
     Lost(Vec<Lost>),
 }
 
 /// The last event of a stream that was known before a question was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
-    /// Of which epoch.
+    /// The epoch in which the event was known.
     pub epoch: u64,
-    /// Of which stream.
+    /// The stream of the event.
     pub stream: Stream,
-    /// The event.
+    /// The last known event.
     pub point: Point,
 }
 
-/// How closely a new connection is looked at.
+/// The depth of the check of a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
-    /// By the heads alone, which whoever tightens needs anyway: no report and no migration keeps that waiting.
+    /// Only the heads, which a tightening needs anyway: no report and no migration delays that check.
     Heads,
-    /// By the events that are known, too.
+    /// The known events as well.
     Events,
 }
 
 impl History {
-    /// Whether what was found contradicts what is known, and nobody has accepted that.
+    /// True if a read contradicted the known history and nobody has accepted the new one.
     #[must_use]
     pub fn is_rewound(&self) -> bool {
         self.0.rewound.load(Ordering::Acquire)
     }
 
-    /// Whether events are lost, and nobody has accepted that.
+    /// True if events are lost and nobody has accepted that.
     #[must_use]
     pub fn has_lost_events(&self) -> bool {
         self.0.lost.load(Ordering::Acquire)
     }
 
-    /// The events that are lost, as far as this process noticed; none of a database that is another altogether.
+    /// The lost events that this process noticed; empty if the database is another one altogether.
     #[must_use]
     pub fn lost(&self) -> Vec<Lost> {
         self.known().lost.clone()
     }
 
-    /// Refuses what appends to a history that lost events.
+    /// Refuses to append to a history that lost events.
     pub fn require_whole(&self) -> Result<()> {
         if self.has_lost_events() { Err(Error::StateRewound) } else { Ok(()) }
     }
 
-    /// Moves whenever the history that is believed changes: all that is remembered of the one before does not count any more.
+    /// A number that moves whenever another history is believed. Anything remembered under an older number no longer
+    /// counts.
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.0.epoch.load(Ordering::Acquire)
@@ -126,37 +129,37 @@ impl History {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The history as known now: for a read that is about to be sent.
+    /// The history as known now, for a read that is about to be sent.
     #[must_use]
     pub fn asked(&self) -> Asked {
         self.known().asked()
     }
 
-    /// The history; none before the first read.
+    /// The identity of the known history; none before the first read.
     #[must_use]
     pub fn generation(&self) -> Option<Uuid> {
         self.known().generation
     }
 
-    /// The last event of a stream that is known now: for a head that is about to be read.
+    /// The last known event of a stream, for a head that is about to be read.
     #[must_use]
     pub fn mark(&self, stream: Stream) -> Mark {
         let known = self.known();
         Mark { epoch: known.epoch, stream, point: known.heads.get(&stream).copied().unwrap_or(Point::BEGINNING) }
     }
 
-    /// The verdict of a read that was sent when `asked` was known.
+    /// The verdict on a read that was sent when `asked` was known.
     #[must_use]
     pub fn judge(&self, asked: &Asked, found: &Found) -> Judged {
         self.known().judge(asked, found)
     }
 
-    /// Remembers a history as not believed.
+    /// Remembers a history that is not believed.
     pub fn reject(&self, generation: Uuid) {
         self.known().reject(generation);
     }
 
-    /// Takes over an event that is there.
+    /// Takes over an event that exists.
     pub fn note(&self, epoch: u64, stream: Stream, point: Point) {
         if self.has_lost_events() {
             return;
@@ -169,7 +172,7 @@ impl History {
         }
     }
 
-    /// Takes over a read of the history that is known, or the first: where it found the streams that had not moved on.
+    /// Takes over a read of the known history, or the first read: the heads of the streams that had not moved on.
     pub fn take(&self, asked: &Asked, found: &Found) {
         if self.known().generation.replace(found.generation).is_none() {
             self.tell_file();
@@ -181,7 +184,7 @@ impl History {
         }
     }
 
-    /// Takes over another history, which somebody has accepted.
+    /// Takes over another history that somebody has accepted.
     pub fn restart(&self, found: &Found) {
         let mut known = self.known();
         known.restart(found.generation, found.heads.clone());
@@ -193,7 +196,7 @@ impl History {
         self.0.wake.notify_one();
     }
 
-    /// From now on nothing is believed until somebody accepts it; unless that has been done since the epoch in which this was judged.
+    /// Believes nothing until somebody accepts the history, unless that has happened since the epoch of this verdict.
     pub fn contradict(&self, epoch: u64, fault: &Fault) {
         let mut known = self.known();
         if known.epoch != epoch {
@@ -220,63 +223,63 @@ impl History {
                 tracing::error!("the go-live state went backwards: blocking until holdfast db accept-rewind");
             }
             Fault::Other => tracing::error!(
-                "the database is another one than this instance knew: blocking and appending nothing until holdfast db accept-rewind"
+                "the database is not the one that this instance knew: blocking and appending nothing until holdfast db accept-rewind"
             ),
             Fault::Lost(lost) => {
                 let lost = lost.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                 tracing::error!(
                     lost,
-                    "events that were answered are not there: blocking and appending nothing until holdfast db accept-rewind"
+                    "events that were already answered are missing: blocking and appending nothing until holdfast db accept-rewind"
                 );
             }
         }
-        // The marks are worth the most now.
+        // The marks matter most now, so they are written at once.
         self.tell_file();
         self.0.wake.notify_one();
     }
 
-    /// From now on time is what this says where the database's is not believed.
+    /// Sets the source of time for when the database's clock is not believed.
     pub fn go_by(&self, belief: Belief) {
-        // The first feed's, as all is.
+        // Only the first feed's source counts, as with everything of the feed.
         let _ = self.0.belief.set(belief);
     }
 
-    /// The time to go by where the database shows this one. An event is later than all before it, so a clock that jumped must date none:
-    /// whatever comes after would be as late, and a series that falls silent would look as if its next event were still to come.
+    /// The time to use when the database shows `now`. Events are ordered by time, so a jumped clock must date none:
+    /// every later event would have to be as late, and a series that falls silent would seem to have a future event.
     #[must_use]
     pub fn believed(&self, now: DateTime<Utc>) -> DateTime<Utc> {
         let expected = self.0.belief.get().and_then(|belief| belief.expected().0);
         expected.filter(|expected| now - *expected > JUMP_MAX).unwrap_or(now)
     }
 
-    /// Compares a head that was read or locked with what was known before that. Where others have appended since, the known event is
-    /// looked for: another history may have grown past it.
+    /// Compares a head that was read or locked with the mark from before. If others have appended since, the known
+    /// event itself is looked up: another history may have grown past it.
     pub async fn admit(&self, conn: &mut PgConnection, mark: &Mark, head: Point) -> Result<()> {
         let is_past = mark.point.seq > 0 && head.seq > mark.point.seq;
         let stands = !is_past || is_there(conn, mark.stream, mark.point).await?;
         self.weigh(mark, head, stands)
     }
 
-    /// The same where it is known whether the marked event stands.
+    /// The same comparison, with the result of the look-up of the marked event.
     fn weigh(&self, mark: &Mark, head: Point, stands: bool) -> Result<()> {
         self.require_whole()?;
         if !stands || known::contradicts(mark.point, head) {
             let lost = Lost { stream: mark.stream, kept: 0, head: head.seq, known: mark.point.seq };
             self.contradict(mark.epoch, &Fault::Lost(vec![lost]));
         }
-        // Another history since then: whoever asks again is answered by that.
+        // The history changed since then: the next attempt is judged by the new one.
         if mark.epoch == self.epoch() { Ok(()) } else { Err(Error::StateRewound) }
     }
 
-    /// Looks whether what is known is what this connection leads to. The connection stands whatever is found: engage and an acceptance
-    /// need one.
+    /// Checks that this connection leads to the known history. The connection stays usable whatever the result, because
+    /// engage and an acceptance need one.
     pub async fn check(&self, conn: &mut PgConnection, look: Look) -> Result<()> {
         let asked = self.asked();
         if self.generation().is_none() {
             return Ok(());
         }
         let found = match store::found(&mut *conn).await {
-            // Damage, which the statements that need the tables name. Without a head nothing is appended.
+            // The tables are damaged; the statements that need them report it. Without a head nothing is appended.
             Err(Error::Inconsistent(_) | Error::Database(_)) => return Ok(()),
             found => found?,
         };
@@ -293,8 +296,8 @@ impl History {
         Ok(())
     }
 
-    /// Refuses a database without all that was known before its snapshot was taken, by what that shows: nothing is to be proven by a
-    /// trail that lost events.
+    /// Refuses a database whose snapshot lacks something that was known before the snapshot: a trail that lost events
+    /// proves nothing.
     pub async fn require(&self, conn: &mut PgConnection, asked: &Asked) -> Result<()> {
         if self.generation().is_none() {
             return Ok(());
@@ -309,8 +312,8 @@ impl History {
         Ok(())
     }
 
-    /// Looks at the known events of streams that have moved on. Only one that is still there moves its
-    /// mark; one that is gone is a loss.
+    /// Looks up the known events of the streams that have moved on. An event that still exists moves its mark; a
+    /// missing one is a loss.
     pub async fn confirm(
         &self,
         conn: &mut PgConnection,
@@ -331,51 +334,51 @@ impl History {
         Ok(())
     }
 
-    /// Remembers in this file, and takes over what it says.
+    /// Sets the file that keeps the marks, and takes over its content.
     pub async fn remember_in(&self, file: MarksFile) -> io::Result<()> {
         if let Some(Marks { generation, heads }) = file.load().await? {
             let mut known = self.known();
             (known.generation, known.heads) = (Some(generation), heads);
         }
         file.tidy().await;
-        // Once.
+        // Only the first file counts.
         let _ = self.0.file.set(file);
         Ok(())
     }
 
-    /// The file does not know all of it any more.
+    /// Notes that the file is out of date.
     fn tell_file(&self) {
         self.0.news.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The marks, for the file; none before the first read.
+    /// The marks for the file; none before the first read.
     fn marks(&self) -> Option<Marks> {
         let known = self.known();
         Some(Marks { generation: known.generation?, heads: known.heads.clone() })
     }
 
-    /// Writes the marks, if there is anything new and a place for them.
+    /// Writes the marks, if there is anything new and a file.
     pub async fn save(&self) -> io::Result<()> {
         let news = self.0.news.load(Ordering::Acquire);
         let is_saved = self.0.saved.load(Ordering::Acquire) >= news;
         let (Some(file), false) = (self.0.file.get(), is_saved) else { return Ok(()) };
         let Some(marks) = self.marks() else { return Ok(()) };
         file.save(&marks).await?;
-        // Only now: a write that fails, or that nobody waits for any more, leaves them to be written.
+        // Only after the write: a write that fails or is dropped leaves them to be written.
         self.0.saved.fetch_max(news, Ordering::AcqRel);
         Ok(())
     }
 
-    /// Writes the marks, over and over, until the task is ended.
+    /// Writes the marks repeatedly until the task is cancelled.
     pub async fn keep(self) {
         let mut failing = false;
         loop {
-            // At once when it matters, else in its turn.
+            // At once when it matters, otherwise after the interval.
             let _ = tokio::time::timeout(SAVE_EVERY, self.0.wake.notified()).await;
             let saved = self.save().await;
             match (&saved, failing) {
-                (Err(error), false) => tracing::warn!(%error, "the marks of the audit trail cannot be written"),
-                (Ok(()), true) => tracing::info!("the marks of the audit trail are written again"),
+                (Err(error), false) => tracing::warn!(%error, "the marks of the audit trail could not be written"),
+                (Ok(()), true) => tracing::info!("the marks of the audit trail could be written again"),
                 (Err(_), true) | (Ok(()), false) => {}
             }
             failing = saved.is_err();

@@ -1,5 +1,6 @@
-//! The shares in the connections of the switches: each principal has some of them at a time, and waits behind its own requests alone.
-//! However often one stops everything, another finds a connection for it, and nearly nobody before it at the control head.
+//! Shares of the switch connections: each principal uses at most half of them and waits only behind its own requests.
+//! However often one principal engages, another finds a connection, and almost nobody is ahead of it at the control
+//! head.
 
 use super::{ACQUIRE_TIMEOUT, Database, SWITCH_POOL_SIZE};
 use crate::error::{Error, Result};
@@ -12,26 +13,25 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// How many of the connections one principal has at a time.
 const WIDTH: usize = SWITCH_POOL_SIZE as usize / 2;
 
-/// All lanes. Cheap to clone; all clones are one.
+/// The lanes of all principals. Cheap to clone; all clones share one state.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Lanes(Arc<Mutex<HashMap<Principal, Own>>>);
 
-/// The lanes of one principal.
 #[derive(Debug)]
 struct Own {
     free: Arc<Semaphore>,
-    /// Who has one or waits for one.
+    /// Requests that hold a lane or wait for one.
     asking: usize,
 }
 
-/// A lane, until it is dropped.
+/// A share of the connections, until it is dropped.
 #[derive(Debug)]
 pub struct Lane {
     _permit: Option<OwnedSemaphorePermit>,
     _asking: Asking,
 }
 
-/// Somebody who has a lane or waits for one.
+/// A request that holds a lane or waits for one.
 #[derive(Debug)]
 struct Asking {
     lanes: Lanes,
@@ -64,7 +64,7 @@ impl Lanes {
             Arc::clone(&own.free)
         };
         let asking = Asking { lanes: self.clone(), principal: principal.clone() };
-        // It is never closed.
+        // The semaphore is never closed.
         Lane { _permit: free.acquire_owned().await.ok(), _asking: asking }
     }
 
@@ -75,8 +75,8 @@ impl Lanes {
 }
 
 impl Database {
-    /// A principal's share in the connections of the switches: taken before one of them, and kept for as long as that is used. A
-    /// principal waits for its own requests as long as a request waits for a connection.
+    /// A principal's share of the switch connections. Take it before a connection and keep it until the connection is
+    /// released. A principal waits at most as long for its own requests as a request waits for a connection.
     pub async fn switch_lane(&self, principal: &Principal) -> Result<Lane> {
         self.0.lanes.take_within(ACQUIRE_TIMEOUT, principal).await
     }

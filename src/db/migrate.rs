@@ -1,4 +1,5 @@
-//! Migrations: applied under a lock, each in a transaction of its own, for as long as that takes; and what is told meanwhile.
+//! Migrations: each is applied under a lock, in a transaction of its own, without a time limit, and reports its
+//! progress.
 
 use super::session::Purpose;
 use super::{Database, OpenError, Pools};
@@ -9,22 +10,22 @@ use sqlx::{Connection, Executor, PgConnection, PgPool};
 use std::convert::Infallible;
 use std::time::Duration;
 
-/// How soon a session that migrates ends when its process is gone, whatever it waits for: PostgreSQL looks this often whether there
-/// is still somebody at the other end. A server that cannot look says so, and migrates all the same.
+/// How soon a migrating session ends after its process has died, even while it waits: PostgreSQL checks this often
+/// whether its client is still there. A server that cannot check fails this statement, and migrates all the same.
 const ORPHAN_CHECK: &str = "SET client_connection_check_interval = '500ms'";
-/// How often it is looked whether a migration waits.
+/// How often the process checks whether a migration waits.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What a migration does.
+/// The progress of a migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Migrating {
-    /// It runs.
+    /// It is running.
     Runs,
     /// It waits for a lock that another session holds.
     Waits,
 }
 
-/// The schema, inside the binary. Migrations that a newer server applied are not an error: see `schema_minimum`.
+/// The migrations inside the binary. Migrations that a newer server applied are not an error: see `schema_minimum`.
 fn migrator() -> Migrator {
     let mut migrator = sqlx::migrate!("./migrations");
     migrator.set_ignore_missing(true);
@@ -32,18 +33,18 @@ fn migrator() -> Migrator {
 }
 
 impl Database {
-    /// Applies the migrations under a lock. A schema that is newer than this binary is accepted as long as it says so.
+    /// Applies the migrations under a lock. A newer schema is accepted if its `schema_minimum` allows this binary.
     pub async fn migrate(&self) -> Result<(), OpenError> {
         self.migrate_telling(|_| {}).await
     }
 
-    /// The same, and tells what it does whenever that changes. Whoever drops it ends the session, and what it waits for.
+    /// Applies the migrations and reports each change of progress. Dropping the future ends the session and its wait.
     pub async fn migrate_telling(&self, tell: impl Fn(Migrating)) -> Result<(), OpenError> {
         let Pools { sessions, pool, .. } = self.pools()?;
         let mut conn = sessions.connect(Purpose::Migration).await?;
         refuse_foreign(&mut conn).await?;
         if let Err(error) = conn.execute(ORPHAN_CHECK).await {
-            tracing::debug!(%error, "a session that migrates may outlive this process");
+            tracing::debug!(%error, "a migrating session may outlive this process");
         }
         let backend: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut conn).await?;
         let migrator = migrator();
@@ -65,7 +66,7 @@ impl Database {
         if needed > known { Err(OpenError::SchemaTooNew { needed, known }) } else { Ok(()) }
     }
 
-    /// Each migration with the time it was applied; none where it is pending.
+    /// Each migration with the time it was applied; none for a pending one.
     pub async fn migration_status(&self) -> Result<Vec<(i64, String, bool)>> {
         let mut conn = self.read().await?;
         let applied = applied_migrations(&mut conn).await?;
@@ -78,8 +79,8 @@ impl Database {
     }
 }
 
-/// Refuses a schema that is somebody else's: with tables, and without ours. A table of an extension is nobody's, and an empty
-/// table of migrations is left by a first one that failed.
+/// Refuses a schema that belongs to another application: it has tables, and none of ours. Tables of extensions do not
+/// count, nor does an empty table of migrations, which a failed first migration leaves.
 async fn refuse_foreign(conn: &mut PgConnection) -> Result<(), OpenError> {
     let found = sqlx::query_as::<_, (String, Option<String>)>(
         "SELECT current_schema()::text,
@@ -104,26 +105,26 @@ async fn refuse_foreign(conn: &mut PgConnection) -> Result<(), OpenError> {
     }
 }
 
-/// Whether there is a table of migrations with anything in it: of ours the first makes the audit heads.
+/// True if the table of migrations has rows but our first migration, which makes the audit heads, was never applied.
 async fn migrated_by_another(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let exists: bool =
         sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&mut *conn).await?;
     if !exists {
         return Ok(false);
     }
-    // Asked again in this statement: another process may have applied the first of ours since.
+    // Both are checked in one statement: another process may have applied our first migration since.
     sqlx::query_scalar("SELECT EXISTS (SELECT FROM _sqlx_migrations) AND to_regclass('audit_head') IS NULL")
         .fetch_one(conn)
         .await
 }
 
-/// Tells whether a session waits for a lock, whenever that changes, and logs for whose.
+/// Reports each change between running and waiting for a lock, and logs the sessions that hold it.
 async fn watch(pool: &PgPool, backend: i32, tell: impl Fn(Migrating)) -> Infallible {
     let mut before = Migrating::Runs;
     tell(before);
     loop {
         tokio::time::sleep(LOOK).await;
-        // What cannot be looked at now is looked at in a second.
+        // A failed check is repeated a second later.
         let Ok(held_by) = holders(pool, backend).await else { continue };
         let now = if held_by.is_some() { Migrating::Waits } else { Migrating::Runs };
         if now != before {
@@ -132,13 +133,13 @@ async fn watch(pool: &PgPool, backend: i32, tell: impl Fn(Migrating)) -> Infalli
             if let Some(held_by) = held_by {
                 tracing::warn!(backend, held_by, "the migrations wait for a lock");
             } else {
-                tracing::info!(backend, "the migrations go on");
+                tracing::info!(backend, "the migrations continue");
             }
         }
     }
 }
 
-/// The sessions that a session waits for; none where it waits for nobody.
+/// The sessions that block a session; none if it does not wait.
 async fn holders(pool: &PgPool, backend: i32) -> Result<Option<String>> {
     let holders = sqlx::query_scalar(
         "SELECT string_agg(concat_ws(' ', pid, usename, application_name, state), '; ' ORDER BY pid)
@@ -158,12 +159,12 @@ async fn applied_migrations(conn: &mut PgConnection) -> Result<Vec<i64>> {
         .await?)
 }
 
-/// When the first migration was applied.
+/// The time at which the first migration was applied.
 pub async fn installed_at(conn: &mut PgConnection) -> Result<DateTime<Utc>> {
     Ok(sqlx::query_scalar("SELECT min(installed_on) FROM _sqlx_migrations").fetch_one(conn).await?)
 }
 
-/// How many of this binary's migrations the database lacks.
+/// The number of this binary's migrations that the database lacks.
 pub async fn pending_migrations(conn: &mut PgConnection) -> Result<i64> {
     let applied = applied_migrations(conn).await?;
     let pending = migrator().iter().filter(|migration| !applied.contains(&migration.version)).count();

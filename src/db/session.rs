@@ -1,10 +1,10 @@
-//! A session: what every connection of this program relies on, whoever it is for, and what is asked of it before it is used.
+//! Sessions: the settings that every connection of this program relies on, and the checks before it is used.
 //!
-//! [`Sessions::admit`] is the one place that every connection goes through: of the pools, the feed, the listener, the writers,
-//! reports and commands. It sets everything by statements, since a pooler may drop options of the start-up, and a role, a
-//! database or the URL may say something else; then one statement verifies it all, and that this is a server that can record
-//! anything; and it is compared with what this process knew of the database ([`crate::db::history`]). A
-//! connection that has been admitted costs nothing more.
+//! Every connection goes through [`Sessions::admit`]: those of the pools, the feed, the listener, the batchers, reports
+//! and commands. It sets everything by statements, because a pooler may drop start-up options, and a role, a database
+//! or the URL may set something else. One statement then verifies the settings and that the server can record. Finally
+//! the connection is compared with the history that this process knows ([`crate::db::history`]). An admitted connection
+//! costs nothing more.
 
 use crate::db::history::{History, Look};
 use crate::error::{Error, Refusal};
@@ -13,24 +13,23 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// Whose connection it is: that decides how long it may wait for others, and keep others waiting.
+/// The use of a connection, which decides how long it may wait for others and delay others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Requests, the switches among them, commands, and what listens.
+    /// Requests (the switches too), commands, and the listener.
     Request,
-    /// The feed that the gate goes by.
+    /// The feed of the gate.
     Feed,
-    /// A writer of a stream.
+    /// The batcher of a stream.
     Writer,
     /// Migrations.
     Migration,
 }
 
-/// A setting, and its value as PostgreSQL shows it.
+/// The name of a setting, and its value as PostgreSQL shows it.
 type Setting = (&'static str, &'static str);
 
-/// What every session relies on: the forms of values that are sent as text, what a statement means, and that what is answered was
-/// recorded.
+/// Settings of every session: the text forms of values, the meaning of statements, and the durability of every answer.
 const MEANING: [Setting; 17] = [
     ("client_encoding", "UTF8"),
     ("datestyle", "ISO, MDY"),
@@ -45,29 +44,32 @@ const MEANING: [Setting; 17] = [
     ("default_transaction_isolation", "read committed"),
     ("default_transaction_read_only", "off"),
     ("default_transaction_deferrable", "off"),
-    // A warning beside a commit says that no standby has it.
+    // A warning during a commit says that no standby has it.
     ("client_min_messages", "notice"),
-    // Idle connections are the pools' business.
+    // The pools decide about idle connections.
     ("idle_session_timeout", "0"),
-    // A plan that is right for some other program of this role must not decide how long ours take.
+    // A setting that suits another program of this role must not slow these statements.
     ("plan_cache_mode", "auto"),
-    // No statement of ours runs for so long that compiling it pays: one of `audit verify` took seconds instead of a tenth of one.
+    // No statement here runs long enough for compilation to pay: with it, one of `audit verify` took seconds instead of
+    // a tenth of one.
     ("jit", "off"),
 ];
 
-/// How long a statement may wait for a lock, run, and a transaction idle: a frozen instance cannot hold a head for ever.
+/// Limits on waiting for a lock, on a statement, and on an idle transaction: a frozen instance cannot hold a head for
+/// ever.
 const REQUEST: [Setting; 3] =
     [("lock_timeout", "4s"), ("statement_timeout", "5s"), ("idle_in_transaction_session_timeout", "2s")];
 
-/// The feed gives a read up after less than half a second: a session that waits for a lock then is nobody's. No limit of its own on
-/// the statement: a commit that was cut short while it waits for a standby would look like one that is safe.
+/// The feed abandons a read after less than half a second; its session must not keep waiting for a lock. The statement
+/// has no time limit of its own: a commit that is cut short while it waits for a standby would look safe.
 const FEED: [Setting; 3] =
     [("lock_timeout", "400ms"), ("statement_timeout", "5s"), ("idle_in_transaction_session_timeout", "2s")];
 
-/// The same for a writer, whose batches take milliseconds.
+/// The limits of a batcher, whose batches take milliseconds.
 ///
-/// Its few statements are planned once: planning the write anew for each batch costs more than a small batch itself. All of
-/// them reach their rows by an index, and a plan that was made while a table was small must not scan it when it is large.
+/// Its few statements are planned once: planning the write for each batch costs more than a small batch itself. All of
+/// them reach their rows by an index, and a plan that was made while a table was small must not scan it when it is
+/// large.
 const WRITER: [Setting; 7] = [
     ("lock_timeout", "4s"),
     ("statement_timeout", "5s"),
@@ -78,12 +80,12 @@ const WRITER: [Setting; 7] = [
     ("enable_mergejoin", "off"),
 ];
 
-/// Unbounded: an index on a large table may take longer than any request, and another instance may be at it.
+/// No limits: an index on a large table may take longer than any request, and another instance may be building it.
 const MIGRATION: [Setting; 3] =
     [("lock_timeout", "0"), ("statement_timeout", "0"), ("idle_in_transaction_session_timeout", "0")];
 
-/// When a connection whose other end has vanished is given up: what it holds is held for nobody. Not verified, since a socket of the
-/// same machine has none of them.
+/// When a connection whose peer has vanished is given up, so that it holds no lock for nobody. These settings are not
+/// verified, because a socket on the same machine has none of them.
 const SOCKET: [Setting; 4] = [
     ("tcp_keepalives_idle", "2"),
     ("tcp_keepalives_interval", "1"),
@@ -91,21 +93,22 @@ const SOCKET: [Setting; 4] = [
     ("tcp_user_timeout", "5000"),
 ];
 
-/// What may be stricter, or is only a superuser's to set: verified, and where it can be, raised.
+/// Settings that may be stricter, or that only a superuser can set: verified, and raised where possible.
 const VERIFIED: [(&str, &[&str]); 3] = [
     ("synchronous_commit", &["on", "remote_apply"]),
     ("session_replication_role", &["origin"]),
     ("transaction_read_only", &["off"]),
 ];
 
-/// An answer is only sent after a durable commit, which a synchronous standby has, if there is one; a stricter setting is left alone.
+/// An answer is sent only after a durable commit, which includes a synchronous standby if there is one. A stricter
+/// setting is kept.
 const DURABLE: &str = "SELECT set_config('synchronous_commit', 'on', false)
                        WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')";
 
-/// Which process of the server has the session.
+/// The server process of the session.
 const PROCESS: &str = "SELECT pg_backend_pid()";
 
-/// The first PostgreSQL that limits whole transactions, as `server_version_num`.
+/// The first PostgreSQL with a time limit for whole transactions, as `server_version_num`.
 const LIMITS_TRANSACTIONS: u32 = 170_000;
 
 impl Purpose {
@@ -118,7 +121,7 @@ impl Purpose {
         }
     }
 
-    /// Everything that is set; of two values the purpose's own.
+    /// Every setting, with the purpose's own value last, so that it wins.
     fn settings(self) -> impl Iterator<Item = Setting> {
         let own = self.limits();
         let general = MEANING.into_iter().filter(|(name, _)| own.iter().all(|(special, _)| special != name));
@@ -126,62 +129,61 @@ impl Purpose {
     }
 }
 
-/// How connections are made, and where: shared by everything that makes one.
+/// The shared settings and target of all connections.
 #[derive(Debug, Clone)]
 pub struct Sessions(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     options: PgConnectOptions,
-    /// Where our tables are, or will be: what the first connection found. A schema that is made later does not move them.
+    /// The schema of our tables, as the first connection found it. A schema that is created later does not change it.
     schema: OnceLock<String>,
-    /// Why the last connection was refused, if it was.
+    /// The reason why the last connection was refused, if it was.
     refusal: Mutex<Option<Refusal>>,
-    /// The database's history as this process knows it.
     history: History,
 }
 
 impl Sessions {
-    /// Connections to where `options` say, compared with what is known of the database there.
+    /// Connections to the target of `options`, compared with the known history of the database there.
     #[must_use]
     pub fn new(options: PgConnectOptions, history: History) -> Self {
-        // Set by a statement; poolers refuse the option.
+        // A statement sets this; poolers refuse the option.
         let options = options.application_name("holdfast").extra_float_digits(None);
         Self(Arc::new(Shared { options, schema: OnceLock::new(), refusal: Mutex::default(), history }))
     }
 
-    /// Where they go, for a pool, whose connections have to be admitted.
+    /// The target, for a pool, whose connections must be admitted.
     #[must_use]
     pub fn options(&self) -> PgConnectOptions {
         self.0.options.clone()
     }
 
-    /// A connection of its own.
+    /// A new admitted connection outside the pools.
     pub async fn connect(&self, purpose: Purpose) -> Result<PgConnection, sqlx::Error> {
         let mut conn = PgConnection::connect_with(&self.0.options).await?;
         self.admit(&mut conn, purpose).await?;
         Ok(conn)
     }
 
-    /// Makes a connection that was just made one that may be used. One that fails here is never used.
+    /// Makes a new connection ready for use. A connection that fails here is never used.
     pub async fn admit(&self, conn: &mut PgConnection, purpose: Purpose) -> Result<(), sqlx::Error> {
         let admitted = self.prepare(conn, purpose).await;
         match admitted.as_ref().map_err(Refusal::of) {
             Ok(()) => self.note(None),
             Err(Some(refusal)) => self.note(Some(refusal)),
-            // It broke.
+            // The connection broke.
             Err(None) => {}
         }
         admitted
     }
 
-    /// Why connections are refused, if the last one was.
+    /// The reason why connections are refused; none if the last one was accepted.
     #[must_use]
     pub fn refusal(&self) -> Option<Refusal> {
         self.0.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Says once when connections begin to be refused, and when they no longer are.
+    /// Logs once when connections begin to be refused, and once when they no longer are.
     fn note(&self, refusal: Option<&Refusal>) {
         let mut noted = self.0.refusal.lock().unwrap_or_else(PoisonError::into_inner);
         match refusal {
@@ -200,10 +202,11 @@ impl Sessions {
         self.compare(conn, purpose).await
     }
 
-    /// Looks whether this is the history that this process knew. The result is noted, and appends are refused by it.
+    /// Compares the connection with the known history. The result is noted, and later appends are refused because of
+    /// it.
     async fn compare(&self, conn: &mut PgConnection, purpose: Purpose) -> Result<(), sqlx::Error> {
         let look = match purpose {
-            // The feed looks at the events itself, after it has renewed the lease: a lock on their table closes no gate.
+            // The feed checks the events itself after it has renewed the lease: a lock on their table closes no gate.
             Purpose::Request | Purpose::Feed => Look::Heads,
             Purpose::Writer => Look::Events,
             Purpose::Migration => return Ok(()),
@@ -214,7 +217,7 @@ impl Sessions {
         })
     }
 
-    /// The schema of our tables; blank before the first connection.
+    /// The schema of our tables; empty before the first connection.
     #[must_use]
     pub fn known_schema(&self) -> &str {
         self.0.schema.get().map_or("", String::as_str)
@@ -238,22 +241,22 @@ impl Sessions {
     }
 }
 
-/// Whether a connection that idled may be used: its server answers and has not become a standby, and nobody left a transaction open
-/// on it. One short question, in place of the driver's own.
+/// True if an idle connection may be used: its server answers and is not a standby, and it has no open transaction. One
+/// short query replaces the driver's own.
 pub async fn may_be_used(conn: &mut PgConnection) -> bool {
-    // Two instants of one statement, unless its transaction began before it.
+    // The two times of one statement are equal, unless its transaction began earlier.
     let row = conn.fetch_one("SELECT pg_is_in_recovery(), transaction_timestamp() = statement_timestamp()").await;
     match row.and_then(|row| Ok((row.try_get::<bool, _>(0)?, row.try_get::<bool, _>(1)?))) {
         Ok((is_standby, is_idle)) => !is_standby && is_idle,
         Err(error) => {
-            tracing::info!(%error, "a connection that idled is gone");
+            tracing::info!(%error, "an idle connection is gone");
             false
         }
     }
 }
 
-/// Refuses a pooler in transaction mode, which no single connection may notice: while `other` has a transaction open, `conn` is given
-/// another session than it had.
+/// Refuses a pooler in transaction mode, which no single connection can detect: while `other` has a transaction open,
+/// `conn` gets another session than before.
 pub async fn refuse_shared(conn: &mut PgConnection, other: &mut PgConnection) -> Result<(), sqlx::Error> {
     let had: i32 = conn.fetch_one(PROCESS).await?.try_get(0)?;
     other.execute("BEGIN").await?;
@@ -262,7 +265,6 @@ pub async fn refuse_shared(conn: &mut PgConnection, other: &mut PgConnection) ->
     if had == has { Ok(()) } else { Err(Refusal::Shared.into()) }
 }
 
-/// The statements that set everything, sent as one.
 fn set(server_version: Option<u32>, purpose: Purpose, schema: &str) -> String {
     let mut text = format!("SET search_path = \"{}\"; {DURABLE}", schema.replace('"', "\"\""));
     for (name, value) in purpose.settings().chain(SOCKET) {
@@ -274,7 +276,7 @@ fn set(server_version: Option<u32>, purpose: Purpose, schema: &str) -> String {
     text + "; " + PROCESS
 }
 
-/// Asks, in a transaction of its own, what the session has become that process `set_by` has set.
+/// Verifies, in a transaction of its own, the settings of the session and that server process `set_by` still has it.
 async fn verify(conn: &mut PgConnection, purpose: Purpose, schema: &str, set_by: i32) -> Result<(), sqlx::Error> {
     let exactly = purpose.settings().map(|(name, value)| format!("('{name}', '{{{}}}'::text[])", quoted(&[value])));
     let one_of = VERIFIED.iter().map(|(name, values)| format!("('{name}', '{{{}}}'::text[])", quoted(values)));

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// A field of the request that was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
     /// The field's name; empty if the whole body is wrong.
@@ -12,6 +13,7 @@ pub struct FieldError {
 }
 
 impl FieldError {
+    /// The refusal of one field; `detail` continues a sentence that begins with the field's name.
     #[must_use]
     pub fn new(field: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { field: field.into(), detail: detail.into() }

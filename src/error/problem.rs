@@ -172,6 +172,7 @@ fn raw<T: Serialize + ?Sized>(value: &T) -> Box<RawValue> {
 /// An error on its way out. The outermost middleware renders it as `application/problem+json`.
 #[derive(Debug, Clone)]
 pub struct Problem {
+    /// The HTTP status, 400 to 599.
     pub status: StatusCode,
     /// The stable code, upper case, for programs.
     pub code: &'static str,

@@ -4,8 +4,10 @@ use super::Error;
 use super::database::is_disk_full;
 use crate::types::{Block, ReservationStatus};
 
+/// One row of the table.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
+    /// The HTTP status, 400 to 599.
     pub status: u16,
     /// The stable code, upper case, for programs.
     pub code: &'static str,

@@ -1,4 +1,4 @@
-//! The settings of tokens: lists, lifetimes and rates.
+//! Settings of tokens: lists, lifetimes and rates.
 
 use super::{Count, ParseNumberError};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -10,20 +10,20 @@ use utoipa::PartialSchema;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, Type};
 
-/// How long something lasts: a whole number with one of `s m h d w`, of at most 9, 7, 5, 4 and 3 digits, which is up to 31 years.
+/// A duration: a whole number with one of `s m h d w`, of at most 9, 7, 5, 4 and 3 digits, which is up to 31 years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetime(TimeDelta);
 
-/// Not a lifetime.
+/// The refusal of a lifetime; it follows the field's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ParseLifetimeError {
-    /// It would be over at once.
-    #[error("lasts no time: send at least 1, for example 30d")]
+    /// A lifetime of zero.
+    #[error("is zero: send at least 1, for example 30d")]
     Zero,
-    /// A number alone.
-    #[error("is a number without a unit: put s, m, h, d or w behind it, for example 30d")]
+    /// A number without a unit.
+    #[error("is a number without a unit: append s, m, h, d or w, for example 30d")]
     Unitless,
-    /// Anything else.
+    /// Any other text.
     #[error(
         "is not a lifetime: send a whole number with s, m, h, d or w, of at most 9, 7, 5, 4 or 3 digits, for example 30d"
     )]
@@ -31,13 +31,13 @@ pub enum ParseLifetimeError {
 }
 
 impl Lifetime {
-    /// The same for timers.
+    /// The lifetime as the type that timers take.
     #[must_use]
     pub fn duration(self) -> std::time::Duration {
         self.0.to_std().unwrap_or_default()
     }
 
-    /// The instant that is this long after another.
+    /// The instant this long after `at`; none if it is out of the calendar's range.
     #[must_use]
     pub fn after(self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
         at.checked_add_signed(self.0)
@@ -82,26 +82,26 @@ crate::types::scalar!(
         .pattern(Some(
             r"^[ \t]*([1-9][0-9]{0,8}s|[1-9][0-9]{0,6}m|[1-9][0-9]{0,4}h|[1-9][0-9]{0,3}d|[1-9][0-9]{0,2}w)[ \t]*$"
         ))
-        .description(Some("How long: a whole number with s, m, h, d or w."))
+        .description(Some("A duration: a whole number with s, m, h, d or w."))
 );
 
-/// How often: requests a second, 1 to 1,000,000.
+/// A rate in requests a second, 1 to 1,000,000.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate(i64);
 
-/// Not a rate.
+/// The refusal of a rate; it follows the field's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseRateError {
-    /// Not a whole number.
+    /// It is not a whole number.
     #[error(transparent)]
     Number(#[from] ParseNumberError),
-    /// Out of range.
+    /// It is outside 1 to 1,000,000.
     #[error("is {0}: send 1 to 1000000 requests a second")]
     OutOfRange(i64),
 }
 
 impl Rate {
-    /// Requests a second.
+    /// The rate in requests a second.
     #[must_use]
     pub const fn get(self) -> i64 {
         self.0
@@ -124,13 +124,12 @@ crate::types::scalar!(
         .schema_type(Type::Integer)
         .minimum(Some(1))
         .maximum(Some(1_000_000))
-        .description(Some("Requests a second and an instance."))
+        .description(Some("Requests a second, counted by each instance."))
 );
 
-/// Most members of a list.
 const LIST_MAX: usize = 100;
 
-/// Values in a row: a JSON array of strings, or one string with commas between them. Each once, in the order given.
+/// Distinct values in the order given, at most 100: a JSON array of strings, or one string with commas between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct List<T>(pub Vec<T>);
 
@@ -154,10 +153,10 @@ impl<T: FromStr<Err: fmt::Display> + PartialEq> FromStr for List<T> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // Form and query carry an array as its text.
+        // In a form or a query, an array arrives as its text.
         if text.trim_start().starts_with('[') {
             let texts: Vec<String> =
-                serde_json::from_str(text).map_err(|error| format!("is no list of texts: {error}"))?;
+                serde_json::from_str(text).map_err(|error| format!("is not a list of texts: {error}"))?;
             return Self::read(texts.iter().map(String::as_str));
         }
         Self::read(text.split(','))
@@ -176,12 +175,12 @@ impl<'de, T: FromStr<Err: fmt::Display> + PartialEq> serde::Deserialize<'de> for
 }
 
 impl<T: PartialSchema> List<T> {
-    /// The schema of such a list.
+    /// The OpenAPI schema: an array, or a string with commas.
     #[must_use]
     pub fn schema() -> RefOr<Schema> {
         let array = ArrayBuilder::new().items(T::schema()).max_items(Some(LIST_MAX)).build();
         let text =
-            ObjectBuilder::new().schema_type(Type::String).description(Some("Names with commas between them.")).build();
+            ObjectBuilder::new().schema_type(Type::String).description(Some("Names separated by commas.")).build();
         RefOr::T(Schema::OneOf(OneOfBuilder::new().item(Schema::Array(array)).item(Schema::Object(text)).build()))
     }
 }

@@ -1,34 +1,35 @@
 //! The reasons for which the gate blocks.
 
-/// Why a request is blocked.
+/// The reason why a request is blocked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Block {
     /// The kill switch is engaged.
     KillSwitchEngaged,
-    /// This instance is stopped by hand, which callers are told as an engaged kill switch.
+    /// This instance is stopped by its kill file. Callers see it as an engaged kill switch.
     KilledLocally,
     /// Go-live is not enabled.
     GoLiveDisabled,
-    /// The state is unknown or too old.
+    /// The go-live state is unknown or too old.
     StateStale,
-    /// The state went backwards.
+    /// The database went back, as after a restore.
     StateRewound,
 }
 
 impl Block {
-    /// The message to the caller: why, and how the gate opens. No name and no reason of an operator's.
+    /// The message to the caller: the reason, and the condition under which the gate opens. It has no operator's name
+    /// or reason.
     #[must_use]
     pub const fn message(self) -> &'static str {
         match self {
             Self::KillSwitchEngaged => "the kill switch is engaged: everything is blocked until it is released",
             Self::KilledLocally => {
-                "this instance is stopped by hand: everything is blocked until its kill file is removed"
+                "an operator stopped this instance: everything is blocked until its kill file is removed"
             }
             Self::GoLiveDisabled => "go-live is disabled: this is blocked until it is enabled",
-            Self::StateStale => "the go-live state was not read recently enough: everything is blocked until it is",
+            Self::StateStale => "the go-live state is unknown or too old: everything is blocked until it is read again",
             Self::StateRewound => {
-                "the database went back, as after a restore, and lacks what was answered: everything is blocked until somebody has \
-                 looked and accepts it (holdfast db accept-rewind)"
+                "the database went back, as after a restore, and lacks events that were answered: everything is blocked until somebody has \
+                 checked it and accepts it (holdfast db accept-rewind)"
             }
         }
     }

@@ -1,8 +1,8 @@
-//! Execution classes: how much a request can do to the world.
+//! Execution classes: the effect a request can have on the world.
 
 use serde::{Deserialize, Serialize};
 
-/// How far a request reaches.
+/// The reach of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ExecutionClass {
@@ -10,12 +10,12 @@ pub enum ExecutionClass {
     ObserveOnly,
     /// Acts inside the sandbox.
     SandboxExec,
-    /// Acts on the world: money, messages, contracts. Also everything unknown.
+    /// Acts on the world: money, messages, contracts. Every unknown request counts as this.
     ProdExec,
 }
 
 impl ExecutionClass {
-    /// The name in bodies, headers and configuration.
+    /// The name in bodies, headers and configuration, for example `PROD_EXEC`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -29,9 +29,9 @@ impl ExecutionClass {
 /// The gate's view of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteClass {
-    /// Never blocked by the switch: the control plane itself, which must answer to release it.
+    /// Never blocked by the switch: the control plane itself, which must answer so that somebody can release it.
     Exempt,
-    /// Blocked as the table in [`crate::enforcement::gate::decide`] says.
+    /// Blocked by the table of [`crate::enforcement::gate::decide`].
     Class(ExecutionClass),
 }
 

@@ -1,25 +1,25 @@
-//! Cursors: a place in a list and a checksum of both, so that one that was cut short, changed or taken from another list is refused
-//! instead of read as another place.
+//! Cursors: a place in a list with a checksum of both. A cursor that was cut short, changed or taken from another list
+//! is refused instead of being read as another place.
 
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::str::FromStr;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
-/// Hex digits of the checksum: enough against accidents, which is all that it is for.
+/// Hex digits of the checksum. It guards against accidents, not against forgery.
 const CHECK_DIGITS: usize = 8;
 
-/// Why a text is no cursor.
+/// The refusal of a cursor; it follows the field's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is no cursor of this list: send next_cursor whole, as it was answered, or begin again without cursor")]
+#[error("is not a cursor of this list: send next_cursor unchanged, or start again without cursor")]
 pub struct ParseCursorError;
 
-/// A place in a list with its checksum.
+/// The cursor of a place in a list.
 pub(crate) fn sealed(list: &str, place: &str) -> String {
     format!("{place}.{}", checksum(list, place))
 }
 
-/// The place of a cursor, if its checksum is that of the list.
+/// The place of a cursor, if its checksum matches the list.
 pub(crate) fn unsealed<'a>(list: &str, cursor: &'a str) -> Result<&'a str, ParseCursorError> {
     let (place, check) = cursor.rsplit_once('.').ok_or(ParseCursorError)?;
     if check == checksum(list, place) { Ok(place) } else { Err(ParseCursorError) }
@@ -32,18 +32,18 @@ fn checksum(list: &str, place: &str) -> String {
     text
 }
 
-/// Where the last page of a list ended, as it was sent: whether it is a place of the list, only the list can say.
+/// The end of the last page, as the caller sent it. Only the list can check it, with [`Place::within`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place(String);
 
 impl Place {
-    /// A place in the list of this name: the sequence number of the page's last row.
+    /// The place after the row with this sequence number, in the list of this name.
     #[must_use]
     pub fn new(list: &str, seq: i64) -> Self {
         Self(sealed(list, &seq.to_string()))
     }
 
-    /// The sequence number, if it is a place in the list of this name.
+    /// The sequence number, if the cursor belongs to the list of this name.
     pub fn within(&self, list: &str) -> Result<i64, ParseCursorError> {
         let place = unsealed(list, &self.0)?;
         let digits = (1..=18).contains(&place.len()) && place.bytes().all(|byte| byte.is_ascii_digit());
@@ -73,7 +73,7 @@ crate::types::scalar!(
     ObjectBuilder::new()
         .schema_type(Type::String)
         .pattern(Some(r"^[0-9]{1,18}\.[0-9a-f]{8}$"))
-        .description(Some("Where the last page ended. Opaque."))
+        .description(Some("The end of the last page, from next_cursor. Opaque."))
 );
 
 #[cfg(test)]

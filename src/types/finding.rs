@@ -1,32 +1,32 @@
-//! The findings of a verification of the trail.
+//! Findings of a verification of the trail.
 
 use super::Stream;
 use serde::Serialize;
 use std::fmt;
 use utoipa::ToSchema;
 
-/// The tampering with a stream.
+/// A kind of tampering with a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Tampering {
-    /// A row says something else than it did, or has another hash.
+    /// A row has other values or another hash than when it was appended.
     Edited,
-    /// A row is gone.
+    /// A row is missing.
     Deleted,
-    /// A row was put in.
+    /// A row was added.
     Inserted,
-    /// Rows changed places.
+    /// Rows were swapped.
     Reordered,
-    /// The last rows are gone.
+    /// The last rows are missing.
     Truncated,
-    /// The head does not stand at the last row.
+    /// The head does not point to the last row.
     HeadMoved,
-    /// Every hash is right, and an event that is known from outside the database has another one.
+    /// Every hash is right, but an event that is known from outside the database has another one.
     Rewritten,
 }
 
 impl Tampering {
-    /// Its name.
+    /// The name in answers, for example `edited`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -41,16 +41,16 @@ impl Tampering {
     }
 }
 
-/// The first thing that is wrong with a stream.
+/// The first damage of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Finding {
-    /// The stream.
+    /// The damaged stream.
     pub stream: Stream,
-    /// Where: the first sequence number at which it is not what was appended.
+    /// The first sequence number at which the stream differs from what was appended.
     pub seq: i64,
-    /// The tampering.
+    /// The kind of tampering that explains the difference.
     pub kind: Tampering,
-    /// The same in words.
+    /// The finding as a sentence.
     pub detail: String,
 }
 

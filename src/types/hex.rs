@@ -1,6 +1,6 @@
-//! Bytes as lower-case hex, and back.
+//! Lower-case hex of bytes, and back.
 
-/// Lower-case hex.
+/// The bytes as lower-case hex, two digits each.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     let mut text = Vec::with_capacity(bytes.len() * 2);
@@ -8,17 +8,17 @@ pub fn hex(bytes: &[u8]) -> String {
     String::from_utf8(text).expect("digits are ASCII")
 }
 
-/// The same, behind what is there.
+/// Appends the bytes as lower-case hex.
 pub fn append_hex(text: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: [u8; 16] = *b"0123456789abcdef";
     text.reserve(bytes.len() * 2);
     for byte in bytes {
-        // Two at a time: every event that is written or verified has digests.
+        // Two digits at a time, for speed: every event that is written or verified has digests.
         text.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xF)]]);
     }
 }
 
-/// The 32 bytes of 64 hex digits; none for anything else.
+/// The 32 bytes of 64 hex digits; none for any other text.
 pub(crate) fn digest_of(hex: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
     if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {

@@ -1,6 +1,6 @@
-//! How far two names are apart: for what may be meant by a misspelt one.
+//! The distance between two names, to suggest the nearest ones for a misspelt name.
 
-/// How many letters differ, if they are no more than `most`; signs between words and case count for nothing.
+/// The number of letters that differ, if at most `most`. Case and separators between words do not count.
 pub(crate) fn letters_apart(one: &str, other: &str, most: usize) -> Option<usize> {
     let bare = |name: &str| -> Vec<u8> {
         name.bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_lowercase()).collect()

@@ -1,7 +1,7 @@
-//! Exact numbers. No value here ever passes through a float.
+//! Exact numbers. No value here passes through a float.
 //!
-//! Every type is an integer count of its smallest unit: amounts, values and fractions in millionths, confidences in
-//! 10^-18. A number with more decimals than its type has is refused, never rounded; trailing zeros do not count.
+//! Every type is an integer count of its smallest unit: millionths for amounts, values and fractions, 10^-18 for
+//! confidences. A number with more decimals than its type has is refused, never rounded; trailing zeros do not count.
 
 mod scaled;
 mod written;
@@ -21,7 +21,7 @@ use written::Written;
 const SCALE: u32 = 6;
 /// Decimals of a confidence: a double prints at most 17 significant digits.
 const CONFIDENCE_SCALE: u32 = 18;
-/// 10^12 units, the largest amount.
+/// The largest amount, 10^12 units.
 const AMOUNT_MAX: i128 = 1_000_000_000_000;
 
 /// `numerator / denominator` as a count of `10^-scale`, rounded half to even. For display only: decisions compare exactly.
@@ -48,7 +48,7 @@ fn units_of(decimal: Decimal, scale: u32) -> Option<i128> {
 }
 
 fn number_schema(description: &str, min: i128, max: i128, scale: u32) -> ObjectBuilder {
-    // Bounds are shown as floats in the schema only; every one of them is exact in a double.
+    // The schema shows bounds as floats; each is exact in a double.
     #[expect(clippy::cast_precision_loss, reason = "schema bounds are powers of ten that a double holds exactly")]
     let bound = |units: i128| units as f64 / 10_f64.powi(i32::try_from(scale).unwrap_or(0));
     ObjectBuilder::new()
@@ -58,11 +58,11 @@ fn number_schema(description: &str, min: i128, max: i128, scale: u32) -> ObjectB
         .maximum(Some(bound(max)))
 }
 
-/// The faces that all exact numbers share: parser, text, JSON number, SQL decimal.
+/// The parts that all exact numbers share: parser, text, JSON number, SQL decimal.
 macro_rules! exact_number {
     ($type:ident, $repr:ty, $name:literal, $scale:expr, $min:expr, $max:expr, $about:literal) => {
         impl $type {
-            /// Zero.
+            /// The number 0.
             pub const ZERO: Self = Self(0);
 
             /// The count of smallest units.
@@ -71,13 +71,13 @@ macro_rules! exact_number {
                 self.0 as i128
             }
 
-            /// The number as SQL reads it.
+            /// The number as a SQL decimal.
             #[must_use]
             pub fn to_decimal(self) -> Decimal {
                 Decimal::from_i128_with_scale(self.units(), $scale)
             }
 
-            /// The number as SQL wrote it; `None` when it is out of this type's range or precision.
+            /// The number of a SQL decimal; `None` when it is out of this type's range or precision.
             #[must_use]
             pub fn from_decimal(decimal: Decimal) -> Option<Self> {
                 let units = units_of(decimal, $scale)?;
@@ -134,14 +134,15 @@ impl Amount {
         (0..=AMOUNT_MAX * 1_000_000).contains(&units).then(|| Self(i64::try_from(units).expect("10^18 fits an i64")))
     }
 
-    /// Whether nothing is meant.
+    /// True for zero, which some routes take as "none".
     #[must_use]
     pub const fn is_zero(self) -> bool {
         self.0 == 0
     }
 }
 
-/// A measured value: -10^12 to 10^12, at most six decimals. Not `Value`: `utoipa` takes a field of that name for any JSON.
+/// A measured value: -10^12 to 10^12, at most six decimals. It is not named `Value`, because `utoipa` takes a field of
+/// that type name for any JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Measured(i64);
 exact_number!(
@@ -162,7 +163,7 @@ const TOTAL_MAX: i128 = 10_000_000_000_000_000_000_000 * 1_000_000;
 exact_number!(Total, i128, "Total", SCALE, -TOTAL_MAX, TOTAL_MAX, "A sum of amounts, at most 6 decimals, exact.");
 
 impl Total {
-    /// The largest.
+    /// The largest total, 10^22.
     pub const MAX: Self = Self(TOTAL_MAX);
 
     /// The total from millionths; `None` beyond ±10^22.
@@ -201,7 +202,7 @@ impl From<Measured> for Total {
 pub struct Fraction(i64);
 exact_number!(Fraction, i64, "Fraction", SCALE, 0, 1_000_000, "A fraction from 0 to 1, at most 6 decimals, exact.");
 
-/// A stated confidence: 0 to 1, at most 18 decimals, so that what a JSON encoder prints for a double is taken as written.
+/// A stated confidence: 0 to 1, at most 18 decimals, so that any double that a JSON encoder prints is read exactly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Confidence(i64);
 exact_number!(
@@ -215,18 +216,19 @@ exact_number!(
 );
 
 impl Confidence {
-    /// Whether this reaches a threshold; equality does.
+    /// True if the confidence is at least the threshold.
     #[must_use]
     pub fn reaches(self, threshold: Fraction) -> bool {
         self.units() >= threshold.units() * 1_000_000_000_000
     }
 }
 
-/// A rate, a mean or a drop as answers show it: twelve decimals, rounded half to even. Never compared: decisions are exact.
+/// A rate, a mean or a drop in answers: twelve decimals, rounded half to even. It is never compared; decisions are
+/// exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Ratio(i128);
 const RATIO_SCALE: u32 = 12;
-/// The largest value there is; anything beyond is shown as this.
+/// The largest value. Anything larger is shown as this.
 const RATIO_MAX: i128 = AMOUNT_MAX * 1_000_000_000_000;
 exact_number!(
     Ratio,
@@ -239,13 +241,13 @@ exact_number!(
 );
 
 impl Ratio {
-    /// `numerator / denominator`; none when the denominator is 0.
+    /// `numerator / denominator`; none if the denominator is 0.
     #[must_use]
     pub fn of(numerator: i128, denominator: i128) -> Option<Self> {
         if denominator == 0 {
             return None;
         }
-        // Beyond 10^25 the last digits are not shown anyway, and would not fit the division.
+        // Beyond 10^25 the last digits are not shown anyway and would not fit the division.
         let (mut numerator, mut denominator) = (numerator, denominator);
         while numerator.unsigned_abs() > 10_u128.pow(25) && denominator.unsigned_abs() > 10 {
             (numerator, denominator) = (numerator / 10, denominator / 10);
@@ -273,47 +275,47 @@ pub struct Count(i64);
 exact_number!(Count, i64, "Count", 0, 0, AMOUNT_MAX, "A whole number.");
 
 impl Count {
-    /// The count as SQL and arithmetic use it.
+    /// The count as an integer, for SQL and arithmetic.
     #[must_use]
     pub const fn get(self) -> i64 {
         self.0
     }
 }
 
-/// How long a hold stands, in seconds: from one second to 30 days.
+/// The lifetime of a hold in seconds: from one second to 30 days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ttl(i64);
 /// 30 days.
 const TTL_SECONDS_MAX: i128 = 2_592_000;
-exact_number!(Ttl, i64, "Ttl", 0, 1, TTL_SECONDS_MAX, "Seconds that a hold stands, up to 30 days.");
+exact_number!(Ttl, i64, "Ttl", 0, 1, TTL_SECONDS_MAX, "Lifetime of a hold in seconds, up to 30 days.");
 
 impl Ttl {
-    /// The time as a duration.
+    /// The lifetime as a duration.
     #[must_use]
     pub const fn duration(self) -> chrono::TimeDelta {
         chrono::TimeDelta::seconds(self.0)
     }
 
-    /// The seconds as SQL uses them.
+    /// The lifetime in whole seconds, for SQL.
     #[must_use]
     pub const fn seconds(self) -> i64 {
         self.0
     }
 }
 
-/// How many rows a page of a list has: 1 to 1000.
+/// The most rows of a page: 1 to 1000.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PageSize(i64);
-exact_number!(PageSize, i64, "PageSize", 0, 1, 1_000, "How many rows a page has at most.");
+exact_number!(PageSize, i64, "PageSize", 0, 1, 1_000, "The most rows of a page.");
 
 impl PageSize {
-    /// The size of a page when none is asked for.
+    /// The page size if the caller names none.
     pub const DEFAULT: Self = Self(100);
 
-    /// The most.
+    /// The largest page size.
     pub const MAX: Self = Self(1_000);
 
-    /// The number of rows.
+    /// The number of rows, 1 to 1000.
     #[must_use]
     pub const fn get(self) -> i64 {
         self.0

@@ -1,11 +1,12 @@
-//! Paths, as errors and events repeat them.
+//! Request paths, as errors and events repeat them.
 
 use super::TOKEN_PREFIX;
 
-/// Longest path that an error repeats, bytes: enough to recognise it, too little to amplify an attack.
+/// Longest path that an error repeats, in bytes: long enough to recognise it, too short to amplify an attack.
 const PATH_SHOWN_MAX: usize = 512;
 
-/// The beginning of a path, without what could be a token's secret: somebody may have put one where its id belongs. Paths that were routed are ASCII; others are cut at a character.
+/// The beginning of a path, without anything that could be a token's secret: a caller may have put one in place of its
+/// id. Paths of known routes are ASCII; others are cut at a character.
 #[must_use]
 pub fn bounded(path: &str) -> &str {
     let mut end = path.len().min(PATH_SHOWN_MAX);

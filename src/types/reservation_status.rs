@@ -1,34 +1,34 @@
-//! The life of a reservation, in four words.
+//! The four statuses of a reservation.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Where a reservation stands.
+/// The status of a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum ReservationStatus {
-    /// Outstanding.
+    /// It counts against the caps.
     Open,
-    /// Done.
+    /// The action was done and its outcome is booked.
     Settled,
-    /// Not done.
+    /// The action was not done.
     Released,
-    /// Not told in time; it may have been done.
+    /// It ended without a settle or a release in time; the action may have been done.
     Expired,
 }
 
 impl ReservationStatus {
-    /// The next step of whoever comes after the end.
+    /// The next step for a caller that finds the reservation closed, as part of a sentence.
     #[must_use]
     pub const fn next_step(self) -> &'static str {
         match self {
-            Self::Released => "to act after all, reserve anew",
-            Self::Expired => "if the action was done, settle it; to act now, reserve anew",
-            Self::Settled | Self::Open => "what was settled stands in settled; to correct it, POST /risk/adjustments",
+            Self::Released => "to act after all, reserve again",
+            Self::Expired => "if the action was done, settle it; to act now, reserve again",
+            Self::Settled | Self::Open => "the settled amounts are in `settled`; to correct them, POST /risk/adjustments",
         }
     }
 
-    /// The status in the database.
+    /// The name in the database and in answers, for example `OPEN`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -39,7 +39,7 @@ impl ReservationStatus {
         }
     }
 
-    /// The status that the database wrote.
+    /// The status of this name; none for an unknown name.
     #[must_use]
     pub fn read(text: &str) -> Option<Self> {
         [Self::Open, Self::Settled, Self::Released, Self::Expired].into_iter().find(|status| status.as_str() == text)

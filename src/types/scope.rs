@@ -1,43 +1,45 @@
-//! The rights of a caller, in ten words.
+//! The ten scopes of a token.
 
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 use utoipa::ToSchema;
 
-/// The scopes that a token can carry. None includes another, but for [`Scope::Operate`], which includes [`Scope::Kill`], and
-/// [`Scope::Evidence`], which includes [`Scope::Measure`] and [`Scope::Recommend`].
+/// The scopes that a token can carry. [`Scope::Operate`] includes [`Scope::Kill`], and [`Scope::Evidence`] includes
+/// [`Scope::Measure`] and [`Scope::Recommend`]; no other scope includes another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
-    /// Reads.
+    /// Every route that only reads.
     Read,
-    /// Reserve, settle, release, extend, require.
+    /// Reserve, settle, release, extend, and requirements of holds.
     Reserve,
-    /// Measurements and trials, of which a grade is made.
+    /// Measurements and trials, from which grades are computed.
     Measure,
     /// Recommendations, which are graded.
     Recommend,
-    /// Both, as it was before they were apart: its holder can grade itself.
+    /// Measure and Recommend together, for tokens that were made before the two were separate: the holder can grade
+    /// itself.
     Evidence,
-    /// Disable, engage, acknowledge, settle, release holds, and policies; loosening one needs [`Scope::Release`] as well.
+    /// Disable, engage, acknowledge, settle, release holds, and policies; loosening a policy needs [`Scope::Release`]
+    /// as well.
     Operate,
     /// Enable, kill-switch release, and every loosening.
     Release,
-    /// Forward-auth and OFREP.
+    /// Forward authentication and OFREP.
     Proxy,
     /// Tokens and settings.
     Admin,
-    /// Engage, and nothing else.
+    /// Engage the kill switch, and nothing else.
     Kill,
 }
 
-/// There is no such scope.
+/// The refusal of an unknown scope; it follows the field's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is no scope: read, reserve, measure, recommend, evidence, operate, release, proxy, admin or kill")]
+#[error("is not a scope: send read, reserve, measure, recommend, evidence, operate, release, proxy, admin or kill")]
 pub struct UnknownScope;
 
 impl Scope {
-    /// Every scope.
+    /// All scopes, in the order in which answers list them.
     pub const ALL: [Self; 10] = [
         Self::Read,
         Self::Reserve,
@@ -51,7 +53,7 @@ impl Scope {
         Self::Kill,
     ];
 
-    /// Its name.
+    /// The name in requests and answers, for example `read`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -68,14 +70,14 @@ impl Scope {
         }
     }
 
-    /// Whether whoever holds this one may do what needs the other.
+    /// True if the holder of this scope may do what needs the other.
     #[must_use]
     pub fn covers(self, needed: Self) -> bool {
         self == needed
             || matches!((self, needed), (Self::Operate, Self::Kill) | (Self::Evidence, Self::Measure | Self::Recommend))
     }
 
-    /// Whether whoever holds these can make the evidence for what they recommend.
+    /// True if a holder of these scopes can create the evidence that grades its own recommendations.
     #[must_use]
     pub fn grade_themselves(scopes: &[Self]) -> bool {
         [Self::Measure, Self::Recommend].into_iter().all(|needed| scopes.iter().any(|scope| scope.covers(needed)))

@@ -1,4 +1,4 @@
-//! The streams of the audit trail, and the places in them.
+//! The streams of the audit trail, and places in them.
 
 use super::hex::digest_of;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ pub enum Stream {
     Heimdall,
     /// Risk decisions.
     Risk,
-    /// Changes of the control plane and refused attempts.
+    /// Changes of the control plane, and refused attempts.
     Control,
 }
 
@@ -32,7 +32,7 @@ impl Stream {
     /// All streams, in the order of their names.
     pub const ALL: [Self; 4] = [Self::Control, Self::Heimdall, Self::Kpi, Self::Risk];
 
-    /// Its table.
+    /// The name of its table in the database.
     #[must_use]
     pub const fn table(self) -> &'static str {
         match self {
@@ -43,27 +43,27 @@ impl Stream {
         }
     }
 
-    /// The stream of this name.
+    /// The stream of this name; none for an unknown name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|stream| stream.as_str() == name)
     }
 }
 
-/// An event that is known from outside: its number and its hash.
+/// An event that is known from outside the database, by its number and its hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point {
-    /// Its number; 0 for the beginning of a stream.
+    /// The sequence number; 0 for the beginning of a stream.
     pub seq: i64,
-    /// Its hash; zeros at the beginning.
+    /// The hash; zeros at the beginning of a stream.
     pub hash: [u8; 32],
 }
 
 impl Point {
-    /// The beginning of a stream.
+    /// The place before the first event of a stream.
     pub const BEGINNING: Self = Self { seq: 0, hash: [0; 32] };
 
-    /// A line of a stream, a number and a hash.
+    /// Reads a line of a checkpoint or of a marks file: stream, number and hash. None if it is not one.
     #[must_use]
     pub fn head_line(line: &str) -> Option<(Stream, Self)> {
         let mut words = line.split(' ');

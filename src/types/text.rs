@@ -11,27 +11,26 @@ use std::str::FromStr;
 use std::sync::Arc;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
-/// Why a text is not a value of the wanted kind; the sentence says the fix and follows the field's name.
+/// The refusal of a text: the sentence says the fix and follows the field's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseTextError {
-    /// Nothing but white space.
+    /// The text is empty or only white space.
     #[error("is empty: send 1 to {0} characters")]
     Empty(usize),
-    /// Too long.
+    /// The text is longer than its limit.
     #[error("has {0} {2}, at most {1}: shorten it")]
     TooLong(usize, usize, &'static str),
-    /// A character that is not allowed in a name.
-    #[error("has the character {0:?}, allowed are letters, digits, _ . and -")]
+    /// The name has a character that is not allowed.
+    #[error("has the character {0:?}: use letters, digits, _ . and -")]
     NameCharacter(char),
-    /// A control character in free text.
+    /// The free text has a control character.
     #[error("has the control character {0:?}: remove it")]
     ControlCharacter(char),
-    /// Not a JSON object.
+    /// The text is not a JSON object.
     #[error("is not a JSON object: {0}")]
     NotAnObject(String),
 }
 
-/// The characters of a name.
 struct NameRule {
     max: usize,
     case: Case,
@@ -64,9 +63,9 @@ impl NameRule {
     }
 }
 
-/// Free text of 1 to `max` characters without control characters. A text of nothing but white space is refused.
+/// Free text of 1 to `max` characters without control characters. White space alone is refused.
 fn read_text(text: &str, max: usize) -> Result<String, ParseTextError> {
-    // Bytes first, so that a megabyte is refused without being walked.
+    // Bytes first, so that a megabyte is refused without counting its characters.
     if text.len() > max * 4 || text.chars().count() > max {
         return Err(ParseTextError::TooLong(text.chars().count(), max, "characters"));
     }
@@ -79,8 +78,8 @@ fn read_text(text: &str, max: usize) -> Result<String, ParseTextError> {
     Ok(text.to_owned())
 }
 
-/// Characters that break lines or reorder what a person reads, and mean nothing in a name or a sentence: line and paragraph
-/// separators, bidirectional marks, embeddings, overrides and isolates.
+/// Characters that break lines or reorder the displayed text, and have no meaning in a name or a sentence: line and
+/// paragraph separators, bidirectional marks, embeddings, overrides and isolates.
 const fn is_layout_control(c: char) -> bool {
     matches!(c, '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
@@ -92,7 +91,7 @@ macro_rules! text_type {
         pub struct $type(Box<str>);
 
         impl $type {
-            /// The text.
+            /// The text as parsed: trimmed, and in the case of its kind.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -136,13 +135,13 @@ macro_rules! text_type {
     };
 }
 
-/// Of names: what surrounds one is trimmed, and does not count.
+/// The pattern of a name. White space around a name is trimmed and does not count.
 macro_rules! name_pattern {
     ($max:literal) => {
         concat!(r"^[ \t]*[A-Za-z0-9_.-]{1,", $max, r"}[ \t]*$")
     };
 }
-/// Of texts: no control characters, and none of [`is_layout_control`].
+/// The pattern of a free text: no control characters, and none of [`is_layout_control`].
 pub(crate) const TEXT_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]*$";
 
 text_type!(
@@ -166,29 +165,29 @@ text_type!(
     |text| NameRule { max: 64, case: Case::Lower }.read(text)
 );
 text_type!(
-    /// The actor that the caller names: 1 to 200 characters. A claim; who was authenticated is the [`Principal`].
-    Actor, "Actor", "Who is acting, as the caller claims.", Some(200), Some(TEXT_PATTERN), |text| read_text(text, 200)
+    /// The actor that the caller names: 1 to 200 characters. It is a claim; the authenticated caller is the
+    /// [`Principal`].
+    Actor, "Actor", "The acting person or program, as the caller claims.", Some(200), Some(TEXT_PATTERN), |text| read_text(text, 200)
 );
 text_type!(
-    /// Why: 1 to 1000 characters.
-    Reason, "Reason", "Why, in the caller's words.", Some(1000), Some(TEXT_PATTERN), |text| read_text(text, 1000)
+    /// A reason: 1 to 1000 characters.
+    Reason, "Reason", "The reason, in the caller's words.", Some(1000), Some(TEXT_PATTERN), |text| read_text(text, 1000)
 );
 text_type!(
-    /// The caller's own thread through several requests: 1 to 200 characters.
-    CorrelationId, "CorrelationId", "The caller's own id for what belongs together.", Some(200), Some(TEXT_PATTERN), |text| read_text(text, 200)
+    /// The caller's own id for several requests that belong together: 1 to 200 characters.
+    CorrelationId, "CorrelationId", "The caller's own id for requests that belong together.", Some(200), Some(TEXT_PATTERN), |text| read_text(text, 200)
 );
 text_type!(
     /// The caller's own id of one measurement: 1 to 200 characters.
     EventId, "EventId", "The caller's own id of this measurement, which makes it idempotent.", Some(200), Some(TEXT_PATTERN), |text| read_text(text, 200)
 );
 text_type!(
-    /// The version of a model that advises: 1 to 200 characters, as its owner writes it; what surrounds it is trimmed.
+    /// The version of a model that advises: 1 to 200 characters, trimmed, as its owner writes it.
     ModelVersion, "ModelVersion", "The version of a model; trimmed.", Some(200), Some(TEXT_PATTERN), |text| read_text(text.trim(), 200)
 );
 text_type!(
-    /// The caller's name of one intent: 1 to 200 characters. The same key is the same intent, however often it is
-    /// sent.
-    IdempotencyKey, "IdempotencyKey", "Names one intent: the same key and input are answered alike and done once.", Some(200), Some(TEXT_PATTERN),
+    /// The caller's name of one intent: 1 to 200 characters. The same key is the same intent, however often it is sent.
+    IdempotencyKey, "IdempotencyKey", "Names one intent: requests with the same key and input are carried out once and get the same answer.", Some(200), Some(TEXT_PATTERN),
     |text| read_text(text.trim(), 200)
 );
 text_type!(
@@ -212,68 +211,68 @@ text_type!(
 );
 
 impl Engine {
-    /// The level that holds for all engines together.
+    /// The level above the engines, `GLOBAL`: it covers all of them together.
     #[must_use]
     pub fn global() -> Self {
         Self("GLOBAL".into())
     }
 
-    /// Whether this names the level above the engines.
+    /// True for the level above the engines.
     #[must_use]
     pub fn is_global(&self) -> bool {
         &*self.0 == "GLOBAL"
     }
 
-    /// Whether it is the name by which events call Holdfast itself.
+    /// True for the name that events use for Holdfast itself.
     #[must_use]
     pub fn is_system(&self) -> bool {
         &*self.0 == "SYSTEM"
     }
 }
 
-/// The authenticated principal: the holder of a token, the operator's shell, or nobody.
+/// The authenticated principal: the holder of a token, the operator's shell, or an unauthenticated caller.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Principal(Cow<'static, str>);
 
 impl Principal {
-    /// A caller of a service that runs in open mode, on a loopback address.
+    /// An unauthenticated caller of a service in open mode, on a loopback address.
     #[must_use]
     pub fn unauthenticated() -> Self {
         Self("UNAUTHENTICATED".into())
     }
 
-    /// The holder of a token.
+    /// The holder of a token, as `name:id`.
     #[must_use]
     pub fn token(name: &str, id: super::TokenId) -> Self {
         Self(format!("{name}:{id}").into())
     }
 
-    /// One that was recorded.
+    /// A principal that was read from the database.
     #[must_use]
     pub fn stored(text: String) -> Self {
         Self(text.into())
     }
 
-    /// Holdfast itself: a command of the operator's shell.
+    /// Holdfast itself, or a command of the operator's shell.
     #[must_use]
     pub fn system() -> Self {
         Self("SYSTEM".into())
     }
 
-    /// The name.
+    /// The name in events and answers.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// The id of one request: the caller's `X-Request-Id` where it is 1 to 64 characters of `A-Z a-z 0-9 _ -`, else a new one.
-/// Cheap to clone: it goes with everything that the request does.
+/// The id of one request: the caller's `X-Request-Id` if it has 1 to 64 characters of `A-Z a-z 0-9 _ -`, else a new
+/// one. Cheap to clone, because it accompanies everything that the request does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RequestId(Arc<str>);
 
 impl RequestId {
-    /// The caller's id if it can be printed anywhere without harm.
+    /// The caller's id, if it has only characters that are safe everywhere; else none.
     #[must_use]
     pub fn from_header(text: &str) -> Option<Self> {
         let harmless = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
@@ -288,7 +287,7 @@ impl RequestId {
         Self((*uuid::Uuid::now_v7().simple().encode_lower(&mut text)).into())
     }
 
-    /// The id.
+    /// The id as text, 1 to 64 characters.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,20 +1,20 @@
-//! Instants that callers name.
+//! Instants in requests.
 
 use chrono::{DateTime, Datelike, Utc};
 use std::str::FromStr;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
 
-/// An instant, RFC 3339, of the years 1 to 9999: what every reader of such texts can hold.
+/// An RFC 3339 instant of the years 1 to 9999, which every reader of such texts can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(pub DateTime<Utc>);
 
-/// Why a text is not an instant.
+/// The refusal of an instant; it follows the field's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseTimeError {
-    /// Anything else.
+    /// The text is not an instant.
     #[error("is not a time: send RFC 3339 of the years 1 to 9999, for example 2026-01-13T00:00:00Z")]
     NotATime,
-    /// A time whose offset lost its `+`.
+    /// The `+` of the offset was decoded to a space.
     #[error(
         "has a space where the + of its offset belongs, since a + in a query or a form means a space: write the + as %2B, or \
          better send UTC with Z, for example 2026-01-13T00:00:00Z"
@@ -37,22 +37,22 @@ impl FromStr for Time {
     }
 }
 
-/// The instants from one that is in to one that is not; where one is left out, without an end.
+/// A range of instants, half-open: `from` is in it, `to` is not. A bound that is none is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TimeRange {
-    /// The first that is in.
+    /// The first instant in the range.
     pub from: Option<DateTime<Utc>>,
-    /// The first that is not in any more.
+    /// The first instant after the range.
     pub to: Option<DateTime<Utc>>,
 }
 
-/// Why two instants are no range: said of `to`.
+/// The refusal of a range that ends before it begins; it follows `to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is earlier than from: nothing lies between them; send the earlier one as from")]
+#[error("is earlier than from, so the range is empty: send the earlier instant as from")]
 pub struct ReversedRange;
 
 impl TimeRange {
-    /// Of what a caller named. A range that ends before it begins holds nothing, and is a slip.
+    /// The range between two instants. A range that ends before it begins is a mistake and is refused.
     pub fn new(from: Option<Time>, to: Option<Time>) -> Result<Self, ReversedRange> {
         if to < from && to.is_some() {
             return Err(ReversedRange);

@@ -4,17 +4,15 @@ use std::fmt;
 use std::str::FromStr;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
-/// The beginning of every token, so that scanners of leaked secrets can know it.
+/// The prefix of every token, so that scanners can detect leaked secrets.
 pub const TOKEN_PREFIX: &str = "hf_";
-/// Hex digits of an id.
 const ID_DIGITS: usize = 16;
 
-/// A token's public name: 64 bits, as 16 hex digits.
+/// The public id of a token: 64 bits, as 16 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId(u64);
 
 impl TokenId {
-    /// The id of these bits.
     pub(crate) const fn new(bits: u64) -> Self {
         Self(bits)
     }
@@ -26,9 +24,9 @@ impl fmt::Display for TokenId {
     }
 }
 
-/// Not the id of a token.
+/// The refusal of a token's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a token's id is 16 hex digits, as holdfast token list shows them")]
+#[error("a token's id has 16 hex digits: copy it from holdfast token list")]
 pub struct ParseTokenIdError;
 
 impl FromStr for TokenId {
@@ -36,7 +34,7 @@ impl FromStr for TokenId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
-        // A whole token will not do: what stands in a shell's history is not to be secret.
+        // A whole token is refused: a secret must not end up in a shell's history.
         if text.len() != ID_DIGITS || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(ParseTokenIdError);
         }

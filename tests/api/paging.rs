@@ -177,7 +177,7 @@ async fn limits_out_of_bounds_and_cursors_cut_short_are_refused_with_the_field_n
             ["abc", "-1", "1.5", "1000000000001", "%27", "0", "123", &whole[..whole.len() - 1], &whole[1..], &changed]
         {
             let refused = service.get(&format!("{path}?cursor={cursor}")).await.invalid("cursor");
-            assert!(refused.contains("begin again without cursor"), "{cursor}: {refused}");
+            assert!(refused.contains("start again without cursor"), "{cursor}: {refused}");
         }
         service.get(&format!("{path}?offset=3")).await.invalid("offset");
         for query in ["limit=1", "limit=1000"] {

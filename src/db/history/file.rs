@@ -1,4 +1,4 @@
-//! Marks on disk, so that a restart remembers: a small text for each database that is known by an address.
+//! Marks on disk, so that a restart remembers them: a small text file for each database address.
 //!
 //! ```text
 //! holdfast marks
@@ -8,8 +8,9 @@
 //! kpi 0 0000…
 //! risk 999 …
 //! ```
-//! It is written under another name and renamed, so nobody finds half of it. Several processes may write one file: each adds what it
-//! knows to what stands there, and if two do so at once the older of the two may remain, which is still a mark.
+//! A file is written under another name and renamed, so that nobody reads half of one. Several processes may write one
+//! file: each merges its marks into the content. If two do so at once, the older marks may remain, which are still
+//! valid.
 
 use super::known::Heads;
 use crate::owner;
@@ -20,17 +21,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
-/// The beginning of the text.
+/// The first line of the file.
 const ORIGIN: &str = "holdfast marks";
-/// Largest file that is read, bytes.
+/// Largest file that is read, in bytes.
 const BYTES_MAX: u64 = 64 * 1024;
 
 /// The content of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marks {
-    /// The history.
+    /// The identity of the history.
     pub generation: Uuid,
-    /// Its last events.
+    /// The last known events.
     pub heads: Heads,
 }
 
@@ -53,7 +54,7 @@ impl Marks {
         (heads.len() == Stream::ALL.len()).then_some(Self { generation, heads })
     }
 
-    /// The same with what another process knows of the same history.
+    /// These marks merged with those of another process for the same history.
     fn with(mut self, other: &Self) -> Self {
         if other.generation == self.generation {
             for (stream, point) in &other.heads {
@@ -67,25 +68,25 @@ impl Marks {
     }
 }
 
-/// Where the marks of one database are.
+/// The path of the marks of one database.
 #[derive(Debug, Clone)]
 pub struct MarksFile(PathBuf);
 
 impl MarksFile {
-    /// Below a data directory, for the database that is reached so.
+    /// The file below a data directory for the database with this address.
     #[must_use]
     pub fn new(data_dir: &Path, address: &str) -> Self {
         let name = hex(&Sha256::digest(address.as_bytes())[..8]);
         Self(data_dir.join("marks").join(format!("{name}.marks")))
     }
 
-    /// Where.
+    /// The path, which need not exist yet.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Its marks; none where there is no such file. One that cannot be read is an error: not knowing is not allowing.
+    /// The marks; none if there is no file. An unreadable file is an error: unknown marks must not allow anything.
     pub async fn load(&self) -> io::Result<Option<Marks>> {
         let found = match tokio::fs::metadata(&self.0).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -98,20 +99,20 @@ impl MarksFile {
         Marks::read(&text).map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    /// Removes what processes that were killed have left beside it.
+    /// Removes the temporary files of processes that were killed.
     pub(super) async fn tidy(&self) {
         if let Some(dir) = self.0.parent() {
             owner::remove_abandoned(dir).await;
         }
     }
 
-    /// Writes it, durably, with what another process knows of the same history.
+    /// Writes the marks durably, merged with those of another process for the same history.
     pub async fn save(&self, marks: &Marks) -> io::Result<()> {
         let dir = self.0.parent().unwrap_or(Path::new("."));
         owner::make_dir(dir).await?;
         let marks = match self.load().await {
             Ok(Some(there)) => marks.clone().with(&there),
-            // Half a file is no mark, and is mended.
+            // An unreadable file is replaced.
             Ok(None) | Err(_) => marks.clone(),
         };
         owner::replace(&self.0, marks.text()).await

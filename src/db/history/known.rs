@@ -1,4 +1,4 @@
-//! The known history of a database, how far it is known, and the verdict of a read of it: pure.
+//! The known history of a database, the marks in it, and the verdict on a read: pure functions without SQL.
 
 use crate::types::{Point, Stream};
 use serde::Serialize;
@@ -6,31 +6,31 @@ use std::collections::BTreeMap;
 use std::fmt;
 use uuid::Uuid;
 
-/// Histories that are remembered as not believed; a database that shows more of them stays blocked.
+/// The number of rejected histories that are remembered; a database that shows more stays blocked.
 const REJECTED_MAX: usize = 64;
 
-/// The last event of each stream; a stream that is not here has none.
+/// The last event of each stream. A stream without events is left out.
 pub type Heads = BTreeMap<Stream, Point>;
 
-/// The findings of a read of the database.
+/// The result of a read of the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// The history that it shows.
+    /// The identity of the history that the database shows.
     pub generation: Uuid,
-    /// The history before that, which an acceptance ended.
+    /// The history before it, which an acceptance ended.
     pub follows: Option<Uuid>,
-    /// Where its streams stand.
+    /// The last event of each stream.
     pub heads: Heads,
 }
 
-/// Events that were known and are not there.
+/// Known events of a stream that are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Lost {
-    /// Their stream.
+    /// The stream of the lost events.
     pub stream: Stream,
-    /// The last event of which it is known that it is still there; 0 for none.
+    /// The last event that is known to still exist; 0 for none.
     pub kept: i64,
-    /// Where the stream stands.
+    /// The last event of the stream now.
     pub head: i64,
     /// The last event that was known.
     pub known: i64,
@@ -55,43 +55,44 @@ fn range(first: i64, last: i64) -> String {
     if first == last { format!("event {last}") } else { format!("events {first} to {last}") }
 }
 
-/// The verdict of a read on the history as known before it was sent.
+/// The verdict on a read, compared with the history that was known before it was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judged {
-    /// It is the history that was known, as far as heads can tell. These streams have moved on: whether what was known of them is
-    /// still there, only the events say.
+    /// The history is the known one, as far as heads show. These streams have moved on; only their events show whether
+    /// the known ones still exist.
     Stands(Vec<(Stream, Point)>),
-    /// Somebody has accepted it.
+    /// Somebody has accepted the new history.
     Accepted,
-    /// The known history changed while it was read: it says nothing.
+    /// The known history changed during the read, so the read says nothing.
     Overtaken,
-    /// It is another history.
+    /// The history is another one.
     Other,
-    /// It is without events that were known.
+    /// Known events are missing.
     Lost(Vec<Lost>),
 }
 
 /// The history as known when a question was sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Asked {
-    /// How often the history that is believed had changed.
+    /// How often the believed history had changed by then.
     pub epoch: u64,
-    /// The last events that were known.
+    /// The last events that were known then.
     pub heads: Heads,
 }
 
-/// The history as it is known.
+/// The history as this process knows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct KnownHistory {
-    /// The history; none before the first read.
+    /// The identity of the history; none before the first read.
     pub(super) generation: Option<Uuid>,
-    /// Other histories that were read since, and not believed: those of an empty cluster, of another backup.
+    /// Other histories that were read since and not believed, for example those of an empty cluster or of another
+    /// backup.
     rejected: Vec<Uuid>,
-    /// Its last events, as far as they are known.
+    /// The last known event of each stream.
     pub(super) heads: Heads,
-    /// How often the history that is believed has changed.
+    /// How often the believed history has changed.
     pub(super) epoch: u64,
-    /// Events that were known and are not there, until somebody accepts that.
+    /// The lost events, until somebody accepts the loss.
     pub(super) lost: Vec<Lost>,
 }
 
@@ -100,24 +101,23 @@ impl KnownHistory {
         self.generation == Some(generation) || self.rejected.contains(&generation)
     }
 
-    /// Remembers a history as not believed.
+    /// Remembers a history that is not believed.
     pub(super) fn reject(&mut self, generation: Uuid) {
         if !self.has_seen(generation) && self.rejected.len() < REJECTED_MAX {
             self.rejected.push(generation);
         }
     }
 
-    /// The history as known, before something is asked.
     pub(super) fn asked(&self) -> Asked {
         Asked { epoch: self.epoch, heads: self.heads.clone() }
     }
 
-    /// The verdict of a read that was sent when `asked` was known.
+    /// The verdict on a read that was sent when `asked` was known.
     pub(super) fn judge(&self, asked: &Asked, found: &Found) -> Judged {
         if asked.epoch != self.epoch {
             return Judged::Overtaken;
         }
-        // Only an acceptance begins a history that follows one that was seen.
+        // Only an acceptance starts a history that follows one that was seen.
         if !self.has_seen(found.generation) && found.follows.is_some_and(|before| self.has_seen(before)) {
             return Judged::Accepted;
         }
@@ -136,8 +136,8 @@ impl KnownHistory {
         if lost.is_empty() { Judged::Stands(moved) } else { Judged::Lost(lost) }
     }
 
-    /// Takes over an event that is there, if it is of the history of this epoch. Says whether that is news, or that another event is
-    /// known by its number.
+    /// Takes over an event that exists, if it belongs to the history of this epoch. Returns whether it is news, or
+    /// fails if its number is known with another event.
     pub(super) fn note(&mut self, epoch: u64, stream: Stream, point: Point) -> Result<bool, Lost> {
         if epoch != self.epoch {
             return Ok(false);
@@ -153,13 +153,13 @@ impl KnownHistory {
         Ok(is_news)
     }
 
-    /// Begins anew with a history that was accepted: nothing of the one before counts.
+    /// Starts again with an accepted history: nothing of the one before counts.
     pub(super) fn restart(&mut self, generation: Uuid, heads: Heads) {
         *self = Self { generation: Some(generation), heads, epoch: self.epoch + 1, ..Self::default() };
     }
 }
 
-/// Whether a head cannot stand where an event is.
+/// True if the known event and the head cannot both belong to one history.
 pub(super) fn contradicts(known: Point, head: Point) -> bool {
     head.seq < known.seq || (head.seq == known.seq && head.hash != known.hash)
 }
@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(judge(&known, &found(HISTORY, None, point(3, 9))), lost(3));
         assert_eq!(judge(&known, &found(HISTORY, None, Point::BEGINNING)), lost(0));
         assert_eq!(judge(&known, &found(HISTORY, None, point(3, 3))), Judged::Stands(Vec::new()));
-        // Further on, only the event itself says whether it is there.
+        // Beyond the known event, only the event itself shows whether it exists.
         assert_eq!(
             judge(&known, &found(HISTORY, None, point(4, 4))),
             Judged::Stands(vec![(Stream::Risk, point(3, 3))])

@@ -1,11 +1,11 @@
-//! SQL of what a database says of its history.
+//! SQL that reads a database's history.
 
 use super::{Found, Heads, Lost};
 use crate::error::{Error, Result};
 use crate::types::{Point, Stream};
 use sqlx::{AssertSqlSafe, PgConnection};
 
-/// Which history this is, and where every stream stands, in one statement and so at one instant.
+/// The identity of the history and the head of every stream, in one statement and so at one instant.
 pub async fn found(conn: &mut PgConnection) -> Result<Found> {
     let rows = sqlx::query!(
         "SELECT state.generation,
@@ -17,35 +17,35 @@ pub async fn found(conn: &mut PgConnection) -> Result<Found> {
     )
     .fetch_all(conn)
     .await?;
-    let first = rows.first().ok_or_else(|| Error::Inconsistent("there is no go-live state, or no head".into()))?;
+    let first = rows.first().ok_or_else(|| Error::Inconsistent("the go-live state or a head is missing".into()))?;
     let (generation, follows) = (first.generation, first.follows);
     let heads = rows.into_iter().map(|row| read_point(&row.stream, row.seq, row.hash)).collect::<Result<_>>()?;
     Ok(Found { generation, follows, heads })
 }
 
-/// A head as a row says it.
+/// The stream and the point of a row.
 pub fn read_point(stream: &str, seq: i64, hash: Vec<u8>) -> Result<(Stream, Point)> {
-    let known = Stream::named(stream).ok_or_else(|| Error::Inconsistent(format!("{stream} is no stream")))?;
+    let known = Stream::named(stream).ok_or_else(|| Error::Inconsistent(format!("{stream} is not a stream")))?;
     Ok((known, Point { seq, hash: read_hash(known, hash)? }))
 }
 
-/// A hash as a row says it.
+/// The 32 bytes of a hash column.
 pub fn read_hash(stream: Stream, hash: Vec<u8>) -> Result<[u8; 32]> {
     hash.try_into().map_err(|_| Error::Inconsistent(format!("head {} has no SHA-256", stream.as_str())))
 }
 
-/// What stands where the hash of an event should, whatever it is; none where there is no such event.
+/// The stored hash of an event, valid or not; none if there is no such event.
 pub(crate) async fn stored_hash(conn: &mut PgConnection, stream: Stream, seq: i64) -> Result<Option<Vec<u8>>> {
     let sql = AssertSqlSafe(format!("SELECT COALESCE(hash, '') FROM {} WHERE seq = $1", stream.table()));
     Ok(sqlx::query_scalar(sql).bind(seq).fetch_optional(conn).await?)
 }
 
-/// Whether a database has this very event.
+/// True if the database has exactly this event.
 pub(super) async fn is_there(conn: &mut PgConnection, stream: Stream, point: Point) -> Result<bool> {
     Ok(stored_hash(conn, stream, point.seq).await?.is_some_and(|hash| hash == point.hash))
 }
 
-/// The known events that a database does not have: by marks, and by a checkpoint.
+/// The known events that a database lacks: known from marks, or from a checkpoint.
 pub async fn losses(conn: &mut PgConnection, known: &[Heads]) -> Result<Vec<Lost>> {
     let found = found(&mut *conn).await?;
     let mut losses = Vec::new();

@@ -21,14 +21,14 @@ fn a_head_before_the_mark_stops_everything_that_appends_until_it_is_accepted() {
         history.weigh(&mark, point(9, 9), true).unwrap();
         assert!(matches!(history.weigh(&mark, contradicting, true), Err(Error::StateRewound)));
         assert!(history.is_rewound() && history.has_lost_events());
-        // Also by a head that would do.
+        // A head that fits is refused too.
         let mark = history.mark(Stream::Risk);
         assert!(matches!(history.weigh(&mark, point(3, 3), true), Err(Error::StateRewound)));
         let accepted = Found { generation: Uuid::from_u128(2), follows: Some(Uuid::from_u128(1)), heads: Heads::new() };
         assert_eq!(history.judge(&history.asked(), &accepted), Judged::Accepted);
         history.restart(&accepted);
         assert!(!history.is_rewound() && !history.has_lost_events());
-        // A mark of the history before is nothing to go by.
+        // A mark of the earlier history does not count.
         assert!(history.weigh(&mark, point(3, 3), true).is_err());
         history.weigh(&history.mark(Stream::Risk), point(1, 7), true).unwrap();
     }
@@ -41,7 +41,7 @@ fn a_commit_that_contradicts_a_mark_is_noticed_and_moves_none() {
     history.note(epoch, Stream::Risk, point(3, 9));
     assert!(history.has_lost_events());
     assert_ne!(history.epoch(), epoch);
-    // A tightening may still append; its numbers say nothing of what was known.
+    // A tightening may still append; its numbers say nothing about the known events.
     history.note(history.epoch(), Stream::Risk, point(8, 8));
     assert_eq!(history.mark(Stream::Risk).point, point(3, 3));
 }
@@ -82,11 +82,11 @@ async fn marks_stay_unsaved_until_a_write_has_ended_well() {
     let file = MarksFile::new(&dir, "localhost:5432/holdfast/public");
     let history = history();
     history.remember_in(file.clone()).await.unwrap();
-    // A file stands where the directory belongs.
+    // A file is where the directory should be.
     std::fs::write(&dir, "").unwrap();
     history.save().await.unwrap_err();
     std::fs::remove_file(&dir).unwrap();
-    // A write that nobody waits for any more, as where its task is ended.
+    // A write whose task is cancelled.
     {
         let mut left = std::pin::pin!(history.save());
         assert!(left.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_pending());

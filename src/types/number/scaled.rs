@@ -1,4 +1,4 @@
-//! Numbers as they are shown: text and JSON of a count of smallest units, written where they are going.
+//! Output of numbers: text and JSON of a count of smallest units, written straight to the destination.
 
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -11,14 +11,14 @@ pub fn scaled_text(units: i128, scale: u32) -> String {
     Scaled(units, scale).to_string()
 }
 
-/// So many units of `10^-scale`, as [`scaled_text`] writes them.
+/// A count of units of `10^-scale`, displayed as [`scaled_text`] writes it.
 pub(super) struct Scaled(pub(super) i128, pub(super) u32);
 
 impl Scaled {
     /// The digits before the point and, as a number of `scale` digits, those after it.
     fn parts(&self) -> (u128, u128) {
         let (magnitude, base) = (self.0.unsigned_abs(), 10_u128.pow(self.1));
-        // Nearly all numbers: a division of 128 bits takes ten times as long.
+        // Nearly all numbers fit 64 bits; a division of 128 bits takes ten times as long.
         match (u64::try_from(magnitude), u64::try_from(base)) {
             (Ok(magnitude), Ok(base)) => ((magnitude / base).into(), (magnitude % base).into()),
             _ => (magnitude / base, magnitude % base),
@@ -42,14 +42,14 @@ impl fmt::Display for Scaled {
 }
 
 impl Serialize for Scaled {
-    /// A JSON number of these very digits.
+    /// A JSON number with exactly these digits.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if let (whole, 0) = self.parts()
             && let Ok(whole) = i64::try_from(whole)
         {
             return serializer.serialize_i64(if self.0 < 0 { -whole } else { whole });
         }
-        // A serialiser takes other numbers as floats only, which these must not become.
+        // A serialiser takes other numbers only as floats, which would lose digits.
         RawValue::from_string(self.to_string()).map_err(serde::ser::Error::custom)?.serialize(serializer)
     }
 }

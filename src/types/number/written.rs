@@ -1,27 +1,27 @@
-//! Numbers as they are written, read from their digits.
+//! Parser of numbers: reads them from their digits.
 
 use super::scaled_text;
 
-/// Longest spelling of a number that is read at all; 10^12 with 18 decimals and an exponent needs under 40.
+/// Longest text that is read as a number; 10^12 with 18 decimals and an exponent needs under 40.
 const NUMBER_LENGTH_MAX: usize = 64;
-/// Why a text is not a number of the wanted kind; the sentence says the fix and follows the field's name.
+/// The refusal of a number: the sentence says the fix and follows the field's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseNumberError {
     /// Not `-?digits[.digits][e±digits]`.
     #[error("is not a plain decimal number: send digits, for example 400 or \"0.3\"")]
     Syntax,
-    /// The same, where only whole numbers are read.
+    /// Not a whole number, where only whole numbers are accepted.
     #[error("is not a whole number: send digits alone, for example 400")]
     NotWhole,
-    /// Longer than any number of the service.
+    /// The text is longer than any number of the service.
     #[error("is a number of {0} characters, at most {NUMBER_LENGTH_MAX}: shorten it")]
     TooLong(usize),
     /// More decimals than the type keeps.
     #[error("has {decimals} decimals, at most {max}: round it, or send \"{rounded}\"")]
     TooPrecise {
-        /// Decimals without trailing zeros.
+        /// Decimals of the number, without trailing zeros.
         decimals: u32,
-        /// The most that the type keeps.
+        /// The most decimals that the type keeps.
         max: u32,
         /// The nearest number that would be accepted.
         rounded: String,
@@ -32,11 +32,11 @@ pub enum ParseNumberError {
     /// Above the largest value.
     #[error("is more than {1}: send a number from {0} to {1}")]
     TooLarge(String, String),
-    /// `-0`: a sign without a meaning is a mistake of the caller's.
+    /// `-0`: the sign has no meaning, so it is a mistake.
     #[error("is minus zero: send 0")]
     MinusZero,
-    /// Zero where something must be moved.
-    #[error("must be more than 0: the least is 0.000001")]
+    /// Zero, where the amount must be positive.
+    #[error("must be more than 0: send at least 0.000001")]
     Zero,
     /// Not one of the spellings of a boolean.
     #[error("is not a yes or no: send true or false (also 1/0, yes/no, on/off)")]
@@ -119,7 +119,7 @@ impl Written {
         Ok(units)
     }
 
-    /// The refusal of a number with too many decimals, with the nearest one that fits (half to even).
+    /// The refusal of a number with too many decimals, with the nearest accepted number (half to even).
     fn too_precise(&self, max: u32) -> ParseNumberError {
         let decimals = u32::try_from(-self.exponent).unwrap_or(u32::MAX);
         let drop = usize::try_from(decimals.saturating_sub(max)).unwrap_or(usize::MAX);
@@ -127,11 +127,11 @@ impl Written {
         let rest = &self.digits[kept.len()..];
         let mut units: i128 = kept.parse().unwrap_or(0);
         let half = format!("{:0<width$}", "5", width = rest.len().max(1));
-        // A shorter rest than what is dropped starts with zeros and is below one half.
+        // If the remaining digits are shorter than the dropped part, they start with zeros and are below one half.
         if drop == rest.len() && (rest > half.as_str() || (rest == half && units % 2 == 1)) {
             units += 1;
         }
-        // Where nothing would be left, 0 is not what was meant.
+        // A number that rounds to 0 was not meant as 0, so the smallest unit is suggested.
         let units = units.max(1);
         let rounded = scaled_text(if self.negative { -units } else { units }, max);
         ParseNumberError::TooPrecise { decimals, max, rounded }
@@ -147,7 +147,7 @@ fn read_exponent(text: &str) -> Result<i64, ParseNumberError> {
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(ParseNumberError::Syntax);
     }
-    // Anything beyond a million is equally absurd; saturating keeps 1e99999999999999999999 a range error.
+    // Any exponent above a million is equally absurd; saturating keeps 1e99999999999999999999 a range error.
     let magnitude = digits.parse::<i64>().unwrap_or(1_000_000).min(1_000_000);
     Ok(if negative { -magnitude } else { magnitude })
 }

@@ -1,4 +1,4 @@
-//! JSON objects, kept as they were written.
+//! JSON objects that keep their original text.
 
 use super::ParseTextError;
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
@@ -9,16 +9,16 @@ use std::fmt;
 use std::str::FromStr;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
-/// A JSON object of up to 16 KiB, kept as it was written: order, spelling of numbers and all. No key twice at any depth,
-/// no NUL, so that every reader sees the same object.
+/// A JSON object of up to 16 KiB that keeps its text: order, spelling of numbers and all. No key may occur twice at any
+/// depth, and no string may contain NUL, so that every reader sees the same object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JsonObject(Box<str>);
 
-/// Largest JSON object taken, bytes.
+/// Largest JSON object that is accepted, in bytes.
 const JSON_OBJECT_MAX: usize = 16 * 1024;
 
 impl JsonObject {
-    /// The object's text.
+    /// The object's text, as the caller wrote it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -48,7 +48,7 @@ impl FromStr for JsonObject {
 impl<'de> serde::Deserialize<'de> for JsonObject {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw: Box<RawValue> = serde::Deserialize::deserialize(deserializer)?;
-        // Form and query carry the object as a string.
+        // A form or a query carries the object as a string.
         let text = if raw.get().starts_with('"') {
             serde_json::from_str::<String>(raw.get()).map_err(serde::de::Error::custom)?
         } else {
@@ -81,7 +81,7 @@ impl utoipa::ToSchema for JsonObject {
     }
 }
 
-/// Walks any JSON and refuses a key given twice and a NUL, which PostgreSQL cannot hold.
+/// Walks any JSON. Refuses a duplicate key, and a NUL, which PostgreSQL cannot hold.
 struct StrictJson;
 
 impl<'de> DeserializeSeed<'de> for StrictJson {
@@ -133,7 +133,7 @@ impl<'de> Visitor<'de> for StrictJson {
         while let Some(key) = entries.next_key::<String>()? {
             StrictJson.visit_str::<A::Error>(&key)?;
             if !seen.insert(key.clone()) {
-                return Err(serde::de::Error::custom(format!("the key {key:?} is there twice")));
+                return Err(serde::de::Error::custom(format!("the key {key:?} occurs twice")));
             }
             entries.next_value_seed(StrictJson)?;
         }
