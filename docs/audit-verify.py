@@ -71,7 +71,7 @@ class Stream:
         before, self.seq = self.hash, self.seq + 1
         self.hash = event["hash"]
         if hashlib.sha256(bytes.fromhex(before) + canonical(event)).hexdigest() != self.hash:
-            raise Damaged("what it says does not give its hash")
+            raise Damaged("its content does not match its hash")
         at = int(event["at"])
         time = datetime.datetime(1970, 1, 1) + datetime.timedelta(microseconds=at)
         if time.isoformat(timespec="microseconds") + "Z" != event["time"]:

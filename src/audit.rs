@@ -1,20 +1,21 @@
 //! The audit trail: four append-only streams of events, each hash-chained behind a head.
 //!
-//! Invariants, held by every writer because this module is the only way to append:
-//! - A writer locks its stream's head first, alone in its statement, and reads everything else afterwards. In READ COMMITTED
-//!   a statement that waits for a lock keeps the snapshot from before the wait; a later statement sees fresh data.
+//! This module is the only way to append, so every writer keeps these invariants:
+//! - A writer locks its stream's head first, alone in its statement, and reads everything else afterwards. In READ
+//!   COMMITTED a statement that waits for a lock keeps the snapshot from before the wait; a later statement sees fresh
+//!   data.
 //! - Sequence numbers have no gaps (they come from the head, not from a PostgreSQL sequence), times strictly increase,
-//!   and `hash = SHA-256(previous hash ‖ canonical bytes)`. [`canonical`] says which bytes.
+//!   and `hash = SHA-256(previous hash ‖ canonical bytes)`. [`canonical`] defines the bytes.
 //! - Change, event and head commit together.
 //!
 //! **Lock order**, everywhere: kpi, heimdall, risk, control, then rows; forward only.
 //!
 //! Statements per appended event: one to lock, one for the time, one insert, one to store the head.
 //!
-//! The database guards the trail itself: events are never changed or deleted, and heads only move forward. [`verify`] recomputes
-//! it, [`complete`] says what of a book is not there, [`crate::db::history`] notices that it lost events, [`checkpoint`] signs where it stands,
-//! for a place outside the database, [`events`] lists it, [`export`] takes it elsewhere, [`as_of`] tells what was in force, and
-//! [`erase`] takes a text out of it.
+//! The database guards the trail itself: events are never changed or deleted, and heads only move forward. [`verify`]
+//! recomputes the chain, [`complete`] finds missing parts of a book, [`crate::db::history`] detects lost events,
+//! [`checkpoint`] signs the heads for a place outside the database, [`events`] lists, [`export`] writes JSON lines,
+//! [`as_of`] shows the settings of an instant, and [`erase`] removes a text.
 
 pub mod actions;
 pub mod as_of;
@@ -49,15 +50,15 @@ use chrono::{DateTime, Duration, NaiveDate, Utc};
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
-/// How far the database clock may stand behind the last event before nothing new is reserved.
+/// How far the database clock may be behind the last event before reserves are refused.
 const CLOCK_BACK_MAX: Duration = Duration::hours(1);
 
-/// An event's place in its stream.
+/// An event's number and time in its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
-    /// Its sequence number, from 1, without gaps.
+    /// The sequence number, from 1, without gaps.
     pub seq: i64,
-    /// Its time: the database's, later than every event before it.
+    /// The database's time, later than every earlier event of the stream.
     pub at: DateTime<Utc>,
 }
 
@@ -76,79 +77,79 @@ pub struct Head {
     seq: i64,
     hash: [u8; 32],
     at: DateTime<Utc>,
-    /// How often something that the stream's decisions rest on changed without an event of the stream.
+    /// The number of changes to facts that the stream's decisions use and that have no event in the stream.
     revision: i64,
     now: DateTime<Utc>,
 }
 
 impl Head {
-    /// Takes over the time that was read after the lock was granted.
+    /// Sets the time, which was read after the lock was granted.
     pub fn set_now(&mut self, now: DateTime<Utc>) {
         self.now = now;
     }
 
-    /// The database's time when the head was locked.
+    /// The database's time after the lock was granted.
     #[must_use]
     pub const fn now(&self) -> DateTime<Utc> {
         self.now
     }
 
-    /// The time of the last event.
+    /// The time of the last event; 1970 before the first.
     #[must_use]
     pub const fn last_at(&self) -> DateTime<Utc> {
         self.at
     }
 
-    /// Its revision: together with the number of its last event, whether anything changed that a decision rests on.
+    /// The revision. Together with the last event's number it shows whether any fact of a decision has changed.
     #[must_use]
     pub const fn revision(&self) -> i64 {
         self.revision
     }
 
-    /// Whether it stands at this event and this revision.
+    /// True if the head is at this event and this revision.
     #[must_use]
     pub const fn is_at(&self, seq: i64, revision: i64) -> bool {
         self.seq == seq && self.revision == revision
     }
 
-    /// Its stream.
+    /// The stream that the head belongs to.
     #[must_use]
     pub const fn stream(&self) -> Stream {
         self.stream
     }
 
-    /// The last event.
+    /// The number and the hash of the last event.
     #[must_use]
     pub const fn point(&self) -> Point {
         Point { seq: self.seq, hash: self.hash }
     }
 
-    /// The number of the last event.
+    /// The number of the last event; 0 before the first.
     #[must_use]
     pub const fn seq(&self) -> i64 {
         self.seq
     }
 
-    /// The head as it is now, for the statement that stores it with everything else.
+    /// The number, the hash and the time of the last event, for the statement that stores the head.
     #[must_use]
     pub const fn stored(&self) -> (i64, &[u8; 32], DateTime<Utc>) {
         (self.seq, &self.hash, self.at)
     }
 
-    /// The place of the next event. Each is at least a microsecond after the one before, whatever the clock does.
+    /// The place of the next event. Each is at least a microsecond after the one before, whatever the clock shows.
     #[must_use]
     pub fn next(&self) -> Stamp {
         stamp_after(self.seq, self.at, self.now)
     }
 
-    /// Seconds by which the clock stands behind the last event, when that is more than an hour. Holds and days would be
-    /// booked at times long recorded: nothing new is reserved until the clock is right.
+    /// Seconds by which the clock is behind the last event, if that is more than an hour; else none. Holds would be
+    /// booked on days that are already past, so nothing new is reserved until the clock is right.
     #[must_use]
     pub fn clock_went_back(&self) -> Option<i64> {
         clock_went_back(self.at, self.now)
     }
 
-    /// Chains an event's bytes: the head moves to its stamp, and its hash is returned.
+    /// Chains an event's bytes: moves the head to its stamp, and returns the event's hash.
     #[must_use]
     pub fn seal(&mut self, stamp: Stamp, canonical: &[u8]) -> Vec<u8> {
         debug_assert!(stamp.seq == self.seq + 1 && stamp.at > self.at, "an event is sealed at the place it was given");
@@ -158,7 +159,7 @@ impl Head {
         self.hash.to_vec()
     }
 
-    /// Writes the head; the last act on a stream before the commit.
+    /// Writes the head. This is the last write on a stream before the commit.
     pub async fn store(&self, conn: &mut PgConnection) -> crate::error::Result<()> {
         store::store_head(conn, self).await
     }
@@ -173,7 +174,7 @@ fn clock_went_back(at: DateTime<Utc>, now: DateTime<Utc>) -> Option<i64> {
     (behind > CLOCK_BACK_MAX).then(|| behind.num_seconds())
 }
 
-/// `SHA-256(previous ‖ canonical)`.
+/// The hash of an event: `SHA-256(previous ‖ canonical)`.
 #[must_use]
 pub fn chain(previous: &[u8; 32], canonical: &[u8]) -> [u8; 32] {
     let mut hasher = Sha256::new();

@@ -1,5 +1,5 @@
-//! Every action that an event can tell of. AUDIT.md says what each of them is; tests compare the three: this list, what is written, and
-//! the document.
+//! Every action that an event can have. AUDIT.md describes each; tests compare this list, the written actions and the
+//! document.
 
 use super::Stream;
 use crate::error::{Error, Result};
@@ -41,7 +41,7 @@ const CONTROL: [&str; 31] = [
 const RISK: [&str; 7] = ["RESERVE", "DENY", "SETTLE", "RELEASE", "EXTEND", "EXPIRE", "ADJUST"];
 const HEIMDALL: [&str; 4] = ["TRIAL", "RECOMMEND", "REQUIRE", "REVOKE"];
 
-/// The actions of a stream; an event of `kpi` has none.
+/// The actions of a stream. Events of `kpi` have none.
 #[must_use]
 pub const fn actions(stream: Stream) -> &'static [&'static str] {
     match stream {
@@ -54,19 +54,19 @@ pub const fn actions(stream: Stream) -> &'static [&'static str] {
 
 /// Letters in which a misspelt action may differ.
 const TYPOS_MAX: usize = 2;
-/// Actions that are named at most where some are near.
+/// Most actions that a refusal suggests.
 const NAMED_MAX: usize = 4;
-/// Letters of a part by which an action can be meant.
+/// Shortest part of a name, in letters, that suggests an action.
 const PART_MIN: usize = 4;
 
-/// Refuses an action that no event has: a list that is empty for a misspelt name would say that nothing happened.
+/// Refuses an unknown action: an empty list for a misspelt name would say that nothing happened.
 pub fn require_known(action: &str) -> Result<()> {
     let all: Vec<&str> = Stream::ALL.into_iter().flat_map(actions).copied().collect();
     if all.contains(&action) {
         return Ok(());
     }
     let asked = action.to_ascii_uppercase();
-    // Of a short name two letters are half.
+    // In a short name, two letters would be half of it.
     let typos = TYPOS_MAX.min(asked.len() / 3);
     let is_part = |known: &str| asked.len() >= PART_MIN && (known.contains(&asked) || asked.contains(known));
     let mut near: Vec<(usize, &str)> = all
@@ -79,9 +79,9 @@ pub fn require_known(action: &str) -> Result<()> {
     near.sort_by_key(|(apart, _)| *apart);
     let named: Vec<&str> = near.into_iter().take(NAMED_MAX).map(|(_, known)| known).collect();
     let detail = if named.is_empty() {
-        format!("is no action of any stream; the known ones: {}", all.join(", "))
+        format!("is not an action of any stream: send one of {}", all.join(", "))
     } else {
-        format!("is no action of any stream; the nearest: {}", named.join(", "))
+        format!("is not an action of any stream; the nearest: {}", named.join(", "))
     };
     Err(Error::invalid("action", detail))
 }
@@ -107,7 +107,8 @@ mod tests {
         }
     }
 
-    /// The texts in quotes behind `action:` in the fields of an event, in the constants `REMOVED`, or in the `new(` of an event.
+    /// The quoted texts after `action:` in the fields of an event, in the constants `REMOVED`, or in the `new(` of an
+    /// event.
     fn written(source: &str) -> Vec<String> {
         let begins = ["action: ", "const REMOVED: &str = ", "ControlEvent::new(", "HeimdallEvent::new("]
             .map(|begin| source.split(begin).skip(1));
@@ -129,7 +130,7 @@ mod tests {
                 seen.insert(action);
             }
         }
-        // The switches name theirs in a function. Nothing that is known is written by nobody.
+        // The switches name their actions in a function. Every known action must be written somewhere.
         let switches = ["GO_LIVE_ENABLE", "GO_LIVE_DISABLE", "KILL_SWITCH_ENGAGE", "KILL_SWITCH_RELEASE"];
         seen.extend(switches.map(str::to_owned));
         assert_eq!(known.difference(&seen).collect::<Vec<_>>(), [""; 0]);
@@ -139,7 +140,7 @@ mod tests {
     fn the_document_lists_every_action_and_no_other() {
         let document = include_str!("../../docs/AUDIT.md");
         let section = document.split("## What is recorded").nth(1).unwrap().split("\n## ").next().unwrap();
-        // The first column of the table, and the sentences behind it; errors and columns are elsewhere.
+        // The first column of the table, and the sentences after it; errors and columns are elsewhere.
         let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
         let sentence = section.split("\n`risk`: ").nth(1).unwrap();
         let texts: Vec<String> = rows.map(|row| format!("`{row}")).chain([sentence.to_owned()]).collect();
@@ -155,7 +156,7 @@ mod tests {
             ("settle", "the nearest: SETTLE"),
             ("KILL_SWITCH_ENGAGED", "the nearest: KILL_SWITCH_ENGAGE"),
             ("TRIP", "the nearest: REGRESSION_TRIP, REGRESSION_SHADOW_TRIP"),
-            ("x", "the known ones: GO_LIVE_ENABLE, "),
+            ("x", "send one of GO_LIVE_ENABLE, "),
         ] {
             let Err(Error::Invalid(errors)) = require_known(asked) else { panic!("{asked} is taken") };
             assert!(errors[0].detail.contains(nearest), "{asked}: {}", errors[0].detail);

@@ -1,11 +1,12 @@
-//! The settings in force at an instant: the go-live state, the components and every policy, out of the control stream alone.
+//! The settings in force at an instant (the go-live state, the components and every policy), computed from the control
+//! stream alone.
 //!
-//! Each event of a change says what stands after it, so the last one before the instant tells. Two things need more: a throttle is
-//! put on a risk policy by a trip and lifted by a re-arm, and whether a throttled policy is enabled by hand is told only by the
-//! change that moved it. So the events about risk policies and trips are gone through in order.
+//! The event of a change has the whole setting after it, so the last one before the instant is enough. Two facts need
+//! more: a trip throttles a risk policy and a re-arm lifts that, and only the change that moved it tells whether an
+//! operator enabled a throttled policy. So the events about risk policies and trips are replayed in order.
 //!
-//! The settings before the first change came with the migrations, which are never edited; they are here once more.
-//! Nothing is guessed: what an erased detail would say is null, and said to be erased.
+//! The settings before the first change came with the migrations, which are never edited; this module repeats them.
+//! Nothing is guessed: a value whose detail was erased is null and marked as erased.
 
 mod installed;
 
@@ -18,7 +19,7 @@ use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-/// Actions of which the last one about a thing says all.
+/// Actions of which the last event for a subject is enough.
 pub const LAST: [&str; 11] = [
     "GO_LIVE_ENABLE",
     "GO_LIVE_DISABLE",
@@ -32,7 +33,7 @@ pub const LAST: [&str; 11] = [
     "REGRESSION_POLICY_UPSERT",
     "REGRESSION_POLICY_REMOVE",
 ];
-/// Actions that are gone through one by one.
+/// Actions whose events are replayed one by one.
 pub const EACH: [&str; 6] = [
     "RISK_POLICY_UPSERT",
     "RISK_POLICY_REMOVE",
@@ -42,29 +43,29 @@ pub const EACH: [&str; 6] = [
     "GO_LIVE_REWIND_ACCEPT",
 ];
 
-/// A control event, as far as it tells what is in force.
+/// A control event, reduced to the facts about settings.
 #[derive(Debug)]
 pub struct Told {
-    /// Its sequence number.
+    /// The number in the control stream.
     pub seq: i64,
-    /// When.
+    /// The time of the event.
     pub at: DateTime<Utc>,
-    /// The action.
+    /// The action, upper case.
     pub action: String,
-    /// The subject.
+    /// The engine, domain, wire or component; none for the go-live state.
     pub subject: Option<String>,
-    /// Who, as claimed.
+    /// The acting person or program, as claimed.
     pub actor: Option<String>,
-    /// Why.
+    /// The reason in the caller's words; none if none was given, or it was erased.
     pub reason: Option<String>,
-    /// Whether the reason was erased.
+    /// True if the reason was erased.
     pub reason_erased: bool,
-    /// The setting after it; none where it was erased.
+    /// The setting after the event; none if it was erased.
     pub detail: Option<String>,
 }
 
 impl Told {
-    /// Its detail; none where it was erased.
+    /// The parsed detail; none if it was erased.
     fn read<T: for<'a> Deserialize<'a>>(&self) -> Result<Option<T>> {
         let unreadable = |error| Error::Inconsistent(format!("the detail of control event {}: {error}", self.seq));
         self.detail.as_deref().map(serde_json::from_str).transpose().map_err(unreadable)
@@ -75,21 +76,21 @@ impl Told {
     }
 }
 
-/// The members of a JSON object, each as it was written.
+/// The members of a JSON object, each with its original text.
 pub type Fields = BTreeMap<String, Box<RawValue>>;
 
-/// Something that was in force, and the event that it comes from.
+/// A setting in force, and the event that it comes from.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct InForce {
     /// An engine, a domain, a wire (`DOMAIN.metric`) or a component; `go_live` for the switches.
     pub name: String,
-    /// The control event that made it so; null for what was installed and not changed since.
+    /// The control event that set it; null if the installed setting was never changed.
     pub seq: Option<i64>,
     /// The time of that event.
     pub at: Option<DateTime<Utc>>,
-    /// Whether it cannot be told, since the detail of the event that told it was erased.
+    /// True if the value is not known, because the detail of its event was erased.
     pub erased: bool,
-    /// The setting in force, as the lever's own route showed it; null when it was erased.
+    /// The setting in force, as the lever's own route showed it; null if it was erased.
     #[schema(value_type = Option<Object>)]
     pub value: Option<Fields>,
 }
@@ -97,23 +98,24 @@ pub struct InForce {
 /// The settings in force at an instant.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AsOf {
-    /// The instant; an event of that very time counts.
+    /// The instant; an event of exactly that time counts.
     pub at: DateTime<Utc>,
-    /// The last control event up to then; 0 before the first.
+    /// The last control event up to the instant; 0 before the first.
     pub seq: i64,
     /// The go-live state; null before Holdfast was installed.
     pub go_live: Option<InForce>,
     /// The components that had reported.
     pub packs: Vec<InForce>,
-    /// The risk policies, with the throttles that stood.
+    /// The risk policies, with the throttles that were active.
     pub risk_policies: Vec<InForce>,
     /// The charter's policies.
     pub heimdall_policies: Vec<InForce>,
     /// The wires' policies.
     pub regression_policies: Vec<InForce>,
-    /// The wires that had ever tripped: `domain`, `metric`, `triggered`, `trip_id`, `last_triggered_at`, `watermark`.
+    /// The wires that had tripped at least once: `domain`, `metric`, `triggered`, `trip_id`, `last_triggered_at`,
+    /// `watermark`.
     pub wires: Vec<InForce>,
-    /// Trips whose detail was erased, so that it is not known which risk policy they throttled.
+    /// Trips whose detail was erased, so that the throttled risk policy is not known.
     pub unknown_trips: Vec<i64>,
 }
 
@@ -152,14 +154,13 @@ struct Pair {
     metric: String,
 }
 
-/// The effect of a re-arm and of another baseline on a wire.
+/// The effect of a re-arm, or of another baseline, on a wire.
 #[derive(Deserialize)]
 struct Rebased {
-    /// None in what was recorded of a baseline before it said so.
+    /// The series event up to which the wire ignores everything; none in baseline events from before it was recorded.
     watermark: Option<i64>,
 }
 
-/// The kind of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     GoLive,
@@ -170,27 +171,27 @@ enum Kind {
     Wire,
 }
 
-/// The facts that a risk policy's own members do not tell.
+/// Facts of a risk policy that its own members do not show.
 #[derive(Debug, Default)]
 struct Hold {
-    /// The human flag; none where it is not known.
+    /// Whether an operator enabled the policy; none if that is not known.
     by_hand: Option<bool>,
     throttled_by: Vec<i64>,
 }
 
-/// Everything on its way to the instant.
+/// The state of the replay.
 #[derive(Debug, Default)]
 struct Going {
     things: BTreeMap<(Kind, String), InForce>,
     holds: BTreeMap<String, Hold>,
-    /// The standing trip of each wire.
+    /// The active trip of each wire.
     trips: BTreeMap<String, i64>,
-    /// Up to which event of its series a wire looks at nothing; none where it is not known.
+    /// The series event up to which a wire ignores everything; none if that is not known.
     watermarks: BTreeMap<String, Option<i64>>,
     unknown_trips: Vec<i64>,
 }
 
-/// The settings in force after these events, in order: the last of each kind and name for [`LAST`], every one for [`EACH`].
+/// The settings after these events, in order: the last of each kind and name for [`LAST`], every one for [`EACH`].
 pub fn as_of(at: DateTime<Utc>, seq: i64, installed: bool, events: &[Told]) -> Result<AsOf> {
     let mut going = Going::default();
     if installed {
@@ -242,7 +243,7 @@ impl Going {
         self.things.insert((kind, name), thing);
     }
 
-    /// A new history counts one version up, and changes nothing else.
+    /// An accepted history moves the version up by one and changes nothing else.
     fn accept(&mut self, event: &Told) -> Result<()> {
         let accepted: Option<Accepted> = event.read()?;
         let Some(state) = self.things.get_mut(&(Kind::GoLive, "go_live".to_owned())) else { return Ok(()) };
@@ -302,7 +303,7 @@ impl Going {
 
     fn rearm(&mut self, event: &Told) -> Result<()> {
         let wire = event.subject();
-        // A wire has one standing trip at most, so that it is known without the detail.
+        // A wire has at most one active trip, so the trip is known without the detail.
         let trip = self.trips.remove(&wire);
         let held = self.holds.iter_mut().find(|(_, hold)| hold.throttled_by.iter().any(|held| Some(*held) == trip));
         if let Some((engine, hold)) = held {
@@ -320,7 +321,7 @@ impl Going {
         Ok(())
     }
 
-    /// Another baseline: of a wire that never tripped, it is kept until it does.
+    /// Another baseline. For a wire that has never tripped it is kept until it trips.
     fn rebase(&mut self, event: &Told) -> Result<()> {
         let wire = event.subject();
         let value = self.rebased(event)?;
@@ -330,7 +331,7 @@ impl Going {
         Ok(())
     }
 
-    /// A wire as it was, with the watermark that this event gave it; none where either is not known.
+    /// The wire before this event, with the watermark of the event; none if either is not known.
     fn rebased(&mut self, event: &Told) -> Result<Option<Fields>> {
         let wire = event.subject();
         let rebased: Option<Rebased> = event.read()?;
@@ -343,7 +344,8 @@ impl Going {
         }))
     }
 
-    /// Says on a risk policy that a throttle was put on or lifted. An engine without a policy gets a disabled one without caps.
+    /// Records on a risk policy that a throttle was set or lifted. An engine without a policy gets a disabled one
+    /// without caps.
     fn note_risk(&mut self, engine: &str, event: &Told, by: Option<&str>, why: Option<&str>) {
         let thing = self.things.entry((Kind::Risk, engine.to_owned())).or_insert_with(|| {
             self.holds.insert(engine.to_owned(), Hold { by_hand: Some(false), ..Hold::default() });

@@ -1,29 +1,30 @@
-//! Rows as `COPY … (FORMAT binary)` sends them, and their canonical bytes: the fastest way to look at every event there is.
+//! Rows as `COPY … (FORMAT binary)` sends them, and their canonical bytes: the fastest way to read every event.
 //!
-//! One message of the stream is one row. Values are read by their fixed binary forms; anything else is an error, never a guess.
+//! One message of the stream is one row. Values are read by their fixed binary forms; any other form is an error, never
+//! a guess.
 
 use super::layout::{Column, Kind};
 use crate::types::append_hex;
 use sha2::{Digest, Sha256};
 use std::io::Write;
 
-/// The beginning of the stream.
+/// The first bytes of the stream.
 const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
-/// The signature, the flags, and the length of an extension that nobody uses.
+/// The signature, the flags, and the length of an unused extension.
 const HEADER: usize = 19;
-/// Microseconds from 1970 to 2000, which PostgreSQL counts from.
+/// Microseconds from 1970 to 2000, the epoch of PostgreSQL.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 /// Days from the era of the formula below to 2000-01-01.
 const EPOCH_DAYS: i64 = 730_425;
-/// The length that stands for null, in the stream and in the canonical bytes.
+/// The length that encodes null, in the stream and in the canonical bytes.
 const NULL: [u8; 4] = [0xFF; 4];
 
-/// The stream is not what PostgreSQL sends.
+/// The bytes are not a row in COPY's binary format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a row in COPY's binary format cannot be read")]
 pub struct Unreadable;
 
-/// The rest of a message.
+/// The unread rest of a message.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -37,7 +38,7 @@ impl<'a> Reader<'a> {
         self.take(N)?.try_into().map_err(|_| Unreadable)
     }
 
-    /// A value with its length before it; none where it is null.
+    /// A value with its length before it; none for null.
     fn value(&mut self) -> Result<Option<&'a [u8]>, Unreadable> {
         match i32::from_be_bytes(self.array()?) {
             -1 => Ok(None),
@@ -46,12 +47,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The values of a row, in the order of the query; none for the end of the stream.
+/// Reads the values of a row in the order of the query. False at the end of the stream.
 pub fn values<'a>(message: &'a [u8], into: &mut Vec<Option<&'a [u8]>>) -> Result<bool, Unreadable> {
     let message = if message.starts_with(SIGNATURE) { message.get(HEADER..).ok_or(Unreadable)? } else { message };
     into.clear();
     if message.is_empty() {
-        // The header may come alone.
+        // The header may come in a message of its own.
         return Ok(true);
     }
     let mut reader = Reader(message);
@@ -69,17 +70,17 @@ fn fixed<const N: usize>(value: &[u8]) -> Result<[u8; N], Unreadable> {
     value.try_into().map_err(|_| Unreadable)
 }
 
-/// A bigint.
+/// The value of a bigint.
 pub fn integer(value: &[u8]) -> Result<i64, Unreadable> {
     Ok(i64::from_be_bytes(fixed(value)?))
 }
 
-/// A timestamptz, in microseconds since 1970.
+/// The value of a timestamptz, in microseconds since 1970.
 pub fn micros(value: &[u8]) -> Result<i64, Unreadable> {
     integer(value)?.checked_add(EPOCH_MICROS).ok_or(Unreadable)
 }
 
-/// Appends a column as the chain covers it. `digest` stands in for a free text that was erased.
+/// Appends a column as the chain covers it. `digest` replaces a free text that was erased.
 pub fn append(
     bytes: &mut Vec<u8>,
     column: Column,
@@ -99,7 +100,7 @@ pub fn append(
     Ok(())
 }
 
-/// Appends a value in its canonical text; a free text as it is.
+/// Appends a value in its canonical text; a free text unchanged.
 pub fn text(bytes: &mut Vec<u8>, kind: Kind, value: &[u8]) -> Result<(), Unreadable> {
     match (kind, value) {
         (Kind::Text | Kind::Free, value) => bytes.extend_from_slice(value),
@@ -124,7 +125,7 @@ fn show(bytes: &mut Vec<u8>, value: impl std::fmt::Display) {
     write!(bytes, "{value}").expect("writing to memory cannot fail");
 }
 
-/// A date, from days since 2000-01-01: the civil calendar by Howard Hinnant's `civil_from_days`.
+/// Appends a date, from days since 2000-01-01: the civil calendar by Howard Hinnant's `civil_from_days`.
 fn day(bytes: &mut Vec<u8>, days: i32) {
     // Days since 0000-03-01.
     let shifted = i64::from(days) + EPOCH_DAYS;
@@ -139,7 +140,6 @@ fn day(bytes: &mut Vec<u8>, days: i32) {
     write!(bytes, "{year:04}-{month:02}-{day:02}").expect("writing to memory cannot fail");
 }
 
-/// Four digits.
 fn group(bytes: &mut Vec<u8>, number: u16) {
     for place in [1_000, 100, 10, 1] {
         // A digit is one byte.
@@ -147,7 +147,7 @@ fn group(bytes: &mut Vec<u8>, number: u16) {
     }
 }
 
-/// A numeric without exponent and trailing zeros, from its digits to the base 10,000.
+/// Appends a numeric without exponent and trailing zeros, from its base-10,000 digits.
 fn decimal(bytes: &mut Vec<u8>, value: &[u8]) -> Result<(), Unreadable> {
     let mut reader = Reader(value);
     let count = i16::from_be_bytes(reader.array()?);

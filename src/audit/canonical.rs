@@ -1,15 +1,15 @@
-//! The bytes that the chain covers. Final: they can never change for events that exist.
+//! The bytes that the chain covers. The format is final: it can never change for existing events.
 //!
 //! ```text
 //! canonical = 0x01 ‖ field(stream name) ‖ field(column 1) ‖ field(column 2) ‖ …
 //! field     = length of the value in bytes, 4 bytes big-endian ‖ value
 //! null      = 0xFFFFFFFF
 //! ```
-//! Columns stand in the order of the table, without `hash`. Every value is UTF-8 text: integers in decimal digits; times in
-//! microseconds since 1970-01-01T00:00:00Z; decimals without exponent and trailing zeros (`trim_scale(x)::text`); booleans
-//! `true`/`false`; days `YYYY-MM-DD`; uuids lower-case with hyphens. Free text (`reason`, `detail`, `metadata`,
-//! `recommendation`, `evidence`) is the lower-case hex of its own SHA-256, so that it can be erased and the chain still
-//! holds. psql can recompute all of it with `sha256` and `int4send`.
+//! Columns are in the order of the table, without `hash`. Every value is UTF-8 text: integers in decimal digits; times
+//! in microseconds since 1970-01-01T00:00:00Z; decimals without exponent and trailing zeros (`trim_scale(x)::text`);
+//! booleans `true`/`false`; days `YYYY-MM-DD`; uuids lower-case with hyphens. Free text (`reason`, `detail`,
+//! `metadata`, `recommendation`, `evidence`) is the lower-case hex of its own SHA-256, so the chain still holds after
+//! an erasure. psql can recompute all of it with `sha256` and `int4send`.
 
 use crate::types::{Actor, CorrelationId, hex};
 use chrono::{DateTime, NaiveDate, Utc};
@@ -19,7 +19,7 @@ use std::io::Write;
 
 /// The version of this format, the first byte.
 const VERSION: u8 = 1;
-/// The length that stands for null.
+/// The length that encodes null.
 const NULL: [u8; 4] = [0xFF; 4];
 
 /// A growing canonical form. Each method appends one column.
@@ -27,7 +27,7 @@ const NULL: [u8; 4] = [0xFF; 4];
 pub struct Canonical(Vec<u8>);
 
 impl Canonical {
-    /// The form of an event of this stream at this place, by this origin: the columns that all streams begin with.
+    /// The columns that all streams begin with, for an event at this place by this origin.
     #[must_use]
     pub fn begin(stream: super::Stream, stamp: super::Stamp, origin: &super::Origin) -> Self {
         Self::head(Vec::with_capacity(512), stream, stamp.seq)
@@ -38,20 +38,20 @@ impl Canonical {
             .text(origin.correlation_id.as_ref().map(CorrelationId::as_str))
     }
 
-    /// The beginning of every event's form, written into these bytes, which are empty.
+    /// The version, the stream and the number, written into `bytes`, which must be empty.
     #[must_use]
     pub fn head(mut bytes: Vec<u8>, stream: super::Stream, seq: i64) -> Self {
         bytes.push(VERSION);
         Self(bytes).text(Some(stream.as_str())).shown(Some(seq))
     }
 
-    /// A text column.
+    /// Appends a text column.
     #[must_use]
     pub fn text(mut self, value: Option<&str>) -> Self {
         match value {
             None => self.0.extend_from_slice(&NULL),
             Some(text) => {
-                // Every column is bounded far below 4 GiB by its parser and its CHECK.
+                // The parser and the CHECK of every column bound it far below 4 GiB.
                 let length = u32::try_from(text.len()).expect("columns are bounded");
                 self.0.extend_from_slice(&length.to_be_bytes());
                 self.0.extend_from_slice(text.as_bytes());
@@ -60,13 +60,13 @@ impl Canonical {
         self
     }
 
-    /// An integer, a boolean, a uuid or an exact decimal: whatever displays in its canonical text.
+    /// Appends an integer, a boolean, a uuid or an exact decimal: any value that displays as its canonical text.
     #[must_use]
     pub fn shown(mut self, value: Option<impl Display>) -> Self {
         let Some(value) = value else {
             return self.text(None);
         };
-        // In place, and its length once it is known: an event has a dozen such columns.
+        // Written in place, and its length afterwards: an event has a dozen such columns.
         let begin = self.0.len() + NULL.len();
         self.0.extend_from_slice(&NULL);
         write!(self.0, "{value}").expect("writing to memory cannot fail");
@@ -75,32 +75,32 @@ impl Canonical {
         self
     }
 
-    /// A time column.
+    /// Appends a time column, in microseconds since 1970.
     #[must_use]
     pub fn time(self, value: Option<DateTime<Utc>>) -> Self {
         self.shown(value.map(|at| at.timestamp_micros()))
     }
 
-    /// A day column.
+    /// Appends a day column, as `YYYY-MM-DD`.
     #[must_use]
     pub fn day(self, value: Option<NaiveDate>) -> Self {
         self.shown(value.map(|day| day.format("%Y-%m-%d")))
     }
 
-    /// A free text column: only its digest enters.
+    /// Appends a free text column as the hex of its SHA-256.
     #[must_use]
     pub fn digest(self, value: Option<&str>) -> Self {
         let digest = value.map(|text| hex(&Sha256::digest(text.as_bytes())));
         self.text(digest.as_deref())
     }
 
-    /// The bytes, to go on with.
+    /// The bytes, for reuse of their buffer.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }
 
-    /// The bytes.
+    /// The bytes appended so far.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.0

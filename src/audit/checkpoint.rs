@@ -1,4 +1,4 @@
-//! Checkpoints: where every stream stood at an instant, signed, to be kept where whoever owns the database does not come.
+//! Checkpoints: the signed heads of all streams at an instant, to be kept where the database's owner has no access.
 //!
 //! ```text
 //! holdfast audit checkpoint
@@ -10,12 +10,12 @@
 //!
 //! — holdfast/host <signature>
 //! ```
-//! The text is signed as a C2SP note ([`super::note`]); it is no C2SP tlog-checkpoint, since the hashes are those of a chain and not
-//! of a Merkle tree.
+//! The text is signed as a C2SP note ([`super::note`]). It is not a C2SP tlog-checkpoint, because the hashes are those
+//! of a chain and not of a Merkle tree.
 //!
 //! Invariants:
-//! - Nothing is signed that was not verified: everything since the last checkpoint of this key, and that the events it names still
-//!   stand. So what was signed is never contradicted.
+//! - Only verified events are signed: everything since the last checkpoint of this key, and that the events it names
+//!   still exist. So no signature contradicts an earlier one.
 //! - The key is a file outside the database. Each instance has its own.
 
 mod schedule;
@@ -37,31 +37,31 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use utoipa::ToSchema;
 
-/// The beginning of the text.
+/// The first line of the text.
 pub const ORIGIN: &str = "holdfast audit checkpoint";
-/// Largest file that may be a kept checkpoint, bytes, and how many of them are looked at for the last one.
+/// Largest file that can be a kept checkpoint, in bytes; and the most files that are searched for the last one.
 const NOTE_BYTES_MAX: u64 = 64 * 1024;
 const LOOKED_AT_MAX: usize = 100;
-/// The ending of a kept checkpoint's file name.
+/// The file name extension of a kept checkpoint.
 const SUFFIX: &str = ".note";
 
-/// Where every stream stood.
+/// The heads of all streams at an instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// When, by the database's clock.
+    /// The instant, by the database's clock.
     pub at: DateTime<Utc>,
     /// The last event of each stream.
     pub heads: BTreeMap<Stream, Point>,
 }
 
 impl Checkpoint {
-    /// Reads where the streams stand, in one snapshot.
+    /// Reads the heads of all streams in one snapshot.
     async fn take(conn: &mut PgConnection) -> Result<Self> {
         let (at, heads) = store::points(conn).await?;
         Ok(Self { at, heads })
     }
 
-    /// The text that is signed.
+    /// The text to sign.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = format!("{ORIGIN}\n{}\n", self.at.to_rfc3339_opts(SecondsFormat::Micros, true));
@@ -73,7 +73,7 @@ impl Checkpoint {
         text
     }
 
-    /// Reads a text that was signed; none if it is another one.
+    /// The checkpoint of a signed text; none if the text is not one.
     #[must_use]
     pub fn read(text: &str) -> Option<Self> {
         let mut lines = text.strip_suffix('\n')?.split('\n');
@@ -85,50 +85,51 @@ impl Checkpoint {
             heads.insert(stream, point);
         }
         let checkpoint = (heads.len() == Stream::ALL.len()).then_some(Self { at, heads })?;
-        // One text for one checkpoint: another spelling of it was not written by this.
+        // A checkpoint has exactly one text: this program did not write any other spelling.
         (checkpoint.text() == text).then_some(checkpoint)
     }
 }
 
-/// The signer of checkpoints, their folder, and the last one. Cheap to clone; all clones are one.
+/// The signer of checkpoints, their folder, and the last one. Cheap to clone; all clones share one state.
 #[derive(Debug, Clone)]
 pub struct Notary(Arc<Parts>);
 
 #[derive(Debug)]
 struct Parts {
     signer: Signer,
-    /// Where they are kept; none for nowhere.
+    /// The folder of kept checkpoints; none if they are not kept.
     dir: Option<PathBuf>,
     known: Mutex<Progress>,
 }
 
 #[derive(Debug, Default)]
 struct Progress {
-    /// The last one that was signed.
+    /// The last signed checkpoint.
     last: Option<Checkpoint>,
-    /// The heads of the last one that the schedule made.
+    /// The heads of the last checkpoint that the schedule made.
     kept: Option<BTreeMap<Stream, Point>>,
-    /// The damage of the trail that the last verification found.
+    /// The damage that the last verification found.
     finding: Option<Finding>,
-    /// How far the schedule has verified since the last one.
+    /// The event of each stream up to which the schedule has verified since then.
     verified: BTreeMap<Stream, Point>,
 }
 
-/// The trail by the last checkpoint.
+/// The trail compared with the last checkpoint.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Witness {
-    /// When the last checkpoint was signed, by the database's clock.
+    /// The instant of the last checkpoint, by the database's clock.
     pub at: DateTime<Utc>,
     /// The name of the key that signed it.
     pub signer: String,
-    /// The events that it names, by stream.
+    /// The last event of each stream in the checkpoint.
     pub heads: BTreeMap<String, i64>,
-    /// Whether each of them is still what was signed.
+    /// True if each of these events still has the signed hash.
     pub holds: bool,
 }
 
 impl Notary {
-    /// The notary with the key of this file, which is made if it is not there, and the last checkpoint of this directory.
+    /// Opens the notary with the key of this file, which is created if missing, and with the last checkpoint of this
+    /// directory.
     pub async fn open(key: &Path, name: &str, dir: Option<PathBuf>) -> io::Result<Self> {
         if !tokio::fs::try_exists(key).await? {
             make_key(key, name).await?;
@@ -136,7 +137,7 @@ impl Notary {
         Self::existing(key, dir).await
     }
 
-    /// The same for a key that exists.
+    /// Opens the notary with an existing key.
     pub async fn existing(key: &Path, dir: Option<PathBuf>) -> io::Result<Self> {
         let signer: Signer = tokio::fs::read_to_string(key).await?.parse().map_err(io::Error::other)?;
         let last = match &dir {
@@ -149,7 +150,7 @@ impl Notary {
         Ok(Self::new(signer, dir, last))
     }
 
-    /// The notary of this key, which keeps checkpoints here, and has signed this one last.
+    /// A notary with this key and folder, and with its last signed checkpoint.
     #[must_use]
     pub fn new(signer: Signer, dir: Option<PathBuf>, last: Option<Checkpoint>) -> Self {
         Self(Arc::new(Parts {
@@ -170,13 +171,13 @@ impl Notary {
         self.0.signer.verifier()
     }
 
-    /// The last checkpoint.
+    /// The last signed checkpoint; none before the first.
     #[must_use]
     pub fn last(&self) -> Option<Checkpoint> {
         self.known().last.clone()
     }
 
-    /// The damage of the trail that the scheduled verification found.
+    /// The damage that the scheduled verification found; none if there is none.
     #[must_use]
     pub fn finding(&self) -> Option<Finding> {
         self.known().finding.clone()
@@ -186,26 +187,26 @@ impl Notary {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Verifies what came since the last checkpoint, and signs where the streams stand now, if all that this process knew is there: a
-    /// note of a trail that lost events would say that the events which took their place are the right ones. The connection is in a transaction that
-    /// sees one instant of the database, and may take as long as reading all of that takes.
+    /// Verifies the events since the last checkpoint and signs the heads, if everything that this process knew exists:
+    /// a note of a trail that lost events would confirm the events that replaced them. The connection must be in a
+    /// transaction that sees one instant of the database, without a time limit.
     pub async fn sign(&self, conn: &mut PgConnection, history: &History) -> Result<(Checkpoint, String)> {
         self.sign_behind(conn, history, &self.last_heads()).await
     }
 
-    /// The events of the last checkpoint; none before the first.
+    /// The events of the last checkpoint; empty before the first.
     fn last_heads(&self) -> BTreeMap<Stream, Point> {
         self.last().map(|last| last.heads).unwrap_or_default()
     }
 
-    /// The same where everything up to these events was verified already.
+    /// The same, if everything up to `verified` was verified already.
     async fn sign_behind(
         &self,
         conn: &mut PgConnection,
         history: &History,
         verified: &BTreeMap<Stream, Point>,
     ) -> Result<(Checkpoint, String)> {
-        // The first statement takes the snapshot: events that are known later may not be in it.
+        // The first statement takes the snapshot, which may lack events that become known later.
         let known_before = history.asked();
         let last = self.last_heads();
         let of = |points: &BTreeMap<Stream, Point>, stream| points.get(&stream).copied().unwrap_or(Point::BEGINNING);
@@ -230,14 +231,14 @@ impl Notary {
         metrics::gauge!("holdfast_audit_damaged").set(0.0);
         let mut known = self.known();
         known.finding = None;
-        // Two at once: the later one is the last.
+        // If two are signed at once, the one with the later instant is the last.
         if known.last.as_ref().is_none_or(|last| last.at <= checkpoint.at) {
             known.last = Some(checkpoint.clone());
         }
         Ok((checkpoint, note))
     }
 
-    /// The trail as it is now, by the last checkpoint; none before the first.
+    /// The trail now, compared with the last checkpoint; none before the first.
     pub async fn witness(&self, conn: &mut PgConnection) -> Result<Option<Witness>> {
         let Some(last) = self.last() else { return Ok(None) };
         let holds = first_missing(conn, &last).await?.is_none();
@@ -246,7 +247,7 @@ impl Notary {
     }
 }
 
-/// The first event that a checkpoint names and that is not there, or another one.
+/// The first event of a checkpoint that is missing or has another hash.
 async fn first_missing(conn: &mut PgConnection, checkpoint: &Checkpoint) -> Result<Option<(Stream, Point)>> {
     for (stream, point) in checkpoint.heads.iter().filter(|(_, point)| point.seq > 0) {
         let stands = stored_hash(&mut *conn, *stream, point.seq).await?;
@@ -257,25 +258,25 @@ async fn first_missing(conn: &mut PgConnection, checkpoint: &Checkpoint) -> Resu
     Ok(None)
 }
 
-/// Makes a key, for its owner alone. Of two who make one at once, one wins.
+/// Creates a key that only its owner can read. If two processes create one at once, one wins.
 async fn make_key(path: &Path, name: &str) -> io::Result<()> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(io::Error::other)?;
-    let signer = Signer::new(&key_name(name), seed).ok_or_else(|| io::Error::other("that is no key's name"))?;
+    let signer = Signer::new(&key_name(name), seed).ok_or_else(|| io::Error::other("that name cannot be a key's name"))?;
     if let Some(dir) = path.parent() {
         owner::make_dir(dir).await?;
     }
     owner::create(path, format!("{}\n", signer.expose())).await.map(drop)
 }
 
-/// A host's name as a key's name.
+/// A host's name, reduced to the characters of a key's name.
 fn key_name(host: &str) -> String {
     let letter = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '-' };
     let host: String = host.chars().map(letter).take(100).collect();
     format!("holdfast/{}", if host.is_empty() { "host" } else { &host })
 }
 
-/// Keeps a checkpoint under its time and its signer.
+/// Writes a checkpoint to a file named after its time and its signer.
 async fn keep(dir: &Path, checkpoint: &Checkpoint, signer: &str, note: &str) -> io::Result<()> {
     owner::make_dir(dir).await?;
     let signer: String = signer.chars().map(|c| if c == '/' { '-' } else { c }).collect();
@@ -283,7 +284,7 @@ async fn keep(dir: &Path, checkpoint: &Checkpoint, signer: &str, note: &str) -> 
     owner::replace(&dir.join(name), note.to_owned()).await
 }
 
-/// The last checkpoint of a directory that this key has signed. Files that are not such ones are passed over.
+/// The last checkpoint in a directory that this key signed. Other files are skipped.
 async fn newest(dir: &Path, verifier: &Verifier) -> io::Result<Option<Checkpoint>> {
     let mut names = Vec::new();
     let mut entries = match tokio::fs::read_dir(dir).await {
@@ -291,11 +292,11 @@ async fn newest(dir: &Path, verifier: &Verifier) -> io::Result<Option<Checkpoint
         entries => entries?,
     };
     while let Some(entry) = entries.next_entry().await? {
-        // A pipe would never end.
+        // Reading a pipe would never end.
         let is_note = entry.metadata().await.is_ok_and(|file| file.is_file() && file.len() <= NOTE_BYTES_MAX);
         names.extend(entry.file_name().into_string().ok().filter(|name| is_note && name.ends_with(SUFFIX)));
     }
-    // They begin with their time; but what counts is the one that was signed.
+    // The names begin with their time, but only a valid signature counts.
     names.sort_unstable();
     let mut newest: Option<Checkpoint> = None;
     for name in names.into_iter().rev().take(LOOKED_AT_MAX) {

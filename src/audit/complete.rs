@@ -1,25 +1,25 @@
-//! The parts of a book beside its events, and which of them are not there: a copy that was restored in part looks whole by its
-//! chain, and has lost what guards it, or what decisions go by.
+//! The parts of a book beside its events, and which of them are missing. A copy that was restored in part has an intact
+//! chain, and may still lack its guards or the rows that decisions use.
 //!
-//! Everybody who says whether a book is sound asks [`missing`]: `holdfast audit verify` and its route, a server that starts, and the
-//! review. `/readyz` does not go by it: what the migrations made and is not there denies, and of the rest a start says so in its log.
+//! All users ask [`missing`]: `holdfast audit verify` and its route, a starting server, and the review. `/readyz` does
+//! not: if an installed row is missing, requests are denied, and a starting server logs the rest.
 
 use crate::db;
 use crate::error::Result;
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// When a trigger fires.
+/// The condition under which a trigger fires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fires {
-    /// Always: also where replication applies a change.
+    /// Always, also when replication applies a change.
     Always,
-    /// Where a change is made.
+    /// Only where a change is made.
     AtOrigin,
 }
 
 impl Fires {
-    /// Whether PostgreSQL says so: `O` is at the origin, `A` always, `R` and `D` are neither.
+    /// True if PostgreSQL's `tgenabled` fits: `O` is at the origin, `A` always, `R` and `D` fit neither.
     fn is(self, enabled: &str) -> bool {
         enabled == "A" || enabled == "O" && self == Self::AtOrigin
     }
@@ -32,10 +32,10 @@ impl Fires {
     }
 }
 
-/// Tables whose rows are guarded, and themselves against being emptied.
+/// Tables whose rows are guarded, and that are guarded against truncation.
 const GUARDED: [&str; 7] =
     ["access_token", "audit_erasure", "audit_head", "control_event", "heimdall_event", "kpi_event", "risk_event"];
-/// Triggers by which a change of what a reserve rests on moves the risk head.
+/// Triggers that move the revision of the risk head when a fact of a reserve changes.
 const TURNS: [(&str, &str); 5] = [
     ("risk_halt", "turn"),
     ("risk_policy", "turn"),
@@ -44,13 +44,13 @@ const TURNS: [(&str, &str); 5] = [
     ("risk_throttle", "turn_truncate"),
 ];
 
-/// The missing parts of a book, a sentence each, with the next step; empty where it is complete.
+/// The missing parts of a book, one sentence each, with the next step; empty if the book is complete.
 pub async fn missing(conn: &mut PgConnection) -> Result<Vec<String>> {
     let pending = db::pending_migrations(&mut *conn).await?;
     if pending > 0 {
-        // The parts that they bring cannot be there.
+        // The parts that these migrations create cannot exist yet.
         return Ok(vec![format!(
-            "{pending} migrations are not applied, as far as _sqlx_migrations tells: run holdfast migrate"
+            "according to _sqlx_migrations, {pending} migrations are not applied: run holdfast migrate"
         )]);
     }
     let mut missing = triggers(&mut *conn).await?;
@@ -76,7 +76,7 @@ async fn triggers(conn: &mut PgConnection) -> Result<Vec<String>> {
     .fetch_all(conn)
     .await?;
     let sentence = |((table, name, fires), enabled): ((&str, &str, Fires), Option<String>)| match enabled {
-        None => Some(format!("the trigger {name} of {table} is gone: restore the schema with its triggers")),
+        None => Some(format!("the trigger {name} of {table} is missing: restore the schema with its triggers")),
         Some(enabled) if fires.is(&enabled) => None,
         Some(_) => {
             let statement = fires.statement();
@@ -86,12 +86,12 @@ async fn triggers(conn: &mut PgConnection) -> Result<Vec<String>> {
     Ok(wanted.into_iter().zip(enabled).filter_map(sentence).collect())
 }
 
-/// The sentence about rows of a table that are not there.
+/// The sentence about missing rows of a table.
 fn lacks(relation: &str, names: &str) -> String {
-    format!("{relation} lacks {names}: restore it from where this copy came from")
+    format!("{relation} lacks {names}: restore it from the source of this copy")
 }
 
-/// Rows that migrations made and nobody has removed, and the place of keys.
+/// Rows that migrations created and nobody has removed, and the partition of keys.
 async fn installed(conn: &mut PgConnection) -> Result<Vec<String>> {
     let absent = sqlx::query!(
         r#"WITH removed AS MATERIALIZED (
@@ -136,17 +136,16 @@ async fn installed(conn: &mut PgConnection) -> Result<Vec<String>> {
     Ok(absent.iter().map(|row| lacks(&row.relation, &row.names)).collect())
 }
 
-/// Names of a table that are said; of more it is said how many.
+/// Most names of a table in a sentence; it counts the rest.
 const NAMES_MAX: usize = 20;
 
-/// A row of a table that is not there.
 struct Absent {
     relation: String,
     name: String,
 }
 
-/// Rows of which the control stream tells that they were made, and not that they were taken away again: everything that decisions go
-/// by, and what became of it.
+/// Missing rows that the control stream says were created and not removed again: everything that decisions use, and
+/// their outcomes.
 async fn told(conn: &mut PgConnection) -> Result<Vec<String>> {
     let mut absent: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for Absent { relation, name } in told_of_policies(&mut *conn).await?.into_iter().chain(told_of_wires(conn).await?) {
@@ -160,7 +159,7 @@ async fn told(conn: &mut PgConnection) -> Result<Vec<String>> {
     Ok(absent.iter().map(sentence).collect())
 }
 
-/// The rows that no wire made.
+/// The rows that do not come from a wire.
 async fn told_of_policies(conn: &mut PgConnection) -> Result<Vec<Absent>> {
     let absent = sqlx::query_as!(
         Absent,
@@ -209,8 +208,8 @@ async fn told_of_policies(conn: &mut PgConnection) -> Result<Vec<Absent>> {
     Ok(absent)
 }
 
-/// The rows of wires, with the throttles that their trips made: each stands until the wire is re-armed, or somebody overrides it. Which
-/// engine it holds is told by the trip's detail, and where that was erased, by its row.
+/// The rows of wires, with the throttles of their trips: each is active until the wire is re-armed or somebody
+/// overrides it. The trip's detail names the throttled engine, or the trip's row, if the detail was erased.
 async fn told_of_wires(conn: &mut PgConnection) -> Result<Vec<Absent>> {
     let absent = sqlx::query_as!(
         Absent,

@@ -1,4 +1,4 @@
-//! The control stream's events: what changed in the control plane, and what was refused.
+//! The control stream's events: changes of the control plane, and refused attempts.
 
 use super::{Canonical, Head, Origin, Stamp, Stream, store};
 use crate::db::json_text;
@@ -10,49 +10,49 @@ use serde_json::value::RawValue;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-/// A change or a refusal, before it has its place in the stream.
+/// A change or a refusal, before it has a place in the stream.
 #[derive(Debug)]
 pub struct ControlEvent<'a> {
     /// The action, done or attempted, upper case: `KILL_SWITCH_ENGAGE`.
     pub action: &'static str,
-    /// The subject: an engine, a domain, a wire, a component; none for the one go-live state.
+    /// The subject: an engine, a domain, a wire or a component; none for the go-live state.
     pub subject: Option<&'a str>,
     /// The error code of a refusal; none for a change.
     pub error: Option<&'static str>,
-    /// Why, in the caller's words.
+    /// The reason in the caller's words.
     pub reason: Option<&'a Reason>,
     /// The state before and after, as JSON.
     pub detail: Option<String>,
 }
 
 impl<'a> ControlEvent<'a> {
-    /// A change: of the one go-live state, without a reason, until something else is said.
+    /// A change of the go-live state without a reason; the methods below add to it.
     #[must_use]
     pub const fn new(action: &'static str) -> Self {
         Self { action, subject: None, error: None, reason: None, detail: None }
     }
 
-    /// The same about this: an engine, a domain, a wire, a component.
+    /// Sets the subject: an engine, a domain, a wire or a component.
     #[must_use]
     pub const fn about(mut self, subject: &'a str) -> Self {
         self.subject = Some(subject);
         self
     }
 
-    /// The same as an attempt that was refused with this code.
+    /// Makes it an attempt that was refused with this code.
     #[must_use]
     pub const fn refused(mut self, error: &'static str) -> Self {
         self.error = Some(error);
         self
     }
 
-    /// The same with the caller's reason.
+    /// Sets the caller's reason.
     #[must_use]
     pub fn because(self, reason: impl Into<Option<&'a Reason>>) -> Self {
         Self { reason: reason.into(), ..self }
     }
 
-    /// The same with its detail.
+    /// Sets the detail, as JSON.
     #[must_use]
     pub fn detail(self, detail: &impl Serialize) -> Self {
         Self { detail: Some(json_text(detail)), ..self }
@@ -81,29 +81,29 @@ impl<'a> ControlEvent<'a> {
 /// A control event as it is read back.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ControlRecord {
-    /// Its sequence number in the control stream.
+    /// The number in the control stream.
     pub seq: i64,
-    /// When.
+    /// The time of the event.
     pub at: DateTime<Utc>,
     /// The authenticated principal.
     pub principal: String,
     /// The actor, as the caller claimed.
     pub actor: Option<String>,
-    /// The request it came with.
+    /// The id of the request; null for commands of the shell.
     pub request_id: Option<String>,
-    /// The caller's own thread.
+    /// The caller's own id for requests that belong together.
     pub correlation_id: Option<String>,
     /// The action, done or attempted.
     pub action: String,
-    /// The subject.
+    /// The engine, domain, wire or component; null for the go-live state.
     pub subject: Option<String>,
-    /// Whether it was done; false for a refused attempt.
+    /// True for a change; false for a refused attempt.
     pub ok: bool,
-    /// The error code of a refusal.
+    /// The error code of a refusal; null for a change.
     pub error: Option<String>,
-    /// Why, in the caller's words.
+    /// The reason in the caller's words; null if none was given, or it was erased.
     pub reason: Option<String>,
-    /// The state before and after.
+    /// The state before and after; null if there is none, or it was erased.
     #[schema(value_type = Option<Object>)]
     pub detail: Option<Box<RawValue>>,
     /// The event's hash, lower-case hex.
@@ -116,8 +116,8 @@ mod tests {
     use crate::types::Principal;
     use crate::types::hex;
 
-    /// These bytes are fixed for ever: events written by any version verify with any later one. The same value, computed by
-    /// `sha256sum` alone, stands in docs/ARCHITECTURE.md.
+    /// These bytes are fixed for ever: events of any version verify with any later one. `sha256sum` alone computes the
+    /// same value; it is in docs/ARCHITECTURE.md.
     #[test]
     fn golden_vector_of_a_control_event() {
         let origin = Origin {

@@ -1,10 +1,11 @@
-//! Erasure of a free text, which the law may ask for: the text goes, its digest stays, and the chain holds.
+//! Erasure of a free text, which the law may require: the text is removed, its digest stays, and the chain holds.
 //!
-//! In one transaction the digest is kept, the text set to null where it stands and where a lever keeps it in a column of its own, and
-//! the control event `AUDIT_ERASE` says who did it and why, without a word of the text. Twice is safe. Copies inside JSON that belong to
-//! something else are not touched; they are found and told.
+//! One transaction keeps the digest, sets the text to null in the event and in a lever's own column, and appends the
+//! control event `AUDIT_ERASE` with the operator and the reason, without the text. Erasing twice is safe. Copies inside
+//! the JSON of other things are not touched; they are found and reported.
 //!
-//! Locks: the heads of the levers whose rows are touched, then control. Their writers hold these before they take a row.
+//! Locks: the heads of the levers whose rows are touched, then control. Their writers hold these heads before they take
+//! a row.
 
 use super::layout::Kind;
 use super::{ControlEvent, Origin, Stream, lock, store};
@@ -15,34 +16,34 @@ use crate::types::hex;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-/// A text: a column of an event.
+/// A text, by the column of its event.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// The stream.
+    /// The event's stream.
     pub stream: Stream,
-    /// The event.
+    /// The event's number.
     pub seq: i64,
-    /// The column.
+    /// The name of the column.
     pub field: &'static str,
 }
 
 impl Target {
-    /// The text of this name, if the stream has such a one and it may be erased.
+    /// The text of this name, if the stream has it and it may be erased.
     pub fn new(stream: Stream, seq: i64, field: &str) -> Result<Self> {
         let known = stream.columns().iter().find(|column| column.kind == Kind::Free && column.name == field);
         let target = known.map(|column| Self { stream, seq, field: column.name });
         match target {
-            // Replays are answered from it.
+            // Replays are answered from this column.
             Some(_) if (stream, field) == (Stream::Risk, "detail") => Err(Error::NotFound {
                 what: "text of a caller's",
-                id: format!("{}/{seq}/{field}, which holds numbers alone", stream.as_str()),
+                id: format!("{}/{seq}/{field}, which holds only numbers", stream.as_str()),
             }),
             Some(target) => Ok(target),
             None => Err(Error::NotFound { what: "free text", id: format!("{}/{seq}/{field}", stream.as_str()) }),
         }
     }
 
-    /// Its name in the trail.
+    /// The name in the trail: stream, number and column.
     #[must_use]
     pub fn name(&self) -> String {
         format!("{}/{}/{}", self.stream.as_str(), self.seq, self.field)
@@ -52,43 +53,42 @@ impl Target {
 /// A copy of a text that was not erased.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remains {
-    /// The table and the column.
+    /// The table and the column, as `table.column`.
     pub column: String,
-    /// The row.
+    /// The key of the row.
     pub row: String,
 }
 
 /// The result of an erasure.
 #[derive(Debug)]
 pub enum Erased {
-    /// It is erased now.
+    /// The text is erased now.
     Now {
         /// SHA-256 of the text, lower-case hex.
         digest: String,
-        /// The control event that says so.
+        /// The control event of the erasure.
         seq: i64,
-        /// Columns of levers that held it, too.
+        /// Columns of levers that held the text too and are erased.
         columns: Vec<&'static str>,
-        /// Where it still is.
+        /// Copies that remain.
         copies: Vec<Remains>,
-        /// Whether `GET /audit/as-of` needs it.
+        /// True if `GET /audit/as-of` needs the text.
         as_of: bool,
     },
-    /// It was erased before; nothing was done.
+    /// The text was erased before; nothing was done.
     Already {
         /// SHA-256 of the text, lower-case hex.
         digest: String,
     },
 }
 
-/// An erasure, for the audit trail.
 #[derive(Serialize)]
 struct EraseDetail<'a> {
     digest: &'a str,
     columns: &'a [&'static str],
 }
 
-/// The streams whose writers write the rows in which an action's reason stands, too, in lock order.
+/// The streams whose writers also store the reason of this action in a row of their own, in lock order.
 fn lever_of(action: Option<&str>) -> &'static [Stream] {
     match action {
         Some("RISK_POLICY_UPSERT") => &[Stream::Risk],
@@ -99,13 +99,13 @@ fn lever_of(action: Option<&str>) -> &'static [Stream] {
     }
 }
 
-/// Erases a text.
+/// Erases a text in one transaction, then searches for copies.
 pub async fn erase(db: &Database, target: Target, reason: &Reason, origin: &Origin) -> Result<Erased> {
     let mut tx = db.begin().await?;
-    // The action of an event never changes, so it may be read before the heads are held.
+    // An event's action never changes, so it can be read before the heads are locked.
     let action = store::erase::action(&mut tx, target).await?;
     if target.field == "detail" && matches!(action.as_deref(), Some("AUDIT_ERASE" | "SETTING_CHANGE")) {
-        let id = format!("{}, which holds what it did alone", target.name());
+        let id = format!("{}, which holds only the effect of the event", target.name());
         return Err(Error::NotFound { what: "text of a caller's", id });
     }
     for stream in lever_of(action.as_deref()) {
@@ -134,7 +134,7 @@ pub async fn erase(db: &Database, target: Target, reason: &Reason, origin: &Orig
         .detail(&EraseDetail { digest: &digest, columns: &columns });
     let stamp = event.append(&mut tx, &mut head, origin).await?;
     db::commit(tx).await?;
-    // Afterwards, since it takes long, and the kill switch waits for the head.
+    // Searched after the commit, because it takes long and the kill switch waits for the head.
     let mut tx = db.begin_unlimited_snapshot().await?;
     let copies = store::erase::copies(&mut tx, &text).await?;
     let told = action.is_some_and(|action| {

@@ -1,11 +1,12 @@
 //! Events of all streams in one list, and the cursor through it.
 //!
-//! Within a stream times rise with the sequence numbers; across streams they do not: an event with an earlier time may be
-//! committed later. So a cursor is a place in each stream, never a time, and a page is a merge of what follows each place. It
-//! neither skips nor repeats, whatever arrives.
+//! Within a stream, times rise with the sequence numbers; across streams they do not: an event with an earlier time may
+//! be committed later. So a cursor is a place in each stream, never a time, and a page merges the events after each
+//! place. It neither skips nor repeats events, whatever arrives.
 //!
-//! A page looks at a bounded stretch of each stream. One that ends before its stream does holds back what lies beyond it in time,
-//! so that the order holds; a page may so have fewer rows than asked for, and a `next_cursor` all the same.
+//! A page reads a bounded range of each stream. If a range ends before its stream does, the page holds back later
+//! events of the other streams, so that the order holds. Such a page has fewer rows than asked for, and a `next_cursor`
+//! all the same.
 
 use super::Stream;
 use super::layout::{Column, Kind};
@@ -23,29 +24,30 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{ArrayBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::openapi::{RefOr, schema::SchemaType};
 
-/// Events of a stream that a page looks at where no index leads to those that are asked for.
+/// Events of a stream that a page reads if no index leads to the wanted ones.
 pub const STRETCH: i64 = 100_000;
 
-/// Which way a list goes.
+/// The direction of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
     /// Newest first.
     #[default]
     Desc,
-    /// Oldest first; its cursor follows what is appended.
+    /// Oldest first. The cursor then follows new events.
     Asc,
 }
 
-/// The list, which its cursors belong to.
+/// The name of the list that its cursors belong to.
 const LIST: &str = "/audit/events";
 
-/// A place in each stream, in the order of [`Stream::ALL`]: the next page is before it, or behind it where the oldest come first.
+/// A place in each stream, in the order of [`Stream::ALL`]: the next page is before it, or after it if the oldest come
+/// first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
-    /// The way it goes.
+    /// The direction of the list.
     pub order: Order,
-    /// The places.
+    /// The sequence number in each stream.
     pub places: [i64; 4],
 }
 
@@ -82,24 +84,25 @@ crate::types::scalar!(
     ObjectBuilder::new()
         .schema_type(Type::String)
         .pattern(Some(r"^[da](\.[0-9]{1,18}){4}\.[0-9a-f]{8}$"))
-        .description(Some("Where the last page ended. Opaque."))
+        .description(Some("The end of the last page, from next_cursor. Opaque."))
 );
 
-/// Which events.
+/// The conditions of the wanted events; all of them must hold.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// Of this stream.
+    /// Only events of this stream; none for all streams.
     pub stream: Option<Stream>,
-    /// Columns and what stands in them.
+    /// Columns and their exact values.
     pub equal: Vec<(&'static str, String)>,
-    /// At or after.
+    /// The earliest time, inclusive.
     pub from: Option<DateTime<Utc>>,
-    /// Before.
+    /// The latest time, exclusive.
     pub to: Option<DateTime<Utc>>,
 }
 
 impl Filter {
-    /// The columns of a stream that have to hold one of these values each; none where the stream has no such column, and so no such event.
+    /// The columns of a stream that must each hold one of these values; none if the stream lacks such a column, and so
+    /// has no such event.
     #[must_use]
     pub fn of(&self, stream: Stream) -> Option<Vec<(Column, Vec<&str>)>> {
         if self.stream.is_some_and(|only| only != stream) {
@@ -111,7 +114,7 @@ impl Filter {
             if let Some(column) = known(name) {
                 wanted.push((column, vec![value.as_str()]));
             } else if (*name, stream) == ("engine", Stream::Control) {
-                // The control stream names an engine as what the change of its policy is about.
+                // The control stream names an engine as the subject of its policy's change.
                 let changes = vec!["RISK_POLICY_UPSERT", "RISK_POLICY_REMOVE"];
                 wanted.extend([(known("action")?, changes), (known("subject")?, vec![value.as_str()])]);
             } else {
@@ -125,22 +128,22 @@ impl Filter {
 /// An event as it is stored: every column of its stream, in order.
 #[derive(Debug, Clone)]
 pub struct EventRecord {
-    /// Its stream.
+    /// The stream of the event.
     pub stream: Stream,
-    /// Its sequence number there.
+    /// The sequence number in that stream.
     pub seq: i64,
-    /// When.
+    /// The time of the event.
     pub at: DateTime<Utc>,
-    /// The columns behind these two, with what stands in them as JSON.
+    /// The other columns with their values as JSON.
     pub columns: Vec<(&'static str, Option<Box<RawValue>>)>,
-    /// Its hash, lower-case hex.
+    /// The event's hash, lower-case hex.
     pub hash: String,
     /// Columns whose text was erased.
     pub erased: Vec<String>,
 }
 
-/// The JSON of a column's text. A text that is not what its column holds is shown as a text, so that a row that was
-/// tampered with can be looked at.
+/// The JSON of a column's text. A text that does not fit its column is shown as a text, so that a row that was tampered
+/// with can be inspected.
 #[must_use]
 pub fn json_of(stream: Stream, column: Column, text: &str) -> Box<RawValue> {
     let is_text = match column.kind {
@@ -184,7 +187,7 @@ impl utoipa::PartialSchema for EventRecord {
                 Kind::Free if column.name == "reason" => ObjectBuilder::new().schema_type(nullable(Type::String)),
                 Kind::Free => {
                     let said =
-                        "JSON as it was written; a text in the stream kpi; null where there is none, or it was erased.";
+                        "JSON as it was written; a text in the stream kpi; null if there is none, or it was erased.";
                     ObjectBuilder::new().schema_type(SchemaType::AnyValue).description(Some(said))
                 }
             };
@@ -203,19 +206,19 @@ impl ToSchema for EventRecord {
     }
 }
 
-/// The numbers of a stream that a page looks at.
+/// The sequence numbers of a stream that a page reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stretch {
-    /// The first.
+    /// The first number.
     pub low: i64,
-    /// The last; less than the first where there is none.
+    /// The last number; less than the first if the range is empty.
     pub high: i64,
-    /// Whether nothing that is asked for lies beyond.
+    /// True if no wanted event lies beyond the range.
     pub last: bool,
 }
 
 impl Stretch {
-    /// The stretch that a page looks at from this place on, of the events that are asked for; all of them where no length is given.
+    /// The range that a page reads from this place on, within the wanted events; all of them if no length is given.
     #[must_use]
     pub fn new(order: Order, place: i64, (first, last): (i64, i64), length: Option<i64>) -> Self {
         let (low, high) = match order {
@@ -229,7 +232,7 @@ impl Stretch {
         }
     }
 
-    /// Where the next page begins once all of it was seen.
+    /// The start of the next page once the whole range was seen.
     #[must_use]
     pub fn reached(&self, order: Order, place: i64) -> i64 {
         match order {
@@ -239,47 +242,47 @@ impl Stretch {
     }
 }
 
-/// The findings in a stretch of one stream.
+/// The wanted events in a range of one stream.
 #[derive(Debug)]
 pub struct Found {
-    /// The wanted events, in the order of the list.
+    /// The events, in the order of the list.
     pub rows: VecDeque<EventRecord>,
-    /// Where the next page begins if all of it is taken.
+    /// The start of the next page if all of them are taken.
     pub reached: i64,
-    /// The rest.
+    /// The rest of the stream.
     pub rest: Rest,
 }
 
-/// The rest of a stream behind a stretch.
+/// The rest of a stream after a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rest {
-    /// Nothing.
+    /// No more wanted events.
     Nothing,
-    /// More rows than a page has.
+    /// More rows than fit on a page.
     Rows,
-    /// Events that were not looked at, all of them beyond this time.
+    /// Events that were not read, all of them beyond this time.
     Unseen(DateTime<Utc>),
 }
 
 /// A page of all streams.
 #[derive(Debug)]
 pub struct Merged {
-    /// The rows, in order.
+    /// The rows, in the order of the list.
     pub rows: Vec<EventRecord>,
-    /// Where each stream's next one is.
+    /// The start of the next page in each stream.
     pub cursor: Cursor,
-    /// Whether there is more.
+    /// True if there are more events.
     pub more: bool,
 }
 
-/// Merges stretches by time, then by the name of the stream; `found` is in the order of [`Stream::ALL`], none where a stream is not
-/// asked.
+/// Merges ranges by time, then by the name of the stream. `found` is in the order of [`Stream::ALL`], with none for a
+/// stream that is not asked for.
 #[must_use]
 pub fn merge(cursor: Cursor, mut found: [Option<Found>; 4], limit: usize) -> Merged {
     let Cursor { order, mut places } = cursor;
     let way = |ordering: Ordering| if order == Order::Desc { ordering.reverse() } else { ordering };
     let before = |a: &EventRecord, b: &EventRecord| way((a.at, a.stream.as_str()).cmp(&(b.at, b.stream.as_str())));
-    // An event beyond this time has to wait: something that was not looked at may come before it.
+    // An event beyond this time must wait: an event that was not read may come before it.
     let unseen = found.iter().flatten().filter_map(|found| match found.rest {
         Rest::Unseen(at) => Some(at),
         Rest::Nothing | Rest::Rows => None,

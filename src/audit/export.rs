@@ -1,17 +1,18 @@
-//! Events as lines of JSON that can be verified without Holdfast: `docs/audit-verify.py` does, with nothing but Python.
+//! Events as lines of JSON that can be verified without Holdfast: `docs/audit-verify.py` does it with Python alone.
 //!
-//! A stream is its first line, its events in order, and its last line:
+//! A stream is exported as a first line, its events in order, and a last line:
 //!
 //! ```text
 //! {"stream":"risk","before":{"seq":"0","hash":"00…"},"streams":["control","heimdall","kpi","risk"]}
 //! {"stream":"risk","seq":"1","at":"1768262400000001","time":"2026-01-13T00:00:00.000001Z","principal":…,"hash":"29…"}
 //! {"stream":"risk","last":{"seq":"1","hash":"29…"},"head":{"seq":"1","hash":"29…","at":"1768262400000001"},"to":null}
 //! ```
-//! Every column stands in the order in which the chain covers it, and its value is a string of exactly its canonical text
-//! ([`super::canonical`]) or null. Free text stands as it is, although its digest is hashed; one that was erased is null, and
-//! `erased` has its digest. `streams` are all of the export, so that one that was cut off between two of them is known. `time` is `at` for people. `to` is the time before which the export ends, null where it ends at the head.
+//! Every column is in the order in which the chain covers it. Its value is a string of exactly its canonical text
+//! ([`super::canonical`]), or null. Free text is exported as it is, although its digest is hashed; an erased text is
+//! null, and `erased` has its digest. `streams` are all streams of the export, so that a missing one is noticed. `time`
+//! is `at` in readable form. `to` is the time before which the export ends, null if it ends at the head.
 //!
-//! One pass with constant memory over the rows as `COPY` sends them.
+//! The export is one pass with constant memory over the rows as `COPY` sends them.
 
 use super::layout::{Column, Kind};
 use super::verify::{Erased, Head, point, read_erased, read_head, unreadable};
@@ -25,13 +26,13 @@ use sqlx::PgConnection;
 use std::future::poll_fn;
 use std::io::{self, Write};
 
-/// Why an export ended early.
+/// The reason why an export ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// The database.
+    /// The database failed.
     #[error(transparent)]
     Database(#[from] Error),
-    /// The reader.
+    /// The reader of the export failed.
     #[error("the export cannot be written: {0}")]
     Output(#[from] io::Error),
 }
@@ -42,7 +43,6 @@ impl From<sqlx::Error> for ExportError {
     }
 }
 
-/// An event's place, in canonical text.
 #[derive(Serialize)]
 struct Place {
     seq: String,
@@ -72,8 +72,8 @@ struct Closing {
     to: Option<String>,
 }
 
-/// Writes the events of a stream, one of the `streams` of the export, that are not before `from` and before `to`. The connection must be in a transaction that sees one
-/// instant of the database.
+/// Writes the events of a stream that are at or after `from` and before `to`; `streams` are all streams of the export.
+/// The connection must be in a transaction that sees one instant of the database.
 pub async fn export(
     conn: &mut PgConnection,
     (stream, streams): (Stream, &[Stream]),
@@ -113,7 +113,7 @@ pub async fn export(
     Ok(())
 }
 
-/// Writes an event's line; gives its place.
+/// Writes an event's line and returns its place.
 fn event(
     line: &mut Vec<u8>,
     stream: Stream,
@@ -156,7 +156,7 @@ fn canonical(column: Column, value: &[u8]) -> Result<String, binary::Unreadable>
     String::from_utf8(bytes).map_err(|_| binary::Unreadable)
 }
 
-/// A member of an object, with what stands before it.
+/// Writes a member of an object, with the byte before it.
 fn member(line: &mut Vec<u8>, before: u8, name: &str, value: &str) -> Result<(), binary::Unreadable> {
     line.push(before);
     line.push(b'"');

@@ -1,9 +1,10 @@
-//! The columns of each stream's table in the order in which the chain covers them, for whoever reads events back: verification,
-//! export and erasure. Each lever's `model` appends them in the same order; golden vectors and tests tie the two together.
+//! The columns of each stream's table, in the order in which the chain covers them, for code that reads events back:
+//! verification, export and erasure. Each lever's `model` appends them in the same order; golden vectors and tests
+//! compare the two.
 
 use super::Stream;
 
-/// How a column stands in the hashed bytes ([`super::canonical`]).
+/// The form of a column in the hashed bytes ([`super::canonical`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A bigint.
@@ -12,7 +13,7 @@ pub enum Kind {
     Time,
     /// A text that is hashed as it is.
     Text,
-    /// A text of which only the digest is hashed, so that it can be erased.
+    /// A text whose digest is hashed, so that it can be erased.
     Free,
     /// A boolean.
     Boolean,
@@ -24,12 +25,12 @@ pub enum Kind {
     Day,
 }
 
-/// A column.
+/// A column of a stream's table.
 #[derive(Debug, Clone, Copy)]
 pub struct Column {
-    /// Its name in the table.
+    /// The name in the table.
     pub name: &'static str,
-    /// How it is hashed.
+    /// The form in the hashed bytes.
     pub kind: Kind,
 }
 
@@ -40,7 +41,7 @@ const fn column(name: &'static str, kind: Kind) -> Column {
 macro_rules! columns {
     ($($name:literal $kind:ident),* $(,)?) => {
         &[
-            // Every stream begins with these.
+            // Every stream begins with these columns.
             column("seq", Kind::Integer),
             column("at", Kind::Time),
             column("principal", Kind::Text),

@@ -1,4 +1,4 @@
-//! Signed notes, as C2SP defines them (c2sp.org/signed-note): a text, an empty line, and a line a signature.
+//! Signed notes, as C2SP defines them (c2sp.org/signed-note): a text, an empty line, and one line per signature.
 //!
 //! ```text
 //! — <key name> base64(key id ‖ Ed25519 signature of the text)
@@ -19,29 +19,29 @@ use std::str::FromStr;
 const ALGORITHM: u8 = 1;
 /// The beginning of a signature's line: an em dash.
 const DASH: &str = "\u{2014} ";
-/// Longest note that is read, bytes, and most signatures of it.
+/// Longest note that is read, in bytes; and the most signatures of one.
 const NOTE_MAX: usize = 64 * 1024;
 const SIGNATURES_MAX: usize = 16;
 const PRIVATE: &str = "PRIVATE+KEY+";
 
-/// Why a note or a key says nothing.
+/// The reason why a note or a key is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoteError {
-    /// Not the form of a note.
+    /// The text has not the form of a note.
     #[error("it is not a signed note: a text, an empty line, and lines that begin with an em dash")]
     Form,
-    /// Not the form of a key.
+    /// The text has not the form of a key.
     #[error("it is not a key of signed notes: name+hash+base64")]
     Key,
-    /// No signature by this key.
+    /// No signature of the note is by this key.
     #[error("it is not signed by this key")]
     Unsigned,
-    /// A signature by this key of something else.
-    #[error("its signature is of another text: it was changed")]
+    /// The note has a signature by this key, of another text.
+    #[error("its signature belongs to another text: the note was changed")]
     Forged,
 }
 
-/// A key's name: no white space, no plus sign.
+/// True for a valid key name: no white space, no plus sign.
 fn is_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 200
@@ -58,7 +58,7 @@ fn key_id(name: &str, public: &VerifyingKey) -> [u8; 4] {
     [digest[0], digest[1], digest[2], digest[3]]
 }
 
-/// The three parts of a written key.
+/// The name, the key id and the 32 bytes of a written key.
 fn key_parts(text: &str) -> Option<(&str, &str, [u8; 32])> {
     let (name, rest) = text.trim().split_once('+')?;
     let (id, key) = rest.split_once('+')?;
@@ -76,7 +76,7 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// The key's name.
+    /// The name of the key.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -104,7 +104,7 @@ impl FromStr for Verifier {
     }
 }
 
-/// A signer. It shows its name alone.
+/// A signer. Its `Debug` shows only its name.
 pub struct Signer {
     name: String,
     key: SigningKey,
@@ -117,7 +117,7 @@ impl fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// The signer of this name and seed; none for what cannot be a name.
+    /// The signer with this name and seed; none if the name is not a key's name.
     #[must_use]
     pub fn new(name: &str, seed: [u8; 32]) -> Option<Self> {
         is_name(name).then(|| Self { name: name.to_owned(), key: SigningKey::from_bytes(&seed) })
@@ -129,7 +129,7 @@ impl Signer {
         Verifier { name: self.name.clone(), key: self.key.verifying_key() }
     }
 
-    /// The key as its file holds it.
+    /// The private key as text, for its file.
     #[must_use]
     pub fn expose(&self) -> String {
         let key: Vec<u8> = std::iter::once(ALGORITHM).chain(self.key.to_bytes()).collect();
@@ -137,7 +137,7 @@ impl Signer {
         format!("{PRIVATE}{}+{id}+{}", self.name, BASE64.encode(key))
     }
 
-    /// A note of this text, which ends with a line feed.
+    /// A signed note of this text, which must end with a line feed.
     #[must_use]
     pub fn sign(&self, text: &str) -> String {
         debug_assert!(text.ends_with('\n') && !text.contains("\n\n"), "a note's text is lines");
@@ -162,7 +162,7 @@ impl FromStr for Signer {
     }
 }
 
-/// A note, read but not yet believed.
+/// A note whose signatures are not verified yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note<'a> {
     text: &'a str,
@@ -170,12 +170,12 @@ pub struct Note<'a> {
 }
 
 impl<'a> Note<'a> {
-    /// Reads a note.
+    /// Parses a note, without verifying it.
     pub fn read(note: &'a str) -> Result<Self, NoteError> {
         if note.len() > NOTE_MAX || note.chars().any(|c| c.is_control() && c != '\n') {
             return Err(NoteError::Form);
         }
-        // The last empty line: the text may hold others.
+        // The last empty line ends the text, which may contain others.
         let split = note.rfind("\n\n").ok_or(NoteError::Form)?;
         let (text, lines) = (&note[..=split], &note[split + 2..]);
         let lines = lines.strip_suffix('\n').ok_or(NoteError::Form)?;
@@ -189,12 +189,12 @@ impl<'a> Note<'a> {
         if signatures.len() > SIGNATURES_MAX { Err(NoteError::Form) } else { Ok(Self { text, signatures }) }
     }
 
-    /// The names of its signers, as claimed.
+    /// The names of the signers, as claimed.
     pub fn names(&self) -> impl Iterator<Item = &'a str> {
         self.signatures.iter().map(|(name, _)| *name)
     }
 
-    /// Its text, if this key signed it. Other signatures do not matter.
+    /// The text, if this key signed it. Other signatures are ignored.
     pub fn verify(&self, verifier: &Verifier) -> Result<&'a str, NoteError> {
         let id = key_id(&verifier.name, &verifier.key);
         let own = self.signatures.iter().find(|(name, bytes)| *name == verifier.name && bytes.starts_with(&id));
@@ -214,7 +214,8 @@ mod tests {
         Signer::new("holdfast/test", [7; 32]).unwrap()
     }
 
-    /// The example of the C2SP repository's Go implementation (golang.org/x/mod/sumdb/note), so that its tools read ours.
+    /// An example of the C2SP repository's Go implementation (golang.org/x/mod/sumdb/note): its tools and ours read the
+    /// same notes.
     #[test]
     fn a_note_of_the_reference_implementation_is_verified() {
         let verifier: Verifier = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW".parse().unwrap();

@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 
 /// Locks a stream's head until the transaction ends, and reads the time after the lock is held.
 ///
-/// Waits for whoever holds it, at most `lock_timeout`. See the lock order in the module's documentation.
+/// Waits for the current holder, at most `lock_timeout`. See the lock order in the module's documentation.
 pub async fn lock(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
     let mut head = lock_head(&mut *conn, stream).await?;
     // A statement of its own: it begins after the lock was granted, so the time is never older than the head.
@@ -26,7 +26,7 @@ pub async fn lock(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
     Ok(head)
 }
 
-/// Whether a change of this kind was ever made to a subject of the control plane.
+/// True if a change of this kind was ever made to a subject of the control plane.
 pub async fn was_done(conn: &mut PgConnection, action: &str, subject: &str) -> Result<bool> {
     Ok(sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM control_event WHERE action = $1 AND ok AND subject = $2) AS "done!""#,
@@ -37,9 +37,10 @@ pub async fn was_done(conn: &mut PgConnection, action: &str, subject: &str) -> R
     .await?)
 }
 
-/// Whether a clock that is behind the ledger's last event is the one that was accepted, and the event is one of those.
+/// True if the clock, which is behind the ledger's last event, is the one that was accepted, and the event is one of
+/// those.
 ///
-/// Neither a clock that jumped ahead once more nor one that went back once more is.
+/// False for a clock that jumped ahead or went back once more.
 pub async fn clock_is_accepted(conn: &mut PgConnection) -> Result<bool> {
     Ok(sqlx::query_scalar!(
         r#"SELECT EXISTS (
@@ -68,7 +69,7 @@ async fn lock_head(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
     Ok(Head { stream, seq: row.seq, hash: read_hash(stream, row.hash)?, at: row.at, revision: row.turn, now: row.at })
 }
 
-/// Prepares a connection for [`begin`], once.
+/// Prepares the statements of [`begin`] on a connection, once.
 pub async fn prepare_to_begin(conn: &mut PgConnection, stream: Stream) -> Result<()> {
     let statement = format!(
         "PREPARE lock_{0}_head AS SELECT FROM audit_head WHERE stream = '{0}' FOR UPDATE;
@@ -79,12 +80,12 @@ pub async fn prepare_to_begin(conn: &mut PgConnection, stream: Stream) -> Result
     Ok(())
 }
 
-/// Begins a transaction, locks a head, and has one more statement without parameters answer, in one round trip. Each statement
-/// sees what the one who held the head before has written.
+/// Begins a transaction, locks a head, and runs one more statement without parameters, in one round trip. Each
+/// statement sees what the previous holder of the head wrote.
 pub async fn begin_and(conn: &mut PgConnection, stream: Stream, statement: &str) -> Result<Vec<PgRow>> {
     let all = format!("BEGIN; EXECUTE lock_{}_head; {statement}", stream.as_str());
     let mut rows = sqlx::raw_sql(AssertSqlSafe(all)).fetch_all(conn).await?;
-    // The first is the lock's.
+    // The first row is the lock's.
     rows.drain(..rows.len().min(1));
     Ok(rows)
 }
@@ -92,19 +93,20 @@ pub async fn begin_and(conn: &mut PgConnection, stream: Stream, statement: &str)
 /// Begins a transaction and locks a head, with the time read after the lock was granted.
 pub async fn begin(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
     let rows = begin_and(conn, stream, &format!("EXECUTE read_{}_head", stream.as_str())).await?;
-    let row = rows.first().ok_or_else(|| Error::Inconsistent(format!("there is no head {}", stream.as_str())))?;
+    let row = rows.first().ok_or_else(|| Error::Inconsistent(format!("the head {} is missing", stream.as_str())))?;
     let hash = read_hash(stream, row.try_get("hash")?)?;
     let (seq, revision) = (row.try_get("seq")?, row.try_get("turn")?);
     Ok(Head { stream, seq, hash, at: row.try_get("at")?, revision, now: row.try_get("now")? })
 }
 
-/// A head as a statement read it with other things, without the right to append. The time must be set before it is used.
+/// A head that a statement read with other things, without the right to append. The caller must set its time before
+/// use.
 pub fn seen(stream: Stream, seq: i64, hash: Vec<u8>, at: DateTime<Utc>, revision: i64) -> Result<Head> {
     Ok(Head { stream, seq, hash: read_hash(stream, hash)?, at, revision, now: at })
 }
 
-/// Counts up the revision of a head that is locked: a decision that was made without holding it is not written any more. A change of
-/// the facts of a decision says so here; the triggers that do the same are for hands and programs that do not know.
+/// Increments the revision of a locked head, so that a decision that was made without the lock is not written. Code that
+/// changes a fact of a decision calls this; triggers do the same for manual changes and other programs.
 pub async fn revise(conn: &mut PgConnection, stream: Stream) -> Result<()> {
     sqlx::query!("UPDATE audit_head SET turn = turn + 1 WHERE stream = $1", stream.as_str()).execute(conn).await?;
     Ok(())
@@ -159,7 +161,7 @@ pub(super) async fn insert_control_event(
     Ok(())
 }
 
-/// Control events before `before`, newest first; only those whose action begins with one of `prefixes` (all when empty),
+/// Control events before `before`, newest first; only those whose action begins with one of `prefixes` (all if empty),
 /// and not older than `since`.
 pub async fn control_events(
     conn: &mut PgConnection,
@@ -217,25 +219,25 @@ pub async fn control_events(
         .collect()
 }
 
-/// Where a stream stands.
+/// The last event of a stream.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct HeadRecord {
     /// The stream's name.
     pub stream: String,
-    /// Its last sequence number; 0 before the first event.
+    /// The last sequence number; 0 before the first event.
     pub seq: i64,
-    /// Its last hash, lower-case hex.
+    /// The last hash, lower-case hex.
     pub hash: String,
-    /// The time of its last event; 1970 before the first.
+    /// The time of the last event; 1970 before the first.
     pub at: DateTime<Utc>,
 }
 
-/// The last sequence number of a stream, unlocked.
+/// The last sequence number of a stream, without a lock.
 pub async fn head_seq(conn: &mut PgConnection, stream: Stream) -> Result<i64> {
     Ok(sqlx::query_scalar!("SELECT seq FROM audit_head WHERE stream = $1", stream.as_str()).fetch_one(conn).await?)
 }
 
-/// A change that was committed, as the log tells of it.
+/// A committed change, with the fields of its log line.
 #[derive(Debug)]
 pub(super) struct Told {
     pub(super) seq: i64,
@@ -244,11 +246,11 @@ pub(super) struct Told {
     pub(super) principal: String,
     pub(super) actor: Option<String>,
     pub(super) request_id: Option<String>,
-    /// Of trips alone.
+    /// Only trips have it.
     pub(super) detail: Option<String>,
 }
 
-/// The changes behind a place of the control stream, and up to another.
+/// The changes of the control stream after one place and up to another.
 pub(super) async fn read_told(conn: &mut PgConnection, after: i64, up_to: i64) -> Result<Vec<Told>> {
     Ok(sqlx::query_as!(
         Told,
@@ -269,7 +271,7 @@ pub(super) async fn read_told(conn: &mut PgConnection, after: i64, up_to: i64) -
     .await?)
 }
 
-/// Where every stream stands, unlocked.
+/// The last event of every stream, without a lock.
 pub async fn heads(conn: &mut PgConnection) -> Result<Vec<HeadRecord>> {
     Ok(sqlx::query_as!(
         HeadRecord,
@@ -284,7 +286,7 @@ pub async fn heads(conn: &mut PgConnection) -> Result<Vec<HeadRecord>> {
     .await?)
 }
 
-/// Where every stream stands, and the time, in one statement and so at one instant.
+/// The last event of every stream and the time, in one statement and so at one instant.
 pub(super) async fn points(conn: &mut PgConnection) -> Result<(DateTime<Utc>, BTreeMap<Stream, Point>)> {
     let rows = sqlx::query!(
         r#"SELECT stream,
@@ -296,7 +298,7 @@ pub(super) async fn points(conn: &mut PgConnection) -> Result<(DateTime<Utc>, BT
     .fetch_all(conn)
     .await?;
     let now = rows.iter().map(|row| row.now).min();
-    let now = now.ok_or_else(|| Error::Inconsistent("there are no heads".into()))?;
+    let now = now.ok_or_else(|| Error::Inconsistent("the heads are missing".into()))?;
     let points = rows.into_iter().map(|row| read_point(&row.stream, row.seq, row.hash));
     Ok((now, points.collect::<Result<_>>()?))
 }

@@ -1,7 +1,9 @@
-//! Changes of the control plane in the log: one line for each that was committed, by whichever instance, shell or trip.
+//! Changes of the control plane in the log: one line for each committed change, whichever instance, shell or trip made
+//! it.
 //!
-//! Read from the control stream itself, so that a line is never written of what was rolled back, and no door can be forgotten. A
-//! reason is a text that the law may ask to erase: it is in the trail, and not here. Nothing depends on this.
+//! The lines come from the control stream itself, so that no line reports a rolled-back change and no route can be
+//! forgotten. A reason is a text that may have to be erased, so it is in the trail and not here. Nothing depends on
+//! these lines.
 
 use super::Stream;
 use super::store::{self, Told};
@@ -13,30 +15,31 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 
-/// How often it is looked whether the stream has moved: one read of one row.
+/// How often the process checks for new changes; each check reads one row.
 const EVERY: Duration = Duration::from_secs(1);
-/// Changes that are told at once; of more than these the line says where to look.
+/// Most changes that are logged at once; for the rest, one line points to the trail.
 const CHANGES_MAX: i64 = 200;
-/// How long an end waits for the last of them.
+/// How long the end of the process waits for the last lines.
 const LAST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Tells the log of the changes that are committed from now on.
+/// Logs the changes that are committed from now on.
 #[derive(Debug, Clone)]
 pub struct Changes {
     db: Database,
-    /// Where the stream stood when it was last looked; none before the first time.
+    /// The stream's head at the last check; none before the first.
     seen: Arc<Mutex<Option<i64>>>,
 }
 
 impl Changes {
-    /// Looks where the stream stands now; where that cannot be known, what is committed before it is known is not told.
+    /// Reads the stream's head now. If that fails, changes that are committed before the first successful read are not
+    /// logged.
     pub async fn from_now_on(db: Database) -> Self {
         let changes = Self { db, seen: Arc::default() };
         changes.look().await;
         changes
     }
 
-    /// Tells of changes until the task is ended.
+    /// Logs changes until the task is cancelled.
     pub async fn watch(self) {
         let mut turns = tokio::time::interval(EVERY);
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -46,7 +49,7 @@ impl Changes {
         }
     }
 
-    /// Tells of the last ones, before the process ends.
+    /// Logs the last changes before the process ends.
     pub async fn finish(&self) {
         let _ = tokio::time::timeout(LAST_TIMEOUT, self.look()).await;
     }
@@ -55,11 +58,11 @@ impl Changes {
         let mut seen = self.seen.lock().await;
         match self.tell(*seen).await {
             Ok(stands) => *seen = Some(stands),
-            Err(error) => tracing::debug!(%error, "changes of the control plane cannot be read now"),
+            Err(error) => tracing::debug!(%error, "the changes of the control plane could not be read"),
         }
     }
 
-    /// Tells of what came after `seen`; where the stream stands now, which may be further back: in a database that was restored.
+    /// Logs the changes after `seen` and returns the stream's head, which is further back in a restored database.
     async fn tell(&self, seen: Option<i64>) -> Result<i64> {
         let mut conn = self.db.work().await?;
         let stands = store::head_seq(&mut conn, Stream::Control).await?;
@@ -71,7 +74,7 @@ impl Changes {
             tracing::warn!(
                 from = seen + 1,
                 to = after,
-                "changes of the control plane that no line tells of: see the audit trail"
+                "some changes of the control plane are not in this log: see the audit trail"
             );
         }
         for change in store::read_told(&mut conn, after, stands).await? {
@@ -81,7 +84,7 @@ impl Changes {
     }
 }
 
-/// The numbers of a trip, as its event has them.
+/// The numbers of a trip, from its event.
 #[derive(Deserialize)]
 struct Trip<'a> {
     #[serde(borrow)]
@@ -110,11 +113,11 @@ struct Wire<'a> {
     detector: &'a str,
 }
 
-/// Changes that stop something, or say that something is wrong.
+/// Changes that stop something or report a fault.
 const STOPS: [&str; 4] = ["KILL_SWITCH_ENGAGE", "GO_LIVE_DISABLE", "RISK_HALT", "GO_LIVE_REWIND_ACCEPT"];
 
 impl Told {
-    // Callers' words are fields and not texts: those are written quoted and escaped, and cannot forge a line.
+    // Callers' texts are fields, not part of the message: fields are quoted and escaped, so they cannot forge a line.
     fn tell(&self) {
         let Self { seq, action, .. } = self;
         let (subject, principal) = (self.subject.as_deref(), self.principal.as_str());
@@ -141,9 +144,9 @@ impl Told {
                 "a wire has tripped"
             );
         } else if STOPS.contains(&action.as_str()) || action.ends_with("_TRIP") {
-            tracing::warn!(seq, action, subject, principal, actor, request_id, "the control plane was changed");
+            tracing::warn!(seq, action, subject, principal, actor, request_id, "the control plane changed");
         } else {
-            tracing::info!(seq, action, subject, principal, actor, request_id, "the control plane was changed");
+            tracing::info!(seq, action, subject, principal, actor, request_id, "the control plane changed");
         }
     }
 }

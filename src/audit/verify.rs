@@ -1,8 +1,9 @@
-//! Verification: is every event of a stream what was appended, all of them, in order, and does the head stand at the last?
+//! Verification of a stream: every event is as it was appended, none is missing, the order is right, and the head is at
+//! the last one.
 //!
-//! One pass over the rows in the order of their sequence numbers, as `COPY` sends them, in one snapshot and with constant
-//! memory. Each row's bytes are made anew and chained to the *stored* hash of the row before, so that one bad row is one finding.
-//! At the first bad row of a stream, the row after it tells what was done:
+//! It is one pass over the rows in the order of their sequence numbers, as `COPY` sends them, in one snapshot and with
+//! constant memory. Each row's bytes are recomputed and chained to the *stored* hash of the row before, so that one bad
+//! row is one finding. At the first bad row of a stream, the row after it shows the kind of tampering:
 //!
 //! | Found | Means |
 //! |---|---|
@@ -13,7 +14,7 @@
 //! | the head stands behind the last row, at another hash | truncated |
 //! | the head stands elsewhere, or at another hash or time than the last row's | head moved |
 //!
-//! The proof needs something outside the database: its owner can make every hash anew.
+//! The proof needs something outside the database, because its owner can recompute every hash.
 
 mod stretches;
 mod walk;
@@ -32,36 +33,36 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use walk::Walk;
 
-/// The question of a verification.
+/// The scope of a verification.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked {
-    /// The event behind which it begins, which is taken for right.
+    /// The event after which it begins, which is trusted.
     pub from: Point,
-    /// The last event that is looked at; none for all, which includes the head.
+    /// The last event that is verified; none for all, including the head.
     pub to: Option<i64>,
-    /// An event whose hash is known.
+    /// An event whose hash is known from outside.
     pub known: Option<Point>,
 }
 
 impl Asked {
-    /// All of a stream.
+    /// A whole stream, with nothing known from outside.
     pub const ALL: Self = Self { from: Point::BEGINNING, to: None, known: None };
 }
 
 /// The result of the verification of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
-    /// How many events were looked at.
+    /// The number of verified events.
     pub events: i64,
-    /// Where it ended.
+    /// The last verified event.
     pub end: Point,
-    /// The first thing that is wrong; none if nothing is.
+    /// The first damage; none if there is none.
     pub finding: Option<Finding>,
 }
 
 /// Verifies a stream. The connection must be in a transaction that sees one instant of the database.
 ///
-/// Left half way, the connection holds the rest of the rows: it must not be used again.
+/// If the future is dropped, the connection still holds the rest of the rows: it must not be used again.
 pub async fn verify(conn: &mut PgConnection, stream: Stream, asked: Asked) -> Result<Verified> {
     let head = match read_head(&mut *conn, stream).await {
         Err(Error::TrailDamaged(finding)) => {
@@ -92,7 +93,8 @@ pub async fn verify(conn: &mut PgConnection, stream: Stream, asked: Asked) -> Re
             }
             finding = match walk.link(&values) {
                 Ok(link) => walk.step(link),
-                // A value that no event can hold was not appended: times and numbers without end, a hash of another length.
+                // A value that no event can hold was not appended: infinite times and numbers, a hash of another
+                // length.
                 Err(binary::Unreadable) => Some(walk.impossible(&values)),
             };
             if let Some(known) = asked.known.filter(|known| finding.is_none() && known.seq == walk.before.seq)
@@ -101,11 +103,11 @@ pub async fn verify(conn: &mut PgConnection, stream: Stream, asked: Asked) -> Re
                 finding = Some(walk.finding(
                     known.seq,
                     Tampering::Rewritten,
-                    "its hash is not the one that is known from outside",
+                    "its hash differs from the one that is known from outside",
                 ));
             }
         }
-        // The rest is of no interest, and has to be read before the connection can be used.
+        // The rest is not needed, but must be read before the connection can be used again.
         while let Some(message) = poll_fn(|context| rows.as_mut().poll_next(context)).await {
             message?;
         }
@@ -117,16 +119,16 @@ pub async fn verify(conn: &mut PgConnection, stream: Stream, asked: Asked) -> Re
     Ok(Verified { events: walk.events, end: walk.before, finding })
 }
 
-/// The fault of the event behind which a verification begins: it is taken for right, so it has to be there.
+/// The damage of the event after which a verification begins: it is trusted, so it must exist.
 pub(super) async fn base_finding(conn: &mut PgConnection, stream: Stream, from: Point) -> Result<Option<Finding>> {
     if from.seq == 0 {
         return Ok(None);
     }
     let (seq, kind, detail) = match stored_hash(&mut *conn, stream, from.seq).await? {
         Some(hash) if hash == from.hash => return Ok(None),
-        Some(_) => (from.seq, Tampering::Rewritten, "its hash is not the one that is known from outside".to_owned()),
+        Some(_) => (from.seq, Tampering::Rewritten, "its hash differs from the one that is known from outside".to_owned()),
         None => {
-            let detail = format!("event {} is known from outside, and is not there", from.seq);
+            let detail = format!("event {} is known from outside and is missing", from.seq);
             let head = match read_head(conn, stream).await {
                 Err(Error::TrailDamaged(finding)) => return Ok(Some(*finding)),
                 head => head?,
@@ -141,13 +143,13 @@ pub(super) fn unreadable(error: binary::Unreadable) -> Error {
     Error::Inconsistent(error.to_string())
 }
 
-/// Where the head stands.
+/// The head of a stream as it is stored.
 pub(super) struct Head {
     pub(super) point: Point,
     pub(super) at: i64,
 }
 
-/// Reads it; a head that is gone, or that has no SHA-256, is damage.
+/// Reads the head. A missing head, or one without a SHA-256, is damage.
 pub(super) async fn read_head(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
     let damaged = |seq, detail: &str| {
         let finding = Finding { stream, seq, kind: Tampering::HeadMoved, detail: detail.to_owned() };
@@ -157,16 +159,16 @@ pub(super) async fn read_head(conn: &mut PgConnection, stream: Stream) -> Result
     let row = row.bind(stream.as_str()).fetch_optional(conn).await?;
     let row = row.ok_or_else(|| damaged(0, "the stream has no head"))?;
     let (seq, hash): (i64, Vec<u8>) = (row.try_get("seq")?, row.try_get("hash")?);
-    let hash = hash.try_into().map_err(|_| damaged(seq, "the head has no SHA-256"))?;
+    let hash = hash.try_into().map_err(|_| damaged(seq, "the head's hash is not a SHA-256"))?;
     let at: DateTime<Utc> = row.try_get("at")?;
     Ok(Head { point: Point { seq, hash }, at: at.timestamp_micros() })
 }
 
-/// Digests of the texts that were erased, by number and column. They are few, or this is not what erasure is for.
+/// Digests of the erased texts, by number and column. Erased texts are rare, so this is small.
 pub(super) type Erased = BTreeMap<(i64, String), String>;
 
 pub(super) async fn read_erased(conn: &mut PgConnection, stream: Stream) -> Result<Erased> {
-    // Only what an event says was erased: a digest alone would let anybody take a text out.
+    // Only erasures that an event records: a digest alone would let anybody remove a text.
     let rows = sqlx::query(
         "SELECT seq, field, digest
          FROM audit_erasure AS erased
@@ -181,8 +183,8 @@ pub(super) async fn read_erased(conn: &mut PgConnection, stream: Stream) -> Resu
     rows.iter().map(|row| Ok(((row.try_get("seq")?, row.try_get("field")?), row.try_get("digest")?))).collect()
 }
 
-/// Where the verification of a part begins; none at the beginning of the stream. A part that holds nothing is refused, since it would
-/// be found right.
+/// The event after which the verification of a part begins; none at the beginning of the stream. An empty part is
+/// refused, because it would be reported as intact.
 pub async fn begin(
     conn: &mut PgConnection,
     stream: Stream,
@@ -190,13 +192,13 @@ pub async fn begin(
 ) -> Result<Option<Point>> {
     for (name, seq) in [("from", from), ("to", to)] {
         if let Some(seq) = seq.filter(|seq| *seq < 1) {
-            return Err(Error::invalid(name, format!("is {seq}: the events of a stream are counted from 1")));
+            return Err(Error::invalid(name, format!("is {seq}: events are numbered from 1")));
         }
     }
     if let (Some(from), Some(to)) = (from, to)
         && from > to
     {
-        return Err(Error::invalid("to", format!("is {to}, before from, {from}: no event lies between them")));
+        return Err(Error::invalid("to", format!("is {to}, which is before from ({from}): no event lies between them")));
     }
     let before = from.filter(|from| *from > 1).map(|from| from - 1);
     match read_head(&mut *conn, stream).await {
@@ -207,14 +209,14 @@ pub async fn begin(
                 return Err(Error::NotFound { what: "event", id });
             }
         }
-        // The verification itself says so.
+        // The verification itself reports this.
         Err(Error::TrailDamaged(_)) => {}
         Err(error) => return Err(error),
     }
     let Some(before) = before else { return Ok(None) };
     match point(conn, stream, before).await {
         Err(Error::NotFound { .. }) => {
-            let detail = "the event is not there, and the head stands behind it".to_owned();
+            let detail = "the event is missing, and the head is beyond it".to_owned();
             let finding = Finding { stream, seq: before, kind: Tampering::Deleted, detail };
             Err(Error::TrailDamaged(Box::new(finding)))
         }
@@ -222,12 +224,12 @@ pub async fn begin(
     }
 }
 
-/// An event of a stream as it is stored: for a verification that begins behind it. One whose hash is no SHA-256 is damage.
+/// A stored event, for a verification that begins after it. A hash that is not a SHA-256 is damage.
 pub async fn point(conn: &mut PgConnection, stream: Stream, seq: i64) -> Result<Point> {
     let hash = stored_hash(conn, stream, seq).await?;
     let hash = hash.ok_or_else(|| Error::NotFound { what: "event", id: format!("{} {seq}", stream.as_str()) })?;
     let hash = hash.try_into().map_err(|_| {
-        let detail = "its hash is no SHA-256".to_owned();
+        let detail = "its hash is not a SHA-256".to_owned();
         Error::TrailDamaged(Box::new(Finding { stream, seq, kind: Tampering::Edited, detail }))
     })?;
     Ok(Point { seq, hash })

@@ -121,8 +121,8 @@ fn whatever_is_done_to_an_export_is_named_with_its_stream_and_number() {
     };
     let (first, second) = (at("risk", "1"), at("risk", "2"));
     let damages: [(&str, Damage<'_>); 8] = [
-        ("risk 1: what it says", &|lines| lines[first] = lines[first].replace("120.5", "121.5")),
-        ("risk 1: what it says", &|lines| lines[first] = lines[first].replace("grün", "rot")),
+        ("risk 1: its content", &|lines| lines[first] = lines[first].replace("120.5", "121.5")),
+        ("risk 1: its content", &|lines| lines[first] = lines[first].replace("grün", "rot")),
         ("risk 1: its time", &|lines| lines[first] = lines[first].replace(r#""time":"20"#, r#""time":"19"#)),
         ("risk 1: it has other columns", &|lines| lines[first] = lines[first].replace(r#""actor""#, r#""author""#)),
         ("risk 2: event 1 is expected", &|lines| drop(lines.remove(first))),
@@ -242,7 +242,7 @@ fn a_text_is_erased_and_the_export_is_verified_as_before() {
     // The digest is what is hashed.
     let lines = exported.replace(r#""erased":{"metadata":""#, r#""erased":{"metadata":"0"#);
     let (code, said) = verified(&lines);
-    assert!(code == Some(1) && said.iter().any(|line| line.contains("DAMAGED risk 1: what it says")), "{said:?}");
+    assert!(code == Some(1) && said.iter().any(|line| line.contains("DAMAGED risk 1: its content")), "{said:?}");
     // A control event's reason stands in what comes after it, too, and that is told.
     server.post("/go-live/disable", &json!({"actor": "test", "reason": "m4rker"})).ok();
     let seq = exported.lines().filter(|line| line.starts_with(r#"{"stream":"control","seq""#)).count() + 1;

@@ -71,7 +71,7 @@ fn every_committed_change_is_a_line_of_the_log_and_a_trip_says_its_numbers() {
     let log = server.stop(Signal::TERM);
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
     let said = |message: &str| lines.iter().filter(|line| line["message"] == message).collect::<Vec<_>>();
-    let actions: Vec<_> = said("the control plane was changed").iter().map(|line| line["action"].clone()).collect();
+    let actions: Vec<_> = said("the control plane changed").iter().map(|line| line["action"].clone()).collect();
     assert_eq!(
         actions,
         [
@@ -101,7 +101,7 @@ fn every_committed_change_is_a_line_of_the_log_and_a_trip_says_its_numbers() {
     ] {
         assert_eq!(trip[field], value, "{field}: {trip}");
     }
-    let engaged = said("the control plane was changed").into_iter().find(|line| line["action"] == "KILL_SWITCH_ENGAGE");
+    let engaged = said("the control plane changed").into_iter().find(|line| line["action"] == "KILL_SWITCH_ENGAGE");
     assert_eq!(engaged.map(|line| line["level"].clone()), Some(json!("WARN")));
 }
 

@@ -1,11 +1,12 @@
-//! The settings that the migrations put in. No event tells of them, and migrations are never edited, so they are here once more; a test holds it
-//! against a fresh database. When it was put in is not known here, so `updated_at` is null.
+//! The settings that the migrations install. No event has them, and migrations are never edited, so they are repeated
+//! here; a test compares them with a fresh database. The time of the installation is not known here, so `updated_at` is
+//! null.
 
 use super::{Fields, Kind};
 use crate::db::to_json;
 use crate::error::{Error, Result};
 
-/// Everything, by kind and the name that events give it.
+/// Every installed setting, by kind and by the name that events give it.
 pub(super) fn all() -> Result<Vec<(Kind, String, Fields)>> {
     let mut all = Vec::new();
     for (kind, alike, each) in KINDS {
@@ -21,7 +22,7 @@ pub(super) fn all() -> Result<Vec<(Kind, String, Fields)>> {
     Ok(all)
 }
 
-/// The policy that a throttle makes where there is none: disabled, without caps, before its first change.
+/// The policy that a throttle creates for an engine without one: disabled, without caps.
 pub(super) fn uncapped(engine: &str) -> Fields {
     let zero = || to_json(&0);
     let fields = [
@@ -38,7 +39,7 @@ pub(super) fn uncapped(engine: &str) -> Fields {
 
 type Installed = (Kind, &'static str, &'static [(&'static str, &'static str)]);
 
-/// The members that settings of a kind share, and those of each.
+/// The members that all settings of a kind share, and those of each setting.
 const KINDS: &[Installed] = &[
     (
         Kind::GoLive,

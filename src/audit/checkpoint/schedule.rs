@@ -1,10 +1,11 @@
-//! The schedule of checkpoints: verifies what came, and signs it, without getting in anybody's way.
+//! The schedule of checkpoints: verifies the new events and signs the heads without slowing requests.
 //!
-//! A trail may have millions of events since the last checkpoint: after a busy hour, or where an instance is new and has signed
-//! nothing yet. Read at once, they would take a processor from the reserves for seconds, and the snapshot in which they are read
-//! would keep every version of the ledger's hottest rows alive, which slows each reserve down. So they are read in portions, each
-//! in a snapshot of its own, at a pace that gets there in half of the time between two checkpoints; what comes meanwhile likewise, in
-//! half of what is left. The last portion is verified in the snapshot that is signed.
+//! A trail may have millions of events since the last checkpoint: after a busy hour, or when a new instance has signed
+//! nothing yet. Read at once, they would take a processor from the reserves for seconds, and the snapshot would keep
+//! every version of the ledger's hottest rows alive, which slows each reserve. So they are read in portions, each in a
+//! snapshot of its own, at a pace that finishes in half of the time between two checkpoints. Events that arrive
+//! meanwhile are read the same way in half of the remaining time. The last portion is verified in the snapshot that is
+//! signed.
 
 use super::{Notary, keep};
 use crate::audit::verify::{self, Asked};
@@ -17,13 +18,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Events of a portion.
 const PORTION: i64 = 10_000;
-/// The slowest pace, events a second: a hundredth of what one processor can read.
+/// The slowest pace, in events a second: a hundredth of the reading speed of one processor.
 const PACE_MIN: i64 = 5_000;
 
 impl Notary {
-    /// Makes checkpoints, over and over, until the task is ended. `verifying` is the right to read more of the trail than a portion.
+    /// Makes checkpoints repeatedly until the task is cancelled. `verifying` is the permit to read more of the trail
+    /// than a portion.
     pub async fn run(self, db: Database, every: Lifetime, verifying: Turns) {
         let every = every.duration();
         let mut turns = tokio::time::interval(every);
@@ -35,15 +36,16 @@ impl Notary {
                 Err(Error::TrailDamaged(finding)) => {
                     tracing::error!(%finding, "THE AUDIT TRAIL IS DAMAGED: no checkpoint is signed");
                 }
-                Err(error) => tracing::warn!(%error, "no checkpoint could be made: it is tried again"),
+                Err(error) => tracing::warn!(%error, "the checkpoint could not be made: trying again"),
             }
         }
     }
 
-    /// Signs the next checkpoint, logs and keeps it. Where nothing came since the last one that was kept, nothing is done.
+    /// Signs, logs and keeps the next checkpoint. Does nothing if there are no new events since the last one that was
+    /// kept.
     async fn advance(&self, db: &Database, every: Duration, verifying: &Turns) -> Result<()> {
         let heads = match store::points(&mut *db.work().await?).await {
-            // A head that cannot be read is damage, which the verification names.
+            // An unreadable head is damage; the verification reports it.
             Err(Error::Inconsistent(_)) => None,
             points => Some(points?.1),
         };
@@ -66,14 +68,14 @@ impl Notary {
         if let Some(dir) = &self.0.dir
             && let Err(error) = keep(dir, &checkpoint, self.verifier().name(), &note).await
         {
-            tracing::error!(dir = %dir.display(), %error, "the checkpoint could not be kept: it is in the log alone");
+            tracing::error!(dir = %dir.display(), %error, "the checkpoint could not be kept: only this log has it");
         }
         self.known().kept = Some(checkpoint.heads);
         Ok(())
     }
 
-    /// Verifies the events since the last checkpoint up to the last portion, and says how far that is. Events that come meanwhile have half of
-    /// the time again, and so on: with less and less time for it the pace comes to whatever it takes.
+    /// Verifies the events since the last checkpoint up to the last portion, and returns how far that is. Events that
+    /// arrive meanwhile get half of the remaining time, and so on; the pace rises as far as needed.
     async fn catch_up(&self, db: &Database, every: Duration) -> Result<BTreeMap<Stream, Point>> {
         let mut time = every / 2;
         loop {
@@ -89,7 +91,7 @@ impl Notary {
         Ok(Stream::ALL.into_iter().map(|stream| (stream, self.verified(stream))).collect())
     }
 
-    /// How far a stream is verified.
+    /// The event up to which a stream is verified.
     fn verified(&self, stream: Stream) -> Point {
         let known = self.known();
         let last = known.last.as_ref().and_then(|last| last.heads.get(&stream));
@@ -97,8 +99,8 @@ impl Notary {
         further.copied().unwrap_or(Point::BEGINNING)
     }
 
-    /// Verifies up to the last portion before these heads by about this time. Stops at what is wrong, and says so: one pass over what is
-    /// left names it.
+    /// Verifies up to the last portion before these heads by about this time. Stops at damage and returns false: one
+    /// pass over the rest then names it.
     async fn catch_up_to(&self, db: &Database, heads: &BTreeMap<Stream, Point>, until: Instant) -> Result<bool> {
         let behind = |stream: Stream| heads.get(&stream).map_or(0, |head| head.seq - self.verified(stream).seq);
         for stream in Stream::ALL {
@@ -112,7 +114,8 @@ impl Notary {
                 if portion.finding.is_some() {
                     return Ok(false);
                 }
-                // The next one looks at the last event again: so nothing lies between two, the order of their times neither.
+                // The next portion starts at the last event of this one, so that nothing, not even the order of two
+                // times, falls between them.
                 let next = verify::point(&mut conn, stream, portion.end.seq - 1).await?;
                 drop(conn);
                 self.known().verified.insert(stream, next);
@@ -123,7 +126,7 @@ impl Notary {
     }
 }
 
-/// How long a portion may take, of so many that have to be done in this time.
+/// The time of one portion, if so many must be done in `left`.
 fn portion_time(portions: i64, left: Duration) -> Duration {
     let slowest = Duration::from_secs(u64::try_from(PORTION / PACE_MIN).unwrap_or(1));
     slowest.min(left / u32::try_from(portions).unwrap_or(u32::MAX).max(1))
@@ -133,7 +136,7 @@ fn portion_time(portions: i64, left: Duration) -> Duration {
 mod tests {
     use super::*;
 
-    /// How long so many portions take where reading takes nothing.
+    /// The time that so many portions take if reading takes none.
     fn time(portions: i64, all: Duration) -> Duration {
         (1..=portions)
             .rev()

@@ -46,10 +46,10 @@ fn event(stream: Stream, seq: i64, at: i64) -> EventRecord {
     EventRecord { stream, seq, at, columns: Vec::new(), hash: String::new(), erased: Vec::new() }
 }
 
-/// Streams in memory: the times of their events, and which of them are asked for.
+/// Streams in memory: the times of their events, and whether each is wanted.
 type Streams = [Vec<(i64, bool)>; 4];
 
-/// The store's work, on streams in memory.
+/// The store's page, on streams in memory.
 fn page(streams: &Streams, cursor: Cursor, limit: usize, length: i64) -> Merged {
     let mut at = 0;
     let found = Stream::ALL.map(|stream| {
@@ -77,7 +77,7 @@ fn page(streams: &Streams, cursor: Cursor, limit: usize, length: i64) -> Merged 
     merge(cursor, found, limit)
 }
 
-/// Appends events of any stream; the times of each rise, and across streams they do as they like.
+/// Appends events of any stream. The times of each stream rise; across streams they are arbitrary.
 fn append(streams: &mut Streams, appended: &[(usize, i64, bool)]) {
     for (stream, later, asked) in appended {
         let last = streams[*stream].last().map_or(0, |last| last.0);
@@ -112,7 +112,7 @@ proptest! {
         let places = std::array::from_fn(|at| i64::try_from(streams[at].len()).unwrap() + 1);
         let (mut cursor, mut seen) = (Cursor { order: Order::Desc, places }, Vec::new());
         for turn in 0.. {
-            prop_assert!(turn < 400, "it does not end");
+            prop_assert!(turn < 400, "the list does not end");
             let merged = page(&streams, cursor, limit, length);
             prop_assert!(merged.rows.len() <= limit);
             seen.extend(merged.rows.iter().map(key));
@@ -134,7 +134,7 @@ proptest! {
         let (mut cursor, mut seen) = (Cursor { order: Order::Asc, places: [0; 4] }, Vec::new());
         let mut appended = between.iter();
         for turn in 0.. {
-            prop_assert!(turn < 400, "it does not end");
+            prop_assert!(turn < 400, "the list does not end");
             let merged = page(&streams, cursor, limit, length);
             prop_assert!(merged.rows.is_sorted_by_key(key));
             seen.extend(merged.rows.iter().map(key));
@@ -145,7 +145,7 @@ proptest! {
                 None => break,
             }
         }
-        // The last event is behind the last page.
+        // The last event is on the last page.
         let last = page(&streams, cursor, 1_000, 1_000);
         seen.extend(last.rows.iter().map(key));
         for stream in Stream::ALL {

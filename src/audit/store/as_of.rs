@@ -1,4 +1,4 @@
-//! SQL of what was in force at an instant.
+//! SQL of the settings in force at an instant.
 
 use super::events::{first_at, head_seqs};
 use crate::audit::Stream;
@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 
-/// The settings in force at an instant, now when none is given. The connection must be in a transaction that sees one instant of the
-/// database.
+/// The settings in force at an instant; now, if none is given. The connection must be in a transaction that sees one
+/// instant of the database.
 ///
 /// Statements: the time, the heads, a search for the last event, the events.
 pub(crate) async fn as_of(conn: &mut PgConnection, at: Option<DateTime<Utc>>) -> Result<AsOf> {
@@ -18,7 +18,7 @@ pub(crate) async fn as_of(conn: &mut PgConnection, at: Option<DateTime<Utc>>) ->
     )
     .fetch_one(&mut *conn)
     .await?;
-    // A clock that went back since does not undo it.
+    // A clock that went back since does not undo the installation.
     let installed = db::installed_at(&mut *conn).await?.min(now);
     let at = at.unwrap_or(now);
     if at > now {
@@ -31,7 +31,7 @@ pub(crate) async fn as_of(conn: &mut PgConnection, at: Option<DateTime<Utc>>) ->
     as_of::as_of(at, seq, seq > 0 || at >= installed, &told)
 }
 
-/// The events up to this one that tell what is in force, in order. A refused attempt changed nothing.
+/// The events up to this one that change settings, in order. Refused attempts are left out.
 async fn told(conn: &mut PgConnection, seq: i64) -> Result<Vec<Told>> {
     let rows = sqlx::query!(
         r#"SELECT seq,

@@ -1,4 +1,5 @@
-//! SQL of erasure. An event's column comes from [`crate::audit::layout`], so those statements cannot be checked at compile time.
+//! SQL of erasure. The name of an event's column comes from [`crate::audit::layout`], so those statements cannot be
+//! checked at compile time.
 
 use crate::audit::Stream;
 use crate::audit::erase::{Remains, Target};
@@ -25,7 +26,7 @@ pub(crate) async fn digest(conn: &mut PgConnection, target: Target) -> Result<Op
     Ok(found.fetch_optional(conn).await?)
 }
 
-/// The text; none where there is none, or no such event.
+/// The text; none if there is none, or no such event.
 pub(crate) async fn text(conn: &mut PgConnection, target: Target) -> Result<Option<String>> {
     let sql = format!("SELECT {} FROM {} WHERE seq = $1", target.field, target.stream.table());
     let found: Option<Option<String>> =
@@ -33,7 +34,7 @@ pub(crate) async fn text(conn: &mut PgConnection, target: Target) -> Result<Opti
     Ok(found.flatten())
 }
 
-/// Keeps a text's digest, before the text goes: the database allows no other order.
+/// Keeps a text's digest before the text is removed: the database allows no other order.
 pub(crate) async fn keep_digest(
     conn: &mut PgConnection,
     target: Target,
@@ -60,8 +61,8 @@ pub(crate) async fn erase_text(conn: &mut PgConnection, target: Target) -> Resul
     if erased.rows_affected() == 1 { Ok(()) } else { Err(Error::Inconsistent(format!("{} vanished", target.name()))) }
 }
 
-/// Erases a control event's reason where a lever keeps it, too; says in which columns that was. Policies are known by their subject,
-/// everything else by the event's own time.
+/// Erases a control event's reason in a lever's own columns and returns their names. The subject identifies a policy's
+/// row; the event's own time identifies any other row.
 pub(crate) async fn erase_lever_reasons(conn: &mut PgConnection, seq: i64, text: &str) -> Result<Vec<&'static str>> {
     let mut erased = Vec::new();
     for (column, sql) in [
@@ -110,7 +111,7 @@ pub(crate) async fn erase_lever_reasons(conn: &mut PgConnection, seq: i64, text:
     Ok(erased)
 }
 
-/// Where a text still stands: inside the JSON of something else, or said there once more.
+/// The remaining copies of a text: inside the JSON of other things, or in other reasons.
 pub(crate) async fn copies(conn: &mut PgConnection, text: &str) -> Result<Vec<Remains>> {
     let quoted = crate::db::to_json(text);
     let inside = &quoted.get()[1..quoted.get().len() - 1];

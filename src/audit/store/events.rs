@@ -1,4 +1,5 @@
-//! SQL of the events of any stream. Its columns come from [`super::super::layout`], so it cannot be checked at compile time.
+//! SQL of the events of any stream. Column names come from [`super::super::layout`], so it cannot be checked at compile
+//! time.
 
 use crate::audit::Stream;
 use crate::audit::events::{Cursor, EventRecord, Filter, Found, Merged, Order, Rest, STRETCH, Stretch, json_of, merge};
@@ -11,8 +12,8 @@ use std::collections::BTreeMap;
 
 /// A page of the list. The connection must be in a transaction that sees one instant of the database.
 ///
-/// Statements: the heads; for each stream that is asked a search for `from` and `to`, its rows and the time at which they end; what
-/// was erased of them.
+/// Statements: the heads; for each wanted stream a search for `from` and `to`, its rows, and the time at the end of its
+/// range; the erased texts of the rows.
 pub(crate) async fn page(
     conn: &mut PgConnection,
     filter: &Filter,
@@ -45,7 +46,7 @@ pub(crate) async fn page(
     Ok(merged)
 }
 
-/// Whether an index leads to these events: then it does not matter how far apart they are.
+/// True if an index leads to these events, however far apart they are.
 fn leads(stream: Stream, wanted: &[(Column, Vec<&str>)]) -> bool {
     let indexed: &[&str] = match stream {
         Stream::Control => &["action"],
@@ -55,7 +56,7 @@ fn leads(stream: Stream, wanted: &[(Column, Vec<&str>)]) -> bool {
     match wanted {
         [] => true,
         [(only, _)] if indexed.contains(&only.name) => true,
-        // So few belong to one thread that whatever else is asked for is found among them.
+        // So few events share one correlation id that the other conditions can be checked on each.
         _ => wanted.iter().any(|(column, _)| column.name == "correlation_id"),
     }
 }
@@ -67,8 +68,8 @@ pub(super) async fn head_seqs(conn: &mut PgConnection) -> Result<BTreeMap<Stream
     if heads.len() == Stream::ALL.len() { Ok(heads) } else { Err(Error::Inconsistent("a stream has no head".into())) }
 }
 
-/// The first event that is not earlier than this; the one behind the head where there is none. Times rise with the numbers, so
-/// halving finds it by the key, a few dozen times.
+/// The first event at or after this time; the number after the head if there is none. Times rise with the numbers, so a
+/// binary search by the key finds it in a few dozen steps.
 pub(crate) async fn first_at(conn: &mut PgConnection, stream: Stream, head: i64, at: DateTime<Utc>) -> Result<i64> {
     let sql = format!(
         "WITH RECURSIVE search (low, high) AS (
@@ -87,7 +88,7 @@ pub(crate) async fn first_at(conn: &mut PgConnection, stream: Stream, head: i64,
     Ok(sqlx::query_scalar(AssertSqlSafe(sql)).bind(at).bind(head).fetch_one(conn).await?)
 }
 
-/// The event that made the reservation that is asked for: nothing before it is about it. One where none is asked for.
+/// The event that made the wanted reservation: no earlier event concerns it. 1 if no reservation is asked for.
 async fn made_by(conn: &mut PgConnection, wanted: &[(Column, Vec<&str>)]) -> Result<i64> {
     let asked = wanted.iter().find(|(column, _)| column.kind == Kind::Uuid);
     let Some(id) = asked.and_then(|(_, ids)| ids.first().copied()) else {
@@ -97,7 +98,7 @@ async fn made_by(conn: &mut PgConnection, wanted: &[(Column, Vec<&str>)]) -> Res
     Ok(made.fetch_optional(conn).await?.unwrap_or(i64::MAX))
 }
 
-/// The wanted events in a stretch of a stream.
+/// The wanted events in a range of a stream.
 async fn look(
     conn: &mut PgConnection,
     stream: Stream,
@@ -114,7 +115,7 @@ async fn look(
     sql.push(" WHERE seq BETWEEN ").push_bind(stretch.low).push(" AND ").push_bind(stretch.high);
     for (column, values) in wanted {
         sql.push(" AND ").push(column.name).push(" = ");
-        // Of one value the plan may follow the order of an index.
+        // With a single value the plan can follow the order of an index.
         match values.as_slice() {
             [one] => sql.push_bind(*one),
             several => sql.push("ANY(").push_bind(several.to_vec()).push(")"),
@@ -125,7 +126,7 @@ async fn look(
     }
     sql.push(if order == Order::Desc { " ORDER BY seq DESC LIMIT " } else { " ORDER BY seq LIMIT " });
     sql.push_bind(limit + 1);
-    // Planned for these very values: a plan for any would not know how rare they are.
+    // Planned for these values: a generic plan would not know how rare they are.
     let rows = sql.build().persistent(false).fetch_all(&mut *conn).await?;
     let rest = match (i64::try_from(rows.len()).is_ok_and(|count| count <= limit), stretch.last) {
         (false, _) => Rest::Rows,
@@ -136,7 +137,7 @@ async fn look(
     Ok(Found { rows, reached, rest })
 }
 
-/// The time of the event at the end of a stretch.
+/// The time of the event at the end of a range.
 async fn edge(
     conn: &mut PgConnection,
     stream: Stream,
@@ -151,7 +152,7 @@ async fn edge(
     Ok(sqlx::query_scalar(sql).bind(seq).fetch_optional(conn).await?)
 }
 
-/// Every column as text: numbers and times of all kinds are shown as they are, whatever type would hold them.
+/// Every column as text, so that numbers and times of all kinds are shown exactly.
 fn select(stream: Stream) -> String {
     let columns = stream.columns().iter().skip(2).map(|column| match column.kind {
         Kind::Decimal => format!("trim_scale({})::text", column.name),
@@ -177,8 +178,8 @@ fn record(stream: Stream, row: &PgRow) -> Result<EventRecord> {
     })
 }
 
-/// Has [`copy`] follow the index from here to the end of the transaction: without fresh statistics PostgreSQL would rather sort a
-/// table that stands in order already, and on the disk.
+/// Makes [`copy`] follow the index until the transaction ends: without fresh statistics PostgreSQL would sort a table
+/// that is already in order, and on disk.
 pub(crate) async fn read_in_order(conn: &mut PgConnection) -> Result<()> {
     conn.execute(
         "SET LOCAL enable_seqscan = off;
@@ -190,11 +191,11 @@ pub(crate) async fn read_in_order(conn: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// Every column and the hash of the events behind this one, up to the one `to` names, in order, as `COPY` sends them.
+/// The COPY statement for every column and the hash of the events after `behind`, up to and including `to`, in order.
 pub(crate) fn copy(stream: Stream, behind: i64, to: Option<i64>) -> String {
     let columns: Vec<_> = stream.columns().iter().map(|column| column.name).collect();
     let to = to.map_or_else(String::new, |to| format!("AND seq <= {to} "));
-    // From the beginning, whatever stands there: also what was put before the first.
+    // From the beginning, include rows that were put before the first event.
     let behind = if behind == 0 { i64::MIN } else { behind };
     format!(
         "COPY (SELECT {}, hash FROM {} WHERE seq > {behind} {to}ORDER BY seq) TO STDOUT (FORMAT binary)",

@@ -1,9 +1,9 @@
-//! One stream verified by several connections at once, stretch by stretch.
+//! Verification of one stream by several connections at once, range by range.
 //!
-//! A stretch begins behind an event whose hash is taken from its row, and the stretch before it has to end at that very hash, one
-//! event further on: so nothing lies between two stretches, neither a link of the chain nor the order of two times. That is
-//! enough to say that all is right. A fault is left to one pass over the whole, which alone sees the rows on both sides
-//! of every place and names what was done.
+//! A range begins after an event whose hash is taken from its row, and the range before it must end at that hash, one
+//! event later. So nothing falls between two ranges, neither a link of the chain nor the order of two times. That
+//! proves an intact stream. If there is a fault, one pass over the whole stream finds it, because only that sees the
+//! rows on both sides of every place.
 
 use super::{Asked, Point, Stream, Verified, point, read_head, verify};
 use crate::error::{Error, Result};
@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::task::JoinSet;
 
-/// Events that make a stretch of their own worth its while.
+/// Fewest events that are worth a range of their own.
 const STRETCH_MIN: i64 = 2_000;
-/// Stretches for each connection: whoever is done takes the next, so that all of them end at about the same time.
+/// Ranges per connection: an idle connection takes the next one, so that all of them finish at about the same time.
 const EACH: usize = 8;
-/// Events that a stretch and the one after it both look at.
+/// Events that two neighbouring ranges both verify.
 const OVERLAP: i64 = 1;
 
-/// What [`verify`] finds, with the others' help; they must see the same instant of the database.
+/// The result of [`verify`], computed with several connections, which must see the same instant of the database.
 pub async fn verify_in_stretches(
     conn: &mut PgConnection,
     others: &mut Vec<Transaction<'static, Postgres>>,
@@ -59,7 +59,7 @@ pub async fn verify_in_stretches(
     }
 }
 
-/// Stretches of which each is taken by one connection.
+/// Ranges that no connection has taken yet.
 #[derive(Clone)]
 struct Left {
     parts: Arc<[Asked]>,
@@ -67,7 +67,7 @@ struct Left {
 }
 
 impl Left {
-    /// Verifies one after the other, with its place, until none is left or something is wrong with one.
+    /// Verifies one range after the other, with its index, until none is left or one has a fault.
     async fn verify(&self, conn: &mut PgConnection, stream: Stream) -> Result<Vec<(usize, Verified)>> {
         let mut verified = Vec::new();
         loop {
@@ -84,7 +84,8 @@ impl Left {
     }
 }
 
-/// The stretches of a stream up to `last`, of about the same length; none if where one should begin an event is missing, or its hash.
+/// The ranges of a stream up to `last`, of about the same length; none if the event at the start of one, or its hash,
+/// is missing.
 async fn parts(
     conn: &mut PgConnection,
     stream: Stream,
@@ -110,7 +111,7 @@ async fn parts(
     Ok(Some(parts.collect()))
 }
 
-/// The whole of stretches, in their order, in which nothing is wrong.
+/// The ranges joined in their order; none if one has a fault.
 fn whole(parts: Vec<(usize, Verified)>) -> Option<Verified> {
     let overlaps = i64::try_from(parts.len().checked_sub(1)?).ok()? * OVERLAP;
     let mut whole: Option<Verified> = None;

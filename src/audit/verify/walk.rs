@@ -1,28 +1,28 @@
-//! The pass over the rows of a stream: one row after the other, and what the first bad one means.
+//! The pass over the rows of a stream, and the meaning of the first bad row.
 
 use super::{Asked, Erased, Finding, Head, Point, Tampering};
 use crate::audit::layout::Kind;
 use crate::audit::{Canonical, Stream, binary, chain};
 
-/// A row, as far as it is needed once the next one is there.
+/// The facts of a row that are needed once the next one is read.
 #[derive(Debug, Clone)]
 pub(super) struct Link {
     seq: i64,
     at: i64,
-    /// Its canonical bytes.
+    /// The canonical bytes.
     bytes: Vec<u8>,
-    /// Where the columns behind version, stream and number begin in them.
+    /// The offset of the columns after version, stream and number.
     tail: usize,
     hash: [u8; 32],
 }
 
 impl Link {
-    /// Whether it is what follows this hash.
+    /// True if the row's hash follows this one.
     fn follows(&self, before: &[u8; 32]) -> bool {
         chain(before, &self.bytes) == self.hash
     }
 
-    /// Whether it would be, if it had this number.
+    /// True if it would follow, had it this number.
     fn would_follow(&self, stream: Stream, before: &[u8; 32], seq: i64) -> bool {
         let mut bytes = Canonical::head(Vec::new(), stream, seq).into_bytes();
         bytes.extend_from_slice(&self.bytes[self.tail..]);
@@ -30,23 +30,22 @@ impl Link {
     }
 }
 
-/// The pass over a stream.
 pub(super) struct Walk<'a> {
     stream: Stream,
     erased: &'a Erased,
-    /// The last row that was right, or the place where the pass began.
+    /// The last intact row, or the start of the pass.
     pub(super) before: Point,
     last_at: i64,
-    /// Where the head stands; none where only a part is looked at.
+    /// The head's number; none if only a part is verified.
     head_seq: Option<i64>,
-    /// A row whose hash is wrong, until the next one tells why.
+    /// A row with a wrong hash, until the next row shows the reason.
     bad: Option<Link>,
     pub(super) events: i64,
     bytes: Vec<u8>,
 }
 
 impl<'a> Walk<'a> {
-    /// A pass that begins behind `asked.from`.
+    /// A pass that begins after `asked.from`.
     pub(super) fn new(stream: Stream, asked: Asked, head: &Head, erased: &'a Erased) -> Self {
         Self {
             stream,
@@ -60,7 +59,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A row's values as a link.
+    /// A row's values as a link of the chain.
     pub(super) fn link(&mut self, values: &[Option<&[u8]>]) -> Result<Link, binary::Unreadable> {
         let columns = self.stream.columns();
         let (Some((hash, values)), true) = (values.split_last(), values.len() == columns.len() + 1) else {
@@ -88,14 +87,14 @@ impl<'a> Walk<'a> {
         Finding { stream: self.stream, seq, kind, detail: detail.into() }
     }
 
-    /// A row with a value that no event can hold.
+    /// The finding for a row with a value that no event can hold.
     pub(super) fn impossible(&self, values: &[Option<&[u8]>]) -> Finding {
         let seq = values.first().copied().flatten().and_then(|seq| binary::integer(seq).ok());
         let seq = seq.unwrap_or(self.before.seq + 1);
         self.finding(seq, Tampering::Edited, "it holds a value that no event can hold")
     }
 
-    /// Takes the next row; says what is wrong as soon as that is clear.
+    /// Takes the next row. Returns the finding as soon as it is certain.
     pub(super) fn step(&mut self, link: Link) -> Option<Finding> {
         self.events += 1;
         if let Some(bad) = self.bad.take() {
@@ -105,15 +104,15 @@ impl<'a> Walk<'a> {
         if self.head_seq.is_some_and(|head| link.seq > head)
             && (link.seq != expected || !link.follows(&self.before.hash))
         {
-            let detail = "it stands behind the head, and nothing leads to it";
+            let detail = "it is beyond the head, and no event leads to it";
             return Some(self.finding(link.seq, Tampering::Inserted, detail));
         }
         if link.seq > expected {
-            let detail = format!("the numbers from {expected} to {} are missing", link.seq - 1);
+            let detail = format!("events {expected} to {} are missing", link.seq - 1);
             return Some(self.finding(expected, Tampering::Deleted, detail));
         }
         if link.seq < expected {
-            return Some(self.finding(link.seq, Tampering::Inserted, "the number is there twice"));
+            return Some(self.finding(link.seq, Tampering::Inserted, "the number occurs twice"));
         }
         if !link.follows(&self.before.hash) {
             self.bad = Some(link);
@@ -136,61 +135,61 @@ impl<'a> Walk<'a> {
     fn explain(&self, bad: &Link, next: &Link) -> Finding {
         let (stream, seq) = (self.stream, bad.seq);
         if next.seq == seq {
-            return self.finding(seq, Tampering::Inserted, "the number is there twice");
+            return self.finding(seq, Tampering::Inserted, "the number occurs twice");
         }
         if next.follows(&bad.hash) {
             return self.finding(
                 seq,
                 Tampering::Edited,
-                "what it says does not give its hash, and the next event follows it",
+                "its content does not match its hash, and the next event follows it",
             );
         }
         if bad.at >= next.at {
             return self.finding(seq, Tampering::Reordered, format!("it is not earlier than event {}", next.seq));
         }
         if next.would_follow(stream, &self.before.hash, seq) {
-            let detail = format!("what stands at {} is what was appended at {seq}", next.seq);
+            let detail = format!("the row at {} is the one that was appended at {seq}", next.seq);
             return self.finding(seq, Tampering::Inserted, detail);
         }
         if next.would_follow(stream, &bad.hash, next.seq + 1) {
-            let detail = format!("what stands at {} was appended after another event", next.seq);
+            let detail = format!("the row at {} was appended after another event", next.seq);
             return self.finding(seq, Tampering::Deleted, detail);
         }
-        self.finding(seq, Tampering::Edited, "what it says does not give its hash")
+        self.finding(seq, Tampering::Edited, "its content does not match its hash")
     }
 
-    /// The verdict of the end of the rows and the head.
+    /// The finding at the end of the rows, with the head.
     pub(super) fn end(&self, asked: Asked, head: &Head) -> Option<Finding> {
         let last = self.before.seq;
         if let Some(bad) = &self.bad {
             let behind = bad.seq > head.point.seq && asked.to.is_none();
             let (kind, detail) = if behind {
-                (Tampering::Inserted, "it stands behind the head, and nothing leads to it")
+                (Tampering::Inserted, "it is beyond the head, and no event leads to it")
             } else {
-                (Tampering::Edited, "what it says does not give its hash")
+                (Tampering::Edited, "its content does not match its hash")
             };
             return Some(self.finding(bad.seq, kind, detail));
         }
         if let Some(to) = asked.to.filter(|to| *to <= head.point.seq) {
-            let detail = format!("the numbers from {} to {to} are missing", last + 1);
+            let detail = format!("events {} to {to} are missing", last + 1);
             return (last < to).then(|| self.finding(last + 1, Tampering::Deleted, detail));
         }
         if head.point.seq > last && head.point.hash != self.before.hash {
-            let detail = format!("the head stands at {}, and the last event is {last}", head.point.seq);
+            let detail = format!("the head is at {}, and the last event is {last}", head.point.seq);
             return Some(self.finding(last + 1, Tampering::Truncated, detail));
         }
-        // Before the first event a head stands at 1970.
+        // Before the first event a head has the time 1970.
         let at = match (self.last_at, last) {
             (i64::MIN, 0) => Some(0),
             (i64::MIN, _) => None,
             (at, _) => Some(at),
         };
         if head.point != self.before || at.is_some_and(|at| at != head.at) {
-            let detail = format!("the head stands at {}, or at another hash or time than event {last}", head.point.seq);
+            let detail = format!("the head is at {}, or has another hash or time than event {last}", head.point.seq);
             return Some(self.finding(last, Tampering::HeadMoved, detail));
         }
         asked.known.filter(|known| known.seq > last).map(|known| {
-            let detail = format!("event {} is known from outside, and the last event is {last}", known.seq);
+            let detail = format!("event {} is known from outside, but the last event is {last}", known.seq);
             self.finding(last + 1, Tampering::Truncated, detail)
         })
     }
