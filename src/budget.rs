@@ -1,4 +1,4 @@
-//! The limits of all requests together, in memory or places, and the part of one principal.
+//! Limits of memory and places for all requests together, with a share for each principal.
 
 pub mod turns;
 
@@ -7,14 +7,14 @@ use crate::types::Principal;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// An amount that is shared: of bytes, or of places. Cheap to clone; all clones are one.
+/// A shared amount of bytes or places. Cheap to clone; all clones share one state.
 #[derive(Debug, Clone)]
 pub struct Budget(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     limit: usize,
-    /// The part that one principal may have, so that nobody is kept out by one alone.
+    /// The most that one principal may have, so that one alone keeps nobody out.
     share: usize,
     used: Mutex<Used>,
 }
@@ -25,7 +25,7 @@ struct Used {
     by: HashMap<Principal, usize>,
 }
 
-/// There is no more of it.
+/// The refusal when the budget or the principal's share is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exhausted;
 
@@ -36,7 +36,7 @@ impl From<Exhausted> for Error {
 }
 
 impl Budget {
-    /// So much, of which one principal has `share` at most.
+    /// A budget of `limit`, of which one principal may have at most `share`.
     #[must_use]
     pub fn new(limit: usize, share: usize) -> Self {
         Self(Arc::new(Inner { limit, share, used: Mutex::default() }))
@@ -46,19 +46,19 @@ impl Budget {
         self.0.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How much of it is used.
+    /// The used amount.
     #[cfg(test)]
     pub(crate) fn used(&self) -> usize {
         self.lock().total
     }
 
-    /// Nothing of it yet, to be grown.
+    /// An empty charge, to be grown.
     #[must_use]
     pub fn open(&self, principal: Principal) -> Charge {
         Charge { budget: self.clone(), principal, amount: 0 }
     }
 
-    /// Whether there is any of it left for this principal.
+    /// True if this principal may take at least one unit.
     #[must_use]
     pub fn has_room(&self, principal: &Principal) -> bool {
         let used = self.lock();
@@ -66,7 +66,7 @@ impl Budget {
         used.total < self.0.limit && own < self.0.share
     }
 
-    /// So much of it, or none.
+    /// Charges this amount, or fails without charging anything.
     pub fn take(&self, principal: Principal, amount: usize) -> Result<Charge, Exhausted> {
         let mut charge = self.open(principal);
         charge.grow_to(amount)?;
@@ -74,7 +74,7 @@ impl Budget {
     }
 }
 
-/// The part of a budget that somebody has, until it is dropped.
+/// A principal's part of a budget, until it is dropped.
 #[derive(Debug)]
 pub struct Charge {
     budget: Budget,
@@ -83,12 +83,12 @@ pub struct Charge {
 }
 
 impl Charge {
-    /// Grows to this amount, or stays as it is where there is no more.
+    /// Grows the charge to this amount, or leaves it unchanged if the budget has no more.
     pub fn grow_to(&mut self, amount: usize) -> Result<(), Exhausted> {
         self.grow(amount, |inner, total, own| total <= inner.limit && own <= inner.share)
     }
 
-    /// Grows to this amount, also where there is no more of it: for what exists whether or not it counts.
+    /// Grows the charge to this amount even beyond the limit, for something that exists in any case.
     pub fn overdraw_to(&mut self, amount: usize) {
         let _ = self.grow(amount, |_, _, _| true);
     }

@@ -1,7 +1,6 @@
-//! HTTP: how a request becomes a value, and how an answer is shaped. It knows no lever.
+//! HTTP shared by all handlers: the parsing of requests and the form of answers. It knows no lever.
 //!
-//! Handlers live with their levers; they read as a sentence: extract, one service call, answer. Everything that all of them
-//! share is here.
+//! Handlers are in their levers' folders: extract the input, call one service, answer.
 
 pub mod connections;
 mod drain;
@@ -31,15 +30,15 @@ use axum::http::header::CONNECTION;
 use axum::http::request::Parts;
 use axum::response::Response;
 
-/// Where every governance route lives.
+/// The path prefix of every governance route.
 pub const BASE_PATH: &str = "/api/governance";
 
-/// Lets the connection end with this answer.
+/// Makes the connection close after this answer.
 pub(crate) fn end_connection(response: &mut Response) {
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
-/// The query of a route that takes none, so that a misspelt parameter is refused instead of ignored.
+/// The query of a route without parameters: a misspelt parameter is refused instead of ignored.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Nothing {}
@@ -48,9 +47,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
-        // The outermost middleware names every request; a router without it has no callers.
+        // The outermost middleware names every request; only a router in a test lacks it.
         let request_id = parts.extensions.get::<RequestId>().cloned().unwrap_or_else(RequestId::generate);
-        // A caller that the guard has not admitted is nobody.
+        // A request that the guard has not admitted has no caller.
         let admitted = parts.extensions.get::<Admitted>().cloned().ok_or(Error::Unauthenticated)?;
         let authority = admitted.authority.ok_or(Error::Unauthenticated)?;
         Ok(Self { principal: admitted.principal, authority, request_id })

@@ -1,19 +1,19 @@
-//! One intent, one effect: a key that a caller gives to a change makes it safe to send again.
+//! Idempotency keys: a change that carries a key is safe to send again.
 //!
 //! Invariants:
-//! - A key belongs to a principal and stands for one input of one route. The same key and input are answered alike and done
-//!   once; another input is refused, naming the fields that differ.
-//! - What a key stands for is committed together with the effect, never before and never after it. A twin in flight waits
-//!   for the head that the effect takes, and then finds the key.
-//! - Kept are answers of 2xx, those of 202 that something waits among them, and denials of the ledger, so that a denied key never
-//!   becomes an approval. Not kept is what had
-//!   no effect: refused input, conflicts, failed preconditions, 503s. A dry run neither looks nor keeps.
+//! - A key belongs to a principal and to one input of one route. The same key and input are carried out once and get
+//!   the same answer; another input is refused, with the fields that differ.
+//! - A key is committed together with the effect, never before or after it. A concurrent request with the same key
+//!   waits for the head that the effect takes, and then finds the key.
+//! - Answers of 2xx are kept (also a 202 of a change that waits for approval), and denials of the ledger, so that a
+//!   denied key never becomes an approval. Answers without effect are not kept: refused input, conflicts, failed
+//!   preconditions, 503s. A dry run neither looks up a key nor keeps one.
 //! - A replay changes nothing and emits nothing.
 //!
-//! Kept for [`KEPT_DAYS`] days: a ledger decision as a pointer to its event, anything else as the answer itself. Engage and
-//! disable take no notice of keys: they always act.
+//! Keys are kept for [`KEPT_DAYS`] days: a ledger decision as a pointer to its event, any other answer as its text.
+//! Engage and disable ignore keys: they always act.
 //!
-//! Statements: one to look a key up, one to keep it; the writer does both for a whole batch at once.
+//! Statements: one to look up a key, one to keep it; the batcher does both for a whole batch at once.
 
 pub(crate) mod store;
 mod upkeep;
@@ -31,54 +31,54 @@ use sha2::{Digest, Sha256};
 use sqlx::{PgConnection, Postgres, Transaction};
 use std::collections::BTreeMap;
 
-/// How many whole days a key is kept after the day of its effect.
+/// The number of whole days for which a key is kept after the day of its effect.
 pub const KEPT_DAYS: i64 = 7;
 
-/// Fields that are no part of what is asked for.
+/// Fields that are not part of the input that a key stands for.
 const NOT_INPUT: [&str; 2] = ["idempotency_key", "dry_run"];
 
-/// What a caller means by a key.
+/// The meaning of a key.
 #[derive(Debug, Clone)]
 pub struct Intent {
-    /// Whose key it is.
+    /// The principal that owns the key.
     pub principal: Principal,
-    /// The key.
+    /// The key as the caller sent it.
     pub key: String,
-    /// The path that was asked, with the operation where one path takes several.
+    /// The path of the request, with the operation if one path takes several.
     pub route: String,
-    /// What was asked.
+    /// The digests of the input's fields.
     pub fields: Fields,
 }
 
-/// Who asks, and what they call it.
+/// The caller of a change, and its key.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    /// By whom, as part of what.
+    /// The caller and its request.
     pub origin: Origin,
-    /// The caller's key.
+    /// The intent of the caller's key; none without a key.
     pub intent: Option<Intent>,
-    /// The request of another person that this carries out; none for a caller's own.
+    /// The approval request that this carries out; none for a caller's own change.
     pub approves: Option<i64>,
-    /// Who agreed to it.
+    /// The person who approved it; none without an approval.
     pub approver: Option<Origin>,
 }
 
 impl Asked {
-    /// A caller's own request.
+    /// A caller's own change, without an approval.
     #[must_use]
     pub const fn new(origin: Origin, intent: Option<Intent>) -> Self {
         Self { origin, intent, approves: None, approver: None }
     }
 }
 
-/// What was asked, field by field: the first 64 bits of the SHA-256 of each parsed value's JSON, as hex. Enough to tell two
-/// inputs of one key apart, too little to read.
+/// The input of a request, field by field: the first 64 bits of the SHA-256 of each value's JSON, as hex. That is
+/// enough to compare two inputs of one key, and reveals no value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct Fields(BTreeMap<String, String>);
 
 impl Fields {
-    /// The fields of a parsed input. What was left out is no field, so that a blank and an absent one are the same.
+    /// The fields of a parsed input. Absent and blank fields are left out, so they are equal.
     #[must_use]
     pub fn of<T: Serialize>(input: &T) -> Self {
         let text = serde_json::to_string(input).expect("our own types have a JSON form");
@@ -87,7 +87,7 @@ impl Fields {
         Self(given.map(|(name, value)| (name, digest(value.get()))).collect())
     }
 
-    /// The fields that one has and the other has not, or says differently.
+    /// The names of the fields that differ, or that only one of the two has.
     #[must_use]
     pub fn differing(&self, other: &Self) -> Vec<String> {
         let names: std::collections::BTreeSet<_> = self.0.keys().chain(other.0.keys()).collect();
@@ -107,43 +107,43 @@ fn digest(json: &str) -> String {
     crate::types::hex(&Sha256::digest(json.as_bytes())[..8])
 }
 
-/// What a key was kept for.
+/// A kept key.
 #[derive(Debug, Clone)]
 pub struct Kept {
     /// The day of the effect.
     pub day: NaiveDate,
-    /// The path that was asked.
+    /// The path of the request.
     pub route: String,
-    /// What was asked.
+    /// The digests of the input's fields.
     pub fields: Fields,
-    /// Where the answer is.
+    /// The answer, or the place of it.
     pub answer: Answer,
 }
 
-/// Where the answer of a kept key is.
+/// The place of a kept answer.
 #[derive(Debug, Clone)]
 pub enum Answer {
-    /// In this event of the risk stream.
+    /// This event of the risk stream has the answer.
     RiskEvent(i64),
-    /// Here, as JSON.
+    /// The answer itself, as JSON.
     Text(String),
-    /// Here, as JSON: it says that the change waits for a second person, whatever became of that since.
+    /// The answer as JSON: the change waits for approval, whatever has become of it since.
     Waiting(String),
 }
 
-/// The first day whose keys still stand.
+/// The first day whose keys are still valid.
 fn oldest(today: NaiveDate) -> NaiveDate {
     today.checked_sub_days(Days::new(KEPT_DAYS.unsigned_abs())).unwrap_or(NaiveDate::MIN)
 }
 
 impl Kept {
-    /// Whether the key still stands.
+    /// True if the key is still valid.
     #[must_use]
     pub fn stands(&self, today: NaiveDate) -> bool {
         self.day >= oldest(today)
     }
 
-    /// Refuses an intent that is not the one the key was kept for.
+    /// Refuses an intent with another input than the kept one.
     pub fn check(&self, intent: &Intent) -> Result<()> {
         let fields =
             if self.route == intent.route { self.fields.differing(&intent.fields) } else { vec!["route".to_owned()] };
@@ -154,38 +154,38 @@ impl Kept {
     }
 }
 
-/// An answer that was made now, or that was given before under the same key.
+/// A new answer, or an earlier one under the same key.
 #[derive(Debug)]
 pub enum Once<T> {
-    /// Made now.
+    /// The change was carried out now.
     Done(T),
-    /// Given before; nothing was done this time.
+    /// The answer was given before; nothing was done this time.
     Replayed(Earlier),
 }
 
-/// An answer that was given before, as JSON.
+/// An earlier answer, as JSON.
 #[derive(Debug)]
 pub enum Earlier {
-    /// That it was done.
+    /// The change was done.
     Done(Box<RawValue>),
-    /// That it waits for a second person.
+    /// The change waits for approval.
     Waiting(Box<RawValue>),
 }
 
-/// An answer that was given before under the same key. It is told once a commit after it is confirmed.
+/// An earlier answer under the same key. It may be sent once a later commit is confirmed.
 #[derive(Debug)]
 #[must_use]
 pub struct Recalled(Earlier);
 
 impl Recalled {
-    /// Ends the transaction that found it, so that it may be told.
+    /// Ends the transaction that found the answer, so that it may be sent.
     pub async fn confirm<T>(self, tx: Transaction<'_, Postgres>) -> Result<Once<T>> {
         db::confirm(tx).await?;
         Ok(Once::Replayed(self.0))
     }
 }
 
-/// What an earlier request under this key was answered. Call it after the operation's first head is locked.
+/// The earlier answer under this key, if there is one. Call it after the operation's first head is locked.
 pub async fn recall(conn: &mut PgConnection, intent: Option<&Intent>, stamp: Stamp) -> Result<Option<Recalled>> {
     let Some(intent) = intent else {
         return Ok(None);
@@ -201,7 +201,7 @@ pub async fn recall(conn: &mut PgConnection, intent: Option<&Intent>, stamp: Sta
     }
 }
 
-/// Keeps an answer for its key, before the commit of what it tells.
+/// Keeps an answer for its key. Call it before the commit of the effect.
 pub async fn keep<T: Serialize>(
     conn: &mut PgConnection,
     intent: Option<&Intent>,
@@ -214,7 +214,7 @@ pub async fn keep<T: Serialize>(
     store::insert(conn, intent, stamp, &Answer::Text(db::json_text(answer))).await
 }
 
-/// Keeps for its key that something waits for a second person.
+/// Keeps for its key that the change waits for approval.
 pub async fn keep_waiting<T: Serialize>(
     conn: &mut PgConnection,
     intent: Option<&Intent>,

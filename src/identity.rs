@@ -1,4 +1,4 @@
-//! Callers: who was authenticated, what they may do, and as part of what they ask.
+//! Callers: the principal that was authenticated, its rights, and the request that it made.
 
 mod authority;
 
@@ -6,28 +6,28 @@ pub use authority::{Authority, Grant};
 
 use crate::types::{Actor, CorrelationId, Principal, RequestId};
 
-/// The caller that was authenticated, for the handler: among the request's extensions.
+/// The authenticated caller, as the guard puts it into the request's extensions.
 #[derive(Debug, Clone)]
 pub struct Admitted {
-    /// The authenticated caller.
+    /// The authenticated principal.
     pub principal: Principal,
-    /// The rights of the caller; none where nobody was, on a route that answers everybody.
+    /// The rights; none for an unauthenticated caller of a route that answers everybody.
     pub authority: Option<Authority>,
 }
 
 /// The caller of a request.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// The authenticated caller.
+    /// The authenticated principal.
     pub principal: Principal,
-    /// The rights of the caller.
+    /// The rights of the principal.
     pub authority: Authority,
-    /// The request.
+    /// The id of the request.
     pub request_id: RequestId,
 }
 
 impl Caller {
-    /// The caller as the origin of an event.
+    /// The origin of an event that this caller makes.
     #[must_use]
     pub fn origin(self, actor: Option<Actor>, correlation_id: Option<CorrelationId>) -> Origin {
         Origin {
@@ -40,23 +40,23 @@ impl Caller {
     }
 }
 
-/// The caller of an event, and the request that it is part of.
+/// The caller of an event and its request, as events record them.
 #[derive(Debug, Clone)]
 pub struct Origin {
-    /// The authenticated caller.
+    /// The authenticated principal.
     pub principal: Principal,
-    /// The rights of the caller. No event carries them: the event that created a token does.
+    /// The rights. Events do not record them: the event that created the token does.
     pub authority: Authority,
-    /// Who the caller says is acting.
+    /// The person or program that acts, as the caller claims.
     pub actor: Option<Actor>,
-    /// The request it came with; none for commands of the shell.
+    /// The id of the request; none for commands of the shell.
     pub request_id: Option<RequestId>,
-    /// The caller's own thread.
+    /// The caller's own id for requests that belong together.
     pub correlation_id: Option<CorrelationId>,
 }
 
 impl Origin {
-    /// Holdfast itself, or the operator's shell.
+    /// The origin of Holdfast itself, or of the operator's shell.
     #[must_use]
     pub fn system(actor: Option<Actor>) -> Self {
         Self {
@@ -68,7 +68,7 @@ impl Origin {
         }
     }
 
-    /// The same origin; where nobody claimed to act, this name does.
+    /// The origin with this actor, if it has none.
     #[must_use]
     pub fn or_actor(mut self, name: &'static str) -> Self {
         self.actor = self.actor.or_else(|| name.parse().ok());

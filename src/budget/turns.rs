@@ -1,5 +1,5 @@
-//! Requests that read everything, one at a time: each principal waits for its turn, in order, and has one at a time. So nobody
-//! who asks over and over keeps others out.
+//! Turns for requests that read everything, one at a time. Principals take turns in order, and each has at most one, so
+//! that a principal that asks repeatedly keeps nobody out.
 
 use super::{Budget, Charge};
 use crate::error::{Error, Result};
@@ -7,11 +7,11 @@ use crate::types::Principal;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The turns at one thing. Cheap to clone; all clones are one.
+/// The turns of one resource. Cheap to clone; all clones share one state.
 #[derive(Debug, Clone)]
 pub struct Turns {
     turn: Arc<Semaphore>,
-    /// The callers that have a turn or wait for one, once each.
+    /// The principals that have a turn or wait for one, once each.
     asking: Budget,
 }
 
@@ -29,13 +29,13 @@ pub struct Turn {
 }
 
 impl Turns {
-    /// Whether nobody has it.
+    /// True if nobody has a turn.
     #[must_use]
     pub fn is_free(&self) -> bool {
         self.turn.available_permits() > 0
     }
 
-    /// Waits for a turn; refused to a principal that has one or waits already.
+    /// Waits for a turn. Refused to a principal that has one or already waits.
     pub async fn take(&self, principal: Principal) -> Result<Turn> {
         let asking = self.asking.take(principal, 1)?;
         let permit = Arc::clone(&self.turn).acquire_owned().await.map_err(|_| Error::Overloaded)?;
@@ -59,7 +59,7 @@ mod tests {
         let mut context = Context::from_waker(Waker::noop());
         assert!(other.as_mut().poll(&mut context).is_pending());
         drop(first);
-        // A principal that comes back at once is behind those who wait.
+        // A principal that comes back at once is behind the waiting ones.
         let mut again = pin!(turns.take(name("one")));
         assert!(again.as_mut().poll(&mut context).is_pending());
         drop(other.await.unwrap());

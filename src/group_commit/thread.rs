@@ -1,4 +1,4 @@
-//! The thread: takes what waits, has it decided, and answers only what is known.
+//! The thread: takes waiting requests, has them decided, and answers only known outcomes.
 
 use super::batch::{self, Failure, by};
 use super::{Answers, Batcher, Job, Proof, WAIT_MAX_MS};
@@ -14,13 +14,13 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// How long a new connection is waited for, with its first commit, and one that looks up what came of a commit, which may wait 4 s for
-/// the head.
+/// How long a new connection and its first commit are awaited; the same for one that looks up a commit, which may wait
+/// 4 s for the head.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// Gives the writer a thread of its own. Among the requests' tasks it would wait for its turn behind each of them at every
-/// round trip, and PostgreSQL, and everybody, with it.
+/// Starts a runtime of its own for the thread. Among the requests' tasks, it would wait behind each of them at every
+/// round trip, and PostgreSQL and all callers would wait with it.
 pub(super) fn start<D: Batcher>(task: Task<D>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a process that serves can have one more event loop");
@@ -30,32 +30,32 @@ pub(super) fn start<D: Batcher>(task: Task<D>) {
 
 type Jobs<D> = Vec<Job<<D as Batcher>::Item, <D as Batcher>::Done>>;
 
-/// What the thread has.
+/// The state of the thread.
 pub(super) struct Task<D: Batcher> {
     pub(super) db: Database,
     pub(super) clock: Clock,
     pub(super) batcher: D,
-    /// None until the first batch, and after the connection broke.
+    /// The connection; none until the first batch, and after it broke.
     pub(super) conn: Option<Connected>,
-    /// Where those who asked wait.
+    /// The runtime in which the callers wait.
     pub(super) requests: Handle,
     pub(super) waiting: mpsc::UnboundedReceiver<Job<D::Item, D::Done>>,
-    /// One that had no room in the batch before.
+    /// A request that had no room in the last batch.
     pub(super) carried: Option<Job<D::Item, D::Done>>,
 }
 
 /// A connection on which a commit was confirmed.
 pub(super) struct Connected {
     conn: PgConnection,
-    /// The last event that is known to last: one of this connection's commits came after it.
+    /// The last event that is known to be durable: a commit of this connection came after it.
     confirmed: i64,
 }
 
-/// Requests that are to be decided together.
+/// Requests that are decided together.
 struct Batch<D: Batcher> {
     jobs: Jobs<D>,
     weight: usize,
-    /// Whether it may take in what comes until it is decided. What was refused is only ever split.
+    /// True if it may take in requests that arrive until it is decided. A refused batch is only split.
     grows: bool,
 }
 
@@ -80,7 +80,7 @@ impl<D: Batcher> Task<D> {
         }
     }
 
-    /// Takes who waited too long out of a batch of which nothing has happened, and tells them.
+    /// Removes and answers the requests that waited too long; nothing of the batch has happened yet.
     fn drop_late(&self, batch: &mut Batch<D>) {
         let now_ms = self.clock.now_ms();
         for late in batch.jobs.extract_if(.., |job| is_late(job, now_ms)) {
@@ -88,7 +88,7 @@ impl<D: Batcher> Task<D> {
         }
     }
 
-    /// Takes in what waits, as far as there is room. Who waited too long is told so.
+    /// Takes in waiting requests while there is room. Those that waited too long are refused.
     fn fill(&mut self, batch: &mut Batch<D>) {
         let now_ms = self.clock.now_ms();
         while batch.weight < D::BATCH_MAX {
@@ -107,7 +107,7 @@ impl<D: Batcher> Task<D> {
         }
     }
 
-    /// Decides every job, in as many transactions as it takes: one, unless something refuses.
+    /// Decides every request: in one transaction, or in more if one is refused.
     async fn decide(&mut self, batch: Batch<D>) {
         let mut pending = vec![batch];
         while let Some(mut batch) = pending.pop() {
@@ -116,13 +116,14 @@ impl<D: Batcher> Task<D> {
             }
             let mut done = self.commit(&mut batch).await;
             batch.grows = false;
-            // Another route took one of the keys since they were looked up. It is seen now, and refuses its item alone.
+            // Another route took one of the keys after the look-up. The next attempt sees it, and only its item is
+            // refused.
             if let Err(Error::IdempotencyKeyReused { .. }) = &done {
                 done = self.commit(&mut batch).await;
             }
             let mut jobs = batch.jobs;
             match done {
-                // Over there waking everybody is one call from this thread, not one each, and the next batch begins.
+                // One call wakes all callers in the other runtime, so that the next batch begins at once.
                 Ok(outcomes) => drop(self.requests.spawn(async move { answer_all(jobs, outcomes) })),
                 Err(error) if is_fatal(&error) || jobs.len() == 1 => fail_all(jobs, error),
                 Err(error) => {
@@ -134,14 +135,14 @@ impl<D: Batcher> Task<D> {
         }
     }
 
-    /// One transaction. On an error nothing of it was committed, except where the error says that this is not known.
+    /// Runs one transaction. On an error nothing was committed, unless the error says that the outcome is unknown.
     async fn commit(&mut self, batch: &mut Batch<D>) -> Answers<D::Done> {
         if self.db.is_closed() {
             self.conn = None;
             return Err(Error::Unavailable(sqlx::Error::PoolClosed));
         }
-        // A connection from before a restart of PostgreSQL breaks at its first statement: nothing was decided on it, so a
-        // new one may try. Only one: a database that is away is told to the callers at once.
+        // A connection from before a restart of PostgreSQL breaks at its first statement. Nothing was decided on it, so
+        // one new connection may try; if the database is away, the callers learn it at once.
         if let Some(conn) = self.conn.take() {
             match self.commit_on(conn, batch).await {
                 Err(Error::Unavailable(error)) if is_of_the_connection(&error) => {
@@ -187,7 +188,7 @@ impl<D: Batcher> Task<D> {
                 self.note(ended.note);
                 Ok(ended.outcomes)
             }
-            // Nothing was committed; a connection in doubt is not used again.
+            // Nothing was committed; a doubtful connection is not used again.
             Err(Failure::Refused(error)) => {
                 if let Error::Unavailable(cause) = &error {
                     self.db.disk().note(cause);
@@ -200,7 +201,7 @@ impl<D: Batcher> Task<D> {
             Err(Failure::CommitBroke { error, proof, outcomes, note }) => {
                 drop(conn);
                 tracing::warn!(%error, "the connection broke during a commit: looking the batch up");
-                // Late is as good as not at all: then nobody knows.
+                // A late look-up is no better than none: the outcome stays unknown.
                 match no_panic(Box::pin(by(Instant::now() + LOOK_UP_TIMEOUT, self.look_up(&proof)))).await {
                     Ok(true) => {
                         self.note(note);
@@ -213,15 +214,15 @@ impl<D: Batcher> Task<D> {
         }
     }
 
-    /// What was committed stands, whatever becomes of the note.
+    /// Hands over the note. A panic here does not undo the commit.
     fn note(&mut self, note: D::Note) {
         if panics::caught_now(|| self.batcher.ended(note)).is_err() {
-            tracing::error!(writer = D::THREAD, "what a batch leaves behind could not be taken");
+            tracing::error!(writer = D::THREAD, "the note of a committed batch could not be processed");
         }
     }
 
-    /// Whether a batch was committed. The answer is final: locking the head waits for its transaction to end, and what has not
-    /// begun finds the head moved.
+    /// Whether a batch was committed. The answer is final: locking the head waits for its transaction to end, and a
+    /// transaction that has not begun finds the head moved.
     async fn look_up(&mut self, proof: &Proof) -> Result<bool> {
         let mut conn = self.connect().await?;
         let (is_committed, confirmed) = batch::is_committed(&mut conn, D::STREAM, proof).await?;
@@ -230,7 +231,7 @@ impl<D: Batcher> Task<D> {
     }
 }
 
-/// What panics (a value in the database that the driver cannot read) fails what was asked, and nothing else.
+/// Turns a panic (for example a value that the driver cannot read) into an error of these requests.
 async fn no_panic<T>(attempt: impl Future<Output = Result<T>>) -> Result<T> {
     panics::caught(attempt).await.unwrap_or(Err(Error::Panicked))
 }
@@ -239,7 +240,7 @@ fn is_late<Item, Done>(job: &Job<Item, Done>, now_ms: u64) -> bool {
     now_ms.saturating_sub(job.queued_ms) > WAIT_MAX_MS
 }
 
-/// Whether an error is of the database as a whole: it fails every item alike, so that splitting the batch is of no use.
+/// True for an error of the database as a whole: it fails every item alike, so splitting the batch would not help.
 fn is_fatal(error: &Error) -> bool {
     match error {
         Error::Unavailable(_) | Error::OutcomeUnknown(_) | Error::StateRewound => true,
@@ -257,11 +258,11 @@ fn answer_all<Item, Done>(jobs: Vec<Job<Item, Done>>, outcomes: Vec<Result<Done>
 }
 
 fn answer<Item, Done>(job: Job<Item, Done>, answers: Answers<Done>) {
-    // Whoever asked may be gone; what was decided stands.
+    // The caller may be gone; the decision remains.
     let _ = job.answer.send(answers);
 }
 
-/// Tells everyone the same; `Error` holds sources that cannot be cloned, so each gets its kind anew.
+/// Gives every request the same error. `Error` has sources that cannot be cloned, so each gets a copy of its kind.
 fn fail_all<Item, Done>(jobs: Vec<Job<Item, Done>>, error: Error) {
     let again = |error: &Error| match error {
         Error::OutcomeUnknown(_) => Error::OutcomeUnknown(sqlx::Error::PoolClosed),

@@ -1,8 +1,9 @@
-//! The places of connections, and who makes room.
+//! The connections of a listener, and the choice of those that make room.
 //!
-//! Places are limited by the files that the process may open. When all are taken, those make room who lose nothing by it: of the
-//! address that has the most connections, those that have waited the longest, for a request or for its body. So nobody keeps
-//! others out by having many, and a flood from elsewhere costs no busy connection anything. A few places more are kept for the
+//! The number of connections is limited by the open files of the process. When all places are taken, a waiting
+//! connection ends to make room: of the address with the most connections, those that have waited longest for a request
+//! or for its body. So nobody keeps others out with many connections, and a flood from elsewhere ends no busy
+//! connection. A few more places are reserved for the switches and the probes, for one request each.
 //! switches and the probes, for one request each.
 
 use crate::clock::Clock;
@@ -13,38 +14,38 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// Connections that may stay, where the files suffice.
+/// Most connections that may stay, if the process may open enough files.
 pub const CONNECTIONS_MAX: usize = 10_000;
-/// Connections beyond those, for one request each that stops something or asks how the service is.
+/// Connections beyond those, for one request each that stops something or asks for the state of the service.
 pub const CONNECTIONS_KEPT: usize = 1_024;
 /// Files for everything else: connections to the database, logs, the runtime, the kill file.
 const FILES_OTHER: usize = 128;
-/// Files that are no connections of the main listener.
+/// Files that are not connections of the main listener.
 const FILES_BESIDE: usize = FILES_OTHER + Limits::METRICS.staying + Limits::METRICS.kept;
-/// How many make room at once, of how many there are: looking for them costs a look at each.
+/// The share of the connections that make room at once: each search looks at all of them.
 const ROOM_SHARE: usize = 256;
-/// How long a new connection waits for the room that was made: a stop that hurries answers first.
+/// How long a new connection waits for the freed place: a hurried stop answers first.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Connections that made room.
+/// The counter of connections that made room.
 pub(super) fn made_room() -> metrics::Counter {
     metrics::counter!("holdfast_connections_made_room_total")
 }
 
-/// How many connections there may be.
+/// The number of connections of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Those that stay.
+    /// Connections that stay.
     pub staying: usize,
-    /// Those that are kept for the switches and the probes.
+    /// Connections that are reserved for the switches and the probes.
     pub kept: usize,
 }
 
 impl Limits {
-    /// Those of a listener for metrics alone.
+    /// The limits of a listener for metrics alone.
     pub const METRICS: Self = Self { staying: 48, kept: 16 };
 
-    /// Those of the main listener, in a process that may open so many files.
+    /// The limits of the main listener, for a process that may open this many files.
     #[must_use]
     pub fn of_files(files: u64) -> Self {
         let free = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(FILES_BESIDE);
@@ -52,7 +53,7 @@ impl Limits {
         Self { staying: free.saturating_sub(kept).clamp(8, CONNECTIONS_MAX), kept }
     }
 
-    /// The files that a process needs to have all the connections that it would have.
+    /// The number of files that a process needs for the largest limits.
     #[must_use]
     pub const fn files_wanted() -> usize {
         FILES_BESIDE + CONNECTIONS_MAX + CONNECTIONS_KEPT
@@ -64,7 +65,7 @@ impl Limits {
 pub enum Kind {
     /// Any number of requests.
     Staying,
-    /// One, of those that are served whatever goes on.
+    /// One request, of those that are always served.
     Kept,
 }
 
@@ -73,23 +74,23 @@ pub enum Kind {
 pub(crate) enum For {
     /// A request.
     Request,
-    /// The body of one of which nothing was begun.
+    /// The body of a request that has not started.
     Body,
-    /// The body of one that stops something, whatever it says: it goes on instead of making room.
+    /// The body of a stop, which proceeds without its body instead of making room.
     Stop,
 }
 
-/// The thing that a connection does.
+/// The state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Activity {
-    /// Something was begun on it.
+    /// A request is being served.
     Works,
     Waits(Wait),
-    /// It has made room, or everything ends.
+    /// It has made room, or the listener ends.
     Gone,
 }
 
-/// A wait, and when it began. Those that make room first are the least.
+/// A wait and its beginning, ordered so that the first to make room is the least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Wait {
     what: For,
@@ -99,11 +100,11 @@ struct Wait {
 #[derive(Debug)]
 struct State {
     activity: Activity,
-    /// Whether it hurries for others, who need its place when it has answered.
+    /// True if a stop hurries, because another connection needs its place after the answer.
     hurries: bool,
 }
 
-/// One connection, as whoever serves its requests sees it.
+/// One connection, as the service of its requests sees it.
 #[derive(Debug)]
 pub struct Connection {
     peer: IpAddr,
@@ -119,13 +120,13 @@ impl Connection {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it is one of the kept.
+    /// True for a reserved place.
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.kind == Kind::Kept
     }
 
-    /// Something was begun: it makes no room from now on. False where it has made room already.
+    /// Marks the start of a request: the connection makes no room from now on. False if it has already made room.
     pub(crate) fn works(&self) -> bool {
         let mut state = self.state();
         if state.activity == Activity::Gone {
@@ -135,7 +136,7 @@ impl Connection {
         true
     }
 
-    /// It waits from now on.
+    /// Marks the start of a wait.
     pub(crate) fn waits(&self, what: For) {
         let since_ns = self.clock.now_ns();
         let mut state = self.state();
@@ -144,17 +145,17 @@ impl Connection {
         }
     }
 
-    /// Resolves when whoever waits for the body of a stop should do so no longer.
+    /// Resolves when a stop should no longer wait for its body.
     pub(crate) async fn hurried(&self) {
         self.hurry.notified().await;
     }
 
-    /// Whether it has hurried for others, who need its place when it has answered.
+    /// True if the connection must end after its answer, because another one needs its place.
     pub(crate) fn ends(&self) -> bool {
         self.state().hurries
     }
 
-    /// The wait that it is in; none while it works.
+    /// The current wait; none while a request is served.
     fn wait(&self) -> Option<Wait> {
         match self.state().activity {
             Activity::Waits(wait) => Some(wait),
@@ -178,14 +179,14 @@ impl Connection {
         }
     }
 
-    /// Ends it, whatever it does.
+    /// Ends it in any state.
     fn end(&self) {
         self.state().activity = Activity::Gone;
         self.gone.notify_one();
     }
 }
 
-/// All connections of one listener. Cheap to clone; all clones are one.
+/// All connections of one listener. Cheap to clone; all clones share one state.
 #[derive(Debug, Clone)]
 pub struct Connections(Arc<Inner>);
 
@@ -203,7 +204,7 @@ struct Open {
     connections: HashMap<u64, Arc<Connection>>,
 }
 
-/// A connection that is open and has its place, until it is dropped.
+/// An open connection that keeps its place until it is dropped.
 #[derive(Debug)]
 pub struct OpenConnection {
     connections: Connections,
@@ -213,13 +214,13 @@ pub struct OpenConnection {
 }
 
 impl OpenConnection {
-    /// The connection.
+    /// The state that the service of its requests shares.
     #[must_use]
     pub fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
 
-    /// Resolves when it has to end: it makes room, or everything ends.
+    /// Resolves when the connection must end: it makes room, or the listener ends.
     pub async fn ended(&self) {
         self.connection.gone.notified().await;
     }
@@ -232,7 +233,7 @@ impl Drop for OpenConnection {
 }
 
 impl Connections {
-    /// Room for so many.
+    /// An empty set with these limits.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self(Arc::new(Inner {
@@ -247,7 +248,7 @@ impl Connections {
         self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection from there; none where nobody can make room.
+    /// A place for a connection from this address; none if no connection can make room.
     pub async fn admit(&self, peer: IpAddr) -> Option<OpenConnection> {
         for (kind, places) in [(Kind::Staying, &self.0.staying), (Kind::Kept, &self.0.kept)] {
             if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
@@ -256,7 +257,7 @@ impl Connections {
             if self.make_room(kind) == 0 {
                 continue;
             }
-            // The connection that made room is on its way out: its file is closed before another one is taken.
+            // The connection that made room is closing: its file is freed before another one is used.
             let freed = tokio::time::timeout(ROOM_TIMEOUT, Arc::clone(places).acquire_owned()).await;
             if let Ok(Ok(permit)) = freed {
                 return Some(self.opened(peer, kind, permit));
@@ -279,15 +280,15 @@ impl Connections {
         OpenConnection { connections: self.clone(), number, connection, _permit: permit }
     }
 
-    /// Ends all of them, also those that work.
+    /// Ends all connections, busy ones too.
     pub fn end_all(&self) {
         for connection in self.open().connections.values() {
             connection.end();
         }
     }
 
-    /// Ends a few of those that wait: first of the address that has the most, then those that nothing was begun for the longest.
-    /// Says how many.
+    /// Ends a few waiting connections: first those of the address with the most, then those that have been idle
+    /// longest. Returns how many.
     #[must_use]
     pub fn make_room(&self, kind: Kind) -> usize {
         let open = self.open();
@@ -315,7 +316,7 @@ impl Connections {
     }
 }
 
-/// Addresses of one owner as one: a customer of IPv6 has at least 64 bits of them.
+/// The owner of an address: a customer of IPv6 has at least 64 bits of addresses.
 fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V4(address) => address.into(),
@@ -350,12 +351,12 @@ mod tests {
         for peer in [other, first, first, first] {
             open.push(connections.admit(peer).await.unwrap());
         }
-        // One that works makes no room, however many its address has.
+        // A busy connection makes no room, however many its address has.
         assert!(open[1].connection().works());
         assert_eq!(connections.make_room(Kind::Staying), 1);
         let is_gone = |open: &OpenConnection| open.connection().state().activity == Activity::Gone;
         assert_eq!(open.iter().map(is_gone).collect::<Vec<_>>(), [false, false, true, false]);
-        // It has, and can begin nothing more.
+        // It has made room and can start nothing more.
         assert!(!open[2].connection().works());
         open.remove(2);
         let next = connections.admit(other).await.unwrap();
@@ -378,7 +379,7 @@ mod tests {
         one.connection().waits(For::Stop);
         assert_eq!(connections.make_room(Kind::Staying), 1);
         one.connection().hurried().await;
-        // A client that goes on knows already that the connection ends with the answer.
+        // The client has already been told that the connection ends with the answer.
         assert!(one.connection().works() && one.connection().ends());
     }
 }

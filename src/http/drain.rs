@@ -1,7 +1,7 @@
-//! Bodies that nobody reads to their end: a request that is refused by its head alone, or whose body is too large.
+//! The rest of bodies that are not read to the end: the request was refused by its head, or its body is too large.
 //!
-//! A connection that is closed while bytes of it lie unread is reset, and a reset takes the answer with it: nginx makes a 502 of it.
-//! So what is left is read and thrown away first, as far as that is soon done.
+//! Closing a connection with unread bytes resets it, and a reset loses the answer: nginx makes a 502 of it. So the rest
+//! of the body is first read and discarded, within limits of bytes and time.
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::header::EXPECT;
@@ -13,25 +13,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// Bytes that are thrown away; a client that sends more is reset.
+/// Most bytes that are discarded; a client that sends more is reset.
 const BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// How long that may take.
+/// How long discarding may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// Bodies that are thrown away at once; of more, the connection is reset.
+/// Most bodies that are discarded at once; beyond that, connections are reset.
 const AT_ONCE_MAX: usize = 1_024;
 
-/// How many there are now.
+/// The number of bodies that are being discarded.
 static NOW: AtomicUsize = AtomicUsize::new(0);
 
-/// A body that is read to its end by nobody else than whoever asked for it, or is thrown away.
+/// A body that is discarded if its reader does not read it to the end.
 #[derive(Debug)]
 struct Drained {
     body: Option<Incoming>,
-    /// Whether its sender waits to be told that it is wanted: until somebody reads it, nothing of it is on its way.
+    /// True if the client sent `Expect: 100-continue`: it sends nothing until somebody reads.
     waits: bool,
 }
 
-/// The body of a request, so that what is left of it is thrown away.
+/// The body of a request, with the rest discarded when it is dropped.
 pub(super) fn drained(parts: &Parts, body: Incoming) -> Body {
     if body.is_end_stream() {
         return Body::empty();
@@ -72,7 +72,7 @@ impl Drop for Drained {
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             runtime.spawn(async move {
-                // Whether it came to its end or not: there is nobody to tell.
+                // The result does not matter: nobody waits for it.
                 let _ = tokio::time::timeout(TIMEOUT, throw_away(body)).await;
                 NOW.fetch_sub(1, Ordering::AcqRel);
             });

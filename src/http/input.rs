@@ -1,16 +1,16 @@
-//! How a request becomes a value: one reader for JSON, form and query.
+//! The reader of requests: one for JSON, form and query.
 //!
-//! Every POST takes a JSON object, a form body, or query parameters, and body and query merge. All three become the same
-//! flat list of fields first, and one deserialiser reads that list, so a field means the same however it is sent:
+//! Every POST takes a JSON object, a form body, or query parameters; body and query are merged. All three first become
+//! the same flat list of fields, which one deserialiser reads, so a field means the same however it is sent:
 //!
-//! - A form-labelled body that starts with `{` is JSON: that is what `curl -d '{...}'` sends.
-//! - `changed_by` is `actor`.
-//! - A field that is `null` or blank is a field left out.
-//! - The same field in body and query must say the same, else 400; a key twice in one of them is 400.
-//! - Numbers are read from their own digits (`crate::types`), unknown fields are 422 and name the allowed ones.
+//! - A body that is labelled as a form and starts with `{` is JSON: `curl -d '{...}'` sends that.
+//! - `changed_by` is an alias of `actor`.
+//! - A field that is `null` or blank counts as left out.
+//! - A field in both body and query must have the same value, else 400; a key that occurs twice in one of them is 400.
+//! - Numbers are read from their own digits (`crate::types`). Unknown fields are 422, with the allowed ones.
 //!
-//! Deliberately absent: `flatten`, untagged and tagged enums in request types. They buffer, and exact numbers do not
-//! survive that.
+//! Request types never use `flatten`, or untagged and tagged enums: these buffer, and exact numbers do not survive
+//! that.
 
 mod fields;
 mod lenient;
@@ -34,17 +34,17 @@ use serde_json::value::RawValue;
 use std::fmt;
 use std::time::Duration;
 
-/// Largest body of an ordinary request. The largest legitimate one is three 16 KiB objects and change.
+/// Largest body of an ordinary request, in bytes. The largest legitimate one has three 16 KiB objects and a few fields.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// The input of a POST: its body and its query parameters, merged and parsed.
 #[derive(Debug)]
 pub struct Input<T>(pub T);
 
-/// The query parameters of a GET, parsed; an unknown one is 422.
+/// The query parameters of a GET, parsed. An unknown one is 422.
 #[derive(Debug)]
 pub struct Query<T>(pub T);
 
-/// A segment of the path, parsed.
+/// A parsed segment of the path.
 #[derive(Debug)]
 pub struct Segment<T>(pub T);
 
@@ -57,7 +57,6 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Input<T> {
     }
 }
 
-/// The fields of a request's body and query, merged.
 pub(super) async fn merged_fields(parts: &Parts, body: Body, limit: usize) -> Result<Vec<Field>> {
     refuse_encoded(parts)?;
     let bytes = read_body(parts, body, limit).await?;
@@ -89,21 +88,21 @@ where
         let axum::extract::Path(text) =
             axum::extract::Path::<String>::from_request_parts(parts, state).await.map_err(|_| Error::RouteNotFound)?;
         text.parse().map(Self).map_err(|error: T::Err| {
-            Error::invalid("id", format!("is not an id of this kind ({error}): take it from the answer that made it"))
+            Error::invalid("id", format!("is not an id of this kind ({error}): copy it from the answer that created it"))
         })
     }
 }
 
-/// Whether a body is labelled as JSON objects, one a line.
+/// True if a body is labelled as JSON objects, one per line.
 fn is_ndjson(parts: &Parts) -> bool {
     let label = parts.headers.get(CONTENT_TYPE).and_then(|label| label.to_str().ok()).unwrap_or_default();
     let essence = label.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     ["application/x-ndjson", "application/ndjson", "application/jsonl"].contains(&essence.as_str())
 }
 
-/// A body that is a list by itself, one element a line or a JSON array: each element with its place, from 1 (of lines, blank ones
-/// count); none where it is not an object. And the fields of the query, of which only `others` and the key may be there. Any other body is
-/// given back as it was.
+/// The elements of a body that is a list: one per line, or a JSON array. Each comes with its place, from 1 (blank lines
+/// count), and is none if it is not an object. Also the fields of the query, which may only be `others` and the key.
+/// Any other body is returned unchanged.
 pub(crate) async fn elements(
     parts: &Parts,
     body: Body,
@@ -134,15 +133,15 @@ pub(crate) async fn elements(
         (1..).zip(read).map(|(place, one)| (place, object(Some(one)))).collect()
     };
     if !elements.is_empty() && elements.iter().all(|(_, element)| element.is_none()) {
-        return Err(Error::Malformed("nothing in the body is a JSON object".into()));
+        return Err(Error::Malformed("the body has no JSON object: send at least one".into()));
     }
     Ok(Ok((elements, fields)))
 }
 
-/// An element of a body that is a list, with its place.
+/// An element of a body that is a list, with its place; none if it is not an object.
 pub(crate) type Element = (usize, Option<Box<RawValue>>);
 
-/// Bodies are read as they are: one that is compressed would not be what it says.
+/// Refuses a compressed body: bodies are read without decoding.
 fn refuse_encoded(parts: &Parts) -> Result<()> {
     match parts.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
         None | Some(b"" | b"identity") => Ok(()),
@@ -155,7 +154,7 @@ pub(crate) fn object_fields(object: &RawValue) -> Result<Vec<Field>> {
     unique(json_fields(object.get().as_bytes())?, "object")
 }
 
-/// Takes a field out by its name; a blank one is one that was left out.
+/// Removes and parses the field of this name; none if it is missing or blank.
 pub(crate) fn take_field<T: DeserializeOwned>(fields: &mut Vec<Field>, name: &str) -> Result<Option<T>> {
     let taken: Vec<_> = fields.extract_if(.., |field| field.name == name).filter(|field| !field.is_blank()).collect();
     let read = |field: &Field| {
@@ -165,11 +164,11 @@ pub(crate) fn take_field<T: DeserializeOwned>(fields: &mut Vec<Field>, name: &st
     taken.first().map(read).transpose()
 }
 
-/// How long a body may take to arrive: far longer than 64 KiB need, shorter than the request's deadline, which would have to
-/// say that the outcome is unknown.
+/// How long a body may take to arrive: far longer than 64 KiB need, and shorter than the request's deadline, after
+/// which the outcome would be unknown.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reads a body whole, and takes the request's place when it is there.
+/// Reads a whole body, then takes the request's place.
 pub(crate) async fn read_body(parts: &Parts, body: Body, limit: usize) -> Result<Bytes> {
     let seat = Seat::of(parts);
     let reading = collect(seat.as_deref(), body, limit);
@@ -184,10 +183,11 @@ pub(crate) async fn read_body(parts: &Parts, body: Body, limit: usize) -> Result
     Ok(read)
 }
 
-/// The mark that some editors and exports put before a text in UTF-8. It says nothing, and is no part of the text.
+/// The byte order mark, which some editors put before UTF-8 text. It is not part of the text.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// The bytes of a body without a byte order mark, each counted when it is there. A request that waits for more makes room for others, if it has to.
+/// The bytes of a body without a byte order mark, each counted when it arrives. A request that waits for more may have
+/// to make room.
 async fn collect(seat: Option<&Seat>, body: Body, limit: usize) -> Result<Bytes> {
     let mut body = Limited::new(body, limit);
     let mut read = Vec::new();
@@ -213,7 +213,7 @@ async fn collect(seat: Option<&Seat>, body: Body, limit: usize) -> Result<Bytes>
         if let Some(seat) = seat {
             seat.grow_body(whole.len() + read.len() + data.len())?;
         }
-        // Most come in one piece, which is not copied.
+        // Most bodies come in one piece, which is not copied.
         if whole.is_empty() && read.is_empty() {
             whole = data;
         } else {
@@ -225,7 +225,7 @@ async fn collect(seat: Option<&Seat>, body: Body, limit: usize) -> Result<Bytes>
     Ok(if body.starts_with(BYTE_ORDER_MARK) { body.slice(BYTE_ORDER_MARK.len()..) } else { body })
 }
 
-/// The format that the label of a body states.
+/// The format that a body's content type states.
 #[derive(Debug, PartialEq, Eq)]
 enum Format {
     Json,
@@ -272,7 +272,7 @@ fn query_fields(query: Option<&str>) -> Result<Vec<Field>> {
     super::numbers::taken(unique(fields, "query")?)
 }
 
-/// The values in a query by this name, as far as it can be read.
+/// The values of a name in a query, as far as it can be read.
 pub(super) fn query_values(query: &str, name: &str) -> impl Iterator<Item = String> {
     let (fields, _) = pair_fields_each(query.as_bytes(), "query");
     let named = fields.into_iter().filter(move |field| field.is(name));
@@ -293,11 +293,11 @@ pub(crate) fn parse<T: DeserializeOwned>(fields: &[Field]) -> Result<T> {
             text.push_str(&serde_json::to_string(&field.name).expect("a string has a JSON form"));
         }
         text.push(':');
-        // Left out, but not unseen: an unknown name is refused whatever it says.
+        // A blank field is null, but present: an unknown name is refused whatever its value.
         text.push_str(if field.is_blank() { "null" } else { field.value.get() });
     }
     text.push('}');
-    // Keeping track of where it stands costs as much as the reading: only what is refused is read again with it.
+    // Tracking the path costs as much as the reading, so only a refused input is read again with it.
     if let Ok(input) = serde_json::from_str(&text) {
         return Ok(input);
     }
@@ -308,7 +308,7 @@ pub(crate) fn parse<T: DeserializeOwned>(fields: &[Field]) -> Result<T> {
     })
 }
 
-/// Longest unknown name that is repeated, characters.
+/// Longest unknown name that an error repeats, in characters.
 const NAME_SHOWN_MAX: usize = 100;
 
 /// A deserialiser's message as an error of one field.
@@ -319,7 +319,7 @@ fn field_error(path: &str, message: &str) -> FieldError {
         return FieldError::new(name.trim_end_matches('`'), "is required");
     }
     if message.starts_with("UUID parsing failed") {
-        let detail = "is no UUID: send it as it was answered, for example 01a203ce-08d7-72be-aa62-ea38a27122ff";
+        let detail = "is not a UUID: send it as it was answered, for example 01a203ce-08d7-72be-aa62-ea38a27122ff";
         return FieldError::new(path, detail);
     }
     if message == crate::types::IS_NULL {
@@ -330,7 +330,7 @@ fn field_error(path: &str, message: &str) -> FieldError {
         let (name, allowed) = unknown.rsplit_once("`, expected ").unwrap_or((unknown.trim_end_matches('`'), ""));
         let names: Vec<_> = allowed.split('`').skip(1).step_by(2).collect();
         let name = name.split_once("`, there are no fields").map_or(name, |(name, _)| name);
-        // Enough to recognise it: a caller's 60 KB come back once at most.
+        // Cut, so that an answer does not repeat a name of 60 KB.
         let name: String = name.chars().take(NAME_SHOWN_MAX).collect();
         let allowed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         return FieldError::new(name, format!("is unknown: allowed are {allowed}"));

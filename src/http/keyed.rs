@@ -1,4 +1,4 @@
-//! The input of a change, with the key that its caller gave it.
+//! The input of a change, with the caller's idempotency key.
 
 use super::Caller;
 use super::input::{BODY_BYTES_MAX, Field, merged_fields, parse, take_field};
@@ -14,23 +14,23 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-/// The caller's key; the field `idempotency_key` is the same.
+/// The header with the key; the field `idempotency_key` means the same.
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Says that an answer is an earlier one: nothing was done this time.
+/// The header that marks an earlier answer: nothing was done this time.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// An input that says who acts, and as part of what.
+/// An input that names its actor and its correlation id.
 pub trait Said {
-    /// The actor that the caller names.
+    /// The actor that the caller names; none if it names nobody.
     fn actor(&self) -> Option<Actor>;
 
-    /// The caller's correlation id.
+    /// The caller's correlation id; none if it sent none.
     fn correlation_id(&self) -> Option<CorrelationId> {
         None
     }
 }
 
-/// Says of an input that its field `actor`, and maybe its field `correlation_id`, are the caller's.
+/// Implements [`Said`] with an input's field `actor`, and maybe its field `correlation_id`.
 macro_rules! said {
     (with correlation_id: $($input:ty),+ $(,)?) => {
         $(impl $crate::http::Said for $input {
@@ -53,12 +53,12 @@ macro_rules! said {
 }
 pub(crate) use said;
 
-/// A change: its input as [`super::Input`] reads it, with who asks and what they call it.
+/// A change: its input as [`super::Input`] reads it, with its caller and its key.
 #[derive(Debug)]
 pub struct Change<T> {
-    /// The input.
+    /// The parsed input.
     pub input: T,
-    /// The caller, its thread, and its key.
+    /// The caller, its correlation id, and its key.
     pub asked: Asked,
 }
 
@@ -76,18 +76,18 @@ impl<S: Send + Sync, T: DeserializeOwned + Serialize + Said> FromRequest<S> for 
     }
 }
 
-/// The intent that a caller means by a key.
+/// The intent of a key.
 pub(crate) fn intent_of<T: Serialize>(parts: &Parts, caller: Caller, key: &IdempotencyKey, input: &T) -> Intent {
     let route = parts.uri.path().to_owned();
     Intent { principal: caller.principal, key: key.to_string(), route, fields: Fields::of(input) }
 }
 
-/// The key of a request, from its header or its field. Both may say it, if they agree.
+/// The key of a request, from its header or its field. Both may give it, if they agree.
 pub(crate) fn key_of(parts: &Parts, fields: &[Field]) -> Result<Option<IdempotencyKey>> {
     let mut headers = parts.headers.get_all(KEY).iter();
     let header = headers.next().map(read_header).transpose()?;
     let said_twice = || {
-        let error = FieldError::new("idempotency_key", "is given more than once, differently: send one key");
+        let error = FieldError::new("idempotency_key", "is given more than once with different values: send one key");
         Error::Contradictory(format!("{} {}", error.field, error.detail), error)
     };
     if headers.next().is_some() {
@@ -108,12 +108,12 @@ pub(crate) fn read_key(text: &str) -> Result<IdempotencyKey> {
 fn read_header(value: &HeaderValue) -> Result<IdempotencyKey> {
     let text = value.to_str().map_err(|_| Error::invalid("idempotency_key", "is not visible ASCII in its header"))?;
     let text = text.trim();
-    // The draft standard writes it as a quoted string, most clients do not.
+    // The draft standard writes the key as a quoted string; most clients do not.
     let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
     read_key(bare)
 }
 
-/// An answer, marked if it is an earlier one.
+/// An answer, marked if it is a replay.
 pub fn marked(replayed: bool, response: impl IntoResponse) -> Response {
     let mut response = response.into_response();
     if replayed {
@@ -122,19 +122,19 @@ pub fn marked(replayed: bool, response: impl IntoResponse) -> Response {
     response
 }
 
-/// Many things in one body, unread, and what is said of them all.
+/// A list of operations in one body, not parsed yet, with the fields that apply to all.
 #[derive(Debug)]
 pub(crate) struct Many {
-    /// Each as it was sent, in order.
+    /// The operations in order, as they were sent.
     pub(crate) list: Vec<Box<RawValue>>,
-    /// The key of them all.
+    /// The key of the whole list.
     pub(crate) key: Option<IdempotencyKey>,
-    /// The other fields.
+    /// The other fields of the body.
     pub(crate) fields: Vec<Field>,
 }
 
 impl Many {
-    /// Reads a body whose field `name` is a list of objects; `others` are the fields that may stand beside it.
+    /// Reads a body whose field `name` is a list of objects; `others` are the other allowed fields.
     pub(crate) async fn read(parts: &Parts, body: Body, name: &str, others: &[&str], limit: usize) -> Result<Self> {
         let mut fields = merged_fields(parts, body, limit).await?;
         let key = key_of(parts, &fields)?;
@@ -149,7 +149,7 @@ impl Many {
     }
 }
 
-/// A list of objects; form and query carry it as a string.
+/// A list of objects. A form or a query carries it as a string.
 fn read_list(name: &str, list: &RawValue) -> Result<Vec<Box<RawValue>>> {
     let read = match list.get().strip_prefix('"') {
         None => serde_json::from_str(list.get()),

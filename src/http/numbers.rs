@@ -1,6 +1,6 @@
-//! Numbers as texts, for readers that take every number for a double: with `numbers=string` in the query or among the parameters of
-//! `Accept`, each number of an answer in JSON is a string of the same digits, at whatever depth. Each, so that the kind of a member never
-//! hangs on its value or its name.
+//! Numbers as strings, for readers that take every number for a double: with `numbers=string` in the query or among the
+//! parameters of `Accept`, each number in a JSON answer is a string of the same digits, at any depth. The rule has no
+//! exceptions, so the type of a member never depends on its value or its name.
 
 use super::BASE_PATH;
 use super::input::{Field, query_values};
@@ -12,19 +12,20 @@ use axum::http::StatusCode;
 use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 
-/// The parameter, of the query and of a media type.
+/// The name of the parameter, in the query and in a media type.
 pub(crate) const NUMBERS: &str = "numbers";
-/// Its value.
+/// The value of the parameter.
 pub(crate) const STRING: &str = "string";
 
-/// Marks a request whose answer is to carry its numbers as texts.
+/// The mark of a request whose answer has its numbers as strings.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AsText;
 
-/// How many times as long an answer becomes at most, but for a byte: two more for each number, and there is one between any two.
+/// The largest factor by which an answer grows, except for one byte: two bytes more for each number, and there is a
+/// byte between any two numbers.
 pub(crate) const GROWTH_MAX: usize = 2;
 
-/// Whether an answer to this request is to carry its numbers as texts.
+/// True if the answer to this request should have its numbers as strings.
 pub(crate) fn wanted(request: &Request) -> bool {
     let uri = request.uri();
     let by_query = || query_values(uri.query().unwrap_or_default(), NUMBERS).any(|value| value.trim() == STRING);
@@ -35,30 +36,31 @@ pub(crate) fn wanted(request: &Request) -> bool {
     covers(uri.path()) && (by_query() || by_header())
 }
 
-/// Whether a path has answers of the service's own with numbers in them. Answers that others serve behind the gate are theirs,
+/// True for a path whose answers are the service's own and have numbers. Answers from behind the gate are not ours, and
+/// OFREP is a standard.
 /// and OFREP is a standard.
 pub(crate) fn covers(path: &str) -> bool {
     path == "/readyz" || path.strip_prefix(BASE_PATH).is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// Whether a media range has the parameter.
+/// True if a media range has the parameter.
 fn asks_for_text(range: &str) -> bool {
     range.split(';').skip(1).filter_map(|parameter| parameter.split_once('=')).any(|(name, value)| {
         name.trim().eq_ignore_ascii_case(NUMBERS) && value.trim().trim_matches('"').eq_ignore_ascii_case(STRING)
     })
 }
 
-/// The fields of a query without this one, which every route takes.
+/// The fields of a query without this parameter, which every route accepts.
 pub(super) fn taken(mut fields: Vec<Field>) -> Result<Vec<Field>> {
     for field in fields.extract_if(.., |field| field.is(NUMBERS)).filter(|field| !field.is_blank()) {
         if crate::types::scalar_of(&field.value).is_ok_and(|text| text.trim() != STRING) {
-            return Err(Error::invalid(NUMBERS, "is not string: send string, or leave it out for JSON numbers"));
+            return Err(Error::invalid(NUMBERS, "must be `string`: send numbers=string, or leave it out for JSON numbers"));
         }
     }
     Ok(fields)
 }
 
-/// The same answer with its numbers as texts; one that is not JSON passes.
+/// The answer with its numbers as strings. An answer that is not JSON is unchanged.
 pub(crate) async fn as_text(response: Response) -> Response {
     let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind_is_problem = kind.starts_with("application/problem+json");
@@ -72,13 +74,13 @@ pub(crate) async fn as_text(response: Response) -> Response {
     };
     let mut bytes = quoted(&bytes);
     if kind_is_problem {
-        // RFC 9457 wants a number. The text before it is the service's own.
+        // RFC 9457 requires a number here. The text before it is the service's own.
         let status = parts.status.as_u16();
         let text = String::from_utf8_lossy(&bytes);
         bytes = text.replacen(&format!(r#""status":"{status}""#), &format!(r#""status":{status}"#), 1).into_bytes();
     }
     if bytes.is_empty() {
-        // After HEAD the length is that of the other form, and of this one nobody knows it.
+        // After HEAD, the length is that of the other form; the length of this form is not known.
         parts.headers.remove(CONTENT_LENGTH);
     } else {
         parts.headers.insert(CONTENT_LENGTH, bytes.len().into());
@@ -90,7 +92,7 @@ pub(crate) async fn as_text(response: Response) -> Response {
     }
 }
 
-/// A JSON text with each number between quotes.
+/// A JSON text with each number in quotes.
 fn quoted(json: &Bytes) -> Vec<u8> {
     let mut text = Vec::with_capacity(json.len() + json.len() / 4);
     let (mut in_string, mut is_escaped, mut in_number) = (false, false, false);
@@ -99,7 +101,7 @@ fn quoted(json: &Bytes) -> Vec<u8> {
             in_string = is_escaped || byte != b'"';
             is_escaped = !is_escaped && byte == b'\\';
         } else {
-            // Outside strings, only numbers have these; the e of true and false never follows a digit.
+            // Outside strings, only numbers have these characters; the e of true and false never follows a digit.
             let is_of_number =
                 matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.') || (in_number && matches!(byte, b'e' | b'E'));
             if is_of_number != in_number {

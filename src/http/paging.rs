@@ -1,52 +1,52 @@
-//! Lists that grow: a page at a time, newest first, by the sequence number that the last page ended with. New rows come
-//! before the first page, so a cursor neither skips nor repeats while they arrive. A page is bounded in bytes as well, so that
-//! neither its answer nor the reading of it takes much memory.
+//! Pages of lists that grow: newest first, by the sequence number at the end of the last page. New rows come before the
+//! first page, so a cursor neither skips nor repeats rows. A page is also limited in bytes, so that neither its answer
+//! nor the reading takes much memory.
 
 use crate::error::{Error, Result};
 use crate::types::{PageSize, Place};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// One page of a list. It ends early where its rows are large.
+/// One page of a list. It ends early if its rows are large.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Page<T> {
     /// The rows, newest first.
     pub items: Vec<T>,
-    /// The `cursor` of the next page; null on the last one. Opaque.
+    /// The `cursor` of the next page; null on the last page. Opaque.
     pub next_cursor: Option<String>,
 }
 
-/// Which page is asked for.
+/// The requested page.
 #[derive(Debug, Clone, Copy)]
 pub struct Paging {
-    /// The list's path, which its cursors belong to.
+    /// The path of the list that its cursors belong to.
     list: &'static str,
-    /// Only rows before this sequence number.
+    /// Only rows before this sequence number; none for the first page.
     before: Option<i64>,
     limit: i64,
 }
 
 impl Paging {
-    /// Reads `limit` and `cursor` of the list at this path. A cursor of another list is refused.
+    /// Reads `limit` and `cursor` for the list at this path. A cursor of another list is refused.
     pub fn new(list: &'static str, limit: Option<PageSize>, cursor: Option<Place>) -> Result<Self> {
         let before = cursor.map(|place| place.within(list)).transpose();
         let before = before.map_err(|error| Error::invalid("cursor", error.to_string()))?;
         Ok(Self { list, before, limit: limit.unwrap_or(PageSize::DEFAULT).get() })
     }
 
-    /// Begins a page.
+    /// An empty page, to be filled portion by portion.
     #[must_use]
     pub const fn begin<T>(self) -> Building<T> {
         Building { of: self, items: Vec::new(), bytes: 0, before: self.before, reading: Reading::Rows }
     }
 }
 
-/// Bytes that a page has before it ends early, in JSON: the last row may go beyond.
+/// Bytes of JSON at which a page ends early; the last row may exceed it.
 pub(super) const PAGE_BYTES_MAX: usize = 1024 * 1024;
-/// Rows that are read at once: all that is in memory of a list whose rows are large.
+/// Rows that are read at once, which limits the memory for lists with large rows.
 const PORTION: i64 = 128;
 
-/// A page that is being read, a portion at a time, until it has as many rows or bytes as it may.
+/// A page that is filled portion by portion, up to its limits of rows and bytes.
 #[derive(Debug)]
 pub struct Building<T> {
     of: Paging,
@@ -56,27 +56,27 @@ pub struct Building<T> {
     reading: Reading,
 }
 
-/// How far the reading of a page has come.
+/// The progress of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reading {
-    /// There may be more rows for it.
+    /// There may be more rows.
     Rows,
-    /// There are more, and they belong to the next one.
+    /// The page is full, and more rows follow.
     Full,
-    /// There are no more.
+    /// There are no more rows.
     Last,
 }
 
 impl<T: Serialize> Building<T> {
-    /// The next read: before which row, and how many; none when the page is complete. One row more than the page has tells
-    /// whether there is another page.
+    /// The next read: before which row, and how many; none when the page is complete. One row more than the page holds
+    /// shows whether another page follows.
     #[must_use]
     pub fn wants(&self) -> Option<(Option<i64>, i64)> {
         let missing = self.of.limit + 1 - i64::try_from(self.items.len()).unwrap_or(i64::MAX);
         (self.reading == Reading::Rows).then_some((self.before, missing.min(PORTION)))
     }
 
-    /// Takes what was read; `seq` is what the list is ordered by.
+    /// Adds the rows of a read; `seq` is the sequence number that orders the list.
     pub fn take(&mut self, rows: Vec<T>, seq: impl Fn(&T) -> i64) {
         let Some((_, wanted)) = self.wants() else { return };
         let is_last = i64::try_from(rows.len()).is_ok_and(|count| count < wanted);
@@ -95,7 +95,7 @@ impl<T: Serialize> Building<T> {
         }
     }
 
-    /// The page.
+    /// The finished page, with the cursor of the next one.
     #[must_use]
     pub fn end(self) -> Page<T> {
         let last = self.before.filter(|_| self.reading == Reading::Full);
@@ -104,7 +104,7 @@ impl<T: Serialize> Building<T> {
     }
 }
 
-/// How long the JSON of a row is.
+/// The length of a row as JSON, in bytes.
 fn length(row: &impl Serialize) -> usize {
     struct Counted(usize);
 

@@ -1,5 +1,5 @@
-//! Places for requests in flight, their bodies and answers, and when a place is taken: at once where there is no body to wait for, else when that is there. So
-//! bodies that stall keep nobody out.
+//! Places for requests in flight, and for their bodies and answers. A request without a body takes its place at once;
+//! any other takes it when the body has arrived, so that stalled bodies keep nobody out.
 
 use super::connections::{Connection, For};
 use super::numbers::{AsText, GROWTH_MAX};
@@ -15,30 +15,30 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
-/// Ordinary requests in flight; the next is told to come again.
+/// Most ordinary requests in flight; the next is refused with 503.
 pub const IN_FLIGHT_MAX: usize = 8_192;
-/// The same for reads, which take no place of a change.
+/// Most reads in flight; they take no place of a change.
 pub const IN_FLIGHT_READS: usize = 1_024;
-/// The same for engage and disable, and for health and metrics: places that nobody else takes.
+/// Most engages and disables in flight, and most requests for health and metrics: nobody else takes these places.
 pub const IN_FLIGHT_RESERVED: usize = 1_024;
-/// How many of those one principal has for engage and disable.
+/// Most of these places that one principal has for engage and disable.
 pub const SWITCHES_SHARE: usize = 256;
-/// How much of each body counts for nothing: together no more than the connections let there be.
+/// Bytes of each body that are not counted: together they are limited by the connections.
 pub const BODY_BYTES_FREE: usize = 8 * 1024;
 
-/// How large an answer may be that counts for nothing.
+/// Bytes of an answer that are not counted.
 pub const ANSWER_BYTES_FREE: usize = 16 * 1024;
 
-/// Whose places among the requests in flight a route takes.
+/// The pool of places that a route uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
-    /// Those of all that change something.
+    /// Places of all changes.
     Ordinary,
-    /// Those of reads.
+    /// Places of reads.
     Read,
-    /// Those kept for engage and disable, which also have no rate.
+    /// Places reserved for engage and disable, which also have no rate limit.
     Switch,
-    /// Those kept for health and metrics.
+    /// Places reserved for health and metrics.
     Probe,
 }
 
@@ -54,7 +54,7 @@ pub struct Places {
 }
 
 impl Places {
-    /// Places, and so many bytes for bodies and for answers, of which one principal has half.
+    /// Empty places with these byte limits; one principal may use half of each.
     #[must_use]
     pub fn new(body_bytes: usize, answer_bytes: usize) -> Self {
         let places = |count| Budget::new(count, count);
@@ -68,7 +68,7 @@ impl Places {
         }
     }
 
-    /// A seat for a request of this principal, not taken yet.
+    /// The seat of a request of this principal, not taken yet.
     pub(crate) fn seat(&self, share: Share, principal: &Principal, request: &Request) -> Seat {
         Seat {
             places: self.clone(),
@@ -82,26 +82,26 @@ impl Places {
     }
 }
 
-/// A request's place, and the bytes of its body; free again when the request is answered.
+/// A request's place and the bytes of its body, both released with the answer.
 #[derive(Debug)]
 pub(crate) struct Seat {
     places: Places,
     share: Share,
     principal: Principal,
     connection: Option<Arc<Connection>>,
-    /// Whether the numbers of the answer become texts, which are longer.
+    /// True if the numbers of the answer become strings, which are longer.
     as_text: bool,
     held: OnceLock<Charge>,
     body: Mutex<Charge>,
 }
 
 impl Seat {
-    /// The seat of a request, if anybody has given it one.
+    /// The seat of a request; none if it was given none.
     pub(crate) fn of(parts: &Parts) -> Option<Arc<Self>> {
         parts.extensions.get::<Arc<Self>>().cloned()
     }
 
-    /// Takes the place, once.
+    /// Takes the place; further calls do nothing.
     pub(crate) fn take(&self) -> Result<()> {
         if self.held.get().is_some() {
             return Ok(());
@@ -116,9 +116,9 @@ impl Seat {
         Ok(())
     }
 
-    /// So many bytes of the body have come.
+    /// Counts this many bytes of the body.
     pub(crate) fn grow_body(&self, bytes: usize) -> Result<()> {
-        // A principal that takes no answers causes no large ones.
+        // A principal that does not read its answers may not cause large ones.
         if bytes > BODY_BYTES_FREE && !self.places.answers.has_room(&self.principal) {
             return Err(Error::Overloaded);
         }
@@ -126,8 +126,8 @@ impl Seat {
         Ok(body.grow_to(bytes.saturating_sub(BODY_BYTES_FREE))?)
     }
 
-    /// The answer as it goes out: a large one counts until it was written. One that only tells something is refused where there is no
-    /// room for it; a change that was done is told all the same.
+    /// Counts a large answer until it is written. An answer that only reads is refused if there is no room; the answer
+    /// to a completed change is always sent.
     pub(crate) fn answer(&self, response: Response) -> Response {
         let length = response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
         let growth = if self.as_text { GROWTH_MAX } else { 1 };
@@ -146,7 +146,7 @@ impl Seat {
         counted(response, Arc::new(charge))
     }
 
-    /// The body is waited for: a connection that does nothing else can make room.
+    /// Marks that the body is awaited: a connection that does nothing else can make room.
     pub(crate) fn wait_for_body(&self) {
         let what = if self.share == Share::Switch { For::Stop } else { For::Body };
         if let Some(connection) = &self.connection {
@@ -154,13 +154,13 @@ impl Seat {
         }
     }
 
-    /// The body is waited for no longer; an error where the connection has made room meanwhile.
+    /// Marks that the body is no longer awaited; an error if the connection has made room meanwhile.
     pub(crate) fn work(&self) -> Result<()> {
         let works = self.connection.as_ref().is_none_or(|connection| connection.works());
         if works { Ok(()) } else { Err(Error::Overloaded) }
     }
 
-    /// Resolves when the body should be waited for no longer.
+    /// Resolves when the body should no longer be awaited.
     pub(crate) async fn hurried(&self) {
         match &self.connection {
             Some(connection) => connection.hurried().await,
@@ -169,23 +169,23 @@ impl Seat {
     }
 }
 
-/// The charge of an answer, among its extensions: whoever replaces the body counts the new one by it.
+/// The charge of an answer, in its extensions: a layer that replaces the body counts the new one with it.
 pub(crate) type AnswerCharge = Arc<Charge>;
 
-/// An answer that counts until its last byte was written, or is thrown away.
+/// An answer that is counted until its last byte is written, or it is dropped.
 pub(crate) fn counted(mut response: Response, charge: AnswerCharge) -> Response {
     response.extensions_mut().insert(Arc::clone(&charge));
     response.map(|body| Body::new(Counted { body, charge }))
 }
 
-/// The body of such an answer. The server drops it when it has taken the last piece, long before a slow reader has: so each piece
-/// carries the charge, too.
+/// The body of such an answer. The server drops it after the last piece, long before a slow reader has it, so each
+/// piece carries the charge too.
 struct Counted {
     body: Body,
     charge: AnswerCharge,
 }
 
-/// A piece of such a body, which the server keeps until the socket has taken all of it.
+/// A piece of such a body. The server keeps it until the socket has taken all of it.
 struct Piece {
     data: Bytes,
     _charge: AnswerCharge,
@@ -226,7 +226,7 @@ mod tests {
     use axum::http::header::CONTENT_TYPE;
     use http_body_util::BodyExt;
 
-    /// An answer of so many bytes to a read, and the places that it counts in.
+    /// An answer of this many bytes to a read, and the places that count it.
     fn answered(text: String, as_text: bool) -> (Places, Response) {
         let places = Places::new(1 << 20, 1 << 20);
         let mut request = Request::new(Body::empty());
@@ -246,7 +246,7 @@ mod tests {
         let mut body = response.into_body();
         let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
         assert!(body.is_end_stream());
-        // The server has nothing more to ask for, and all of it still to write.
+        // The server has taken the last piece and still has to write all of it.
         drop(body);
         assert_eq!((piece.len(), places.answers.used()), (length, length));
         drop(piece);
@@ -263,7 +263,7 @@ mod tests {
         assert!(places.answers.used() >= bytes.len());
         drop(bytes);
         assert_eq!(places.answers.used(), 0);
-        // Small as it is, it becomes a large one.
+        // The small answer becomes a large one.
         let (places, _response) = answered(" ".repeat(ANSWER_BYTES_FREE), true);
         assert_eq!(places.answers.used(), 2 * ANSWER_BYTES_FREE);
     }

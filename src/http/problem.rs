@@ -1,4 +1,4 @@
-//! Errors on their way out: RFC 9457 bodies with the request's id, whatever layer they come from.
+//! Errors on their way out: RFC 9457 bodies with the request's id, from whichever layer they come.
 
 use crate::error::{Error, Problem};
 use crate::types::{RequestId, bounded};
@@ -8,11 +8,11 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::ser::{SerializeMap, Serializer};
 
-/// Where a problem's type is explained; the code follows, lower case with hyphens.
+/// The prefix of a problem's type; the code follows, lower case with hyphens.
 const TYPE_PREFIX: &str = "urn:holdfast:problem:";
 
-/// Gives an error response its body. A response that is no error, or already has a body of its own, passes. `missing` says more of a
-/// path that no route has, if it can.
+/// Gives an error response its body. A response that is not an error, or already has a body, is unchanged. `missing`
+/// may explain a path without a route.
 pub fn render(
     response: Response,
     path: &str,
@@ -22,7 +22,7 @@ pub fn render(
     let (mut parts, body) = response.into_parts();
     let problem = match parts.extensions.remove::<Problem>() {
         Some(problem) => problem,
-        // The router's own refusals, and a method that it does not know.
+        // The router's own refusals, and an unknown method.
         None if parts.status == StatusCode::NOT_FOUND && !parts.headers.contains_key(CONTENT_TYPE) => {
             Error::RouteNotFound.problem()
         }
@@ -33,7 +33,7 @@ pub fn render(
     };
     let mut problem = problem;
     if let Some(methods) = parts.headers.get(ALLOW).and_then(|value| value.to_str().ok()) {
-        problem.detail = format!("this route does not take that method: send {methods}");
+        problem.detail = format!("this route does not accept that method: send {methods}");
     }
     if problem.code == Error::RouteNotFound.row().code
         && let Some(detail) = missing(path)

@@ -1,9 +1,9 @@
-//! Connections: how they are served, for how long, and how they end. [`super::connections`] says how many.
+//! Connections: their service, their time limits, and their end. [`super::connections`] limits their number.
 //!
-//! Every connection costs a file and some memory, whoever holds it, so each is bounded before anything is known of its caller: the
-//! head of a request has to arrive in time, which also ends connections that are idle; a body has 5 s (`input`); an answer that
-//! nobody takes ends with the socket's own timeout. When all places are taken, those that wait make room, and a few places more are
-//! kept for one request each, so that whoever comes to pull the kill switch finds one that nobody can keep.
+//! Every connection costs a file and some memory, so each has limits before its caller is known. The head of a request
+//! must arrive in time, which also ends idle connections; a body has 5 s (`input`); an answer that nobody reads ends
+//! with the socket's timeout. When all places are taken, waiting connections make room. A few more places are reserved
+//! for one request each, so that the kill switch can always be reached.
 
 use super::connections::{self, Connection, Connections, For, Kind, Limits, OpenConnection};
 use super::drain::drained;
@@ -22,31 +22,31 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tower::{Service, ServiceExt};
 
-/// How long the head of a request may take, from the answer before it: also how long a connection may be idle. Longer than common
-/// pools of clients keep one.
+/// How long the head of a request may take, counted from the answer before it; this is also how long a connection may
+/// be idle. It is longer than common client pools keep a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
-/// The same on one that is kept for the switches.
+/// The same on a connection that is reserved for the switches.
 const KEPT_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
-/// Largest head of a request, bytes; beyond it the answer is 431.
+/// Largest head of a request, in bytes; a larger one is answered with 431.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// How long the kernel keeps trying to hand over what nobody acknowledges, milliseconds.
+/// How long the kernel retries unacknowledged data, in milliseconds.
 const UNTAKEN_TIMEOUT_MS: u32 = 30_000;
 /// How long accepting pauses when the process is out of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// The least time between two warnings of that, milliseconds.
+/// The shortest time between two such warnings, in milliseconds.
 const WARN_EVERY_MS: u64 = 10_000;
 
 fn refusals() -> metrics::Counter {
     metrics::counter!("holdfast_connections_refused_total")
 }
 
-/// A counter that begins with its first event has no increase at that: it is there from the start.
+/// Creates the counter at the start: otherwise its first event would show no increase.
 pub(crate) fn begin_counting() {
     refusals().increment(0);
     connections::made_room().increment(0);
 }
 
-/// Serves until a stop is asked for, then lets the requests in flight finish, for as long as `drain`.
+/// Serves until a stop is requested, then lets the requests in flight finish for at most `drain`.
 pub async fn serve<S>(
     listener: TcpListener,
     service: S,
@@ -69,7 +69,7 @@ pub async fn serve<S>(
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                // One that was given up before it was accepted concerns nobody; what runs out concerns everybody.
+                // A connection that its client gave up is skipped; a lack of resources concerns every connection.
                 if !concerns_one(&error) {
                     refusals().increment(1);
                     warned.warn(&error);
@@ -92,7 +92,7 @@ pub async fn serve<S>(
                 ended = connection => ended,
                 () = open.ended() => return,
             };
-            // A fault of the other end was answered, or there is nobody to answer.
+            // A fault of the client was answered, or there is nobody to answer.
             if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended");
             }
@@ -107,7 +107,7 @@ pub async fn serve<S>(
     }
 }
 
-/// The service of one connection, which makes no room while it works.
+/// The service of one connection, which makes no room while a request is served.
 fn watched<S>(
     service: S,
     connection: Arc<Connection>,
@@ -125,7 +125,7 @@ where
         let (service, connection) = (service.clone(), Arc::clone(&connection));
         async move {
             if !connection.works() {
-                // It has made room: nothing is begun on it any more.
+                // It has made room: no request is started on it any more.
                 std::future::pending::<()>().await;
             }
             let (parts, body) = request.into_parts();
@@ -138,7 +138,7 @@ where
             {
                 super::end_connection(response);
             }
-            // Whether or not the answer is taken.
+            // Whether or not the answer can be sent.
             connection.works();
             connection.waits(For::Request);
             answered
@@ -146,7 +146,7 @@ where
     })
 }
 
-/// Says that nothing can be accepted, and not over and over.
+/// Warns that no connection can be accepted, at most once per interval.
 #[derive(Debug, Default)]
 struct Warned(Option<u64>);
 
@@ -156,9 +156,9 @@ impl Warned {
         if self.0.is_none_or(|last| now_ms - last >= WARN_EVERY_MS) {
             self.0 = Some(now_ms);
             if is_out_of_files(error) {
-                tracing::warn!(%error, "no file is left for a connection: raise the limit of open files, or look who holds them");
+                tracing::warn!(%error, "no file is left for a connection: raise the limit of open files, or find out who holds them");
             } else {
-                tracing::warn!(%error, "no connection can be accepted: look what the system is short of");
+                tracing::warn!(%error, "no connection can be accepted: find out which resource the system lacks");
             }
         }
     }
@@ -168,7 +168,7 @@ fn is_out_of_files(error: &std::io::Error) -> bool {
     [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error).map(Some).contains(&error.raw_os_error())
 }
 
-/// Whether a failure to accept is that of the one connection: the next is accepted at once.
+/// True if a failure to accept concerns only that connection: the next is accepted at once.
 fn concerns_one(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
     matches!(
@@ -197,9 +197,9 @@ fn builder(head_timeout: Duration) -> http1::Builder {
     builder
 }
 
-/// An option that cannot be set makes a connection slower, not wrong.
+/// Errors are ignored: an option that cannot be set makes a connection slower, not wrong.
 fn prepare(stream: &TcpStream) {
-    // An answer is complete when it is written: nothing is gained by waiting for more to send with it.
+    // An answer is written whole: waiting for more data gains nothing.
     let _ = stream.set_nodelay(true);
     #[cfg(target_os = "linux")]
     let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, UNTAKEN_TIMEOUT_MS);

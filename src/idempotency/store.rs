@@ -1,4 +1,4 @@
-//! SQL of the keys.
+//! SQL of idempotency keys.
 
 use super::{Answer, Fields, Intent, Kept, oldest};
 use crate::audit::Stamp;
@@ -6,8 +6,8 @@ use crate::error::{Error, Result};
 use chrono::NaiveDate;
 use sqlx::PgConnection;
 
-/// What these intents' keys were kept for, with the place of each in the list; a key that is not kept is left out. One that
-/// was forgotten and used again is there twice, the later day last.
+/// The kept keys of these intents, each with its index in the list; unknown keys are left out. A key that expired and
+/// was used again occurs twice, with the later day last.
 pub(crate) async fn find(conn: &mut PgConnection, intents: &[&Intent], today: NaiveDate) -> Result<Vec<(usize, Kept)>> {
     let keys: Vec<String> = intents.iter().map(|intent| intent.key.clone()).collect();
     let principals: Vec<String> = intents.iter().map(|intent| intent.principal.as_str().to_owned()).collect();
@@ -43,7 +43,7 @@ pub(crate) async fn find(conn: &mut PgConnection, intents: &[&Intent], today: Na
         .collect()
 }
 
-/// Keeps one answer. A key that another route has taken in the meantime is refused.
+/// Keeps one answer. A key that another route has taken meanwhile is refused.
 pub(crate) async fn insert(conn: &mut PgConnection, intent: &Intent, stamp: Stamp, answer: &Answer) -> Result<()> {
     let (risk_seq, text, waits) = match answer {
         Answer::RiskEvent(seq) => (Some(*seq), None, false),
@@ -69,30 +69,26 @@ pub(crate) async fn insert(conn: &mut PgConnection, intent: &Intent, stamp: Stam
     if inserted.rows_affected() == 1 { Ok(()) } else { Err(taken(intent)) }
 }
 
-/// A key that another operation took while this one was decided: two routes cannot mean the same by it.
+/// The refusal of a key that another route took while this operation was decided.
 fn taken(intent: &Intent) -> Error {
     Error::IdempotencyKeyReused { key: intent.key.clone(), fields: vec!["route".to_owned()] }
 }
 
-/// Keys of a batch of ledger decisions, column by column.
+/// The keys of a batch of ledger decisions, column by column.
 #[derive(Debug, Default)]
 pub(crate) struct NewKeys {
-    /// Whose.
     pub(crate) principals: Vec<String>,
-    /// The keys.
     pub(crate) keys: Vec<String>,
-    /// The paths.
     pub(crate) routes: Vec<String>,
-    /// What was asked.
+    /// The digests of the inputs.
     pub(crate) fields: Vec<String>,
-    /// The events that answer them.
+    /// The events that have the answers.
     pub(crate) seqs: Vec<i64>,
-    /// Their times.
+    /// The times of those events.
     pub(crate) ats: Vec<chrono::DateTime<chrono::Utc>>,
 }
 
 impl NewKeys {
-    /// Adds one.
     pub(crate) fn push(&mut self, intent: &Intent, stamp: Stamp) {
         self.principals.push(intent.principal.as_str().to_owned());
         self.keys.push(intent.key.clone());
@@ -103,8 +99,8 @@ impl NewKeys {
     }
 }
 
-/// Keeps the keys of a batch. One that another route has taken in the meantime fails the whole: decided again, the batch
-/// finds it.
+/// Keeps the keys of a batch. If another route has taken one meanwhile, the whole batch fails; decided again, it finds
+/// that key.
 pub(crate) async fn insert_all(conn: &mut PgConnection, day: NaiveDate, new: &NewKeys) -> Result<()> {
     let inserted = sqlx::query!(
         "INSERT INTO idempotency_key (day, principal, key, route, fields, risk_seq, at)

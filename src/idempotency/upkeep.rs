@@ -1,6 +1,6 @@
-//! Forgetting: a partition a day, made ahead and dropped when nobody may ask for it any more.
+//! The expiry of keys: one partition per day, created ahead and dropped when its keys have expired.
 //!
-//! No correctness depends on it: days without a partition go to the default one, and a look-up has its own bound.
+//! Correctness does not depend on it: days without a partition go to the default one, and every look-up checks the day.
 
 use super::oldest;
 use crate::db::Database;
@@ -9,28 +9,28 @@ use chrono::{Days, NaiveDate};
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use std::time::Duration;
 
-/// How often it is looked after.
+/// How often partitions are created and dropped.
 const EVERY: Duration = Duration::from_mins(10);
-/// Days that have their partition before they begin.
+/// Days whose partition exists in advance.
 const DAYS_AHEAD: u64 = 2;
-/// Making and dropping a partition takes locks that every request with a key waits behind: try briefly, and again later.
+/// Creating or dropping a partition takes locks that delay every request with a key: try briefly, and again later.
 const PATIENCE: &str = "SET LOCAL lock_timeout = '250ms'";
 
-/// Keeps partitions ahead and drops old ones, until the task is ended.
+/// Creates and drops partitions repeatedly until the task is cancelled.
 pub async fn run(db: Database) {
     let mut turns = tokio::time::interval(EVERY);
     loop {
         turns.tick().await;
         if let Err(error) = forget(&db).await {
-            tracing::warn!(%error, "keys could not be looked after: trying again in {} s", EVERY.as_secs());
+            tracing::warn!(%error, "the partitions of keys could not be maintained: trying again in {} s", EVERY.as_secs());
         }
     }
 }
 
-/// Makes the partitions of the next days and drops those that are too old. Says how many it dropped.
+/// Creates the partitions of the next days and drops the expired ones. Returns how many were dropped.
 pub async fn forget(db: &Database) -> Result<usize> {
     let mut conn = db.work().await?;
-    // By a clock that jumped, keys would be forgotten that still stand.
+    // A clock that jumped ahead would drop valid keys, so the believed time is used.
     let today = db.history().now(&mut conn).await?.date_naive();
     drop(conn);
     for ahead in 0..=DAYS_AHEAD {
@@ -42,7 +42,7 @@ pub async fn forget(db: &Database) -> Result<usize> {
     let mut dropped = 0;
     for (name, day) in partitions(&mut *db.work().await?).await? {
         if day < oldest {
-            // The name is one that `partition` made, so it needs no quoting. Another instance may have been faster.
+            // `partition` made the name, so it needs no quoting. Another instance may have dropped it first.
             alter(db, format!("DROP TABLE IF EXISTS {name}")).await?;
             dropped += 1;
         }
@@ -63,7 +63,7 @@ async fn make(db: &Database, day: NaiveDate) -> Result<()> {
     let exists = sqlx::query_scalar!(r#"SELECT to_regclass($1) IS NOT NULL AS "exists!""#, name)
         .fetch_one(&mut *db.work().await?)
         .await?;
-    // Keys of this day that came before their partition stay where they are, and so does the whole day.
+    // Keys of this day that arrived before their partition stay in the default one, and so does the whole day.
     let late =
         sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM idempotency_key_other WHERE day = $1) AS "exists!""#, day)
             .fetch_one(&mut *db.work().await?)
@@ -87,7 +87,7 @@ async fn alter(db: &Database, statement: String) -> Result<()> {
     crate::db::commit(tx).await
 }
 
-/// The partitions that stand for a day.
+/// The partitions and their days.
 async fn partitions(conn: &mut PgConnection) -> Result<Vec<(String, NaiveDate)>> {
     let names = sqlx::query_scalar!(
         r#"SELECT child.relname::text AS "name!"

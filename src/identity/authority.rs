@@ -1,4 +1,4 @@
-//! The rights of a caller: those that a token grants its holder, or all.
+//! The rights of a caller: those of a token, or all.
 
 use crate::error::{Error, Result};
 use crate::types::{Actor, Amount, Domain, Engine, Principal, Scope};
@@ -7,39 +7,39 @@ use std::sync::Arc;
 /// The rights of a token's holder.
 #[derive(Debug)]
 pub struct Grant {
-    /// `name:id`, as events say it.
+    /// The principal of the token, `name:id`, as in events.
     pub principal: Principal,
-    /// The person who answers for it.
+    /// The person who is responsible for the token; none if it was created without one.
     pub owner: Option<Actor>,
-    /// The scopes that it carries.
+    /// The scopes of the token.
     pub scopes: Vec<Scope>,
-    /// The only engines that it may change; none for all.
+    /// The only engines that the token may change; none for all.
     pub engines: Option<Vec<Engine>>,
-    /// The only domains that it may change; none for all.
+    /// The only domains that the token may change; none for all.
     pub domains: Option<Vec<Domain>>,
-    /// The most that one settle or correction may lose; none for no bound.
+    /// The largest loss of one settle or correction; none for no limit.
     pub max_loss: Option<Amount>,
 }
 
 impl Grant {
-    /// Whether it carries what is needed.
+    /// True if one of the scopes covers the needed one.
     #[must_use]
     pub fn holds(&self, needed: Scope) -> bool {
         self.scopes.iter().any(|scope| scope.covers(needed))
     }
 }
 
-/// The rights of the caller of a change: all, or those of a token.
+/// The rights of the caller of a change.
 #[derive(Debug, Clone)]
 pub enum Authority {
-    /// The operator's shell, Holdfast itself, and everybody in open mode.
+    /// All rights: the operator's shell, Holdfast itself, and every caller in open mode.
     Unlimited,
-    /// The holder of a token.
+    /// The rights of a token's holder.
     Token(Arc<Grant>),
 }
 
 impl Authority {
-    /// Whether it is for some engines or domains alone.
+    /// True if the rights are limited to some engines or domains.
     #[must_use]
     pub fn is_bounded(&self) -> bool {
         match self {
@@ -48,7 +48,7 @@ impl Authority {
         }
     }
 
-    /// Whether it is for some engines alone.
+    /// True if the rights are limited to some engines.
     #[must_use]
     pub fn is_bounded_to_engines(&self) -> bool {
         match self {
@@ -57,7 +57,7 @@ impl Authority {
         }
     }
 
-    /// Whether it includes this scope.
+    /// True if the rights include this scope.
     #[must_use]
     pub fn holds(&self, needed: Scope) -> bool {
         match self {
@@ -66,12 +66,12 @@ impl Authority {
         }
     }
 
-    /// Refuses what needs this scope; `what` names it.
+    /// Refuses a caller without this scope; `what` names the change.
     pub fn require(&self, needed: Scope, what: &'static str) -> Result<()> {
         if self.holds(needed) { Ok(()) } else { Err(Error::InsufficientScope { needed, what }) }
     }
 
-    /// Whether it reaches this engine.
+    /// True if the caller may change this engine.
     #[must_use]
     pub fn reaches_engine(&self, engine: &Engine) -> bool {
         match self {
@@ -80,13 +80,13 @@ impl Authority {
         }
     }
 
-    /// Refuses another engine than its own.
+    /// Refuses an engine that the token does not reach.
     pub fn require_engine(&self, engine: &Engine) -> Result<()> {
         let refused = || Error::OutOfReach { what: "engine", name: engine.to_string() };
         if self.reaches_engine(engine) { Ok(()) } else { Err(refused()) }
     }
 
-    /// Whether it reaches this domain.
+    /// True if the caller may change this domain.
     #[must_use]
     pub fn reaches_domain(&self, domain: &Domain) -> bool {
         match self {
@@ -95,13 +95,14 @@ impl Authority {
         }
     }
 
-    /// Refuses another domain than its own.
+    /// Refuses a domain that the token does not reach.
     pub fn require_domain(&self, domain: &Domain) -> Result<()> {
         let refused = || Error::OutOfReach { what: "domain", name: domain.to_string() };
         if self.reaches_domain(domain) { Ok(()) } else { Err(refused()) }
     }
 
-    /// Refuses to book more at once than it may: a loss, or an exposure that was never reserved. Both count for all engines together.
+    /// Refuses a loss, or an exposure that was never reserved, above the token's limit. The limit covers all engines
+    /// together.
     pub fn require_loss(&self, what: &'static str, amount: Amount) -> Result<()> {
         let bound = match self {
             Self::Unlimited => None,
@@ -110,7 +111,7 @@ impl Authority {
         bound.filter(|bound| amount > *bound).map_or(Ok(()), |bound| Err(Error::BeyondMaxLoss { what, amount, bound }))
     }
 
-    /// The person behind it.
+    /// The person who is responsible for the caller; none without a token or an owner.
     #[must_use]
     pub fn owner(&self) -> Option<&Actor> {
         match self {

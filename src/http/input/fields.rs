@@ -1,19 +1,19 @@
-//! The flat list of fields that JSON, form and query all become, each as it was sent.
+//! The flat list of fields that JSON, form and query become, each with its original text.
 
 use crate::error::{Error, FieldError, Result};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
-/// Most fields in one request; the richest request type has under 20.
+/// Most fields in one request; the largest request type has under 20.
 const FIELDS_MAX: usize = 64;
 
-/// One field as it was sent.
+/// A field with its original text.
 #[derive(Debug)]
 pub(crate) struct Field {
     pub(in crate::http) name: String,
     pub(in crate::http) value: Box<RawValue>,
-    /// Whether it was sent under the original's name for it.
+    /// True if it was sent under its alias.
     pub(super) aliased: bool,
 }
 
@@ -28,18 +28,18 @@ impl Field {
         Self::new(name, serde_json::value::to_raw_value(value).expect("a string has a JSON form"))
     }
 
-    /// Whether it is the field of this name.
+    /// True for the field of this name.
     pub(crate) fn is(&self, name: &str) -> bool {
         self.name == name
     }
 
-    /// Null and blank mean "left out".
+    /// True for null and blank, which count as left out.
     pub(in crate::http) fn is_blank(&self) -> bool {
         let token = self.value.get();
         token == "null" || (token.starts_with('"') && token[1..token.len() - 1].trim().is_empty())
     }
 
-    /// Whether two spellings say the same: `400` and `"400"` do, and so do an object and its text.
+    /// True if two spellings have the same value: `400` and `"400"` do, and so do an object and its text.
     pub(super) fn says_the_same(&self, other: &Self) -> bool {
         fn text(field: &Field) -> Cow<'_, str> {
             crate::types::scalar_of(&field.value).unwrap_or(Cow::Borrowed(field.value.get()))
@@ -48,7 +48,7 @@ impl Field {
     }
 }
 
-/// The fields of a JSON object, in order, values untouched.
+/// The fields of a JSON object in order, with unchanged values.
 pub(super) fn json_fields(bytes: &[u8]) -> Result<Vec<Field>> {
     match json_fields_read(bytes) {
         (fields, None) => Ok(fields),
@@ -56,7 +56,7 @@ pub(super) fn json_fields(bytes: &[u8]) -> Result<Vec<Field>> {
     }
 }
 
-/// The fields of a JSON object up to where it cannot be read, and why it cannot.
+/// The fields of a JSON object up to the first fault, and the fault.
 pub(super) fn json_fields_read(bytes: &[u8]) -> (Vec<Field>, Option<Error>) {
     struct Into<'a>(&'a mut Vec<Field>);
 
@@ -101,7 +101,8 @@ pub(super) fn pair_fields(text: &str, source: &str) -> Result<Vec<Field>> {
     Ok(fields)
 }
 
-/// Each field of `a=1&b=2` by itself, and why others could not be read. A `%` that encodes nothing is the character that somebody typed.
+/// Each readable field of `a=1&b=2`, and the errors of the others. A `%` that encodes nothing counts as a typed
+/// character.
 pub(super) fn pair_fields_each(bytes: &[u8], source: &str) -> (Vec<Field>, Vec<Error>) {
     let (mut fields, mut errors) = (Vec::new(), Vec::new());
     for pair in bytes.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
@@ -125,11 +126,11 @@ pub(super) fn pair_fields_each(bytes: &[u8], source: &str) -> (Vec<Field>, Vec<E
     (fields, errors)
 }
 
-/// Characters of a caller's text that an answer repeats: enough to recognise it.
+/// Characters of a caller's text that an answer repeats.
 const SHOWN_MAX: usize = 200;
 
-/// A caller's text on one line and in quotes. A long one is cut, with its length beside it: escapes make a text six times as long, and
-/// nobody reads 64 KiB of them.
+/// A caller's text in quotes, on one line. A long text is cut and its length added: escapes can make a text six times
+/// as long.
 fn shown(text: &str) -> String {
     let escaped: Vec<char> = text.escape_debug().take(SHOWN_MAX + 1).collect();
     if escaped.len() <= SHOWN_MAX {
@@ -157,12 +158,12 @@ fn too_many(source: &str) -> Error {
     Error::Malformed(format!("the {source} has more than {FIELDS_MAX} fields"))
 }
 
-/// The meaning of a `%` that no two hex digits follow.
+/// The treatment of a `%` without two hex digits after it.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Percent {
-    /// A mistake.
+    /// It is an error.
     Strict,
-    /// Itself.
+    /// It is the character itself.
     AsTyped,
 }
 
@@ -183,7 +184,7 @@ pub(super) fn percent_decode(text: &[u8], percent: Percent) -> Option<String> {
     String::from_utf8(decoded).ok()
 }
 
-/// No field twice. `changed_by` and `actor` are one field, and may both be given if they agree.
+/// Refuses a field that occurs twice. `changed_by` and `actor` are one field; both may be given with the same value.
 pub(super) fn unique(fields: Vec<Field>, source: &str) -> Result<Vec<Field>> {
     let mut kept: Vec<Field> = Vec::with_capacity(fields.len());
     for field in fields {
@@ -205,7 +206,7 @@ pub(super) fn merge(mut body: Vec<Field>, query: Vec<Field>) -> Result<Vec<Field
             Some(twin) if twin.says_the_same(&field) => {}
             Some(_) => {
                 let error =
-                    FieldError::new(&field.name, "says one thing in the body and another in the query: send it once");
+                    FieldError::new(&field.name, "differs between body and query: send it once");
                 return Err(Error::Contradictory(format!("{} {}", error.field, error.detail), error));
             }
             None => body.push(field),

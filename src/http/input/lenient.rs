@@ -1,4 +1,5 @@
-//! The input of what stops something: no text can make it fail. Each field is read by itself, and what cannot be read is named.
+//! The input of a stop of everything: no text can make it fail. Each field is read by itself, and an unreadable one
+//! becomes a warning.
 
 use super::fields::{Field, json_fields_read, pair_fields_each};
 use super::{BODY_BYTES_MAX, Format, format_of, read_body};
@@ -13,14 +14,15 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// How long a request that acts whatever is sent waits for its body: who pulls the kill switch does not wait for a stalled one.
+/// How long a request that acts on any input waits for its body: an operator at the kill switch does not wait for a
+/// stalled one.
 const LENIENT_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The input of a POST that acts whatever is sent: each field by itself, and a warning for each that could not be read.
+/// The input of a POST that always acts: each field by itself, and a warning for each unreadable one.
 #[derive(Debug)]
 pub struct Lenient {
     fields: Vec<Field>,
-    /// The parts that could not be read and were ignored.
+    /// The unreadable parts of the request, which were ignored.
     pub warnings: Vec<String>,
 }
 
@@ -40,9 +42,9 @@ impl<S: Send + Sync> FromRequest<S> for Lenient {
             biased;
             read = tokio::time::timeout(LENIENT_BODY_TIMEOUT, read_body(&parts, body, BODY_BYTES_MAX)) => read
                 .unwrap_or_else(|_| Err(Error::Malformed("the body did not arrive within a second".into()))),
-            () = hurried => Err(Error::Malformed("the body was not waited for: connections ran short".into())),
+            () = hurried => Err(Error::Malformed("the body was not read: too few connections were left to wait for it".into())),
         };
-        // However the waiting ended.
+        // However the wait ended, the request takes its place.
         if let Some(seat) = seat {
             seat.work()?;
             seat.take()?;
@@ -72,7 +74,7 @@ impl Lenient {
         self.fields.extend(fields);
     }
 
-    /// Takes a field out; one that cannot be read becomes a warning.
+    /// Removes and parses a field. An unreadable one becomes a warning.
     pub fn take<T>(&mut self, name: &str) -> Option<T>
     where
         T: FromStr,
@@ -81,7 +83,7 @@ impl Lenient {
         let fields: Vec<_> = self.fields.extract_if(.., |field| field.name == name).collect();
         if fields.windows(2).any(|pair| !pair[0].says_the_same(&pair[1])) {
             self.warnings
-                .push(format!("{name} is given more than once, differently: the first that can be read was taken"));
+                .push(format!("{name} is given more than once with different values: the first readable one was taken"));
         }
         for field in fields.iter().filter(|field| !field.is_blank()) {
             let text = crate::types::scalar_of(&field.value).map_err(ToString::to_string);
@@ -93,12 +95,12 @@ impl Lenient {
         None
     }
 
-    /// Takes no notice of a field, whatever it says.
+    /// Drops a field, whatever its value.
     pub fn ignore(&mut self, name: &str) {
         self.fields.retain(|field| field.name != name);
     }
 
-    /// Ends the reading: whatever was not taken becomes a warning.
+    /// Ends the reading: each remaining field becomes a warning.
     #[must_use]
     pub fn finish(mut self, allowed: &[&str]) -> Vec<String> {
         for field in &self.fields {
@@ -108,12 +110,12 @@ impl Lenient {
     }
 }
 
-/// The fields of a request, each by itself, as far as they can be read: of a body that begins with `{` the members before a fault, and
-/// the pairs of any other, whatever its label says.
+/// The readable fields of a request: the members before a fault, if the body begins with `{`; else the readable pairs,
+/// whatever its content type.
 pub(super) struct Readable {
     pub(super) body: Vec<Field>,
     pub(super) query: Vec<Field>,
-    /// Why the request is not as it was sent; none where everything was read.
+    /// The faults of the request; empty if everything was read.
     pub(super) errors: Vec<Error>,
 }
 
@@ -149,14 +151,14 @@ fn line(bytes: &[u8]) -> &[u8] {
     &bytes[..end]
 }
 
-/// Characters of a warning: an error may repeat what was sent.
+/// Most characters of a warning, which may repeat the caller's text.
 const WARNING_MAX: usize = 400;
 
 pub(super) fn not_as_sent(error: &Error) -> String {
     cut(format!("not read as sent: {error}"))
 }
 
-/// A sentence of one line that ends where it gets long, with its length.
+/// A sentence on one line. A long one is cut and its length added.
 pub(super) fn cut(sentence: String) -> String {
     match sentence.char_indices().nth(WARNING_MAX) {
         None => sentence,

@@ -1,4 +1,4 @@
-//! The input of what stops one thing: of such a request only the field that names the thing can make it fail.
+//! The input of a stop of one thing: only the field that names the thing can make it fail.
 
 use super::fields::Field;
 use super::lenient::{Readable, cut, not_as_sent};
@@ -20,31 +20,31 @@ use serde::de::{DeserializeOwned, Deserializer, Visitor, value};
 use serde_json::value::RawValue;
 use std::str::FromStr;
 
-/// An input that can stop something of its own: a domain, an engine, a recommendation.
+/// An input that can stop one thing: a domain, an engine, a recommendation.
 pub(crate) trait CanStop {
-    /// How a request that stops is known among upserts; none where every request stops.
+    /// The mark of a stop among upserts; none if every request of the route stops.
     const OFF: Option<Off>;
-    /// Whether the path names what is stopped: then nothing of the body or the query can make the request fail but another `id`.
+    /// True if the path names the thing. Then nothing in body or query can make the request fail, except another `id`.
     const IN_PATH: bool = false;
 }
 
-/// An upsert that stops.
+/// The mark of an upsert that stops.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Off {
     /// The field that names the thing.
     pub(crate) thing: &'static str,
-    /// The flag that is `false`.
+    /// The flag that is `false` in a stop.
     pub(crate) flag: &'static str,
 }
 
-/// The input of a POST as [`crate::http::Change`] reads it, but that no words are a reason not to stop: what of them cannot be read is
-/// ignored and named, and so is a field that the route does not know. The settings beside the flag of an upsert are no words: where
-/// there are any, and a part of the request cannot be read, all of it is refused.
+/// The input of a POST as [`crate::http::Change`] reads it, but texts never prevent a stop: unreadable texts and
+/// unknown fields are ignored and reported. Settings beside the flag of an upsert are not texts: if there are any, and
+/// a part of the request cannot be read, the whole request is refused.
 #[derive(Debug)]
 pub(crate) struct Stopping<T> {
-    /// The input.
+    /// The parsed input.
     pub(crate) input: T,
-    /// The intent that the key stands for; none without a key.
+    /// The intent of the idempotency key; none without a key.
     pub(crate) intent: Option<Intent>,
     /// The ignored parts of the request.
     pub(crate) ignored: Ignored,
@@ -82,23 +82,23 @@ impl<S: Send + Sync, T: DeserializeOwned + Serialize + CanStop> FromRequest<S> f
     }
 }
 
-/// Whether a body could not be read because of what it is, and not because there is no place for it.
+/// True if the content of a body made it unreadable, not a lack of places.
 const fn is_of_the_body(error: &Error) -> bool {
     matches!(error, Error::Malformed(_) | Error::BodyTooLarge { .. } | Error::UnsupportedMediaType(_))
 }
 
-/// An input, its key, and what was ignored.
+/// An input, its key, and the ignored parts.
 type Stopped<T> = (T, Option<IdempotencyKey>, Ignored);
 
-/// The input without what of it cannot be read or is not known; none if it does not stop anything, or what it stops is not among what
-/// could be read.
+/// The input without its unreadable and unknown parts; none if it stops nothing, or if the readable part does not name
+/// the thing.
 fn stop_of<T: DeserializeOwned + CanStop>(parts: &Parts, bytes: &[u8]) -> Option<Result<Stopped<T>>> {
     let Readable { body: mut fields, query, errors } = Readable::of(parts, bytes);
     let is_whole = errors.is_empty();
     let mut ignored: Vec<_> = errors.iter().map(not_as_sent).collect();
     fields.extend(query);
     let known = names_of::<T>();
-    // Part of a request would set others than were meant.
+    // A part of a request would set other values than the caller meant.
     let mut sets_a_part = false;
     if let Some(Off { thing, flag }) = T::OFF {
         let mut flags = fields.iter().filter(|field| field.is(flag)).peekable();
@@ -116,7 +116,7 @@ fn stop_of<T: DeserializeOwned + CanStop>(parts: &Parts, bytes: &[u8]) -> Option
         ignored.extend(error.iter().map(|error| cut(format!("{} {error}; ignored", field.name))));
         error.is_none()
     });
-    // Beside the path an id names another thing: it is refused with the rest.
+    // With the thing in the path, an `id` names another thing: it is refused with the rest.
     let is_known = |field: &Field| known.contains(&field.name.as_str()) || (T::IN_PATH && field.is("id"));
     for field in fields.extract_if(.., |field| !is_known(field)) {
         ignored.push(cut(format!("{:.100} is unknown: allowed are {}; ignored", field.name, known.join(", "))));
@@ -125,11 +125,11 @@ fn stop_of<T: DeserializeOwned + CanStop>(parts: &Parts, bytes: &[u8]) -> Option
     let input = match parse::<T>(&fields) {
         Ok(_) if sets_a_part => return None,
         Ok(input) => input,
-        // Of a body that could not be read, the error says more than what is missing in it; a setting that is wrong is said first.
+        // For an unreadable body, that error says more than a missing field; a wrong setting is reported first.
         Err(error) => return (is_whole || sets_a_part).then_some(Err(error)),
     };
     if let Some(field) = fields.iter().find(|field| contradictory.contains(&field.name)) {
-        let error = FieldError::new(&field.name, "is given more than once, differently: send it once");
+        let error = FieldError::new(&field.name, "is given more than once with different values: send it once");
         return Some(Err(Error::Contradictory(format!("{} {}", error.field, error.detail), error)));
     }
     let key = key_of(parts, &fields).unwrap_or_else(|error| {
@@ -143,12 +143,13 @@ fn is_off(field: &Field) -> bool {
     crate::types::scalar_of(&field.value).is_ok_and(|text| text.parse() == Ok(Flag(false)))
 }
 
-/// Whether a field only says who and why, or names the request: it moves nothing.
+/// True for a field that only gives the actor, the reason or the request's name: it changes no setting.
 fn is_word(field: &Field) -> bool {
     ["actor", "reason", "correlation_id", "idempotency_key"].iter().any(|word| field.is(word))
 }
 
-/// The first of each field, and the names of those that say different things and are no words. The flag `off` is off however it is said.
+/// The first of each field, and the names of the settings with different values. If the flag is `false` in any of them,
+/// it is off.
 fn first_of_each(fields: Vec<Field>, off: Option<Off>, ignored: &mut Vec<String>) -> (Vec<Field>, Vec<String>) {
     let mut kept: Vec<Field> = Vec::with_capacity(fields.len());
     let mut contradictory = Vec::new();
@@ -159,7 +160,7 @@ fn first_of_each(fields: Vec<Field>, off: Option<Off>, ignored: &mut Vec<String>
                 ignored.push(format!("{:.100} is given more than once: send it once", field.name));
             }
             Some(_) if is_word(&field) => {
-                let first = "is given more than once, differently: the first that can be read was taken";
+                let first = "is given more than once with different values: the first readable one was taken";
                 ignored.push(format!("{} {first}", field.name));
             }
             Some(_) => contradictory.push(field.name),
@@ -168,7 +169,7 @@ fn first_of_each(fields: Vec<Field>, off: Option<Off>, ignored: &mut Vec<String>
     (kept, contradictory)
 }
 
-/// The names of the fields that an input has, as its reader asks for them.
+/// The field names of an input, as its deserialiser asks for them.
 fn names_of<T: DeserializeOwned>() -> &'static [&'static str] {
     struct Names<'a>(&'a mut &'static [&'static str]);
 
@@ -200,7 +201,7 @@ fn names_of<T: DeserializeOwned>() -> &'static [&'static str] {
     names
 }
 
-/// Why the value of a field of words cannot be taken.
+/// The reason why the value of a text field is unusable; none if it is usable.
 fn unreadable_word(field: &Field) -> Option<String> {
     fn error<T: FromStr<Err = ParseTextError>>(text: &str) -> Option<String> {
         text.parse::<T>().err().map(|error| error.to_string())
@@ -226,7 +227,7 @@ fn unreadable_word(field: &Field) -> Option<String> {
 pub(crate) struct Ignored(Vec<String>);
 
 impl Ignored {
-    /// The answer, with the member `ignored` where something was.
+    /// The answer, with the member `ignored` if something was.
     pub(crate) fn beside<T: Serialize>(&self, answer: Once<T>) -> Response {
         if self.0.is_empty() {
             return answer.into_response();
@@ -234,7 +235,7 @@ impl Ignored {
         let (replayed, text) = match answer {
             Once::Done(answer) => (false, to_json(&answer)),
             Once::Replayed(Earlier::Done(text)) => (true, text),
-            // A change that waits stops nothing.
+            // A change that waits for approval stops nothing.
             waiting @ Once::Replayed(Earlier::Waiting(_)) => return waiting.into_response(),
         };
         let members = text.get().trim_end().strip_suffix('}').expect("an answer is an object");
