@@ -1,4 +1,4 @@
-//! Lever 2, the risk guard: is there room under GLOBAL and under this engine for this action, today?
+//! Lever 2, the risk guard: is there room for this action today, under GLOBAL and under its engine?
 //!
 //! Invariants, after every commit:
 //! - open(engine) is the sum of `open_amount` of its open reservations; open(GLOBAL) is the sum over the engines.
@@ -6,12 +6,12 @@
 //! - Nothing is below zero; after an accepted reserve no cap is exceeded, on either level.
 //! - A reservation ends once. A decision is one event; a denial moves no counter.
 //!
-//! Everything that moves the book is decided by the [`ledger`]: one transaction for everything that waits, holding the risk
-//! head: lock, read the book, decide purely ([`model`]), write, commit; only then are they answered. Policies are read inside
-//! it, so an upsert or a throttle binds the very next decision.
+//! The [`ledger`] decides everything that moves the book, in one transaction for all waiting requests that holds the
+//! risk head: lock, read the book, decide purely ([`model`]), write, commit, and only then answer. Policies are read
+//! inside it, so an upsert or a throttle applies to the very next decision.
 //!
-//! Statements: a batch takes 4 (begin and lock, levels, write, commit), and a few more for what its operations name
-//! ([`ledger`]).
+//! Statements: a batch takes 4 (begin and lock, levels, write, commit), and a few more for the things that its
+//! operations name ([`ledger`]).
 
 mod alarm;
 pub mod clock;
@@ -45,10 +45,10 @@ use sqlx::PgConnection;
 use std::time::Duration;
 use utoipa::ToSchema;
 
-/// How often it is looked whether a hold is due when nothing else happens.
+/// How often an idle process checks for holds that are due.
 const TICK: Duration = Duration::from_millis(500);
 
-/// The lever's service.
+/// The service of the risk guard.
 #[derive(Debug, Clone)]
 pub struct Risk {
     db: Database,
@@ -56,17 +56,17 @@ pub struct Risk {
     ledger: Ledger,
     engines_max: usize,
     alarms: alarm::Alarms,
-    /// The right to compare the whole book: one at a time.
+    /// The turns for comparing the whole book, one at a time.
     pub reconciling: Turns,
 }
 
-/// The policy as it is now, and what the upsert changed.
+/// The policy after an upsert, and the changes.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RiskPolicyUpserted {
-    /// The policy.
+    /// The policy after the upsert.
     #[serde(flatten)]
     pub policy: RiskPolicy,
-    /// The fields that moved; empty when nothing did.
+    /// The changed fields; empty if nothing changed.
     pub changes: Vec<FieldChange>,
 }
 
@@ -77,7 +77,7 @@ impl From<OutOfRange> for Error {
 }
 
 impl Risk {
-    /// The lever on this database. In a development environment nobody has to go live before a reserve.
+    /// The lever on this database. In a development environment, a reserve does not need go-live.
     #[must_use]
     pub fn new(
         db: Database,
@@ -91,8 +91,8 @@ impl Risk {
         Self { db, two_person, ledger, engines_max, alarms: alarm::Alarms::default(), reconciling: Turns::default() }
     }
 
-    /// Decides a request, and records what comes of it. A settle and a release are always allowed: positions must be closable,
-    /// whatever the switches say.
+    /// Decides a request and records the outcome. A settle and a release are always allowed, whatever the switches are:
+    /// positions must be closable.
     pub async fn decide<A: Ask>(&self, request: A, asked: Asked) -> Result<Answered<A::Outcome>> {
         let item = Submission { operation: request.operation(), origin: asked.origin, intent: asked.intent };
         let answers = self.batch(vec![Ok(item)]).await?;
@@ -100,7 +100,7 @@ impl Risk {
         only.ok_or_else(|| Error::Inconsistent("an operation was not answered".into()))??.of::<A>()
     }
 
-    /// Decides a reserve without the lock, without a trace, and without regard to a key.
+    /// Decides a reserve without the lock, without a record, and without regard to a key.
     pub async fn dry_run(&self, request: ReserveRequest, asked: Asked) -> Result<Answered<Reserved>> {
         let operation = request.operation();
         operation.check(&asked.origin.authority)?;
@@ -108,7 +108,7 @@ impl Risk {
         done.of::<ReserveRequest>()
     }
 
-    /// Books a correction that a second person agrees to: their word and the event commit together.
+    /// Books a correction that a second person approved: the approval and the event commit together.
     pub(crate) async fn correct(
         &self,
         correction: &CorrectionAsked,
@@ -116,7 +116,7 @@ impl Risk {
         asked: &Asked,
     ) -> Result<Adjustment> {
         let request = correction.request(reason.clone());
-        let request = request.ok_or_else(|| Error::Inconsistent("a correction that waits corrects nothing".into()))?;
+        let request = request.ok_or_else(|| Error::Inconsistent("a waiting correction has no value".into()))?;
         let loosening = request.correction.loosening();
         let origin = Origin { correlation_id: correction.correlation_id.clone(), ..asked.origin.clone() };
         let item = Submission { operation: Operation::Adjust(request), origin, intent: None };
@@ -134,14 +134,14 @@ impl Risk {
         }
     }
 
-    /// Asks for a second person where a correction needs one; every other outcome stays as it is.
+    /// Requests approval for a correction that needs one; returns any other outcome unchanged.
     async fn settled(&self, item: Option<Submission>, done: Answered) -> Result<Answered> {
         let Outcome::Deferred(engine) = done.outcome else {
             return Ok(done);
         };
-        let item = item.ok_or_else(|| Error::Inconsistent("what waits is no correction".into()))?;
+        let item = item.ok_or_else(|| Error::Inconsistent("the waiting operation is not a correction".into()))?;
         let Operation::Adjust(request) = &item.operation else {
-            return Err(Error::Inconsistent("what waits is no correction".into()));
+            return Err(Error::Inconsistent("the waiting operation is not a correction".into()));
         };
         let mut tx = self.db.begin().await?;
         let mut head = self.db.history().lock(&mut tx, Stream::Control).await?;
@@ -161,7 +161,7 @@ impl Risk {
         let wanted =
             Wanted { subject: Some(&subject), input: input.get(), reason: request.annotations.reason.as_ref() };
         let asked = Asked::new(item.origin.clone(), item.intent.clone());
-        // The writer has read that one is needed.
+        // The batcher has read that approval is required.
         match approval::gate(&mut tx, &mut head, approval::Policy::Always, &asked, loosening, wanted).await? {
             Gated::Wait(record) => {
                 db::commit(tx).await?;
@@ -176,7 +176,7 @@ impl Risk {
         }
     }
 
-    /// Decides independent operations in one commit: an answer for each, in order. Those that could not be read keep their
+    /// Decides independent operations in one commit. Returns an answer for each, in order; unreadable ones keep their
     /// error.
     pub async fn batch(&self, items: Vec<Result<Submission>>) -> Result<Vec<Result<Answered>>> {
         let mut read = Vec::with_capacity(items.len());
@@ -215,8 +215,8 @@ impl Risk {
         Ok(all)
     }
 
-    /// Expires what is due, until nothing more is, or nothing more can: under a clock that is not believed, or where the book
-    /// does not balance, the oldest stays.
+    /// Expires the due holds, until none is left or the oldest cannot expire: under a clock that is not believed, or in
+    /// a book that does not balance.
     pub async fn expire_due(&self) -> Result<()> {
         let mut tried = None;
         loop {
@@ -224,14 +224,14 @@ impl Risk {
             if oldest.is_none() || oldest == tried {
                 return Ok(());
             }
-            // A batch of nothing: it expires what is due, as every batch does.
+            // An empty batch: like every batch, it expires the due holds.
             self.ledger.submit(Vec::new()).await?;
             tried = oldest;
         }
     }
 
-    /// Expires what is due where nothing else happens, until the task is ended. Nothing depends on it: every batch does the
-    /// same, and what is due and not expired still counts.
+    /// Expires due holds when nothing else happens, until the task is cancelled. Nothing depends on it: every batch
+    /// does the same, and a due hold that has not expired still counts.
     pub async fn tick(self) {
         let mut turns = tokio::time::interval(TICK);
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -239,18 +239,18 @@ impl Risk {
             turns.tick().await;
             metrics::gauge!("holdfast_writer_queue").set(self.queue_depth());
             if let Err(error) = self.expire_due().await {
-                tracing::debug!(%error, "nothing can expire now");
+                tracing::debug!(%error, "due holds cannot expire now");
             }
         }
     }
 
-    /// Whether the writer still runs.
+    /// True while the ledger's thread runs.
     #[must_use]
     pub fn writer_runs(&self) -> bool {
         self.ledger.runs()
     }
 
-    /// Waits for it to end, which it never should.
+    /// Resolves when the ledger's thread ends, which it never should.
     pub async fn writer_ended(&self) {
         self.ledger.ended().await;
     }
@@ -260,7 +260,7 @@ impl Risk {
         self.ledger.waiting() as f64
     }
 
-    /// Sets caps. Nothing changed means nothing written.
+    /// Sets caps. If nothing changes, nothing is written.
     pub async fn upsert_policy(
         &self,
         request: &PolicyUpsert,
@@ -270,7 +270,7 @@ impl Risk {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         origin.authority.require_engine(&request.engine)?;
         let mut tx = self.db.begin().await?;
-        // Lock order: risk, control. The risk head makes the upsert bind the very next decision.
+        // Lock order: risk, control. Under the risk head, the upsert applies to the very next decision.
         let risk_head = self.db.history().lock(&mut tx, Stream::Risk).await?;
         if let Some(answer) = idempotency::recall(&mut tx, intent, risk_head.next()).await? {
             return Ok(Loosened::Done(answer.confirm(tx).await?));
@@ -279,7 +279,7 @@ impl Risk {
         let count = policies.len();
         let existing = policies.into_iter().find(|policy| policy.engine == request.engine);
         if existing.is_none() && request.engine.is_system() {
-            return Err(Error::invalid("engine", "is SYSTEM, as events call Holdfast itself: choose another name"));
+            return Err(Error::invalid("engine", "is SYSTEM, the name of Holdfast itself in events: choose another name"));
         }
         if existing.is_none() {
             require_room("engines", count, self.engines_max, "ENGINES_MAX")?;
@@ -298,7 +298,7 @@ impl Risk {
         // Lock order: risk, control.
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         let subject = policy.engine.as_str();
-        // The caps of a removed policy are not known any more.
+        // The caps of a removed policy are no longer known, so its renewal counts as a loosening.
         let renews = existing.is_none() && audit::was_done(&mut tx, remove::REMOVED, subject).await?;
         let loosening = (renews || policy::loosens(existing.as_ref(), &policy)).then_some(ApprovalAction::RaiseCap);
         let input = to_json(&WithChanges { request, changes: &changes });
@@ -336,14 +336,13 @@ impl Risk {
     }
 }
 
-/// An upsert, for the audit trail.
 #[derive(Serialize)]
 struct PolicyDetail<'a> {
     changes: &'a Changes,
     policy: &'a RiskPolicy,
 }
 
-/// Puts a trip's throttle on an engine, inside a transaction that holds the risk head.
+/// Sets a trip's throttle on an engine, inside a transaction that holds the risk head.
 pub async fn throttle_in_tx(
     conn: &mut PgConnection,
     engine: &Engine,
@@ -357,7 +356,8 @@ pub async fn throttle_in_tx(
     store::add_throttle(conn, engine, trip_id, at).await
 }
 
-/// Lifts a trip's throttle, inside a transaction that holds the risk head. The engine is on again if nothing else holds it.
+/// Lifts a trip's throttle, inside a transaction that holds the risk head. The engine is on again if no other throttle
+/// or operator holds it.
 pub async fn lift_throttle_in_tx(
     conn: &mut PgConnection,
     trip_id: i64,
@@ -370,7 +370,7 @@ pub async fn lift_throttle_in_tx(
         return Ok(());
     };
     let engine = engine.parse().map_err(|_| Error::Inconsistent(format!("{engine} is not an engine")))?;
-    // That of the trip, which the wire may not name any more.
+    // The engine of the trip, which the wire may no longer name.
     authority.require_engine(&engine)?;
     audit::revise(&mut *conn, Stream::Risk).await?;
     store::note_policy(conn, &engine, by.map(Actor::as_str), why, at).await

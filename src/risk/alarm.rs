@@ -1,5 +1,5 @@
-//! Alarms of which operators have to hear at once: a day's loss that stands at a cap, which stops an engine or all of them; a cap of GLOBAL
-//! that is used up, which stops all of them; and a token that wants to book more than it may.
+//! Alarms that operators must see at once: a day's loss at a cap, which stops one engine or all; a used-up cap of
+//! GLOBAL, which stops all engines; and a token that tries to book more than it may.
 
 use super::model::CAP_REACHED;
 use super::operation::{Answered, Outcome};
@@ -17,18 +17,18 @@ fn losses_refused() -> metrics::Counter {
     metrics::counter!("holdfast_losses_refused_total")
 }
 
-/// A counter that begins with its first event has no increase at that: it is there from the start.
+/// Creates the counters at the start: otherwise a counter's first event would show no increase.
 pub(super) fn begin_counting() {
     settles_at_a_cap().increment(0);
     losses_refused().increment(0);
 }
 
-/// The alarms of a ledger, and which of them the day has had.
+/// The alarms of a ledger, and those that were raised today.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Alarms(Arc<Mutex<(NaiveDate, BTreeSet<&'static str>)>>);
 
 impl Alarms {
-    /// Raises the alarm for a booking, and not for one that is told again.
+    /// Raises the alarm of a new booking; a replay raises none.
     pub(super) fn raise(&self, done: &Answered) {
         let (day, filled) = match &done.outcome {
             _ if done.replayed => return,
@@ -46,11 +46,11 @@ impl Alarms {
             _ => return,
         };
         for cap in filled.iter().filter(|cap| self.is_first(day, cap)) {
-            tracing::warn!(cap, "GLOBAL has reached its cap: every engine is stopped by it, see GET /review");
+            tracing::warn!(cap, "GLOBAL has reached its cap, which stops every engine: see GET /review");
         }
     }
 
-    /// Whether the day has not had this before. The outstanding amount comes to its cap as often as somebody settles.
+    /// True if this alarm was not raised today. The outstanding amount can reach its cap after every settle.
     fn is_first(&self, day: NaiveDate, cap: &'static str) -> bool {
         let mut had = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if had.0 != day {
@@ -60,11 +60,11 @@ impl Alarms {
     }
 }
 
-/// Raises the alarm for a booking that its token may not make.
+/// Raises the alarm for a booking that exceeds its token's limit.
 pub(super) fn refused(error: &Error) {
     if let Error::BeyondMaxLoss { what, amount, .. } = error {
         losses_refused().increment(1);
-        tracing::error!(%amount, what, "more than the bound of its token was refused, and is not booked");
+        tracing::error!(%amount, what, "a booking above its token's limit was refused and is not recorded");
     }
 }
 
@@ -74,7 +74,7 @@ fn lost(flags: &[String]) {
         settles_at_a_cap().increment(1);
         tracing::error!(
             caps = caps.join(", "),
-            "the day's loss stands at a cap: reserves are denied until midnight UTC"
+            "the day's loss has reached a cap: reserves are denied until midnight UTC"
         );
     }
 }

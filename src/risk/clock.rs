@@ -1,7 +1,7 @@
-//! A clock that was ahead for one reserve, and the word of somebody who has looked that it is right now.
+//! A database clock that was ahead during a reserve, and an operator's confirmation that it is right now.
 //!
-//! Times never run back: an event booked until the clock has caught up stands a microsecond behind the event before it, on
-//! that event's business day, whose caps hold once for all of it.
+//! Times never run back: until the clock has caught up, each event is a microsecond after the one before, on that
+//! event's business day, whose caps apply once to all of them.
 
 use super::store;
 use crate::audit::{self, ControlEvent, Origin, Stream};
@@ -11,23 +11,24 @@ use crate::types::Reason;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use serde::Serialize;
 
-/// How much later than the last event another one may be, for the acceptance to hold for it: the believed error of a clock.
+/// How far an event may be after the last one for the acceptance to cover it: the believed error of a clock.
 const MARGIN: TimeDelta = TimeDelta::hours(1);
 
 /// The acceptance, for the audit trail.
 #[derive(Debug, Serialize)]
 pub struct ClockAccepted {
-    /// How many seconds the clock is behind.
+    /// Seconds by which the clock is behind the last event.
     pub behind_seconds: i64,
-    /// The time that it says.
+    /// The time that the clock shows.
     pub clock: DateTime<Utc>,
-    /// The ledger's last event: until the clock has come that far, nothing has a later day.
+    /// The time of the ledger's last event: until the clock reaches it, no event has a later day.
     pub last_event_at: DateTime<Utc>,
-    /// The business day of everything until then.
+    /// The business day of all events until then.
     pub day: NaiveDate,
 }
 
-/// Accepts a clock that is more than an hour behind the ledger's last event: reserves go on. One that is not is left alone.
+/// Accepts a clock that is more than an hour behind the ledger's last event, so that reserves resume. Any other clock
+/// is left alone.
 pub async fn accept_clock(db: &Database, reason: &Reason, origin: &Origin) -> Result<Option<ClockAccepted>> {
     let mut tx = db.begin().await?;
     // Lock order: risk, control.

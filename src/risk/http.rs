@@ -1,4 +1,4 @@
-//! The risk guard's routes: one file a verb.
+//! The risk guard's routes, one file per verb.
 
 mod adjust;
 mod batch;
@@ -18,7 +18,7 @@ pub use today::{Headroom, LedgerToday, ledger_today};
 use super::Risk;
 use utoipa_axum::router::OpenApiRouter;
 
-/// The lever's routes.
+/// The routes of the lever, relative to the base path.
 #[must_use]
 pub fn router() -> OpenApiRouter<Risk> {
     OpenApiRouter::new()

@@ -1,13 +1,13 @@
-//! The ledger's writer: reserves and what becomes of them, decided in batches.
+//! The ledger: decides reserves and all later operations on them, in batches.
 //!
-//! Every reserve touches GLOBAL, and PostgreSQL holds that row until a commit is flushed; [`crate::group_commit`] says how requests
-//! share a commit. Here is what a batch decides: it expires what is due, takes each operation in order on one
+//! Every reserve touches GLOBAL, and PostgreSQL locks that row until a commit is flushed; [`crate::group_commit`]
+//! describes how requests share a commit. A batch expires the due holds, applies each operation in order to one
 //! [`Book`](super::model::Book), and writes all of it. No path answers "allowed" without a durable commit.
 //!
-//! Round trips of a batch, however long: begin, lock the head, and read time, switches and levels; one write; commit. Alone, two:
-//! read, and write if what was read still stands.
-//! Only where there is something: changed reservations and denials to write; keys, reservations by id, past events, what original
-//! settles match (two), holds that are due, levels that were not known to be asked for.
+//! Round trips of a batch of any length: begin, lock the head, and read time, switches and levels; one write; commit. A
+//! process that writes alone needs two: read, and write if the head and the switches have not moved. Extra round trips
+//! happen only when needed: for changed reservations and denials; for keys, reservations by id, past events, matches of
+//! original settles (two), due holds, and levels that the operations did not name.
 
 mod batch;
 mod decide;
@@ -30,12 +30,12 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use tokio::time::Instant;
 
-/// How many batches lock the head first once somebody else has written: about a second of them under load.
+/// The number of batches that lock the head first after another process has written: about a second of them under load.
 const SHARED_FOR: u32 = 100;
-/// Engines of the batch before whose levels are read at once for operations that name none.
+/// Engines of the last batch whose levels are read in advance for operations that name none.
 const RECENT_MAX: usize = 8;
 
-/// The way to the ledger's writer. Cheap to clone.
+/// A handle to the ledger's thread. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     writer: Writer<Operations>,
@@ -44,7 +44,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Starts the writer.
+    /// Starts the thread.
     #[must_use]
     pub fn start(db: Database, clock: Clock, feed: Feed, go_live_required: bool, two_person: approval::Policy) -> Self {
         let mark = feed.history().mark(Stream::Risk);
@@ -57,8 +57,8 @@ impl Ledger {
         Self { writer, db, by }
     }
 
-    /// Decides an operation on one instant of the database, without the lock and without a trace: what a batch of this one
-    /// operation would decide.
+    /// Decides an operation at one instant of the database, without the lock and without a record: the decision is that
+    /// of a batch with this operation alone.
     pub async fn dry_run(&self, item: &Submission) -> Result<Answered> {
         let mut tx = self.db.begin_snapshot().await?;
         let mark = self.db.history().mark(Stream::Risk);
@@ -74,37 +74,38 @@ impl Ledger {
         done
     }
 
-    /// Decides a correction that a second person agreed to, in a transaction that holds the ledger's head.
+    /// Decides a correction that a second person approved, in a transaction that holds the ledger's head.
     pub async fn correct(&self, conn: &mut PgConnection, item: &Submission) -> Result<Answered> {
         let conditions =
             Conditions { corrections: Corrections::Booked, ..self.by.conditions(self.db.history().mark(Stream::Risk)) };
         batch::decide_apart(conn, item, &conditions).await
     }
 
-    /// Has operations decided, in one commit: an answer for each, in order. Answers at once when the queue is full.
+    /// Has operations decided in one commit. Returns an answer for each, in order, or fails at once if the queue is
+    /// full.
     pub async fn submit(&self, items: Vec<Submission>) -> Result<Vec<Result<Answered>>> {
         self.writer.submit(items).await
     }
 
-    /// Whether its thread still takes what is asked.
+    /// True while the thread accepts operations.
     #[must_use]
     pub fn runs(&self) -> bool {
         self.writer.runs()
     }
 
-    /// Waits for its thread to end, which it never should.
+    /// Resolves when the thread ends, which it never should.
     pub async fn ended(&self) {
         self.writer.ended().await;
     }
 
-    /// Operations that wait now.
+    /// The number of waiting operations.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.writer.waiting()
     }
 }
 
-/// The means of a decision beside the database.
+/// The inputs of a decision beside the database.
 #[derive(Debug, Clone)]
 struct By {
     feed: Feed,
@@ -118,34 +119,34 @@ impl By {
     }
 }
 
-/// Decides batches of operations.
+/// The batcher of the ledger's operations.
 #[derive(Debug)]
 struct Operations {
     by: By,
     /// The last event of the ledger that was known before the batch.
     mark: Mark,
-    /// The last event that this writer left; none before its first.
+    /// The last event after this process's last batch; none before its first.
     left_at: Option<i64>,
-    /// Batches that lock the head before they read, since somebody else writes too.
+    /// The number of further batches that lock the head before they read, because another process writes too.
     shared_for: u32,
     /// Some engines of the last batch.
     recent: Vec<Engine>,
 }
 
-/// The result that a batch leaves behind.
+/// The note of a batch.
 #[derive(Debug)]
 struct Note {
-    /// A time that was believed, and the time here when the batch began, milliseconds.
+    /// The believed time, and this process's time when the batch began, in milliseconds.
     believed_at: Option<DateTime<Utc>>,
     read_ms: u64,
-    /// The last event before it, and its own last.
+    /// The last event before the batch, and the batch's last event.
     before: i64,
     after: Point,
-    /// Of which history.
+    /// The epoch of the history that the events belong to.
     epoch: u64,
-    /// Whether somebody else moved the head while it was decided.
+    /// True if another process moved the head during the batch.
     is_contended: bool,
-    /// Some engines whose levels it moved.
+    /// Some engines whose levels the batch moved.
     recent: Vec<Engine>,
 }
 
@@ -158,13 +159,13 @@ impl Batcher for Operations {
     const STREAM: Stream = Stream::Risk;
     const THREAD: &'static str = "ledger-writer";
     const PREPARE: Option<&'static str> = Some(store::PREPARE_BEGIN);
-    /// At 20,000 a second, 8,192 are 0.4 s: beyond that, waiting longer helps nobody.
+    /// At 20,000 a second, 8,192 are 0.4 s: a longer queue would help nobody.
     const QUEUE_MAX: u32 = 8_192;
-    /// Enough to spread a flush thin, few enough that a batch stays in the tens of milliseconds.
+    /// Enough to share the cost of a flush, and few enough that a batch takes tens of milliseconds.
     const BATCH_MAX: usize = 1_024;
 
     async fn begin(&mut self, conn: &mut PgConnection, items: &[&Submission]) -> Result<Start> {
-        // Before anything is read. Events of the history before say nothing of this one.
+        // Set before anything is read. Events of an earlier history say nothing about this one.
         self.mark = self.by.feed.history().mark(Self::STREAM);
         self.by.feed.history().require_whole()?;
         if self.shared_for == 0 && batch::can_be_optimistic(items) {
@@ -190,7 +191,7 @@ impl Batcher for Operations {
     }
 
     fn ended(&mut self, note: Note) {
-        // A time that is not believed is not the measure of the next one.
+        // A time that is not believed is no measure for the next one.
         if let Some(at) = note.believed_at {
             self.by.feed.belief().believe(at, note.read_ms);
         }

@@ -1,10 +1,11 @@
 //! The ledger's rules: pure functions over a [`Book`], without I/O, clock or randomness.
 //!
-//! A book holds what one decision needs to know, read under the risk head. Each operation's `apply` decides and moves it; the
-//! caller writes what changed. A decision is one event, whose detail is the outcome: a replay reads it back.
+//! A book has the facts of one decision, read under the risk head. Each operation's `apply` decides and moves the book;
+//! the caller writes the changes. A decision is one event, whose detail is the outcome, so that a replay can read it
+//! back.
 //!
-//! The life of a reservation: `OPEN` → `SETTLED`, `RELEASED` or `EXPIRED`, once; only `EXPIRED` → `SETTLED` comes after, for an
-//! action that was done and told late.
+//! The life of a reservation: `OPEN` → `SETTLED`, `RELEASED` or `EXPIRED`, once. Only `EXPIRED` → `SETTLED` can follow,
+//! for an action that was done and reported late.
 
 pub mod adjust;
 pub mod expire;
@@ -26,7 +27,7 @@ use std::collections::BTreeMap;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// How a flag ends that names a cap which the day's loss stands at.
+/// The end of a flag that names a cap which the day's loss has reached.
 pub const CAP_REACHED: &str = "daily loss cap reached";
 
 /// A policy: the caps of an engine, or of all engines together (`GLOBAL`). A cap of 0 means no cap.
@@ -34,41 +35,41 @@ pub const CAP_REACHED: &str = "daily loss cap reached";
 pub struct RiskPolicy {
     /// The engine, or `GLOBAL`.
     pub engine: Engine,
-    /// Realised loss of a day at which new reserves stop; reaching it stops them.
+    /// The realised loss of a day at which new reserves stop; reaching it stops them.
     pub max_daily_loss: Amount,
-    /// Most that may be reserved in a day.
+    /// The most that may be reserved in a day.
     pub max_daily_exposure: Amount,
-    /// Most that may be outstanding at once.
+    /// The most that may be outstanding at once.
     pub max_open_risk: Amount,
-    /// Most reserves in a day.
+    /// The most reserves in a day.
     pub max_actions_per_day: Count,
-    /// How long a hold stands that names no time of its own; none means until somebody ends it.
+    /// The lifetime in seconds of a hold that names none; null for holds without expiry.
     pub default_ttl_seconds: Option<Ttl>,
-    /// Whether reserves can pass: the human flag is set and no throttle stands.
+    /// True if reserves can pass: an operator has enabled the policy, and no throttle is active.
     pub enabled: bool,
     /// The actor of the last change.
     pub changed_by: Option<String>,
-    /// Why the last change was made.
+    /// The reason of the last change.
     pub reason: Option<String>,
-    /// When the last change was made.
+    /// The time of the last change.
     pub updated_at: DateTime<Utc>,
-    /// Counts the changes, from 1.
+    /// The number of changes, from 1.
     pub version: i64,
-    /// The standing trips that hold the engine off.
+    /// The active trips that throttle the engine.
     pub throttled_by: Vec<i64>,
-    /// The human flag alone.
+    /// True if an operator has enabled the policy, whether or not it is throttled.
     #[serde(skip)]
     pub enabled_by_hand: bool,
 }
 
 impl RiskPolicy {
-    /// Whether reserves can pass.
+    /// True if reserves can pass.
     #[must_use]
     pub const fn is_active(&self) -> bool {
         self.enabled
     }
 
-    /// The caps as they were when a decision was made.
+    /// The caps at the time of a decision.
     #[must_use]
     pub fn snapshot(&self) -> PolicySnapshot {
         PolicySnapshot {
@@ -83,7 +84,7 @@ impl RiskPolicy {
     }
 }
 
-/// The caps that a decision was made by.
+/// The caps that a decision used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of RiskPolicy")]
 pub struct PolicySnapshot {
@@ -96,18 +97,18 @@ pub struct PolicySnapshot {
     pub version: i64,
 }
 
-/// The use of a level: the day's flows, and the stock that is outstanding now.
+/// The use of a level: the day's flows, and the outstanding amount now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Reserved today, less what was settled for less or released today.
+    /// The amount reserved today, less the amounts that today's settles and releases gave back.
     pub exposure_used: Total,
-    /// Outstanding now, whatever day it was reserved on.
+    /// The outstanding amount now, from any day.
     pub open_risk_reserved: Total,
-    /// Lost today.
+    /// The loss of today.
     pub realized_loss: Total,
-    /// Reserves accepted today.
+    /// The accepted reserves of today.
     pub actions_count: i64,
-    /// When one of them last moved; none when nothing has yet.
+    /// The time of the last movement; none if there is none yet.
     pub updated_at: Option<DateTime<Utc>>,
 }
 
@@ -125,21 +126,21 @@ pub struct LedgerSnapshot {
     pub updated_at: Option<DateTime<Utc>>,
 }
 
-/// The movements of an operation, on its engine and on GLOBAL alike.
+/// The changes of an operation to the counters of its engine and of GLOBAL.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Movement {
-    /// On the day's exposure.
+    /// The change of the day's exposure.
     pub exposure: Total,
-    /// On the stock.
+    /// The change of the outstanding amount.
     pub open: Total,
-    /// On the day's loss.
+    /// The change of the day's loss.
     pub loss: Total,
-    /// On the day's count.
+    /// The change of the day's actions.
     pub actions: i64,
 }
 
 impl Movement {
-    /// Both together, or `None` beyond the largest total.
+    /// The sum of both, or `None` beyond the largest total.
     #[must_use]
     pub fn plus(self, other: Self) -> Option<Self> {
         Some(Self {
@@ -154,19 +155,19 @@ impl Movement {
 /// The treatment of a counter that would fall below zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Floor {
-    /// Refuse the movement: it takes more than there is.
+    /// The movement is refused: it takes more than there is.
     Refuses,
-    /// Stop at zero: a position is closed although the counter had lost it before. The book did not balance, and the
-    /// reconciliation tells; whoever closes a position has to be able to.
+    /// The counter stops at zero: a position is closed although the counter had already lost it. The book did not
+    /// balance, which the reconciliation reports; closing a position must always be possible.
     Holds,
 }
 
-/// One level of the two: what is allowed and what is used.
+/// The policy and the use of one of the two levels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Level {
-    /// The policy; none for an engine that nobody has set up.
+    /// The policy; none for an engine without one.
     pub policy: Option<RiskPolicy>,
-    /// The use.
+    /// The counters.
     pub usage: Usage,
 }
 
@@ -186,52 +187,53 @@ impl Level {
     }
 }
 
-/// The switches, as the ledger asks them.
+/// The switches, as the ledger uses them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Switches {
-    /// Whether the kill switch is out.
+    /// True while the kill switch is engaged.
     pub kill_switch_engaged: bool,
-    /// Whether production is on.
+    /// True while go-live is enabled.
     pub go_live_enabled: bool,
-    /// Whether production has to be on for a reserve: not in a development environment.
+    /// True if a reserve requires go-live; false in a development environment.
     pub go_live_required: bool,
 }
 
-/// The facts of a decision. Read under the risk head, so that it stays true until the commit.
+/// The facts of a decision. They are read under the risk head, so they stay true until the commit.
 #[derive(Debug, Clone)]
 pub struct Book {
-    /// The switches.
+    /// The switches at the time of the read.
     pub switches: Switches,
-    /// GLOBAL and the engine asked for.
+    /// The levels of GLOBAL and the requested engines.
     pub levels: BTreeMap<Engine, Level>,
-    /// The reservations asked for.
+    /// The requested reservations, by id.
     pub reservations: BTreeMap<Uuid, Reservation>,
 }
 
-/// A sum left the range of a total, or a counter would fall below zero: the book cannot be right, and nothing is decided.
+/// A sum left the range of a total, or a counter would fall below zero: the book cannot be right, and nothing is
+/// decided.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{counter} of {engine} would leave its range")]
 pub struct OutOfRange {
-    /// Which level.
+    /// The level of the counter.
     pub engine: Engine,
-    /// Which counter.
+    /// The name of the counter.
     pub counter: &'static str,
 }
 
 impl Book {
-    /// A level; one that was never used is empty.
+    /// A level; empty if it was never used.
     #[must_use]
     pub fn level(&self, engine: &Engine) -> Level {
         self.levels.get(engine).cloned().unwrap_or_default()
     }
 
-    /// The most that can be taken from an engine's exposure of today: corrections may have taken some before.
+    /// The most that can be taken back from an engine's exposure of today: earlier corrections may have reduced it.
     #[must_use]
     fn exposure_left(&self, engine: &Engine) -> i128 {
         self.levels.get(engine).map_or(0, |level| level.usage.exposure_used.units())
     }
 
-    /// The counters of GLOBAL that a movement has just brought to their caps: from then on every engine is stopped.
+    /// The counters of GLOBAL that a movement has just brought to their caps, which stops every engine.
     #[must_use]
     fn filled(&self, movement: Movement) -> Vec<&'static str> {
         let level = self.level(&Engine::global());
@@ -257,7 +259,7 @@ impl Book {
         (self.level(engine).ledger(engine, day), self.level(&global).ledger(&global, day))
     }
 
-    /// The caps that the day's loss stands at, of GLOBAL and of the engine.
+    /// The flags of the caps that the day's loss has reached, for GLOBAL and for the engine.
     #[must_use]
     fn loss_flags(&self, engine: &Engine) -> Vec<String> {
         let mut flags = Vec::new();
@@ -309,31 +311,31 @@ impl Book {
     }
 }
 
-/// The caller's own words about an event.
+/// The caller's reason and further data of an event.
 #[derive(Debug, Clone, Default)]
 pub struct Annotations {
-    /// Why.
+    /// The reason, if the caller gave one.
     pub reason: Option<Reason>,
-    /// Whatever else.
+    /// Further data, if the caller gave any.
     pub metadata: Option<JsonObject>,
 }
 
-/// A decision on its way into the risk stream.
+/// A decision before it is written to the risk stream.
 #[derive(Debug, Clone)]
 pub struct RiskEvent {
-    /// The engine asked for.
+    /// The requested engine.
     pub engine: Engine,
-    /// `RESERVE`, `DENY`, `SETTLE`, `RELEASE`, `EXTEND`, `EXPIRE`, `ADJUST`.
+    /// The action: `RESERVE`, `DENY`, `SETTLE`, `RELEASE`, `EXTEND`, `EXPIRE` or `ADJUST`.
     pub action: &'static str,
-    /// The amount: asked for, settled, released, expired, corrected.
+    /// The amount that was requested, settled, released, expired or corrected.
     pub amount: Amount,
     /// The first reason and level of a denial.
     pub denial: Option<(&'static str, String)>,
-    /// The reservation, where there is one.
+    /// The reservation; none if there is none.
     pub reservation_id: Option<Uuid>,
-    /// Its movements.
+    /// The changes to the counters.
     pub movement: Movement,
-    /// The caller's words.
+    /// The caller's reason and metadata.
     pub annotations: Annotations,
     /// The facts and the outcome of the decision, as JSON.
     pub detail: String,

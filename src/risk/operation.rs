@@ -1,4 +1,4 @@
-//! The operations of the ledger, fully parsed, and their outcomes.
+//! The parsed operations of the ledger, and their outcomes.
 
 use super::model::Annotations;
 use super::model::ReservationStatus;
@@ -20,93 +20,93 @@ use uuid::Uuid;
 /// A reserve, before an action.
 #[derive(Debug, Clone)]
 pub struct ReserveRequest {
-    /// For which engine; never GLOBAL.
+    /// The engine that will act; never GLOBAL.
     pub engine: Engine,
-    /// How much; more than zero.
+    /// The amount at risk; more than zero.
     pub amount: Amount,
-    /// How long the hold stands; none means as long as the engine's policy says.
+    /// The lifetime of the hold; none for the default of the engine's policy.
     pub ttl: Option<Ttl>,
-    /// The id that the caller chose for it.
+    /// The id that the caller chose; none for a new one.
     pub reservation_id: Option<Uuid>,
-    /// The caller's words.
+    /// The caller's reason and metadata.
     pub annotations: Annotations,
 }
 
-/// A settle, after it.
+/// A settle, after an action.
 #[derive(Debug, Clone)]
 pub struct SettleRequest {
     /// The engine; required without a reservation.
     pub engine: Option<Engine>,
-    /// The reservation.
+    /// The reservation; none to match by engine and amount.
     pub reservation_id: Option<Uuid>,
     /// The reserved amount; required without a reservation.
     pub reserved_amount: Option<Amount>,
-    /// The amount really used.
+    /// The used amount; none for the reserved amount.
     pub settled_amount: Option<Amount>,
-    /// The loss.
+    /// The loss; zero if there is none.
     pub realized_loss: Amount,
-    /// The caller's words.
+    /// The caller's reason and metadata.
     pub annotations: Annotations,
 }
 
-/// A release: the action did not happen.
+/// A release: the action was not done.
 #[derive(Debug, Clone)]
 pub struct ReleaseRequest {
-    /// The reservation.
+    /// The id of the reservation.
     pub reservation_id: Uuid,
-    /// Its engine, if the caller says it.
+    /// The engine, if the caller names it.
     pub engine: Option<Engine>,
-    /// The caller's words.
+    /// The caller's reason and metadata.
     pub annotations: Annotations,
 }
 
 /// An extension: the action takes longer.
 #[derive(Debug, Clone)]
 pub struct ExtendRequest {
-    /// The reservation.
+    /// The id of the reservation.
     pub reservation_id: Uuid,
-    /// Its engine, if the caller says it.
+    /// The engine, if the caller names it.
     pub engine: Option<Engine>,
-    /// How long it stands from now.
+    /// The new lifetime, counted from now.
     pub ttl: Ttl,
-    /// The caller's words.
+    /// The caller's reason and metadata.
     pub annotations: Annotations,
 }
 
-/// A correction of what was booked.
+/// A correction of booked amounts.
 #[derive(Debug, Clone)]
 pub struct AdjustRequest {
-    /// The event that is corrected.
+    /// The number of the event to correct.
     pub corrects_seq: i64,
-    /// Its engine, if the caller says it.
+    /// The engine, if the caller names it.
     pub engine: Option<Engine>,
-    /// The correction; not by zero.
+    /// The correction; never zero.
     pub correction: Correction,
-    /// The caller's words, with a reason.
+    /// The caller's metadata and the required reason.
     pub annotations: Annotations,
 }
 
 /// An operation of the ledger.
 #[derive(Debug, Clone)]
 pub enum Operation {
-    /// Reserve before an action; `id` is what the reservation gets, chosen or made.
+    /// Reserves before an action.
     Reserve {
-        /// The request.
+        /// The parsed request.
         request: ReserveRequest,
-        /// The reservation's id.
+        /// The reservation's id, chosen by the caller or new.
         id: Uuid,
     },
-    /// Settle after it.
+    /// Settles after the action.
     Settle(SettleRequest),
-    /// Say that it did not happen.
+    /// Releases: the action was not done.
     Release(ReleaseRequest),
-    /// Say that it takes longer.
+    /// Extends: the action takes longer.
     Extend(ExtendRequest),
-    /// Correct what was booked.
+    /// Corrects booked amounts.
     Adjust(AdjustRequest),
 }
 
-/// A correction that waits for a second person, but for its reason.
+/// A correction that waits for approval, without its reason.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct CorrectionAsked {
     corrects_seq: i64,
@@ -120,7 +120,7 @@ pub(crate) struct CorrectionAsked {
 }
 
 impl CorrectionAsked {
-    /// The request, and the engine of the corrected event.
+    /// The request, with the engine of the corrected event.
     pub(crate) fn of(request: &AdjustRequest, engine: Engine, origin: &Origin) -> Self {
         let (loss_delta, exposure_delta) = match request.correction {
             Correction::Loss(delta) => (Some(delta), None),
@@ -136,7 +136,7 @@ impl CorrectionAsked {
         }
     }
 
-    /// The correction, as it was asked for; none where nothing is corrected.
+    /// The correction as it was requested; none if it corrects nothing.
     pub(crate) fn request(&self, reason: Reason) -> Option<AdjustRequest> {
         let correction = match (self.loss_delta, self.exposure_delta) {
             (Some(loss), None) => Correction::Loss(loss),
@@ -155,7 +155,7 @@ impl CorrectionAsked {
 }
 
 impl Operation {
-    /// Whether it is a correction that loosens.
+    /// True for a correction that makes room under a cap.
     #[must_use]
     pub fn loosens(&self) -> bool {
         match self {
@@ -164,14 +164,14 @@ impl Operation {
         }
     }
 
-    /// A reserve, under the id that the caller chose or a new one.
+    /// A reserve with the caller's id, or a new one.
     #[must_use]
     pub fn reserve(request: ReserveRequest) -> Self {
         let id = request.reservation_id.unwrap_or_else(new_id);
         Self::Reserve { request, id }
     }
 
-    /// The engine, if the caller says it.
+    /// The engine, if the caller names it.
     fn engine(&self) -> Option<&Engine> {
         match self {
             Self::Reserve { request, .. } => Some(&request.engine),
@@ -182,13 +182,13 @@ impl Operation {
         }
     }
 
-    /// Refuses what no book could make sense of, and what is not the caller's. Of a reservation that is named by its id, the book
-    /// tells whose it is.
+    /// Refuses an operation that is invalid in any book, or that the caller may not do. For a reservation that is named
+    /// by its id, the book shows the engine.
     pub fn check(&self, authority: &Authority) -> Result<()> {
         match self {
             Self::Reserve { .. } => authority.require(Scope::Reserve, "a reserve")?,
             Self::Extend(_) => authority.require(Scope::Reserve, "an extension")?,
-            // An operator closes holds that a service left open.
+            // An operator may close holds that a service left open.
             Self::Settle(_) | Self::Release(_) if authority.holds(Scope::Operate) => {}
             Self::Settle(_) => authority.require(Scope::Reserve, "a settle")?,
             Self::Release(_) => authority.require(Scope::Reserve, "a release")?,
@@ -210,11 +210,11 @@ impl Operation {
             }
             _ => {}
         }
-        let above = |field| Error::invalid(field, "GLOBAL is the level above the engines: name the engine that acts");
+        let above = |field| Error::invalid(field, "is GLOBAL, the level above the engines: name the engine that acts");
         match self {
             Self::Reserve { request, .. } if request.engine.is_global() => Err(above("engine")),
             Self::Reserve { request, .. } if request.amount.is_zero() => {
-                Err(Error::invalid("amount", "must be more than 0: the least is 0.000001"))
+                Err(Error::invalid("amount", "must be more than 0: send at least 0.000001"))
             }
             Self::Reserve { request, .. } if request.reservation_id.is_some_and(|id| id.is_nil()) => {
                 Err(Error::invalid("reservation_id", "is the nil UUID: choose a random one"))
@@ -237,15 +237,15 @@ fn new_id() -> Uuid {
     Uuid::now_v7()
 }
 
-/// A request of the ledger, and the outcome that it has.
+/// A request of the ledger, and the type of its outcome.
 pub trait Ask {
-    /// Its outcome.
+    /// The type of the outcome.
     type Outcome;
 
-    /// The operation.
+    /// The request as an operation.
     fn operation(self) -> Operation;
 
-    /// The outcome, as the kind that this request has.
+    /// The outcome as this type; none if it is of another kind.
     fn outcome(outcome: Outcome) -> Option<Self::Outcome>;
 }
 
@@ -289,57 +289,57 @@ impl Ask for AdjustRequest {
 /// The outcome of a correction.
 #[derive(Debug, Clone)]
 pub enum Corrected {
-    /// It is booked.
+    /// The correction is booked.
     Booked(Box<Adjustment>),
-    /// It waits for a second person: the request, as JSON.
+    /// The correction waits for approval; this is the approval request as JSON.
     Waiting(Box<RawValue>),
 }
 
-/// An operation with who asks and what it is called.
+/// An operation with its caller and its key.
 #[derive(Debug, Clone)]
 pub struct Submission {
-    /// The request.
+    /// The parsed operation.
     pub operation: Operation,
-    /// By whom, as part of what.
+    /// The caller and its request.
     pub origin: Origin,
-    /// The caller's key.
+    /// The caller's key; none without one.
     pub intent: Option<Intent>,
 }
 
-/// A decision with the id of what it made.
+/// A decision on a reserve, with the reservation's id.
 #[derive(Debug, Clone)]
 pub struct Reserved {
-    /// The engine asked for.
+    /// The requested engine.
     pub engine: Engine,
-    /// The amount asked for.
+    /// The requested amount.
     pub amount: Amount,
-    /// The decision.
+    /// The decision and its numbers.
     pub decision: Decision,
-    /// The reservation; none when denied or dry.
+    /// The reservation; none if denied or a dry run.
     pub reservation_id: Option<Uuid>,
 }
 
 /// The outcome of an operation.
 #[derive(Debug, Clone)]
 pub enum Outcome {
-    /// Of a reserve.
+    /// The outcome of a reserve.
     Reserved(Reserved),
-    /// Of a settle.
+    /// The outcome of a settle.
     Settled(Settlement),
-    /// Of a release.
+    /// The outcome of a release.
     Released(Released),
-    /// Of an extension.
+    /// The outcome of an extension.
     Extended(Extension),
-    /// Of a correction.
+    /// The outcome of a correction.
     Adjusted(Adjustment),
-    /// Of a correction that would be booked, on this engine, if it needed no second person. The service asks for one.
+    /// A correction on this engine that can be booked but needs approval. The service requests it.
     Deferred(Engine),
-    /// Of a correction that waits for one: the request, as JSON.
+    /// A correction that waits for approval; this is the approval request as JSON.
     Waiting(Box<RawValue>),
 }
 
 impl Outcome {
-    /// The holds that it is about.
+    /// The holds that the outcome concerns.
     #[must_use]
     pub fn holds(&self) -> Vec<Uuid> {
         match self {
@@ -352,30 +352,31 @@ impl Outcome {
     }
 }
 
-/// How a hold stands now.
+/// The state of a hold now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HoldState {
-    /// Whether it is open, or how it ended; one whose time is up has expired.
+    /// The status; a due hold counts as expired.
     pub status: ReservationStatus,
-    /// Whole seconds until it is due; none when it never is, or has ended.
+    /// Whole seconds until it is due; none if it has no expiry, or has ended.
     pub expires_in_seconds: Option<i64>,
 }
 
-/// An outcome, and whether it is an earlier one.
+/// An outcome, and whether it is a replay.
 #[derive(Debug, Clone)]
 pub struct Answered<T = Outcome> {
-    /// The outcome.
+    /// The outcome of the operation.
     pub outcome: T,
-    /// Whether it was decided before, under the same key or id; nothing was done this time.
+    /// True if it was decided before, under the same key or id; nothing was done this time.
     pub replayed: bool,
-    /// How the one hold that it is about stands now; none where it is about none, or about several.
+    /// The state of the one hold that it concerns; none if it concerns no hold or several.
     pub standing: Option<HoldState>,
-    /// Why what was allowed before may not be done now; empty where it may, or where nothing was allowed before.
+    /// The reasons why an action that was allowed before may not be done now; empty if it may, or if nothing was
+    /// allowed before.
     pub stops: Vec<Failure>,
 }
 
 impl Answered {
-    /// Whether it tells again that an action may be done.
+    /// True for a replayed approval whose action may still be done.
     #[must_use]
     pub fn allows_again(&self) -> bool {
         let was_allowed = match &self.outcome {
@@ -386,10 +387,10 @@ impl Answered {
         self.replayed && was_allowed && self.stops.is_empty()
     }
 
-    /// The outcome as the kind that was asked for.
+    /// The outcome as the requested type.
     pub fn of<A: Ask>(self) -> Result<Answered<A::Outcome>> {
         let outcome = A::outcome(self.outcome);
-        let outcome = outcome.ok_or_else(|| Error::Inconsistent("an outcome of another kind".into()))?;
+        let outcome = outcome.ok_or_else(|| Error::Inconsistent("the outcome is of another kind".into()))?;
         Ok(Answered { outcome, replayed: self.replayed, standing: self.standing, stops: self.stops })
     }
 }

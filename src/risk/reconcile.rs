@@ -1,11 +1,12 @@
-//! Reconciliation: the counters are what the reservations and events say, or nothing new is reserved.
+//! Reconciliation: compares the counters with the reservations and events, and halts new reserves if they differ.
 //!
-//! Stocks are compared with the open reservations, and today's flows with today's events, on one snapshot. A difference is
-//! looked at again under the head, where nothing moves; if it stands, the book is halted: settles and releases go on, new
-//! reserves are refused until somebody repairs it, which sets the counters to what the rows say and is a control event.
+//! The open amounts are compared with the open reservations, and today's flows with today's events, on one snapshot. A
+//! difference is checked again under the head, where nothing moves. If it is confirmed, the book is halted: settles and
+//! releases continue, and new reserves are refused until a repair, which sets the counters to the sums of the rows and
+//! is a control event.
 //!
-//! A difference cannot come from a crash, since counters and events commit together. It comes from a hand in the database, a
-//! restore gone wrong, or a bug.
+//! A crash cannot cause a difference, because counters and events commit together. The causes are manual changes of the
+//! database, a bad restore, or a bug.
 //!
 //! Statements: three to compare (head, stocks, flows); under the head, the same again.
 
@@ -22,21 +23,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use utoipa::ToSchema;
 
-/// A day of many millions of events takes a while to sum.
+/// The time limit for summing a day of many millions of events.
 const PATIENCE: &str = "SET LOCAL statement_timeout = '60s'";
-/// Nobody waits for a comparison in a snapshot, and everybody for the ledger: it takes one processor.
+/// The comparison uses one processor: nobody waits for it, and everybody waits for the ledger.
 const MODESTY: &str = "SET LOCAL max_parallel_workers_per_gather = 0";
 /// How often a server compares on its own.
 const EVERY: Duration = Duration::from_mins(1);
 
-/// A counter that is not what its rows say.
+/// A counter that differs from its rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Difference {
     /// The engine, or `GLOBAL`.
     pub engine: String,
-    /// `open_risk_reserved`, `exposure_used`, `realized_loss` or `actions_count`.
+    /// The name of the counter: `open_risk_reserved`, `exposure_used`, `realized_loss` or `actions_count`.
     pub counter: &'static str,
-    /// The counter of the ledger.
+    /// The value of the counter.
     pub recorded: Total,
     /// The sum of the reservations or events.
     pub computed: Total,
@@ -47,17 +48,17 @@ pub struct Difference {
 pub struct Reconciliation {
     /// The business day whose flows were compared.
     pub day: NaiveDate,
-    /// The last event of the risk stream that was taken into account.
+    /// The last event of the risk stream that was included.
     pub seq: i64,
-    /// Whether every counter is what its rows say.
+    /// True if every counter equals its rows.
     pub balanced: bool,
-    /// Every counter that is not.
+    /// The counters that differ.
     pub differences: Vec<Difference>,
-    /// Since when new reserves are refused; null while they are not.
+    /// The time since which new reserves are refused; null if they are not.
     pub halted_at: Option<DateTime<Utc>>,
 }
 
-/// Flows of a day that were summed before, up to an event: events never change, so that only later ones are summed again.
+/// Summed flows of a day up to an event. Events never change, so only later ones are summed next time.
 #[derive(Debug, Default)]
 struct Summed {
     day: Option<NaiveDate>,
@@ -65,7 +66,7 @@ struct Summed {
     flows: BTreeMap<String, Flow>,
 }
 
-/// Compares, and halts the book if a difference stands.
+/// Compares, and halts the book if a difference is confirmed.
 pub async fn reconcile(db: &Database) -> Result<Reconciliation> {
     reconcile_after(db, &mut Summed::default()).await
 }
@@ -79,7 +80,7 @@ async fn reconcile_after(db: &Database, summed: &mut Summed) -> Result<Reconcili
     if found.differences.is_empty() || found.halted_at.is_some() {
         return Ok(found);
     }
-    // Counters and events commit together, so what a snapshot shows is real; but a repair may have come in between.
+    // Counters and events commit together, so a difference in a snapshot is real; but a repair may have come since.
     let mut tx = db.begin().await?;
     tx.execute(PATIENCE).await?;
     // Lock order: risk, control.
@@ -102,8 +103,8 @@ async fn reconcile_after(db: &Database, summed: &mut Summed) -> Result<Reconcili
     Ok(confirmed)
 }
 
-/// Sets every counter to what its rows say and lets reserves go on. Returns what was different; a book that balances and is
-/// not halted is left alone.
+/// Sets every counter to the sum of its rows and resumes reserves. Returns the differences; a balanced book that is not
+/// halted is left alone.
 pub async fn repair(db: &Database, reason: &Reason, origin: &Origin) -> Result<Reconciliation> {
     let mut tx = db.begin().await?;
     tx.execute(PATIENCE).await?;
@@ -133,7 +134,7 @@ pub async fn repair(db: &Database, reason: &Reason, origin: &Origin) -> Result<R
     Ok(found)
 }
 
-/// Compares from time to time, until the task is ended.
+/// Compares at intervals until the task is cancelled.
 pub async fn watch(db: Database) {
     let mut summed = Summed::default();
     let mut turns = tokio::time::interval(EVERY);

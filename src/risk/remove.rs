@@ -1,5 +1,5 @@
-//! Takes away the policy of an engine that nothing was ever reserved on. One that moved the ledger keeps its policy: settles by amount, the
-//! reconciliation and the reports go by it.
+//! The removal of the policy of an engine that never had a reservation. An engine that moved the ledger keeps its
+//! policy, because settles by amount, the reconciliation and the reports use it.
 
 use super::Risk;
 use super::store;
@@ -11,20 +11,20 @@ use crate::types::{Engine, Reason};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// The event of a removal.
+/// The action of a removal's event.
 pub(super) const REMOVED: &str = "RISK_POLICY_REMOVE";
 
 /// The engine whose policy was removed.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RiskPolicyRemoved {
-    /// Always true.
+    /// Always true; a refused removal is an error.
     pub ok: bool,
-    /// The engine.
+    /// The name of the engine.
     pub engine: Engine,
 }
 
 impl Risk {
-    /// Removes the policy of an engine that is off and was never used.
+    /// Removes the policy of a disabled engine that never had a reservation.
     pub async fn remove_policy(
         &self,
         engine: &Engine,
@@ -34,7 +34,7 @@ impl Risk {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         origin.authority.require_engine(engine)?;
         let mut tx = self.db.begin().await?;
-        // Lock order: risk, control. Under the risk head nothing is reserved meanwhile.
+        // Lock order: risk, control. Under the risk head, nothing is reserved meanwhile.
         let risk_head = self.db.history().lock(&mut tx, Stream::Risk).await?;
         if let Some(answer) = idempotency::recall(&mut tx, intent, risk_head.next()).await? {
             return answer.confirm(tx).await;
@@ -51,10 +51,10 @@ impl Risk {
         }
         if !policy.throttled_by.is_empty() {
             let trips: Vec<_> = policy.throttled_by.iter().map(i64::to_string).collect();
-            uses.push(format!("a throttle of trip {} holds it: re-arm the wire first", trips.join(", ")));
+            uses.push(format!("trip {} throttles it: re-arm the wire first", trips.join(", ")));
         }
         if store::was_used(&mut tx, engine).await? {
-            uses.push("reserves were made on it, and the ledger goes by its policy".to_owned());
+            uses.push("reserves were made on it, and the ledger uses its policy".to_owned());
         }
         if !uses.is_empty() {
             return Err(Error::StillUsed { what: "engine", name: engine.to_string(), uses });

@@ -1,4 +1,4 @@
-//! SQL of the ledger. Reads of a decision happen after the risk head is locked, each in a statement of its own.
+//! SQL of the ledger. The reads of a decision happen after the risk head is locked, each in a statement of its own.
 
 mod batch;
 mod clock;

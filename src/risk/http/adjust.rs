@@ -1,4 +1,4 @@
-//! Corrections of what was booked.
+//! Corrections of booked amounts.
 
 use super::decision::answered;
 use crate::approval::answer::waiting_again;
@@ -23,27 +23,27 @@ pub(super) fn router() -> OpenApiRouter<Risk> {
     OpenApiRouter::new().routes(routes!(adjust))
 }
 
-/// A correction of what was booked, by one of the two deltas.
+/// A correction of booked amounts, by exactly one of the two deltas.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AdjustInput {
-    /// The event that is corrected: its `seq` in `GET /risk/events`.
+    /// The event to correct: its `seq` in `GET /risk/events`.
     corrects_seq: Count,
-    /// Added to today's loss; negative takes back.
+    /// The amount to add to today's loss; negative takes back.
     loss_delta: Option<Measured>,
-    /// Added to today's exposure; negative takes back.
+    /// The amount to add to today's exposure; negative takes back.
     exposure_delta: Option<Measured>,
-    /// Why.
+    /// The reason for the correction; required.
     reason: Reason,
     /// The engine; must be the event's.
     engine: Option<Engine>,
-    /// The actor.
+    /// The acting person or program.
     actor: Option<Actor>,
-    /// The caller's own thread.
+    /// The caller's own id for requests that belong together.
     correlation_id: Option<CorrelationId>,
-    /// Whatever else belongs to it.
+    /// Further data of the caller.
     metadata: Option<JsonObject>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The idempotency key; the header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -56,7 +56,7 @@ impl AdjustInput {
             _ => {
                 return Err(Error::invalid(
                     "loss_delta",
-                    "or exposure_delta is required, not both and not 0: send one",
+                    "or exposure_delta is required: send exactly one of them, and not 0",
                 ));
             }
         };
@@ -65,12 +65,12 @@ impl AdjustInput {
     }
 }
 
-/// Corrects what was booked, today: a signed change of loss or exposure that names the event it corrects.
+/// Corrects booked amounts, today: a signed change of loss or exposure that names the event it corrects.
 #[utoipa::path(
     post, path = "/risk/adjustments", tag = "risk", request_body = AdjustInput,
     responses(
         (status = 200, description = "Booked", body = AdjustAnswer),
-        (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord),
+        (status = 202, description = "The change waits for a second person, who approves it at Location", body = ApprovalRecord),
         errors::ChangeOfOne
     )
 )]
@@ -93,7 +93,7 @@ pub(crate) struct AdjustAnswer {
     message: &'static str,
     #[serde(flatten)]
     adjustment: Adjustment,
-    /// Whether it was booked before, under the same key; nothing was done this time.
+    /// True if the same key booked it before; nothing was done this time.
     replayed: bool,
 }
 

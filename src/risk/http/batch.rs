@@ -25,43 +25,43 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-/// Largest body: 1000 operations of 2 KiB each.
+/// Largest body in bytes: 1000 operations of 2 KiB each.
 const BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Operations of one request.
+/// Most operations of one request.
 pub(super) const OPERATIONS_MAX: usize = 1_000;
 
 pub(super) fn router() -> OpenApiRouter<Risk> {
     OpenApiRouter::new().routes(routes!(run_batch))
 }
 
-/// Operations that are decided in order and committed together, each for itself.
+/// Independent operations that are decided in order and committed together.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "only its schema is used; http::keyed reads the body")]
 struct BatchInput {
-    /// 1 to 1000 operations. `op` is reserve, settle, release, extend or adjust; the other fields are those of its own route:
-    /// `CheckAndReserve` (but for `dry_run`), `SettleInput`, `ReleaseReservation` and `ExtendReservation` with
-    /// `reservation_id`, `AdjustInput`.
+    /// 1 to 1000 operations. `op` is reserve, settle, release, extend or adjust. The other fields are those of its own
+    /// route: `CheckAndReserve` (without `dry_run`), `SettleInput`, `ReleaseReservation` and `ExtendReservation` with
+    /// `reservation_id`, or `AdjustInput`.
     #[schema(min_items = 1, max_items = 1000, value_type = Vec<Object>)]
     operations: Vec<Box<RawValue>>,
-    /// Names all of them: the operation at place n, from 0, that has no key of its own gets `<key>/<n>`. The header
-    /// Idempotency-Key is the same.
+    /// The idempotency key of the batch: an operation at index n, from 0, without a key of its own gets `<key>/<n>`.
+    /// The header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
 /// The outcome of one operation.
 #[derive(Debug, Serialize, ToSchema)]
 struct BatchResult {
-    /// The operation; null where it is none of the five.
+    /// The operation; null if it is none of the five.
     op: Option<String>,
-    /// The status that its own route would have answered.
+    /// The status that its own route would return.
     status: u16,
-    /// Whether it was decided before, under the same key or id; nothing was done this time.
+    /// True if it was decided before, under the same key or id; nothing was done this time.
     replayed: bool,
-    /// The answer that its own route would have given; null for an error.
+    /// The answer that its own route would return; null for an error.
     #[schema(value_type = Option<Object>)]
     answer: Option<Box<RawValue>>,
-    /// Why not: the members of an error's body; null for an answer.
+    /// The members of the error's body; null for an answer.
     #[schema(value_type = Option<Object>)]
     error: Option<Box<RawValue>>,
 }
@@ -69,12 +69,12 @@ struct BatchResult {
 /// A result for each operation, in order.
 #[derive(Debug, Serialize, ToSchema)]
 struct BatchAnswer {
-    /// In the order of the operations.
+    /// The results, in the order of the operations.
     results: Vec<BatchResult>,
 }
 
-/// Decides up to 1000 independent operations in one commit. The status is 200 whatever came of each: read the results. The
-/// header Idempotent-Replayed says that every one of them was decided before.
+/// Decides up to 1000 independent operations in one commit. The status is 200 whatever their outcomes: read the
+/// results. The header Idempotent-Replayed means that all of them were decided before.
 #[utoipa::path(
     post, path = "/risk/batch", tag = "risk", request_body = BatchInput,
     responses((status = 200, description = "A result for each operation, in order", body = BatchAnswer), errors::Change)
@@ -99,7 +99,7 @@ async fn run_batch(State(risk): State<Risk>, caller: Caller, request: Request) -
     Ok(marked(replayed, Json(BatchAnswer { results })))
 }
 
-/// The operations there are.
+/// The names of the operations.
 const OPERATIONS: [&str; 5] = ["reserve", "settle", "release", "extend", "adjust"];
 
 fn read_operation(
@@ -117,7 +117,7 @@ fn read_operation(
     match op.as_deref() {
         Some("reserve") => own.item(&fields, "reserve", None, |input: CheckAndReserve| {
             if input.is_dry() {
-                return Err(Error::invalid("dry_run", "is not for batches: ask POST /risk/check-and-reserve"));
+                return Err(Error::invalid("dry_run", "is not possible in a batch: send it to POST /risk/check-and-reserve"));
             }
             Ok(input.request())
         }),
@@ -135,7 +135,7 @@ fn read_operation(
     }
 }
 
-/// The caller of one operation of a batch, and its key: its own, or the batch's with its place.
+/// The caller of one operation of a batch, and its key: its own, or the batch's key with its index.
 struct Own {
     key: Option<String>,
     caller: Caller,
@@ -198,7 +198,7 @@ fn result(op: Option<String>, done: Result<Answered>) -> BatchResult {
             return BatchResult { op, status: 202, replayed, answer: Some(request), error: None };
         }
         Outcome::Deferred(_) => {
-            return failed(Error::Inconsistent("a correction neither waits nor is booked".into()), replayed);
+            return failed(Error::Inconsistent("a correction is neither waiting nor booked".into()), replayed);
         }
     };
     BatchResult { op, status: 200, replayed, answer: Some(answer), error: None }

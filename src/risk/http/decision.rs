@@ -1,4 +1,4 @@
-//! Answers of the ledger: their headers, and the caller's way out of a denial.
+//! Answers of the ledger: their headers, and the next step after a denial.
 
 use crate::db::to_json;
 use crate::http::marked;
@@ -15,13 +15,13 @@ use serde_json::value::RawValue;
 /// Says what a ledger decision was without reading the body: `allow` or `deny`.
 const DECISION: HeaderName = HeaderName::from_static("holdfast-decision");
 
-/// A decision on its way out, with its headers.
+/// A decision as a response, with its headers.
 pub(super) fn decided(ok: bool, replayed: bool, response: impl IntoResponse) -> Response {
     let header = HeaderValue::from_static(if ok { "allow" } else { "deny" });
     marked(replayed, ([(DECISION, header)], response))
 }
 
-/// An outcome as its answer, marked if it is an earlier one.
+/// An outcome as its answer, marked if it is a replay.
 pub(super) fn answered<T, A: From<Answered<T>> + Serialize>(done: Answered<T>) -> Response {
     marked(done.replayed, Json(A::from(done)))
 }
@@ -30,7 +30,8 @@ pub(super) fn raw<T: Serialize>(value: &T) -> Box<RawValue> {
     to_json(value)
 }
 
-/// The caller's way out of a denial: about its first failure that no smaller amount mends, else with how much.
+/// The next step after a denial: for the first failure that a smaller amount would not fix, else the amount that would
+/// fit.
 pub(super) fn hint(failures: &[Failure], resets_at: Option<DateTime<Utc>>) -> Option<String> {
     let first = failures.iter().find(|failure| !is_mended_by_less(failure)).or(failures.first())?;
     Some(match first.reason {
@@ -42,23 +43,23 @@ pub(super) fn hint(failures: &[Failure], resets_at: Option<DateTime<Utc>>) -> Op
         DenialReason::GoLiveDisabled => "production is off: wait until an operator enables go-live".into(),
         DenialReason::PolicyMissing => format!("{} has no policy: set its caps first", first.scope),
         DenialReason::PolicyDisabled => {
-            format!("{} is off, by hand or by a tripwire: see throttled_by of its policy", first.scope)
+            format!("{} is disabled, by an operator or by a tripwire: see throttled_by of its policy", first.scope)
         }
         DenialReason::DailyActionsExceeded => format!("no more actions today: {UNTIL_MIDNIGHT}"),
         DenialReason::DailyExposureExceeded | DenialReason::OpenRiskExceeded => less(failures, resets_at),
-        DenialReason::DailyLossReached => format!("the day's loss is reached: {UNTIL_MIDNIGHT}"),
+        DenialReason::DailyLossReached => format!("the day's loss has reached its cap: {UNTIL_MIDNIGHT}"),
         DenialReason::HoldEnded => {
-            "it was allowed before, and may have been done: do not do it again; a new action needs a new key".into()
+            "it was allowed before and may have been done: do not repeat it; a new action needs a new key".into()
         }
     })
 }
 
-/// The way on from a denial that is told again: it stays under its key, whatever has changed since.
+/// The next step after a replayed denial: the key keeps the denial, whatever has changed since.
 pub(super) fn kept_hint(hint: Option<String>, is_kept: bool) -> Option<String> {
     hint.map(|hint| if is_kept { format!("this key keeps its denial: use a new key; {hint}") } else { hint })
 }
 
-/// The amount that would fit under every cap that was exceeded.
+/// The amount that would fit under every exceeded cap.
 fn room(failures: &[Failure]) -> Total {
     let rooms = failures.iter().filter(|failure| is_mended_by_less(failure)).filter_map(|failure| {
         let left = failure.limit?.minus(failure.used?)?;
@@ -67,24 +68,24 @@ fn room(failures: &[Failure]) -> Total {
     rooms.min().unwrap_or_default()
 }
 
-/// Whether a smaller amount would not fail this check.
+/// True if a smaller amount would pass this check.
 fn is_mended_by_less(failure: &Failure) -> bool {
     matches!(failure.reason, DenialReason::DailyExposureExceeded | DenialReason::OpenRiskExceeded)
 }
 
-/// The caller's way out where a smaller amount mends all that fails.
+/// The next step if a smaller amount would pass every failed check.
 fn less(failures: &[Failure], resets_at: Option<DateTime<Utc>>) -> String {
     let frees =
         |failure: &Failure| failure.reason == DenialReason::OpenRiskExceeded && failure.requested <= failure.limit;
-    let other = failures.iter().all(frees).then_some("settle or release what is open");
+    let other = failures.iter().all(frees).then_some("settle or release open reservations");
     let other = other.or(resets_at.map(|_| UNTIL_MIDNIGHT));
     match (room(failures), other) {
         (Total::ZERO, Some(other)) => format!("nothing fits now: {other}"),
-        (Total::ZERO, None) => "nothing fits now: see failures for all that has to change".into(),
+        (Total::ZERO, None) => "nothing fits now: see failures for every condition that must change".into(),
         (room, Some(other)) => format!("ask for at most {room}, or {other}"),
         (room, None) => format!("ask for at most {room}"),
     }
 }
 
-/// When the flows of a day begin anew.
+/// The next step when a daily cap is used up: the flows begin again at midnight.
 const UNTIL_MIDNIGHT: &str = "wait until midnight UTC";

@@ -1,4 +1,4 @@
-//! Extensions: the action takes longer.
+//! Extensions: the action takes longer than its hold.
 
 use super::decision::{decided, hint, kept_hint, raw};
 use crate::error::{Error, Result};
@@ -24,21 +24,21 @@ pub(super) fn router() -> OpenApiRouter<Risk> {
     OpenApiRouter::new().routes(routes!(extend_reservation))
 }
 
-/// The action takes longer.
+/// An extension of a reservation whose action takes longer.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ExtendReservation {
-    /// Seconds that the hold stands from now; never shorter than it stood before.
+    /// The new lifetime of the hold in seconds, counted from now; the hold never ends earlier than before.
     ttl_seconds: Ttl,
     /// The engine; must be the reservation's.
     engine: Option<Engine>,
-    /// The actor.
+    /// The acting person or program.
     actor: Option<Actor>,
-    /// Why it takes longer.
+    /// The reason why the action takes longer.
     reason: Option<Reason>,
-    /// The caller's own thread.
+    /// The caller's own id for requests that belong together.
     correlation_id: Option<CorrelationId>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The idempotency key; the header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -49,7 +49,7 @@ impl ExtendReservation {
     }
 }
 
-/// Keeps a reservation from expiring for longer.
+/// Extends the lifetime of a reservation.
 #[utoipa::path(
     post, path = "/risk/reservations/{id}/extend", tag = "risk", request_body = ExtendReservation,
     params(("id" = Uuid, Path, description = "The reservation")),
@@ -73,15 +73,15 @@ pub(super) struct ExtendAnswer {
     ok: bool,
     /// `Extended`.
     message: &'static str,
-    /// The reservation.
+    /// The id of the reservation.
     reservation_id: Uuid,
-    /// When it expired after that.
+    /// The expiry that this extension set.
     expires_at: DateTime<Utc>,
-    /// Whether it was decided before, under the same key; nothing was done this time.
+    /// True if the same key was decided before; nothing was done this time.
     replayed: bool,
-    /// Where the hold stands now.
+    /// The status of the hold now.
     status: Option<ReservationStatus>,
-    /// Whole seconds until it expires; null when it has ended.
+    /// Whole seconds until the hold expires; null if it has ended.
     expires_in_seconds: Option<i64>,
 }
 

@@ -1,4 +1,4 @@
-//! Reservations and decisions: lists that grow.
+//! Lists of reservations and decisions, and the reconciliation.
 
 use crate::error::{Error, Result};
 use crate::http::{Caller, Nothing, Page, Paging, Query, Segment, errors};
@@ -23,30 +23,31 @@ pub(super) fn router() -> OpenApiRouter<Risk> {
         .routes(routes!(reconciliation))
 }
 
-/// Which reservations.
+/// The conditions and the page of a list of reservations.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct ReservationQuery {
-    /// Of this engine.
+    /// Only reservations of this engine.
     engine: Option<Engine>,
-    /// `OPEN`, `SETTLED`, `RELEASED` or `EXPIRED`.
+    /// Only this status: `OPEN`, `SETTLED`, `RELEASED` or `EXPIRED`.
     status: Option<ReservationStatus>,
-    /// Made at least so many seconds ago: with `status=OPEN`, what crashed clients left.
+    /// Only reservations that were made at least this many seconds ago: with `status=OPEN`, the leftovers of crashed
+    /// clients.
     older_than: Option<Count>,
-    /// Of this thread.
+    /// Only reservations with this correlation id.
     correlation_id: Option<CorrelationId>,
-    /// At most so many, 1 to 1000; 100 when left out.
+    /// The most rows of the page, 1 to 1000; 100 if left out.
     #[param(inline)]
     limit: Option<PageSize>,
-    /// Where the last page ended.
+    /// The end of the last page, from next_cursor.
     cursor: Option<Place>,
 }
 
 /// Seconds in a hundred years: no reservation is older.
 const OLDER_THAN_MAX: i64 = 3_155_760_000;
 
-/// Reservations, newest first.
+/// Lists reservations, newest first.
 #[utoipa::path(
     get, path = "/risk/reservations", tag = "risk", params(ReservationQuery),
     responses((status = 200, description = "A page", body = Page<ReservationRecord>), errors::Read)
@@ -78,7 +79,7 @@ async fn list_reservations(
     Ok(Json(page.end()))
 }
 
-/// One reservation.
+/// Shows one reservation.
 #[utoipa::path(
     get, path = "/risk/reservations/{id}", tag = "risk", params(("id" = Uuid, Path, description = "The reservation")),
     responses((status = 200, description = "The reservation", body = ReservationRecord), errors::ReadOne)
@@ -95,30 +96,30 @@ async fn get_reservation(
     found.map(Json).ok_or_else(|| Error::NotFound { what: "reservation", id: id.to_string() })
 }
 
-/// Which decisions.
+/// The conditions and the page of a list of decisions.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct RiskEventQuery {
-    /// Of this engine.
+    /// Only decisions of this engine.
     engine: Option<Engine>,
-    /// The decision.
+    /// Only this kind of decision.
     #[param(inline)]
     action: Option<RiskAction>,
-    /// Done or refused.
+    /// Only accepted (true) or refused (false) decisions.
     ok: Option<Flag>,
-    /// Of this thread.
+    /// Only decisions with this correlation id.
     correlation_id: Option<CorrelationId>,
-    /// At or after this time, RFC 3339.
+    /// Only decisions at or after this time, RFC 3339.
     #[param(inline)]
     from: Option<Time>,
-    /// Before this time, RFC 3339.
+    /// Only decisions before this time, RFC 3339.
     #[param(inline)]
     to: Option<Time>,
-    /// At most so many, 1 to 1000; 100 when left out.
+    /// The most rows of the page, 1 to 1000; 100 if left out.
     #[param(inline)]
     limit: Option<PageSize>,
-    /// Where the last page ended.
+    /// The end of the last page, from next_cursor.
     cursor: Option<Place>,
 }
 
@@ -135,7 +136,7 @@ enum RiskAction {
     Adjust,
 }
 
-/// Decisions, newest first.
+/// Lists decisions, newest first.
 #[utoipa::path(
     get, path = "/risk/events", tag = "risk", params(RiskEventQuery),
     responses((status = 200, description = "A page", body = Page<RiskEventRecord>), errors::Read)
@@ -171,15 +172,16 @@ async fn risk_events(
     Ok(Json(page.end()))
 }
 
-/// Every counter compared with its reservations and events, now. A difference that stands halts new reserves until it is
-/// repaired with `holdfast risk reconcile --repair`. Takes up to 2 minutes, one at a time.
+/// Compares every counter with its reservations and events, now. A confirmed difference halts new reserves until it is
+/// repaired with `holdfast risk reconcile --repair`. Takes up to 2 minutes; one comparison runs at a time.
 #[utoipa::path(
     get, path = "/risk/reconciliation", tag = "risk",
-    responses((status = 200, description = "What was compared, and every difference", body = Reconciliation), errors::ReadOne)
+    responses((status = 200, description = "The compared day and events, and every difference", body = Reconciliation), errors::ReadOne)
 )]
 async fn reconciliation(State(risk): State<Risk>, caller: Caller, _: Query<Nothing>) -> Result<Json<Reconciliation>> {
-    // One at a time: each reads all that is open and all of the day. PostgreSQL goes on also when the client has hung up, and the turn
-    // with it: else whoever hangs up over and over would take every connection.
+    // One at a time: each comparison reads all open reservations and all events of the day. PostgreSQL continues after
+    // the client has hung up, and so does the turn; otherwise a client that hangs up repeatedly would take every
+    // connection.
     let turn = risk.reconciling.take(caller.principal).await?;
     let db = risk.db().clone();
     let compared = tokio::spawn(async move {

@@ -26,7 +26,7 @@ pub(super) fn router() -> OpenApiRouter<Risk> {
         .routes(routes!(remove_risk_policy))
 }
 
-/// All risk policies, by engine.
+/// Lists all risk policies, by engine.
 #[utoipa::path(
     get, path = "/risk/policies", tag = "risk",
     responses((status = 200, description = "Ordered by engine", body = Vec<RiskPolicy>), errors::Read)
@@ -35,32 +35,32 @@ async fn risk_policies(State(risk): State<Risk>, _: Query<Nothing>) -> Result<Js
     Ok(Json(risk.policies().await?))
 }
 
-/// The settings of a policy. Fields left out keep their value; a new engine names its three caps.
+/// The settings of a policy. Fields that are left out keep their value; a new engine needs its three caps.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RiskPolicyUpsert {
     /// The engine, or `GLOBAL`.
     engine: Engine,
-    /// Realised loss of a day at which new reserves stop. 0 means no cap.
+    /// The realised loss of a day at which new reserves stop. 0 means no cap.
     max_daily_loss: Option<Amount>,
-    /// Most that may be reserved in a day. 0 means no cap.
+    /// The most that may be reserved in a day. 0 means no cap.
     max_daily_exposure: Option<Amount>,
-    /// Most that may be outstanding at once. 0 means no cap.
+    /// The most that may be outstanding at once. 0 means no cap.
     max_open_risk: Option<Amount>,
-    /// Most reserves in a day. 0 means no cap.
+    /// The most reserves in a day. 0 means no cap.
     max_actions_per_day: Option<Count>,
-    /// Seconds that a hold stands which names no time of its own, up to 2592000; 0 means until somebody ends it.
+    /// The lifetime in seconds of a hold that names none, up to 2592000; 0 means without expiry.
     #[schema(value_type = Option<i64>, minimum = 0, maximum = 2_592_000)]
     default_ttl_seconds: Option<Count>,
-    /// Whether reserves can pass. `true` on a throttled engine overrides its throttles and needs a reason.
+    /// True if reserves can pass. `true` on a throttled engine overrides its throttles and needs a reason.
     enabled: Option<Flag>,
-    /// Whether a positive cap may be removed by setting it to 0.
+    /// True to allow the removal of a positive cap by setting it to 0.
     allow_unlimited: Option<Flag>,
-    /// The actor.
+    /// The acting person or program.
     actor: Option<Actor>,
-    /// Why.
+    /// The reason for the change.
     reason: Option<Reason>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The idempotency key; the header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -72,8 +72,8 @@ impl CanStop for RiskPolicyUpsert {
 #[utoipa::path(
     post, path = "/risk/policies/upsert", tag = "risk", request_body = RiskPolicyUpsert,
     responses(
-        (status = 200, description = "The policy and what changed", body = RiskPolicyUpserted),
-        (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord),
+        (status = 200, description = "The policy and the changes", body = RiskPolicyUpserted),
+        (status = 202, description = "The change waits for a second person, who approves it at Location", body = ApprovalRecord),
         errors::Change
     )
 )]
@@ -102,17 +102,17 @@ async fn upsert_risk_policy(
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RiskPolicyRemove {
-    /// The engine.
+    /// The engine; not `GLOBAL`.
     engine: Engine,
-    /// The actor who removes it.
+    /// The acting person or program.
     actor: Option<Actor>,
-    /// Why.
+    /// The reason for the removal.
     reason: Option<Reason>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The idempotency key; the header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// Removes the policy of an engine that is disabled and that nothing was ever reserved on.
+/// Removes the policy of a disabled engine that never had a reservation.
 #[utoipa::path(
     post, path = "/risk/policies/remove", tag = "risk", request_body = RiskPolicyRemove,
     responses((status = 200, description = "Removed", body = RiskPolicyRemoved), errors::ChangeOfOne)

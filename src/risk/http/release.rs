@@ -1,4 +1,4 @@
-//! Releases: the action did not happen.
+//! Releases: the action was not done.
 
 use super::decision::answered;
 use crate::error::Result;
@@ -22,19 +22,19 @@ pub(super) fn router() -> OpenApiRouter<Risk> {
     OpenApiRouter::new().routes(routes!(release_reservation))
 }
 
-/// The action did not happen.
+/// A release of a reservation whose action was not done.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ReleaseReservation {
     /// The engine; must be the reservation's.
     engine: Option<Engine>,
-    /// The actor.
+    /// The acting person or program.
     actor: Option<Actor>,
-    /// Why it did not happen.
+    /// The reason why the action was not done.
     reason: Option<Reason>,
-    /// The caller's own thread.
+    /// The caller's own id for requests that belong together.
     correlation_id: Option<CorrelationId>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The idempotency key; the header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -45,7 +45,7 @@ impl ReleaseReservation {
     }
 }
 
-/// Gives back what was reserved: the action did not happen.
+/// Releases a reservation whose action was not done.
 #[utoipa::path(
     post, path = "/risk/reservations/{id}/release", tag = "risk", request_body = ReleaseReservation,
     params(("id" = Uuid, Path, description = "The reservation")),
@@ -62,17 +62,17 @@ async fn release_reservation(
 /// The outcome of a release.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ReleaseAnswer {
-    /// Always true.
+    /// Always true; a refused release is an error.
     ok: bool,
     /// `Released`.
     message: &'static str,
     #[serde(flatten)]
     released: Released,
-    /// Whether it was told before, under the same key; nothing was done this time.
+    /// True if the same key was decided before; nothing was done this time.
     replayed: bool,
-    /// Where the hold stands now.
+    /// The status of the hold now.
     status: Option<ReservationStatus>,
-    /// Always null: nothing is left.
+    /// Always null: nothing is outstanding.
     expires_in_seconds: Option<i64>,
 }
 

@@ -27,44 +27,45 @@ pub(super) fn router() -> OpenApiRouter<Risk> {
     OpenApiRouter::new().routes(routes!(reserve)).routes(routes!(make_reservation))
 }
 
-/// A reserve that is asked for, before the action is done.
+/// A reserve, to be made before the action.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CheckAndReserve {
-    /// The engine that acts.
+    /// The engine that will act.
     engine: Engine,
-    /// How much is put at risk; more than 0.
+    /// The amount at risk; more than 0.
     #[schema(value_type = f64, exclusive_minimum = 0, maximum = 1_000_000_000_000_u64)]
     amount: Amount,
-    /// The actor.
+    /// The acting person or program.
     actor: Option<Actor>,
-    /// Why.
+    /// The reason for the action.
     reason: Option<Reason>,
-    /// The caller's own thread; a settle can name it.
+    /// The caller's own id for requests that belong together; a settle can name it.
     correlation_id: Option<CorrelationId>,
-    /// Whatever else belongs to it.
+    /// Further data of the caller.
     metadata: Option<JsonObject>,
-    /// Seconds after which the hold expires if nobody has ended it; left out, what the engine's policy says.
+    /// The lifetime of the hold in seconds; if left out, the default of the engine's policy.
     ttl_seconds: Option<Ttl>,
-    /// The id that the reservation shall have, chosen by the caller; left out, a new one. The same id and input is answered
-    /// alike and reserves once.
+    /// The reservation's id, chosen by the caller; if left out, a new one. The same id and input reserve once and get
+    /// the same answer.
     reservation_id: Option<Uuid>,
-    /// Ask without reserving: the same decision, and nothing is written. Never blank: that could be meant either way.
+    /// True for the same decision without reserving: nothing is written. A blank value is refused, because its meaning
+    /// is ambiguous.
     #[serde(default, deserialize_with = "some_flag", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Flag, required = false)]
     dry_run: Option<Flag>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The idempotency key; the header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// A flag that is there or not, but never blank.
+/// A flag that may be left out but not blank.
 fn some_flag<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Flag>, D::Error> {
     let blank = || serde::de::Error::custom("is blank: send true or false, or leave it out");
     Option::<Flag>::deserialize(deserializer)?.map(Some).ok_or_else(blank)
 }
 
 impl CheckAndReserve {
-    /// Whether it is only asked.
+    /// True for a dry run.
     pub(super) fn is_dry(&self) -> bool {
         self.dry_run.is_some_and(|flag| flag.0)
     }
@@ -87,7 +88,7 @@ async fn decide(risk: &Risk, input: CheckAndReserve, asked: Asked) -> Result<Res
     Ok(ReserveAnswer::new(dry_run, done))
 }
 
-/// Checks both levels and reserves, or says why not.
+/// Checks both levels and reserves, or returns the reasons of the denial.
 #[utoipa::path(
     post, path = "/risk/check-and-reserve", tag = "risk", request_body = CheckAndReserve,
     responses(
@@ -100,11 +101,11 @@ async fn reserve(State(risk): State<Risk>, Change { input, asked }: Change<Check
     Ok(decided(answer.ok, answer.replayed, Json(answer)))
 }
 
-/// Reserves, for clients that look only at the status: 201 when allowed, 409 when denied.
+/// Reserves, for clients that check only the status: 201 if allowed, 409 if denied.
 #[utoipa::path(
     post, path = "/risk/reservations", tag = "risk", request_body = CheckAndReserve,
     responses(
-        (status = 201, description = "Reserved; Location is the reservation", body = ReserveAnswer),
+        (status = 201, description = "Reserved; Location is the reservation's path", body = ReserveAnswer),
         (status = 200, description = "A dry run that would be allowed", body = ReserveAnswer),
         errors::Change
     )
@@ -128,40 +129,40 @@ async fn make_reservation(
     Ok(decided(true, replayed, response))
 }
 
-/// A decision. `ok` says whether the action may be done; the status is 200 either way.
+/// A decision. `ok` says whether the action may be done; the status is 200 in both cases.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ReserveAnswer {
-    /// Whether the action may be done.
+    /// True if the action may be done.
     pub(super) ok: bool,
-    /// The engine asked for.
+    /// The requested engine.
     engine: Engine,
-    /// The reserved amount; 0 when denied.
+    /// The reserved amount; 0 if denied.
     reserved: Amount,
     /// `Reserved`, or the first failure as a sentence.
     message: String,
-    /// The caps of the level that failed first, else of the engine; null where there is no policy.
+    /// The caps of the level that failed first, else of the engine; null if there is no policy.
     policy_snapshot: Option<PolicySnapshot>,
-    /// The counters of that level, after the decision.
+    /// The counters of that level after the decision.
     ledger_snapshot: LedgerSnapshot,
-    /// The id that a settle names; null when denied or dry.
+    /// The id for the settle; null if denied or a dry run.
     pub(super) reservation_id: Option<Uuid>,
-    /// When the hold expires; null when it never does, or when denied.
+    /// The expiry of the hold; null if it has none, or if denied.
     expires_at: Option<DateTime<Utc>>,
-    /// The first failure; null when allowed.
+    /// The first failure; null if allowed.
     reason: Option<DenialReason>,
     /// The level of the first failure: `SYSTEM`, `GLOBAL` or the engine.
     scope: Option<String>,
-    /// Everything that failed, in order.
+    /// Every failure, in the order of the checks.
     failures: Vec<Failure>,
-    /// Whether it was only asked.
+    /// True for a dry run.
     dry_run: bool,
-    /// Whether it was decided before, under the same key or id; nothing was done this time.
+    /// True if it was decided before, under the same key or id; nothing was done this time.
     pub(super) replayed: bool,
-    /// Where the hold stands now; null when denied or dry.
+    /// The status of the hold now; null if denied or a dry run.
     status: Option<ReservationStatus>,
-    /// Whole seconds until the hold expires; null when it never does, or there is none that is open.
+    /// Whole seconds until the hold expires; null if it has no expiry, or if no hold is open.
     expires_in_seconds: Option<i64>,
-    /// The next step of the caller; null when allowed.
+    /// The caller's next step; null if allowed.
     hint: Option<String>,
 }
 
@@ -171,7 +172,7 @@ fn decisions(outcome: &'static str) -> metrics::Counter {
     metrics::counter!("holdfast_reserve_decisions_total", "outcome" => outcome)
 }
 
-/// A counter that begins with its first event has no increase at that: all of them are there from the start.
+/// Creates the counters at the start: otherwise a counter's first event would show no increase.
 pub(crate) fn begin_counting() {
     crate::risk::alarm::begin_counting();
     for outcome in DenialReason::ALL.map(DenialReason::as_str).into_iter().chain([RESERVED]) {
@@ -216,7 +217,7 @@ impl ReserveAnswer {
         answer
     }
 
-    /// The denial as an error, for a caller that looks only at the status.
+    /// The denial as an error, for a caller that checks only the status.
     pub(super) fn denied(self) -> Error {
         let resets_at = self.resets_at();
         let members = vec![
@@ -241,8 +242,8 @@ impl ReserveAnswer {
         Error::ReservationDenied { message: self.message, members }
     }
 
-    /// When the denial ends by itself: the flows of a day begin anew at midnight, nothing else does, and an amount above a whole
-    /// day's cap never fits.
+    /// The time at which the denial ends by itself: midnight, if only daily flows failed; none for any other failure,
+    /// or for an amount above a whole day's cap.
     fn resets_at(&self) -> Option<DateTime<Utc>> {
         let ends = |failure: &Failure| match failure.reason {
             DenialReason::DailyActionsExceeded | DenialReason::DailyLossReached => true,

@@ -22,7 +22,7 @@ pub(super) fn router() -> OpenApiRouter<Risk> {
     OpenApiRouter::new().routes(routes!(settle)).routes(routes!(settle_reservation))
 }
 
-/// The outcome of an action. Name the reservation; or, as the original did, engine and reserved amount.
+/// The outcome of an action. It names the reservation, or, as in the original, the engine and the reserved amount.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SettleInput {
@@ -30,29 +30,32 @@ pub(super) struct SettleInput {
     engine: Option<Engine>,
     /// The reserved amount; required without a `reservation_id`.
     reserved_amount: Option<Amount>,
-    /// The amount really used; left out, the reserved amount.
+    /// The used amount; if left out, the reserved amount.
     settled_amount: Option<Amount>,
-    /// The loss; left out, 0.
+    /// The loss; 0 if left out.
     realized_loss: Option<Amount>,
-    /// The actor.
+    /// The acting person or program.
     actor: Option<Actor>,
-    /// The outcome.
+    /// A note about the outcome.
     reason: Option<Reason>,
-    /// The caller's own thread: without a `reservation_id`, its reservations are the ones that are matched.
+    /// The caller's own id for requests that belong together. Without a `reservation_id`, the reservations with this id
+    /// are matched.
     correlation_id: Option<CorrelationId>,
-    /// The reservation. Never blank: a denial has none.
+    /// The reservation. A blank value is refused, because a denial has no id.
     #[serde(default, deserialize_with = "some_hold", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Uuid, required = false)]
     reservation_id: Option<Uuid>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The idempotency key; the header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// A hold that is named or not, but never blank: a denial's `reservation_id` is null, and would settle the hold of another.
+/// An id that may be left out but not blank: the `reservation_id` of a denial is null, and a blank one would settle
+/// another hold.
 fn some_hold<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Uuid>, D::Error> {
     let blank = || {
         serde::de::Error::custom(
-            "is blank: a reservation that was denied has none, and nothing to settle; to settle by engine and amount, leave it out",
+            "is blank: a denied reserve has no id and nothing to settle; to settle by engine and amount, leave the \
+             field out",
         )
     };
     Option::<Uuid>::deserialize(deserializer)?.map(Some).ok_or_else(blank)
@@ -71,25 +74,25 @@ impl SettleInput {
     }
 }
 
-/// The outcome of the action that this reservation was for.
+/// The outcome of a reservation's action.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SettleReservation {
     /// The engine that acted; must be the reservation's.
     engine: Option<Engine>,
-    /// The reserved amount; must agree.
+    /// The reserved amount; must be the reservation's.
     reserved_amount: Option<Amount>,
-    /// The amount really used; left out, the reserved amount.
+    /// The used amount; if left out, the reserved amount.
     settled_amount: Option<Amount>,
-    /// The loss; left out, 0.
+    /// The loss; 0 if left out.
     realized_loss: Option<Amount>,
-    /// The actor.
+    /// The acting person or program.
     actor: Option<Actor>,
-    /// The outcome.
+    /// A note about the outcome.
     reason: Option<Reason>,
-    /// The caller's own thread.
+    /// The caller's own id for requests that belong together.
     correlation_id: Option<CorrelationId>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The idempotency key; the header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -132,29 +135,29 @@ async fn settle_reservation(
 /// The outcome of a settle.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SettleAnswer {
-    /// Always true: what happened is recorded.
+    /// Always true: the outcome is recorded.
     ok: bool,
     /// `Settled`.
     message: &'static str,
-    /// `overrun`, `over_release` or `more_open: …`, `dust_left: …`, `… daily loss cap reached`.
+    /// Remarks: `overrun`, `over_release` or `more_open: …`, `dust_left: …`, `… daily loss cap reached`.
     flags: Vec<String>,
-    /// The engine's counters after it.
+    /// The engine's counters after the settle.
     ledger_engine: LedgerSnapshot,
-    /// GLOBAL's counters after it.
+    /// GLOBAL's counters after the settle.
     ledger_global: LedgerSnapshot,
-    /// Open risk returned.
+    /// The returned open risk.
     released: Total,
-    /// The amount without an open reservation.
+    /// The amount for which no open reservation was found.
     unmatched: Total,
-    /// Whether the reservation had expired before: its risk was returned then.
+    /// True if the reservation had expired before: its risk was returned then.
     late: bool,
-    /// The reservations it touched, in order, each with where it stands now.
+    /// The settled reservations in order, each with its status now.
     reservations: Vec<SettledReservation>,
-    /// Whether it was told before, under the same key; nothing was done this time.
+    /// True if the same key was decided before; nothing was done this time.
     replayed: bool,
-    /// Where the hold stands now; null where it touched none or several.
+    /// The status of the hold now; null if the settle concerns no hold or several.
     status: Option<ReservationStatus>,
-    /// Whole seconds until what is left of the hold expires; null where nothing is left, or where it never does.
+    /// Whole seconds until the rest of the hold expires; null if nothing is left, or if it has no expiry.
     expires_in_seconds: Option<i64>,
 }
 

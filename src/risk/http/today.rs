@@ -1,4 +1,4 @@
-//! Today's ledger.
+//! The ledger of today.
 
 use crate::error::Result;
 use crate::http::{Nothing, Query, errors};
@@ -17,16 +17,16 @@ pub(super) fn router() -> OpenApiRouter<Risk> {
     OpenApiRouter::new().routes(routes!(risk_ledger_today))
 }
 
-/// Room left under each cap of a policy; null where there is no cap, 0 where it is used up.
+/// The room under each cap of a policy; null if there is no cap, 0 if it is used up.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Headroom {
-    /// Under `max_daily_exposure`.
+    /// The room under `max_daily_exposure`.
     pub exposure: Option<Total>,
-    /// Under `max_open_risk`.
+    /// The room under `max_open_risk`.
     pub open_risk: Option<Total>,
-    /// Under `max_daily_loss`.
+    /// The room under `max_daily_loss`.
     pub loss: Option<Total>,
-    /// Under `max_actions_per_day`.
+    /// The room under `max_actions_per_day`.
     pub actions: Option<i64>,
 }
 
@@ -37,25 +37,25 @@ pub struct LedgerToday {
     pub day: NaiveDate,
     /// The engine, or `GLOBAL`.
     pub engine: Engine,
-    /// Reserved today, less what was settled for less today.
+    /// The amount reserved today, less the amounts that today's settles and releases gave back.
     pub exposure_used: Total,
-    /// Outstanding now, whatever day it was reserved on.
+    /// The outstanding amount now, from any day.
     pub open_risk_reserved: Total,
-    /// Lost today.
+    /// The loss of today.
     pub realized_loss: Total,
-    /// Reserves accepted today.
+    /// The accepted reserves of today.
     pub actions_count: i64,
-    /// When one of them last moved; null when nothing has yet.
+    /// The time of the last movement; null if there is none yet.
     pub updated_at: Option<DateTime<Utc>>,
-    /// Reserves for this engine that were denied today, at whatever level; on GLOBAL, all of them.
+    /// Today's denied reserves of this engine, at any level; for GLOBAL, of all engines.
     pub denied_count: i64,
-    /// The same by first reason.
+    /// Today's denied reserves by first reason.
     pub denials_by_reason: BTreeMap<String, i64>,
-    /// Room left under each cap.
+    /// The room under each cap.
     pub headroom: Headroom,
 }
 
-/// Today's ledger: a row for every policy.
+/// Shows today's ledger, one row per policy.
 #[utoipa::path(
     get, path = "/risk/ledger/today", tag = "risk",
     responses((status = 200, description = "Ordered by engine", body = Vec<LedgerToday>), errors::Read)
@@ -67,7 +67,7 @@ async fn risk_ledger_today(State(risk): State<Risk>, _: Query<Nothing>) -> Resul
     Ok(Json(ledger_today(&mut tx, now).await?))
 }
 
-/// Today's ledger, from one instant of the database, by the time that is believed.
+/// Today's ledger at one instant of the database, for the believed time.
 pub async fn ledger_today(conn: &mut sqlx::PgConnection, now: DateTime<Utc>) -> Result<Vec<LedgerToday>> {
     let (day, rows) = store::today(&mut *conn, now).await?;
     let engines: Vec<_> = rows.iter().map(|row| row.policy.engine.to_string()).collect();

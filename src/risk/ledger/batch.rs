@@ -20,36 +20,36 @@ use sqlx::PgConnection;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use tokio::time;
 
-/// More microseconds than a batch has events, each of which has one of its own.
+/// Longer than the microseconds that the events of a batch need, one each.
 const BATCH_SPAN: TimeDelta = TimeDelta::milliseconds(10);
 
-/// The means of a batch beside the database.
+/// The inputs of a batch beside the database.
 #[derive(Debug)]
 pub(super) struct Conditions {
-    /// Whether production has to be on for a reserve.
+    /// True if a reserve requires go-live.
     pub(super) go_live_required: bool,
-    /// Whether this instance is stopped by hand, whatever the database says.
+    /// True if this instance has a kill file, whatever the database says.
     pub(super) killed_locally: bool,
-    /// The known history of the database: whether its state went backwards, so that its switches may not be the last that were
-    /// set, and the last event of the ledger before it was read.
+    /// The known history of the database. It tells whether the state went backwards, so that its switches may be
+    /// outdated, and the last event of the ledger before it was read.
     pub(super) history: History,
     pub(super) mark: Mark,
-    /// The time that the database should show about now, as far as this process can tell; none at its beginning.
+    /// The time that the database should show now, as far as this process can tell; none at its start.
     pub(super) expected: Option<DateTime<Utc>>,
-    /// The time here, milliseconds.
+    /// This process's time in milliseconds.
     pub(super) now_ms: u64,
-    /// Whether a correction downwards is booked at once.
+    /// The handling of downward corrections.
     pub(super) corrections: Corrections,
 }
 
-/// The handling of corrections downwards.
+/// The handling of downward corrections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Corrections {
-    /// They wait for a second person, if the database says so.
+    /// The setting in the database decides whether they wait for approval.
     OfDatabase,
-    /// They wait for one.
+    /// They wait for approval.
     Wait,
-    /// They are booked.
+    /// They are booked at once.
     Booked,
 }
 
@@ -77,23 +77,24 @@ impl Conditions {
     }
 }
 
-/// How a batch begins.
+/// The state in which a batch begins.
 #[derive(Debug)]
 pub(super) enum Start {
-    /// With the head in hand, in a transaction.
+    /// The head is locked in a transaction.
     Locked(BookView),
-    /// Without: the head is read with everything else, and the batch is written if it still stands there.
+    /// The head is read with everything else; the batch is written only if it has not moved since.
     Optimistic,
 }
 
-/// A batch of the ledger that was decided.
+/// A decided batch of the ledger.
 type Ended = Prepared<Answered, Note>;
-/// Why it was not.
+/// The reason why a batch failed.
 type Broken = Failure<Answered, Note>;
 
 /// Decides and writes a batch, up to its commit.
 ///
-/// A batch that began free and that is more than one statement locks the head in between, and is decided anew if it moved.
+/// An optimistic batch that needs more than one statement locks the head before it writes, and is decided again if the
+/// head has moved.
 pub(super) async fn prepare(
     conn: &mut PgConnection,
     start: Start,
@@ -121,7 +122,7 @@ pub(super) async fn prepare(
         let instant = if is_contended {
             instant
         } else {
-            // As it is once the head is held: it may have been waited for.
+            // Recomputed after the head is locked, because the lock may have taken time.
             let decided = decide(conn, instant, items, &by_now()).await?;
             let read = Moment { at: None, ..decided.moment };
             if let Some(prepared) = decided.write_locked(conn, read).await? {
@@ -129,7 +130,7 @@ pub(super) async fn prepare(
             }
             store::read_view(conn, &asked).await?
         };
-        // The second time. All items of the batch are taken in, and an earlier answer that is in what was read now:
+        // The second decision. It has all items of the batch and any earlier answers among the rows just read, so
         // however often a switch moves, there is no third.
         let decided = decide(conn, instant, items, &by_now()).await?;
         let prepared = decided.write_locked(conn, Moment { switches_version: None, at: None }).await?;
@@ -140,18 +141,18 @@ pub(super) async fn prepare(
     Ok(prepared)
 }
 
-/// The outcome of a batch that did not hold the head.
+/// The result of an optimistic write.
 enum Written {
     /// It was written, or had nothing to write.
     All(Ended),
     /// The head had moved.
     Nothing {
-        /// Whether it is locked now.
+        /// True if the head is locked now.
         is_locked: bool,
     },
 }
 
-/// A batch that was decided and not written yet.
+/// A decided batch that is not written yet.
 struct Decided<'a> {
     deciding: Deciding<'a>,
     moment: Moment,
@@ -188,12 +189,12 @@ impl Decided<'_> {
         Prepared { outcomes: self.outcomes, proof, last: self.note.after.seq, end, note: self.note }
     }
 
-    /// Writes it under the locked head, up to the commit; nothing if what was `read` does not stand. A switch that was changed
-    /// since matters: what was sent after the change was answered may be in the batch, which takes in what comes until it is
-    /// decided.
+    /// Writes the batch under the locked head, up to the commit; none if the facts in `read` have changed. A changed
+    /// switch counts, because the batch takes in items until it is decided: an item may have been sent after the change
+    /// was answered.
     async fn write_locked(self, conn: &mut PgConnection, read: Moment) -> Result<Option<Ended>> {
         let Some((proof, day)) = self.deciding.first() else {
-            // Nothing is written, so nothing else asks whether the switches stand by which an earlier approval is told again.
+            // Nothing is written, so no write checks whether the switches still allow a replayed approval.
             let is_allowed = |done: &Result<Answered>| done.as_ref().is_ok_and(Answered::allows_again);
             let is_moved = read.switches_version.is_some()
                 && self.outcomes.iter().any(is_allowed)
@@ -209,7 +210,7 @@ impl Decided<'_> {
         Ok(Some(self.ended(Some(proof), End::Commit)))
     }
 
-    /// Writes it if what was read still stands.
+    /// Writes the batch if the facts that were read have not changed.
     async fn write_optimistic(self, conn: &mut PgConnection, deadline: time::Instant) -> Result<Written, Broken> {
         let Some((proof, _)) = self.deciding.first() else {
             return Ok(Written::All(self.ended(None, End::Done)));
@@ -235,14 +236,14 @@ impl Decided<'_> {
     }
 }
 
-/// Whether the server said of a statement that it did nothing, and goes on. An error that ends the connection or the server may have come after
-/// the commit.
+/// True if the server reported that a statement did nothing, and continues. An error that ends the connection or the
+/// server may have come after the commit.
 fn is_refusal(error: &sqlx::Error) -> bool {
     let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
     error.is_some_and(|error| matches!(error.severity(), PgSeverity::Error))
 }
 
-/// Decides one operation as a batch of it alone would, on a snapshot, and writes nothing.
+/// Decides one operation on a snapshot, as a batch of it alone would, and writes nothing.
 pub(super) async fn decide_dry(
     conn: &mut PgConnection,
     item: &Submission,
@@ -256,7 +257,7 @@ pub(super) async fn decide_dry(
     deciding.decide(item)
 }
 
-/// Decides and writes one operation in a transaction that holds the ledger's head and is not the writer's.
+/// Decides and writes one operation in a transaction outside the ledger's thread that holds the ledger's head.
 pub(super) async fn decide_apart(
     conn: &mut PgConnection,
     item: &Submission,
@@ -271,7 +272,7 @@ pub(super) async fn decide_apart(
     written.map(|_| done).ok_or_else(|| Error::Inconsistent("the ledger's head moved while it was held".into()))
 }
 
-/// A batch is of one day: one that could reach midnight begins there, a few milliseconds early.
+/// Keeps a batch on one day: a batch that could reach midnight begins at midnight, a few milliseconds early.
 pub(super) fn keep_to_one_day(head: &mut Head) {
     let first = head.next();
     let midnight = first.day().checked_add_days(Days::new(1)).map(|day| day.and_time(NaiveTime::MIN).and_utc());

@@ -1,4 +1,4 @@
-//! The decisions of a batch, one after the other on one book: each is an event, a refusal is none.
+//! The decisions of a batch, one after the other on one book. Each decision is an event; a refusal is not.
 
 mod adjust;
 mod past;
@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use told::Told;
 use uuid::Uuid;
 
-/// A batch while it is decided.
+/// The state of a batch while it is decided.
 pub(super) struct Deciding<'a> {
     known: Loaded,
     before: Book,
@@ -55,13 +55,13 @@ impl<'a> Deciding<'a> {
         }
     }
 
-    /// The first event, if there is one, as a proof, and its day.
+    /// The first event as a proof, and its day; none if there is no event.
     pub(super) fn first(&self) -> Option<(Proof, NaiveDate)> {
         let first = self.recorded.first()?;
         Some((Proof { seq: first.stamp.seq, hash: first.hash.clone() }, first.stamp.day()))
     }
 
-    /// The engines whose levels it moves.
+    /// The engines whose levels the batch moves.
     pub(super) fn moved(&self) -> impl Iterator<Item = &Engine> {
         self.moved_levels().map(|(engine, _)| engine)
     }
@@ -87,17 +87,17 @@ impl<'a> Deciding<'a> {
         }
     }
 
-    /// Expires what is due, oldest first. A hold that cannot expire is left open, which is conservative: the reconciliation
-    /// will tell.
+    /// Expires the due holds, oldest first. A hold that cannot expire stays open, which is conservative; the
+    /// reconciliation reports it.
     pub(super) fn expire_due(&mut self) {
         for id in std::mem::take(&mut self.known.due) {
             if let Err(error) = self.expire(id) {
-                tracing::error!(%error, reservation_id = %id, "a hold that is due cannot expire");
+                tracing::error!(%error, reservation_id = %id, "a due hold cannot expire");
             }
         }
     }
 
-    /// Expires a hold if it is due, by the time that is believed.
+    /// Expires a hold if it is due at the believed time.
     fn expire(&mut self, id: Uuid) -> Result<()> {
         let stamp = self.head.next();
         if let Some(event) = expire::apply(&mut self.known.book, id, stamp)? {
@@ -114,7 +114,7 @@ impl<'a> Deciding<'a> {
         self.recorded.push(Recorded { stamp, origin, event, hash });
     }
 
-    /// An event that an operation refers to: of this batch, or one that was read.
+    /// An event that an operation refers to: one of this batch, or one that was read.
     fn past(&self, seq: i64) -> Result<Past<'_>> {
         let first = self.recorded.first().map_or(i64::MAX, |one| one.stamp.seq);
         let own = usize::try_from(seq - first.min(seq)).ok().filter(|_| seq >= first);
@@ -125,8 +125,8 @@ impl<'a> Deciding<'a> {
         read.map(Past::read).ok_or_else(|| Error::Inconsistent(format!("event {seq} cannot be read")))
     }
 
-    /// Decides one operation and notes its event, unless it was decided before, and tells how its hold stands now. A refusal leaves no
-    /// event and moves nothing.
+    /// Decides one operation and notes its event, unless it was decided before; the answer includes the hold's status
+    /// now. A refusal leaves no event and moves nothing.
     pub(super) fn decide(&mut self, item: &'a Submission) -> Result<Answered> {
         let now = self.head.next().at;
         let mut done = self.decide_once(item)?;
@@ -144,7 +144,7 @@ impl<'a> Deciding<'a> {
         Some(HoldState { status: held.status_at(now), expires_in_seconds: due.map(|due| (due - now).num_seconds()) })
     }
 
-    /// Brings up to date what an earlier answer says of the present.
+    /// Updates the parts of an earlier answer that describe the present.
     fn tell_now(&self, done: &mut Answered, now: DateTime<Utc>) -> Result<()> {
         let book = &self.known.book;
         let allowed = match &mut done.outcome {
@@ -162,7 +162,7 @@ impl<'a> Deciding<'a> {
         let Some(id) = allowed else {
             return Ok(());
         };
-        // The switches that were read may not be the last that were set.
+        // After a rewind, the switches that were read may be outdated.
         if let Some(halt @ Halt::Rewound) = &self.known.halt {
             return Err(halt.error());
         }
@@ -200,7 +200,7 @@ impl<'a> Deciding<'a> {
             Operation::Extend(request) => self.extend(item, request)?,
             Operation::Adjust(request) => self.adjust(item, request)?,
         };
-        // A replay by reservation id has no event of its own to point to, and neither has what waits.
+        // A replay by reservation id and a waiting correction have no event to point to.
         let is_recorded = !done.replayed && !matches!(done.outcome, Outcome::Deferred(_));
         if let (Some(key), Some(intent), true) = (key, &item.intent, is_recorded)
             && let Some(last) = self.recorded.last()
@@ -214,7 +214,7 @@ impl<'a> Deciding<'a> {
         Ok(done)
     }
 
-    /// Notes a decision.
+    /// Notes a decision and its event.
     fn done(&mut self, item: &'a Submission, stamp: Stamp, event: RiskEvent, outcome: Outcome) -> Answered {
         if let Some((reason, scope)) = &event.denial {
             *self.denials.entry((event.engine.clone(), scope.clone(), reason)).or_default() += 1;
@@ -226,7 +226,7 @@ impl<'a> Deciding<'a> {
     fn reserve(&mut self, item: &'a Submission, request: &ReserveRequest, id: Uuid) -> Result<Answered> {
         if let Some(made) = self.known.book.reservations.get(&id) {
             if !item.origin.authority.reaches_engine(&made.engine) {
-                // The answer confirms only that it cannot be made, not that it is there.
+                // The answer confirms only that the id cannot be used, not that a reservation has it.
                 return Err(Error::NotFound { what: "reservation", id: id.to_string() });
             }
             let past = self.past(made.seq)?;
@@ -241,7 +241,7 @@ impl<'a> Deciding<'a> {
             Reserve { engine: request.engine.clone(), amount: request.amount, id, ttl: request.ttl, correlation_id };
         let stamp = self.head.next();
         let (decision, event) = reserve::apply(&mut self.known.book, &reserve, request.annotations.clone(), stamp)?;
-        // A caller who was denied and settles all the same is nobody else.
+        // A denied caller that settles all the same belongs to the same correlation id.
         if let Some(thread) = Thread::of(item, &request.engine) {
             self.known.threads.add(thread);
         }
@@ -272,7 +272,8 @@ impl<'a> Deciding<'a> {
         Ok(self.done(item, stamp, event, Outcome::Settled(settlement)))
     }
 
-    /// The reservation that an operation names, expired if its time is up. Another engine's is not confirmed to exist.
+    /// The reservation that an operation names, expired if it is due. Another engine's reservation is reported as
+    /// unknown.
     fn named(&mut self, item: &Submission, id: Uuid, engine: Option<&Engine>) -> Result<&Reservation> {
         self.expire(id)?;
         let named = self.known.book.reservations.get(&id);
@@ -282,7 +283,7 @@ impl<'a> Deciding<'a> {
             .ok_or_else(|| Error::NotFound { what: "reservation", id: of_engine(id, engine) })
     }
 
-    /// The reservation that a settle names: open, or expired before it was told.
+    /// The reservation that a settle names: open, or already expired.
     fn named_target(&mut self, item: &Submission, request: &SettleRequest, id: Uuid) -> Result<(Engine, Target)> {
         let named = self.named(item, id, request.engine.as_ref())?;
         let (engine, amount, status, closed) = (named.engine.clone(), named.amount, named.status, named.closed);
@@ -304,13 +305,14 @@ impl<'a> Deciding<'a> {
         Ok((engine, target))
     }
 
-    /// The open reservations that the original settle matches.
+    /// The open reservations that an original settle matches.
     fn matching_target(&self, item: &Submission, request: &SettleRequest) -> Result<(Engine, Target)> {
         let required = |field| Error::invalid(field, "is required without a reservation_id");
         let engine = request.engine.clone().ok_or_else(|| required("engine"))?;
         let reserved_amount = request.reserved_amount.ok_or_else(|| required("reserved_amount"))?;
         let book = &self.known.book;
-        // A policy is removed only where nothing was ever reserved, so an engine without one has no reservation: this is a slip.
+        // A policy is removed only if nothing was ever reserved on its engine, so an engine without one has no
+        // reservation: this is a mistake.
         if book.level(&engine).policy.is_none() {
             return Err(Error::NotFound { what: "engine", id: engine.to_string() });
         }
@@ -319,7 +321,7 @@ impl<'a> Deciding<'a> {
         let now = self.head.next().at;
         let mine = |one: &&Reservation| one.engine == engine && one.is_live(now);
         let is_used = Thread::of(item, &engine).is_some_and(|thread| self.known.threads.contains(&thread));
-        // Reservations that this batch has made count as well, in the order they were made.
+        // Reservations of this batch count as well, in the order in which they were made.
         let mut open: Vec<_> = book.reservations.values().filter(mine).filter(|one| !is_used || carried(one)).collect();
         open.sort_by_key(|one| one.seq);
         let beyond = if open.len() > MATCHES_MAX { Beyond::MoreOpen } else { Beyond::Nothing };
@@ -327,7 +329,7 @@ impl<'a> Deciding<'a> {
         Ok((engine, Target::Matching { reserved_amount, candidates, beyond }))
     }
 
-    /// The refusal to end what has ended, with the outcome that stands.
+    /// The refusal to end an ended reservation, with its recorded outcome.
     fn closed(&self, id: Uuid) -> Result<Error> {
         let closed = self.known.book.reservations.get(&id).and_then(|one| Some((one.status, one.closed?)));
         let (status, stamp) = closed.ok_or_else(|| Error::Inconsistent(format!("reservation {id} is open")))?;
@@ -365,7 +367,7 @@ impl<'a> Deciding<'a> {
     }
 }
 
-/// The thing that was looked for, with the engine that was named beside it.
+/// The name of a missing thing, with the engine if the caller named one.
 fn of_engine(what: impl std::fmt::Display, engine: Option<&Engine>) -> String {
     engine.map_or_else(|| what.to_string(), |engine| format!("{what} of the engine {engine}"))
 }

@@ -1,4 +1,4 @@
-//! The facts of a batch, in as few round trips as possible: each kind in one statement, and only where something asks.
+//! The facts of a batch, in as few round trips as possible: one statement per kind, and only if an operation needs it.
 
 use super::batch::{Conditions, Corrections, keep_to_one_day};
 use crate::approval;
@@ -16,36 +16,36 @@ use sqlx::PgConnection;
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
-/// Holds that one batch expires at most, so that a hundred thousand due at one instant keep nobody waiting: about 20 ms.
+/// Most holds that one batch expires, so that a hundred thousand due at one instant delay nobody: about 20 ms.
 const EXPIRIES_MAX: i64 = 512;
 
-/// The facts that a batch decides by.
+/// The facts of a batch.
 pub(super) struct Loaded {
     pub(super) book: Book,
-    /// Why nothing new is reserved: the clock, or a book that does not balance.
+    /// The reason why nothing new is reserved; none if reserves are possible.
     pub(super) halt: Option<Halt>,
-    /// Holds that are due, oldest first.
+    /// The due holds, oldest first.
     pub(super) due: Vec<Uuid>,
-    /// Events that operations refer to, by number.
+    /// The events that operations refer to, by number.
     pub(super) past: BTreeMap<i64, PastEvent>,
     /// The kept answers of the operations' keys, by principal and key.
     pub(super) keys: BTreeMap<(String, String), Kept>,
-    /// The events that operations correct, as corrections have moved them until now.
+    /// The events that operations correct, with earlier corrections included.
     pub(super) corrected: BTreeMap<i64, Corrected>,
-    /// Threads of original settles that were ever used, and those of this batch's reserves.
+    /// The correlation ids of original settles that were ever used, including those of this batch's reserves.
     pub(super) threads: UsedThreads,
-    /// The handling of corrections downwards.
+    /// The handling of downward corrections.
     pub(super) corrections: Corrections,
 }
 
-/// Why nothing new is reserved, whatever the caps say.
+/// The reason why nothing new is reserved, whatever the caps.
 #[derive(Debug, Clone)]
 pub(super) enum Halt {
-    /// The clock went back so many seconds.
+    /// The clock went back by this many seconds.
     ClockWentBack(i64),
-    /// The clock jumped so many seconds ahead.
+    /// The clock jumped ahead by this many seconds.
     ClockJumped(i64),
-    /// The book does not balance, since then.
+    /// The book has not balanced since this time.
     Unbalanced(DateTime<Utc>),
     /// The go-live state went backwards.
     Rewound,
@@ -62,18 +62,18 @@ impl Halt {
     }
 }
 
-/// The thread of an operation.
+/// The correlation id of an operation.
 pub(super) fn correlation_id_of(item: &Submission) -> Option<&str> {
     item.origin.correlation_id.as_ref().map(CorrelationId::as_str)
 }
 
-/// The reservations and threads that the operations of a batch name.
+/// The reservations and correlation ids that the operations of a batch name.
 #[derive(Default)]
 struct Named {
     reservations: BTreeSet<Uuid>,
     events: BTreeSet<i64>,
     engines: BTreeSet<Engine>,
-    /// Engines and threads of original settles, with what they want of each.
+    /// The engines and correlation ids of original settles, with the amounts that they want.
     matching: BTreeMap<(Engine, Option<Thread>), Wanted>,
 }
 
@@ -94,7 +94,7 @@ impl Named {
                         named.engines.insert(engine.clone());
                         let key = (engine.clone(), Thread::of(item, engine));
                         let units = request.reserved_amount.map_or(0, Amount::units);
-                        // One more tells that others stay open.
+                        // One more row shows that others stay open.
                         named.matching.entry(key).or_default().add(units, MATCHES_MAX + 1);
                     }
                     (None, None) => {}
@@ -114,8 +114,7 @@ impl Named {
     }
 }
 
-/// Whether all that a batch has to know is read in one statement, which reads the head as well: nothing is reserved but by
-/// engine, and no key is asked for.
+/// True if a single statement reads all facts of the batch and the head: it has only reserves by engine, and no keys.
 pub(super) fn is_one_instant(items: &[&Submission]) -> bool {
     items.iter().all(|item| match &item.operation {
         Operation::Reserve { request, .. } => request.reservation_id.is_none() && item.intent.is_none(),
@@ -123,12 +122,12 @@ pub(super) fn is_one_instant(items: &[&Submission]) -> bool {
     })
 }
 
-/// The levels that operations are about, as far as they say: GLOBAL's first.
+/// The levels that operations name, with GLOBAL first.
 pub(super) fn engines(items: &[&Submission]) -> BTreeSet<Engine> {
     Named::by(items).engines
 }
 
-/// Whether operations are about engines that they do not name, but a reservation or an event.
+/// True if some operations name a reservation or an event instead of an engine.
 pub(super) fn are_by_id(items: &[&Submission]) -> bool {
     items.iter().any(|item| match &item.operation {
         Operation::Reserve { .. } => false,
@@ -140,16 +139,17 @@ pub(super) fn are_by_id(items: &[&Submission]) -> bool {
 /// The rows that were read for a batch.
 pub(super) struct Read {
     pub(super) known: Loaded,
-    /// The head of the instant, with its time.
+    /// The head at the instant, with its time.
     pub(super) head: Head,
-    /// The database's time, unless it is not believed.
+    /// The database's time; none if it is not believed.
     pub(super) believed_at: Option<DateTime<Utc>>,
-    /// Which switches stood, and when that was.
+    /// The version of the switches, and the time of the read.
     pub(super) moment: Moment,
 }
 
-/// Reads what the operations name beside the instant that was read. It is of the same time if the head is held, on a snapshot,
-/// and where the operations are [one instant](is_one_instant) and the levels of their engines are in it: then nothing is read.
+/// Reads everything that the operations name beyond the instant. It belongs to the same time if the head is locked, or
+/// on a snapshot. If the operations are [one instant](is_one_instant) and it has the levels of their engines, nothing
+/// is read.
 pub(super) async fn read(
     conn: &mut PgConnection,
     items: &[&Submission],
@@ -178,7 +178,7 @@ pub(super) async fn read(
     let mut head = instant.head;
     conditions.history.admit(&mut *conn, &conditions.mark, head.point()).await?;
     let jumped = conditions.expected.filter(|expected| instant.now - *expected > JUMP_MAX);
-    // A clock that is not believed books nothing: time goes on by this process's own.
+    // A clock that is not believed dates nothing: this process's own clock continues the time.
     head.set_now(jumped.unwrap_or(instant.now));
     let behind = head.clock_went_back().filter(|_| jumped.is_none());
     let accepted = behind.is_some() && audit::clock_is_accepted(&mut *conn).await?;
@@ -194,7 +194,8 @@ pub(super) async fn read(
     keep_to_one_day(&mut head);
 
     let corrections = match conditions.corrections {
-        // Held until the commit, so that no correction is booked alone after the setting was switched on.
+        // Locked until the commit, so that no downward correction is booked without approval after the setting was
+        // switched on.
         Corrections::OfDatabase if items.iter().any(|item| item.operation.loosens()) => {
             if approval::hold_required_by_database(conn).await? {
                 Corrections::Wait
@@ -204,7 +205,7 @@ pub(super) async fn read(
         }
         other => other,
     };
-    // By the time that is believed: what is due by another is live.
+    // Uses the believed time: a hold that is due only by another time is live.
     let threads = read_candidates(conn, matching, &mut reservations, head.next().at).await?;
     let mut due = Vec::new();
     if instant.anything_due && jumped.is_none() {
@@ -217,7 +218,7 @@ pub(super) async fn read(
     keys.retain(|_, kept| kept.stands(day));
     let mut levels = instant.levels;
     if day != instant.day {
-        // Midnight, or a clock behind the head: the flows are those of the day that is booked.
+        // At midnight, or with a clock behind the head, the flows are those of the booked day.
         engines.extend(std::mem::take(&mut levels).into_keys());
     }
     engines.retain(|engine| !levels.contains_key(engine));
@@ -231,7 +232,7 @@ pub(super) async fn read(
         go_live_required: conditions.go_live_required,
     };
     let book = Book { switches, levels, reservations };
-    // A clock that is behind the last event is not the measure of the next one: right again, it would seem to jump.
+    // A clock behind the last event is no measure for the next one: once right again, it would seem to jump.
     let believed_at = jumped.is_none().then(|| if accepted { instant.now } else { instant.now.max(head.last_at()) });
     Ok(Read {
         known: Loaded { book, halt, due, past, keys, corrected, threads, corrections },
@@ -250,7 +251,7 @@ async fn read_keys(
     if intents.is_empty() {
         return Ok(BTreeMap::new());
     }
-    // The time is not read yet. The head's day is no later than today: nothing that still stands is missed.
+    // The time is not read yet. The head's day is not later than today, so no valid key is missed.
     let found = idempotency::store::find(conn, &intents, head.next().day()).await?;
     Ok(found
         .into_iter()
@@ -258,7 +259,7 @@ async fn read_keys(
         .collect())
 }
 
-/// Adds what original settles may match. Returns the threads that were ever used.
+/// Adds the reservations that original settles may match. Returns the correlation ids that were ever used.
 async fn read_candidates(
     conn: &mut PgConnection,
     matching: BTreeMap<(Engine, Option<Thread>), Wanted>,
@@ -270,8 +271,8 @@ async fn read_candidates(
     }
     let asked: Vec<_> = matching.keys().filter_map(|(_, thread)| thread.clone()).collect();
     let used = UsedThreads::read(conn, &asked).await?;
-    // A match passes over a hold that another operation of this batch closes, by its id or by a match with or without a thread: it
-    // looks as much further.
+    // A match skips holds that other operations of this batch close, by id or by another match, so it reads that many
+    // more rows.
     let mut of_engine: BTreeMap<&Engine, Wanted> = BTreeMap::new();
     for ((engine, _), wanted) in &matching {
         of_engine.entry(engine).or_default().add(wanted.units, wanted.rows);
@@ -281,7 +282,7 @@ async fn read_candidates(
             wanted.add(one.open_amount.units(), 1);
         }
     }
-    // A thread that was never used does not restrict what is matched.
+    // A correlation id that was never used does not restrict the match.
     let of_thread = |((engine, thread), _): (&(Engine, Option<Thread>), _)| {
         let thread = thread.as_ref().filter(|thread| used.contains(thread));
         ((engine.clone(), thread.map(|thread| thread.correlation_id.clone())), of_engine[engine])
@@ -292,7 +293,7 @@ async fn read_candidates(
     Ok(used)
 }
 
-/// The holds that kept answers tell of, and that are not read yet: how they stand now is told as well.
+/// The holds that kept answers mention and that are not read yet: the answers include their status now.
 fn told_holds(
     keys: &BTreeMap<(String, String), Kept>,
     past: &BTreeMap<i64, PastEvent>,
@@ -304,7 +305,7 @@ fn told_holds(
     });
     let holds = events.flat_map(|event| match event.reservation_id {
         Some(id) => vec![id],
-        // A settle of several names them in its outcome; whether that can be read is asked when it is answered.
+        // A settle of several holds names them in its outcome; whether it can be read is checked when it is answered.
         None if event.action == "SETTLE" => serde_json::from_str::<Settlement>(&event.detail)
             .map(|settled| settled.reservations.into_iter().map(|one| one.reservation_id).collect())
             .unwrap_or_default(),
@@ -313,7 +314,7 @@ fn told_holds(
     holds.filter(|id| !known.contains_key(id)).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// The events that answer: those of kept keys, those that closed or made a named reservation, and those to be corrected.
+/// The events of answers: those of kept keys, those that made or closed a named reservation, and those to be corrected.
 async fn read_past(
     conn: &mut PgConnection,
     mut events: BTreeSet<i64>,

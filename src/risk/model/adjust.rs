@@ -1,5 +1,6 @@
-//! Adjust: what was booked was wrong. A signed correction of loss or of exposure names the event it corrects and why, and is
-//! booked today: a closed day never changes. An outstanding amount is corrected by settling or releasing, not here.
+//! Adjust: a signed correction of a booked loss or exposure. It names the event that it corrects and a reason, and is
+//! booked today, because a closed day never changes. An outstanding amount is corrected by a settle or a release, not
+//! here.
 
 use super::{Annotations, Book, Floor, LedgerSnapshot, Movement, OutOfRange, RiskEvent};
 use crate::approval::model::ApprovalAction;
@@ -13,33 +14,33 @@ use uuid::Uuid;
 /// The corrected counter and the amount; never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Correction {
-    /// The day's realised loss.
+    /// A change of the day's realised loss.
     Loss(Measured),
-    /// The day's exposure.
+    /// A change of the day's exposure.
     Exposure(Measured),
 }
 
 impl Correction {
-    /// Whether it makes room under a cap.
+    /// True if it makes room under a cap.
     #[must_use]
     pub fn is_downwards(self) -> bool {
         self.delta().units() < 0
     }
 
-    /// As what it loosens: downwards it makes room.
+    /// The kind of loosening, for approval; none for an upward correction.
     #[must_use]
     pub fn loosening(self) -> Option<ApprovalAction> {
         self.is_downwards().then_some(ApprovalAction::Correct)
     }
 
-    /// By how much.
+    /// The signed amount.
     #[must_use]
     pub const fn delta(self) -> Measured {
         let (Self::Loss(by) | Self::Exposure(by)) = self;
         by
     }
 
-    /// Its counter, as refusals name it.
+    /// The counter's name, as refusals use it.
     #[must_use]
     pub fn counter(self) -> &'static str {
         match self {
@@ -48,7 +49,7 @@ impl Correction {
         }
     }
 
-    /// The amounts that it adds to the day.
+    /// The changes to the day's counters.
     #[must_use]
     pub fn movement(self) -> Movement {
         match self {
@@ -57,52 +58,53 @@ impl Correction {
         }
     }
 
-    /// How much can still be taken back from an event at most: what it booked, and what corrections have added since.
+    /// The most that can still be taken back from an event: its booking, plus later corrections.
     #[must_use]
     pub fn left(self, booked: Movement, corrected: Movement) -> Total {
         let counter = |movement: Movement| match self {
             Self::Loss(_) => movement.loss,
             Self::Exposure(_) => movement.exposure,
         };
-        // A sum beyond the largest total is more than any correction.
+        // A sum beyond the largest total exceeds any correction.
         counter(booked).max(Total::ZERO).plus(counter(corrected)).unwrap_or(Total::MAX)
     }
 }
 
-/// A correction that is asked for.
+/// A requested correction.
 #[derive(Debug, Clone)]
 pub struct Adjust {
     /// The engine of the corrected event.
     pub engine: Engine,
-    /// The corrected event.
+    /// The number of the corrected event.
     pub corrects_seq: i64,
-    /// Its reservation.
+    /// The reservation of the corrected event, if it has one.
     pub reservation_id: Option<Uuid>,
-    /// The corrected counter.
+    /// The counter and the amount.
     pub correction: Correction,
 }
 
 /// The outcome of a correction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Adjustment {
-    /// The event that was corrected.
+    /// The number of the corrected event.
     pub corrects_seq: i64,
     /// The addition to the day's loss.
     pub loss_delta: Total,
     /// The addition to the day's exposure.
     pub exposure_delta: Total,
-    /// `… daily loss cap reached`.
+    /// Remarks: `… daily loss cap reached`.
     pub flags: Vec<String>,
-    /// The engine's counters after it.
+    /// The engine's counters after the correction.
     pub ledger_engine: LedgerSnapshot,
-    /// GLOBAL's counters after it.
+    /// GLOBAL's counters after the correction.
     pub ledger_global: LedgerSnapshot,
-    /// The counters of GLOBAL that it brought to their caps. For the log; no event has it.
+    /// The counters of GLOBAL that it brought to their caps. Only for the log; no event has it.
     #[serde(skip)]
     pub filled: Vec<&'static str>,
 }
 
-/// Books a correction, moving the book. Nothing goes below zero: more than was booked today cannot be taken back today.
+/// Books a correction, moving the book. Nothing falls below zero: at most the amount that was booked today can be taken
+/// back today.
 pub fn apply(
     book: &mut Book,
     adjust: &Adjust,
@@ -124,7 +126,7 @@ pub fn apply(
     let event = RiskEvent {
         engine: adjust.engine.clone(),
         action: "ADJUST",
-        // A value's magnitude is an amount.
+        // The magnitude of a value fits an amount.
         amount: Amount::from_units(adjust.correction.delta().units().abs()).unwrap_or_default(),
         denial: None,
         reservation_id: adjust.reservation_id,
@@ -148,7 +150,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// An exposure of 40 and a loss of 10 on A; GLOBAL has as much of another engine.
+    /// An exposure of 40 and a loss of 10 on A; GLOBAL has the same again from another engine.
     fn booked() -> Book {
         let mut book = held(Uuid::from_u128(1), "40", None);
         for (engine, exposure, loss) in [("A", "40", "10"), ("GLOBAL", "80", "20")] {
@@ -220,7 +222,7 @@ mod tests {
             let refused = run(&mut book, correction(value(&format!("{all}.000001")))).unwrap_err();
             assert_eq!((refused.engine.as_str(), refused.counter), ("A", counter));
             assert_eq!(book.levels, before);
-            // Damaged from outside: GLOBAL with less than its engine.
+            // Damaged from outside: GLOBAL has less than its engine.
             let global = &mut book.levels.get_mut(&Engine::global()).unwrap().usage;
             (global.exposure_used, global.realized_loss) = (total("1"), total("1"));
             let before = book.levels.clone();
@@ -232,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_loss_that_reaches_a_cap_is_flagged_and_a_cap_of_zero_is_none() {
-        // A's cap and GLOBAL's, a loss that makes them 15 and 25, the flags.
+        // The caps of A and of GLOBAL, a loss that brings them to 15 and 25, and the flags.
         for (own, global, flags) in [
             ("15", "25", &["GLOBAL daily loss cap reached", "A daily loss cap reached"][..]),
             ("15.000001", "25", &["GLOBAL daily loss cap reached"]),

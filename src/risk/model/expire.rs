@@ -1,5 +1,5 @@
-//! Expiry: nobody told what became of a hold in time. The action may have happened, so only the open risk comes back; today's
-//! exposure and the count stay. A late settle still books what was lost.
+//! Expiry: a hold ended without a settle or a release in time. The action may have been done, so only the open risk
+//! comes back; today's exposure and the count stay. A late settle still books the loss.
 
 use super::{Annotations, Book, Floor, Movement, OutOfRange, ReservationStatus, RiskEvent};
 use crate::audit::Stamp;
@@ -12,13 +12,13 @@ use uuid::Uuid;
 /// The detail of an expiry's event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expiry {
-    /// Which hold.
+    /// The id of the hold.
     pub reservation_id: Uuid,
-    /// When it was due.
+    /// The time at which it was due.
     pub expires_at: DateTime<Utc>,
 }
 
-/// Expires a reservation that is due; none when it is not.
+/// Expires a due reservation; none if it is not due.
 pub fn apply(book: &mut Book, id: Uuid, stamp: Stamp) -> Result<Option<RiskEvent>, OutOfRange> {
     let Some(due) = book.reservations.get(&id).filter(|reservation| reservation.is_due(stamp.at)) else {
         return Ok(None);

@@ -1,6 +1,6 @@
-//! Extend: the action takes longer. A hold that may expire stands for some time from now, never shorter than before. Unlike a
-//! settle, this keeps risk open, so it is refused where a new reserve would be stopped, whatever the caps say: kill switch,
-//! go-live, a disabled level.
+//! Extend: the action takes longer, so its hold gets a lifetime from now, and never ends earlier than before. Unlike a
+//! settle, this keeps risk open, so it is refused if a new reserve would be stopped by the kill switch, go-live or a
+//! disabled level. Caps do not matter.
 
 use super::reserve::{self, Failure};
 use super::{Annotations, Book, Movement, OutOfRange, RiskEvent};
@@ -14,15 +14,15 @@ use uuid::Uuid;
 /// The outcome of an extension.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extension {
-    /// The reservation.
+    /// The id of the reservation.
     pub reservation_id: Uuid,
-    /// When it is due now.
+    /// The time at which it is due now.
     pub expires_at: DateTime<Utc>,
-    /// Why it was refused; empty when it was done.
+    /// The reasons of a denial; empty if it was extended.
     pub failures: Vec<Failure>,
 }
 
-/// Extends a live reservation that may expire, or says why not. Denied, it moves nothing.
+/// Extends a live reservation that has an expiry, or returns the reasons of the denial. A denial moves nothing.
 pub fn apply(
     book: &mut Book,
     id: Uuid,
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_hold_stands_from_now_and_never_shorter_than_before() {
-        // Made at 1 for 60 s, so due at 61.
+        // Made at second 1 for 60 s, so due at 61.
         for (at, seconds, due) in
             [(2, 60, 62), (2, 59, 61), (2, 58, 61), (60, 1, 61), (60, 2, 62), (2, 2_592_000, 2_592_002)]
         {
@@ -116,7 +116,7 @@ mod tests {
             for (engine, off) in [("GLOBAL", on(3)), ("A", on(4))] {
                 let level = book.levels.get_mut(&engine.parse().unwrap()).unwrap();
                 level.policy.as_mut().unwrap().enabled = !off;
-                // Used up and lost: the caps do not count.
+                // The caps are used up and reached, which does not matter.
                 level.policy.as_mut().unwrap().max_daily_loss = "1".parse().unwrap();
                 level.policy.as_mut().unwrap().max_open_risk = "1".parse().unwrap();
                 level.usage.realized_loss = "5".parse().unwrap();

@@ -1,4 +1,4 @@
-//! Setting caps: what an upsert changes, and what it may not change by accident.
+//! Caps: the changes of an upsert, and the protection against accidental ones.
 
 use super::RiskPolicy;
 use crate::audit::Changes;
@@ -7,38 +7,38 @@ use crate::types::{Actor, Amount, Count, Engine, Reason, Ttl};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-/// An upsert that is asked for. Fields left out keep their value.
+/// A requested upsert. Fields that are left out keep their value.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PolicyUpsert {
     /// The engine, or GLOBAL.
     pub engine: Engine,
-    /// The caps, in the order of [`RiskPolicy`].
+    /// The realised loss of a day at which new reserves stop; 0 for no cap.
     pub max_daily_loss: Option<Amount>,
-    /// Most that may be reserved in a day.
+    /// The most that may be reserved in a day; 0 for no cap.
     pub max_daily_exposure: Option<Amount>,
-    /// Most that may be outstanding at once.
+    /// The most that may be outstanding at once; 0 for no cap.
     pub max_open_risk: Option<Amount>,
-    /// Most reserves in a day.
+    /// The most reserves in a day; 0 for no cap.
     pub max_actions_per_day: Option<Count>,
-    /// How long a hold stands that names no time of its own, seconds; 0 means until somebody ends it.
+    /// The lifetime in seconds of a hold that names none; 0 for holds without expiry.
     pub default_ttl_seconds: Option<Count>,
-    /// The human flag.
+    /// True to enable the policy, false to disable it.
     pub enabled: Option<bool>,
     /// Whether a positive cap may become 0, which removes it.
     pub zero_cap: ZeroCap,
 }
 
-/// The meaning of setting a positive cap to 0.
+/// The treatment of a positive cap that would become 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ZeroCap {
-    /// Probably a slip: refuse it.
+    /// It is refused as a probable mistake.
     Refused,
-    /// Meant: remove the cap.
+    /// The caller has confirmed it: the cap is removed.
     RemovesTheCap,
 }
 
-/// The policy after the upsert, and what that changes. `enabled=true` lifts every throttle: the human override, which needs a
-/// reason.
+/// The policy after the upsert, and the changes. `enabled=true` lifts every throttle: the operator's override, which
+/// needs a reason.
 pub fn upsert(
     existing: Option<&RiskPolicy>,
     upsert: &PolicyUpsert,
@@ -84,7 +84,7 @@ pub fn upsert(
     changes.note("max_daily_exposure", existing.map(|old| &old.max_daily_exposure), &policy.max_daily_exposure);
     changes.note("max_open_risk", existing.map(|old| &old.max_open_risk), &policy.max_open_risk);
     changes.note("max_actions_per_day", existing.map(|old| &old.max_actions_per_day), &policy.max_actions_per_day);
-    // None before and none after is no change, not even of a new policy.
+    // None before and none after is no change, not even for a new policy.
     if existing.and_then(|old| old.default_ttl_seconds) != policy.default_ttl_seconds {
         let before = existing.map(|old| &old.default_ttl_seconds);
         changes.note("default_ttl_seconds", before, &policy.default_ttl_seconds);
@@ -96,8 +96,8 @@ pub fn upsert(
     Ok((policy, changes))
 }
 
-/// Whether the policy lets through what did not pass before: a cap that is higher or gone, an engine that is new or on again, holds
-/// that give their amount back sooner.
+/// True if the policy allows anything that was stopped before: by a cap that is higher or removed, an engine that is
+/// new or enabled again, or holds that return their amount sooner.
 #[must_use]
 pub fn loosens(existing: Option<&RiskPolicy>, policy: &RiskPolicy) -> bool {
     let Some(old) = existing else { return policy.enabled };
@@ -116,13 +116,13 @@ pub fn loosens(existing: Option<&RiskPolicy>, policy: &RiskPolicy) -> bool {
         }
 }
 
-/// The time that a policy gives to holds; none for 0.
+/// The default lifetime of a policy's holds; none for 0.
 fn read_ttl(engine: &Engine, seconds: Count) -> Result<Option<Ttl>> {
     if seconds == Count::ZERO {
         return Ok(None);
     }
     if engine.is_global() {
-        let detail = "is of the engines: GLOBAL holds nothing itself, so leave it out or name an engine";
+        let detail = "belongs to engines: GLOBAL has no holds of its own, so leave it out or name an engine";
         return Err(Error::invalid("default_ttl_seconds", detail));
     }
     let ttl = seconds.to_string().parse::<Ttl>();
@@ -146,7 +146,7 @@ fn refuse_missing_caps(existing: Option<&RiskPolicy>, upsert: &PolicyUpsert) -> 
     if missing.is_empty() { Ok(()) } else { Err(Error::Invalid(missing)) }
 }
 
-/// An engine without any cap (one that a throttle created, or a seeded one) is not enabled by accident.
+/// Refuses to enable an engine without any cap by accident, for example one that a throttle or a migration created.
 fn refuse_uncapped_enable(existing: Option<&RiskPolicy>, upsert: &PolicyUpsert) -> Result<()> {
     let enables = upsert.enabled == Some(true) && upsert.zero_cap == ZeroCap::Refused;
     let Some(existing) = existing.filter(|policy| enables && !policy.enabled_by_hand) else {

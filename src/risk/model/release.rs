@@ -1,5 +1,5 @@
-//! Release: the action did not happen. Open risk comes back, and exposure if it was reserved today; the action count does not,
-//! so that reserving and releasing cannot be repeated for ever.
+//! Release: the action was not done. Open risk comes back, and exposure if it was reserved today. The action count does
+//! not, so that nobody can reserve and release without end.
 
 use super::{Annotations, Book, Floor, LedgerSnapshot, Movement, OutOfRange, ReservationStatus, RiskEvent};
 use crate::audit::Stamp;
@@ -12,15 +12,15 @@ use uuid::Uuid;
 /// The outcome of a release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Released {
-    /// The reservation.
+    /// The id of the reservation.
     pub reservation_id: Uuid,
-    /// Open risk returned.
+    /// The returned open risk.
     pub released: Amount,
-    /// Exposure of today returned; 0 for a hold of another day.
+    /// The returned exposure of today; 0 for a hold of another day.
     pub exposure_returned: Total,
-    /// The engine's counters after it.
+    /// The engine's counters after the release.
     pub ledger_engine: LedgerSnapshot,
-    /// GLOBAL's counters after it.
+    /// GLOBAL's counters after the release.
     pub ledger_global: LedgerSnapshot,
 }
 
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn the_exposure_that_comes_back_is_the_least_of_what_is_open_today_and_left() {
-        // Whether it was reserved today, what is open of 40, what is left of the exposure, what comes back.
+        // Reserved today or not, the open part of 40, the remaining exposure, and the returned exposure.
         for (today, open, left, back) in [
             (true, "40", "40", "40"),
             (true, "15", "40", "15"),

@@ -1,9 +1,9 @@
-//! Reserve before execute: may this amount be taken, on both levels, now?
+//! Reserve before execute: may this amount be taken now, on both levels?
 //!
-//! Checks in order: the system (kill switch, go-live), then GLOBAL, then the engine; on each level the policy exists, is
-//! enabled, and has room for one more action, the exposure, the open risk, and has not lost its day. The first failure is the
-//! reason, all failures are listed. Equality passes at every cap but the loss, which stops when it is reached. A cap of 0 is
-//! no cap. This is the one comparison for every path.
+//! The checks in order: the system (kill switch, go-live), then GLOBAL, then the engine. On each level the policy must
+//! exist and be enabled, there must be room for one more action, for the exposure and for the open risk, and the day's
+//! loss must be below its cap. The first failure is the reason; all failures are listed. Equality passes at every cap
+//! but the loss, which stops when it is reached. A cap of 0 is no cap. Every path uses this one comparison.
 
 use super::{
     Annotations, Book, Floor, LedgerSnapshot, Level, Movement, OutOfRange, PolicySnapshot, Reservation,
@@ -17,32 +17,32 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// Why a reserve is denied, in the order in which the reasons are checked.
+/// The reasons of a denial, in the order of the checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DenialReason {
-    /// Everything is stopped.
+    /// The kill switch is engaged.
     KillSwitchEngaged,
-    /// Production is off.
+    /// Go-live is disabled.
     GoLiveDisabled,
-    /// Nobody has set caps for this level.
+    /// The level has no policy.
     PolicyMissing,
-    /// The level is off, by hand or by a throttle.
+    /// The level is disabled, by an operator or by a throttle.
     PolicyDisabled,
-    /// One action too many today.
+    /// The day has no room for another action.
     DailyActionsExceeded,
-    /// Too much for today.
+    /// The day has no room for the amount.
     DailyExposureExceeded,
-    /// Too much outstanding at once.
+    /// The outstanding amount would exceed its cap.
     OpenRiskExceeded,
-    /// The day's loss is reached.
+    /// The day's loss has reached its cap.
     DailyLossReached,
-    /// It was allowed before, and its hold has ended since.
+    /// The reserve was allowed before, and its hold has ended since.
     HoldEnded,
 }
 
 impl DenialReason {
-    /// All of them, in their order.
+    /// All reasons, in their order.
     pub const ALL: [Self; 8] = [
         Self::KillSwitchEngaged,
         Self::GoLiveDisabled,
@@ -54,7 +54,7 @@ impl DenialReason {
         Self::DailyLossReached,
     ];
 
-    /// The reason's stable name.
+    /// The stable name, for example `KILL_SWITCH_ENGAGED`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -74,57 +74,58 @@ impl DenialReason {
 /// The level above GLOBAL: the switches.
 const SYSTEM: &str = "SYSTEM";
 
-/// One check that failed, with its numbers.
+/// A failed check with its numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Failure {
-    /// Which check.
+    /// The reason of the failure.
     pub reason: DenialReason,
-    /// Which level: `SYSTEM`, `GLOBAL` or the engine.
+    /// The level: `SYSTEM`, `GLOBAL` or the engine.
     pub scope: String,
     /// The cap; null for checks without a number.
     pub limit: Option<Total>,
-    /// The use before.
+    /// The use before the reserve; null for checks without a number.
     pub used: Option<Total>,
-    /// The requested addition.
+    /// The requested addition; null for checks without a number.
     pub requested: Option<Total>,
-    /// The sentence.
+    /// The failure as a sentence, without its level.
     pub message: String,
 }
 
-/// A reserve that is asked for.
+/// A requested reserve.
 #[derive(Debug, Clone)]
 pub struct Reserve {
-    /// For which engine; never GLOBAL.
+    /// The engine that will act; never GLOBAL.
     pub engine: Engine,
-    /// How much; more than zero.
+    /// The amount at risk; more than zero.
     pub amount: Amount,
-    /// The id the reservation gets if it is allowed.
+    /// The id of the reservation if it is allowed.
     pub id: Uuid,
-    /// How long it stands; none means as long as the engine's policy says.
+    /// The lifetime of the hold; none for the default of the engine's policy.
     pub ttl: Option<Ttl>,
-    /// The caller's thread.
+    /// The caller's correlation id.
     pub correlation_id: Option<String>,
 }
 
-/// The decision and its numbers.
+/// A decision and its numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
-    /// The failed checks; empty when it is allowed.
+    /// The failed checks; empty if it is allowed.
     pub failures: Vec<Failure>,
-    /// The caps of the level that failed first, else of the engine; none where there is no policy.
+    /// The caps of the level that failed first, else of the engine; none if there is no policy.
     pub policy: Option<PolicySnapshot>,
-    /// The counters of that level, after the decision.
+    /// The counters of that level after the decision.
     pub ledger: LedgerSnapshot,
-    /// When the hold is due; none when denied, or when it never is.
+    /// The time at which the hold is due; none if denied, or without expiry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<DateTime<Utc>>,
-    /// The counters of GLOBAL that it brought to their caps: from then on every engine is stopped. For the log; no event has it.
+    /// The counters of GLOBAL that it brought to their caps, which stops every engine. Only for the log; no event has
+    /// it.
     #[serde(skip)]
     pub filled: Vec<&'static str>,
 }
 
 impl Decision {
-    /// Whether it is allowed.
+    /// True if the reserve is allowed.
     #[must_use]
     pub const fn is_allowed(&self) -> bool {
         self.failures.is_empty()
@@ -138,19 +139,20 @@ impl Decision {
 }
 
 impl Failure {
-    /// The failure as a sentence.
+    /// The failure as a sentence, with its level.
     #[must_use]
     pub fn sentence(&self) -> String {
         format!("{} hard stop: {}", self.scope, self.message)
     }
 
-    /// A check without a number.
+    /// A failed check without a number.
     fn of(reason: DenialReason, scope: &str, message: &str) -> Self {
         Self { reason, scope: scope.into(), limit: None, used: None, requested: None, message: message.into() }
     }
 }
 
-/// Why an action that was allowed before may not be done now: its hold has ended, or what would stop a new one, whatever the caps say.
+/// The reasons why an action that was allowed before may not be done now: its hold has ended, or a new one would be
+/// stopped, whatever the caps.
 #[must_use]
 pub fn stops_of(book: &Book, held: Option<&Reservation>, engine: &Engine, now: DateTime<Utc>) -> Vec<Failure> {
     match held {
@@ -168,7 +170,7 @@ pub fn check(book: &Book, engine: &Engine, amount: Amount) -> Vec<Failure> {
     check_with(book, engine, |policy, usage| check_caps(policy, usage, amount))
 }
 
-/// Every check but the caps: whether anything new may stand at all.
+/// Every failed check except the caps: whether any new hold is possible at all.
 #[must_use]
 pub fn check_standing(book: &Book, engine: &Engine) -> Vec<Failure> {
     check_with(book, engine, |_, _| Vec::new())
@@ -223,7 +225,7 @@ fn check_caps(policy: &RiskPolicy, usage: &Usage, amount: Amount) -> Vec<Failure
         ),
     ];
     for (reason, sentence, limit, used, requested) in caps {
-        // A sum beyond the largest total is beyond every cap, too.
+        // A sum beyond the largest total exceeds every cap, too.
         let after = used.plus(requested);
         if limit > Total::ZERO && after.is_none_or(|after| after > limit) {
             let after = after.map_or_else(|| format!("{used} + {requested}"), |after| after.to_string());
@@ -252,7 +254,7 @@ fn check_caps(policy: &RiskPolicy, usage: &Usage, amount: Amount) -> Vec<Failure
     failures
 }
 
-/// Decides a reserve and, if it is allowed, moves the book. Denied, it moves nothing.
+/// Decides a reserve and, if it is allowed, moves the book. A denial moves nothing.
 pub fn apply(
     book: &mut Book,
     reserve: &Reserve,

@@ -1,8 +1,9 @@
-//! Settle: the action is done, with this outcome. The risk is returned, the loss is booked, and a fact is never refused for
-//! being large: an overrun is recorded in full and flagged.
+//! Settle: the action was done, with this outcome. The risk is returned and the loss is booked. A fact is never refused
+//! for being large: an overrun is recorded in full and flagged.
 //!
-//! A settle names its reservation, or, as the original did, only an engine and an amount; then the caller's open
-//! reservations are matched, oldest first, and what finds no match is reported instead of driving a counter below zero.
+//! A settle names its reservation or, as in the original, only an engine and an amount. Then the caller's open
+//! reservations are matched, oldest first, and an amount without a match is reported instead of driving a counter below
+//! zero.
 
 use super::{
     Annotations, Book, Floor, LedgerSnapshot, Movement, OutOfRange, Reservation, ReservationStatus, RiskEvent,
@@ -14,59 +15,59 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// Most open reservations that one original settle looks at.
+/// Most open reservations that one original settle checks.
 pub const MATCHES_MAX: usize = 1_000;
 
-/// The flag of one that left open what it did not look at.
+/// The flag of a settle that left open reservations unchecked.
 const MORE_OPEN: &str = "more_open: settle again with the unmatched amount";
 
 /// The open rest of a hold is dust if it is less than 0.01, in millionths, …
 const DUST_UNITS: i128 = 10_000;
-/// … and less than this part of what was reserved: a hold of few millionths is no dust by itself.
+/// … and less than this part of the reserved amount: a hold of a few millionths is not dust by itself.
 const DUST_PART: i128 = 100;
 
 /// The target of a settle.
 #[derive(Debug, Clone)]
 pub enum Target {
-    /// This reservation, which is open.
+    /// One open reservation.
     Reservation(Uuid),
-    /// This one, which expired with so much outstanding: the action was done, and is told late.
+    /// One reservation that expired with this amount outstanding: the action was done, and is reported late.
     Late(Uuid, Amount),
     /// Up to `reserved_amount` of these open reservations, in this order.
     Matching {
-        /// The amount that the caller believes to have reserved.
+        /// The amount that the caller states as reserved.
         reserved_amount: Amount,
         /// The candidates, oldest first.
         candidates: Vec<Uuid>,
-        /// The reason why there may be others.
+        /// Whether more reservations are open.
         beyond: Beyond,
     },
 }
 
-/// Whether a settle by amount may have found no match only because it looks at [`MATCHES_MAX`] holds.
+/// Whether a settle by amount may lack a match only because it checks [`MATCHES_MAX`] holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beyond {
-    /// The candidates are all there are.
+    /// The candidates are complete.
     Nothing,
-    /// More are open.
+    /// More reservations are open.
     MoreOpen,
 }
 
-/// A settle that is asked for.
+/// A requested settle.
 #[derive(Debug, Clone)]
 pub struct Settle {
-    /// The engine.
+    /// The engine that acted.
     pub engine: Engine,
-    /// The target of a settle.
+    /// The reservations to settle.
     pub target: Target,
-    /// The amount really used; none means the reserved amount.
+    /// The used amount; none for the reserved amount.
     pub settled_amount: Option<Amount>,
-    /// The loss.
+    /// The loss; zero if there is none.
     pub realized_loss: Amount,
 }
 
 impl Settle {
-    /// The reserved amount that it states.
+    /// The reserved amount of the target.
     fn reserved(&self, book: &Book) -> Amount {
         match &self.target {
             Target::Reservation(id) => book.reservations.get(id).map(|one| one.open_amount).unwrap_or_default(),
@@ -75,7 +76,7 @@ impl Settle {
         }
     }
 
-    /// How much more was used than was reserved: it raises the day's exposure.
+    /// The used amount above the reserved one, which raises the day's exposure.
     #[must_use]
     pub fn overrun(&self, book: &Book) -> Amount {
         let reserved = self.reserved(book);
@@ -87,54 +88,55 @@ impl Settle {
 /// The effect of a settle on one reservation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SettledReservation {
-    /// The reservation.
+    /// The id of the reservation.
     pub reservation_id: Uuid,
-    /// Open risk returned from it.
+    /// The open risk that it returned.
     pub released: Amount,
-    /// Where it stands now.
+    /// The status after the settle.
     pub status: ReservationStatus,
 }
 
 /// The outcome of a settle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settlement {
-    /// `overrun`, `over_release` or `more_open: …`, `dust_left: …`, and the caps that the day's loss has reached.
+    /// Remarks: `overrun`, `over_release` or `more_open: …`, `dust_left: …`, and the caps that the day's loss has
+    /// reached.
     pub flags: Vec<String>,
-    /// Open risk returned.
+    /// The returned open risk.
     pub released: Total,
-    /// The amount without an open reservation.
+    /// The amount for which no open reservation was found.
     pub unmatched: Total,
-    /// The amount really used.
+    /// The used amount.
     pub settled_amount: Amount,
-    /// The loss.
+    /// The booked loss.
     pub realized_loss: Amount,
-    /// Whether the reservation had expired before.
+    /// True if the reservation had expired before.
     #[serde(default)]
     pub late: bool,
-    /// The reservations it touched, in order.
+    /// The settled reservations, in order.
     pub reservations: Vec<SettledReservation>,
-    /// The engine's counters after it.
+    /// The engine's counters after the settle.
     pub ledger_engine: LedgerSnapshot,
-    /// GLOBAL's counters after it.
+    /// GLOBAL's counters after the settle.
     pub ledger_global: LedgerSnapshot,
-    /// The counters of GLOBAL that it brought to their caps. For the log; no event has it.
+    /// The counters of GLOBAL that it brought to their caps. Only for the log; no event has it.
     #[serde(skip)]
     pub filled: Vec<&'static str>,
 }
 
-/// The amounts that a settle takes out of reservations.
+/// The amounts that a settle takes from reservations.
 #[derive(Default)]
 struct Taken {
-    /// Those that it touches, as they stand after it.
+    /// The touched reservations after the settle.
     changed: Vec<Reservation>,
     touched: Vec<SettledReservation>,
-    /// Open risk returned.
+    /// The returned open risk, in millionths.
     released: i128,
-    /// How much of what is settled was reserved today: only that can come back to today's exposure.
+    /// The part that was reserved today, in millionths: only that can come back to today's exposure.
     today: i128,
 }
 
-/// The effect of taking up to `wanted` out of the live candidates, in order.
+/// The effect of taking up to `wanted` from the live candidates, in order.
 fn take(book: &Book, candidates: &[Uuid], wanted: Amount, stamp: Stamp) -> Taken {
     let mut taken = Taken::default();
     for id in candidates {
@@ -163,13 +165,13 @@ fn take(book: &Book, candidates: &[Uuid], wanted: Amount, stamp: Stamp) -> Taken
     taken
 }
 
-/// Whether so little of a hold is left open that a rounded amount is the likelier reason than a part that is still to come.
+/// True if so little of a hold is left open that a rounded amount is a likelier reason than a further part.
 fn is_dust(reservation: &Reservation) -> bool {
     let left = reservation.open_amount.units();
     left > 0 && left < DUST_UNITS && left * DUST_PART < reservation.amount.units()
 }
 
-/// The effect of settling an expired reservation: its risk came back when it expired.
+/// The effect of settling an expired reservation, whose risk came back when it expired.
 fn take_late(expired: &Reservation, outstanding: Amount, stamp: Stamp) -> Taken {
     let mut reservation = expired.clone();
     reservation.close(ReservationStatus::Settled, stamp);
@@ -203,8 +205,8 @@ pub fn apply(
     };
     let settled_amount = settle.settled_amount.unwrap_or(reserved);
     let over = settled_amount.units() - reserved.units();
-    // Less than reserved gives exposure back, but only what today's exposure contains; more is used today in full.
-    // A claim beyond the found amount was never in it.
+    // A smaller use gives exposure back, but only the part that today's exposure has; a larger use counts today in
+    // full. A stated amount beyond the found one was never part of it.
     let found = if late { reserved.units() } else { taken.released };
     let unused = (found - settled_amount.units()).max(0);
     let back = taken.today.min(unused).min(book.exposure_left(&settle.engine));
@@ -217,7 +219,7 @@ pub fn apply(
         loss: settle.realized_loss.into(),
         actions: 0,
     };
-    // Others share the book: this is the last step that can refuse, and the first that moves it.
+    // Other operations share the book, so this is the last step that can refuse, and the first that moves it.
     book.post(&settle.engine, movement, Floor::Holds, stamp.at)?;
     let dust = taken.changed.iter().filter(|one| is_dust(one));
     let dust: Vec<String> =

@@ -34,7 +34,7 @@ pub(crate) fn book(policies: Vec<RiskPolicy>) -> Book {
     }
 }
 
-/// A book without caps in which A has reserved this at second 1, for so many seconds.
+/// A book without caps in which A has reserved this amount at second 1, for this many seconds.
 pub(crate) fn held(id: Uuid, amount: &str, seconds: Option<i64>) -> Book {
     let mut book = book(vec![policy("GLOBAL", "0", "0", "0", "0"), policy("A", "0", "0", "0", "0")]);
     let reserve = reserve::Reserve {
@@ -71,7 +71,7 @@ fn posting_moves_both_levels_or_neither() {
     assert_eq!(book.level(&engine).usage.open_risk_reserved, Total::ZERO);
 }
 
-/// One operation on a book whose counters are close to their ends, by numbers: which, on which reservation, of how much.
+/// One operation on a book whose counters are close to their limits, by numbers: the kind, the reservation, the amount.
 fn operate(book: &mut Book, (kind, id, amount, loss): (u8, u128, i128, i128), at: i64) -> Result<(), OutOfRange> {
     let engine: Engine = "A".parse().unwrap();
     let (id, stamp) = (Uuid::from_u128(id), stamp(at));
@@ -115,7 +115,7 @@ proptest! {
         for level in book.levels.values_mut() {
             (level.usage.exposure_used, level.usage.realized_loss) = (full, full);
         }
-        // GLOBAL refuses later than the engine does.
+        // GLOBAL refuses later than the engine.
         book.levels.get_mut(&Engine::global()).unwrap().usage.realized_loss = Total::ZERO;
         for (at, operation) in (2..).zip(operations) {
             let before = book.clone();

@@ -1,6 +1,6 @@
-//! The writes of a batch of decisions: its events, the reservations it made, the counters it moved and the head in one
-//! statement; the reservations that it changed, the tally of its denials and its corrections in one each, where there are any. Lists are
-//! `UNNEST`ed, so one decision is the shortest of many.
+//! The writes of a batch of decisions. One statement writes its events, new reservations, counters and head; changed
+//! reservations, the tally of denials, and corrections take one statement each, if there are any. Lists are `UNNEST`ed,
+//! so a single decision uses the same statements.
 
 use super::corrections::{self, Corrected};
 use crate::audit::{Head, Origin, Stamp};
@@ -14,51 +14,51 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-/// A decision that was sealed: its place, its origin, and its hash.
+/// A sealed decision: its place, its origin, and its hash.
 #[derive(Debug)]
 pub struct Recorded<'a> {
-    /// Its place in the stream.
+    /// The place in the stream.
     pub stamp: Stamp,
     /// The caller; the ledger itself for an expiry.
     pub origin: Cow<'a, Origin>,
-    /// The event.
+    /// The decision.
     pub event: RiskEvent,
-    /// Its hash.
+    /// The hash of the event, 32 bytes.
     pub hash: Vec<u8>,
 }
 
-/// Denials by engine asked for, level and reason.
+/// Denials by requested engine, level and reason.
 pub type Denials = BTreeMap<(Engine, String, &'static str), i64>;
 
-/// The facts that a batch has read beside the head.
+/// The facts that a batch has read besides the head.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
-    /// The version of the switches; none if they were read when every operation of the batch was there, so that no change of
-    /// them can have been answered before one of them was sent.
+    /// The version of the switches; none if they were read after every operation of the batch had arrived, so that no
+    /// change of them can have been answered before an operation was sent.
     pub switches_version: Option<i64>,
-    /// When, by the database's clock; none if the head is held since.
+    /// The database's time of the read; none if the head has been locked since.
     pub at: Option<DateTime<Utc>>,
 }
 
 /// Everything that a batch changes.
 #[derive(Debug)]
 pub struct Batch<'a> {
-    /// Its events, at least one, all of one day.
+    /// The events, at least one, all of one day.
     pub recorded: &'a [Recorded<'a>],
-    /// Levels that moved.
+    /// The levels that moved.
     pub levels: Vec<(&'a Engine, &'a Level)>,
-    /// Reservations that it made, as they stand at its end.
+    /// The new reservations, as they are at the end of the batch.
     pub new: Vec<&'a Reservation>,
-    /// Reservations that stood before and that it changed.
+    /// The changed reservations from before the batch.
     pub changed: Vec<&'a Reservation>,
-    /// Denials by engine asked for, level and reason.
+    /// Denials by requested engine, level and reason.
     pub denials: &'a Denials,
-    /// Events as its corrections leave them, by number.
+    /// The corrected events after the batch, by number.
     pub corrected: &'a BTreeMap<i64, Corrected>,
 }
 
 impl Batch<'_> {
-    /// Whether one statement writes it.
+    /// True if one statement writes the batch.
     #[must_use]
     pub fn is_one_statement(&self) -> bool {
         self.changed.is_empty() && self.denials.is_empty() && self.corrected.is_empty()
@@ -84,13 +84,14 @@ fn of<T>(reservations: &[&Reservation], column: impl Fn(&Reservation) -> T) -> V
 type Times = [Option<DateTime<Utc>>];
 type Texts = [Option<String>];
 
-/// Writes a batch: one statement for what every batch has, and one each for what only some have. A statement that touches a
-/// table costs something even where it changes nothing.
+/// Writes a batch: one statement for the parts of every batch, and one for each further part. A statement that touches
+/// a table costs something even if it changes nothing.
 ///
-/// Writes nothing, and says so, unless what was `read` still stands: the head at the event before the batch's first and at the
-/// same revision, so that nothing has changed that moves it, and the switches, which do not. A batch that was decided without the
-/// head in hand also writes nothing if that was more than a second ago, or if somebody holds the head. So it waits for nobody,
-/// and where it was paused in between it does nothing that was forbidden meanwhile.
+/// Writes nothing and returns false unless the facts in `read` still hold. The head must be at the event before the
+/// batch's first and at the same revision, so no fact that moves it has changed; the switches, which do not move it,
+/// must be unchanged too. An optimistic batch also writes nothing if its read is more than a second old, or if another
+/// transaction holds the head. So it never waits, and a process that was paused in between does nothing that was
+/// forbidden meanwhile.
 ///
 /// A batch that is not [one statement](Batch::is_one_statement) needs a transaction.
 pub async fn write_batch(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head, read: Moment) -> Result<bool> {
@@ -153,7 +154,7 @@ async fn tally(conn: &mut PgConnection, day: NaiveDate, denials: &Denials) -> Re
     Ok(())
 }
 
-/// The events, the reservations made, the counters and the head, in one statement, if the head stands.
+/// Writes events, new reservations, counters and head in one statement, if the head has not moved.
 #[expect(clippy::too_many_lines, reason = "one statement, one line a column")]
 async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head, read: Moment) -> Result<bool> {
     let (head_seq, head_hash, head_at) = head.stored();

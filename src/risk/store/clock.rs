@@ -1,4 +1,4 @@
-//! A clock that is behind the ledger's last event, and was accepted.
+//! SQL of an accepted clock that is behind the ledger's last event.
 
 use crate::error::Result;
 use chrono::{DateTime, Utc};

@@ -1,4 +1,4 @@
-//! The sums that corrections have added to what events booked.
+//! The sums of the corrections of events.
 
 use super::read::total;
 use crate::error::{Error, Result};
@@ -6,16 +6,16 @@ use crate::risk::model::Movement;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
 
-/// An event, as corrections have moved it.
+/// An event with its corrections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Corrected {
-    /// The sum of the corrections that name it; of one that is no correction itself, of all that go back to it.
+    /// The sum of the corrections that name the event; for an original event, of all corrections that go back to it.
     pub added: Movement,
-    /// Of a correction, the event that it goes back to.
+    /// For a correction, the original event that it goes back to; none for an original event.
     pub root: Option<i64>,
 }
 
-/// These events and those that they go back to, as far as corrections have moved them.
+/// These events and their roots, with the corrections so far.
 pub async fn corrected(conn: &mut PgConnection, seqs: &[i64]) -> Result<BTreeMap<i64, Corrected>> {
     if seqs.is_empty() {
         return Ok(BTreeMap::new());
@@ -39,7 +39,7 @@ pub async fn corrected(conn: &mut PgConnection, seqs: &[i64]) -> Result<BTreeMap
         .collect()
 }
 
-/// Writes events as the corrections of a batch leave them.
+/// Writes the corrected events of a batch.
 pub(super) async fn write(conn: &mut PgConnection, corrected: &BTreeMap<i64, Corrected>) -> Result<()> {
     let done = sqlx::query!(
         "INSERT INTO risk_correction (corrects_seq, loss, exposure, root)

@@ -26,7 +26,7 @@ struct ReservationRow {
     closed_seq: Option<i64>,
 }
 
-/// The status that the database wrote.
+/// The status that the database stored.
 pub(super) fn status(text: &str) -> Result<ReservationStatus> {
     ReservationStatus::read(text).ok_or_else(|| Error::Inconsistent(format!("{text} is not a status")))
 }
@@ -80,7 +80,7 @@ pub async fn read_reservations(conn: &mut PgConnection, ids: &[Uuid]) -> Result<
     reservations(rows)
 }
 
-/// Holds that are due, the oldest due first, at most `limit`.
+/// Due holds, the longest due first, at most `limit`.
 pub async fn read_due(conn: &mut PgConnection, now: DateTime<Utc>, limit: i64) -> Result<Vec<Reservation>> {
     let rows = sqlx::query_as!(
         ReservationRow,
@@ -108,7 +108,7 @@ pub async fn read_due(conn: &mut PgConnection, now: DateTime<Utc>, limit: i64) -
     reservations(rows)
 }
 
-/// The hold that has been due for the longest time, by its event.
+/// The event of the hold that has been due longest.
 pub async fn oldest_due(conn: &mut PgConnection) -> Result<Option<i64>> {
     Ok(sqlx::query_scalar!(
         "SELECT seq
@@ -121,25 +121,25 @@ pub async fn oldest_due(conn: &mut PgConnection) -> Result<Option<i64>> {
     .await?)
 }
 
-/// The amounts that original settles want of an engine.
+/// The amounts that original settles want from an engine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted {
-    /// How much, in millionths.
+    /// The amount in millionths.
     pub units: i128,
-    /// How many reservations they may look at.
+    /// The most reservations that they may check.
     pub rows: usize,
 }
 
 impl Wanted {
-    /// Adds to it.
+    /// Adds the amount and the rows of another settle.
     pub const fn add(&mut self, units: i128, rows: usize) {
         self.units += units;
         self.rows += rows;
     }
 }
 
-/// Reservations of these engines that are live now, of a thread where one is given, oldest first: as many as it takes to find
-/// what is wanted.
+/// Live reservations of these engines, with the correlation id if one is given, oldest first: as many as the wanted
+/// amounts need.
 pub async fn candidates(
     conn: &mut PgConnection,
     wanted: &BTreeMap<(Engine, Option<String>), Wanted>,
@@ -188,30 +188,30 @@ pub async fn candidates(
     reservations(rows)
 }
 
-/// An event that an operation refers to: what it was about, and the outcome it recorded.
+/// An event that an operation refers to, with its outcome.
 #[derive(Debug)]
 pub struct PastEvent {
-    /// Its engine.
+    /// The engine of the event.
     pub engine: Engine,
-    /// The decision.
+    /// The action of the event.
     pub action: String,
-    /// Its subject.
+    /// The amount that was requested, settled, released, expired or corrected.
     pub amount: Amount,
     /// The authenticated principal.
     pub principal: String,
     /// The actor, as the caller claimed.
     pub actor: Option<String>,
-    /// The caller's thread.
+    /// The caller's correlation id.
     pub correlation_id: Option<String>,
-    /// Why, in the caller's words.
+    /// The caller's reason; none if none was given, or it was erased.
     pub reason: Option<String>,
-    /// Whatever else the caller said, as JSON.
+    /// The caller's further data, as JSON.
     pub metadata: Option<String>,
-    /// The reservation.
+    /// The reservation that it made or named.
     pub reservation_id: Option<Uuid>,
-    /// The amounts that it booked.
+    /// The changes that it booked.
     pub movement: Movement,
-    /// When.
+    /// The time of the event.
     pub at: DateTime<Utc>,
     /// The outcome, as JSON.
     pub detail: String,

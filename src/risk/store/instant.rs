@@ -1,4 +1,4 @@
-//! The facts of a decision: time, switches, head and levels, in one statement.
+//! The facts of a decision in one statement: time, switches, head and levels.
 
 use super::read::{amount, count, engine, total, ttl};
 use crate::audit::{self, Head, Stream};
@@ -11,33 +11,34 @@ use sqlx::{FromRow, PgConnection};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// Prepares [`begin`] on a connection: the same statement, under a name that a text without parameters can call.
+/// Prepares the statement of [`begin`] on a connection, under a name that a text without parameters can call.
 pub const PREPARE_BEGIN: &str = concat!("PREPARE read_view (text[], date) AS ", include_str!("instant.sql"));
 
-/// One instant of the ledger, for the engines that were asked for.
+/// One instant of the ledger, for the requested engines.
 #[derive(Debug)]
 pub struct BookView {
     /// The database's time.
     pub now: DateTime<Utc>,
-    /// The day whose flows the levels show.
+    /// The day of the levels' flows.
     pub day: NaiveDate,
-    /// Whether the kill switch is out.
+    /// True while the kill switch is engaged.
     pub kill_switch_engaged: bool,
-    /// Whether production is on.
+    /// True while go-live is enabled.
     pub go_live_enabled: bool,
-    /// Since when new reserves are refused because the book does not balance.
+    /// The time since which new reserves are refused because the book does not balance; none if they are not.
     pub halted_at: Option<DateTime<Utc>>,
-    /// Whether a hold is due.
+    /// True if a hold is due.
     pub anything_due: bool,
-    /// The levels that were asked for: policy, the day's flows, the stock.
+    /// The requested levels: policy, the day's flows, the outstanding amount.
     pub levels: BTreeMap<Engine, Level>,
-    /// Where the ledger's head stood. Its time must be set before it is used.
+    /// The ledger's head. The caller must set its time before use.
     pub head: Head,
     /// The version of the switches.
     pub switches_version: i64,
 }
 
-/// A level, with what is the same for all of them. The names are those of the statement, which say what is never null.
+/// A level, with the values that all levels share. The names are those of the statement, which marks the columns that
+/// are never null.
 #[derive(FromRow)]
 struct Row {
     #[sqlx(rename = "now!")]
@@ -154,13 +155,13 @@ pub async fn read_levels(
     read(conn, engines, Some(day)).await?.into_iter().map(Row::level).collect()
 }
 
-/// An instant, without the right to append to the ledger. The day is the database's. At least one engine.
+/// An instant without the right to append to the ledger, on the database's day. Needs at least one engine.
 pub async fn read_view(conn: &mut PgConnection, engines: &[Engine]) -> Result<BookView> {
     collect(read(conn, engines, None).await?)
 }
 
-/// Begins a transaction, locks the ledger's head, and reads an instant from then on: one round trip, three statements, each of
-/// which sees what the one who held the head before has written. On a connection of [`PREPARE_BEGIN`].
+/// Begins a transaction, locks the ledger's head, and then reads an instant: three statements in one round trip, each
+/// of which sees the writes of the previous holder. Needs a connection with [`PREPARE_BEGIN`].
 pub async fn begin(conn: &mut PgConnection, engines: &[Engine]) -> Result<BookView> {
     // Names of engines are letters, digits, `_ . -`.
     let mut read = String::from("EXECUTE read_view ('{");
@@ -180,7 +181,7 @@ async fn read(conn: &mut PgConnection, engines: &[Engine], day: Option<NaiveDate
 }
 
 fn collect(rows: Vec<Row>) -> Result<BookView> {
-    let first = rows.first().ok_or_else(|| Error::Inconsistent("no level was asked for".into()))?;
+    let first = rows.first().ok_or_else(|| Error::Inconsistent("no level was requested".into()))?;
     let mut instant = first.instant()?;
     instant.levels = rows.into_iter().map(Row::level).collect::<Result<_>>()?;
     Ok(instant)

@@ -1,4 +1,4 @@
-//! Policies, and what reports read.
+//! Policies, and the reads of reports.
 
 use super::instant::read_levels;
 use crate::error::{Error, Result};
@@ -23,7 +23,7 @@ pub(super) fn count(number: i64) -> Result<Count> {
 
 pub(super) fn ttl(seconds: Option<i64>) -> Result<Option<Ttl>> {
     let read = |seconds: i64| {
-        Ttl::from_decimal(seconds.into()).ok_or_else(|| Error::Inconsistent(format!("{seconds} s is no time to stand")))
+        Ttl::from_decimal(seconds.into()).ok_or_else(|| Error::Inconsistent(format!("a hold's lifetime cannot be read: {seconds} s")))
     };
     seconds.map(read).transpose()
 }
@@ -74,7 +74,7 @@ pub async fn read_policies(conn: &mut PgConnection) -> Result<Vec<RiskPolicy>> {
         .collect()
 }
 
-/// Whether an engine has a policy that is enabled and that no trip holds off. Unlocked: what it says was so at one instant.
+/// True if an engine's policy is enabled and not throttled. Read without a lock, so it may already have changed.
 pub async fn is_active(conn: &mut PgConnection, engine: &Engine) -> Result<bool> {
     Ok(sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM risk_policy AS policy
@@ -87,30 +87,30 @@ pub async fn is_active(conn: &mut PgConnection, engine: &Engine) -> Result<bool>
     .await?)
 }
 
-/// Whether an engine has a policy. Unlocked.
+/// True if an engine has a policy. Read without a lock.
 pub async fn has_policy(conn: &mut PgConnection, engine: &Engine) -> Result<bool> {
     Ok(sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM risk_policy WHERE engine = $1) AS "known!""#, engine.as_str())
         .fetch_one(conn)
         .await?)
 }
 
-/// The names of all engines with a policy. One that cannot be read is no engine's.
+/// The names of all engines with a policy. An unreadable name is skipped.
 pub async fn engines(conn: &mut PgConnection) -> Result<Vec<Engine>> {
     let names = sqlx::query_scalar!("SELECT engine FROM risk_policy").fetch_all(conn).await?;
     Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
-/// A level of the day as a report needs it.
+/// A level of the day, for a report.
 #[derive(Debug)]
 pub struct TodayRow {
-    /// Its policy.
+    /// The policy of the level.
     pub policy: RiskPolicy,
-    /// Its use.
+    /// The counters of the level.
     pub usage: Usage,
 }
 
-/// Every policy's level, and the day that is booked on: that of the time that is believed, or of the last event where that is later, as
-/// a microsecond behind midnight, or under a clock that went back.
+/// The levels of all policies, and the current business day: the day of the believed time, or of the last event if that
+/// is later, for example just after midnight or under a clock that went back.
 pub async fn today(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<(NaiveDate, Vec<TodayRow>)> {
     let day = sqlx::query_scalar!(
         r#"SELECT (GREATEST($1::timestamptz, at) AT TIME ZONE 'UTC')::date AS "day!" FROM audit_head WHERE stream = 'risk'"#,
@@ -127,8 +127,8 @@ pub async fn today(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<(Naive
     Ok((day, rows))
 }
 
-/// The denials of a day on these engines, by the engine that was asked for and the reason; GLOBAL's are those of all engines. A reserve
-/// that names an engine which never was is denied as well, and has a row: they are summed where they are.
+/// A day's denials on these engines, by requested engine and reason; those of GLOBAL are the sum over all engines. A
+/// reserve for an engine that never existed is denied and has a row as well, so GLOBAL's sum is computed from the rows.
 pub async fn read_denials(
     conn: &mut PgConnection,
     day: NaiveDate,
@@ -154,8 +154,8 @@ pub async fn read_denials(
     Ok(rows.into_iter().map(|row| (row.engine, row.reason, row.denied)).collect())
 }
 
-/// The engines asked for and reasons that were denied most often on the days from `from` to `to`, by engine, at most so many; and how
-/// many there are of them in all.
+/// The most frequent denials on the days from `from` to `to`, by requested engine and reason, at most `limit` of them;
+/// and their total number.
 pub async fn worst_denials(
     conn: &mut PgConnection,
     from: NaiveDate,
@@ -184,8 +184,8 @@ pub async fn worst_denials(
     Ok((rows.into_iter().map(|row| (row.engine, row.reason, row.denied)).collect(), groups))
 }
 
-/// The reserves since a day, accepted and denied, with the extensions that were denied: by the tallies of the days, of which the accepted
-/// ones are GLOBAL's.
+/// The reserves since a day, accepted and denied, plus the denied extensions: from the tallies of the days. The
+/// accepted ones are GLOBAL's.
 pub async fn decisions_since(conn: &mut PgConnection, day: NaiveDate) -> Result<(i64, i64)> {
     let row = sqlx::query!(
         r#"SELECT (SELECT COALESCE(sum(actions_count), 0)::bigint FROM risk_ledger_day
@@ -198,7 +198,7 @@ pub async fn decisions_since(conn: &mut PgConnection, day: NaiveDate) -> Result<
     Ok((row.reserved, row.denied))
 }
 
-/// Whether anything was ever reserved on an engine: its first reserve makes its row of outstanding risk.
+/// True if anything was ever reserved on an engine: its first reserve creates its row of open risk.
 pub async fn was_used(conn: &mut PgConnection, engine: &Engine) -> Result<bool> {
     Ok(sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM risk_open WHERE engine = $1) AS "used!""#, engine.as_str())
         .fetch_one(conn)

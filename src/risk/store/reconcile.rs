@@ -1,4 +1,4 @@
-//! SQL of the reconciliation: what the counters say, what the rows say, and setting one to the other.
+//! SQL of the reconciliation: the counters, the sums of the rows, and the repair of a counter.
 
 use super::read::total;
 use crate::error::{Error, Result};
@@ -11,16 +11,16 @@ use std::collections::BTreeMap;
 /// The flows of an engine's day.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flow {
-    /// Reserved, less what came back.
+    /// The reserved amount, less the returned one.
     pub exposure: Total,
-    /// Lost.
+    /// The loss of the day.
     pub loss: Total,
-    /// Reserves accepted.
+    /// The accepted reserves.
     pub actions_count: i64,
 }
 
 impl Flow {
-    /// The sum; a sum beyond the largest total is one that no counter has.
+    /// The sum of both. A sum beyond the largest total is shown as a value that no counter has.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
         Self {
@@ -30,7 +30,7 @@ impl Flow {
         }
     }
 
-    /// The count as a total, to be shown beside the others.
+    /// The count as a total, to show it beside the others.
     #[must_use]
     pub fn actions(&self) -> Total {
         Total::from_units(i128::from(self.actions_count) * 1_000_000).unwrap_or_default()
@@ -40,15 +40,15 @@ impl Flow {
 /// The sums of the rows, and the counters.
 #[derive(Debug)]
 pub struct Recomputed {
-    /// Outstanding by the open reservations.
+    /// The outstanding amounts by the open reservations.
     pub open: BTreeMap<String, Total>,
-    /// Outstanding by the ledger.
+    /// The outstanding amounts by the ledger's counters.
     pub recorded_open: BTreeMap<String, Total>,
-    /// The day's flows by the ledger.
+    /// The day's flows by the ledger's counters.
     pub recorded_flows: BTreeMap<String, Flow>,
 }
 
-/// The business day, the last event, and since when the book is halted.
+/// The business day, the last event, and the time since which the book is halted.
 pub async fn reconciled_at(conn: &mut PgConnection) -> Result<(NaiveDate, i64, Option<DateTime<Utc>>)> {
     let row = sqlx::query!(
         r#"SELECT (GREATEST(holdfast_now(), at) AT TIME ZONE 'UTC')::date AS "day!",
@@ -62,9 +62,9 @@ pub async fn reconciled_at(conn: &mut PgConnection) -> Result<(NaiveDate, i64, O
     Ok((row.day, row.seq, row.halted_at))
 }
 
-/// Sums of a day's events after this one, by engine.
+/// The sums of a day's events after this one, by engine.
 pub async fn sum_flows(conn: &mut PgConnection, day: NaiveDate, after: i64) -> Result<Vec<(String, Flow)>> {
-    // The time narrows it to a day's pages.
+    // The time restricts the scan to a day's pages.
     let rows = sqlx::query!(
         r#"SELECT engine,
                   sum(exposure_delta)           AS "exposure!",
@@ -86,7 +86,7 @@ pub async fn sum_flows(conn: &mut PgConnection, day: NaiveDate, after: i64) -> R
     rows.into_iter().map(|row| Ok((row.engine, flow(row.exposure, row.loss, row.actions)?))).collect()
 }
 
-/// The sum of the open reservations, and the ledger's.
+/// The sums of the open reservations, and the ledger's counters.
 pub async fn recompute(conn: &mut PgConnection, day: NaiveDate) -> Result<Recomputed> {
     let held = sqlx::query!(
         r#"SELECT engine,
@@ -128,13 +128,13 @@ pub async fn halt(conn: &mut PgConnection, at: DateTime<Utc>, differences: &str)
     Ok(())
 }
 
-/// Lets reserves go on.
+/// Lets reserves resume.
 pub async fn lift_halt(conn: &mut PgConnection) -> Result<()> {
     sqlx::query!("DELETE FROM risk_halt").execute(conn).await?;
     Ok(())
 }
 
-/// Sets a counter to what its rows say.
+/// Sets a counter to the sum of its rows.
 pub async fn set_counter(
     conn: &mut PgConnection,
     day: NaiveDate,

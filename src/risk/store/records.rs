@@ -12,64 +12,64 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// A reservation as it is read back.
+/// A reservation in a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ReservationRecord {
-    /// Its id.
+    /// The id, chosen by the caller or made by the service.
     pub reservation_id: Uuid,
-    /// Its engine.
+    /// The engine that reserved.
     pub engine: String,
     /// The reserved amount.
     pub amount: Amount,
-    /// The outstanding amount.
+    /// The outstanding amount; 0 if it is closed.
     pub open_amount: Amount,
-    /// Where it stands.
+    /// The status: `OPEN`, `SETTLED`, `RELEASED` or `EXPIRED`.
     pub status: ReservationStatus,
-    /// The business day it was reserved on.
+    /// The business day of the reserve.
     pub day: NaiveDate,
     /// The actor of the reserve, as the caller claimed.
     pub actor: Option<String>,
-    /// Why, in the caller's words.
+    /// The caller's reason; null if none was given, or it was erased.
     pub reason: Option<String>,
-    /// The caller's thread.
+    /// The caller's own id for requests that belong together.
     pub correlation_id: Option<String>,
-    /// Whatever else the caller said.
+    /// The caller's further data; null if none was given.
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Box<RawValue>>,
-    /// When it was reserved.
+    /// The time of the reserve.
     pub created_at: DateTime<Utc>,
-    /// When it is due; null when it never is.
+    /// The time at which it is due; null for no expiry.
     pub expires_at: Option<DateTime<Utc>>,
-    /// The event that made it, in the risk stream.
+    /// The event in the risk stream that made it.
     pub seq: i64,
-    /// When it was closed.
+    /// The time at which it was closed; null while it is open.
     pub closed_at: Option<DateTime<Utc>>,
-    /// The event that closed it.
+    /// The event that closed it; null while it is open.
     pub closed_seq: Option<i64>,
 }
 
-/// Which reservations to list; none of a kind means all.
+/// The conditions of a list of reservations; a condition that is none matches all.
 #[derive(Debug)]
 pub struct ReservationFilter<'a> {
-    /// The time to go by: a hold that is due by it has expired, whether or not that is booked yet.
+    /// The time for the status: a hold that is due by then has expired, whether or not that is booked yet.
     pub now: DateTime<Utc>,
-    /// Of this engine.
+    /// Only of this engine.
     pub engine: Option<&'a str>,
-    /// With this status.
+    /// Only with this status.
     pub status: Option<ReservationStatus>,
-    /// Of this thread.
+    /// Only with this correlation id.
     pub correlation_id: Option<&'a str>,
-    /// Made at least so many seconds ago.
+    /// Only reservations that were made at least this many seconds ago.
     pub older_than_seconds: Option<i64>,
-    /// With this id.
+    /// Only the reservation with this id.
     pub id: Option<Uuid>,
-    /// Made before this event.
+    /// Only reservations made before this event.
     pub before: Option<i64>,
-    /// At most so many.
+    /// The most rows.
     pub limit: i64,
 }
 
-/// Reservations, newest first.
+/// The matching reservations, newest first.
 pub async fn reservations(conn: &mut PgConnection, filter: &ReservationFilter<'_>) -> Result<Vec<ReservationRecord>> {
     let rows = sqlx::query!(
         r#"SELECT held.id,
@@ -133,7 +133,7 @@ pub async fn reservations(conn: &mut PgConnection, filter: &ReservationFilter<'_
         .collect()
 }
 
-/// One reservation.
+/// The reservation with this id; none if there is none.
 pub async fn read_reservation(
     conn: &mut PgConnection,
     id: Uuid,
@@ -152,79 +152,79 @@ pub async fn read_reservation(
     Ok(reservations(conn, &filter).await?.pop())
 }
 
-/// A decision as it is read back: the original's columns, and ours.
+/// A decision in a list: the original's columns, and ours.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RiskEventRecord {
-    /// Its sequence number in the risk stream.
+    /// The sequence number in the risk stream.
     pub seq: i64,
-    /// The engine asked for.
+    /// The requested engine.
     pub engine: String,
-    /// `RESERVE`, `DENY`, `SETTLE`, `RELEASE`, `EXTEND`, `EXPIRE` or `ADJUST`.
+    /// The action: `RESERVE`, `DENY`, `SETTLE`, `RELEASE`, `EXTEND`, `EXPIRE` or `ADJUST`.
     pub action: String,
-    /// The requested amount.
+    /// The amount that was requested, settled, released, expired or corrected.
     pub amount: Amount,
-    /// Whether it was done.
+    /// True if it was done; false for a denial.
     pub ok: bool,
-    /// The first reason of a denial.
+    /// The first reason of a denial; null if it was not denied.
     pub denial: Option<String>,
-    /// The level that denied.
+    /// The level that denied; null if it was not denied.
     pub scope: Option<String>,
-    /// Why, in the caller's words.
+    /// The caller's reason; null if none was given, or it was erased.
     pub reason: Option<String>,
     /// The authenticated principal.
     pub principal: String,
     /// The actor, as the caller claimed.
     pub actor: Option<String>,
-    /// The request it came with.
+    /// The id of the request; null if no request made it.
     pub request_id: Option<String>,
-    /// The caller's thread.
+    /// The caller's own id for requests that belong together.
     pub correlation_id: Option<String>,
-    /// The reservation, where it named or made one.
+    /// The reservation that it made or named; null if there is none.
     pub reservation_id: Option<Uuid>,
-    /// Whatever else the caller said.
+    /// The caller's further data; null if none was given.
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Box<RawValue>>,
     /// The facts and the outcome of the decision.
     #[schema(value_type = Option<Object>)]
     pub detail: Option<Box<RawValue>>,
-    /// The business day it was booked on.
+    /// The business day on which it was booked.
     pub day: NaiveDate,
-    /// Its movements: the day's exposure …
+    /// The change of the day's exposure.
     pub exposure_delta: Total,
-    /// … the open risk …
+    /// The change of the open risk.
     pub open_delta: Total,
-    /// … the day's loss …
+    /// The change of the day's loss.
     pub loss_delta: Total,
-    /// … and the day's count.
+    /// The change of the day's actions.
     pub actions_delta: i64,
-    /// When.
+    /// The time of the event.
     pub created_at: DateTime<Utc>,
     /// The event's hash, lower-case hex.
     pub hash: String,
 }
 
-/// Which events to list; none of a kind means all.
+/// The conditions of a list of events; a condition that is none matches all.
 #[derive(Debug, Default)]
 pub struct EventFilter<'a> {
-    /// Of this engine.
+    /// Only of this engine.
     pub engine: Option<&'a str>,
-    /// Of this action.
+    /// Only with this action.
     pub action: Option<&'a str>,
-    /// Done or refused.
+    /// Only accepted or only refused ones.
     pub ok: Option<bool>,
-    /// Of this thread.
+    /// Only with this correlation id.
     pub correlation_id: Option<&'a str>,
-    /// At or after.
+    /// Only at or after this time.
     pub from: Option<DateTime<Utc>>,
-    /// Before.
+    /// Only before this time.
     pub to: Option<DateTime<Utc>>,
-    /// Before this event.
+    /// Only before this event.
     pub before: Option<i64>,
-    /// At most so many.
+    /// The most rows.
     pub limit: i64,
 }
 
-/// Decisions, newest first.
+/// The matching decisions, newest first.
 pub async fn events(conn: &mut PgConnection, filter: &EventFilter<'_>) -> Result<Vec<RiskEventRecord>> {
     let rows = sqlx::query!(
         r#"SELECT seq,

@@ -1,4 +1,5 @@
-//! Which threads were ever used, and by whose doing: an original settle of such a thread matches only its own reservations.
+//! The correlation ids that were ever used, and by whom: an original settle with such an id matches only its own
+//! reservations.
 
 use crate::error::Result;
 use crate::risk::operation::Submission;
@@ -6,27 +7,27 @@ use crate::types::{CorrelationId, Engine};
 use sqlx::PgConnection;
 use std::collections::BTreeSet;
 
-/// A thread, as a caller names it to an engine.
+/// A correlation id that a caller uses with an engine.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Thread {
-    /// Its correlation id.
+    /// The correlation id itself.
     pub correlation_id: String,
-    /// The engine.
+    /// The engine of the operation.
     pub engine: Engine,
-    /// The caller.
+    /// The caller of the operation.
     pub principal: String,
 }
 
 impl Thread {
-    /// The thread of an operation on an engine, if it names one.
+    /// The correlation id of an operation on an engine, if it names one.
     pub fn of(item: &Submission, engine: &Engine) -> Option<Self> {
         let correlation_id = item.origin.correlation_id.as_ref().map(CorrelationId::as_str)?.to_owned();
         Some(Self { correlation_id, engine: engine.clone(), principal: item.origin.principal.as_str().to_owned() })
     }
 }
 
-/// Threads that something was reserved with, or denied: on an engine, or to a caller on any engine. A stranger on another engine uses
-/// none of them up.
+/// Correlation ids of reserves, accepted or denied: on an engine, or of a caller on any engine. A stranger's use on
+/// another engine does not count.
 #[derive(Debug, Default)]
 pub struct UsedThreads {
     of_engines: BTreeSet<(String, Engine)>,
@@ -34,20 +35,20 @@ pub struct UsedThreads {
 }
 
 impl UsedThreads {
-    /// Notes that something was reserved with it, or denied.
+    /// Adds the id of a reserve, accepted or denied.
     pub fn add(&mut self, thread: Thread) {
         self.of_engines.insert((thread.correlation_id.clone(), thread.engine));
         self.of_callers.insert((thread.correlation_id, thread.principal));
     }
 
-    /// Whether its engine or its caller used it.
+    /// True if its engine or its caller used it.
     #[must_use]
     pub fn contains(&self, thread: &Thread) -> bool {
         self.of_engines.contains(&(thread.correlation_id.clone(), thread.engine.clone()))
             || self.of_callers.contains(&(thread.correlation_id.clone(), thread.principal.clone()))
     }
 
-    /// Those of the asked threads that were used.
+    /// The requested ids that were used.
     pub async fn read(conn: &mut PgConnection, asked: &[Thread]) -> Result<Self> {
         let mut used = Self::default();
         if asked.is_empty() {

@@ -6,7 +6,7 @@ use crate::types::{Amount, Engine, Ttl};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-/// Writes a policy: the human flag and the caps. Throttles are rows of their own.
+/// Writes a policy: the operator's flag and the caps. Throttles are rows of their own.
 pub async fn upsert_policy(conn: &mut PgConnection, policy: &RiskPolicy) -> Result<()> {
     let cap = |amount: Amount| amount.to_decimal();
     sqlx::query!(
@@ -42,8 +42,8 @@ pub async fn upsert_policy(conn: &mut PgConnection, policy: &RiskPolicy) -> Resu
     Ok(())
 }
 
-/// Says on a policy who changed it last and why, without touching caps or the human flag. An engine without a policy gets a
-/// disabled one without caps, as in the original: a throttle must hold something.
+/// Records on a policy its last change and the reason, without touching caps or the operator's flag. An engine without
+/// a policy gets a disabled one without caps, as in the original: a throttle needs a row.
 pub async fn note_policy(
     conn: &mut PgConnection,
     engine: &Engine,
@@ -69,7 +69,7 @@ pub async fn note_policy(
     Ok(())
 }
 
-/// Puts a trip's throttle on an engine.
+/// Sets a trip's throttle on an engine.
 pub async fn add_throttle(conn: &mut PgConnection, engine: &Engine, trip_id: i64, at: DateTime<Utc>) -> Result<()> {
     sqlx::query!(
         "INSERT INTO risk_throttle (engine, trip_id, created_at) VALUES ($1, $2, $3)",
@@ -82,20 +82,20 @@ pub async fn add_throttle(conn: &mut PgConnection, engine: &Engine, trip_id: i64
     Ok(())
 }
 
-/// Lifts one trip's throttle; says which engine it held, if it still stood.
+/// Lifts one trip's throttle and returns the throttled engine, if it was still active.
 pub async fn lift_throttle(conn: &mut PgConnection, trip_id: i64) -> Result<Option<String>> {
     Ok(sqlx::query_scalar!("DELETE FROM risk_throttle WHERE trip_id = $1 RETURNING engine", trip_id)
         .fetch_optional(conn)
         .await?)
 }
 
-/// Lifts every throttle of an engine: the human override.
+/// Lifts every throttle of an engine: the operator's override.
 pub async fn lift_throttles(conn: &mut PgConnection, engine: &Engine) -> Result<()> {
     sqlx::query!("DELETE FROM risk_throttle WHERE engine = $1", engine.as_str()).execute(conn).await?;
     Ok(())
 }
 
-/// Removes a policy.
+/// Removes a policy, which must exist.
 pub async fn remove_policy(conn: &mut PgConnection, engine: &Engine) -> Result<()> {
     let removed = sqlx::query!("DELETE FROM risk_policy WHERE engine = $1", engine.as_str()).execute(conn).await?;
     let missing = || Error::Inconsistent(format!("the policy of {engine} was removed meanwhile"));

@@ -230,7 +230,7 @@ async fn a_hint_names_no_amount_that_would_be_denied_as_well() {
     };
     assert_eq!(hint("41").await, "ask for at most 40");
     tell(&service, &id, "settle", &json!({"realized_loss": 50, "settled_amount": 60})).await.ok();
-    assert_eq!(hint("41").await, "the day's loss is reached: wait until midnight UTC", "40 would be denied, too");
+    assert_eq!(hint("41").await, "the day's loss has reached its cap: wait until midnight UTC", "40 would be denied, too");
     policy(
         &service,
         json!({"engine": "WHOLESALE", "max_daily_loss": 0, "allow_unlimited": true, "max_daily_exposure": 60}),
@@ -239,7 +239,7 @@ async fn a_hint_names_no_amount_that_would_be_denied_as_well() {
     assert_eq!(hint("1").await, "nothing fits now: wait until midnight UTC");
     policy(&service, json!({"engine": "WHOLESALE", "max_daily_exposure": 1000})).await;
     hold(&service, "WHOLESALE", "100").await;
-    assert_eq!(hint("1").await, "nothing fits now: settle or release what is open");
+    assert_eq!(hint("1").await, "nothing fits now: settle or release open reservations");
 }
 
 #[tokio::test]

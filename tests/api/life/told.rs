@@ -68,7 +68,7 @@ async fn a_201_that_is_sent_again_after_its_hold_ended_is_409_and_says_not_to_ac
     assert_eq!(header(&again, "holdfast-decision"), "deny");
     let body = again.refused(409, "RESERVATION_DENIED");
     assert_eq!(json!([body["reason"], body["hold_status"]]), json!(["hold_ended", "SETTLED"]));
-    assert!(body["hint"].as_str().unwrap().contains("do not do it again"), "{body}");
+    assert!(body["hint"].as_str().unwrap().contains("do not repeat it"), "{body}");
 }
 
 #[tokio::test]

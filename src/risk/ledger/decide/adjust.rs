@@ -31,7 +31,7 @@ impl<'a> Deciding<'a> {
         let adjust = Adjust { engine, corrects_seq: seq, reservation_id, correction };
         let stamp = self.head.next();
         let waits = item.operation.loosens() && self.known.corrections == Corrections::Wait;
-        // A correction that waits could be booked, and is not.
+        // A correction that will wait is tried on a copy of the book, and not booked.
         let mut trial = waits.then(|| self.known.book.clone());
         let book = trial.as_mut().unwrap_or(&mut self.known.book);
         let adjusted = adjust::apply(book, &adjust, request.annotations.clone(), stamp);
@@ -53,8 +53,8 @@ impl<'a> Deciding<'a> {
         Ok(self.done(item, stamp, event, Outcome::Adjusted(adjustment)))
     }
 
-    /// The named event and the one that it goes back to, with the correction added to each. Of neither is taken back more than it has left:
-    /// else what a correction added could be taken back from both.
+    /// The named event and its root, each with the correction added. Neither gives back more than it has left;
+    /// otherwise a corrected amount could be taken back from both.
     fn correct(&self, seq: i64, correction: Correction) -> Result<BTreeMap<i64, Corrected>> {
         let mut moved = BTreeMap::new();
         for one in BTreeSet::from([seq, self.root(seq)]) {
@@ -78,7 +78,7 @@ impl<'a> Deciding<'a> {
         self.corrected.get(&seq).or_else(|| self.known.corrected.get(&seq)).copied().unwrap_or_default()
     }
 
-    /// The event that a correction goes back to; any other is its own.
+    /// The root of a correction, which is the event that it goes back to; any other event is its own root.
     fn root(&self, seq: i64) -> i64 {
         self.corrected(seq).root.unwrap_or(seq)
     }

@@ -1,4 +1,4 @@
-//! Events that were recorded, in this batch or before it, as what replays and corrections go by.
+//! Recorded events, of this batch or an earlier one, for replays and corrections.
 
 use crate::error::{Error, Result};
 use crate::risk::ledger::read::correlation_id_of;
@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-/// An event that was recorded, wherever it stands.
+/// A recorded event, from this batch or from the database.
 pub(super) struct Past<'a> {
     pub(super) engine: &'a Engine,
     pub(super) action: &'a str,
@@ -67,7 +67,7 @@ impl<'a> Past<'a> {
             .map_err(|error| Error::Inconsistent(format!("the outcome of {} cannot be read: {error}", self.action)))
     }
 
-    /// Refuses a reserve under an id that another one has.
+    /// Refuses a reserve whose id belongs to another reservation.
     pub(super) fn refuse_other(&self, item: &Submission, request: &ReserveRequest, made: &Reservation) -> Result<()> {
         let Reservation { id, engine, amount, .. } = made;
         let original: reserve::Decision = self.outcome()?;
@@ -88,7 +88,7 @@ impl<'a> Past<'a> {
     }
 }
 
-/// The outcome that was recorded, for an operation that asks the same again.
+/// The recorded outcome, for an operation with the same input.
 pub(super) fn replay(item: &Submission, past: &Past<'_>) -> Result<Answered> {
     let outcome = match &item.operation {
         Operation::Reserve { .. } => Outcome::Reserved(Reserved {

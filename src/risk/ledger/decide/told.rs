@@ -1,5 +1,5 @@
-//! The part of a batch's answer for outcomes that were recorded before: never more than a little of each for each operation,
-//! since many operations may ask for one large outcome.
+//! The repeated outcomes in a batch's answers. Their size is limited for each request, because many operations may ask
+//! for one large outcome.
 
 use crate::db::{stored_json, to_json};
 use crate::error::{Error, Result};
@@ -12,38 +12,37 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 use uuid::Uuid;
 
-/// An outcome that a refusal repeats whole, bytes.
+/// Largest outcome that a refusal repeats in full, in bytes.
 const WHOLE_BYTES_MAX: usize = 4 * 1024;
-/// Outcomes that the operations of one request are told again, bytes; the first one whatever it has.
+/// Most bytes of repeated outcomes for one request; the first one may be larger.
 const AGAIN_BYTES_MAX: usize = 1024 * 1024;
-/// The list that makes an outcome large.
+/// The member that makes an outcome large.
 const LIST: &str = "reservations";
 
-/// The outcomes told so far.
+/// The outcomes repeated so far.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    /// Bytes, by request.
+    /// The repeated bytes, by request.
     again: Mutex<HashMap<Option<RequestId>, usize>>,
-    /// Large outcomes, by their event.
+    /// The large outcomes, by their event.
     large: Mutex<BTreeMap<i64, Large>>,
 }
 
-/// A large outcome.
 #[derive(Debug)]
 struct Large {
-    /// All but the list.
+    /// The members without the list.
     members: BTreeMap<String, Box<RawValue>>,
     list: HashMap<Uuid, Box<RawValue>>,
 }
 
-/// The part that names an element of the list.
+/// The id of an element of the list.
 #[derive(Deserialize)]
 struct Named {
     reservation_id: Uuid,
 }
 
 impl Told {
-    /// Counts an outcome that is told again, or refuses that.
+    /// Counts a repeated outcome, or refuses it.
     pub(super) fn again(&self, item: &Submission, bytes: usize) -> Result<()> {
         let mut again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
         let told = again.entry(item.origin.request_id.clone()).or_default();
@@ -54,7 +53,7 @@ impl Told {
         Ok(())
     }
 
-    /// The outcome that a refusal repeats: of a large one, what is about this reservation.
+    /// The outcome that a refusal repeats; of a large one, only the part about this reservation.
     pub(super) fn refusal(&self, seq: i64, detail: &str, id: Uuid) -> Result<Box<RawValue>> {
         if detail.len() <= WHOLE_BYTES_MAX {
             return stored_json(detail.to_owned());

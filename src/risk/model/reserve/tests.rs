@@ -96,7 +96,7 @@ fn development_needs_no_go_live_and_still_heeds_the_kill_switch() {
 }
 
 proptest! {
-    /// Whatever is asked for in whatever order, no cap is ever exceeded and the two levels agree.
+    /// Any requests in any order: no cap is ever exceeded, and the two levels agree.
     #[test]
     fn caps_hold_after_every_accepted_reserve(
         amounts in proptest::collection::vec(1_i128..400_000_000, 1..60),

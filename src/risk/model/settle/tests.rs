@@ -16,7 +16,7 @@ fn total(text: &str) -> Total {
     text.parse().unwrap()
 }
 
-/// A book with reservations of these amounts, ids 1, 2, 3 …
+/// A book with reservations of these amounts, with ids 1, 2, 3 …
 fn with(amounts: &[&str]) -> Book {
     let mut book = book(vec![policy("GLOBAL", "250", "0", "0", "0"), policy("A", "200", "0", "0", "0")]);
     for (seq, text) in (1..).zip(amounts) {
@@ -85,7 +85,7 @@ fn less_gives_exposure_back_and_more_is_recorded_in_full() {
 #[test]
 fn a_hold_from_yesterday_returns_risk_and_no_exposure_of_today() {
     let mut book = with(&["400"]);
-    // Midnight: the flows are new, the stock is not.
+    // Midnight: the flows are new, the outstanding amount stays.
     for level in book.levels.values_mut() {
         level.usage.exposure_used = total("10");
     }
@@ -142,7 +142,7 @@ fn what_finds_no_match_is_reported_and_nothing_goes_below_zero() {
     assert_eq!(settlement.flags, ["over_release"]);
     assert_eq!(settlement.ledger_engine.open_risk_reserved, Total::ZERO);
     let nothing = run(&mut book, &matching("10", &[], Some("0")), stamp(10));
-    assert_eq!(nothing.ledger_engine.exposure_used, total("100"), "what was never reserved is not given back");
+    assert_eq!(nothing.ledger_engine.exposure_used, total("100"), "an amount that was never reserved is not given back");
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_loss_that_reaches_a_cap_is_flagged_and_recorded() {
 
 #[test]
 fn a_late_settle_moves_exposure_of_today_alone_and_never_the_stock() {
-    // Reserved today, what was really used of 400, the exposure after it, the flag.
+    // Reserved today or not, the used part of 400, the exposure after it, and the flag.
     for (today, settled, exposure, flags) in [
         (true, None, "400", &[][..]),
         (true, Some("150"), "150", &[]),
