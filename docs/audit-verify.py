@@ -87,7 +87,7 @@ class Stream:
             raise Damaged("the last line names another last event: event %s" % line["last"]["seq"])
         at_head = {"seq": head["seq"], "hash": head["hash"]} == here
         if not at_head and (line["to"] is None or int(head["seq"]) <= self.seq):
-            raise Damaged("the head stands at event %s, or has another hash" % head["seq"])
+            raise Damaged("the head is at event %s, or has another hash" % head["seq"])
         if at_head and self.at is not None and head["at"] != str(self.at):
             raise Damaged("the head has another time")
 

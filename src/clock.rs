@@ -25,11 +25,12 @@ enum Source {
 #[derive(Debug)]
 struct Manual {
     ns: AtomicU64,
-    /// The wall clock when `ns` was 0, microseconds since 1970.
+    /// The wall clock when `ns` was 0, in microseconds since 1970.
     wall_us: AtomicI64,
 }
 
-/// The clock that counts suspend time: `CLOCK_BOOTTIME` on Linux; elsewhere `CLOCK_MONOTONIC`, which counts it on macOS.
+/// The clock that counts suspended time: `CLOCK_BOOTTIME` on Linux; elsewhere `CLOCK_MONOTONIC`, which counts it on
+/// macOS.
 #[cfg(target_os = "linux")]
 const CLOCK: ClockId = ClockId::Boottime;
 #[cfg(not(target_os = "linux"))]

@@ -89,12 +89,14 @@ pub enum OpenError {
     TooOld(String),
     /// The database's encoding is not UTF-8.
     #[error(
-        "the database is in {0}, which cannot hold every text that is recorded: create a database in UTF8 (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)"
+        "the database is in {0}, which cannot hold every text that is recorded: create a database in UTF8 (CREATE \
+         DATABASE … ENCODING 'UTF8' TEMPLATE template0)"
     )]
     Encoding(String),
     /// The schema holds the tables of another application.
     #[error(
-        "the schema {schema} holds tables of another application ({tables}) and none of Holdfast: nothing was written; give Holdfast a \
+        "the schema {schema} holds tables of another application ({tables}) and none of Holdfast: nothing was written; \
+         give Holdfast a \
          database or a schema of its own (CREATE SCHEMA holdfast; ALTER ROLE … SET search_path = holdfast)"
     )]
     Foreign {

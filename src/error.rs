@@ -60,7 +60,8 @@ pub enum Error {
     ApprovalRefused(&'static str),
     /// The token has too many open requests for approval.
     #[error(
-        "a token may request {limit} changes within {minutes} minutes, and this one has reached that: wait until the oldest expires"
+        "a token may request {limit} changes within {minutes} minutes, and this one has reached that: wait until the \
+         oldest expires"
     )]
     AskedTooOften { limit: usize, minutes: i64 },
     /// The approval request has ended.
@@ -74,7 +75,8 @@ pub enum Error {
     RateLimited { wait: std::time::Duration },
     /// The valid tokens are not known.
     #[error(
-        "the valid tokens are not known, because the database is away or slow: try again (to stop everything without it, run holdfast \
+        "the valid tokens are not known, because the database is away or slow: try again (to stop everything without \
+         it, run holdfast \
          kill on each machine)"
     )]
     AccessUnknown,
@@ -103,7 +105,8 @@ pub enum Error {
     LimitReached { what: &'static str, limit: usize, setting: &'static str },
     /// The outcome was recorded before and is too large to be repeated in the same answer.
     #[error(
-        "the outcome was recorded before, has {bytes} bytes, and no longer fits into this answer: nothing was done; send the \
+        "the outcome was recorded before, has {bytes} bytes, and no longer fits into this answer: nothing was done; \
+         send the \
          operation with its key in a request of its own"
     )]
     AnswerTooLarge { bytes: usize },
@@ -127,7 +130,8 @@ pub enum Error {
     StillUsed { what: &'static str, name: String, uses: Vec<String> },
     /// A correction would take back more than its event booked.
     #[error(
-        "after earlier corrections, {left} of {counter} of event {corrects_seq} can still be taken back: correct by at most that"
+        "after earlier corrections, {left} of {counter} of event {corrects_seq} can still be taken back: correct by at \
+         most that"
     )]
     AdjustmentBeyondEvent { corrects_seq: i64, engine: Engine, counter: &'static str, left: crate::types::Total },
     /// An upsert would re-arm a tripped wire without a reason, or a reset would change the baseline of a tripped wire.
@@ -138,7 +142,8 @@ pub enum Error {
     NotTripped { domain: String, metric: String },
     /// The new baseline is worse than the current one by at least half of the drop that trips.
     #[error(
-        "the new baseline of {domain}.{metric} is worse than the current one, by {}: it would hide a drop; send force=true \
+        "the new baseline of {domain}.{metric} is worse than the current one, by {}: it would hide a drop; send \
+         force=true \
          if it is intended",
         .drop.short()
     )]
@@ -148,7 +153,8 @@ pub enum Error {
     EngineThrottled { engine: String, trips: Vec<i64> },
     /// The `event_id` was used before for another measurement.
     #[error(
-        "event_id {event_id} already names another measurement that you sent for this series, which differs in {fields:?}: use a new event_id"
+        "event_id {event_id} already names another measurement that you sent for this series, which differs in \
+         {fields:?}: use a new event_id"
     )]
     EventIdReused { event_id: String, fields: Vec<&'static str> },
     /// The go-live checklist does not pass.
@@ -180,12 +186,14 @@ pub enum Error {
     SeriesKind { domain: String, metric: String, kind: &'static str, wanted: &'static str },
     /// The database clock is behind times that are already recorded.
     #[error(
-        "the database clock is {0} seconds behind the last recorded event: reserves are halted until it is right, or until somebody confirms it with holdfast db accept-clock"
+        "the database clock is {0} seconds behind the last recorded event: reserves are halted until it is right, or \
+         until somebody confirms it with holdfast db accept-clock"
     )]
     ClockWentBack(i64),
     /// The database clock is far ahead of this process's clock.
     #[error(
-        "the database clock jumped {0} seconds ahead: reserves are halted; they resume by themselves once the clock is right again, or \
+        "the database clock jumped {0} seconds ahead: reserves are halted; they resume by themselves once the clock is \
+         right again, or \
          once the machine's clock and the database's have agreed for a minute"
     )]
     ClockJumped(i64),
@@ -203,13 +211,15 @@ pub enum Error {
     Overloaded,
     /// The connection broke during a commit.
     #[error(
-        "the database connection broke while the outcome was being recorded: send the same request with the same key again, or read the \
+        "the database connection broke while the outcome was being recorded: send the same request with the same key \
+         again, or read the \
          state first"
     )]
     OutcomeUnknown(#[source] sqlx::Error),
     /// The kill switch could not be engaged in the database; this instance is stopped all the same.
     #[error(
-        "the kill switch could not be recorded ({cause}): from now on only this instance blocks, {until}; engage again until it is \
+        "the kill switch could not be recorded ({cause}): from now on only this instance blocks, {until}; engage again \
+         until it is \
          recorded"
     )]
     EngagedLocally { cause: String, until: &'static str },

@@ -1,12 +1,13 @@
-//! A file or directory of this program belongs to the owner of the directory that it is made in: a command of root's, such as the
-//! one for the first token, must not be in the way of a service that runs as another user.
+//! Files and directories that belong to the owner of their directory: a command of root, such as the one for the first
+//! token, must not obstruct a service that runs as another user.
 //!
 //! That user may put links where root is about to write. So:
 //!
-//! - Root opens a directory in another user's only if it is no link, and makes, renames and removes files by that open directory.
-//! - Root follows no link below a directory that it makes.
-//! - Root gives away only files that it made and holds open.
-//! - A file is made under a name that cannot be known beforehand.
+//! - Root opens a directory of another user only if it is not a link, and creates, renames and removes files relative
+//!   to that open directory.
+//! - Root follows no link below a directory that it creates.
+//! - Root gives away only files that it created and holds open.
+//! - A file is created under a name that nobody can predict.
 
 use crate::types::hex;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, fchown, fstat, linkat, mkdirat, openat, renameat, unlinkat};
@@ -21,51 +22,51 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-/// For a directory that is only gone through: it need not be readable.
+/// Flags for a directory on the path, which need not be readable.
 #[cfg(target_os = "linux")]
 const THROUGH: OFlags = OFlags::PATH;
 #[cfg(not(target_os = "linux"))]
 const THROUGH: OFlags = OFlags::RDONLY;
-/// For a directory that was just made, or that another user could have replaced by a link.
+/// Flags for a new directory, or for one that another user could have replaced by a link.
 const UNLINKED: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// The end of the name of an unfinished file: `.<name>.<16 hex digits>.new`.
+/// The end of an unfinished file's name: `.<name>.<16 hex digits>.new`.
 const UNFINISHED: &str = ".new";
-/// An unfinished file of this age is abandoned: its process was killed.
+/// The age at which an unfinished file counts as abandoned: its process was killed.
 const ABANDONED_AFTER: Duration = Duration::from_hours(1);
 
-/// Gives the file that root has made at this path to the owner of the directory. Also one that an earlier root has left there.
+/// Gives a file that root created at this path, now or earlier, to the owner of the directory.
 pub(crate) fn give(made: impl AsFd, path: &Path) {
     if let Some(heir) = heir_of(place_of(path)) {
         heir.take_file(made, path);
     }
 }
 
-/// Refuses to write to a file that has a second name and belongs to somebody else than the directory's owner: that user may have
-/// linked it to this path, for root to write to.
+/// Refuses to write to a file with a second name that belongs to another user than the directory's owner: the owner may
+/// have linked it to this path so that root writes to it.
 pub(crate) fn refuse_planted(file: impl AsFd, path: &Path) -> io::Result<()> {
     let Some(heir) = heir_of(place_of(path)) else { return Ok(()) };
     let found = fstat(file)?;
     if found.st_nlink > 1 && found.st_uid != heir.uid {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
-            "it is somebody else's, and has another name elsewhere: remove it",
+            "it belongs to another user and has another name elsewhere: remove it",
         ));
     }
     Ok(())
 }
 
-/// Makes a directory and those above it that are missing. Each belongs to the owner of the one above.
+/// Creates a directory and its missing parents. Each belongs to the owner of its parent.
 pub(crate) async fn make_dir(dir: &Path) -> io::Result<()> {
     let dir = dir.to_owned();
     at_files(move || make_dir_now(&dir).map(drop)).await
 }
 
-/// The same, at once. Gives the directory where it was not there.
+/// The same, blocking. Returns the directory if it was created.
 pub(crate) fn make_dir_now(dir: &Path) -> io::Result<Option<File>> {
     let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
     let Some(first) = missing.last() else {
-        // An entry that is there is a directory, or that is the error.
+        // An existing entry is a directory, or else the error.
         return fs::create_dir_all(dir).map(|()| None);
     };
     let mut above = open_place(place_of(first), THROUGH)?;
@@ -75,7 +76,7 @@ pub(crate) fn make_dir_now(dir: &Path) -> io::Result<Option<File>> {
     Ok(Some(above))
 }
 
-/// Makes this directory in the one above, which is open, and opens it. A directory that somebody else has put there meanwhile is not
+/// Creates this directory in its open parent and opens it. A directory that another user has put there meanwhile is not
 /// given away, and a link is an error.
 fn make_dir_in(above: &File, dir: &Path) -> io::Result<File> {
     let name = dir.components().next_back().unwrap_or(Component::CurDir);
@@ -95,9 +96,9 @@ fn make_dir_in(above: &File, dir: &Path) -> io::Result<File> {
     Ok(opened)
 }
 
-/// Opens a directory that is no link; none where it is one.
+/// Opens a directory; none if it is a link.
 pub(crate) fn open_dir(dir: &Path) -> io::Result<Option<File>> {
-    // With a slash behind it, a link would be followed.
+    // With a trailing slash, a link would be followed.
     let dir: PathBuf = dir.components().collect();
     match rustix::fs::open(&dir, UNLINKED | OFlags::RDONLY, Mode::empty()) {
         Ok(opened) => Ok(Some(File::from(opened))),
@@ -106,7 +107,7 @@ pub(crate) fn open_dir(dir: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Writes a file in the place of one that may be there, for its owner alone, and to the disk. Nobody finds half of it.
+/// Writes a file durably for its owner alone, replacing an existing one. Nobody reads half of it.
 pub(crate) async fn replace(path: &Path, text: String) -> io::Result<()> {
     let path = path.to_owned();
     at_files(move || {
@@ -118,7 +119,7 @@ pub(crate) async fn replace(path: &Path, text: String) -> io::Result<()> {
     .await
 }
 
-/// Writes a file that is not there yet, likewise. Of two who write one at once, one wins; says whether it was this one.
+/// Writes a new file in the same way. If two processes create one at once, one wins; returns true for the winner.
 pub(crate) async fn create(path: &Path, text: String) -> io::Result<bool> {
     let path = path.to_owned();
     at_files(move || {
@@ -134,7 +135,7 @@ pub(crate) async fn create(path: &Path, text: String) -> io::Result<bool> {
     .await
 }
 
-/// Removes files of a directory that were never finished. One that cannot be removed is in nobody's way.
+/// Removes unfinished files from a directory. Failures are ignored: such a file obstructs nobody.
 pub(crate) async fn remove_abandoned(dir: &Path) {
     let dir = dir.to_owned();
     let removed = at_files(move || {
@@ -147,7 +148,8 @@ pub(crate) async fn remove_abandoned(dir: &Path) {
     let _ = removed.await;
 }
 
-/// The names in an open directory that are one of these and have not been written to for so long. A link is as old as itself.
+/// The names in an open directory that `is_one` accepts and that were last written at least this long ago. A link has
+/// its own age.
 pub(crate) fn old_entries(dir: &File, age: Duration, is_one: impl Fn(&[u8]) -> bool) -> io::Result<Vec<OsString>> {
     let is_old = |name: &OsStr| {
         let entry = openat(dir, name, THROUGH | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
@@ -165,7 +167,7 @@ pub(crate) fn old_entries(dir: &File, age: Duration, is_one: impl Fn(&[u8]) -> b
     Ok(old)
 }
 
-/// Whether a file of this name is one that [`Unfinished`] makes.
+/// True for the name of a file that [`Unfinished`] creates.
 fn is_unfinished(name: &[u8]) -> bool {
     let inner = name.strip_prefix(b".").and_then(|name| name.strip_suffix(UNFINISHED.as_bytes()));
     inner.and_then(|inner| inner.split_last_chunk::<17>()).is_some_and(|(name, [dot, digits @ ..])| {
@@ -173,7 +175,7 @@ fn is_unfinished(name: &[u8]) -> bool {
     })
 }
 
-/// Makes a new name last over a power cut.
+/// Makes a new name survive a power cut.
 pub(crate) async fn keep_name(path: &Path) -> io::Result<()> {
     let dir = place_of(path).to_owned();
     at_files(move || sync(&File::open(dir)?)).await
@@ -181,26 +183,25 @@ pub(crate) async fn keep_name(path: &Path) -> io::Result<()> {
 
 fn sync(dir: &File) -> io::Result<()> {
     match dir.sync_all() {
-        // Some file systems have nothing to do for that, and say so.
+        // Some file systems need nothing for that and return this error.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
         synced => synced,
     }
 }
 
-/// The directory that a file is in.
 fn place_of(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn name_of(path: &Path) -> io::Result<&OsStr> {
-    path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it names no file"))
+    path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))
 }
 
-/// Opens the directory that something is made in. Root refuses a link in another user's directory.
+/// Opens the directory of a new entry. Root refuses a link in another user's directory.
 fn open_place(dir: &Path, how: OFlags) -> io::Result<File> {
     let follows = heir_of(place_of(dir)).is_none();
     let link = if follows { OFlags::empty() } else { OFlags::NOFOLLOW };
-    // With a slash behind it, a link would be followed.
+    // With a trailing slash, a link would be followed.
     let bare: PathBuf = dir.components().collect();
     match rustix::fs::open(&bare, how | link | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
         Err(Errno::LOOP | Errno::NOTDIR) if !follows => Err(io::Error::new(
@@ -211,12 +212,12 @@ fn open_place(dir: &Path, how: OFlags) -> io::Result<File> {
     }
 }
 
-/// Operations on files may wait for a disk.
+/// Runs file operations in a thread where they may wait for a disk.
 async fn at_files<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
-/// A file of a directory under a name that nobody knew beforehand. That name is gone with this.
+/// A file of a directory under an unpredictable name, which is removed on drop.
 struct Unfinished<'a> {
     dir: &'a File,
     name: String,
@@ -242,12 +243,12 @@ impl<'a> Unfinished<'a> {
 
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
-        // After a rename there is none.
+        // After a rename the name no longer exists.
         let _ = unlinkat(self.dir, &self.name, AtFlags::empty());
     }
 }
 
-/// The user that root gives its files to.
+/// The user that gets root's files.
 #[derive(Clone, Copy)]
 struct Heir {
     uid: u32,
@@ -255,12 +256,12 @@ struct Heir {
 }
 
 impl Heir {
-    /// None where they stay root's, or are not root's to begin with.
+    /// None if they stay root's, or never were root's.
     fn of(uid: u32, gid: u32) -> Option<Self> {
         (rustix::process::geteuid().is_root() && uid != 0).then_some(Self { uid, gid })
     }
 
-    /// Takes a file of root's alone: one with a second name may be another of root's own.
+    /// Takes only a file of root: one with a second name may be another of root's own.
     fn take_file(self, made: impl AsFd, path: &Path) {
         if fstat(&made).is_ok_and(|made| made.st_uid == 0 && made.st_nlink == 1) {
             note(path, self.take(made));
@@ -272,7 +273,7 @@ impl Heir {
     }
 }
 
-/// The user that root's files in this directory go to.
+/// The user that gets root's files in this directory.
 fn heir_of(dir: &Path) -> Option<Heir> {
     let owner = fs::metadata(dir).ok()?;
     Heir::of(owner.uid(), owner.gid())
@@ -280,7 +281,7 @@ fn heir_of(dir: &Path) -> Option<Heir> {
 
 fn note(path: &Path, given: io::Result<()>) {
     if let Err(error) = given {
-        tracing::warn!(path = %path.display(), %error, "a file that root made there cannot be given to the directory's owner");
+        tracing::warn!(path = %path.display(), %error, "a file that root created could not be given to the directory's owner");
     }
 }
 

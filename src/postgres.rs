@@ -1,23 +1,23 @@
-//! The private PostgreSQL, which Holdfast runs without a `DATABASE_URL`, and its tests, too.
+//! The private PostgreSQL, which Holdfast and its tests run without a `DATABASE_URL`.
 //!
 //! One directory, one owner, one PostgreSQL. Invariants:
 //!
 //! - **Private.** A Unix socket in a directory that only one user can enter; no TCP port, hence no password.
 //! - **Durable** with [`Durability::Full`]: nothing that protects a commit is switched off.
-//! - **It ends with its owner**, in order, even when that is killed: a watcher process (`watcher.rs`) sees the pipe to
-//!   the owner close and stops PostgreSQL. If the watcher was killed as well, the next start does it. The data stays,
-//!   unless the owner said [`DataLifetime::Temporary`].
-//! - **PostgreSQL's own lock decides.** `postmaster.pid` is read, never deleted. Which Holdfast may run PostgreSQL on a
-//!   directory is decided by a lock of ours (`owner.lock`) that the kernel releases when its holder dies.
-//! - **Never as root.** `user.rs` says who instead.
+//! - **It ends with its owner**, in order, even if that is killed: a watcher process (`watcher.rs`) sees the pipe to
+//!   the owner close and stops PostgreSQL. If the watcher was killed as well, the next start stops it. The data stays,
+//!   except with [`DataLifetime::Temporary`].
+//! - **PostgreSQL's own lock decides.** `postmaster.pid` is read, never deleted. A lock of ours (`owner.lock`), which
+//!   the kernel releases when its holder dies, decides which Holdfast may run PostgreSQL on a directory.
+//! - **Never as root.** `user.rs` chooses another user.
 //! - Each wait has a limit, and each failure a sentence ([`EmbeddedError`]).
 //!
-//! Reading order: `layout` (where things lie), `user`, `find` and `wheel` (whose programs), `process` (what runs),
-//! `watcher`, `connect`, `cluster` (initdb, start, ready), then this file: owning, supervising, stopping; and `attach`
-//! for everybody else.
+//! Reading order: `layout` (paths), `user`, `find` and `wheel` (programs), `process` (running programs), `watcher`,
+//! `connect`, `cluster` (initdb, start, readiness), then this file: owning, supervising, stopping; and `attach` for
+//! every other process.
 //!
-//! Absent on purpose: backups, upgrades between major versions, replication. These need a PostgreSQL of the operator's own and
-//! `DATABASE_URL`.
+//! Absent on purpose: backups, upgrades between major versions, replication. These need the operator's own PostgreSQL
+//! and `DATABASE_URL`.
 
 #![expect(
     clippy::disallowed_methods,
@@ -59,7 +59,7 @@ use self::{
     watcher::Watcher,
 };
 
-/// The role that owns everything.
+/// The role that owns the database.
 const ROLE: &str = "holdfast";
 
 /// The database that Holdfast uses.
@@ -71,75 +71,75 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// An immediate shutdown waits five seconds for children, then kills them.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The watcher has nothing left to do but to delete a temporary directory.
+/// The watcher only has to delete a temporary directory.
 const WATCHER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often a look is taken at PostgreSQL.
+/// How often the process checks whether PostgreSQL is alive.
 const SUPERVISE_POLL: Duration = Duration::from_millis(100);
 
-/// How long PostgreSQL may be without its socket.
+/// How long PostgreSQL may lack its socket before it is restarted.
 const UNREACHABLE_MAX: Duration = Duration::from_secs(10);
 
-/// Pause before a restart that follows a failed one: doubles from the first to the second.
+/// The pause before a restart after a failed one; it doubles from the first to the second failure.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// After living this long, the next death is a new incident: the pauses begin anew.
+/// After this long, the next end is a new incident: the pauses begin again.
 const STABLE_AFTER: Duration = Duration::from_mins(1);
 
 /// The settings of a private PostgreSQL.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Holds the cluster and all that belongs to it; created if missing.
+    /// The directory of the cluster and everything that belongs to it; created if missing.
     pub data_dir: PathBuf,
-    /// How much a power cut may cost.
+    /// The possible loss in a power cut.
     pub durability: Durability,
-    /// How long the data stays.
+    /// The lifetime of the data.
     pub lifetime: DataLifetime,
-    /// `PG_BIN_DIR`: the directory of initdb and postgres. `None`: look for one.
+    /// `PG_BIN_DIR`: the directory of initdb and postgres. `None`: search for one.
     pub pg_bin_dir: Option<PathBuf>,
-    /// The owner.
+    /// The process that owns the directory: a server or a command.
     pub owner: OwnedBy,
 }
 
-/// How much a power cut may cost.
+/// The possible loss in a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// A power cut costs nothing that was committed.
+    /// No committed data is lost.
     Full,
-    /// A power cut may cost everything: fsync, `synchronous_commit` and `full_page_writes` are off. Only for tests.
+    /// Everything may be lost: fsync, `synchronous_commit` and `full_page_writes` are off. Only for tests.
     None,
 }
 
-/// How long the data stays.
+/// The lifetime of the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataLifetime {
-    /// The data stays.
+    /// The data stays after the owner has ended.
     Kept,
-    /// Nothing stays: the data directory is deleted when the owner ends, however it ends. It must be new or empty at the
-    /// start, and a process must not use one twice.
+    /// The data directory is deleted when the owner ends in any way. It must be new or empty at the start, and a
+    /// process must not use one twice.
     Temporary,
 }
 
-/// A running private PostgreSQL, and its ownership. Dropping it without [`EmbeddedPostgres::stop`] leaves the stopping
-/// to the watcher.
+/// A running private PostgreSQL and its ownership. If it is dropped without [`EmbeddedPostgres::stop`], the watcher
+/// stops PostgreSQL.
 #[derive(Debug)]
 pub struct EmbeddedPostgres {
     cluster: Cluster,
-    /// Last, so that it is released last.
+    /// The last field, so that it is released last.
     _owner_lock: File,
 }
 
 impl EmbeddedPostgres {
-    /// Becomes the owner of the data directory, makes the cluster if there is none, and starts PostgreSQL. Returns
+    /// Becomes the owner of the data directory, creates the cluster if there is none, and starts PostgreSQL. Returns
     /// when the database accepts connections.
     pub async fn start(settings: Settings) -> Result<Self, EmbeddedError> {
         let started = Self::start_unless(std::future::pending(), settings).await?;
         Ok(started.expect("what is pending does not stop it"))
     }
 
-    /// The same, unless `stop` resolves first: then what was begun is ended, in order, and nothing runs. Recovery and a fetch of
-    /// programs may take long; initdb takes a moment, and is let finish.
+    /// The same, unless `stop` resolves first: then everything that was begun is ended in order, and nothing runs.
+    /// Recovery and a download of programs are interrupted; initdb takes a moment and is finished.
     pub async fn start_unless(
         stop: impl Future<Output = ()>,
         settings: Settings,
@@ -151,7 +151,7 @@ impl EmbeddedPostgres {
         }
         let layout = Layout::create(&settings.data_dir)?;
         let owner_lock = layout.own(&settings.owner).await?;
-        // From here on an early return drops the watcher, which cleans up.
+        // From here on, an early return drops the watcher, which cleans up.
         let mut watcher = spawn_watcher(&layout, settings.lifetime)?;
         let run_as = RunAs::choose(&layout.data_dir, &layout.cluster)?;
         if let Some(user) = &run_as {
@@ -200,20 +200,20 @@ impl EmbeddedPostgres {
         Ok(Some(this))
     }
 
-    /// How to connect: the Unix socket, role and database `holdfast`. They stay the same over restarts.
+    /// The connection options: the Unix socket, and the role and database `holdfast`. They stay the same over restarts.
     #[must_use]
     pub fn connect_options(&self) -> PgConnectOptions {
         connect::connect_options(&self.cluster.layout.socket_dir, layout::PORT)
     }
 
-    /// The directory of the socket, for `psql -h` and the like.
+    /// The directory of the socket, for `psql -h` and similar programs.
     #[must_use]
     pub fn socket_dir(&self) -> &Path {
         &self.cluster.layout.socket_dir
     }
 
-    /// Restarts PostgreSQL whenever it ends or cannot be reached any more, and its watcher too, until `stop` resolves. To be run beside the server;
-    /// it never gives up, since the server answers "unavailable" meanwhile and has nothing better to do.
+    /// Restarts PostgreSQL and its watcher whenever they end, and PostgreSQL whenever it is unreachable, until `stop`
+    /// resolves. Run it beside the server. It never gives up: the server answers "unavailable" meanwhile.
     pub async fn supervise(&self, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
         tokio::select! {
@@ -242,7 +242,7 @@ impl EmbeddedPostgres {
                     continue;
                 }
                 let socket_dir = self.socket_dir().display();
-                tracing::error!(%log, %socket_dir, "PostgreSQL runs, but its socket is gone: restarting it");
+                tracing::error!(%log, %socket_dir, "PostgreSQL is running, but its socket is missing: restarting it");
                 if let Err(error) = self.end_postgres().await {
                     tracing::error!(%error, "PostgreSQL could not be stopped");
                     continue;
@@ -256,7 +256,7 @@ impl EmbeddedPostgres {
             match self.cluster.start().await {
                 Ok(()) => {
                     let elapsed_ms = began.elapsed().as_millis();
-                    tracing::warn!(elapsed_ms, "PostgreSQL runs again");
+                    tracing::warn!(elapsed_ms, "PostgreSQL is running again");
                     up_since = Instant::now();
                 }
                 Err(error) => tracing::error!(%error, "PostgreSQL could not be restarted"),
@@ -266,7 +266,7 @@ impl EmbeddedPostgres {
         }
     }
 
-    /// Starts another watcher where it has ended. `unwatched` is why there is none, as the log was told last.
+    /// Starts another watcher after the last one has ended. `unwatched` is the reason, last logged, why there is none.
     fn keep_watcher(&self, unwatched: &mut Option<String>) {
         let mut processes = self.cluster.processes();
         if !processes.watcher.is_gone() {
@@ -276,7 +276,7 @@ impl EmbeddedPostgres {
             processes.watcher.replace(successor).map_err(EmbeddedError::at(&self.cluster.layout.data_dir))
         });
         match replaced {
-            // Now it knows what the one before knew.
+            // The new watcher has the state of the last one.
             Ok(()) => {
                 *unwatched = None;
                 tracing::warn!("the watcher of PostgreSQL had ended unexpectedly: another was started");
@@ -291,15 +291,15 @@ impl EmbeddedPostgres {
         }
     }
 
-    /// Stops PostgreSQL in order (open connections are ended) and waits for it; with [`DataLifetime::Temporary`] the data
-    /// directory is gone afterwards.
+    /// Stops PostgreSQL in order (open connections are ended) and waits for its end. With [`DataLifetime::Temporary`],
+    /// the data directory is then deleted.
     pub async fn stop(self) -> Result<(), EmbeddedError> {
         self.end_postgres().await?;
         self.cluster.layout.remove_socket_dir();
         self.cluster.told(Watcher::stopped);
         self.cluster.processes().watcher.release();
         if !wait_for(WATCHER_TIMEOUT, || self.cluster.processes().watcher.is_gone()).await {
-            tracing::warn!("the watcher of PostgreSQL takes long to end");
+            tracing::warn!("the watcher of PostgreSQL has not ended in time");
         }
         Ok(())
     }
@@ -309,7 +309,7 @@ impl EmbeddedPostgres {
         if let Some(pid) = pid {
             self.signal(Signal::INT);
             if !self.cluster.wait_for_end(STOP_TIMEOUT).await {
-                tracing::warn!(pid, "PostgreSQL takes long to stop: stopping it at once");
+                tracing::warn!(pid, "PostgreSQL has not stopped in time: stopping it at once");
                 self.signal(Signal::QUIT);
                 if !self.cluster.wait_for_end(QUIT_TIMEOUT).await {
                     return Err(EmbeddedError::NotStopped { pid });
@@ -319,7 +319,7 @@ impl EmbeddedPostgres {
         Ok(())
     }
 
-    /// To our own child, which cannot have been replaced by a stranger: it is not reaped yet.
+    /// Signals our own child. It is not reaped yet, so no other process can have its number.
     fn signal(&self, signal: Signal) {
         let processes = self.cluster.processes();
         if let Some(pid) = processes.postmaster.as_ref().and_then(|child| i32::try_from(child.id()).ok()) {

@@ -105,8 +105,8 @@ pub fn seen(stream: Stream, seq: i64, hash: Vec<u8>, at: DateTime<Utc>, revision
     Ok(Head { stream, seq, hash: read_hash(stream, hash)?, at, revision, now: at })
 }
 
-/// Increments the revision of a locked head, so that a decision that was made without the lock is not written. Code that
-/// changes a fact of a decision calls this; triggers do the same for manual changes and other programs.
+/// Increments the revision of a locked head, so that a decision that was made without the lock is not written. Code
+/// that changes a fact of a decision calls this; triggers do the same for manual changes and other programs.
 pub async fn revise(conn: &mut PgConnection, stream: Stream) -> Result<()> {
     sqlx::query!("UPDATE audit_head SET turn = turn + 1 WHERE stream = $1", stream.as_str()).execute(conn).await?;
     Ok(())

@@ -1,47 +1,47 @@
-//! Whether the database's time is believed.
+//! The belief in the database's time.
 //!
-//! This process measures what passes between two readings of the database's clock. A reading that is more than `JUMP_MAX` ahead
-//! of that is not believed: nothing new is reserved, and nothing expires by it. It may be the right time all the same (a machine
-//! that was paused, a clock that was set right), so it is watched: once the readings have gone on as this process's own clock
-//! does, within `PROGRESS_WITHIN`, and have agreed with the machine's wall clock, within `WALL_WITHIN`, for `AGREE_FOR_MS`
-//! without a contradiction, they are believed. A contradiction is a reading that differs from either, an event that the ledger
-//! has written at a later time, or no reading for `SILENCE_MAX_MS`: the minute begins anew.
+//! This process measures the time between two readings of the database's clock. A reading more than `JUMP_MAX` ahead of
+//! that is not believed: nothing new is reserved, and nothing expires by it. It may be right all the same (a paused
+//! machine, a corrected clock), so it is watched. The readings are believed once they have agreed for `AGREE_FOR_MS`
+//! with this process's own clock, within `PROGRESS_WITHIN`, and with the machine's wall clock, within `WALL_WITHIN`. A
+//! contradiction restarts that minute: a reading that differs from either, an event of the ledger at a later time, or
+//! no reading for `SILENCE_MAX_MS`.
 //!
-//! The feed's readings drive it, so that it needs no request.
+//! The feed's readings drive it, so it needs no request.
 
 use super::Clock;
 use chrono::{DateTime, TimeDelta, Utc};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How far the database clock may run ahead of this process's before it is not believed, and behind the ledger's last event: an
-/// hour.
+/// How far the database clock may be ahead of this process's clock, or behind the ledger's last event, before it is not
+/// believed: an hour.
 pub const JUMP_MAX: TimeDelta = TimeDelta::hours(1);
-/// For how long everything has to agree before a jump is believed, milliseconds.
+/// How long everything must agree before a jump is believed, in milliseconds.
 const AGREE_FOR_MS: u64 = 60_000;
-/// How long no reading may come meanwhile, milliseconds.
+/// The longest time without a reading in that minute, in milliseconds.
 const SILENCE_MAX_MS: u64 = 10_000;
-/// How far the readings may run from what passes here meanwhile.
+/// How far the readings may differ from this process's clock in that minute.
 const PROGRESS_WITHIN: TimeDelta = TimeDelta::seconds(5);
-/// How far they may be from the machine's wall clock.
+/// How far the readings may differ from the machine's wall clock.
 const WALL_WITHIN: TimeDelta = TimeDelta::minutes(1);
 
-/// Why nothing is reserved by the database's clock.
+/// The reason why the database's clock stops reserves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doubt {
-    /// It jumped so many seconds ahead.
+    /// The clock jumped ahead by this many seconds.
     Ahead(i64),
-    /// It is so many seconds behind the ledger's last event.
+    /// The clock is this many seconds behind the ledger's last event.
     Behind(i64),
 }
 
-/// What this process believes of the database's time. Cheap to clone; all clones are one.
+/// This process's belief in the database's time. Cheap to clone; all clones share one state.
 #[derive(Debug, Clone)]
 pub struct Belief {
     clock: Clock,
     state: Arc<Mutex<State>>,
 }
 
-/// A time of the database and the time here, milliseconds.
+/// A time of the database and this process's time in milliseconds.
 #[derive(Debug, Clone, Copy)]
 struct Pair {
     at: DateTime<Utc>,
@@ -49,31 +49,31 @@ struct Pair {
 }
 
 impl Pair {
-    /// What the database should show at a time here.
+    /// The database's expected time at a time of this process.
     fn expected(self, ms: u64) -> Option<DateTime<Utc>> {
         let passed = i64::try_from(ms.saturating_sub(self.ms)).ok()?;
         self.at.checked_add_signed(TimeDelta::milliseconds(passed))
     }
 }
 
-/// One look at the database's clock.
+/// A reading of the database's clock.
 #[derive(Debug, Clone, Copy)]
 struct Reading {
     now: Pair,
-    /// The later of that time and the ledger's last event.
+    /// The later of the database's time and the ledger's last event.
     latest: DateTime<Utc>,
-    /// The machine's wall clock.
+    /// The machine's wall clock at the reading.
     wall: DateTime<Utc>,
 }
 
 impl Reading {
-    /// Whether nothing but the jump itself speaks against it.
+    /// True if nothing except the jump contradicts the reading.
     fn stands(&self) -> bool {
         self.latest - self.now.at <= PROGRESS_WITHIN && (self.now.at - self.wall).abs() <= WALL_WITHIN
     }
 }
 
-/// Readings that agree, though they are not believed yet.
+/// Readings that agree but are not believed yet.
 #[derive(Debug, Clone, Copy)]
 struct Agreement {
     began: Pair,
@@ -89,9 +89,9 @@ impl Agreement {
 
 #[derive(Debug, Default)]
 struct State {
-    /// When the database's time was last believed; none at the beginning, when there is nothing to compare with.
+    /// The last believed time; none at the start, when there is nothing to compare with.
     believed: Option<Pair>,
-    /// The time here of the feed's last reading, milliseconds: what is older changes nothing.
+    /// This process's time of the feed's last reading, in milliseconds. Older readings change nothing.
     seen_ms: u64,
     doubt: Option<Doubt>,
     /// None while the last reading contradicts.
@@ -115,7 +115,7 @@ impl State {
         self.seen_ms = self.seen_ms.max(now.ms);
     }
 
-    /// Whether what is not believed has agreed with everything for long enough.
+    /// True if the readings have agreed with everything for long enough.
     fn has_agreed(&mut self, reading: Reading) -> bool {
         let now = reading.now;
         let kept = self.agreement.filter(|agreement| agreement.holds(now));
@@ -136,14 +136,14 @@ impl State {
 }
 
 impl Belief {
-    /// Nothing was read yet: the first reading is believed.
+    /// A belief without readings: the first one is believed.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self { clock, state: Arc::default() }
     }
 
-    /// Takes over what the feed read at `ms`, the time here: the database's time, and the later of that and the ledger's last
-    /// event. Gives the time to go by: what was read, or what was expected where that is not believed.
+    /// Takes a reading of the feed at `ms`, this process's time: the database's time, and the later of that and the
+    /// ledger's last event. Returns the time to use: the reading, or the expected time if it is not believed.
     pub(crate) fn read(&self, at: DateTime<Utc>, latest: DateTime<Utc>, ms: u64) -> DateTime<Utc> {
         let reading = Reading { now: Pair { at, ms }, latest, wall: self.clock.wall() };
         self.change(|state| {
@@ -153,26 +153,26 @@ impl Belief {
         })
     }
 
-    /// Takes over a time that a batch of the ledger went by.
+    /// Takes a time that a batch of the ledger used.
     pub(crate) fn believe(&self, at: DateTime<Utc>, ms: u64) {
         self.change(|state| state.believe(Pair { at, ms }));
     }
 
-    /// The latest time that the database can reasonably show: what it last showed, and what has passed here since. None at
-    /// the beginning. Also the time here, milliseconds.
+    /// The latest reasonable time of the database: its last believed time plus the time since then; none at the start.
+    /// Also this process's time in milliseconds.
     pub(crate) fn expected(&self) -> (Option<DateTime<Utc>>, u64) {
         let now_ms = self.clock.now_ms();
         (self.state().believed.and_then(|believed| believed.expected(now_ms)), now_ms)
     }
 
-    /// Why nothing is reserved by the database's clock; none while it is believed.
+    /// The reason why the database's clock stops reserves; none while it is believed.
     #[must_use]
     pub fn doubt(&self) -> Option<Doubt> {
         self.state().doubt
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing can panic while it is held.
+        // Nothing can panic while the lock is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -189,7 +189,7 @@ impl Belief {
     }
 }
 
-/// Once when it begins, and once when it ends.
+/// Logs once when a doubt begins, and once when it ends.
 fn say(doubt: Option<Doubt>) {
     match doubt {
         Some(Doubt::Ahead(seconds)) => tracing::error!(
@@ -201,7 +201,7 @@ fn say(doubt: Option<Doubt>) {
             seconds,
             "the database clock is behind the last recorded event: reserves are halted until it is right"
         ),
-        None => tracing::warn!("the database clock is believed again: reserves go on"),
+        None => tracing::warn!("the database clock is believed again: reserves resume"),
     }
 }
 
@@ -209,7 +209,7 @@ fn say(doubt: Option<Doubt>) {
 mod tests {
     use super::*;
 
-    /// A database and a machine, whose clocks a test moves.
+    /// A database and a machine whose clocks a test moves.
     struct World {
         clock: Clock,
         belief: Belief,
@@ -227,7 +227,7 @@ mod tests {
             world
         }
 
-        /// Both clocks right after a jump of both.
+        /// Both clocks just after both have jumped.
         fn jumped() -> Self {
             let mut world = Self::new();
             world.at += DAY;
@@ -288,7 +288,7 @@ mod tests {
     fn a_contradiction_begins_the_minute_anew() {
         let contradictions: [fn(&mut World); 4] = [
             |world| {
-                // It jumps again, and the wall clock with it.
+                // The database jumps again, and the wall clock with it.
                 world.at += TimeDelta::seconds(6);
                 world.clock.set_wall(world.at);
             },

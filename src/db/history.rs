@@ -223,13 +223,15 @@ impl History {
                 tracing::error!("the go-live state went backwards: blocking until holdfast db accept-rewind");
             }
             Fault::Other => tracing::error!(
-                "the database is not the one that this instance knew: blocking and appending nothing until holdfast db accept-rewind"
+                "the database is not the one that this instance knew: blocking and appending nothing until holdfast db \
+                 accept-rewind"
             ),
             Fault::Lost(lost) => {
                 let lost = lost.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                 tracing::error!(
                     lost,
-                    "events that were already answered are missing: blocking and appending nothing until holdfast db accept-rewind"
+                    "events that were already answered are missing: blocking and appending nothing until holdfast db \
+                     accept-rewind"
                 );
             }
         }

@@ -78,10 +78,12 @@ pub(crate) fn sentence(error: &sqlx::Error) -> String {
             "the statement took longer than its time limit: nothing was decided, try again, or ask for less"
         }
         Some("53300") => {
-            "the database has no connection left: nothing was decided, try again; if this persists, raise its max_connections"
+            "the database has no connection left: nothing was decided, try again; if this persists, raise its \
+             max_connections"
         }
         Some(code) if code.starts_with("58") => {
-            "the database cannot read or write its files: nothing was decided; find the file in its log, repair it and try again"
+            "the database cannot read or write its files: nothing was decided; find the file in its log, repair it and \
+             try again"
         }
         _ if is_read_only_disk(error) => {
             "the disk of the database is read-only: nothing was decided; make it writable and try again"
@@ -97,7 +99,8 @@ pub(crate) fn advice(error: &sqlx::Error) -> &'static str {
     let advices = [
         (
             "CaUsedAsEndEntity",
-            "the server's certificate is a CA certificate, as a self-signed one is: have a CA sign another one, and name that CA's file in \
+            "the server's certificate is a CA certificate, as a self-signed one is: have a CA sign another one, and \
+             name that CA's file in \
              sslrootcert",
         ),
         (

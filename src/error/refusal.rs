@@ -19,7 +19,8 @@ pub enum Refusal {
     SchemaLost(String),
     /// A pooler gives each transaction another session.
     #[error(
-        "a pooler gives each transaction another session: set it to session mode (pool_mode = session), or connect directly"
+        "a pooler gives each transaction another session: set it to session mode (pool_mode = session), or connect \
+         directly"
     )]
     Shared,
     /// A setting of the session is not as it was set.

@@ -24,7 +24,7 @@ fn root_gives_nothing_away_through_a_link_that_takes_the_place_of_a_new_director
     let (new, moved) = (theirs.join("new"), theirs.join("moved"));
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // The owner of the directory, who may move whatever is in it.
+        // The owner of the directory, who may move anything in it.
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 if fs::rename(&new, &moved).is_ok() {
@@ -33,7 +33,7 @@ fn root_gives_nothing_away_through_a_link_that_takes_the_place_of_a_new_director
             }
         });
         for _ in 0..2_000 {
-            // Whether it is in time is left to chance.
+            // Whether it is in time is random.
             let _ = make_dir_now(&new);
             let _ = fs::remove_file(&new);
             let _ = fs::remove_dir(&new);
@@ -111,7 +111,7 @@ async fn root_neither_writes_nor_removes_through_a_directory_that_another_user_h
     fs::write(&old, "precious").unwrap();
     let before = fs::metadata(&old).unwrap().modified().unwrap() - ABANDONED_AFTER * 2;
     File::options().write(true).open(&old).unwrap().set_modified(before).unwrap();
-    // A link in root's own directory is root's.
+    // A link in root's own directory belongs to root.
     symlink(&precious, place.join("marks")).unwrap();
     replace(&place.join("marks/file"), "one".to_owned()).await.unwrap();
     fs::remove_file(precious.join("file")).unwrap();

@@ -1,4 +1,4 @@
-//! For commands that run beside a server: they use its PostgreSQL, and never own, start or stop it.
+//! Commands beside a running server: they use its PostgreSQL, and never own, start or stop it.
 
 use std::{
     env, fs, io,
@@ -17,8 +17,8 @@ use super::{
     process::{PidFile, may_serve},
 };
 
-/// The way to the private PostgreSQL that a server runs in `data_dir`, for commands beside that server. A PostgreSQL that another command
-/// has started does not count: it ends with that command.
+/// The connection options of the private PostgreSQL that a server runs in `data_dir`. A PostgreSQL that a command
+/// started does not count, because it ends with that command.
 pub fn attach(data_dir: &Path) -> Result<PgConnectOptions, EmbeddedError> {
     if OwnedBy::may_be_command(data_dir) {
         return Err(EmbeddedError::NotRunning { data_dir: data_dir.to_owned() });
@@ -26,13 +26,13 @@ pub fn attach(data_dir: &Path) -> Result<PgConnectOptions, EmbeddedError> {
     attach_to_any(data_dir)
 }
 
-/// The same, also if a command has started it: for callers that try again if it ends meanwhile.
+/// The same, also for a PostgreSQL that a command started: for callers that try again if it ends meanwhile.
 pub fn attach_to_any(data_dir: &Path) -> Result<PgConnectOptions, EmbeddedError> {
     let running = Running::find(data_dir)?;
     Ok(connect_options(&running.socket_dir, running.port))
 }
 
-/// Whether `data_dir` holds a private PostgreSQL, running or not. Only its owner can look into one.
+/// True if `data_dir` has a private PostgreSQL, running or not. Only its owner can look into it.
 pub fn has_cluster(data_dir: &Path) -> Result<bool, EmbeddedError> {
     let version = data_dir.join(CLUSTER).join("PG_VERSION");
     match fs::metadata(&version) {
@@ -42,8 +42,8 @@ pub fn has_cluster(data_dir: &Path) -> Result<bool, EmbeddedError> {
     }
 }
 
-/// An interactive `psql` on the private PostgreSQL that a server runs in `data_dir`; the caller adds arguments and runs
-/// it.
+/// An interactive `psql` for the private PostgreSQL that a server runs in `data_dir`. The caller adds arguments and
+/// runs it.
 pub fn psql_command(data_dir: &Path, pg_bin_dir: Option<&Path>) -> Result<Command, EmbeddedError> {
     if OwnedBy::may_be_command(data_dir) {
         return Err(EmbeddedError::NotRunning { data_dir: data_dir.to_owned() });
@@ -53,7 +53,7 @@ pub fn psql_command(data_dir: &Path, pg_bin_dir: Option<&Path>) -> Result<Comman
     let beside = dir.as_ref().map(|dir| dir.join("psql")).filter(|program| program.is_file());
     let program = beside.or_else(psql_on_path).ok_or_else(|| EmbeddedError::NoPsql { dir: dir.unwrap_or_default() })?;
     let mut psql = Command::new(program);
-    // PGOPTIONS, PGSSLMODE and the like are meant for other servers.
+    // PGOPTIONS, PGSSLMODE and similar variables are meant for other servers.
     for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
         psql.env_remove(name);
     }
@@ -94,7 +94,7 @@ impl Running {
         }
     }
 
-    /// Where the running postgres was started from: `postmaster.opts` is its command line.
+    /// The directory of the running postgres program: `postmaster.opts` has its command line.
     fn bin_dir(&self) -> Option<PathBuf> {
         let line = fs::read_to_string(self.cluster.join("postmaster.opts")).ok()?;
         let program = line.split(" \"").next()?;

@@ -1,4 +1,4 @@
-//! The cluster itself: made by initdb, started, waited for.
+//! The cluster: its creation by initdb, its start, and its readiness.
 
 use std::{
     ffi::OsString,
@@ -23,47 +23,48 @@ use super::{
     watcher::Watcher,
 };
 
-/// How often a wait looks again. PostgreSQL starts in some tens of milliseconds.
+/// The pause between two checks. PostgreSQL starts within tens of milliseconds.
 const POLL: Duration = Duration::from_millis(5);
 
 /// initdb takes a second; a slow disk may take long to sync.
 const INITDB_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// How long PostgreSQL may take to answer after it says that it is ready.
+/// How long PostgreSQL may take to answer after it has reported itself ready.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A start that takes longer than this is recovery,
+/// A start that takes longer than this is probably a recovery, and is logged.
 const RECOVERY_NOTICE: Duration = Duration::from_secs(2);
-/// and is logged at this pace: PostgreSQL's own.
+/// The interval at which a recovery is logged, which is PostgreSQL's own.
 const RECOVERY_PACE: Duration = Duration::from_secs(10);
 
-/// How long an earlier postmaster may take to end: its watcher asks at once and insists after ten seconds.
+/// How long an earlier postmaster may take to end: its watcher asks at once, and insists after ten seconds.
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// If it still runs after this, its watcher is gone, too, and this process asks it to end.
+/// If it still runs after this, its watcher is gone too, and this process asks it to end.
 const TAKEOVER_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Children of a killed owner or postmaster end by themselves within moments; until then they are in the way.
+/// Children of a killed owner or postmaster end by themselves within moments; until then they block a start.
 const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(10);
 const LEFTOVER_PAUSE: Duration = Duration::from_millis(200);
 
-/// PostgreSQL's words about such remains: children that still use its memory; a process that is dying or a zombie.
+/// PostgreSQL's messages about such children: they still use its memory, or a process is dying or a zombie.
 const IN_THE_WAY: [&str; 2] = ["pre-existing shared memory block", "lock file \"postmaster.pid\" already exists"];
 
-/// How many lines of PostgreSQL's output an error quotes.
+/// The number of lines of PostgreSQL's output that an error quotes.
 const TAIL_LINES: usize = 8;
 
 /// The processes of one owner.
 #[derive(Debug)]
 pub(super) struct Processes {
     pub(super) postmaster: Option<Child>,
-    /// Device and inode of the socket that it listens on, once it is ready. It makes no other while it runs.
+    /// The device and inode of its socket once it is ready. It creates no other while it runs.
     pub(super) socket: Option<(u64, u64)>,
     pub(super) watcher: Watcher,
 }
 
 impl Drop for Processes {
-    /// After a drop without `stop` the watcher ends PostgreSQL; its zombie would look alive to the next postmaster.
+    /// After a drop without `stop`, the watcher ends PostgreSQL; a zombie of it would look alive to the next
+    /// postmaster.
     fn drop(&mut self) {
         self.watcher.release();
         if let Some(mut postmaster) = self.postmaster.take() {
@@ -72,7 +73,7 @@ impl Drop for Processes {
     }
 }
 
-/// Everything needed to start PostgreSQL, the first time and again.
+/// Everything that starting PostgreSQL needs, the first time and later.
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub(super) layout: Layout,
@@ -85,12 +86,12 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub(super) fn processes(&self) -> MutexGuard<'_, Processes> {
-        // Nothing panics while it is held, and what it guards would still be true.
+        // Nothing panics while the lock is held, and its data would still be valid.
         self.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes what a crash in the middle of [`Cluster::init`] left behind. An initdb that is just ending may still add
-    /// or remove files meanwhile, so this is tried again.
+    /// Removes the remains of a crash during [`Cluster::init`]. An initdb that is just ending may still add or remove
+    /// files, so this is repeated.
     pub(super) async fn remove_unfinished(&self) -> Result<(), EmbeddedError> {
         let began = Instant::now();
         while let Err(error) = self.layout.remove_unfinished() {
@@ -102,14 +103,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// Makes the cluster under another name and renames it, so that a crash in between leaves no half of one.
+    /// Creates the cluster under another name and renames it, so that a crash leaves no half of one.
     pub(super) async fn init(&self) -> Result<(), EmbeddedError> {
         let name = format!("{CLUSTER}.new.{}", std::process::id());
         let new = self.layout.data_dir.join(&name);
         private_dir(&new, self.run_as.as_ref())?;
         let program = self.binaries.dir.join("initdb");
         let mut initdb = command(&program, self.run_as.as_ref());
-        // -D first: the watcher knows our processes by it.
+        // -D first: the watcher recognises our processes by it.
         initdb.arg("-D").arg(&new).args(["-U", ROLE, "-A", "trust", "-E", "UTF8", "--locale=C", "-k"]);
         initdb.arg("--no-instructions");
         if matches!(self.durability, Durability::None) {
@@ -131,14 +132,14 @@ impl Cluster {
         }
         self.told(Watcher::stopped);
         fs::rename(&new, &self.layout.cluster).map_err(EmbeddedError::at(&self.layout.cluster))?;
-        // The rename itself must survive a power cut too.
+        // The rename must survive a power cut too.
         File::open(&self.layout.data_dir)
             .and_then(|dir| dir.sync_all())
             .map_err(EmbeddedError::at(&self.layout.data_dir))
     }
 
-    /// Waits for an earlier postmaster of this cluster to be gone. Its pid file is never touched: if the process in it
-    /// is not recognisably ours, PostgreSQL decides whether the file is stale.
+    /// Waits for an earlier postmaster of this cluster to end. Its pid file is never touched: if the process in it is
+    /// not recognisably ours, PostgreSQL decides whether the file is stale.
     async fn take_over(&self) -> Result<(), EmbeddedError> {
         let cluster = &self.layout.cluster;
         let began = Instant::now();
@@ -153,7 +154,7 @@ impl Cluster {
             }
             if !asked && began.elapsed() > TAKEOVER_PATIENCE {
                 asked = true;
-                tracing::warn!(pid, "an earlier PostgreSQL of this data directory still runs: stopping it");
+                tracing::warn!(pid, "an earlier PostgreSQL of this data directory is still running: stopping it");
                 process::signal(pid, Signal::INT);
             }
             tokio::time::sleep(POLL).await;
@@ -165,7 +166,7 @@ impl Cluster {
         self.start().await
     }
 
-    /// Starts PostgreSQL and waits until it answers. Tried again while remains of a killed one are in the way.
+    /// Starts PostgreSQL and waits until it answers. Repeats while remains of a killed one block the start.
     pub(super) async fn start(&self) -> Result<(), EmbeddedError> {
         let began = Instant::now();
         loop {
@@ -190,13 +191,13 @@ impl Cluster {
         postgres.stdout(also_log).stderr(log);
         {
             let mut processes = self.processes();
-            // The watcher hears of it before and after, so that no moment is without somebody who would end it.
+            // The watcher is told before and after, so that at every moment somebody would end the process.
             if let Err(error) = processes.watcher.starting() {
-                tracing::warn!(%error, "the watcher of PostgreSQL has gone");
+                tracing::warn!(%error, "the watcher of PostgreSQL has ended");
             }
             let child = postgres.spawn().map_err(|source| EmbeddedError::CannotRun { program, source })?;
             if let Err(error) = processes.watcher.running(child.id(), CLUSTER) {
-                tracing::warn!(%error, "the watcher of PostgreSQL has gone");
+                tracing::warn!(%error, "the watcher of PostgreSQL has ended");
             }
             processes.postmaster = Some(child);
             processes.socket = None;
@@ -212,13 +213,13 @@ impl Cluster {
         Some((socket.dev(), socket.ino()))
     }
 
-    /// Whether the socket is still there that PostgreSQL listens on.
+    /// True if the socket of PostgreSQL still exists.
     pub(super) fn can_be_reached(&self) -> bool {
         let there = self.socket();
         there.is_some() && there == self.processes().socket
     }
 
-    /// `-D <cluster>` comes first: `serves` looks for it.
+    /// `-D <cluster>` comes first: `serves` searches for it.
     fn postgres_command(&self, program: &Path) -> Command {
         let mut postgres = command(program, self.run_as.as_ref());
         postgres.arg("-D").arg(&self.layout.cluster);
@@ -234,8 +235,8 @@ impl Cluster {
         postgres
     }
 
-    /// Waits until the pid file of our own child says `ready`, and a connection to our database works. Recovery has no limit: one that is
-    /// given up begins anew with the next start.
+    /// Waits until the pid file of our own child says `ready` and a connection to our database works. Recovery has no
+    /// time limit, because an interrupted one begins again at the next start.
     async fn wait_until_ready(&self, log_start: u64) -> Result<(), EmbeddedError> {
         let began = Instant::now();
         let mut notice = RECOVERY_NOTICE;
@@ -251,7 +252,7 @@ impl Cluster {
                     Err(error) => return Err(self.start_failed(&error.to_string(), log_start)),
                 }
                 if ready_since.get_or_insert_with(Instant::now).elapsed() > ANSWER_TIMEOUT {
-                    return Err(self.start_failed("it is ready, but does not answer on its socket", log_start));
+                    return Err(self.start_failed("it is ready but does not answer on its socket", log_start));
                 }
             }
             if began.elapsed() > notice {
@@ -266,13 +267,13 @@ impl Cluster {
 
     fn says_ready(&self) -> Result<bool, EmbeddedError> {
         let cluster = &self.layout.cluster;
-        // Root always may; another user owns the file. So an error is a real one.
+        // Root always may, and the file belongs to another user, so an error is a real one.
         let file = PidFile::read(cluster).map_err(EmbeddedError::at(cluster))?;
         let ours = self.processes().postmaster.as_ref().and_then(|child| i32::try_from(child.id()).ok());
         Ok(file.is_some_and(|file| file.ready && Some(file.pid) == ours))
     }
 
-    /// Has the postmaster ended? Asking also reaps it: a zombie would look alive to the next one.
+    /// True if the postmaster has ended. The check also reaps it: a zombie would look alive to the next one.
     pub(super) fn postmaster_ended(&self) -> bool {
         let mut processes = self.processes();
         let ended = processes.postmaster.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)));
@@ -282,14 +283,14 @@ impl Cluster {
         ended
     }
 
-    /// Waits, bounded, for the postmaster to end.
+    /// Waits for the postmaster to end, at most for `limit`.
     pub(super) async fn wait_for_end(&self, limit: Duration) -> bool {
         wait_for(limit, || self.postmaster_ended()).await
     }
 
     pub(super) fn told(&self, tell: impl FnOnce(&mut Watcher) -> std::io::Result<()>) {
         if let Err(error) = tell(&mut self.processes().watcher) {
-            tracing::warn!(%error, "the watcher of PostgreSQL has gone");
+            tracing::warn!(%error, "the watcher of PostgreSQL has ended");
         }
     }
 
@@ -303,21 +304,22 @@ impl Cluster {
     }
 }
 
-/// Settings of every cluster of ours.
+/// The settings of every private cluster.
 const COMMON: &[&str] = &[
-    // No TCP: who may enter the socket directory is the whole access control.
+    // No TCP: access to the socket directory is the whole access control.
     "listen_addresses=",
     "unix_socket_permissions=0700",
-    // Everything to standard error, which is the log file; messages in English, for `no_room` and for searches.
+    // Everything goes to standard error, which is the log file; messages are in English, for `no_room` and for
+    // searches.
     "logging_collector=off",
     "log_destination=stderr",
     "log_line_prefix=%m [%p] ",
     "lc_messages=C",
     "timezone=UTC",
     "log_timezone=UTC",
-    // Short statements only: compiling them costs more than running them.
+    // Statements are short: compiling them costs more than running them.
     "jit=off",
-    // Fewer checkpoints, hence fewer full page images, for a load that is mostly small commits.
+    // Fewer checkpoints and so fewer full page images, for a load of mostly small commits.
     "max_wal_size=4GB",
     "checkpoint_timeout=15min",
     "wal_compression=on",
@@ -326,15 +328,15 @@ const COMMON: &[&str] = &[
 const DURABLE: &[&str] =
     &["fsync=on", "full_page_writes=on", "synchronous_commit=on", "max_connections=100", "shared_buffers=256MB"];
 
-/// For tests, which open many small pools and keep nothing.
+/// Settings for tests, which open many small pools and keep nothing.
 const DISPOSABLE: &[&str] =
     &["fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_connections=200", "shared_buffers=64MB"];
 
-/// Waits for a child in a thread of its own, since its owner may not block.
+/// Waits for a child in a thread of its own, because its owner may not block.
 fn reap(wait: impl FnOnce() -> std::io::Result<()> + Send + 'static) {
     let thread = std::thread::Builder::new().name("holdfast-reaper".to_owned()).spawn(move || {
         if let Err(error) = wait() {
-            tracing::warn!(%error, "cannot wait for a child process");
+            tracing::warn!(%error, "a child process could not be waited for");
         }
     });
     if let Err(error) = thread {

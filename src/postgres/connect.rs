@@ -1,4 +1,4 @@
-//! Connecting to the private PostgreSQL, and its one database.
+//! Connections to the private PostgreSQL and its one database.
 
 use std::{path::Path, time::Duration};
 
@@ -9,16 +9,16 @@ use sqlx::{
 
 use super::{DATABASE, ROLE, layout::PORT};
 
-/// One connection over a local socket; bounded so that a stuck server cannot stall the wait for it.
+/// The time limit of one connection over a local socket: a stuck server must not stall the wait for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// SQLSTATE `invalid_catalog_name`.
 const NO_SUCH_DATABASE: &str = "3D000";
 
-/// SQLSTATE `cannot_connect_now`: starting or stopping.
+/// SQLSTATE `cannot_connect_now`: the server is starting or stopping.
 const NOT_NOW: &str = "57P03";
 
-/// Independent of `PGSSLMODE` and the like in our environment; of `PGOPTIONS` by the command line, which takes it away.
+/// Options that ignore `PGSSLMODE` and similar variables of our environment; the command line removes `PGOPTIONS`.
 pub(super) fn connect_options(socket_dir: &Path, port: u16) -> PgConnectOptions {
     PgConnectOptions::new_without_pgpass()
         .host("localhost")
@@ -29,7 +29,7 @@ pub(super) fn connect_options(socket_dir: &Path, port: u16) -> PgConnectOptions 
         .ssl_mode(PgSslMode::Disable)
 }
 
-/// Connects to our database, and creates it the first time. `Ok(false)`: not yet, try again.
+/// Connects to our database, and creates it the first time. `Ok(false)`: not ready yet, try again.
 pub(super) async fn open_database(socket_dir: &Path) -> Result<bool, sqlx::Error> {
     let options = connect_options(socket_dir, PORT);
     let Err(error) = connect(&options).await else {
@@ -37,7 +37,7 @@ pub(super) async fn open_database(socket_dir: &Path) -> Result<bool, sqlx::Error
     };
     match sql_state(&error).as_deref() {
         Some(NO_SUCH_DATABASE) => create_database(options.database("postgres")).await.map(|()| false),
-        // No state: the socket itself.
+        // No SQLSTATE: the socket itself failed.
         None | Some(NOT_NOW) => Ok(false),
         Some(_) => Err(error),
     }
@@ -50,7 +50,7 @@ async fn connect(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
 async fn create_database(maintenance: PgConnectOptions) -> Result<(), sqlx::Error> {
     bounded(async {
         let mut connection = PgConnection::connect_with(&maintenance).await?;
-        // Names cannot be parameters; this one is DATABASE.
+        // Names cannot be parameters; this is the value of DATABASE.
         sqlx::query("CREATE DATABASE holdfast").execute(&mut connection).await?;
         connection.close().await
     })

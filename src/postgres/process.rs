@@ -1,4 +1,4 @@
-//! Starting programs and recognising a running PostgreSQL.
+//! The start of programs, and the recognition of a running PostgreSQL.
 
 use std::{
     env,
@@ -24,11 +24,11 @@ use rustix::{
 use super::user::RunAs;
 use crate::owner;
 
-/// Root follows no link that the owner of the directory made.
+/// Root does not follow a link that the owner of the directory made.
 const NOFOLLOW: i32 = OFlags::NOFOLLOW.bits().cast_signed();
 
-/// The variables that PostgreSQL's programs may see: they find programs and libraries. Not `PG*`, which would change settings, and not our
-/// secrets.
+/// The environment variables that PostgreSQL's programs get: they find programs and libraries. `PG*` variables would
+/// change settings, and our secrets are not for them.
 const PASSED_ON: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"];
 
 /// A PostgreSQL program: as the right user, in its own process group (a Ctrl-C in the terminal must reach Holdfast,
@@ -39,8 +39,8 @@ pub(super) fn command(program: &Path, run_as: Option<&RunAs>) -> Command {
         .env_clear()
         .envs(PASSED_ON.iter().filter_map(|name| Some((*name, env::var_os(name)?))))
         .env("LC_ALL", "C")
-        // Memory that a statement frees is kept for the next one: giving a few hundred KiB back to the kernel and taking them
-        // anew was a seventh of a small batch's time. glibc's names; elsewhere they mean nothing.
+        // Freed memory is kept for the next statement: returning a few hundred KiB to the kernel and taking them back
+        // was a seventh of a small batch's time. These are glibc's names; elsewhere they have no effect.
         .env("MALLOC_TRIM_THRESHOLD_", "67108864")
         .env("MALLOC_TOP_PAD_", "4194304")
         .env("MALLOC_MMAP_THRESHOLD_", "33554432")
@@ -53,11 +53,11 @@ pub(super) fn command(program: &Path, run_as: Option<&RunAs>) -> Command {
     command
 }
 
-/// Runs a short program to its end. It is killed when `limit` passes; `started` hears its process id.
+/// Runs a short program to its end. It is killed after `limit`; `started` gets its process id.
 pub(super) async fn output(command: Command, limit: Duration, started: impl FnOnce(u32)) -> io::Result<Output> {
     let mut command = tokio::process::Command::from(command);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn()?;
-    // The pipe ends with this process, not before.
+    // The pipe ends with this process, not earlier.
     let _stdin = child.stdin.take();
     if let Some(pid) = child.id() {
         started(pid);
@@ -67,20 +67,20 @@ pub(super) async fn output(command: Command, limit: Duration, started: impl FnOn
         .unwrap_or_else(|_| Err(io::Error::other(format!("no end after {} seconds", limit.as_secs()))))
 }
 
-/// The last lines of a program's output, on one line.
+/// The last lines of a program's output, joined into one line.
 pub(super) fn tail(text: &[u8], lines: usize) -> String {
     let text = String::from_utf8_lossy(text);
     let kept: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     kept[kept.len().saturating_sub(lines)..].join(" | ")
 }
 
-/// `postmaster.pid`, which PostgreSQL fills line by line while it starts.
+/// The content of `postmaster.pid`, which PostgreSQL fills line by line while it starts.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PidFile {
     pub(super) pid: i32,
     pub(super) port: Option<u16>,
     pub(super) socket_dir: Option<PathBuf>,
-    /// Line 8 says `ready`: connections are accepted.
+    /// True if line 8 is `ready`: connections are accepted.
     pub(super) ready: bool,
 }
 
@@ -94,9 +94,9 @@ impl PidFile {
         }
     }
 
-    /// Writes our own number in the place of one that now belongs to something else, such as a thread of this process: PostgreSQL would
-    /// take that for an earlier one that still runs. Its parent's number it takes for stale, and goes on to look, by
-    /// the rest of the file, whether anybody still uses the data.
+    /// Replaces the number of a gone PostgreSQL, which now belongs to something else, such as a thread of this process,
+    /// by our own. PostgreSQL would take the old number for an earlier server that still runs. It takes its parent's
+    /// number for stale, and uses the rest of the file to check whether the data is still in use.
     pub(super) fn disown(cluster: &Path) -> io::Result<()> {
         let Some(stale) = Self::read(cluster)?.filter(|file| stands_elsewhere(file.pid, cluster)) else {
             return Ok(());
@@ -107,13 +107,13 @@ impl PidFile {
         let mut text = Vec::new();
         file.read_to_end(&mut text)?;
         let end = text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
-        // Not shorter, so that nothing has to be cut off; and in one piece, so that nobody finds half of it.
+        // Not shorter, so that nothing has to be cut off; in one write, so that nobody reads half of it.
         let ours = format!("{:>end$}", std::process::id()).into_bytes();
         file.rewind()?;
         file.write_all(&[&ours, &text[end..]].concat())?;
         tracing::warn!(
             pid = stale.pid,
-            "postmaster.pid is of a PostgreSQL that is gone, and names a process that does not use this data"
+            "postmaster.pid belongs to a PostgreSQL that has ended, and names a process that does not use this data"
         );
         Ok(())
     }
@@ -122,7 +122,7 @@ impl PidFile {
         let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).collect();
         let number = |line: usize| str::from_utf8(lines.get(line)?).ok()?.parse::<i32>().ok();
         Some(Self {
-            // Negative is a single-user postgres, which no server of ours is.
+            // A negative number is a single-user postgres, which is never one of our servers.
             pid: number(0).filter(|pid| *pid > 0)?,
             port: number(3).and_then(|port| u16::try_from(port).ok()),
             socket_dir: lines.get(4).filter(|dir| !dir.is_empty()).map(|dir| PathBuf::from(OsStr::from_bytes(dir))),
@@ -131,9 +131,9 @@ impl PidFile {
     }
 }
 
-/// Is this process alive and a PostgreSQL of this cluster? A stale pid file may name a number that a stranger has since
-/// been given, so the command line must say `-D <cluster>`. When it cannot be read the answer is no, and PostgreSQL's
-/// own lock decides.
+/// True if this process is alive and is a PostgreSQL of this cluster. A stale pid file may name a number that another
+/// process has since got, so the command line must have `-D <cluster>`. If it cannot be read, the answer is false, and
+/// PostgreSQL's own lock decides.
 pub(super) fn serves(pid: i32, cluster: &Path) -> bool {
     let arguments = if cfg!(target_os = "linux") {
         fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
@@ -144,21 +144,21 @@ pub(super) fn serves(pid: i32, cluster: &Path) -> bool {
     names_cluster(&arguments, cluster)
 }
 
-/// Whether there certainly is something else by this number than a PostgreSQL of this cluster: a process or a thread, and not this
-/// process, of which PostgreSQL knows. Each process of a PostgreSQL stands in its cluster, from before it writes its number on, whatever
-/// its program is called.
+/// True if the number certainly belongs to something else than a PostgreSQL of this cluster: a process or a thread,
+/// except this process, which PostgreSQL knows. Every process of a PostgreSQL has its cluster as its working directory,
+/// from before it writes its number, whatever the name of its program.
 fn stands_elsewhere(pid: i32, cluster: &Path) -> bool {
     let is_ours = u32::try_from(pid).is_ok_and(|pid| pid == std::process::id());
     let place = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
-    // A zombie has no directory, and may have been anything. Another user's process shows its directory only to root.
+    // A zombie has no directory and may have been anything. Only root can see the directory of another user's process.
     let (Ok(stands), Ok(cluster)) = (place(Path::new(&format!("/proc/{pid}/cwd"))), place(cluster)) else {
         return false;
     };
     !is_ours && stands != cluster
 }
 
-/// Whether a process may be a PostgreSQL of this cluster, for callers that only connect to it. If its program cannot be read, being alive
-/// is enough.
+/// True if a process may be a PostgreSQL of this cluster, for callers that only connect to it. If its program cannot be
+/// read, any live process counts.
 pub(super) fn may_serve(pid: i32, cluster: &Path) -> bool {
     if cfg!(target_os = "linux") && fs::metadata("/proc/self/cmdline").is_err() {
         let alive = Pid::from_raw(pid).map(rustix::process::test_kill_process);
@@ -171,7 +171,7 @@ fn contains(text: &[u8], needle: &[u8]) -> bool {
     text.windows(needle.len()).any(|window| window == needle)
 }
 
-/// The same test as `serves` in `watcher.sh`; arguments are separated by NUL or white space.
+/// The same test as `serves` in `watcher.sh`; NUL or white space separates arguments.
 fn names_cluster(arguments: &[u8], cluster: &Path) -> bool {
     let spaced = |bytes: &[u8]| -> Vec<u8> {
         bytes.iter().map(|byte| if matches!(byte, 0 | b'\n') { b' ' } else { *byte }).chain([b' ']).collect()
@@ -180,13 +180,13 @@ fn names_cluster(arguments: &[u8], cluster: &Path) -> bool {
     contains(&spaced(arguments), &needle)
 }
 
-/// Sends a signal. A process that is already gone is no error.
+/// Sends a signal. A process that has already ended is not an error.
 pub(super) fn signal(pid: i32, signal: Signal) {
     if let Some(target) = Pid::from_raw(pid)
         && let Err(error) = rustix::process::kill_process(target, signal)
         && error != rustix::io::Errno::SRCH
     {
-        tracing::warn!(pid, ?signal, %error, "cannot signal PostgreSQL");
+        tracing::warn!(pid, ?signal, %error, "PostgreSQL could not be signalled");
     }
 }
 
@@ -224,7 +224,7 @@ mod tests {
         let dir = env::temp_dir().join(format!("holdfast-stale-{}", std::process::id()));
         fs::create_dir(&dir).expect("a new directory");
         let file = dir.join("postmaster.pid");
-        // A program's name says nothing: neither of one that is called like PostgreSQL, nor of one that is not.
+        // A program's name proves nothing, whether it is PostgreSQL's or not.
         let start = |name: &str, place: &Path| {
             let mut sleep = Command::new("/bin/sleep");
             sleep.arg0(name).arg("60").current_dir(place).spawn().expect("it starts")

@@ -1,5 +1,5 @@
-//! The user that runs PostgreSQL. PostgreSQL refuses root, so a Holdfast started as root hands initdb and postgres to somebody
-//! else; a Holdfast started as anybody else runs them itself.
+//! The user that runs PostgreSQL. PostgreSQL refuses root, so a Holdfast of root runs initdb and postgres as another
+//! user; any other Holdfast runs them as itself.
 
 use std::{
     fs, io,
@@ -16,10 +16,10 @@ use rustix::io::Errno;
 use super::{error::EmbeddedError, watcher::SHELL};
 use crate::process_status;
 
-/// `nobody` on Linux; used when the system has no such name either.
+/// The id of `nobody` on Linux, used if the system does not have that name either.
 const NOBODY: u32 = 65534;
 
-/// The user whom root's PostgreSQL runs as. Supplementary groups are dropped by `CommandExt::uid`.
+/// The user of a root's PostgreSQL. `CommandExt::uid` drops supplementary groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RunAs {
     pub(super) uid: u32,
@@ -28,13 +28,13 @@ pub(super) struct RunAs {
 }
 
 impl RunAs {
-    /// `None` unless this process is root. Otherwise, in this order: the owner of the cluster (it can be nobody else's),
-    /// the owner of the data directory, `postgres`, `nobody`.
+    /// `None` unless this process is root. Otherwise the first of these: the owner of the cluster (no other user is
+    /// possible), the owner of the data directory, `postgres`, `nobody`.
     pub(super) fn choose(data_dir: &Path, cluster: &Path) -> Result<Option<Self>, EmbeddedError> {
         if !rustix::process::geteuid().is_root() {
             return Ok(None);
         }
-        // Unreadable or absent: the numbers alone still work, only names are lost.
+        // An unreadable or missing file only loses names; the numbers still work.
         let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
         if let Some(uid) = owner(cluster)? {
             if uid == 0 {
@@ -50,14 +50,14 @@ impl RunAs {
         }))
     }
 
-    /// Whether root may do here what running PostgreSQL as this user takes: in a container or a user namespace it may not be allowed.
+    /// Checks that root may run PostgreSQL as this user: in a container or a user namespace it may lack the rights.
     pub(super) fn check_becoming(&self) -> Result<(), EmbeddedError> {
         let cannot = |reason: String| Err(EmbeddedError::CannotBecome { user: self.name.clone(), reason });
         let missing = missing_capabilities(process_status::mask("CapEff"));
         if !missing.is_empty() {
             return cannot(format!("of the capabilities, {} are missing (cap_add)", missing.join(", ")));
         }
-        // A name space may know neither this user nor groups.
+        // A namespace may have neither this user nor groups.
         let mut shell = Command::new(SHELL);
         shell.args(["-c", ":"]).env_clear().current_dir("/").uid(self.uid).gid(self.gid).stdin(Stdio::null());
         match shell.status() {
@@ -66,14 +66,14 @@ impl RunAs {
                     .map(Errno::raw_os_error)
                     .contains(&error.raw_os_error().unwrap_or(0)) =>
             {
-                cannot(format!("this user name space does not let it become that one ({error})"))
+                cannot(format!("this user namespace does not allow it to become that user ({error})"))
             }
-            // Any other fault is said where it is needed.
+            // Any other failure is reported when it matters.
             _ => Ok(()),
         }
     }
 
-    /// The first directory on the way to `path`, itself included, that this user cannot enter.
+    /// The first directory on the path, including its end, that this user cannot enter.
     pub(super) fn check_way_to(&self, path: &Path) -> Result<(), EmbeddedError> {
         let mut way: Vec<&Path> = path.ancestors().collect();
         way.reverse();
@@ -105,7 +105,7 @@ impl RunAs {
     fn of_uid(passwd: &str, uid: u32) -> Self {
         passwd.lines().filter_map(Self::parse).find(|user| user.uid == uid).unwrap_or_else(|| Self {
             uid,
-            // Never the group of the directory: that may be root's.
+            // Never the group of the directory, which may be root's.
             gid: NOBODY,
             name: format!("with id {uid}"),
         })
@@ -120,11 +120,11 @@ impl RunAs {
     }
 }
 
-/// The capabilities that root needs for running PostgreSQL as somebody else, and their bits: giving it its directory, looking
-/// into that, stopping it, and becoming it.
+/// The capabilities that root needs to run PostgreSQL as another user, and their bits: to give it the directory, to
+/// read that, to stop it, and to become it.
 const CAPABILITIES: [(&str, u32); 5] = [("CHOWN", 0), ("DAC_OVERRIDE", 1), ("KILL", 5), ("SETGID", 6), ("SETUID", 7)];
 
-/// Those that this process is without, by the mask of those that it has. Where nothing is said, none.
+/// The missing capabilities, given the mask of the present ones; empty if the mask is not known.
 fn missing_capabilities(effective: Option<u64>) -> Vec<&'static str> {
     let Some(effective) = effective else { return Vec::new() };
     CAPABILITIES.iter().filter(|(_, bit)| effective >> bit & 1 == 0).map(|(name, _)| *name).collect()
@@ -134,7 +134,7 @@ fn parse_id(text: &str) -> Option<u32> {
     text.parse().ok().or_else(|| text.parse::<i32>().ok().map(i32::cast_unsigned))
 }
 
-/// The owner of `path`; `None` if there is nothing.
+/// The owner of `path`; `None` if it does not exist.
 fn owner(path: &Path) -> Result<Option<u32>, EmbeddedError> {
     match fs::metadata(path) {
         Ok(meta) => Ok(Some(meta.uid())),

@@ -1,6 +1,6 @@
-//! The watcher: a small shell process that outlives its owner by moments and ends PostgreSQL for it. What it does is in
-//! `watcher.sh`; why it is a process of its own: nothing inside a process survives `kill -9`, and the kernel's
-//! parent-death signal exists on Linux only, depends on the spawning thread and needs `unsafe`.
+//! The watcher: a small shell process that outlives its owner by moments and ends PostgreSQL for it. `watcher.sh` is
+//! its program. It is a process of its own because nothing inside a process survives `kill -9`; the kernel's
+//! parent-death signal exists only on Linux, depends on the spawning thread and needs `unsafe`.
 
 use std::{
     fs::File,
@@ -15,13 +15,13 @@ use super::{DataLifetime, layout::Layout};
 const SCRIPT: &str = include_str!("watcher.sh");
 pub(super) const SHELL: &str = "/bin/sh";
 
-/// The watcher of one owner. Dropping it without [`Watcher::release`] is what the owner's death looks like: it acts.
+/// The watcher of one owner. Dropping it without [`Watcher::release`] looks to it like the owner's death: it acts.
 #[derive(Debug)]
 pub(super) struct Watcher {
     child: Child,
-    /// std opens it close-on-exec, so no other child of ours (postgres above all) keeps it open.
+    /// std opens it close-on-exec, so no other child of ours (especially postgres) keeps it open.
     pipe: Option<ChildStdin>,
-    /// The last message to it, which a successor gets, too.
+    /// The last message, which a successor gets too.
     last: String,
 }
 
@@ -48,34 +48,34 @@ impl Watcher {
         Ok(Self { child, pipe, last: "stopped".to_owned() })
     }
 
-    /// Before a postgres is started.
+    /// Announces that a postgres is about to be started.
     pub(super) fn starting(&mut self) -> io::Result<()> {
         self.tell("starting".to_owned())
     }
 
-    /// Process `pid` works on `<data_dir>/<name>`.
+    /// Announces that process `pid` works on `<data_dir>/<name>`.
     pub(super) fn running(&mut self, pid: u32, name: &str) -> io::Result<()> {
         self.tell(format!("{pid} {name}"))
     }
 
-    /// Nothing is running any more.
+    /// Announces that nothing is running any more.
     pub(super) fn stopped(&mut self) -> io::Result<()> {
         self.tell("stopped".to_owned())
     }
 
-    /// Has somebody ended the watcher itself?
+    /// True if the watcher itself has been ended.
     pub(super) fn is_gone(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// A new watcher that knows what this one knew.
+    /// Replaces the watcher with a new one that gets its last message.
     pub(super) fn replace(&mut self, mut successor: Self) -> io::Result<()> {
         successor.tell(self.last.clone())?;
         *self = successor;
         Ok(())
     }
 
-    /// Closes the pipe: the watcher does what is left to do and ends. Wait for it with [`Watcher::is_gone`].
+    /// Closes the pipe: the watcher does its remaining work and ends. Wait for it with [`Watcher::is_gone`].
     pub(super) fn release(&mut self) {
         self.pipe = None;
     }

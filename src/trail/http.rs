@@ -19,7 +19,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The routes below the base path.
+/// The routes, relative to the base path.
 pub fn router() -> OpenApiRouter<Trail> {
     OpenApiRouter::new()
         .routes(routes!(verify_audit))
@@ -28,54 +28,54 @@ pub fn router() -> OpenApiRouter<Trail> {
         .merge(as_of::router())
 }
 
-/// What is to be verified.
+/// The part of the trail to verify.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct VerifyQuery {
-    /// Only this stream; all when left out.
+    /// Only this stream; all streams if left out.
     stream: Option<Stream>,
-    /// Begin with this event of the stream; the one before it is taken for right.
+    /// The first event of the stream to verify; the event before it is trusted.
     #[param(value_type = Option<i64>, minimum = 1, maximum = 1_000_000_000_000_u64)]
     from: Option<Count>,
-    /// End with this event of the stream.
+    /// The last event of the stream to verify.
     #[param(value_type = Option<i64>, minimum = 1, maximum = 1_000_000_000_000_u64)]
     to: Option<Count>,
-    /// Begin behind the last checkpoint that this instance has signed, which is taken for right; at the beginning where there is none.
+    /// Verifies only the events after this instance's last checkpoint, which is trusted; all events if there is none.
     incremental: Option<Flag>,
 }
 
-/// What a verification found of one stream.
+/// The result of the verification of one stream.
 #[derive(Debug, Serialize, ToSchema)]
 struct StreamVerified {
-    /// The stream.
+    /// The verified stream.
     stream: Stream,
-    /// How many events were looked at.
+    /// The number of verified events.
     events: i64,
-    /// The last event that was right.
+    /// The last intact event.
     seq: i64,
-    /// Its hash, lower-case hex.
+    /// The hash of that event, lower-case hex.
     hash: String,
 }
 
-/// What a verification found.
+/// The result of a verification.
 #[derive(Debug, Serialize, ToSchema)]
 struct AuditVerified {
-    /// Whether every event is what was appended, and nothing is missing.
+    /// True if every event is as it was appended and none is missing.
     ok: bool,
-    /// Each stream that was looked at.
+    /// The verified streams.
     streams: Vec<StreamVerified>,
-    /// The first thing that is wrong with each damaged stream.
+    /// The first damage of each damaged stream.
     findings: Vec<Finding>,
-    /// What of the book is not there, each with the next step: guards that are not armed, policies, partitions.
+    /// The missing parts of the book, each with the next step: unarmed guards, policies, partitions.
     missing: Vec<String>,
 }
 
-/// Recomputes the hash of every event, compares it with the last checkpoint that this instance has signed, and says where a stream was
-/// tampered with first, and how. Takes up to 2 minutes, one at a time.
+/// Recomputes the hash of every event and compares it with this instance's last checkpoint. Reports the first damage of
+/// each stream and its kind. Takes up to 2 minutes; one verification runs at a time.
 #[utoipa::path(
     get, path = "/audit/verify", tag = "audit", params(VerifyQuery),
-    responses((status = 200, description = "`ok` says whether the trail is whole", body = AuditVerified), errors::ReadOne)
+    responses((status = 200, description = "`ok` is true if the trail is intact", body = AuditVerified), errors::ReadOne)
 )]
 async fn verify_audit(
     State(trail): State<Trail>,
@@ -83,7 +83,7 @@ async fn verify_audit(
     Query(query): Query<VerifyQuery>,
 ) -> Result<Json<AuditVerified>> {
     if query.stream.is_none() && (query.from.is_some() || query.to.is_some()) {
-        return Err(Error::invalid("stream", "is missing: from and to are of one stream"));
+        return Err(Error::invalid("stream", "is required with from and to, which count the events of one stream"));
     }
     let streams = query.stream.map_or_else(|| Stream::ALL.to_vec(), |stream| vec![stream]);
     // One at a time: each reads the whole trail.
@@ -98,7 +98,7 @@ async fn verify_audit(
         let part = (query.from.map(Count::get), query.to.map(Count::get));
         let begin = verify::begin(&mut conn, stream, part).await?;
         let from = begin.or(known.filter(|_| incremental)).unwrap_or(Point::BEGINNING);
-        // Of a part, only what it holds can be compared.
+        // A part can only be compared with the events that it has.
         let known = known.filter(|known| query.to.is_none() && known.seq > from.seq);
         let asked = Asked { from, to: query.to.map(Count::get), known };
         let verified = verify::verify(&mut conn, stream, asked).await?;
@@ -110,8 +110,8 @@ async fn verify_audit(
     Ok(Json(answer))
 }
 
-/// Where every stream stands, signed: a C2SP note, to be kept where whoever owns the database does not come. Events since the last
-/// one are verified first, which takes up to 2 minutes.
+/// Signs the last event of every stream: a C2SP note, to be kept where the database's owner has no access. It first
+/// verifies the events since the last checkpoint, which takes up to 2 minutes.
 #[utoipa::path(
     get, path = "/audit/checkpoint", tag = "audit",
     responses(
@@ -122,7 +122,7 @@ async fn verify_audit(
 async fn audit_checkpoint(State(trail): State<Trail>, caller: Caller, _: Query<Nothing>) -> Result<impl IntoResponse> {
     let no_key = || Error::NotFound { what: "key to sign with", id: "(CHECKPOINT_KEY)".into() };
     let notary = trail.notary().ok_or_else(no_key)?;
-    // One at a time, as every verification.
+    // One at a time, like every verification.
     let _turn = trail.verifying.take(caller.principal).await?;
     let db = trail.db();
     let mut conn = db.connect_long_snapshot().await?;

@@ -28,7 +28,8 @@ impl Block {
             Self::GoLiveDisabled => "go-live is disabled: this is blocked until it is enabled",
             Self::StateStale => "the go-live state is unknown or too old: everything is blocked until it is read again",
             Self::StateRewound => {
-                "the database went back, as after a restore, and lacks events that were answered: everything is blocked until somebody has \
+                "the database went back, as after a restore, and lacks events that were answered: everything is \
+                 blocked until somebody has \
                  checked it and accepts it (holdfast db accept-rewind)"
             }
         }

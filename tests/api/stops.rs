@@ -30,7 +30,7 @@ async fn of_what_stops_only_the_field_that_names_the_thing_can_refuse() {
     let service = promoted().await;
     let long = "a".repeat(300);
     for (query, content_type, body, said) in [
-        ("?actor=x", FORM, "domain=ND&actor=y", "actor is given more than once, differently"),
+        ("?actor=x", FORM, "domain=ND&actor=y", "actor is given more than once with different values"),
         ("", FORM, "domain=ND&correlation_id=inc-7", "correlation_id is unknown"),
         ("", FORM, "domain=ND&correlation_id=%07", "correlation_id has the control character"),
         ("", FORM, "domain=ND&force=1&force=2", "force is unknown"),
@@ -61,7 +61,7 @@ async fn nothing_beside_the_path_keeps_a_token_valid() {
     let admin = token(&service, "admin").await;
     for (words, said) in [
         ("correlation_id=x", "correlation_id is unknown"),
-        ("actor=a&actor=b", "actor is given more than once, differently"),
+        ("actor=a&actor=b", "actor is given more than once with different values"),
         ("force", "without a value"),
         ("idempotency_key=1", "idempotency_key is unknown"),
     ] {

@@ -162,7 +162,7 @@ fn the_first_process_of_a_container_reaps_orphans_and_ends_postgresql_in_order()
         let postmaster = place.postgres().into_iter().min().expect("PostgreSQL runs");
         assert!(children(postmaster).len() > 3, "{:?}", children(postmaster));
         signal(postmaster, Signal::KILL);
-        wait_until("PostgreSQL runs again", || {
+        wait_until("PostgreSQL is running again", || {
             !place.postgres().contains(&postmaster) && server.try_reserve().is_ok_and(|reply| reply.status == 200)
         });
         wait_until("nothing is unreaped", || children(first).iter().all(|(_, state)| *state != 'Z'));
@@ -219,7 +219,7 @@ fn the_database_ends_with_its_owner_also_without_proc_and_coreutils() {
 #[test]
 fn root_that_cannot_run_postgresql_as_another_user_is_told_why_and_nothing_is_fetched() {
     let place = Place::new();
-    let mut ways = vec![(vec!["unshare", "--map-root-user"], "user name space")];
+    let mut ways = vec![(vec!["unshare", "--map-root-user"], "user namespace")];
     if is_root() {
         ways.push((vec!["setpriv", "--bounding-set", "-all"], "CHOWN, DAC_OVERRIDE, KILL, SETGID, SETUID"));
         ways.push((vec!["setpriv", "--bounding-set", "-setuid"], "capabilities, SETUID are missing"));

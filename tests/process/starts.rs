@@ -186,7 +186,7 @@ fn a_private_postgresql_whose_socket_was_deleted_is_restarted() {
         });
     }
     let log = server.stop(Signal::TERM);
-    assert!(log.contains("its socket is gone: restarting it"), "{log}");
+    assert!(log.contains("its socket is missing: restarting it"), "{log}");
     place.check_nothing_runs();
 }
 

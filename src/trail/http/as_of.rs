@@ -1,4 +1,4 @@
-//! What was in force at an instant.
+//! The settings in force at an instant.
 
 use crate::audit::as_of::AsOf;
 use crate::audit::store;
@@ -17,20 +17,21 @@ pub(super) fn router() -> OpenApiRouter<Trail> {
     OpenApiRouter::new().routes(routes!(audit_as_of))
 }
 
-/// When.
+/// The instant of the wanted settings.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct AsOfQuery {
-    /// The instant, RFC 3339; now when left out.
+    /// The instant, RFC 3339; now if left out.
     #[param(inline)]
     at: Option<Time>,
 }
 
-/// The go-live state, the components and every policy that were in force at an instant, out of the trail alone.
+/// Shows the go-live state, the components and every policy that were in force at an instant, computed from the trail
+/// alone.
 #[utoipa::path(
     get, path = "/audit/as-of", tag = "audit", params(AsOfQuery),
-    responses((status = 200, description = "What was in force, and since which event", body = AsOf), errors::Read)
+    responses((status = 200, description = "The settings in force, each with its event", body = AsOf), errors::Read)
 )]
 async fn audit_as_of(State(trail): State<Trail>, Query(query): Query<AsOfQuery>) -> Result<Json<AsOf>> {
     let mut tx = trail.db().begin_snapshot().await?;

@@ -20,42 +20,43 @@ pub(super) fn router() -> OpenApiRouter<Trail> {
     OpenApiRouter::new().routes(routes!(audit_events))
 }
 
-/// Which events. A stream without the column that is asked for has none of them.
+/// The conditions and the page. A stream without a requested column has no matching events.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct AuditEventQuery {
-    /// Of this stream.
+    /// Only this stream; all streams if left out.
     stream: Option<Stream>,
-    /// By whom, as authenticated.
+    /// Only events of this authenticated principal.
     principal: Option<Actor>,
-    /// By whom, as claimed.
+    /// Only events of this claimed actor.
     actor: Option<Actor>,
-    /// What was done, upper case: `RESERVE`. All streams but kpi. One that no event of any stream has is refused.
+    /// Only this action, upper case: `RESERVE`. All streams except kpi have one. An action that no stream has is
+    /// refused.
     action: Option<Label>,
-    /// About this engine: stream risk, and in control what was set of its risk policy, and that it was removed.
+    /// Only events of this engine: in stream risk, and in control the changes and the removal of its risk policy.
     engine: Option<Engine>,
-    /// About this domain: streams heimdall and kpi.
+    /// Only events of this domain: in streams heimdall and kpi.
     domain: Option<Domain>,
-    /// Of this thread.
+    /// Only events with this correlation id.
     correlation_id: Option<CorrelationId>,
-    /// Of this request.
+    /// Only events of this request.
     request_id: Option<Label>,
-    /// Of this reservation: stream risk.
+    /// Only events of this reservation: in stream risk.
     reservation_id: Option<Uuid>,
-    /// At or after this time, RFC 3339.
+    /// Only events at or after this time, RFC 3339.
     #[param(inline)]
     from: Option<Time>,
-    /// Before this time, RFC 3339.
+    /// Only events before this time, RFC 3339.
     #[param(inline)]
     to: Option<Time>,
-    /// `desc`, the newest first, when left out; or `asc`.
+    /// `desc` for newest first, the default; or `asc`.
     #[param(inline)]
     order: Option<Order>,
-    /// At most so many, 1 to 1000; 100 when left out.
+    /// The most rows of the page, 1 to 1000; 100 if left out.
     #[param(inline)]
     limit: Option<PageSize>,
-    /// Where the last page ended; only with the same `order`.
+    /// The end of the last page, from next_cursor; only with the same `order`.
     #[param(inline)]
     cursor: Option<Cursor>,
 }
@@ -81,20 +82,20 @@ impl AuditEventQuery {
     }
 }
 
-/// Events of a page, whatever is asked for: each may have 50 KB, and so many of each stream are in memory.
+/// The most events of a page, whatever the limit: each may have 50 KB, and this many of each stream are in memory.
 const ROWS_MAX: i64 = 200;
 
 /// A page of the list over all streams.
 #[derive(Debug, Serialize, ToSchema)]
 struct AuditPage {
-    /// The events, by time and then by the name of the stream. Fewer than asked for are not the end.
+    /// The events, by time and then by the name of the stream. A short page is not the end of the list.
     items: Vec<EventRecord>,
-    /// What to send as `cursor` for the next page. Null when there is nothing more; with `order=asc` never, so that what is
-    /// appended can be followed. Opaque.
+    /// The `cursor` of the next page. Null if there are no more events; never null with `order=asc`, so that new events
+    /// can be followed. Opaque.
     next_cursor: Option<String>,
 }
 
-/// Every event of every stream, as it is stored, newest first or oldest first.
+/// Lists every event of every stream as it is stored, newest or oldest first.
 #[utoipa::path(
     get, path = "/audit/events", tag = "audit", params(AuditEventQuery),
     responses((status = 200, description = "A page", body = AuditPage), errors::Read)
@@ -103,7 +104,7 @@ async fn audit_events(State(trail): State<Trail>, Query(query): Query<AuditEvent
     let limit = query.limit.unwrap_or(PageSize::DEFAULT).get().min(ROWS_MAX);
     let order = query.order.unwrap_or_default();
     if query.cursor.is_some_and(|cursor| cursor.order != order) {
-        return Err(Error::invalid("cursor", "belongs to the other order: send the order of the page it came with"));
+        return Err(Error::invalid("cursor", "belongs to the other order: send the `order` of its page"));
     }
     let filter = query.filter()?;
     let mut tx = trail.db().begin_snapshot().await?;
