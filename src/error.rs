@@ -58,7 +58,7 @@ pub enum Error {
     /// The second person is missing, or is the person who made the request.
     #[error("two_person_release {0}")]
     ApprovalRefused(&'static str),
-    /// The token has too many open requests for approval.
+    /// The token has requested too many changes within the lifetime of an approval request.
     #[error(
         "a token may request {limit} changes within {minutes} minutes, and this one has reached that: wait until the \
          oldest expires"
@@ -116,7 +116,7 @@ pub enum Error {
     /// The id that the caller chose belongs to another reservation.
     #[error("reservation {reservation_id} already exists with other values in {fields:?}: choose a new id")]
     ReservationExists { reservation_id: uuid::Uuid, fields: Vec<&'static str> },
-    /// The ledger denied a reserve, and the caller asked for an error status on a denial.
+    /// A reserve was denied on a route that answers a denial with an error status.
     #[error("{message}")]
     ReservationDenied { message: String, members: Vec<(&'static str, Box<RawValue>)> },
     /// The ledger denied an extension.
@@ -197,7 +197,7 @@ pub enum Error {
          once the machine's clock and the database's have agreed for a minute"
     )]
     ClockJumped(i64),
-    /// The ledger's counters do not match its reservations.
+    /// The ledger's counters do not match its reservations and events.
     #[error("the book did not balance at {0}: new reserves are halted until `holdfast risk reconcile --repair`")]
     LedgerHalted(chrono::DateTime<chrono::Utc>),
     /// The database went back, as after a restore: engaged prohibitions or given answers may be missing.

@@ -175,7 +175,7 @@ impl<D: Batcher> Writer<D> {
         let (answer, answered) = oneshot::channel();
         let job = Job { items, weight, queued_ms: self.clock.now_ms(), _places: places, answer };
         self.queue.send(job).map_err(|_| Error::Inconsistent("the writer has ended".into()))?;
-        answered.await.map_err(|_| Error::Inconsistent("the writer dropped what it was asked".into()))?
+        answered.await.map_err(|_| Error::Inconsistent("the writer dropped a request without an answer".into()))?
     }
 
     /// True while the thread accepts items.

@@ -174,7 +174,7 @@ enum Kind {
 /// Facts of a risk policy that its own members do not show.
 #[derive(Debug, Default)]
 struct Hold {
-    /// Whether an operator enabled the policy; none if that is not known.
+    /// The operator's flag; none if it is not known.
     by_hand: Option<bool>,
     throttled_by: Vec<i64>,
 }

@@ -112,7 +112,7 @@ impl Error {
     /// The extensions of the errors without details: only whether to try again.
     fn plain_extensions(&self) -> Vec<(&'static str, Box<RawValue>)> {
         match self {
-            // The last two may have been carried out: sent again with its key, the request is still carried out once.
+            // The last three may have been carried out: with its key, the same request is carried out only once.
             Self::ClockWentBack(_)
             | Self::ClockJumped(_)
             | Self::LedgerHalted(_)

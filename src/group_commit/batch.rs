@@ -127,7 +127,7 @@ pub(super) async fn confirm(conn: &mut PgConnection, stream: Stream) -> Result<i
     Ok(head.seq())
 }
 
-/// Whether a batch was committed, and the last event. Waits for the batch's transaction to end. A transaction that has
+/// Returns whether a batch was committed, and the last event. Waits for the batch's transaction to end. A transaction that has
 /// not begun, still in a buffer on the way, never will: the head's revision moves, so its place is gone. A caller is
 /// told of the commit only once a later commit is confirmed.
 pub(super) async fn is_committed(conn: &mut PgConnection, stream: Stream, proof: &Proof) -> Result<(bool, i64)> {

@@ -221,7 +221,7 @@ impl<D: Batcher> Task<D> {
         }
     }
 
-    /// Whether a batch was committed. The answer is final: locking the head waits for its transaction to end, and a
+    /// Returns whether a batch was committed. The answer is final: locking the head waits for its transaction to end, and a
     /// transaction that has not begun finds the head moved.
     async fn look_up(&mut self, proof: &Proof) -> Result<bool> {
         let mut conn = self.connect().await?;

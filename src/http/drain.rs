@@ -27,7 +27,7 @@ static NOW: AtomicUsize = AtomicUsize::new(0);
 #[derive(Debug)]
 struct Drained {
     body: Option<Incoming>,
-    /// True if the client sent `Expect: 100-continue`: it sends nothing until somebody reads.
+    /// True if the client sent `Expect` and nobody has read yet: then it has not sent the body.
     waits: bool,
 }
 

@@ -138,7 +138,7 @@ where
             {
                 super::end_connection(response);
             }
-            // Whether or not the answer can be sent.
+            // This does not depend on whether the answer can be sent.
             connection.works();
             connection.waits(For::Request);
             answered

@@ -33,7 +33,7 @@ fn root_gives_nothing_away_through_a_link_that_takes_the_place_of_a_new_director
             }
         });
         for _ in 0..2_000 {
-            // Whether it is in time is random.
+            // The timing is random.
             let _ = make_dir_now(&new);
             let _ = fs::remove_file(&new);
             let _ = fs::remove_dir(&new);

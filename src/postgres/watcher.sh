@@ -1,19 +1,19 @@
-# Stands beside the private PostgreSQL and ends it when its owner ends, however that happens: even kill -9 closes the
-# pipe on standard input, of which the owner holds the only writing end. Plain POSIX sh, for Linux and macOS.
+# Runs beside the private PostgreSQL and ends it when its owner ends in any way: even kill -9 closes the pipe on standard
+# input, whose only writing end the owner holds. Plain POSIX sh, for Linux and macOS.
 #
 # Each line of the pipe replaces the one before:
-#   starting         a postgres is about to be started, its process id is not known yet
+#   starting         a postgres is about to be started; its process id is not known yet
 #   <pid> <name>     that process works on <data_dir>/<name> (postgres on the cluster, initdb on one being made)
 #   stopped          nothing is running
 data_dir=$1 socket_dir=$2 temporary=$3 owner=$4
 
-# The signals of a terminal or of a service manager's group stop are for the owner; we act when it has gone.
+# The signals of a terminal or of a service manager's group stop are for the owner; the watcher acts when it has ended.
 trap '' HUP INT TERM
 
-# The owner's PATH may lead to its own programs alone.
+# The owner's PATH may have only its own programs.
 PATH=${PATH:+$PATH:}/usr/local/bin:/usr/bin:/bin
 
-# Where there is no sleep, counting takes a while too.
+# Without a sleep program, counting takes a while too.
 pause() {
     sleep 0.1 2>/dev/null || sleep 1 2>/dev/null || {
         count=0
@@ -34,7 +34,7 @@ serves() {
     else
         arguments=$(ps -ww -o args= -p "$1" 2>/dev/null)
         if [ -z "$arguments" ]; then
-            # Nothing tells what it runs: it is alive, and the directory says that it is its own.
+            # Its command line is unreadable: it is alive, and the directory's pid file names it.
             held=
             read -r held 2>/dev/null <"$2/postmaster.pid"
             [ "$held" = "$1" ] && kill -0 "$1" 2>/dev/null

@@ -24,7 +24,7 @@ pub struct PolicyUpsert {
     pub default_ttl_seconds: Option<Count>,
     /// True to enable the policy, false to disable it.
     pub enabled: Option<bool>,
-    /// Whether a positive cap may become 0, which removes it.
+    /// The treatment of a positive cap that would become 0, which removes it.
     pub zero_cap: ZeroCap,
 }
 

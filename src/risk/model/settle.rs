@@ -39,12 +39,12 @@ pub enum Target {
         reserved_amount: Amount,
         /// The candidates, oldest first.
         candidates: Vec<Uuid>,
-        /// Whether more reservations are open.
+        /// The completeness of the candidates.
         beyond: Beyond,
     },
 }
 
-/// Whether a settle by amount may lack a match only because it checks [`MATCHES_MAX`] holds.
+/// The completeness of the candidates: a settle by amount checks at most [`MATCHES_MAX`] holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beyond {
     /// The candidates are complete.
