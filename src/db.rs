@@ -112,7 +112,9 @@ pub enum OpenError {
     #[error("the setting schema_minimum is {0}, which is not a migration's number: repair it before starting")]
     SchemaMinimum(String),
     /// The schema is for a newer server.
-    #[error("the schema needs a server that knows migration {needed}, and this one knows only up to {known}: upgrade holdfast")]
+    #[error(
+        "the schema needs a server that knows migration {needed}, and this one knows only up to {known}: upgrade holdfast"
+    )]
     SchemaTooNew {
         /// The migration that the schema needs.
         needed: i64,

@@ -99,9 +99,7 @@ pub enum Error {
     #[error("reservation {reservation_id} was {} at {closed_at}: nothing was changed; {}", .status.as_str().to_ascii_lowercase(), .status.next_step())]
     AlreadyClosed { reservation_id: uuid::Uuid, status: ReservationStatus, closed_at: String, outcome: Box<RawValue> },
     /// The number of a kind has reached its limit.
-    #[error(
-        "there are already {limit} {what}, the limit set by {setting}: use an existing one, or raise {setting}"
-    )]
+    #[error("there are already {limit} {what}, the limit set by {setting}: use an existing one, or raise {setting}")]
     LimitReached { what: &'static str, limit: usize, setting: &'static str },
     /// The outcome was recorded before and is too large to be repeated in the same answer.
     #[error(

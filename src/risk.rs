@@ -279,7 +279,10 @@ impl Risk {
         let count = policies.len();
         let existing = policies.into_iter().find(|policy| policy.engine == request.engine);
         if existing.is_none() && request.engine.is_system() {
-            return Err(Error::invalid("engine", "is SYSTEM, the name of Holdfast itself in events: choose another name"));
+            return Err(Error::invalid(
+                "engine",
+                "is SYSTEM, the name of Holdfast itself in events: choose another name",
+            ));
         }
         if existing.is_none() {
             require_room("engines", count, self.engines_max, "ENGINES_MAX")?;

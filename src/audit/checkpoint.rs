@@ -262,7 +262,8 @@ async fn first_missing(conn: &mut PgConnection, checkpoint: &Checkpoint) -> Resu
 async fn make_key(path: &Path, name: &str) -> io::Result<()> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(io::Error::other)?;
-    let signer = Signer::new(&key_name(name), seed).ok_or_else(|| io::Error::other("that name cannot be a key's name"))?;
+    let signer =
+        Signer::new(&key_name(name), seed).ok_or_else(|| io::Error::other("that name cannot be a key's name"))?;
     if let Some(dir) = path.parent() {
         owner::make_dir(dir).await?;
     }

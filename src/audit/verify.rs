@@ -126,7 +126,9 @@ pub(super) async fn base_finding(conn: &mut PgConnection, stream: Stream, from: 
     }
     let (seq, kind, detail) = match stored_hash(&mut *conn, stream, from.seq).await? {
         Some(hash) if hash == from.hash => return Ok(None),
-        Some(_) => (from.seq, Tampering::Rewritten, "its hash differs from the one that is known from outside".to_owned()),
+        Some(_) => {
+            (from.seq, Tampering::Rewritten, "its hash differs from the one that is known from outside".to_owned())
+        }
         None => {
             let detail = format!("event {} is known from outside and is missing", from.seq);
             let head = match read_head(conn, stream).await {
@@ -198,7 +200,10 @@ pub async fn begin(
     if let (Some(from), Some(to)) = (from, to)
         && from > to
     {
-        return Err(Error::invalid("to", format!("is {to}, which is before from ({from}): no event lies between them")));
+        return Err(Error::invalid(
+            "to",
+            format!("is {to}, which is before from ({from}): no event lies between them"),
+        ));
     }
     let before = from.filter(|from| *from > 1).map(|from| from - 1);
     match read_head(&mut *conn, stream).await {

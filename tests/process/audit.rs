@@ -127,7 +127,7 @@ fn whatever_is_done_to_an_export_is_named_with_its_stream_and_number() {
         ("risk 1: it has other columns", &|lines| lines[first] = lines[first].replace(r#""actor""#, r#""author""#)),
         ("risk 2: event 1 is expected", &|lines| drop(lines.remove(first))),
         ("risk 2: event 1 is expected", &|lines| lines.swap(first, second)),
-        ("risk 2: what it says", &|lines| lines[second] = lines[second].replace(r#""hash":""#, r#""hash":"0"#)),
+        ("risk 2: its content", &|lines| lines[second] = lines[second].replace(r#""hash":""#, r#""hash":"0"#)),
         // Without the last event, the head says that there was one.
         ("risk 2: the last line names", &|lines| drop(lines.remove(at("risk", "3")))),
     ];

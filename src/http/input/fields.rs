@@ -205,8 +205,7 @@ pub(super) fn merge(mut body: Vec<Field>, query: Vec<Field>) -> Result<Vec<Field
         match body.iter().find(|twin| twin.name == field.name) {
             Some(twin) if twin.says_the_same(&field) => {}
             Some(_) => {
-                let error =
-                    FieldError::new(&field.name, "differs between body and query: send it once");
+                let error = FieldError::new(&field.name, "differs between body and query: send it once");
                 return Err(Error::Contradictory(format!("{} {}", error.field, error.detail), error));
             }
             None => body.push(field),

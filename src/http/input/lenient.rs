@@ -82,8 +82,9 @@ impl Lenient {
     {
         let fields: Vec<_> = self.fields.extract_if(.., |field| field.name == name).collect();
         if fields.windows(2).any(|pair| !pair[0].says_the_same(&pair[1])) {
-            self.warnings
-                .push(format!("{name} is given more than once with different values: the first readable one was taken"));
+            self.warnings.push(format!(
+                "{name} is given more than once with different values: the first readable one was taken"
+            ));
         }
         for field in fields.iter().filter(|field| !field.is_blank()) {
             let text = crate::types::scalar_of(&field.value).map_err(ToString::to_string);

@@ -117,7 +117,10 @@ fn read_operation(
     match op.as_deref() {
         Some("reserve") => own.item(&fields, "reserve", None, |input: CheckAndReserve| {
             if input.is_dry() {
-                return Err(Error::invalid("dry_run", "is not possible in a batch: send it to POST /risk/check-and-reserve"));
+                return Err(Error::invalid(
+                    "dry_run",
+                    "is not possible in a batch: send it to POST /risk/check-and-reserve",
+                ));
             }
             Ok(input.request())
         }),

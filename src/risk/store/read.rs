@@ -23,7 +23,8 @@ pub(super) fn count(number: i64) -> Result<Count> {
 
 pub(super) fn ttl(seconds: Option<i64>) -> Result<Option<Ttl>> {
     let read = |seconds: i64| {
-        Ttl::from_decimal(seconds.into()).ok_or_else(|| Error::Inconsistent(format!("a hold's lifetime cannot be read: {seconds} s")))
+        Ttl::from_decimal(seconds.into())
+            .ok_or_else(|| Error::Inconsistent(format!("a hold's lifetime cannot be read: {seconds} s")))
     };
     seconds.map(read).transpose()
 }

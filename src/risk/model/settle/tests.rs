@@ -142,7 +142,11 @@ fn what_finds_no_match_is_reported_and_nothing_goes_below_zero() {
     assert_eq!(settlement.flags, ["over_release"]);
     assert_eq!(settlement.ledger_engine.open_risk_reserved, Total::ZERO);
     let nothing = run(&mut book, &matching("10", &[], Some("0")), stamp(10));
-    assert_eq!(nothing.ledger_engine.exposure_used, total("100"), "an amount that was never reserved is not given back");
+    assert_eq!(
+        nothing.ledger_engine.exposure_used,
+        total("100"),
+        "an amount that was never reserved is not given back"
+    );
 }
 
 #[test]
