@@ -230,7 +230,11 @@ async fn a_hint_names_no_amount_that_would_be_denied_as_well() {
     };
     assert_eq!(hint("41").await, "ask for at most 40");
     tell(&service, &id, "settle", &json!({"realized_loss": 50, "settled_amount": 60})).await.ok();
-    assert_eq!(hint("41").await, "the day's loss has reached its cap: wait until midnight UTC", "40 would be denied, too");
+    assert_eq!(
+        hint("41").await,
+        "the day's loss has reached its cap: wait until midnight UTC",
+        "40 would be denied, too"
+    );
     policy(
         &service,
         json!({"engine": "WHOLESALE", "max_daily_loss": 0, "allow_unlimited": true, "max_daily_exposure": 60}),
