@@ -46,7 +46,6 @@ impl Budget {
         self.0.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The used amount.
     #[cfg(test)]
     pub(crate) fn used(&self) -> usize {
         self.lock().total

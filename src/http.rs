@@ -33,7 +33,6 @@ use axum::response::Response;
 /// The path prefix of every governance route.
 pub const BASE_PATH: &str = "/api/governance";
 
-/// Makes the connection close after this answer.
 pub(crate) fn end_connection(response: &mut Response) {
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }

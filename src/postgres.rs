@@ -62,7 +62,6 @@ use self::{
 /// The role that owns the database.
 const ROLE: &str = "holdfast";
 
-/// The database that Holdfast uses.
 const DATABASE: &str = "holdfast";
 
 /// A fast shutdown writes a checkpoint; clients are disconnected, not waited for.

@@ -19,7 +19,6 @@ use std::io::Write;
 
 /// The version of this format, the first byte.
 const VERSION: u8 = 1;
-/// The length that encodes null.
 const NULL: [u8; 4] = [0xFF; 4];
 
 /// A growing canonical form. Each method appends one column.

@@ -104,7 +104,6 @@ struct Parts {
 
 #[derive(Debug, Default)]
 struct Progress {
-    /// The last signed checkpoint.
     last: Option<Checkpoint>,
     /// The heads of the last checkpoint that the schedule made.
     kept: Option<BTreeMap<Stream, Point>>,

@@ -9,7 +9,6 @@ use crate::error::Result;
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The condition under which a trigger fires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fires {
     /// Always, also when replication applies a change.

@@ -15,7 +15,6 @@ use sha2::{Digest, Sha256};
 use std::fmt;
 use std::str::FromStr;
 
-/// The algorithm: Ed25519.
 const ALGORITHM: u8 = 1;
 /// The beginning of a signature's line: an em dash.
 const DASH: &str = "\u{2014} ";

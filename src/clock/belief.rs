@@ -56,7 +56,6 @@ impl Pair {
     }
 }
 
-/// A reading of the database's clock.
 #[derive(Debug, Clone, Copy)]
 struct Reading {
     now: Pair,

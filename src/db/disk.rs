@@ -31,7 +31,6 @@ impl Disk {
         }
     }
 
-    /// Notes that the disk is full.
     pub(crate) fn note_full(&self) {
         if !self.is_full() {
             let free_bytes = self.free_bytes();

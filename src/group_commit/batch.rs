@@ -57,7 +57,6 @@ pub async fn by<T>(deadline: Instant, prepared: impl Future<Output = Result<T>>)
     }
 }
 
-/// The result of a batch.
 pub(super) struct Ended<D: Batcher> {
     /// An outcome for each item, in order.
     pub(super) outcomes: Vec<Result<D::Done>>,

@@ -30,7 +30,6 @@ pub(super) fn start<D: Batcher>(task: Task<D>) {
 
 type Jobs<D> = Vec<Job<<D as Batcher>::Item, <D as Batcher>::Done>>;
 
-/// The state of the thread.
 pub(super) struct Task<D: Batcher> {
     pub(super) db: Database,
     pub(super) clock: Clock,

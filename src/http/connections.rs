@@ -69,7 +69,6 @@ pub enum Kind {
     Kept,
 }
 
-/// The thing that a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum For {
     /// A request.
@@ -80,7 +79,6 @@ pub(crate) enum For {
     Stop,
 }
 
-/// The state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Activity {
     /// A request is being served.

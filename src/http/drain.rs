@@ -15,7 +15,6 @@ use std::time::Duration;
 
 /// Most bytes that are discarded; a client that sends more is reset.
 const BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// How long discarding may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Most bodies that are discarded at once; beyond that, connections are reset.
 const AT_ONCE_MAX: usize = 1_024;

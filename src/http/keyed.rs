@@ -76,7 +76,6 @@ impl<S: Send + Sync, T: DeserializeOwned + Serialize + Said> FromRequest<S> for 
     }
 }
 
-/// The intent of a key.
 pub(crate) fn intent_of<T: Serialize>(parts: &Parts, caller: Caller, key: &IdempotencyKey, input: &T) -> Intent {
     let route = parts.uri.path().to_owned();
     Intent { principal: caller.principal, key: key.to_string(), route, fields: Fields::of(input) }
@@ -129,7 +128,6 @@ pub(crate) struct Many {
     pub(crate) list: Vec<Box<RawValue>>,
     /// The key of the whole list.
     pub(crate) key: Option<IdempotencyKey>,
-    /// The other fields of the body.
     pub(crate) fields: Vec<Field>,
 }
 

@@ -14,7 +14,6 @@ use axum::response::{IntoResponse, Response};
 
 /// The name of the parameter, in the query and in a media type.
 pub(crate) const NUMBERS: &str = "numbers";
-/// The value of the parameter.
 pub(crate) const STRING: &str = "string";
 
 /// The mark of a request whose answer has its numbers as strings.

@@ -56,7 +56,6 @@ pub struct Building<T> {
     reading: Reading,
 }
 
-/// The progress of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reading {
     /// There may be more rows.

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 /// How often partitions are created and dropped.
 const EVERY: Duration = Duration::from_mins(10);
-/// Days whose partition exists in advance.
 const DAYS_AHEAD: u64 = 2;
 /// Creating or dropping a partition takes locks that delay every request with a key: try briefly, and again later.
 const PATIENCE: &str = "SET LOCAL lock_timeout = '250ms'";
@@ -87,7 +86,6 @@ async fn alter(db: &Database, statement: String) -> Result<()> {
     crate::db::commit(tx).await
 }
 
-/// The partitions and their days.
 async fn partitions(conn: &mut PgConnection) -> Result<Vec<(String, NaiveDate)>> {
     let names = sqlx::query_scalar!(
         r#"SELECT child.relname::text AS "name!"

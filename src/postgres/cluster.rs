@@ -53,7 +53,6 @@ const IN_THE_WAY: [&str; 2] = ["pre-existing shared memory block", "lock file \"
 /// The number of lines of PostgreSQL's output that an error quotes.
 const TAIL_LINES: usize = 8;
 
-/// The processes of one owner.
 #[derive(Debug)]
 pub(super) struct Processes {
     pub(super) postmaster: Option<Child>,

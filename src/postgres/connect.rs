@@ -12,7 +12,6 @@ use super::{DATABASE, ROLE, layout::PORT};
 /// The time limit of one connection over a local socket: a stuck server must not stall the wait for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// SQLSTATE `invalid_catalog_name`.
 const NO_SUCH_DATABASE: &str = "3D000";
 
 /// SQLSTATE `cannot_connect_now`: the server is starting or stopping.

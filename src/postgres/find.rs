@@ -33,7 +33,6 @@ const PACKAGED: [(&str, &str, &str); 6] = [
     ("/Applications/Postgres.app/Contents/Versions", "", "bin"),
 ];
 
-/// A directory of usable programs.
 #[derive(Clone, Debug)]
 pub(super) struct Binaries {
     pub(super) dir: PathBuf,

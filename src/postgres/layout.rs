@@ -35,7 +35,6 @@ pub(super) const PORT: u16 = 5432;
 /// The name of the cluster in the data directory.
 pub(super) const CLUSTER: &str = "pg";
 
-/// The file that the owner locks.
 pub(super) const OWNER_LOCK: &str = "owner.lock";
 
 /// How long the owner's file may be empty before its owner counts as a server; the file is read repeatedly.

@@ -119,7 +119,6 @@ impl By {
     }
 }
 
-/// The batcher of the ledger's operations.
 #[derive(Debug)]
 struct Operations {
     by: By,
@@ -133,7 +132,6 @@ struct Operations {
     recent: Vec<Engine>,
 }
 
-/// The note of a batch.
 #[derive(Debug)]
 struct Note {
     /// The believed time, and this process's time when the batch began, in milliseconds.

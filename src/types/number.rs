@@ -285,7 +285,6 @@ impl Count {
 /// The lifetime of a hold in seconds: from one second to 30 days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ttl(i64);
-/// 30 days.
 const TTL_SECONDS_MAX: i128 = 2_592_000;
 exact_number!(Ttl, i64, "Ttl", 0, 1, TTL_SECONDS_MAX, "Lifetime of a hold in seconds, up to 30 days.");
 

@@ -9,7 +9,6 @@ use crate::audit::{Canonical, Stream, binary, chain};
 pub(super) struct Link {
     seq: i64,
     at: i64,
-    /// The canonical bytes.
     bytes: Vec<u8>,
     /// The offset of the columns after version, stream and number.
     tail: usize,

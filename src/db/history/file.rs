@@ -21,7 +21,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
-/// The first line of the file.
 const ORIGIN: &str = "holdfast marks";
 /// Largest file that is read, in bytes.
 const BYTES_MAX: u64 = 64 * 1024;

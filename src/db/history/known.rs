@@ -80,7 +80,6 @@ pub struct Asked {
     pub heads: Heads,
 }
 
-/// The history as this process knows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct KnownHistory {
     /// The identity of the history; none before the first read.

@@ -42,7 +42,6 @@ pub(crate) struct Off {
 /// a part of the request cannot be read, the whole request is refused.
 #[derive(Debug)]
 pub(crate) struct Stopping<T> {
-    /// The parsed input.
     pub(crate) input: T,
     /// The intent of the idempotency key; none without a key.
     pub(crate) intent: Option<Intent>,

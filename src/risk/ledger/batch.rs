@@ -26,7 +26,6 @@ const BATCH_SPAN: TimeDelta = TimeDelta::milliseconds(10);
 /// The inputs of a batch beside the database.
 #[derive(Debug)]
 pub(super) struct Conditions {
-    /// True if a reserve requires go-live.
     pub(super) go_live_required: bool,
     /// True if this instance has a kill file, whatever the database says.
     pub(super) killed_locally: bool,
@@ -42,7 +41,6 @@ pub(super) struct Conditions {
     pub(super) corrections: Corrections,
 }
 
-/// The handling of downward corrections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Corrections {
     /// The setting in the database decides whether they wait for approval.
@@ -86,9 +84,7 @@ pub(super) enum Start {
     Optimistic,
 }
 
-/// A decided batch of the ledger.
 type Ended = Prepared<Answered, Note>;
-/// The reason why a batch failed.
 type Broken = Failure<Answered, Note>;
 
 /// Decides and writes a batch, up to its commit.
@@ -141,13 +137,11 @@ pub(super) async fn prepare(
     Ok(prepared)
 }
 
-/// The result of an optimistic write.
 enum Written {
     /// It was written, or had nothing to write.
     All(Ended),
     /// The head had moved.
     Nothing {
-        /// True if the head is locked now.
         is_locked: bool,
     },
 }

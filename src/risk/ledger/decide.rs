@@ -71,7 +71,6 @@ impl<'a> Deciding<'a> {
         self.known.book.levels.iter().filter(|(engine, level)| before.get(*engine) != Some(*level))
     }
 
-    /// The changes of the batch.
     pub(super) fn changes(&self) -> Batch<'_> {
         let book = &self.known.book;
         let (old, new): (Vec<_>, Vec<_>) =
@@ -214,7 +213,6 @@ impl<'a> Deciding<'a> {
         Ok(done)
     }
 
-    /// Notes a decision and its event.
     fn done(&mut self, item: &'a Submission, stamp: Stamp, event: RiskEvent, outcome: Outcome) -> Answered {
         if let Some((reason, scope)) = &event.denial {
             *self.denials.entry((event.engine.clone(), scope.clone(), reason)).or_default() += 1;

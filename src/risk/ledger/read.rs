@@ -19,7 +19,6 @@ use uuid::Uuid;
 /// Most holds that one batch expires, so that a hundred thousand due at one instant delay nobody: about 20 ms.
 const EXPIRIES_MAX: i64 = 512;
 
-/// The facts of a batch.
 pub(super) struct Loaded {
     pub(super) book: Book,
     /// The reason why nothing new is reserved; none if reserves are possible.
@@ -62,7 +61,6 @@ impl Halt {
     }
 }
 
-/// The correlation id of an operation.
 pub(super) fn correlation_id_of(item: &Submission) -> Option<&str> {
     item.origin.correlation_id.as_ref().map(CorrelationId::as_str)
 }

@@ -51,7 +51,6 @@ impl Reservation {
         if self.is_due(now) { ReservationStatus::Expired } else { self.status }
     }
 
-    /// Closes it, with nothing outstanding.
     pub(super) fn close(&mut self, status: ReservationStatus, stamp: Stamp) {
         self.open_amount = Amount::ZERO;
         self.status = status;

@@ -39,7 +39,6 @@ pub async fn corrected(conn: &mut PgConnection, seqs: &[i64]) -> Result<BTreeMap
         .collect()
 }
 
-/// Writes the corrected events of a batch.
 pub(super) async fn write(conn: &mut PgConnection, corrected: &BTreeMap<i64, Corrected>) -> Result<()> {
     let done = sqlx::query!(
         "INSERT INTO risk_correction (corrects_seq, loss, exposure, root)

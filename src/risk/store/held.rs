@@ -26,7 +26,6 @@ struct ReservationRow {
     closed_seq: Option<i64>,
 }
 
-/// The status that the database stored.
 pub(super) fn status(text: &str) -> Result<ReservationStatus> {
     ReservationStatus::read(text).ok_or_else(|| Error::Inconsistent(format!("{text} is not a status")))
 }
