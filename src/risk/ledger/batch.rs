@@ -141,9 +141,7 @@ enum Written {
     /// It was written, or had nothing to write.
     All(Ended),
     /// The head had moved.
-    Nothing {
-        is_locked: bool,
-    },
+    Nothing { is_locked: bool },
 }
 
 /// A decided batch that is not written yet.
