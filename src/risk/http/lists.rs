@@ -40,7 +40,7 @@ struct ReservationQuery {
     /// The most rows of the page, 1 to 1000; 100 if left out.
     #[param(inline)]
     limit: Option<PageSize>,
-    /// The end of the last page, from next_cursor.
+    /// The end of the last page, from `next_cursor`.
     cursor: Option<Place>,
 }
 
@@ -119,7 +119,7 @@ struct RiskEventQuery {
     /// The most rows of the page, 1 to 1000; 100 if left out.
     #[param(inline)]
     limit: Option<PageSize>,
-    /// The end of the last page, from next_cursor.
+    /// The end of the last page, from `next_cursor`.
     cursor: Option<Place>,
 }
 

@@ -56,7 +56,7 @@ struct AuditEventQuery {
     /// The most rows of the page, 1 to 1000; 100 if left out.
     #[param(inline)]
     limit: Option<PageSize>,
-    /// The end of the last page, from next_cursor; only with the same `order`.
+    /// The end of the last page, from `next_cursor`; only with the same `order`.
     #[param(inline)]
     cursor: Option<Cursor>,
 }
