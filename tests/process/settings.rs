@@ -42,7 +42,7 @@ fn hostile(place: &Place, settings: &[&str]) -> (Server, String) {
     (owner, place.url("hostile"))
 }
 
-/// What docs/AUDIT.md says of every stream: that its events and its head hold.
+/// As `docs/audit-chain.sql`: whether the events and the head of every stream hold.
 const HOLDS: &str = "
 WITH event AS (
   SELECT 'control' AS stream, * FROM control_bytes
