@@ -1,15 +1,18 @@
-//! Access: tokens, their scopes, and the refusals before a handler runs.
+//! Tokens, their scopes, and the refusals before a handler runs. The guard of the business's own routes is not here,
+//! but in [`crate::enforcement`].
 //!
 //! Invariants:
-//! - Deny by default: a route is open to whoever carries the scope of its row in [`crate::enforcement::routes`], and a route
-//!   without a row to nobody.
-//! - A token is 256 random bits; the database holds its SHA-256. It is shown once and kept nowhere, not in events, logs or
-//!   kept answers.
-//! - Creating and revoking are control events. Refused attempts of authenticated callers are, too; those of others are counted.
-//! - While no token was ever created, a service on a loopback address is open ([`guard`]), but to no web page and no proxy.
+//! - Deny by default: a caller needs the scope in the route's row of [`crate::enforcement::routes`]; a route without a
+//!   row refuses every caller.
+//! - A token has 256 random bits; the database holds its SHA-256. The token is shown once and stored nowhere, not in
+//!   events, logs or kept answers.
+//! - Creating and revoking a token are control events. Refused attempts of authenticated callers are events, too; other
+//!   refusals are only counted.
+//! - While no token was ever created, a service on a loopback address is open ([`guard`]), but to no web page and no
+//!   proxy.
 //!
-//! Statements: none a request ([`register`]); 5 to create or revoke (lock, time, row, event, head), and one that counts
-//! before a token is created.
+//! Statements: none per request ([`register`]); 5 to create or revoke (lock, time, row, event, head), and one that
+//! counts before a token is created.
 
 pub mod guard;
 pub mod http;
@@ -48,7 +51,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// The service on this database. The feed renews its register, and its own changes reach that at once.
+    /// The service on this database. The feed renews its register; its own changes reach the register at once.
     #[must_use]
     pub fn new(db: Database, clock: Clock, feed: Feed, tokens_max: usize) -> Self {
         let register = Register::new(clock, feed.lease());
@@ -62,21 +65,21 @@ impl Access {
         &self.register
     }
 
-    /// Creates a token.
+    /// Creates a token. The result holds the only copy of it.
     pub async fn create(&self, new: &NewToken, reason: Option<&Reason>, origin: &Origin) -> Result<CreatedToken> {
         let created = create(&self.db, new, Some(self.tokens_max), reason, origin).await?;
         self.feed.publish_access(&self.db).await;
         Ok(created)
     }
 
-    /// Ends a token. One that was revoked before stays as it is.
+    /// Revokes a token. A token that was revoked before stays as it is.
     pub async fn revoke(&self, id: TokenId, reason: Option<&Reason>, origin: &Origin) -> Result<TokenRecord> {
         let revoked = revoke(&self.db, id, reason, origin).await?;
         self.feed.publish_access(&self.db).await;
         Ok(revoked)
     }
 
-    /// A page of all tokens ever made, newest first, that begins after this one.
+    /// A page of all tokens ever created, newest first, after this one.
     pub async fn list(&self, after: Option<TokenId>, limit: PageSize) -> Result<TokenPage> {
         list(&self.db, after, limit).await
     }
@@ -94,10 +97,10 @@ impl Access {
     }
 }
 
-/// How often it is written down which tokens were used.
+/// The interval at which the last uses of tokens are written to the database.
 const USES_EVERY: Duration = Duration::from_mins(1);
 
-/// Writes down which tokens were used, over and over, until the task is ended. A crash loses a minute of it.
+/// Writes the last uses of tokens to the database, until the task is ended. A crash loses up to a minute of them.
 pub async fn note_uses(register: Register, db: Database) {
     let mut turns = tokio::time::interval(USES_EVERY);
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -105,7 +108,7 @@ pub async fn note_uses(register: Register, db: Database) {
         turns.tick().await;
         let noted = async { register.note_uses(&mut *db.work().await?).await };
         if let Err(error) = noted.await {
-            tracing::warn!(%error, "which tokens were used could not be written down: it is tried again");
+            tracing::warn!(%error, "the last uses of tokens could not be written: this is tried again");
         }
     }
 }
@@ -116,14 +119,17 @@ struct RefusalDetail<'a> {
     path: &'a str,
 }
 
-/// A page of all tokens ever made, newest first: after this one, or from the newest on.
+/// A page of all tokens ever created, newest first: after this one, or from the newest on.
 pub async fn list(db: &Database, after: Option<TokenId>, limit: PageSize) -> Result<TokenPage> {
     let shown = usize::try_from(limit.get()).unwrap_or(usize::MAX);
-    // One more than is shown tells whether there are more.
+    // One more token than the page holds tells whether there is a next page.
     let mut tokens = store::list(&mut *db.read().await?, Wanted::From(after, limit.get() + 1)).await?;
     if let Some(id) = after {
         if tokens.first().is_none_or(|first| first.id != id.to_string()) {
-            return Err(Error::invalid("after", "is the id of no token: send that of the last one that was shown"));
+            return Err(Error::invalid(
+                "after",
+                "is not the id of a token: send the id of the last token on the previous page",
+            ));
         }
         tokens.remove(0);
     }
@@ -135,13 +141,14 @@ pub async fn list(db: &Database, after: Option<TokenId>, limit: PageSize) -> Res
     Ok(TokenPage { tokens, next })
 }
 
-/// The tokens that are valid now and that may both measure and recommend, as events name them.
+/// The tokens that are valid now and may both measure and recommend, as events name them.
 pub async fn grade_themselves(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<Vec<String>> {
     let valid = store::grants(conn, now, 0).await?;
     Ok(valid.iter().filter_map(store::GrantRow::grades_itself).collect())
 }
 
-/// Creates a token where fewer than so many are valid, or however many there are. Each change reads all that are valid.
+/// Creates a token if fewer than `limit` are valid; none sets no limit. The limit exists since each change reads all
+/// valid tokens.
 pub async fn create(
     db: &Database,
     new: &NewToken,
@@ -150,7 +157,7 @@ pub async fn create(
     origin: &Origin,
 ) -> Result<CreatedToken> {
     if new.scopes.is_empty() {
-        return Err(Error::invalid("scopes", "is empty: name at least one"));
+        return Err(Error::invalid("scopes", "is empty: name at least one scope"));
     }
     if let Some((one, other)) = new.owner.as_ref().and_then(|owner| person::mixed(owner.as_str())) {
         let detail = format!("mixes {one} and {other} letters, some of which look alike: write it in one alphabet");
@@ -208,10 +215,10 @@ pub async fn create(
     Ok(CreatedToken { token: token.expose().to_owned(), record, warnings })
 }
 
-/// Ends a token: for the service and for the shell. One that was revoked before stays as it is.
+/// Revokes a token, for the service and for the shell. A token that was revoked before stays as it is.
 pub async fn revoke(db: &Database, id: TokenId, reason: Option<&Reason>, origin: &Origin) -> Result<TokenRecord> {
     let _lane = db.switch_lane(&origin.principal).await?;
-    // It only tightens: also where events are lost.
+    // Revoking only tightens, so it also works where events are lost.
     let mut tx = db.begin_switch().await?;
     let mut head = db.history().lock_to_tighten(&mut tx, Stream::Control).await?;
     let found = store::list(&mut tx, Wanted::One(id)).await?.into_iter().next();

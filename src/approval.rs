@@ -1,18 +1,22 @@
-//! The second person: while `two_person_release` is on, a change that [loosens](ApprovalAction) waits for the word of another person.
+//! The second person: while `two_person_release` is on, a change that [loosens](ApprovalAction) waits until another
+//! person approves it.
 //!
 //! Invariants:
-//! - Each lever says in its `model` which of its changes loosen, and as which [`ApprovalAction`]. [`gate`] asks for the scope
-//!   and for the second person alike.
-//! - Whether it is on is read inside the transaction of the change, under the control head (of a correction: held until it commits); so
-//!   is whether an approval stands. An instance's environment may only tighten.
-//! - What is done is what was asked for, by whoever may approve it; no field of any body skips the wait.
-//! - Persons are owners of tokens ([`crate::access::person`]): whoever has none can neither ask nor approve.
-//! - An approval stands for 15 minutes and once. A newer engage or disable cancels it, of what is less than the whole system also a
-//!   newer trip, and a newer change of the same thing. Anybody who operates and reaches what it is about can reject it.
+//! - Each lever's `model` says which of its changes loosen, and as which [`ApprovalAction`]. [`gate`] checks both the
+//!   scope and the second person.
+//! - The setting is read inside the transaction of the change, under the control head (for a correction: held until it
+//!   commits); the approval is read there, too. An instance's environment may only tighten.
+//! - An approval does exactly the requested change; no field of any body skips the wait.
+//! - Persons are owners of tokens ([`crate::access::person`]): a token without an owner can neither request nor
+//!   approve.
+//! - A request is valid for 15 minutes and for one approval. A newer engage or disable cancels it. If it concerns less
+//!   than the whole system, a newer trip or a newer change of the same subject cancels it as well. Every operator whose
+//!   token reaches its subject can reject it.
 //!
-//! The change's event names who asked; `APPROVAL_APPROVE`, before it in the same transaction, names who agreed.
+//! The change's event names the person who requested; `APPROVAL_APPROVE`, before it in the same transaction, names the
+//! person who approved.
 //!
-//! Statements: one where it is off; 3 more to wait, 4 more to approve.
+//! Statements: one while the setting is off; 3 more to wait, 4 more to approve.
 
 pub mod answer;
 pub mod end;
@@ -35,50 +39,50 @@ use model::{ApprovalAction, ApprovalRecord, Standing};
 use serde::Serialize;
 use sqlx::PgConnection;
 
-/// How long a request waits for the second person.
+/// The time for which a request waits for the second person.
 const STANDS: TimeDelta = TimeDelta::minutes(15);
 
-/// Whether this instance asks for a second person whatever the database says.
+/// Whether this instance requires a second person even if the database's setting does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Policy {
-    /// As the database says.
+    /// The database's setting decides.
     #[default]
     OfDatabase,
-    /// Always.
+    /// A second person is always required.
     Always,
 }
 
 /// The outcome of a change that may have to wait.
 #[derive(Debug)]
 pub enum Loosened<T> {
-    /// It is done, or was before.
+    /// The change was done, now or before.
     Done(Once<T>),
-    /// It waits for the second person.
+    /// The change waits for the second person.
     Waiting(Box<ApprovalRecord>),
 }
 
 /// The requested change.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// The subject, as the events of its lever name it; none for the whole system.
+    /// The subject, as the lever's events name it; none for the whole system.
     pub subject: Option<&'a str>,
-    /// Its input, as JSON; of an upsert with its changes beside it.
+    /// The input, as JSON. For an upsert, its changes are included.
     pub input: &'a str,
-    /// Why.
+    /// The reason, in the caller's words.
     pub reason: Option<&'a Reason>,
 }
 
-/// The gate's verdict on a change.
+/// The gate's decision on a change.
 #[derive(Debug)]
 pub enum Gated {
-    /// Go on.
+    /// The change may go on.
     Pass,
-    /// It waits; the transaction holds the request and is to be committed.
+    /// The change waits. The transaction holds the request, and the caller must commit it.
     Wait(Box<ApprovalRecord>),
 }
 
-/// Whether a change may be done now, inside its transaction, which holds the control head. Ask it of every change that could loosen,
-/// before anything is written.
+/// Decides whether a change may be done now, inside its transaction, which holds the control head. Call it for every
+/// change that could loosen, before any write.
 pub async fn gate(
     conn: &mut PgConnection,
     head: &mut Head,
@@ -91,7 +95,7 @@ pub async fn gate(
         asked.origin.authority.require(Scope::Release, action.what())?;
     }
     if let Some(id) = asked.approves {
-        // The facts that the approver's own request checked before may have changed since.
+        // The approver's own request checked these facts before, and they may have changed since.
         approve_in_tx(conn, head, id, asked).await?;
         return Ok(Gated::Pass);
     }
@@ -102,15 +106,15 @@ pub async fn gate(
         return Ok(Gated::Pass);
     }
     let record = wait_in_tx(conn, head, asked, action, wanted).await?;
-    // Whatever becomes of it: the same key never asks twice.
+    // The key is kept whatever becomes of the request, so that it never requests twice.
     idempotency::keep_waiting(conn, asked.intent.as_ref(), head.next(), &record).await?;
     Ok(Gated::Wait(Box::new(record)))
 }
 
-/// Requests of one token within the time that one stands: each is judged anew with every one that is made.
+/// The most open requests of one token: each new request re-judges all of them.
 const ASKED_MAX: usize = 100;
 
-/// A request that waits, for the audit trail.
+/// A waiting request, for the audit trail.
 #[derive(Serialize)]
 struct RequestDetail<'a> {
     action: ApprovalAction,
@@ -132,7 +136,7 @@ async fn wait_in_tx(
     let stamp = head.next();
     let input = serde_json::value::RawValue::from_string(wanted.input.to_owned())
         .map_err(|error| Error::Inconsistent(format!("an input has no JSON form: {error}")))?;
-    // The same request again is the one that waits.
+    // A repeated request is the one that waits already.
     let waiting = store::waiting(&mut *conn, stamp.at).await?.into_iter().find(|known| {
         known.action == action
             && known.subject.as_deref() == wanted.subject
@@ -173,7 +177,7 @@ async fn wait_in_tx(
     Ok(record)
 }
 
-/// An agreement, for the audit trail.
+/// An approval, for the audit trail.
 #[derive(Serialize)]
 struct ApproveDetail<'a> {
     id: i64,
@@ -183,7 +187,7 @@ struct ApproveDetail<'a> {
     approving_owner: &'a Actor,
 }
 
-/// Takes the second person's word, inside the transaction of the change.
+/// Records the second person's approval, inside the transaction of the change.
 async fn approve_in_tx(conn: &mut PgConnection, head: &mut Head, id: i64, asked: &Asked) -> Result<()> {
     let stamp = head.next();
     let record = store::find(&mut *conn, id, stamp.at).await?;
@@ -203,12 +207,14 @@ async fn approve_in_tx(conn: &mut PgConnection, head: &mut Head, id: i64, asked:
     Ok(())
 }
 
-/// The person behind an approver, if it is another one than the first, and the request still waits.
+/// The person behind an approver, if it differs from the requester and the request still waits.
 pub(crate) fn second_person<'a>(record: &ApprovalRecord, approver: &'a Origin) -> Result<&'a Actor> {
     let nobody = "needs a second person: this token has no owner, so it cannot approve; create one with --owner";
     let owner = approver.authority.owner().ok_or(Error::ApprovalRefused(nobody))?;
     if person::is_same(owner.as_str(), &record.owner) {
-        return Err(Error::ApprovalRefused("needs a second person, and this is the first one again"));
+        return Err(Error::ApprovalRefused(
+            "needs a second person, but this token has the same owner as the request: another owner must approve",
+        ));
     }
     refuse_ended(record)?;
     Ok(owner)
@@ -219,14 +225,14 @@ pub(crate) fn refuse_ended(record: &ApprovalRecord) -> Result<()> {
     record.ended().map_or(Ok(()), |how| Err(Error::ApprovalClosed { id, how }))
 }
 
-/// From what to what, for the audit trail.
+/// The old and the new setting, for the audit trail.
 #[derive(Serialize)]
 struct SettingDetail {
     from: bool,
     to: bool,
 }
 
-/// Switches `two_person_release`: for the shell. Says whether that changed anything.
+/// Switches `two_person_release`, for the shell. Returns whether the setting changed.
 pub async fn require_second_person(db: &Database, on: bool, reason: Option<&Reason>, origin: &Origin) -> Result<bool> {
     let mut tx = db.begin().await?;
     let mut head = db.history().lock(&mut tx, Stream::Control).await?;

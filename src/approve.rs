@@ -1,4 +1,5 @@
-//! The second person's word: a change that waits is approved and done, or rejected. [`approval`] says what waits.
+//! The second person's decision: approves a waiting change and does it, or rejects it. [`approval`] decides which
+//! changes wait.
 
 pub mod http;
 mod reach;
@@ -22,32 +23,32 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-/// The change that was done after the second person agreed.
+/// The answer of an approval: the change was done.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Approved {
-    /// The approval.
+    /// The id of the request.
     pub id: i64,
-    /// The action that was approved.
+    /// The action that was approved and done.
     pub action: ApprovalAction,
-    /// The answer of the change itself.
+    /// The change's own answer.
     #[schema(value_type = Object)]
     pub answer: Box<RawValue>,
 }
 
-/// The service of the second person.
+/// The service of approvals and rejections.
 #[derive(Debug, Clone)]
 pub struct Approve {
-    /// The database.
+    /// The database of the requests.
     pub db: Database,
-    /// Whether this instance asks for a second person whatever the database says.
+    /// Whether this instance requires a second person even if the database's setting does not.
     pub two_person: approval::Policy,
-    /// Lever 1.
+    /// Lever 1, for its approved changes.
     pub go_live: GoLive,
-    /// Lever 2.
+    /// Lever 2, for its approved changes.
     pub risk: Risk,
-    /// Lever 3.
+    /// Lever 3, for its approved changes.
     pub heimdall: Heimdall,
-    /// Lever 4.
+    /// Lever 4, for its approved changes.
     pub regression: Regression,
 }
 
@@ -61,14 +62,14 @@ impl Approve {
         Ok((is_required, store::list(&mut conn, now).await?))
     }
 
-    /// A request as it stands now.
+    /// A request in its current state.
     async fn find(&self, id: i64) -> Result<ApprovalRecord> {
         let mut conn = self.db.read().await?;
         let now = self.db.history().now(&mut conn).await?;
         store::find(&mut conn, id, now).await
     }
 
-    /// Approves a request, and does what it asks for, in the transaction of the change.
+    /// Approves a request and does its change, in one transaction.
     pub async fn approve(&self, id: i64, approver: Origin) -> Result<Approved> {
         approver.authority.require(Scope::Release, "an approval")?;
         let record = self.find(id).await?;
@@ -123,7 +124,8 @@ impl Approve {
         }
     }
 
-    /// Rejects a request that waits. Its author may, and any caller with operate or release that reaches its subject. Needs no second person.
+    /// Rejects a waiting request. The requester may, and every caller with operate or release whose token reaches its
+    /// subject. It needs no second person.
     pub async fn reject(&self, id: i64, reason: Option<&Reason>, origin: &Origin) -> Result<ApprovalRecord> {
         let mut tx = self.db.begin().await?;
         let mut head = self.db.history().lock(&mut tx, Stream::Control).await?;

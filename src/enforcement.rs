@@ -1,18 +1,19 @@
-//! The enforcement layer: no request reaches a handler that the go-live state forbids.
+//! The enforcement layer: no request that the go-live state forbids reaches a handler.
 //!
-//! - [`path`]: one reading of a path, or a refusal.
-//! - [`RouteClass`] and [`rules`]: what kind of work a request is. [`routes`]: the one table of Holdfast's own routes.
+//! - [`path`]: parses a path into its one spelling, or refuses it.
+//! - [`RouteClass`] and [`rules`]: the class of a request. [`routes`]: the one table of Holdfast's own routes.
 //! - [`gate`]: the tower layer around the finished router, and the decision.
-//! - [`feed`]: what the gate knows, and how old that may be. [`kill_file`]: the switch that needs no database.
-//! - [`instance`]: who runs on this database.
+//! - [`feed`]: the state that the gate uses, and its age. [`kill_file`]: the switch that needs no database.
+//! - [`instance`]: the instances on this database.
 //! - [`authz`] and [`ofrep`]: the same decision for services in any language.
 //!
-//! Invariant: not knowing is not allowing. A state older than the lease blocks everything that is not exempt.
+//! Invariant: an unknown state admits nothing. A state older than the lease blocks every request that is not exempt.
 //!
 //! # In a service of your own
 //!
-//! Any service on tower can mount the gate itself, here one on axum. The gate goes by a [`Source`]; [`feed::Feed`] is
-//! the one that reads Holdfast's database, and here is one that knows nothing and then says that production is live:
+//! Any service on tower can mount the gate itself, here one on axum. The gate reads its state from a [`Source`].
+//! [`feed::Feed`] is the source that reads Holdfast's database; the one below first knows nothing and then says that
+//! production is live:
 //!
 //! ```
 //! use axum::{Router, body::Body, http::Request, routing::get};
@@ -32,7 +33,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
 //! let known = Known(Arc::new(Mutex::new(View::Stale)));
-//! // The finished router goes in, so that nothing is outside: not what is merged later, not the fallback.
+//! The finished router goes in, so that no route is outside: neither those merged later nor the fallback.
 //! let router = Router::new().route("/api/deals", get(|| async { "sold" }));
 //! let gate = GateLayer::new(known.clone(), Enforcement::On(EnforcementScope::All), Arc::new(Rules::default()));
 //! let service = gate.layer(router);
@@ -60,7 +61,7 @@
 //!
 //! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
 //! let db = Database::open("postgres://holdfast@localhost/holdfast".parse()?).await?;
-//! // What GET /api/governance/instances shows of this service.
+//! This is the text that GET /api/governance/instances shows of this service.
 //! let configuration = Configuration {
 //!     enforcement: "all",
 //!     execution_classes: None,

@@ -1,11 +1,11 @@
-//! The guard of Holdfast's own routes: who asks, may they, and is there room.
+//! The guard of Holdfast's own routes: authenticates the caller, checks its rights, and gives the request a place.
 //!
-//! It runs inside the router, where the template is known, and before every handler. In this order: the route's row, who asks, how
-//! often, the scope, a [place](crate::http::places) among the requests in flight, which is taken when the body is there. A caller that
-//! passes is the handler's [`crate::http::Caller`].
+//! It runs inside the router, where the template is known, and before every handler. Its order: the route's row, the
+//! caller, its rate, the scope, and a [place](crate::http::places) among the requests in flight, which is taken when
+//! the body has arrived. The admitted caller becomes the handler's [`crate::http::Caller`].
 //!
-//! A change that tightens has a share of its own at each step: engage and disable wait for no place that others hold, have no rate, and
-//! go by the register as it was last known, so that an operator stops everything whatever else goes on.
+//! A change that tightens has its own share at each step: engage and disable wait for no place of other requests, have
+//! no rate, and use the last known register, so that an operator can stop everything under any load.
 
 mod refusals;
 
@@ -35,15 +35,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tower::{Layer, Service};
 
-/// Where the service can be reached from.
+/// The machines that can reach the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Exposure {
-    /// From this machine alone.
+    /// This machine alone.
     #[default]
     Loopback,
-    /// From elsewhere, and nobody is let in without a token.
+    /// Other machines, too; every caller needs a token.
     Network,
-    /// From elsewhere, and the operator said that this is meant also without tokens.
+    /// Other machines, too, and the operator allows this without tokens.
     Insecure,
 }
 
@@ -51,21 +51,21 @@ pub enum Exposure {
 #[derive(Debug, Clone)]
 pub struct GuardLayer(Arc<Means>);
 
-/// The means of a guard.
+/// The services and settings that a guard uses.
 #[derive(Debug)]
 pub struct Means {
-    /// The tokens.
+    /// The tokens and their register.
     pub access: Access,
-    /// Where this instance can be reached from.
+    /// The machines that can reach this instance.
     pub exposure: Exposure,
-    /// By which names it is asked while nobody is authenticated.
+    /// The host names that a request may use in open mode.
     pub hosts: Hosts,
     /// Places for requests in flight.
     pub places: Places,
 }
 
 impl GuardLayer {
-    /// A guard that goes by this.
+    /// A guard with these means.
     #[must_use]
     pub fn new(means: Means) -> Self {
         Self(Arc::new(means))
@@ -87,15 +87,15 @@ pub struct Guard<S> {
     means: Arc<Means>,
 }
 
-/// A request that may go on.
+/// The state of an admitted request.
 struct Passage {
-    /// Held until the request is answered.
+    /// The place, held until the request is answered.
     seat: Arc<Seat>,
-    /// The note of a refusal further in.
+    /// The note for a refusal by the handler.
     note: Option<Box<Note>>,
 }
 
-/// A request that may not, and what that is noted as.
+/// The refusal of a request, and its note.
 struct Refusal {
     response: Response,
     note: Option<Box<Note>>,
@@ -108,7 +108,7 @@ impl From<Error> for Box<Refusal> {
 }
 
 impl<S> Guard<S> {
-    /// Admits a request, or says why not.
+    /// Admits a request, or returns its refusal.
     fn admit(&self, request: &mut Request, row: &Route) -> Result<Passage, Box<Refusal>> {
         let is_kept = request.extensions().get::<Arc<Connection>>().is_some_and(|connection| connection.is_kept());
         if is_kept && !matches!(row.share, Share::Switch | Share::Probe) {
@@ -127,7 +127,7 @@ impl<S> Guard<S> {
             }
         }
         let seat = Arc::new(self.means.places.seat(row.share, &admitted.principal, request));
-        // The seat of a request with a body is taken when that is read.
+        // The place of a request with a body is taken when the body is read.
         if !matches!(row.method, Some(Method::POST | Method::DELETE)) || request.body().is_end_stream() {
             seat.take()?;
         }
@@ -136,9 +136,9 @@ impl<S> Guard<S> {
         Ok(Passage { seat, note })
     }
 
-    /// The caller. Where nothing is needed, a caller without a valid token is nobody.
+    /// Identifies the caller. On a route without a scope, a caller without a valid token is anonymous.
     fn identify(&self, asked: Asked<'_>, row: &Route) -> Result<(Admitted, Option<Arc<Holder>>)> {
-        // Switches, and what a proxy is told, which is the safe value by itself where the state is not known.
+        // Switches, and decisions for a proxy, which are the safe value anyway where the state is not known.
         let by_last_known = row.share == Share::Switch || row.needs == Needs::Scope(Scope::Proxy);
         let age = if by_last_known { Age::Any } else { Age::Fresh };
         let register = self.means.access.register();
@@ -163,19 +163,19 @@ impl<S> Guard<S> {
             Mode::Unknown => Err(Error::AccessUnknown),
             Mode::Open => match self.refuse_foreign(asked, row) {
                 Ok(()) => Ok(anybody(Some(Authority::Unlimited))),
-                // A route that answers everybody tells a stranger no more than that it is there.
+                // A public route tells a stranger no more than that it exists.
                 Err(_) if public => Ok(anybody(None)),
                 Err(error) => Err(error),
             },
         }
     }
 
-    /// Refuses, in open mode, whatever may not come from this machine's operator.
+    /// Refuses, in open mode, every request that this machine's operator may not have sent.
     fn refuse_foreign(&self, asked: Asked<'_>, row: &Route) -> Result<()> {
         if self.means.exposure == Exposure::Network {
             return Err(Error::Unauthenticated);
         }
-        // A decision for a proxy comes from a proxy, and tells a page nothing.
+        // A decision for a proxy comes through a proxy, and reveals nothing to a page.
         if authz::covers(row.template) {
             return Ok(());
         }
@@ -189,11 +189,11 @@ impl<S> Guard<S> {
     }
 }
 
-/// The refusal where the table has no such row: it names the methods of the template, if there are any.
+/// The refusal where the table has no row for the method. It names the methods of the template, if there are any.
 fn unlisted(request: &Request, template: &str) -> Response {
     let methods = routes::methods(template);
     if methods.is_empty() {
-        tracing::error!(template, method = %request.method(), "a route has no row in the table of routes: nobody may call it");
+        tracing::error!(template, method = %request.method(), "a route has no row in the table of routes: every caller is refused");
         return Error::RouteNotFound.into_response();
     }
     let mut response = Error::MethodNotAllowed.into_response();
@@ -203,7 +203,7 @@ fn unlisted(request: &Request, template: &str) -> Response {
     response
 }
 
-/// The token that a request shows; none if it shows nothing.
+/// The token of a request; none if the request has none.
 fn token_of(headers: &HeaderMap) -> Result<Option<Token>> {
     let mut shown = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = shown.next() else { return Ok(None) };
@@ -228,7 +228,7 @@ where
     fn call(&mut self, mut request: Request) -> Self::Future {
         let means = Arc::clone(&self.means);
         let Some(matched) = request.extensions().get::<MatchedPath>().cloned() else {
-            // No route, and so nothing to guard: the fallback says so.
+            // An unknown route needs no guard: the fallback answers 404.
             return GuardFuture { means, state: State::Passed { future: self.inner.call(request), passage: None } };
         };
         let Some(row) = routes::route(request.method(), matched.as_str()) else {
@@ -246,7 +246,8 @@ where
 }
 
 pin_project! {
-    /// The answer of a [`Guard`]: the handler's, or a refusal. A refusal that is an event is answered after that was written.
+    /// The answer of a [`Guard`]: the handler's, or a refusal. A refusal that is an event is answered after the event
+    /// was written.
     pub struct GuardFuture<F> {
         means: Arc<Means>,
         #[pin]

@@ -1,4 +1,4 @@
-//! The routes of the tokens.
+//! The HTTP routes of the tokens. The guard that checks tokens is in [`super::guard`].
 
 use super::Access;
 use super::model::{Bound, CreatedToken, NewToken, TokenPage, TokenRecord};
@@ -18,30 +18,30 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The routes below the base path.
+/// The routes of the tokens, relative to the base path.
 pub fn router() -> OpenApiRouter<Access> {
     OpenApiRouter::new().routes(routes!(list_tokens, create_token)).routes(routes!(revoke_token))
 }
 
-/// Which tokens.
+/// The page of tokens to read.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct TokensQuery {
-    /// At most so many, 1 to 1000; 1000 when left out.
+    /// The largest number of tokens, 1 to 1000; 1000 when left out.
     #[param(inline)]
     limit: Option<PageSize>,
-    /// The id of the last token that was shown: those after it are.
+    /// The id of the last token on the previous page. The page begins after it.
     #[param(inline)]
     after: Option<TokenId>,
 }
 
-/// Every token there ever was, newest first, a page at a time. The tokens themselves are shown nowhere.
+/// Lists every token that was ever created, newest first, page by page. The tokens themselves are not shown.
 #[utoipa::path(
     get, path = "/access/tokens", tag = "access", params(TokensQuery),
     responses(
-        (status = 200, description = "Newest first. Where there are more, Link names the next page", body = Vec<TokenRecord>,
-         headers(("Link" = Option<String>, description = "Where there are more: `<?limit=N&after=ID>; rel=\"next\"`, with `numbers=string` where the answer has it"))),
+        (status = 200, description = "Newest first. If there are more, Link names the next page", body = Vec<TokenRecord>,
+         headers(("Link" = Option<String>, description = "If there are more: `<?limit=N&after=ID>; rel=\"next\"`, with `numbers=string` if the request had it"))),
         errors::Read
     )
 )]
@@ -57,34 +57,34 @@ async fn list_tokens(
     Ok((link.map(AppendHeaders), Json(tokens)).into_response())
 }
 
-/// A token to create. Lists are JSON arrays, or names with commas between them.
+/// A token to create. Lists are JSON arrays, or names separated by commas.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct TokenInput {
-    /// Its name in events.
+    /// The token's name in events.
     name: TokenName,
-    /// Its scopes; at least one.
+    /// The token's scopes; at least one.
     #[schema(schema_with = List::<Scope>::schema)]
     scopes: List<Scope>,
-    /// The person who answers for it. A second person is one with another owner.
+    /// The person responsible for the token. The second person of an approval must be another owner.
     owner: Option<Actor>,
-    /// The only engines that it may change; all when left out, and never blank.
+    /// The only engines that the token may change; all when left out, and never blank.
     #[serde(default, deserialize_with = "bound")]
     #[schema(schema_with = List::<Engine>::schema, required = false)]
     engines: Option<List<Engine>>,
-    /// The only domains that it may change; all when left out, and never blank.
+    /// The only domains that the token may change; all when left out, and never blank.
     #[serde(default, deserialize_with = "bound")]
     #[schema(schema_with = List::<Domain>::schema, required = false)]
     domains: Option<List<Domain>>,
-    /// How long it lasts, like `12h` or `30d`; until it is revoked when left out, and never blank.
+    /// The token's lifetime, such as `12h` or `30d`; unlimited when left out, and never blank.
     #[serde(default, deserialize_with = "bound")]
     #[schema(value_type = Lifetime, required = false)]
     expires_in: Option<Lifetime>,
-    /// Requests a second and an instance, 1 to 1000000; 20000 when left out, and never blank.
+    /// The most requests per second on each instance, 1 to 1000000; 20000 when left out, and never blank.
     #[serde(default, deserialize_with = "bound")]
     #[schema(value_type = Rate, required = false)]
     rate_per_second: Option<Rate>,
-    /// The most that one settle or correction may lose; no bound when left out, and never blank.
+    /// The largest loss of one settle or correction; no bound when left out, and never blank.
     #[serde(default, deserialize_with = "bound")]
     #[schema(value_type = Amount, required = false)]
     max_loss: Option<Amount>,
@@ -94,7 +94,7 @@ struct TokenInput {
     reason: Option<Reason>,
 }
 
-/// A bound that is there or not, but never blank.
+/// Reads a bound, which may be absent but not blank.
 fn bound<'de, D, T>(deserializer: D) -> std::result::Result<Option<T>, D::Error>
 where
     D: serde::Deserializer<'de>,
@@ -104,8 +104,10 @@ where
     Option::<T>::deserialize(deserializer)?.map(Some).ok_or_else(blank)
 }
 
-/// Creates a token, and shows it this once. It takes no idempotency key, since no answer of it is kept: one whose answer was lost
-/// is revoked. The first token ends the open mode.
+/// Creates a token, and shows it this once.
+///
+/// This route takes no idempotency key, since its answer is not kept. If the answer is lost, revoke the token. The
+/// first token ends the open mode.
 #[utoipa::path(
     post, path = "/access/tokens", tag = "access", request_body = TokenInput,
     responses((status = 201, description = "The token", body = CreatedToken), errors::Change)
@@ -145,11 +147,13 @@ impl CanStop for RevokeQuery {
     const IN_PATH: bool = true;
 }
 
-/// Ends a token, never refused for its words, on every instance within the state lease. One that was revoked before stays as it is.
+/// Revokes a token on every instance, within the state lease.
+///
+/// An unreadable actor or reason is ignored. A token that was revoked before stays as it is.
 #[utoipa::path(
     delete, path = "/access/tokens/{id}", tag = "access",
     params(("id" = inline(TokenId), Path, description = "The token's id: 16 hex digits"), RevokeQuery),
-    responses((status = 200, description = "The token as it is known now", body = TokenRecord), errors::ReadOne)
+    responses((status = 200, description = "The token after the revocation", body = TokenRecord), errors::ReadOne)
 )]
 async fn revoke_token(
     State(access): State<Access>,

@@ -1,33 +1,33 @@
-//! The use of a token: of its rate, of the refusals that are written down, and its last time.
+//! The use of a token: its rate, the rate of its recorded refusals, and the time of its last use.
 
 use super::rate::Bucket;
 use chrono::{DateTime, Utc};
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// Refusals of one token that are written down, a second and a kind; the others are counted.
+/// The refusals of one token that are recorded, per second and kind. Further ones are only counted.
 const REFUSALS_PER_SECOND: u64 = 10;
-/// How coarse the note of the last use is.
+/// The resolution of the last use, seconds.
 const USE_SECONDS: i64 = 60;
 
-/// A kind of refusals that is written down apart from the others, so that none crowds another one out of the trail.
+/// The kinds of refusals with separate rates, so that no kind crowds another out of the trail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RefusalKind {
-    /// Of the kill switch's engage.
+    /// The kill switch's engage.
     Engage,
-    /// Of its release.
+    /// The kill switch's release.
     Release,
-    /// Of disable.
+    /// Go-live's disable.
     Disable,
-    /// Of enable.
+    /// Go-live's enable.
     Enable,
-    /// Of everything else.
+    /// Every other change.
     Others,
 }
 
 impl RefusalKind {
     const ALL: [Self; 5] = [Self::Engage, Self::Release, Self::Disable, Self::Enable, Self::Others];
 
-    /// The kind of a route's, by its template.
+    /// The kind of a refusal on the route with this template.
     pub(super) fn of(template: &str) -> Self {
         match template.strip_prefix("/api/governance/go-live/") {
             Some("kill-switch/engage") => Self::Engage,
@@ -39,15 +39,15 @@ impl RefusalKind {
     }
 }
 
-/// The use of a token, kept for as long as the process runs.
+/// The use of a token since the process began.
 #[derive(Debug)]
 pub(super) struct Meter {
     pub(super) bucket: Bucket,
-    /// Refusals that are events, by kind.
+    /// The rates of recorded refusals, by kind.
     refusals: [Bucket; RefusalKind::ALL.len()],
     /// The minute of the last use, seconds since 1970; 0 for never.
     used_at: AtomicI64,
-    /// The same as the database has it.
+    /// The last use as the database has it, in the same form.
     noted: AtomicI64,
 }
 
@@ -61,7 +61,7 @@ impl Meter {
         }
     }
 
-    /// The refusals of this kind.
+    /// The rate of recorded refusals of this kind.
     pub(super) const fn refusals(&self, kind: RefusalKind) -> &Bucket {
         &self.refusals[kind as usize]
     }
@@ -69,19 +69,19 @@ impl Meter {
     /// Notes a use, to the minute.
     pub(super) fn note_use(&self, at: DateTime<Utc>) {
         let minute = at.timestamp().div_euclid(USE_SECONDS) * USE_SECONDS;
-        // Read first: the word is shared, and it changes once a minute.
+        // The word is read first, since it is shared and changes only once a minute.
         if self.used_at.load(Ordering::Relaxed) < minute {
             self.used_at.fetch_max(minute, Ordering::Relaxed);
         }
     }
 
-    /// The last use, if it was not noted yet.
+    /// The last use, if the database does not have it yet.
     pub(super) fn unnoted_use(&self) -> Option<DateTime<Utc>> {
         let used = self.used_at.load(Ordering::Relaxed);
         (used > self.noted.load(Ordering::Relaxed)).then(|| DateTime::from_timestamp(used, 0)).flatten()
     }
 
-    /// Takes note that a use stands in the database.
+    /// Notes that the database has this use.
     pub(super) fn noted(&self, at: DateTime<Utc>) {
         self.noted.fetch_max(at.timestamp(), Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! The settings of a new token, and the record that is shown of one.
+//! The settings of a new token, and the record of a token that is shown.
 
 use crate::types::Scope;
 use crate::types::{Actor, Amount, Domain, Engine, Lifetime, List, Rate, TokenId, TokenName};
@@ -6,10 +6,10 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// A bound of a token. One that is given and empty is refused: the variable of a script that was never set would make a token without
-/// the bound.
+/// A bound of a token. A bound that is given but empty is refused, since an unset variable of a script would otherwise
+/// create a token without the bound.
 pub(super) trait Bound {
-    /// The refusal, with the fix.
+    /// The text of the refusal, with the fix.
     const EMPTY: &'static str;
 }
 
@@ -27,91 +27,91 @@ impl Bound for Lifetime {
 }
 
 impl Bound for Rate {
-    const EMPTY: &'static str = "is empty: send the requests a second, or leave it out for 20000";
+    const EMPTY: &'static str = "is empty: send the requests per second, or leave it out for 20000";
 }
 
 impl Bound for Amount {
     const EMPTY: &'static str = "is empty: send the largest loss of one settle, or leave it out for no bound";
 }
 
-/// A token that is to be created.
+/// The settings of a token to create.
 #[derive(Debug, Clone)]
 pub struct NewToken {
-    /// Its name in events.
+    /// The token's name in events.
     pub name: TokenName,
-    /// The person who answers for it.
+    /// The person responsible for the token.
     pub owner: Option<Actor>,
-    /// Its scopes; at least one.
+    /// The token's scopes; at least one.
     pub scopes: Vec<Scope>,
-    /// The only engines that it may change; none for all, and never an empty list.
+    /// The only engines that the token may change; none for all, and never an empty list.
     pub engines: Option<Vec<Engine>>,
-    /// The only domains that it may change; none for all, and never an empty list.
+    /// The only domains that the token may change; none for all, and never an empty list.
     pub domains: Option<Vec<Domain>>,
-    /// How long it lasts; none for until it is revoked.
+    /// The token's lifetime; none if it lasts until it is revoked.
     pub expires_in: Option<Lifetime>,
-    /// Requests a second and an instance; none for the server's own limit.
+    /// The most requests per second on each instance; none for the server's own limit.
     pub rate_per_second: Option<i64>,
-    /// The most that one settle or correction may lose; none for no bound.
+    /// The largest loss of one settle or correction; none for no bound.
     pub max_loss: Option<Amount>,
 }
 
-/// The record of a token: everything but the token.
+/// The record of a token, without the token itself.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct TokenRecord {
-    /// Its id, the part between `hf_` and the secret.
+    /// The token's id, the part between `hf_` and the secret.
     pub id: String,
-    /// Its name; events say `name:id`.
+    /// The token's name; events say `name:id`.
     pub name: String,
-    /// The person who answers for it.
+    /// The person responsible for the token; null if it has none.
     pub owner: Option<String>,
-    /// Its scopes.
+    /// The token's scopes.
     pub scopes: Vec<Scope>,
-    /// The only engines that it may change; null for all.
+    /// The only engines that the token may change; null for all.
     pub engines: Option<Vec<String>>,
-    /// The only domains that it may change; null for all.
+    /// The only domains that the token may change; null for all.
     pub domains: Option<Vec<String>>,
-    /// Requests a second and an instance; null for the server's own limit.
+    /// The most requests per second on each instance; null for the server's own limit.
     pub rate_per_second: Option<i64>,
-    /// The most that one settle or correction may lose; null for no bound.
+    /// The largest loss of one settle or correction; null for no bound.
     pub max_loss: Option<Amount>,
-    /// When it was created.
+    /// The time of the creation.
     pub created_at: DateTime<Utc>,
-    /// By whom.
+    /// The caller who created the token.
     pub created_by: String,
-    /// When it ends by itself; null for never.
+    /// The time at which the token expires; null for never.
     pub expires_at: Option<DateTime<Utc>>,
-    /// When it was revoked; null while it was not.
+    /// The time of the revocation; null if the token is not revoked.
     pub revoked_at: Option<DateTime<Utc>>,
-    /// By whom.
+    /// The caller who revoked the token; null if it is not revoked.
     pub revoked_by: Option<String>,
-    /// When it was last used, to the minute and a minute late; null for never.
+    /// The time of the last use, in whole minutes and up to a minute late; null for never.
     pub last_used_at: Option<DateTime<Utc>>,
 }
 
 /// A page of the tokens, newest first.
 #[derive(Debug)]
 pub struct TokenPage {
-    /// The tokens.
+    /// The tokens of the page.
     pub tokens: Vec<TokenRecord>,
-    /// The token that the next page begins after; none on the last page.
+    /// The token after which the next page begins; none on the last page.
     pub next: Option<TokenId>,
 }
 
-/// A token that was created. This is the only time that it is shown.
+/// A token that was just created. It is shown only this once.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CreatedToken {
-    /// The token: send it as `Authorization: Bearer <token>`. It is kept nowhere.
+    /// The token: send it as `Authorization: Bearer <token>`. It is stored nowhere.
     pub token: String,
-    /// Its record.
+    /// The token's record.
     #[serde(flatten)]
     pub record: TokenRecord,
-    /// Points to think of before it is handed out.
+    /// Warnings to read before the token is handed out.
     pub warnings: Vec<String>,
 }
 
-/// The faults of a token of these scopes, although it can be made.
+/// The warnings about a token with these scopes, which is created all the same.
 pub(super) fn warnings(scopes: &[Scope]) -> Vec<String> {
-    let warning = "whoever holds this token may both measure and recommend, so an AI that holds it grades itself: give the AI recommend, \
+    let warning = "this token may both measure and recommend, so an AI that holds it grades itself: give the AI recommend, \
                    and what measures it measure";
     Scope::grade_themselves(scopes).then(|| warning.to_owned()).into_iter().collect()
 }

@@ -1,8 +1,9 @@
-//! The requests that the open mode refuses: everything that a web page, or a proxy that lets others in, could have sent.
+//! The requests that the open mode refuses: those that a web page, or a proxy for other clients, could have sent.
 //!
-//! A browser on the operator's machine reaches a loopback address, and a page of any site can make it send a form there. It
-//! cannot lie about the host that it thinks it asks (a name that was rebound to 127.0.0.1 is still that name), nor about where
-//! the page came from. References: Fetch Metadata (W3C), the Origin header (RFC 6454), DNS rebinding (Jackson et al., 2007).
+//! A browser on the operator's machine reaches a loopback address, and a page of any site can make it send a form
+//! there. The browser cannot lie about the host in the request (a name that was rebound to 127.0.0.1 is still that
+//! name), nor about the origin of the page. References: Fetch Metadata (W3C), the Origin header (RFC 6454), DNS
+//! rebinding (Jackson et al., 2007).
 
 use crate::error::{Error, Result};
 use axum::extract::Request;
@@ -12,7 +13,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// Headers that a proxy adds.
+/// The headers that proxies add.
 const FORWARDED: [&str; 22] = [
     "forwarded",
     "via",
@@ -39,8 +40,8 @@ const FORWARDED: [&str; 22] = [
 ];
 const FORWARDED_PREFIXES: [&str; 5] = ["x-forwarded", "x-original-", "x-envoy-", "x-arr-", "x-azure-"];
 
-/// Whether a proxy has passed this on, as far as that shows: by what it adds, or because it asks as proxies alone do. In HTTP/1.0 with a
-/// Host, as nginx does that is told nothing else; for a whole address, as one asks a proxy.
+/// Whether a proxy has visibly passed this request on: by its headers, or by a form that only proxies use. Such forms
+/// are HTTP/1.0 with a Host, which is nginx's default, and a whole address as the target.
 fn is_forwarded(asked: &Asked<'_>) -> bool {
     let of_a_proxy =
         |name: &str| FORWARDED.contains(&name) || FORWARDED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
@@ -49,7 +50,7 @@ fn is_forwarded(asked: &Asked<'_>) -> bool {
         || asked.uri.authority().is_some()
 }
 
-/// How a request asks, without what it asks for.
+/// The form of a request, without its target.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked<'a> {
     pub(super) headers: &'a HeaderMap,
@@ -63,7 +64,7 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Refuses what a web page of another site has sent.
+/// Refuses a request from a web page of another site.
 pub(super) fn refuse_pages(headers: &HeaderMap) -> Result<()> {
     let foreign = |why: &str| Err(Error::ForeignRequest(why.to_owned()));
     let site = headers.get_all(FETCH_SITE).iter().find(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"));
@@ -82,11 +83,11 @@ pub(super) fn refuse_pages(headers: &HeaderMap) -> Result<()> {
     Ok(())
 }
 
-/// The names, beside its own, by which this service is asked while nobody is authenticated (`ALLOWED_HOSTS`).
+/// The names of this service in open mode, besides its own (`ALLOWED_HOSTS`).
 #[derive(Debug, Clone, Default)]
 pub struct Hosts(Vec<Host>);
 
-/// A name of this service, as a `Host` says it.
+/// A name of this service, as in a `Host` header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host(String);
 
@@ -98,16 +99,14 @@ impl FromStr for Host {
         let is_name =
             |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
         if name.is_empty() || !(is_name(&name) || name.parse::<IpAddr>().is_ok()) {
-            return Err(
-                "is not the name of a host: write names with commas between them, like holdfast.internal,10.0.0.5",
-            );
+            return Err("is not the name of a host: separate names with commas, such as holdfast.internal,10.0.0.5");
         }
         Ok(Self(name))
     }
 }
 
 impl Hosts {
-    /// These, and its own.
+    /// These names, besides the service's own.
     #[must_use]
     pub const fn new(named: Vec<Host>) -> Self {
         Self(named)
@@ -117,7 +116,7 @@ impl Hosts {
         self.0.iter().any(|named| named.0 == host)
     }
 
-    /// Refuses what was not meant for a loopback address, or came through a proxy.
+    /// Refuses a request that was not meant for a loopback address, or came through a proxy.
     pub(super) fn refuse_strangers(&self, asked: Asked<'_>) -> Result<()> {
         let is_loopback = |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
         refuse_host(asked.headers, "a loopback address or localhost", |host| is_loopback(host) || self.name(host))?;
@@ -127,8 +126,9 @@ impl Hosts {
         Ok(())
     }
 
-    /// Refuses what asks for another name: a page whose name was rebound to this address still asks for that name. An address was not
-    /// looked up, so nobody can have rebound it, and behind a published port it may be another machine's.
+    /// Refuses a request for another name, since a page whose name was rebound to this address still asks for that
+    /// name. An IP address is accepted: it was not looked up, so it cannot have been rebound, and behind a published
+    /// port it may be another machine's.
     pub(super) fn refuse_names(&self, headers: &HeaderMap) -> Result<()> {
         let is_own = |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok() || self.name(host);
         refuse_host(headers, "an address, localhost or one of ALLOWED_HOSTS", is_own)
@@ -137,7 +137,7 @@ impl Hosts {
 
 fn refuse_host(headers: &HeaderMap, what: &str, is_own: impl Fn(&str) -> bool) -> Result<()> {
     let mut hosts = headers.get_all(HOST).iter();
-    // Without one it is HTTP/1.0, which no browser speaks.
+    // Without a Host the request is HTTP/1.0, which no browser uses.
     if let Some(host) = hosts.next()
         && !(text(host).is_some_and(|host| is_own(&name_of(host))) && hosts.next().is_none())
     {
@@ -150,7 +150,8 @@ fn text(value: &HeaderValue) -> Option<&str> {
     value.to_str().ok()
 }
 
-/// The name in a `Host`: without its port, the brackets of an IPv6 address and the dot of the root, in lower case.
+/// The name in a `Host` header, in lower case, without its port, the brackets of an IPv6 address and the dot of the
+/// root.
 fn name_of(host: &str) -> String {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if (!name.contains(':') || name.ends_with(']')) && port.parse::<u16>().is_ok() => name,

@@ -1,27 +1,28 @@
-//! Owners of tokens as persons: two names that people would read alike are one.
+//! Compares the owners of tokens as persons: two names that people would read alike are one person.
 //!
-//! An owner is compared by what is to be seen of it. That is only as good as what is known of look-alikes, so a new owner is written
-//! in a repertoire: the alphabets of languages in use today, each without the letters that it has for phonetics, mathematics and
-//! history, and among them those whose look-alikes of Latin are known (`latin`).
+//! Owners are compared by their visible form, as far as look-alikes are known. So a new owner must use a repertoire of
+//! characters: the alphabets of languages in use today, without their letters for phonetics, mathematics and history,
+//! and of those alphabets the ones whose look-alikes of Latin are known (`latin`).
 
 use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed};
 use icu_properties::props::{DefaultIgnorableCodePoint, GeneralCategory, Script};
 use icu_properties::{CodePointMapData, CodePointSetData};
 use unicode_security::skeleton;
 
-/// Whether two owners are one person: the same name but for case, width, spaces, kinds of apostrophes and hyphens, and what nobody
-/// sees, or one that looks like the other as it is written, in capitals or in small letters. Owners of before the repertoire count as well.
+/// Whether two owners are one person: their names are equal but for case, width, spaces, kinds of apostrophes and
+/// hyphens, and invisible characters, or one looks like the other as it is written, in capitals or in small letters.
+/// Older owners, outside the repertoire, are compared as well.
 #[must_use]
 pub fn is_same(one: &str, other: &str) -> bool {
     let (one, other) = (compared(one), compared(other));
     forms(&one).iter().zip(forms(&other)).any(|(one, other)| *one == other)
 }
 
-/// The forms of a name of which two persons have none in common: without regard to case; in Latin letters; and how it looks as it is
+/// The forms of a name. Two persons have no form in common. The forms: without case; in Latin letters; and the look as
 /// written, in capitals and in small letters, by Unicode Technical Standard 39.
 fn forms(name: &str) -> [String; 5] {
     let looks = |written: &str| skeleton(written).collect();
-    // A letter and its accents, each by itself.
+    // Normalisation separates a letter from its accents.
     let letters = DecomposingNormalizerBorrowed::new_nfd().normalize(name);
     [
         folded(name.chars()),
@@ -32,8 +33,8 @@ fn forms(name: &str) -> [String; 5] {
     ]
 }
 
-/// Two alphabets that a name mixes, by letters that look alike; none for one that can be read in one way. Chinese, Japanese and Korean
-/// names go with Latin letters, as they do everywhere.
+/// Two alphabets that a name mixes and whose letters look alike; none if it has one reading. Chinese, Japanese and
+/// Korean names may include Latin letters, as is usual.
 #[must_use]
 pub fn mixed(name: &str) -> Option<(&'static str, &'static str)> {
     let scripts = CodePointMapData::<Script>::new();
@@ -64,13 +65,13 @@ pub fn mixed(name: &str) -> Option<(&'static str, &'static str)> {
     None
 }
 
-/// The first character that a new owner cannot have; none for an owner that can be told from others. The repertoire: letters of the
-/// alphabets below, with their marks; the digits 0 to 9, and spaces; the punctuation of ASCII, and the apostrophe, hyphens, dashes and
-/// middle dot of names. Compatible forms (full width, ligatures) count as what they stand for, and characters that nobody sees do not
-/// count.
+/// The first character that a new owner cannot have; none if every character is in the repertoire. The repertoire:
+/// letters of the alphabets below, with their marks; the digits 0 to 9, and spaces; the punctuation of ASCII, and the
+/// apostrophe, hyphens, dashes and middle dot of names. Compatible forms (full width, ligatures) count as their plain
+/// form, and invisible characters do not count.
 #[must_use]
 pub fn unfit(name: &str) -> Option<char> {
-    // Symbols of Greek that are compatible with a letter that looks otherwise.
+    // Greek symbols that are compatible with a letter of another look.
     let symbol = name.chars().find(|letter| matches!(letter, '\u{3cf}'..='\u{3ff}'));
     symbol.or_else(|| visible(name).chars().find(|letter| !is_fit(*letter)))
 }
@@ -92,7 +93,7 @@ fn is_fit(letter: char) -> bool {
     );
     match CodePointMapData::<Script>::new().get(letter) {
         Script::Common => matches!(letter, '\u{b7}' | '\u{2010}'..='\u{2014}' | '\u{2019}' | '\u{30fb}' | '\u{30fc}'),
-        // Accents, but none that is drawn through its letter.
+        // Accents, except those that are drawn through their letter.
         Script::Inherited => {
             is_letter && matches!(letter, '\u{300}'..='\u{333}' | '\u{339}'..='\u{345}' | '\u{3099}' | '\u{309a}')
         }
@@ -129,8 +130,8 @@ fn is_fit(letter: char) -> bool {
     }
 }
 
-/// Whether a Latin letter is one of a to z, with accents, or another one of a language: not of phonetics, whose small capitals and
-/// turned letters look like those.
+/// Whether a Latin letter is one of a to z, with accents, or another letter of a language. Phonetic letters are not:
+/// their small capitals and turned letters look like those.
 fn is_latin_of_a_language(letter: char) -> bool {
     let mut text = [0; 4];
     let parts = DecomposingNormalizerBorrowed::new_nfd().normalize(letter.encode_utf8(&mut text)).into_owned();
@@ -177,7 +178,7 @@ fn is_latin_of_a_language(letter: char) -> bool {
         )
 }
 
-/// The visible part of a name: compatible forms as one, nothing invisible, one space between words.
+/// The visible part of a name: compatible forms as one, no invisible characters, one space between words.
 fn visible(name: &str) -> String {
     let (invisible, categories) =
         (CodePointSetData::new::<DefaultIgnorableCodePoint>(), CodePointMapData::<GeneralCategory>::new());
@@ -190,11 +191,12 @@ fn visible(name: &str) -> String {
     seen.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A name as it is compared: no spaces, since a blank of one alphabet is a letter of another, the plain form of its punctuation, and no
-/// symbol that may be drawn as nothing.
+/// The form of a name for comparison: no spaces, since a blank of one alphabet is a letter of another, plain
+/// punctuation, and no symbol that may be drawn as nothing.
 fn compared(name: &str) -> String {
     let categories = CodePointMapData::<GeneralCategory>::new();
-    // Before the compatible forms as well: that of some apostrophes is a space with an accent.
+    // Punctuation is replaced before the compatible forms as well, since that of some apostrophes is a space with an
+    // accent.
     let plain: String = name.chars().map(punctuation).collect();
     let is_drawn = |letter: &char| {
         letter.is_ascii()
@@ -234,13 +236,13 @@ const fn punctuation(letter: char) -> char {
     }
 }
 
-/// Without regard to case: by capitals first, which spell out what has none of its own.
+/// The text without case. Capitals come first, since they spell out letters that have no capital.
 fn folded(letters: impl Iterator<Item = char>) -> String {
     let folded: String = letters.flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect();
     ComposingNormalizerBorrowed::new_nfkc().normalize(&folded).into_owned()
 }
 
-/// The Latin letter that another alphabet's looks like, in one of their cases at least, or the letter itself.
+/// The Latin letter that a letter of another alphabet looks like in at least one case, or the letter itself.
 const fn latin(letter: char) -> char {
     match letter {
         'А' | 'а' | 'Α' | 'α' => 'a',

@@ -1,12 +1,12 @@
-//! How often: a token bucket, in one word.
+//! A rate limit: a token bucket in one word.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Requests a second and an instance that a token has which says nothing of its own: far above what one machine answers, so
-/// that it only stops what runs wild.
+/// The requests per second and instance of a token without its own rate. It is far above the capacity of one machine,
+/// so it only stops runaway clients.
 pub const RATE_DEFAULT: u64 = 20_000;
-/// How much may come at once: what would have come in this time.
+/// The burst: the requests of this time may come at once.
 const BURST: Duration = Duration::from_secs(1);
 const NANOS: u64 = 1_000_000_000;
 
@@ -14,19 +14,19 @@ const NANOS: u64 = 1_000_000_000;
 /// word says when the bucket would be full again.
 #[derive(Debug)]
 pub struct Bucket {
-    /// Nanoseconds a request.
+    /// Nanoseconds per request.
     interval: u64,
     full_at: AtomicU64,
 }
 
 impl Bucket {
-    /// A full bucket for so many requests a second, from 1 to 1,000,000.
+    /// A full bucket for this number of requests per second, from 1 to 1,000,000.
     #[must_use]
     pub fn new(per_second: u64) -> Self {
         Self { interval: NANOS / per_second.clamp(1, 1_000_000), full_at: AtomicU64::new(0) }
     }
 
-    /// Takes one, at this instant of a clock that never runs back; or says how long to wait.
+    /// Takes one request, at this instant of a clock that never runs back, or returns the time to wait.
     pub fn take(&self, now_ns: u64) -> Result<(), Duration> {
         let burst = u64::try_from(BURST.as_nanos()).unwrap_or(NANOS).max(self.interval);
         let take = |full_at: u64| {

@@ -1,16 +1,18 @@
-//! The register of tokens as this instance knows it: in memory, so that a request costs no statement, and renewed by the feed
-//! with every read of the state.
+//! The tokens as this instance knows them: in memory, so that a request costs no statement. The feed renews them with
+//! every read of the state.
 //!
 //! Invariants:
-//! - A token that was revoked, or is not in the database, opens nothing longer than the state lease after that: what is known
-//!   counts for the lease from the instant before its read was sent.
-//! - Only the switches that tighten go by an older register: an operator stops everything also while the database is away.
-//! - What was seen revoked stays so until the process ends, also where a restored database knows nothing of it.
-//! - A change reads the tokens that are valid and `ENDED_MAX` of the last that ended, however many there ever were. One that ended
-//!   before those is not known any more, and opens nothing either.
+//! - A token that is revoked, or missing from the database, is refused after the state lease at the latest: knowledge
+//!   counts for the lease, from the instant before its read was sent.
+//! - Only the switches that tighten use an older register, so that an operator can stop everything while the database
+//!   is away.
+//! - A token that was seen revoked stays revoked until the process ends, even if a restored database does not know of
+//!   it.
+//! - A change reads all valid tokens, and the last `ENDED_MAX` that ended, however many there ever were. A token that
+//!   ended before those is unknown, and is refused as well.
 //! - Once a token was seen, the open mode is over until the process ends, whatever the database says later.
-//! - The time that tokens expire by never runs back: a database whose clock does revives none. Nor does it jump: one that is not
-//!   [believed](crate::clock::belief) expires none.
+//! - The time by which tokens expire never runs back, so a database clock that does revives no token. It does not jump
+//!   ahead either: a clock that is not [believed](crate::clock::belief) expires no token.
 
 use super::meter::{Meter, RefusalKind};
 use super::rate::{Bucket, RATE_DEFAULT};
@@ -29,10 +31,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use subtle::ConstantTimeEq;
 
-/// Tokens that ended and are still known, so that their holders are told how they did.
+/// The ended tokens that are still known, so that their holders are told why they are refused.
 const ENDED_MAX: i64 = 1_000;
 
-/// The known tokens. Cheap to clone; all clones are one.
+/// The known tokens. Cheap to clone: all clones share them.
 #[derive(Debug, Clone)]
 pub struct Register(Arc<Inner>);
 
@@ -41,20 +43,20 @@ struct Inner {
     clock: Clock,
     lease_ns: u64,
     known: RwLock<Arc<KnownTokens>>,
-    /// Every token that was ever seen revoked, whatever the rows say later: a database that was restored may lack the row for a
-    /// while, and show it as it was before.
+    /// Every token that was ever seen revoked. A restored database may lack its row for a while, and then show it as it
+    /// was before.
     revoked: Mutex<HashMap<TokenId, DateTime<Utc>>>,
     /// The instant before the last renewal was sent, on `clock`, plus one; 0 before the first.
     renewed_ns: AtomicU64,
-    /// How far the database's time is ahead of `clock`, microseconds. Only ever more.
+    /// The difference between the database's time and `clock`, microseconds. It only grows.
     ahead_us: AtomicI64,
 }
 
 /// The tokens as they were read.
 #[derive(Debug, Default)]
 struct KnownTokens {
-    /// Where the control stream stood: tokens are read again only when that moved. By its hash as well: in another history the same
-    /// number is another event. None before the first read.
+    /// The point of the control stream at the read. Tokens are read again only when it has moved. The point includes
+    /// the hash, since in another history the same number is another event. None before the first read.
     version: Option<Point>,
     /// Whether a token was ever created.
     closed: bool,
@@ -64,46 +66,45 @@ struct KnownTokens {
 /// The holder of a token, as this instance knows it.
 #[derive(Debug)]
 pub(super) struct Holder {
-    /// The token.
     pub(super) id: TokenId,
-    /// SHA-256 of the token.
+    /// The SHA-256 of the token.
     pub(super) digest: [u8; 32],
     pub(super) grant: Arc<Grant>,
     pub(super) expires_at: Option<DateTime<Utc>>,
     pub(super) revoked_at: Option<DateTime<Utc>>,
-    /// Its use of its rates, and its last use.
+    /// The use of its rates, and its last use.
     pub(super) meter: Arc<Meter>,
 }
 
 impl Holder {
-    /// Whether this is its token, in a time that tells nothing of how much of it is right.
+    /// Whether this is the holder's token. The time of the comparison does not depend on the number of equal bytes.
     fn shows(&self, token: &Token) -> bool {
         self.id == token.id() && bool::from(self.digest[..].ct_eq(&token.digest()[..]))
     }
 }
 
-/// The callers that are let in.
+/// The callers that are admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Nobody: it is not known which tokens there are.
+    /// No caller: the tokens are not known yet.
     Unknown,
-    /// Everybody: no token was ever created.
+    /// Every caller: no token was ever created.
     Open,
-    /// Holders of tokens.
+    /// Holders of a valid token.
     Tokens,
 }
 
-/// How old the register may be for what is asked.
+/// The age of the register that a check accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Age {
-    /// Within the lease.
+    /// At most the lease.
     Fresh,
-    /// As it was last known: for what only tightens.
+    /// Any age, for requests that only tighten.
     Any,
 }
 
 impl Register {
-    /// A register that knows nothing yet, and so lets nobody in.
+    /// A register that knows nothing yet, so it admits no caller.
     #[must_use]
     pub fn new(clock: Clock, lease: Duration) -> Self {
         Self(Arc::new(Inner {
@@ -150,8 +151,9 @@ impl Register {
         Arc::clone(&self.0.known.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The callers that are let in. Tokens never end, so the answer holds however old the register is. The open mode lasts until a read tells otherwise: it
-    /// protects nothing but a machine from its own web pages, and what it lets do needs the database that would have told.
+    /// The callers that are admitted. The mode with tokens never ends, so the answer holds at any age of the register.
+    /// The open mode lasts until a read shows a token: it only protects a machine from its own web pages, and every
+    /// change in it needs the database that would show the token.
     #[must_use]
     pub fn mode(&self) -> Mode {
         match self.known().closed {
@@ -161,13 +163,13 @@ impl Register {
         }
     }
 
-    /// Whether what is known is young enough.
+    /// Whether the register is fresh enough.
     fn is_known(&self, age: Age) -> bool {
         let renewed = self.0.renewed_ns.load(Ordering::Acquire);
         renewed > 0 && (age == Age::Any || self.0.clock.now_ns().saturating_sub(renewed - 1) <= self.0.lease_ns)
     }
 
-    /// The database's time.
+    /// The believed time of the database.
     fn now(&self) -> DateTime<Utc> {
         let now = micros(self.0.clock.now_ns()).saturating_add(self.0.ahead_us.load(Ordering::Acquire));
         DateTime::from_timestamp_micros(now).unwrap_or(DateTime::<Utc>::MAX_UTC)
@@ -179,7 +181,7 @@ impl Register {
             return Err(Error::AccessUnknown);
         }
         let known = self.known();
-        // The end of a token is told to a caller that holds all of it.
+        // The reason of a token's end is only told to a caller with the whole token.
         let holder = known.holders.get(&token.id()).filter(|holder| holder.shows(token));
         let holder = holder.ok_or(Error::InvalidToken("is not known: check it, or create one"))?;
         if holder.revoked_at.is_some() {
@@ -193,17 +195,17 @@ impl Register {
         Ok(Arc::clone(holder))
     }
 
-    /// Takes one from a token's rate.
+    /// Takes one request from a token's rate.
     pub(super) fn meter(&self, holder: &Holder) -> Result<()> {
         holder.meter.bucket.take(self.0.clock.now_ns()).map_err(|wait| Error::RateLimited { wait })
     }
 
-    /// Takes one from a token's refusals that are written down.
+    /// Takes one refusal from a token's rate of recorded refusals.
     pub(super) fn meter_refusal(&self, holder: &Holder, kind: RefusalKind) -> Result<()> {
         holder.meter.refusals(kind).take(self.0.clock.now_ns()).map_err(|wait| Error::RateLimited { wait })
     }
 
-    /// Writes down which tokens were used since the last time.
+    /// Writes the uses of tokens since the last write.
     pub async fn note_uses(&self, conn: &mut PgConnection) -> Result<()> {
         let known = self.known();
         let used: Vec<_> =
@@ -229,7 +231,7 @@ impl Follower for Register {
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             if self.known().version != Some(control) {
-                // First, and whatever stands in the rows: that there is one ends the open mode.
+                // This comes first, whatever the rows hold: one token ends the open mode.
                 if store::any(conn).await? {
                     self.close();
                 }

@@ -1,4 +1,4 @@
-//! SQL of the tokens.
+//! The SQL of the tokens.
 
 use super::meter::Meter;
 use super::model::{NewToken, TokenRecord};
@@ -12,7 +12,7 @@ use sqlx::PgConnection;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// A token's row, as far as it lets somebody in.
+/// The columns of a token that admission needs.
 #[derive(Debug)]
 pub(super) struct GrantRow {
     pub(super) id: TokenId,
@@ -29,7 +29,7 @@ pub(super) struct GrantRow {
 }
 
 impl GrantRow {
-    /// Its name in events, if it may both measure and recommend.
+    /// The token's name in events, if it may both measure and recommend.
     pub(super) fn grades_itself(&self) -> Option<String> {
         Scope::grade_themselves(&self.scopes).then(|| Principal::token(&self.name, self.id).as_str().to_owned())
     }
@@ -54,7 +54,7 @@ impl GrantRow {
     }
 }
 
-/// The value of a row's text; an error where it cannot be read.
+/// Parses a row's text. An unreadable text is an error.
 fn stored<T: FromStr>(text: &str) -> Result<T> {
     text.parse().map_err(|_| Error::Inconsistent(format!("a token's row says {text:?}")))
 }
@@ -67,9 +67,9 @@ fn bound(decimal: Decimal) -> Result<Amount> {
     Amount::from_decimal(decimal).ok_or_else(|| Error::Inconsistent(format!("a token's row says {decimal}")))
 }
 
-/// The tokens that are valid at a time, and of those that had ended, so many of the last.
+/// The tokens that are valid at a time, and the last `ended` of those that had ended.
 pub(super) async fn grants(conn: &mut PgConnection, at: DateTime<Utc>, ended: i64) -> Result<Vec<GrantRow>> {
-    // Two reads of one index: a token that ended long ago costs nothing, however many there are of them.
+    // Two reads of one index: tokens that ended long ago cost nothing, however many there are.
     let rows = sqlx::query!(
         r#"SELECT id     AS "id!",
                   digest AS "digest!",
@@ -94,7 +94,7 @@ pub(super) async fn grants(conn: &mut PgConnection, at: DateTime<Utc>, ended: i6
     )
     .fetch_all(conn)
     .await?;
-    // A row that this version cannot read lets nobody in, and keeps nobody else out.
+    // A row that this version cannot read admits no caller, and refuses no other.
     let read = rows.into_iter().map(|row| {
         Ok::<_, Error>(GrantRow {
             id: stored(&row.id)?,
@@ -110,10 +110,14 @@ pub(super) async fn grants(conn: &mut PgConnection, at: DateTime<Utc>, ended: i6
             revoked_at: row.revoked_at,
         })
     });
-    Ok(read.filter_map(|row| row.inspect_err(|error| tracing::error!(%error, "a token opens nothing")).ok()).collect())
+    Ok(read
+        .filter_map(|row| {
+            row.inspect_err(|error| tracing::error!(%error, "a token's row cannot be read: the token is refused")).ok()
+        })
+        .collect())
 }
 
-/// How many tokens are valid at a time.
+/// The number of tokens that are valid at a time.
 pub(super) async fn count_valid(conn: &mut PgConnection, at: DateTime<Utc>) -> Result<usize> {
     let count = sqlx::query_scalar!(
         r#"SELECT count(*) AS "count!" FROM access_token WHERE COALESCE(LEAST(revoked_at, expires_at), 'infinity') > $1"#,
@@ -161,17 +165,17 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// Which tokens are read, newest first.
+/// The tokens to read, newest first.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Wanted {
-    /// This one.
+    /// The token with this id.
     One(TokenId),
-    /// So many of those after this one, and this one before them; or so many from the newest on. Tokens are never deleted: there is no
-    /// place that is gone.
+    /// This number of tokens after the given one, or from the newest on. Tokens are never deleted, so the place always
+    /// exists.
     From(Option<TokenId>, i64),
 }
 
-/// The tokens that are wanted.
+/// Reads the wanted tokens.
 pub(super) async fn list(conn: &mut PgConnection, wanted: Wanted) -> Result<Vec<TokenRecord>> {
     let (one, from, limit) = match wanted {
         Wanted::One(id) => (Some(id), None, 1),

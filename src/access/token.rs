@@ -1,14 +1,14 @@
-//! Tokens: what a caller shows. [`Authority`](crate::identity::Authority) says what its holder may do.
+//! Tokens, as callers send them. [`Authority`](crate::identity::Authority) holds the rights of a token's holder.
 
 use crate::error::{Error, Result};
 use crate::types::{TOKEN_PREFIX, TokenId, hex};
 use sha2::{Digest, Sha256};
 use std::fmt;
 
-/// Hex digits of a secret: 256 bits.
+/// The hex digits of a secret: 256 bits.
 const SECRET_DIGITS: usize = 64;
 
-/// A token as its holder shows it, `hf_<id>_<secret>`. Never logged: it shows its id alone.
+/// A token as its holder sends it, `hf_<id>_<secret>`. It is never logged: its debug form shows the id alone.
 #[derive(Clone)]
 pub struct Token {
     id: TokenId,
@@ -22,16 +22,16 @@ impl fmt::Debug for Token {
 }
 
 impl Token {
-    /// A new one, of the operating system's randomness.
+    /// Generates a token from the operating system's randomness.
     pub fn generate() -> Result<Self> {
         let (mut id, mut secret) = ([0; 8], [0; 32]);
-        let failed = |error| Error::Inconsistent(format!("the system gives no randomness: {error}"));
+        let failed = |error| Error::Inconsistent(format!("the system's random source failed: {error}"));
         getrandom::fill(&mut id).and_then(|()| getrandom::fill(&mut secret)).map_err(failed)?;
         let id = TokenId::new(u64::from_be_bytes(id));
         Ok(Self { id, text: format!("{TOKEN_PREFIX}{id}_{}", hex(&secret)).into() })
     }
 
-    /// Reads what a caller shows; none if it has not the form of a token.
+    /// Parses a token; none if the text does not have a token's form.
     #[must_use]
     pub fn read(text: &str) -> Option<Self> {
         let (id, secret) = text.strip_prefix(TOKEN_PREFIX)?.split_once('_')?;
@@ -40,12 +40,12 @@ impl Token {
         Some(Self { id: id.parse().ok()?, text: text.into() })
     }
 
-    /// Reads the value of an `Authorization`; a sentence for what is wrong with it.
+    /// Parses the value of an `Authorization` header. The error is a sentence for the caller.
     pub fn of_header(value: &[u8]) -> std::result::Result<Self, &'static str> {
-        let text = str::from_utf8(value).map_err(|_| "is no text: send Authorization: Bearer hf_…")?;
+        let text = str::from_utf8(value).map_err(|_| "is not text: send Authorization: Bearer hf_…")?;
         let text = text.trim_matches([' ', '\t']);
         if text.is_empty() || text.eq_ignore_ascii_case("bearer") {
-            return Err("is empty: what should hold it is not set; send Authorization: Bearer hf_…");
+            return Err("is empty: the variable for it may not be set; send Authorization: Bearer hf_…");
         }
         let (scheme, shown) = text.split_once([' ', '\t']).unwrap_or(("", text));
         let is_bearer = scheme.eq_ignore_ascii_case("bearer");
@@ -53,19 +53,19 @@ impl Token {
         if let (Some(token), true) = (Self::read(shown), is_bearer) {
             return Ok(token);
         }
-        // The text without all that a file, a shell or a form adds: perhaps a token.
+        // The text without the characters that a file, a shell or a form adds.
         let bare: String = shown
             .chars()
             .filter(|c| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '\'' | '\u{feff}'))
             .collect();
         Err(match (Self::read(&bare), is_bearer) {
             (Some(_), true) => {
-                "has quotes, white space or a line's end in it: send it bare, from a file with tr -d '\\r\\n'"
+                "contains quotes, white space or a line end: send it bare, from a file with tr -d '\\r\\n'"
             }
             (_, false) if !scheme.is_empty() => "came with another scheme than Bearer: send Authorization: Bearer hf_…",
             (Some(_), false) => "came without its scheme: send Authorization: Bearer hf_…",
             (None, _) if bare.starts_with(TOKEN_PREFIX) => {
-                "is not whole, or has something behind it: send just what holdfast token create printed"
+                "is not whole, or text follows it: send exactly what holdfast token create printed"
             }
             (None, _) => {
                 "does not begin with hf_: send what holdfast token create printed, as Authorization: Bearer hf_…"
@@ -73,19 +73,19 @@ impl Token {
         })
     }
 
-    /// Its id.
+    /// The token's id, which is not secret.
     #[must_use]
     pub const fn id(&self) -> TokenId {
         self.id
     }
 
-    /// The whole of it: for the one time that it is shown.
+    /// The whole token, for the one time that it is shown.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.text
     }
 
-    /// The digest that is kept of it.
+    /// The digest that the database keeps.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         Sha256::digest(self.text.as_bytes()).into()

@@ -1,4 +1,4 @@
-//! The answers of changes that may wait for a second person.
+//! The HTTP answers of changes that may wait for a second person.
 
 use super::Loosened;
 use crate::error::{Error, Result};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 impl<T> Loosened<T> {
-    /// The change's own answer, or 202 with what waits.
+    /// The change's own answer, or 202 with the waiting request.
     pub fn answer(self, done: impl FnOnce(crate::idempotency::Once<T>) -> Result<Response>) -> Result<Response> {
         match self {
             Self::Done(once) => done(once),
@@ -30,19 +30,19 @@ impl<T: Serialize> IntoResponse for Loosened<T> {
     }
 }
 
-/// A 202: what waits, and where it is approved.
+/// A 202 with the waiting request. `Location` is its address.
 pub(crate) fn waiting(id: i64, record: impl Serialize) -> Response {
     let approve = format!("{BASE_PATH}/approvals/{id}/approve");
     (StatusCode::ACCEPTED, [(LOCATION, approve)], Json(record)).into_response()
 }
 
-/// The id inside an answer that was kept.
+/// The id inside a kept answer.
 #[derive(Deserialize)]
 struct Id {
     id: i64,
 }
 
-/// A 202 that was kept, as it was answered.
+/// A kept 202, as it was first answered.
 #[must_use]
 pub fn waiting_again(record: Box<RawValue>) -> Response {
     match serde_json::from_str::<Id>(record.get()) {

@@ -8,46 +8,46 @@ use std::fmt;
 pub enum End {
     /// A newer event of the control stream.
     Event {
-        /// Its sequence number.
+        /// The event's sequence number.
         seq: i64,
-        /// Its time.
+        /// The event's time.
         at: DateTime<Utc>,
-        /// Its action.
+        /// The event's action.
         action: String,
-        /// Its subject; none for the whole system.
+        /// The event's subject; none for the whole system.
         subject: Option<String>,
-        /// The caller, as authenticated.
+        /// The authenticated principal.
         principal: String,
-        /// The caller, as claimed.
+        /// The actor, as the caller claimed.
         actor: Option<String>,
     },
     /// A correction of the same event.
     Correction {
-        /// The id of its request.
+        /// The id of that correction's request.
         id: i64,
-        /// When it was approved.
+        /// The time of its approval.
         at: DateTime<Utc>,
-        /// By whom.
+        /// The person who approved it.
         by: Option<String>,
     },
-    /// The token that asked was revoked.
+    /// The revocation of the token that made the request.
     Revoked {
-        /// When.
+        /// The time of the revocation.
         at: DateTime<Utc>,
-        /// By whom.
+        /// The caller who revoked the token.
         by: String,
     },
-    /// The token that asked has expired.
+    /// The expiry of the token that made the request.
     Expired {
-        /// When.
+        /// The time of the expiry.
         at: DateTime<Utc>,
     },
-    /// The caller who asked has no token.
+    /// The token that made the request does not exist.
     NoToken,
 }
 
 impl End {
-    /// The end of the token that asked, up to an instant; none while it was valid.
+    /// The end of the requesting token before an instant; none while it was valid.
     pub(super) fn of_token(
         exists: bool,
         revoked: Option<(DateTime<Utc>, String)>,
@@ -62,7 +62,7 @@ impl End {
         }
     }
 
-    /// When; of a token that is not there it is not known, and everything else says more.
+    /// The time of the end. It is unknown for a missing token; every other end is more specific.
     pub(super) const fn at(&self) -> DateTime<Utc> {
         match self {
             Self::Event { at, .. } | Self::Correction { at, .. } | Self::Revoked { at, .. } | Self::Expired { at } => {
@@ -88,10 +88,10 @@ impl fmt::Display for End {
                 write!(f, "by another correction of the same event (approval {id}) at {at} by {by}")
             }
             Self::Revoked { by, .. } => {
-                write!(f, "by the end of the token that asked, which was revoked at {at} by {by}")
+                write!(f, "by the end of the token that made the request, which was revoked at {at} by {by}")
             }
-            Self::Expired { .. } => write!(f, "by the end of the token that asked, which expired at {at}"),
-            Self::NoToken => f.write_str("by the end of the token that asked, which is not there"),
+            Self::Expired { .. } => write!(f, "by the end of the token that made the request, which expired at {at}"),
+            Self::NoToken => f.write_str("by the end of the token that made the request, which does not exist"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The changes that wait for a second person, and their status.
+//! The changes that wait for a second person, and the states of a request.
 
 use super::end::End;
 use super::shown;
@@ -17,25 +17,25 @@ pub enum ApprovalAction {
     /// Releasing the kill switch.
     #[serde(rename = "KILL_SWITCH_RELEASE")]
     Release,
-    /// A cap that is higher, or gone.
+    /// A higher cap, or the removal of a cap.
     #[serde(rename = "RISK_POLICY_UPSERT")]
     RaiseCap,
-    /// A loss or an exposure that is corrected downwards.
+    /// A downward correction of a loss or an exposure.
     #[serde(rename = "RISK_ADJUST")]
     Correct,
-    /// A domain that has to show less, or production use of it.
+    /// Weaker conditions for a domain, or its production use.
     #[serde(rename = "HEIMDALL_POLICY_UPSERT")]
     Charter,
-    /// Production use of a domain, by its evidence.
+    /// Production use of a domain, on its evidence.
     #[serde(rename = "HEIMDALL_PROMOTE")]
     Promote,
-    /// A wire that is armed again, off or less sensitive.
+    /// A wire that is re-armed, switched off or made less sensitive.
     #[serde(rename = "REGRESSION_POLICY_UPSERT")]
     Wire,
-    /// A wire that is armed again.
+    /// The re-arming of a wire.
     #[serde(rename = "REGRESSION_REARM")]
     Rearm,
-    /// Another baseline.
+    /// A new baseline for a wire.
     #[serde(rename = "REGRESSION_BASELINE_RESET")]
     Rebase,
 }
@@ -54,7 +54,7 @@ impl ApprovalAction {
         Self::Rebase,
     ];
 
-    /// Its name, that of the control event of the change; a correction's event is the ledger's.
+    /// The action's name, which the control event of the change has, too. A correction's event is the ledger's.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -70,7 +70,7 @@ impl ApprovalAction {
         }
     }
 
-    /// Its description in a refusal.
+    /// The description of the change in a refusal.
     #[must_use]
     pub const fn what(self) -> &'static str {
         match self {
@@ -90,76 +90,77 @@ impl ApprovalAction {
         }
     }
 
-    /// The action of this name.
+    /// The action with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|action| action.as_str() == name)
     }
 }
 
-/// How a request stands.
+/// The state of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Standing {
     /// It waits for the second person.
     Waiting,
-    /// It was approved, and done.
+    /// It was approved, and the change was done.
     Approved,
-    /// Nobody agreed in time.
+    /// It was not approved in time.
     Expired,
-    /// Something was engaged or disabled since; of what is less than the whole system: a wire has tripped, or the same thing was
-    /// changed. Or the token that asked was revoked or has expired.
+    /// A newer engage or disable cancelled it. If it concerns less than the whole system, a wire that tripped or a
+    /// change of the same subject may have cancelled it, too. Or the token that made it was revoked or has expired.
     Cancelled,
-    /// Somebody said no, or whoever asked took it back.
+    /// It was rejected, or withdrawn by the person who made it.
     Rejected,
 }
 
-/// A request for a second person's word.
+/// A request for a second person's approval.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ApprovalRecord {
-    /// Its id: the sequence number of its event.
+    /// The request's id: the sequence number of its event.
     pub id: i64,
     /// The requested change.
     pub action: ApprovalAction,
-    /// The subject: an engine, a domain, a wire, the event that is corrected; null for the whole system.
+    /// The subject: an engine, a domain, a wire, or the event to correct; null for the whole system.
     pub subject: Option<String>,
-    /// With what input: the fields that were sent.
+    /// The input: the fields that were sent.
     #[schema(value_type = Object)]
     #[serde(serialize_with = "shown::input")]
     pub input: Box<RawValue>,
-    /// Every field that it moves, with what it was when it was asked for; null where it is no upsert, and of older versions' requests.
+    /// Every field that the request changes, with its value at the time of the request; null if it is not an upsert, or
+    /// comes from an older version.
     #[schema(value_type = Option<Vec<FieldChange>>)]
     pub changes: Option<Box<RawValue>>,
     /// The actor of the request, as the caller claims.
     pub actor: Option<String>,
-    /// Why.
+    /// The reason, in the caller's words; null if none was given.
     pub reason: Option<String>,
     /// The authenticated principal of the request.
     pub requested_by: String,
-    /// The person behind that; the approval needs another one.
+    /// The owner of the token that made the request. Another owner must approve it.
     pub owner: String,
-    /// Since when it waits.
+    /// The time of the request.
     pub requested_at: DateTime<Utc>,
-    /// Until when.
+    /// The time at which the request expires.
     pub expires_at: DateTime<Utc>,
-    /// When it was approved; null while it was not.
+    /// The time of the approval; null if it was not approved.
     pub approved_at: Option<DateTime<Utc>>,
-    /// By whom.
+    /// The person who approved; null if it was not approved.
     pub approved_by: Option<String>,
-    /// When it was rejected; null while it was not.
+    /// The time of the rejection; null if it was not rejected.
     pub rejected_at: Option<DateTime<Utc>>,
-    /// By whom.
+    /// The person who rejected; null if it was not rejected.
     pub rejected_by: Option<String>,
-    /// The event that cancelled it, in words; null while none did.
+    /// The event that cancelled it, as a text; null if none did.
     #[schema(value_type = Option<String>)]
     #[serde(serialize_with = "shown::end")]
     pub cancelled_by: Option<End>,
-    /// How it stands now.
+    /// The state of the request now.
     pub standing: Standing,
 }
 
 impl ApprovalRecord {
-    /// How it ended, and the next step; none while it waits.
+    /// The end of the request and the next step, as a text; none while it waits.
     #[must_use]
     pub fn ended(&self) -> Option<String> {
         let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
@@ -170,22 +171,22 @@ impl ApprovalRecord {
             Standing::Waiting => return None,
             Standing::Approved => {
                 let word = word(self.approved_at, self.approved_by.as_deref());
-                format!("was approved {word}, and what it asked for is done: there is nothing left to do")
+                format!("was approved {word}, and its change is done: there is nothing left to do")
             }
             Standing::Rejected => {
                 let word = word(self.rejected_at, self.rejected_by.as_deref());
-                format!("was rejected {word}: ask for the change anew if it is meant after all")
+                format!("was rejected {word}: request the change again if it is still wanted")
             }
             Standing::Expired => {
                 format!(
-                    "expired at {}: ask for the change anew, and approve it within {} minutes",
+                    "expired at {}: request the change again, and approve it within {} minutes",
                     time(self.expires_at),
                     super::STANDS.num_minutes()
                 )
             }
             Standing::Cancelled => {
                 let by = self.cancelled_by.as_ref().map_or_else(String::new, |end| format!(" {end}"));
-                format!("was cancelled{by}: see what has changed, and ask for the change anew if it is still meant")
+                format!("was cancelled{by}: check what has changed, and request the change again if it is still wanted")
             }
         })
     }

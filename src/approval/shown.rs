@@ -1,6 +1,6 @@
-//! A request as the second person reads it: the fields as they were sent, and from what to what they move.
+//! A request as the second person reads it: the fields that were sent, and the old and new value of each.
 //!
-//! How a request is stored is final, since whatever version approves it reads it.
+//! The stored form of a request is final, since any later version may approve it and must read it.
 
 use super::end::End;
 use crate::audit::Changes;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
-/// An upsert as it is stored: its request, and beside that what it would move.
+/// An upsert as it is stored: its request, and the changes that it would make.
 #[derive(Debug, Serialize)]
 pub(crate) struct WithChanges<'a, T> {
     #[serde(flatten)]
@@ -18,19 +18,19 @@ pub(crate) struct WithChanges<'a, T> {
 
 type Fields = BTreeMap<String, Box<RawValue>>;
 
-/// A setting that gets a value, as the charter's upserts are stored.
+/// A setting that gets a value, in the stored form of the charter's upserts.
 #[derive(Deserialize)]
 struct Set {
     #[serde(rename = "Set")]
     value: Box<RawValue>,
 }
 
-/// The changes that a stored request would make; none where it is no upsert, or was stored without.
+/// The changes that a stored request would make; none if it is not an upsert, or was stored without them.
 pub(super) fn changes(stored: &RawValue) -> Option<Box<RawValue>> {
     serde_json::from_str::<Fields>(stored.get()).ok()?.remove("changes")
 }
 
-/// Serialises a stored request as it was sent. One that cannot be read is shown as it is.
+/// Serialises a stored request as it was sent. An unreadable one is shown as it is stored.
 pub(super) fn input<S: Serializer>(stored: &RawValue, serializer: S) -> Result<S::Ok, S::Error> {
     match serde_json::from_str::<Fields>(stored.get()) {
         Ok(fields) => sent(fields).serialize(serializer),
@@ -62,7 +62,7 @@ fn sent(stored: Fields) -> Fields {
     sent
 }
 
-/// An end in words.
+/// The text of an end.
 #[expect(clippy::ref_option, reason = "serde hands over the field as it is")]
 pub(super) fn end<S: Serializer>(end: &Option<End>, to: S) -> Result<S::Ok, S::Error> {
     end.as_ref().map(ToString::to_string).serialize(to)

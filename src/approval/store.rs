@@ -1,4 +1,4 @@
-//! SQL of the requests for a second person.
+//! The SQL of the requests for a second person.
 
 use super::end::End;
 use super::model::{ApprovalAction, ApprovalRecord, Standing};
@@ -8,10 +8,10 @@ use crate::error::{Error, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 
-/// The setting's name.
+/// The key of the setting.
 pub(super) const SETTING: &str = "two_person_release";
 
-/// Whether the database asks for a second person. A setting that is missing or unreadable asks for one.
+/// Whether the database's setting requires a second person. A missing or unreadable setting requires one.
 pub async fn is_required_by_database(conn: &mut PgConnection) -> Result<bool> {
     let value = sqlx::query_scalar!("SELECT value FROM setting WHERE key = $1", SETTING).fetch_optional(conn).await?;
     Ok(value.as_deref() != Some("off"))
@@ -31,14 +31,14 @@ pub(super) async fn set_required(conn: &mut PgConnection, on: bool) -> Result<()
     Ok(())
 }
 
-/// Whether the database asks for a second person, and goes on to until this transaction ends.
+/// Whether the database's setting requires a second person. The setting cannot change until this transaction ends.
 pub async fn hold_required_by_database(conn: &mut PgConnection) -> Result<bool> {
     let value =
         sqlx::query_scalar!("SELECT value FROM setting WHERE key = $1 FOR SHARE", SETTING).fetch_optional(conn).await?;
     Ok(value.as_deref() != Some("off"))
 }
 
-/// The requests of the last day at most, as they stand at an instant, newest first.
+/// The requests of the last day, in their state at an instant, newest first.
 pub(crate) async fn list(conn: &mut PgConnection, at: DateTime<Utc>) -> Result<Vec<ApprovalRecord>> {
     read(conn, at, Wanted::OfTheLastDay).await
 }
@@ -48,27 +48,27 @@ pub async fn waiting(conn: &mut PgConnection, at: DateTime<Utc>) -> Result<Vec<A
     read(conn, at, Wanted::Open).await
 }
 
-/// Which requests are read.
+/// The requests to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
-    /// This one, however old.
+    /// The request with this id, however old.
     One(i64),
-    /// Those that wait.
+    /// The requests that wait.
     Open,
-    /// Those that expired a day ago at most.
+    /// The requests that expired less than a day ago.
     OfTheLastDay,
 }
 
-/// How many requests a list holds.
+/// The most requests in a list.
 const LIST_MAX: i64 = 500;
 
-/// One request, however old, as it stands at an instant.
+/// One request, however old, in its state at an instant.
 pub(crate) async fn find(conn: &mut PgConnection, id: i64, at: DateTime<Utc>) -> Result<ApprovalRecord> {
     let found = read(conn, at, Wanted::One(id)).await?.into_iter().next();
     found.ok_or_else(|| Error::NotFound { what: "approval", id: id.to_string() })
 }
 
-/// How many requests a principal has made that have not expired, whatever has become of them.
+/// The number of a principal's requests that have not expired, in whatever state.
 pub(super) async fn asked_by(conn: &mut PgConnection, principal: &str, at: DateTime<Utc>) -> Result<usize> {
     let count = sqlx::query_scalar!(
         r#"SELECT count(*) AS "count!" FROM approval WHERE expires_at > $1 AND requested_by = $2"#,
@@ -80,8 +80,8 @@ pub(super) async fn asked_by(conn: &mut PgConnection, principal: &str, at: DateT
     usize::try_from(count).map_err(|_| Error::Inconsistent(format!("{count} requests were made")))
 }
 
-/// Reads requests with the first event that cancelled each, before it expired. Each question about the events is asked apart, so that an
-/// index answers it: refusals are events too, and nobody bounds their number.
+/// Reads requests, each with the first event that cancelled it before it expired. Each kind of event has its own
+/// subquery, so that an index answers it: refusals are events too, and their number has no bound.
 #[expect(clippy::too_many_lines, reason = "one statement, one line a column")]
 async fn read(conn: &mut PgConnection, at: DateTime<Utc>, wanted: Wanted) -> Result<Vec<ApprovalRecord>> {
     let id = if let Wanted::One(id) = wanted { Some(id) } else { None };
@@ -221,8 +221,8 @@ async fn read(conn: &mut PgConnection, at: DateTime<Utc>, wanted: Wanted) -> Res
         .collect()
 }
 
-/// Whether one of these changes of this waits for a second person. A stop of it is then an event although it stands so already: by that
-/// the request is cancelled.
+/// Whether one of these changes of this subject waits for a second person. A stop of the subject is then an event even
+/// if it changes nothing, since it cancels the request.
 pub async fn waits_for(
     conn: &mut PgConnection,
     actions: &[ApprovalAction],
@@ -282,7 +282,8 @@ pub(crate) async fn reject(conn: &mut PgConnection, id: i64, at: DateTime<Utc>, 
     if rejected.rows_affected() == 1 { Ok(()) } else { Err(ended_unseen(id)) }
 }
 
-/// It was found waiting under the control head, which whoever ends it holds.
+/// The error for a request that ended unseen. It was found waiting under the control head, which every change that ends
+/// it holds.
 fn ended_unseen(id: i64) -> Error {
     Error::Inconsistent(format!("approval {id} ended without the control head"))
 }

@@ -1,4 +1,4 @@
-//! The routes of the second person.
+//! The HTTP routes of the second person.
 
 use super::{Approve, Approved};
 use crate::approval::model::ApprovalRecord;
@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The routes below the base path.
+/// The routes of the second person, relative to the base path.
 pub fn router() -> OpenApiRouter<Approve> {
     OpenApiRouter::new()
         .routes(routes!(list_approvals))
@@ -23,16 +23,16 @@ pub fn router() -> OpenApiRouter<Approve> {
         .routes(routes!(reject))
 }
 
-/// Whether a second person is needed, and what waits for one.
+/// The setting of the second person, and the recent requests.
 #[derive(Debug, Serialize, ToSchema)]
 struct Approvals {
-    /// Whether what loosens waits for a second person.
+    /// Whether changes that loosen wait for a second person.
     two_person_release: bool,
     /// The requests of the last day, newest first.
     items: Vec<ApprovalRecord>,
 }
 
-/// The requests that wait for a second person, and those of the last day.
+/// Lists the requests that wait for a second person, and those of the last day.
 #[utoipa::path(
     get, path = "/approvals", tag = "access",
     responses((status = 200, description = "Newest first", body = Approvals), errors::Read)
@@ -42,11 +42,11 @@ async fn list_approvals(State(approvals): State<Approve>, _: Query<Nothing>) -> 
     Ok(Json(Approvals { two_person_release, items }))
 }
 
-/// A request, however old, as it stands now.
+/// Returns one request, however old, in its current state.
 #[utoipa::path(
     get, path = "/approvals/{id}", tag = "access",
     params(("id" = Count, Path, description = "The request")),
-    responses((status = 200, description = "As it stands", body = ApprovalRecord), errors::ReadOne)
+    responses((status = 200, description = "The request in its current state", body = ApprovalRecord), errors::ReadOne)
 )]
 async fn show_approval(
     State(approvals): State<Approve>,
@@ -64,11 +64,13 @@ struct ApproveBy {
     actor: Option<Actor>,
 }
 
-/// Agrees to what another person asked for, and does it, within 15 minutes of the request and once.
+/// Approves another person's request and does its change.
+///
+/// A request can be approved once, within 15 minutes.
 #[utoipa::path(
     post, path = "/approvals/{id}/approve", tag = "access", request_body = ApproveBy,
     params(("id" = Count, Path, description = "The request")),
-    responses((status = 200, description = "Approved, and done", body = Approved), errors::Approve)
+    responses((status = 200, description = "The request is approved and its change is done", body = Approved), errors::Approve)
 )]
 async fn approve(
     State(approvals): State<Approve>,
@@ -95,11 +97,13 @@ impl CanStop for RejectBy {
     const IN_PATH: bool = true;
 }
 
-/// Ends what waits: says no to it, or takes one's own request back. Never refused for its words.
+/// Rejects a waiting request, or withdraws one's own.
+///
+/// An unreadable actor or reason is ignored.
 #[utoipa::path(
     post, path = "/approvals/{id}/reject", tag = "access", request_body = RejectBy,
     params(("id" = Count, Path, description = "The request")),
-    responses((status = 200, description = "Rejected", body = ApprovalRecord), errors::ChangeOfOne)
+    responses((status = 200, description = "The rejected request", body = ApprovalRecord), errors::ChangeOfOne)
 )]
 async fn reject(
     State(approvals): State<Approve>,

@@ -1,6 +1,8 @@
-//! Whom a request is about: a token that is bounded to engines or domains ends no other's, as it approves none.
+//! Checks that a token reaches the subject of a request: a token that is bounded to engines or domains can neither
+//! reject nor approve requests about others.
 //!
-//! An approval is bounded by the lever that does what was asked for; a rejection does nothing, and asks here.
+//! For an approval, the lever that does the change checks the bounds. A rejection does no change, so it is checked
+//! here.
 
 use super::input;
 use crate::approval::model::{ApprovalAction, ApprovalRecord};
@@ -14,15 +16,15 @@ use crate::types::{Domain, Engine, Metric};
 use crate::{heimdall, risk};
 use sqlx::PgConnection;
 
-/// Refuses whoever does not reach what a request is about.
+/// Refuses a caller whose token does not reach the subject of the request.
 pub(super) async fn require(conn: &mut PgConnection, record: &ApprovalRecord, origin: &Origin) -> Result<()> {
     let authority = &origin.authority;
     if !authority.is_bounded() {
-        // No request is closed to it, not even one that cannot be read any more.
+        // An unbounded token reaches every request, even an unreadable one.
         return Ok(());
     }
     match record.action {
-        // Of the whole system, which no bound divides.
+        // The whole system has no bounds.
         ApprovalAction::Enable | ApprovalAction::Release => Ok(()),
         ApprovalAction::RaiseCap => {
             let request: risk::model::policy::PolicyUpsert = input(record)?;
@@ -66,7 +68,7 @@ async fn require_charter(conn: &mut PgConnection, domain: &Domain, origin: &Orig
     engine.map_or(Ok(()), |engine| origin.authority.require_engine(engine))
 }
 
-/// A wire is its domain's and its engine's: of the one that it has, and of the one that it would get.
+/// A wire belongs to its domain and its engine: both the current ones and the requested ones must be within the bounds.
 async fn require_wire(
     conn: &mut PgConnection,
     (domain, metric): (&Domain, &Metric),

@@ -1,8 +1,9 @@
-//! Forward-auth: a proxy asks before each request whether the state lets it through. One endpoint a proxy, since each tells
-//! path and method in its own way, and an endpoint that guessed from headers would be told by the caller what to guess.
+//! Forward-auth: a proxy asks before each request whether the state admits it. Each proxy has its own endpoint, since
+//! each sends path and method in its own way; an endpoint that guessed the proxy from headers could be misled by the
+//! caller.
 //!
-//! Allow is 200 with an empty body, and nothing else is: some proxies let a check that failed with 5xx pass, so on these routes
-//! every other outcome, of whatever layer, is 403 ([`close`]). The check covers path and method alone; headers that speak of
+//! Only 200 with an empty body allows. Some proxies admit a request whose check failed with 5xx, so on these routes
+//! every other outcome, of every layer, is 403 ([`close`]). The check covers path and method alone; headers that name
 //! another path or method change nothing.
 
 use super::gate::{Source, Verdict, View, decide};
@@ -19,9 +20,9 @@ use axum::routing::{MethodRouter, any};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
-/// Below which every answer is 200 or 403.
+/// The prefix of the paths on which every answer is 200 or 403.
 const PREFIX: &str = "/api/governance/authz/";
-/// What Envoy puts before the path that it asks about: its `path_prefix`.
+/// The prefix that Envoy puts before the path of the request: its `path_prefix`.
 const ENVOY_PREFIX: &str = "/api/governance/authz/envoy";
 
 const ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
@@ -34,45 +35,45 @@ const REASON: HeaderName = HeaderName::from_static("x-governance-reason");
 const CLASS: HeaderName = HeaderName::from_static("x-governance-class");
 const STATE_VERSION: HeaderName = HeaderName::from_static("x-governance-state-version");
 
-/// The routes, each for any method: Envoy asks with the method of the request itself.
+/// The routes, each for every method, since Envoy uses the method of the request itself.
 pub(super) fn router() -> OpenApiRouter<Outside> {
     OpenApiRouter::new()
         .routes(routes!(authz_nginx).map(|_: MethodRouter<Outside>| any(authz_nginx)))
         .routes(routes!(authz_traefik).map(|_: MethodRouter<Outside>| any(authz_traefik)))
-        // The root alone: a wildcard is never empty.
+        // Only the root needs a second route, since a wildcard is never empty.
         .routes(routes!(authz_envoy).map(|_: MethodRouter<Outside>| any(authz_envoy)))
         .route("/api/governance/authz/envoy/{*path}", any(authz_envoy))
 }
 
-/// The request that a proxy asks about, or a sentence that says why it cannot be told.
+/// The request that a proxy asks about, or a sentence on why it cannot be read.
 type Asked<'a> = Result<(Method, &'a str), String>;
 
-/// For nginx: `X-Original-URI` and `X-Original-Method` say what is asked about.
+/// Decides for nginx: `X-Original-URI` and `X-Original-Method` name the request.
 #[utoipa::path(
     get, path = "/api/governance/authz/nginx", tag = "enforcement",
-    params(("X-Original-URI" = String, Header, description = "Path and query as they came"),
-           ("X-Original-Method" = String, Header, description = "The method")),
-    responses((status = 200, description = "Let it through"), (status = 403, description = "Do not", body = ProblemBody, content_type = "application/problem+json"))
+    params(("X-Original-URI" = String, Header, description = "The path and query of the request, unchanged"),
+           ("X-Original-Method" = String, Header, description = "The method of the request")),
+    responses((status = 200, description = "Admit the request"), (status = 403, description = "Refuse the request", body = ProblemBody, content_type = "application/problem+json"))
 )]
 async fn authz_nginx(State(outside): State<Outside>, headers: HeaderMap) -> Response {
     answer(&outside, told(&headers, &ORIGINAL_URI, &ORIGINAL_METHOD))
 }
 
-/// For Traefik and Caddy: `X-Forwarded-Uri` and `X-Forwarded-Method` say what is asked about.
+/// Decides for Traefik and Caddy: `X-Forwarded-Uri` and `X-Forwarded-Method` name the request.
 #[utoipa::path(
     get, path = "/api/governance/authz/traefik", tag = "enforcement",
-    params(("X-Forwarded-Uri" = String, Header, description = "Path and query as they came"),
-           ("X-Forwarded-Method" = String, Header, description = "The method")),
-    responses((status = 200, description = "Let it through"), (status = 403, description = "Do not", body = ProblemBody, content_type = "application/problem+json"))
+    params(("X-Forwarded-Uri" = String, Header, description = "The path and query of the request, unchanged"),
+           ("X-Forwarded-Method" = String, Header, description = "The method of the request")),
+    responses((status = 200, description = "Admit the request"), (status = 403, description = "Refuse the request", body = ProblemBody, content_type = "application/problem+json"))
 )]
 async fn authz_traefik(State(outside): State<Outside>, headers: HeaderMap) -> Response {
     answer(&outside, told(&headers, &FORWARDED_URI, &FORWARDED_METHOD))
 }
 
-/// For Envoy: the path that follows says what is asked about, and the method of the request itself.
+/// Decides for Envoy: the rest of the path and the method are those of the request.
 #[utoipa::path(
     get, path = "/api/governance/authz/envoy/", tag = "enforcement",
-    responses((status = 200, description = "Let it through"), (status = 403, description = "Do not", body = ProblemBody, content_type = "application/problem+json"))
+    responses((status = 200, description = "Admit the request"), (status = 403, description = "Refuse the request", body = ProblemBody, content_type = "application/problem+json"))
 )]
 async fn authz_envoy(State(outside): State<Outside>, method: Method, uri: Uri) -> Response {
     answer(
@@ -84,25 +85,25 @@ async fn authz_envoy(State(outside): State<Outside>, method: Method, uri: Uri) -
     )
 }
 
-/// The values of a pair of headers: each once, or none.
+/// The values of a pair of headers, each of which must be there exactly once.
 fn told<'a>(headers: &'a HeaderMap, uri: &HeaderName, method: &HeaderName) -> Asked<'a> {
     let one = |name: &HeaderName| {
         let mut lines = headers.get_all(name).iter();
         match (lines.next(), lines.next()) {
             (Some(value), None) => Ok(value.as_bytes()),
-            (Some(_), Some(_)) => Err(format!("the header {name} is there twice, and two lines are two stories")),
+            (Some(_), Some(_)) => Err(format!("the header {name} is there twice: the proxy must send it once")),
             (None, _) => Err(format!("the header {name} is missing")),
         }
     };
-    let no_text = || format!("the path in the header {uri} is no visible ASCII: percent-encode it");
-    // A query decides nothing, and clients send its UTF-8 as it is.
+    let no_text = || format!("the path in the header {uri} has characters outside visible ASCII: percent-encode it");
+    // The query does not affect the decision, and clients may send its UTF-8 unencoded.
     let path = one(uri)?.split(|byte| *byte == b'?').next().unwrap_or_default();
     let path = str::from_utf8(path).ok().filter(|path| path.is_ascii()).ok_or_else(no_text)?;
-    let method = Method::from_bytes(one(method)?).map_err(|_| format!("the header {method} is no method"))?;
+    let method = Method::from_bytes(one(method)?).map_err(|_| format!("the header {method} does not hold a method"))?;
     Ok((method, path))
 }
 
-/// The decision, as a proxy reads it.
+/// The decision in the form for a proxy.
 fn answer(outside: &Outside, asked: Asked<'_>) -> Response {
     let (method, path) = match asked {
         Ok(asked) => asked,
@@ -122,7 +123,7 @@ fn answer(outside: &Outside, asked: Asked<'_>) -> Response {
             let state_version = view.version();
             Error::Blocked { block, exec_class, path: path.to_owned(), state_version }.into_response()
         }
-        // An exempt path is not blocked.
+        // An exempt path is never blocked.
         (Verdict::Allow | Verdict::Block(_), _) => {
             let mut response = Response::default();
             let headers = response.headers_mut();
@@ -131,7 +132,7 @@ fn answer(outside: &Outside, asked: Asked<'_>) -> Response {
             let reason = match (class, view) {
                 (RouteClass::Exempt, _) => "exempt",
                 (_, View::Fresh { go_live_enabled: true, .. }) => "live",
-                // Go-live is off, and that does not concern this class here.
+                // Go-live is off, but this class is not restricted here.
                 _ => "not_restricted",
             };
             headers.insert(REASON, HeaderValue::from_static(reason));
@@ -155,13 +156,14 @@ const fn name(class: RouteClass) -> &'static str {
     }
 }
 
-/// Whether an answer on this path goes to a proxy.
+/// Whether an answer on this path is for a proxy.
 #[must_use]
 pub fn covers(path: &str) -> bool {
     path.starts_with(PREFIX)
 }
 
-/// Makes everything that is not an allow a refusal that every proxy reads as one: 403, with the error that it is.
+/// Turns every answer that is not an allow into a refusal that every proxy understands: 403, with the original error as
+/// its body.
 pub fn close(mut response: Response) -> Response {
     if response.status() == StatusCode::OK && response.headers().get(DECISION).is_some() {
         return response;
@@ -178,7 +180,7 @@ pub fn close(mut response: Response) -> Response {
     headers.remove(CONTENT_TYPE);
     headers.insert(DECISION, HeaderValue::from_static("block"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // A code is upper case with underscores, so this is a header value.
+    // A code is upper case with underscores, so it is a valid header value.
     if let Ok(reason) = HeaderValue::from_str(&problem.code.to_ascii_lowercase()) {
         headers.insert(REASON, reason);
     }

@@ -1,15 +1,15 @@
-//! The feed: what this instance knows of the state and the policies, and since when.
+//! The feed: the state and the policies that this instance knows, and the age of both.
 //!
-//! [`renewal`] reads the database, this instance's own changes are applied the moment they commit, and the gate reads a few
-//! atomics. A state counts as fresh for the lease from the instant *before* its read was sent, so that a slow answer never
-//! looks younger than it is, on a clock that counts the time a machine was suspended.
+//! [`renewal`] reads the database; this instance's own changes are applied as soon as they commit; the gate reads a few
+//! atomics. A state is fresh for the lease from the instant *before* its read was sent, so that a slow answer never
+//! looks younger than it is. The clock counts the time for which a machine was suspended.
 //!
 //! Invariants:
 //! - **The bound**: an instance admits nothing by a state that stopped being true more than [`LEASE_MAX`] ago.
 //! - Only a read renews the lease, and only one that came with a committed write.
-//! - A notification can only tighten, and only until the next read: whoever forges one gains a moment's block.
-//! - Versions never go backwards, and no event that was known is missing: a read that was overtaken by a newer change is dropped; a
-//!   database that went backwards (a restore, a failover that lost commits) blocks until somebody accepts that.
+//! - A notification can only tighten, and only until the next read: a forged one blocks for a moment.
+//! - Versions never go backwards, and no known event goes missing. A read that a newer change overtook is dropped; a
+//!   database that went backwards (a restore, a failover that lost commits) blocks until an operator accepts it.
 //! - A kill file blocks, whatever the database says.
 
 mod killed;
@@ -38,34 +38,35 @@ use std::time::Duration;
 use store::Reading;
 use tokio::sync::Notify;
 
-/// How old a state may be and still admit something. An instance may choose less, never more: receipts are counted by this.
+/// The longest age at which a state admits a request. An instance may choose a shorter one, never a longer one, since
+/// receipts rely on it.
 pub const LEASE_MAX: Duration = Duration::from_secs(2);
 /// The shortest lease, which leaves a quarter of it for a read.
 pub const LEASE_MIN: Duration = Duration::from_millis(200);
 
-/// The highest version that the state's word has room for.
+/// The highest version that fits into the state's word.
 const VERSION_MAX: i64 = i64::MAX >> 2;
 const GO_LIVE: i64 = 0b01;
 const KILL_SWITCH: i64 = 0b10;
 
-/// The switches, as a change has left them.
+/// The switches after a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GateState {
-    /// Counted up by every change.
+    /// The version, which every change increments.
     pub version: i64,
-    /// Whether production is on.
+    /// Whether go-live is enabled.
     pub go_live_enabled: bool,
-    /// Whether the kill switch is out.
+    /// Whether the kill switch is engaged, which overrides go-live.
     pub kill_switch_engaged: bool,
 }
 
-/// A future that borrows what it works on.
+/// A future that borrows its inputs.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A follower of the feed: it is renewed with each read of the state, on the same connection.
+/// A follower of the feed. Each read of the state renews it, on the same connection.
 pub trait Follower: std::fmt::Debug + Send + Sync {
-    /// Renews it with a read that was sent at `sent_ns` of the process's clock, and that found the control stream at `control` and the
-    /// believed time at `now`.
+    /// Renews the follower from a read that was sent at `sent_ns` of the process's clock, and that found the control
+    /// stream at `control` and the believed time at `now`.
     fn renew<'a>(
         &'a self,
         conn: &'a mut PgConnection,
@@ -75,7 +76,7 @@ pub trait Follower: std::fmt::Debug + Send + Sync {
     ) -> BoxFuture<'a, Result<()>>;
 }
 
-/// The state as this instance knows it. Cheap to clone; all clones are one.
+/// The state as this instance knows it. Cheap to clone: all clones share it.
 #[derive(Debug, Clone)]
 pub struct Feed(Arc<Inner>);
 
@@ -85,52 +86,53 @@ struct Inner {
     lease_ns: u64,
     instance: Instance,
     kill_file: Option<KillFile>,
-    /// Renewed with each read of the state; none where nobody follows it.
+    /// Renewed with each read of the state; none if nothing follows the feed.
     follower: OnceLock<Arc<dyn Follower>>,
-    /// Reads the policies; none where nobody asks for them.
+    /// Reads the policies; none if nothing uses them.
     policy_reader: OnceLock<PolicyReader>,
-    /// Of the database's time.
+    /// Whether the database's time is believed.
     belief: Belief,
     /// `version << 2 | kill switch << 1 | go-live`: one word, so that the gate never sees half a change. 0 before the first read.
     state: AtomicI64,
     /// The instant before the last successful read was sent, on `clock`, plus one; 0 before the first read.
     renewed_ns: AtomicU64,
-    /// When this instance last committed a change of its own, on `clock`, plus one: a read that was sent before it may be older.
+    /// The time of this instance's last own commit, on `clock`, plus one. A read that was sent before it may be older.
     own_ns: AtomicU64,
-    /// When a notification last said that the kill switch was engaged, on `clock`, plus one; 0 when a later read was taken.
+    /// The time of the last notification of an engage, on `clock`, plus one; 0 when a later read was taken.
     told_killed_ns: AtomicU64,
-    /// The same of a disable.
+    /// The same for a disable.
     told_off_ns: AtomicU64,
-    /// Whether there is a kill file.
+    /// Whether a kill file exists.
     killed: AtomicBool,
-    /// When this instance last made a kill file, on `clock`, plus one: who looked before it may have seen none.
+    /// The time at which this instance last made a kill file, on `clock`, plus one. A look before it may not have seen
+    /// the file.
     killed_ns: AtomicU64,
     /// The history of the database that the state belongs to, and whether it went backwards.
     history: History,
     /// Whether notifications arrive.
     listening: AtomicBool,
-    /// Calls for a read before its turn.
+    /// Wakes the reader before its next turn.
     wake: Notify,
-    /// Calls for the policies, which are read apart.
+    /// Wakes the separate reader of the policies.
     moved: Notify,
-    /// The facts of the task that reads, and the policies, for metrics and flags; never on the path of a request.
+    /// The values of the reading task, and the policies, for metrics and flags; never on the path of a request.
     known: Mutex<Latest>,
 }
 
-/// The facts that only the reader of the database needs.
+/// The values that only the reader of the database needs.
 #[derive(Debug, Default)]
 struct Latest {
     /// The policies as last read; none before the first read.
     policies: Option<policies::Kept>,
-    /// Where the control stream stood at the last read.
+    /// The point of the control stream at the last read.
     control: Option<Point>,
-    /// How many of this server's migrations the database lacks.
+    /// The number of this server's migrations that the database lacks.
     pending_migrations: i64,
 }
 
 impl Feed {
-    /// A feed that knows nothing yet but the database's `history`, and so blocks. A lease outside [`LEASE_MIN`] and [`LEASE_MAX`] is
-    /// brought inside.
+    /// A feed that only knows the database's `history`, and so blocks. A lease outside [`LEASE_MIN`] and [`LEASE_MAX`]
+    /// is moved to the nearer bound.
     #[must_use]
     pub fn new(
         clock: Clock,
@@ -165,21 +167,22 @@ impl Feed {
         }))
     }
 
-    /// Takes over a change that this instance has just committed. How old the *rest* is does not change.
+    /// Takes over a change that this instance has just committed. The age of all other knowledge stays.
     ///
     /// Two changes that commit one after the other may arrive here the other way round, so an older one is not a rewind: it is
     /// dropped, and if the database did move backwards, the next read says so.
     pub fn apply_own(&self, state: GateState) {
-        // With `take` in turns: a read that was overtaken must find both, that it was and by what.
+        // The lock is shared with `take`, since a read that was overtaken must see both that it was overtaken and by
+        // which change.
         let _known = self.known();
         self.0.own_ns.fetch_max(self.now(), Ordering::AcqRel);
         self.advance(word(state.version, state.go_live_enabled, state.kill_switch_engaged));
     }
 
-    /// Takes over what was read, and renews the lease, unless it contradicts what is known: a version that goes backwards, the
-    /// same version saying something else, events that are not there, or another history. It is a restored or a lost database,
-    /// and nothing is admitted by it until its history is a new one, which is how `holdfast db accept-rewind` says that this is
-    /// meant. Gives the marks that have to be looked at yet: those of streams that moved on.
+    /// Takes over a read and renews the lease, unless the read contradicts earlier knowledge: a lower version, the same
+    /// version with another content, missing events, or another history. Such a database was restored or lost commits.
+    /// It admits nothing until it has a new history, which `holdfast db accept-rewind` creates. Returns the marks that
+    /// must still be checked: those of streams that moved on.
     fn take(&self, read: &Reading, asked: &Asked, sent_ns: u64) -> Result<Vec<(Stream, Point)>> {
         if !(1..=VERSION_MAX).contains(&read.version) {
             return Err(Error::Inconsistent(format!("the go-live state has version {}", read.version)));
@@ -189,11 +192,12 @@ impl Feed {
         let _known = self.known();
         let overtaken = self.0.own_ns.load(Ordering::Acquire) > sent_ns;
         let moved = match history.judge(asked, &read.found) {
-            // A change of our own is newer than this read; the next one shows both.
+            // This instance's own change is newer than this read; the next read shows both.
             Judged::Accepted if overtaken => return Ok(Vec::new()),
             Judged::Overtaken => return Ok(Vec::new()),
             Judged::Accepted => {
-                // With any version: somebody has looked, after this instance noticed or before it could.
+                // Any version is accepted, since an operator has accepted this history, after this instance noticed the
+                // loss or before it could.
                 self.0.state.store(word, Ordering::Release);
                 history.restart(&read.found);
                 tracing::warn!(version = read.version, "an older database was accepted");
@@ -207,14 +211,14 @@ impl Feed {
             Judged::Lost(lost) => return Err(self.rewind(read, asked, &Fault::Lost(lost))),
             Judged::Stands(moved) => {
                 if !self.advance(word) {
-                    // A change of our own may have overtaken this read; then the next one agrees again.
+                    // This instance's own change may have overtaken this read; the next read then agrees again.
                     return if overtaken { Ok(Vec::new()) } else { Err(self.rewind(read, asked, &Fault::Switches)) };
                 }
                 history.take(asked, &read.found);
                 moved
             }
         };
-        // A notification that came before this read was sent is in it, if it was true.
+        // A true notification from before this read was sent is included in the read.
         for told in [&self.0.told_killed_ns, &self.0.told_off_ns] {
             let _ =
                 told.fetch_update(Ordering::AcqRel, Ordering::Acquire, |at| (at != 0 && at <= sent_ns).then_some(0));
@@ -223,18 +227,22 @@ impl Feed {
         Ok(moved)
     }
 
-    /// Blocks everything, until somebody accepts it.
+    /// Blocks everything until an operator accepts the loss.
     fn rewind(&self, read: &Reading, asked: &Asked, fault: &Fault) -> Error {
         let before = self.0.state.load(Ordering::Acquire) >> 2;
         self.0.history.reject(read.found.generation);
         self.0.history.contradict(asked.epoch, fault);
         self.0.renewed_ns.store(0, Ordering::Release);
-        tracing::error!(version = read.version, before, "what was read is older than what this instance knew");
+        tracing::error!(
+            version = read.version,
+            before,
+            "the database's state is older than the one that this instance knows"
+        );
         Error::StateRewound
     }
 
-    /// Takes over what a notification says, if it tightens, until a read says more; and calls for that read. A notice of a
-    /// version that is known is no news: this instance's own notice comes back to it, also after what it did next.
+    /// Takes over a notification, if it tightens, until the next read, and requests that read. A notification of a
+    /// known version is ignored: this instance's own notifications come back to it, also after its next change.
     fn take_notice(&self, payload: &str) {
         let (change, version) = payload.split_once(' ').unwrap_or((payload, ""));
         let known = self.0.state.load(Ordering::Acquire) >> 2;
@@ -248,45 +256,44 @@ impl Feed {
         self.0.wake.notify_one();
     }
 
-    /// The state as it was last known, however old: version, go-live, kill switch. None before the first read.
+    /// The last known state at any age: version, go-live, kill switch. None before the first read.
     #[must_use]
     pub fn last_known(&self) -> Option<(i64, bool, bool)> {
         let word = self.0.state.load(Ordering::Acquire);
         (word > 0).then_some((word >> 2, word & GO_LIVE != 0, word & KILL_SWITCH != 0))
     }
 
-    /// Whether the state went backwards or events are lost, and nobody has accepted that.
+    /// Whether the state went backwards or events are lost, and no operator has accepted that.
     #[must_use]
     pub fn is_rewound(&self) -> bool {
         self.0.history.is_rewound()
     }
 
-    /// The known history of the database.
     #[must_use]
     pub fn history(&self) -> &History {
         &self.0.history
     }
 
-    /// Whether notifications arrive. Without them changes of other instances are seen half a second later.
+    /// Whether notifications arrive. Without them, changes of other instances are seen half a second later.
     #[must_use]
     pub fn is_listening(&self) -> bool {
         self.0.listening.load(Ordering::Acquire)
     }
 
-    /// How old a state may be here.
+    /// The longest age at which this instance uses a state.
     #[must_use]
     pub fn lease(&self) -> Duration {
         Duration::from_nanos(self.0.lease_ns)
     }
 
-    /// Renews this with each read of the state. The first one counts.
+    /// Sets the follower that each read of the state renews. Only the first call counts.
     #[must_use]
     pub fn followed_by(self, follower: Arc<dyn Follower>) -> Self {
         let _ = self.0.follower.set(follower);
         self
     }
 
-    /// Reads the policies with this. The first one counts.
+    /// Sets the reader of the policies. Only the first call counts.
     #[must_use]
     pub fn reading_policies(self, reader: PolicyReader) -> Self {
         let _ = self.0.policy_reader.set(reader);
@@ -299,13 +306,13 @@ impl Feed {
         &self.0.belief
     }
 
-    /// This instance.
+    /// This process, as its row describes it.
     #[must_use]
     pub fn instance(&self) -> &Instance {
         &self.0.instance
     }
 
-    /// How long ago the state was last known to hold; none before the first read, and after a rewind.
+    /// The time since the state was last known to hold; none before the first read, and after a rewind.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
         self.age_ns().map(Duration::from_nanos)
@@ -316,13 +323,13 @@ impl Feed {
         (renewed > 0 && !self.is_rewound()).then(|| self.now().saturating_sub(renewed))
     }
 
-    /// How many of this server's migrations the database lacks, as last read.
+    /// The number of this server's migrations that the database lacked at the last read.
     #[must_use]
     pub fn pending_migrations(&self) -> i64 {
         self.known().pending_migrations
     }
 
-    /// The state that this instance's gate goes by, for its row.
+    /// The state that this instance's gate uses, for its row.
     fn standing(&self) -> Standing {
         match self.view() {
             View::Killed => Standing::KillFile,
@@ -335,12 +342,12 @@ impl Feed {
         self.0.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// The clock, plus one, since 0 says never.
+    /// The clock plus one, since 0 means never.
     fn now(&self) -> u64 {
         self.0.clock.now_ns() + 1
     }
 
-    /// Moves to a state if it is newer, or the same; says whether what is known agrees with it now.
+    /// Moves to a state if it is newer or the same. Returns whether the known state now equals it.
     fn advance(&self, word: i64) -> bool {
         let newer = |known: i64| (known >> 2 < word >> 2).then_some(word);
         match self.0.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, newer) {
@@ -360,16 +367,17 @@ impl Source for Feed {
         if self.0.killed.load(Ordering::Acquire) {
             return View::Killed;
         }
-        // Noticed by a writer, or by any new connection.
+        // A writer, or any new connection, has noticed the rewind.
         if self.0.history.is_rewound() {
             return View::Rewound;
         }
-        // The lease before the state: whoever sees a renewal sees what it read.
+        // The lease is read before the state: a reader that sees a renewal also sees the state of that read.
         match self.age_ns() {
             Some(age) if age <= self.0.lease_ns => {}
             _ => return View::Stale,
         }
-        // The notifications before the state: a reader that sees one withdrawn sees the state that replaced it.
+        // The notifications are read before the state: a reader that sees one withdrawn also sees the state that
+        // replaced it.
         let told_killed = self.0.told_killed_ns.load(Ordering::Acquire) != 0;
         let told_off = self.0.told_off_ns.load(Ordering::Acquire) != 0;
         let word = self.0.state.load(Ordering::Acquire);

@@ -4,16 +4,15 @@
 //! behind it: `GateLayer::new(source, enforcement, rules).layer(router)`. Do not mount it with `Router::layer`, which covers
 //! only the routes added before it and runs after routing.
 //!
-//! It does nothing to a request: it reads the method and the path, and either hands the request on unchanged or
-//! drops it unread. It does nothing to a response, or it answers instead of the inner service, which is then not
-//! called at all:
+//! It changes no request: it reads the method and the path, and either hands the request on unchanged or drops it
+//! unread. It changes no response: it hands it on, or answers instead of the inner service, which is then not called:
 //! - 400 `AMBIGUOUS_PATH`: the path has more than one reading. Also while enforcement is off;
 //! - 403 `KILL_SWITCH_ENGAGED` or `GO_LIVE_DISABLED`: the state forbids the request;
-//! - 503 `STATE_STALE` or `STATE_REWOUND`, with `Retry-After`: the state is not known well enough to admit anything.
+//! - 503 `STATE_STALE` or `STATE_REWOUND`, with `Retry-After`: the state is not known well enough to admit the request.
 //!
-//! The decision takes no lock, allocates nothing and asks nobody: it reads the [`View`] that the [`Source`] holds in
-//! memory, once per request. Headers, query and body are never looked at, so none of them can open the gate, and the
-//! answer tells the caller nothing about who threw the switch or why.
+//! The decision takes no lock, allocates nothing and does no I/O: it reads the [`View`] that the [`Source`] holds in
+//! memory, once per request. It never reads headers, query and body, so none of them can open the gate. The answer does
+//! not reveal who threw the switch or why.
 
 use std::fmt;
 use std::future::Future;
@@ -34,27 +33,27 @@ use crate::http::render;
 use crate::types::RequestId;
 use crate::types::{Block, ExecutionClass, RouteClass};
 
-/// The state as it is known at this instant.
+/// The known state at this instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
-    /// Nothing fresh was read: starting, or the last good read is older than the lease.
+    /// No fresh state: the process is starting, or the last good read is older than the lease.
     Stale,
-    /// The database's state went backwards, and nobody has said that this is meant.
+    /// The database's state went backwards, and no operator has accepted that.
     Rewound,
-    /// This instance is stopped by hand, whatever the database says.
+    /// The kill file stops this instance, whatever the database says.
     Killed,
-    /// Read within the lease.
+    /// A state that was read within the lease.
     Fresh {
-        /// Version of the state.
+        /// The version of the state, which every change increments.
         version: i64,
         /// Whether go-live is enabled.
         go_live_enabled: bool,
-        /// Whether the kill switch is engaged. It wins over go-live.
+        /// Whether the kill switch is engaged, which overrides go-live.
         kill_switch_engaged: bool,
     },
 }
 
-/// Where the gate reads the state. Called for every request: no lock, no allocation, no waiting.
+/// The gate's source of the state. It is called for every request, so it must not lock, allocate or wait.
 pub trait Source: Clone + Send + Sync + 'static {
     /// The state now, or [`View::Stale`].
     fn view(&self) -> View;
@@ -74,12 +73,12 @@ pub enum EnforcementScope {
 pub enum Enforcement {
     /// Everything with an unambiguous path passes (`ENV=development` or `GO_LIVE_ENFORCE=0`).
     Off,
-    /// The table of [`decide`] holds.
+    /// The gate decides by [`decide`].
     On(EnforcementScope),
 }
 
 impl Enforcement {
-    /// Its name: the scope's, or `off`.
+    /// The name of the setting: the scope's, or `off`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -93,13 +92,13 @@ impl Enforcement {
 /// The decision on one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Hand it on.
+    /// The request is handed on.
     Allow,
-    /// Refuse it.
+    /// The request is refused.
     Block(Block),
 }
 
-/// The table: which class passes in which state.
+/// The decision table: the classes that pass in each state.
 #[must_use]
 pub const fn decide(class: RouteClass, view: View, scope: EnforcementScope) -> Verdict {
     let RouteClass::Class(class) = class else {
@@ -126,7 +125,7 @@ pub struct GateLayer<F> {
     terms: Arc<Terms<F>>,
 }
 
-/// The means of a gate. Shared: a service is cloned for every request.
+/// The settings of a gate. They are shared, since a service is cloned for every request.
 #[derive(Debug)]
 struct Terms<F> {
     source: F,
@@ -135,7 +134,7 @@ struct Terms<F> {
 }
 
 impl<F: Source> GateLayer<F> {
-    /// A gate that reads the state from `source` and goes by these rules.
+    /// A gate that reads the state from `source` and classifies requests by these rules.
     #[must_use]
     pub fn new(source: F, enforcement: Enforcement, rules: Arc<Rules>) -> Self {
         Self { terms: Arc::new(Terms { source, enforcement, rules }) }
@@ -157,7 +156,7 @@ pub struct Gate<S, F> {
     terms: Arc<Terms<F>>,
 }
 
-/// Why a request does not pass.
+/// The reason why a request does not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     Ambiguous(AmbiguousPath),
@@ -165,7 +164,7 @@ enum Refusal {
 }
 
 impl<S, F: Source> Gate<S, F> {
-    /// The path first: nothing can be said about a path that has two readings.
+    /// The path is checked first, since a path with two readings has no class.
     fn admit(&self, method: &Method, path: &str) -> Result<(), Refusal> {
         let path = canonical(path).map_err(Refusal::Ambiguous)?;
         let (Enforcement::On(scope), RouteClass::Class(exec_class)) =
@@ -182,7 +181,7 @@ impl<S, F: Source> Gate<S, F> {
 }
 
 impl View {
-    /// The version of the state, where it is known.
+    /// The version of the state; none where it is not known.
     #[must_use]
     pub const fn version(self) -> Option<i64> {
         match self {
@@ -193,7 +192,7 @@ impl View {
 }
 
 impl Refusal {
-    /// The answer in place of the handler's. `path` is shown only if it is canonical.
+    /// The answer instead of the handler's. It shows `path` only if that is canonical.
     #[cold]
     fn into_response(self, path: &str, request_id: Option<&RequestId>) -> Response {
         let response = match self {
@@ -204,9 +203,9 @@ impl Refusal {
         }
         .into_response();
         match request_id {
-            // Holdfast's own stack named the request, and renders its errors.
+            // Holdfast's own stack has named the request, and renders its errors.
             Some(_) => response,
-            // Somebody else's service: nobody would.
+            // Another service has no such stack, so the error is rendered here.
             None => render(response, path, &RequestId::generate(), |_| None),
         }
     }

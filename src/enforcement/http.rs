@@ -1,4 +1,4 @@
-//! The routes of the enforcement layer: who runs on this database, forward-auth and flags.
+//! The HTTP routes of the enforcement layer: the instances on this database, forward-auth and flags.
 
 use super::feed::Feed;
 use super::gate::EnforcementScope;
@@ -13,33 +13,33 @@ use std::sync::Arc;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The routes below the base path.
+/// The routes of the instances, relative to the base path.
 pub fn router() -> OpenApiRouter<Database> {
     OpenApiRouter::new().routes(routes!(list_instances))
 }
 
-/// The decision for services outside, with the routes that name their whole path: the end of Envoy's is what it asks about, and OFREP has
-/// a place of its own.
+/// The decision for services outside Holdfast, whose routes state their whole path: the end of Envoy's path is the
+/// request's path, and OFREP has a prefix of its own.
 #[derive(Debug, Clone)]
 pub struct Outside {
     /// The state as this instance knows it.
     pub feed: Feed,
-    /// The class of a method and a path.
+    /// The class of each method and path.
     pub rules: Arc<Rules>,
-    /// The requests that are blocked while go-live is off, also where this instance enforces nothing itself.
+    /// The classes that are blocked while go-live is off, even where this instance's gate is off.
     pub scope: EnforcementScope,
 }
 
-/// Their routes.
+/// The routes of forward-auth and OFREP, with their whole paths.
 #[must_use]
 pub fn absolute() -> OpenApiRouter<Outside> {
     super::authz::router().merge(super::ofrep::router())
 }
 
-/// The instances on this database: every one that wrote within a day, and in what the live ones differ.
+/// Lists the instances that were seen on this database within a day, and the settings in which the live ones differ.
 #[utoipa::path(
     get, path = "/instances", tag = "enforcement",
-    responses((status = 200, description = "By name", body = Instances), errors::Read)
+    responses((status = 200, description = "The instances, ordered by name", body = Instances), errors::Read)
 )]
 async fn list_instances(State(db): State<Database>, _: Query<Nothing>) -> Result<Json<Instances>> {
     Ok(Json(instance::list(&mut *db.read().await?).await?))

@@ -1,4 +1,5 @@
-//! The instances on this database: each one's row, written with every renewal of its lease, and how they differ.
+//! The instances on this database. Each writes its row with every renewal of its lease; differences between them are
+//! reported.
 
 use super::feed::LEASE_MAX;
 use crate::db::{self, Database};
@@ -12,16 +13,16 @@ use std::time::Duration;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// How long the row of an instance that is gone is kept.
+/// The time for which the row of a vanished instance is kept.
 const KEPT: TimeDelta = TimeDelta::days(1);
 
-/// How long an answer to a stop waits for who does not enforce.
+/// The time that the answer to a stop waits for the list of instances that do not enforce.
 const NOT_ENFORCING_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// This process, as the others know it.
+/// This process, as the other instances see it.
 #[derive(Debug, Clone)]
 pub struct Instance {
-    /// A new one with every start.
+    /// A new id for every start.
     pub(super) id: Uuid,
     pub(super) name: String,
     pub(super) version: &'static str,
@@ -33,16 +34,16 @@ pub struct Instance {
 pub struct Configuration {
     /// `all`, `prod_exec` or `off`.
     pub enforcement: &'static str,
-    /// SHA-256 of the file of rules; none for the defaults.
+    /// The SHA-256 of the file of rules; none for the defaults.
     pub execution_classes: Option<String>,
-    /// How old a state may be, milliseconds.
+    /// The longest age at which a state is used, milliseconds.
     pub state_lease_ms: u64,
     /// The components that go-live requires beyond the levers.
     pub required_packs: Vec<String>,
 }
 
 impl Instance {
-    /// This process. The name is for people: a host and what it listens on.
+    /// This process. The name is for people: the host and the address that it listens on.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "an id of its own for every start; nothing is decided by it")]
     pub fn new(name: &str, configuration: &Configuration) -> Self {
@@ -55,22 +56,22 @@ impl Instance {
         }
     }
 
-    /// Its id.
+    /// The instance's id, which is new for every start.
     #[must_use]
     pub const fn id(&self) -> Uuid {
         self.id
     }
 }
 
-/// The state that an instance's gate goes by.
+/// The state that an instance's gate uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
-    /// The state of the database, as far as its lease reaches.
+    /// The database's state, for its lease.
     State,
-    /// Its kill file: it blocks everything.
+    /// The kill file, which blocks everything.
     KillFile,
-    /// The state went backwards: it blocks everything.
+    /// A state that went backwards, which blocks everything.
     Rewound,
 }
 
@@ -84,34 +85,34 @@ impl Standing {
     }
 }
 
-/// An instance as it last wrote of itself.
+/// An instance as its row describes it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct InstanceRecord {
-    /// Its id; a new one with every start.
+    /// The instance's id, which is new for every start.
     pub id: Uuid,
-    /// Its host and what it listens on.
+    /// The host and the address that the instance listens on.
     pub name: String,
-    /// Holdfast's version.
+    /// The version of Holdfast.
     pub version: String,
-    /// Its enforcement.
+    /// The settings that every instance should share.
     #[schema(value_type = Object)]
     pub configuration: Box<RawValue>,
-    /// `state`: it goes by the database; `kill_file`, `rewound`: it blocks everything.
+    /// `state`: the instance follows the database; `kill_file`, `rewound`: it blocks everything.
     pub standing: String,
-    /// The version of the go-live state that it went by when it wrote this; null before its first read.
+    /// The version of the go-live state that the instance used when it wrote this; null before its first read.
     pub state_version: Option<i64>,
-    /// When it first wrote.
+    /// The time of the instance's first write.
     pub started_at: DateTime<Utc>,
-    /// When it last wrote.
+    /// The time of the instance's last write.
     pub seen_at: DateTime<Utc>,
-    /// Whether it wrote within the longest lease. One that did not admits nothing.
+    /// Whether the instance wrote within the longest lease. One that did not admits nothing.
     pub live: bool,
 }
 
-/// Something in which live instances differ.
+/// A setting in which live instances differ.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Drift {
-    /// `version`, or a member of `configuration`.
+    /// The name of the setting: `version`, or a member of `configuration`.
     pub field: String,
     /// Each value, as JSON, with the names of the instances that have it.
     pub values: BTreeMap<String, Vec<String>>,
@@ -120,13 +121,13 @@ pub struct Drift {
 /// The instances on this database.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Instances {
-    /// Those seen within a day, by name.
+    /// The instances that were seen within a day, by name.
     pub instances: Vec<InstanceRecord>,
-    /// In what the live ones differ; empty when they agree.
+    /// The settings in which the live instances differ; empty when they agree.
     pub drift: Vec<Drift>,
 }
 
-/// Everybody seen within a day.
+/// The instances that were seen within a day.
 pub async fn list(conn: &mut PgConnection) -> Result<Instances> {
     let rows = sqlx::query!(
         r#"SELECT id,
@@ -166,7 +167,7 @@ pub async fn list(conn: &mut PgConnection) -> Result<Instances> {
 }
 
 impl Instances {
-    /// The names of the live ones whose gate is off: they admit everything, whatever the state is.
+    /// The names of the live instances whose gate is off: they admit everything in any state.
     #[must_use]
     pub fn not_enforcing(&self) -> Vec<String> {
         #[derive(serde::Deserialize)]
@@ -180,7 +181,7 @@ impl Instances {
         self.instances.iter().filter(is_off).map(|one| one.name.clone()).collect()
     }
 
-    /// The components that live ones, and the one that is asked, require beyond the levers.
+    /// The components that the live instances, and the asked one, require beyond the levers.
     pub fn required_packs(&self, asked: Option<Uuid>) -> impl Iterator<Item = String> {
         #[derive(serde::Deserialize)]
         struct Told {
@@ -192,15 +193,15 @@ impl Instances {
     }
 }
 
-/// Those who do not enforce, as far as that can be read soon; none if it cannot. For whoever has stopped everything: it waits for nothing
-/// and fails nothing.
+/// The live instances that do not enforce; none if they cannot be read soon. This serves the answer to a stop, so it
+/// neither waits long nor fails.
 pub async fn not_enforcing(db: &Database) -> Option<Vec<String>> {
     let read = async { Ok::<_, crate::error::Error>(list(&mut *db.work().await?).await?.not_enforcing()) };
     let read = tokio::time::timeout(NOT_ENFORCING_TIMEOUT, crate::panics::caught(read)).await;
     read.ok()?.ok()?.ok()
 }
 
-/// In what live instances differ.
+/// The settings in which live instances differ.
 fn drift(instances: &[InstanceRecord]) -> Vec<Drift> {
     let mut fields: BTreeMap<String, BTreeMap<String, Vec<String>>> = BTreeMap::new();
     let live: Vec<_> = instances.iter().filter(|instance| instance.live).collect();
@@ -215,14 +216,14 @@ fn drift(instances: &[InstanceRecord]) -> Vec<Drift> {
             note(&field, value.get().to_owned());
         }
     }
-    // A field that some do not even know is one in which they differ.
+    // A setting that some instances do not know counts as a difference.
     let agreed = |values: &BTreeMap<String, Vec<String>>| {
         values.len() == 1 && values.values().all(|names| names.len() == live.len())
     };
     fields.into_iter().filter(|(_, values)| !agreed(values)).map(|(field, values)| Drift { field, values }).collect()
 }
 
-/// Takes an instance that ends off the list, and whoever was not seen for a day.
+/// Removes an instance that ends from the list, and every one that was not seen for a day.
 pub async fn leave(conn: &mut PgConnection, id: Uuid) -> Result<()> {
     sqlx::query!("DELETE FROM instance WHERE id = $1 OR seen_at < holdfast_now() - interval '1 day'", id)
         .execute(conn)

@@ -1,52 +1,53 @@
 //! The kill file: while it exists, this instance blocks, whatever the database says.
 //!
-//! For the hour in which the database is away and everything has to stop: `touch` is enough, and so is an engage that could
-//! not be recorded. It is removed by hand, by somebody who has looked; releasing the kill switch does not remove it.
+//! It is for the hour in which the database is away and everything has to stop. `touch` is enough, and an engage that
+//! could not be recorded creates the file, too. An operator removes it by hand after a check; releasing the kill switch
+//! does not remove it.
 
 use crate::owner;
 use std::io;
 use std::path::{Path, PathBuf};
 use tokio::io::AsyncWriteExt;
 
-/// Where an instance looks.
+/// The path of an instance's kill file.
 #[derive(Debug, Clone)]
 pub struct KillFile(PathBuf);
 
-/// The finding of a look for a kill file. A place that cannot be looked at counts as a file that is there: not knowing is not
-/// allowing.
+/// The result of a look for a kill file. A path that cannot be read counts as a file that exists, since an unknown
+/// state admits nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// There is one.
+    /// The file exists.
     Present,
-    /// There is none.
+    /// The file does not exist.
     Absent,
-    /// It cannot be known.
+    /// It is unknown whether the file exists.
     Unknown(io::ErrorKind),
 }
 
-/// The result of writing one. With either, an instance that looks there stops.
+/// The result of writing a kill file. Both results stop the instances that look there.
 #[derive(Debug)]
 pub enum Written {
-    /// It is there, as it should be.
+    /// The file exists with its text.
     Whole,
-    /// It is there, and what it should say is not, as on a disk that is full.
+    /// The file exists without its text, as on a full disk.
     Empty(io::Error),
 }
 
 impl KillFile {
-    /// At this path.
+    /// A kill file at this path.
     #[must_use]
     pub const fn new(path: PathBuf) -> Self {
         Self(path)
     }
 
-    /// Where.
+    /// The file's path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Whether there is one.
+    /// Looks whether the file exists.
     pub async fn look(&self) -> Found {
         match tokio::fs::symlink_metadata(&self.0).await {
             Ok(_) => Found::Present,
@@ -55,7 +56,7 @@ impl KillFile {
         }
     }
 
-    /// Writes it, durably. Its text is for people; one that is there already is left as it is.
+    /// Writes the file durably. The text is for people; an existing file is left as it is.
     pub async fn write(&self, text: &str) -> io::Result<Written> {
         if let Some(dir) = self.0.parent() {
             owner::make_dir(dir).await?;
@@ -68,11 +69,11 @@ impl KillFile {
         let text = async {
             owner::give(&file, &self.0);
             file.write_all(text.as_bytes()).await?;
-            // The text is buffered: an error of the disk would be lost.
+            // The text is buffered, so without a flush an error of the disk would be lost.
             file.flush().await?;
             file.sync_all().await
         };
-        // The file stops by being there: also without its text, its name has to last.
+        // The file stops by its existence, so its name must be durable even without its text.
         let text = text.await;
         let name = owner::keep_name(&self.0).await;
         Ok(text.and(name).map_or_else(Written::Empty, |()| Written::Whole))

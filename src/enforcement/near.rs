@@ -1,36 +1,37 @@
-//! Routes that somebody may have meant who asked for one that is not there. Of the caller's path nothing is repeated, and only so much
-//! of it is looked at.
+//! Suggests routes for a path that does not exist. The hint never repeats the caller's path, and only a bounded part of
+//! the path is compared.
 
 use super::routes::{ROUTES, Route};
 use crate::http::BASE_PATH;
 use std::cmp::Reverse;
 
-/// The cost of making one path another, and the names that are in both: of two at the same distance the one with more is nearer.
+/// The cost of turning one path into another, and the number of common names. At equal cost, more common names are
+/// nearer.
 type Distance = (usize, Reverse<usize>);
 
-/// Segments of a path that are looked at; the longest route has fewer.
+/// The most segments of a path that are compared; the longest route has fewer.
 const SEGMENTS_MAX: usize = 8;
-/// Bytes of a segment that are compared letter by letter.
+/// The bytes of a segment that are compared letter by letter.
 const SEGMENT_MAX: usize = 32;
-/// Routes that are named at most.
+/// The most routes in a hint.
 const NAMED_MAX: usize = 3;
-/// A segment that is missing, too much, or another one.
+/// The cost of a segment that is missing, extra or different.
 const OTHER: usize = 2;
-/// The furthest that is near: a segment more or less, and a misspelt one.
+/// The largest cost that counts as near: one segment more or less, and one misspelt.
 const FAR: usize = OTHER + 1;
 
-/// The hint about a path that its address does not serve; none where nothing is near.
+/// The hint about a path that this address does not serve; none if no route is near.
 #[must_use]
 pub fn missing(path: &str) -> Option<String> {
     if ROUTES.iter().any(|route| route.template == path) {
         let told =
-            "this address does not serve that route: METRICS_ADDR has /metrics and the probes alone; ask BIND_ADDR";
+            "this address does not serve that route: METRICS_ADDR serves only /metrics and the probes; use BIND_ADDR";
         return Some(told.to_owned());
     }
     near(path).map(|routes| format!("there is no such route; the nearest: {routes}; see /docs/ for all of them"))
 }
 
-/// The nearest routes with their methods, as a sentence says them; none where nothing is near.
+/// The nearest routes with their methods, as a text; none if no route is near.
 fn near(path: &str) -> Option<String> {
     let asked = segments(path)?;
     let mut found: Vec<(Distance, &Route)> =
@@ -43,19 +44,19 @@ fn near(path: &str) -> Option<String> {
     (!named.is_empty()).then_some(named)
 }
 
-/// The segments below the base path, which is often left out; none where there are too many.
+/// The segments after the base path, which clients often leave out; none if there are too many.
 fn segments(path: &str) -> Option<Vec<&str>> {
     let path = path.strip_prefix(BASE_PATH).unwrap_or(path);
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).take(SEGMENTS_MAX + 1).collect();
     (segments.len() <= SEGMENTS_MAX).then_some(segments)
 }
 
-/// How far a path is from a route; none where it is far, or no name is in both.
+/// The distance of a path from a route; none if it is far, or no name is common.
 fn distance(asked: &[&str], template: &[&str]) -> Option<Distance> {
     if asked.len().abs_diff(template.len()) > 1 {
         return None;
     }
-    // Each place has the distance to the route's beginnings, and the names in common on the way there.
+    // Each place holds the distance to the route's beginnings, and the common names on the way.
     let mut row: Vec<Distance> = (0..=template.len()).map(|at| (at * OTHER, Reverse(0))).collect();
     for (above, segment) in asked.iter().enumerate() {
         let mut diagonal = row[0];
@@ -72,7 +73,7 @@ fn distance(asked: &[&str], template: &[&str]) -> Option<Distance> {
     row.pop().filter(|(far, names)| *far <= FAR && names.0 > 0)
 }
 
-/// The cost of reading one segment as another, and whether the name is in both.
+/// The cost of reading one segment as another, and the number of common names.
 fn step(segment: &str, wanted: &str) -> (usize, usize) {
     if wanted.starts_with('{') {
         (0, 0)

@@ -1,8 +1,8 @@
 //! OFREP 0.3: the state as feature flags, for any OpenFeature SDK.
 //!
-//! The switch never blocks these routes: a client that is refused stops asking, and would not see the release. A flag that is not
-//! known has the safe value instead, with `reason` `UNKNOWN` and `stale` in its metadata. The flags have no
-//! targeting, so an evaluation context is read and not needed.
+//! The switch never blocks these routes: a client that is refused stops asking, and would miss the release. An unknown
+//! flag instead has the safe value, with `reason` `UNKNOWN` and `stale` in its metadata. The flags have no targeting,
+//! so the evaluation context is read but not used.
 //!
 //! | Flag | True when | Safe value |
 //! |---|---|---|
@@ -41,22 +41,22 @@ pub(super) fn router() -> OpenApiRouter<Outside> {
     OpenApiRouter::new().routes(routes!(evaluate_flag)).routes(routes!(evaluate_flags))
 }
 
-/// The body of a client's question. Nothing of it is needed.
+/// The body of an evaluation. All of it is optional.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its schema is used: the body is read leniently")]
 struct EvaluationRequest {
-    /// The subject of the flags; they are the same for everybody.
+    /// The subject of the evaluation; the flags are the same for every subject.
     context: Option<serde_json::Map<String, Value>>,
 }
 
 /// A flag's value.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 struct Evaluation {
-    /// The flag.
+    /// The flag's name.
     key: String,
-    /// Its value.
+    /// The flag's value.
     value: bool,
-    /// `STATIC`; `UNKNOWN` where the state is not known, and the value is the safe one.
+    /// `STATIC`; `UNKNOWN` if the state is not known and the value is the safe one.
     reason: &'static str,
     /// The value as a word.
     variant: &'static str,
@@ -66,39 +66,39 @@ struct Evaluation {
 /// The state behind a flag.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 struct FlagMetadata {
-    /// Whether the state, or what the flag goes by, is unknown or too old.
+    /// Whether the state or the policies behind the flag are unknown or too old.
     stale: bool,
-    /// The version of the go-live state; left out where it is not known.
+    /// The version of the go-live state; left out if it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     state_version: Option<i64>,
 }
 
-/// Every flag.
+/// The values of all flags.
 #[derive(Debug, Serialize, ToSchema)]
 struct Evaluations {
     flags: Vec<Evaluation>,
     metadata: FlagMetadata,
 }
 
-/// Why there is no value.
+/// The error of an evaluation.
 #[derive(Debug, Serialize, ToSchema)]
 struct EvaluationFailure {
-    /// The flag; left out where no single one was asked for.
+    /// The flag's name; left out if all flags were requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
     /// `FLAG_NOT_FOUND`, `PARSE_ERROR`, `INVALID_CONTEXT` or `GENERAL`.
     #[serde(rename = "errorCode")]
     error_code: &'static str,
-    /// The same in words.
+    /// The error as a sentence.
     #[serde(rename = "errorDetails")]
     error_details: String,
 }
 
-/// One flag.
+/// Evaluates one flag.
 #[utoipa::path(
     post, path = "/ofrep/v1/evaluate/flags/{key}", tag = "flags", request_body = Option<EvaluationRequest>,
     params(("key" = String, Path, description = "The flag", pattern = "^[A-Za-z0-9_.-]+$")),
-    responses((status = 200, description = "Its value", body = Evaluation),
+    responses((status = 200, description = "The flag's value", body = Evaluation),
               (status = 400, description = "The body cannot be read, or the path is ambiguous",
                content((EvaluationFailure = "application/json"), (ProblemBody = "application/problem+json"))),
               (status = 404, description = "There is no such flag", body = EvaluationFailure),
@@ -110,7 +110,7 @@ async fn evaluate_flag(
     request: Request,
 ) -> Response {
     let Ok(Path(key)) = key else {
-        let error_details = "the flag's name is no text".to_owned();
+        let error_details = "the flag's name is not text".to_owned();
         let failure = EvaluationFailure { key: None, error_code: "GENERAL", error_details };
         return refused(StatusCode::BAD_REQUEST, failure);
     };
@@ -133,11 +133,11 @@ fn refused(status: StatusCode, failure: EvaluationFailure) -> Response {
     (status, [(CACHE_CONTROL, "no-cache")], Json(failure)).into_response()
 }
 
-/// Every flag, with an `ETag` over all of them.
+/// Evaluates every flag, with an `ETag` over all of them.
 #[utoipa::path(
     post, path = "/ofrep/v1/evaluate/flags", tag = "flags", request_body = Option<EvaluationRequest>,
     params(("If-None-Match" = Option<String>, Header, description = "The ETag of the last answer; 304 when nothing has changed")),
-    responses((status = 200, description = "Their values", body = Evaluations),
+    responses((status = 200, description = "The flags' values", body = Evaluations),
               (status = 304, description = "Nothing has changed"),
               (status = 400, description = "The body cannot be read", body = EvaluationFailure),
               (status = 413, description = "The body is too large", body = EvaluationFailure))
@@ -147,7 +147,7 @@ async fn evaluate_flags(State(outside): State<Outside>, headers: HeaderMap, requ
         return refused;
     }
     let (view, policies) = (outside.feed.view(), outside.feed.policies());
-    // The names as they were last known: a flag that vanished would have the client's default.
+    // The names are the last known ones: a flag that vanished would get the client's default.
     let last = outside.feed.last_policies();
     let names = ["prod_exec_allowed", "kill_switch_engaged", "go_live_enabled"].map(str::to_owned).into_iter();
     let (known, last) = (policies.as_deref(), last.as_deref());
@@ -156,7 +156,7 @@ async fn evaluate_flags(State(outside): State<Outside>, headers: HeaderMap, requ
         last.into_iter().flat_map(|all| &all.domains).map(|(name, _)| format!("domain.{name}.prod_use_enabled"));
     let flags = names.chain(engines).chain(domains).filter_map(|key| flag(&key, view, known)).collect();
     let text = db::json_text(&Evaluations { flags, metadata: metadata(view) });
-    // Over the whole answer: a lease that lapses changes values without a new version of the state.
+    // The tag covers the whole answer, since a lease that lapses changes values without a new version of the state.
     let tag = format!("\"{}\"", hex(&Sha256::digest(text.as_bytes())));
     let mut response = if matches(&headers, &tag) {
         StatusCode::NOT_MODIFIED.into_response()
@@ -185,7 +185,8 @@ fn matches(headers: &HeaderMap, tag: &str) -> bool {
     )
 }
 
-/// Reads a body to its end, within the limits of every body: none at all will do, and whatever is JSON with a context that is an object.
+/// Reads a body to its end, within the usual limits. An empty body is accepted, and every JSON object whose context, if
+/// any, is an object.
 async fn read_context(request: Request, key: Option<&str>) -> Result<(), Response> {
     let failure = |status, error_code, error_details: &str| {
         let (key, error_details) = (key.map(str::to_owned), error_details.to_owned());
@@ -205,18 +206,18 @@ async fn read_context(request: Request, key: Option<&str>) -> Result<(), Respons
         return Ok(());
     }
     if text.first() != Some(&b'{') && serde_json::from_slice::<IgnoredAny>(text).is_ok() {
-        return Err(failure(StatusCode::BAD_REQUEST, "PARSE_ERROR", "the body is no object"));
+        return Err(failure(StatusCode::BAD_REQUEST, "PARSE_ERROR", "the body is not a JSON object"));
     }
     match serde_json::from_slice::<Context>(text) {
-        // Whatever is in it: nothing of it is needed.
+        // The content is not used.
         Ok(Context { context: None }) => Ok(()),
         Ok(Context { context: Some(context) }) if context.get().starts_with('{') => Ok(()),
-        Ok(_) => Err(failure(StatusCode::BAD_REQUEST, "INVALID_CONTEXT", "context is no object")),
+        Ok(_) => Err(failure(StatusCode::BAD_REQUEST, "INVALID_CONTEXT", "context is not a JSON object")),
         Err(error) => Err(failure(StatusCode::BAD_REQUEST, "PARSE_ERROR", &format!("the body is not JSON: {error}"))),
     }
 }
 
-/// The part of a body that is looked at.
+/// The part of a body that is checked.
 #[derive(Deserialize)]
 struct Context {
     context: Option<Box<RawValue>>,
@@ -226,15 +227,15 @@ fn metadata(view: View) -> FlagMetadata {
     FlagMetadata { stale: matches!(view, View::Stale | View::Rewound), state_version: view.version() }
 }
 
-/// The flag of this name; none where there is none.
+/// The flag with this name; none if it does not exist.
 fn flag(key: &str, view: View, policies: Option<&Policies>) -> Option<Evaluation> {
     let metadata = metadata(view);
     let (go_live, killed) = match view {
         View::Fresh { go_live_enabled, kill_switch_engaged, .. } => (go_live_enabled, kill_switch_engaged),
         View::Killed | View::Stale | View::Rewound => (false, true),
     };
-    // While the state or the policies are not known, and where this instance is stopped, a name that may be a policy's has the safe
-    // value.
+    // While the state or the policies are unknown, or the kill file stops this instance, every name that a policy may
+    // have gets the safe value.
     let policies = policies.filter(|_| !metadata.stale && view != View::Killed);
     let are_unknown = policies.is_none() && view != View::Killed;
     let policy = |known: Option<&[(String, bool)]>, name: &str, is_name: bool| match known {

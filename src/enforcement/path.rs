@@ -1,31 +1,34 @@
-//! The canonical path: the one spelling of a path that the gate, the router and any handler read alike.
+//! The canonical path: the one spelling of a path that the gate, the router and every handler read alike.
 //!
-//! A gate that matches `/health/../api/deals` while the service behind it serves `/api/deals` is no gate. Most bypasses
-//! of path rules are such disagreements (CVE-2019-9901, CVE-2021-29492, CVE-2025-66490), so a path that two readers could
-//! read differently is refused. It is never repaired: a repaired path is a second spelling that somebody else may miss.
+//! A gate that matches `/health/../api/deals` while the service behind it serves `/api/deals` has a hole. Most bypasses
+//! of path rules are such disagreements (CVE-2019-9901, CVE-2021-29492, CVE-2025-66490), so a path that two readers
+//! could read differently is refused. It is never repaired: a repaired path is a second spelling that another reader
+//! may miss.
 //!
 //! An accepted path guarantees:
 //! - it starts with `/` and holds printable ASCII only, without `\`, `;`, `#`, `?` and space;
 //! - no segment is `.` or `..`, and none is empty but the last (one trailing slash stays and matches literally);
 //! - every `%` starts a whole encoding, of a byte that neither separates, ends, traverses nor hides anything when decoded.
 //!
-//! It is the path itself, borrowed: one scan over the bytes, no allocation. Case is kept, because routers keep it.
+//! The result is the path itself, borrowed: one scan over the bytes, no allocation. Case is kept, because routers keep
+//! it.
 //! The encodings that remain (spaces, UTF-8) have one spelling but for the case of its digits. A service that compares names
-//! without regard to case reads more paths as the same than the rules do: write its rules with `/**` at the first name.
+//! without regard to case treats more paths as equal than the rules do: write its rules with `/**` at the first name.
 
-/// Why a path is refused: it could be read in more than one way.
+/// The refusal of a path that could be read in more than one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the path has {reason} at byte {offset}: {fix}")]
 pub struct AmbiguousPath {
-    /// The fault, as a noun phrase ("an encoded slash (%2f)"). Never text of the caller, so it is safe to show and to log.
+    /// The fault, as a noun phrase ("an encoded slash (%2f)"). It never contains text of the caller, so it is safe to
+    /// show and to log.
     pub reason: &'static str,
-    /// The fix.
+    /// The fix, as an imperative.
     pub fix: &'static str,
-    /// Where the trouble begins, in bytes from the start of the path.
+    /// The place of the fault, in bytes from the start of the path.
     pub offset: usize,
 }
 
-/// Accepts `path` as it stands, or says why it is ambiguous. The path comes without query and fragment.
+/// Accepts `path` unchanged, or returns its fault. The path comes without query and fragment.
 pub fn canonical(path: &str) -> Result<&str, AmbiguousPath> {
     let bytes = path.as_bytes();
     if bytes.first() != Some(&b'/') {
@@ -63,7 +66,7 @@ fn check_segment(bytes: &[u8], start: usize, end: usize) -> Result<(), Ambiguous
     }
 }
 
-/// Refuses an encoding that is broken or decodes to something a path cannot carry safely; returns its width.
+/// Refuses an encoding that is broken or decodes to a byte that a path cannot carry safely. Returns its width.
 fn check_encoding(bytes: &[u8], at: usize) -> Result<usize, AmbiguousPath> {
     let digit = |index: usize| bytes.get(index).and_then(|byte| hex_value(*byte));
     let (Some(high), Some(low)) = (digit(at + 1), digit(at + 2)) else {
@@ -78,16 +81,16 @@ fn check_encoding(bytes: &[u8], at: usize) -> Result<usize, AmbiguousPath> {
         b'#' => "an encoded number sign (%23)",
         b'?' => "an encoded question mark (%3f)",
         0x00..=0x1f | 0x7f => "an encoded control character",
-        // RFC 3986 calls it the same path as with the character itself, and to a rule it would be another one.
+        // RFC 3986 treats it as equal to the character itself, but a rule would treat it as different.
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' => "an encoded letter, digit, - , _ or ~",
         // Never part of UTF-8; lenient decoders read the overlong %c0%af as a slash.
         0xc0 | 0xc1 | 0xf5..=0xff => "an encoded byte that UTF-8 never uses",
         _ => return Ok(3),
     };
-    Err(refusal(at, reason, "write it out if it is meant as itself, else leave it out"))
+    Err(refusal(at, reason, "write the character itself if you mean it, else leave it out"))
 }
 
-/// The refusal of a byte that may not stand in a path.
+/// The refusal of a byte that a path may not contain.
 fn forbidden_byte(byte: u8, at: usize) -> AmbiguousPath {
     let (reason, fix) = match byte {
         b'\\' => ("a backslash", "separate segments with /"),
@@ -111,7 +114,7 @@ fn hex_value(byte: u8) -> Option<u8> {
     }
 }
 
-/// Refusals are rare: out of the way of the scan.
+/// Refusals are rare, so they are kept out of the scan.
 #[cold]
 fn refusal(offset: usize, reason: &'static str, fix: &'static str) -> AmbiguousPath {
     AmbiguousPath { reason, fix, offset }
@@ -123,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    /// Where `path` is refused.
+    /// The place where `path` is refused.
     fn offset(path: &str) -> Option<usize> {
         canonical(path).err().map(|refused| refused.offset)
     }
@@ -198,11 +201,11 @@ mod tests {
         let refused = canonical("/docs/..%2fapi").expect_err("refused");
         assert_eq!(
             refused.to_string(),
-            "the path has an encoded slash (%2f) at byte 8: write it out if it is meant as itself, else leave it out"
+            "the path has an encoded slash (%2f) at byte 8: write the character itself if you mean it, else leave it out"
         );
     }
 
-    /// Any text, and texts made of the pieces that path tricks are made of.
+    /// Any text, and texts made of the pieces of known path tricks.
     fn any_path() -> impl Strategy<Value = String> {
         let piece = prop::sample::select(vec![
             "/", "/", "/", ".", "..", "%", "%2e", "%2F", "%61", "%c3%a9", "%7", "\\", ";", "#", "?", " ", "a", "api",

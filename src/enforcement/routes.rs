@@ -1,6 +1,6 @@
-//! The one table of Holdfast's own routes: what the gate makes of each, and what its caller needs.
+//! The one table of Holdfast's own routes: the class of each for the gate, and the scopes that its caller needs.
 //!
-//! A route without a row is open to nobody. Tests tie the table to the rules and to the `OpenAPI` document.
+//! A route without a row refuses every caller. Tests compare the table with the rules and with the `OpenAPI` document.
 
 use crate::http::places::Share;
 use crate::types::RouteClass;
@@ -12,16 +12,16 @@ use std::sync::LazyLock;
 /// The scopes that a route needs of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
-    /// Nothing: it answers everybody.
+    /// No scope: the route answers every caller.
     Nothing,
     /// A token with this scope, once there are tokens.
     Scope(Scope),
-    /// A token with one of these: whoever acts closes what they opened, and so does an operator.
+    /// A token with one of these: the party that opened a hold may close it, and so may an operator.
     Either(Scope, Scope),
 }
 
 impl Needs {
-    /// The scopes of which one is enough; none where nothing is needed. A refusal names the first.
+    /// The scopes of which one is enough; none if no scope is needed. A refusal names the first.
     pub fn scopes(self) -> impl Iterator<Item = Scope> {
         let (first, second) = match self {
             Self::Nothing => (None, None),
@@ -35,22 +35,22 @@ impl Needs {
 /// One route of Holdfast.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The method; none where any will do. HEAD is answered by the row of GET.
+    /// The method; none if every method is accepted. The row of GET also serves HEAD.
     pub method: Option<Method>,
     /// The template as the router and the `OpenAPI` document write it.
     pub template: &'static str,
-    /// The class that the rules give it.
+    /// The class that the rules give the route.
     pub class: RouteClass,
     /// The scopes that a caller needs.
     pub needs: Needs,
-    /// Whose places it takes.
+    /// The share of places that the route's requests use.
     pub share: Share,
 }
 
-/// Where the counters are.
+/// The path of the counters.
 pub const METRICS: &str = "/metrics";
 
-/// The rows by template: looked up once a request.
+/// The rows by template, which each request looks up.
 static BY_TEMPLATE: LazyLock<HashMap<&str, Vec<&Route>>> = LazyLock::new(|| {
     let mut rows: HashMap<&str, Vec<&Route>> = HashMap::new();
     for row in ROUTES {
@@ -59,7 +59,7 @@ static BY_TEMPLATE: LazyLock<HashMap<&str, Vec<&Route>>> = LazyLock::new(|| {
     rows
 });
 
-/// The row of a route, by the template the router matched; `None` for a route the table does not know.
+/// The row of a route, by the template that the router matched; `None` if the table does not have it.
 #[must_use]
 pub fn route(method: &Method, template: &str) -> Option<&'static Route> {
     let method = if *method == Method::HEAD { &Method::GET } else { method };
@@ -67,13 +67,13 @@ pub fn route(method: &Method, template: &str) -> Option<&'static Route> {
     rows.iter().copied().find(|row| row.method.as_ref().is_none_or(|wanted| wanted == method))
 }
 
-/// The scopes that a route needs, by the template the router matched; `None` means nobody may call it.
+/// The scopes that a route needs, by the template that the router matched; `None` refuses every caller.
 #[must_use]
 pub fn needs_of(method: &Method, template: &str) -> Option<Needs> {
     route(method, template).map(|route| route.needs)
 }
 
-/// The methods that a template takes, as an `Allow` header says them; empty for a template the table does not know.
+/// The methods of a template, as an `Allow` header lists them; empty if the table does not have it.
 #[must_use]
 pub fn methods(template: &str) -> Vec<&'static str> {
     let rows = BY_TEMPLATE.get(template).map(Vec::as_slice).unwrap_or_default();
@@ -117,7 +117,7 @@ const fn switch(template: &'static str, scope: Scope) -> Route {
     row(Some(Method::POST), template, Needs::Scope(scope), Share::Switch)
 }
 
-/// A route that answers everybody.
+/// A route that answers every caller.
 const fn public(template: &'static str, share: Share) -> Route {
     row(Some(Method::GET), template, Needs::Nothing, share)
 }
@@ -150,7 +150,7 @@ pub static ROUTES: &[Route] = {
         closing("/api/governance/risk/reservations/{id}/settle"),
         closing("/api/governance/risk/reservations/{id}/release"),
         post("/api/governance/risk/reservations/{id}/extend", Reserve),
-        // Each operation in it needs what its own route does.
+        // Each operation in a batch needs the scopes of its own route.
         closing("/api/governance/risk/batch"),
         post("/api/governance/risk/adjustments", Operate),
         get("/api/governance/risk/reconciliation", Read),
@@ -216,7 +216,7 @@ pub static ROUTES: &[Route] = {
         public("/health", Share::Probe),
         public("/livez", Share::Probe),
         public("/readyz", Share::Probe),
-        // Counters tell about the business; a loopback listener may waive the token.
+        // The counters reveal facts about the business; a loopback listener may waive the token.
         row(Some(Method::GET), METRICS, Needs::Scope(Read), Share::Probe),
         public("/openapi.json", Share::Read),
         public("/docs", Share::Read),

@@ -1,9 +1,9 @@
-//! The rules: which class a method and a path are of, for Holdfast's own routes and for every service that it guards.
+//! The rules: the class of each method and path, for Holdfast's own routes and for every service that it guards.
 //!
-//! A rule is a path template with a class, for one method or for all. In a template, `{name}` stands for one segment that is
-//! not empty, and a last `/**` for the path before it and everything below. All else is compared byte by byte, a whole segment
-//! at a time: `/api/governanceX` is not below `/api/governance`, and `/healthz` is not `/health`. A trailing slash is another
-//! path.
+//! A rule is a path template with a class, for one method or for all. In a template, `{name}` matches one segment that
+//! is not empty, and a final `/**` matches the path before it and everything below. All else is compared byte by byte,
+//! a whole segment at a time: `/api/governanceX` is not below `/api/governance`, and `/healthz` is not `/health`. A
+//! path with a trailing slash is another path.
 //!
 //! Invariants:
 //! - **The most specific rule wins**: from the left, a literal segment before `{name}` before `/**`; where two templates are the
@@ -12,7 +12,7 @@
 //! - Only method and path are read: never the query, never a header, so no override or rewrite header can move a request.
 //! - "Exempt" means "not blocked by the switch", not "public". Only the defaults exempt; a file cannot.
 //!
-//! Looking a class up walks the segments of the path down a tree. It allocates nothing.
+//! A look-up walks the segments of the path down a tree. It allocates nothing.
 
 use super::path::canonical;
 use crate::types::{ExecutionClass, RouteClass};
@@ -37,10 +37,10 @@ const EXEMPT: [&str; 10] = [
     "/readyz",
 ];
 
-/// Segments of a template, and so how deep a look-up goes.
+/// The most segments of a template, and so the depth of a look-up.
 const SEGMENTS_MAX: usize = 64;
 
-/// The business's routes, as the original knew them.
+/// The business's routes, as the original service defined them.
 const DEFAULTS: [(&str, ExecutionClass); 8] = [
     ("/api/alerts/**", ExecutionClass::ProdExec),
     ("/api/buyers/**", ExecutionClass::ProdExec),
@@ -52,25 +52,25 @@ const DEFAULTS: [(&str, ExecutionClass); 8] = [
     ("/api/sandbox/**", ExecutionClass::SandboxExec),
 ];
 
-/// Which class a method and a path are of.
+/// The class of each method and path.
 #[derive(Debug, Clone)]
 pub struct Rules {
     /// The tree; the first node is the root.
     nodes: Vec<Node>,
-    /// The digest of the file that they were completed with; none for the defaults.
+    /// The digest of the file that completes the defaults; none for the defaults alone.
     digest: Option<String>,
 }
 
-/// A place in the tree: what the segments so far lead to.
+/// A node of the tree: the rules for the segments so far.
 #[derive(Debug, Clone, Default)]
 struct Node {
-    /// The next segments by name, shorter names first: most names are told apart by their length alone.
+    /// The next segments by name, shorter names first: most names differ by their length alone.
     literals: Vec<(Box<[u8]>, usize)>,
-    /// The branch of any segment.
+    /// The branch for any segment.
     parameter: Option<usize>,
-    /// The rules of the path that ends here.
+    /// The rules for the path that ends here.
     here: ByMethod,
-    /// The rules of that path and everything below.
+    /// The rules for that path and everything below.
     below: ByMethod,
 }
 
@@ -87,17 +87,17 @@ impl ByMethod {
             return self.any;
         }
         let named = |wanted: &Method| self.named.iter().find(|(named, _)| named == wanted).map(|(_, class)| *class);
-        // HEAD is answered by what answers GET.
+        // The row of GET also serves HEAD.
         let get = || if *method == Method::HEAD { named(&Method::GET) } else { None };
         named(method).or_else(get).or(self.any)
     }
 }
 
-/// Why a file of rules is not acceptable.
+/// The error in a file of rules.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {reason}")]
 pub struct RulesError {
-    /// Where, counted from 1.
+    /// The line of the error, counted from 1.
     pub line: usize,
     /// The fault and the fix.
     pub reason: String,
@@ -176,13 +176,13 @@ impl Rules {
                 Some(name) => Some(method(name.get_ref()).map_err(|reason| at(name.span(), reason))?),
                 None => None,
             };
-            // A template is no path, but what is exempt is so for everything below it.
+            // A template is not a path, but an exemption covers everything below it.
             let plain = template.strip_suffix("/**").unwrap_or(template);
             if defaults.classify(&Method::GET, plain) == RouteClass::Exempt {
                 let reason = format!("path {template:?} is Holdfast's own and always exempt: leave the rule out");
                 return Err(at(entry.path.span(), reason));
             }
-            // Two names for the same parameter are the same template.
+            // Two names for the same parameter give the same template.
             let key = (nameless(template), method.clone());
             if !seen.insert(key) {
                 let reason = format!("path {template:?} has a rule for this method already: keep one of the two");
@@ -195,8 +195,8 @@ impl Rules {
         Ok(rules)
     }
 
-    /// SHA-256 of the file that completes the defaults, lower-case hex; none for the defaults alone. Instances that differ in
-    /// it enforce different rules.
+    /// The SHA-256 of the file that completes the defaults, lower-case hex; none for the defaults alone. Instances with
+    /// different digests enforce different rules.
     #[must_use]
     pub fn digest(&self) -> Option<&str> {
         self.digest.as_deref()
@@ -209,7 +209,7 @@ impl Rules {
         self.find(0, method, rest).unwrap_or(RouteClass::Class(ExecutionClass::ProdExec))
     }
 
-    /// The most specific rule below a node for what is left of the path.
+    /// The most specific rule below a node for the rest of the path.
     fn find(&self, at: usize, method: &Method, rest: Option<&[u8]>) -> Option<RouteClass> {
         let node = &self.nodes[at];
         let Some(rest) = rest else {
@@ -233,7 +233,7 @@ impl Rules {
         node.below.of(method)
     }
 
-    /// Gives a template its class, for one method or for all.
+    /// Sets the class of a template, for one method or for all.
     fn set(&mut self, template: &str, method: Option<Method>, class: RouteClass) {
         let (path, below) = match template.strip_suffix("/**") {
             Some(path) => (path, true),
@@ -253,7 +253,7 @@ impl Rules {
         }
     }
 
-    /// The node that a segment of a template leads to.
+    /// The node for a segment of a template.
     fn child(&mut self, at: usize, segment: &str) -> usize {
         let next = self.nodes.len();
         let node = &mut self.nodes[at];
@@ -281,7 +281,7 @@ impl Node {
         Some(self.literals[found].1)
     }
 
-    /// Where a name is among those that follow, or would be.
+    /// The place of a name among the next segments, or the place to insert it.
     fn place(&self, segment: &[u8]) -> Result<usize, usize> {
         self.literals
             .binary_search_by(|(name, _)| name.len().cmp(&segment.len()).then_with(|| name.as_ref().cmp(segment)))
@@ -302,16 +302,17 @@ fn class(name: &str) -> Result<ExecutionClass, String> {
     [ObserveOnly, SandboxExec, ProdExec]
         .into_iter()
         .find(|class| class.as_str() == name)
-        .ok_or_else(|| format!("class {name:?} is unknown: it is one of OBSERVE_ONLY, SANDBOX_EXEC, PROD_EXEC"))
+        .ok_or_else(|| format!("class {name:?} is unknown: it must be one of OBSERVE_ONLY, SANDBOX_EXEC, PROD_EXEC"))
 }
 
 fn method(name: &str) -> Result<Method, String> {
     let upper = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
     let parsed = Method::from_bytes(name.as_bytes()).ok().filter(|_| upper);
-    parsed.ok_or_else(|| format!("method {name:?} is no method: write it in capitals, one a rule, or leave it out"))
+    parsed
+        .ok_or_else(|| format!("method {name:?} is not a method: write it in capitals, one per rule, or leave it out"))
 }
 
-/// A template can be matched by a canonical path, and does not by accident cover what nobody thought of.
+/// Checks that a canonical path can match the template, and that the template does not cover unknown paths by accident.
 fn check_template(template: &str, class: ExecutionClass) -> Result<(), String> {
     let path = template.strip_suffix("/**").unwrap_or(template);
     let mut plain = String::new();
@@ -326,13 +327,15 @@ fn check_template(template: &str, class: ExecutionClass) -> Result<(), String> {
             let name = &segment[1..segment.len() - 1];
             let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
             if !is_name || names.contains(&name) {
-                return Err(format!("path {template:?}: {segment:?} is no parameter, or there twice: write {{name}}"));
+                return Err(format!(
+                    "path {template:?}: {segment:?} is not a parameter, or is there twice: write {{name}}"
+                ));
             }
             names.push(name);
             plain.push('x');
         } else if segment.contains(['{', '}', '*']) {
             return Err(format!(
-                "path {template:?}: {segment:?} is mixed: a parameter is a whole segment, /** is the end"
+                "path {template:?}: {segment:?} is mixed: a parameter must be a whole segment, /** must be the end"
             ));
         } else {
             plain.push_str(segment);

@@ -109,7 +109,7 @@ async fn a_release_waits_for_another_person_and_names_both() {
         let refused = answer.refused(409, "APPROVAL_CLOSED");
         let detail = refused["detail"].as_str().unwrap();
         assert!(detail.starts_with(&format!("approval {id} was approved at 20")), "{detail}");
-        assert!(detail.ends_with("what it asked for is done: there is nothing left to do"), "{detail}");
+        assert!(detail.ends_with("its change is done: there is nothing left to do"), "{detail}");
     }
     approve(&persons, &persons.bob, 999).await.refused(404, "NOT_FOUND");
 }
@@ -263,7 +263,7 @@ async fn what_a_token_asked_for_ends_with_it() {
     let token = Token::read(&persons.ann).unwrap();
     access::revoke(&persons.service.db, token.id(), None, &Origin::system(None)).await.unwrap();
     let refused = approve(&persons, &persons.bob, id).await.refused(409, "APPROVAL_CLOSED");
-    assert!(refused["detail"].as_str().unwrap().contains("by the end of the token that asked"), "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("by the end of the token that made the request"), "{refused}");
     let by_bob =
         || call(&persons.service, Method::GET, &format!("{BASE}/go-live/state"), Some(&persons.bob), &Value::Null);
     assert_eq!(by_bob().await.ok()["kill_switch_engaged"], true);

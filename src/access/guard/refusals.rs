@@ -1,4 +1,5 @@
-//! Refusals of the guard and of what is behind it: counted, and those of changes of the control plane written down.
+//! Refusals of the guard and of the handlers behind it. All are counted; those of changes of the control plane are also
+//! recorded as events.
 
 use super::Means;
 use crate::access::meter::RefusalKind;
@@ -25,7 +26,7 @@ pub(super) struct Note {
     holder: Arc<Holder>,
 }
 
-/// Whether a refusal of it is an event: of what changes the control plane, not of the traffic.
+/// Whether a refusal is an event: true for changes of the control plane, false for traffic.
 pub(super) fn is_control(needed: Scope, method: &Method) -> bool {
     matches!(needed, Scope::Operate | Scope::Release | Scope::Admin | Scope::Kill)
         && !matches!(*method, Method::GET | Method::HEAD)
@@ -47,10 +48,10 @@ pub(super) fn note_of(request: &Request, row: &Route, holder: &Arc<Holder>) -> N
     }
 }
 
-/// How long a refusal waits for its event before it is answered without.
+/// The time that a refusal waits for its event before it is answered without one.
 const NOTE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Refusals that are counted.
+/// The codes of refusals that are counted.
 const COUNTED: [&str; 7] = [
     "UNAUTHENTICATED",
     "INVALID_TOKEN",
@@ -61,7 +62,8 @@ const COUNTED: [&str; 7] = [
     "APPROVAL_REFUSED",
 ];
 
-/// Refusals of an authenticated caller that are events. Those of the switches themselves are events of their own.
+/// The codes of refusals of an authenticated caller that are events. Refusals of the switches themselves are other
+/// events.
 const NOTED: [&str; 8] = [
     "INSUFFICIENT_SCOPE",
     "OUT_OF_REACH",
@@ -77,14 +79,14 @@ fn refusals(code: &'static str) -> metrics::Counter {
     metrics::counter!("holdfast_access_refused_total", "error" => code)
 }
 
-/// A counter that begins with its first event has no increase at that: all of them are there from the start.
+/// Begins all counters at 0, since a counter that begins with its first event shows no increase at that event.
 pub(crate) fn begin_counting() {
     for code in COUNTED {
         refusals(code).increment(0);
     }
 }
 
-/// Counts a refusal, and writes it down where that is due.
+/// Counts a refusal, and records it as an event if that is due.
 pub(super) fn noting(
     means: &Means,
     response: &Response,
@@ -98,7 +100,7 @@ pub(super) fn noting(
         means.access.db.disk().note_full();
     }
     let note = note.filter(|_| NOTED.contains(&code))?;
-    // A token that runs wild fills no trail.
+    // The rate keeps a runaway token from filling the trail.
     means.access.register().meter_refusal(&note.holder, note.kind).ok()?;
     let access = means.access.clone();
     Some(async move {

@@ -1,9 +1,9 @@
-//! The policies, as this instance knows them: flags and metrics go by them, and no gate does.
+//! The policies as this instance knows them, for flags and metrics. No gate uses them.
 //!
-//! They are read apart from the state, so that reading them renews no lease late, and only when the control stream has moved. They
-//! stand for the lease as the state does: from the last heartbeat that found the control stream where they were read, or from
-//! their own reading. Policies that may have changed and cannot be read are not known from then on, however fresh the state is, until the
-//! next read that succeeds.
+//! They are read separately from the state, so that reading them never delays the lease, and only when the control
+//! stream has moved. They are valid for the lease, as the state is: from the last heartbeat that found the control
+//! stream at the same point, or from their own reading. Policies that may have changed and cannot be read are unknown
+//! until the next successful read, however fresh the state is.
 
 use super::{BoxFuture, Feed};
 use crate::db::Database;
@@ -14,37 +14,38 @@ use sqlx::PgConnection;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long after policies could not be read they are read again.
+/// The pause before policies that could not be read are read again.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Which policies let something happen, by name.
+/// The policies that let something happen, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policies {
-    /// Engines and whether their reserves can pass.
+    /// Engines, and whether their reserves can pass.
     pub engines: Vec<(String, bool)>,
-    /// AI domains and whether production use is on.
+    /// AI domains, and whether production use is on.
     pub domains: Vec<(String, bool)>,
-    /// Wires and whether they stand tripped.
+    /// Wires, and whether they are tripped.
     pub wires: Vec<(String, bool)>,
 }
 
-/// Policies as they were read, and when they were last known to hold.
+/// The policies as read, and the time at which they were last known to hold.
 #[derive(Debug, Clone)]
 pub(super) struct Kept {
     policies: Arc<Policies>,
-    /// Where the control stream stood when they were read: they are read again only when that moved.
+    /// The point of the control stream at their reading. They are read again only when it has moved.
     of: Point,
-    /// When their reading was sent, on the clock, plus one: one that was sent before changes nothing.
+    /// The time at which their reading was sent, on the clock, plus one. A reading that was sent earlier changes
+    /// nothing.
     read_ns: u64,
-    /// When they were last known to be the database's, on the clock, plus one; 0 after a read that failed.
+    /// The time at which they were last known to be current, on the clock, plus one; 0 after a failed read.
     held_ns: u64,
 }
 
-/// Reads the policies from the levers.
+/// A function that reads the policies from the levers.
 pub type PolicyReader = for<'a> fn(&'a mut PgConnection) -> BoxFuture<'a, Result<Policies>>;
 
 impl Feed {
-    /// The policies; none before the first read, and none when they may have changed more than a lease ago.
+    /// The policies; none before the first read, and none if they may have changed more than a lease ago.
     #[must_use]
     pub fn policies(&self) -> Option<Arc<Policies>> {
         let now = self.now();
@@ -54,13 +55,14 @@ impl Feed {
         is_held.then(|| Arc::clone(&kept.policies))
     }
 
-    /// The policies as last read, however old; none before the first read.
+    /// The policies as last read, at any age; none before the first read.
     #[must_use]
     pub fn last_policies(&self) -> Option<Arc<Policies>> {
         self.known().policies.as_ref().map(|kept| Arc::clone(&kept.policies))
     }
 
-    /// Takes over where a heartbeat found the control stream: policies of that place go on to hold, and others are read anew.
+    /// Takes over the point of the control stream from a heartbeat: policies of that point stay valid, others are read
+    /// again.
     pub(super) fn hold_policies(&self, of: Point, sent_ns: u64) {
         let mut known = self.known();
         known.control = Some(of);
@@ -77,10 +79,10 @@ impl Feed {
         }
     }
 
-    /// Reads the policies, if the control stream has moved since they were read. Policies that cannot be read close no gate. Says whether
-    /// they are known.
+    /// Reads the policies if the control stream has moved since their last reading. Unreadable policies close no gate.
+    /// Returns whether the policies are known.
     pub(super) async fn refresh_policies(&self, conn: &mut PgConnection) -> bool {
-        // Before anything is asked, as of the state.
+        // The time is taken before the statement, as for the state.
         let sent_ns = self.now();
         let of = {
             let known = self.known();
@@ -99,14 +101,14 @@ impl Feed {
         true
     }
 
-    /// Nobody goes by the policies until the next read that succeeds.
+    /// Makes the policies unknown until the next successful read.
     fn withdraw_policies(&self) {
         if let Some(kept) = &mut self.known().policies {
             kept.held_ns = 0;
         }
     }
 
-    /// Takes over policies that were read, unless a later reading was quicker.
+    /// Takes over a reading, unless a later reading was quicker.
     fn take_policies(&self, policies: Policies, of: Point, sent_ns: u64) {
         let mut known = self.known();
         if known.policies.as_ref().is_none_or(|kept| kept.read_ns <= sent_ns) {
@@ -114,7 +116,7 @@ impl Feed {
         }
     }
 
-    /// Keeps the policies known. Apart from the lease: however many there are, reading them renews it no later.
+    /// Keeps the policies known. This runs apart from the lease, so that many policies do not delay it.
     pub(super) async fn keep_policies(&self, db: &Database) {
         loop {
             self.0.moved.notified().await;
@@ -146,7 +148,7 @@ mod tests {
         clock.advance(1_500);
         feed.hold_policies(at(1), clock.now_ns());
         clock.advance(1_500);
-        // Heartbeats that find another event renew nothing, as long as no read succeeds.
+        // A heartbeat at another event renews nothing until a read succeeds.
         feed.hold_policies(at(2), clock.now_ns());
         assert!(feed.policies().is_some());
         clock.advance(501);
@@ -154,7 +156,7 @@ mod tests {
         assert!(feed.policies().is_none() && feed.last_policies().is_some());
         read(at(2));
         assert!(feed.policies().is_some());
-        // Nor does one that finds the same event, after a read that failed.
+        // After a failed read, a heartbeat at the same event renews nothing either.
         feed.withdraw_policies();
         feed.hold_policies(at(2), clock.now_ns());
         assert!(feed.policies().is_none() && feed.last_policies().is_some());

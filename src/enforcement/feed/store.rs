@@ -1,4 +1,4 @@
-//! SQL of the feed: one statement that proves that this database can commit, and reads what the gate goes by.
+//! The SQL of the feed: one statement that proves that this database can commit, and that reads the state for the gate.
 
 use crate::audit::Stream;
 use crate::db::confirmed;
@@ -15,23 +15,24 @@ pub(super) struct Reading {
     pub(super) version: i64,
     pub(super) go_live_enabled: bool,
     pub(super) kill_switch_engaged: bool,
-    /// The history that it belongs to, and where its streams stand.
+    /// The history of the database, and the points of its streams.
     pub(super) found: Found,
     /// The database's time.
     pub(super) now: DateTime<Utc>,
-    /// The later of that and the time of the ledger's last event, within a century: it can be read whatever a hand wrote there.
+    /// The later of that and the time of the ledger's last event, limited to a century, so that any stored time can be
+    /// read.
     pub(super) latest: DateTime<Utc>,
 }
 
 impl Reading {
-    /// Where the control stream stands.
+    /// The point of the control stream.
     pub(super) fn control(&self) -> Point {
         self.found.heads.get(&Stream::Control).copied().unwrap_or(Point::BEGINNING)
     }
 }
 
-/// Writes this instance's row and reads the state, in one committed statement. It has happened only if this says so: an answer
-/// that comes before the commit is not enough.
+/// Writes this instance's row and reads the state, in one committed statement. Only the return of this function proves
+/// the commit; the rows arrive before it.
 pub(super) async fn heartbeat(
     conn: &mut PgConnection,
     instance: &Instance,
@@ -66,7 +67,7 @@ pub(super) async fn heartbeat(
         standing.as_str(),
         state_version
     )
-    // To the end, which is after the commit.
+    // All rows are fetched, since the end comes after the commit.
     .fetch_all(conn);
     let rows = confirmed(beat).await?;
     // One row a head.
@@ -79,8 +80,8 @@ pub(super) async fn heartbeat(
     Ok(Reading { version, go_live_enabled, kill_switch_engaged, found, now, latest })
 }
 
-/// The channel of this book: books that share a database have a schema each. A name that any schema's fits in, and that stays
-/// when the schema is dropped and restored.
+/// The channel of this book. Books that share a database have a schema each. The name fits for every schema name, and
+/// stays the same when the schema is dropped and restored.
 const CHANNEL: &str = "'holdfast_' || md5(current_schema())";
 
 /// The name of the channel.
@@ -88,7 +89,7 @@ pub(super) async fn channel(conn: impl Executor<'_, Database = sqlx::Postgres>) 
     Ok(sqlx::query_scalar(AssertSqlSafe(format!("SELECT {CHANNEL}"))).fetch_one(conn).await?)
 }
 
-/// Tells whoever listens.
+/// Notifies every listener of the channel.
 pub(super) async fn notify(conn: &mut PgConnection, payload: &str) -> Result<()> {
     let notify = AssertSqlSafe(format!("SELECT pg_notify({CHANNEL}, $1)"));
     sqlx::query(notify).bind(payload).execute(conn).await?;

@@ -31,7 +31,7 @@ fn reading(version: i64, go_live_enabled: bool, kill_switch_engaged: bool) -> Re
     }
 }
 
-/// The same in another history.
+/// The same reading in another history.
 fn of(generation: Uuid, follows: Option<Uuid>, read: Reading) -> Reading {
     Reading { found: history::Found { generation, follows, heads: read.found.heads }, ..read }
 }
@@ -110,7 +110,7 @@ fn a_state_that_moves_backwards_blocks_everything_until_its_history_is_a_new_one
         assert!(take(&feed, &older, clock.now_ns()).is_err());
         assert_eq!(feed.view(), View::Rewound, "{older:?}");
         clock.advance(1);
-        // Whatever happens in that history: it is another one than the one that was known.
+        // Any change in that history is refused, since it is not the known history.
         assert!(take(&feed, &reading(9, true, false), clock.now_ns()).is_err());
         assert_eq!(feed.view(), View::Rewound);
         let accepted = of(Uuid::from_u128(2), Some(HISTORY), reading(older.version + 1, true, false));
@@ -143,14 +143,14 @@ fn an_older_database_behind_an_empty_one_is_not_an_acceptance() {
         clock.advance(1);
         take(&feed, &read, clock.now_ns()).is_ok()
     };
-    // A restore: the empty cluster, then the backup from before the engage, then whatever is changed in either.
+    // A restore: first the empty cluster, then the backup from before the engage, then changes in either.
     assert!(!next(of(other(2), None, reading(1, false, false))));
     for version in [2, 3, 9] {
         assert!(!next(reading(version, true, false)), "{version}");
     }
     assert!(!next(of(other(3), Some(other(7)), reading(4, true, false))));
     assert_eq!(feed.view(), View::Rewound);
-    // Accepted, of whichever of them.
+    // Each of these histories may be the accepted one.
     assert!(next(of(other(4), Some(HISTORY), reading(3, true, false))));
     assert!(admits(&feed));
 }
@@ -299,7 +299,7 @@ fn a_look_that_began_before_the_kill_file_was_written_does_not_open_the_gate() {
     assert!(admits(&feed), "it was removed");
 }
 
-/// Something that happens between a database and an instance.
+/// A step between a database and an instance.
 #[derive(Debug, Clone)]
 enum Step {
     Pass(u64),
@@ -312,7 +312,7 @@ enum Step {
     Lose,
     Engage,
     Release,
-    /// Some notification, of whomever.
+    /// A notification of an unknown sender.
     Notice(bool),
 }
 
@@ -333,8 +333,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// The receipt, for any interleaving of reads, answers, losses, changes and notifications: two seconds after an engage
-    /// committed nothing is admitted, for as long as it stands.
+    /// The receipt holds for any interleaving of reads, answers, losses, changes and notifications: two seconds after
+    /// the commit of an engage nothing is admitted, for as long as it stands.
     #[test]
     fn nothing_is_admitted_a_lease_after_an_engage_committed(steps in steps()) {
         let clock = Clock::manual(1);
@@ -353,7 +353,8 @@ proptest! {
                 }
                 Step::Arrive => {
                     if let Some((sent, read)) = answers.pop_front() {
-                        // One read at a time is under way in truth; here they overtake each other, so some are refused.
+                        // In reality one read at a time is under way. Here they overtake each other, so some are
+                        // refused.
                         let _ = take(&feed, &read, sent);
                     }
                 }

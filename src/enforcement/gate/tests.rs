@@ -43,7 +43,7 @@ impl Source for View {
     }
 }
 
-/// The handler: its side effect is to remember what it was called for.
+/// The handler. It records the targets for which it was called.
 #[derive(Clone, Default)]
 struct Handler(Arc<Mutex<Vec<String>>>);
 
@@ -76,7 +76,7 @@ fn request(method: &str, target: &str) -> Option<Request<Body>> {
     Some(request.body(Body::empty()).expect("a method"))
 }
 
-/// Sends one request through a gate; returns the status and what the handler was called for.
+/// Sends one request through a gate. Returns the status and the handler's calls.
 async fn send(view: View, enforcement: Enforcement, request: Request<Body>) -> (StatusCode, Vec<String>) {
     let handler = Handler::default();
     let gate = GateLayer::new(view, enforcement, Arc::new(Rules::default())).layer(handler.clone());
@@ -84,14 +84,14 @@ async fn send(view: View, enforcement: Enforcement, request: Request<Body>) -> (
     (response.status(), handler.calls())
 }
 
-/// The gate answers `status` itself: the handler is not called.
+/// Asserts that the gate itself answers `status` and does not call the handler.
 async fn assert_shut(view: View, enforcement: Enforcement, target: &str, status: StatusCode) {
     let sent = request("POST", target).expect(target);
     let got = send(view, enforcement, sent).await;
     assert_eq!(got, (status, vec![]), "{target} {view:?} {enforcement:?}");
 }
 
-/// The handler answers, and is called with the target unchanged.
+/// Asserts that the handler answers, with the target unchanged.
 async fn assert_open(view: View, enforcement: Enforcement, target: &str) {
     let sent = request("POST", target).expect(target);
     let got = send(view, enforcement, sent).await;
@@ -173,7 +173,7 @@ async fn exempt_paths_pass_in_every_state() {
     }
 }
 
-/// Family A, the part that reads in one way: blocked like any unknown path.
+/// Family A, the part with one reading: blocked like any unknown path.
 const DISGUISED: &str = r"
     /api/governance-evil /api/governanceX /api/governanceX/deals /api/governances /healthz
     /health/ /health/x /healthcare-export /docs-internal /docsX/a /api/administer
@@ -194,7 +194,7 @@ async fn no_near_miss_and_no_query_passes_for_an_exempt_path() {
     }
 }
 
-/// Families A and B, the part that reads in two ways.
+/// Families A and B, the part with two readings.
 const AMBIGUOUS: &str = r"
     /health/../api/deals /docs/..%2fapi/deals /docs/%2e%2e/api/deals /docs/%2E./api/deals
     /api/governance/..;/deals /api/governance/../deals //api/deals /api//deals
@@ -226,7 +226,7 @@ async fn a_raw_fragment_is_gone_before_gate_and_router_read_the_path() {
     }
 }
 
-/// Family B: preflight, tunnel, extension, the method Unleash forgot, one in lower case.
+/// Family B: preflight, tunnel, extension, the method that Unleash forgot, and one in lower case.
 const METHODS: &str = "GET HEAD OPTIONS POST PUT PATCH DELETE TRACE CONNECT PROPFIND get X";
 
 #[tokio::test]
@@ -285,7 +285,7 @@ fn router(handler: &Handler, with_fallback: bool) -> Router {
 
 #[tokio::test]
 async fn merged_nested_and_late_routes_fallbacks_404_and_405_are_behind_the_gate() {
-    // GET /api/deals would be a 405, /nowhere a 404: while closed, nobody learns which routes exist.
+    // GET /api/deals would be a 405, /nowhere a 404: while closed, the gate does not reveal which routes exist.
     const TARGETS: &str = "/api/deals /static/a.js /merged /nested/deep /nested/none /late /nowhere";
     for (view, enforcement, status) in CLOSED {
         for with_fallback in [true, false] {

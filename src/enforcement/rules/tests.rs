@@ -42,7 +42,7 @@ fn exact_exemptions_cover_nothing_else() {
 #[test]
 fn the_default_rules_hold_below_their_segment() {
     for name in "deals intake buyers capital alerts notify followups".split(' ') {
-        // Unknown is PROD_EXEC too: only the table itself tells a missing rule.
+        // An unknown path is PROD_EXEC too, so only the table itself shows a missing rule.
         assert!(DEFAULTS.contains(&(&*format!("/api/{name}/**"), ExecutionClass::ProdExec)), "{name}");
     }
     assert_eq!(default_class("/api/sandbox"), SANDBOX);
@@ -93,7 +93,7 @@ fn the_most_specific_rule_wins_whatever_the_order() {
             ("GET", "/api/deals/all", SANDBOX),
             ("GET", "/api/deals/7/offers", SANDBOX),
             ("GET", "/api/deals/", SANDBOX),
-            // A literal is more specific than a parameter from the left on.
+            // From the left, a literal is more specific than a parameter.
             ("GET", "/api/deals/audit", OBSERVE),
             ("POST", "/api/deals/audit", PROD),
             ("POST", "/api/loans/audit", OBSERVE),
@@ -135,7 +135,7 @@ fn a_bad_file_is_refused_with_the_line_at_fault() {
         ("[[rule]]\npath = \"/x/{a}b\"\nclass = \"PROD_EXEC\"\n", 2, "whole segment"),
         ("[[rule]]\npath = \"/x/**/y\"\nclass = \"PROD_EXEC\"\n", 2, "the end"),
         ("[[rule]]\npath = \"/x/*\"\nclass = \"PROD_EXEC\"\n", 2, "the end"),
-        ("[[rule]]\npath = \"/x/{}\"\nclass = \"PROD_EXEC\"\n", 2, "no parameter"),
+        ("[[rule]]\npath = \"/x/{}\"\nclass = \"PROD_EXEC\"\n", 2, "not a parameter"),
         ("[[rule]]\npath = \"/x/{a}/{a}\"\nclass = \"PROD_EXEC\"\n", 2, "twice"),
         ("\n\n[[rule]]\nclass = \"OBSERVE_ONLY\"\npath = \"/**\"\n", 5, "everything unknown"),
         ("[[rule]]\npath = \"/{x}/deals\"\nclass = \"SANDBOX_EXEC\"\n", 2, "everything unknown"),
@@ -161,7 +161,7 @@ fn a_bad_file_is_refused_with_the_line_at_fault() {
     assert!(refused.line == 5 && refused.reason.contains("already"), "{refused}");
 }
 
-/// The meaning of the rules, in the simplest way: all that match, and of them the most specific.
+/// The rules in their simplest form: of all that match, the most specific.
 fn reference(entries: &[(String, Option<&str>, ExecutionClass)], method: &str, path: &str) -> Option<ExecutionClass> {
     let rank = |template: &str| -> Option<Vec<u8>> {
         let (plain, below) = template.strip_suffix("/**").map_or((template, false), |plain| (plain, true));
@@ -173,7 +173,7 @@ fn reference(entries: &[(String, Option<&str>, ExecutionClass)], method: &str, p
             return None;
         }
         let mut rank: Vec<u8> = wanted.iter().map(|segment| if is_parameter(segment) { 2 } else { 3 }).collect();
-        // The end of an exact template says more than /**, which says more than nothing.
+        // An exact template ranks above /**, which ranks above nothing.
         rank.push(u8::from(!below));
         Some(rank)
     };

@@ -88,7 +88,7 @@ async fn a_bound_that_is_given_and_empty_is_refused_and_makes_no_unbounded_token
     let domains = "is empty: name the domains that the token may change, or leave it out for no bound";
     let lifetime =
         "is empty: send a lifetime like 12h or 30d, or leave it out for a token that lasts until it is revoked";
-    let rate = "is empty: send the requests a second, or leave it out for 20000";
+    let rate = "is empty: send the requests per second, or leave it out for 20000";
     let loss = "is empty: send the largest loss of one settle, or leave it out for no bound";
     for (bound, empty, fix) in [
         ("engines", json!([]), engines),
