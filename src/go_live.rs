@@ -1,13 +1,14 @@
-//! Lever 1, the go-live state: is production switched on, and is the kill switch out?
+//! Lever 1, the go-live state: the go-live switch and the kill switch, their checklist and the reported components.
 //!
 //! Invariants:
-//! - One row, one version, counted up by every change; change, event and head commit together under the control head.
-//! - Tightening (`disable`, `engage`) always works at once: no checklist, no version, no lock but the control head, and a
-//!   connection of its own, so that it never waits for the ledger. Loosening (`enable`, `release`) is checked, and a refused
-//!   attempt is an event too.
-//! - The checklist is judged inside the transaction that enables.
-//! - A tightening answers from which instant on no instance admits anything; an engage that cannot be recorded stops this
-//!   instance all the same.
+//! - One row, one version, which every change increments. Change, event and head commit together under the control
+//!   head.
+//! - Tightening (`disable`, `engage`) always works at once: no checklist, no version, no lock but the control head, and
+//!   its own connection, so that it never waits for the ledger. Loosening (`enable`, `release`) is checked, and a
+//!   refused attempt is an event, too.
+//! - The checklist is judged inside the transaction of the enable.
+//! - A tightening answers with the instant from which no instance admits anything. An engage that cannot be recorded
+//!   still stops this instance.
 //!
 //! Statements of a change: lock, time, state, (checklist: six,) state, event, head.
 
@@ -37,27 +38,27 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How long a change that loosens waits for its permit.
+/// The time that a change that loosens waits for its permit.
 const PERMIT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an engage may take in the database before this instance is stopped without it.
+/// The time that an engage may take in the database before this instance is stopped without it.
 const ENGAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often it tries. Connecting has its own time; this is for connections that break once they are used.
+/// The number of attempts. Connecting has its own limit; these attempts are for connections that break in use.
 const TIGHTEN_ATTEMPTS: u32 = 3;
 
-/// A state that lets less happen, and when everybody goes by it.
+/// A tighter state, and the instant from which every instance follows it.
 #[derive(Debug)]
 pub struct Tightened {
-    /// The state.
+    /// The state after the change.
     pub state: GoLiveState,
-    /// From this instant on, by the database's clock, no instance admits anything that it forbids: the commit and the longest
-    /// lease.
+    /// From this instant on, by the database's clock, no instance admits anything that the state forbids: the commit
+    /// plus the longest lease.
     pub guaranteed_by: DateTime<Utc>,
-    /// Live instances whose gate is off, so that nothing of this holds for them; none if that could not be read.
+    /// Live instances whose gate is off, so that they ignore the state; none if the list could not be read.
     pub not_enforcing: Option<Vec<String>>,
 }
 
-/// The lever's service.
+/// The service of the go-live state.
 #[derive(Debug, Clone)]
 pub struct GoLive {
     db: Database,
@@ -65,13 +66,13 @@ pub struct GoLive {
     feed: Feed,
     config: Arc<ChecklistConfig>,
     two_person: approval::Policy,
-    /// Changes that loosen take turns before they ask for the head, so that one that tightens waits for one of them at most.
+    /// Changes that loosen take turns before they request the head, so that a tightening waits for at most one of them.
     permits: Arc<Semaphore>,
     packs_max: usize,
 }
 
 impl GoLive {
-    /// The lever on this database; its own changes reach this instance's gate through `feed` at once.
+    /// The lever on this database. `feed` passes its own changes to this instance's gate at once.
     #[must_use]
     pub fn new(
         db: Database,
@@ -84,29 +85,29 @@ impl GoLive {
         Self { db, clock, feed, config, two_person, permits: Arc::new(Semaphore::new(1)), packs_max }
     }
 
-    /// The state as it stands.
+    /// The current state.
     pub async fn state(&self) -> Result<GoLiveState> {
         store::read_state(&mut *self.db.read().await?).await
     }
 
-    /// The checklist as it would be judged now.
+    /// The checklist, judged now.
     pub async fn checklist(&self) -> Result<Checklist> {
         let mut conn = self.db.read().await?;
         Ok(Checklist::judge(&self.facts(&mut conn).await?))
     }
 
-    /// Every reported component.
+    /// Every component that has reported itself.
     pub async fn packs(&self) -> Result<Vec<Pack>> {
         store::read_packs(&mut *self.db.read().await?).await
     }
 
-    /// Pulls the kill switch. Where the database does not take it, this instance is stopped by its kill file.
+    /// Engages the kill switch. If the database does not record it, this instance is stopped by its kill file.
     pub async fn engage(&self, reason: Option<&Reason>, origin: &Origin) -> Result<Tightened> {
-        // A row that no program can read is no reason not to stop: what panics over it is only another way to fail.
+        // An unreadable row must not prevent a stop: a panic over it is only another kind of failure.
         let recorded = panics::caught(Box::pin(self.tighten(Switch::Engage, reason, origin)));
         let cause = match tokio::time::timeout(ENGAGE_TIMEOUT, recorded).await {
             Ok(Ok(Ok(tightened))) => return Ok(tightened),
-            // As much as the caller would have been told of it.
+            // The cause is the part of the error that the caller may read.
             Ok(Ok(Err(error))) => error.problem().detail,
             Ok(Err(panics::Panicked)) => Error::Panicked.problem().detail,
             Err(_) => format!("no answer within {} s", ENGAGE_TIMEOUT.as_secs()),
@@ -128,31 +129,32 @@ impl GoLive {
         Err(Error::EngagedLocally { cause, until })
     }
 
-    /// Switches go-live off. Where that fails, the error says how to stop everything all the same.
+    /// Switches go-live off. If that fails, the error says how to stop everything anyway.
     pub async fn disable(&self, reason: Option<&Reason>, origin: &Origin) -> Result<Tightened> {
         let done = panics::caught(Box::pin(self.tighten(Switch::Disable, reason, origin))).await;
         let done = done.unwrap_or(Err(Error::Panicked));
         done.map_err(|error| if error.row().status >= 500 { Error::NotDisabled(Box::new(error)) } else { error })
     }
 
-    /// Disables or engages. Nothing is a reason not to, and no key either: it acts whenever it is asked.
+    /// Disables or engages. No precondition and no key can prevent it: it acts on every request.
     async fn tighten(&self, change: Switch, reason: Option<&Reason>, origin: &Origin) -> Result<Tightened> {
         let lane = self.db.switch_lane(&origin.principal).await?;
         let begun_ns = self.clock.now_ns();
         let (read_at, state) = tighten(&self.db, change, reason, origin).await?;
-        // The rest only reads, on another connection.
+        // The remaining statements only read, on another connection.
         drop(lane);
-        // The database read its time after `begun`, so at the commit it was no later than this.
+        // The database read its time after `begun`, so the commit was at most this much later.
         let elapsed = Duration::from_nanos(self.clock.now_ns().saturating_sub(begun_ns));
         self.feed.publish(&self.db, change.news(), state.for_gate());
-        // Not before the change itself, also where the database's clock went back.
+        // The instant is never before the change itself, even if the database's clock went back.
         let read_at = read_at.max(state.updated_at);
         let after = TimeDelta::from_std(elapsed + LEASE_MAX).unwrap_or(TimeDelta::MAX);
         let guaranteed_by = read_at.checked_add_signed(after).map_or(DateTime::<Utc>::MAX_UTC, up_to_microseconds);
         Ok(Tightened { state, guaranteed_by, not_enforcing: instance::not_enforcing(&self.db).await })
     }
 
-    /// Enables or releases. A refusal is recorded before it is answered, and not kept: the key may succeed later.
+    /// Enables or releases. A refusal is recorded before it is answered, but not kept under the key: a later attempt
+    /// may succeed.
     pub async fn loosen(
         &self,
         change: Switch,
@@ -165,7 +167,7 @@ impl GoLive {
         let _permit = self.permit().await?;
         let mut tx = self.db.begin().await?;
         let mut head = self.db.history().lock(&mut tx, Stream::Control).await?;
-        // Before `If-Match`: the first attempt has moved the version that it named.
+        // This precedes `If-Match`, since the first attempt has moved the version that it named.
         if let Some(answer) = idempotency::recall(&mut tx, intent, head.next()).await? {
             return Ok(Loosened::Done(answer.confirm(tx).await?));
         }
@@ -187,13 +189,13 @@ impl GoLive {
         Ok(Loosened::Done(Once::Done(state)))
     }
 
-    /// The right to contend for the control head, held until the change is over.
+    /// The permit to contend for the control head, held until the change is over.
     async fn permit(&self) -> Result<OwnedSemaphorePermit> {
         let permit = tokio::time::timeout(PERMIT_TIMEOUT, Arc::clone(&self.permits).acquire_owned()).await;
         permit.ok().and_then(Result::ok).ok_or(Error::Overloaded)
     }
 
-    /// Why a loosening may not happen now.
+    /// The reason why a loosening may not happen now; none if it may.
     async fn refusal(&self, conn: &mut PgConnection, change: Switch, if_match: Option<&str>) -> Result<Option<Error>> {
         let actual = store::read_state(conn).await?.version;
         if !model::if_match_allows(if_match, actual) {
@@ -208,7 +210,7 @@ impl GoLive {
             .then(|| Error::ChecklistFailed { blockers: checklist.blockers(), checklist: db::to_json(&checklist) }))
     }
 
-    /// Records what a component reports of itself.
+    /// Records a component's report of itself.
     pub async fn report_pack(&self, report: &PackReport, reason: Option<&Reason>, asked: &Asked) -> Result<Once<Pack>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         let _permit = self.permit().await?;
@@ -228,7 +230,7 @@ impl GoLive {
         Ok(Once::Done(pack))
     }
 
-    /// The database, for the lever's reads.
+    /// The database, for reads of the lever.
     #[must_use]
     pub const fn db(&self) -> &Database {
         &self.db
@@ -250,13 +252,13 @@ impl GoLive {
     }
 }
 
-/// The first whole microsecond, which is as fine as the database's times are, that is not before.
+/// Rounds up to whole microseconds, the resolution of the database's times.
 fn up_to_microseconds(at: DateTime<Utc>) -> DateTime<Utc> {
     let whole = at.trunc_subsecs(6);
     if whole < at { whole.checked_add_signed(TimeDelta::microseconds(1)).unwrap_or(at) } else { whole }
 }
 
-/// Before and after, for the audit trail.
+/// The state before and after, for the audit trail.
 #[derive(Serialize)]
 struct ChangeDetail<'a> {
     before: &'a GoLiveState,
@@ -281,7 +283,7 @@ pub async fn change_in_tx(
     Ok(after)
 }
 
-/// Why an attempt was refused, for the audit trail.
+/// The reason of a refused attempt, for the audit trail.
 #[derive(Serialize)]
 struct RefusalDetail {
     refused: String,
@@ -303,15 +305,16 @@ async fn record_refusal(
     Ok(())
 }
 
-/// Pulls the kill switch without a service around it: for the shell.
+/// Engages the kill switch without a service, for the shell.
 pub async fn engage_from_shell(db: &Database, reason: Option<&Reason>, origin: &Origin) -> Result<GoLiveState> {
     let (_, state) = tighten(db, Switch::Engage, reason, origin).await?;
     renewal::announce(db, News::Engaged, state.version).await;
     Ok(state)
 }
 
-/// Records a tightening, and says what time the database showed, on the connections that are kept for it: from the head that it took to the commit. Where its connection
-/// broke, or its server has become a standby, on a new one: to stop twice is safe, and to stop nobody is not.
+/// Records a tightening on the connections that are reserved for it, and returns the state and the database's time. If
+/// its connection broke, or its server has become a standby, it tries a new one: a second stop does no harm, a missing
+/// one does.
 async fn tighten(
     db: &Database,
     change: Switch,
@@ -344,24 +347,24 @@ async fn tighten_once(
     Ok((read_at, state))
 }
 
-/// The effect of an acceptance, and for the audit trail, which history it ended.
+/// The effect of an acceptance, and, for the audit trail, the history that it ended.
 #[derive(Debug, Serialize)]
 pub struct Accepted {
-    /// The state's version.
+    /// The version of the state after the acceptance.
     pub version: i64,
-    /// The history that began.
+    /// The new history.
     pub generation: uuid::Uuid,
-    /// Events that were known and are not there.
+    /// Known events that are missing in the database.
     pub lost: Vec<Lost>,
 }
 
-/// Says that a database that went back is meant, as far as this process knows it.
+/// Accepts a database that went back, as far as this process knows the old history.
 pub async fn accept_rewind(db: &Database, reason: &Reason, origin: &Origin) -> Result<Accepted> {
     accept_rewind_knowing(db, &[db.history().asked().heads], reason, origin).await
 }
 
-/// The same, naming what is lost of what is known from elsewhere: gives the database a history of its own, which every instance that
-/// noticed takes over.
+/// The same, with what is known from elsewhere, so that the lost events can be named. It gives the database a new
+/// history, which every instance that noticed the loss adopts.
 pub async fn accept_rewind_knowing(
     db: &Database,
     known: &[Heads],

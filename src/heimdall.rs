@@ -1,18 +1,19 @@
-//! Lever 3, the Heimdall charter: has this AI domain earned the right to act in production?
+//! Lever 3, the Heimdall charter: the trials of each AI domain, and the decision whether production may act on its
+//! advice.
 //!
 //! Invariants:
-//! - Trials are immutable events; a scorecard is their sum, in integers and exact decimals, added up in the database.
-//! - The verdict is made once, at creation, from policy and scorecard, both kept with it. Use is checked again, every time,
-//!   and can only be stricter: a recommendation that was not eligible never becomes so.
-//! - Every use that is asked for is an event, allowed or not, with what it was decided by. Of a recommendation that may be used once,
-//!   exactly one use is allowed: the first event under the head.
-//! - Production use goes on by evidence, or the policy says for ever that it did not.
+//! - Trials are immutable events. A scorecard is their sum, in integers and exact decimals, added up in the database.
+//! - The verdict is made once, at creation, from policy and scorecard, which are kept with it. Each use is checked
+//!   again, and that check can only be stricter: a recommendation that was not eligible never becomes eligible.
+//! - Every requested use is an event, allowed or not, with the facts of its decision. A single-use recommendation has
+//!   exactly one allowed use: the first event under the head.
+//! - Production use begins with passing evidence, or the policy records permanently that it did not.
 //!
 //! Every change is one transaction under the heimdall head. Statements: a trial 5 (6 with a model version), a recommendation 7, a use
 //! 7 (one more each for an engine and for a first use). [`guard`] has uses and revocations, [`charter`] the policies.
 //!
-//! Deliberately absent: the scorecard is not looked at again at a use (with a daily one, midnight would void yesterday's pass), and
-//! nothing demotes a domain by itself: the review says which should be.
+//! Deliberately absent: a use does not check the scorecard again (with a daily one, midnight would void yesterday's
+//! pass), and no domain is demoted automatically: the review names the candidates.
 
 pub mod charter;
 pub mod guard;
@@ -39,7 +40,7 @@ use sqlx::PgConnection;
 use store::{NewRecommendation, Trial};
 use utoipa::ToSchema;
 
-/// The lever's service.
+/// The service of the charter.
 #[derive(Debug, Clone)]
 pub struct Heimdall {
     db: Database,
@@ -49,44 +50,44 @@ pub struct Heimdall {
     domains_max: usize,
 }
 
-/// A sandbox trial as it is reported.
+/// The report of a sandbox trial.
 #[derive(Debug)]
 pub struct TrialReport {
     /// Its domain.
     pub domain: Domain,
-    /// The model that was tried.
+    /// The version of the model that was tried; none if the report names none.
     pub model_version: Option<ModelVersion>,
-    /// Its stated confidence.
+    /// The confidence that the model stated.
     pub confidence: Confidence,
-    /// Whether it was right.
+    /// Whether the model was right.
     pub success: bool,
 }
 
-/// A recommendation as it was made.
+/// A recommendation that was just made.
 #[derive(Debug)]
 pub struct Recommendation {
     /// Its domain.
     pub domain: Domain,
-    /// The model that it comes from.
+    /// The version of the model that made it; none if the caller names none.
     pub model_version: Option<ModelVersion>,
-    /// Its stated confidence.
+    /// The confidence that the model stated.
     pub confidence: Confidence,
-    /// The recommendation.
+    /// The recommendation itself, as the caller sent it.
     pub recommendation: Option<JsonObject>,
-    /// Its evidence.
+    /// The evidence for it, as the caller sent it.
     pub evidence: Option<JsonObject>,
 }
 
 /// The verdict on a recommendation.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RecommendAnswer {
-    /// Its id.
+    /// The id: the sequence number of the recommendation's event.
     pub id: i64,
     /// Its domain.
     pub domain: Domain,
-    /// The model that it comes from.
+    /// The version of the model that made it; null if unknown.
     pub model_version: Option<ModelVersion>,
-    /// Its confidence.
+    /// The confidence that the model stated.
     pub confidence: Confidence,
     /// Whether production may act on it, as of now.
     pub prod_eligible: bool,
@@ -94,11 +95,11 @@ pub struct RecommendAnswer {
     pub gate_reason: GateReason,
     /// Every check, in order.
     pub gate_checks: Vec<GateCheck>,
-    /// When it ends by itself; null: never.
+    /// The time at which it expires; null for never.
     pub expires_at: Option<DateTime<Utc>>,
-    /// Whether it may be used once.
+    /// Whether it may be used only once.
     pub single_use: bool,
-    /// When.
+    /// The time of the verdict.
     pub created_at: DateTime<Utc>,
 }
 
@@ -109,7 +110,7 @@ struct VerdictDetail<'a> {
 }
 
 impl Heimdall {
-    /// The lever on this database. In a development environment nobody has to go live before a use.
+    /// The lever on this database. A development environment needs no go-live for a use.
     #[must_use]
     pub const fn new(
         db: Database,
@@ -121,7 +122,7 @@ impl Heimdall {
         Self { db, feed, go_live_required, two_person, domains_max }
     }
 
-    /// Counts a sandbox trial. Answers all trials of the domain's day.
+    /// Counts a sandbox trial. Returns the scorecard of all trials of the domain's day.
     pub async fn trial(&self, report: TrialReport, asked: &Asked) -> Result<Once<Scorecard>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         origin.authority.require_domain(&report.domain)?;
@@ -139,7 +140,7 @@ impl Heimdall {
             success: report.success,
         };
         let tally = store::count_trial(&mut tx, trial, stamp).await?;
-        // A domain's first of the day. One with a policy always has room.
+        // This is the domain's first trial of the day. A domain with a policy always has room.
         if tally.trials == 1 && store::read_policy(&mut tx, &report.domain).await?.is_none() {
             let tried = store::domains_tried(&mut tx, stamp.day()).await?;
             require_room("domains with trials today", tried - 1, self.domains_max, "DOMAINS_MAX")?;
@@ -157,7 +158,7 @@ impl Heimdall {
         Ok(Once::Done(scorecard))
     }
 
-    /// Takes a recommendation and judges it.
+    /// Records a recommendation and judges it.
     pub async fn recommend(&self, made: Recommendation, asked: &Asked) -> Result<Once<RecommendAnswer>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         origin.authority.require_domain(&made.domain)?;
@@ -217,14 +218,15 @@ impl Heimdall {
         Ok(Once::Done(verdict))
     }
 
-    /// The database, for the lever's reads.
+    /// The database, for reads of the lever.
     #[must_use]
     pub const fn db(&self) -> &Database {
         &self.db
     }
 }
 
-/// The policy that a verdict is kept with. The evidence of production use is in the control stream.
+/// The policy as it is kept with a verdict. The evidence of production use is left out, since the control stream has
+/// it.
 fn snapshot(policy: HeimdallPolicy) -> String {
     db::json_text(&HeimdallPolicy { promotion: None, ..policy })
 }

@@ -1,7 +1,7 @@
-//! The Monday review: what broke, what was denied, what drifted, and what to look at first, in one document.
+//! The Monday review, one document: changes, denials, drift, and the points to look at first.
 //!
-//! Read from one instant of the database; writes nothing. The same document is an HTTP answer, Markdown, and the output of
-//! `holdfast review`.
+//! It reads one instant of the database and writes nothing. The same document is an HTTP answer, Markdown, and the
+//! output of `holdfast review`.
 
 mod attention;
 mod blind;
@@ -44,119 +44,121 @@ use std::collections::BTreeMap;
 use store::Principals;
 use utoipa::ToSchema;
 
-/// Most changes that a review lists; more are in the events.
+/// The most changes that a review lists; the events have the rest.
 const CHANGES_MAX: i64 = 200;
-/// Most rows of any other list.
+/// The most rows of any other list.
 const LISTED_MAX: usize = 100;
-/// Holds that never expire are worth a look when they have been open for longer than this.
+/// The age after which an open hold that never expires is listed.
 const OLD: TimeDelta = TimeDelta::days(7);
-/// Evidence that is worth a look, in percent of the logarithm of what trips.
+/// The evidence from which a wire counts as near tripping, in percent of the logarithm that trips.
 const NEAR_EVIDENCE_PCT: f64 = 50.0;
 
 /// The review.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Review {
-    /// When it was made, by the database clock.
+    /// The time of the review, by the database's clock.
     pub generated_at: DateTime<Utc>,
-    /// The Monday since which changes and objectives are counted.
+    /// The Monday from which changes and objectives are counted.
     pub since: DateTime<Utc>,
-    /// Whether there are no tokens, so that nobody is authenticated.
+    /// Whether the service is in open mode: it has no tokens and authenticates no caller.
     pub open_mode: bool,
-    /// Valid tokens whose holder may both measure and recommend, and so grade itself.
+    /// The valid tokens whose holder may both measure and recommend, and so grade itself.
     pub grade_themselves: Vec<String>,
-    /// What to look at first; empty when nothing needs attention.
+    /// The points to look at first; empty when nothing needs attention.
     pub look_first: Vec<String>,
-    /// Who answers, and what stops it whatever the state says.
+    /// The instance that answers, and the causes that stop it whatever the state is.
     pub answering: Answering,
-    /// Who runs on this database, and in what the live ones differ.
+    /// The instances on this database, and the settings in which the live ones differ.
     pub instances: Instances,
-    /// Live instances that do not enforce, so that they admit everything.
+    /// The live instances that do not enforce, so that they admit everything.
     pub not_enforcing: Vec<String>,
     /// The go-live state.
     pub state: GoLiveState,
-    /// What waits for a second person.
+    /// The requests that wait for a second person.
     pub approvals: Vec<ApprovalRecord>,
-    /// Who changed what, and what was refused, newest first; at most 200.
+    /// The changes and the refused attempts, newest first; at most 200.
     pub changes: Vec<ControlRecord>,
-    /// Today's ledger with the denials by reason.
+    /// Today's ledger, with the denials by reason.
     pub ledger: Vec<LedgerToday>,
-    /// Reserves that were denied since, by engine and reason: those that were denied most often.
+    /// The reserves that were denied in the period, by engine and reason, the most frequent first.
     pub denials: Vec<Denied>,
-    /// Holds that have been open for more than 7 days and never expire, by engine.
+    /// The holds that have been open for more than 7 days and never expire, by engine.
     pub old_holds: Vec<OldHolds>,
-    /// Since when new reserves are halted because the book does not balance; null while it does, as far as is known.
+    /// The time since which new reserves are halted because the book does not balance; null if no imbalance is known.
     pub ledger_halted_at: Option<DateTime<Utc>>,
-    /// The counters that did not balance then.
+    /// The counters that did not balance at that time.
     pub ledger_differences: Vec<LedgerDifference>,
-    /// For how many seconds the database's clock has been behind the last event of the ledger; 0 while it is not.
+    /// The seconds by which the database's clock is behind the last event of the ledger; 0 if it is not.
     pub clock_behind_seconds: i64,
-    /// Whether that was accepted: reserves go on, on the day of that event.
+    /// Whether that was accepted, so that reserves continue, on the day of that event.
     pub clock_behind_accepted: bool,
-    /// Engines that are off.
+    /// The engines whose policy is disabled.
     pub disabled_engines: Vec<RiskPolicy>,
-    /// Wires that stand tripped.
+    /// The wires that are tripped.
     pub tripped: Vec<WireState>,
-    /// Wires in SHADOW mode that would have tripped.
+    /// The wires in SHADOW mode that would have tripped.
     pub shadow_tripped: Vec<WireState>,
-    /// Watched wires whose drop is at least half of what trips them, or whose evidence is half way there on its logarithm.
+    /// The watched wires whose drop is at least half of the tripping one, or whose evidence is half way to it on its
+    /// logarithm.
     pub near_tripping: Vec<WireState>,
-    /// Watched series that have gone silent.
+    /// The watched series that have gone silent.
     pub silent: Vec<Silent>,
-    /// Series that were measured in the period and that no wire watches.
+    /// The series that were measured in the period and have no wire.
     pub unwatched: Vec<Unwatched>,
-    /// Wires that judge nothing.
+    /// The wires that judge nothing.
     pub blind_wires: Vec<BlindWire>,
     /// Today's scorecards.
     pub scorecards: Vec<Scorecard>,
-    /// What production may act on, by what evidence.
+    /// The domains whose production use does not match their evidence.
     pub charter: CharterReview,
-    /// What of the book is not there, each with the next step: guards that are not armed, policies, partitions.
+    /// The missing parts of the book, each with the next step: guards that are not armed, policies, partitions.
     pub missing: Vec<String>,
-    /// Where the audit streams stand.
+    /// The heads of the audit streams.
     pub audit: Vec<HeadRecord>,
-    /// The last checkpoint of the audit trail that this machine has, and whether the trail agrees with it; null where there is none.
+    /// The last checkpoint of the audit trail on this machine, and whether the trail agrees with it; null if there is
+    /// none.
     pub checkpoint: Option<Witness>,
     /// The delivery document's success metrics over the period.
     pub slo: Slo,
-    /// How many more there are than a list shows, by the list's name; lists that are whole are not in it.
+    /// The number of further rows of each shortened list, by the list's name. Complete lists are not in it.
     pub more: BTreeMap<&'static str, usize>,
-    /// Who made the changes that sentences tell of.
+    /// The callers whose changes the sentences mention.
     #[serde(skip)]
     who: Principals,
-    /// Required components that are not installed.
+    /// The required components that are not installed.
     #[serde(skip)]
     lacking: Vec<Lacking>,
 }
 
-/// What an instance makes its reviews of.
+/// The sources of an instance's reviews.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// The database.
+    /// The database that the review reads.
     pub db: Database,
     /// The state as this instance knows it.
     pub feed: Feed,
-    /// Measurements that it refused.
+    /// The measurements that this instance refused.
     pub reused: Reused,
-    /// The signer of checkpoints.
+    /// The reader of the trail and its checkpoints.
     pub trail: Trail,
 }
 
 impl Source {
-    /// The review as this instance answers it.
+    /// Makes the review of this instance.
     pub async fn review(&self) -> Result<Review> {
         let answering = Answering::instance(&self.feed, &self.reused, self.db.disk());
         collect(&self.db, answering, self.trail.notary()).await
     }
 }
 
-/// Domains whose production use does not go with their evidence.
+/// The domains whose production use does not match their evidence.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CharterReview {
-    /// Off, while the evidence passes now.
+    /// Production use is off, but the evidence passes now.
     pub could_promote: Vec<Standing>,
-    /// On, while the evidence does not pass now.
+    /// Production use is on, but the evidence does not pass now.
     pub should_demote: Vec<Standing>,
-    /// On, by a change at which the evidence did not pass; null there means that it is not known.
+    /// Production use is on, but its evidence did not pass when it was switched on; null there means unknown.
     pub evidence_not_met: Vec<Standing>,
 }
 
@@ -187,7 +189,7 @@ pub fn last_monday(now: DateTime<Utc>) -> DateTime<Utc> {
 pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary>) -> Result<Review> {
     let mut tx = db.begin_snapshot().await?;
     let clock = db::now(&mut tx).await?;
-    // The books go by this, also where the database's clock is not believed.
+    // The books use the believed time, even while the database's clock is doubted.
     let now = db.history().believed(clock);
     let since = last_monday(now);
     let state = crate::go_live::store::read_state(&mut tx).await?;
@@ -250,13 +252,13 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
     Ok(review)
 }
 
-/// How far the clock is behind the ledger, seconds.
+/// The seconds by which the clock is behind the ledger.
 fn behind(heads: &[HeadRecord], now: DateTime<Utc>) -> i64 {
     let risk = heads.iter().find(|head| head.stream == Stream::Risk.as_str());
     risk.map_or(0, |head| (head.at - now).num_seconds().max(0))
 }
 
-/// Where the wires stand that want a look.
+/// The wires that need a look, by the kind of their state.
 struct Wires {
     tripped: Vec<WireState>,
     shadow_tripped: Vec<WireState>,
@@ -288,7 +290,7 @@ async fn wires(conn: &mut PgConnection, since: DateTime<Utc>) -> Result<Wires> {
     Ok(Wires { tripped, shadow_tripped, near_tripping: armed.into_iter().filter(near).collect(), blind })
 }
 
-/// With which event a change would have begun.
+/// The event with which a change would have begun, as a text.
 fn began(wire: &WireState) -> String {
     wire.began_at_event.map_or_else(String::new, |event| {
         let percent = wire.evidence_pct.unwrap_or_default();
@@ -296,7 +298,7 @@ fn began(wire: &WireState) -> String {
     })
 }
 
-/// Cuts a list, and notes how many were cut.
+/// Cuts a list to its limit, and notes the number of cut rows.
 fn cut<T>(more: &mut BTreeMap<&'static str, usize>, name: &'static str, list: &mut Vec<T>) {
     let beyond = list.len().saturating_sub(LISTED_MAX);
     if beyond > 0 {
@@ -306,7 +308,7 @@ fn cut<T>(more: &mut BTreeMap<&'static str, usize>, name: &'static str, list: &m
 }
 
 impl Review {
-    /// Bounds the lists. After what needs attention was looked for: that is in all of them.
+    /// Bounds the lists. This runs after the search for points that need attention, which reads the whole lists.
     fn bound(&mut self) {
         let more = &mut self.more;
         cut(more, "instances", &mut self.instances.instances);
@@ -330,7 +332,7 @@ impl Review {
         cut(more, "missing", &mut self.missing);
     }
 
-    /// The review as a document: Markdown, for whatever shows it.
+    /// Renders the review as a document in Markdown.
     #[must_use]
     pub fn document(&self, medium: Medium) -> String {
         text::document(self, medium)

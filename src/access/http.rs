@@ -88,9 +88,9 @@ struct TokenInput {
     #[serde(default, deserialize_with = "bound")]
     #[schema(value_type = Amount, required = false)]
     max_loss: Option<Amount>,
-    /// The actor.
+    /// The person or program that acts, as the caller claims.
     actor: Option<Actor>,
-    /// Why.
+    /// The reason, in the caller's words.
     reason: Option<Reason>,
 }
 
@@ -136,9 +136,9 @@ async fn create_token(
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct RevokeQuery {
-    /// Who.
+    /// The person or program that acts, as the caller claims.
     actor: Option<Actor>,
-    /// Why.
+    /// The reason, in the caller's words.
     reason: Option<Reason>,
 }
 

@@ -16,7 +16,7 @@ pub enum End {
         action: String,
         /// The event's subject; none for the whole system.
         subject: Option<String>,
-        /// The authenticated principal.
+        /// The authenticated caller.
         principal: String,
         /// The actor, as the caller claimed.
         actor: Option<String>,

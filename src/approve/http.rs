@@ -60,7 +60,7 @@ async fn show_approval(
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ApproveBy {
-    /// Who.
+    /// The person or program that acts, as the caller claims.
     actor: Option<Actor>,
 }
 
@@ -86,9 +86,9 @@ async fn approve(
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RejectBy {
-    /// Who.
+    /// The person or program that acts, as the caller claims.
     actor: Option<Actor>,
-    /// Why.
+    /// The reason, in the caller's words.
     reason: Option<Reason>,
 }
 

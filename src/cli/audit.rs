@@ -257,7 +257,7 @@ fn remedy(column: &str) -> &'static str {
     match column {
         "idempotency_key.answer" => ": it expires by itself after seven days",
         "heimdall_recommendation.policy_snapshot" => ": it stays, since a verdict depends on it",
-        column if column.contains("_event.") => ": erase it as well",
+        column if column.contains("_event.") => ": erase it, too",
         _ => ": the next change replaces it",
     }
 }

@@ -185,7 +185,7 @@ fn refuse_none(config: &DatabaseConfig) -> Result<(), Failure> {
         return Ok(());
     }
     Err(format!(
-        "{} has no database: set DATA_DIR or DATABASE_URL to the server's value; to make a new database there, run holdfast migrate or \
+        "{} holds no database: set DATA_DIR or DATABASE_URL to the server's value; to make a new database there, run holdfast migrate or \
          start the server",
         dir.display()
     )

@@ -44,7 +44,7 @@ fn text(found: &Reconciliation, repaired: bool) -> String {
         let (engine, counter) = (&difference.engine, difference.counter);
         // Writing to a String cannot fail.
         let _ =
-            writeln!(text, "{engine}: {counter} {verb} {}, its rows give {}", difference.recorded, difference.computed);
+            writeln!(text, "{engine}: {counter} {verb} {}, its rows say {}", difference.recorded, difference.computed);
     }
     let since = found.halted_at.map_or_else(String::new, |at| format!(" since {}", at.format("%Y-%m-%dT%H:%M:%SZ")));
     let fix = "run holdfast risk reconcile --repair --actor NAME --reason TEXT";

@@ -1,4 +1,4 @@
-//! The go-live routes.
+//! The HTTP routes of the go-live state.
 
 use super::GoLive;
 use super::Tightened;
@@ -20,12 +20,12 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// Actions of the control stream that are about this lever.
+/// The prefixes of the control events about this lever.
 const ACTIONS: [&str; 3] = ["GO_LIVE_", "KILL_SWITCH_", "PACK_"];
 
 said!(EnableBy, ReleaseBy, PackInput);
 
-/// The lever's routes.
+/// The routes of this lever, relative to the base path.
 pub fn router() -> OpenApiRouter<GoLive> {
     OpenApiRouter::new()
         .routes(routes!(go_live_state))
@@ -45,13 +45,13 @@ fn tagged<T>(version: i64, body: T) -> Tagged<T> {
     ([(ETAG, format!("\"{version}\""))], Json(body))
 }
 
-/// The version inside an answer that was kept.
+/// The version inside a kept answer.
 #[derive(Deserialize)]
 struct Version {
     version: i64,
 }
 
-/// A state that was answered now or before, with the version of that answer.
+/// An answer with the version of the state in it, now or at the first attempt.
 fn tagged_once(answer: Once<GoLiveState>) -> Result<Response> {
     match answer {
         Once::Done(state) => Ok(tagged(state.version, state).into_response()),
@@ -64,7 +64,7 @@ fn tagged_once(answer: Once<GoLiveState>) -> Result<Response> {
     }
 }
 
-/// The go-live state as it stands.
+/// Returns the current go-live state.
 #[utoipa::path(
     get, path = "/go-live/state", tag = "go-live",
     responses((status = 200, description = "The state; its version is the ETag", body = GoLiveState), errors::Read)
@@ -74,7 +74,7 @@ async fn go_live_state(State(go_live): State<GoLive>, _: Query<Nothing>) -> Resu
     Ok(tagged(state.version, state))
 }
 
-/// The checklist that an enable has to pass, as it would be judged now.
+/// Returns the checklist that an enable has to pass, judged now.
 #[utoipa::path(
     get, path = "/go-live/checklist", tag = "go-live",
     responses((status = 200, description = "The checklist", body = Checklist), errors::Read)
@@ -87,11 +87,11 @@ async fn go_live_checklist(State(go_live): State<GoLive>, _: Query<Nothing>) -> 
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct EnableBy {
-    /// Who.
+    /// The person or program that acts, as the caller claims.
     actor: Actor,
-    /// Why.
+    /// The reason, in the caller's words.
     reason: Option<Reason>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The caller's name for this change. The header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -99,17 +99,17 @@ struct EnableBy {
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ReleaseBy {
-    /// Who.
+    /// The person or program that acts, as the caller claims.
     actor: Option<Actor>,
-    /// Why.
+    /// The reason, in the caller's words.
     reason: Option<Reason>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The caller's name for this change. The header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// `If-Match` as one list, however many lines it came in.
+/// The `If-Match` headers as one list, however many lines they came in.
 fn if_match(headers: &HeaderMap) -> Option<String> {
-    // A line that is not text matches nothing.
+    // A line that is not text matches no version.
     let lines: Vec<_> = headers.get_all(IF_MATCH).iter().map(|value| value.to_str().unwrap_or("")).collect();
     (!lines.is_empty()).then(|| lines.join(","))
 }
@@ -117,10 +117,10 @@ fn if_match(headers: &HeaderMap) -> Option<String> {
 /// Switches production on, if the checklist passes.
 #[utoipa::path(
     post, path = "/go-live/enable", tag = "go-live", request_body = EnableBy,
-    params(("If-Match" = Option<String>, Header, description = "The version that was seen; 412 when another stands")),
+    params(("If-Match" = Option<String>, Header, description = "The version that the caller has seen; 412 if the current one differs")),
     responses(
         (status = 200, description = "The new state", body = GoLiveState),
-        (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord),
+        (status = 202, description = "The change waits for a second person, who approves it at Location", body = ApprovalRecord),
         errors::Loosen
     )
 )]
@@ -133,29 +133,29 @@ async fn enable_go_live(
     go_live.loosen(Switch::Enable, if_match.as_deref(), input.reason.as_ref(), &asked).await?.answer(tagged_once)
 }
 
-/// The actor and the reason of a stop. Nothing is required, and an unreadable part is ignored.
+/// The actor and the reason of a stop. Both are optional, and an unreadable one is ignored.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "only its schema is used: the fields are read one by one, leniently")]
 struct StopBy {
-    /// Who.
+    /// The person or program that acts, as the caller claims.
     actor: Option<Actor>,
-    /// Why.
+    /// The reason, in the caller's words.
     reason: Option<Reason>,
-    /// Taken no notice of: a stop always acts.
+    /// Ignored: a stop always acts.
     idempotency_key: Option<String>,
 }
 
-/// The new state, when everybody goes by it, and what could not be read of the request.
+/// The new state, the instant from which it holds, and the ignored parts of the request.
 #[derive(Debug, Serialize, ToSchema)]
 struct Stopped {
     #[serde(flatten)]
     state: GoLiveState,
     /// From this instant on, by the database's clock, no instance that enforces admits anything that the state forbids.
     guaranteed_by: DateTime<Utc>,
-    /// Live instances that do not enforce (`GO_LIVE_ENFORCE=0`, or a development `ENV`): they admit everything, whatever the state is.
-    /// Null if that could not be read.
+    /// Live instances that do not enforce (`GO_LIVE_ENFORCE=0`, or a development `ENV`): they admit everything in any
+    /// state. Null if the list could not be read.
     not_enforcing: Option<Vec<String>>,
-    /// The ignored parts of the request, and the instances that do not enforce.
+    /// Sentences about the ignored parts of the request and about instances that do not enforce.
     warnings: Vec<String>,
 }
 
@@ -170,14 +170,16 @@ impl Stopped {
     }
 }
 
-/// The actor, the reason, and the ignored parts of the request.
+/// The actor, the reason, and sentences about the ignored parts of the request.
 fn stop_by(mut input: Lenient) -> (Option<Actor>, Option<Reason>, Vec<String>) {
     let (actor, reason) = (input.take("actor"), input.take("reason"));
     input.ignore("idempotency_key");
     (actor, reason, input.finish(&["actor", "reason"]))
 }
 
-/// Switches production off. Always works, whatever the body, and takes no notice of an idempotency key.
+/// Switches production off.
+///
+/// It always works, whatever the body contains, and ignores an idempotency key.
 #[utoipa::path(
     post, path = "/go-live/disable", tag = "go-live", request_body = StopBy,
     responses((status = 200, description = "The new state", body = Stopped), errors::Act)
@@ -185,13 +187,15 @@ fn stop_by(mut input: Lenient) -> (Option<Actor>, Option<Reason>, Vec<String>) {
 async fn disable_go_live(State(go_live): State<GoLive>, caller: Caller, input: Lenient) -> Result<Tagged<Stopped>> {
     let (actor, reason, mut warnings) = stop_by(input);
     if actor.is_none() {
-        warnings.push("no actor is recorded: say who with actor=NAME".into());
+        warnings.push("no actor is recorded: name one with actor=NAME".into());
     }
     let tightened = go_live.disable(reason.as_ref(), &caller.origin(actor, None)).await?;
     Ok(Stopped::answer(tightened, warnings))
 }
 
-/// Pulls the kill switch. Always works, whatever the body, and takes no notice of an idempotency key.
+/// Engages the kill switch.
+///
+/// It always works, whatever the body contains, and ignores an idempotency key.
 #[utoipa::path(
     post, path = "/go-live/kill-switch/engage", tag = "go-live", request_body = StopBy,
     responses((status = 200, description = "The new state", body = Stopped), errors::Act)
@@ -205,10 +209,10 @@ async fn engage_kill_switch(State(go_live): State<GoLive>, caller: Caller, input
 /// Releases the kill switch.
 #[utoipa::path(
     post, path = "/go-live/kill-switch/release", tag = "go-live", request_body = ReleaseBy,
-    params(("If-Match" = Option<String>, Header, description = "The version that was seen; 412 when another stands")),
+    params(("If-Match" = Option<String>, Header, description = "The version that the caller has seen; 412 if the current one differs")),
     responses(
         (status = 200, description = "The new state", body = GoLiveState),
-        (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord),
+        (status = 202, description = "The change waits for a second person, who approves it at Location", body = ApprovalRecord),
         errors::Loosen
     )
 )]
@@ -221,10 +225,10 @@ async fn release_kill_switch(
     go_live.loosen(Switch::Release, if_match.as_deref(), input.reason.as_ref(), &asked).await?.answer(tagged_once)
 }
 
-/// Every component that the checklist knows of.
+/// Lists every component that has reported itself.
 #[utoipa::path(
     get, path = "/go-live/packs", tag = "go-live",
-    responses((status = 200, description = "Ordered by id", body = Vec<Pack>), errors::Read)
+    responses((status = 200, description = "The components, ordered by id", body = Vec<Pack>), errors::Read)
 )]
 async fn list_packs(State(go_live): State<GoLive>, _: Query<Nothing>) -> Result<Json<Vec<Pack>>> {
     Ok(Json(go_live.packs().await?))
@@ -234,48 +238,48 @@ async fn list_packs(State(go_live): State<GoLive>, _: Query<Nothing>) -> Result<
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct PackInput {
-    /// The component.
+    /// The component's id.
     id: PackId,
-    /// Whether it is in place.
+    /// Whether the component is in place.
     status: PackStatus,
-    /// Its name for people; kept when left out.
+    /// The component's name for people; kept when left out.
     name: Option<Label>,
-    /// Its version; kept when left out.
+    /// The component's version; kept when left out.
     version: Option<Label>,
-    /// The actor.
+    /// The person or program that acts, as the caller claims.
     actor: Option<Actor>,
-    /// Why.
+    /// The reason, in the caller's words.
     reason: Option<Reason>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The caller's name for this change. The header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// Takes a component's report of itself.
+/// Records a component's report of itself.
 #[utoipa::path(
     post, path = "/go-live/packs", tag = "go-live", request_body = PackInput,
-    responses((status = 200, description = "The component as it is known now", body = Pack), errors::Change)
+    responses((status = 200, description = "The component after the report", body = Pack), errors::Change)
 )]
 async fn report_pack(State(go_live): State<GoLive>, Change { input, asked }: Change<PackInput>) -> Result<Once<Pack>> {
     let report = PackReport { id: input.id, name: input.name, version: input.version, status: input.status };
     go_live.report_pack(&report, input.reason.as_ref(), &asked).await
 }
 
-/// Which page.
+/// The page to read.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct PageQuery {
-    /// At most so many, 1 to 1000; 100 when left out.
+    /// The largest number of items, 1 to 1000; 100 when left out.
     #[param(inline)]
     limit: Option<PageSize>,
-    /// Where the last page ended.
+    /// The place where the last page ended; from the first item when left out.
     cursor: Option<Place>,
 }
 
-/// Every change of the switches and components and every refused attempt, newest first.
+/// Lists every change of the switches and components and every refused attempt, newest first.
 #[utoipa::path(
     get, path = "/go-live/events", tag = "go-live", params(PageQuery),
-    responses((status = 200, description = "A page", body = Page<ControlRecord>), errors::Read)
+    responses((status = 200, description = "A page of events", body = Page<ControlRecord>), errors::Read)
 )]
 async fn go_live_events(
     State(go_live): State<GoLive>,

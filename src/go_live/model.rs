@@ -1,4 +1,4 @@
-//! The switch and its checklist: types and pure decisions.
+//! The switches and their checklist: types and pure decisions. Storage is in `store`.
 
 use crate::approval::model::ApprovalAction;
 use crate::enforcement::feed::GateState;
@@ -10,14 +10,14 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-/// When, by whom and why one of the two switches was last moved.
+/// The last change of one of the two switches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Movement {
-    /// When; null before the first time.
+    /// The time of the change; null before the first one.
     pub at: Option<DateTime<Utc>>,
-    /// Who, as the caller claimed.
+    /// The actor, as the caller claimed.
     pub by: Option<String>,
-    /// Why, in the caller's words.
+    /// The reason, in the caller's words.
     pub reason: Option<String>,
 }
 
@@ -26,24 +26,24 @@ pub struct Movement {
 pub struct GoLiveState {
     /// Whether production is switched on.
     pub go_live_enabled: bool,
-    /// Whether everything is stopped, whatever else is on.
+    /// Whether everything is stopped, even if go-live is on.
     pub kill_switch_engaged: bool,
-    /// The actor of the last change.
+    /// The actor of the last change, as claimed.
     pub changed_by: Option<String>,
-    /// Why the last change was made.
+    /// The reason of the last change, in the caller's words.
     pub reason: Option<String>,
-    /// When the last change was made.
+    /// The time of the last change.
     pub updated_at: DateTime<Utc>,
-    /// Counts the changes, from 1; the `ETag` and what `If-Match` names.
+    /// The number of changes, from 1. It is the `ETag`, and the version that `If-Match` names.
     pub version: i64,
-    /// The go-live switch's own last movement.
+    /// The last change of the go-live switch itself.
     pub go_live: Movement,
-    /// The kill switch's own last movement; while it is engaged, its first engagement.
+    /// The last change of the kill switch itself; while it is engaged, its first engagement.
     pub kill_switch: Movement,
 }
 
 impl GoLiveState {
-    /// The state, as far as the gate goes by it.
+    /// The part of the state that the gate uses.
     #[must_use]
     pub const fn for_gate(&self) -> GateState {
         GateState {
@@ -54,30 +54,30 @@ impl GoLiveState {
     }
 }
 
-/// A stretch of time in one state of the switches.
+/// A period in one state of the switches.
 #[derive(Debug, Clone, Copy)]
 pub struct Stretch {
-    /// When it began.
+    /// The beginning of the period, which lasts until the next one.
     pub from: DateTime<Utc>,
-    /// Whether production ran: go-live on, kill switch not out.
+    /// Whether production ran: go-live on, kill switch released.
     pub live: bool,
 }
 
 /// A change of one of the switches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Switch {
-    /// Production on.
+    /// Switches production on.
     Enable,
-    /// Production off.
+    /// Switches production off.
     Disable,
-    /// Everything stopped.
+    /// Stops everything.
     Engage,
-    /// The stop lifted.
+    /// Ends the stop.
     Release,
 }
 
 impl Switch {
-    /// The change's name in the audit trail.
+    /// The action of the change's event.
     #[must_use]
     pub const fn action(self) -> &'static str {
         match self {
@@ -88,13 +88,13 @@ impl Switch {
         }
     }
 
-    /// Whether the change lets more happen than before, so that it may be refused.
+    /// Whether the change admits more than before, so that it may be refused.
     #[must_use]
     pub const fn loosens(self) -> bool {
         self.loosening().is_some()
     }
 
-    /// The change, as the other instances are told of it.
+    /// The change in the form of a notification to the other instances.
     #[must_use]
     pub const fn news(self) -> News {
         match self {
@@ -104,7 +104,7 @@ impl Switch {
         }
     }
 
-    /// As what it loosens; none for one that tightens.
+    /// The action that needs approval; none for a change that tightens.
     #[must_use]
     pub const fn loosening(self) -> Option<ApprovalAction> {
         match self {
@@ -115,8 +115,8 @@ impl Switch {
     }
 }
 
-/// The state after a change. Every change counts, a repeated one too, so that a late release that names the version it saw
-/// loses against a newer engage. A repeated engage keeps the first engagement's time, actor and reason.
+/// The state after a change. Every change counts, even a repeated one, so that a late release that names the version it
+/// saw loses against a newer engage. A repeated engage keeps the first engagement's time, actor and reason.
 #[must_use]
 pub fn apply(
     state: &GoLiveState,
@@ -130,7 +130,7 @@ pub fn apply(
         changed_by: movement.by.clone(),
         reason: movement.reason.clone(),
         updated_at: at,
-        // At its end the update finds no row to replace, and fails.
+        // At the largest version the update finds no row to replace, and fails.
         version: state.version.saturating_add(1),
         ..state.clone()
     };
@@ -139,7 +139,7 @@ pub fn apply(
             next.go_live_enabled = change == Switch::Enable;
             next.go_live = movement;
         }
-        // Nothing moved: the first engagement, or the last release, stands.
+        // A repeated change moves nothing: the first engagement, or the last release, stays.
         Switch::Engage if state.kill_switch_engaged => {}
         Switch::Release if !state.kill_switch_engaged => {}
         Switch::Engage | Switch::Release => {
@@ -150,12 +150,12 @@ pub fn apply(
     next
 }
 
-/// What `If-Match` says of a version: none given, `*`, or the list of the versions that the caller has seen.
+/// Whether `If-Match` admits a version: true without the header, for `*`, and for a list that has the version.
 #[must_use]
 pub fn if_match_allows(header: Option<&str>, version: i64) -> bool {
     let Some(header) = header else { return true };
     header.split(',').map(str::trim).any(|tag| {
-        // Intermediaries may weaken a tag; the version inside is what counts.
+        // Intermediaries may weaken a tag; only the version inside counts.
         let bare = tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"');
         tag == "*" || bare == version.to_string()
     })
@@ -165,9 +165,9 @@ pub fn if_match_allows(header: Option<&str>, version: i64) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PackStatus {
-    /// It is there.
+    /// The component is in place.
     Installed,
-    /// It is not, or not whole.
+    /// The component is missing or incomplete.
     Missing,
 }
 
@@ -185,83 +185,83 @@ impl PackStatus {
 /// A component that reports itself to the checklist.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Pack {
-    /// The component.
+    /// The component's id.
     pub id: String,
-    /// Its name for people.
+    /// The component's name for people.
     pub name: String,
-    /// Its version.
+    /// The component's version, as reported.
     pub version: String,
-    /// Whether it is in place.
+    /// Whether the component is in place.
     pub status: PackStatus,
-    /// The actor of the report.
+    /// The actor of the report, as claimed.
     pub changed_by: Option<String>,
-    /// When it was reported.
+    /// The time of the report.
     pub updated_at: DateTime<Utc>,
 }
 
 /// A component's report of itself.
 #[derive(Debug, Clone)]
 pub struct PackReport {
-    /// The component.
+    /// The component's id.
     pub id: PackId,
-    /// Its name for people; kept when left out, the id at first.
+    /// The component's name for people; when left out, the old one or at first the id.
     pub name: Option<Label>,
-    /// Its version; kept when left out, `unknown` at first.
+    /// The component's version; when left out, the old one or at first `unknown`.
     pub version: Option<Label>,
-    /// Whether it is in place.
+    /// Whether the component is in place.
     pub status: PackStatus,
 }
 
-/// The levers' own components, installed by the migrations.
+/// The components of the levers themselves, which the migrations install.
 pub const LEVER_PACKS: [&str; 4] = ["go_live", "risk", "heimdall", "regression"];
 
 /// The facts that the checklist judges.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// Migrations that this server knows and the database lacks.
+    /// The migrations that this server has and the database lacks.
     pub pending_migrations: i64,
-    /// Policies of the risk guard, the charter and the tripwire.
+    /// The number of policies of the risk guard, the charter and the tripwire.
     pub policies: [(&'static str, i64); 3],
-    /// The reported components.
+    /// The components that have reported themselves.
     pub packs: Vec<Pack>,
-    /// Components that the configuration requires beyond the levers.
+    /// The components that the configuration requires beyond the levers.
     pub required_packs: Vec<PackId>,
-    /// Whether the kill switch is out.
+    /// Whether the kill switch is engaged.
     pub kill_switch_engaged: bool,
-    /// Whether this instance's kill file is there.
+    /// Whether this instance's kill file exists.
     pub kill_file: bool,
-    /// Whether GLOBAL is enabled and not throttled; none when there is no such policy.
+    /// Whether GLOBAL is enabled and not throttled; none if it has no policy.
     pub global_policy_active: Option<bool>,
-    /// Why this instance does not enforce, when it does not.
+    /// The reason why this instance's gate is off; none if it is on.
     pub enforcement_off: Option<&'static str>,
-    /// Standing trips, `DOMAIN.metric`.
+    /// The wires that are tripped, as `DOMAIN.metric`.
     pub tripped_wires: Vec<String>,
 }
 
-/// One required item.
+/// One required item of the checklist.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Item<T> {
-    /// Whether it passes.
+    /// Whether the item passes.
     pub ok: bool,
-    /// The facts that it was judged by.
+    /// The facts of the judgement.
     pub detail: T,
 }
 
-/// Whether the service itself is whole.
+/// The facts about the service itself.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct BackendDetail {
-    /// Migrations that are not applied.
+    /// The number of migrations that are not applied.
     pub pending_migrations: i64,
-    /// Policies per lever; each must have at least one.
+    /// The number of policies per lever; each must have at least one.
     pub policies: BTreeMap<&'static str, i64>,
 }
 
-/// Whether every required component is in place.
+/// The facts about the required components.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct PacksDetail {
-    /// Required components that are not installed.
+    /// The required components that are not installed.
     pub missing_or_not_installed: Vec<String>,
-    /// How many are required.
+    /// The number of required components.
     pub total: usize,
 }
 
@@ -274,14 +274,14 @@ pub struct Required {
     pub packs_installed: Item<PacksDetail>,
 }
 
-/// The go-live checklist. Warnings do not stop an enable; each is a name and a sentence.
+/// The go-live checklist. Warnings, each with a name and a sentence, do not prevent an enable.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Checklist {
     /// Whether every required item passes.
     pub ok: bool,
-    /// The required items.
+    /// The items that an enable requires.
     pub required: Required,
-    /// The points that an operator should know before enabling.
+    /// The points that an operator should know before an enable, by name.
     pub warnings: BTreeMap<&'static str, String>,
 }
 
@@ -316,7 +316,7 @@ impl Checklist {
         }
     }
 
-    /// The required items that fail, with the fix.
+    /// The required items that fail, each with the fix.
     #[must_use]
     pub fn blockers(&self) -> Vec<Blocker> {
         let mut blockers = Vec::new();
@@ -353,7 +353,7 @@ fn warnings(facts: &Facts) -> BTreeMap<&'static str, String> {
     if facts.kill_file {
         warnings.insert(
             "kill_file",
-            "this instance is stopped by its kill file, whatever the switches say: it goes on when the file is removed"
+            "this instance is stopped by its kill file, whatever the switches say: it continues when the file is removed"
                 .into(),
         );
     }
@@ -368,10 +368,8 @@ fn warnings(facts: &Facts) -> BTreeMap<&'static str, String> {
         }
     }
     if let Some(why) = facts.enforcement_off {
-        warnings.insert(
-            "enforcement_off",
-            format!("this instance does not enforce ({why}): requests pass whatever the state"),
-        );
+        warnings
+            .insert("enforcement_off", format!("this instance does not enforce ({why}): requests pass in any state"));
     }
     if !facts.tripped_wires.is_empty() {
         warnings.insert("tripped_wires", format!("tripped and not re-armed: {}", facts.tripped_wires.join(", ")));

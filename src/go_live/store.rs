@@ -1,4 +1,4 @@
-//! SQL of the switch and the components.
+//! The SQL of the switches and the components.
 
 use super::model::{GoLiveState, Movement, Pack, PackReport, PackStatus, Stretch};
 use crate::audit::{Origin, Stamp};
@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sqlx::PgConnection;
 
-/// The state, unlocked. Writers read it after they hold the control head.
+/// The state, without a lock. Writers read it after they have locked the control head.
 pub async fn read_state(conn: &mut PgConnection) -> Result<GoLiveState> {
     let row = sqlx::query!(
         "SELECT version,
@@ -39,7 +39,7 @@ pub async fn read_state(conn: &mut PgConnection) -> Result<GoLiveState> {
     })
 }
 
-/// Writes the state that follows the one with the version before it.
+/// Writes the state, which must follow the stored version.
 pub async fn write_state(conn: &mut PgConnection, state: &GoLiveState) -> Result<()> {
     let written = sqlx::query!(
         "UPDATE go_live_state
@@ -79,7 +79,7 @@ pub async fn write_state(conn: &mut PgConnection, state: &GoLiveState) -> Result
     }
 }
 
-/// Begins a new history of the state; returns its version and the new history's name.
+/// Begins a new history of the state. Returns the state's version and the id of the history.
 pub async fn begin_generation(conn: &mut PgConnection) -> Result<(i64, uuid::Uuid)> {
     let row = sqlx::query!(
         "UPDATE go_live_state
@@ -107,7 +107,7 @@ impl From<PackRow> for Pack {
             id: row.id,
             name: row.name,
             version: row.version,
-            // A CHECK allows two; anything else would not count as installed.
+            // A CHECK allows two values; any other would not count as installed.
             status: if row.status == "installed" { PackStatus::Installed } else { PackStatus::Missing },
             changed_by: row.changed_by,
             updated_at: row.updated_at,
@@ -133,20 +133,20 @@ pub async fn read_packs(conn: &mut PgConnection) -> Result<Vec<Pack>> {
     Ok(rows.into_iter().map(Pack::from).collect())
 }
 
-/// Whether a component ever reported.
+/// Whether a component has ever reported itself.
 pub async fn has_pack(conn: &mut PgConnection, id: &PackId) -> Result<bool> {
     Ok(sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM pack WHERE id = $1) AS "known!""#, id.as_str())
         .fetch_one(conn)
         .await?)
 }
 
-/// How many components there are.
+/// The number of components.
 pub async fn count_packs(conn: &mut PgConnection) -> Result<usize> {
     let count = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM pack"#).fetch_one(conn).await?;
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-/// Records what a component reports of itself, and gives it as it is known now.
+/// Records a component's report of itself. Returns the component after it.
 pub async fn upsert_pack(conn: &mut PgConnection, report: &PackReport, origin: &Origin, stamp: Stamp) -> Result<Pack> {
     let row = sqlx::query_as!(
         PackRow,
@@ -171,7 +171,7 @@ pub async fn upsert_pack(conn: &mut PgConnection, report: &PackReport, origin: &
     Ok(row.into())
 }
 
-/// How many policies the three other levers have, for the checklist.
+/// The number of policies of the three other levers, for the checklist.
 pub async fn count_policies(conn: &mut PgConnection) -> Result<[(&'static str, i64); 3]> {
     let row = sqlx::query!(
         r#"SELECT (SELECT count(*) FROM risk_policy)       AS "risk!",
@@ -194,8 +194,8 @@ struct Switches {
     kill_switch_engaged: bool,
 }
 
-/// The stretches of the switches from the last one before `since`, or from the first enable ever. An event that left its switch as the one
-/// before had, as a repeated engage, begins none, and is not read: there may be any number of them.
+/// The periods of the switches, from the last one before `since`, or from the first enable ever. An event that changes
+/// nothing, such as a repeated engage, begins none and is not read, since there may be any number of them.
 pub async fn stretches(conn: &mut PgConnection, since: DateTime<Utc>) -> Result<Vec<Stretch>> {
     let rows = sqlx::query!(
         r#"WITH said AS MATERIALIZED (
@@ -228,7 +228,7 @@ pub async fn stretches(conn: &mut PgConnection, since: DateTime<Utc>) -> Result<
     )
     .fetch_all(conn)
     .await?;
-    // Where no detail was read, or it was erased, the action still says which of the two was moved, and how.
+    // If the detail was not read or was erased, the action still tells which switch was moved, and how.
     let (mut enabled, mut engaged) = (None, None);
     let mut stretches = Vec::with_capacity(rows.len());
     for row in rows {
@@ -241,13 +241,13 @@ pub async fn stretches(conn: &mut PgConnection, since: DateTime<Utc>) -> Result<
             (None, "GO_LIVE_ENABLE" | "GO_LIVE_DISABLE") => enabled = Some(row.action == "GO_LIVE_ENABLE"),
             (None, _) => engaged = Some(row.action == "KILL_SWITCH_ENGAGE"),
         }
-        // A switch that is not known counts as down.
+        // An unknown switch counts as down.
         stretches.push(Stretch { from: row.at, live: enabled == Some(true) && engaged == Some(false) });
     }
     Ok(stretches)
 }
 
-/// Whether reserves can pass on GLOBAL; none without a policy of it.
+/// Whether reserves can pass on GLOBAL; none if it has no policy.
 pub async fn is_global_active(conn: &mut PgConnection) -> Result<Option<bool>> {
     Ok(sqlx::query_scalar!(
         r#"SELECT enabled AND NOT EXISTS (SELECT FROM risk_throttle WHERE risk_throttle.engine = risk_policy.engine) AS "active!"
@@ -258,7 +258,7 @@ pub async fn is_global_active(conn: &mut PgConnection) -> Result<Option<bool>> {
     .await?)
 }
 
-/// Standing trips that acted, as `DOMAIN.metric`.
+/// The wires with a standing trip that acted, as `DOMAIN.metric`.
 pub async fn standing_trips(conn: &mut PgConnection) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar!(
         r#"SELECT domain || '.' || metric AS "wire!" FROM regression_trip WHERE rearmed_at IS NULL AND NOT shadow ORDER BY 1"#

@@ -1,4 +1,4 @@
-//! The charter of a domain: policies, promotion, demotion.
+//! The policy of a domain: upsert, promotion and demotion.
 
 use super::Heimdall;
 use super::model::{
@@ -17,19 +17,19 @@ use serde::{Deserialize, Serialize};
 use sqlx::{Connection, PgConnection};
 use utoipa::ToSchema;
 
-/// The policy as it is now, and what the upsert changed.
+/// The policy after an upsert, and the changes of the upsert.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct HeimdallPolicyUpserted {
-    /// The policy.
+    /// The policy after the change.
     #[serde(flatten)]
     pub policy: HeimdallPolicy,
-    /// The fields that moved; empty when nothing did.
+    /// The fields that changed; empty if none did.
     pub changes: Vec<FieldChange>,
-    /// The points that an operator should know about it.
+    /// The points that an operator should know about the policy.
     pub warnings: Vec<PolicyWarning>,
 }
 
-/// A domain that is to be promoted, as a request for a second person stores it.
+/// A requested promotion, as a request for a second person stores it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct PromoteRequest {
     pub(crate) domain: Domain,
@@ -46,13 +46,14 @@ impl HeimdallPolicyUpserted {
     }
 }
 
-/// The engine, unless it has no risk policy. A question that fails says nothing, and fails no change: a warning stops no stop.
+/// The engine, unless it has no risk policy. A failed query counts as unknown and fails no change, since a warning must
+/// not prevent a stop.
 async fn known_engine(conn: &mut PgConnection, engine: &Engine) -> Result<Option<Engine>> {
     let mut inner = conn.begin().await?;
     let known = crate::risk::store::has_policy(&mut inner, engine).await;
     inner.rollback().await?;
     let is_known = known.unwrap_or_else(|error| {
-        tracing::warn!(%error, %engine, "the engine of a charter cannot be looked up: no warning is given of it");
+        tracing::warn!(%error, %engine, "the engine of a charter cannot be looked up, so no warning about it is given");
         true
     });
     Ok(is_known.then(|| engine.clone()))
@@ -62,7 +63,7 @@ async fn known_engine(conn: &mut PgConnection, engine: &Engine) -> Result<Option
 #[derive(Serialize)]
 struct PolicyDetail<'a> {
     changes: &'a Changes,
-    /// Where this switched production use on: whether the evidence passed.
+    /// Whether the evidence passed, if this change switched production use on.
     #[serde(skip_serializing_if = "Option::is_none")]
     evidence: Option<Evidence>,
     policy: &'a HeimdallPolicy,
@@ -71,20 +72,20 @@ struct PolicyDetail<'a> {
 /// The changes of a domain that loosen.
 const LOOSENED: [ApprovalAction; 2] = [ApprovalAction::Charter, ApprovalAction::Promote];
 
-/// Why a promotion was refused, for the audit trail.
+/// The failed checks of a refused promotion, for the audit trail.
 #[derive(Serialize)]
 struct RefusedDetail<'a> {
     standing: &'a Standing,
 }
 
-/// How a policy's domain stands on a day.
+/// The standing of a policy's domain on a day.
 async fn standing(conn: &mut PgConnection, policy: &HeimdallPolicy, day: NaiveDate) -> Result<Standing> {
     let span = policy.span(day);
     let (tally, last_trial) = store::read_tally(conn, &span).await?;
     Ok(Standing::new(policy, Scorecard::new(span, tally, last_trial), tally))
 }
 
-/// How every domain that has a policy stands on a day, by domain. Two statements.
+/// The standing of every domain that has a policy, on a day, by domain. Two statements.
 pub async fn standings(conn: &mut PgConnection, day: NaiveDate) -> Result<Vec<Standing>> {
     let policies = store::read_policies(&mut *conn).await?;
     let spans: Vec<_> = policies.iter().map(|policy| policy.span(day)).collect();
@@ -96,7 +97,7 @@ pub async fn standings(conn: &mut PgConnection, day: NaiveDate) -> Result<Vec<St
     Ok(policies.iter().zip(cards).map(standing).collect())
 }
 
-/// The failed checks of the evidence.
+/// The failed checks of the evidence, each with its numbers.
 fn blockers(standing: &Standing) -> Vec<Blocker> {
     let failed = standing.checks.iter().filter(|check| check.result != CheckResult::Pass);
     let shown = |value: Option<Ratio>| value.map_or_else(|| "not known".to_owned(), |value| value.to_string());
@@ -118,7 +119,7 @@ fn blockers(standing: &Standing) -> Vec<Blocker> {
 }
 
 impl Heimdall {
-    /// Sets what a domain must show. Nothing changed means nothing written.
+    /// Sets the requirements of a domain. If nothing changed, nothing is written.
     pub async fn upsert_policy(
         &self,
         request: &PolicyUpsert,
@@ -128,7 +129,7 @@ impl Heimdall {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         origin.authority.require_domain(&request.domain)?;
         let mut tx = self.db.begin().await?;
-        // Lock order: heimdall, control. The heimdall head makes the upsert bind the very next verdict.
+        // Lock order: heimdall, control. The heimdall head makes the upsert apply to the very next verdict.
         let now = self.db.history().lock(&mut tx, Stream::Heimdall).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
             return answer.confirm(tx).await.map(Loosened::Done);
@@ -151,7 +152,7 @@ impl Heimdall {
             return Ok(Loosened::Done(Once::Done(unchanged)));
         }
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
-        // The requirements of a removed policy are not known any more.
+        // The requirements of a removed policy are no longer known.
         let renews = existing.is_none() && audit::was_done(&mut tx, remove::REMOVED, policy.domain.as_str()).await?;
         let loosening = (renews || model::loosens(existing.as_ref(), &policy)).then_some(ApprovalAction::Charter);
         let input = to_json(&WithChanges { request, changes: &changes });
@@ -178,7 +179,8 @@ impl Heimdall {
     }
 
     /// Switches production use on if the evidence passes now, and keeps the evidence. A refusal is an event,
-    /// [`Error::EvidenceInsufficient`], and not kept. Of a domain that is on already it renews the evidence.
+    /// [`Error::EvidenceInsufficient`], and is not kept under the key. For a domain that is already on, the evidence is
+    /// renewed.
     pub async fn promote(
         &self,
         domain: &Domain,
@@ -188,7 +190,7 @@ impl Heimdall {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         origin.authority.require_domain(domain)?;
         let mut tx = self.db.begin().await?;
-        // Lock order: heimdall, control. Under the heimdall head no trial is counted meanwhile.
+        // Lock order: heimdall, control. Under the heimdall head no trial is counted during this.
         let now = self.db.history().lock(&mut tx, Stream::Heimdall).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
             return answer.confirm(tx).await.map(Loosened::Done);
@@ -198,7 +200,7 @@ impl Heimdall {
         let request = PolicyUpsert { prod_use_enabled: Some(true), ..PolicyUpsert::of(domain.clone()) };
         let by = origin.actor.as_ref();
         let (mut policy, changes) = model::upsert(Some(&existing), &request, by, Some(reason), now.at)?;
-        // As it stands before: a refusal is about a domain that stays off.
+        // The standing is read before the change, since a refusal is about a domain that stays off.
         let standing = standing(&mut tx, &existing, now.day()).await?;
         let mut event = ControlEvent::new("HEIMDALL_PROMOTE").about(domain.as_str()).because(reason);
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
@@ -231,7 +233,7 @@ impl Heimdall {
         Ok(Loosened::Done(Once::Done(promoted)))
     }
 
-    /// Switches production use off, whatever the evidence. Of a domain that is off already nothing is written.
+    /// Switches production use off, whatever the evidence. For a domain that is already off, nothing is written.
     pub async fn demote(
         &self,
         domain: &Domain,
@@ -241,7 +243,7 @@ impl Heimdall {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         origin.authority.require_domain(domain)?;
         let mut tx = self.db.begin().await?;
-        // Lock order: heimdall, control. The heimdall head makes it bind the very next use.
+        // Lock order: heimdall, control. The heimdall head makes the demotion apply to the very next use.
         let now = self.db.history().lock(&mut tx, Stream::Heimdall).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
             return answer.confirm(tx).await;
@@ -267,13 +269,13 @@ impl Heimdall {
     }
 }
 
-/// Refuses whoever does not reach the engine by which a domain's recommendations stop.
+/// Refuses a caller whose token does not reach the engine that a domain's recommendations depend on.
 pub(super) fn require_engine(origin: &Origin, policy: Option<&HeimdallPolicy>) -> Result<()> {
     let engine = policy.and_then(|policy| policy.engine.as_ref());
     engine.map_or(Ok(()), |engine| origin.authority.require_engine(engine))
 }
 
-/// The same by the domain. A caller that every engine is open to costs no statement.
+/// The same check, by the domain. A caller with every engine costs no statement.
 pub(super) async fn require_engine_of(conn: &mut PgConnection, origin: &Origin, domain: &Domain) -> Result<()> {
     if !origin.authority.is_bounded_to_engines() {
         return Ok(());

@@ -1,4 +1,5 @@
-//! The guard in front of production: may it act on this recommendation, now? And taking one back.
+//! The guard in front of production: it decides whether production may act on a recommendation now, and it revokes
+//! recommendations.
 
 use super::model::{self, GateReason, HeimdallEvent, Switches, Terms, Use};
 use super::store::{self, RecommendationRecord};
@@ -13,45 +14,45 @@ use serde::Serialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-/// A use that is allowed.
+/// The answer to an allowed use.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RequireAnswer {
     /// Always true; a refusal is a 403.
     pub ok: bool,
-    /// The recommendation.
+    /// The id of the recommendation.
     pub id: i64,
     /// Its domain.
     pub domain: Domain,
-    /// The model that it comes from.
+    /// The version of the model that made it; null if unknown.
     pub model_version: Option<ModelVersion>,
-    /// Its confidence.
+    /// The confidence that the model stated.
     pub confidence: Confidence,
-    /// Always true.
+    /// Always true; a failure is an error instead.
     pub prod_eligible: bool,
     /// Always `gate_pass`.
     pub gate_reason: GateReason,
-    /// When it ends by itself; null: never.
+    /// The time at which it expires; null for never.
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// A recommendation that nobody may use any more.
+/// The answer to a revocation.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RevokeAnswer {
-    /// Always true.
+    /// Always true; a failure is an error instead.
     pub ok: bool,
-    /// The recommendation.
+    /// The id of the recommendation.
     pub id: i64,
     /// Its domain.
     pub domain: Domain,
-    /// When it was revoked first.
+    /// The time of the first revocation.
     pub revoked_at: DateTime<Utc>,
-    /// The actor of the earlier one, as claimed.
+    /// The actor of the first revocation, as claimed.
     pub revoked_by: Option<String>,
-    /// Why.
+    /// The reason of the first revocation, in the caller's words.
     pub reason: Option<String>,
 }
 
-/// A recommendation; another domain's is not confirmed to exist.
+/// Reads a recommendation. One of a domain outside the caller's bounds answers as if it did not exist.
 async fn find(conn: &mut PgConnection, id: i64, origin: &Origin) -> Result<RecommendationRecord> {
     let found = store::read_recommendation(conn, id).await?;
     let found = found.filter(|found| origin.authority.reaches_domain(&found.domain));
@@ -59,11 +60,11 @@ async fn find(conn: &mut PgConnection, id: i64, origin: &Origin) -> Result<Recom
 }
 
 impl Heimdall {
-    /// May production act on this recommendation, now? Records the answer, then gives it: that it may, or
-    /// [`Error::NotProdEligible`], which is not kept. A key that was allowed before is told so again only while it still is: what
-    /// was revoked or stopped since is refused, and a retry does not get around it.
+    /// Decides whether production may act on this recommendation now. The decision is recorded before it is returned:
+    /// allowed, or [`Error::NotProdEligible`], which is not kept under the key. A replay of an allowed use is decided
+    /// again: after a revocation or a stop it is refused, so that a retry does not bypass them.
     ///
-    /// The switches and the engine are read without their heads: what is changed meanwhile binds the next use.
+    /// The switches and the engine are read without their heads: a concurrent change applies to the next use.
     pub async fn require_prod_eligible(
         &self,
         id: i64,
@@ -76,7 +77,7 @@ impl Heimdall {
         let stamp = head.next();
         let told = idempotency::recall(&mut tx, intent, stamp).await?;
         if self.feed.is_rewound() {
-            // The switches that are read below may not be the last that were set.
+            // The switches that are read below may be outdated in a database that went back.
             return Err(Error::StateRewound);
         }
         let found = find(&mut tx, id, origin).await?;
@@ -94,7 +95,7 @@ impl Heimdall {
             model_version: found.model_version.as_ref(),
             expires_at: found.expires_at,
             revoked_seq: found.revoked_seq,
-            // The use that this key stands for does not stand in its own way.
+            // The use that this key made does not count against its own replay.
             used_seq: found.used_seq.filter(|_| told.is_none()),
             single_use: found.single_use,
             policy: policy.as_ref().map(Terms::from),
@@ -124,7 +125,7 @@ impl Heimdall {
             return Err(Error::NotProdEligible { id, domain, gate_reason: gate_reason.as_str() });
         }
         if found.used_seq.is_none() {
-            // Under the head, so that of two first uses the second sees this one.
+            // The write happens under the head, so that the second of two first uses sees the first.
             store::note_first_use(&mut tx, id, stamp.seq).await?;
         }
         let allowed = RequireAnswer {
@@ -142,7 +143,7 @@ impl Heimdall {
         Ok(Once::Done(allowed))
     }
 
-    /// Takes a recommendation back: no later use is allowed. One that was revoked before stays as it is.
+    /// Revokes a recommendation: no later use is allowed. One that was revoked before stays as it is.
     pub async fn revoke(&self, id: i64, reason: Option<Reason>, asked: &Asked) -> Result<Once<RevokeAnswer>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         let mut tx = self.db.begin().await?;

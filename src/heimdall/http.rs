@@ -1,4 +1,4 @@
-//! The charter's routes.
+//! The HTTP routes of the charter's trials and events. Policies and recommendations have files of their own.
 
 mod policies;
 mod recommendations;
@@ -21,7 +21,7 @@ use utoipa_axum::routes;
 
 said!(with correlation_id: SandboxTrial);
 
-/// The lever's routes.
+/// The routes of this lever, relative to the base path.
 pub fn router() -> OpenApiRouter<Heimdall> {
     OpenApiRouter::new()
         .merge(policies::router())
@@ -31,20 +31,20 @@ pub fn router() -> OpenApiRouter<Heimdall> {
         .routes(routes!(heimdall_events))
 }
 
-/// A domain's trials of today, and how it stands before its gate.
+/// A domain's trials of today, and its standing before the gate.
 #[derive(Debug, Serialize, ToSchema)]
 struct ScorecardToday {
-    /// Today's trials, whatever the policy counts.
+    /// Today's trials, whatever window the policy counts.
     #[serde(flatten)]
     card: Scorecard,
-    /// The policy's requirements and the counted trials; null without a policy.
+    /// The policy's checks and the counted trials; null without a policy.
     gate: Option<Standing>,
 }
 
-/// Today's scorecards: one for every policy, and for every other domain that has trials.
+/// Lists today's scorecards: one for every policy, and for every other domain that has trials.
 #[utoipa::path(
     get, path = "/heimdall/scorecard/today", tag = "heimdall",
-    responses((status = 200, description = "Ordered by domain", body = Vec<ScorecardToday>), errors::Read)
+    responses((status = 200, description = "The scorecards, ordered by domain", body = Vec<ScorecardToday>), errors::Read)
 )]
 async fn scorecard_today(State(heimdall): State<Heimdall>, _: Query<Nothing>) -> Result<Json<Vec<ScorecardToday>>> {
     let db = heimdall.db();
@@ -62,24 +62,24 @@ async fn scorecard_today(State(heimdall): State<Heimdall>, _: Query<Nothing>) ->
 struct SandboxTrial {
     /// The domain.
     domain: Domain,
-    /// The model that was tried.
+    /// The version of the model that was tried.
     model_version: Option<ModelVersion>,
     /// The confidence that the model stated.
     confidence: Confidence,
-    /// Whether it was right.
+    /// Whether the model was right.
     success: Flag,
-    /// The actor.
+    /// The person or program that acts, as the caller claims.
     actor: Option<Actor>,
-    /// The caller's own thread.
+    /// The caller's id for everything that belongs to one undertaking.
     correlation_id: Option<CorrelationId>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The caller's name for this change. The header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
 /// Counts a sandbox trial.
 #[utoipa::path(
     post, path = "/heimdall/sandbox/trial", tag = "heimdall", request_body = SandboxTrial,
-    responses((status = 200, description = "The scorecard of the day with it", body = Scorecard), errors::Change)
+    responses((status = 200, description = "The scorecard of the day with this trial", body = Scorecard), errors::Change)
 )]
 async fn sandbox_trial(
     State(heimdall): State<Heimdall>,
@@ -94,24 +94,24 @@ async fn sandbox_trial(
     heimdall.trial(report, &asked).await
 }
 
-/// Which events.
+/// The events to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct HeimdallEventQuery {
-    /// Of this domain.
+    /// Only events of this domain.
     domain: Option<Domain>,
-    /// `TRIAL`, `RECOMMEND`, `REQUIRE` or `REVOKE`.
+    /// Only events with this action: `TRIAL`, `RECOMMEND`, `REQUIRE` or `REVOKE`.
     #[param(inline)]
     action: Option<HeimdallAction>,
-    /// At most so many, 1 to 1000; 100 when left out.
+    /// The largest number of items, 1 to 1000; 100 when left out.
     #[param(inline)]
     limit: Option<PageSize>,
-    /// Where the last page ended.
+    /// The place where the last page ended; from the first item when left out.
     cursor: Option<Place>,
 }
 
-/// The actions of events.
+/// The actions of the charter's events.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 enum HeimdallAction {
@@ -121,10 +121,10 @@ enum HeimdallAction {
     Revoke,
 }
 
-/// Trials, recommendations, uses and revocations, newest first.
+/// Lists trials, recommendations, uses and revocations, newest first.
 #[utoipa::path(
     get, path = "/heimdall/events", tag = "heimdall", params(HeimdallEventQuery),
-    responses((status = 200, description = "A page", body = Page<HeimdallEventRecord>), errors::Read)
+    responses((status = 200, description = "A page of events", body = Page<HeimdallEventRecord>), errors::Read)
 )]
 async fn heimdall_events(
     State(heimdall): State<Heimdall>,

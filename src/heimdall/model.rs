@@ -1,8 +1,8 @@
-//! The charter's rules: types and pure decisions.
+//! The rules of the charter: types and pure decisions.
 //!
-//! Three decisions: the *gate*, made once when a recommendation is created, from the domain's policy and its trials; the *use*, made
-//! every time production wants to act on it, which can only be stricter; and whether a domain's *evidence* passes now, which a
-//! promotion asks.
+//! It has three decisions. The *gate* is decided once, when a recommendation is created, from the domain's policy and
+//! its trials. The *use* is decided every time that production wants to act on it, and can only be stricter. The
+//! *evidence* decides whether a domain may be promoted now.
 
 mod anytime;
 mod choices;
@@ -24,28 +24,28 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// How a domain stands before its gate now: what a promotion is decided by.
+/// The standing of a domain before its gate now, which decides a promotion.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = CharterStanding)]
 pub struct Standing {
     /// The domain.
     pub domain: Domain,
-    /// Whether production may act on it.
+    /// Whether production may act on the domain.
     pub prod_use_enabled: bool,
-    /// Whether the evidence passed when that was switched on; null while it is off, and where it is not known.
+    /// Whether the evidence passed when production use was switched on; null while it is off, and if it is unknown.
     pub evidence: Option<Evidence>,
-    /// How the success rate is judged.
+    /// The rule by which the success rate is judged.
     pub gate_rule: GateRule,
     /// Whether every check passes.
     pub passes: bool,
     /// The checks of the evidence, in order.
     pub checks: Vec<GateCheck>,
-    /// The trials that count: of the policy's window, and of its approved model version.
+    /// The trials that count: those in the policy's window, and of its approved model version.
     pub scorecard: Scorecard,
 }
 
 impl Standing {
-    /// How a policy's domain stands with these trials.
+    /// The standing of a policy's domain with these trials.
     #[must_use]
     pub fn new(policy: &HeimdallPolicy, scorecard: Scorecard, tally: Tally) -> Self {
         let checks = evidence_checks(policy, tally);
@@ -60,7 +60,7 @@ impl Standing {
         }
     }
 
-    /// The record of the evidence that the policy keeps when production use is switched on.
+    /// The evidence that the policy keeps when production use is switched on.
     #[must_use]
     pub fn promotion(&self, by: Option<&Actor>, at: DateTime<Utc>) -> (Evidence, JsonObject) {
         let evidence = if self.passes { Evidence::Met } else { Evidence::NotMet };
@@ -71,50 +71,50 @@ impl Standing {
     }
 }
 
-/// The evidence that production use was switched on by.
+/// The evidence with which production use was switched on.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Promotion {
-    /// When.
+    /// The time of the promotion.
     pub at: DateTime<Utc>,
-    /// Who, as claimed.
+    /// The actor of the promotion, as claimed.
     pub by: Option<String>,
-    /// The checks of the evidence then.
+    /// The checks of the evidence at that time.
     pub checks: Vec<GateCheck>,
-    /// The trials that counted then.
+    /// The trials that counted at that time.
     pub scorecard: Scorecard,
 }
 
-/// An event of the charter on its way into its stream.
+/// An event of the charter before it is appended to its stream.
 #[derive(Debug)]
 pub struct HeimdallEvent {
     /// The domain.
     pub domain: Domain,
-    /// `TRIAL`, `RECOMMEND`, `REQUIRE`, `REVOKE`.
+    /// `TRIAL`, `RECOMMEND`, `REQUIRE` or `REVOKE`.
     pub action: &'static str,
-    /// Whether it was done or allowed.
+    /// Whether the action was done or allowed.
     pub ok: bool,
-    /// The confidence, of a trial and of a recommendation.
+    /// The stated confidence, for a trial and a recommendation.
     pub confidence: Option<Confidence>,
-    /// The outcome of a trial.
+    /// Whether the model was right, for a trial.
     pub success: Option<bool>,
-    /// The recommendation.
+    /// The id of the recommendation, for a use and a revocation.
     pub recommendation_id: Option<i64>,
-    /// The verdict.
+    /// The verdict, for a recommendation and a use.
     pub gate_reason: Option<GateReason>,
-    /// The model, of a trial and of a recommendation.
+    /// The model version, for a trial and a recommendation.
     pub model_version: Option<ModelVersion>,
-    /// Why, in the caller's words.
+    /// The reason, in the caller's words.
     pub reason: Option<Reason>,
-    /// The recommendation.
+    /// The recommendation itself, as the caller sent it.
     pub recommendation: Option<JsonObject>,
-    /// Its evidence.
+    /// The evidence for the recommendation, as the caller sent it.
     pub evidence: Option<JsonObject>,
     /// The facts that decided the verdict or the use, as JSON.
     pub detail: Option<String>,
 }
 
 impl HeimdallEvent {
-    /// An event that was done, about this domain and nothing else yet.
+    /// An event of an action that was done, with only the domain set.
     #[must_use]
     pub const fn new(action: &'static str, domain: Domain) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Takes away the policy of a domain that nothing was ever tried or recommended in.
+//! Removes the policy of a domain that has never had a trial or a recommendation.
 
 use super::{Heimdall, charter, store};
 use crate::audit::{ControlEvent, Stream};
@@ -9,13 +9,13 @@ use crate::types::{Domain, Reason};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// The event of a removal.
+/// The action of a removal's event.
 pub(super) const REMOVED: &str = "HEIMDALL_POLICY_REMOVE";
 
 /// The domain whose policy was removed.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct HeimdallPolicyRemoved {
-    /// Always true.
+    /// Always true; a failure is an error instead.
     pub ok: bool,
     /// The domain.
     pub domain: Domain,
@@ -32,7 +32,7 @@ impl Heimdall {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         origin.authority.require_domain(domain)?;
         let mut tx = self.db.begin().await?;
-        // Lock order: heimdall, control. Under the heimdall head nothing is tried or recommended meanwhile.
+        // Lock order: heimdall, control. The heimdall head keeps trials and recommendations out during this.
         let now = self.db.history().lock(&mut tx, Stream::Heimdall).await?.next();
         if let Some(answer) = idempotency::recall(&mut tx, intent, now).await? {
             return answer.confirm(tx).await;

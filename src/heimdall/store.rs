@@ -1,4 +1,4 @@
-//! SQL of the charter.
+//! The SQL of the charter. Policies, scorecards and lists have files of their own.
 
 mod policies;
 mod records;
@@ -44,7 +44,7 @@ fn model_version(text: &str) -> Result<ModelVersion> {
     text.parse().map_err(|_| Error::Inconsistent(format!("{text} is not a model version")))
 }
 
-/// Appends an event to the stream; the caller has sealed it.
+/// Appends an event to the stream. The caller has sealed it.
 pub async fn insert_event(
     conn: &mut PgConnection,
     stamp: Stamp,
@@ -82,28 +82,28 @@ pub async fn insert_event(
     Ok(())
 }
 
-/// A verdict on its way into the database.
+/// A verdict to insert.
 #[derive(Debug)]
 pub struct NewRecommendation<'a> {
-    /// The sequence of its event.
+    /// The sequence number of its event.
     pub id: i64,
     /// Its domain.
     pub domain: &'a Domain,
-    /// Its confidence.
+    /// The confidence that the model stated.
     pub confidence: Confidence,
-    /// The model that it comes from.
+    /// The version of the model that made it.
     pub model_version: Option<&'a ModelVersion>,
-    /// The verdict.
+    /// The verdict of the gate.
     pub gate_reason: GateReason,
-    /// The policy it was judged by, as JSON.
+    /// The policy of the verdict, as JSON.
     pub policy_snapshot: Option<String>,
-    /// The scorecard it was judged by, as JSON.
+    /// The scorecard of the verdict, as JSON.
     pub scorecard_snapshot: String,
-    /// When it ends by itself.
+    /// The time at which it expires; none for never.
     pub expires_at: Option<DateTime<Utc>>,
-    /// Whether it may be used once.
+    /// Whether it may be used only once.
     pub single_use: bool,
-    /// When.
+    /// The time of the verdict.
     pub created_at: DateTime<Utc>,
 }
 
@@ -131,7 +131,7 @@ pub async fn insert_recommendation(conn: &mut PgConnection, new: &NewRecommendat
     Ok(())
 }
 
-/// Notes the first use of a recommendation. The caller holds the heimdall head and has seen that there was none.
+/// Records the first use of a recommendation. The caller holds the heimdall head and has seen that there was none.
 pub async fn note_first_use(conn: &mut PgConnection, id: i64, seq: i64) -> Result<()> {
     let noted = sqlx::query!(
         "UPDATE heimdall_recommendation
@@ -145,7 +145,7 @@ pub async fn note_first_use(conn: &mut PgConnection, id: i64, seq: i64) -> Resul
     one_row(noted.rows_affected(), id)
 }
 
-/// Notes that a recommendation was revoked. The caller holds the heimdall head and has seen that it was not.
+/// Records the revocation of a recommendation. The caller holds the heimdall head and has seen that there was none.
 pub async fn note_revocation(conn: &mut PgConnection, id: i64, seq: i64) -> Result<()> {
     let noted = sqlx::query!(
         "UPDATE heimdall_recommendation
@@ -163,7 +163,7 @@ fn one_row(affected: u64, id: i64) -> Result<()> {
     if affected == 1 { Ok(()) } else { Err(Error::Inconsistent(format!("recommendation {id} is not as it was read"))) }
 }
 
-/// Whether anything was ever tried or recommended in a domain.
+/// Whether a domain has ever had a trial or a recommendation.
 pub async fn was_used(conn: &mut PgConnection, domain: &Domain) -> Result<bool> {
     Ok(sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM heimdall_event WHERE domain = $1) AS "used!""#,

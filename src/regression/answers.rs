@@ -35,7 +35,7 @@ impl Tripped {
 /// The outcome of a measurement.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct KpiAnswer {
-    /// Always true.
+    /// Always true; a failure is an error instead.
     pub ok: bool,
     /// Its sequence number in the KPI stream.
     pub id: i64,
@@ -50,7 +50,7 @@ pub struct KpiAnswer {
 /// Where the wire stands after the evaluation.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct EvaluateAnswer {
-    /// Always true.
+    /// Always true; a failure is an error instead.
     pub ok: bool,
     /// The wire's state.
     pub state: WireState,
@@ -59,7 +59,7 @@ pub struct EvaluateAnswer {
 /// The wire as it is now, and what the upsert changed.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RegressionPolicyUpserted {
-    /// Always true.
+    /// Always true; a failure is an error instead.
     pub ok: bool,
     /// The wire.
     pub policy: RegressionPolicy,
@@ -74,7 +74,7 @@ pub struct RegressionPolicyUpserted {
 /// The verdict on a trip.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AcknowledgeAnswer {
-    /// Always true.
+    /// Always true; a failure is an error instead.
     pub ok: bool,
     /// The trip.
     pub trip_id: i64,
@@ -87,7 +87,7 @@ pub struct AcknowledgeAnswer {
 /// A wire that is armed again.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RearmAnswer {
-    /// Always true.
+    /// Always true; a failure is an error instead.
     pub ok: bool,
     /// The trip that this ended.
     pub trip_id: i64,
@@ -102,7 +102,7 @@ pub struct RearmAnswer {
 /// A wire with another baseline.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BaselineAnswer {
-    /// Always true.
+    /// Always true; a failure is an error instead.
     pub ok: bool,
     /// The baseline's version.
     pub version: i64,
@@ -117,7 +117,7 @@ pub struct BaselineAnswer {
 /// The kind of a series.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct KindAnswer {
-    /// Always true.
+    /// Always true; a failure is an error instead.
     pub ok: bool,
     /// The domain.
     pub domain: Domain,
@@ -134,7 +134,7 @@ pub struct KindAnswer {
 /// The wire that was removed.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RegressionPolicyRemoved {
-    /// Always true.
+    /// Always true; a failure is an error instead.
     pub ok: bool,
     /// The domain.
     pub domain: Domain,

@@ -66,7 +66,7 @@ pub struct Recommended {
     pub baseline_events: i64,
     /// The drop that trips.
     pub max_drop_fraction: f64,
-    /// Why.
+    /// The reason, in the caller's words.
     pub because: String,
 }
 

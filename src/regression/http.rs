@@ -106,11 +106,11 @@ struct RegressionPolicyUpsert {
     enabled: Option<Flag>,
     /// Whether a wire is meant that chance is likely to trip: a `KILL_SWITCH` by PLAIN on values.
     force: Option<Flag>,
-    /// The actor.
+    /// The person or program that acts, as the caller claims.
     actor: Option<Actor>,
-    /// Why.
+    /// The reason, in the caller's words.
     reason: Option<Reason>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The caller's name for this change. The header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -164,9 +164,9 @@ struct EvaluateInput {
     domain: Domain,
     /// The metric.
     metric: Metric,
-    /// The actor.
+    /// The person or program that acts, as the caller claims.
     actor: Option<Actor>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The caller's name for this change. The header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -194,15 +194,15 @@ struct KpiInput {
     success: Option<Flag>,
     /// Its value.
     value: Option<Measured>,
-    /// The actor.
+    /// The person or program that acts, as the caller claims.
     actor: Option<Actor>,
-    /// The caller's own thread.
+    /// The caller's id for everything that belongs to one undertaking.
     correlation_id: Option<CorrelationId>,
     /// Remarks, up to 4 KiB.
     detail: Option<Detail>,
     /// The caller's own id: the same measurement again is recorded once.
     event_id: Option<EventId>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The caller's name for this change. The header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -249,10 +249,10 @@ struct KpiQuery {
     domain: Option<Domain>,
     /// Of this metric.
     metric: Option<Metric>,
-    /// At most so many, 1 to 1000; 100 when left out.
+    /// The largest number of items, 1 to 1000; 100 when left out.
     #[param(inline)]
     limit: Option<PageSize>,
-    /// Where the last page ended.
+    /// The place where the last page ended; from the first item when left out.
     cursor: Option<Place>,
 }
 

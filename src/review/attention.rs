@@ -1,4 +1,4 @@
-//! What needs attention: a plain list of sentences, made by small functions that each look at one thing.
+//! The points that need attention: a list of sentences, made by small functions that each check one subject.
 
 use super::blind::{BlindWire, Blindness};
 use super::caps::used_up;
@@ -10,16 +10,16 @@ use crate::heimdall::model::{CheckResult, Standing};
 use crate::regression::model::series_name;
 use chrono::{DateTime, SecondsFormat, Utc};
 
-/// Sentences of one kind that a review lists; how many more there are is one sentence.
+/// The most sentences of one kind in a review; one more sentence gives the number of the others.
 const OF_A_KIND_MAX: usize = 20;
 
-/// A clock that is further behind halts reserves, as `CLOCK_WENT_BACK` says.
+/// A clock that is further behind halts reserves with `CLOCK_WENT_BACK`.
 const CLOCK_BEHIND_MAX: i64 = 3_600;
 
-/// Looks at one thing.
+/// A check of one subject.
 type Look = fn(&Review) -> Vec<String>;
 
-/// Everything that is looked at, the worst first.
+/// All checks, the most urgent first.
 const LOOKS: &[Look] = &[
     rewritten,
     admitting,
@@ -48,7 +48,7 @@ const LOOKS: &[Look] = &[
     objectives,
 ];
 
-/// What needs attention, the worst first.
+/// The points that need attention, the most urgent first.
 pub(super) fn look_first(review: &Review) -> Vec<String> {
     LOOKS.iter().flat_map(|look| bounded(look(review))).collect()
 }
@@ -64,7 +64,7 @@ pub(super) fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// Who it was: whoever was authenticated, and beside it whom the caller named, if that is somebody else.
+/// The person behind a change: the authenticated principal, and the claimed actor if that is another name.
 pub(super) fn who(principal: Option<&str>, claimed: Option<&str>) -> String {
     match (principal, claimed) {
         (Some(principal), Some(claimed))
@@ -74,7 +74,7 @@ pub(super) fn who(principal: Option<&str>, claimed: Option<&str>) -> String {
         }
         (Some(principal), _) => principal.to_owned(),
         (None, Some(claimed)) => format!("somebody (says {claimed})"),
-        (None, None) => "nobody named".to_owned(),
+        (None, None) => "an unnamed caller".to_owned(),
     }
 }
 
@@ -113,7 +113,7 @@ fn switches(review: &Review) -> Vec<String> {
     first
 }
 
-/// What stops the answering instance whatever the switches say.
+/// The causes that stop the answering instance, whatever the switches say.
 fn here(review: &Review) -> Vec<String> {
     let here = &review.answering;
     let mut first = Vec::new();
@@ -135,11 +135,11 @@ fn here(review: &Review) -> Vec<String> {
 fn disk(review: &Review) -> Vec<String> {
     let here = &review.answering;
     let free = here.disk_free_bytes.map_or_else(String::new, |bytes| format!(", {bytes} bytes are free"));
-    let full = format!("The disk of the database is full: what needs room is not recorded, make room{free}");
+    let full = format!("The disk of the database is full: changes that need room are not recorded, so make room{free}");
     here.disk_full.then_some(full).into_iter().collect()
 }
 
-/// Other live instances that are stopped.
+/// The other live instances that are stopped.
 fn others(review: &Review) -> Vec<String> {
     let others = review.instances.instances.iter();
     let others = others.filter(|other| other.live && Some(other.id) != review.answering.instance);
@@ -154,7 +154,7 @@ fn others(review: &Review) -> Vec<String> {
     stopped.collect()
 }
 
-/// In what live instances differ: they answer differently.
+/// The settings in which live instances differ, since they then answer differently.
 fn differing(review: &Review) -> Vec<String> {
     let sentence = |drift: &Drift| {
         let values = drift.values.iter().map(|(value, names)| format!("{value} on {}", names.join(", ")));
@@ -249,7 +249,7 @@ fn engines(review: &Review) -> Vec<String> {
 }
 
 fn charter(review: &Review) -> Vec<String> {
-    // Of a domain that has not tried enough yet the charter's own section tells: with a daily scorecard that is every morning.
+    // A domain with too few trials is in the charter's own section: with a daily scorecard, that is every morning.
     let failed = |domain: &&Standing| domain.checks.iter().any(|check| check.result == CheckResult::Fail);
     let fails = review.charter.should_demote.iter().filter(failed).map(|domain| {
         format!("{} acts in production and its evidence fails: demote it, or find the cause", domain.domain)

@@ -1,4 +1,4 @@
-//! What nobody judges: series without a wire, and wires that judge nothing.
+//! Finds blind spots: series without a wire, and wires that judge nothing.
 
 use super::store::Series;
 use crate::regression::model::{RegressionPolicy, WireState, WireStatus, series_name};
@@ -7,37 +7,37 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Most differences between two names of which one may be meant for the other.
+/// The most differences between two names that count as a misspelling.
 const TYPOS_MAX: usize = 2;
-/// Unwatched series that a review lists.
+/// The most unwatched series that a review lists.
 const UNWATCHED_MAX: usize = 100;
 
-/// A series that was measured in the period, and that has no wire.
+/// A series that was measured in the period and has no wire.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Unwatched {
     /// Its domain.
     pub domain: Domain,
     /// Its metric.
     pub metric: Metric,
-    /// Events in all.
+    /// The number of events of the series, over all time.
     pub events: i64,
-    /// The last.
+    /// The time of the last event.
     pub last_at: DateTime<Utc>,
-    /// A wire that is called almost the same, as `DOMAIN.metric`.
+    /// A wire with almost the same name, as `DOMAIN.metric`; null if there is none.
     pub did_you_mean: Option<String>,
 }
 
-/// Why a wire judges nothing.
+/// The reasons why a wire judges nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Blindness {
-    /// It is off, and somebody has set it up or measures its series.
+    /// The wire is off, although it was set up or its series is measured.
     Off,
-    /// Its series never had an event.
+    /// The wire's series never had an event.
     NoEvents,
-    /// Its windows cannot be compared: the measured values are not above 0 on average.
+    /// The wire's windows cannot be compared: the measured values are not above 0 on average.
     CannotCompute,
-    /// There are too few events since it was set up, armed again, or given another baseline.
+    /// The wire has too few events since it was set up, re-armed, or given another baseline.
     Warmup,
 }
 
@@ -48,22 +48,22 @@ pub struct BlindWire {
     pub domain: Domain,
     /// Its metric.
     pub metric: Metric,
-    /// Why.
+    /// The reason why it judges nothing.
     pub why: Blindness,
-    /// Events of its series in all.
+    /// The number of events of its series, over all time.
     pub events: i64,
-    /// Its state's note.
+    /// The note of the wire's state.
     pub note: String,
-    /// Who changed it last.
+    /// The actor of the last change, as claimed.
     pub changed_by: Option<String>,
-    /// A series without a wire that is called almost the same, as `DOMAIN.metric`.
+    /// A series without a wire and with almost the same name, as `DOMAIN.metric`; null if there is none.
     pub did_you_mean: Option<String>,
 }
 
-/// What nobody judges.
+/// The blind spots of the period.
 pub(super) struct Blind {
     pub(super) unwatched: Vec<Unwatched>,
-    /// How many more there are, of those that were looked at.
+    /// The number of further unwatched series among those that were read.
     pub(super) unwatched_more: usize,
     pub(super) wires: Vec<BlindWire>,
 }
@@ -116,7 +116,7 @@ pub(super) fn find(
     Blind { unwatched: unwatched.collect(), unwatched_more, wires: blind.collect() }
 }
 
-/// The name among these that is nearest, if it is so near that it may be meant.
+/// The nearest of these names, if it is near enough to be a misspelling.
 fn nearest<'a>(name: &str, others: impl Iterator<Item = &'a str>) -> Option<String> {
     let near = others.filter_map(|other| Some((letters_apart(name, other, TYPOS_MAX)?, other)));
     near.min().map(|(_, other)| other.to_owned())

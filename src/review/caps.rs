@@ -1,10 +1,10 @@
-//! Caps that are used up: one of GLOBAL stops every engine.
+//! The caps that are used up. A used-up cap of GLOBAL stops every engine.
 
 use super::Review;
 use crate::risk::http::{Headroom, LedgerToday};
 use crate::types::Total;
 
-/// A counter that has a cap.
+/// A counter with a cap.
 struct Counter {
     name: &'static str,
     until: &'static str,
@@ -46,7 +46,8 @@ const COUNTERS: [Counter; 4] = [
     },
 ];
 
-/// The caps of GLOBAL that are used up, each with the engine that used the most, and the engines that have lost their day.
+/// The used-up caps of GLOBAL, each with the engine that used the most, and the engines whose loss cap of the day is
+/// used up.
 pub(super) fn used_up(review: &Review) -> Vec<String> {
     let (global, engines): (Vec<_>, Vec<_>) = review.ledger.iter().partition(|row| row.engine.is_global());
     let sentence = |row: &LedgerToday, counter: &Counter| {

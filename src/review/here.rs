@@ -1,4 +1,4 @@
-//! What the answering process knows of itself, and what the others wrote of themselves.
+//! The answering process's knowledge of itself, for the review.
 
 use crate::clock::belief::Doubt;
 use crate::db::disk::Disk;
@@ -9,33 +9,36 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// Who answers, and what stops it whatever the database says.
+/// The instance that answers, and the causes that stop it whatever the database says.
 #[derive(Debug, Clone, Default, Serialize, ToSchema)]
 pub struct Answering {
-    /// The instance; null where a command answers on its machine.
+    /// The instance's id; null if a command answers on its machine.
     pub instance: Option<Uuid>,
-    /// Whether its kill file exists, or cannot be looked at: it admits nothing.
+    /// Whether its kill file exists, or cannot be read: it then admits nothing.
     pub kill_file: bool,
-    /// Where that file is looked for.
+    /// The path of the kill file; null if it has none.
     pub kill_file_path: Option<String>,
-    /// Whether the database went back and nobody has accepted that: it admits nothing.
+    /// Whether the database went back and no operator has accepted that: the instance then admits nothing.
     pub rewound: bool,
-    /// Events that it knew and that are not in the database, as far as it noticed.
+    /// The events that it knew and that are missing in the database, as far as it noticed.
     pub lost_events: Vec<String>,
-    /// Whether the database said within the last minute that its disk is full: a change that needs room is not recorded.
+    /// Whether the database reported within the last minute that its disk is full: changes that need room are then not
+    /// recorded.
     pub disk_full: bool,
-    /// Bytes that are free where the private PostgreSQL keeps its data; null where there is none, or it cannot be known.
+    /// The free bytes at the private PostgreSQL's data; null if there is none, or they are unknown.
     pub disk_free_bytes: Option<u64>,
-    /// Measurements that it refused since it began because their sender had used their `event_id` for another one.
+    /// The measurements that it has refused since its start because their sender had used their `event_id` for another
+    /// one.
     pub event_ids_reused: u64,
-    /// The last of them: the series, the id and the sender.
+    /// The last of those: the series, the id and the sender; null if there was none.
     pub event_id_reused_last: Option<String>,
-    /// How many seconds the database's clock jumped ahead, while that is not believed: it reserves nothing. Null while it is.
+    /// The seconds by which the database's clock jumped ahead, while it is not believed and reserves are refused; null
+    /// while it is believed.
     pub clock_jumped_seconds: Option<i64>,
 }
 
 impl Answering {
-    /// An instance that serves.
+    /// The answer of an instance that serves.
     #[must_use]
     pub fn instance(feed: &Feed, reused: &Reused, disk: &Disk) -> Self {
         let (event_ids_reused, event_id_reused_last) = reused.so_far();
@@ -56,7 +59,7 @@ impl Answering {
         }
     }
 
-    /// A command, on the machine whose instance looks for this file.
+    /// The answer of a command, on the machine whose instance has this kill file.
     pub async fn machine(kill_file: Option<KillFile>) -> Self {
         let Some(file) = kill_file else {
             return Self::default();
@@ -68,7 +71,7 @@ impl Answering {
         }
     }
 
-    /// Its name in sentences.
+    /// The name of the instance in sentences.
     pub(super) const fn name(&self) -> &'static str {
         if self.instance.is_some() { "this instance" } else { "this machine's instance" }
     }

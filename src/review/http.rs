@@ -1,4 +1,4 @@
-//! The review's route.
+//! The HTTP route of the review.
 
 use super::{Medium, Review, Source};
 use crate::error::Result;
@@ -13,17 +13,17 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The route.
+/// The route, relative to the base path.
 pub fn router() -> OpenApiRouter<Source> {
     OpenApiRouter::new().routes(routes!(review))
 }
 
-/// In which form.
+/// The format of the review.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct ReviewQuery {
-    /// `json` or `markdown`; left out, what `Accept` prefers.
+    /// `json` or `markdown`; when left out, the format that `Accept` prefers.
     #[param(inline)]
     format: Option<Format>,
 }
@@ -35,7 +35,7 @@ enum Format {
     Markdown,
 }
 
-/// The Monday review in one document.
+/// Returns the Monday review in one document.
 #[utoipa::path(
     get, path = "/review", tag = "review", params(ReviewQuery),
     responses(

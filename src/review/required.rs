@@ -1,4 +1,4 @@
-//! Components that go-live requires and that are not installed: the checklist is red, also while production is on.
+//! The required components that are not installed. They fail the checklist, even while production is on.
 
 use super::Review;
 use super::attention::{time, who};
@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
-/// A required component that is not installed, and what it reported last.
+/// A required component that is not installed, and its last report.
 #[derive(Debug)]
 pub(super) struct Lacking {
     pub(super) id: String,
@@ -33,7 +33,7 @@ pub(super) async fn lacking(
     Ok(required.into_iter().map(|id| Lacking { reported: reported(&id), id }).collect())
 }
 
-/// Says which they are, since when and by whose word, and what that means.
+/// One sentence per component: its name, the time and the caller of its report, and the consequence.
 pub(super) fn components(review: &Review) -> Vec<String> {
     let means = if review.state.go_live_enabled {
         "the checklist fails, while production is on"

@@ -1,4 +1,4 @@
-//! The delivery document's success metrics, measured.
+//! The delivery document's success metrics, measured over the period.
 
 use crate::error::Result;
 use crate::go_live::model::Stretch;
@@ -8,34 +8,34 @@ use serde::Serialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-/// Time to remediate that is still good, seconds.
+/// The largest time to remediate that meets the target, seconds.
 const REMEDIATE_SECONDS_MAX: i64 = 2 * 60 * 60;
 
-/// Seconds before an uptime is judged.
+/// The least time before an uptime is judged, seconds.
 const UPTIME_SECONDS_MIN: i64 = 60 * 60;
-/// Reserves before a rate of denials is judged: of fewer, one denial is more than the target allows.
+/// The least number of reserves before a rate of denials is judged: of fewer, one denial exceeds the target.
 const RESERVES_MIN: i64 = 20;
-/// Acknowledged trips before their share of false alarms is judged.
+/// The least number of acknowledged trips before their share of false alarms is judged.
 const TRIPS_MIN: i64 = 10;
-/// Trials before their rate of success is judged.
+/// The least number of trials before their success rate is judged.
 const TRIALS_MIN: i64 = 20;
 
 /// One success metric over the period.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Objective {
-    /// Its name.
+    /// The metric's name.
     pub name: &'static str,
-    /// What it should be.
+    /// The target, as a text.
     pub target: &'static str,
-    /// What it was: a share from 0 to 1, or seconds; null when there was nothing to measure.
+    /// The measured value: a share from 0 to 1, or seconds; null if there was nothing to measure.
     pub value: Option<Ratio>,
-    /// Whether the target was met; null when there was nothing to measure, or too little to say.
+    /// Whether the target was met; null if there was nothing to measure, or too little to decide.
     pub met: Option<bool>,
-    /// From how many it was measured: reserves, trips, trials; of the uptime, seconds.
+    /// The size of the sample: reserves, trips or trials; for the uptime, seconds.
     pub sample: i64,
-    /// With fewer, nothing is said of whether the target was met.
+    /// The least sample from which `met` is decided.
     pub sample_min: i64,
-    /// What it was measured from.
+    /// The numbers behind the value, as a text.
     pub detail: String,
 }
 
@@ -44,13 +44,13 @@ impl Objective {
         Self { name, target, value: None, met: None, sample, sample_min, detail }
     }
 
-    /// With what was measured, and whether that meets the target.
+    /// Adds the measured value, and decides whether it meets the target.
     fn judged(self, value: Option<Ratio>, meets: impl FnOnce(Ratio) -> bool) -> Self {
         let met = value.filter(|_| self.sample >= self.sample_min).map(meets);
         Self { value, met, ..self }
     }
 
-    /// Whether there is something, and too little to say whether the target was met.
+    /// Whether there is a sample, but one that is too small to decide whether the target was met.
     #[must_use]
     pub const fn is_too_small(&self) -> bool {
         self.sample > 0 && self.sample < self.sample_min
@@ -60,20 +60,20 @@ impl Objective {
 /// The success metrics.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Slo {
-    /// Share of the period in which go-live was on and the kill switch not out, from the first enable on.
+    /// The share of the period in which go-live was on and the kill switch released, from the first enable on.
     pub go_live_uptime: Objective,
-    /// Denied reserves among all.
+    /// The share of denied reserves.
     pub denial_rate: Objective,
-    /// False alarms among acknowledged trips.
+    /// The share of false alarms among acknowledged trips.
     pub false_alarm_share: Objective,
-    /// Mean seconds from a trip to its re-arm.
+    /// The mean seconds from a trip to its re-arm.
     pub time_to_remediate: Objective,
-    /// Successful sandbox trials among all.
+    /// The share of successful sandbox trials.
     pub sandbox_success_rate: Objective,
 }
 
 impl Slo {
-    /// All of them, in order.
+    /// All metrics, in order.
     #[must_use]
     pub fn all(&self) -> [&Objective; 5] {
         [
@@ -86,7 +86,7 @@ impl Slo {
     }
 }
 
-/// The time live and the time counted, from the first stretch on.
+/// The live time and the counted time, from the first period on.
 #[must_use]
 fn uptime(stretches: &[Stretch], since: DateTime<Utc>, now: DateTime<Utc>) -> (Duration, Duration) {
     let (mut live, mut counted) = (Duration::zero(), Duration::zero());
@@ -101,7 +101,7 @@ fn uptime(stretches: &[Stretch], since: DateTime<Utc>, now: DateTime<Utc>) -> (D
     (live, counted)
 }
 
-/// A duration as people say it, to the second where that matters.
+/// A duration as a text for people, to the second if that matters.
 fn span(duration: Duration) -> String {
     let seconds = duration.num_seconds();
     match seconds {
@@ -120,7 +120,7 @@ pub(super) async fn collect(conn: &mut PgConnection, since: DateTime<Utc>, now: 
     let trips = crate::regression::store::trips(&mut *conn, None, None, Some(since), None, 1_000).await?;
     let (trials, successes) = crate::heimdall::store::trials_since(conn, since.date_naive()).await?;
 
-    // What was done in SHADOW mode troubled nobody.
+    // Trips in SHADOW mode acted on nothing, so they are left out.
     let trips: Vec<_> = trips.into_iter().filter(|trip| !trip.shadow).collect();
     let judged: Vec<_> = trips.iter().filter_map(|trip| trip.verdict.as_deref()).collect();
     let count = |verdicts: usize| i64::try_from(verdicts).unwrap_or(i64::MAX);
@@ -179,7 +179,7 @@ pub(super) async fn collect(conn: &mut PgConnection, since: DateTime<Utc>, now: 
     })
 }
 
-/// 1 as a [`Ratio`] counts it.
+/// The value 1 in the units of a [`Ratio`].
 pub(super) const RATIO_ONE: i128 = 1_000_000_000_000;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! SQL that only the review needs.
+//! The SQL that only the review needs.
 
 use super::blind::BlindWire;
 use super::required::Lacking;
@@ -14,7 +14,7 @@ use sqlx::PgConnection;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-/// How many control events there are since a time.
+/// The number of control events since a time.
 pub(super) async fn count_changes(conn: &mut PgConnection, since: DateTime<Utc>) -> Result<usize> {
     let count = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM control_event WHERE at >= $1"#, since)
         .fetch_one(conn)
@@ -29,13 +29,13 @@ pub struct Series {
     pub domain: Domain,
     /// Its metric.
     pub metric: Metric,
-    /// Its events.
+    /// The number of its events.
     pub events: i64,
-    /// The last of them.
+    /// The time of its last event.
     pub last_at: DateTime<Utc>,
 }
 
-/// Series that are looked at, at most.
+/// The most series that are read.
 const SERIES_MAX: usize = 1_000;
 
 /// The series that were ever measured, by name.
@@ -51,16 +51,16 @@ pub async fn series(conn: &mut PgConnection) -> Result<Vec<Series>> {
 /// Reserves of an engine that were denied for one reason.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Denied {
-    /// The engine that was asked for.
+    /// The engine of the reserves.
     pub engine: String,
-    /// The first reason.
+    /// The first reason of the denials.
     pub reason: String,
-    /// How many.
+    /// The number of denials.
     pub denied: i64,
 }
 
-/// The reserves that were denied on the days of a period, by engine and reason: the pairs that were denied most often, and how many more
-/// there are.
+/// The reserves that were denied on the days of a period, by engine and reason: the most frequent pairs, and the number
+/// of further pairs.
 pub(super) async fn denials(
     conn: &mut PgConnection,
     since: DateTime<Utc>,
@@ -73,20 +73,20 @@ pub(super) async fn denials(
     Ok((rows.into_iter().map(|(engine, reason, denied)| Denied { engine, reason, denied }).collect(), more))
 }
 
-/// Holds of an engine that have been open for long and never expire.
+/// The old open holds of an engine that never expire.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct OldHolds {
     /// The engine.
     pub engine: String,
-    /// How many.
+    /// The number of holds.
     pub holds: i64,
-    /// What they hold together.
+    /// The sum of their open amounts.
     pub open_amount: Total,
-    /// When the oldest was made.
+    /// The time of the oldest one.
     pub oldest_at: DateTime<Utc>,
 }
 
-/// The holds that were made before a time, are open, and never expire.
+/// The open holds that were made before a time and never expire.
 pub async fn old_holds(conn: &mut PgConnection, before: DateTime<Utc>) -> Result<Vec<OldHolds>> {
     let rows = sqlx::query!(
         r#"SELECT engine,
@@ -110,44 +110,46 @@ pub async fn old_holds(conn: &mut PgConnection, before: DateTime<Utc>) -> Result
         .collect()
 }
 
-/// A counter of the ledger that was not what its rows said when the book was halted.
+/// A counter of the ledger that differed from its rows when the book was halted.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct LedgerDifference {
     /// The engine, or `GLOBAL`.
     pub engine: String,
-    /// The counter.
+    /// The name of the counter.
     pub counter: String,
-    /// What the ledger said.
+    /// The value in the ledger.
     #[schema(value_type = f64)]
     pub recorded: Box<RawValue>,
-    /// What the reservations or events said.
+    /// The value of the reservations or events.
     #[schema(value_type = f64)]
     pub computed: Box<RawValue>,
 }
 
-/// What did not balance when the book was halted; empty while it is not.
+/// The counters that did not balance when the book was halted; empty while it is not halted.
 pub async fn differences(conn: &mut PgConnection) -> Result<Vec<LedgerDifference>> {
     let text = sqlx::query_scalar!("SELECT differences FROM risk_halt").fetch_optional(conn).await?;
     let read = |text: String| {
-        serde_json::from_str(&text)
-            .map_err(|error| Error::Inconsistent(format!("what halted the book is unreadable: {error}")))
+        serde_json::from_str(&text).map_err(|error| {
+            Error::Inconsistent(format!("the differences that halted the book cannot be read: {error}"))
+        })
     };
     Ok(text.map(read).transpose()?.unwrap_or_default())
 }
 
-/// Who was authenticated, by what was changed last: an action and its subject.
+/// The authenticated principals of the last changes, by action and subject.
 #[derive(Debug, Default)]
 pub struct Principals(BTreeMap<(String, String), String>);
 
 impl Principals {
-    /// Who last did this.
+    /// The principal of the last such change.
     #[must_use]
     pub fn of(&self, action: &str, subject: &str) -> Option<&str> {
         self.0.get(&(action.to_owned(), subject.to_owned())).map(String::as_str)
     }
 }
 
-/// Who engaged the kill switch, who last set up these engines and wires, and who last reported these components.
+/// Reads the principals of the last engage, of the last upserts of these engines and wires, and of the last reports of
+/// these components.
 pub(super) async fn principals(
     conn: &mut PgConnection,
     state: &GoLiveState,

@@ -1,4 +1,4 @@
-//! The review as Markdown, for a terminal, a chat or an e-mail.
+//! Renders the review as Markdown, for a terminal, a chat or an e-mail.
 
 use super::attention::who;
 use super::slo::RATIO_ONE;
@@ -9,12 +9,12 @@ use crate::types::Ratio;
 use chrono::{DateTime, SecondsFormat, Utc};
 use std::fmt::{self, Write};
 
-/// What shows the document.
+/// The medium that shows the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Medium {
-    /// Whatever renders Markdown.
+    /// A renderer of Markdown.
     Markdown,
-    /// A terminal: Markdown as it stands, with callers' words as they are.
+    /// A terminal: Markdown source, with callers' words unescaped.
     Terminal,
 }
 
@@ -24,7 +24,7 @@ pub(super) fn document(review: &Review, medium: Medium) -> String {
     page.out
 }
 
-/// A document that is being written.
+/// The document as it is being written.
 struct Page {
     out: String,
     medium: Medium,
@@ -61,8 +61,8 @@ fn check(check: &GateCheck) -> String {
 }
 
 impl Page {
-    /// Callers' words as text: where Markdown is rendered they can neither end a table nor become a link, a tag or an emphasis.
-    /// A backslash makes any of these signs a letter.
+    /// Renders callers' words as text: rendered Markdown must not let them end a table or become a link, a tag or an
+    /// emphasis. A backslash turns each of these signs into a letter.
     fn plain(&self, text: &str) -> String {
         let mut plain = String::with_capacity(text.len());
         let mut before = ' ';
@@ -70,12 +70,12 @@ impl Page {
         while let Some(c) = letters.next() {
             let within = before.is_alphanumeric() && letters.peek().is_some_and(|next| next.is_alphanumeric());
             match c {
-                // Within a word it stresses nothing.
+                // Within a word an underscore is not an emphasis.
                 '_' if within => plain.push(c),
                 '<' | '>' | '&' | '|' | '[' | ']' | '`' | '*' | '_' | '\\' | '~' if self.medium == Medium::Markdown => {
                     plain.extend(['\\', c]);
                 }
-                // No name of ours has one, and no terminal shall obey a caller.
+                // Our own names have no control characters, and a caller must not control a terminal.
                 c if c.is_control() => plain.push(' '),
                 c => plain.push(c),
             }
@@ -124,7 +124,7 @@ impl Page {
         writeln!(self, "\n## State\n")?;
         for (stops, why) in [(here.kill_file, "its kill file"), (here.rewound, "a database that went back")] {
             if stops {
-                writeln!(self, "- STOPPED, {}: by {why}, whatever follows", here.name())?;
+                writeln!(self, "- STOPPED, {}: by {why}, whatever the state below says", here.name())?;
             }
         }
         writeln!(self, "- Go-live: {}", on(state.go_live_enabled, "on", "off"))?;
@@ -286,7 +286,7 @@ impl Page {
         writeln!(self, "\n## Heimdall charter\n")?;
         let charter = &review.charter;
         if charter.could_promote.is_empty() && charter.should_demote.is_empty() && charter.evidence_not_met.is_empty() {
-            writeln!(self, "Production use goes with the evidence.")?;
+            writeln!(self, "Production use matches the evidence.")?;
         }
         for (what, domains) in [
             ("Could be promoted", &charter.could_promote),

@@ -1,15 +1,15 @@
-//! What a change moved, in the words of the table of changes.
+//! The changed values of an event, for the table of changes.
 
 use crate::audit::ControlRecord;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
-/// Fields that a change lists.
+/// The most fields that a row lists.
 const FIELDS_MAX: usize = 8;
 
-/// The fields that a change moved, from what to what. Of a policy that was removed they are those that it had; a component's report says
-/// what it is now.
+/// The fields that a change moved, with their old and new values. For a removed policy they are its settings; for a
+/// component's report, its current values.
 pub(super) fn values(change: &ControlRecord) -> String {
     let texts = change.detail.as_ref().and_then(|detail| match change.action.as_str() {
         "PACK_REPORT" => reported(detail),
@@ -71,7 +71,7 @@ fn from_to(detail: &RawValue) -> Option<Vec<String>> {
     Some(vec![format!("{} → {}", shown(fields.get("from")?), shown(fields.get("to")?))])
 }
 
-/// The settings that a removed policy had. Its name is the subject of the change, and its history is in the changes before.
+/// The settings of a removed policy. Its name is the subject of the change, and earlier changes hold its history.
 fn removed(policy: &RawValue, action: &str) -> Option<Vec<String>> {
     let fields: Fields<'_> = serde_json::from_str(policy.get()).ok()?;
     let is_setting = |name: &str, value: &RawValue| {

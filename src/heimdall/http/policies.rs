@@ -1,4 +1,4 @@
-//! The routes of the charter's policies.
+//! The HTTP routes of the charter's policies.
 
 use crate::approval::Loosened;
 use crate::approval::model::ApprovalRecord;
@@ -29,20 +29,20 @@ pub(super) fn router() -> OpenApiRouter<Heimdall> {
         .routes(routes!(demote))
 }
 
-/// A policy as the list shows it.
+/// A policy in the list.
 #[derive(Debug, Serialize, ToSchema)]
 struct ListedPolicy {
     /// The policy.
     #[serde(flatten)]
     policy: HeimdallPolicy,
-    /// The points that an operator should know about it.
+    /// The points that an operator should know about the policy.
     warnings: Vec<PolicyWarning>,
 }
 
-/// All charter policies, by domain.
+/// Lists all charter policies.
 #[utoipa::path(
     get, path = "/heimdall/policies", tag = "heimdall",
-    responses((status = 200, description = "Ordered by domain", body = Vec<ListedPolicy>), errors::Read)
+    responses((status = 200, description = "The policies, ordered by domain", body = Vec<ListedPolicy>), errors::Read)
 )]
 async fn heimdall_policies(State(heimdall): State<Heimdall>, _: Query<Nothing>) -> Result<Json<Vec<ListedPolicy>>> {
     let mut conn = heimdall.db().read().await?;
@@ -58,42 +58,42 @@ async fn heimdall_policies(State(heimdall): State<Heimdall>, _: Query<Nothing>) 
 struct HeimdallPolicyUpsert {
     /// The domain.
     domain: Domain,
-    /// Least confidence of a recommendation.
+    /// The least confidence of a recommendation, 0 to 1.
     min_confidence_prod: Option<Fraction>,
-    /// Least trials in the sandbox.
+    /// The least number of trials in the sandbox.
     #[schema(value_type = Option<i64>, minimum = 0, maximum = 1_000_000_000)]
     min_sandbox_trials: Option<Count>,
-    /// Least share of them that succeeds.
+    /// The least success rate of those trials, 0 to 1.
     min_sandbox_success_rate: Option<Fraction>,
-    /// Whether production may act on the domain at all.
+    /// Whether production may act on the domain.
     prod_use_enabled: Option<Flag>,
-    /// The risk policy that must not be disabled or throttled at a use.
+    /// The engine whose risk policy must be neither disabled nor throttled at a use.
     engine: Option<Engine>,
-    /// Whether no engine matters any more.
+    /// Removes the engine from the policy, so that no engine matters.
     remove_engine: Option<Flag>,
-    /// How long a recommendation may be used, seconds; 0: for ever. At first 259200, which is 72 h.
+    /// The lifetime of a recommendation, seconds; 0 for unlimited. A new policy has 259200, which is 72 h.
     #[schema(value_type = Option<i64>, minimum = 0, maximum = 31_536_000)]
     recommendation_ttl_seconds: Option<Count>,
-    /// Whether a recommendation may be used once.
+    /// Whether a recommendation may be used only once.
     single_use: Option<Flag>,
-    /// Which trials count.
+    /// The window of the trials that count.
     scorecard_window: Option<ScorecardWindow>,
-    /// The days of a rolling window; at first 30.
+    /// The days of a rolling window; a new policy has 30.
     #[schema(value_type = Option<i64>, minimum = 1, maximum = 365)]
     window_days: Option<Count>,
-    /// How the success rate is held against its minimum.
+    /// The rule by which the success rate is compared with its minimum.
     gate_rule: Option<GateRule>,
     /// The only model version whose trials count and whose recommendations may be used.
     approved_model_version: Option<ModelVersion>,
-    /// Whether all model versions count and may be used from now on.
+    /// Removes the approved model version, so that all versions count and may be used.
     remove_approved_model_version: Option<Flag>,
     /// Whether overconfidence keeps the gate shut.
     calibration_gate: Option<Flag>,
-    /// The actor.
+    /// The person or program that acts, as the caller claims.
     actor: Option<Actor>,
-    /// Why.
+    /// The reason, in the caller's words.
     reason: Option<Reason>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The caller's name for this change. The header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -127,10 +127,10 @@ impl HeimdallPolicyUpsert {
     }
 }
 
-/// Sets what a domain must show before production may act on it.
+/// Sets the requirements that a domain must meet before production may act on it.
 #[utoipa::path(
     post, path = "/heimdall/policies/upsert", tag = "heimdall", request_body = HeimdallPolicyUpsert,
-    responses((status = 200, description = "The policy and what changed", body = HeimdallPolicyUpserted), (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord), errors::Change)
+    responses((status = 200, description = "The policy and the changed fields", body = HeimdallPolicyUpserted), (status = 202, description = "The change waits for a second person, who approves it at Location", body = ApprovalRecord), errors::Change)
 )]
 async fn upsert_heimdall_policy(
     State(heimdall): State<Heimdall>,
@@ -149,18 +149,20 @@ async fn upsert_heimdall_policy(
 struct PromoteInput {
     /// The domain.
     domain: Domain,
-    /// Who.
+    /// The person or program that acts, as the caller claims.
     actor: Actor,
-    /// Why.
+    /// The reason, in the caller's words.
     reason: Reason,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The caller's name for this change. The header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// Lets production act on a domain whose evidence passes now, and keeps the evidence. `actor` (or `changed_by`) is required.
+/// Lets production act on a domain whose evidence passes now, and keeps the evidence.
+///
+/// `actor` (or `changed_by`) is required.
 #[utoipa::path(
     post, path = "/heimdall/promote", tag = "heimdall", request_body = PromoteInput,
-    responses((status = 200, description = "Promoted", body = HeimdallPolicyUpserted), (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord), errors::LoosenOne)
+    responses((status = 200, description = "The promoted policy", body = HeimdallPolicyUpserted), (status = 202, description = "The change waits for a second person, who approves it at Location", body = ApprovalRecord), errors::LoosenOne)
 )]
 async fn promote(
     State(heimdall): State<Heimdall>,
@@ -175,11 +177,11 @@ async fn promote(
 struct DemoteInput {
     /// The domain.
     domain: Domain,
-    /// Who.
+    /// The person or program that acts, as the caller claims.
     actor: Option<Actor>,
-    /// Why.
+    /// The reason, in the caller's words.
     reason: Option<Reason>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The caller's name for this change. The header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -187,10 +189,10 @@ impl CanStop for DemoteInput {
     const OFF: Option<Off> = None;
 }
 
-/// Lets production act on a domain no more, whatever its evidence.
+/// Stops production from acting on a domain, whatever its evidence.
 #[utoipa::path(
     post, path = "/heimdall/demote", tag = "heimdall", request_body = DemoteInput,
-    responses((status = 200, description = "Demoted", body = HeimdallPolicyUpserted), errors::ChangeOfOne)
+    responses((status = 200, description = "The demoted policy", body = HeimdallPolicyUpserted), errors::ChangeOfOne)
 )]
 async fn demote(
     State(heimdall): State<Heimdall>,
@@ -207,18 +209,18 @@ async fn demote(
 struct HeimdallPolicyRemove {
     /// The domain.
     domain: Domain,
-    /// The actor who removes it.
+    /// The person or program that removes it, as the caller claims.
     actor: Option<Actor>,
-    /// Why.
+    /// The reason, in the caller's words.
     reason: Option<Reason>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The caller's name for this change. The header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// Removes the policy of a domain that is off and that nothing was ever tried or recommended in.
+/// Removes the policy of a domain that is off and has never had a trial or a recommendation.
 #[utoipa::path(
     post, path = "/heimdall/policies/remove", tag = "heimdall", request_body = HeimdallPolicyRemove,
-    responses((status = 200, description = "Removed", body = HeimdallPolicyRemoved), errors::ChangeOfOne)
+    responses((status = 200, description = "The domain whose policy was removed", body = HeimdallPolicyRemoved), errors::ChangeOfOne)
 )]
 async fn remove_heimdall_policy(
     State(heimdall): State<Heimdall>,

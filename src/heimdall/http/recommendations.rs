@@ -1,4 +1,4 @@
-//! Recommendations: made, listed, used, taken back.
+//! The HTTP routes of recommendations: create, list, use and revoke.
 
 use crate::error::{Error, Result};
 use crate::heimdall::Heimdall;
@@ -36,26 +36,26 @@ pub(super) fn router() -> OpenApiRouter<Heimdall> {
 struct RecommendInput {
     /// Its domain.
     domain: Domain,
-    /// The model that it comes from.
+    /// The version of the model that made it.
     model_version: Option<ModelVersion>,
     /// The confidence that the model states.
     confidence: Confidence,
-    /// The recommendation.
+    /// The recommendation itself.
     recommendation: Option<JsonObject>,
-    /// Its evidence.
+    /// The evidence for it.
     evidence: Option<JsonObject>,
-    /// The actor.
+    /// The person or program that acts, as the caller claims.
     actor: Option<Actor>,
-    /// The caller's own thread.
+    /// The caller's id for everything that belongs to one undertaking.
     correlation_id: Option<CorrelationId>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The caller's name for this change. The header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// Takes a recommendation and judges it.
+/// Records a recommendation and judges it.
 #[utoipa::path(
     post, path = "/heimdall/recommend", tag = "heimdall", request_body = RecommendInput,
-    responses((status = 200, description = "The verdict", body = RecommendAnswer), errors::Change)
+    responses((status = 200, description = "The verdict on the recommendation", body = RecommendAnswer), errors::Change)
 )]
 async fn recommend(
     State(heimdall): State<Heimdall>,
@@ -71,26 +71,26 @@ async fn recommend(
     heimdall.recommend(made, &asked).await
 }
 
-/// Which recommendations.
+/// The recommendations to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct RecommendationQuery {
-    /// Of this domain.
+    /// Only recommendations of this domain.
     domain: Option<Domain>,
-    /// Eligible at creation or not.
+    /// Only those that were eligible at creation, or only those that were not.
     prod_eligible: Option<Flag>,
-    /// At most so many, 1 to 1000; 100 when left out.
+    /// The largest number of items, 1 to 1000; 100 when left out.
     #[param(inline)]
     limit: Option<PageSize>,
-    /// Where the last page ended.
+    /// The place where the last page ended; from the first item when left out.
     cursor: Option<Place>,
 }
 
-/// Recommendations, newest first.
+/// Lists recommendations, newest first.
 #[utoipa::path(
     get, path = "/heimdall/recommendations", tag = "heimdall", params(RecommendationQuery),
-    responses((status = 200, description = "A page", body = Page<RecommendationRecord>), errors::Read)
+    responses((status = 200, description = "A page of recommendations", body = Page<RecommendationRecord>), errors::Read)
 )]
 async fn list_recommendations(
     State(heimdall): State<Heimdall>,
@@ -112,10 +112,10 @@ async fn list_recommendations(
     Ok(Json(page.end()))
 }
 
-/// One recommendation.
+/// Returns one recommendation.
 #[utoipa::path(
     get, path = "/heimdall/recommendations/{id}", tag = "heimdall",
-    params(("id" = Count, Path, description = "The recommendation")),
+    params(("id" = Count, Path, description = "The id of the recommendation")),
     responses((status = 200, description = "The recommendation", body = RecommendationRecord), errors::ReadOne)
 )]
 async fn get_recommendation(
@@ -127,25 +127,27 @@ async fn get_recommendation(
     found.map(Json).ok_or_else(|| Error::NotFound { what: "recommendation", id: id.to_string() })
 }
 
-/// The actor of a use.
+/// The actor and the reason of a use.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RequireInput {
-    /// The actor.
+    /// The person or program that acts, as the caller claims.
     actor: Option<Actor>,
-    /// Why.
+    /// The reason, in the caller's words.
     reason: Option<Reason>,
-    /// The caller's own thread.
+    /// The caller's id for everything that belongs to one undertaking.
     correlation_id: Option<CorrelationId>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The caller's name for this change. The header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// May production act on this recommendation, now? Every call is an event, but for a replay of a use that was allowed.
+/// Decides whether production may act on this recommendation now.
+///
+/// Every call is an event, except a replay of an allowed use.
 #[utoipa::path(
     post, path = "/heimdall/recommendations/{id}/require-prod-eligible", tag = "heimdall", request_body = RequireInput,
-    params(("id" = Count, Path, description = "The recommendation")),
-    responses((status = 200, description = "It may", body = RequireAnswer), errors::Require)
+    params(("id" = Count, Path, description = "The id of the recommendation")),
+    responses((status = 200, description = "Production may act on it", body = RequireAnswer), errors::Require)
 )]
 async fn require_prod_eligible(
     State(heimdall): State<Heimdall>,
@@ -159,13 +161,13 @@ async fn require_prod_eligible(
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RevokeInput {
-    /// Who.
+    /// The person or program that acts, as the caller claims.
     actor: Option<Actor>,
-    /// Why.
+    /// The reason, in the caller's words.
     reason: Option<Reason>,
-    /// The caller's own thread.
+    /// The caller's id for everything that belongs to one undertaking.
     correlation_id: Option<CorrelationId>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The caller's name for this change. The header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -174,11 +176,13 @@ impl CanStop for RevokeInput {
     const IN_PATH: bool = true;
 }
 
-/// Takes a recommendation back: no later use is allowed. One that was revoked before stays as it is.
+/// Revokes a recommendation: no later use is allowed.
+///
+/// One that was revoked before stays as it is.
 #[utoipa::path(
     post, path = "/heimdall/recommendations/{id}/revoke", tag = "heimdall", request_body = RevokeInput,
-    params(("id" = Count, Path, description = "The recommendation")),
-    responses((status = 200, description = "Revoked", body = RevokeAnswer), errors::ChangeOfOne)
+    params(("id" = Count, Path, description = "The id of the recommendation")),
+    responses((status = 200, description = "The revoked recommendation", body = RevokeAnswer), errors::ChangeOfOne)
 )]
 async fn revoke_recommendation(
     State(heimdall): State<Heimdall>,

@@ -1,22 +1,23 @@
-//! Evidence that may be looked at as often as one likes: a betting e-process against "the success rate is at most q0".
+//! Evidence that stays valid however often it is read: a betting e-process against "the success rate is at most q0".
 //!
-//! `E_n = mean over f in (1/4, 1/2, 3/4) of (q1/q0)^s ((1-q1)/(1-q0))^(n-s)` with `q1 = q0 + (1-q0) f`. While the true rate is at most
-//! q0, E is a non-negative supermartingale that begins at 1, so by Ville's inequality it ever reaches 20 with probability 5 % at most,
-//! whoever stops when (Ville 1939; the bets of Shin, Ramdas and Rinaldo 2022). That is of trials that are added up from one beginning: a
-//! window that forgets its first ones is judged by the same number, without the promise. Only `+ - * /`, which IEEE 754 rounds alike
-//! everywhere: the same counts give the same bits on every machine.
+//! `E_n = mean over f in (1/4, 1/2, 3/4) of (q1/q0)^s ((1-q1)/(1-q0))^(n-s)` with `q1 = q0 + (1-q0) f`. While the true
+//! rate is at most q0, E is a non-negative supermartingale that begins at 1. So by Ville's inequality it ever reaches
+//! 20 with probability 5 % at most, under any stopping rule (Ville 1939; the bets of Shin, Ramdas and Rinaldo 2022).
+//! This holds for trials that are added up from one beginning: a window that forgets its first trials uses the same
+//! threshold, without the guarantee. The code uses only `+ - * /`, which IEEE 754 rounds alike everywhere: the same
+//! counts give the same bits on every machine.
 
 use crate::types::Fraction;
 
 /// The evidence at which the gate opens: 1 / 5 %.
 pub(super) const E_OPEN: f64 = 20.0;
-/// The parts of the way from q0 to 1 that are bet on, and what 1 - q1 is of 1 - q0.
+/// The bets, as parts of the way from q0 to 1. Each is also the part by which 1 - q1 is less than 1 - q0.
 const BETS: [f64; 3] = [0.25, 0.5, 0.75];
-/// How far a mantissa may go in either direction before it is scaled back.
+/// The range of a mantissa in either direction before it is scaled back.
 const SCALE: f64 = 4_294_967_296.0;
 /// The most steps of [`SCALE`] that a double holds with room to spare.
 const STEPS_MAX: i64 = 28;
-/// The most evidence that is shown: a third of it thrice is still a number.
+/// The largest evidence that is shown: a sum of three is still finite.
 const MOST: f64 = 1e300;
 
 /// A positive number of any size: `mantissa * SCALE^steps`.
@@ -52,7 +53,7 @@ impl Wide {
         power
     }
 
-    /// The number as a double: [`MOST`] where it is far more, 0 where it is next to nothing.
+    /// The number as a double: [`MOST`] if it is far larger, 0 if it is close to 0.
     fn value(self) -> f64 {
         if self.steps > STEPS_MAX {
             return MOST;
@@ -65,8 +66,8 @@ impl Wide {
     }
 }
 
-/// The evidence that the success rate is more than `least`: 1 without trials, at least [`E_OPEN`] where it is enough. Every rate reaches
-/// 0, and none is more than 1.
+/// The evidence that the success rate is above `least`: 1 without trials, at least [`E_OPEN`] if it suffices. Every
+/// rate reaches a minimum of 0, and none exceeds 1.
 #[expect(clippy::cast_precision_loss, reason = "a fraction has at most a million units")]
 pub(super) fn e_value(successes: i64, trials: i64, least: Fraction) -> f64 {
     if least == Fraction::ZERO {

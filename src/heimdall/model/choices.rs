@@ -1,21 +1,21 @@
-//! The choices of a policy.
+//! The choices of a policy: window, rule and evidence, and their names.
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Which trials count.
+/// The window of the trials that count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ScorecardWindow {
-    /// Those of the UTC day.
+    /// The trials of the UTC day.
     Day,
-    /// Those of the last `window_days` UTC days, today among them.
+    /// The trials of the last `window_days` UTC days, today included.
     RollingDays,
 }
 
 impl ScorecardWindow {
-    /// The window in the database.
+    /// The window's name in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -24,27 +24,27 @@ impl ScorecardWindow {
         }
     }
 
-    /// The window of that name.
+    /// The window with this name.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
         [Self::Day, Self::RollingDays].into_iter().find(|window| window.as_str() == name)
     }
 }
 
-/// How the success rate is held against its minimum, the weaker first.
+/// The rule by which the success rate is compared with its minimum, the weakest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum GateRule {
     /// The share of successes itself.
     Point,
-    /// Its one-sided 95 % lower bound, by Wilson's score.
+    /// The one-sided 95 % lower bound of the share, by Wilson's score.
     Lcb,
-    /// Evidence of 20 against "not more than the minimum", which holds at 5 % however often one looks.
+    /// Evidence of 20 against "at most the minimum", which holds at 5 % however often it is read.
     Anytime,
 }
 
 impl GateRule {
-    /// The rule in the database.
+    /// The rule's name in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ impl GateRule {
         }
     }
 
-    /// The rule of that name.
+    /// The rule with this name.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
         [Self::Point, Self::Lcb, Self::Anytime].into_iter().find(|rule| rule.as_str() == name)
@@ -65,14 +65,14 @@ impl GateRule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
-    /// It passed.
+    /// The evidence passed.
     Met,
-    /// It did not.
+    /// The evidence did not pass.
     NotMet,
 }
 
 impl Evidence {
-    /// The same in the database.
+    /// The name in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -81,7 +81,7 @@ impl Evidence {
         }
     }
 
-    /// The choice of this name.
+    /// The choice with this name.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
         [Self::Met, Self::NotMet].into_iter().find(|evidence| evidence.as_str() == name)
@@ -91,19 +91,19 @@ impl Evidence {
 /// The effect of an upsert on a setting that may be missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Setting<T> {
-    /// It stays as it is.
+    /// The setting stays.
     Keep,
-    /// It becomes this.
+    /// The setting becomes this value.
     Set(T),
-    /// There is none any more.
+    /// The setting is removed.
     Remove,
 }
 
 impl<T> Setting<T> {
-    /// The meaning of two fields of a request: the value, or the flag that removes it. Not both.
+    /// Combines two fields of a request: the value, or the flag that removes it. Both together are refused.
     pub fn of(field: &'static str, value: Option<T>, remove: Option<bool>) -> Result<Self> {
         match (value, remove == Some(true)) {
-            (Some(_), true) => Err(Error::invalid(field, "is given and removed at once: send one of the two")),
+            (Some(_), true) => Err(Error::invalid(field, "is set and removed in one request: send one of the two")),
             (Some(value), false) => Ok(Self::Set(value)),
             (None, true) => Ok(Self::Remove),
             (None, false) => Ok(Self::Keep),

@@ -1,4 +1,4 @@
-//! The gate: every check of a recommendation, and the first that does not pass.
+//! The gate: every check of a recommendation, and the first one that does not pass.
 
 use super::anytime::{self, E_OPEN};
 use super::choices::GateRule;
@@ -9,36 +9,36 @@ use crate::types::{Confidence, Fraction, ModelVersion, Ratio};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Why a recommendation may or may not be used, in the order of the checks: the original's five, among which `calibration_overconfident`
-/// comes before the pass, then ours.
+/// The reasons why a recommendation may or may not be used, in the order of the checks: the original's five, with
+/// `calibration_overconfident` before the pass, then our own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GateReason {
-    /// Production may not act on the domain; so it is for a domain without a policy.
+    /// Production may not act on the domain. A domain without a policy has this reason, too.
     ProdUseDisabled,
     /// The recommendation is not confident enough.
     ConfidenceBelowThreshold,
-    /// The domain has not tried enough.
+    /// The domain has too few trials.
     InsufficientSandboxTrials,
     /// The domain's trials did not succeed often enough, by the policy's rule.
     SandboxSuccessRateBelowThreshold,
-    /// The domain's confidences say more than its trials bear out.
+    /// The domain's confidences are higher than its trials justify.
     CalibrationOverconfident,
     /// Every check passes.
     GatePass,
-    /// It is too old.
+    /// The recommendation has expired.
     RecommendationExpired,
-    /// Somebody took it back.
+    /// The recommendation was revoked.
     RecommendationRevoked,
-    /// It may be used once, and was.
+    /// The recommendation was for one use, and was used.
     RecommendationAlreadyUsed,
-    /// It comes from another model version than the approved one.
+    /// The recommendation comes from another model version than the approved one.
     ModelVersionNotApproved,
-    /// The domain's engine is off.
+    /// The domain's engine is disabled or throttled.
     EngineThrottled,
-    /// Everything is stopped.
+    /// The kill switch is engaged.
     KillSwitchEngaged,
-    /// Production is off.
+    /// Go-live is off.
     GoLiveDisabled,
 }
 
@@ -80,38 +80,38 @@ impl GateReason {
         }
     }
 
-    /// Whether this lets the recommendation pass.
+    /// Whether the reason lets the recommendation pass.
     #[must_use]
     pub const fn passes(self) -> bool {
         matches!(self, Self::GatePass)
     }
 }
 
-/// The result of a check. All but `PASS` keep the gate shut.
+/// The result of a check. Every result but `PASS` keeps the gate shut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum CheckResult {
-    /// It holds.
+    /// The check holds.
     Pass,
-    /// It does not hold.
+    /// The check does not hold.
     Fail,
-    /// More trials may tell.
+    /// The check may hold after more trials.
     InsufficientEvidence,
 }
 
 /// One check of the gate with its numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct GateCheck {
-    /// The check.
+    /// The name of the check.
     pub check: &'static str,
-    /// Its result.
+    /// The result of the check.
     pub result: CheckResult,
-    /// The reason that it gives; null where it passes.
+    /// The reason that a failed check gives; null if it passes.
     pub reason: Option<GateReason>,
-    /// The value: a confidence, trials, by POINT the success rate, by LCB its lower bound, by ANYTIME the evidence, of calibration
-    /// the overconfidence in standard deviations; null where it is no number.
+    /// The measured value: a confidence; a number of trials; by POINT the success rate, by LCB its lower bound, by
+    /// ANYTIME the evidence; for calibration the overconfidence in standard deviations. Null if it is not a number.
     pub value: Option<Ratio>,
-    /// The threshold; null where it is no number.
+    /// The threshold; null if it is not a number.
     pub threshold: Option<Ratio>,
 }
 
@@ -135,7 +135,8 @@ fn ratio(fraction: Fraction) -> Option<Ratio> {
     Ratio::of(fraction.units(), 1_000_000)
 }
 
-/// Every check of a recommendation at its creation, in order. Without a policy, production use is off and nothing else is asked.
+/// Every check of a recommendation at its creation, in order. Without a policy, production use is off, which is the
+/// only check.
 #[must_use]
 pub fn checks(
     policy: Option<&HeimdallPolicy>,
@@ -163,7 +164,7 @@ pub fn checks(
     checks
 }
 
-/// The checks of a domain's evidence, in order: trials, success rate, and calibration where the policy asks for it.
+/// The checks of a domain's evidence, in order: trials, success rate, and calibration if the policy requires it.
 #[must_use]
 pub fn evidence_checks(policy: &HeimdallPolicy, tally: Tally) -> Vec<GateCheck> {
     let enough = tally.trials >= policy.min_sandbox_trials.get();
@@ -187,8 +188,8 @@ pub fn evidence_checks(policy: &HeimdallPolicy, tally: Tally) -> Vec<GateCheck> 
     checks
 }
 
-/// Whether the trials show the least success rate, by the policy's rule. A rate that would do as a point but is not certain enough
-/// yet is evidence that is missing; a lower one has failed.
+/// Checks that the trials show the least success rate, by the policy's rule. A rate that passes as a point but is not
+/// certain enough yet is insufficient evidence; a lower one fails.
 #[expect(clippy::cast_precision_loss, reason = "a fraction has at most a million units")]
 fn success_rate(policy: &HeimdallPolicy, tally: Tally) -> GateCheck {
     let least = policy.min_sandbox_success_rate;

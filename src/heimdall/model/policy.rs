@@ -1,4 +1,4 @@
-//! The requirements on a domain: the policy, the changes of an upsert, and which of them loosen.
+//! The requirements on a domain: the policy, the changes of an upsert, and the decision whether they loosen.
 
 use super::choices::{Evidence, GateRule, ScorecardWindow, Setting};
 use super::scorecard::Span;
@@ -9,56 +9,56 @@ use chrono::{DateTime, Days, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// The requirements on a domain of AI advice before production may act on it.
+/// The requirements that a domain of AI advice must meet before production may act on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct HeimdallPolicy {
     /// The domain.
     pub domain: Domain,
-    /// Least confidence of a recommendation.
+    /// The least confidence of a recommendation, 0 to 1.
     pub min_confidence_prod: Fraction,
-    /// Least trials in the sandbox.
+    /// The least number of trials in the sandbox.
     pub min_sandbox_trials: Count,
-    /// Least share of them that succeeds.
+    /// The least success rate of those trials, 0 to 1.
     pub min_sandbox_success_rate: Fraction,
-    /// Whether production may act on the domain at all.
+    /// Whether production may act on the domain.
     pub prod_use_enabled: bool,
-    /// The risk policy that must not be disabled or throttled at a use; null: none matters.
+    /// The engine whose risk policy must be neither disabled nor throttled at a use; null if none matters.
     pub engine: Option<Engine>,
-    /// How long a recommendation may be used, seconds, up to a year; 0: for ever.
+    /// The lifetime of a recommendation, seconds, up to a year; 0 for unlimited.
     pub recommendation_ttl_seconds: Count,
-    /// Whether a recommendation may be used once.
+    /// Whether a recommendation may be used only once.
     pub single_use: bool,
-    /// Which trials count.
+    /// The window of the trials that count.
     pub scorecard_window: ScorecardWindow,
     /// The days of a rolling window, 1 to 365.
     pub window_days: Count,
-    /// How the success rate is held against its minimum.
+    /// The rule by which the success rate is compared with its minimum.
     pub gate_rule: GateRule,
-    /// The only model version whose trials count and whose recommendations may be used; null: all.
+    /// The only model version whose trials count and whose recommendations may be used; null for all.
     pub approved_model_version: Option<ModelVersion>,
     /// Whether overconfidence keeps the gate shut.
     pub calibration_gate: bool,
-    /// Whether the evidence passed when production use was switched on; null while it is off, and where it is not known.
+    /// Whether the evidence passed when production use was switched on; null while it is off, and if it is unknown.
     pub evidence: Option<Evidence>,
-    /// The evidence that production use was switched on by.
+    /// The evidence with which production use was switched on.
     #[schema(value_type = Option<super::Promotion>)]
     pub promotion: Option<JsonObject>,
-    /// The actor of the last change.
+    /// The actor of the last change, as claimed.
     pub changed_by: Option<String>,
-    /// Why the last change was made.
+    /// The reason of the last change, in the caller's words.
     pub reason: Option<String>,
-    /// When the last change was made.
+    /// The time of the last change.
     pub updated_at: DateTime<Utc>,
-    /// Counts the changes, from 1.
+    /// The number of changes, from 1.
     pub version: i64,
 }
 
-/// Something that an operator should know about a policy: a stable name and a sentence.
+/// A point that an operator should know about a policy: a stable name and a sentence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct PolicyWarning {
-    /// Its stable name.
+    /// The stable name of the warning.
     pub id: &'static str,
-    /// The meaning, with the fix.
+    /// The meaning, and the fix.
     pub detail: String,
 }
 
@@ -90,7 +90,7 @@ impl HeimdallPolicy {
         }
     }
 
-    /// How many UTC days count, today among them.
+    /// The number of UTC days that count, today included.
     #[must_use]
     pub const fn days(&self) -> i64 {
         match self.scorecard_window {
@@ -111,14 +111,14 @@ impl HeimdallPolicy {
         }
     }
 
-    /// When a recommendation that is made now ends by itself; none: never.
+    /// The time at which a recommendation that is made now expires; none for never.
     #[must_use]
     pub fn expiry(&self, made_at: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let seconds = self.recommendation_ttl_seconds.get();
         (seconds > 0).then(|| made_at + chrono::TimeDelta::seconds(seconds))
     }
 
-    /// The points that an operator should know about it; `engines` are those that have a risk policy.
+    /// The points that an operator should know about the policy; `engines` are those that have a risk policy.
     #[must_use]
     pub fn warnings(&self, engines: &[Engine]) -> Vec<PolicyWarning> {
         let mut warnings = Vec::new();
@@ -144,18 +144,18 @@ impl HeimdallPolicy {
             warn("nothing_to_earn", "a minimum of 0 asks for nothing: set both minima".to_owned());
         }
         if self.gate_rule != GateRule::Point && self.min_sandbox_success_rate.units() == 1_000_000 {
-            let detail = "no number of trials shows a success rate of 1 by this rule: the gate never opens";
+            let detail = "no number of trials can show a success rate of 1 by this rule: the gate never opens";
             warn("gate_never_opens", detail.to_owned());
         }
         if self.recommendation_ttl_seconds == Count::ZERO {
-            let detail = "recommendations never expire: old advice may be acted on until somebody revokes it";
+            let detail = "recommendations never expire: old advice may be used until it is revoked";
             warn("never_expires", detail.to_owned());
         }
         warnings
     }
 }
 
-/// An upsert that is asked for. Fields left out keep their value; a new domain starts at 0.90 / 50 / 0.80 / off.
+/// A requested upsert. Fields that are left out keep their value; a new domain starts at 0.90 / 50 / 0.80 / off.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are those of HeimdallPolicy")]
 pub struct PolicyUpsert {
@@ -175,7 +175,7 @@ pub struct PolicyUpsert {
 }
 
 impl PolicyUpsert {
-    /// One that leaves everything as it is.
+    /// An upsert that changes nothing.
     #[must_use]
     pub const fn of(domain: Domain) -> Self {
         Self {
@@ -196,9 +196,9 @@ impl PolicyUpsert {
     }
 }
 
-/// Most trials that a policy may ask for: more than a day can hold.
+/// The most trials that a policy may require: more than a day can hold.
 const TRIALS_MAX: i64 = 1_000_000_000;
-/// A year: advice that is older is nobody's.
+/// The longest lifetime of advice: a year.
 const TTL_SECONDS_MAX: i64 = 31_536_000;
 /// Most days of a rolling window.
 const WINDOW_DAYS_MAX: i64 = 365;
@@ -217,7 +217,7 @@ fn validate(upsert: &PolicyUpsert) -> Result<()> {
     if errors.is_empty() { Ok(()) } else { Err(Error::Invalid(errors)) }
 }
 
-/// The policy after an upsert, and what that changes.
+/// The policy after an upsert, and the changes of the upsert.
 pub fn upsert(
     existing: Option<&HeimdallPolicy>,
     upsert: &PolicyUpsert,
@@ -242,7 +242,7 @@ pub fn upsert(
         gate_rule: upsert.gate_rule.unwrap_or(old.gate_rule),
         approved_model_version: upsert.approved_model_version.after(old.approved_model_version.clone()),
         calibration_gate: upsert.calibration_gate.unwrap_or(old.calibration_gate),
-        // The evidence of production use ends with it; new evidence is not known here.
+        // The evidence ends with production use; this function does not know newer evidence.
         evidence: old.evidence.filter(|_| prod_use_enabled && old.prod_use_enabled),
         promotion: old.promotion.clone().filter(|_| prod_use_enabled && old.prod_use_enabled),
         changed_by: by.map(ToString::to_string),
@@ -260,7 +260,7 @@ fn changes(existing: Option<&HeimdallPolicy>, old: &HeimdallPolicy, policy: &Hei
             changes.note(stringify!($field), existing.map(|old| &old.$field), &policy.$field)
         };
     }
-    // Of the settings that came later, one that a new policy leaves at its default is no change.
+    // A later setting that a new policy leaves at its default is not a change.
     macro_rules! note_moved {
         ($field:ident) => {
             if old.$field != policy.$field {
@@ -283,12 +283,12 @@ fn changes(existing: Option<&HeimdallPolicy>, old: &HeimdallPolicy, policy: &Hei
     changes
 }
 
-/// Whether the policy lets a use through that did not pass before: production use switched on, a lower minimum, a weaker rule,
-/// advice that lives longer or may be used again, calibration or the engine not looked at any more. Another window and another approved
-/// model version count as well: nobody can tell beforehand which way other trials lead.
+/// Whether the policy admits a use that did not pass before: production use switched on, a lower minimum, a weaker
+/// rule, advice that lives longer or may be reused, calibration or the engine no longer checked. Another window and
+/// another approved model version count as well, since their effect cannot be predicted.
 #[must_use]
 pub fn loosens(existing: Option<&HeimdallPolicy>, policy: &HeimdallPolicy) -> bool {
-    // 0 is for ever.
+    // 0 is the longest life.
     let life = |policy: &HeimdallPolicy| match policy.recommendation_ttl_seconds.get() {
         0 => i64::MAX,
         seconds => seconds,

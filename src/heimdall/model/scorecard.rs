@@ -8,19 +8,19 @@ use utoipa::ToSchema;
 
 /// 1, in the units of a sum of confidences.
 const ONE: i128 = 1_000_000_000_000_000_000;
-/// One over the least mean overconfidence that counts: 0.05.
+/// The inverse of the least mean overconfidence that counts, 0.05.
 const GAPS_IN_ONE: i128 = 20;
 
-/// Sandbox trials: integers and exact sums, of confidences in 10^-18.
+/// The sums of sandbox trials: integers, and exact sums of confidences in 10^-18.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Trials.
+    /// The number of trials.
     pub trials: i64,
-    /// How many succeeded.
+    /// The number of trials that succeeded.
     pub successes: i64,
     /// The sum of their confidences.
     pub confidence_sum: i128,
-    /// The sum of the squares, exact in the database and rounded once, here.
+    /// The sum of the squared confidences, exact in the database and rounded once, here.
     pub square_sum: i128,
     /// The sum of the confidences of those that succeeded.
     pub success_sum: i128,
@@ -38,7 +38,7 @@ pub(super) fn shown(value: f64) -> Ratio {
 }
 
 impl Tally {
-    /// Whether the share of successes reaches a threshold, compared exactly. No trials are no successes.
+    /// Whether the share of successes reaches a threshold, compared exactly. Zero trials count as a share of 0.
     #[must_use]
     pub fn success_rate_reaches(self, threshold: Fraction) -> bool {
         if self.trials == 0 {
@@ -47,20 +47,20 @@ impl Tally {
         i128::from(self.successes) * 1_000_000 >= threshold.units() * i128::from(self.trials)
     }
 
-    /// By how much the stated confidences are more than the successes, summed over the trials, in 10^-18.
+    /// The sum of the stated confidences less the successes, in 10^-18.
     fn gap_sum(self) -> i128 {
         self.confidence_sum - i128::from(self.successes) * ONE
     }
 
-    /// That sum in standard deviations of what it would be if every confidence were a true probability; none where all of them were
-    /// 0 or 1, so that nothing may deviate.
+    /// That sum in standard deviations, if every confidence were a true probability; none if all of them were 0 or 1,
+    /// so that the deviation is 0.
     pub(super) fn overconfidence_z(self) -> Option<f64> {
         let variance = self.confidence_sum - self.square_sum;
         (variance > 0).then(|| double(self.gap_sum()) / double(variance).sqrt())
     }
 
-    /// Whether the confidences say too much: by 0.05 on average or more (compared exactly), and by more than chance explains, one-sided
-    /// at 95 %.
+    /// Whether the confidences are too high: by 0.05 on average or more (compared exactly), and by more than chance
+    /// explains, one-sided at 95 %.
     #[must_use]
     pub fn is_overconfident(self) -> bool {
         self.trials > 0
@@ -69,14 +69,14 @@ impl Tally {
     }
 }
 
-/// Whether stated confidence is what it says. All null without trials.
+/// The calibration of stated confidences. All fields are null without trials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Calibration {
-    /// Mean confidence less success rate; more than 0 is overconfident.
+    /// Mean confidence minus success rate; above 0 is overconfident.
     pub overconfidence: Option<Ratio>,
-    /// The same in standard deviations; null where every confidence was 0 or 1.
+    /// The overconfidence in standard deviations; null if every confidence was 0 or 1.
     pub overconfidence_z: Option<Ratio>,
-    /// Mean squared distance of confidence from outcome, 0 to 1; 0 is perfect, always saying 0.5 is 0.25.
+    /// The mean squared distance of confidence from outcome, 0 to 1; 0 is perfect, and always stating 0.5 gives 0.25.
     pub brier_score: Option<Ratio>,
 }
 
@@ -89,32 +89,32 @@ pub struct Scorecard {
     pub from: NaiveDate,
     /// The domain.
     pub domain: Domain,
-    /// The only model version whose trials count; null: all of them.
+    /// The only model version whose trials count; null for all.
     pub model_version: Option<ModelVersion>,
-    /// Trials.
+    /// The number of trials.
     pub trials: i64,
-    /// How many succeeded.
+    /// The number of trials that succeeded.
     pub successes: i64,
-    /// Their share; 0 without trials.
+    /// The share of successes; 0 without trials.
     pub success_rate: Ratio,
-    /// Mean stated confidence; 0 without trials.
+    /// The mean stated confidence; 0 without trials.
     pub avg_confidence: Ratio,
-    /// Whether stated confidence is what it says.
+    /// The calibration of the stated confidences.
     pub calibration: Calibration,
-    /// When the last trial was recorded; null without trials.
+    /// The time of the last trial; null without trials.
     pub updated_at: Option<DateTime<Utc>>,
 }
 
-/// Which trials a scorecard counts.
+/// The trials that a scorecard counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
-    /// Of this domain.
+    /// The domain of the trials.
     pub domain: Domain,
-    /// From this UTC day.
+    /// The first UTC day.
     pub from: NaiveDate,
-    /// To this one.
+    /// The last UTC day.
     pub day: NaiveDate,
-    /// Of this model version; none: of all.
+    /// The only model version whose trials count; none for all.
     pub model_version: Option<ModelVersion>,
 }
 
@@ -132,7 +132,7 @@ impl Scorecard {
     pub fn new(span: Span, tally: Tally, updated_at: Option<DateTime<Utc>>) -> Self {
         let trials = i128::from(tally.trials);
         let of_all = |sum: i128| Ratio::of(sum, trials * ONE);
-        // The mean of (c - y)^2, of which y^2 is y.
+        // The mean of (c - y)^2, where y^2 equals y.
         let squares = tally.square_sum - 2 * tally.success_sum + i128::from(tally.successes) * ONE;
         Self {
             day: span.day,

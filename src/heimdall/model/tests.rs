@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 mod tables;
 
-/// A policy that is on, at the originals' defaults.
+/// An enabled policy with the original's defaults.
 fn policy() -> HeimdallPolicy {
     let on = PolicyUpsert { prod_use_enabled: Some(true), ..PolicyUpsert::of("D".parse().unwrap()) };
     upsert(None, &on, None, None, DateTime::UNIX_EPOCH).unwrap().0
@@ -15,7 +15,7 @@ fn tally(successes: i64, trials: i64) -> Tally {
     Tally { trials, successes, ..Tally::default() }
 }
 
-/// The sums of trials, each with what it stated in thousandths and its outcome.
+/// The sums of trials, each with its stated confidence in thousandths and its outcome.
 fn summed(trials: impl IntoIterator<Item = (i128, bool)>) -> Tally {
     trials.into_iter().fold(Tally::default(), |sum, (thousandths, success)| {
         let confidence = thousandths * 1_000_000_000_000_000;
@@ -103,7 +103,7 @@ fn every_check_is_told_and_what_more_trials_may_mend_is_no_failure() {
         results(none, "0.5", "v1"),
         named([Pass, Fail, InsufficientEvidence, InsufficientEvidence, InsufficientEvidence, Fail])
     );
-    // 44 of 50 would do as a point, and is not certain enough yet; 39 of 50 would not do as a point either.
+    // 44 of 50 would pass as a point, but is not certain enough yet; 39 of 50 would not pass as a point either.
     assert_eq!(
         results(summed((0..50).map(|trial| (900, trial < 44))), "0.9", "v2"),
         named([Pass, Pass, Pass, InsufficientEvidence, Pass, Pass])
@@ -118,7 +118,7 @@ fn every_check_is_told_and_what_more_trials_may_mend_is_no_failure() {
     assert_eq!(off.iter().map(|check| (check.check, check.result)).collect::<Vec<_>>(), [("prod_use", Fail)]);
 }
 
-/// A use that is allowed, of a recommendation that was made under this policy at the epoch.
+/// An allowed use, of a recommendation that was made under this policy at the epoch.
 fn allowed(policy: &HeimdallPolicy) -> Use<'_> {
     Use {
         eligible_at_creation: true,
@@ -163,7 +163,7 @@ fn what_ends_a_recommendation_is_named_in_its_order() {
         single_use: true,
         ..policy()
     };
-    // Everything is wrong at once, and mended from the first to the last.
+    // Everything is wrong at once, and is mended from the first to the last.
     let mut asked = Use {
         expires_at: Some(DateTime::UNIX_EPOCH),
         revoked_seq: Some(7),
@@ -174,7 +174,7 @@ fn what_ends_a_recommendation_is_named_in_its_order() {
     };
     let approved = version("v2");
     assert_eq!(may_use(&asked), GateReason::RecommendationExpired);
-    // It ends at its very instant, and not a microsecond before.
+    // The lifetime ends at its very instant, and not a microsecond before.
     asked.expires_at = Some(DateTime::UNIX_EPOCH + TimeDelta::microseconds(1));
     assert_eq!(may_use(&asked), GateReason::RecommendationRevoked);
     asked.revoked_seq = None;
@@ -183,7 +183,7 @@ fn what_ends_a_recommendation_is_named_in_its_order() {
     assert_eq!(may_use(&asked), GateReason::ModelVersionNotApproved);
     asked.model_version = Some(&approved);
     assert_eq!(may_use(&asked), GateReason::EngineThrottled);
-    // An engine that was not looked at is not on.
+    // An engine whose state is unknown is not on.
     asked.engine_active = None;
     assert_eq!(may_use(&asked), GateReason::EngineThrottled);
     asked.engine_active = Some(true);
@@ -232,7 +232,7 @@ fn calibration_is_what_the_formulas_say() {
     assert_eq!(shown(summed((0..50).map(|trial| (900, trial < 40)))), ["0.1", "2.357023", "0.17"]);
     assert_eq!(shown(summed((0..50).map(|trial| (900, trial < 45)))), ["0", "0", "0.09"]);
     assert_eq!(shown(summed((0..50).map(|trial| (900, trial < 50)))), ["-0.1", "-2.357023", "0.01"]);
-    // Nothing may deviate from a certainty, so any deviation is one too many.
+    // A certainty allows no deviation, so any deviation is too much.
     assert_eq!(shown(summed([(1000, true), (1000, false)])), ["0.5", "-", "0.5"]);
 }
 
@@ -290,7 +290,8 @@ proptest! {
         prop_assert_eq!(passes, on && stated >= 900 && trials >= 50 && successes * 10 >= trials * 8);
     }
 
-    /// A trial that a stricter rule lets pass, a weaker one does: of the lower bound always, of the e-process against the point.
+    /// A trial that a stricter rule passes, a weaker one passes too: always for the lower bound, for the e-process
+    /// against the point.
     #[test]
     fn a_stricter_rule_never_passes_what_a_point_does_not(
         trials in 50_i64..600, share in 0_i64..=1_000, least in 1_i64..1_000,

@@ -1,4 +1,5 @@
-//! The use of a recommendation, decided anew each time: the verdict at creation, and everything that may have ended it since.
+//! The decision on a use of a recommendation, made anew each time: the verdict at creation, and everything that may
+//! have ended it since.
 
 use super::gate::GateReason;
 use super::policy::HeimdallPolicy;
@@ -9,17 +10,17 @@ use serde::Serialize;
 /// The settings of a policy that decide a use.
 #[derive(Debug, Clone, Serialize)]
 pub struct Terms<'a> {
-    /// Which version of the policy.
+    /// The version of the policy.
     pub version: i64,
-    /// Whether production may act on the domain at all.
+    /// Whether production may act on the domain.
     pub prod_use_enabled: bool,
-    /// Least confidence of a recommendation.
+    /// The least confidence of a recommendation.
     pub min_confidence_prod: Fraction,
-    /// Whether a recommendation may be used once.
+    /// Whether a recommendation may be used only once.
     pub single_use: bool,
-    /// The only model version that may be used; none: any.
+    /// The only model version that may be used; none for any.
     pub approved_model_version: Option<&'a ModelVersion>,
-    /// The engine that must not be off; none: no engine matters.
+    /// The engine that must not be off; none if no engine matters.
     pub engine: Option<&'a Engine>,
 }
 
@@ -36,46 +37,46 @@ impl<'a> From<&'a HeimdallPolicy> for Terms<'a> {
     }
 }
 
-/// The switches over everything.
+/// The switches over the whole system.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Switches {
-    /// Whether everything is stopped now.
+    /// Whether the kill switch is engaged now.
     pub kill_switch_engaged: bool,
-    /// Whether production is on now, or does not have to be.
+    /// Whether go-live is on now, or is not required.
     pub live: bool,
 }
 
 /// The facts that decide the use of a recommendation. Its JSON is the detail of the use's event.
 #[derive(Debug, Serialize)]
 pub struct Use<'a> {
-    /// Whether it passed the gate when it was created.
+    /// Whether the recommendation passed the gate at its creation.
     pub eligible_at_creation: bool,
     /// The verdict at creation.
     pub gate_reason_at_creation: &'a str,
-    /// Its confidence.
+    /// The confidence that the model stated.
     pub confidence: Confidence,
-    /// The model that it comes from.
+    /// The version of the model that made it; none if unknown.
     pub model_version: Option<&'a ModelVersion>,
-    /// When it ends by itself; none: never.
+    /// The time at which it expires; none for never.
     pub expires_at: Option<DateTime<Utc>>,
-    /// The event that revoked it.
+    /// The event that revoked it; none if it is not revoked.
     pub revoked_seq: Option<i64>,
-    /// The event of its first use.
+    /// The event of its first use; none before it.
     pub used_seq: Option<i64>,
-    /// Whether it was made to be used once; the policy of now may say so as well.
+    /// Whether it was created for one use; the current policy may require that, too.
     pub single_use: bool,
-    /// The domain's policy now.
+    /// The domain's current policy; none if it has none.
     pub policy: Option<Terms<'a>>,
-    /// Whether the policy's engine is enabled and not throttled now; none where the policy names none.
+    /// Whether the policy's engine is enabled and not throttled now; none if the policy names no engine.
     pub engine_active: Option<bool>,
     /// The switches now.
     #[serde(flatten)]
     pub switches: Switches,
-    /// Now.
+    /// The time of the decision.
     pub at: DateTime<Utc>,
 }
 
-/// Whether production may act on a recommendation now. One that was never eligible never becomes so.
+/// Whether production may act on a recommendation now. One that was not eligible at creation never becomes eligible.
 #[must_use]
 pub fn may_use(asked: &Use<'_>) -> GateReason {
     if !asked.eligible_at_creation {

@@ -1,4 +1,4 @@
-//! The policies.
+//! The SQL of the charter's policies.
 
 use super::{count, domain, engine, fraction, model_version};
 use crate::error::{Error, Result};
@@ -62,7 +62,9 @@ pub async fn read_policies(conn: &mut PgConnection) -> Result<Vec<HeimdallPolicy
 }
 
 fn known<T>(value: Option<T>, domain: &str) -> Result<T> {
-    value.ok_or_else(|| Error::Inconsistent(format!("the policy of {domain} says what this server does not know")))
+    value.ok_or_else(|| {
+        Error::Inconsistent(format!("the policy of {domain} has a value that this server does not know"))
+    })
 }
 
 /// A domain's policy.
@@ -122,7 +124,7 @@ pub async fn upsert_policy(conn: &mut PgConnection, policy: &HeimdallPolicy) -> 
     Ok(())
 }
 
-/// How many domains have a policy.
+/// The number of domains with a policy.
 pub async fn count_policies(conn: &mut PgConnection) -> Result<usize> {
     let count = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM heimdall_policy"#).fetch_one(conn).await?;
     Ok(usize::try_from(count).unwrap_or(usize::MAX))

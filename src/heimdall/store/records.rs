@@ -1,4 +1,4 @@
-//! The reads of reports and lists.
+//! The SQL of the reads for reports and lists.
 
 use super::{confidence, domain, model_version};
 use crate::error::Result;
@@ -13,71 +13,71 @@ use utoipa::ToSchema;
 /// A recommendation as it is read back.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RecommendationRecord {
-    /// Its id: the sequence of its event.
+    /// The id: the sequence number of its event.
     pub id: i64,
     /// Its domain.
     pub domain: Domain,
-    /// Its stated confidence.
+    /// The confidence that the model stated.
     pub confidence: Confidence,
-    /// The model that it comes from.
+    /// The version of the model that made it; null if unknown.
     pub model_version: Option<ModelVersion>,
-    /// The verdict at creation. Use is checked again.
+    /// Whether it was eligible at creation. A use is checked again.
     pub prod_eligible: bool,
     /// The first check that failed at creation, or `gate_pass`.
     pub gate_reason: String,
-    /// Every check of the verdict; null where it was erased, and of those from before it was kept.
+    /// Every check of the verdict; null if it was erased, or is older than the keeping of checks.
     #[schema(value_type = Option<Vec<GateCheck>>)]
     pub gate_checks: Option<Box<RawValue>>,
-    /// When it ends by itself; null: never.
+    /// The time at which it expires; null for never.
     pub expires_at: Option<DateTime<Utc>>,
-    /// Whether it may be used once.
+    /// Whether it may be used only once.
     pub single_use: bool,
-    /// When it was first used.
+    /// The time of its first use; null before it.
     pub used_at: Option<DateTime<Utc>>,
-    /// When it was revoked.
+    /// The time of its revocation; null if it is not revoked.
     pub revoked_at: Option<DateTime<Utc>>,
     /// The actor of the revocation, as claimed.
     pub revoked_by: Option<String>,
-    /// Why it was revoked.
+    /// The reason of the revocation, in the caller's words.
     pub revoke_reason: Option<String>,
-    /// The event of the first use.
+    /// The event of its first use; null before it.
     #[serde(skip)]
     pub used_seq: Option<i64>,
-    /// The event of the revocation.
+    /// The event of its revocation; null if it is not revoked.
     #[serde(skip)]
     pub revoked_seq: Option<i64>,
-    /// The recommendation.
+    /// The recommendation itself; null if none was sent, or it was erased.
     #[schema(value_type = Option<Object>)]
     pub recommendation: Option<Box<RawValue>>,
-    /// Its evidence.
+    /// The evidence for it; null if none was sent, or it was erased.
     #[schema(value_type = Option<Object>)]
     pub evidence: Option<Box<RawValue>>,
-    /// The policy it was judged by.
+    /// The policy of the verdict.
     #[schema(value_type = Option<Object>)]
     pub policy_snapshot: Option<Box<RawValue>>,
-    /// The scorecard it was judged by.
+    /// The scorecard of the verdict.
     #[schema(value_type = Option<Object>)]
     pub scorecard_snapshot: Option<Box<RawValue>>,
     /// The actor of the recommendation, as the caller claimed.
     pub actor: Option<String>,
-    /// The caller's thread.
+    /// The caller's id for everything that belongs to one undertaking.
     pub correlation_id: Option<String>,
-    /// When.
+    /// The time of the verdict.
     pub created_at: DateTime<Utc>,
 }
 
-/// Which recommendations to list; none of a kind means all.
+/// The recommendations to list; a filter of none admits all.
 #[derive(Debug, Default)]
 pub struct RecommendationFilter<'a> {
-    /// Of this domain.
+    /// Only this domain.
     pub domain: Option<&'a str>,
-    /// Eligible at creation or not.
+    /// Only those that were eligible at creation, or only those that were not.
     pub prod_eligible: Option<bool>,
-    /// With this id.
+    /// Only this id.
     pub id: Option<i64>,
-    /// Made before this one.
+    /// Only ids below this one.
     pub before: Option<i64>,
-    /// At most so many.
+    /// The most rows.
     pub limit: i64,
 }
 
@@ -168,44 +168,44 @@ pub async fn read_recommendation(conn: &mut PgConnection, id: i64) -> Result<Opt
 /// An event of the charter as it is read back.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct HeimdallEventRecord {
-    /// Its sequence number in the heimdall stream.
+    /// The event's sequence number in the heimdall stream.
     pub seq: i64,
     /// The domain.
     pub domain: String,
     /// `TRIAL`, `RECOMMEND`, `REQUIRE` or `REVOKE`.
     pub action: String,
-    /// Whether it was done or allowed.
+    /// Whether the action was done or allowed.
     pub ok: bool,
-    /// The confidence, of a trial and of a recommendation.
+    /// The stated confidence, for a trial and a recommendation.
     pub confidence: Option<Confidence>,
-    /// The outcome of a trial.
+    /// Whether the model was right, for a trial.
     pub success: Option<bool>,
-    /// The recommendation.
+    /// The id of the recommendation, for a use and a revocation.
     pub recommendation_id: Option<i64>,
-    /// The verdict.
+    /// The verdict, for a recommendation and a use.
     pub gate_reason: Option<String>,
-    /// The model, of a trial and of a recommendation.
+    /// The model version, for a trial and a recommendation.
     pub model_version: Option<String>,
-    /// Of a recommendation every check, of a use what it was decided by.
+    /// Every check for a recommendation; the deciding facts for a use.
     #[schema(value_type = Option<Object>)]
     pub detail: Option<Box<RawValue>>,
-    /// Why, in the caller's words.
+    /// The reason, in the caller's words.
     pub reason: Option<String>,
-    /// The authenticated principal.
+    /// The authenticated caller.
     pub principal: String,
     /// The actor, as the caller claimed.
     pub actor: Option<String>,
-    /// The request it came with.
+    /// The request that caused the event.
     pub request_id: Option<String>,
-    /// The caller's thread.
+    /// The caller's id for everything that belongs to one undertaking.
     pub correlation_id: Option<String>,
-    /// When.
+    /// The time of the event.
     pub created_at: DateTime<Utc>,
     /// The event's hash, lower-case hex.
     pub hash: String,
 }
 
-/// Events, newest first.
+/// Lists events, newest first.
 pub async fn events(
     conn: &mut PgConnection,
     domain: Option<&str>,

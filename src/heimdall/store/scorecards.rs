@@ -1,4 +1,4 @@
-//! The sums of trials: a row a domain and day, and beside it one for each model version that a trial named.
+//! The SQL of the sums of trials: one row per domain and day, and one more for each model version that a trial named.
 
 use super::domain;
 use crate::audit::Stamp;
@@ -9,19 +9,19 @@ use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
 
-/// Decimals of a sum of confidences as it is read; that of their squares is rounded to as many.
+/// The decimals of a sum of confidences as it is read; the sum of their squares is rounded to the same number.
 const CONFIDENCE_SCALE: u32 = 18;
 
-/// A trial on its way into the sums.
+/// A trial to add to the sums.
 #[derive(Debug, Clone, Copy)]
 pub struct Trial<'a> {
     /// Its domain.
     pub domain: &'a Domain,
-    /// The model that was tried.
+    /// The version of the model that was tried; none if the report names none.
     pub model_version: Option<&'a ModelVersion>,
-    /// Its stated confidence.
+    /// The confidence that the model stated.
     pub confidence: Confidence,
-    /// Whether it was right.
+    /// Whether the model was right.
     pub success: bool,
 }
 
@@ -53,7 +53,8 @@ impl Sums {
     }
 }
 
-/// Adds a trial to its day, in the database; the domain's sums of the day with it. One statement, two where it names a version.
+/// Adds a trial to the sums of its day, and returns the domain's sums of the day. One statement, two if the trial names
+/// a version.
 pub async fn count_trial(conn: &mut PgConnection, trial: Trial<'_>, stamp: Stamp) -> Result<Tally> {
     let (name, confidence) = (trial.domain.as_str(), trial.confidence.to_decimal());
     if let Some(version) = trial.model_version {
@@ -113,7 +114,7 @@ pub async fn count_trial(conn: &mut PgConnection, trial: Trial<'_>, stamp: Stamp
     .tally()
 }
 
-/// The sums of the trials of these spans, and when the last one was recorded, in the order of the spans. One statement.
+/// The sums of the trials of these spans, and the time of each last trial, in the order of the spans. One statement.
 pub async fn read_tallies(conn: &mut PgConnection, spans: &[Span]) -> Result<Vec<(Tally, Option<DateTime<Utc>>)>> {
     let names: Vec<String> = spans.iter().map(|span| span.domain.to_string()).collect();
     let versions: Vec<Option<String>> =
@@ -162,7 +163,7 @@ pub async fn read_tallies(conn: &mut PgConnection, spans: &[Span]) -> Result<Vec
         .collect()
 }
 
-/// The sums of the trials of a span, and when the last one was recorded.
+/// The sums of the trials of a span, and the time of the last one.
 pub async fn read_tally(conn: &mut PgConnection, span: &Span) -> Result<(Tally, Option<DateTime<Utc>>)> {
     let only = read_tallies(conn, std::slice::from_ref(span)).await?.pop();
     only.ok_or_else(|| Error::Inconsistent("a sum over trials has no row".into()))
@@ -183,7 +184,7 @@ pub async fn scorecards_today(conn: &mut PgConnection, day: NaiveDate) -> Result
     Ok(spans.into_iter().zip(tallies).map(|(span, (tally, at))| Scorecard::new(span, tally, at)).collect())
 }
 
-/// Trials and successes of all domains since a day, for the review.
+/// The trials and successes of all domains since a day, for the review.
 pub async fn trials_since(conn: &mut PgConnection, day: NaiveDate) -> Result<(i64, i64)> {
     let row = sqlx::query!(
         r#"SELECT COALESCE(sum(trials), 0)::bigint    AS "trials!",
@@ -197,7 +198,7 @@ pub async fn trials_since(conn: &mut PgConnection, day: NaiveDate) -> Result<(i6
     Ok((row.trials, row.successes))
 }
 
-/// How many domains have trials on a day.
+/// The number of domains with trials on a day.
 pub async fn domains_tried(conn: &mut PgConnection, day: NaiveDate) -> Result<usize> {
     let count = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM heimdall_scorecard_day WHERE day = $1"#, day)
         .fetch_one(conn)

@@ -80,7 +80,7 @@ struct BacktestInput {
 /// The result of the replay.
 #[derive(Debug, Serialize, ToSchema)]
 struct BacktestAnswer {
-    /// Always true.
+    /// Always true; a failure is an error instead.
     ok: bool,
     /// The draft as it was replayed.
     policy: RegressionPolicy,

@@ -43,11 +43,11 @@ struct AcknowledgeTrip {
     /// An earlier trip of the wire; left out, the one that stands.
     #[schema(value_type = Option<i64>, minimum = 1)]
     trip_id: Option<Count>,
-    /// The actor.
+    /// The person or program that acts, as the caller claims.
     actor: Option<Actor>,
-    /// Why.
+    /// The reason, in the caller's words.
     reason: Option<Reason>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The caller's name for this change. The header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -75,11 +75,11 @@ struct RearmWire {
     metric: Metric,
     /// KEEP (the default), `RESET_LAST_N` or `RESET_NEXT_N`.
     baseline: Option<Rebase>,
-    /// The actor.
+    /// The person or program that acts, as the caller claims.
     actor: Option<Actor>,
     /// The cause, and its repair.
     reason: Reason,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The caller's name for this change. The header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -118,11 +118,11 @@ struct ResetBaseline {
     source: Option<BaselineSource>,
     /// Whether it is meant although the wire is tripped or the new baseline is worse.
     force: Option<Flag>,
-    /// The actor.
+    /// The person or program that acts, as the caller claims.
     actor: Option<Actor>,
-    /// Why.
+    /// The reason, in the caller's words.
     reason: Option<Reason>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The caller's name for this change. The header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -177,9 +177,9 @@ struct RegressionPolicyRemove {
     metric: Metric,
     /// The actor who removes it.
     actor: Option<Actor>,
-    /// Why.
+    /// The reason, in the caller's words.
     reason: Option<Reason>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The caller's name for this change. The header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -207,9 +207,9 @@ struct SetSeriesKind {
     kind: Kind,
     /// The actor who says so.
     actor: Option<Actor>,
-    /// Why.
+    /// The reason, in the caller's words.
     reason: Option<Reason>,
-    /// The caller's name for this change; the header Idempotency-Key is the same.
+    /// The caller's name for this change. The header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 

@@ -172,11 +172,11 @@ pub struct RegressionPolicy {
     pub tolerance_fraction: Option<Fraction>,
     /// Whether the wire is watched.
     pub enabled: bool,
-    /// The actor of the last change.
+    /// The actor of the last change, as claimed.
     pub changed_by: Option<String>,
-    /// Why the last change was made.
+    /// The reason of the last change, in the caller's words.
     pub reason: Option<String>,
-    /// When the last change was made.
+    /// The time of the last change.
     pub updated_at: DateTime<Utc>,
     /// Counts the changes, from 1.
     pub version: i64,

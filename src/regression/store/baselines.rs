@@ -21,7 +21,7 @@ pub struct NewBaseline<'a> {
     pub after_event: i64,
     /// How many events it has once all are there.
     pub events: i64,
-    /// The actor.
+    /// The person or program that acts, as the caller claims.
     pub actor: Option<&'a Actor>,
 }
 
@@ -60,7 +60,7 @@ pub struct BaselineRecord {
     pub after_event: i64,
     /// How many events it has once all are there.
     pub events: i64,
-    /// The actor.
+    /// The person or program that acts, as the caller claims.
     pub actor: Option<String>,
     /// When.
     pub created_at: DateTime<Utc>,

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 pub struct Recorded<'a> {
     /// Its place in the stream.
     pub stamp: Stamp,
-    /// The actor.
+    /// The person or program that acts, as the caller claims.
     pub origin: &'a Origin,
     /// What.
     pub event: &'a KpiEvent,
@@ -87,7 +87,7 @@ pub struct KpiRecord {
     pub event_id: Option<String>,
     /// The actor of the measurement, as claimed.
     pub actor: Option<String>,
-    /// The caller's thread.
+    /// The caller's id for everything that belongs to one undertaking.
     pub correlation_id: Option<String>,
     /// Remarks.
     pub detail: Option<String>,

@@ -79,7 +79,7 @@ pub async fn insert_trip(conn: &mut PgConnection, trip: &NewTrip<'_>) -> Result<
 pub struct Acknowledgement<'a> {
     /// The verdict.
     pub verdict: &'static str,
-    /// The actor.
+    /// The person or program that acts, as the caller claims.
     pub by: Option<&'a Actor>,
     /// When.
     pub at: DateTime<Utc>,
@@ -115,9 +115,9 @@ pub async fn acknowledge_trip(
 pub struct Rearmed<'a> {
     /// The effect on the baseline.
     pub baseline: Rebase,
-    /// The actor.
+    /// The person or program that acts, as the caller claims.
     pub by: Option<&'a Actor>,
-    /// Why.
+    /// The reason, in the caller's words.
     pub reason: Option<&'a Reason>,
     /// When.
     pub at: DateTime<Utc>,
@@ -225,7 +225,7 @@ pub struct TripRecord {
     pub tripped_at: DateTime<Utc>,
     /// When somebody said what it was.
     pub acknowledged_at: Option<DateTime<Utc>>,
-    /// Who.
+    /// The person or program that acts, as the caller claims.
     pub acknowledged_by: Option<String>,
     /// The verdict: `TRUE_REGRESSION`, `FALSE_ALARM` or `EXPECTED_CHANGE`.
     pub verdict: Option<String>,
@@ -233,7 +233,7 @@ pub struct TripRecord {
     pub rearmed_at: Option<DateTime<Utc>>,
     /// By whom.
     pub rearmed_by: Option<String>,
-    /// Why.
+    /// The reason, in the caller's words.
     pub rearm_reason: Option<String>,
     /// The effect on the baseline: KEEP, `RESET_LAST_N` or `RESET_NEXT_N`.
     pub rearm_baseline: Option<String>,

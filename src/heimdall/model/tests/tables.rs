@@ -1,4 +1,4 @@
-//! The tables that docs/CHARTER.md shows, by the gate itself.
+//! Computes the tables of docs/CHARTER.md by the gate itself.
 
 use super::*;
 
@@ -49,8 +49,8 @@ fn a_perfect_record_opens_after_as_many_trials_as_the_table_says() {
     }
 }
 
-/// The probability that the gate is ever open after one of the first `last` trials, each of which succeeds with probability `rate`: by
-/// the distribution of the successes of those that have not seen it open yet.
+/// The probability that the gate is ever open after one of the first `last` trials, each of which succeeds with
+/// probability `rate`. It follows the distribution of the successes of the runs that have not seen the gate open yet.
 fn ever_open(policy: &HeimdallPolicy, rate: f64, last: i64) -> f64 {
     let mut closed = vec![1.0];
     let mut open = 0.0;
