@@ -1,14 +1,16 @@
-//! Lever 4, the regression tripwire: has performance dropped? Then throttle the engine or pull the kill switch.
+//! Lever 4, the regression tripwire: it finds a drop in performance, and then throttles the engine or engages the kill
+//! switch.
 //!
 //! Invariants:
-//! - Every measurement is evaluated in the transaction that records it, by order of arrival. The next reserve after a tripping
-//!   event is denied.
-//! - A wire is latched: it acts once a trip, and stays tripped until somebody re-arms it. Events from before a re-arm never
-//!   count again.
-//! - The cost of an event does not depend on the history: the windows are three index reads of running sums, evidence is a few
-//!   numbers.
+//! - Every measurement is evaluated in the transaction that records it, in the order of arrival. The next reserve after
+//!   a tripping event is denied.
+//! - A wire is latched: it acts once per trip, and stays tripped until an operator re-arms it. Events from before a
+//!   re-arm never count again.
+//! - The cost of an event does not depend on the history: the windows are three index reads of running sums, and the
+//!   evidence is a few numbers.
 //!
-//! A trip throttles an engine or pulls the kill switch, and a re-arm lifts a throttle: this lever is above the two that it moves.
+//! A trip throttles an engine or engages the kill switch, and a re-arm lifts a throttle: this lever is above those two
+//! levers.
 //!
 //! **Locks**: kpi, then risk, then control, forward only. A measurement that trips nothing takes the KPI head alone, so
 //! measurements do not wait for the ledger.
@@ -57,12 +59,12 @@ use trip::{Cause, Heads, Tripping};
 pub(crate) use trip::begin_counting;
 pub(crate) use upsert::WireRequest;
 
-/// Events that a rate is told from at least, before it stands in the way of another baseline.
+/// The least number of events in a rate that may block a new baseline.
 const WORSE_MIN: i64 = 20;
-/// Evidence beyond which something is happening: 20 is routine noise.
+/// The evidence that blocks a new baseline; evidence of 20 is routine noise.
 const EVIDENCE_MAX: f64 = 1_000.0;
 
-/// The lever's service.
+/// The service of the tripwire.
 #[derive(Debug, Clone)]
 pub struct Regression {
     db: Database,
@@ -72,11 +74,11 @@ pub struct Regression {
     reused: Reused,
     wires_max: usize,
     metrics_max: usize,
-    /// The right to replay a history: one at a time.
+    /// The turns of backtests: one history is replayed at a time.
     pub replaying: Turns,
 }
 
-/// A wire that is to be armed again.
+/// A requested re-arm, as a request for a second person stores it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RearmRequest {
     pub(crate) domain: Domain,
@@ -84,7 +86,7 @@ pub(crate) struct RearmRequest {
     pub(crate) baseline: Rebase,
 }
 
-/// A wire that is to get another baseline.
+/// A requested reset of a baseline, as a request for a second person stores it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct BaselineRequest {
     pub(crate) domain: Domain,
@@ -94,7 +96,7 @@ pub(crate) struct BaselineRequest {
 }
 
 impl Regression {
-    /// The lever on this database; a kill switch pulled here reaches this instance's gate through `feed` at once.
+    /// The lever on this database. `feed` passes a kill switch that it engages to this instance's gate at once.
     #[must_use]
     pub fn new(db: Database, clock: Clock, feed: Feed, two_person: approval::Policy, limits: &LimitsConfig) -> Self {
         let reused = Reused::default();
@@ -112,7 +114,7 @@ impl Regression {
         }
     }
 
-    /// Records measurements, in order and together, and acts on them.
+    /// Records measurements, in order and in one transaction, and acts on their trips.
     pub async fn record(&self, measurements: Measurements) -> Result<Measured> {
         for (event, origin) in &measurements.events {
             origin.authority.require_domain(&event.domain)?;
@@ -122,7 +124,7 @@ impl Regression {
         only.ok_or_else(|| Error::Inconsistent("a measurement was not answered".into()))?
     }
 
-    /// Evaluates a wire as it stands; a read that also acts.
+    /// Evaluates a wire as it is now: a read that acts if the wire trips.
     pub async fn evaluate(&self, domain: &Domain, metric: &Metric, asked: &Asked) -> Result<Once<EvaluateAnswer>> {
         let intent = asked.intent.as_ref();
         let HeldSeries { mut tx, now, policy, mut state } = match self.hold_series((domain, metric), asked).await? {
@@ -131,7 +133,7 @@ impl Regression {
         };
         state.last_checked_at = Some(now.at);
         let Some(policy) = policy.filter(|policy| policy.enabled) else {
-            // Nothing to judge by: nothing but a key is written, so that a name nobody watches leaves no row behind.
+            // The wire does not exist. Only a key is written, so that an unwatched name leaves no row behind.
             let unwatched = EvaluateAnswer { ok: true, state };
             idempotency::keep(&mut tx, intent, now, &unwatched).await?;
             db::commit(tx).await?;
@@ -157,7 +159,7 @@ impl Regression {
         Ok(Once::Done(answer))
     }
 
-    /// Whether a change may be done now, or waits for a second person.
+    /// Decides whether a change may be done now or waits for a second person.
     async fn gate(
         &self,
         conn: &mut PgConnection,
@@ -175,32 +177,32 @@ impl Regression {
         self.writer.runs()
     }
 
-    /// Waits for it to end, which it never should.
+    /// Waits for the end of the writer, which only a fault causes.
     pub async fn writer_ended(&self) {
         self.writer.ended().await;
     }
 
-    /// Measurements that were refused because their sender had used their id for another one.
+    /// The measurements that were refused because their sender had used their id for another one.
     #[must_use]
     pub const fn reused(&self) -> &Reused {
         &self.reused
     }
 
-    /// Measurements that wait now.
+    /// The number of measurements that wait now.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.writer.waiting()
     }
 
-    /// The database, for the lever's reads.
+    /// The database, for reads of the lever.
     #[must_use]
     pub const fn db(&self) -> &Database {
         &self.db
     }
 }
 
-/// Refuses a caller that does not reach both the domain of a wire and its engine, whatever its action is: one that may change the
-/// wire may have it let go of that engine. A wire that has no engine is every engine's.
+/// Refuses a caller that does not reach both the domain of a wire and its engine, whatever the wire's action is: a
+/// caller that may change the wire could release that engine. A wire without an engine belongs to every engine.
 pub(crate) fn require_reach(origin: &Origin, wire: &RegressionPolicy) -> Result<()> {
     origin.authority.require_domain(&wire.domain)?;
     origin.authority.require_engine(&wire.throttled_engine().unwrap_or_else(Engine::global))
@@ -216,8 +218,9 @@ async fn profile(conn: &mut PgConnection, policy: &RegressionPolicy) -> Result<O
     Ok(Profile::of(&past, policy.direction))
 }
 
-/// Refuses another baseline where the last events, those that would become it or the recent ones, are worse than the one in use by half
-/// of what trips: it would hide a drop. Of the next events nobody knows yet, but where they begin.
+/// Refuses a new baseline if the last events, either those that would become it or the recent ones, are worse than the
+/// current baseline by half of the tripping drop, since it would hide a drop. For a baseline of the next events, only
+/// their start is known.
 async fn refuse_worse(conn: &mut PgConnection, policy: &RegressionPolicy, state: &WireState) -> Result<()> {
     let (wire, series) = load::wire(&mut *conn, policy, state.clone()).await?;
     let pair = (policy.domain.clone(), policy.metric.clone());
@@ -238,7 +241,7 @@ async fn refuse_worse(conn: &mut PgConnection, policy: &RegressionPolicy, state:
     let mut half = policy.tolerance(wire.boolean);
     half.limit = (half.limit + 1) / 2;
     for new in [load::window(conn, policy, there).await?, Some(reading.recent)].into_iter().flatten() {
-        // A few events say nothing of a rate.
+        // A few events do not determine a rate.
         if new.events < policy.min_events_to_enforce.get().min(WORSE_MIN) {
             continue;
         }
@@ -250,7 +253,7 @@ async fn refuse_worse(conn: &mut PgConnection, policy: &RegressionPolicy, state:
     Ok(())
 }
 
-/// Shows what the windows of a wire say now, and writes its state. Acting is left to the next measurement or evaluation.
+/// Writes the current reading of a wire's windows into its state. The next measurement or evaluation acts on it.
 async fn note_reading(
     conn: &mut PgConnection,
     policy: &RegressionPolicy,

@@ -1,4 +1,4 @@
-//! The advice on a series before a wire watches it: how much it varies, and what PLAIN would make of that. Nothing here decides.
+//! The advice on a series before a wire watches it: its variation, and the consequences for PLAIN. It decides nothing.
 
 use super::detector::lint::{min_resolvable_drop, plain_expected_trips, rate_cv};
 use super::model::{Action, Detector, Direction, Effect, Measurement, RegressionPolicy};
@@ -6,27 +6,27 @@ use crate::types::Count;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Events that a profile looks at: the last ones.
+/// The number of last events in a profile.
 pub const PROFILED: i64 = 1_000;
-/// Fewer say nothing yet.
+/// The least number of events in a profile.
 const PROFILED_MIN: usize = 20;
 
 /// The profile of a history before a wire watches it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct Profile {
-    /// How many events were looked at: the last ones.
+    /// The number of events in the profile, the last ones.
     pub events: usize,
-    /// Whether it is a series of successes and failures.
+    /// Whether the series consists of successes and failures.
     pub boolean: bool,
-    /// The mean: of successes, their rate.
+    /// The mean; for successes, their rate.
     pub mean: f64,
-    /// The standard deviation over the mean; of a rate that should be low, that of its complement. Null where the mean is not
-    /// positive.
+    /// The standard deviation over the mean; for a rate that should be low, over that of its complement. Null if the
+    /// mean is not positive.
     pub coefficient_of_variation: Option<f64>,
 }
 
 impl Profile {
-    /// The profile of these events; none of none.
+    /// The profile of these events; none if there are none.
     #[must_use]
     pub fn of(history: &[Measurement], direction: Direction) -> Option<Self> {
         let boolean = matches!(history.first()?, Measurement::Success(_));
@@ -40,7 +40,7 @@ impl Profile {
         Some(Self { events: history.len(), boolean, mean, coefficient_of_variation: cv })
     }
 
-    /// The smallest relative drop that PLAIN's windows tell from chance.
+    /// The smallest relative drop that PLAIN's windows can tell from chance.
     #[must_use]
     pub fn min_resolvable_drop(&self, policy: &RegressionPolicy) -> Option<f64> {
         let size = |count: Count| usize::try_from(count.get()).unwrap_or(usize::MAX);
@@ -53,7 +53,7 @@ fn size(count: Count) -> usize {
     usize::try_from(count.get()).unwrap_or(usize::MAX)
 }
 
-/// The warnings for a wire like this on a series like that.
+/// The warnings about a wire with this policy on a series with this profile.
 #[must_use]
 pub fn warnings(policy: &RegressionPolicy, profile: Option<&Profile>) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -88,7 +88,7 @@ pub fn warnings(policy: &RegressionPolicy, profile: Option<&Profile>) -> Vec<Str
         let judged = if policy.direction == Direction::LowerIsBetter { 1.0 - profile.mean } else { profile.mean };
         let expected = plain_expected_trips(judged, policy.tolerance(true), window, baseline, 5_000);
         if expected >= 0.1 {
-            warnings.push(format!("about {expected:.1} false trips are to be expected in 5,000 events"));
+            warnings.push(format!("expect about {expected:.1} false trips in 5,000 events"));
         }
     }
     if !profile.boolean && policy.action == Action::KillSwitch {
@@ -97,7 +97,8 @@ pub fn warnings(policy: &RegressionPolicy, profile: Option<&Profile>) -> Vec<Str
     warnings
 }
 
-/// Whether a wire is so likely to stop everything by chance that it has to be meant: PLAIN on values, with a `KILL_SWITCH`.
+/// Whether a wire is so likely to stop everything by chance that it needs `force`: PLAIN on values, with a
+/// `KILL_SWITCH`.
 #[must_use]
 pub fn needs_force(policy: &RegressionPolicy, profile: Option<&Profile>) -> bool {
     policy.enabled

@@ -1,4 +1,4 @@
-//! The answers of the tripwire.
+//! The answers of the tripwire's changes.
 
 use crate::audit::FieldChange;
 use crate::regression::model::{self, Action, Kind, Rebase, RegressionPolicy, TripVerdict, WireState};
@@ -7,20 +7,20 @@ use crate::types::{Domain, Engine, Metric, Ratio};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// A trip, as the answer to the measurement that caused it shows it.
+/// A trip, in the answer to the measurement that caused it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Tripped {
-    /// The trip.
+    /// The id of the trip.
     pub trip_id: i64,
-    /// Its effect.
+    /// The effect of the trip.
     pub action: Action,
-    /// The engine it throttled.
+    /// The throttled engine; null for a kill switch.
     pub engine: Option<Engine>,
-    /// The drop.
+    /// The drop that tripped; null if the series went silent.
     pub drop_fraction: Option<Ratio>,
-    /// Whether the wire is in SHADOW mode: nothing was done.
+    /// Whether the wire is in SHADOW mode, so that nothing was done.
     pub shadow: bool,
-    /// The same in words.
+    /// The trip as a sentence.
     pub note: String,
 }
 
@@ -37,37 +37,37 @@ impl Tripped {
 pub struct KpiAnswer {
     /// Always true; a failure is an error instead.
     pub ok: bool,
-    /// Its sequence number in the KPI stream.
+    /// The measurement's sequence number in the KPI stream.
     pub id: i64,
-    /// The trip that this measurement caused; null when it caused none.
+    /// The trip that this measurement caused; null if it caused none.
     pub tripped: Option<Tripped>,
-    /// Whether an enabled wire looks at it.
+    /// Whether an enabled wire watches the series.
     pub watched: bool,
-    /// Whether it had been recorded before, under the same `event_id`.
+    /// Whether the measurement had been recorded before, under the same `event_id`.
     pub duplicate: bool,
 }
 
-/// Where the wire stands after the evaluation.
+/// The state of the wire after an evaluation.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct EvaluateAnswer {
     /// Always true; a failure is an error instead.
     pub ok: bool,
-    /// The wire's state.
+    /// The state of the wire after this.
     pub state: WireState,
 }
 
-/// The wire as it is now, and what the upsert changed.
+/// The wire after an upsert, and the changes of the upsert.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RegressionPolicyUpserted {
     /// Always true; a failure is an error instead.
     pub ok: bool,
-    /// The wire.
+    /// The wire's settings after this.
     pub policy: RegressionPolicy,
-    /// The fields that moved; empty when nothing did.
+    /// The fields that changed; empty if none did.
     pub changes: Vec<FieldChange>,
-    /// The trip that the upsert ended.
+    /// The trip that the upsert ended; null if it ended none.
     pub rearmed: Option<i64>,
-    /// The objections of the last events of the series to this setting.
+    /// The warnings that follow from the last events of the series.
     pub warnings: Vec<String>,
 }
 
@@ -76,41 +76,41 @@ pub struct RegressionPolicyUpserted {
 pub struct AcknowledgeAnswer {
     /// Always true; a failure is an error instead.
     pub ok: bool,
-    /// The trip.
+    /// The id of the trip.
     pub trip_id: i64,
     /// The verdict.
     pub verdict: TripVerdict,
-    /// The wire's state.
+    /// The state of the wire after this.
     pub state: WireState,
 }
 
-/// A wire that is armed again.
+/// A wire that was re-armed.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct RearmAnswer {
     /// Always true; a failure is an error instead.
     pub ok: bool,
-    /// The trip that this ended.
+    /// The id of the trip that this ended.
     pub trip_id: i64,
     /// The effect on the baseline.
     pub baseline: Rebase,
-    /// The wire's state.
+    /// The state of the wire after this.
     pub state: WireState,
-    /// The judgements that the wire cannot make yet.
+    /// The judgements that the wire cannot make yet, as sentences.
     pub warnings: Vec<String>,
 }
 
-/// A wire with another baseline.
+/// A wire that was given a new baseline.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BaselineAnswer {
     /// Always true; a failure is an error instead.
     pub ok: bool,
-    /// The baseline's version.
+    /// The version of the baseline.
     pub version: i64,
-    /// Where it comes from.
+    /// The source of the baseline.
     pub source: Rebase,
-    /// The wire's state.
+    /// The state of the wire after this.
     pub state: WireState,
-    /// The judgements that the wire cannot make yet.
+    /// The judgements that the wire cannot make yet, as sentences.
     pub warnings: Vec<String>,
 }
 
@@ -123,11 +123,11 @@ pub struct KindAnswer {
     pub domain: Domain,
     /// The metric.
     pub metric: Metric,
-    /// The kind that its next events must have.
+    /// The kind that the next events must have.
     pub kind: Kind,
-    /// How many events are older, and never count again for a wire; 0 where all are of this kind.
+    /// The number of older events, which never count again for a wire; 0 if all are of this kind.
     pub since: i64,
-    /// Whether this request changed anything.
+    /// Whether this request changed the kind.
     pub changed: bool,
 }
 

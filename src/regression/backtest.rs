@@ -1,7 +1,7 @@
-//! The backtest of a wire: its history replayed, event by event, through the very code that decides live.
+//! The backtest of a wire: replays its history, event by event, through the code that decides live.
 //!
-//! A replay begins with the first event of its range as if the wire had been set up before it, and arms the wire again right after
-//! each trip, keeping the baseline, so that every trip that it would have made is seen. A live wire that is re-armed right after
+//! A replay begins with the first event of its range as if the wire had been set up before it. It re-arms the wire
+//! right after each trip, keeping the baseline, so that every trip is seen. A live wire that is re-armed right after
 //! each trip makes the same trips, bit for bit.
 
 use super::advice::{Profile, to_real};
@@ -14,67 +14,67 @@ use serde::Serialize;
 use std::collections::VecDeque;
 use utoipa::ToSchema;
 
-/// Trips that a report lists.
+/// The most trips that a report lists.
 const TRIPS_MAX: usize = 1_000;
-/// Events of a history that are shuffled: its last ones.
+/// The most events of a history that are shuffled, its last ones.
 pub const SHUFFLED_MAX: usize = 20_000;
-/// Events over which false trips are counted in the tables of docs/TRIPWIRE.md.
+/// The number of events over which the tables of docs/TRIPWIRE.md count false trips.
 const TABLE_EVENTS: usize = 5_000;
 
 /// A trip that the wire would have made.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct ReplayedTrip {
-    /// Its event, counted in the series.
+    /// The event of the trip, by its number in the series.
     pub series_seq: i64,
-    /// When that was recorded.
+    /// The time at which that event was recorded.
     pub at: DateTime<Utc>,
-    /// Events in the baseline.
+    /// The number of events in the baseline.
     pub baseline_events: i64,
-    /// Their sum.
+    /// The sum of the baseline's events.
     pub baseline_sum: Total,
-    /// Events in the recent window.
+    /// The number of events in the recent window.
     pub current_events: i64,
-    /// Their sum.
+    /// The sum of the recent window's events.
     pub current_sum: Total,
-    /// The drop.
+    /// The drop that tripped.
     pub drop_fraction: Option<Ratio>,
-    /// SEQUENTIAL: the evidence.
+    /// SEQUENTIAL: the evidence at the trip.
     pub evidence: Option<f64>,
-    /// SEQUENTIAL: the event of the series with which the change would have begun.
+    /// SEQUENTIAL: the event of the series at which the change is estimated to have begun.
     pub began_at_event: Option<i64>,
 }
 
-/// How often the wire would trip by chance: the same events, shuffled.
+/// The trips that chance causes: those on the same events, shuffled.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct ChanceTrips {
-    /// Shuffles that were made.
+    /// The number of shuffles.
     pub shuffles: u32,
-    /// The share of them in which the wire tripped.
+    /// The share of shuffles in which the wire tripped, 0 to 1.
     pub tripped_share: f64,
-    /// Trips in 5,000 events, on average.
+    /// The mean number of trips in 5,000 events.
     pub trips_per_5000: f64,
-    /// How many events were shuffled: the last of the history.
+    /// The number of shuffled events, the last of the history.
     pub events: usize,
 }
 
-/// A setting that the history speaks for.
+/// A setting that the history supports.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Recommended {
     /// The detector.
     pub detector: Detector,
-    /// Events in the baseline.
+    /// The number of events in the baseline.
     pub baseline_events: i64,
-    /// The drop that trips.
+    /// The drop that trips, as a fraction.
     pub max_drop_fraction: f64,
-    /// The reason, in the caller's words.
+    /// The grounds of the recommendation, as a sentence.
     pub because: String,
 }
 
-/// The last sums of a series, as many as two windows reach back.
+/// The last sums of a series, as many as two windows need.
 #[derive(Debug)]
 struct Tail {
     sums: VecDeque<Total>,
-    /// The place of the first.
+    /// The place of the first sum.
     first: i64,
     length: usize,
 }
@@ -105,14 +105,14 @@ pub struct Replay {
     wire: Wire,
     tail: Tail,
     end: Mark,
-    /// Events of the series before the range.
+    /// The number of events of the series before the range.
     before: i64,
     trips: u64,
     listed: Vec<ReplayedTrip>,
 }
 
 impl Replay {
-    /// A wire of this policy before the first event of a range, behind `before` events of its series.
+    /// A wire with this policy before the first event of a range, after `before` events of its series.
     #[must_use]
     pub fn new(policy: &RegressionPolicy, boolean: bool, before: i64) -> Self {
         let mut state = WireState::new(policy.domain.clone(), policy.metric.clone());
@@ -125,7 +125,7 @@ impl Replay {
         Self { wire, tail, end: Mark::default(), before, trips: 0, listed: Vec::new() }
     }
 
-    /// Meets the next event; `at` is asked for where it trips.
+    /// Takes the next event. `at` is called for its time if it trips.
     pub fn meet(&mut self, measurement: Measurement, at: impl FnOnce() -> DateTime<Utc>) -> Result<(), UnknownSum> {
         let sum = self.end.sum.plus(measurement.addend()).ok_or(UnknownSum(self.end.events + 1))?;
         self.end = Mark { events: self.end.events + 1, sum };
@@ -153,20 +153,21 @@ impl Replay {
         Ok(())
     }
 
-    /// Events that were met.
+    /// The number of replayed events.
     #[must_use]
     pub const fn events(&self) -> i64 {
         self.end.events
     }
 
-    /// How often the wire tripped, and the first 1,000 of the trips.
+    /// The number of trips, and the first 1,000 of them.
     #[must_use]
     pub fn trips(self) -> (u64, Vec<ReplayedTrip>) {
         (self.trips, self.listed)
     }
 }
 
-/// How often a wire of this policy trips by chance on these events. Means nothing where it was not wanted to its end.
+/// The frequency with which a wire of this policy trips by chance on these events. The result is meaningless if the
+/// caller stopped waiting for it.
 #[must_use]
 pub fn by_chance(
     policy: &RegressionPolicy,
@@ -180,7 +181,7 @@ pub fn by_chance(
     let counted = permutation::estimate(history, shuffles, seed, is_wanted, |series| {
         let mut replay = Replay::new(policy, boolean, 0);
         for measurement in series {
-            // Sums of part of a series fit where those of all of it did.
+            // The sums of a part fit, since those of the whole series did.
             if replay.meet(*measurement, || DateTime::UNIX_EPOCH).is_err() {
                 break;
             }
@@ -197,11 +198,11 @@ pub fn by_chance(
     })
 }
 
-/// A share of false trips in 5,000 events that is still quiet: the delivery document's target.
+/// The share of shuffles with a false trip in 5,000 events that counts as quiet: the delivery document's target.
 const QUIET: f64 = 0.10;
 
-/// The setting that a history speaks for: the policy's own where chance leaves it alone, SEQUENTIAL where that is quiet, and otherwise
-/// SEQUENTIAL with the smallest drop that can be told from chance.
+/// The setting that a history supports: the policy's own if chance rarely trips it, SEQUENTIAL if that is quiet, and
+/// otherwise SEQUENTIAL with the smallest drop that can be told from chance.
 #[must_use]
 pub fn recommend(
     policy: &RegressionPolicy,

@@ -1,4 +1,4 @@
-//! The tripwire's routes.
+//! The HTTP routes of wires, measurements and trips. Backtests, batches and an operator's acts have files of their own.
 
 mod backtest;
 mod batch;
@@ -32,7 +32,7 @@ use utoipa_axum::routes;
 said!(RegressionPolicyUpsert, EvaluateInput);
 said!(with correlation_id: KpiInput);
 
-/// The lever's routes.
+/// The routes of this lever, relative to the base path.
 pub fn router() -> OpenApiRouter<Regression> {
     OpenApiRouter::new()
         .routes(routes!(regression_policies))
@@ -46,10 +46,10 @@ pub fn router() -> OpenApiRouter<Regression> {
         .merge(operate::router())
 }
 
-/// All wires, by domain and metric.
+/// Lists all wires.
 #[utoipa::path(
     get, path = "/regression/policies", tag = "regression",
-    responses((status = 200, description = "Ordered by domain and metric", body = Vec<RegressionPolicy>), errors::Read)
+    responses((status = 200, description = "The wires, ordered by domain and metric", body = Vec<RegressionPolicy>), errors::Read)
 )]
 async fn regression_policies(
     State(regression): State<Regression>,
@@ -66,13 +66,13 @@ struct RegressionPolicyUpsert {
     domain: Domain,
     /// The metric.
     metric: Metric,
-    /// Events in the recent window, 1 to 10,000.
+    /// The number of events in the recent window, 1 to 10,000.
     #[schema(value_type = Option<i64>, minimum = 1, maximum = 10_000)]
     window_events: Option<Count>,
-    /// Events in the baseline before it, 1 to 10,000.
+    /// The number of events in the baseline before it, 1 to 10,000.
     #[schema(value_type = Option<i64>, minimum = 1, maximum = 10_000)]
     baseline_events: Option<Count>,
-    /// Least events in either before the wire can trip.
+    /// The least number of events in either window before the wire can trip.
     #[schema(value_type = Option<i64>, minimum = 1, maximum = 10_000)]
     min_events_to_enforce: Option<Count>,
     /// The drop that trips, as a fraction of the baseline.
@@ -80,7 +80,7 @@ struct RegressionPolicyUpsert {
     max_drop_fraction: Option<Fraction>,
     /// The effect of a trip.
     action: Option<Action>,
-    /// The engine that a THROTTLE holds off; left out, the one named like the domain.
+    /// The engine that a THROTTLE stops; when left out, the engine with the domain's name.
     engine: Option<Engine>,
     /// PLAIN or SEQUENTIAL; PLAIN when left out of a new wire.
     detector: Option<Detector>,
@@ -88,23 +88,24 @@ struct RegressionPolicyUpsert {
     direction: Option<Direction>,
     /// RELATIVE or ABSOLUTE: a fraction of the baseline, or the metric's own units.
     effect: Option<Effect>,
-    /// ABSOLUTE: the drop that trips, in the metric's own units; 0 takes it away, and `max_drop_fraction` of them counts.
+    /// ABSOLUTE: the drop that trips, in the metric's own units; 0 removes it, and `max_drop_fraction` of them then
+    /// applies.
     max_drop_value: Option<Amount>,
-    /// ENFORCE or SHADOW, which only records what it would have done.
+    /// ENFORCE, or SHADOW, which only records the trip.
     mode: Option<Mode>,
-    /// The meaning of a silent series: IGNORE, WARN or TRIP.
+    /// The effect of a silent series: IGNORE, WARN or TRIP.
     on_stale: Option<OnStale>,
-    /// How long it may be silent, seconds, 1 to 31,536,000; 0 for ever.
+    /// The longest silence, seconds, 1 to 31,536,000; 0 for no limit.
     #[schema(value_type = Option<i64>, minimum = 0, maximum = 31_536_000)]
     stale_after_seconds: Option<Count>,
-    /// SEQUENTIAL: events to a false trip on average, at least, from 100; 0 means the default of the action.
+    /// SEQUENTIAL: the least mean number of events to a false trip, from 100; 0 for the default of the action.
     false_trip_arl: Option<Count>,
-    /// SEQUENTIAL: how much worse than its baseline, as a fraction below 1, a series may be without evidence against it.
+    /// SEQUENTIAL: the drop below the baseline, as a fraction below 1, that counts as no evidence.
     #[schema(value_type = Option<f64>, minimum = 0, exclusive_maximum = 1)]
     tolerance_fraction: Option<Fraction>,
-    /// Whether the wire is watched. `true` on a tripped wire re-arms it and needs a reason.
+    /// Whether the wire watches its series. `true` on a tripped wire re-arms it and needs a reason.
     enabled: Option<Flag>,
-    /// Whether a wire is meant that chance is likely to trip: a `KILL_SWITCH` by PLAIN on values.
+    /// Accepts a wire that chance is likely to trip: a `KILL_SWITCH` by PLAIN on values.
     force: Option<Flag>,
     /// The person or program that acts, as the caller claims.
     actor: Option<Actor>,
@@ -117,7 +118,7 @@ struct RegressionPolicyUpsert {
 /// Sets up a wire, or re-arms a tripped one.
 #[utoipa::path(
     post, path = "/regression/policies/upsert", tag = "regression", request_body = RegressionPolicyUpsert,
-    responses((status = 200, description = "The wire and what changed", body = RegressionPolicyUpserted), (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord), errors::Change)
+    responses((status = 200, description = "The wire and the changed fields", body = RegressionPolicyUpserted), (status = 202, description = "The change waits for a second person, who approves it at Location", body = ApprovalRecord), errors::Change)
 )]
 async fn upsert_regression_policy(
     State(regression): State<Regression>,
@@ -147,16 +148,16 @@ async fn upsert_regression_policy(
     regression.upsert_wire(&request, force, input.reason.as_ref(), &asked).await
 }
 
-/// Where every wire stands.
+/// Lists the state of every wire.
 #[utoipa::path(
     get, path = "/regression/state", tag = "regression",
-    responses((status = 200, description = "Ordered by domain and metric", body = Vec<WireState>), errors::Read)
+    responses((status = 200, description = "The states, ordered by domain and metric", body = Vec<WireState>), errors::Read)
 )]
 async fn regression_state(State(regression): State<Regression>, _: Query<Nothing>) -> Result<Json<Vec<WireState>>> {
     Ok(Json(store::read_states(&mut *regression.db().read().await?).await?))
 }
 
-/// Which wire to evaluate.
+/// The wire to evaluate.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct EvaluateInput {
@@ -170,10 +171,12 @@ struct EvaluateInput {
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// Evaluates a wire now. Every measurement is evaluated when it is recorded, so this is a read; it acts if it trips.
+/// Evaluates a wire now.
+///
+/// Every measurement is evaluated when it is recorded, so this is a read; it acts if the wire trips.
 #[utoipa::path(
     post, path = "/regression/evaluate", tag = "regression", request_body = EvaluateInput,
-    responses((status = 200, description = "Evaluated", body = EvaluateAnswer), errors::Change)
+    responses((status = 200, description = "The state of the wire", body = EvaluateAnswer), errors::Change)
 )]
 async fn evaluate(
     State(regression): State<Regression>,
@@ -190,9 +193,9 @@ struct KpiInput {
     domain: Domain,
     /// The metric.
     metric: Metric,
-    /// Whether it succeeded.
+    /// Whether the measured action succeeded, for a series of successes.
     success: Option<Flag>,
-    /// Its value.
+    /// The measured value, for a series of values.
     value: Option<Measured>,
     /// The person or program that acts, as the caller claims.
     actor: Option<Actor>,
@@ -200,7 +203,7 @@ struct KpiInput {
     correlation_id: Option<CorrelationId>,
     /// Remarks, up to 4 KiB.
     detail: Option<Detail>,
-    /// The caller's own id: the same measurement again is recorded once.
+    /// The caller's own id: a repeated measurement with the same id is recorded once.
     event_id: Option<EventId>,
     /// The caller's name for this change. The header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
@@ -209,7 +212,7 @@ struct KpiInput {
 /// Records a measurement and evaluates its wire.
 #[utoipa::path(
     post, path = "/regression/kpi", tag = "regression", request_body = KpiInput,
-    responses((status = 200, description = "Recorded", body = KpiAnswer), errors::Change)
+    responses((status = 200, description = "The recorded measurement and its trip", body = KpiAnswer), errors::Change)
 )]
 async fn record_kpi(
     State(regression): State<Regression>,
@@ -228,7 +231,7 @@ async fn record_kpi(
     Ok(marked(done.replayed, Json(done.answer)))
 }
 
-/// A measurement is one of the two.
+/// Combines the two fields, of which exactly one must be given.
 fn measurement(success: Option<Flag>, value: Option<Measured>) -> Result<Measurement> {
     match (success, value) {
         (Some(success), None) => Ok(Measurement::Success(success.0)),
@@ -240,14 +243,14 @@ fn measurement(success: Option<Flag>, value: Option<Measured>) -> Result<Measure
     }
 }
 
-/// Which measurements.
+/// The measurements to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct KpiQuery {
-    /// Of this domain.
+    /// Only this domain.
     domain: Option<Domain>,
-    /// Of this metric.
+    /// Only this metric.
     metric: Option<Metric>,
     /// The largest number of items, 1 to 1000; 100 when left out.
     #[param(inline)]
@@ -256,10 +259,10 @@ struct KpiQuery {
     cursor: Option<Place>,
 }
 
-/// Measurements, newest first.
+/// Lists measurements, newest first.
 #[utoipa::path(
     get, path = "/regression/kpi", tag = "regression", params(KpiQuery),
-    responses((status = 200, description = "A page", body = Page<KpiRecord>), errors::Read)
+    responses((status = 200, description = "A page of measurements", body = Page<KpiRecord>), errors::Read)
 )]
 async fn list_kpi(
     State(regression): State<Regression>,
@@ -279,10 +282,10 @@ async fn list_kpi(
     Ok(Json(page.end()))
 }
 
-/// Trips, newest first.
+/// Lists trips, newest first.
 #[utoipa::path(
     get, path = "/regression/trips", tag = "regression", params(KpiQuery),
-    responses((status = 200, description = "A page", body = Page<TripRecord>), errors::Read)
+    responses((status = 200, description = "A page of trips", body = Page<TripRecord>), errors::Read)
 )]
 async fn list_trips(
     State(regression): State<Regression>,

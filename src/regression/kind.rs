@@ -1,4 +1,4 @@
-//! The kind of a series: said by an operator before its first event, or after somebody spoilt it.
+//! Sets the kind of a series: before its first event, or after events of a wrong kind were recorded.
 
 use super::Regression;
 use super::answers::KindAnswer;
@@ -12,7 +12,7 @@ use crate::regression::store;
 use crate::types::{Domain, Metric, Reason};
 use serde::Serialize;
 
-/// The change, for the audit trail.
+/// The change of the kind, for the audit trail.
 #[derive(Serialize)]
 struct KindDetail {
     from: Option<Kind>,
@@ -21,8 +21,8 @@ struct KindDetail {
 }
 
 impl Regression {
-    /// Sets what the events of a series have to be from here on. Those that are there stay, and never count again for a wire; that is
-    /// another baseline, so no wire that is on may watch the series meanwhile: to switch it off is a loosening of its own.
+    /// Sets the kind of the next events of a series. Existing events stay, but never count again for a wire. That is
+    /// another baseline, so no enabled wire may watch the series: disabling the wire is a loosening of its own.
     pub async fn set_kind(
         &self,
         (domain, metric): (&Domain, &Metric),

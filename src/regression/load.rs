@@ -1,4 +1,4 @@
-//! Wires and their series, read for what is about to happen to them.
+//! Reads wires and their series for the events that they are about to take.
 
 use super::trip::unknown;
 use crate::error::{Error, Result};
@@ -11,14 +11,14 @@ use sqlx::PgConnection;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Frozen baselines that are ready to judge; they never change, and making one of values takes them all.
+/// Frozen baselines that are ready to judge. They never change, and building one of values reads all of them.
 #[derive(Debug, Default)]
 pub(super) struct Cache(BTreeMap<Pair, (Of, Arc<Frozen>)>);
 
-/// Of which baseline, under which policy: their versions, and the span itself.
+/// The identity of a baseline: its version, its policy's version, and its span.
 type Of = (i64, i64, FrozenSpan);
 
-/// Baselines that are kept; more wires than this are made anew each time.
+/// The most baselines that are kept; those of more wires are built each time.
 const CACHE_MAX: usize = 1_024;
 
 impl Cache {
@@ -34,7 +34,7 @@ impl Cache {
     }
 }
 
-/// The enabled wires of these series, each ready to meet so many further events, and the series.
+/// Reads the enabled wires of these series, each ready to take this many further events, and the series.
 pub(super) async fn wires(
     conn: &mut PgConnection,
     counts: &BTreeMap<Pair, i64>,
@@ -65,7 +65,7 @@ pub(super) async fn wires(
     Ok((wires, series))
 }
 
-/// One wire, whatever its policy says, ready to be read as it stands.
+/// Reads one wire, enabled or not, in its current state.
 pub(super) async fn wire(
     conn: &mut PgConnection,
     policy: &RegressionPolicy,
@@ -81,7 +81,7 @@ pub(super) async fn wire(
     wire.zip(series).ok_or_else(|| Error::Inconsistent("a wire was lost".into()))
 }
 
-/// The events of a span and their sum, once all of them are there.
+/// The events of a span and their sum; none until all events have arrived.
 pub(super) async fn window(
     conn: &mut PgConnection,
     policy: &RegressionPolicy,
@@ -120,7 +120,7 @@ async fn ready(
     Ok(())
 }
 
-/// The places of a series, in stretches, whose sums a wire asks for while the series grows from `last` by `more` events.
+/// The ranges of places in a series whose sums a wire needs while the series grows from `last` by `more` events.
 fn places(wire: &Wire, last: i64, more: i64) -> Vec<(i64, i64)> {
     let mut places = Vec::new();
     let mut want = |low: i64, high: i64| {
@@ -133,7 +133,7 @@ fn places(wire: &Wire, last: i64, more: i64) -> Vec<(i64, i64)> {
         Detector::Plain => {
             let (window, baseline) = (wire.policy.window_events.get(), wire.policy.baseline_events.get());
             let floor = wire.state.watermark;
-            // Without a further event it is about where the series stands.
+            // Without a further event, the place is the current end of the series.
             let first = last + more.min(1);
             for back in [window, window + baseline] {
                 want((first - back).max(floor), (last + more - back).max(floor));
@@ -149,7 +149,7 @@ fn places(wire: &Wire, last: i64, more: i64) -> Vec<(i64, i64)> {
     places
 }
 
-/// Makes the frozen baseline of a wire ready, or collects what is there of it.
+/// Builds the frozen baseline of a wire, or collects the part that has arrived.
 async fn freeze(
     conn: &mut PgConnection,
     pair: &Pair,
@@ -172,7 +172,7 @@ async fn freeze(
     if span.sum.is_some() {
         wire.build();
     } else if last >= span.end() {
-        // Its last event came while the wire was off.
+        // The last event of the baseline came while the wire was off.
         let mark = |events: i64| {
             let sum = series.sum(events).ok_or_else(|| unknown(pair, UnknownSum(events)))?;
             Ok::<_, Error>(Mark { events, sum })

@@ -1,12 +1,12 @@
-//! The writer of measurements: each is recorded and evaluated in one transaction, together with whatever waits.
+//! The writer of measurements: records and evaluates each one in one transaction, together with all others that wait.
 //!
-//! [`crate::group_commit`] says how requests share a commit. A batch records every measurement in order, lets each armed wire meet its
-//! events one by one ([`Wire`](crate::regression::model::Wire)), and then acts on the wires that tripped, in the same transaction: the next reserve after a
-//! tripping measurement's answer is denied.
+//! [`crate::group_commit`] describes the shared commit. A batch records every measurement in order, gives each armed
+//! wire its events one by one ([`Wire`](crate::regression::model::Wire)), and then acts on the wires that tripped, in
+//! the same transaction: the next reserve after the answer to a tripping measurement is denied.
 //!
-//! Statements of a batch, however long: begin and lock the head; time; ends of series, policies (two), states; one write each of
-//! events, states and head; commit. Only where there is something: keys, ids of events, sums of windows, values of a baseline that
-//! is complete, trips of repeated events, and what a trip does.
+//! Statements of a batch of any length: begin and lock the head; time; ends of series, policies (two), states; one
+//! write each of events, states and head; commit. Further statements only if they have work: keys, ids of events, sums
+//! of windows, values of a baseline that is complete, trips of repeated events, and the effects of a trip.
 
 mod decide;
 mod known;
@@ -34,16 +34,16 @@ use sqlx::PgConnection;
 use std::fmt;
 use tokio::time::Instant;
 
-/// Makes the answer to a request from what came of each of its measurements.
+/// Builds the answer to a request from the results of its measurements.
 pub type Render = Box<dyn Fn(Vec<Result<KpiAnswer>>) -> Result<Box<RawValue>> + Send + Sync>;
 
-/// Measurements of one request, recorded together.
+/// The measurements of one request, recorded together.
 pub struct Measurements {
-    /// Each, and who measured it.
+    /// Each measurement with its origin.
     pub events: Vec<(KpiEvent, Origin)>,
-    /// The caller's key.
+    /// The caller's idempotency key, if it sent one.
     pub intent: Option<Intent>,
-    /// The answer to the request, kept with its key.
+    /// Builds the answer to the request, which is kept under its key.
     pub answer: Render,
 }
 
@@ -59,9 +59,9 @@ impl fmt::Debug for Measurements {
 /// The outcome of a request: its answer, and whether it is an earlier one.
 #[derive(Debug)]
 pub struct Measured {
-    /// The answer.
+    /// The answer's JSON.
     pub answer: Box<RawValue>,
-    /// Whether it was given before, under the same key; nothing was done this time.
+    /// Whether the answer was given before, under the same key, so that nothing was done this time.
     pub replayed: bool,
 }
 
@@ -71,25 +71,25 @@ pub struct Measure {
     db: Database,
     feed: Feed,
     cache: Cache,
-    /// Of which history the batch is.
+    /// The history of the batch.
     epoch: u64,
     reused: Reused,
     series: SeriesCount,
 }
 
-/// The result that a batch leaves behind.
+/// The result of a batch.
 #[derive(Debug)]
 pub struct Note {
-    /// The effects of its trips.
+    /// The effects of the batch's trips.
     acted: Vec<(Tripped, Option<GoLiveState>)>,
-    /// Its last event; none if it has none.
+    /// The last event of the batch; none if it has none.
     end: Option<Point>,
-    /// Of which history.
+    /// The history of the batch.
     epoch: u64,
 }
 
 impl Measure {
-    /// A kill switch pulled here reaches this instance's gate through `feed` at once.
+    /// The writer on this database. `feed` passes a kill switch that it engages to this instance's gate at once.
     #[must_use]
     pub fn new(db: Database, feed: Feed, reused: Reused, metrics_max: usize) -> Self {
         let series = SeriesCount::new(metrics_max);
@@ -118,7 +118,7 @@ impl Batcher for Measure {
         let mark = history.mark(Self::STREAM);
         history.require_whole()?;
         if self.epoch != mark.epoch {
-            // A version says what a baseline is within one history alone.
+            // The version of a baseline is only meaningful within one history.
             (self.cache, self.epoch) = (Cache::default(), mark.epoch);
             self.series.forget();
         }

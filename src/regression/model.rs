@@ -1,9 +1,9 @@
-//! The tripwire's rules: types and pure decisions.
+//! The rules of the tripwire: types and pure decisions.
 //!
-//! A [`Wire`] meets the events of its series one by one. PLAIN, the original's detector, holds the mean of the recent
-//! window against that of the baseline before it, by order of arrival; SEQUENTIAL ([`crate::regression::detector`]) gathers
-//! evidence against a frozen baseline. How much worse a series is, is exact ([`Tolerance`]): a tie trips, where a float misses
-//! 190/200 against 38/50.
+//! A [`Wire`] takes the events of its series one by one. PLAIN, the original's detector, compares the mean of the
+//! recent window with that of the baseline before it, by order of arrival; SEQUENTIAL ([`crate::regression::detector`])
+//! gathers evidence against a frozen baseline. The size of the drop is exact ([`Tolerance`]): a tie trips, where a
+//! float misses 190/200 against 38/50.
 
 mod drop;
 mod policy;
@@ -24,21 +24,21 @@ pub use wire::{Reading, Span, Sums, Wire};
 use crate::audit::{Canonical, Origin, Stamp, Stream};
 use crate::types::{Detail, Domain, EventId, Measured, Metric, Ratio, Total};
 
-/// Most events in a window.
+/// The most events in a window.
 pub const WINDOW_MAX: i64 = 10_000;
 
-/// A measurement: a success or failure, or a value. A series keeps the kind of its first event,
-/// until an operator says another.
+/// A measurement: a success or failure, or a value. A series keeps the kind of its first event, until an operator sets
+/// another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measurement {
-    /// Whether it succeeded.
+    /// Whether the measured action succeeded.
     Success(bool),
-    /// Its value.
+    /// The measured value.
     Value(Measured),
 }
 
 impl Measurement {
-    /// Its addition to the running sum: a success counts 1.
+    /// The measurement's addition to the running sum: a success counts 1.
     #[must_use]
     pub fn addend(self) -> Total {
         match self {
@@ -47,7 +47,7 @@ impl Measurement {
         }
     }
 
-    /// Its kind.
+    /// The kind of series that the measurement belongs to.
     #[must_use]
     pub const fn kind(self) -> Kind {
         match self {
@@ -57,7 +57,7 @@ impl Measurement {
     }
 }
 
-/// A measurement on its way into its series.
+/// A measurement before it is appended to its series.
 #[derive(Debug, Clone)]
 pub struct KpiEvent {
     /// The domain.
@@ -66,18 +66,18 @@ pub struct KpiEvent {
     pub metric: Metric,
     /// The measured value.
     pub measurement: Measurement,
-    /// The caller's own id.
+    /// The caller's own id, which makes a repeated measurement count once.
     pub event_id: Option<EventId>,
-    /// Remarks.
+    /// The caller's remarks, up to 4 KiB.
     pub detail: Option<Detail>,
 }
 
-/// A place in a series: how many events up to here, and their sum.
+/// A place in a series: the number of events up to here, and their sum.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mark {
-    /// Events of the series so far.
+    /// The number of events of the series so far.
     pub events: i64,
-    /// Their sum.
+    /// The sum of those events.
     pub sum: Total,
 }
 
@@ -101,12 +101,12 @@ impl KpiEvent {
     }
 }
 
-/// Events and their sum: a window.
+/// A window: a number of events and their sum.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Window {
-    /// How many.
+    /// The number of events.
     pub events: i64,
-    /// Their sum.
+    /// The sum of the events.
     pub sum: Total,
 }
 
@@ -114,11 +114,11 @@ impl Window {
     /// The window from after `from` up to `to`.
     #[must_use]
     pub fn between(from: Mark, to: Mark) -> Self {
-        // Both sums are within the range of a total, and so is what lies between them.
+        // Both sums are within the range of a total, and so is their difference.
         Self { events: to.events - from.events, sum: to.sum.minus(from.sum).unwrap_or_default() }
     }
 
-    /// Its mean: the success rate of booleans.
+    /// The mean of the events; for booleans, the success rate. None without events.
     #[must_use]
     pub fn mean(self) -> Option<Ratio> {
         Ratio::of(self.sum.units(), i128::from(self.events) * 1_000_000)

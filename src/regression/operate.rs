@@ -1,4 +1,4 @@
-//! The operator's work on a wire: the verdict on a trip, a re-arm, another baseline.
+//! An operator's acts on a wire: a verdict on a trip, a re-arm, another baseline.
 
 use super::answers::{AcknowledgeAnswer, BaselineAnswer, RearmAnswer};
 use super::trip::{self, Heads};
@@ -31,7 +31,7 @@ struct BaselineDetail {
     forced: bool,
 }
 
-/// A series under the head of the measurements, with its wire where it has one.
+/// A series under the lock of the KPI head, with its wire if it has one.
 pub(super) struct HeldSeries {
     pub(super) tx: Transaction<'static, Postgres>,
     pub(super) now: Stamp,
@@ -39,7 +39,7 @@ pub(super) struct HeldSeries {
     pub(super) state: WireState,
 }
 
-/// A wire under the head of the measurements.
+/// A wire under the lock of the KPI head.
 struct Held {
     tx: Transaction<'static, Postgres>,
     now: Stamp,
@@ -48,7 +48,8 @@ struct Held {
 }
 
 impl Regression {
-    /// Says what a trip was: the one that stands, or an earlier one by its id. Said again, the last word counts.
+    /// Gives a verdict on a trip: the standing one, or an earlier one by its id. A later verdict replaces an earlier
+    /// one.
     pub async fn acknowledge(
         &self,
         (domain, metric): (&Domain, &Metric),
@@ -87,7 +88,7 @@ impl Regression {
         Ok(Once::Done(answer))
     }
 
-    /// Re-arms a tripped wire: what lies behind never counts again, and its own throttle is lifted.
+    /// Re-arms a tripped wire: earlier events never count again, and its own throttle is lifted.
     pub async fn rearm(
         &self,
         (domain, metric): (&Domain, &Metric),
@@ -124,8 +125,8 @@ impl Regression {
         Ok(Loosened::Done(Once::Done(answer)))
     }
 
-    /// Gives a wire another baseline: the Friday step. Refused without `force` while it is tripped, and where the new baseline is
-    /// worse than the old one by half of what trips.
+    /// Gives a wire another baseline, as in the Friday procedure. Refused without `force` while the wire is tripped,
+    /// and if the new baseline is worse than the old one by half of the tripping drop.
     pub async fn reset_baseline(
         &self,
         (domain, metric): (&Domain, &Metric),
@@ -146,7 +147,7 @@ impl Regression {
         let there = there(&mut tx, &policy, &state).await?;
         if !force {
             if source == Rebase::ResetLastN && there == 0 {
-                let detail = "is LAST_N, and no event has come since the last re-arm or reset: send NEXT_N, or record some first";
+                let detail = "is LAST_N, but no event has arrived since the last re-arm or reset: send NEXT_N, or record some first";
                 return Err(Error::invalid("source", detail));
             }
             refuse_worse(&mut tx, &policy, &state).await?;
@@ -176,7 +177,7 @@ impl Regression {
         Ok(Loosened::Done(Once::Done(answer)))
     }
 
-    /// Holds a series, for a caller that reaches it and its wire; or tells what came of the same request before.
+    /// Locks a series for a caller that reaches it and its wire, or returns the earlier answer to the same request.
     pub(super) async fn hold_series(
         &self,
         (domain, metric): (&Domain, &Metric),
@@ -196,7 +197,7 @@ impl Regression {
         Ok(Once::Done(HeldSeries { tx, now, policy, state }))
     }
 
-    /// Holds a wire that is set up.
+    /// Locks a wire that must exist.
     async fn hold(&self, (domain, metric): (&Domain, &Metric), asked: &Asked) -> Result<Once<Held>> {
         let HeldSeries { tx, now, policy, state } = match self.hold_series((domain, metric), asked).await? {
             Once::Replayed(answer) => return Ok(Once::Replayed(answer)),
@@ -208,13 +209,13 @@ impl Regression {
     }
 }
 
-/// How many of the last events may become the baseline.
+/// The number of last events that may become the baseline.
 async fn there(conn: &mut PgConnection, policy: &RegressionPolicy, state: &WireState) -> Result<i64> {
     let end = store::read_end(conn, &policy.domain, &policy.metric).await?.map_or(0, |end| end.mark.events);
     Ok((end - state.watermark).clamp(0, policy.baseline_events.get()))
 }
 
-/// The warning about a wire with a new baseline of which so many events are there.
+/// The warning about a new baseline of which only `there` events exist.
 fn collecting(policy: &RegressionPolicy, rebase: Rebase, there: i64) -> Vec<String> {
     let there = match rebase {
         Rebase::Keep => return Vec::new(),

@@ -1,4 +1,4 @@
-//! Takes away a wire and a declared kind of a series that has no measurement.
+//! Removes a wire and a declared kind of a series that has no measurement.
 
 use super::Regression;
 use super::answers::RegressionPolicyRemoved;
@@ -12,7 +12,7 @@ use crate::regression::store;
 use crate::types::{Domain, Metric, Reason};
 use serde::Serialize;
 
-/// The event of a removal.
+/// The action of a removal's event.
 pub(super) const REMOVED: &str = "REGRESSION_POLICY_REMOVE";
 
 /// The removed wire, for the audit trail.
@@ -23,8 +23,8 @@ struct RemovedDetail<'a> {
 }
 
 impl Regression {
-    /// Removes a wire that is off with its state, and the declared kind, of a series without a measurement. Its baselines and trips stay on
-    /// record.
+    /// Removes a disabled wire with its state, and the declared kind, of a series without a measurement. Its baselines
+    /// and trips stay on record.
     pub async fn remove_wire(
         &self,
         (domain, metric): (&Domain, &Metric),
@@ -32,14 +32,14 @@ impl Regression {
         asked: &Asked,
     ) -> Result<Once<RegressionPolicyRemoved>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
-        // Under the head of the measurements none arrives meanwhile.
+        // The KPI head keeps measurements out during this.
         let HeldSeries { mut tx, now, policy, state } = match self.hold_series((domain, metric), asked).await? {
             Once::Replayed(answer) => return Ok(Once::Replayed(answer)),
             Once::Done(held) => held,
         };
         let subject = series_name(domain, metric);
         let end = store::read_end(&mut tx, domain, metric).await?;
-        // The heads before the rows; a refusal takes back what is removed here.
+        // The head is locked before the rows; a refusal rolls back the removal below.
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         if !store::remove_policy(&mut tx, domain, metric).await? {
             return Err(Error::NotFound { what: "wire or declared kind of", id: subject });

@@ -1,4 +1,4 @@
-//! Series that have gone silent: what a wire with `on_stale` TRIP does about it.
+//! Trips the wires with `on_stale` TRIP whose series have gone silent.
 
 use super::trip::{self, Cause, Heads, Tripping};
 use super::{Regression, load};
@@ -12,10 +12,10 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use std::time::Duration;
 
-/// How often it is looked for silent series: a wire trips at most so much later than its policy says.
+/// The interval of checks for silent series, and so the largest delay of a trip.
 const TICK: Duration = Duration::from_secs(5);
 
-/// The warning about a wire that is about to trip by a silence that began before it was set up like this.
+/// The warning about a wire that will trip by a silence that began before its current settings.
 pub(super) async fn warning(
     conn: &mut PgConnection,
     policy: &RegressionPolicy,
@@ -37,7 +37,8 @@ pub(super) async fn warning(
 }
 
 impl Regression {
-    /// Trips the wires whose series have been silent for too long, and says how many. A wire that fails is logged and left.
+    /// Trips the wires whose series have been silent for too long, and returns their number. A wire that fails is
+    /// logged and skipped.
     pub async fn trip_silent(&self) -> Result<usize> {
         let silent = {
             let mut conn = self.db.work().await?;
@@ -46,12 +47,12 @@ impl Regression {
         };
         let mut tripped = 0;
         for wire in silent.into_iter().filter(|wire| wire.on_stale == OnStale::Trip && !wire.is_latched) {
-            // One that cannot be judged, or that panics over its rows, keeps no other from its trip.
+            // A wire that cannot be judged, or whose rows cause a panic, does not keep others from tripping.
             match panics::caught(self.trip_one(&wire)).await.unwrap_or(Err(Error::Panicked)) {
                 Ok(has_tripped) => tripped += usize::from(has_tripped),
                 Err(error) => {
                     let (domain, metric) = (wire.domain.as_str(), wire.metric.as_str());
-                    tracing::error!(%error, domain, metric, "a silent wire cannot be tripped: it is tried again");
+                    tracing::error!(%error, domain, metric, "a silent wire cannot be tripped now: this is tried again");
                 }
             }
         }
@@ -62,7 +63,8 @@ impl Regression {
         let mut tx = self.db.begin().await?;
         let head = self.db.history().lock(&mut tx, Stream::Kpi).await?;
         let now = head.next();
-        // Under the head it may be otherwise: an event has arrived, or another instance was first.
+        // Under the head the silence is checked again: an event may have arrived, or another instance may have been
+        // first.
         let still = store::silent(&mut tx, head.now()).await?.into_iter().find(|wire| {
             (&wire.domain, &wire.metric) == (&found.domain, &found.metric)
                 && wire.on_stale == OnStale::Trip
@@ -88,14 +90,14 @@ impl Regression {
         Ok(true)
     }
 
-    /// Looks for silent series until the task is ended.
+    /// Checks for silent series until the task is ended.
     pub async fn tick(self) {
         let mut turns = tokio::time::interval(TICK);
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             turns.tick().await;
             if let Err(error) = self.trip_silent().await {
-                tracing::debug!(%error, "silent series cannot be looked for now");
+                tracing::debug!(%error, "the check for silent series failed");
             }
         }
     }

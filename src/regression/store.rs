@@ -1,4 +1,4 @@
-//! SQL of the tripwire.
+//! The SQL of the tripwire, in one file per table.
 
 mod baselines;
 mod events;
@@ -28,7 +28,7 @@ use rust_decimal::Decimal;
 /// A series, or the wire that watches it.
 pub type Pair = (Domain, Metric);
 
-/// Pairs column by column; none for all.
+/// The pairs as two columns; none for all pairs.
 fn columns(pairs: Option<&[Pair]>) -> (Option<Vec<String>>, Option<Vec<String>>) {
     let domains = pairs.map(|pairs| pairs.iter().map(|(domain, _)| domain.to_string()).collect());
     let metrics = pairs.map(|pairs| pairs.iter().map(|(_, metric)| metric.to_string()).collect());

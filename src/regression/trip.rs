@@ -1,4 +1,4 @@
-//! The effect of a trip, and its end.
+//! The effects of a trip, and of its end.
 
 use super::answers::Tripped;
 use crate::audit::{ControlEvent, Head, Origin, Stamp, Stream};
@@ -18,22 +18,22 @@ use crate::{go_live, risk};
 use serde::Serialize;
 use sqlx::PgConnection;
 
-/// Why a wire trips.
+/// The cause of a trip.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Cause {
-    /// The series is worse; `began` is the event with which SEQUENTIAL says that it began.
+    /// The series is worse. `began` is the event at which SEQUENTIAL estimates that the change began.
     Drop {
-        /// The event of the series.
+        /// The number of that event in the series.
         began: i64,
     },
-    /// The series has been silent for so many seconds.
+    /// The series has been silent for this many seconds.
     Stale {
-        /// Seconds.
+        /// The silence in seconds.
         seconds: i64,
     },
 }
 
-/// A wire that is to trip: what it read, and where its series stands.
+/// A wire that is about to trip: its reading, and the end of its series.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tripping {
     pub(super) reading: Reading,
@@ -74,17 +74,17 @@ struct RearmDetail {
     shadow: bool,
 }
 
-/// A sum that has to be stored and is not.
+/// The error for a running sum that must be stored but is not.
 pub(super) fn unknown(pair: &Pair, UnknownSum(events): UnknownSum) -> Error {
     Error::Inconsistent(format!("{} has no event {events}", series_name(&pair.0, &pair.1)))
 }
 
-/// A series and its wire, as they are written.
+/// The name of a series and its wire in texts.
 pub(super) fn name(policy: &RegressionPolicy) -> String {
     series_name(&policy.domain, &policy.metric)
 }
 
-/// A counter that begins with its first event has no increase at that: all of them are there from the start.
+/// Begins all counters at 0, since a counter that begins with its first event shows no increase at that event.
 pub(crate) fn begin_counting() {
     for action in Action::ALL {
         for mode in Mode::ALL {
@@ -98,7 +98,7 @@ fn trips(action: Action, mode: Mode) -> metrics::Counter {
     metrics::counter!("holdfast_wire_trips_total", "action" => action.as_str(), "mode" => mode.as_str())
 }
 
-/// Counts a trip, and hands a kill switch that it pulled to this instance's gate.
+/// Counts a trip, and passes a kill switch that it engaged to this instance's gate.
 pub(super) fn publish(feed: &Feed, db: &Database, tripped: &Tripped, killed: Option<&GoLiveState>) {
     if let Some(state) = killed {
         feed.publish(db, News::Engaged, state.for_gate());
@@ -107,8 +107,8 @@ pub(super) fn publish(feed: &Feed, db: &Database, tripped: &Tripped, killed: Opt
     trips(tripped.action, mode).increment(1);
 }
 
-/// The heads behind kpi that a trip or its end needs, locked in their order and once for all trips of a transaction: taking risk for
-/// a second one, with control already held, could meet somebody who waits the other way round.
+/// The heads after kpi that a trip or its end needs. They are locked in order and once for all trips of a transaction:
+/// locking risk for a second trip, with control already held, could deadlock with another transaction.
 #[derive(Debug)]
 pub(super) struct Heads {
     _risk: Option<Head>,
@@ -116,25 +116,25 @@ pub(super) struct Heads {
 }
 
 impl Heads {
-    /// Locks control, and before it risk where a throttle is lifted.
+    /// Locks control, and before it risk if a throttle is lifted.
     pub(super) async fn lock(history: &History, conn: &mut PgConnection, with_risk: bool) -> Result<Self> {
         let risk = if with_risk { Some(history.lock(&mut *conn, Stream::Risk).await?) } else { None };
         Ok(Self { _risk: risk, control: history.lock(conn, Stream::Control).await? })
     }
 
-    /// The same for a trip, which only tightens; with risk where it makes a throttle.
+    /// The same for a trip, which only tightens; with risk if it makes a throttle.
     pub(super) async fn lock_to_trip(history: &History, conn: &mut PgConnection, with_risk: bool) -> Result<Self> {
         let risk = if with_risk { Some(history.lock_to_tighten(&mut *conn, Stream::Risk).await?) } else { None };
         Ok(Self { _risk: risk, control: history.lock_to_tighten(conn, Stream::Control).await? })
     }
 }
 
-/// Whether a trip of this wire makes a throttle, for which the risk head has to be held.
+/// Whether a trip of this wire makes a throttle, for which the risk head must be held.
 pub(super) fn throttles(policy: &RegressionPolicy) -> bool {
     policy.action == Action::Throttle && policy.mode == Mode::Enforce
 }
 
-/// Records a trip and does what the wire's policy says, in a transaction that holds the head of kpi and these.
+/// Records a trip and applies the wire's action, in a transaction that holds the KPI head and these.
 pub(super) async fn act(
     conn: &mut PgConnection,
     heads: &mut Heads,
@@ -219,7 +219,7 @@ pub(super) async fn act(
     Ok((tripped, killed))
 }
 
-/// Throttles the engine, or pulls the kill switch where there is none.
+/// Throttles the engine, or engages the kill switch if there is none.
 async fn stop(
     conn: &mut PgConnection,
     heads: &mut Heads,
@@ -228,7 +228,7 @@ async fn stop(
     trip: Stamp,
     origin: &Origin,
 ) -> Result<Option<GoLiveState>> {
-    // As in the original: whoever sent the measurement, else the system itself.
+    // As in the original, the actor is the sender of the measurement, else the system itself.
     let origin = origin.clone().or_actor("system");
     if let Some(engine) = engine {
         risk::throttle_in_tx(conn, engine, trip.seq, why, origin.actor.as_ref(), trip.at).await?;
@@ -238,9 +238,9 @@ async fn stop(
     go_live::change_in_tx(conn, &mut heads.control, Switch::Engage, Some(&reason), &origin).await.map(Some)
 }
 
-/// Ends a trip, in a transaction that holds the heads of kpi, of risk where the trip acted, and of control: what lies behind never
-/// counts again, and the trip's own throttle is lifted. A kill switch that it pulled stays out: releasing it is a separate act. The
-/// state is the caller's to write.
+/// Ends a trip, in a transaction that holds the heads of kpi, of risk if the trip acted, and of control. Earlier events
+/// never count again, and the trip's own throttle is lifted. A kill switch that it engaged stays engaged: its release
+/// is a separate act. The caller writes the state.
 pub(super) async fn rearm(
     conn: &mut PgConnection,
     control_head: &mut Head,
@@ -275,7 +275,7 @@ pub(super) async fn rearm(
     Ok(trip_id)
 }
 
-/// Lets nothing up to here count again, and gives the wire the baseline that is asked for; where its series ends.
+/// Excludes all events up to here, and gives the wire the requested baseline. Returns the end of its series.
 pub(super) async fn rebase_wire(
     conn: &mut PgConnection,
     policy: &RegressionPolicy,
@@ -323,7 +323,7 @@ pub(super) async fn set_baseline(
     };
     state.baseline_version = store::insert_baseline(&mut *conn, &new, stamp).await?;
     if policy.detector == Detector::Plain {
-        // It stands in until a whole window and baseline lie behind the watermark.
+        // The baseline is used until a whole window and baseline have followed the watermark.
         state.frozen = None;
         state.pinned = super::load::window(conn, policy, span).await?;
     } else {

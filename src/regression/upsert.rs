@@ -1,4 +1,4 @@
-//! Setting up a wire.
+//! Sets up a wire.
 
 use super::trip::{self, Heads};
 use super::{
@@ -16,7 +16,7 @@ use crate::types::{Actor, Engine, Reason};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
-/// A wire that is to be set up.
+/// A requested wire, as a request for a second person stores it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct WireRequest {
     pub(crate) wire: PolicyUpsert,
@@ -31,8 +31,8 @@ struct PolicyDetail<'a> {
 }
 
 impl Regression {
-    /// Sets up a wire. `enabled=true` with a reason on a tripped one re-arms it and lifts its own throttle. `force` says that a wire
-    /// is meant that is likely to stop everything by chance.
+    /// Sets up a wire. On a tripped wire, `enabled=true` with a reason re-arms it and lifts its own throttle. `force`
+    /// accepts a wire that is likely to stop everything by chance.
     pub async fn upsert_wire(
         &self,
         request: &PolicyUpsert,
@@ -57,13 +57,13 @@ impl Regression {
         let (policy, changes) = model::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, now.at)?;
         require_reach(origin, &policy)?;
         refuse_system(existing.as_ref(), &policy)?;
-        // A wire that only would have tripped does not stand in the way of one that shall.
+        // A trip in SHADOW mode does not prevent a change to ENFORCE.
         let enforces = state.is_shadow_tripped() && policy.mode == Mode::Enforce && !changes.is_empty();
         let rearms = state.trip_id.filter(|_| request.enabled == Some(true) || enforces);
         if let (Some(trip_id), None, true) = (rearms, reason, state.triggered) {
             return Err(wire_tripped(request, trip_id));
         }
-        // Another frozen baseline is a reset, whatever led to it.
+        // Another frozen baseline is a reset, whatever its cause.
         if model::rebases(existing.as_ref(), &policy) && rearms.is_none() {
             if let Some(trip_id) = state.trip_id {
                 return Err(wire_tripped(request, trip_id));
@@ -91,7 +91,7 @@ impl Regression {
         let subject = trip::name(&policy);
         let wire = WireRequest { wire: request.clone(), force };
         let input = to_json(&WithChanges { request: &wire, changes: &changes });
-        // The settings of a removed wire are not known any more.
+        // The settings of a removed wire are no longer known.
         let renews = existing.is_none() && audit::was_done(&mut tx, remove::REMOVED, &subject).await?;
         let loosening =
             model::loosening(existing.as_ref(), &policy, rearms).or_else(|| renews.then_some(ApprovalAction::Wire));
@@ -123,12 +123,12 @@ impl Regression {
     }
 }
 
-/// Refuses a wire that would throttle the name of Holdfast itself, unless it does so already.
+/// Refuses a wire that would throttle the engine SYSTEM, Holdfast's own name, unless it already does.
 fn refuse_system(existing: Option<&RegressionPolicy>, policy: &RegressionPolicy) -> Result<()> {
     let engine = policy.throttled_engine();
     if engine.as_ref().is_some_and(Engine::is_system) && existing.and_then(RegressionPolicy::throttled_engine) != engine
     {
-        return Err(Error::invalid("engine", "is SYSTEM, as events call Holdfast itself: name another one"));
+        return Err(Error::invalid("engine", "is SYSTEM, the name of Holdfast itself in events: name another one"));
     }
     Ok(())
 }
@@ -137,8 +137,8 @@ fn wire_tripped(request: &PolicyUpsert, trip_id: i64) -> Error {
     Error::WireTripped { domain: request.domain.to_string(), metric: request.metric.to_string(), trip_id }
 }
 
-/// Has the state of a wire follow its policy: a SEQUENTIAL one freezes its baseline anew where its settings are others, and gathers no
-/// evidence over events that it has not seen.
+/// Adapts the state of a wire to its policy: a SEQUENTIAL wire freezes its baseline again if its settings differ, and
+/// gathers no evidence over events that it has not seen.
 async fn follow(
     conn: &mut PgConnection,
     existing: Option<&RegressionPolicy>,
@@ -162,7 +162,7 @@ async fn follow(
     Ok(())
 }
 
-/// The warning about a wire whose trip would turn off an engine that nothing reserves for.
+/// The warning about a wire whose trip would throttle an engine without reserves.
 async fn stops_nothing(conn: &mut PgConnection, policy: &RegressionPolicy) -> Result<Option<String>> {
     let Some(engine) = policy.throttled_engine().filter(|_| policy.action == Action::Throttle) else {
         return Ok(None);

@@ -1,20 +1,20 @@
-//! Evidence against a frozen baseline, as it stands after each event.
+//! The evidence against a frozen baseline after each event.
 
 use super::Frozen;
 use crate::regression::model::{Mark, Measurement, Window};
 
-/// Beyond this, evidence is not counted: it could become infinite.
+/// The cap of the evidence, which could otherwise become infinite.
 const EVIDENCE_MAX: f64 = 1e15;
 
-/// The sums of the events since evidence began. As large after a million events as after one; kept and restored bit by bit, it
-/// goes on as if nothing had been.
+/// The sums of the events since evidence began. Its size does not depend on their number. It is stored and restored bit
+/// by bit, so that it continues without a difference.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Evidence {
-    /// The evidence of each bet: above 0, at most 10^15. A bet without any begins anew, at 1, with the next event.
+    /// The evidence of each bet: above 0, at most 10^15. A bet without evidence restarts at 1 with the next event.
     pub e: [f64; 3],
-    /// Where each bet last began.
+    /// The last restart of each bet.
     pub began: [Mark; 3],
-    /// Events since evidence began, and their sum as measured, outliers among values as their fence.
+    /// The number of events since evidence began, and their measured sum; outliers among values count as their fence.
     pub now: Mark,
 }
 
@@ -25,14 +25,14 @@ pub struct Step {
     pub evidence: f64,
     /// The bet with the most, 0 to 2: its beginning is the estimated start of the change.
     pub leading: usize,
-    /// The events since then: `evidence.began[leading].events` lie between the baseline and them.
+    /// The events since then; the `evidence.began[leading].events` before them are after the baseline.
     pub recent: Window,
-    /// Whether there is enough evidence, and the series has become so much worse since then.
+    /// Whether there is enough evidence, and the series since then is worse by the tolerated drop.
     pub trips: bool,
 }
 
 impl Default for Evidence {
-    /// Before the first event after the baseline.
+    /// The evidence before the first event after the baseline.
     fn default() -> Self {
         Self { e: [1.0; 3], began: [Mark::default(); 3], now: Mark::default() }
     }
@@ -50,7 +50,7 @@ impl Evidence {
             *e = (*e * pays).min(EVIDENCE_MAX);
         }
         self.now.events += 1;
-        // A sum is full after 10^10 events of the largest value at the earliest; it then stays as it is.
+        // The sum cannot overflow before 10^10 events of the largest value. It then stays as it is.
         self.now.sum = self.now.sum.plus(addend).unwrap_or(self.now.sum);
         self.reading(frozen)
     }
@@ -73,7 +73,7 @@ impl Evidence {
         }
     }
 
-    /// The evidence as it is now.
+    /// The step of the current evidence, without a further event.
     #[must_use]
     pub fn reading(&self, frozen: &Frozen) -> Step {
         let (evidence, leading) = (self.mean(), self.leading());
@@ -84,7 +84,7 @@ impl Evidence {
     }
 }
 
-/// How far evidence is on its way to a trip, in percent of the logarithm: 0 to 100. For display only.
+/// The progress of the evidence towards a trip, in percent of the logarithm: 0 to 100. For display only.
 #[must_use]
 pub fn evidence_pct(evidence: f64, arl: f64) -> f64 {
     if arl > 1.0 { (100.0 * evidence.max(1.0).ln() / arl.ln()).clamp(0.0, 100.0) } else { 100.0 }

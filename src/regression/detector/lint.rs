@@ -1,15 +1,16 @@
-//! What PLAIN would do to a series that does not change, before it is enabled. For advice: nothing here decides.
+//! Predicts the behaviour of PLAIN on a series that does not change, before a wire is enabled. It is advice and decides
+//! nothing.
 //!
-//! A rate `p` is that of good events: of a rate that should be low, the complement.
+//! A rate `p` is that of good events; for a rate that should be low, its complement.
 
 use super::frozen::real;
 use crate::regression::model::{Effect, Tolerance, WINDOW_MAX};
 
-/// Standard deviations of the difference of two windows beyond which chance seldom reaches in thousands of looks.
+/// The difference of two windows, in standard deviations, that chance seldom exceeds in thousands of comparisons.
 const RESOLVED_SIGMAS: f64 = 3.5;
 
-/// The smallest relative drop that two windows tell from chance: `3.5 · CV · sqrt(1/window + 1/baseline)`. The coefficient of
-/// variation is the standard deviation over the mean; of a rate see [`rate_cv`].
+/// The smallest relative drop that two windows can tell from chance: `3.5 · CV · sqrt(1/window + 1/baseline)`. The
+/// coefficient of variation is the standard deviation over the mean; for a rate see [`rate_cv`].
 #[must_use]
 pub fn min_resolvable_drop(cv: f64, window_events: usize, baseline_events: usize) -> f64 {
     RESOLVED_SIGMAS * cv * (1.0 / real(window_events) + 1.0 / real(baseline_events)).sqrt()
@@ -21,8 +22,8 @@ pub fn rate_cv(p: f64) -> f64 {
     ((1.0 - p) / p).sqrt()
 }
 
-/// The probability that one look at two full windows of a rate that is `p` throughout finds a drop that trips. The exact binomial
-/// sum, to 9 digits. Windows are of 1 to 10,000 events.
+/// The probability that one comparison of two full windows, with a constant rate `p`, finds a drop that trips. The
+/// exact binomial sum, to 9 digits. Windows have 1 to 10,000 events.
 #[must_use]
 pub fn plain_per_look(p: f64, tolerance: Tolerance, window_events: usize, baseline_events: usize) -> f64 {
     let look = Look::of(tolerance, window_events, baseline_events);
@@ -31,10 +32,10 @@ pub fn plain_per_look(p: f64, tolerance: Tolerance, window_events: usize, baseli
     baseline.iter().enumerate().map(|(good, chance)| chance * at_most(&recent, look.trips_at(good))).sum()
 }
 
-/// How many false trips to expect of a rate that is `p` throughout, over so many events: how often a look trips that comes after
-/// one that did not, exactly. Trips come in clusters, since looks share nearly all of their events, and a wire that is re-armed only
-/// when a cluster is over trips less often: the chance of any trip at all is
-/// at most this and that of the first look. Windows are full from the start; those of a new wire are shorter, and trip more.
+/// The expected number of false trips over this number of events with a constant rate `p`: exactly, the comparisons
+/// that trip after one that did not. Trips come in clusters, since comparisons share nearly all of their events. A wire
+/// that is re-armed only after a cluster trips less often: the chance of any trip at all is at most this plus that of
+/// the first comparison. Windows are full from the start; those of a new wire are shorter, and trip more often.
 #[must_use]
 pub fn plain_expected_trips(
     p: f64,
@@ -44,8 +45,8 @@ pub fn plain_expected_trips(
     events: u32,
 ) -> f64 {
     let look = Look::of(tolerance, window_events, baseline_events);
-    // From one look to the next, an event leaves the baseline, one goes over to it from the window, and one is new; the others
-    // stay where they are.
+    // From one comparison to the next, one event leaves the baseline, one moves from the window into it, and one is
+    // new. The others stay.
     let recent = cumulated(&binomial(look.window - 1, p));
     let baseline = binomial(look.baseline - 1, p);
     let mut rate = 0.0;
@@ -53,7 +54,8 @@ pub fn plain_expected_trips(
         for moving in 0..8 {
             let [left, over, new] = [0, 1, 2].map(|bit| moving >> bit & 1);
             let is = |good: usize| if good == 1 { p } else { 1.0 - p };
-            // The look before holds with more than `holds` of the others good, this one trips with at most `trips` of them.
+            // The previous comparison holds with more than `holds` of the others good; this one trips with at most
+            // `trips` of them.
             let holds = look.trips_at(stays + left) - signed(over);
             let trips = look.trips_at(stays + over) - signed(new);
             let entered = (at_most(&recent, trips) - at_most(&recent, holds)).max(0.0);
@@ -77,7 +79,7 @@ impl Look {
         Self { tolerance, window: window_events.clamp(1, most), baseline: baseline_events.clamp(1, most) }
     }
 
-    /// The most good events in the window that trip; below 0 when even none does not.
+    /// The most good events in the window with which it trips; below 0 if it does not trip even with none.
     fn trips_at(self, good: usize) -> i128 {
         let (good, window, baseline) = (signed(good), signed(self.window), signed(self.baseline));
         let limit = self.tolerance.limit;
@@ -96,7 +98,7 @@ fn signed(count: usize) -> i128 {
 
 /// The probabilities of 0 to `n` successes of `n`.
 fn binomial(n: usize, p: f64) -> Vec<f64> {
-    // The logarithm of 0 times 0 successes would be no number.
+    // The logarithm of 0, times 0 successes, would not be a number.
     if p <= 0.0 || p >= 1.0 {
         let certain = if p >= 1.0 { n } else { 0 };
         return (0..=n).map(|k| if k == certain { 1.0 } else { 0.0 }).collect();

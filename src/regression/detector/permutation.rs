@@ -1,24 +1,25 @@
-//! How often a detector would trip on a history in which nothing changed: the same events in other orders.
+//! Estimates how often a detector trips on a history without a change: on the same events in other orders.
 //!
-//! A shuffled series has the values of the history and no change over time, so whatever trips on it is false. Seeded, so that the
-//! same history gives the same estimate everywhere. It cannot show the effect of the order itself: days that are good or bad
-//! as a whole are taken apart by the shuffle, so a series with such days trips more often than this says.
+//! A shuffled series has the values of the history and no change over time, so every trip on it is false. The shuffle
+//! is seeded, so that the same history gives the same estimate everywhere. It cannot show the effect of the order
+//! itself: the shuffle breaks up days that are good or bad as a whole, so a series with such days trips more often than
+//! this estimate.
 
 use crate::regression::model::Measurement;
 
 /// The result of the shuffles.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Estimate {
-    /// Shuffles that were made.
+    /// The number of shuffles.
     pub shuffles: u32,
-    /// Of those, with at least one trip.
+    /// The number of shuffles with at least one trip.
     pub tripped: u32,
-    /// Trips in all of them.
+    /// The number of trips in all shuffles.
     pub trips: u64,
 }
 
-/// Shuffles a history so many times and counts the trips of `detector`, which replays a whole series and says how often it trips.
-/// Ends early when nobody wants the estimate any more.
+/// Shuffles a history this many times and counts the trips of `detector`, which replays a whole series and returns its
+/// trips. It ends early when the estimate is no longer wanted.
 pub fn estimate(
     history: &[Measurement],
     shuffles: u32,
@@ -40,7 +41,7 @@ pub fn estimate(
     estimate
 }
 
-/// Fisher and Yates's shuffle: every order is as likely.
+/// The shuffle of Fisher and Yates: every order is equally likely.
 fn shuffle(series: &mut [Measurement], random: &mut SplitMix64) {
     for last in (1..series.len()).rev() {
         series.swap(last, random.below(last + 1));
@@ -68,7 +69,7 @@ impl SplitMix64 {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below a positive bound, each as likely but for one part in 2^64 / bound.
+    /// A number below a positive bound. All are equally likely, but for one part in 2^64 / bound.
     #[inline]
     fn below(&mut self, bound: usize) -> usize {
         let scaled = (u128::from(self.bits()) * bound as u128) >> 64;
@@ -134,8 +135,8 @@ mod tests {
 
     #[test]
     fn what_trips_on_shuffles_is_what_trips_by_chance() {
-        // 1,000 events of which a fifth fails, all of them at the end: PLAIN would trip there, and by chance it does in half of the
-        // orders (tripwire.md, table A: 53 %).
+        // 1,000 events of which a fifth fails, all of them at the end: PLAIN would trip there, and by chance it trips
+        // in half of the orders (tripwire.md, table A: 53 %).
         let tolerance =
             Tolerance { direction: Direction::HigherIsBetter, effect: Effect::Relative, boolean: true, limit: 200_000 };
         let history: Vec<_> = (0..1_000).map(|at| Measurement::Success(at < 800)).collect();
@@ -173,7 +174,7 @@ mod tests {
         for _ in 0..70_000 {
             counts[random.below(7)] += 1;
         }
-        // 10,000 each; five standard deviations are 463.
+        // Each has 10,000; five standard deviations are 463.
         assert!(counts.iter().all(|count| count.abs_diff(10_000) < 463), "{counts:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! PLAIN in memory: what the store reads as three running sums, for replays of history.
+//! PLAIN in memory, for replays of history. The store reads the same windows as three running sums.
 
 use crate::regression::model::{Mark, Measurement, Tolerance, Window};
 
@@ -9,13 +9,14 @@ pub struct Rolling {
     window_events: i64,
     baseline_events: i64,
     min_events: i64,
-    /// The mark of event `n` is at `n` modulo its length: as many as the two windows have, and the one before them.
+    /// The mark of event `n` is at `n` modulo the length: one mark for each event of the two windows, and one before
+    /// them.
     marks: Vec<Mark>,
     now: Mark,
 }
 
 impl Rolling {
-    /// Before the first event. Windows of less than 1 event have 1.
+    /// The windows before the first event. Windows of less than 1 event get 1.
     #[must_use]
     pub fn new(tolerance: Tolerance, window_events: i64, baseline_events: i64, min_events: i64) -> Self {
         let (window_events, baseline_events) = (window_events.max(1), baseline_events.max(1));
@@ -30,11 +31,11 @@ impl Rolling {
         }
     }
 
-    /// Takes the next event into account; whether the wire trips.
+    /// Takes the next event. Returns whether the wire trips.
     #[inline]
     pub fn step(&mut self, measurement: Measurement) -> bool {
         self.now.events += 1;
-        // The series itself is refused before its sum is full.
+        // The series itself is refused before its sum overflows.
         self.now.sum = self.now.sum.plus(measurement.addend()).unwrap_or(self.now.sum);
         let at = self.place(self.now.events);
         self.marks[at] = self.now;

@@ -1,32 +1,32 @@
-//! The values of a frozen baseline: where a value ranks among them, and how far out it counts.
+//! The values of a frozen baseline: the rank of a value among them, and the fences that limit outliers.
 
 use super::frozen::real;
 use crate::regression::model::{Direction, Effect, Tolerance, Window};
 use crate::types::{Measured, Total};
 
-/// How many times the spread of its middle half a baseline reaches beyond that half.
+/// The distance of a fence from the middle half, as a multiple of that half's spread.
 const FENCE_SPREADS: i128 = 3;
 
 /// The values of a frozen baseline, at most 10,000. Never empty.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Ranks {
-    /// In millionths, ascending.
+    /// The values in millionths, ascending.
     sorted: Vec<i64>,
-    /// A value below counts as this.
+    /// The lower fence: a value below counts as this.
     low: i128,
-    /// A value above counts as this.
+    /// The upper fence: a value above counts as this.
     high: i128,
-    /// Ranks are from the other end.
+    /// Whether ranks count from the other end.
     mirrored: bool,
 }
 
 impl Ranks {
-    /// None of no values.
+    /// The ranks of these values; none if there are none.
     pub(super) fn of(tolerance: Tolerance, values: &[Measured]) -> Option<Self> {
         let mut sorted: Vec<_> =
             values.iter().map(|value| i64::try_from(value.units())).collect::<Result<_, _>>().ok()?;
         sorted.sort_unstable();
-        // The quartiles: of n values the ⌈n/4⌉-th from either end, so that they mirror.
+        // The quartiles: of n values, the ⌈n/4⌉-th from either end, so that they mirror each other.
         let quarter = sorted.len().div_ceil(4);
         let (lower, upper) = (*sorted.get(quarter.checked_sub(1)?)?, *sorted.get(sorted.len() - quarter)?);
         let (lower, upper) = (i128::from(lower), i128::from(upper));
@@ -35,13 +35,13 @@ impl Ranks {
         Some(Self { sorted, low, high, mirrored: tolerance.direction == Direction::LowerIsBetter })
     }
 
-    /// The value as it counts in sums, in millionths: outliers as the nearer fence. One sale of a lifetime in the baseline would
-    /// make every week after it look like a drop.
+    /// The value as it counts in sums, in millionths: an outlier counts as the nearer fence. Otherwise one exceptional
+    /// value in the baseline would make every later period look like a drop.
     pub(super) fn fenced(&self, units: i128) -> i128 {
         units.clamp(self.low, self.high)
     }
 
-    /// The baseline, its outliers fenced.
+    /// The window of the baseline, with fenced outliers.
     pub(super) fn window(&self) -> Option<Window> {
         let sum = self.sorted.iter().map(|value| self.fenced(i128::from(*value))).sum();
         Some(Window { events: i64::try_from(self.sorted.len()).ok()?, sum: Total::from_units(sum)? })
@@ -51,15 +51,16 @@ impl Ranks {
     pub(super) fn rank(&self, units: i128) -> f64 {
         let below = self.sorted.partition_point(|value| i128::from(*value) < units);
         let rest = &self.sorted[below..];
-        // Most values have no equal: that is seen at once.
+        // Most values have no equal, which this shows at once.
         let is_tied = rest.first().is_some_and(|value| i128::from(*value) == units);
         let equal = if is_tied { rest.partition_point(|value| i128::from(*value) == units) } else { 0 };
-        // Twice the rank is whole, and so is its mirror image: both directions have the same bits.
+        // Twice the rank is a whole number, and so is its mirror image: both directions have the same bits.
         let (twice, most) = (2 * below + equal, 2 * self.sorted.len());
         real(if self.mirrored { most - twice } else { twice }) / real(most)
     }
 
-    /// The variance of the mid-rank of one of the values, 0 (all are equal) to 1/12: `(1 - Σ t³/n³) / 12`, over ties of t.
+    /// The variance of the mid-rank of one of the values, 0 (all are equal) to 1/12: `(1 - Σ t³/n³) / 12`, over ties of
+    /// size t.
     pub(super) fn variance(&self) -> f64 {
         let cube = |count: usize| real(count * count * count);
         let ties: f64 = self.sorted.chunk_by(|a, b| a == b).map(|tie| cube(tie.len())).sum();
@@ -67,9 +68,9 @@ impl Ranks {
     }
 }
 
-/// How far beyond the quartiles the fences are, in millionths: three times the spread between them, but no nearer than three
-/// times the tolerated drop, or a metric that hardly varies could collapse behind its fence. None where that is nothing at all:
-/// at least half of the values are 0, and nothing is known of the others.
+/// The distance of the fences from the quartiles, in millionths: three times their spread, but at least three times the
+/// tolerated drop, since a metric that hardly varies could otherwise collapse behind its fence. None if the distance is
+/// 0: at least half of the values are 0, and nothing is known of the others.
 fn reach(tolerance: Tolerance, lower: i128, upper: i128) -> Option<i128> {
     let tolerated = match tolerance.effect {
         // At most 10^6 times 10^18.

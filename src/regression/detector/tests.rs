@@ -1,4 +1,4 @@
-//! The vectors of the reference (tripwire.md, section 5), and what holds for any stream.
+//! The vectors of the reference (tripwire.md, section 5), and claims about any stream.
 
 mod properties;
 
@@ -37,7 +37,7 @@ fn whole(values: impl IntoIterator<Item = i64>) -> Vec<Measured> {
     values.into_iter().map(|value| measured(i128::from(value) * MICRO)).collect()
 }
 
-/// A rate that has been seen at `successes` of 200, with d = 0.20.
+/// A rate with `successes` of 200, with d = 0.20.
 fn frozen(successes: i64) -> Frozen {
     let baseline = rate(successes, 200);
     Frozen::rate(Settings::of(a_fifth(true), baseline, 0.0, ARL), baseline).unwrap()
@@ -95,10 +95,12 @@ fn the_bound_is_wilsons_or_the_tolerance() {
     assert_near(Frozen::rate(tolerant, baseline).unwrap().bound(), 0.81);
 }
 
-/// Which of 250 events fail, the pattern after them, the successes of the first 200, and where PLAIN and SEQUENTIAL fire.
+/// The failing ones of 250 events, the pattern after them, the successes of the first 200, and the events at which
+/// PLAIN and SEQUENTIAL fire.
 type Golden = (usize, &'static [u8], i64, Option<usize>, Option<usize>);
 
-/// tripwire.md 5.1: at which bad event each detector fires. 190/200 against 38/50 is exactly 20 %; with floats PLAIN is one late.
+/// tripwire.md 5.1: the bad event at which each detector fires. 190/200 against 38/50 is exactly 20 %; with floats
+/// PLAIN is one late.
 #[test]
 fn the_golden_streams_fire_where_the_reference_does() {
     let streams: [Golden; 8] = [
@@ -141,14 +143,15 @@ fn a_trip_says_when_the_change_began() {
     let (frozen, mut evidence) = (frozen(180), Evidence::default());
     let mut stream = failing_every(10).into_iter().skip(200).chain(repeated(&[0, 1]));
     let step = stream.by_ref().map(|event| evidence.step(&frozen, event)).find(|step| step.trips).unwrap();
-    // 50 events as the baseline was, then 27 of which every other fails; the last of the 50 failed as well.
+    // 50 events with the baseline's rate, then 27 of which every other fails; the last of the 50 failed as well.
     assert_eq!((evidence.now.events, evidence.began[step.leading].events), (77, 49));
     assert_eq!(step.recent, rate(13, 28));
     assert_eq!(evidence.reading(&frozen), step);
     assert!(step.evidence >= ARL);
 }
 
-/// The limit, the `tolerance_fraction`, the baseline, the pattern after it, where that trips, and the first evidence.
+/// The limit, the `tolerance_fraction`, the baseline, the pattern after it, the event that trips, and the first
+/// evidence.
 type OfValues = (Tolerance, f64, Vec<Measured>, &'static [i64], usize, [f64; 5]);
 
 /// Against an implementation of the reference's formulas in another language, with doubles.
@@ -212,14 +215,14 @@ fn a_metric_that_hardly_varies_cannot_collapse_behind_its_fence() {
     let mut evidence = Evidence::default();
     let trips = (0..50).map(|_| evidence.step(&frozen, value(0))).position(|step| step.trips);
     assert_eq!(trips, Some(20));
-    // Where three quarters are 0, there is no spread to go by, and no fence.
+    // If three quarters are 0, there is no spread and so no fence.
     let rare = whole((0..200).map(|at| if at % 5 == 0 { 1_000 } else { 0 }));
     assert_eq!(frozen_values(a_fifth(false), 0.0, &rare).baseline().sum.to_string(), "40000");
 }
 
 #[test]
 fn enough_evidence_without_the_drop_does_not_trip() {
-    // All but certain that the rate is below 99.5 %, and it is: by 10 %.
+    // The rate is almost certainly below 99.5 %, and it is below by 10 %.
     let baseline = rate(199, 200);
     let frozen = Frozen::rate(Settings::of(a_fifth(true), baseline, 0.0, ARL), baseline).unwrap();
     let mut evidence = Evidence::default();

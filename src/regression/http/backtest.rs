@@ -1,4 +1,4 @@
-//! The backtest of a wire before it is enabled.
+//! The HTTP route of the backtest of a wire before it is enabled.
 
 use crate::error::{Error, Result};
 use crate::http::{Caller, Input, errors};
@@ -18,22 +18,23 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// Events of one page of a history.
+/// The number of events in one page of a history.
 const PAGE: i64 = 50_000;
-/// Events that one backtest replays at most.
+/// The most events that one backtest replays.
 const EVENTS_MAX: i64 = 10_000_000;
-/// Shuffles where nothing else is said.
+/// The default number of shuffles.
 const SHUFFLES: u32 = 100;
-/// Shuffles that may be asked for.
+/// The most shuffles of one request.
 const SHUFFLES_MAX: i64 = 1_000;
-/// Where the shuffles begin, so that the same question has the same answer.
+/// The seed of the shuffles, so that the same request has the same answer.
 const SEED: u64 = 1;
 
 pub(super) fn router() -> OpenApiRouter<Regression> {
     OpenApiRouter::new().routes(routes!(backtest_wire))
 }
 
-/// A draft of a wire, and the history to replay. Fields left out are as the wire has them now, or as a new one starts.
+/// A draft of a wire, and the history to replay. Fields that are left out have the wire's current value, or that of a
+/// new wire.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct BacktestInput {
@@ -41,13 +42,13 @@ struct BacktestInput {
     domain: Domain,
     /// The metric.
     metric: Metric,
-    /// Events in the recent window, 1 to 10,000.
+    /// The number of events in the recent window, 1 to 10,000.
     #[schema(value_type = Option<i64>, minimum = 1, maximum = 10_000)]
     window_events: Option<Count>,
-    /// Events in the baseline, 1 to 10,000.
+    /// The number of events in the baseline, 1 to 10,000.
     #[schema(value_type = Option<i64>, minimum = 1, maximum = 10_000)]
     baseline_events: Option<Count>,
-    /// Least events in either before the wire can trip.
+    /// The least number of events in either window before the wire can trip.
     #[schema(value_type = Option<i64>, minimum = 1, maximum = 10_000)]
     min_events_to_enforce: Option<Count>,
     /// The drop that trips, as a fraction of the baseline.
@@ -63,16 +64,16 @@ struct BacktestInput {
     effect: Option<Effect>,
     /// ABSOLUTE: the drop that trips, in the metric's own units.
     max_drop_value: Option<Amount>,
-    /// SEQUENTIAL: events to a false trip on average, at least, from 100; 0 means the default of the action.
+    /// SEQUENTIAL: the least mean number of events to a false trip, from 100; 0 for the default of the action.
     false_trip_arl: Option<Count>,
-    /// SEQUENTIAL: how much worse than its baseline, as a fraction below 1, a series may be without evidence against it.
+    /// SEQUENTIAL: the drop below the baseline, as a fraction below 1, that counts as no evidence.
     #[schema(value_type = Option<f64>, minimum = 0, exclusive_maximum = 1)]
     tolerance_fraction: Option<Fraction>,
     /// Only events recorded at or after this time.
     from: Option<Time>,
     /// Only events recorded before this time.
     to: Option<Time>,
-    /// Shuffles for the estimate of false trips, 0 to 1000; 100 when left out.
+    /// The number of shuffles for the estimate of false trips, 0 to 1000; 100 when left out.
     #[schema(value_type = Option<i64>, minimum = 0, maximum = 1_000)]
     shuffles: Option<Count>,
 }
@@ -84,29 +85,31 @@ struct BacktestAnswer {
     ok: bool,
     /// The draft as it was replayed.
     policy: RegressionPolicy,
-    /// Events that were replayed.
+    /// The number of replayed events.
     events: i64,
-    /// How often the wire would have tripped, re-armed right after each trip.
+    /// The number of trips, with the wire re-armed right after each.
     trips_count: u64,
     /// The first 1000 of the trips.
     trips: Vec<ReplayedTrip>,
-    /// The last events of the history; null of none.
+    /// The profile of the last events of the history; null if there are none.
     profile: Option<Profile>,
-    /// The smallest relative drop that PLAIN's windows tell from chance; null where the effect is ABSOLUTE or nothing is known.
+    /// The smallest relative drop that PLAIN's windows can tell from chance; null if the effect is ABSOLUTE or nothing
+    /// is known.
     min_resolvable_drop: Option<f64>,
-    /// How often the draft trips by chance: the last events, shuffled; null without shuffles or events.
+    /// The trips of the draft by chance, on the last events, shuffled; null without shuffles or events.
     chance: Option<ChanceTrips>,
-    /// The same of SEQUENTIAL, where the draft is PLAIN.
+    /// The same for SEQUENTIAL, if the draft is PLAIN.
     chance_sequential: Option<ChanceTrips>,
-    /// A setting that the history speaks for.
+    /// A setting that the history supports; null if it supports none.
     recommended: Option<Recommended>,
 }
 
-/// Replays the history of a series through a draft of its wire, with the code that decides live, and writes nothing. Takes up to 2
-/// minutes, one at a time.
+/// Replays the history of a series through a draft of its wire, with the code that decides live.
+///
+/// It writes nothing, takes up to 2 minutes, and runs one at a time.
 #[utoipa::path(
     post, path = "/regression/backtest", tag = "regression", request_body = BacktestInput,
-    responses((status = 200, description = "What the wire would have done", body = BacktestAnswer), errors::ChangeOfOne)
+    responses((status = 200, description = "The trips that the wire would have made", body = BacktestAnswer), errors::ChangeOfOne)
 )]
 async fn backtest_wire(
     State(regression): State<Regression>,
@@ -121,7 +124,7 @@ async fn backtest_wire(
         }
     };
     let TimeRange { from, to } = TimeRange::new(input.from, input.to)?;
-    // One at a time: each reads a whole history.
+    // Backtests run one at a time, since each reads a whole history.
     let turn = regression.replaying.take(caller.principal).await?;
     let mut tx = regression.db().begin_long_snapshot().await?;
     let existing = store::read_policy(&mut tx, &input.domain, &input.metric).await?;
@@ -129,7 +132,7 @@ async fn backtest_wire(
     let now = crate::db::now(&mut tx).await?;
     let (policy, _) = upsert(existing.as_ref(), &request, None, None, now)?;
     let pair: Pair = (policy.domain.clone(), policy.metric.clone());
-    // Events of another kind are another series.
+    // Events of another kind belong to another series.
     let since = store::read_end(&mut tx, &pair.0, &pair.1).await?.map_or(0, |end| end.since);
     let (mut replay, mut after, mut last): (Option<Replay>, i64, Vec<Measurement>) = (None, since, Vec::new());
     loop {
@@ -142,7 +145,7 @@ async fn backtest_wire(
         after = page.last().map_or(after, |(place, ..)| *place);
         last.extend(page.iter().map(|(.., measurement)| *measurement));
         last.drain(..last.len().saturating_sub(SHUFFLED_MAX));
-        // A page is a few milliseconds of arithmetic: not among the tasks that answer reserves.
+        // A page takes a few milliseconds of arithmetic, so it runs outside the tasks that answer reserves.
         let met = tokio::task::spawn_blocking(move || {
             let met = page.iter().try_for_each(|(_, at, measurement)| going.meet(*measurement, || *at));
             met.map(|()| going)
@@ -155,7 +158,7 @@ async fn backtest_wire(
             break;
         }
     }
-    // A slip in a name would be a wire that never trips.
+    // A misspelt name would otherwise be a wire that never trips.
     let is_known = replay.is_some()
         || existing.is_some()
         || !store::read_history(&mut tx, &pair, 0, (None, None), 1).await?.is_empty();
@@ -163,7 +166,7 @@ async fn backtest_wire(
         return Err(Error::NotFound { what: "series", id: series_name(&pair.0, &pair.1) });
     }
     drop(tx);
-    // The computation ends when nobody waits for it, and the turn with it.
+    // When the caller stops waiting, the computation and the turn end.
     let waiting = Arc::new(());
     let waited_for = Arc::downgrade(&waiting);
     let computing = tokio::task::spawn_blocking(move || {

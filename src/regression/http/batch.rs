@@ -1,4 +1,4 @@
-//! Many measurements in one request and one commit: JSON or NDJSON.
+//! The HTTP route of many measurements in one request and one commit: JSON or NDJSON.
 
 use super::measurement;
 use crate::audit::Origin;
@@ -24,18 +24,18 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// Measurements of one request.
+/// The most measurements in one request.
 const EVENTS_MAX: usize = 10_000;
-/// Largest body: 10,000 measurements of 800 bytes each.
+/// The largest body: 10,000 measurements of 800 bytes each.
 const BYTES_MAX: usize = 8 * 1024 * 1024;
-/// The fields that may be beside the measurements, for all of them.
+/// The fields that may accompany the measurements, for all of them.
 const OTHERS: [&str; 2] = ["actor", "correlation_id"];
 
 pub(super) fn router() -> OpenApiRouter<Regression> {
     OpenApiRouter::new().routes(routes!(record_kpi_batch))
 }
 
-/// One measurement of many: `success` or `value`, never both.
+/// One measurement of a batch: `success` or `value`, never both.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct KpiLine {
@@ -43,22 +43,22 @@ struct KpiLine {
     domain: Domain,
     /// The metric.
     metric: Metric,
-    /// Whether it succeeded.
+    /// Whether the measured action succeeded, for a series of successes.
     success: Option<Flag>,
-    /// Its value.
+    /// The measured value, for a series of values.
     value: Option<Measured>,
-    /// The actor; left out, the one of the request.
+    /// The person or program that measured; when left out, the request's actor.
     actor: Option<Actor>,
-    /// The caller's own thread; left out, the one of the request.
+    /// The caller's id for everything that belongs to one undertaking; when left out, the request's.
     correlation_id: Option<CorrelationId>,
     /// Remarks, up to 4 KiB.
     detail: Option<Detail>,
-    /// The caller's own id: the same measurement again is recorded once.
+    /// The caller's own id: a repeated measurement with the same id is recorded once.
     event_id: Option<EventId>,
 }
 
-/// Measurements, in order. As NDJSON (`application/x-ndjson`, one a line) or as a JSON array the body is the measurements alone, and the
-/// rest goes into the query.
+/// Measurements, in order. In NDJSON (`application/x-ndjson`, one per line) and as a JSON array, the body has only the
+/// measurements, and the other fields go into the query.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "only its schema is used; http::keyed reads the body")]
@@ -68,13 +68,13 @@ struct KpiBatch {
     events: Vec<KpiLine>,
     /// The actor of the measurements that name none.
     actor: Option<Actor>,
-    /// The caller's own thread, where a measurement does not say it.
+    /// The caller's id for everything that belongs to one undertaking, for measurements that name none.
     correlation_id: Option<CorrelationId>,
-    /// Names all of them; the header Idempotency-Key is the same.
+    /// The caller's name for the whole batch. The header Idempotency-Key means the same.
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// The fields beside the measurements.
+/// The fields that accompany the measurements.
 #[derive(Debug, Deserialize, Serialize)]
 struct Shared {
     actor: Option<Actor>,
@@ -84,11 +84,11 @@ struct Shared {
 /// A measurement that was not recorded.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 struct KpiRefused {
-    /// Its place among the measurements, from 1; of NDJSON, its line.
+    /// The place of the measurement in the request, from 1; in NDJSON, its line.
     line: usize,
-    /// The status that its own request would have been answered.
+    /// The status that a single request would have had.
     status: u16,
-    /// Why: the members of an error's body.
+    /// The reason, as the members of an error's body.
     #[schema(value_type = Object)]
     error: Box<RawValue>,
 }
@@ -96,61 +96,63 @@ struct KpiRefused {
 /// A trip that one of the measurements caused.
 #[derive(Debug, Serialize, ToSchema)]
 struct KpiTripped {
-    /// The measurement's place, from 1; of NDJSON, its line.
+    /// The place of the measurement in the request, from 1; in NDJSON, its line.
     line: usize,
-    /// The measurement, in the KPI stream.
+    /// The measurement's sequence number in the KPI stream.
     id: i64,
-    /// The trip.
+    /// The trip that it caused.
     trip: Tripped,
 }
 
-/// Measurements of a series that no enabled wire watches.
+/// The measurements of a series that no enabled wire watches.
 #[derive(Debug, Serialize, ToSchema)]
 struct KpiUnwatched {
     /// The domain.
     domain: Domain,
     /// The metric.
     metric: Metric,
-    /// How many of this request.
+    /// The number of its measurements in this request.
     events: usize,
 }
 
-/// The outcome of the measurements.
+/// The outcome of a batch of measurements.
 #[derive(Debug, Serialize, ToSchema)]
 struct KpiBatchAnswer {
-    /// Whether all of them were taken: none was refused.
+    /// Whether all measurements were accepted.
     ok: bool,
-    /// How many were recorded.
+    /// The number of measurements that were recorded.
     recorded: usize,
-    /// How many had been recorded before, under the same `event_id`.
+    /// The number of measurements that had been recorded before, under the same `event_id`.
     duplicates: usize,
-    /// The first that was recorded, in the KPI stream; null when none was.
+    /// The first recorded measurement's sequence number in the KPI stream; null if none was recorded.
     first_id: Option<i64>,
-    /// The last.
+    /// The last recorded measurement's sequence number; null if none was recorded.
     last_id: Option<i64>,
-    /// How many of these two an enabled wire watches.
+    /// The number of recorded and duplicate measurements that an enabled wire watches.
     watched: usize,
-    /// Series that none watches, which nobody judges: the first 20.
+    /// The series without an enabled wire; the first 20.
     unwatched: Vec<KpiUnwatched>,
-    /// How many such series there are.
+    /// The number of series without an enabled wire.
     unwatched_count: usize,
-    /// The trips that they caused.
+    /// The trips that the measurements caused.
     tripped: Vec<KpiTripped>,
-    /// Those that were not recorded; the first 100.
+    /// The measurements that were refused; the first 100.
     refused: Vec<KpiRefused>,
-    /// How many were not.
+    /// The number of refused measurements.
     refused_count: usize,
 }
 
-/// Refusals that an answer lists.
+/// The most refusals in an answer.
 const REFUSED_MAX: usize = 100;
-/// Unwatched series that an answer lists.
+/// The most unwatched series in an answer.
 const UNWATCHED_MAX: usize = 20;
 
-/// Records up to 10,000 measurements in one commit, each for itself: one that is refused does not keep the others out.
+/// Records up to 10,000 measurements in one commit.
+///
+/// Each is judged alone: a refused measurement does not prevent the others.
 #[utoipa::path(
     post, path = "/regression/kpi/batch", tag = "regression", request_body = KpiBatch,
-    responses((status = 200, description = "What came of them", body = KpiBatchAnswer), errors::Change)
+    responses((status = 200, description = "The outcome of the measurements", body = KpiBatchAnswer), errors::Change)
 )]
 async fn record_kpi_batch(State(regression): State<Regression>, caller: Caller, request: Request) -> Result<Response> {
     let (parts, body) = request.into_parts();
@@ -193,7 +195,7 @@ async fn record_kpi_batch(State(regression): State<Regression>, caller: Caller, 
             }
         }
     }
-    // Where none can be read, the request cannot.
+    // If no measurement can be read, the request cannot be read either.
     if let Some(error) = first_error.filter(|_| events.is_empty()) {
         return Err(error);
     }
@@ -203,7 +205,7 @@ async fn record_kpi_batch(State(regression): State<Regression>, caller: Caller, 
     Ok(marked(done.replayed, Json(done.answer)))
 }
 
-/// The content that a key stands for.
+/// The content that a key identifies.
 #[derive(Serialize)]
 struct BatchInput<'a> {
     events: &'a [Element],
@@ -211,9 +213,10 @@ struct BatchInput<'a> {
     correlation_id: &'a Option<CorrelationId>,
 }
 
-/// Reads a measurement; what it does not say of its origin is that of the request.
+/// Reads a measurement. Fields of its origin that are left out come from the request.
 fn read_line(text: &RawValue, shared: &Origin) -> Result<(KpiEvent, Origin)> {
-    // A measurement that is refused, or spelt as only the one reader of requests takes it, is read again by that.
+    // A measurement that is refused here, or has a spelling that only the usual reader accepts, is read again by that
+    // reader.
     let line: KpiLine = match serde_json::from_str(text.get()) {
         Ok(line) => line,
         Err(_) => parse(&object_fields(text)?)?,
@@ -238,7 +241,7 @@ impl KpiRefused {
     }
 }
 
-/// The answer to the measurements of these lines, and to those that could not be read.
+/// The answer for the measurements of these lines, and for those that could not be read.
 fn answer(lines: &[(usize, Pair)], answers: Vec<Result<KpiAnswer>>, mut refused: Vec<KpiRefused>) -> KpiBatchAnswer {
     let (mut recorded, mut duplicates, mut tripped) = (Vec::new(), 0, Vec::new());
     let mut unwatched: BTreeMap<&Pair, usize> = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! An operator's acts on a wire and its series: to say what a trip was, to arm the wire again, to give it another baseline, to remove
-//! it, to set the kind of its series.
+//! The HTTP routes of an operator's acts on a wire and its series: give a verdict on a trip, re-arm, set another
+//! baseline, remove the wire, set the kind of the series.
 
 use crate::approval::Loosened;
 use crate::approval::model::ApprovalRecord;
@@ -30,17 +30,17 @@ pub(super) fn router() -> OpenApiRouter<Regression> {
         .routes(routes!(set_series_kind))
 }
 
-/// The verdict on a trip.
+/// A verdict on a trip.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct AcknowledgeTrip {
-    /// The wire's domain.
+    /// The domain of the wire.
     domain: Domain,
-    /// The wire's metric.
+    /// The metric of the wire.
     metric: Metric,
     /// `TRUE_REGRESSION`, `FALSE_ALARM` or `EXPECTED_CHANGE`.
     verdict: TripVerdict,
-    /// An earlier trip of the wire; left out, the one that stands.
+    /// The id of an earlier trip of the wire; when left out, the standing trip.
     #[schema(value_type = Option<i64>, minimum = 1)]
     trip_id: Option<Count>,
     /// The person or program that acts, as the caller claims.
@@ -51,10 +51,12 @@ struct AcknowledgeTrip {
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// Says what a trip was. The wire stays as it is; the last word counts.
+/// Gives a verdict on a trip.
+///
+/// The wire stays as it is. A later verdict replaces an earlier one.
 #[utoipa::path(
     post, path = "/regression/acknowledge", tag = "regression", request_body = AcknowledgeTrip,
-    responses((status = 200, description = "The trip and where the wire stands", body = AcknowledgeAnswer), errors::ChangeOfOne)
+    responses((status = 200, description = "The verdict and the state of the wire", body = AcknowledgeAnswer), errors::ChangeOfOne)
 )]
 async fn acknowledge_trip(
     State(regression): State<Regression>,
@@ -65,13 +67,13 @@ async fn acknowledge_trip(
     regression.acknowledge(wire, trip_id, input.verdict, input.reason.as_ref(), &asked).await
 }
 
-/// Which wire to arm again.
+/// The wire to re-arm.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RearmWire {
-    /// The wire's domain.
+    /// The domain of the wire.
     domain: Domain,
-    /// The wire's metric.
+    /// The metric of the wire.
     metric: Metric,
     /// KEEP (the default), `RESET_LAST_N` or `RESET_NEXT_N`.
     baseline: Option<Rebase>,
@@ -83,10 +85,12 @@ struct RearmWire {
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// Arms a tripped wire again and lifts its throttle. Events up to now never count again. A kill switch stays out.
+/// Re-arms a tripped wire and lifts its throttle.
+///
+/// Events up to now never count again. A kill switch that it engaged stays engaged.
 #[utoipa::path(
     post, path = "/regression/rearm", tag = "regression", request_body = RearmWire,
-    responses((status = 200, description = "The trip that ended and where the wire stands", body = RearmAnswer), (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord), errors::ChangeOfOne)
+    responses((status = 200, description = "The ended trip and the state of the wire", body = RearmAnswer), (status = 202, description = "The change waits for a second person, who approves it at Location", body = ApprovalRecord), errors::ChangeOfOne)
 )]
 async fn rearm_wire(
     State(regression): State<Regression>,
@@ -96,27 +100,27 @@ async fn rearm_wire(
     regression.rearm(wire, input.baseline.unwrap_or_default(), &input.reason, &asked).await
 }
 
-/// Where a new baseline comes from.
+/// The source of a new baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 enum BaselineSource {
     /// The last `baseline_events` events.
     LastN,
-    /// The next ones; until they are there, nothing is judged.
+    /// The next `baseline_events` events; until they have arrived, nothing is judged.
     NextN,
 }
 
-/// Which wire to give another baseline.
+/// The wire that gets another baseline.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ResetBaseline {
-    /// The wire's domain.
+    /// The domain of the wire.
     domain: Domain,
-    /// The wire's metric.
+    /// The metric of the wire.
     metric: Metric,
     /// `LAST_N` (the default) or `NEXT_N`.
     source: Option<BaselineSource>,
-    /// Whether it is meant although the wire is tripped or the new baseline is worse.
+    /// Accepts the reset although the wire is tripped or the new baseline is worse.
     force: Option<Flag>,
     /// The person or program that acts, as the caller claims.
     actor: Option<Actor>,
@@ -126,10 +130,10 @@ struct ResetBaseline {
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// Gives a wire another baseline: the Friday step.
+/// Gives a wire another baseline, as in the Friday procedure.
 #[utoipa::path(
     post, path = "/regression/baseline/reset", tag = "regression", request_body = ResetBaseline,
-    responses((status = 200, description = "The baseline's version and where the wire stands", body = BaselineAnswer), (status = 202, description = "It waits for a second person: Location is where they approve", body = ApprovalRecord), errors::ChangeOfOne)
+    responses((status = 200, description = "The baseline's version and the state of the wire", body = BaselineAnswer), (status = 202, description = "The change waits for a second person, who approves it at Location", body = ApprovalRecord), errors::ChangeOfOne)
 )]
 async fn reset_baseline(
     State(regression): State<Regression>,
@@ -143,21 +147,21 @@ async fn reset_baseline(
     regression.reset_baseline((&input.domain, &input.metric), source, force, input.reason.as_ref(), &asked).await
 }
 
-/// Whose baselines.
+/// The wires whose baselines to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct BaselineQuery {
-    /// Of this domain.
+    /// Only this domain.
     domain: Option<Domain>,
-    /// Of this metric.
+    /// Only this metric.
     metric: Option<Metric>,
 }
 
-/// The baselines that wires were given, the newest first; at most 1000.
+/// Lists the baselines that wires were given, newest first, at most 1000.
 #[utoipa::path(
     get, path = "/regression/baselines", tag = "regression", params(BaselineQuery),
-    responses((status = 200, description = "The newest first", body = Vec<BaselineRecord>), errors::Read)
+    responses((status = 200, description = "The baselines, newest first", body = Vec<BaselineRecord>), errors::Read)
 )]
 async fn list_baselines(
     State(regression): State<Regression>,
@@ -175,7 +179,7 @@ struct RegressionPolicyRemove {
     domain: Domain,
     /// The metric.
     metric: Metric,
-    /// The actor who removes it.
+    /// The person or program that removes it, as the caller claims.
     actor: Option<Actor>,
     /// The reason, in the caller's words.
     reason: Option<Reason>,
@@ -183,10 +187,10 @@ struct RegressionPolicyRemove {
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// Removes a wire that is disabled, and the declared kind, of a series that has no measurement.
+/// Removes a disabled wire and the declared kind of a series that has no measurement.
 #[utoipa::path(
     post, path = "/regression/policies/remove", tag = "regression", request_body = RegressionPolicyRemove,
-    responses((status = 200, description = "Removed", body = RegressionPolicyRemoved), errors::ChangeOfOne)
+    responses((status = 200, description = "The removed wire", body = RegressionPolicyRemoved), errors::ChangeOfOne)
 )]
 async fn remove_regression_policy(
     State(regression): State<Regression>,
@@ -205,7 +209,7 @@ struct SetSeriesKind {
     metric: Metric,
     /// `BOOLEAN` for successes and failures, `NUMERIC` for values.
     kind: Kind,
-    /// The actor who says so.
+    /// The person or program that sets it, as the caller claims.
     actor: Option<Actor>,
     /// The reason, in the caller's words.
     reason: Option<Reason>,
@@ -213,8 +217,10 @@ struct SetSeriesKind {
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// Sets what the events of a series have to be: before its first event, or anew while no wire that is on watches it. Older events never
-/// count again for a wire.
+/// Sets the kind of the events of a series.
+///
+/// This is possible before its first event, or while no enabled wire watches it. Older events never count again for a
+/// wire.
 #[utoipa::path(
     post, path = "/regression/kind", tag = "regression", request_body = SetSeriesKind,
     responses((status = 200, description = "The kind of the series", body = KindAnswer), errors::Change)

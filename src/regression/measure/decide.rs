@@ -1,4 +1,4 @@
-//! The decision on each measurement of a batch, in order: pure, but for its notes of refused ids.
+//! The decision on each measurement of a batch, in order. It is pure, except for its notes of refused ids.
 
 use super::known::Known;
 use super::{Measurements, Reused};
@@ -14,16 +14,16 @@ use serde_json::value::RawValue;
 
 /// The decision on a request, before the effects of its trips are known.
 pub(super) enum Decided {
-    /// It was answered before.
+    /// The request was answered before.
     Replayed(Result<Box<RawValue>>),
-    /// Each of its measurements.
+    /// The results of its measurements.
     Taken(Vec<Result<Taken>>),
 }
 
 /// The decision on a measurement.
 pub(super) struct Taken {
     pub(super) id: i64,
-    /// The place of its trip in the batch.
+    /// The index of its trip in the batch; none if it caused none.
     pub(super) trip: Option<usize>,
     pub(super) watched: bool,
     pub(super) duplicate: bool,
@@ -33,9 +33,9 @@ pub(super) struct Deciding<'a> {
     pub(super) known: Known,
     pub(super) head: Head,
     pub(super) recorded: Vec<Recorded<'a>>,
-    /// Wires that tripped, with who sent the measurement that did it.
+    /// The wires that tripped, each with the sender of the tripping measurement.
     pub(super) trips: Vec<(Pair, Tripping, &'a Origin)>,
-    /// Why nothing of the batch can stand: a wire that cannot be judged, after its measurement was taken.
+    /// The error that breaks the whole batch: a wire that cannot be judged after its measurement was taken.
     pub(super) broken: Option<Error>,
     pub(super) reused: &'a Reused,
 }
@@ -49,12 +49,12 @@ impl<'a> Deciding<'a> {
         }
     }
 
-    /// Records a measurement and lets its wire meet it. A refusal leaves nothing behind; what fails after the measurement was taken
-    /// breaks the batch.
+    /// Records a measurement and gives it to its wire. A refusal leaves no trace; a failure after the measurement was
+    /// taken breaks the batch.
     fn take(&mut self, event: &'a KpiEvent, origin: &'a Origin) -> Result<Taken> {
         let pair: Pair = (event.domain.clone(), event.metric.clone());
         if let Some(wire) = self.known.wires.get(&pair) {
-            // Its measurements may throttle that engine.
+            // The measurements of the caller may throttle that engine.
             require_reach(origin, &wire.policy)?;
         }
         if let Some(id) = self.duplicate(&pair, event, origin)? {
@@ -74,7 +74,7 @@ impl<'a> Deciding<'a> {
         let full = || Error::Inconsistent(format!("the sum of {}.{} is full", event.domain, event.metric));
         let sum = series.end.sum.plus(event.measurement.addend()).ok_or_else(full)?;
         let mark = Mark { events: series.end.events + 1, sum };
-        // Nothing refuses it any more.
+        // From here on nothing refuses the measurement.
         if is_new {
             self.known.room.take();
         }
@@ -91,7 +91,7 @@ impl<'a> Deciding<'a> {
             return Ok(Taken { id: stamp.seq, trip: None, watched: false, duplicate: false });
         };
         wire.boolean = series.is_boolean();
-        // The shown state of a wire is made once a batch; only a trip has to be told at its event.
+        // The shown state of a wire is made once per batch; only a trip is reported at its event.
         let reading = wire
             .meets(mark, event.measurement, &*series)
             .and_then(|trips| if trips && !wire.is_latched() { wire.read(mark, &*series).map(Some) } else { Ok(None) });
@@ -113,7 +113,8 @@ impl<'a> Deciding<'a> {
         Ok(Taken { id: stamp.seq, trip, watched: true, duplicate: false })
     }
 
-    /// The measurement that already carries this id of the same sender; another one under the same id is refused.
+    /// The measurement that already has this id of the same sender. A different measurement under the same id is
+    /// refused.
     fn duplicate(&self, pair: &Pair, event: &KpiEvent, origin: &Origin) -> Result<Option<i64>> {
         let Some(event_id) = &event.event_id else {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! The facts of a batch of measurements, in as few round trips as possible.
+//! Reads the facts of a batch of measurements, in as few round trips as possible.
 
 use super::Measurements;
 use crate::audit::Head;
@@ -11,21 +11,21 @@ use crate::regression::trip;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
 
-/// The facts that a batch decides by.
+/// The facts on which a batch is decided.
 pub(super) struct Known {
     /// The watched wires among its series.
     pub(super) wires: BTreeMap<Pair, Wire>,
-    /// Its series.
+    /// The series of the batch.
     pub(super) series: BTreeMap<Pair, Series>,
-    /// Measurements that already carry one of its ids.
+    /// The measurements that already have one of the batch's ids.
     pub(super) event_ids: BTreeMap<store::Named, store::Known>,
     keys: BTreeMap<(String, String), Kept>,
-    /// Room for new series, as this batch takes it.
+    /// The room for new series, which the batch uses up.
     pub(super) room: Room,
 }
 
-/// Room for new series under the head: how many there are, those that this batch begins among them. Every series counts; one that a wire
-/// watches is never refused, so there may be more than the limit.
+/// The room for new series under the head: the number of series, including those that this batch begins. Every series
+/// counts. A watched series is never refused, so the number may exceed the limit.
 #[derive(Debug)]
 pub(super) struct Room {
     before: usize,
@@ -34,29 +34,29 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// Refuses one more where there are as many as there may be.
+    /// Refuses one more series at the limit.
     pub(super) fn require(&self) -> Result<()> {
         require_room("series", self.before + self.begun, self.max, "METRICS_MAX")
     }
 
-    /// One more, whose first measurement was accepted.
+    /// Counts one more series, whose first measurement was accepted.
     pub(super) const fn take(&mut self) {
         self.begun += 1;
     }
 
-    /// How many this batch begins.
+    /// The number of series that this batch begins.
     pub(super) const fn begun(&self) -> usize {
         self.begun
     }
 }
 
-/// How many series there may be, and how many this process knows of: within one history they only ever become more. They are counted when
-/// one is new, and again before one is refused.
+/// The limit of series, and the number that this process knows of, which only grows within one history. It is counted
+/// when a series is new, and again before one is refused.
 #[derive(Debug)]
 pub(super) struct SeriesCount {
     max: usize,
     known: Option<usize>,
-    /// Whether they were counted as many as there may be.
+    /// Whether the last count reached the limit.
     is_full: bool,
 }
 
@@ -65,17 +65,17 @@ impl SeriesCount {
         Self { max, known: None, is_full: false }
     }
 
-    /// After the database went back some may be gone.
+    /// Forgets the count, since series may be gone after the database went back.
     pub(super) const fn forget(&mut self) {
         (self.known, self.is_full) = (None, false);
     }
 
-    /// So many are begun, if their batch commits; if not, they are counted again before one is refused.
+    /// Counts new series, whose batch may still fail; they are then counted again before a refusal.
     pub(super) fn add(&mut self, count: usize) {
         self.known = self.known.map(|known| known + count);
     }
 
-    /// How many there are; other instances may have begun more since, while there is room.
+    /// The number of series. Other instances may have begun more since, while there is room.
     async fn known(&mut self, conn: &mut PgConnection) -> Result<usize> {
         let known = match self.known {
             Some(known) if known < self.max || self.is_full => known,
@@ -129,7 +129,7 @@ impl Known {
         self.keys.get(&(intent.principal.as_str().to_owned(), intent.key.clone()))
     }
 
-    /// Takes into each state what its wire says at the end of the batch.
+    /// Writes into each state the reading of its wire at the end of the batch.
     pub(super) fn show(&mut self) -> Result<()> {
         for (pair, wire) in &mut self.wires {
             let Some(series) = self.series.get(pair).filter(|series| series.has_grown()) else {
@@ -141,7 +141,7 @@ impl Known {
         Ok(())
     }
 
-    /// The states of wires that met something.
+    /// The states of the wires that took an event.
     pub(super) fn met(&self) -> impl Iterator<Item = &WireState> {
         let has_grown = |pair: &Pair| self.series.get(pair).is_some_and(Series::has_grown);
         self.wires.iter().filter(move |(pair, _)| has_grown(pair)).map(|(_, wire)| &wire.state)

@@ -1,4 +1,4 @@
-//! Measurements that were refused because their id names another one: each is a measurement that is missing.
+//! Counts the measurements that were refused because their id belongs to another one: each is a missing measurement.
 
 use crate::audit::Origin;
 use crate::regression::model::series_name;
@@ -6,7 +6,7 @@ use crate::regression::store::Pair;
 use crate::types::EventId;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// How many there were since the process began, and the last. All clones are one.
+/// The number since the process began, and the last one. All clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Reused(Arc<Mutex<(u64, Option<String>)>>);
 
@@ -31,7 +31,7 @@ impl Reused {
         *reused = (reused.0 + 1, Some(format!("{} {id} by {principal}", series_name(domain, metric))));
     }
 
-    /// How many, and the last.
+    /// The number, and the last one as a text; none if there was none.
     #[must_use]
     pub fn so_far(&self) -> (u64, Option<String>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -1,4 +1,4 @@
-//! The writes of a decided batch of measurements: events, trips, states, keys; and its answers.
+//! Writes a decided batch of measurements: events, trips, states and keys. It also builds the answers.
 
 use super::decide::{Decided, Deciding};
 use super::{Measured, Measurements, Note};
@@ -14,7 +14,7 @@ use sqlx::PgConnection;
 use std::collections::BTreeMap;
 
 impl Deciding<'_> {
-    /// Writes what was decided, acts on the trips, and makes the answers.
+    /// Writes the decisions, acts on the trips, and builds the answers.
     pub(super) async fn write(
         mut self,
         conn: &mut PgConnection,
@@ -27,7 +27,7 @@ impl Deciding<'_> {
         let first = self.recorded.first();
         let proof = first.map(|one| Proof { seq: one.stamp.seq, hash: one.hash.clone() });
         if !self.recorded.is_empty() {
-            // Heads, then rows.
+            // The heads are locked before the rows.
             let heads = self.lock_for_trips(&mut *conn, history).await?;
             store::insert_events(&mut *conn, &self.recorded).await?;
             self.head.store(&mut *conn).await?;
@@ -78,7 +78,7 @@ impl Deciding<'_> {
         Ok(Prepared { outcomes, proof, last: self.head.seq(), end, note })
     }
 
-    /// The heads that all trips together need; none where nothing tripped.
+    /// The heads that all trips together need; none if nothing tripped.
     async fn lock_for_trips(&self, conn: &mut PgConnection, history: &History) -> Result<Option<Heads>> {
         if self.trips.is_empty() {
             return Ok(None);
@@ -99,7 +99,7 @@ impl Deciding<'_> {
         Ok(acted)
     }
 
-    /// A retry after a lost answer learns what the first one did.
+    /// The trips of repeated measurements, so that a retry after a lost answer learns the first result.
     async fn earlier_trips(
         &self,
         conn: &mut PgConnection,

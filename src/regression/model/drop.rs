@@ -1,8 +1,8 @@
-//! How much worse a series is, exactly: by cross-multiplied integers, whichever way it is good.
+//! Computes exactly how much worse a series is, by cross-multiplied integers, in either direction.
 //!
 //! A rate that should be low is judged by its complement `1 - x`, in both windows: errors that rise from 1 % to 3 % are
-//! successes that drop from 99 % to 97 %, a drop of 2 % and not a rise of 200 %. A value that should be low has no complement and
-//! is judged by its rise.
+//! successes that drop from 99 % to 97 %, a drop of 2 % and not a rise of 200 %. A value that should be low has no
+//! complement and is judged by its rise.
 
 use super::Window;
 use crate::types::Ratio;
@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 /// Millionths in one.
 const MICRO: i128 = 1_000_000;
 
-/// Which way a series is good.
+/// The direction in which a series is good.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Direction {
@@ -24,7 +24,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// The direction in the database and in notes.
+    /// The direction's name in the database and in notes.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -33,7 +33,7 @@ impl Direction {
         }
     }
 
-    /// The direction of that name.
+    /// The direction with this name.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
         [Self::HigherIsBetter, Self::LowerIsBetter].into_iter().find(|direction| direction.as_str() == name)
@@ -44,15 +44,15 @@ impl Direction {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Effect {
-    /// As a fraction of the baseline, which has to be positive.
+    /// A fraction of the baseline, which has to be positive.
     #[default]
     Relative,
-    /// In the metric's own units, points of a rate; the baseline may be anything.
+    /// The metric's own units, or points of a rate; the baseline may have any value.
     Absolute,
 }
 
 impl Effect {
-    /// The effect in the database and in notes.
+    /// The effect's name in the database and in notes.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -61,44 +61,45 @@ impl Effect {
         }
     }
 
-    /// The effect of that name.
+    /// The effect with this name.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
         [Self::Relative, Self::Absolute].into_iter().find(|effect| effect.as_str() == name)
     }
 }
 
-/// How much worse a series may become.
+/// The drop that a series may not reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tolerance {
-    /// Which way the series is good.
+    /// The direction in which the series is good.
     pub direction: Direction,
     /// The unit of the limit.
     pub effect: Effect,
-    /// Whether it is a series of successes and failures.
+    /// Whether the series consists of successes and failures.
     pub boolean: bool,
     /// The drop that trips, in millionths: of the baseline for RELATIVE, 1 to 10^6; of the metric's unit for ABSOLUTE, at most
     /// 2 · 10^18.
     pub limit: i128,
 }
 
-/// How two windows compare.
+/// The comparison of two windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compared {
-    /// How much worse the recent one is, rounded for display; negative when it is better.
+    /// The drop of the recent window, rounded for display; negative if it is better.
     pub drop: Option<Ratio>,
     /// Whether the drop reaches the limit; equality does.
     pub reaches: bool,
-    /// Whether there is a drop to speak of.
+    /// Whether a drop can be computed.
     pub computable: bool,
 }
 
 impl Tolerance {
-    /// How much worse the recent window is than the baseline. Not computable when either is empty or, for RELATIVE, when the
-    /// baseline (of a rate that should be low: its complement) is not positive.
+    /// Compares the recent window with the baseline. The drop cannot be computed if either is empty or, for RELATIVE,
+    /// if the baseline (for a rate that should be low, its complement) is not positive.
     ///
-    /// Exact for a baseline of up to 10^4 events, a recent window of up to 10^9, and values up to 10^12: no product is more than
-    /// 2 · 10^37, and an i128 holds 1.7 · 10^38. A number that does not fit is not computable, rather than wrong.
+    /// It is exact for a baseline of up to 10^4 events, a recent window of up to 10^9, and values up to 10^12: no
+    /// product exceeds 2 · 10^37, and an i128 holds 1.7 · 10^38. A number that does not fit makes the drop not
+    /// computable, rather than wrong.
     #[must_use]
     pub fn compare(self, baseline: Window, recent: Window) -> Compared {
         let drop = self.drop(baseline, recent);
@@ -136,7 +137,7 @@ impl Tolerance {
         }
     }
 
-    /// The sum that is judged, in millionths: of the complements, for a rate that should be low.
+    /// The sum that is judged, in millionths; for a rate that should be low, of the complements.
     fn judged(self, window: Window) -> i128 {
         match self.direction {
             Direction::LowerIsBetter if self.boolean => i128::from(window.events) * MICRO - window.sum.units(),

@@ -1,4 +1,4 @@
-//! A series while events are added to it: the sums that its wire asks for.
+//! A series while events are added to it, with the sums that its wire needs.
 
 use super::{Mark, Sums};
 use crate::types::{Domain, Metric, Total};
@@ -18,7 +18,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Its name in the database.
+    /// The kind's name in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -27,7 +27,7 @@ impl Kind {
         }
     }
 
-    /// The field that carries it.
+    /// The field of a measurement of this kind.
     #[must_use]
     pub const fn field(self) -> &'static str {
         match self {
@@ -37,24 +37,24 @@ impl Kind {
     }
 }
 
-/// A series, and its wire, as events and sentences name them.
+/// The name of a series, and of its wire, in events and sentences.
 #[must_use]
 pub fn series_name(domain: &Domain, metric: &Metric) -> String {
     format!("{domain}.{metric}")
 }
 
-/// A series as far as it is known.
+/// A series, as far as it was read.
 #[derive(Debug, Clone, Default)]
 pub struct Series {
-    /// Its kind; none before its first event, unless an operator said it.
+    /// The kind; none before the first event, unless an operator set it.
     pub kind: Option<Kind>,
-    /// Where it ends.
+    /// The end of the series.
     pub end: Mark,
-    /// Its last event, in the KPI stream; 0 before the first.
+    /// The sequence number of its last event in the KPI stream; 0 before the first.
     pub seq: i64,
-    /// Sums that were read.
+    /// The running sums that were read, by place.
     pub read: BTreeMap<i64, Total>,
-    /// The sums of what was added since.
+    /// The running sums of the events that were added since.
     added: Vec<Total>,
 }
 
@@ -65,19 +65,19 @@ impl Series {
         Self { kind: Some(kind), end, seq, read: BTreeMap::new(), added: Vec::new() }
     }
 
-    /// Adds its next event.
+    /// Adds the next event.
     pub fn push(&mut self, mark: Mark, kind: Kind, seq: i64) {
         (self.kind, self.end, self.seq) = (Some(kind), mark, seq);
         self.added.push(mark.sum);
     }
 
-    /// Whether it is one of successes and failures, as one without events is taken to be.
+    /// Whether the series consists of successes and failures. A series without events counts as one.
     #[must_use]
     pub fn is_boolean(&self) -> bool {
         self.kind.is_none_or(|kind| kind == Kind::Boolean)
     }
 
-    /// Whether anything was added.
+    /// Whether any event was added.
     #[must_use]
     pub fn has_grown(&self) -> bool {
         !self.added.is_empty()

@@ -1,18 +1,18 @@
-//! For how long a series has been silent: only time in which something could have been measured counts.
+//! The duration of a series' silence. Only time in which something could be measured counts.
 
 use crate::go_live::model::Stretch;
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// A span of time, without its end.
+/// A span of time, which may have no end yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Between {
-    /// When it began.
+    /// The beginning of the span.
     pub from: DateTime<Utc>,
-    /// When it ended; none while it lasts.
+    /// The end of the span; none while it lasts.
     pub until: Option<DateTime<Utc>>,
 }
 
-/// The time since `since` that lies in none of these spans, which may overlap.
+/// The time from `since` that lies in none of these spans, which may overlap.
 #[must_use]
 pub fn outside(spans: &[Between], since: DateTime<Utc>, now: DateTime<Utc>) -> TimeDelta {
     let mut spans: Vec<_> =
@@ -26,8 +26,8 @@ pub fn outside(spans: &[Between], since: DateTime<Utc>, now: DateTime<Utc>) -> T
     counted + (now - covered).max(TimeDelta::zero())
 }
 
-/// The spans in which the switches let nothing happen, by their stretches since before anybody asks. Before the first of all, which
-/// begins with the first enable, nothing did.
+/// The spans in which the switches blocked production, by their periods since before the time in question. Before the
+/// first period, which begins with the first enable, everything was blocked.
 #[must_use]
 pub fn switched_off(stretches: &[Stretch]) -> Vec<Between> {
     let first = stretches.first().map(|first| first.from);
@@ -38,29 +38,29 @@ pub fn switched_off(stretches: &[Stretch]) -> Vec<Between> {
     spans
 }
 
-/// A change of an engine's policy, as far as it tells whether the engine could act.
+/// A change of an engine's policy, as far as it shows whether the engine could act.
 #[derive(Debug, Clone)]
 pub struct EngineMove {
-    /// When.
+    /// The time of the change.
     pub at: DateTime<Utc>,
-    /// Whether it was on by hand before, where this changed that.
+    /// Whether the engine was enabled before; none if the change did not move that.
     pub was_enabled: Option<bool>,
-    /// The trips whose throttles it lifted.
+    /// The trips whose throttles the change lifted.
     pub lifted: Vec<i64>,
 }
 
 /// A trip that throttled an engine.
 #[derive(Debug, Clone, Copy)]
 pub struct Throttle {
-    /// The trip.
+    /// The id of the trip.
     pub trip_id: i64,
-    /// When.
+    /// The time of the trip.
     pub from: DateTime<Utc>,
-    /// When the wire was armed again.
+    /// The time of the re-arm; none while the trip stands.
     pub rearmed_at: Option<DateTime<Utc>>,
 }
 
-/// The spans in which an engine was off, by hand or by a throttle: by what it is now, and what moved it, oldest first.
+/// The spans in which an engine was off, disabled or throttled, from its current setting and its changes, oldest first.
 #[must_use]
 pub fn engine_off(enabled_now: bool, moves: &[EngineMove], throttles: &[Throttle]) -> Vec<Between> {
     let mut spans = Vec::new();

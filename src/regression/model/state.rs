@@ -1,4 +1,4 @@
-//! Where a wire stands, as answers show it and the database keeps it.
+//! The state of a wire, as answers show it and the database stores it.
 
 use super::{Action, Detector, RegressionPolicy, Window};
 use crate::regression::detector::{Evidence, evidence_pct};
@@ -10,25 +10,25 @@ use utoipa::ToSchema;
 /// The verdict of an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Verdict {
-    /// Too few events in a window.
+    /// A window has too few events.
     InsufficientEvents {
-        /// In the recent one.
+        /// The number of events in the recent window.
         recent: i64,
-        /// In the baseline.
+        /// The number of events in the baseline.
         baseline: i64,
     },
-    /// The frozen baseline does not have all its events yet.
+    /// The frozen baseline is not complete yet.
     Collecting {
-        /// So many it has.
+        /// The number of events that it has.
         have: i64,
-        /// So many it needs.
+        /// The number of events that it needs.
         need: i64,
     },
-    /// There is no drop to speak of: a relative one needs a positive baseline.
+    /// No drop can be computed: a relative drop needs a positive baseline.
     CannotCompute,
-    /// It is not bad enough, or there is not enough evidence.
+    /// The drop is too small, or there is not enough evidence.
     Holds,
-    /// It is.
+    /// The wire trips.
     Trips,
 }
 
@@ -66,21 +66,21 @@ pub fn trip_note(drop: Ratio, action: Action) -> String {
     format!("TRIGGERED drop={} action={}", drop.short(), action.as_str())
 }
 
-/// Where a wire stands.
+/// The status of a wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum WireStatus {
-    /// Not watched, and not tripped.
+    /// The wire is off, and not tripped.
     Disabled,
-    /// Watched, with too few events to judge.
+    /// The wire is on, with too few events to judge.
     Warmup,
-    /// Watched.
+    /// The wire is on and judges.
     Armed,
-    /// Tripped, until it is re-armed.
+    /// The wire has tripped and is not re-armed.
     Tripped,
-    /// Tripped, and somebody has said what it was.
+    /// The wire has tripped, and a person has given a verdict.
     Acknowledged,
-    /// Would have tripped, in SHADOW mode: nothing was done. It stands until it is re-armed.
+    /// The wire would have tripped, in SHADOW mode, so nothing was done. This stays until it is re-armed.
     ShadowTripped,
 }
 
@@ -88,17 +88,17 @@ pub enum WireStatus {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Rebase {
-    /// It stays.
+    /// The baseline stays.
     #[default]
     Keep,
-    /// The last `baseline_events` events become it.
+    /// The last `baseline_events` events become the baseline.
     ResetLastN,
-    /// The next ones do; until they are there, nothing is judged.
+    /// The next `baseline_events` events become the baseline; until they have arrived, nothing is judged.
     ResetNextN,
 }
 
 impl Rebase {
-    /// Its name in the database.
+    /// The name of the effect in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -109,20 +109,20 @@ impl Rebase {
     }
 }
 
-/// The verdict on a trip, by a person who looked.
+/// The verdict of a person on a trip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum TripVerdict {
     /// Performance had dropped.
     TrueRegression,
-    /// Nothing was wrong.
+    /// Nothing had changed.
     FalseAlarm,
-    /// It had changed, and was meant to.
+    /// Performance had changed as intended.
     ExpectedChange,
 }
 
 impl TripVerdict {
-    /// Its name in the database.
+    /// The verdict's name in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -133,28 +133,29 @@ impl TripVerdict {
     }
 }
 
-/// What SEQUENTIAL guarantees of a series that is no worse than its baseline's lower bound.
+/// The guarantee of SEQUENTIAL for a series that is no worse than its baseline's lower bound.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct Guarantee {
-    /// Events to a false trip, on average, at least.
+    /// The least mean number of events to a false trip.
     pub arl_events: i64,
-    /// The probability of a false trip within 5,000 events, at most.
+    /// The largest probability of a false trip within 5,000 events.
     pub max_false_trip_per_5000: f64,
 }
 
-/// A frozen baseline: `events` events of the series behind `after`.
+/// A frozen baseline: `events` events of the series after the place `after`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrozenSpan {
-    /// The place behind which it begins.
+    /// The place after which it begins.
     pub after: i64,
-    /// How many events it has once all are there.
+    /// The number of its events once all have arrived.
     pub events: i64,
-    /// Their sum; none while some are missing.
+    /// The sum of its events; none while some are missing.
     pub sum: Option<Total>,
 }
 
 impl FrozenSpan {
-    /// The last `wanted` events of a series of `last`, none of those up to `floor`; the next ones where there are fewer.
+    /// The last `wanted` events of a series of `last`, none of them up to `floor`. If there are fewer, the next events
+    /// complete it.
     #[must_use]
     pub fn last(wanted: i64, last: i64, floor: i64) -> Self {
         Self { after: (last - wanted).max(floor), events: wanted, sum: None }
@@ -174,53 +175,53 @@ pub struct WireState {
     pub domain: Domain,
     /// The metric.
     pub metric: Metric,
-    /// Whether it tripped and was not re-armed since.
+    /// Whether it has tripped and was not re-armed since.
     pub triggered: bool,
-    /// Where it stands.
+    /// The status of the wire.
     pub status: WireStatus,
-    /// The baseline's mean at the last check.
+    /// The mean of the baseline at the last check; null if it has none.
     pub baseline: Option<Ratio>,
-    /// The recent mean at the last check.
+    /// The recent mean at the last check; null if it has none.
     pub current: Option<Ratio>,
-    /// The drop at the last check: a fraction of the baseline, or in the metric's own units where the effect is ABSOLUTE.
+    /// The drop at the last check: a fraction of the baseline, or in the metric's own units if the effect is ABSOLUTE.
     pub drop_fraction: Option<Ratio>,
-    /// Events in the baseline.
+    /// The number of events in the baseline.
     pub baseline_events: i64,
-    /// Events in the recent window; of SEQUENTIAL, since the estimated start of the change.
+    /// The number of events in the recent window; for SEQUENTIAL, since the estimated start of the change.
     pub current_events: i64,
-    /// SEQUENTIAL: the evidence that the series is worse than its baseline; 1 is none.
+    /// SEQUENTIAL: the evidence that the series is worse than its baseline; 1 means no evidence.
     pub evidence: Option<f64>,
-    /// How far that is on its way to a trip, in percent of the logarithm.
+    /// The progress of the evidence towards a trip, in percent of the logarithm.
     pub evidence_pct: Option<f64>,
-    /// SEQUENTIAL: the event of the series with which a change would have begun.
+    /// SEQUENTIAL: the event of the series at which a change is estimated to have begun.
     pub began_at_event: Option<i64>,
-    /// SEQUENTIAL: what is guaranteed of false trips.
+    /// SEQUENTIAL: the guarantee against false trips.
     pub guarantee: Option<Guarantee>,
-    /// When it was last checked; null before the first time.
+    /// The time of the last check; null before the first.
     pub last_checked_at: Option<DateTime<Utc>>,
-    /// When it last tripped.
+    /// The time of the last trip; null before the first.
     pub last_triggered_at: Option<DateTime<Utc>>,
-    /// The verdict in words; while it is tripped, that of the trip.
+    /// The verdict as a text; while the wire is tripped, that of the trip.
     pub note: String,
-    /// The standing trip.
+    /// The id of the standing trip; null if none stands.
     pub trip_id: Option<i64>,
-    /// Events of the series up to the last re-arm; they never count again.
+    /// The number of events of the series up to the last re-arm, which never count again.
     pub watermark: i64,
-    /// Counts the baselines that were frozen or reset; 0 before the first.
+    /// The number of baselines that were frozen or reset; 0 before the first.
     pub baseline_version: i64,
-    /// Whether somebody said what the standing trip was.
+    /// Whether a person has given a verdict on the standing trip.
     #[serde(skip)]
     pub acknowledged: bool,
-    /// A baseline that stands in until enough new events exist.
+    /// A baseline that is used until enough new events exist.
     #[serde(skip)]
     pub pinned: Option<Window>,
-    /// The frozen baseline.
+    /// The frozen baseline; none for PLAIN.
     #[serde(skip)]
     pub frozen: Option<FrozenSpan>,
-    /// The place of the series behind which evidence began.
+    /// The place of the series after which evidence began.
     #[serde(skip)]
     pub evidence_after: i64,
-    /// The evidence since then.
+    /// The evidence of the bets since then.
     #[serde(skip)]
     pub bets: Evidence,
 }
@@ -257,19 +258,19 @@ impl WireState {
         }
     }
 
-    /// Whether its last check found that there is no drop to speak of, whatever happens: it judges nothing.
+    /// Whether its last check could not compute a drop, so that the wire judges nothing.
     #[must_use]
     pub fn cannot_compute(&self) -> bool {
         self.note == CANNOT_COMPUTE
     }
 
-    /// Whether a trip stands that was made in SHADOW mode.
+    /// Whether a trip in SHADOW mode stands.
     #[must_use]
     pub const fn is_shadow_tripped(&self) -> bool {
         self.trip_id.is_some() && !self.triggered
     }
 
-    /// Takes over what follows from the policy: the status, and what is shown of SEQUENTIAL.
+    /// Sets the parts that follow from the policy: the status, and the shown values of SEQUENTIAL.
     pub fn show(&mut self, policy: Option<&RegressionPolicy>, is_early: bool) {
         let enabled = policy.is_some_and(|policy| policy.enabled);
         self.status = match (self.trip_id, self.triggered, self.acknowledged) {
@@ -295,13 +296,14 @@ impl WireState {
         });
     }
 
-    /// The event with which a change would have begun.
+    /// The event at which a change is estimated to have begun.
     #[must_use]
     pub fn began(&self) -> i64 {
         self.evidence_after + self.bets.began[self.bets.leading()].events + 1
     }
 
-    /// Lets nothing up to here count again, and keeps the baseline of the trip: of PLAIN, until a whole window and baseline lie behind.
+    /// Excludes all events up to here, and keeps the baseline of the trip; for PLAIN, until a whole window and baseline
+    /// have followed.
     pub fn rearm(&mut self, policy: &RegressionPolicy, baseline: Window, last: i64) {
         self.watermark = last;
         self.forget_evidence(last);
@@ -310,7 +312,7 @@ impl WireState {
         }
     }
 
-    /// Begins anew behind a place of the series, with no baseline at all: events before it are not to be compared with.
+    /// Starts again after a place of the series, without any baseline: events before it are not comparable.
     pub fn begin_anew(&mut self, after: i64) {
         self.watermark = after;
         self.forget_evidence(after);
@@ -319,7 +321,7 @@ impl WireState {
         (self.baseline_events, self.current_events) = (0, 0);
     }
 
-    /// Begins to gather evidence anew, behind a place of the series.
+    /// Restarts the evidence after a place of the series.
     pub fn forget_evidence(&mut self, after: i64) {
         (self.evidence_after, self.bets) = (after, Evidence::default());
     }

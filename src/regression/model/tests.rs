@@ -32,7 +32,7 @@ fn policy(drop: &str) -> RegressionPolicy {
     upsert(None, &request, None, None, DateTime::UNIX_EPOCH).unwrap().0
 }
 
-/// What PLAIN says of two windows that stand side by side.
+/// The reading of PLAIN for two adjacent windows.
 fn evaluate(policy: &RegressionPolicy, baseline: Window, recent: Window) -> Reading {
     let mut state = WireState::new(policy.domain.clone(), policy.metric.clone());
     state.pinned = Some(baseline);

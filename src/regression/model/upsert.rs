@@ -1,4 +1,4 @@
-//! Setting up a wire: what an upsert changes, and which wires could never work.
+//! The changes of an upsert of a wire, and the refusal of wires that could never work.
 
 use super::{Action, Detector, Direction, Effect, Mode, OnStale, RegressionPolicy, WINDOW_MAX};
 use crate::approval::model::ApprovalAction;
@@ -8,12 +8,13 @@ use crate::types::{Actor, Amount, Count, Domain, Engine, Fraction, Metric, Reaso
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-/// Least events to a false trip that may be asked for.
+/// The least `false_trip_arl` that a request may set, in events.
 const ARL_MIN: i64 = 100;
-/// Longest silence that may be asked for: a year, seconds.
+/// The longest silence that a request may allow, seconds: a year.
 const STALE_MAX: i64 = 31_536_000;
 
-/// An upsert that is asked for. Fields left out keep their value; a new wire starts at 50/200/50/0.20/THROTTLE, enabled.
+/// A requested upsert. Fields that are left out keep their value; a new wire starts at 50/200/50/0.20/THROTTLE,
+/// enabled.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are those of RegressionPolicy")]
 pub struct PolicyUpsert {
@@ -40,7 +41,7 @@ pub struct PolicyUpsert {
     pub enabled: Option<bool>,
 }
 
-/// The policy after an upsert, and what that changes.
+/// The policy after an upsert, and the changes of the upsert.
 pub fn upsert(
     existing: Option<&RegressionPolicy>,
     upsert: &PolicyUpsert,
@@ -107,7 +108,7 @@ fn note_detector(changes: &mut Changes, existing: Option<&RegressionPolicy>, pol
             $(changes.note(stringify!($field), existing.map(|old| &old.$field), &policy.$field);)*
         };
     }
-    // A default in a new wire is no news.
+    // A default value in a new wire is not reported as a change.
     macro_rules! note_said {
         ($($field:ident),*) => {
             $(if existing.and_then(|old| old.$field) != policy.$field {
@@ -119,7 +120,7 @@ fn note_detector(changes: &mut Changes, existing: Option<&RegressionPolicy>, pol
     note_said!(max_drop_value, stale_after_seconds, false_trip_arl, tolerance_fraction);
 }
 
-/// As what a change of a wire loosens; `ends` is the trip that it ends. None for one that does not loosen.
+/// The action that a change of a wire loosens; `ends` is the trip that it ends. None for a change that does not loosen.
 #[must_use]
 pub fn loosening(
     existing: Option<&RegressionPolicy>,
@@ -129,10 +130,10 @@ pub fn loosening(
     (ends.is_some() || loosens(existing, policy) || rebases(existing, policy)).then_some(ApprovalAction::Wire)
 }
 
-/// Whether the wire would let through what tripped it before: off, in SHADOW, a weaker action, a larger drop, more events before it
-/// acts, more evidence. Another detector, effect or direction, other windows and another engine count as well: nobody can tell
-/// beforehand which way they lead. Of a SEQUENTIAL wire the values count that its detector goes by: a stronger action moves those that
-/// stand at their defaults.
+/// Whether the wire would admit a series that tripped it before: off, in SHADOW, a weaker action, a larger drop, more
+/// events before it acts, more evidence. Another detector, effect or direction, other windows and another engine count
+/// as well, since their effect cannot be predicted. For a SEQUENTIAL wire the values of its detector count: a stronger
+/// action also moves those that have their defaults.
 #[must_use]
 pub fn loosens(existing: Option<&RegressionPolicy>, policy: &RegressionPolicy) -> bool {
     existing.is_some_and(|old| {
@@ -156,17 +157,17 @@ pub fn loosens(existing: Option<&RegressionPolicy>, policy: &RegressionPolicy) -
     })
 }
 
-/// Whether a setting of SEQUENTIAL that moved counts: its detector goes by it, or somebody has set it for later.
+/// Whether a changed setting of SEQUENTIAL counts: its detector uses it, or it was set for later.
 fn goes_by(policy: &RegressionPolicy, is_set: bool) -> bool {
     is_set || policy.detector == Detector::Sequential
 }
 
-/// Whether silence is noticed later, or not any more.
+/// Whether silence is noticed later than before, or never.
 fn later(new: Option<Count>, old: Option<Count>) -> bool {
     old.is_some_and(|old| new.is_none_or(|new| new > old))
 }
 
-/// Whether a SEQUENTIAL wire has to freeze its baseline anew: its own settings are not what the evidence was gathered by.
+/// Whether a SEQUENTIAL wire must freeze its baseline again, because its settings differ from those of the evidence.
 #[must_use]
 pub fn refreezes(existing: Option<&RegressionPolicy>, policy: &RegressionPolicy) -> bool {
     policy.detector == Detector::Sequential
@@ -181,7 +182,7 @@ pub fn refreezes(existing: Option<&RegressionPolicy>, policy: &RegressionPolicy)
         })
 }
 
-/// Whether a wire that judges by a frozen baseline gets another one: a reset, whatever led to it.
+/// Whether a wire that judges by a frozen baseline gets another one. That is a reset, whatever its cause.
 #[must_use]
 pub fn rebases(existing: Option<&RegressionPolicy>, policy: &RegressionPolicy) -> bool {
     refreezes(existing, policy) && existing.is_some_and(|old| old.detector == Detector::Sequential)

@@ -1,5 +1,5 @@
-//! A wire meeting its events, one by one. Pure: what it needs of the past is handed to it, so that a replay of history decides bit
-//! for bit what was decided live.
+//! A wire that takes its events one by one. It is pure: it receives all past values, so that a replay of history
+//! decides bit for bit as the live wire did.
 
 use super::state::FrozenSpan;
 use super::{Detector, Mark, Measurement, RegressionPolicy, Verdict, WINDOW_MAX, Window, WireState};
@@ -13,15 +13,15 @@ pub trait Sums {
     fn sum(&self, events: i64) -> Option<Total>;
 }
 
-/// Where the windows of a PLAIN wire lie in its series, as counts of events: `(low, high]` is the baseline, `(high, last]` recent.
-/// Events up to the watermark never count.
+/// The windows of a PLAIN wire in its series, as counts of events: `(low, high]` is the baseline, `(high, last]` the
+/// recent window. Events up to the watermark never count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// Where the baseline begins.
+    /// The beginning of the baseline.
     pub low: i64,
-    /// Where it ends and the recent window begins.
+    /// The end of the baseline, where the recent window begins.
     pub high: i64,
-    /// Whether a baseline that was pinned stands in: until a whole window and baseline lie after the watermark.
+    /// Whether a pinned baseline is used, until a whole window and baseline have followed the watermark.
     pub pinned: bool,
 }
 
@@ -41,15 +41,15 @@ impl Span {
 /// The reading of a wire's windows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Reading {
-    /// The baseline it is judged against.
+    /// The baseline of the judgement.
     pub baseline: Window,
-    /// The recent window; of SEQUENTIAL, since the estimated start of the change.
+    /// The recent window; for SEQUENTIAL, since the estimated start of the change.
     pub recent: Window,
-    /// The drop, rounded for display.
+    /// The drop, rounded for display; none if it cannot be computed.
     pub drop: Option<Ratio>,
-    /// SEQUENTIAL: the evidence.
+    /// SEQUENTIAL: the evidence against the baseline.
     pub evidence: Option<f64>,
-    /// The verdict.
+    /// The verdict on these windows.
     pub verdict: Verdict,
 }
 
@@ -59,35 +59,35 @@ impl Reading {
     }
 }
 
-/// A sum that has to be known and is not.
+/// The error for a running sum that is needed but not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnknownSum(pub i64);
 
 /// A wire between two events.
 #[derive(Debug, Clone)]
 pub struct Wire {
-    /// How it is set up.
+    /// The settings of the wire.
     pub policy: RegressionPolicy,
-    /// Where it stands.
+    /// The state of the wire.
     pub state: WireState,
-    /// Whether its series is one of successes and failures.
+    /// Whether the series consists of successes and failures.
     pub boolean: bool,
-    /// SEQUENTIAL: the frozen baseline, once all its events are there.
+    /// SEQUENTIAL: the frozen baseline, once it is complete.
     pub frozen: Option<Arc<Frozen>>,
-    /// SEQUENTIAL over values: those of the baseline so far, while it is collected.
+    /// SEQUENTIAL over values: the values of the baseline so far, while it is collected.
     pub values: Vec<Measured>,
     /// Whether it has tripped since it was read, by a trip that is not in its state yet.
     pub has_tripped: bool,
 }
 
 impl Wire {
-    /// A wire as it was kept. A frozen baseline that is complete has to be built.
+    /// A wire as it was stored. A complete frozen baseline still has to be built.
     #[must_use]
     pub const fn new(policy: RegressionPolicy, state: WireState, boolean: bool) -> Self {
         Self { policy, state, boolean, frozen: None, values: Vec::new(), has_tripped: false }
     }
 
-    /// Takes the event at this place, and says what it led to. Latched or not, it is evaluated.
+    /// Takes the event at this place, and returns the reading. A latched wire is evaluated, too.
     pub fn observe(&mut self, at: Mark, measurement: Measurement, sums: &impl Sums) -> Result<Reading, UnknownSum> {
         if self.policy.detector == Detector::Sequential {
             self.gather(at, measurement, sums)?;
@@ -95,7 +95,7 @@ impl Wire {
         self.read(at, sums)
     }
 
-    /// The same without saying why: whether it is bad enough for a trip.
+    /// The same without the reading: returns whether the event would trip.
     pub fn meets(&mut self, at: Mark, measurement: Measurement, sums: &impl Sums) -> Result<bool, UnknownSum> {
         match self.policy.detector {
             Detector::Plain => {
@@ -150,7 +150,7 @@ impl Wire {
         Ok(Reading { baseline, recent, drop: compared.drop, evidence: None, verdict })
     }
 
-    /// SEQUENTIAL: takes an event into the baseline or into the evidence against it; whether that trips.
+    /// SEQUENTIAL: takes an event into the baseline or into the evidence against it. Returns whether that trips.
     fn gather(&mut self, at: Mark, measurement: Measurement, sums: &impl Sums) -> Result<bool, UnknownSum> {
         if let Some(frozen) = &self.frozen {
             return Ok(self.state.bets.step(frozen, measurement).trips);
@@ -169,8 +169,8 @@ impl Wire {
         Ok(false)
     }
 
-    /// Freezes the baseline between two marks; evidence begins with the next event. Of a series of values, all of them have to be in
-    /// [`Wire::values`].
+    /// Freezes the baseline between two marks; evidence begins with the next event. For a series of values,
+    /// [`Wire::values`] must hold all of them.
     pub fn freeze(&mut self, span: FrozenSpan, from: Mark, to: Mark) {
         let window = Window::between(from, to);
         self.state.frozen = Some(FrozenSpan { sum: Some(window.sum), ..span });
@@ -178,7 +178,7 @@ impl Wire {
         self.build();
     }
 
-    /// Makes the frozen baseline ready to judge, from its sum or its values.
+    /// Builds the frozen baseline from its sum or its values, so that it can judge.
     pub fn build(&mut self) {
         let Some(FrozenSpan { events, sum: Some(sum), .. }) = self.state.frozen else {
             self.frozen = None;
@@ -203,7 +203,7 @@ impl Wire {
         let step = self.state.bets.reading(frozen);
         let (baseline, recent) = (frozen.baseline(), step.recent);
         let compared = frozen.settings().tolerance.compare(baseline, recent);
-        // Before the first event since the baseline there is nothing to compare.
+        // Before the first event after the baseline there is nothing to compare.
         let verdict = match (step.trips, compared.computable || recent.events == 0) {
             (true, _) => Verdict::Trips,
             (false, true) => Verdict::Holds,
@@ -212,14 +212,14 @@ impl Wire {
         Reading { baseline, recent, drop: compared.drop, evidence: Some(step.evidence), verdict }
     }
 
-    /// Whether a trip stands or is on its way.
+    /// Whether a trip stands or is about to be recorded.
     #[must_use]
     pub const fn is_latched(&self) -> bool {
         self.state.trip_id.is_some() || self.has_tripped
     }
 
-    /// Takes a reading into the state; whether the wire trips by it. A latched one does not trip again: its note stays as at the
-    /// trip, the numbers beside it go on.
+    /// Takes a reading into the state. Returns whether the wire trips. A latched wire does not trip again: its note
+    /// stays as at the trip, and its numbers continue.
     pub fn take(&mut self, reading: &Reading) -> bool {
         let is_latched = self.is_latched();
         let state = &mut self.state;

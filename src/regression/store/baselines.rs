@@ -1,4 +1,4 @@
-//! Baselines that were frozen or reset, by version.
+//! The SQL of the baselines that were frozen or reset, by version.
 
 use crate::audit::Stamp;
 use crate::error::Result;
@@ -8,7 +8,7 @@ use serde::Serialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-/// A baseline on its way into the database.
+/// A baseline to insert.
 #[derive(Debug)]
 pub struct NewBaseline<'a> {
     /// The wire's domain.
@@ -17,15 +17,15 @@ pub struct NewBaseline<'a> {
     pub metric: &'a Metric,
     /// `FROZEN`, `LAST_N` or `NEXT_N`.
     pub source: &'static str,
-    /// The place of the series behind which it begins.
+    /// The place of the series after which it begins.
     pub after_event: i64,
-    /// How many events it has once all are there.
+    /// The number of its events once all have arrived.
     pub events: i64,
     /// The person or program that acts, as the caller claims.
     pub actor: Option<&'a Actor>,
 }
 
-/// Records a baseline, and gives its version: they are counted on also where the wire was removed meanwhile.
+/// Records a baseline and returns its version. Versions continue even if the wire was removed in between.
 pub async fn insert_baseline(conn: &mut PgConnection, new: &NewBaseline<'_>, stamp: Stamp) -> Result<i64> {
     Ok(sqlx::query_scalar!(
         "INSERT INTO regression_baseline (domain, metric, version, source, after_event, events, actor, created_at)
@@ -52,21 +52,21 @@ pub struct BaselineRecord {
     pub domain: String,
     /// The wire's metric.
     pub metric: String,
-    /// Counts the wire's baselines, from 1.
+    /// The number of the baseline among those of its wire, from 1.
     pub version: i64,
-    /// FROZEN when the detector was chosen or its settings changed; `LAST_N` or `NEXT_N` by a reset.
+    /// FROZEN if the detector was chosen or its settings changed; `LAST_N` or `NEXT_N` for a reset.
     pub source: String,
-    /// The place of the series behind which it begins.
+    /// The place of the series after which it begins.
     pub after_event: i64,
-    /// How many events it has once all are there.
+    /// The number of its events once all have arrived.
     pub events: i64,
     /// The person or program that acts, as the caller claims.
     pub actor: Option<String>,
-    /// When.
+    /// The time at which it was set.
     pub created_at: DateTime<Utc>,
 }
 
-/// The baselines of wires, the newest first, at most 1000.
+/// Lists the baselines of wires, newest first, at most 1000.
 pub async fn baselines(
     conn: &mut PgConnection,
     domain: Option<&Domain>,

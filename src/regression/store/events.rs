@@ -1,4 +1,4 @@
-//! Measurements as events of their stream: appended, listed, and found by the ids of their senders.
+//! The SQL of measurements as events of their stream: appended, listed, and found by the ids of their senders.
 
 use super::series::measurement;
 use super::{Pair, broken};
@@ -12,18 +12,18 @@ use serde::Serialize;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
-/// A measurement that was sealed: its place, its origin, and its hash.
+/// A sealed measurement: its place, its origin, and its hash.
 #[derive(Debug)]
 pub struct Recorded<'a> {
-    /// Its place in the stream.
+    /// The place in the stream.
     pub stamp: Stamp,
-    /// The person or program that acts, as the caller claims.
+    /// The caller who sent it.
     pub origin: &'a Origin,
-    /// What.
+    /// The measurement itself.
     pub event: &'a KpiEvent,
-    /// Its place in the series.
+    /// The place in the series.
     pub mark: Mark,
-    /// Its hash.
+    /// The event's hash.
     pub hash: Vec<u8>,
 }
 
@@ -71,46 +71,46 @@ pub async fn insert_events(conn: &mut PgConnection, recorded: &[Recorded<'_>]) -
 /// A measurement as it is read back.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct KpiRecord {
-    /// Its sequence number in the KPI stream.
+    /// The sequence number in the KPI stream.
     pub id: i64,
     /// The domain.
     pub domain: String,
     /// The metric.
     pub metric: String,
-    /// Its number in the series, from 1.
+    /// The number in the series, from 1.
     pub series_seq: i64,
-    /// Whether it succeeded; null in a series of values.
+    /// Whether the measured action succeeded; null in a series of values.
     pub success: Option<bool>,
-    /// Its value; null in a series of successes.
+    /// The measured value; null in a series of successes.
     pub value: Option<Measured>,
-    /// The caller's own id.
+    /// The caller's own id; null if none was sent.
     pub event_id: Option<String>,
     /// The actor of the measurement, as claimed.
     pub actor: Option<String>,
     /// The caller's id for everything that belongs to one undertaking.
     pub correlation_id: Option<String>,
-    /// Remarks.
+    /// The caller's remarks; null if none were sent, or they were erased.
     pub detail: Option<String>,
-    /// When.
+    /// The time of the recording.
     pub created_at: DateTime<Utc>,
     /// The event's hash, lower-case hex.
     pub hash: String,
 }
 
-/// Which measurements to list; none of a kind means all.
+/// The measurements to list; a filter of none admits all.
 #[derive(Debug, Default)]
 pub struct KpiFilter<'a> {
     /// Of this domain.
     pub domain: Option<&'a str>,
     /// Of this metric.
     pub metric: Option<&'a str>,
-    /// Before this one.
+    /// Only sequence numbers below this one.
     pub before: Option<i64>,
-    /// At most so many.
+    /// The most rows.
     pub limit: i64,
 }
 
-/// Measurements, newest first.
+/// Lists measurements, newest first.
 pub async fn kpi_events(conn: &mut PgConnection, filter: &KpiFilter<'_>) -> Result<Vec<KpiRecord>> {
     let rows = sqlx::query!(
         "SELECT seq,
@@ -161,21 +161,21 @@ pub async fn kpi_events(conn: &mut PgConnection, filter: &KpiFilter<'_>) -> Resu
         .collect()
 }
 
-/// A measurement that already carries an id.
+/// A measurement that already has an id.
 #[derive(Debug, Clone)]
 pub struct Known {
-    /// Its sequence number.
+    /// The sequence number in the KPI stream.
     pub seq: i64,
     /// The measured value.
     pub measurement: Measurement,
-    /// Remarks.
+    /// The caller's remarks.
     pub detail: Option<String>,
 }
 
-/// An id as its sender means it: within a series, and apart from everybody else's.
+/// An id in the scope of its sender and series.
 pub type Named = (Pair, Principal, String);
 
-/// The measurements that already carry these ids.
+/// The measurements that already have these ids.
 pub async fn find_event_ids(conn: &mut PgConnection, asked: &[Named]) -> Result<BTreeMap<Named, Known>> {
     let rows = sqlx::query!(
         r#"SELECT asked.place AS "place!",

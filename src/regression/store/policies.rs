@@ -1,4 +1,4 @@
-//! Wires as they are set up.
+//! The SQL of the settings of wires.
 
 use super::{Pair, broken, columns};
 use crate::error::{Error, Result};
@@ -193,13 +193,13 @@ pub async fn upsert_policy(conn: &mut PgConnection, policy: &RegressionPolicy) -
     Ok(())
 }
 
-/// How many wires there are.
+/// The number of wires.
 pub async fn count_policies(conn: &mut PgConnection) -> Result<usize> {
     let count = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM regression_policy"#).fetch_one(conn).await?;
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-/// Removes a wire with its state, and what the kind of its series was declared to be. Says whether there was a wire or a kind.
+/// Removes a wire with its state, and the declared kind of its series. Returns whether there was a wire or a kind.
 pub async fn remove_policy(conn: &mut PgConnection, domain: &Domain, metric: &Metric) -> Result<bool> {
     Ok(sqlx::query_scalar!(
         r#"WITH state AS (DELETE FROM regression_state WHERE domain = $1 AND metric = $2),

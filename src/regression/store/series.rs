@@ -1,4 +1,4 @@
-//! Series: where each ends, of what kind it is, and what is in it.
+//! The SQL of series: their ends, their kinds, and their contents.
 
 use super::{Pair, broken, columns, total};
 use crate::error::Result;
@@ -9,28 +9,28 @@ use rust_decimal::Decimal;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
 
-/// Where a series ends.
+/// The end of a series.
 #[derive(Debug, Clone, Copy)]
 pub struct End {
-    /// Its last event, in the KPI stream; 0 before the first.
+    /// The sequence number of its last event in the KPI stream; 0 before the first.
     pub seq: i64,
-    /// How many events it has, and their sum.
+    /// The number of its events, and their sum.
     pub mark: Mark,
-    /// Its kind, as an operator said, or by its first event.
+    /// The kind, as an operator set it, or of its first event.
     pub kind: Kind,
-    /// How many of its events are older than that, and may be of another kind.
+    /// The number of events that are older than that kind and may be of another one.
     pub since: i64,
-    /// When its last event was recorded; none before the first.
+    /// The time of its last event; none before the first.
     pub at: Option<DateTime<Utc>>,
 }
 
-/// Where a series ends; nothing for a series without events, unless its kind was set.
+/// The end of a series; none for a series without events, unless its kind was set.
 pub async fn read_end(conn: &mut PgConnection, domain: &Domain, metric: &Metric) -> Result<Option<End>> {
     let pair = (domain.clone(), metric.clone());
     Ok(read_ends(conn, std::slice::from_ref(&pair)).await?.remove(&pair))
 }
 
-/// Where these series end; those without events are left out, unless their kind was set.
+/// The ends of these series; those without events are left out, unless their kind was set.
 pub async fn read_ends(conn: &mut PgConnection, pairs: &[Pair]) -> Result<BTreeMap<Pair, End>> {
     let (domains, metrics) = columns(Some(pairs));
     let rows = sqlx::query!(
@@ -66,7 +66,7 @@ pub async fn read_ends(conn: &mut PgConnection, pairs: &[Pair]) -> Result<BTreeM
         .collect()
 }
 
-/// Sets what a series is of, behind so many events.
+/// Sets the kind of a series after its first `after` events.
 pub async fn set_kind(
     conn: &mut PgConnection,
     (domain, metric): (&Domain, &Metric),
@@ -87,7 +87,7 @@ pub async fn set_kind(
     Ok(())
 }
 
-/// How many series have a declared kind.
+/// The number of series with a declared kind.
 pub async fn count_kinds(conn: &mut PgConnection) -> Result<usize> {
     let count = sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM regression_kind"#).fetch_one(conn).await?;
     usize::try_from(count).map_err(|_| broken("count", count))
@@ -144,7 +144,7 @@ pub async fn read_values(conn: &mut PgConnection, pair: &Pair, after: i64, to: i
 /// A measurement as a replay meets it: its place in the series, when it was recorded, and what it was.
 pub type Past = (i64, DateTime<Utc>, Measurement);
 
-/// Events of a series behind `after`, in order, of a range of times where one is given; at most `limit`.
+/// The events of a series after `after`, in order, within a range of times if one is given; at most `limit`.
 pub async fn read_history(
     conn: &mut PgConnection,
     pair: &Pair,
@@ -181,7 +181,7 @@ pub(super) fn measurement(success: Option<bool>, value: Option<Decimal>) -> Resu
     Ok(Measurement::Value(Measured::from_decimal(value).ok_or_else(|| broken("value", value))?))
 }
 
-/// How many series were ever measured, up to `limit`.
+/// The number of series that were ever measured, counted up to `limit`.
 pub async fn count_series(conn: &mut PgConnection, limit: usize) -> Result<usize> {
     let count = sqlx::query_scalar!(
         r#"WITH RECURSIVE pair AS (
@@ -204,7 +204,7 @@ pub async fn count_series(conn: &mut PgConnection, limit: usize) -> Result<usize
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-/// The series that were ever measured, by name, up to `limit`: one index read each, however long they are.
+/// The series that were ever measured, by name, up to `limit`. One index read each, for series of any length.
 pub async fn read_series(conn: &mut PgConnection, limit: usize) -> Result<Vec<Pair>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = sqlx::query!(

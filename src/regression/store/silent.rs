@@ -1,4 +1,4 @@
-//! Series that have gone silent.
+//! The SQL of the series that have gone silent.
 
 use super::broken;
 use crate::error::{Error, Result};
@@ -17,14 +17,14 @@ pub struct Silent {
     pub domain: Domain,
     /// Its metric.
     pub metric: Metric,
-    /// For how long, seconds: since its last event, or since the wire was switched on or re-armed, if that was later. Only time counts in
-    /// which production was on, and GLOBAL and the wire's engine were.
+    /// The silence in seconds: since its last event, or since the wire was enabled or re-armed, if that was later. Only
+    /// time in which production, GLOBAL and the wire's engine were on counts.
     pub silent_seconds: i64,
-    /// How long it may be.
+    /// The longest silence that the wire allows, seconds.
     pub stale_after_seconds: i64,
-    /// The meaning of that silence.
+    /// The effect of that silence.
     pub on_stale: OnStale,
-    /// Whether a trip stands already.
+    /// Whether a trip already stands.
     pub is_latched: bool,
 }
 
@@ -35,7 +35,8 @@ struct Candidate {
     since: DateTime<Utc>,
 }
 
-/// The series of enabled wires that do not ignore silence, and that are silent at this time: a head's, or the one to go by without.
+/// The silent series of enabled wires that do not ignore silence, at this time: a head's, or the believed one without a
+/// head.
 pub async fn silent(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<Vec<Silent>> {
     let candidates = candidates(&mut *conn, now).await?;
     let Some(since) = candidates.iter().map(|candidate| candidate.since).min() else {
@@ -99,17 +100,17 @@ async fn candidates(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<Vec<C
             on_stale: OnStale::of(&row.on_stale).ok_or_else(|| broken("meaning of silence", &row.on_stale))?,
             is_latched: row.is_latched,
         };
-        // Without one of its own, that of its domain's name.
+        // A wire without its own engine has the engine with its domain's name.
         let engine = row.engine.unwrap_or(row.domain).parse().ok();
         Ok::<_, Error>(Candidate { wire, engine, since: row.since })
     });
-    // One that cannot be read hides no other.
+    // An unreadable wire hides no other.
     Ok(read
-        .filter_map(|one| one.inspect_err(|error| tracing::error!(%error, "a wire cannot be looked at")).ok())
+        .filter_map(|one| one.inspect_err(|error| tracing::error!(%error, "a wire's row cannot be read")).ok())
         .collect())
 }
 
-/// The moved fields of a risk policy's change, as its event tells them.
+/// The changed fields of a risk policy, as its event holds them.
 #[derive(Deserialize)]
 struct Changed {
     changes: Vec<Field>,
@@ -121,8 +122,8 @@ struct Field {
     from: serde_json::Value,
 }
 
-/// The spans since a time in which these engines were off. An engine without a policy counts as on: not everything that is measured is
-/// on the ledger.
+/// The spans since a time in which these engines were off. An engine without a policy counts as on, since measurements
+/// need not belong to an engine of the ledger.
 async fn engines_off(
     conn: &mut PgConnection,
     since: DateTime<Utc>,
@@ -146,7 +147,7 @@ async fn engines_off(
         throttles.entry(row.engine).or_default().push(throttle);
     }
     let mut moves = moves(&mut *conn, from, &names).await?;
-    // One that only a throttle has made is off, and nobody has said so.
+    // An engine whose policy only a throttle has created is off, although no one has set it.
     let rows = sqlx::query!(
         r#"SELECT engine,
                   enabled
@@ -171,8 +172,9 @@ async fn engines_off(
     Ok(off.collect())
 }
 
-/// The changes of these engines' policies since a time that moved whether they are on, oldest first; of the others there may be any number.
-/// Of one whose detail was erased nothing is known. A removed policy was off, if anybody had ever set it; without it the engine counts as on.
+/// The changes since a time that enabled or disabled these engines, oldest first; other changes are not read, since
+/// there may be any number of them. Changes whose detail was erased are unknown. A removed policy was off, if it was
+/// ever set; without it the engine counts as on.
 async fn moves(
     conn: &mut PgConnection,
     since: DateTime<Utc>,
@@ -205,7 +207,7 @@ async fn moves(
         let Changed { changes } =
             serde_json::from_str(&row.detail).map_err(|_| broken("change of a policy", &row.detail))?;
         let from = |name: &str| changes.iter().find(|change| change.field == name).map(|change| &change.from);
-        // An engine that was not there before counts as on.
+        // An engine without an earlier policy counts as on.
         let was_enabled = from("enabled").map(|from| from.as_bool().unwrap_or(true));
         let lifted = from("throttled_by").and_then(serde_json::Value::as_array);
         let lifted = lifted.into_iter().flatten().filter_map(serde_json::Value::as_i64).collect();

@@ -1,4 +1,4 @@
-//! The states of wires.
+//! The SQL of the states of wires.
 
 use super::{Pair, broken, columns, ratio, read_policies, read_policies_of, total};
 use crate::error::{Error, Result};
@@ -10,19 +10,19 @@ use rust_decimal::Decimal;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
 
-/// The state of a wire; a wire that was never checked has a fresh one.
+/// The state of a wire; a fresh one if it was never checked.
 pub async fn read_state(conn: &mut PgConnection, domain: &Domain, metric: &Metric) -> Result<WireState> {
     let states = read_states_of(conn, &[(domain.clone(), metric.clone())]).await?;
     Ok(states.into_iter().next().unwrap_or_else(|| WireState::new(domain.clone(), metric.clone())))
 }
 
-/// The states of all wires: those of every policy, and those that outlived one.
+/// The states of all wires: of every policy, and those that outlived their policy.
 pub async fn read_states(conn: &mut PgConnection) -> Result<Vec<WireState>> {
     let policies = read_policies(&mut *conn).await?;
     states(conn, None, &policies).await
 }
 
-/// The states of these wires, as far as they have a policy or were ever checked.
+/// The states of those of these wires that have a policy or were ever checked.
 pub async fn read_states_of(conn: &mut PgConnection, pairs: &[Pair]) -> Result<Vec<WireState>> {
     let policies = read_policies_of(&mut *conn, pairs).await?;
     states(conn, Some(pairs), &policies).await
@@ -116,7 +116,7 @@ async fn states(
     }
     for (pair, state) in &mut states {
         let policy = policies.iter().find(|policy| (&policy.domain, &policy.metric) == (&pair.0, &pair.1));
-        // A wire that is off says so, whatever its last check found; a latch outlives even that.
+        // A disabled wire has the status of that, whatever its last check found; only a latch outlives it.
         if policy.is_none_or(|policy| !policy.enabled) && state.trip_id.is_none() {
             state.note = WireState::new(pair.0.clone(), pair.1.clone()).note;
         } else if state.last_checked_at.is_none() {
@@ -226,7 +226,7 @@ pub async fn write_states(conn: &mut PgConnection, states: &[&WireState], checke
     Ok(())
 }
 
-/// Every watched wire and whether it stands tripped, for the metrics.
+/// Every watched wire, and whether it is tripped, for the metrics.
 pub async fn read_wires(conn: &mut PgConnection) -> Result<Vec<(String, bool)>> {
     let rows = sqlx::query!(
         r#"SELECT policy.domain || '.' || policy.metric AS "wire!",

@@ -1,4 +1,4 @@
-//! Trips, and what became of them.
+//! The SQL of trips, their verdicts and their ends.
 
 use super::{broken, ratio, total};
 use crate::error::{Error, Result};
@@ -10,34 +10,34 @@ use sqlx::PgConnection;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-/// A trip on its way into the database.
+/// A trip to insert.
 #[derive(Debug)]
 pub struct NewTrip<'a> {
-    /// The sequence of its control event.
+    /// The sequence number of its control event.
     pub id: i64,
-    /// The wire.
+    /// The settings of the wire.
     pub policy: &'a RegressionPolicy,
-    /// The last measurement of the series, in the stream.
+    /// The last measurement of the series, in the KPI stream.
     pub kpi_seq: i64,
-    /// How many events the series had.
+    /// The number of events of the series at the trip.
     pub series_seq: i64,
-    /// The baseline it was judged against.
+    /// The baseline of the judgement.
     pub baseline: Window,
-    /// The recent window.
+    /// The recent window of the judgement.
     pub recent: Window,
-    /// The drop, rounded; none where the series went silent.
+    /// The drop, rounded; none if the series went silent.
     pub drop: Option<Ratio>,
-    /// SEQUENTIAL: the evidence, and the event of the series with which the change would have begun.
+    /// SEQUENTIAL: the evidence, and the event of the series at which the change is estimated to have begun.
     pub evidence: Option<(f64, i64)>,
     /// `DROP` or `STALE`.
     pub cause: &'static str,
-    /// The engine it throttles, for a THROTTLE.
+    /// The throttled engine; none for a kill switch.
     pub engine: Option<&'a Engine>,
-    /// The actor of the event that tripped it.
+    /// The actor of the tripping event.
     pub actor: Option<&'a Actor>,
-    /// When.
+    /// The time of the trip.
     pub at: DateTime<Utc>,
-    /// Whether that measurement caused it by arriving, rather than an evaluation later.
+    /// Whether the arrival of that measurement caused it, rather than a later evaluation.
     pub by_event: bool,
 }
 
@@ -77,15 +77,16 @@ pub async fn insert_trip(conn: &mut PgConnection, trip: &NewTrip<'_>) -> Result<
 /// The verdict on a trip.
 #[derive(Debug)]
 pub struct Acknowledgement<'a> {
-    /// The verdict.
+    /// The verdict's name.
     pub verdict: &'static str,
     /// The person or program that acts, as the caller claims.
     pub by: Option<&'a Actor>,
-    /// When.
+    /// The time of the verdict.
     pub at: DateTime<Utc>,
 }
 
-/// Says what a trip of a wire was, the standing one or one that is named; gives back its id, whether it stands, and the verdict before.
+/// Gives a verdict on a trip of a wire, the standing one or the given one. Returns its id, whether it stands, and the
+/// earlier verdict.
 pub async fn acknowledge_trip(
     conn: &mut PgConnection,
     domain: &Domain,
@@ -110,7 +111,7 @@ pub async fn acknowledge_trip(
     Ok(row.map(|row| (row.id, row.stands)))
 }
 
-/// How a trip ends.
+/// The end of a trip.
 #[derive(Debug)]
 pub struct Rearmed<'a> {
     /// The effect on the baseline.
@@ -119,11 +120,11 @@ pub struct Rearmed<'a> {
     pub by: Option<&'a Actor>,
     /// The reason, in the caller's words.
     pub reason: Option<&'a Reason>,
-    /// When.
+    /// The time of the re-arm.
     pub at: DateTime<Utc>,
 }
 
-/// Ends a trip; gives back the baseline it was judged against.
+/// Ends a trip. Returns the baseline of its judgement.
 pub async fn rearm_trip(conn: &mut PgConnection, trip_id: i64, rearmed: &Rearmed<'_>) -> Result<Window> {
     let row = sqlx::query!(
         "UPDATE regression_trip
@@ -145,15 +146,15 @@ pub async fn rearm_trip(conn: &mut PgConnection, trip_id: i64, rearmed: &Rearmed
 /// A trip that a measurement caused.
 #[derive(Debug, Clone)]
 pub struct Caused {
-    /// The trip.
+    /// The id of the trip.
     pub id: i64,
-    /// Its effect.
+    /// The effect of the trip.
     pub action: Action,
-    /// The engine it throttled.
+    /// The throttled engine; none for a kill switch.
     pub engine: Option<Engine>,
-    /// The drop.
+    /// The drop that tripped.
     pub drop: Option<Ratio>,
-    /// Whether it was made in SHADOW mode.
+    /// Whether the trip was in SHADOW mode.
     pub shadow: bool,
 }
 
@@ -185,7 +186,7 @@ pub async fn find_trips(conn: &mut PgConnection, kpi_seqs: &[i64]) -> Result<BTr
 /// A trip as it is read back.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TripRecord {
-    /// Its id: the sequence of its control event.
+    /// The trip's id: the sequence number of its control event.
     pub id: i64,
     /// The wire's domain.
     pub domain: String,
@@ -193,53 +194,53 @@ pub struct TripRecord {
     pub metric: String,
     /// The measurement that tripped it, in the KPI stream.
     pub kpi_seq: i64,
-    /// How many events its series had.
+    /// The number of events of the series at the trip.
     pub series_seq: i64,
-    /// Events in the baseline.
+    /// The number of events in the baseline.
     pub baseline_events: i64,
-    /// Their sum.
+    /// The sum of the baseline's events.
     pub baseline_sum: Total,
-    /// Events in the recent window.
+    /// The number of events in the recent window.
     pub current_events: i64,
-    /// Their sum.
+    /// The sum of the recent window's events.
     pub current_sum: Total,
-    /// The drop.
+    /// The drop that tripped; null if the series went silent.
     pub drop_fraction: Option<Ratio>,
     /// The detector that found it.
     pub detector: String,
-    /// DROP, or STALE where the series had gone silent.
+    /// DROP, or STALE if the series had gone silent.
     pub cause: String,
-    /// Whether it was made in SHADOW mode: nothing was done.
+    /// Whether the trip was in SHADOW mode, so that nothing was done.
     pub shadow: bool,
-    /// SEQUENTIAL: the evidence.
+    /// SEQUENTIAL: the evidence at the trip.
     pub evidence: Option<f64>,
-    /// SEQUENTIAL: the event of the series with which the change would have begun.
+    /// SEQUENTIAL: the event of the series at which the change is estimated to have begun.
     pub began_at_event: Option<i64>,
-    /// Its effect, or the one it would have had.
+    /// The effect of the trip, or the one that it would have had.
     pub action: String,
-    /// The engine it throttled, or would have.
+    /// The throttled engine, or the one that it would have throttled.
     pub engine: Option<String>,
     /// The actor of the measurement, as claimed.
     pub actor: Option<String>,
-    /// When.
+    /// The time of the trip.
     pub tripped_at: DateTime<Utc>,
-    /// When somebody said what it was.
+    /// The time of the verdict; null before it.
     pub acknowledged_at: Option<DateTime<Utc>>,
-    /// The person or program that acts, as the caller claims.
+    /// The actor of the verdict, as claimed.
     pub acknowledged_by: Option<String>,
     /// The verdict: `TRUE_REGRESSION`, `FALSE_ALARM` or `EXPECTED_CHANGE`.
     pub verdict: Option<String>,
-    /// When it was re-armed; null while it stands.
+    /// The time of the re-arm; null while the trip stands.
     pub rearmed_at: Option<DateTime<Utc>>,
-    /// By whom.
+    /// The actor of the re-arm, as claimed.
     pub rearmed_by: Option<String>,
-    /// The reason, in the caller's words.
+    /// The reason of the re-arm, in the caller's words.
     pub rearm_reason: Option<String>,
     /// The effect on the baseline: KEEP, `RESET_LAST_N` or `RESET_NEXT_N`.
     pub rearm_baseline: Option<String>,
 }
 
-/// Trips before `before`, newest first; since a time, of a pair, where given.
+/// Lists trips before `before`, newest first; since a time and of a pair, if they are given.
 pub async fn trips(
     conn: &mut PgConnection,
     domain: Option<&str>,

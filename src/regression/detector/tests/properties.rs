@@ -26,7 +26,7 @@ fn bits(evidence: &Evidence) -> [u64; 3] {
     evidence.e.map(f64::to_bits)
 }
 
-/// All that a stream does to evidence.
+/// All steps of a stream.
 fn run(frozen: &Frozen, evidence: &mut Evidence, stream: &[Measurement]) -> Vec<Step> {
     stream.iter().map(|event| evidence.step(frozen, *event)).collect()
 }
@@ -53,7 +53,7 @@ fn any_tolerance() -> impl Strategy<Value = Tolerance> {
 }
 
 proptest! {
-    /// Kept and restored after any event, evidence has the same bits as if it had not been.
+    /// Evidence that was stored and restored after any event has the same bits as evidence that was not.
     #[test]
     fn evidence_goes_on_from_where_it_was_kept(
         stream in successes(),
@@ -67,7 +67,7 @@ proptest! {
         let (before, after) = stream.split_at(split.index(stream.len() + 1));
         let mut first = Evidence::default();
         let mut parted = run(&frozen, &mut first, before);
-        // As a database keeps it: bits and numbers.
+        // The database stores bits and numbers.
         let mut second = Evidence { e: bits(&first).map(f64::from_bits), began: first.began, now: first.now };
         parted.extend(run(&Frozen::rate(frozen.settings(), window).unwrap(), &mut second, after));
         prop_assert_eq!(bits(&second), bits(&whole));
@@ -148,7 +148,7 @@ proptest! {
         assert_sound(&frozen, &stream)?;
     }
 
-    /// Running sums are the windows by their definition.
+    /// Running sums give the windows of the definition.
     #[test]
     fn rolling_windows_are_those_of_the_last_events(
         stream in values(),

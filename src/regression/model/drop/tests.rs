@@ -17,7 +17,7 @@ fn rate(successes: i64, events: i64) -> Window {
     of(i128::from(successes) * MICRO, events)
 }
 
-/// The same events with success and failure exchanged.
+/// The same events, with success and failure exchanged.
 fn complement(window: Window) -> Window {
     of(i128::from(window.events) * MICRO - window.sum.units(), window.events)
 }
@@ -81,10 +81,10 @@ fn a_rate_that_should_be_low_is_judged_by_its_complement() {
     let compared = relative.compare(rate(2, 200), rate(3, 100));
     assert_eq!(compared.drop.unwrap().short(), "0.020");
     assert!(compared.reaches && compared.computable);
-    // Without a single error there is a baseline all the same; with nothing but errors there is none.
+    // Without any error there still is a baseline; with nothing but errors there is none.
     assert!(relative.compare(rate(0, 200), rate(0, 50)).computable);
     assert!(!relative.compare(rate(200, 200), rate(50, 50)).computable);
-    // In points: from 1 % to 3 % are 2 of them.
+    // In points: from 1 % to 3 % are 2 points.
     let absolute = tolerance(LOWER, Effect::Absolute, true, 20_000);
     let compared = absolute.compare(rate(2, 200), rate(3, 100));
     assert_eq!(compared.drop.unwrap().to_string(), "0.02");
@@ -113,7 +113,7 @@ fn only_a_relative_drop_needs_a_positive_baseline() {
         let wire = tolerance(direction, Effect::Relative, false, 200_000);
         assert_eq!(wire.compare(of(-100 * MICRO, 200), of(-500 * MICRO, 50)), none);
     }
-    // A loss that grows from 0.5 to 10 an event: by 9.5.
+    // A loss that grows from 0.5 to 10 per event, which is by 9.5.
     let wire = tolerance(HIGHER, Effect::Absolute, false, 9_500_000);
     let compared = wire.compare(of(-100 * MICRO, 200), of(-500 * MICRO, 50));
     assert_eq!((compared.drop.unwrap().to_string().as_str(), compared.reaches), ("9.5", true));
@@ -143,7 +143,7 @@ fn boolean_window() -> impl Strategy<Value = Window> {
 
 fn numeric_window() -> impl Strategy<Value = Window> {
     let values = prop_oneof![-LARGEST..=LARGEST, -5 * MICRO..=5 * MICRO];
-    // A mean and a rest, so that small sums occur as well as the largest.
+    // A mean and a remainder, so that small sums occur as well as the largest.
     (1_i64..=10_000, values, -1_000_000_i128..=1_000_000).prop_map(|(events, mean, rest)| {
         let most = i128::from(events) * LARGEST;
         of((mean * i128::from(events) + rest).clamp(-most, most), events)
@@ -151,8 +151,8 @@ fn numeric_window() -> impl Strategy<Value = Window> {
 }
 
 proptest! {
-    /// The decision is that of rational arithmetic: both sides of `current <= baseline · (1 ∓ d)` or `current <= baseline ∓ d`,
-    /// times both counts of events and 10^6.
+    /// The decision equals that of rational arithmetic: both sides of `current <= baseline · (1 ∓ d)` or `current <=
+    /// baseline ∓ d`, times both counts of events and 10^6.
     #[test]
     fn the_comparison_is_rational(b in numeric_window(), c in numeric_window(), limit in 1_i128..=2 * LARGEST) {
         let (sb, nb) = (b.sum.units(), i128::from(b.events));
