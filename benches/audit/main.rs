@@ -2,7 +2,7 @@
 //!
 //! A fresh PostgreSQL, a service on it that is made to reserve until there are enough events, and then `holdfast audit verify` of a
 //! release build over all of them, several times, and over a tenth: memory that does not grow with the trail is the same for both.
-//! What is in the figure is the whole command: starting, connecting, reading, hashing, printing.
+//! The figure includes the whole command: starting, connecting, reading, hashing, printing.
 
 #[path = "../support/support.rs"]
 #[expect(dead_code, reason = "each benchmark takes what it needs")]
@@ -95,7 +95,7 @@ async fn fill(service: &Instance, events: u64) -> Result<()> {
     all(senders).await.map(drop)
 }
 
-/// What one verification took.
+/// The duration of one verification.
 struct Verified {
     rate: f64,
     peak_kib: u64,

@@ -29,13 +29,14 @@ pub(crate) struct Decision {
     /// Of single ones, without the clock.
     pub(crate) single_median: f64,
     pub(crate) single_p99: f64,
-    /// What reading the clock takes, as the median says; it was subtracted.
+    /// The median time of reading the clock, which was subtracted.
     pub(crate) clock: f64,
     /// In a million decisions.
     pub(crate) allocations: u64,
 }
 
-/// What is asked about: exempt, by a default rule, known to nobody, and by a file of a hundred rules, by name and by parameter.
+/// The requests: exempt, matched by a default rule, unknown, and matched by a file of a hundred rules, by name and by
+/// parameter.
 const ASKED: [(Method, &str); 12] = [
     (Method::GET, "/livez"),
     (Method::POST, "/api/governance/risk/check-and-reserve"),
@@ -125,7 +126,7 @@ pub(crate) fn measure(feed: &Feed) -> Result<Decision> {
     })
 }
 
-/// What one takes, as the median of the batches says.
+/// The time of one decision, as the median of the batches.
 fn in_batches(work: impl Fn(&(Method, &str)) -> bool) -> f64 {
     let mut asked = ASKED.iter().cycle();
     let mut batches = Vec::new();

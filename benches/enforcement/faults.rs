@@ -20,7 +20,7 @@ const LEAD: Duration = Duration::from_millis(700);
 const HEALED_AFTER: TimeDelta = TimeDelta::seconds(1);
 const WATCHED_FOR: TimeDelta = TimeDelta::seconds(3);
 
-/// What breaks.
+/// The fault.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fault {
     HalfOpen,
@@ -53,7 +53,7 @@ impl Fault {
     }
 }
 
-/// What was seen of a kill.
+/// The observations of a kill.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outcome {
     pub(crate) fault: Fault,

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// What is asked of an instance: may this pass?
+/// The request to an instance for its decision.
 pub(crate) const ASK: &[u8] =
     b"GET /api/governance/authz/nginx HTTP/1.1\r\nHost: localhost\r\nX-Original-URI: /api/deals\r\n\
     X-Original-Method: POST\r\n\r\n";
@@ -38,7 +38,7 @@ pub(crate) async fn admits(connection: &mut Connection) -> Result<bool> {
     }
 }
 
-/// What an engage was answered, and when.
+/// The answer to an engage, and its time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Engaged {
     /// Just before it was sent.

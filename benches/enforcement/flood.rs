@@ -12,12 +12,12 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// Who floods.
+/// The clients of the flood.
 const CONNECTIONS: usize = 512;
 /// Between two engages, so that the flood is one of reserves that pass.
 const BETWEEN: Duration = Duration::from_millis(100);
 
-/// What was measured.
+/// The measurements.
 #[derive(Debug)]
 pub(crate) struct Flooded {
     /// Each engage, from before it connects to its answer.

@@ -61,7 +61,7 @@ impl Options {
         Duration::from_secs(self.outage_seconds)
     }
 
-    /// Whether the row is to be measured.
+    /// Whether the row is measured.
     fn wants(&self, row: Row) -> bool {
         self.only.is_empty() || self.only.contains(&row)
     }

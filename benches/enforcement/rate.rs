@@ -18,14 +18,14 @@ const RATIOS_PER_SECOND: u64 = 10;
 /// Before it counts, each.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// What is asked over and over.
+/// The request that is repeated.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) addr: SocketAddr,
     pub(crate) request: Arc<[u8]>,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Compared {
     /// The median of the ratios, one ÷ other.
@@ -37,7 +37,7 @@ pub(crate) struct Compared {
     pub(crate) other: f64,
 }
 
-/// So many seconds of each.
+/// This number of seconds of each.
 pub(crate) async fn compare(one: &Target, other: &Target, seconds: u64) -> Result<Compared> {
     let mut one = Side::open(one).await?;
     let mut other = Side::open(other).await?;

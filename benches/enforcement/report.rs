@@ -1,4 +1,4 @@
-//! What was measured, for people and for programs.
+//! The measurements, for people and for programs.
 
 use crate::Options;
 use crate::faults::{FAULTS, Fault, Outcome};
@@ -18,7 +18,7 @@ pub(crate) struct RoundReport {
     busy: String,
     samples: Vec<(Figure, f64)>,
     pub(crate) outcomes: Vec<Outcome>,
-    /// What stands behind the figures, by row.
+    /// The data behind the figures, by row.
     details: Map<String, Value>,
 }
 
@@ -92,7 +92,7 @@ impl Report {
         Ok(())
     }
 
-    /// What is not slow, but wrong.
+    /// The results that are wrong, and not only slow.
     pub(crate) fn defects(&self) -> Vec<String> {
         let claims = Figure::value_variants().iter().filter(|figure| figure.is_claim());
         let found = claims.map(|figure| (figure.spec(), self.values(*figure)));

@@ -72,6 +72,6 @@ where
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     });
-    // It is ended with its runtime, and has no error to tell.
+    // The server ends with its runtime, and has no error to report.
     let _ = axum::serve(listener, ServiceExt::<Request>::into_make_service(service)).await;
 }

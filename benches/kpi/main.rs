@@ -29,7 +29,7 @@ const MANY: usize = 256;
 /// Callers that send batches, and the measurements of each.
 const BATCH_CALLERS: usize = 4;
 const BATCH: u64 = 5_000;
-/// Where a series is small, events.
+/// The size of a small series, in events.
 const SMALL: u64 = 10_000;
 /// Batches that one figure of the cost of an event is the median of.
 const COSTED: usize = 41;
@@ -179,8 +179,8 @@ async fn record(connection: &mut Connection, request: &[u8]) -> Result<()> {
     Err(format!("a batch was answered {}", answer.excerpt()).into())
 }
 
-/// What an event of a large series costs against one of a small: batches of one measurement, since in large ones nothing but the rows
-/// themselves would count.
+/// The cost of an event of a large series relative to one of a small series, in batches of one measurement, since in
+/// large batches only the rows themselves would count.
 async fn growth(service: &Instance, stored: u64) -> Result<f64> {
     watch(service, "grows", "PLAIN").await?;
     let mut connection = Connection::open(service.addr).await?;

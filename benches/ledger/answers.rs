@@ -1,12 +1,12 @@
-//! What the ledger is asked for, and what its answers say, found without parsing them.
+//! The requests to the ledger, and the values of its answers, found without parsing them.
 
 use crate::http::{Answer, find};
 
-/// Where reserves go.
+/// The path of reserves.
 pub(crate) const RESERVE: &str = "/risk/check-and-reserve";
-/// Where settles go.
+/// The path of settles.
 pub(crate) const SETTLE: &str = "/risk/settle";
-/// Where batches go.
+/// The path of batches.
 pub(crate) const BATCH: &str = "/risk/batch";
 /// Bytes of a reservation's id as text.
 pub(crate) const ID_BYTES: usize = 36;
@@ -17,7 +17,7 @@ pub(crate) fn reserve_of_one(engine: &str) -> String {
 }
 
 impl<'a> Answer<'a> {
-    /// Whether it says `"ok":true`, `"ok":false`, or neither.
+    /// Whether the answer says `"ok":true`, `"ok":false`, or neither.
     pub(crate) fn ok(self) -> Option<bool> {
         let name = b"\"ok\":";
         find(self.body, name).map(|at| self.body[at + name.len()..].starts_with(b"true"))

@@ -45,7 +45,7 @@ const STREAM: &str = "
     FROM event, made, ending
     WHERE NOT (lowest = 1 AND highest = events AND head = events AND COALESCE(same, false) AND reserves = reservations)";
 
-/// Where a row began.
+/// The state at the beginning of a row.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mark(i64);
 
@@ -56,7 +56,7 @@ impl Mark {
     }
 }
 
-/// What a row's check found.
+/// The findings of a row's check.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Checked {
     /// Events of the row.
@@ -206,7 +206,7 @@ async fn reconciliation(service: &Instance, wrong: &mut Vec<String>) -> Result<(
     Ok(())
 }
 
-/// What is outstanding for an engine, and how many reserves it was ever granted: never above its cap.
+/// The outstanding amount of an engine, and the number of reserves that it was ever granted: never above its cap.
 pub(crate) async fn under_cap(db: &mut PgConnection, engine: &str, cap: u64, answers: u64) -> Result<()> {
     let query = sqlx::query(
         "SELECT (SELECT open_amount::bigint FROM risk_open WHERE engine = $1),
@@ -216,7 +216,7 @@ pub(crate) async fn under_cap(db: &mut PgConnection, engine: &str, cap: u64, ans
     let (stock, events) = (row.get::<Option<i64>, _>(0).unwrap_or_default(), row.get::<i64, _>(1));
     let cap = i64::try_from(cap)?;
     let answers = i64::try_from(answers)?;
-    // What was denied was denied because the cap was reached: so it is, exactly.
+    // Denied reserves were denied because the cap was reached, which the books show exactly.
     if stock == cap && events == cap && answers <= cap {
         return Ok(());
     }

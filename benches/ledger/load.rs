@@ -18,7 +18,7 @@ use tokio::time::Instant;
 /// How long the last answers may take after the measurement; more than the service's own deadline.
 const DRAIN: Duration = Duration::from_secs(25);
 
-/// What decides when an operation is due.
+/// The rule by which an operation is due.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pace {
     /// The answer to the one before.
@@ -38,11 +38,11 @@ pub(crate) struct Load {
     /// Before it counts.
     pub(crate) warm_up: Duration,
     pub(crate) duration: Duration,
-    /// Whether every id that was granted is kept, to be found in the ledger.
+    /// Whether every granted id is kept, to be looked up in the ledger.
     pub(crate) keep_ids: bool,
 }
 
-/// What was measured.
+/// The measurements.
 #[derive(Debug)]
 pub(crate) struct Tally {
     /// In the time that counts.
@@ -89,7 +89,8 @@ impl Schedule {
         }
     }
 
-    /// Whether an operation belongs to the measurement: in a closed loop if it ended in time, in an open one if it was due.
+    /// Whether an operation counts in the measurement: in a closed loop if it ended in time, in an open one if it was
+    /// due.
     fn counts(&self, due: Instant, ended: Instant) -> bool {
         match self.pace {
             Pace::Closed => self.from <= ended && ended <= self.to,
@@ -131,7 +132,7 @@ impl Load {
     }
 }
 
-/// Where all connections count. One thread runs them, so nobody ever waits for the lock.
+/// The counters of all connections. One thread runs them, so none ever waits for the lock.
 #[derive(Debug, Clone)]
 struct Board {
     measured: Counts,

@@ -57,7 +57,7 @@ impl Options {
         Duration::from_secs(self.seconds)
     }
 
-    /// Whether the row is to be measured.
+    /// Whether the row is measured.
     fn wants(&self, row: Row) -> bool {
         if self.only.is_empty() { row != Row::Soak || self.soak } else { self.only.contains(&row) }
     }

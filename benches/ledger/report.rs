@@ -1,4 +1,4 @@
-//! What was measured, for people and for programs.
+//! The measurements, for people and for programs.
 
 use crate::Options;
 use crate::books::Checked;
@@ -17,7 +17,7 @@ use std::collections::HashSet;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-/// What a row needs of a run.
+/// The resources that a row needs of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outcome {
     pub(crate) per_second: f64,
@@ -40,7 +40,7 @@ pub(crate) struct Run {
     pub(crate) tally: Tally,
     /// Per operation, in microseconds.
     cpu_us: [f64; 3],
-    /// What the check of the books found, for this one and those before it that had none of their own.
+    /// The findings of the check of the books, for this row and those before it without a check of their own.
     pub(crate) checked: Option<Checked>,
 }
 
@@ -66,7 +66,7 @@ impl Run {
         }
     }
 
-    /// What was done, with how many connections.
+    /// The work, and the number of connections.
     fn title(&self) -> String {
         let plural = if self.connections == 1 { "" } else { "s" };
         format!("{}, {} connection{plural}", self.name, grouped(self.connections as u64))

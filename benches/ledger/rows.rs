@@ -334,7 +334,7 @@ impl<'a> Round<'a> {
     }
 }
 
-/// Where the log of PostgreSQL stands, in bytes.
+/// The position of PostgreSQL's log, in bytes.
 const WAL: &str = "SELECT (pg_current_wal_lsn() - '0/0'::pg_lsn)::float8";
-/// What the database takes, with its indexes, in bytes.
+/// The size of the database with its indexes, in bytes.
 const DISK: &str = "SELECT pg_database_size(current_database())::float8";

@@ -1,4 +1,4 @@
-//! What one connection asks for, over and over, and what it was answered.
+//! The repeated requests of one connection, and their answers.
 
 use crate::answers::{self, ID_BYTES};
 use crate::http::{self, Answer, Connection};
@@ -6,7 +6,7 @@ use std::io;
 use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// What is asked for.
+/// The request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Work {
     /// A reserve of 1.
@@ -149,7 +149,7 @@ impl Script {
         Ok(counts)
     }
 
-    /// What the answer to a reserve says, and the id as text if it was allowed.
+    /// The decision in the answer to a reserve, and the id as text if it was allowed.
     fn reserved(&mut self, answer: Answer<'_>) -> (Counts, Option<[u8; ID_BYTES]>) {
         let mut counts = Counts::default();
         let id = || answer.ids().next().and_then(|id| <[u8; ID_BYTES]>::try_from(id).ok());

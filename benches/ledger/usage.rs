@@ -1,4 +1,4 @@
-//! What the processes used. Linux says it in `/proc`; elsewhere it is left out.
+//! The resources that the processes used. Linux shows them in `/proc`; elsewhere they are left out.
 
 use crate::machine::children;
 use rustix::process::{Pid, Resource, getpid, getrlimit, setrlimit};
@@ -10,7 +10,7 @@ use std::time::Duration;
 pub(crate) fn raise_file_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.unwrap_or(u64::MAX);
-    // What cannot be raised stays as it is, and the row that needs more says so.
+    // A limit that cannot be raised stays as it is, and the row that needs more reports that.
     let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum });
     getrlimit(Resource::Nofile).current.unwrap_or(most)
 }
@@ -44,7 +44,7 @@ impl Moment {
         }
     }
 
-    /// What was used since an earlier one.
+    /// The use since an earlier reading.
     pub(crate) fn since(&self, before: &Self) -> Cpu {
         // One that is new began at zero.
         let before_of = |pid| before.postgres.get(pid).copied().unwrap_or_default();

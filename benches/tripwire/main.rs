@@ -96,7 +96,7 @@ fn delays(streams: u32) -> Table {
     table
 }
 
-/// What a longer baseline is worth to SEQUENTIAL: false trips, and how many events after a drop the median trips.
+/// The value of a longer baseline for SEQUENTIAL: false trips, and the median number of events from a drop to the trip.
 fn baselines(streams: u32) -> Table {
     let mut table = Table::new("SEQUENTIAL with a longer baseline");
     for p in [0.8, 0.9] {

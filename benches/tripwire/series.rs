@@ -8,7 +8,7 @@ use rust_decimal::Decimal;
 /// Events that share a rate, where it is noisy.
 const DAY: u32 = 50;
 
-/// What a series is drawn from.
+/// The source of a series' values.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
     /// Successes with one probability.
@@ -20,7 +20,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Whether it has successes and failures.
+    /// Whether the series consists of successes and failures.
     pub(crate) fn is_rate(self) -> bool {
         matches!(self, Self::Rate { .. } | Self::NoisyRate { .. })
     }
@@ -31,7 +31,7 @@ impl Kind {
 pub(crate) struct Series {
     kind: Kind,
     random: SplitMix64,
-    /// What is left of the rate or of the values after a drop.
+    /// The part of the rate or of the values that is left after a drop.
     left: f64,
     /// Events so far.
     events: u32,

@@ -138,7 +138,7 @@ pub(crate) fn frozen(tolerance: Tolerance, baseline: &[Measurement], tolerance_f
     Frozen::values(settings, &values.collect::<Vec<_>>()).expect("a baseline")
 }
 
-/// What comes of each series, by its seed, over all cores.
+/// The result of each series, by its seed, over all cores.
 fn in_parallel<T: Send>(streams: u32, run: impl Fn(u64) -> T + Sync) -> Vec<T> {
     // Seeds that follow one another give series that do; those that SplitMix64 gives do not.
     let mut random = SplitMix64::new(SEED);

@@ -191,7 +191,7 @@ async fn a_higher_cap_waits_and_a_lower_one_does_not() {
     let raise = json!({"engine": "A", "max_open_risk": 950.5, "max_daily_loss": 50, "reason": "quarter's end"});
     let id = ask(&persons, &persons.ann, CAPS, &raise).await;
     assert_eq!(engine().await, json!(900));
-    // What is sent with the approval changes nothing of what was asked.
+    // The input of the approval does not change the request.
     let more = json!({"actor": "bob", "max_open_risk": 5000});
     post(&persons, &persons.bob, &format!("/approvals/{id}/approve"), &more).await.invalid("max_open_risk");
     approve(&persons, &persons.bob, id).await.ok();
@@ -331,7 +331,7 @@ async fn a_newer_policy_or_trip_cancels_what_waits_for_a_policy() {
     let id = ask(&persons, &persons.ann, CAPS, &raise).await;
     post(&persons, &persons.ann, CAPS, &json!({"engine": "A", "enabled": false})).await.ok();
     approve(&persons, &persons.bob, id).await.refused(409, "APPROVAL_CLOSED");
-    // Where nothing waits any more, it is no event.
+    // If nothing waits any more, it is not an event.
     let events = persons.service.events().await;
     post(&persons, &persons.ann, CAPS, &json!({"engine": "A", "enabled": false})).await.ok();
     assert_eq!(persons.service.events().await, events);

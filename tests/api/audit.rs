@@ -32,7 +32,7 @@ async fn busy() -> Service {
     service
 }
 
-/// What a verification finds: stream, number and kind.
+/// The findings of a verification: stream, number and kind.
 async fn findings(service: &Service) -> Vec<String> {
     let body = service.get("/audit/verify").await.ok();
     let found: Vec<_> = body["findings"]
@@ -45,7 +45,8 @@ async fn findings(service: &Service) -> Vec<String> {
     found
 }
 
-/// What a verification finds after something was done to the trail that its guards would not allow; then it is undone.
+/// The findings of a verification after a change of the trail that its guards would not allow; then the change is
+/// undone.
 async fn after(service: &Service, sql: &str) -> Vec<String> {
     let guards = |verb: &str| -> String {
         let tables = ["control_event", "heimdall_event", "kpi_event", "risk_event", "audit_head", "audit_erasure"];

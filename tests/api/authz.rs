@@ -155,7 +155,7 @@ async fn paths_with_two_readings_are_refused_live_or_not() {
             assert_eq!(verdict(&answer), (false, "ambiguous_path"), "{proxy:?} {uri}");
         }
     }
-    // What cannot stand in a request line can stand in a header.
+    // Some characters cannot be in a request line, but can be in a header.
     for uri in [
         "/health#/../api/deals",
         "/api\\deals",
@@ -217,7 +217,7 @@ async fn raw_utf_8_in_a_query_is_let_through_and_in_a_path_is_refused_with_the_f
         assert_eq!(verdict(&refused), (false, "malformed_request"));
         assert!(refused.json["detail"].as_str().unwrap().contains("percent-encode"), "{}", refused.text);
     }
-    // What Holdfast itself is asked may have it, too.
+    // Requests to Holdfast itself may have it, too.
     let read = service
         .post_form(
             "/risk/policies/upsert?actor=Jos\u{e9}",

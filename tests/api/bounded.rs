@@ -1,4 +1,4 @@
-//! What is read stays small, however much there is.
+//! Reads stay small, however many rows exist.
 
 use crate::support::Service;
 use chrono::{DateTime, Utc};
@@ -42,7 +42,7 @@ async fn switches_that_are_moved_again_and_again_where_they_stand_are_read_once_
     let stretches = holdfast::go_live::store::stretches(&mut conn, DateTime::UNIX_EPOCH).await.unwrap();
     let live: Vec<_> = stretches.iter().map(|stretch| stretch.live).collect();
     assert_eq!(live, [true, false, false], "an enable, the first engage, the first disable");
-    // What was the state when the period began is known from one event before it.
+    // One event before the period gives the state at its beginning.
     let last: DateTime<Utc> =
         sqlx::query_scalar("SELECT max(at) FROM control_event").fetch_one(&mut *conn).await.unwrap();
     let stretches = holdfast::go_live::store::stretches(&mut conn, last).await.unwrap();

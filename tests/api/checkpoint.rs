@@ -140,7 +140,7 @@ async fn a_key_is_made_once_for_its_owner_alone_and_a_kept_checkpoint_is_found_a
     };
     running.abort();
     assert_eq!(last.heads[&Stream::Risk].seq, 3);
-    // What is no checkpoint of this key is passed over.
+    // A file that is not a checkpoint of this key is skipped.
     std::fs::write(kept.join("29990101T000000000000Z-x.note"), "nonsense").unwrap();
     assert_eq!(open().await.unwrap().last(), Some(last));
     std::fs::remove_dir_all(dir).unwrap();
@@ -162,7 +162,7 @@ async fn a_damaged_trail_is_not_signed_by_the_schedule_and_leads_the_review() {
     assert!(first.as_str().unwrap().contains("risk 2: edited"), "{first}");
 }
 
-/// What the schedule of an instance that has signed nothing yet comes to.
+/// The result of the schedule of an instance that has signed nothing yet.
 async fn scheduled(service: &Service) -> Notary {
     let notary = notary();
     let every = "2s".parse().unwrap();

@@ -29,7 +29,7 @@ async fn a_full_disk_is_said_in_answers_readiness_review_and_metrics() {
     assert_eq!(review["answering"]["disk_full"], true);
     assert!(review["look_first"].to_string().contains("The disk of the database is full"), "{}", review["look_first"]);
     assert!(service.get_root("/metrics").await.text.contains("\nholdfast_disk_full "));
-    // Whatever fits is done: everything can be stopped.
+    // Every change that fits is done, so everything can be stopped.
     service.post("/go-live/kill-switch/engage", &json!({"actor": "ops"})).await.ok();
     service.post("/go-live/kill-switch/release", &json!({"actor": "ops"})).await.ok();
     service.pool.execute(ROOM).await.unwrap();

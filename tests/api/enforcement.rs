@@ -60,7 +60,7 @@ impl Upstream {
         self.send(bare(&Method::GET, path))
     }
 
-    /// What ran since the last time this was asked.
+    /// The calls since the last check.
     fn reached(&self) -> Vec<String> {
         std::mem::take(&mut *self.reached.lock().unwrap())
     }
@@ -74,7 +74,7 @@ fn bare(method: &Method, uri: &str) -> Request {
         .unwrap_or_else(|error| panic!("{method} {uri:.100}: {error}"))
 }
 
-/// What the gate goes by.
+/// The state that the gate uses.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum State {
     Off,

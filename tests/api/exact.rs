@@ -100,7 +100,7 @@ async fn a_settle_with_a_rounded_amount_says_which_hold_it_left_open_and_with_wh
     }
     let reserve = format!("/risk/reservations?engine=A&actor=test&amount={LARGE}&correlation_id=x&numbers=string");
     let held = service.post_form(&reserve, "").await;
-    // What jq 1.6 makes of it.
+    // The value in jq 1.6.
     let settle = "engine=A&reserved_amount=9999999999.999998&correlation_id=x&actor=test";
     let settled = service.post_form("/risk/settle", settle).await.ok();
     let id = held.json["reservation_id"].as_str().unwrap();
@@ -128,7 +128,7 @@ async fn every_read_takes_numbers_string_and_no_other_value() {
             service.get_root(&format!("{path}?numbers=text")).await.invalid("numbers");
         }
     }
-    // What stops something acts whatever is sent, and has nothing to warn of here.
+    // A stop acts on every input, and has nothing to warn of here.
     let engaged = service.post("/go-live/kill-switch/engage?numbers=string", &json!({"actor": "t"})).await.ok();
     assert_eq!(engaged["warnings"].as_array().map_or(0, Vec::len), 0, "{engaged}");
     assert_eq!(with_texts(&engaged), engaged);

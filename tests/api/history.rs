@@ -143,7 +143,7 @@ async fn an_older_dump_restored_in_place_stops_what_appends_until_it_is_accepted
     let review = service.get("/review").await.ok();
     let first = review["look_first"][0].as_str().unwrap();
     assert!(first.contains("the database went back (risk: events 2 to 3 lost"), "{first}");
-    // What tightens always works.
+    // Changes that tighten always work.
     service.post(ENGAGE, &json!({"actor": "bryan"})).await.ok();
     service.post(DISABLE, &json!({"actor": "bryan"})).await.ok();
     service.post("/go-live/kill-switch/release", &json!({})).await.refused(503, "STATE_REWOUND");
@@ -291,7 +291,7 @@ async fn a_trail_that_lost_events_is_signed_by_nobody_who_knew_them() {
     assert_eq!(service.get("/audit/checkpoint").await.status, 200);
 }
 
-// What a process remembers
+// The memory of a process
 
 #[tokio::test]
 async fn a_token_that_was_revoked_opens_nothing_after_one_restore_or_two() {

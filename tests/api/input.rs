@@ -1,4 +1,4 @@
-//! What goes in: the three encodings say the same on every route, and nothing hostile gets through any of them.
+//! Input: the three encodings mean the same on every route, and nothing hostile passes through any of them.
 
 mod encodings;
 mod hostile;
@@ -21,7 +21,7 @@ struct Post {
     fields: &'static [(&'static str, &'static str)],
     /// A field that takes a number or a yes or no, if there is one.
     number: Option<&'static str>,
-    /// Whether there is a field without which nothing is done.
+    /// Whether the route has a required field.
     needs_a_field: bool,
 }
 

@@ -39,7 +39,7 @@ async fn with_kill_file(scratch: &Scratch) -> Service {
     service
 }
 
-/// What the gate answers for production work; 404 is what is behind it.
+/// The gate's answer for production work; 404 comes from behind it.
 async fn gate(service: &Service) -> (u16, String) {
     let answer = service.get_root("/api/deals").await;
     (answer.status.as_u16(), answer.json["error"].as_str().unwrap().to_owned())
@@ -302,13 +302,13 @@ async fn a_restored_state_blocks_until_it_is_accepted_and_that_is_an_event() {
     let ready = service.get_root("/readyz").await;
     assert_eq!(ready.status, 503);
     assert!(ready.json["reason"].as_str().unwrap().contains("accept-rewind"), "{}", ready.text);
-    // Nor is anything reserved or used by switches that may not be the last that were set; positions can be closed.
+    // Switches that may be outdated allow no reserve and no use; positions can be closed.
     service.reserve("WHOLESALE", "1").await.refused(503, "STATE_REWOUND");
     let made = service.post("/heimdall/recommend", &json!({"domain": "D", "confidence": 0.5})).await.ok();
     let require = format!("/heimdall/recommendations/{}/require-prod-eligible", made["id"]);
     service.post(&require, &json!({})).await.refused(503, "STATE_REWOUND");
     service.post("/risk/settle", &json!({"engine": "WHOLESALE", "reserved_amount": 1})).await.ok();
-    // Whatever is changed in the restored history does not open the gate.
+    // No change in the restored history opens the gate.
     service.post(ENABLE, &json!({"actor": "bryan"})).await.ok();
     service.clock.advance(1);
     assert!(service.app.feed.refresh(&service.db).await.is_err());
@@ -332,7 +332,7 @@ async fn a_restored_state_blocks_until_it_is_accepted_and_that_is_an_event() {
     assert_eq!((gate(&other).await, gate(&service).await), (open(), open()));
 }
 
-// Who runs
+// The instances
 
 #[tokio::test]
 async fn instances_are_listed_with_what_they_run_and_in_what_they_differ() {

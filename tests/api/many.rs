@@ -1,4 +1,4 @@
-//! As many rows of a kind as there may be, and what never grows with them.
+//! The most rows of each kind, and the costs that never grow with them.
 
 use crate::support::{Service, Setup};
 use holdfast::config::LimitsConfig;
@@ -28,7 +28,7 @@ async fn until_refused(service: &Service, path: &str, setting: &str, body: impl 
             let refused = answer.refused(409, "LIMIT_REACHED");
             assert_eq!(refused["setting"], setting);
             assert_eq!(service.events().await, events, "a refusal leaves no event");
-            // What is there is changed all the same.
+            // Existing rows can still be changed.
             service.post(path, &body(0)).await.ok();
             return number;
         }
@@ -188,7 +188,7 @@ async fn a_declared_kind_without_a_measurement_has_a_limit_and_is_removed() {
     let pair = json!({"domain": "K", "metric": "m1"});
     service.post("/regression/policies/remove", &pair).await.ok();
     service.post("/regression/kind", &kind(7)).await.ok();
-    // It is of any kind again.
+    // The series may be of any kind again.
     service.post("/regression/kpi", &json!({"domain": "K", "metric": "m1", "success": true})).await.ok();
 }
 

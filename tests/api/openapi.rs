@@ -41,7 +41,7 @@ impl Operation {
         self.body["parameters"].as_array().cloned().unwrap_or_default()
     }
 
-    /// What is in the place of each parameter of the path.
+    /// The value of each parameter of the path.
     fn path(&self, id: &str) -> String {
         self.template.replace("{id}", id).replace("{key}", id)
     }
@@ -51,7 +51,7 @@ impl Operation {
     }
 }
 
-/// What a reference points to; null when it points nowhere.
+/// The target of a reference; null if it has none.
 fn resolve<'a>(document: &'a Value, reference: &str) -> &'a Value {
     let pointer = reference.strip_prefix('#').expect("references are local");
     document.pointer(pointer).unwrap_or(&Value::Null)
@@ -214,7 +214,7 @@ fn every_field_of_a_post_is_an_optional_query_parameter_too() {
     let mut wrong = Vec::new();
     for operation in posts() {
         let mut in_query = operation.parameters();
-        // What shapes the answer is no field.
+        // A parameter that shapes the answer is not a field.
         in_query.retain(|parameter| parameter["in"] == "query" && parameter["name"] != "numbers");
         let optional = in_query.iter().all(|parameter| parameter["required"] == false);
         assert!(optional, "{}", operation.name());

@@ -13,14 +13,14 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The streams, in the order of their locks.
 const STREAMS: [&str; 4] = ["kpi", "heimdall", "risk", "control"];
 
-/// What a transaction has done so far.
+/// The steps of a transaction so far.
 #[derive(Default)]
 struct Transaction {
     locked: Vec<usize>,
     wrote: Option<String>,
 }
 
-/// Where the log of the cluster is: the harness makes it there.
+/// The log of the cluster, where the harness makes it.
 fn log() -> String {
     let path = std::env::temp_dir().join(format!("holdfast-test-{}", std::process::id())).join("postgres.log");
     String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned()
@@ -70,7 +70,7 @@ fn writes(sql: &str) -> bool {
         || first == "WITH" && ["INSERT INTO", "UPDATE ", "DELETE FROM"].iter().any(|verb| sql.contains(verb))
 }
 
-/// What breaks the order, and how many transactions locked more than one head.
+/// The violations of the order, and the number of transactions that locked more than one head.
 fn judge(log: &str) -> (Vec<String>, usize) {
     let (mut broken, mut several) = (Vec::new(), 0);
     let mut sessions: BTreeMap<String, Transaction> = BTreeMap::new();

@@ -40,7 +40,7 @@ async fn status(address: &str, request: &str) -> u16 {
 
 const END: &str = "\r\nHost: test\r\nConnection: close\r\n\r\n";
 
-/// What is sent in place of `GET /api/deals HTTP/1.1`.
+/// The request line that replaces `GET /api/deals HTTP/1.1`.
 fn lines() -> Vec<String> {
     let mut lines: Vec<String> = [
         "GET http://elsewhere/api/deals HTTP/1.1",
@@ -135,7 +135,7 @@ async fn a_smuggled_second_request_is_gated_as_well() {
     assert!(answers.contains("403 Forbidden"), "{answers}");
 }
 
-/// What a token's file with CRLF makes of the header. The answer is hyper's own, so docs/ERRORS.md names its cause.
+/// The header that a token's file with CRLF produces. The answer is hyper's own, so docs/ERRORS.md names its cause.
 #[tokio::test]
 async fn a_carriage_return_after_a_token_is_a_bare_400_and_reaches_no_handler() {
     let service = Service::live().await;

@@ -357,7 +357,7 @@ async fn the_period_begins_on_the_monday_before_today() {
         at(&service, now).await;
         assert_eq!(review(&service).await["since"], since, "{now}");
     }
-    // What was changed before it is not in it.
+    // Changes before the period are not in it.
     assert_eq!(review(&service).await["changes"], json!([]));
 }
 
@@ -574,7 +574,7 @@ async fn what_nobody_judges_is_named_with_the_name_that_may_be_meant() {
     service.post("/regression/kpi/batch", &json!({"events": vec![event; 20], "actor": "test"})).await.ok();
     assert!(look_first(&service).await[2].starts_with("The wire NEG.m judges nothing: its baseline is not above 0"));
     wire(&service, "NEG", json!({"enabled": false, "actor": "ann", "action": "KILL_SWITCH", "force": true})).await;
-    // What is not measured any more is no news.
+    // A series that is not measured any more is no news.
     at(&service, "2040-01-12T12:00:00Z").await;
     assert_eq!(
         look_first(&service).await,

@@ -55,7 +55,7 @@ fn decision(answer: &Answer) -> &str {
     answer.headers["holdfast-decision"].to_str().unwrap()
 }
 
-/// What is done before a reserve that is denied.
+/// The step before a reserve that is denied.
 enum Step {
     Post(&'static str, &'static str),
     /// Reserves and settles, losing this.

@@ -1,4 +1,4 @@
-//! What every session is, whoever it is for, and whatever the database says.
+//! The settings of every session, for every purpose and whatever the database's defaults.
 
 use crate::support::Service;
 use holdfast::db::Database;
@@ -20,7 +20,7 @@ const SETTINGS: [(&str, &str, &str); 12] = [
     ("jit", "on", "off"),
 ];
 
-/// What a session has.
+/// The settings of a session.
 async fn settings(conn: &mut PgConnection) -> Vec<String> {
     let list = SETTINGS.map(|(name, ..)| format!("current_setting('{name}')")).join(", ");
     let row = conn.fetch_one(AssertSqlSafe(format!("SELECT ARRAY[{list}]::text[]"))).await.unwrap();

@@ -58,7 +58,7 @@ async fn a_place_is_taken_when_the_body_is_there() {
     std::mem::forget(ends);
     let answer = service.post("/go-live/kill-switch/engage", &json!({"actor": "other"})).await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
-    // What waits goes on by itself when nobody waits for it: not here.
+    // A dropped request would continue as a task, so these are leaked instead.
     std::mem::forget((stalled, stops));
 }
 

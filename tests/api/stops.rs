@@ -1,4 +1,4 @@
-//! What stops is not refused for its words.
+//! Stops are not refused for their words.
 
 use crate::access::{call, new, refresh, token};
 use crate::support::{Answer, BASE, Service};
@@ -19,7 +19,7 @@ async fn promote(service: &Service) {
     service.post("/heimdall/policies/upsert", &on).await.ok();
 }
 
-/// What an answer says it ignored.
+/// The parts of a request that an answer reports as ignored.
 fn ignored(answer: &Value) -> String {
     let list = answer["ignored"].as_array().map(Vec::as_slice).unwrap_or_default();
     list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; ")
@@ -101,7 +101,7 @@ async fn junk_sent_with_a_stop_is_not_sent_back() {
     let warned = service.post_bytes("/go-live/disable", FORM, "x".repeat(65_000)).await.ok();
     let warning = warned["warnings"][0].as_str().expect("a warning");
     assert!(warning.contains("…") && warning.contains("65000 bytes"), "{warning}");
-    // Nor is it where it is refused.
+    // The answer to a refused request does not repeat it either.
     let refused = service.post_bytes("/go-live/enable", FORM, "\u{1}".repeat(65_000)).await;
     assert!(size(&refused) < 3_000, "{}", size(&refused));
 }

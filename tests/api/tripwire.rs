@@ -1,4 +1,4 @@
-//! What an operator does with a wire, and what SEQUENTIAL does, through HTTP.
+//! An operator's acts on a wire, and the behaviour of SEQUENTIAL, through HTTP.
 
 use crate::support::{Service, Setup};
 use holdfast::regression::model::{
@@ -134,7 +134,7 @@ async fn a_rearm_needs_a_reason_and_a_trip() {
 #[tokio::test]
 async fn a_rearm_may_take_the_last_events_or_the_next_as_its_baseline() {
     let service = Service::live().await;
-    // What was meant to change: half is the new normal.
+    // The change was intended: half is the new normal.
     tripped(&service, "last", json!({})).await;
     record(&service, "last", &[true, false, true, false, true, false, true, false, true, false]).await;
     let body = named("last", json!({"reason": "a new product", "baseline": "RESET_LAST_N"}));
@@ -315,7 +315,7 @@ async fn a_baseline_of_no_events_is_refused_and_one_of_few_is_said() {
         record(&service, &metric, &[true; 12]).await;
         assert_eq!(reset(json!({})).await.ok()["warnings"], json!([]), "{detector}");
     }
-    // What ends a trip is never refused for its baseline.
+    // An end of a trip is never refused for its baseline.
     tripped(&service, "fell", json!({})).await;
     let rearm = named("fell", json!({"reason": "mended", "baseline": "RESET_NEXT_N"}));
     let armed = service.post("/regression/rearm", &rearm).await.ok();

@@ -33,7 +33,7 @@ fn the_first_token_is_made_beside_a_server_and_ends_its_open_mode() {
     assert_eq!(get(&server, STATE, None).status, 200);
     let token = create(&place, &["--scopes", "read", "--expires", "1h"]);
     wait_until("the open mode is over", || get(&server, STATE, None).status == 401);
-    // That there is one ends the open mode before it is read.
+    // The first token ends the open mode before it is read.
     wait_until("the token opens", || get(&server, STATE, Some(&token)).status == 200);
     let list = place.run(&["token", "list"], &[]);
     assert!(list.out.contains(" test read created=") && list.out.contains(" expires="), "{list:?}");
@@ -166,7 +166,7 @@ fn the_monday_review_tells_curl_nothing_but_a_token() {
     }
 }
 
-/// So many connections, each of which reserves over and over until it is told to stop.
+/// This number of connections, each of which reserves again and again until it is told to stop.
 fn flood(server: &Server, connections: usize, stop: &AtomicBool, answered: &AtomicUsize) {
     let (head, body) = post("/risk/check-and-reserve", &json!({"engine": "WHOLESALE", "amount": 1, "actor": "flood"}));
     let request = format!("{}\r\n{body}", head.replace("Connection: close\r\n", ""));
@@ -212,7 +212,7 @@ fn an_engage_finds_a_place_among_connections_that_do_nothing() {
     let place = Place::new();
     let server = place.serve();
     server.go_live();
-    // As many as a test process may have of both ends; each holds a place and says half a request.
+    // The most connections whose both ends a test process may have; each holds a place and sends half a request.
     let idle: Vec<_> = (0..1_500)
         .map_while(|_| {
             let mut stream = server.connect().ok()?;

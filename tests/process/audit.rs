@@ -11,7 +11,7 @@ fn script() -> String {
     format!("{}/docs/audit-verify.py", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// What the script says of an export: its exit code and its lines.
+/// The script's result for an export: its exit code and its lines.
 pub(crate) fn verified(export: &str) -> (Option<i32>, Vec<String>) {
     let mut python = Command::new("python3");
     let python = python.arg(script()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
@@ -163,7 +163,7 @@ fn an_export_that_was_cut_off_is_told_from_a_damaged_one_and_is_no_whole_one() {
         assert!(code == Some(2) && !said.iter().any(|line| line.contains("DAMAGED")), "{said:?}");
         assert!(said.iter().any(|line| line.starts_with("CUT OFF") && line.contains(named)), "{named}: {said:?}");
     }
-    // What is missing before something that is there was not cut off.
+    // An event that is missing before an existing one was not cut off.
     let without = lines.iter().filter(|line| !line.starts_with(r#"{"stream":"kpi","#)).map(|line| format!("{line}\n"));
     let (code, said) = verified(&without.collect::<String>());
     assert!(code == Some(1) && said.iter().any(|line| line == "DAMAGED kpi: the whole stream is missing"), "{said:?}");
@@ -175,7 +175,7 @@ fn an_export_that_was_cut_off_is_told_from_a_damaged_one_and_is_no_whole_one() {
     );
 }
 
-/// What the documentation does with the line of `holdfast audit key`, to get at the key.
+/// The documentation's way to get the key from the line of `holdfast audit key`.
 #[test]
 fn the_documented_check_of_a_checkpoint_finds_the_key_also_where_its_base64_holds_a_plus() {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/AUDIT.md")).unwrap();

@@ -17,7 +17,7 @@ fn migrations() -> usize {
             })
             .count()
     });
-    // Where the test runs without the sources.
+    // The test may run without the sources.
     files.unwrap_or(5)
 }
 
@@ -208,7 +208,7 @@ fn the_trail_is_verified_beside_a_server_and_where_nothing_runs() {
     let whole = place.run(&["audit", "verify"], &[]);
     assert_eq!(whole.code, Some(0), "{whole:?}");
     assert!(whole.out.contains("the trail is whole"), "{whole:?}");
-    // What it printed, kept elsewhere, is what a later one is held to.
+    // Its output, kept elsewhere, is the standard for a later one.
     let kept = place.path("heads.txt");
     std::fs::write(&kept, &whole.out).expect("a file");
     let kept = kept.display().to_string();

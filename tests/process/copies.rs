@@ -34,7 +34,7 @@ fn verify(place: &Place, url: &str) -> Ended {
     place.run(&["audit", "verify"], &[("DATABASE_URL", url)])
 }
 
-/// What a verification says is missing.
+/// The missing parts that a verification reports.
 #[track_caller]
 fn missing(place: &Place, url: &str) -> Vec<String> {
     let verified = verify(place, url);
@@ -173,7 +173,7 @@ fn told(place: &Place) -> Server {
     let reset =
         json!({"domain": "WHOLESALE", "metric": "rearmed", "source": "NEXT_N", "actor": "ann", "reason": "new"});
     server.post("/regression/baseline/reset", &reset).ok();
-    // What was removed is missed by nobody: of what the migrations made, and of what was made since.
+    // A removed policy is not reported as missing, whether a migration or a caller created it.
     for domain in ["CAPITAL_ROUTE", "GONE"] {
         let made = json!({"domain": domain, "min_confidence_prod": 0.9, "actor": "ann"});
         server.post("/heimdall/policies/upsert", &made).ok();
@@ -213,7 +213,7 @@ fn a_copy_without_a_row_of_which_the_trail_tells_is_not_called_whole() {
     place.sql("postgres", "CREATE DATABASE part");
     copy(&place, &[], &url, &place.url("part"));
     let mut part = place.session("part");
-    // What refers to what is gone is gone as well, or the copy was made without looking.
+    // Rows that refer to missing rows are missing as well, or the copy was made without checks.
     part.sql("SET session_replication_role = replica");
     let harms = [
         (
@@ -284,7 +284,7 @@ fn a_book_that_is_replicated_logically_arrives_whole_and_goes_on_there() {
         subscriber.sql("SELECT count(*)::text FROM pg_subscription_rel WHERE srsubstate <> 'r'") == ["0"]
     });
 
-    // What moves heads, theirs and by triggers; what the guards let pass; and what they look up elsewhere.
+    // The moves of heads, direct and by triggers, the exceptions of the guards, and their look-ups elsewhere.
     live(&server);
     let keyed = json!({"engine": "WHOLESALE", "amount": 1, "actor": "test", "idempotency_key": "moved"});
     server.post("/risk/check-and-reserve", &keyed).ok();

@@ -1,4 +1,4 @@
-//! What `/metrics` counts: decisions and trips, not the answers that tell of them.
+//! The counts of `/metrics`: they count decisions and trips, not the answers that report them.
 
 use crate::support::{Place, Server};
 use rustix::process::Signal;

@@ -91,7 +91,7 @@ fn connections_whose_bodies_stall_make_room_and_a_stop_acts_without_its_body() {
     engage(&server);
     for mut stop in stops {
         let mut start = [0; 12];
-        // Where even the kept places were taken it was turned away; what was let in was done.
+        // If even the kept places were taken, it was turned away; every admitted request was done.
         if stop.read_exact(&mut start).is_ok() {
             assert_eq!(&start, b"HTTP/1.1 200");
         }

@@ -68,7 +68,7 @@ fn a_frozen_postgresql_blocks_everything_until_it_thaws() {
         signal(*pid, Signal::CONT);
     }
     server.wait_until_ready();
-    // What was asked for and could not be recorded stands here all the same, until somebody takes it away.
+    // The engage that could not be recorded still stops this instance, until its kill file is removed.
     assert_eq!(server.get_root("/api/deals").status, 403, "the kill file is there");
     assert_eq!(server.try_reserve().expect("an answer").ok()["reason"], "kill_switch_engaged");
     std::fs::remove_file(place.data().join("KILL")).expect("the engage wrote it");

@@ -48,7 +48,7 @@ impl Three {
     }
 }
 
-/// Whether the instance lets production work through: its own gate, and what it tells a proxy.
+/// Whether the instance admits production work: its own gate, and its answer to a proxy.
 fn admits(server: &Server) -> bool {
     let gate = server.try_get("/api/deals").is_ok_and(|reply| reply.status == 404);
     let envoy = server.try_get("/api/governance/authz/envoy/api/deals").is_ok_and(|reply| reply.status == 200);
@@ -91,7 +91,7 @@ fn admitted_after(servers: &[&Server], fault: impl FnOnce() -> SystemTime) -> us
         for server in servers {
             scope.spawn(move || {
                 while !done.load(Ordering::SeqCst) {
-                    // What is asked shares the cores with those that ask, and with other tests.
+                    // The asked instances share the cores with the clients and with other tests.
                     pause();
                     let sent = now();
                     // A receipt that is not there yet may still be of an instant before this; those are asked again below.
@@ -239,7 +239,7 @@ fn holdfast_kill_without_a_database_stops_this_machine_and_says_that_it_is_not_e
     assert_eq!(killed.code, Some(1), "{killed:?}");
     assert!(killed.sentences()[0].contains("not stopped"), "{killed:?}");
     assert!(place.data().join("KILL").exists());
-    // Whoever starts here is stopped.
+    // An instance that starts here is stopped.
     let owner = place.serve();
     owner.go_live();
     assert!(!admits(&owner));

@@ -37,7 +37,7 @@ fn a_hold_that_is_due_expires_without_any_other_request_and_its_settle_is_late()
     assert_eq!(actions(&events), ["SETTLE", "EXPIRE", "RESERVE"], "newest first");
 }
 
-/// What GLOBAL says.
+/// The state of GLOBAL.
 struct GlobalToday {
     open: Option<f64>,
     loss: Option<f64>,
@@ -94,7 +94,7 @@ fn a_keyed_reserve_whose_client_leaves_at_once_is_done_once_when_it_is_sent_agai
             scope.spawn(|| {
                 let mut stream = server.connect().expect("a connection");
                 let (head, body) = change.request();
-                // Where the server sees the end together with the request, it has not begun it, and drops it.
+                // If the server sees the end together with the request, it has not begun the request, and drops it.
                 stream.write_all(format!("{head}\r\n{body}").as_bytes()).expect("it is sent");
                 drop(stream);
                 assert_eq!(change.send(&server).expect("an answer").ok()["ok"], true);

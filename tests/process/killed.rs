@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const CLIENTS: usize = 4;
 
-/// What several clients were told while they reserved.
+/// The answers that several clients got while they reserved.
 #[derive(Default)]
 struct Told {
     ids: Mutex<Vec<String>>,
@@ -179,11 +179,11 @@ fn a_watcher_that_cannot_be_replaced_is_missed_in_the_log_once() {
     let log = place.data().join("postgres.log");
     let missed = || server.log().matches("PostgreSQL has no watcher").count();
     std::fs::remove_file(&log).expect("it is there");
-    // What the watcher would write to is no file of ours.
+    // The watcher must not write to a file of ours.
     std::os::unix::fs::symlink("/dev/null", &log).expect("a link");
     signal(place.watcher().expect("there is one"), Signal::KILL);
     wait_until("it is missed", || missed() > 0);
-    // It is tried again ten times a second.
+    // The lock is tried again ten times a second.
     let mut looks = 0;
     wait_until("it was tried again", || {
         looks += 1;

@@ -1,4 +1,4 @@
-//! What is written to the terminal, and to whom that can be a danger.
+//! The output on the terminal, and the readers that it could harm.
 
 use crate::support::{Place, Running, Server, free_port, wait_until};
 use rustix::process::Signal;
@@ -34,7 +34,7 @@ fn logs_are_json_beside_a_terminal_and_no_request_can_forge_a_line() {
     let place = Place::new();
     let server = place.serve_with(&[], &[("RUST_LOG", "debug")]);
     for request in forgeries() {
-        // Whether it is answered or cut is the HTTP parser's choice.
+        // The HTTP parser decides whether it is answered or cut.
         let _ = server.exchange(request.as_bytes());
     }
     let log = server.stop(Signal::TERM);
@@ -226,7 +226,7 @@ fn a_log_that_nobody_reads_stops_nothing_and_says_how_many_lines_are_missing() {
         let mut text = String::new();
         log.read_to_string(&mut text).map(|_| text)
     });
-    // Whatever is dropped from here on is dropped by nobody who reads.
+    // From here on the reader reads, so that dropping ends.
     wait_until("it flows again", || {
         let before = dropped(&server);
         fill_a_little(&server);
@@ -239,7 +239,7 @@ fn a_log_that_nobody_reads_stops_nothing_and_says_how_many_lines_are_missing() {
     let told =
         lines.iter().filter(|line| line["message"].as_str().is_some_and(|said| said.contains("were dropped here")));
     assert_eq!(told.map(|line| line["dropped"].as_u64().expect("a number")).sum::<u64>(), all, "{text}");
-    // What is rarer than requests has room of its own.
+    // Lines that are rarer than requests have room of their own.
     assert!(text.contains("KILL_SWITCH_ENGAGE"), "{text}");
     assert!(lines.last().is_some_and(|line| line["message"] == "stopped"), "{text}");
     place.check_nothing_runs();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// Who has a session of PostgreSQL, and for how long.
+/// The owner of a session of PostgreSQL, and its duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     /// A client, until it goes; of its start-up only the user and the database arrive.
@@ -81,7 +81,7 @@ fn serve(mode: Mode, mut client: TcpStream, socket: &Path, idle: &Idle) -> io::R
                 };
                 loop {
                     server.write_all(&asked)?;
-                    // What is asked ends with a query or a sync.
+                    // A request ends with a query or a sync.
                     if matches!(asked[0], b'Q' | b'S') && answers(&mut server, &mut client)? == b'I' {
                         break;
                     }

@@ -1,4 +1,4 @@
-//! What an instance answers before it can serve.
+//! The answers of an instance before it can serve.
 
 use crate::support::{Place, Server, free_port, signal, wait_until};
 use rustix::process::Signal;
@@ -93,7 +93,7 @@ fn probes_answer_while_a_migration_waits_and_its_session_ends_with_the_process()
         for end in [Signal::TERM, Signal::KILL] {
             let mut holder = place.session("holdfast");
             if lock.contains("held") {
-                // Which lock the migration tool takes, it shows while it waits for the table.
+                // The migration tool shows which lock it takes while it waits for the table.
                 let mut table = place.session("holdfast");
                 table.sql("BEGIN");
                 table.sql("LOCK TABLE _sqlx_migrations");

@@ -1,4 +1,4 @@
-//! What a misconfigured server says, and that it leaves nothing running.
+//! The messages of a misconfigured server, which leaves nothing running.
 
 use crate::support::{Ended, Place, Server, free_port};
 use rustix::process::Signal;

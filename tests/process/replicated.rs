@@ -1,4 +1,5 @@
-//! What is answered survives the primary: with a synchronous standby that is away, nothing is told that it does not have.
+//! Answered changes survive the primary: while a synchronous standby is away, no client gets an answer for a change
+//! that the standby lacks.
 
 use crate::standby::{Nodes, Replication};
 use crate::storm::{Change, check_refusal, is_replay};

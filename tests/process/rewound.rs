@@ -22,7 +22,7 @@ fn lose_two_events(place: &Place, nodes: &mut Nodes, server: &Server) {
     nodes.point_at(&nodes.standby);
 }
 
-/// What this machine remembers.
+/// The marks that this machine remembers.
 fn marks(place: &Place) -> String {
     let files = fs::read_dir(place.data().join("marks")).into_iter().flatten();
     let files = files.filter_map(|file| Some(file.ok()?.path()));
@@ -81,7 +81,7 @@ fn a_promoted_standby_that_lacks_answered_events_is_noticed_also_after_a_restart
     again.post("/go-live/kill-switch/release", &json!({"actor": "test"})).ok();
     again.try_reserve().expect("an answer").ok();
     assert_eq!(events(), ["2"]);
-    // What was accepted is remembered.
+    // The accepted history is remembered.
     again.stop(Signal::TERM);
     let again = place.serve_with(&[], &env);
     again.try_reserve().expect("an answer").ok();
@@ -105,7 +105,7 @@ fn a_server_that_stands_still_through_a_failover_that_loses_events_writes_none_o
     nodes.standby.promote();
     nodes.point_at(&nodes.standby);
     crate::support::signal(server.pid(), Signal::CONT);
-    // Whoever comes first: the writer or the feed.
+    // The writer or the feed may be the first to notice.
     wait_until("it says so", || {
         let reply = server.try_reserve().expect("an answer");
         assert_eq!(reply.status, 503, "{}", reply.text);

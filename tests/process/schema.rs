@@ -97,7 +97,7 @@ fn servers_that_start_at_once_on_an_empty_database_all_come_up() {
     );
 }
 
-/// What is in the public schema of a database, by name.
+/// The objects in the public schema of a database, by name.
 fn relations(place: &Place, name: &str) -> Vec<String> {
     place.sql(name, "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY 1")
 }

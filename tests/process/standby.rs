@@ -155,7 +155,7 @@ impl Node {
             postmaster.code();
         }
         wait_until("all of it has ended", || self.processes().is_empty());
-        // What a killed server leaves behind is not the next one's.
+        // The remains of a killed server do not belong to the next one.
         let _ = fs::remove_file(self.sockets.join(format!(".s.PGSQL.{PORT}.lock")));
     }
 
@@ -222,7 +222,7 @@ fn url(sockets: &Path, database: &str) -> String {
     format!("postgres://{ROLE}@localhost:{PORT}/{database}?host={}", sockets.display())
 }
 
-/// Where PostgreSQL's programs are: as the service is told, or where packages put them.
+/// The place of PostgreSQL's programs: as the service is told, or as packages install them.
 #[expect(clippy::disallowed_methods, reason = "tests have no configuration but this")]
 pub(crate) fn programs() -> PathBuf {
     let packaged = || {

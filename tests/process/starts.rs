@@ -190,7 +190,7 @@ fn a_private_postgresql_whose_socket_was_deleted_is_restarted() {
     place.check_nothing_runs();
 }
 
-/// What a shell may say to libpq that is wrong for a private PostgreSQL.
+/// The variables of libpq in a shell that are wrong for a private PostgreSQL.
 const OF_ANOTHER: [(&str, &str); 8] = [
     ("PGHOST", "127.0.0.1"),
     ("PGPORT", "1"),

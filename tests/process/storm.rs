@@ -77,7 +77,7 @@ pub(crate) fn is_replay(reply: &Reply) -> bool {
     reply.header("idempotent-replayed") == Some("true")
 }
 
-/// What a client does about an answer that does not come.
+/// The client's reaction to an answer that does not come.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Client {
     /// Gives up for good, and does not know what came of it.
@@ -86,7 +86,7 @@ pub(crate) enum Client {
     Insists,
 }
 
-/// What several clients sent, with the answer of each change; none where it was lost.
+/// The requests of several clients, with the answer of each change; none if it was lost.
 #[derive(Default)]
 pub(crate) struct Told {
     sent: Mutex<Vec<(Change, Option<Value>)>>,
@@ -219,8 +219,8 @@ impl Told {
     }
 }
 
-/// What an answer says of a change that `other` tells as well: all of it but what is so at the time of telling, which is how the hold
-/// stands, and, where that has ended, whether the action may be done.
+/// The part of an answer about a change that `other` reports as well: everything but the values at the time of the
+/// answer. Those are the state of the hold, and, if it has ended, whether the action may be done.
 pub(crate) fn as_done(answer: &Value, other: &Value) -> Value {
     let mut done = answer.clone();
     let fields = done.as_object_mut().expect("an object");

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(20);
-/// Where every governance route lives.
+/// The prefix of every governance route.
 const BASE: &str = "/api/governance";
 
 /// Waits for a condition.
@@ -78,7 +78,7 @@ impl Place {
         self.root.join(name)
     }
 
-    /// What `DATA_DIR` is.
+    /// The value of `DATA_DIR`.
     pub(crate) fn data(&self) -> PathBuf {
         self.path("data")
     }
@@ -202,7 +202,7 @@ impl Place {
         pids
     }
 
-    /// Nothing of this directory is running: neither PostgreSQL nor its watcher.
+    /// Asserts that nothing of this directory runs: neither PostgreSQL nor its watcher.
     #[track_caller]
     pub(crate) fn check_nothing_runs(&self) {
         let left = self.processes();

@@ -1,4 +1,4 @@
-//! Whoever is graded makes no grades.
+//! A token that is graded makes no grades.
 
 use super::{call, create, new, token};
 use crate::support::{BASE, Service};

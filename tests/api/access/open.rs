@@ -23,7 +23,7 @@ async fn send(
 
 const HOST: (&str, &str) = ("host", "127.0.0.1:8000");
 
-/// What a page of another site, a rebound name or a proxy sends.
+/// The requests of a page of another site, of a rebound name, and of a proxy.
 const FOREIGN: [&[(&str, &str)]; 23] = [
     &[("host", "evil.example:8000")],
     &[("host", "evil.example")],

@@ -1,4 +1,4 @@
-//! What a token could do to others by small means.
+//! The harm that a token could do to others by small means.
 
 use super::reach::two_engines;
 use super::{call, create, new, refresh, token};
@@ -178,7 +178,7 @@ async fn a_page_of_the_docs_runs_nothing_of_others_and_is_framed_by_nobody() {
 async fn the_ledger_of_today_holds_what_was_booked_a_moment_ahead_of_midnight() {
     let service = two_engines().await;
     service.reserve("A", "5").await.ok();
-    // What another instance has booked on the day that begins, while this database still says that it is yesterday.
+    // Another instance has booked on the day that begins, while this database still has yesterday.
     let row = |today: Value| today.as_array().unwrap().iter().find(|row| row["engine"] == "A").unwrap().clone();
     let before = row(service.get("/risk/ledger/today").await.ok());
     let ahead = service.count("SELECT (date_trunc('day', test_now() AT TIME ZONE 'UTC' + interval '1 day') - (test_now() AT TIME ZONE 'UTC') > interval '30 minutes')::int::bigint").await;

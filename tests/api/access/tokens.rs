@@ -27,7 +27,7 @@ async fn a_token_is_shown_once_and_stands_nowhere() {
     assert_eq!(record["scopes"], json!(["admin", "read"]));
     assert_eq!(record["engines"], json!(["A", "B"]));
     assert_eq!((&record["domains"], &record["created_by"]), (&Value::Null, &json!("UNAUTHENTICATED")));
-    // It is in force before it is answered, and ends the open mode.
+    // The token is in force before it is answered, and ends the open mode.
     service.get("/go-live/state").await.refused(401, "UNAUTHENTICATED");
     assert_eq!(reads(&service, &shown).await, 200);
     let list = call(&service, Method::GET, TOKENS, Some(&shown), &Value::Null).await.ok();
@@ -47,7 +47,7 @@ async fn a_token_is_shown_once_and_stands_nowhere() {
         .await
         .unwrap();
     assert_eq!(principal, "UNAUTHENTICATED");
-    // Who acts with it is named by it.
+    // The token names the caller who acts with it.
     call(&service, Method::DELETE, &format!("{TOKENS}/{}", record["id"].as_str().unwrap()), Some(&shown), &Value::Null)
         .await
         .ok();

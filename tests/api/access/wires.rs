@@ -60,7 +60,7 @@ async fn a_token_of_one_engine_touches_no_wire_of_another_by_any_route() {
     ] {
         assert_eq!(post(&service, &token, path, body.clone()).await, out_of_reach(), "{path} {body}");
     }
-    // Nor by one of many, which keeps the others of the request in.
+    // A measurement of a batch is refused as well, and does not prevent the others of the request.
     let batch = json!({"events": [
         {"domain": "B", "metric": "m", "success": false},
         {"domain": "B", "metric": "nobody_watches", "success": false},

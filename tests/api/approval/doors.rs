@@ -161,7 +161,7 @@ async fn a_correction_downwards_waits_also_in_a_batch_and_one_upwards_does_not()
     let answer = waits(&persons, path, &adjust(-15, "down")).await;
     assert_eq!((&answer["message"], &answer["loss_delta"]), (&json!("Adjusted"), &json!(-15)), "{answer}");
     waits(&persons, path, &json!({"corrects_seq": 1, "exposure_delta": -1, "reason": "down"})).await;
-    // What could not be booked does not wait.
+    // A correction that could not be booked does not wait.
     post(&persons, &persons.ann, path, &adjust(-1000, "too much")).await.refused(409, "ADJUSTMENT_OUT_OF_RANGE");
     post(&persons, &persons.ann, path, &json!({"corrects_seq": 99, "loss_delta": -1, "reason": "x"}))
         .await

@@ -1,4 +1,4 @@
-//! What was in force at an instant, out of the trail alone, is what the levers said then.
+//! The state at an instant, from the trail alone, equals the levers' answers at that instant.
 
 use crate::support::Service;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -7,10 +7,10 @@ use holdfast::go_live;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// What is in force, by kind and name.
+/// The valid settings, by kind and name.
 type InForce = BTreeMap<String, Value>;
 
-/// What the levers' own routes say.
+/// The answers of the levers' own routes.
 async fn said(service: &Service) -> InForce {
     let mut said = InForce::new();
     said.insert("go_live".into(), service.get("/go-live/state").await.ok());
@@ -39,7 +39,7 @@ async fn said(service: &Service) -> InForce {
     said
 }
 
-/// What the trail says was in force; without an instant, now.
+/// The state according to the trail; without an instant, the current one.
 async fn told(service: &Service, at: Option<DateTime<Utc>>) -> (Value, InForce) {
     let at = at.map_or_else(String::new, |at| format!("?at={}", at.format("%Y-%m-%dT%H:%M:%S%.6fZ")));
     let body = service.get(&format!("/audit/as-of{at}")).await.ok();
@@ -220,7 +220,7 @@ async fn before_it_was_installed_nothing_was_in_force_and_the_future_is_refused(
         service.get(&format!("/audit/as-of?at={at}")).await.invalid("at");
     }
     service.get("/audit/as-of?when=now").await.invalid("when");
-    // What is recorded is in force, also where the clock went back since.
+    // A recorded change is in force, even if the clock went back afterwards.
     let state = said(&service).await;
     service.jump("-2 hours").await;
     check(&told(&service, None).await.1, &state, "after the clock went back");

@@ -24,7 +24,7 @@ async fn erase_everywhere(service: &Service, stream: Stream, seq: i64, field: &s
         let (table, field) = column.split_once('.').unwrap();
         let stream = Stream::named(table.trim_end_matches("_event")).unwrap();
         match erased(service, stream, row.parse().unwrap(), field).await {
-            // What is inside a detail is not the same text: only what the first one found is what is looked for.
+            // A text inside a detail is another text: only the texts that the first search found are searched.
             Erased::Now { copies, .. } if left.len() == 1 && left[0].row == seq.to_string() => left = copies,
             _ => left.retain(|copy| (&copy.column, &copy.row) != (&column, &row)),
         }
@@ -187,7 +187,7 @@ async fn erasing_is_an_event_without_the_text_and_twice_is_safe() {
     assert_eq!(service.everything().await, everything);
 }
 
-/// What PostgreSQL makes of the text.
+/// The text in PostgreSQL's form.
 async fn sha(service: &Service) -> String {
     let sql = "SELECT encode(sha256('m4rker'), 'hex')";
     sqlx::query_scalar(sql).fetch_one(&service.pool).await.unwrap()

@@ -234,7 +234,7 @@ async fn what_cannot_be_read_is_refused_with_the_field_named() {
     page(&service, &format!("order=asc&cursor={}", cursor(Order::Asc, far))).await;
 }
 
-/// What no index leads to is looked for in stretches, so that no page takes long; what lies beyond one waits for its turn.
+/// A search without an index runs range by range, so that no page takes long; the rest waits for the next page.
 #[tokio::test]
 async fn a_rare_event_in_a_long_stream_is_found_in_pages_of_bounded_work() {
     let service = Service::live().await;

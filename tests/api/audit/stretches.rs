@@ -1,4 +1,4 @@
-//! What several connections find stretch by stretch is what one finds in a pass over the whole.
+//! Several connections, range by range, find the same as one pass over the whole.
 
 use crate::support::Service;
 use holdfast::audit::Stream;
@@ -20,7 +20,7 @@ async fn long() -> Service {
     service
 }
 
-/// What both ways find, which is the same.
+/// The findings of both ways, which are equal.
 async fn found(service: &Service, asked: Asked) -> Verified {
     let mut tx = service.db.begin_unlimited_snapshot().await.unwrap();
     let mut others = service.db.begin_beside(&mut tx, 3).await.unwrap();
@@ -89,7 +89,7 @@ async fn a_verification_whose_client_hung_up_leaves_nothing_to_those_who_come_af
 #[tokio::test]
 async fn what_was_done_to_a_long_stream_is_named_at_the_seams_of_its_stretches_too() {
     let service = long().await;
-    // What holds a hash to its length and its place, an owner can take away.
+    // An owner can remove the constraints on a hash's length and place.
     let free = "CREATE TABLE kept AS TABLE kpi_event;
                 ALTER TABLE kpi_event DROP CONSTRAINT kpi_event_hash_check, ALTER hash DROP NOT NULL";
     service.pool.execute(free).await.unwrap();

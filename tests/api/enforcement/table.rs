@@ -87,7 +87,7 @@ async fn any_other_environment_enforces() {
     }
 }
 
-// What a refusal says
+// The contents of a refusal
 
 #[tokio::test]
 async fn a_block_says_what_and_never_who_or_why() {

@@ -88,7 +88,7 @@ async fn a_stop_of_one_thing_is_never_refused_for_its_words() {
             assert_ne!(texts(&answer["ignored"]).len(), 0, "{path} {words}");
         }
     }
-    // What does not only stop is read strictly, and what is stopped must be clear.
+    // A change that does more than stop is read strictly, and its target must be clear.
     let before = service.everything().await;
     service.post_form(RISK, "engine=WHOLESALE&enabled=true&reason=50% done").await.refused(400, "MALFORMED_REQUEST");
     service.post_form(RISK, "engine=WHOLESALE&max_open_risk=5&reason=50%").await.refused(400, "MALFORMED_REQUEST");

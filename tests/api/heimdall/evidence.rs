@@ -1,4 +1,4 @@
-//! Which trials count, how they are judged, and whether confidence means what it says.
+//! The trials that count, their judgement, and the calibration of stated confidences.
 
 use super::refused::BAD_UPSERTS;
 use super::{TRIAL, UPSERT, card, policy, recommend, set, trials};

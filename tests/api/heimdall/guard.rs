@@ -1,4 +1,4 @@
-//! What ends a recommendation: time, a revocation, its one use, another model version, its engine, the switches.
+//! The ends of a recommendation: time, a revocation, its one use, another model version, its engine, the switches.
 
 use super::{RECOMMEND, UPSERT, eligible, events, of, recommend, refused_use, require, set, trials};
 use crate::support::{Answer, Service};
@@ -120,7 +120,7 @@ async fn a_retried_single_use_claim_passes_once_and_every_other_is_refused() {
     // A refusal is not kept, and the claim stays whose it is.
     refused_use(require_as(&service, id, "act-2").await, id, "recommendation_already_used");
     assert_eq!(require_as(&service, id, "act-1").await.ok(), claimed);
-    // What was made to be used once stays so.
+    // A recommendation for one use stays one.
     set(&service, json!({"single_use": false})).await;
     refused_use(require(&service, id).await, id, "recommendation_already_used");
 }
@@ -186,7 +186,7 @@ async fn eligibility_ends_when_another_model_version_is_approved() {
     require(&service, first).await.ok();
     set(&service, json!({"approved_model_version": "v2"})).await;
     refused_use(require(&service, first).await, first, "model_version_not_approved");
-    // What was not eligible never becomes so.
+    // A recommendation that was not eligible never becomes eligible.
     refused_use(require(&service, second).await, second, "model_version_not_approved");
     set(&service, json!({"remove_approved_model_version": true})).await;
     require(&service, first).await.ok();

@@ -55,7 +55,7 @@ async fn a_domain_that_has_not_earned_it_is_not_promoted_and_told_what_is_missin
         json!(["HEIMDALL_PROMOTE", "D", false, "EVIDENCE_INSUFFICIENT", "Friday review"])
     );
     assert_eq!(change["detail"]["standing"]["scorecard"]["trials"], 3);
-    // It is not kept: with the evidence the same key succeeds.
+    // The refusal is not kept: with the evidence the same key succeeds.
     trials(&service, "D", 9, 0).await;
     service.post_with(PROMOTE, ("idempotency-key", "k"), &promotion("D")).await.ok();
 }
@@ -79,7 +79,7 @@ async fn a_promotion_switches_production_use_on_and_keeps_its_evidence() {
         json!(["HEIMDALL_PROMOTE", true, "met", kept])
     );
     assert!(policy(&service, "D").await["warnings"].as_array().unwrap().is_empty());
-    // What it rested on stays, however the trials go.
+    // The evidence of the promotion stays, whatever later trials show.
     trials(&service, "D", 0, 9).await;
     assert_eq!(policy(&service, "D").await["promotion"], *kept);
     service.post(PROMOTE, &promotion("D")).await.refused(412, "EVIDENCE_INSUFFICIENT");

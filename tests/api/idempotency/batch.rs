@@ -130,7 +130,7 @@ async fn every_kind_of_operation_is_replayed() {
         json!({"op": "release", "reservation_id": held[2]}),
         json!({"op": "adjust", "corrects_seq": 5, "loss_delta": -0.5, "reason": "rebate"}),
     ];
-    // What the second settle matches would leave nothing for those behind it.
+    // The second settle's amount would leave nothing for those behind it.
     let operations = [&operations[..2], &operations[3..], &operations[2..3]].concat();
     let (_, first) = run(&service, "b", operations.clone()).await;
     assert_eq!(told(&first), [(200, false); 6]);

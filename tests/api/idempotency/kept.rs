@@ -1,4 +1,4 @@
-//! What is kept under a key, and what is not.
+//! The answers that are kept under a key, and those that are not.
 
 use super::{
     ENABLE, KPI, RESERVE, TRIAL, UPSERT, as_first, done, is_replay, kept_keys, keyed, own_headers, replayed,
@@ -166,7 +166,7 @@ async fn a_503_is_not_kept() {
     assert_eq!(halted["retry_same_key"], true);
     service.jump("0").await;
     let allowed = done(keyed(&service, RESERVE, "k", &reserve_of(2)).await);
-    // What is kept is answered also while nothing new is reserved.
+    // Kept answers are returned even while no new reserve is possible.
     service.jump("3 hours").await;
     replayed(keyed(&service, RESERVE, "k", &reserve_of(2)).await, &allowed);
     service.jump("0").await;

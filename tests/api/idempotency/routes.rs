@@ -5,7 +5,7 @@ use crate::support::{BASE, Service};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// What always acts, and takes no notice of keys; a backtest writes nothing.
+/// Routes that always act and ignore keys; a backtest writes nothing.
 const KEYLESS: [&str; 6] = [
     "/access/tokens",
     "/approvals/{id}/approve",
@@ -19,7 +19,7 @@ const BATCH: &str = "/risk/batch";
 /// One route: an input that works once, and the same with one field that differs.
 struct Row {
     template: &'static str,
-    /// What stands for `{id}`.
+    /// The value for `{id}`.
     id: String,
     body: Value,
     /// The field that differs, and what it says then.
@@ -219,7 +219,7 @@ async fn another_input_under_the_key_is_refused_naming_what_differs() {
         let expected = BTreeSet::from(["actor".to_owned(), row.other.0.to_owned()]);
         assert_eq!(named(&both["errors"]).into_iter().collect::<BTreeSet<_>>(), expected, "{path}");
         assert_eq!(service.everything().await, before, "{path}");
-        // What the key stands for is still there.
+        // The key's answer is still there.
         assert!(is_replay(&keyed(&service, &path, &key, &row.body).await), "{path}");
     }
 }
@@ -280,7 +280,7 @@ async fn a_key_that_was_given_a_field_is_the_key_that_was_given_the_header() {
 async fn a_key_that_cannot_be_one_is_refused_on_every_route_and_nothing_is_written() {
     let (service, rows) = world().await;
     let before = service.everything().await;
-    // What stops one thing goes without a key that it cannot have.
+    // A stop of one thing works without a key that it cannot have.
     let stops = ["/heimdall/demote", "/heimdall/recommendations/{id}/revoke"];
     for row in rows.iter().filter(|row| !stops.contains(&row.template)) {
         let path = row.path();

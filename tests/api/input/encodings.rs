@@ -27,7 +27,7 @@ fn masked(value: &Value) -> Value {
     }
 }
 
-/// What the service shows of itself when all is done.
+/// The service's visible state when all is done.
 const READS: [&str; 13] = [
     "/go-live/state",
     "/go-live/events",

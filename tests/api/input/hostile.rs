@@ -28,7 +28,7 @@ fn hostile_query(query: &'static str) -> Hostile {
     Hostile { claim: format!("?{query}"), content_type: None, body: Vec::new(), query: Some(query) }
 }
 
-/// What is no JSON object, or not one with a name in `actor`.
+/// Texts that are not a JSON object, or not one with a name in `actor`.
 const NOT_JSON: &[&str] = &[
     "{",
     "}",
@@ -79,7 +79,7 @@ const NOT_JSON: &[&str] = &[
     "{\"actor\":\"a\",\"__proto__\":{}}",
 ];
 
-/// What no route takes, whatever its fields are.
+/// Texts that every route refuses, whatever its fields are.
 fn unreadable() -> Vec<Hostile> {
     let mut all: Vec<_> = NOT_JSON.iter().map(|body| hostile(JSON, *body)).collect();
     let deep = |open: &str, close: &str| format!("{{\"actor\":{}1{}}}", open.repeat(10_000), close.repeat(10_000));
@@ -145,7 +145,7 @@ fn unreadable() -> Vec<Hostile> {
     all
 }
 
-/// What no number and no yes or no is written like, here.
+/// Texts that are neither a number nor a yes or no here.
 const NO_NUMBERS: &[&str] = &[
     "1e400",
     "-1e400",
@@ -177,7 +177,7 @@ const NO_NUMBERS: &[&str] = &[
     "[1]",
 ];
 
-/// What this route does not take.
+/// Texts that this route refuses.
 fn unacceptable(post: &Post) -> Vec<Hostile> {
     let valid = json_of(post.fields.iter().copied());
     let (name, token) = post.fields[0];

@@ -83,7 +83,7 @@ async fn a_correlation_restricts_the_match_when_any_reservation_ever_carried_it(
     let body = json!({"engine": "WHOLESALE", "reserved_amount": 100, "correlation_id": "b"});
     let answer = settle(&service, body.clone()).await;
     assert_eq!(answer["reservations"][0]["reservation_id"], mine.as_str());
-    // It is settled now, but it did carry it: nobody else's reservation is taken in its place.
+    // The hold is settled now, but it carried the id: nobody else's reservation is taken in its place.
     let again = settle(&service, body).await;
     assert_eq!(json!([again["released"], again["unmatched"], again["flags"]]), json!([0, 100, ["over_release"]]));
     assert_eq!(reservation(&service, &old).await["status"], "OPEN");
@@ -164,7 +164,7 @@ async fn a_correlation_that_was_only_asked_about_is_not_used() {
     let old = hold(&service, "WHOLESALE", "400", Some("a")).await;
     let body = json!({"engine": "WHOLESALE", "amount": 4000, "correlation_id": "b", "dry_run": true});
     assert_eq!(service.post("/risk/check-and-reserve", &body).await.ok()["ok"], false);
-    // Nor is one that a settle carried: the second one goes on where the first one ended.
+    // The same holds for an id that a settle carried: the second settle continues where the first one ended.
     for _ in 0..2 {
         let body = json!({"engine": "WHOLESALE", "reserved_amount": 200, "correlation_id": "b"});
         assert_eq!(settle(&service, body).await["reservations"][0]["reservation_id"], old.as_str());

@@ -1,4 +1,4 @@
-//! What a batch may be, and what is refused as a whole.
+//! The limits of a batch, and the refusals of a whole batch.
 
 use super::{leaves_no_trace, level, uncapped};
 use crate::support::Service;
@@ -70,7 +70,7 @@ async fn a_field_twice_in_an_operation_is_its_own_error() {
 async fn a_batch_of_more_than_two_mebibytes_is_413_and_one_of_nearly_as_much_is_decided() {
     let service = Service::live().await;
     let filled = |bytes: usize| {
-        // As many operations as are allowed, each with as much to say as it may.
+        // The most operations that are allowed, each with the longest texts.
         let operation =
             json!({"op": "reserve", "engine": "WHOLESALE", "amount": 1, "reason": "r".repeat(900)}).to_string();
         let mut text = r#"{"operations": ["#.to_owned();

@@ -199,7 +199,7 @@ async fn a_clock_that_was_ahead_for_one_reserve_is_accepted_and_reserves_go_on_o
         json!(["bryan", "CLOCK_ACCEPT"]),
         "{event}"
     );
-    // It is no word on a clock that goes wrong once more, either way.
+    // The acceptance does not cover a clock that goes wrong once more, either way.
     clock.set(right - TimeDelta::hours(2)).await;
     assert_doubted(&service, "CLOCK_WENT_BACK").await;
     clock.set(right).await;

@@ -147,7 +147,7 @@ async fn a_batch_expires_the_oldest_due_512_and_the_rest_still_count() {
     assert_eq!(service.count(open).await, 0);
 }
 
-/// So many reserves of 1, due one after the other within an hour from now.
+/// This number of reserves of 1, due one after the other within an hour from now.
 async fn due_at_once(service: &Service, count: u32) {
     let mut left = count;
     while left > 0 {

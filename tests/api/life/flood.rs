@@ -54,7 +54,7 @@ async fn a_hundred_thousand_holds_due_at_one_instant_are_expired_in_bounded_batc
         assert_eq!(answer["ok"], true);
         let expired = service.count("SELECT count(*) FROM risk_event WHERE action = 'EXPIRE'").await;
         assert_eq!(expired, done * SHARE);
-        // What is due and not yet expired still counts.
+        // A hold that is due and not yet expired still counts.
         assert_eq!(level(&service, "RACE").await[1], HOLDS + 1 - expired);
     }
     let dry = json!({"engine": "OTHER", "amount": 1, "dry_run": true});

@@ -113,7 +113,7 @@ impl<'a> Standing<'a> {
         self.set(self.at + time).await;
     }
 
-    /// It is now this time.
+    /// Sets the current time.
     async fn pass_to(&mut self, at: DateTime<Utc>) {
         self.pass(at - self.at).await;
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sqlx::Row;
 use std::collections::BTreeMap;
 
-/// What happens next.
+/// The next step.
 #[derive(Debug, Clone)]
 enum Step {
     One(Op),
@@ -76,7 +76,7 @@ fn id(pick: usize) -> String {
     format!("00000000-0000-4000-8000-{:012}", pick + 1)
 }
 
-/// What is sent for an operation, as one of a batch. `next` is the id of a new hold.
+/// The JSON of an operation, as one of a batch. `next` is the id of a new hold.
 fn body(op: &Op, plain: &Plain, next: usize) -> Value {
     let reserve = |place, engine: usize, amount: i64, ttl: Option<i64>, thread: Option<u8>| {
         json!({"op": "reserve", "engine": LEVELS[engine], "amount": amount, "ttl_seconds": ttl,
@@ -104,7 +104,7 @@ fn body(op: &Op, plain: &Plain, next: usize) -> Value {
     }
 }
 
-/// What an answer says, as the plain ledger says it.
+/// An answer in the terms of the plain ledger.
 fn told(op: &Op, status: u16, answer: &Value) -> Value {
     if status != 200 {
         return json!([status, answer["error"]]);
@@ -209,7 +209,7 @@ impl Both<'_> {
         if ops.is_empty() {
             return;
         }
-        // Where a new hold is made depends on which reserves before it were allowed: the plain ledger knows.
+        // The place of a new hold depends on which reserves before it were allowed, which the plain ledger knows.
         let (mut ahead, mut bodies) = (self.plain.clone(), Vec::new());
         ahead.expire_due();
         for op in &ops {

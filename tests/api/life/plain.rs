@@ -41,9 +41,9 @@ pub(super) struct Hold {
     pub(super) due: Option<Due>,
     day: i64,
     pub(super) thread: Option<u8>,
-    /// What was open when it expired.
+    /// The open amount at its expiry.
     unsettled: i64,
-    /// What was asked and answered.
+    /// The requests and their answers.
     pub(super) asked: (Option<i64>, Value),
 }
 
@@ -116,7 +116,7 @@ impl Plain {
         self.counters(level, self.today())
     }
 
-    /// What stops something new, and with an amount what stops that amount.
+    /// The reason that stops a new hold, and with an amount the reason that stops that amount.
     fn failures(&self, engine: usize, amount: Option<i64>) -> Vec<(String, String)> {
         let mut failures = Vec::new();
         if self.killed {
@@ -207,7 +207,7 @@ impl Plain {
         }
     }
 
-    /// What a reserve would be answered, without making it.
+    /// The answer that a reserve would get, without making it.
     pub(super) fn would(&self, engine: usize, amount: i64) -> Value {
         let mut copy = self.clone();
         copy.expire_due();
@@ -232,7 +232,7 @@ impl Plain {
         answer
     }
 
-    /// What was answered, but allowed only where the hold is open and nothing stops something new.
+    /// The kept answer, but allowed only if the hold is open and nothing stops a new one.
     fn again(&self, hold: &Hold) -> Value {
         let stops = match hold.status {
             "OPEN" => self.failures(hold.engine, None),

@@ -1,4 +1,4 @@
-//! What happens at once: one end for each reservation, exactly what fits, one reservation for one id.
+//! Concurrent requests: one end for each reservation, exactly the amount that fits, one reservation for one id.
 
 use super::{Standing, hold_for, level, policy, reservation, time, uncapped};
 use crate::support::{Answer, Service, Setup, all, as_first};
@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// What came of the four that ended one hold at once, while its time ran out.
+/// The outcome of four requests that ended one hold at once, while its time ran out.
 async fn check_one_end(service: &Service, id: &str, settles: Vec<Answer>, releases: Vec<Answer>) -> String {
     let won = |answers: &[Answer]| answers.iter().filter(|answer| answer.status == 200).count();
     let codes = |answers: Vec<Answer>| -> BTreeSet<String> {

@@ -64,7 +64,7 @@ async fn a_book_on_which_everything_has_happened_balances_and_looking_leaves_no_
     assert_eq!(reconciliation(&fresh).await["balanced"], true);
 }
 
-/// What is done by hand, what is found, and whether a second engine is concerned.
+/// The manual change, the finding, and whether a second engine is concerned.
 const DAMAGE: [(&str, &str); 9] = [
     (
         "UPDATE risk_open SET open_amount = 51 WHERE engine = 'WHOLESALE'",
@@ -205,7 +205,7 @@ async fn one_at_a_time_is_compared_on_request() {
     assert_eq!(refused["retry_same_key"], true);
     drop(turn);
     assert_eq!(reconciliation(&service).await["balanced"], true);
-    // Whoever hangs up does not let the next one in: PostgreSQL is at it.
+    // A client that hangs up does not let the next one in: PostgreSQL still works on its request.
     let mut tx = service.pool.begin().await.unwrap();
     tx.execute("LOCK TABLE risk_open IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let waiting = tokio::spawn(service.get("/risk/reconciliation"));
@@ -238,7 +238,7 @@ async fn of_many_that_find_a_difference_at_once_one_halts() {
     }
     assert!(halted[0].is_some() && halted.iter().all(|at| *at == halted[0]), "{halted:?}");
     assert_eq!(control(&first, "RISK_HALT").await.len(), 1);
-    // It is halted for every process.
+    // The book is halted for every process.
     second.reserve("CAPITAL", "1").await.refused(503, "LEDGER_HALTED");
     repair(&second, "r").await;
     assert_eq!(first.reserve("CAPITAL", "1").await.ok()["ok"], true);

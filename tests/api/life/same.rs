@@ -4,7 +4,7 @@ use super::{by_hand, hold, hold_for, policy, tell, uncapped};
 use crate::support::Service;
 use serde_json::{Value, json};
 
-/// What a decision says, without what only a real one has.
+/// A decision, without the parts that only a real one has.
 fn decision(mut answer: Value) -> Value {
     for member in ["reservation_id", "dry_run", "status", "expires_in_seconds"] {
         answer.as_object_mut().unwrap().remove(member);
@@ -80,7 +80,7 @@ async fn a_dry_run_counts_what_is_due_as_the_reserve_would() {
         let operations: Vec<_> =
             (0..due).map(|_| json!({"op": "reserve", "engine": "WHOLESALE", "amount": 1, "ttl_seconds": 60})).collect();
         service.post("/risk/batch", &json!({"operations": operations})).await.ok();
-        // As much as what one batch leaves of them, and a little.
+        // A little more than one batch leaves of them.
         let left = (due - 512_i32).max(0);
         policy(&service, json!({"engine": "WHOLESALE", "max_open_risk": left + 10, "max_daily_exposure": due + 10}))
             .await;

@@ -1,4 +1,4 @@
-//! What a review says first, and that every form of it says the same.
+//! The first sentences of a review, which every form of it repeats.
 
 use super::{at, kpi, look_first, markdown, review, wire};
 use crate::access::{call, create, new, token};

@@ -31,7 +31,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tower::ServiceExt;
 
-/// Where every governance route lives.
+/// The prefix of every governance route.
 pub const BASE: &str = "/api/governance";
 
 /// A service on a database of its own.
@@ -41,7 +41,7 @@ pub struct Service {
     pub db: Database,
     /// For looking behind the service, and for moving its time.
     pub pool: PgPool,
-    /// What the gate's lease is measured by.
+    /// The clock that measures the gate's lease.
     pub clock: Clock,
     pub options: PgConnectOptions,
 }
@@ -291,7 +291,7 @@ impl Service {
 }
 
 impl Drop for Service {
-    /// Whatever a test did, the books balance: checked here, so that no test can forget to.
+    /// The books balance after every test. The check is here, so that no test can forget it.
     fn drop(&mut self) {
         if !std::thread::panicking() {
             cluster::check_books(self.options.clone());

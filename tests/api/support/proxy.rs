@@ -6,11 +6,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::watch;
 
-/// What is let through of what the database says.
+/// The part of the database's messages that the proxy passes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
     Everything,
-    /// So many pieces, and then nothing.
+    /// This number of pieces, and then nothing.
     Pieces(u32),
     /// Nothing, and there is something that waits.
     Held,

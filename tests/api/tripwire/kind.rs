@@ -1,4 +1,4 @@
-//! What a series is of, said by an operator.
+//! The kind of a series, set by an operator.
 
 use super::{named, record, state, tripped, wire};
 use crate::access::{call, create, new};

@@ -10,7 +10,7 @@ fn settings() -> Value {
     json!({"detector": "SEQUENTIAL", "window_events": 50, "baseline_events": 200, "min_events_to_enforce": 50})
 }
 
-/// So many events of which every `every`th fails.
+/// This number of events, of which every `every`th fails.
 fn failing(count: usize, every: usize) -> Vec<bool> {
     (1..=count).map(|place| !place.is_multiple_of(every)).collect()
 }
@@ -158,8 +158,8 @@ async fn values_are_judged_by_their_ranks() {
     assert!((10..=60).contains(&line), "{worse}");
 }
 
-/// What is kept of a wire is what a replay of its events gives, bit for bit: after single events and batches, trips and re-arms,
-/// written by a hundred at once and through a restart.
+/// The stored state of a wire equals a replay of its events, bit for bit: after single events and batches, trips and
+/// re-arms, written by a hundred at once and through a restart.
 #[tokio::test]
 async fn the_state_is_that_of_a_replay_whoever_wrote_and_in_whatever_pieces() {
     let service = Service::live().await;

@@ -173,7 +173,7 @@ async fn a_silence_is_as_long_as_the_time_that_is_believed_says() {
     assert_eq!(trips(&service).await, 0, "the jump is no silence");
     service.app.feed.refresh(&service.db).await.unwrap();
     assert_eq!(trips(&service).await, 0, "nor when it is doubted");
-    // What passes here is one, whatever the database shows.
+    // Time that passes by this process's clock is a silence, whatever the database shows.
     service.clock.advance(61_000);
     assert_eq!(trips(&service).await, 1);
 }

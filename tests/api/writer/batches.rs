@@ -172,7 +172,7 @@ async fn of_two_settles_of_one_reservation_in_one_transaction_the_first_wins() {
     assert_eq!(lost["settled"]["realized_loss"], 7);
     assert_eq!(lost["settled"]["reservations"], won["reservations"]);
     assert_eq!(service.count("SELECT count(*) FROM risk_event WHERE action = 'SETTLE'").await, 1);
-    // What was told inside the transaction is what is told after it.
+    // The answer inside the transaction equals the one after it.
     let later = settle(&service, &json!({"reservation_id": id})).await.unwrap().refused(409, "ALREADY_SETTLED");
     assert_eq!(later["settled"], lost["settled"]);
 }

@@ -96,7 +96,7 @@ async fn a_half_open_connection_at_the_commit_is_given_up_and_what_came_of_it_is
         assert!(proxy.has_cut());
         let mut told = vec![first];
         match way {
-            // It is known that nothing happened, and nobody waits twice as long.
+            // The failure is certain, and nobody waits twice as long.
             Way::Free => assert_eq!(second.refused(503, "DATABASE_UNAVAILABLE")["retry_same_key"], true),
             // The server ends a transaction that idles, and says so on the way back.
             Way::Locked => told.push(allowed(second)),
@@ -194,7 +194,8 @@ async fn settles_through_a_break(proxy: &Proxy, service: &Service, id: &str) {
 async fn a_whole_batch_whose_connection_breaks_at_the_commit_gets_true_answers() {
     for armed in [Armed::BeforeCommit, Armed::AfterCommit] {
         let (proxy, service) = Proxy::between(Way::Locked).await;
-        // What finds nothing commits nothing. Once the connection was used, it takes the fifty into its batch: there is one commit.
+        // An operation that finds nothing commits nothing. Once the connection was used, it takes the fifty into its
+        // batch: there is one commit.
         let nothing = json!({"reservation_id": "00000000-0000-0000-0000-000000000001"});
         settle(&service, &nothing).await.unwrap().refused(404, "NOT_FOUND");
         let tx = hold(&service).await;

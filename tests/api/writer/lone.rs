@@ -15,7 +15,7 @@ const TURN: &str = "SELECT turn FROM audit_head WHERE stream = 'risk'";
 async fn whatever_a_reserve_rests_on_moves_the_turn_of_the_head_whoever_changes_it() {
     let service = uncapped().await;
     let mut turn = service.count(TURN).await;
-    // Where replication applies a change, the head that it moved arrives by itself. And so without the key to a trip.
+    // If replication applies a change, the head that it moved arrives by itself, and without the key to a trip.
     let applied = "BEGIN; SET LOCAL session_replication_role = replica;
          INSERT INTO risk_throttle (engine, trip_id, created_at) VALUES ('RACE', 1, now()); COMMIT";
     service.pool.execute(applied).await.unwrap();

@@ -27,7 +27,7 @@ pub(super) enum Way {
 impl Way {
     pub(super) const ALL: [Self; 2] = [Self::Free, Self::Locked];
 
-    /// What only a message to PostgreSQL that commits holds.
+    /// The bytes that only a committing message to PostgreSQL has.
     const fn commit(self) -> &'static [u8] {
         match self {
             // The action of the event that it inserts.
@@ -48,7 +48,7 @@ impl Way {
     }
 }
 
-/// What a proxy does with the next commit that it sees.
+/// The proxy's treatment of the next commit that it sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Armed {

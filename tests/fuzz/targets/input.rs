@@ -64,7 +64,7 @@ impl Said for Sample {
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_current_thread().enable_time().build().expect("a runtime"));
 
-/// What is sent.
+/// The input.
 #[derive(Clone, Default)]
 struct Sent<'a> {
     content_type: Option<&'a [u8]>,
@@ -100,7 +100,7 @@ impl Sent<'_> {
         Some(RUNTIME.block_on(Change::from_request(request, &())))
     }
 
-    /// What acts whatever is sent: never refused, so only what it took and how often it warned.
+    /// Routes that always act are never refused, so only the accepted parts and the number of warnings are compared.
     fn read_leniently(&self) -> Option<(Option<Actor>, Option<Reason>, usize)> {
         let request = self.request()?;
         let mut lenient =
@@ -150,7 +150,7 @@ fn quoted(text: &str) -> String {
 fn refusal(error: &Error) -> (&'static str, Vec<(String, String)>) {
     let fields = match error {
         Error::Invalid(errors) => errors.iter().map(|error| (error.field.clone(), error.detail.clone())).collect(),
-        // Where it was given twice differs.
+        // The place of the second value differs.
         Error::Contradictory(_, error) => vec![(error.field.clone(), String::new())],
         Error::Malformed(_) | Error::UnsupportedMediaType(_) | Error::BodyTooLarge { .. } => Vec::new(),
         other => panic!("the reader refuses input, and nothing else: {other:?}"),
@@ -189,7 +189,7 @@ fn check_request(sent: &Sent<'_>) {
         (Ok(sample), Ok(keyed)) => {
             assert_eq!(keyed.input, *sample);
             check_round_trip(sample);
-            // What is asked for does not depend on how it was written.
+            // The meaning does not depend on the spelling.
             if let Some(intent) = keyed.asked.intent {
                 let fields = fields_of(sample);
                 let body = as_json(fields.iter().map(|(name, text, _)| (name.as_str(), quoted(text))));

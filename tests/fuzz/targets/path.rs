@@ -33,8 +33,8 @@ static RULES: LazyLock<[Rules; 2]> = LazyLock::new(|| {
     [Rules::default(), Rules::with_file(file).expect("the rules are acceptable")]
 });
 
-/// What a careless reader makes of a path: decoded until nothing changes, a backslash a slash, parameters, query and fragment
-/// dropped, empty and dot segments resolved. None where it is no text.
+/// A careless reader's reading of a path: decoded until nothing changes, a backslash as a slash, parameters, query and
+/// fragment dropped, empty and dot segments resolved. None if it is not text.
 fn careless(path: &str) -> Option<String> {
     let mut bytes = path.as_bytes().to_vec();
     loop {
