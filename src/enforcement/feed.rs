@@ -269,6 +269,7 @@ impl Feed {
         self.0.history.is_rewound()
     }
 
+    /// The known history of the database, shared with its other users.
     #[must_use]
     pub fn history(&self) -> &History {
         &self.0.history
