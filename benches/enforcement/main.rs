@@ -1,4 +1,5 @@
-//! What enforcement costs, how fast a kill reaches everybody, and that nobody outlives it, by one command:
+//! Measures the cost of enforcement and the time in which a kill reaches every instance, and checks that none outlives
+//! it, by one command:
 //! `cargo bench --bench enforcement`. docs/BENCHMARKS.md says what each of the figures means.
 //!
 //! A round is a fresh directory, a fresh PostgreSQL and three fresh processes of the service on it, each behind a proxy of its

@@ -77,7 +77,7 @@ impl Figure {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
     pub(crate) figure: Figure,
-    /// What is compared with must and aim; `None` until the yardsticks of the round are known.
+    /// The value to compare with must and aim; `None` until the yardsticks of the round are known.
     pub(crate) value: Option<f64>,
     /// The two figures that it is the ratio of.
     pub(crate) absolute: Option<f64>,

@@ -142,7 +142,7 @@ impl Instance {
                 command.env(name, value);
             }
         }
-        // What it keeps beside its database goes with the directory.
+        // Its files beside the database go with the directory.
         command.env("DATA_DIR", place.root.join(format!("{name}.data")));
         command
             .env("BIND_ADDR", addr.to_string())

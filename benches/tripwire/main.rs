@@ -1,4 +1,5 @@
-//! What the tripwire's detectors do to series that do not change, and how soon they see one that does, by one command:
+//! Measures the tripwire's detectors: their false trips on series that do not change, and their delay on those that do,
+//! by one command:
 //! `cargo bench --bench tripwire`.
 //!
 //! Thousands of series are drawn and judged by the code that the service runs. Every series follows from the seed and its own
