@@ -1,5 +1,5 @@
-//! The command line: `serve` (the default), `migrate`, `review`, `audit`, `risk reconcile`, `token`, `two-person-release`, `kill`,
-//! `healthcheck`, `db psql`, `db accept-rewind`, `db accept-clock`, `openapi`.
+//! The command line: `serve` (the default), `migrate`, `review`, `audit`, `risk reconcile`, `token`,
+//! `two-person-release`, `kill`, `healthcheck`, `db psql`, `db accept-rewind`, `db accept-clock`, `openapi`.
 //!
 //! A command that fails prints one sentence on standard error and exits 1. A review, a verification or a reconciliation
 //! that cannot be made exits 2, since its 1 says that something needs attention.
@@ -308,7 +308,8 @@ fn request_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |processors| (processors.get() - 1).max(1))
 }
 
-/// The exit code of a failure: 2 of a review, verification or reconciliation, since its 1 says that something needs attention.
+/// The exit code of a failure: 2 of a review, verification or reconciliation, since its 1 says that something needs
+/// attention.
 fn failure_of(is_review: bool) -> ExitCode {
     if is_review { ExitCode::from(2) } else { ExitCode::FAILURE }
 }

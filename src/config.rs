@@ -79,7 +79,8 @@ pub struct DatabaseConfig {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", global = true)]
     pub database_url: Option<String>,
 
-    /// `DATA_DIR`: the private PostgreSQL and local files. Default: /var/lib/holdfast for root, else the user's data directory.
+    /// `DATA_DIR`: the private PostgreSQL and local files. Default: /var/lib/holdfast for root, else the user's data
+    /// directory.
     #[arg(long, env = "DATA_DIR", value_name = "DIR", global = true, value_parser = path)]
     pub data_dir: Option<PathBuf>,
 
@@ -108,7 +109,8 @@ pub(crate) fn path(text: &str) -> Result<PathBuf, std::convert::Infallible> {
 /// The files of the audit trail's checkpoints.
 #[derive(Debug, Clone, Args)]
 pub struct CheckpointConfig {
-    /// `CHECKPOINT_KEY`: the file of the key that signs checkpoints, made if it is missing. Default: checkpoint.key in the data directory.
+    /// `CHECKPOINT_KEY`: the file of the key that signs checkpoints, made if it is missing. Default: checkpoint.key in
+    /// the data directory.
     #[arg(long, env = "CHECKPOINT_KEY", value_name = "FILE", value_parser = path)]
     pub checkpoint_key: Option<PathBuf>,
 

@@ -18,7 +18,8 @@
 //! The invariants:
 //!
 //! 1. **Fail closed.** Cannot read, cannot write, cannot decide: refuse.
-//! 2. **One transaction decides.** A decision, its counters and its event commit together; the answer comes after the commit.
+//! 2. **One transaction decides.** A decision, its counters and its event commit together; the answer comes after the
+//!    commit.
 //! 3. **Decisions are pure**: `(state, request, now) -> decision`, in each lever's `model`.
 //! 4. **Exact numbers.** Decisions use no floats, except for statistical evidence, in [`regression::detector`] and in
 //!   the charter's [`heimdall::model`], where the bits are the same everywhere. A value equal to a limit passes.

@@ -1,5 +1,5 @@
-//! Bounds that the tripwire and the charter share. Only `+ - * /` and `sqrt`, which IEEE 754 rounds alike everywhere: the same
-//! counts give the same bits on every machine.
+//! Bounds that the tripwire and the charter share. Only `+ - * /` and `sqrt`, which IEEE 754 rounds alike everywhere:
+//! the same counts give the same bits on every machine.
 
 /// The normal quantile of a one-sided 95 % bound, to three decimals, as tables have it.
 pub const Z_95: f64 = 1.645;

@@ -10,8 +10,8 @@ pub const RATE_DEFAULT: u64 = 20_000;
 const BURST: Duration = Duration::from_secs(1);
 const NANOS: u64 = 1_000_000_000;
 
-/// A bucket that holds a second's worth of requests and fills evenly. It is the generic cell rate algorithm (ITU-T I.371): one
-/// word says when the bucket would be full again.
+/// A bucket that holds a second's worth of requests and fills evenly. It is the generic cell rate algorithm (ITU-T
+/// I.371): one word says when the bucket would be full again.
 #[derive(Debug)]
 pub struct Bucket {
     /// Nanoseconds per request.

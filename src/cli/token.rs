@@ -30,7 +30,8 @@ pub(super) struct CreateArgs {
     /// The token's name in events.
     #[arg(long)]
     name: TokenName,
-    /// The token's rights: read, reserve, measure, recommend, operate, release, proxy, admin, kill, separated by commas; evidence is measure and recommend.
+    /// The token's rights: read, reserve, measure, recommend, operate, release, proxy, admin, kill, separated by
+    /// commas; evidence is measure and recommend.
     #[arg(long)]
     scopes: List<Scope>,
     /// The person responsible for the token. The second person must be another owner.

@@ -21,7 +21,8 @@ const TOKENS_MAX: usize = 10_000;
 /// The limits of an instance.
 #[derive(Debug, Clone, Args)]
 pub struct LimitsConfig {
-    /// `BODY_BUDGET_MIB`: the memory for the bodies of all requests in flight, beyond 8 KiB each. One principal has half.
+    /// `BODY_BUDGET_MIB`: the memory for the bodies of all requests in flight, beyond 8 KiB each. One principal has
+    /// half.
     #[arg(long, env = "BODY_BUDGET_MIB", default_value_t = BUDGET, value_name = "MIB", value_parser = budget)]
     pub body_budget_mib: usize,
 
@@ -41,7 +42,8 @@ pub struct LimitsConfig {
     #[arg(long, env = "WIRES_MAX", default_value_t = ROWS_MAX, value_name = "COUNT", value_parser = rows)]
     pub wires_max: usize,
 
-    /// `METRICS_MAX`: how many series may be measured and, counted apart, have a declared kind. A watched series always has room.
+    /// `METRICS_MAX`: how many series may be measured and, counted apart, have a declared kind. A watched series always
+    /// has room.
     #[arg(long, env = "METRICS_MAX", default_value_t = METRICS_MAX, value_name = "COUNT", value_parser = rows)]
     pub metrics_max: usize,
 

@@ -92,7 +92,8 @@ struct Inner {
     policy_reader: OnceLock<PolicyReader>,
     /// Whether the database's time is believed.
     belief: Belief,
-    /// `version << 2 | kill switch << 1 | go-live`: one word, so that the gate never sees half a change. 0 before the first read.
+    /// `version << 2 | kill switch << 1 | go-live`: one word, so that the gate never sees half a change. 0 before the
+    /// first read.
     state: AtomicI64,
     /// The instant before the last successful read was sent, on `clock`, plus one; 0 before the first read.
     renewed_ns: AtomicU64,
@@ -169,8 +170,8 @@ impl Feed {
 
     /// Takes over a change that this instance has just committed. The age of all other knowledge stays.
     ///
-    /// Two changes that commit one after the other may arrive here the other way round, so an older one is not a rewind: it is
-    /// dropped, and if the database did move backwards, the next read says so.
+    /// Two changes that commit one after the other may arrive here the other way round, so an older one is not a
+    /// rewind: it is dropped, and if the database did move backwards, the next read says so.
     pub fn apply_own(&self, state: GateState) {
         // The lock is shared with `take`, since a read that was overtaken must see both that it was overtaken and by
         // which change.

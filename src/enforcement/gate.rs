@@ -1,8 +1,8 @@
 //! The gate: no request reaches a handler that the go-live switch or the kill switch forbids.
 //!
 //! It wraps the *finished* router, so that routes added or merged later, nested routers, fallbacks, 404s and 405s are
-//! behind it: `GateLayer::new(source, enforcement, rules).layer(router)`. Do not mount it with `Router::layer`, which covers
-//! only the routes added before it and runs after routing.
+//! behind it: `GateLayer::new(source, enforcement, rules).layer(router)`. Do not mount it with `Router::layer`, which
+//! covers only the routes added before it and runs after routing.
 //!
 //! It changes no request: it reads the method and the path, and either hands the request on unchanged or drops it
 //! unread. It changes no response: it hands it on, or answers instead of the inner service, which is then not called:

@@ -8,12 +8,14 @@
 //! An accepted path guarantees:
 //! - it starts with `/` and holds printable ASCII only, without `\`, `;`, `#`, `?` and space;
 //! - no segment is `.` or `..`, and none is empty but the last (one trailing slash stays and matches literally);
-//! - every `%` starts a whole encoding, of a byte that neither separates, ends, traverses nor hides anything when decoded.
+//! - every `%` starts a whole encoding, of a byte that neither separates, ends, traverses nor hides anything when
+//!   decoded.
 //!
 //! The result is the path itself, borrowed: one scan over the bytes, no allocation. Case is kept, because routers keep
 //! it.
-//! The encodings that remain (spaces, UTF-8) have one spelling but for the case of its digits. A service that compares names
-//! without regard to case treats more paths as equal than the rules do: write its rules with `/**` at the first name.
+//! The encodings that remain (spaces, UTF-8) have one spelling but for the case of its digits. A service that compares
+//! names without regard to case treats more paths as equal than the rules do: write its rules with `/**` at the first
+//! name.
 
 /// The refusal of a path that could be read in more than one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

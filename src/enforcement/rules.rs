@@ -6,10 +6,11 @@
 //! path with a trailing slash is another path.
 //!
 //! Invariants:
-//! - **The most specific rule wins**: from the left, a literal segment before `{name}` before `/**`; where two templates are the
-//!   same, the one that names the method. A rule for GET holds for HEAD, too.
+//! - **The most specific rule wins**: from the left, a literal segment before `{name}` before `/**`; where two
+//!   templates are the same, the one that names the method. A rule for GET holds for HEAD, too.
 //! - **Unknown is `PROD_EXEC`**, the class that is blocked first, whatever the method.
-//! - Only method and path are read: never the query, never a header, so no override or rewrite header can move a request.
+//! - Only method and path are read: never the query, never a header, so no override or rewrite header can move a
+//!   request.
 //! - "Exempt" means "not blocked by the switch", not "public". Only the defaults exempt; a file cannot.
 //!
 //! A look-up walks the segments of the path down a tree. It allocates nothing.

@@ -21,7 +21,8 @@ pub struct Movement {
     pub reason: Option<String>,
 }
 
-/// The go-live state. The top-level `changed_by`, `reason` and `updated_at` are those of the last change of either switch.
+/// The go-live state. The top-level `changed_by`, `reason` and `updated_at` are those of the last change of either
+/// switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct GoLiveState {
     /// Whether production is switched on.

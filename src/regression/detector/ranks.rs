@@ -47,7 +47,8 @@ impl Ranks {
         Some(Window { events: i64::try_from(self.sorted.len()).ok()?, sum: Total::from_units(sum)? })
     }
 
-    /// The mid-rank of a value, 0 (worse than all) to 1 (better than all): the share that is worse, and half of its equals.
+    /// The mid-rank of a value, 0 (worse than all) to 1 (better than all): the share that is worse, and half of its
+    /// equals.
     pub(super) fn rank(&self, units: i128) -> f64 {
         let below = self.sorted.partition_point(|value| i128::from(*value) < units);
         let rest = &self.sorted[below..];

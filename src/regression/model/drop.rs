@@ -77,8 +77,8 @@ pub struct Tolerance {
     pub effect: Effect,
     /// Whether the series consists of successes and failures.
     pub boolean: bool,
-    /// The drop that trips, in millionths: of the baseline for RELATIVE, 1 to 10^6; of the metric's unit for ABSOLUTE, at most
-    /// 2 · 10^18.
+    /// The drop that trips, in millionths: of the baseline for RELATIVE, 1 to 10^6; of the metric's unit for ABSOLUTE,
+    /// at most 2 · 10^18.
     pub limit: i128,
 }
 
