@@ -33,7 +33,7 @@ use crate::db::{self, Database};
 use crate::enforcement::feed::Feed;
 use crate::error::{Result, require_room};
 use crate::idempotency::{self, Asked, Once};
-use crate::types::{Confidence, Domain, JsonObject, ModelVersion};
+use crate::types::{Confidence, Domain, HeimdallAction, JsonObject, ModelVersion};
 use chrono::{DateTime, Utc};
 use model::{GateCheck, GateReason, HeimdallEvent, HeimdallPolicy, Scorecard, Span};
 use serde::Serialize;
@@ -150,7 +150,7 @@ impl Heimdall {
             confidence: Some(report.confidence),
             success: Some(report.success),
             model_version: report.model_version,
-            ..HeimdallEvent::new("TRIAL", report.domain.clone())
+            ..HeimdallEvent::new(HeimdallAction::Trial, report.domain.clone())
         };
         append(&mut tx, &mut head, stamp, origin, &event).await?;
         let scorecard = Scorecard::new(Span::of_day(report.domain, stamp.day()), tally, Some(stamp.at));
@@ -199,7 +199,7 @@ impl Heimdall {
             recommendation: made.recommendation,
             evidence: made.evidence,
             detail: Some(db::json_text(&VerdictDetail { checks: &gate_checks })),
-            ..HeimdallEvent::new("RECOMMEND", made.domain.clone())
+            ..HeimdallEvent::new(HeimdallAction::Recommend, made.domain.clone())
         };
         append(&mut tx, &mut head, stamp, origin, &event).await?;
         let verdict = RecommendAnswer {

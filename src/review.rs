@@ -16,7 +16,7 @@ mod values;
 
 pub use blind::{BlindWire, Blindness, Unwatched};
 pub use here::Answering;
-pub use slo::{Objective, Slo};
+pub use slo::{Objective, Slo, Unit};
 pub use store::{Denied, LedgerDifference, OldHolds};
 pub use text::Medium;
 

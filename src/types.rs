@@ -6,6 +6,7 @@
 //! as the parser.
 
 mod access;
+mod action;
 mod block;
 mod class;
 mod cursor;
@@ -22,6 +23,7 @@ mod time;
 mod token;
 
 pub use access::{Lifetime, List, Rate};
+pub use action::{HeimdallAction, RiskAction};
 pub use block::Block;
 pub use class::{ExecutionClass, RouteClass};
 pub use cursor::{ParseCursorError, Place};

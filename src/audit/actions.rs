@@ -3,7 +3,7 @@
 
 use super::Stream;
 use crate::error::{Error, Result};
-use crate::types::letters_apart;
+use crate::types::{HeimdallAction, RiskAction, letters_apart};
 
 const CONTROL: [&str; 31] = [
     "GO_LIVE_ENABLE",
@@ -38,17 +38,15 @@ const CONTROL: [&str; 31] = [
     "ACCESS_REFUSED",
     "AUDIT_ERASE",
 ];
-const RISK: [&str; 7] = ["RESERVE", "DENY", "SETTLE", "RELEASE", "EXTEND", "EXPIRE", "ADJUST"];
-const HEIMDALL: [&str; 4] = ["TRIAL", "RECOMMEND", "REQUIRE", "REVOKE"];
 
 /// The actions of a stream. Events of `kpi` have none.
 #[must_use]
-pub const fn actions(stream: Stream) -> &'static [&'static str] {
+pub fn actions(stream: Stream) -> Vec<&'static str> {
     match stream {
-        Stream::Control => &CONTROL,
-        Stream::Risk => &RISK,
-        Stream::Heimdall => &HEIMDALL,
-        Stream::Kpi => &[],
+        Stream::Control => CONTROL.to_vec(),
+        Stream::Risk => RiskAction::ALL.map(RiskAction::as_str).to_vec(),
+        Stream::Heimdall => HeimdallAction::ALL.map(HeimdallAction::as_str).to_vec(),
+        Stream::Kpi => Vec::new(),
     }
 }
 
@@ -61,7 +59,7 @@ const PART_MIN: usize = 4;
 
 /// Refuses an unknown action: an empty list for a misspelt name would say that nothing happened.
 pub fn require_known(action: &str) -> Result<()> {
-    let all: Vec<&str> = Stream::ALL.into_iter().flat_map(actions).copied().collect();
+    let all: Vec<&str> = Stream::ALL.into_iter().flat_map(actions).collect();
     if all.contains(&action) {
         return Ok(());
     }
@@ -93,7 +91,7 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     fn all() -> BTreeSet<String> {
-        Stream::ALL.into_iter().flat_map(actions).map(|action| (*action).to_owned()).collect()
+        Stream::ALL.into_iter().flat_map(actions).map(str::to_owned).collect()
     }
 
     fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -107,16 +105,23 @@ mod tests {
         }
     }
 
-    /// The quoted texts after `action:` in the fields of an event, in the constants `REMOVED`, or in the `new(` of an
-    /// event.
+    /// The quoted texts and the variants of a stream's actions after `action:` in the fields of an event, in the
+    /// constants `REMOVED`, or in the `new(` of an event.
     fn written(source: &str) -> Vec<String> {
         let begins = ["action: ", "const REMOVED: &str = ", "ControlEvent::new(", "HeimdallEvent::new("]
             .map(|begin| source.split(begin).skip(1));
         let fields = begins.into_iter().flatten().map(|rest| rest.split(['\n', ',']).next().unwrap_or_default());
-        let quoted = fields.flat_map(|field| field.split('"').skip(1).step_by(2));
+        let named = |field: &str| -> Vec<String> {
+            let quoted = field.split('"').skip(1).step_by(2).map(str::to_owned);
+            let variants = ["RiskAction::", "HeimdallAction::"].map(|name| field.split(name).skip(1));
+            let variants = variants.into_iter().flatten().map(|rest| {
+                rest.chars().take_while(char::is_ascii_alphabetic).collect::<String>().to_ascii_uppercase()
+            });
+            quoted.chain(variants).collect()
+        };
         let is_action =
-            |text: &&str| text.len() >= 4 && text.bytes().all(|letter| letter.is_ascii_uppercase() || letter == b'_');
-        quoted.filter(is_action).map(str::to_owned).collect()
+            |text: &String| text.len() >= 4 && text.bytes().all(|letter| letter.is_ascii_uppercase() || letter == b'_');
+        fields.flat_map(named).filter(is_action).collect()
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::audit::Origin;
 use crate::config::{CheckpointConfig, DatabaseConfig};
 use crate::db::Database;
 use crate::db::history::{self, Heads, Lost, Marks, MarksFile};
-use crate::enforcement::instance;
+use crate::enforcement::instance::{self, Standing};
 use crate::go_live;
 use crate::types::{Actor, Reason};
 use clap::Args;
@@ -97,7 +97,7 @@ struct Accepted {
 async fn accept_in(db: &Database, args: AcceptArgs, config: &DatabaseConfig) -> Result<Accepted, Failure> {
     let AcceptArgs { actor, reason, checkpoint } = args;
     let list = instance::list(&mut *db.read().await?).await?;
-    let rewound = list.instances.iter().filter(|one| one.live && one.standing == "rewound").count();
+    let rewound = list.instances.iter().filter(|one| one.live && one.standing == Standing::Rewound.as_str()).count();
     let file = marks_file(config, db)?;
     let marks = match &file {
         // If the file cannot be read, fewer lost events are known.

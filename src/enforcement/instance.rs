@@ -76,7 +76,9 @@ pub enum Standing {
 }
 
 impl Standing {
-    pub(super) const fn as_str(self) -> &'static str {
+    /// Its name in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::State => "state",
             Self::KillFile => "kill_file",

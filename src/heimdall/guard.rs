@@ -8,7 +8,7 @@ use crate::audit::{Origin, Stream};
 use crate::db;
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
-use crate::types::{Confidence, Domain, ModelVersion, Reason};
+use crate::types::{Confidence, Domain, HeimdallAction, ModelVersion, Reason};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -116,7 +116,7 @@ impl Heimdall {
             gate_reason: Some(gate_reason),
             reason,
             detail: Some(db::json_text(&asked_for)),
-            ..HeimdallEvent::new("REQUIRE", found.domain.clone())
+            ..HeimdallEvent::new(HeimdallAction::Require, found.domain.clone())
         };
         append(&mut tx, &mut head, stamp, origin, &event).await?;
         if !gate_reason.passes() {
@@ -162,7 +162,7 @@ impl Heimdall {
             let event = HeimdallEvent {
                 recommendation_id: Some(id),
                 reason,
-                ..HeimdallEvent::new("REVOKE", found.domain.clone())
+                ..HeimdallEvent::new(HeimdallAction::Revoke, found.domain.clone())
             };
             append(&mut tx, &mut head, stamp, origin, &event).await?;
             store::note_revocation(&mut tx, id, stamp.seq).await?;

@@ -11,7 +11,9 @@ use crate::error::Result;
 use crate::heimdall::Heimdall;
 use crate::http::{Change, Nothing, Page, Paging, Query, errors, said};
 use crate::idempotency::Once;
-use crate::types::{Actor, Confidence, CorrelationId, Domain, Flag, IdempotencyKey, ModelVersion, PageSize, Place};
+use crate::types::{
+    Actor, Confidence, CorrelationId, Domain, Flag, HeimdallAction, IdempotencyKey, ModelVersion, PageSize, Place,
+};
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -111,16 +113,6 @@ struct HeimdallEventQuery {
     cursor: Option<Place>,
 }
 
-/// The actions of the charter's events.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "UPPERCASE")]
-enum HeimdallAction {
-    Trial,
-    Recommend,
-    Require,
-    Revoke,
-}
-
 /// Lists trials, recommendations, uses and revocations, newest first.
 #[utoipa::path(
     get, path = "/heimdall/events", tag = "heimdall", params(HeimdallEventQuery),
@@ -131,16 +123,10 @@ async fn heimdall_events(
     Query(query): Query<HeimdallEventQuery>,
 ) -> Result<Json<Page<HeimdallEventRecord>>> {
     let paging = Paging::new("/heimdall/events", query.limit, query.cursor)?;
-    let action = query.action.map(|action| match action {
-        HeimdallAction::Trial => "TRIAL",
-        HeimdallAction::Recommend => "RECOMMEND",
-        HeimdallAction::Require => "REQUIRE",
-        HeimdallAction::Revoke => "REVOKE",
-    });
     let domain = query.domain.as_ref().map(Domain::as_str);
     let (mut conn, mut page) = (heimdall.db().read().await?, paging.begin());
     while let Some((before, limit)) = page.wants() {
-        page.take(store::events(&mut conn, domain, action, before, limit).await?, |row| row.seq);
+        page.take(store::events(&mut conn, domain, query.action, before, limit).await?, |row| row.seq);
     }
     Ok(Json(page.end()))
 }

@@ -19,7 +19,7 @@ pub use usage::{Switches, Terms, Use, may_use};
 
 use crate::audit::{Canonical, Origin, Stamp, Stream};
 use crate::db::to_json;
-use crate::types::{Actor, Confidence, Domain, JsonObject, ModelVersion, Reason};
+use crate::types::{Actor, Confidence, Domain, HeimdallAction, JsonObject, ModelVersion, Reason};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -89,8 +89,8 @@ pub struct Promotion {
 pub struct HeimdallEvent {
     /// The domain.
     pub domain: Domain,
-    /// `TRIAL`, `RECOMMEND`, `REQUIRE` or `REVOKE`.
-    pub action: &'static str,
+    /// The action.
+    pub action: HeimdallAction,
     /// Whether the action was done or allowed.
     pub ok: bool,
     /// The stated confidence, for a trial and a recommendation.
@@ -116,7 +116,7 @@ pub struct HeimdallEvent {
 impl HeimdallEvent {
     /// An event of an action that was done, with only the domain set.
     #[must_use]
-    pub const fn new(action: &'static str, domain: Domain) -> Self {
+    pub const fn new(action: HeimdallAction, domain: Domain) -> Self {
         Self {
             domain,
             action,
@@ -138,7 +138,7 @@ impl HeimdallEvent {
     pub fn canonical(&self, stamp: Stamp, origin: &Origin) -> Canonical {
         Canonical::begin(Stream::Heimdall, stamp, origin)
             .text(Some(self.domain.as_str()))
-            .text(Some(self.action))
+            .text(Some(self.action.as_str()))
             .shown(Some(self.ok))
             .shown(self.confidence)
             .shown(self.success)

@@ -64,7 +64,7 @@ pub async fn insert_event(
         origin.request_id.as_ref().map(RequestId::as_str),
         origin.correlation_id.as_ref().map(CorrelationId::as_str),
         event.domain.as_str(),
-        event.action,
+        event.action.as_str(),
         event.ok,
         event.confidence.map(Confidence::to_decimal),
         event.success,

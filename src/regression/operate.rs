@@ -65,7 +65,7 @@ impl Regression {
         };
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         let at = control_head.next().at;
-        let said = Acknowledgement { verdict: verdict.as_str(), by: origin.actor.as_ref(), at };
+        let said = Acknowledgement { verdict, by: origin.actor.as_ref(), at };
         let found = store::acknowledge_trip(&mut tx, domain, metric, trip_id, &said).await?;
         let (trip_id, stands) = found.ok_or_else(|| match trip_id {
             Some(id) => Error::NotFound { what: "trip", id: id.to_string() },

@@ -33,6 +33,16 @@ pub(super) enum Cause {
     },
 }
 
+impl Cause {
+    /// The name in the database.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Drop { .. } => "DROP",
+            Self::Stale { .. } => "STALE",
+        }
+    }
+}
+
 /// A wire that is about to trip: its reading, and the end of its series.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tripping {
@@ -161,7 +171,7 @@ pub(super) async fn act(
         recent: reading.recent,
         drop: reading.drop,
         evidence,
-        cause: if silent_seconds.is_some() { "STALE" } else { "DROP" },
+        cause: tripping.cause.as_str(),
         engine: engine.as_ref(),
         actor: origin.actor.as_ref(),
         at: stamp.at,

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::go_live::model::Stretch;
+use crate::regression::model::TripVerdict;
 use crate::types::Ratio;
 use chrono::{DateTime, Duration, Utc};
 use serde::Serialize;
@@ -20,6 +21,15 @@ const TRIPS_MIN: i64 = 10;
 /// The least number of trials before their success rate is judged.
 const TRIALS_MIN: i64 = 20;
 
+/// The unit of a number, for the review's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// A share of a whole, or a count.
+    None,
+    /// Seconds.
+    Seconds,
+}
+
 /// One success metric over the period.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Objective {
@@ -37,11 +47,18 @@ pub struct Objective {
     pub sample_min: i64,
     /// The numbers behind the value, as a text.
     pub detail: String,
+    /// The unit of the value.
+    #[serde(skip)]
+    pub value_unit: Unit,
+    /// The unit of the sample.
+    #[serde(skip)]
+    pub sample_unit: Unit,
 }
 
 impl Objective {
     fn new(name: &'static str, target: &'static str, (sample, sample_min): (i64, i64), detail: String) -> Self {
-        Self { name, target, value: None, met: None, sample, sample_min, detail }
+        let (value_unit, sample_unit) = (Unit::None, Unit::None);
+        Self { name, target, value: None, met: None, sample, sample_min, detail, value_unit, sample_unit }
     }
 
     /// Adds the measured value, and decides whether it meets the target.
@@ -124,7 +141,7 @@ pub(super) async fn collect(conn: &mut PgConnection, since: DateTime<Utc>, now: 
     let trips: Vec<_> = trips.into_iter().filter(|trip| !trip.shadow).collect();
     let judged: Vec<_> = trips.iter().filter_map(|trip| trip.verdict.as_deref()).collect();
     let count = |verdicts: usize| i64::try_from(verdicts).unwrap_or(i64::MAX);
-    let false_alarms = count(judged.iter().filter(|verdict| **verdict == "FALSE_ALARM").count());
+    let false_alarms = count(judged.iter().filter(|verdict| **verdict == TripVerdict::FalseAlarm.as_str()).count());
     let false_share = share(false_alarms, count(judged.len()));
     let remediated: Vec<i64> =
         trips.iter().filter_map(|trip| trip.rearmed_at.map(|end| (end - trip.tripped_at).num_seconds())).collect();
@@ -148,17 +165,16 @@ pub(super) async fn collect(conn: &mut PgConnection, since: DateTime<Utc>, now: 
     let remediate_detail = format!("{rearmed} trips re-armed, {overdue} standing for 2 h or longer");
     let mut time_to_remediate = Objective::new("Time to remediate", "< 2 h", (rearmed, 1), remediate_detail)
         .judged(mean_seconds, |mean| mean.units() < i128::from(REMEDIATE_SECONDS_MAX) * RATIO_ONE);
+    time_to_remediate.value_unit = Unit::Seconds;
     if overdue > 0 {
         time_to_remediate.met = Some(false);
     }
+    let mut go_live_uptime =
+        Objective::new("Go-live uptime", ">= 99.9 %", (counted.num_seconds(), UPTIME_SECONDS_MIN), uptime_detail)
+            .judged(up, |up| up.units() * 1_000 >= 999 * RATIO_ONE);
+    go_live_uptime.sample_unit = Unit::Seconds;
     Ok(Slo {
-        go_live_uptime: Objective::new(
-            "Go-live uptime",
-            ">= 99.9 %",
-            (counted.num_seconds(), UPTIME_SECONDS_MIN),
-            uptime_detail,
-        )
-        .judged(up, |up| up.units() * 1_000 >= 999 * RATIO_ONE),
+        go_live_uptime,
         denial_rate: Objective::new(
             "Denial rate",
             "< 5 %",

@@ -1,7 +1,7 @@
 //! Renders the review as Markdown, for a terminal, a chat or an e-mail.
 
 use super::attention::who;
-use super::slo::RATIO_ONE;
+use super::slo::{RATIO_ONE, Unit};
 use super::values::values;
 use super::{Blindness, Review, began};
 use crate::heimdall::model::{CheckResult, GateCheck};
@@ -163,10 +163,14 @@ impl Page {
             "\n## Objectives\n\n| Objective | Target | Value | Sample | Met | From |\n|---|---|---|---|---|---|"
         )?;
         for objective in review.slo.all() {
-            let seconds = objective.name == "Time to remediate";
-            let value =
-                objective.value.map(|value| if seconds { format!("{} s", value.short()) } else { percent(value) });
-            let unit = if objective.name == "Go-live uptime" { " s" } else { "" };
+            let value = objective.value.map(|value| match objective.value_unit {
+                Unit::Seconds => format!("{} s", value.short()),
+                Unit::None => percent(value),
+            });
+            let unit = match objective.sample_unit {
+                Unit::Seconds => " s",
+                Unit::None => "",
+            };
             let sample = format!("{}{unit} of at least {}{unit}", objective.sample, objective.sample_min);
             let unknown = if objective.is_too_small() { "too few to say" } else { "-" };
             let met = objective.met.map_or(unknown, |met| on(met, "yes", "NO"));

@@ -8,6 +8,7 @@
 //! for an action that was done and reported late.
 
 pub mod adjust;
+mod denial;
 pub mod expire;
 pub mod extend;
 pub mod policy;
@@ -16,7 +17,8 @@ mod reservation;
 pub mod reserve;
 pub mod settle;
 
-pub use crate::types::ReservationStatus;
+pub use crate::types::{ReservationStatus, RiskAction};
+pub use denial::DenialReason;
 pub use reservation::Reservation;
 
 use crate::audit::{Canonical, Origin, Stamp, Stream};
@@ -325,12 +327,12 @@ pub struct Annotations {
 pub struct RiskEvent {
     /// The requested engine.
     pub engine: Engine,
-    /// The action: `RESERVE`, `DENY`, `SETTLE`, `RELEASE`, `EXTEND`, `EXPIRE` or `ADJUST`.
-    pub action: &'static str,
+    /// The action.
+    pub action: RiskAction,
     /// The amount that was requested, settled, released, expired or corrected.
     pub amount: Amount,
     /// The first reason and level of a denial.
-    pub denial: Option<(&'static str, String)>,
+    pub denial: Option<(DenialReason, String)>,
     /// The reservation; none if there is none.
     pub reservation_id: Option<Uuid>,
     /// The changes to the counters.
@@ -348,10 +350,10 @@ impl RiskEvent {
         let denial = self.denial.as_ref();
         Canonical::begin(Stream::Risk, stamp, origin)
             .text(Some(self.engine.as_str()))
-            .text(Some(self.action))
+            .text(Some(self.action.as_str()))
             .shown(Some(denial.is_none()))
             .shown(Some(self.amount))
-            .text(denial.map(|(reason, _)| *reason))
+            .text(denial.map(|(reason, _)| reason.as_str()))
             .text(denial.map(|(_, scope)| scope.as_str()))
             .shown(self.reservation_id)
             .day(Some(stamp.day()))

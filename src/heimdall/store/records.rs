@@ -3,7 +3,7 @@
 use super::{confidence, domain, model_version};
 use crate::error::Result;
 use crate::heimdall::model::GateCheck;
-use crate::types::{Confidence, Domain, ModelVersion};
+use crate::types::{Confidence, Domain, HeimdallAction, ModelVersion};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -209,7 +209,7 @@ pub struct HeimdallEventRecord {
 pub async fn events(
     conn: &mut PgConnection,
     domain: Option<&str>,
-    action: Option<&str>,
+    action: Option<HeimdallAction>,
     before: Option<i64>,
     limit: i64,
 ) -> Result<Vec<HeimdallEventRecord>> {
@@ -238,7 +238,7 @@ pub async fn events(
            ORDER BY seq DESC
            LIMIT $4"#,
         domain,
-        action,
+        action.map(HeimdallAction::as_str),
         before,
         limit
     )

@@ -2,7 +2,7 @@
 
 use super::{broken, ratio, total};
 use crate::error::{Error, Result};
-use crate::regression::model::{Action, Mode, Rebase, RegressionPolicy, Window};
+use crate::regression::model::{Action, Mode, Rebase, RegressionPolicy, TripVerdict, Window};
 use crate::types::{Actor, Domain, Engine, Metric, Ratio, Reason, Total};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -77,8 +77,8 @@ pub async fn insert_trip(conn: &mut PgConnection, trip: &NewTrip<'_>) -> Result<
 /// The verdict on a trip.
 #[derive(Debug)]
 pub struct Acknowledgement<'a> {
-    /// The verdict's name.
-    pub verdict: &'static str,
+    /// The verdict.
+    pub verdict: TripVerdict,
     /// The person or program that acts, as the caller claims.
     pub by: Option<&'a Actor>,
     /// The time of the verdict.
@@ -104,7 +104,7 @@ pub async fn acknowledge_trip(
         trip_id,
         said.at,
         said.by.map(Actor::as_str),
-        said.verdict
+        said.verdict.as_str()
     )
     .fetch_optional(conn)
     .await?;

@@ -2,7 +2,8 @@
 
 use crate::db::to_json;
 use crate::http::marked;
-use crate::risk::model::reserve::{DenialReason, Failure};
+use crate::risk::model::DenialReason;
+use crate::risk::model::reserve::Failure;
 use crate::risk::operation::Answered;
 use crate::types::Total;
 use axum::Json;

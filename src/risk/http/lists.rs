@@ -6,11 +6,11 @@ use crate::risk::Risk;
 use crate::risk::model::ReservationStatus;
 use crate::risk::reconcile::{self, Reconciliation};
 use crate::risk::store::{self, EventFilter, ReservationFilter, ReservationRecord, RiskEventRecord};
-use crate::types::{CorrelationId, Count, Engine, Flag, PageSize, Place, Time, TimeRange};
+use crate::types::{CorrelationId, Count, Engine, Flag, PageSize, Place, RiskAction, Time, TimeRange};
 use axum::Json;
 use axum::extract::State;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -123,19 +123,6 @@ struct RiskEventQuery {
     cursor: Option<Place>,
 }
 
-/// The kinds of decisions.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "UPPERCASE")]
-enum RiskAction {
-    Reserve,
-    Deny,
-    Settle,
-    Release,
-    Extend,
-    Expire,
-    Adjust,
-}
-
 /// Lists decisions, newest first.
 #[utoipa::path(
     get, path = "/risk/events", tag = "risk", params(RiskEventQuery),
@@ -149,15 +136,7 @@ async fn risk_events(
     let range = TimeRange::new(query.from, query.to)?;
     let filter = EventFilter {
         engine: query.engine.as_ref().map(Engine::as_str),
-        action: query.action.map(|action| match action {
-            RiskAction::Reserve => "RESERVE",
-            RiskAction::Deny => "DENY",
-            RiskAction::Settle => "SETTLE",
-            RiskAction::Release => "RELEASE",
-            RiskAction::Extend => "EXTEND",
-            RiskAction::Expire => "EXPIRE",
-            RiskAction::Adjust => "ADJUST",
-        }),
+        action: query.action,
         ok: query.ok.map(|flag| flag.0),
         correlation_id: query.correlation_id.as_ref().map(CorrelationId::as_str),
         from: range.from,

@@ -215,7 +215,7 @@ impl<'a> Deciding<'a> {
 
     fn done(&mut self, item: &'a Submission, stamp: Stamp, event: RiskEvent, outcome: Outcome) -> Answered {
         if let Some((reason, scope)) = &event.denial {
-            *self.denials.entry((event.engine.clone(), scope.clone(), reason)).or_default() += 1;
+            *self.denials.entry((event.engine.clone(), scope.clone(), *reason)).or_default() += 1;
         }
         self.record(stamp, Cow::Borrowed(&item.origin), event);
         Answered { outcome, replayed: false, standing: None, stops: Vec::new() }

@@ -10,7 +10,7 @@ use crate::risk::model::settle::{MATCHES_MAX, Settlement};
 use crate::risk::model::{Book, Reservation, ReservationStatus, Switches};
 use crate::risk::operation::{Operation, Submission};
 use crate::risk::store::{self, BookView, Corrected, Moment, PastEvent, Thread, UsedThreads, Wanted};
-use crate::types::{Amount, CorrelationId, Engine};
+use crate::types::{Amount, CorrelationId, Engine, RiskAction};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, BTreeSet};
@@ -304,7 +304,7 @@ fn told_holds(
     let holds = events.flat_map(|event| match event.reservation_id {
         Some(id) => vec![id],
         // A settle of several holds names them in its outcome; whether it can be read is checked when it is answered.
-        None if event.action == "SETTLE" => serde_json::from_str::<Settlement>(&event.detail)
+        None if event.action == RiskAction::Settle => serde_json::from_str::<Settlement>(&event.detail)
             .map(|settled| settled.reservations.into_iter().map(|one| one.reservation_id).collect())
             .unwrap_or_default(),
         None => Vec::new(),

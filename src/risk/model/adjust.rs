@@ -2,7 +2,7 @@
 //! booked today, because a closed day never changes. An outstanding amount is corrected by a settle or a release, not
 //! here.
 
-use super::{Annotations, Book, Floor, LedgerSnapshot, Movement, OutOfRange, RiskEvent};
+use super::{Annotations, Book, Floor, LedgerSnapshot, Movement, OutOfRange, RiskAction, RiskEvent};
 use crate::approval::model::ApprovalAction;
 use crate::audit::Stamp;
 use crate::db;
@@ -125,7 +125,7 @@ pub fn apply(
     };
     let event = RiskEvent {
         engine: adjust.engine.clone(),
-        action: "ADJUST",
+        action: RiskAction::Adjust,
         // The magnitude of a value fits an amount.
         amount: Amount::from_units(adjust.correction.delta().units().abs()).unwrap_or_default(),
         denial: None,
@@ -176,7 +176,7 @@ mod tests {
                 let (loss, exposure) = if of_loss { (total(text), Total::ZERO) } else { (Total::ZERO, total(text)) };
                 assert_eq!((adjustment.loss_delta, adjustment.exposure_delta), (loss, exposure));
                 assert_eq!(event.movement, Movement { exposure, loss, ..Movement::default() });
-                assert_eq!((event.action, event.amount), ("ADJUST", amount.parse().unwrap()));
+                assert_eq!((event.action, event.amount), (RiskAction::Adjust, amount.parse().unwrap()));
                 for (engine, before) in [("A", ("40", "10")), ("GLOBAL", ("80", "20"))] {
                     let usage = book.level(&engine.parse().unwrap()).usage;
                     assert_eq!(usage.exposure_used, total(before.0).plus(exposure).unwrap());

@@ -1,7 +1,7 @@
 //! Expiry: a hold ended without a settle or a release in time. The action may have been done, so only the open risk
 //! comes back; today's exposure and the count stay. A late settle still books the loss.
 
-use super::{Annotations, Book, Floor, Movement, OutOfRange, ReservationStatus, RiskEvent};
+use super::{Annotations, Book, Floor, Movement, OutOfRange, ReservationStatus, RiskAction, RiskEvent};
 use crate::audit::Stamp;
 use crate::db;
 use crate::types::Total;
@@ -34,7 +34,7 @@ pub fn apply(book: &mut Book, id: Uuid, stamp: Stamp) -> Result<Option<RiskEvent
     }
     Ok(Some(RiskEvent {
         engine,
-        action: "EXPIRE",
+        action: RiskAction::Expire,
         amount,
         denial: None,
         reservation_id: Some(id),
@@ -82,7 +82,7 @@ mod tests {
         let ended = &book.reservations[&ID];
         assert_eq!((ended.status, ended.open_amount), (ReservationStatus::Expired, Amount::ZERO));
         assert_eq!(ended.closed, Some(stamp(100)));
-        assert_eq!((event.action, event.amount, event.reservation_id), ("EXPIRE", forty, Some(ID)));
+        assert_eq!((event.action, event.amount, event.reservation_id), (RiskAction::Expire, forty, Some(ID)));
         assert_eq!(event.movement.open, Total::ZERO.minus(forty).unwrap());
         let told: Expiry = serde_json::from_str(&event.detail).unwrap();
         assert_eq!(told, Expiry { reservation_id: ID, expires_at: stamp(61).at });

@@ -3,7 +3,7 @@
 //! disabled level. Caps do not matter.
 
 use super::reserve::{self, Failure};
-use super::{Annotations, Book, Movement, OutOfRange, RiskEvent};
+use super::{Annotations, Book, Movement, OutOfRange, RiskAction, RiskEvent};
 use crate::audit::Stamp;
 use crate::db;
 use crate::types::{Engine, Ttl};
@@ -35,7 +35,7 @@ pub fn apply(
     let (engine, amount) = (held.engine.clone(), held.open_amount);
     let due = held.expires_at.ok_or_else(missing)?;
     let failures = reserve::check_standing(book, &engine);
-    let denial = failures.first().map(|first| (first.reason.as_str(), first.scope.clone()));
+    let denial = failures.first().map(|first| (first.reason, first.scope.clone()));
     let expires_at = if denial.is_none() { due.max(stamp.at + ttl.duration()) } else { due };
     if let Some(reservation) = book.reservations.get_mut(&id) {
         reservation.expires_at = Some(expires_at);
@@ -43,7 +43,7 @@ pub fn apply(
     let extension = Extension { reservation_id: id, expires_at, failures };
     let event = RiskEvent {
         engine,
-        action: if denial.is_none() { "EXTEND" } else { "DENY" },
+        action: if denial.is_none() { RiskAction::Extend } else { RiskAction::Deny },
         amount,
         denial,
         reservation_id: Some(id),
@@ -58,7 +58,7 @@ pub fn apply(
 mod tests {
     use super::super::tests::{held, stamp};
     use super::*;
-    use crate::risk::model::ReservationStatus;
+    use crate::risk::model::{DenialReason, ReservationStatus};
     use chrono::TimeDelta;
 
     const ID: Uuid = Uuid::from_u128(1);
@@ -83,7 +83,7 @@ mod tests {
             assert_eq!(extension.expires_at, stamp(due).at, "{at} {seconds}");
             assert_eq!(book.reservations[&ID].expires_at, Some(stamp(due).at));
             assert_eq!(book.levels, before, "no counter moves");
-            assert_eq!((event.action, event.movement, event.denial), ("EXTEND", Movement::default(), None));
+            assert_eq!((event.action, event.movement, event.denial), (RiskAction::Extend, Movement::default(), None));
             let told: Extension = serde_json::from_str(&event.detail).unwrap();
             assert_eq!(told, extension);
         }
@@ -123,10 +123,10 @@ mod tests {
             }
             let mut expected = Vec::new();
             for (stops, reason, scope) in [
-                (on(0), "kill_switch_engaged", "SYSTEM"),
-                (on(1) && on(2), "go_live_disabled", "SYSTEM"),
-                (on(3), "policy_disabled", "GLOBAL"),
-                (on(4), "policy_disabled", "A"),
+                (on(0), DenialReason::KillSwitchEngaged, "SYSTEM"),
+                (on(1) && on(2), DenialReason::GoLiveDisabled, "SYSTEM"),
+                (on(3), DenialReason::PolicyDisabled, "GLOBAL"),
+                (on(4), DenialReason::PolicyDisabled, "A"),
             ] {
                 if stops {
                     expected.push((reason, scope.to_owned()));
@@ -134,13 +134,13 @@ mod tests {
             }
             let before = book.clone();
             let (extension, event) = run(&mut book, 600, stamp(2));
-            let told: Vec<_> = extension.failures.iter().map(|one| (one.reason.as_str(), one.scope.clone())).collect();
+            let told: Vec<_> = extension.failures.iter().map(|one| (one.reason, one.scope.clone())).collect();
             assert_eq!(told, expected);
             assert_eq!(event.denial, expected.first().cloned());
             if expected.is_empty() {
-                assert_eq!((event.action, extension.expires_at), ("EXTEND", stamp(602).at));
+                assert_eq!((event.action, extension.expires_at), (RiskAction::Extend, stamp(602).at));
             } else {
-                assert_eq!((event.action, extension.expires_at), ("DENY", stamp(61).at));
+                assert_eq!((event.action, extension.expires_at), (RiskAction::Deny, stamp(61).at));
                 assert_eq!((book.levels, book.reservations), (before.levels, before.reservations));
             }
         }

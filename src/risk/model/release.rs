@@ -1,7 +1,7 @@
 //! Release: the action was not done. Open risk comes back, and exposure if it was reserved today. The action count does
 //! not, so that nobody can reserve and release without end.
 
-use super::{Annotations, Book, Floor, LedgerSnapshot, Movement, OutOfRange, ReservationStatus, RiskEvent};
+use super::{Annotations, Book, Floor, LedgerSnapshot, Movement, OutOfRange, ReservationStatus, RiskAction, RiskEvent};
 use crate::audit::Stamp;
 use crate::db;
 use crate::types::{Amount, Engine, Total};
@@ -48,7 +48,7 @@ pub fn apply(
         Released { reservation_id: id, released: amount, exposure_returned: exposure, ledger_engine, ledger_global };
     let event = RiskEvent {
         engine,
-        action: "RELEASE",
+        action: RiskAction::Release,
         amount,
         denial: None,
         reservation_id: Some(id),
@@ -86,7 +86,7 @@ mod tests {
         }
         let ended = &book.reservations[&ID];
         assert_eq!((ended.status, ended.closed), (ReservationStatus::Released, Some(stamp(9))));
-        assert_eq!((event.action, event.movement.open), ("RELEASE", total("-40")));
+        assert_eq!((event.action, event.movement.open), (RiskAction::Release, total("-40")));
         let told: Released = serde_json::from_str(&event.detail).unwrap();
         assert_eq!(told, released);
     }

@@ -6,8 +6,8 @@
 //! but the loss, which stops when it is reached. A cap of 0 is no cap. Every path uses this one comparison.
 
 use super::{
-    Annotations, Book, Floor, LedgerSnapshot, Level, Movement, OutOfRange, PolicySnapshot, Reservation,
-    ReservationStatus, RiskEvent, RiskPolicy, Usage,
+    Annotations, Book, DenialReason, Floor, LedgerSnapshot, Level, Movement, OutOfRange, PolicySnapshot, Reservation,
+    ReservationStatus, RiskAction, RiskEvent, RiskPolicy, Usage,
 };
 use crate::audit::Stamp;
 use crate::db;
@@ -16,60 +16,6 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
-
-/// The reasons of a denial, in the order of the checks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DenialReason {
-    /// The kill switch is engaged.
-    KillSwitchEngaged,
-    /// Go-live is disabled.
-    GoLiveDisabled,
-    /// The level has no policy.
-    PolicyMissing,
-    /// The level is disabled, by an operator or by a throttle.
-    PolicyDisabled,
-    /// The day has no room for another action.
-    DailyActionsExceeded,
-    /// The day has no room for the amount.
-    DailyExposureExceeded,
-    /// The outstanding amount would exceed its cap.
-    OpenRiskExceeded,
-    /// The day's loss has reached its cap.
-    DailyLossReached,
-    /// The reserve was allowed before, and its hold has ended since.
-    HoldEnded,
-}
-
-impl DenialReason {
-    /// All reasons, in their order.
-    pub const ALL: [Self; 8] = [
-        Self::KillSwitchEngaged,
-        Self::GoLiveDisabled,
-        Self::PolicyMissing,
-        Self::PolicyDisabled,
-        Self::DailyActionsExceeded,
-        Self::DailyExposureExceeded,
-        Self::OpenRiskExceeded,
-        Self::DailyLossReached,
-    ];
-
-    /// The stable name, for example `KILL_SWITCH_ENGAGED`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::KillSwitchEngaged => "kill_switch_engaged",
-            Self::GoLiveDisabled => "go_live_disabled",
-            Self::PolicyMissing => "policy_missing",
-            Self::PolicyDisabled => "policy_disabled",
-            Self::DailyActionsExceeded => "daily_actions_exceeded",
-            Self::DailyExposureExceeded => "daily_exposure_exceeded",
-            Self::OpenRiskExceeded => "open_risk_exceeded",
-            Self::DailyLossReached => "daily_loss_reached",
-            Self::HoldEnded => "hold_ended",
-        }
-    }
-}
 
 /// The level above GLOBAL: the switches.
 const SYSTEM: &str = "SYSTEM";
@@ -292,7 +238,7 @@ pub fn apply(
     let shown =
         if first.is_some_and(|failure| failure.scope == "GLOBAL") { Engine::global() } else { reserve.engine.clone() };
     let level = book.level(&shown);
-    let denial = first.map(|failure| (failure.reason.as_str(), failure.scope.clone()));
+    let denial = first.map(|failure| (failure.reason, failure.scope.clone()));
     let decision = Decision {
         policy: level.policy.as_ref().map(RiskPolicy::snapshot),
         ledger: level.ledger(&shown, stamp.day()),
@@ -302,7 +248,7 @@ pub fn apply(
     };
     let event = RiskEvent {
         engine: reserve.engine.clone(),
-        action: if allowed { "RESERVE" } else { "DENY" },
+        action: if allowed { RiskAction::Reserve } else { RiskAction::Deny },
         amount: reserve.amount,
         denial,
         reservation_id: allowed.then_some(reserve.id),

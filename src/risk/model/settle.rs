@@ -6,7 +6,8 @@
 //! zero.
 
 use super::{
-    Annotations, Book, Floor, LedgerSnapshot, Movement, OutOfRange, Reservation, ReservationStatus, RiskEvent,
+    Annotations, Book, Floor, LedgerSnapshot, Movement, OutOfRange, Reservation, ReservationStatus, RiskAction,
+    RiskEvent,
 };
 use crate::audit::Stamp;
 use crate::db;
@@ -251,7 +252,7 @@ pub fn apply(
     };
     let event = RiskEvent {
         engine: settle.engine.clone(),
-        action: "SETTLE",
+        action: RiskAction::Settle,
         amount: settled_amount,
         denial: None,
         reservation_id,

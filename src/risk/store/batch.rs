@@ -5,7 +5,7 @@
 use super::corrections::{self, Corrected};
 use crate::audit::{Head, Origin, Stamp};
 use crate::error::{Error, Result};
-use crate::risk::model::{Level, Reservation, RiskEvent};
+use crate::risk::model::{DenialReason, Level, Reservation, RiskEvent};
 use crate::types::{Actor, CorrelationId, Engine, JsonObject, Reason, RequestId};
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
@@ -28,7 +28,7 @@ pub struct Recorded<'a> {
 }
 
 /// Denials by requested engine, level and reason.
-pub type Denials = BTreeMap<(Engine, String, &'static str), i64>;
+pub type Denials = BTreeMap<(Engine, String, DenialReason), i64>;
 
 /// The facts that a batch has read besides the head.
 #[derive(Debug, Clone, Copy)]
@@ -146,7 +146,7 @@ async fn tally(conn: &mut PgConnection, day: NaiveDate, denials: &Denials) -> Re
         day,
         &denials.keys().map(|(engine, _, _)| engine.to_string()).collect::<Vec<_>>(),
         &denials.keys().map(|(_, scope, _)| scope.clone()).collect::<Vec<_>>(),
-        &denials.keys().map(|(_, _, reason)| (*reason).to_owned()).collect::<Vec<_>>(),
+        &denials.keys().map(|(_, _, reason)| reason.as_str().to_owned()).collect::<Vec<_>>(),
         &denials.values().copied().collect::<Vec<_>>()
     )
     .execute(conn)
@@ -225,9 +225,9 @@ async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head, read: M
         &batch.origins(|origin| origin.request_id.as_ref().map(RequestId::as_str)) as &Texts,
         &batch.origins(|origin| origin.correlation_id.as_ref().map(CorrelationId::as_str)) as &Texts,
         &batch.events(|one| one.event.engine.to_string()),
-        &batch.events(|one| one.event.action.to_owned()),
+        &batch.events(|one| one.event.action.as_str().to_owned()),
         &batch.events(|one| one.event.amount.to_decimal()),
-        &batch.events(|one| optional(one.event.denial.as_ref().map(|(reason, _)| *reason))) as &Texts,
+        &batch.events(|one| optional(one.event.denial.as_ref().map(|(reason, _)| reason.as_str()))) as &Texts,
         &batch.events(|one| one.event.denial.as_ref().map(|(_, scope)| scope.clone())) as &Texts,
         &batch.events(|one| one.event.reservation_id) as &[Option<Uuid>],
         &batch.events(|one| one.event.movement.exposure.to_decimal()),

@@ -4,7 +4,7 @@ use super::read::{amount, engine, total};
 use crate::audit::Stamp;
 use crate::error::{Error, Result};
 use crate::risk::model::{Movement, Reservation, ReservationStatus};
-use crate::types::{Amount, Engine, Total};
+use crate::types::{Amount, Engine, RiskAction, Total};
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
@@ -193,7 +193,7 @@ pub struct PastEvent {
     /// The engine of the event.
     pub engine: Engine,
     /// The action of the event.
-    pub action: String,
+    pub action: RiskAction,
     /// The amount that was requested, settled, released, expired or corrected.
     pub amount: Amount,
     /// The authenticated principal.
@@ -214,6 +214,11 @@ pub struct PastEvent {
     pub at: DateTime<Utc>,
     /// The outcome, as JSON.
     pub detail: String,
+}
+
+/// The action that the database wrote.
+fn action(text: &str) -> Result<RiskAction> {
+    RiskAction::read(text).ok_or_else(|| Error::Inconsistent(format!("{text} is not an action of the risk stream")))
 }
 
 /// These events, by number.
@@ -245,7 +250,7 @@ pub async fn past_events(conn: &mut PgConnection, seqs: &[i64]) -> Result<BTreeM
         .map(|row| {
             let event = PastEvent {
                 engine: engine(&row.engine)?,
-                action: row.action,
+                action: action(&row.action)?,
                 amount: amount(row.amount)?,
                 principal: row.principal,
                 actor: row.actor,

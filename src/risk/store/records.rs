@@ -4,7 +4,7 @@ use super::held::status;
 use super::read::{amount, total};
 use crate::error::Result;
 use crate::risk::model::ReservationStatus;
-use crate::types::{Amount, Total};
+use crate::types::{Amount, RiskAction, Total};
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -209,7 +209,7 @@ pub struct EventFilter<'a> {
     /// Only of this engine.
     pub engine: Option<&'a str>,
     /// Only with this action.
-    pub action: Option<&'a str>,
+    pub action: Option<RiskAction>,
     /// Only accepted or only refused ones.
     pub ok: Option<bool>,
     /// Only with this correlation id.
@@ -260,7 +260,7 @@ pub async fn events(conn: &mut PgConnection, filter: &EventFilter<'_>) -> Result
            ORDER BY seq DESC
            LIMIT $8"#,
         filter.engine,
-        filter.action,
+        filter.action.map(RiskAction::as_str),
         filter.ok,
         filter.correlation_id,
         filter.from,

@@ -7,7 +7,7 @@ use crate::risk::model::OutOfRange;
 use crate::risk::model::adjust::{self, Adjust, Correction};
 use crate::risk::operation::{AdjustRequest, Answered, Outcome, Submission};
 use crate::risk::store::Corrected;
-use crate::types::Total;
+use crate::types::{RiskAction, Total};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl<'a> Deciding<'a> {
@@ -21,7 +21,7 @@ impl<'a> Deciding<'a> {
         {
             return Err(not_found());
         }
-        if past.action == "DENY" {
+        if past.action == RiskAction::Deny {
             let detail = format!("is the denial {seq}, which booked nothing: name the event that did");
             return Err(Error::invalid("corrects_seq", detail));
         }

@@ -5,7 +5,7 @@ use crate::risk::ledger::read::correlation_id_of;
 use crate::risk::model::{Movement, Reservation, reserve};
 use crate::risk::operation::{Answered, Operation, Outcome, ReserveRequest, Reserved, Submission};
 use crate::risk::store::{PastEvent, Recorded};
-use crate::types::{Actor, Engine, JsonObject, Reason};
+use crate::types::{Actor, Engine, JsonObject, Reason, RiskAction};
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 /// A recorded event, from this batch or from the database.
 pub(super) struct Past<'a> {
     pub(super) engine: &'a Engine,
-    pub(super) action: &'a str,
+    pub(super) action: RiskAction,
     pub(super) amount: crate::types::Amount,
     principal: &'a str,
     actor: Option<&'a str>,
@@ -48,7 +48,7 @@ impl<'a> Past<'a> {
     pub(super) fn read(event: &'a PastEvent) -> Self {
         Self {
             engine: &event.engine,
-            action: &event.action,
+            action: event.action,
             amount: event.amount,
             principal: &event.principal,
             actor: event.actor.as_deref(),
@@ -63,8 +63,9 @@ impl<'a> Past<'a> {
     }
 
     fn outcome<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_str(self.detail)
-            .map_err(|error| Error::Inconsistent(format!("the outcome of {} cannot be read: {error}", self.action)))
+        serde_json::from_str(self.detail).map_err(|error| {
+            Error::Inconsistent(format!("the outcome of {} cannot be read: {error}", self.action.as_str()))
+        })
     }
 
     /// Refuses a reserve whose id belongs to another reservation.

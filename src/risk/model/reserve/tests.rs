@@ -110,7 +110,7 @@ proptest! {
             let expected = check(&book, &engine(), amount);
             let (decision, event) = apply(&mut book, &request, Annotations::default(), stamp(i64::try_from(seq).unwrap())).unwrap();
             prop_assert_eq!(&decision.failures, &expected);
-            prop_assert_eq!(event.action == "RESERVE", decision.is_allowed());
+            prop_assert_eq!(event.action == RiskAction::Reserve, decision.is_allowed());
             if !decision.is_allowed() {
                 prop_assert_eq!(&book.levels, &before);
             }
