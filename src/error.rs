@@ -17,7 +17,7 @@ pub use field::{Blocker, FieldError};
 pub use problem::Problem;
 pub use refusal::Refusal;
 pub use table::Row;
-pub(crate) use table::require_room;
+pub(crate) use table::{COUNTED, require_room};
 
 use crate::types::{Amount, Block, Engine, ExecutionClass, Finding, ReservationStatus, ReversedRange, Scope};
 use database::is_unreachable;

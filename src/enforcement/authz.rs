@@ -181,7 +181,7 @@ pub fn close(mut response: Response) -> Response {
     headers.insert(DECISION, HeaderValue::from_static("block"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // A code is upper case with underscores, so it is a valid header value.
-    if let Ok(reason) = HeaderValue::from_str(&problem.code.to_ascii_lowercase()) {
+    if let Ok(reason) = HeaderValue::from_str(&problem.row.code.to_ascii_lowercase()) {
         headers.insert(REASON, reason);
     }
     response.extensions_mut().insert(problem);

@@ -1,7 +1,7 @@
 //! The body and the headers of an error response.
 
 use super::{Blocker, Error, FieldError, Row};
-use crate::types::{Block, ReservationStatus};
+use crate::types::ReservationStatus;
 use axum::http::header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -26,22 +26,18 @@ fn same_detail<F: AsRef<str>>(fields: &[F], detail: &'static str) -> Vec<(&'stat
 }
 
 impl Error {
-    /// The members of the body beyond those that every problem has.
+    /// The members of the body beyond those that every problem has and those of the table.
     fn extensions(&self) -> Vec<(&'static str, Box<RawValue>)> {
         match self {
             Self::Contradictory(_, field) => vec![("errors", raw(&[field]))],
             Self::Invalid(fields) => vec![("errors", raw(fields))],
             Self::Blocked { block, exec_class, path, state_version } => {
-                let mut members = vec![
+                vec![
                     ("message", raw(block.message())),
                     ("exec_class", raw(exec_class.as_str())),
                     ("path", raw(crate::types::bounded(path))),
                     ("state_version", raw(state_version)),
-                ];
-                if matches!(block, Block::StateStale | Block::StateRewound) {
-                    members.push(("retry_same_key", raw(&true)));
-                }
-                members
+                ]
             }
             Self::InsufficientScope { needed, .. } => vec![("scope", raw(needed))],
             Self::NotProdEligible { id, domain, gate_reason } => {
@@ -106,26 +102,6 @@ impl Error {
                 vec![("errors", raw(&[FieldError::new(*wanted, self.to_string())]))]
             }
             Self::NotDisabled(cause) => cause.extensions(),
-            _ => self.plain_extensions(),
-        }
-    }
-
-    /// The extensions of the errors without details: only whether to try again.
-    fn plain_extensions(&self) -> Vec<(&'static str, Box<RawValue>)> {
-        match self {
-            // The last three may have been carried out: with its key, the same request is carried out only once.
-            Self::ClockWentBack(_)
-            | Self::ClockJumped(_)
-            | Self::LedgerHalted(_)
-            | Self::StateRewound
-            | Self::Overloaded
-            | Self::AnswerTooLarge { .. }
-            | Self::RateLimited { .. }
-            | Self::AccessUnknown
-            | Self::Unavailable(_)
-            | Self::OutcomeUnknown(_)
-            | Self::EngagedLocally { .. }
-            | Self::DeadlineExceeded(_) => vec![("retry_same_key", raw(&true))],
             _ => Vec::new(),
         }
     }
@@ -151,9 +127,9 @@ impl Error {
     /// The problem as the caller reads it.
     #[must_use]
     pub fn problem(&self) -> Problem {
-        let Row { status, code, title } = self.row();
+        let row = self.row();
         // The table holds only valid statuses.
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(row.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         // The log has the cause of a 500; the caller gets the request id to quote.
         let is_opaque = status == StatusCode::INTERNAL_SERVER_ERROR && !matches!(self, Self::NotDisabled(_));
         let detail = if is_opaque {
@@ -162,7 +138,11 @@ impl Error {
         } else {
             self.to_string()
         };
-        Problem { status, code, title, detail, extensions: self.extensions() }
+        let mut extensions = self.extensions();
+        if row.retry_same_key {
+            extensions.push(("retry_same_key", raw(&true)));
+        }
+        Problem { row, status, detail, extensions }
     }
 }
 
@@ -173,12 +153,10 @@ fn raw<T: Serialize + ?Sized>(value: &T) -> Box<RawValue> {
 /// An error on its way out. The outermost middleware renders it as `application/problem+json`.
 #[derive(Debug, Clone)]
 pub struct Problem {
-    /// The HTTP status, 400 to 599.
+    /// The row of the error table.
+    pub row: Row,
+    /// The HTTP status, 400 to 599: the row's, except in an answer to a proxy's question.
     pub status: StatusCode,
-    /// The stable code, upper case, for programs.
-    pub code: &'static str,
-    /// The title of the code, the same for every occurrence.
-    pub title: &'static str,
     /// The explanation of this occurrence, with the fix.
     pub detail: String,
     /// Further members of the body, by name; each code has its own.
@@ -190,10 +168,10 @@ impl Problem {
     #[must_use]
     pub fn members(&self) -> Box<RawValue> {
         let own = [
-            ("title", raw(self.title)),
+            ("title", raw(self.row.title)),
             ("status", raw(&self.status.as_u16())),
             ("detail", raw(&self.detail)),
-            ("error", raw(self.code)),
+            ("error", raw(self.row.code)),
         ];
         let all: std::collections::BTreeMap<_, _> = own.into_iter().chain(self.extensions.iter().cloned()).collect();
         raw(&all)

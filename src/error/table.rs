@@ -6,6 +6,7 @@ use crate::types::{Block, ReservationStatus};
 
 /// One row of the table.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a column of the table, independent of the others")]
 pub struct Row {
     /// The HTTP status, 400 to 599.
     pub status: u16,
@@ -13,10 +14,56 @@ pub struct Row {
     pub code: &'static str,
     /// The title, the same for every occurrence.
     pub title: &'static str,
+    /// Whether the guard counts it.
+    pub is_counted: bool,
+    /// Whether the guard records it as an event, if an authenticated caller tried to change the control plane. Refusals
+    /// of the switches themselves are other events.
+    pub is_noted: bool,
+    /// Whether the caller should send the same request with the same key again. That is safe even if the first one may
+    /// have been carried out: with its key, a request is carried out only once.
+    pub retry_same_key: bool,
+    /// Whether the disk of the database is full.
+    pub is_disk_full: bool,
 }
 
 const fn row(status: u16, code: &'static str, title: &'static str) -> Row {
-    Row { status, code, title }
+    Row { status, code, title, is_counted: false, is_noted: false, retry_same_key: false, is_disk_full: false }
+}
+
+impl Row {
+    const fn noted(self) -> Self {
+        Self { is_noted: true, ..self }
+    }
+
+    const fn retry_same_key(self) -> Self {
+        Self { retry_same_key: true, ..self }
+    }
+
+    const fn disk_full(self) -> Self {
+        Self { is_disk_full: true, ..self }
+    }
+}
+
+/// Defines the rows that are counted, and the list of them. Only this makes a row a counted one, so none is missing in
+/// the list.
+macro_rules! counted {
+    ($($name:ident = $row:expr;)+) => {
+        $(const $name: Row = Row { is_counted: true, ..$row };)+
+
+        /// Every row that is counted.
+        pub(crate) const COUNTED: &[Row] = &[$($name),+];
+    };
+}
+
+counted! {
+    UNAUTHENTICATED = row(401, "UNAUTHENTICATED", "A token is needed");
+    INVALID_TOKEN = row(401, "INVALID_TOKEN", "The token is not valid");
+    INSUFFICIENT_SCOPE = row(403, "INSUFFICIENT_SCOPE", "The token lacks a scope").noted();
+    OUT_OF_REACH = row(403, "OUT_OF_REACH", "The token is for other engines or domains").noted();
+    BEYOND_MAX_LOSS = row(403, "OUT_OF_REACH", "The token is for smaller losses").noted();
+    APPROVAL_REFUSED = row(403, "APPROVAL_REFUSED", "A second person is needed").noted();
+    FOREIGN_REQUEST = row(403, "FOREIGN_REQUEST", "The request may come from a web page or a proxy");
+    RATE_LIMITED = row(429, "RATE_LIMITED", "The token was used too often").retry_same_key();
 }
 
 /// The row of a reservation that was already closed, by its status.
@@ -43,19 +90,19 @@ impl Error {
                     row(403, "KILL_SWITCH_ENGAGED", "The kill switch is engaged")
                 }
                 Block::GoLiveDisabled => row(403, "GO_LIVE_DISABLED", "Go-live is disabled"),
-                Block::StateStale => row(503, "STATE_STALE", "The go-live state is not known"),
+                Block::StateStale => row(503, "STATE_STALE", "The go-live state is not known").retry_same_key(),
                 Block::StateRewound => Self::StateRewound.row(),
             },
-            Self::Unauthenticated => row(401, "UNAUTHENTICATED", "A token is needed"),
-            Self::InvalidToken(_) => row(401, "INVALID_TOKEN", "The token is not valid"),
-            Self::InsufficientScope { .. } => row(403, "INSUFFICIENT_SCOPE", "The token lacks a scope"),
-            Self::OutOfReach { .. } => row(403, "OUT_OF_REACH", "The token is for other engines or domains"),
-            Self::BeyondMaxLoss { .. } => row(403, "OUT_OF_REACH", "The token is for smaller losses"),
-            Self::ApprovalRefused(_) => row(403, "APPROVAL_REFUSED", "A second person is needed"),
-            Self::ApprovalClosed { .. } => row(409, "APPROVAL_CLOSED", "The approval request has ended"),
-            Self::ForeignRequest(_) => row(403, "FOREIGN_REQUEST", "The request may come from a web page or a proxy"),
-            Self::RateLimited { .. } => row(429, "RATE_LIMITED", "The token was used too often"),
-            Self::AccessUnknown => row(503, "ACCESS_UNKNOWN", "The valid tokens are not known"),
+            Self::Unauthenticated => UNAUTHENTICATED,
+            Self::InvalidToken(_) => INVALID_TOKEN,
+            Self::InsufficientScope { .. } => INSUFFICIENT_SCOPE,
+            Self::OutOfReach { .. } => OUT_OF_REACH,
+            Self::BeyondMaxLoss { .. } => BEYOND_MAX_LOSS,
+            Self::ApprovalRefused(_) => APPROVAL_REFUSED,
+            Self::ApprovalClosed { .. } => row(409, "APPROVAL_CLOSED", "The approval request has ended").noted(),
+            Self::ForeignRequest(_) => FOREIGN_REQUEST,
+            Self::RateLimited { .. } => RATE_LIMITED,
+            Self::AccessUnknown => row(503, "ACCESS_UNKNOWN", "The valid tokens are not known").retry_same_key(),
             Self::NotProdEligible { .. } => {
                 row(403, "NOT_PROD_ELIGIBLE", "The recommendation may not be used in production")
             }
@@ -64,7 +111,9 @@ impl Error {
             Self::MethodNotAllowed => row(405, "METHOD_NOT_ALLOWED", "The method is not allowed"),
             Self::AlreadyClosed { status, .. } => closed(*status),
             Self::LimitReached { .. } | Self::AskedTooOften { .. } => row(409, "LIMIT_REACHED", "The limit is reached"),
-            Self::AnswerTooLarge { .. } => row(409, "ANSWER_TOO_LARGE", "The answer would be too large"),
+            Self::AnswerTooLarge { .. } => {
+                row(409, "ANSWER_TOO_LARGE", "The answer would be too large").retry_same_key()
+            }
             Self::NeverExpires { .. } => row(409, "NEVER_EXPIRES", "The reservation never expires"),
             Self::ReservationExists { .. } => row(409, "RESERVATION_EXISTS", "The id belongs to another reservation"),
             Self::ReservationDenied { .. } => row(409, "RESERVATION_DENIED", "The reserve was denied"),
@@ -73,10 +122,10 @@ impl Error {
             Self::AdjustmentOutOfRange { .. } | Self::AdjustmentBeyondEvent { .. } => {
                 row(409, "ADJUSTMENT_OUT_OF_RANGE", "The correction exceeds what was booked")
             }
-            Self::WireTripped { .. } => row(409, "WIRE_TRIPPED", "The wire has tripped"),
+            Self::WireTripped { .. } => row(409, "WIRE_TRIPPED", "The wire has tripped").noted(),
             Self::NotTripped { .. } => row(409, "NOT_TRIPPED", "The wire has not tripped"),
-            Self::BaselineWorse { .. } => row(409, "BASELINE_WORSE", "The new baseline is worse"),
-            Self::EngineThrottled { .. } => row(409, "ENGINE_THROTTLED", "The engine is throttled"),
+            Self::BaselineWorse { .. } => row(409, "BASELINE_WORSE", "The new baseline is worse").noted(),
+            Self::EngineThrottled { .. } => row(409, "ENGINE_THROTTLED", "The engine is throttled").noted(),
             Self::EventIdReused { .. } => row(409, "EVENT_ID_REUSED", "The event id names another measurement"),
             Self::ChecklistFailed { .. } => row(412, "CHECKLIST_FAILED", "The go-live checklist does not pass"),
             Self::EvidenceInsufficient { .. } => {
@@ -89,22 +138,24 @@ impl Error {
             Self::IdempotencyKeyReused { .. } => {
                 row(422, "IDEMPOTENCY_KEY_REUSED", "The key belongs to another request")
             }
-            Self::ZeroMeansUnlimited { .. } => row(422, "ZERO_MEANS_UNLIMITED", "A cap of 0 removes the cap"),
+            Self::ZeroMeansUnlimited { .. } => row(422, "ZERO_MEANS_UNLIMITED", "A cap of 0 removes the cap").noted(),
             Self::SeriesKind { .. } => row(422, "SERIES_KIND_MISMATCH", "The series holds the other kind of values"),
             Self::TrailDamaged(_) => row(409, "TRAIL_DAMAGED", "The audit trail is damaged"),
-            Self::ClockWentBack(_) => row(503, "CLOCK_WENT_BACK", "The database clock went back"),
-            Self::ClockJumped(_) => row(503, "CLOCK_JUMPED", "The database clock jumped ahead"),
-            Self::LedgerHalted(_) => row(503, "LEDGER_HALTED", "The book does not balance"),
-            Self::StateRewound => row(503, "STATE_REWOUND", "The database went back"),
+            Self::ClockWentBack(_) => row(503, "CLOCK_WENT_BACK", "The database clock went back").retry_same_key(),
+            Self::ClockJumped(_) => row(503, "CLOCK_JUMPED", "The database clock jumped ahead").retry_same_key(),
+            Self::LedgerHalted(_) => row(503, "LEDGER_HALTED", "The book does not balance").retry_same_key(),
+            Self::StateRewound => row(503, "STATE_REWOUND", "The database went back").retry_same_key(),
             Self::Unavailable(error) if is_disk_full(error) => {
-                row(503, "DISK_FULL", "The disk of the database is full")
+                row(503, "DISK_FULL", "The disk of the database is full").retry_same_key().disk_full()
             }
-            Self::Unavailable(_) => row(503, "DATABASE_UNAVAILABLE", "The database cannot be reached"),
-            Self::Overloaded => row(503, "OVERLOADED", "Too many operations are waiting"),
-            Self::OutcomeUnknown(_) => row(503, "OUTCOME_UNKNOWN", "The outcome is unknown"),
+            Self::Unavailable(_) => row(503, "DATABASE_UNAVAILABLE", "The database cannot be reached").retry_same_key(),
+            Self::Overloaded => row(503, "OVERLOADED", "Too many operations are waiting").retry_same_key(),
+            Self::OutcomeUnknown(_) => row(503, "OUTCOME_UNKNOWN", "The outcome is unknown").retry_same_key(),
             Self::NotDisabled(cause) => cause.row(),
-            Self::EngagedLocally { .. } => row(503, "ENGAGED_LOCALLY", "Only this instance is stopped"),
-            Self::DeadlineExceeded(_) => row(503, "DEADLINE_EXCEEDED", "The request took too long"),
+            Self::EngagedLocally { .. } => {
+                row(503, "ENGAGED_LOCALLY", "Only this instance is stopped").retry_same_key()
+            }
+            Self::DeadlineExceeded(_) => row(503, "DEADLINE_EXCEEDED", "The request took too long").retry_same_key(),
             Self::Inconsistent(_) | Self::Database(_) | Self::Panicked => {
                 row(500, "INTERNAL_ERROR", "The service failed")
             }

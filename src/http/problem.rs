@@ -35,7 +35,7 @@ pub fn render(
     if let Some(methods) = parts.headers.get(ALLOW).and_then(|value| value.to_str().ok()) {
         problem.detail = format!("this route does not accept that method: send {methods}");
     }
-    if problem.code == Error::RouteNotFound.row().code
+    if problem.row.code == Error::RouteNotFound.row().code
         && let Some(detail) = missing(path)
     {
         problem.detail = detail;
@@ -51,13 +51,13 @@ fn body_text(problem: &Problem, path: &str, request_id: &RequestId) -> Vec<u8> {
     let mut text = Vec::with_capacity(512);
     let mut serializer = serde_json::Serializer::new(&mut text);
     let written = serializer.serialize_map(None).and_then(|mut map| {
-        let kind = format!("{TYPE_PREFIX}{}", problem.code.to_ascii_lowercase().replace('_', "-"));
+        let kind = format!("{TYPE_PREFIX}{}", problem.row.code.to_ascii_lowercase().replace('_', "-"));
         map.serialize_entry("type", &kind)?;
-        map.serialize_entry("title", problem.title)?;
+        map.serialize_entry("title", problem.row.title)?;
         map.serialize_entry("status", &problem.status.as_u16())?;
         map.serialize_entry("detail", &problem.detail)?;
         map.serialize_entry("instance", bounded(path))?;
-        map.serialize_entry("error", problem.code)?;
+        map.serialize_entry("error", problem.row.code)?;
         map.serialize_entry("request_id", request_id.as_str())?;
         for (name, value) in &problem.extensions {
             map.serialize_entry(name, value)?;

@@ -50,7 +50,7 @@ impl Entry {
             path = crate::types::bounded(asked.path()),
             route,
             status,
-            error = response.extensions().get::<Problem>().map(|problem| problem.code),
+            error = response.extensions().get::<Problem>().map(|problem| problem.row.code),
             elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             request_id = asked.request_id.as_str(),
             "request"

@@ -6,7 +6,7 @@ use crate::access::meter::RefusalKind;
 use crate::access::register::Holder;
 use crate::audit::Origin;
 use crate::enforcement::routes::Route;
-use crate::error::Problem;
+use crate::error::{COUNTED, Problem};
 use crate::identity::Authority;
 use crate::types::{RequestId, Scope};
 use axum::extract::Request;
@@ -51,38 +51,14 @@ pub(super) fn note_of(request: &Request, row: &Route, holder: &Arc<Holder>) -> N
 /// The time that a refusal waits for its event before it is answered without one.
 const NOTE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The codes of refusals that are counted.
-const COUNTED: [&str; 7] = [
-    "UNAUTHENTICATED",
-    "INVALID_TOKEN",
-    "INSUFFICIENT_SCOPE",
-    "OUT_OF_REACH",
-    "FOREIGN_REQUEST",
-    "RATE_LIMITED",
-    "APPROVAL_REFUSED",
-];
-
-/// The codes of refusals of an authenticated caller that are events. Refusals of the switches themselves are other
-/// events.
-const NOTED: [&str; 8] = [
-    "INSUFFICIENT_SCOPE",
-    "OUT_OF_REACH",
-    "ZERO_MEANS_UNLIMITED",
-    "WIRE_TRIPPED",
-    "ENGINE_THROTTLED",
-    "APPROVAL_REFUSED",
-    "APPROVAL_CLOSED",
-    "BASELINE_WORSE",
-];
-
 fn refusals(code: &'static str) -> metrics::Counter {
     metrics::counter!("holdfast_access_refused_total", "error" => code)
 }
 
 /// Begins all counters at 0, since a counter that begins with its first event shows no increase at that event.
 pub(crate) fn begin_counting() {
-    for code in COUNTED {
-        refusals(code).increment(0);
+    for row in COUNTED {
+        refusals(row.code).increment(0);
     }
 }
 
@@ -92,19 +68,19 @@ pub(super) fn noting(
     response: &Response,
     note: Option<Box<Note>>,
 ) -> Option<impl Future<Output = ()> + Send + use<>> {
-    let code = response.extensions().get::<Problem>()?.code;
-    if COUNTED.contains(&code) {
-        refusals(code).increment(1);
+    let row = response.extensions().get::<Problem>()?.row;
+    if row.is_counted {
+        refusals(row.code).increment(1);
     }
-    if code == "DISK_FULL" {
+    if row.is_disk_full {
         means.access.db.disk().note_full();
     }
-    let note = note.filter(|_| NOTED.contains(&code))?;
+    let note = note.filter(|_| row.is_noted)?;
     // The rate keeps a runaway token from filling the trail.
     means.access.register().meter_refusal(&note.holder, note.kind).ok()?;
     let access = means.access.clone();
     Some(async move {
-        let noted = access.note_refusal(&note.route, &note.path, code, &note.origin);
+        let noted = access.note_refusal(&note.route, &note.path, row.code, &note.origin);
         match tokio::time::timeout(NOTE_TIMEOUT, noted).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "a refused attempt could not be recorded"),
