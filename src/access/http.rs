@@ -4,7 +4,7 @@ use super::Access;
 use super::model::{Bound, CreatedToken, NewToken, TokenPage, TokenRecord};
 use crate::error::Result;
 use crate::http::numbers::AsText;
-use crate::http::{Caller, CanStop, Input, Off, Query, Segment, Stopping, errors};
+use crate::http::{Caller, CanStop, Input, Off, Query, Segment, Stopping, errors, said};
 use crate::idempotency::Once;
 use crate::types::Scope;
 use crate::types::{Actor, Amount, Domain, Engine, Lifetime, List, PageSize, Rate, Reason, TokenId, TokenName};
@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+
+said!(RevokeQuery);
 
 /// The routes of the tokens, relative to the base path.
 pub fn router() -> OpenApiRouter<Access> {
@@ -157,10 +159,9 @@ impl CanStop for RevokeQuery {
 )]
 async fn revoke_token(
     State(access): State<Access>,
-    caller: Caller,
     Segment(id): Segment<TokenId>,
-    Stopping { input, ignored, .. }: Stopping<RevokeQuery>,
+    Stopping { input, asked, ignored }: Stopping<RevokeQuery>,
 ) -> Result<Response> {
-    let revoked = access.revoke(id, input.reason.as_ref(), &caller.origin(input.actor, None)).await?;
+    let revoked = access.revoke(id, input.reason.as_ref(), &asked.origin).await?;
     Ok(ignored.beside(Once::Done(revoked)))
 }

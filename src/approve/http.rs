@@ -3,7 +3,7 @@
 use super::{Approve, Approved};
 use crate::approval::model::ApprovalRecord;
 use crate::error::Result;
-use crate::http::{Caller, CanStop, Input, Nothing, Off, Query, Segment, Stopping, errors};
+use crate::http::{Caller, CanStop, Input, Nothing, Off, Query, Segment, Stopping, errors, said};
 use crate::idempotency::Once;
 use crate::types::{Actor, Count, Reason};
 use axum::Json;
@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+
+said!(RejectBy);
 
 /// The routes of the second person, relative to the base path.
 pub fn router() -> OpenApiRouter<Approve> {
@@ -108,10 +110,8 @@ impl CanStop for RejectBy {
 async fn reject(
     State(approvals): State<Approve>,
     Segment(id): Segment<Count>,
-    caller: Caller,
-    Stopping { input, ignored, .. }: Stopping<RejectBy>,
+    Stopping { input, asked, ignored }: Stopping<RejectBy>,
 ) -> Result<Response> {
-    let origin = caller.origin(input.actor, None);
-    let rejected = approvals.reject(id.get(), input.reason.as_ref(), &origin).await?;
+    let rejected = approvals.reject(id.get(), input.reason.as_ref(), &asked.origin).await?;
     Ok(ignored.beside(Once::Done(rejected)))
 }

@@ -7,8 +7,8 @@ use crate::heimdall::Heimdall;
 use crate::heimdall::charter::HeimdallPolicyUpserted;
 use crate::heimdall::model::{GateRule, HeimdallPolicy, PolicyUpsert, PolicyWarning, ScorecardWindow, Setting};
 use crate::heimdall::{HeimdallPolicyRemoved, store};
-use crate::http::{Caller, CanStop, Change, Nothing, Off, Query, Stopping, errors, said};
-use crate::idempotency::{Asked, Once};
+use crate::http::{CanStop, Change, Nothing, Off, Query, Stopping, errors, said};
+use crate::idempotency::Once;
 use crate::types::{Actor, Count, Domain, Engine, Flag, Fraction, IdempotencyKey, ModelVersion, Reason};
 use axum::Json;
 use axum::extract::State;
@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-said!(PromoteInput, HeimdallPolicyRemove);
+said!(HeimdallPolicyUpsert, PromoteInput, DemoteInput, HeimdallPolicyRemove);
 
 pub(super) fn router() -> OpenApiRouter<Heimdall> {
     OpenApiRouter::new()
@@ -134,11 +134,9 @@ impl HeimdallPolicyUpsert {
 )]
 async fn upsert_heimdall_policy(
     State(heimdall): State<Heimdall>,
-    caller: Caller,
-    Stopping { mut input, intent, ignored }: Stopping<HeimdallPolicyUpsert>,
+    Stopping { mut input, asked, ignored }: Stopping<HeimdallPolicyUpsert>,
 ) -> Result<Response> {
-    let (actor, reason) = (input.actor.take(), input.reason.take());
-    let asked = Asked::new(caller.origin(actor, None), intent);
+    let reason = input.reason.take();
     let upserted = heimdall.upsert_policy(&input.request()?, reason.as_ref(), &asked).await?;
     upserted.answer(|once| Ok(ignored.beside(once)))
 }
@@ -196,10 +194,8 @@ impl CanStop for DemoteInput {
 )]
 async fn demote(
     State(heimdall): State<Heimdall>,
-    caller: Caller,
-    Stopping { input, intent, ignored }: Stopping<DemoteInput>,
+    Stopping { input, asked, ignored }: Stopping<DemoteInput>,
 ) -> Result<Response> {
-    let asked = Asked::new(caller.origin(input.actor, None), intent);
     Ok(ignored.beside(heimdall.demote(&input.domain, input.reason.as_ref(), &asked).await?))
 }
 

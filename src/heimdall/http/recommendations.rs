@@ -5,8 +5,8 @@ use crate::heimdall::Heimdall;
 use crate::heimdall::guard::{RequireAnswer, RevokeAnswer};
 use crate::heimdall::store::{self, RecommendationFilter, RecommendationRecord};
 use crate::heimdall::{RecommendAnswer, Recommendation};
-use crate::http::{Caller, CanStop, Change, Nothing, Off, Page, Paging, Query, Segment, Stopping, errors, said};
-use crate::idempotency::{Asked, Once};
+use crate::http::{CanStop, Change, Nothing, Off, Page, Paging, Query, Segment, Stopping, errors, said};
+use crate::idempotency::Once;
 use crate::types::{
     Actor, Confidence, CorrelationId, Count, Domain, Flag, IdempotencyKey, JsonObject, ModelVersion, PageSize, Place,
     Reason,
@@ -19,7 +19,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-said!(with correlation_id: RecommendInput, RequireInput);
+said!(with correlation_id: RecommendInput, RequireInput, RevokeInput);
 
 pub(super) fn router() -> OpenApiRouter<Heimdall> {
     OpenApiRouter::new()
@@ -187,9 +187,7 @@ impl CanStop for RevokeInput {
 async fn revoke_recommendation(
     State(heimdall): State<Heimdall>,
     Segment(id): Segment<Count>,
-    caller: Caller,
-    Stopping { input, intent, ignored }: Stopping<RevokeInput>,
+    Stopping { input, asked, ignored }: Stopping<RevokeInput>,
 ) -> Result<Response> {
-    let asked = Asked::new(caller.origin(input.actor, input.correlation_id), intent);
     Ok(ignored.beside(heimdall.revoke(id.get(), input.reason, &asked).await?))
 }

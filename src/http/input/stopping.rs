@@ -6,9 +6,9 @@ use super::{BODY_BYTES_MAX, merged, parse, read_body, refuse_encoded};
 use crate::db::to_json;
 use crate::error::{Error, FieldError, Result};
 use crate::http::Caller;
-use crate::http::keyed::{intent_of, key_of, marked};
+use crate::http::keyed::{Said, intent_of, key_of, marked};
 use crate::http::places::Seat;
-use crate::idempotency::{Earlier, Intent, Once};
+use crate::idempotency::{Asked, Earlier, Once};
 use crate::types::{Actor, CorrelationId, Flag, IdempotencyKey, ParseTextError, Reason};
 use axum::Json;
 use axum::body::Bytes;
@@ -43,13 +43,13 @@ pub(crate) struct Off {
 #[derive(Debug)]
 pub(crate) struct Stopping<T> {
     pub(crate) input: T,
-    /// The intent of the idempotency key; none without a key.
-    pub(crate) intent: Option<Intent>,
+    /// The caller, its correlation id, and its key.
+    pub(crate) asked: Asked,
     /// The ignored parts of the request.
     pub(crate) ignored: Ignored,
 }
 
-impl<S: Send + Sync, T: DeserializeOwned + Serialize + CanStop> FromRequest<S> for Stopping<T> {
+impl<S: Send + Sync, T: DeserializeOwned + Serialize + CanStop + Said> FromRequest<S> for Stopping<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
@@ -74,10 +74,12 @@ impl<S: Send + Sync, T: DeserializeOwned + Serialize + CanStop> FromRequest<S> f
             let fields = merged(&parts, &bytes)?;
             Ok((parse(&fields)?, key_of(&parts, &fields)?, Ignored::default()))
         };
-        let (input, key, mut ignored) = strictly().or_else(|error| stop_of(&parts, &bytes).unwrap_or(Err(error)))?;
+        let (input, key, mut ignored): Stopped<T> =
+            strictly().or_else(|error| stop_of(&parts, &bytes).unwrap_or(Err(error)))?;
         ignored.0.extend(unread);
-        let intent = key.map(|key| intent_of(&parts, caller, &key, &input));
-        Ok(Self { input, intent, ignored })
+        let intent = key.map(|key| intent_of(&parts, caller.clone(), &key, &input));
+        let asked = Asked::new(caller.origin(input.actor(), input.correlation_id()), intent);
+        Ok(Self { input, asked, ignored })
     }
 }
 

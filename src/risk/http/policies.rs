@@ -2,8 +2,8 @@
 
 use crate::approval::model::ApprovalRecord;
 use crate::error::Result;
-use crate::http::{Caller, CanStop, Change, Nothing, Off, Query, Stopping, errors, said};
-use crate::idempotency::{Asked, Once};
+use crate::http::{CanStop, Change, Nothing, Off, Query, Stopping, errors, said};
+use crate::idempotency::Once;
 use crate::risk::model::RiskPolicy;
 use crate::risk::model::policy::{PolicyUpsert, ZeroCap};
 use crate::risk::remove::RiskPolicyRemoved;
@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-said!(RiskPolicyRemove);
+said!(RiskPolicyUpsert, RiskPolicyRemove);
 
 pub(super) fn router() -> OpenApiRouter<Risk> {
     OpenApiRouter::new()
@@ -79,8 +79,7 @@ impl CanStop for RiskPolicyUpsert {
 )]
 async fn upsert_risk_policy(
     State(risk): State<Risk>,
-    caller: Caller,
-    Stopping { input, intent, ignored }: Stopping<RiskPolicyUpsert>,
+    Stopping { input, asked, ignored }: Stopping<RiskPolicyUpsert>,
 ) -> Result<Response> {
     let allow_unlimited = input.allow_unlimited.is_some_and(|flag| flag.0);
     let request = PolicyUpsert {
@@ -93,7 +92,6 @@ async fn upsert_risk_policy(
         enabled: input.enabled.map(|flag| flag.0),
         zero_cap: if allow_unlimited { ZeroCap::RemovesTheCap } else { ZeroCap::Refused },
     };
-    let asked = Asked::new(caller.origin(input.actor, None), intent);
     let upserted = risk.upsert_policy(&request, input.reason.as_ref(), &asked).await?;
     upserted.answer(|once| Ok(ignored.beside(once)))
 }
