@@ -3,19 +3,19 @@
 mod batch;
 mod clock;
 mod corrections;
+mod correlations;
 mod held;
-mod instant;
 mod read;
 mod reconcile;
 mod records;
-mod threads;
+mod view;
 mod write;
 
 pub use batch::{Batch, Denials, Moment, Recorded, write_batch};
 pub use clock::accept_clock;
 pub use corrections::{Corrected, corrected};
+pub use correlations::{Correlation, UsedCorrelations};
 pub use held::{PastEvent, Wanted, candidates, oldest_due, past_events, read_due, read_reservations};
-pub use instant::{BookView, PREPARE_BEGIN, begin, read_levels, read_view};
 pub use read::{
     TodayRow, decisions_since, engines, has_policy, is_active, read_denials, read_policies, today, was_used,
     worst_denials,
@@ -24,5 +24,5 @@ pub use reconcile::{Flow, Recomputed, halt, lift_halt, recompute, reconciled_at,
 pub use records::{
     EventFilter, ReservationFilter, ReservationRecord, RiskEventRecord, events, read_reservation, reservations,
 };
-pub use threads::{Thread, UsedThreads};
+pub use view::{BookView, PREPARE_BEGIN, begin, read_levels, read_view};
 pub use write::{add_throttle, lift_throttle, lift_throttles, note_policy, remove_policy, upsert_policy};

@@ -4,7 +4,7 @@ use super::Note;
 use super::RECENT_MAX;
 use super::decide::Deciding;
 use super::read::{self, Read};
-pub(super) use super::read::{are_by_id, engines, is_one_instant as can_be_optimistic};
+pub(super) use super::read::{are_by_id, can_be_optimistic, engines};
 use crate::approval;
 use crate::audit::{self, Head, Stream};
 use crate::db::history::{History, Mark};
@@ -100,11 +100,11 @@ pub(super) async fn prepare(
 ) -> Result<Ended, Broken> {
     let asked: Vec<_> = engines(items).into_iter().collect();
     let mut is_contended = false;
-    let instant = match start {
-        Start::Locked(instant) => instant,
+    let view = match start {
+        Start::Locked(view) => view,
         Start::Optimistic if can_be_optimistic(items) => {
-            let instant = by(deadline, store::read_view(conn, &asked)).await?;
-            let decided = by(deadline, decide(conn, instant, items, &by_now())).await?;
+            let view = by(deadline, store::read_view(conn, &asked)).await?;
+            let decided = by(deadline, decide(conn, view, items, &by_now())).await?;
             is_contended = true;
             match decided.write_optimistic(conn, deadline).await? {
                 Written::All(ended) => return Ok(ended),
@@ -115,11 +115,11 @@ pub(super) async fn prepare(
         Start::Optimistic => by(deadline, store::begin(conn, &asked)).await?,
     };
     let prepared = async {
-        let instant = if is_contended {
-            instant
+        let view = if is_contended {
+            view
         } else {
             // Recomputed after the head is locked, because the lock may have taken time.
-            let decided = decide(conn, instant, items, &by_now()).await?;
+            let decided = decide(conn, view, items, &by_now()).await?;
             let read = Moment { at: None, ..decided.moment };
             if let Some(prepared) = decided.write_locked(conn, read).await? {
                 return Ok(prepared);
@@ -128,7 +128,7 @@ pub(super) async fn prepare(
         };
         // The second decision. It has all items of the batch and any earlier answers among the rows just read, so
         // however often a switch moves, there is no third.
-        let decided = decide(conn, instant, items, &by_now()).await?;
+        let decided = decide(conn, view, items, &by_now()).await?;
         let prepared = decided.write_locked(conn, Moment { switches_version: None, at: None }).await?;
         prepared.ok_or_else(|| Error::Inconsistent("the ledger's head moved while it was held".into()))
     };
@@ -154,11 +154,11 @@ struct Decided<'a> {
 
 async fn decide<'a>(
     conn: &mut PgConnection,
-    instant: BookView,
+    view: BookView,
     items: &[&'a Submission],
     conditions: &Conditions,
 ) -> Result<Decided<'a>> {
-    let Read { known, head, believed_at, moment } = read::read(conn, items, instant, conditions).await?;
+    let Read { known, head, believed_at, moment } = read::read(conn, items, view, conditions).await?;
     let before = head.seq();
     let epoch = conditions.mark.epoch;
     let mut deciding = Deciding::new(known, head);
@@ -242,8 +242,8 @@ pub(super) async fn decide_dry(
     conditions: &Conditions,
 ) -> Result<Answered> {
     let asked: Vec<_> = engines(&[item]).into_iter().collect();
-    let instant = store::read_view(conn, &asked).await?;
-    let Read { known, head, .. } = read::read(conn, &[item], instant, conditions).await?;
+    let view = store::read_view(conn, &asked).await?;
+    let Read { known, head, .. } = read::read(conn, &[item], view, conditions).await?;
     let mut deciding = Deciding::new(known, head);
     deciding.expire_due();
     deciding.decide(item)
@@ -256,8 +256,8 @@ pub(super) async fn decide_apart(
     conditions: &Conditions,
 ) -> Result<Answered> {
     let asked: Vec<_> = engines(&[item]).into_iter().collect();
-    let instant = store::read_view(conn, &asked).await?;
-    let mut decided = decide(conn, instant, &[item], conditions).await?;
+    let view = store::read_view(conn, &asked).await?;
+    let mut decided = decide(conn, view, &[item], conditions).await?;
     let done =
         decided.outcomes.pop().unwrap_or_else(|| Err(Error::Inconsistent("an operation was not answered".into())))?;
     let written = decided.write_locked(conn, Moment { switches_version: None, at: None }).await?;

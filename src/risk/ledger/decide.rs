@@ -18,7 +18,7 @@ use crate::risk::operation::{
     Answered, ExtendRequest, HoldState, Operation, Outcome, ReleaseRequest, ReserveRequest, Reserved, SettleRequest,
     Submission,
 };
-use crate::risk::store::{Batch, Corrected, Denials, Recorded, Thread};
+use crate::risk::store::{Batch, Corrected, Correlation, Denials, Recorded};
 use crate::types::Engine;
 use chrono::{DateTime, NaiveDate, Utc};
 use past::{Past, replay};
@@ -100,8 +100,8 @@ impl<'a> Deciding<'a> {
     fn expire(&mut self, id: Uuid) -> Result<()> {
         let stamp = self.head.next();
         if let Some(event) = expire::apply(&mut self.known.book, id, stamp)? {
-            let thread = self.known.book.reservations.get(&id).and_then(|one| one.correlation_id.as_deref());
-            let correlation_id = thread.and_then(|thread| thread.parse().ok());
+            let reserved = self.known.book.reservations.get(&id);
+            let correlation_id = reserved.and_then(|one| one.correlation_id.as_deref()?.parse().ok());
             let origin = Origin { correlation_id, ..Origin::system(None) };
             self.record(stamp, Cow::Owned(origin), event);
         }
@@ -240,8 +240,8 @@ impl<'a> Deciding<'a> {
         let stamp = self.head.next();
         let (decision, event) = reserve::apply(&mut self.known.book, &reserve, request.annotations.clone(), stamp)?;
         // A denied caller that settles all the same belongs to the same correlation id.
-        if let Some(thread) = Thread::of(item, &request.engine) {
-            self.known.threads.add(thread);
+        if let Some(correlation) = Correlation::of(item, &request.engine) {
+            self.known.correlations.add(correlation);
         }
         let reservation_id = decision.is_allowed().then_some(id);
         Ok(self.done(
@@ -314,11 +314,12 @@ impl<'a> Deciding<'a> {
         if book.level(&engine).policy.is_none() {
             return Err(Error::NotFound { what: "engine", id: engine.to_string() });
         }
-        let thread = correlation_id_of(item);
-        let carried = |one: &Reservation| one.correlation_id.is_some() && one.correlation_id.as_deref() == thread;
+        let correlation_id = correlation_id_of(item);
+        let carried =
+            |one: &Reservation| one.correlation_id.is_some() && one.correlation_id.as_deref() == correlation_id;
         let now = self.head.next().at;
         let mine = |one: &&Reservation| one.engine == engine && one.is_live(now);
-        let is_used = Thread::of(item, &engine).is_some_and(|thread| self.known.threads.contains(&thread));
+        let is_used = Correlation::of(item, &engine).is_some_and(|one| self.known.correlations.contains(&one));
         // Reservations of this batch count as well, in the order in which they were made.
         let mut open: Vec<_> = book.reservations.values().filter(mine).filter(|one| !is_used || carried(one)).collect();
         open.sort_by_key(|one| one.seq);

@@ -9,7 +9,7 @@ use crate::idempotency::{self, Answer, Kept};
 use crate::risk::model::settle::{MATCHES_MAX, Settlement};
 use crate::risk::model::{Book, Reservation, ReservationStatus, Switches};
 use crate::risk::operation::{Operation, Submission};
-use crate::risk::store::{self, BookView, Corrected, Moment, PastEvent, Thread, UsedThreads, Wanted};
+use crate::risk::store::{self, BookView, Corrected, Correlation, Moment, PastEvent, UsedCorrelations, Wanted};
 use crate::types::{Amount, CorrelationId, Engine, RiskAction};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -32,7 +32,7 @@ pub(super) struct Loaded {
     /// The events that operations correct, with earlier corrections included.
     pub(super) corrected: BTreeMap<i64, Corrected>,
     /// The correlation ids of original settles that were ever used, including those of this batch's reserves.
-    pub(super) threads: UsedThreads,
+    pub(super) correlations: UsedCorrelations,
     /// The handling of downward corrections.
     pub(super) corrections: Corrections,
 }
@@ -72,7 +72,7 @@ struct Named {
     events: BTreeSet<i64>,
     engines: BTreeSet<Engine>,
     /// The engines and correlation ids of original settles, with the amounts that they want.
-    matching: BTreeMap<(Engine, Option<Thread>), Wanted>,
+    matching: BTreeMap<(Engine, Option<Correlation>), Wanted>,
 }
 
 impl Named {
@@ -90,7 +90,7 @@ impl Named {
                     }
                     (None, Some(engine)) => {
                         named.engines.insert(engine.clone());
-                        let key = (engine.clone(), Thread::of(item, engine));
+                        let key = (engine.clone(), Correlation::of(item, engine));
                         let units = request.reserved_amount.map_or(0, Amount::units);
                         // One more row shows that others stay open.
                         named.matching.entry(key).or_default().add(units, MATCHES_MAX + 1);
@@ -113,7 +113,7 @@ impl Named {
 }
 
 /// True if a single statement reads all facts of the batch and the head: it has only reserves by engine, and no keys.
-pub(super) fn is_one_instant(items: &[&Submission]) -> bool {
+pub(super) fn can_be_optimistic(items: &[&Submission]) -> bool {
     items.iter().all(|item| match &item.operation {
         Operation::Reserve { request, .. } => request.reservation_id.is_none() && item.intent.is_none(),
         _ => false,
@@ -137,7 +137,7 @@ pub(super) fn are_by_id(items: &[&Submission]) -> bool {
 /// The rows that were read for a batch.
 pub(super) struct Read {
     pub(super) known: Loaded,
-    /// The head at the instant, with its time.
+    /// The head of the view, with its time.
     pub(super) head: Head,
     /// The database's time; none if it is not believed.
     pub(super) believed_at: Option<DateTime<Utc>>,
@@ -145,17 +145,17 @@ pub(super) struct Read {
     pub(super) moment: Moment,
 }
 
-/// Reads everything that the operations name beyond the instant. It belongs to the same time if the head is locked, or
-/// on a snapshot. If the operations are [one instant](is_one_instant) and it has the levels of their engines, nothing
-/// is read.
+/// Reads everything that the operations name beyond the view. It belongs to the same time if the head is locked, or on
+/// a snapshot. If the operations [can be optimistic](can_be_optimistic) and the view has the levels of their engines,
+/// nothing is read.
 pub(super) async fn read(
     conn: &mut PgConnection,
     items: &[&Submission],
-    instant: BookView,
+    view: BookView,
     conditions: &Conditions,
 ) -> Result<Read> {
     let Named { reservations: named, events, mut engines, matching } = Named::by(items);
-    let mut keys = read_keys(conn, items, &instant.head).await?;
+    let mut keys = read_keys(conn, items, &view.head).await?;
     let mut reservations: BTreeMap<Uuid, Reservation> = BTreeMap::new();
     if !named.is_empty() {
         let ids: Vec<_> = named.into_iter().collect();
@@ -172,22 +172,22 @@ pub(super) async fn read(
     engines.extend(reservations.values().map(|one| one.engine.clone()));
     engines.extend(past.values().map(|event| event.engine.clone()));
 
-    let moment = Moment { switches_version: Some(instant.switches_version), at: Some(instant.now) };
-    let mut head = instant.head;
+    let moment = Moment { switches_version: Some(view.switches_version), at: Some(view.now) };
+    let mut head = view.head;
     conditions.history.admit(&mut *conn, &conditions.mark, head.point()).await?;
-    let jumped = conditions.expected.filter(|expected| instant.now - *expected > JUMP_MAX);
+    let jumped = conditions.expected.filter(|expected| view.now - *expected > JUMP_MAX);
     // A clock that is not believed dates nothing: this process's own clock continues the time.
-    head.set_now(jumped.unwrap_or(instant.now));
+    head.set_now(jumped.unwrap_or(view.now));
     let behind = head.clock_went_back().filter(|_| jumped.is_none());
     let accepted = behind.is_some() && audit::clock_is_accepted(&mut *conn).await?;
     let halt = if let Some(expected) = jumped {
-        Some(Halt::ClockJumped((instant.now - expected).num_seconds()))
+        Some(Halt::ClockJumped((view.now - expected).num_seconds()))
     } else if let Some(seconds) = behind.filter(|_| !accepted) {
         Some(Halt::ClockWentBack(seconds))
     } else if conditions.history.is_rewound() {
         Some(Halt::Rewound)
     } else {
-        instant.halted_at.map(Halt::Unbalanced)
+        view.halted_at.map(Halt::Unbalanced)
     };
     keep_to_one_day(&mut head);
 
@@ -204,9 +204,9 @@ pub(super) async fn read(
         other => other,
     };
     // Uses the believed time: a hold that is due only by another time is live.
-    let threads = read_candidates(conn, matching, &mut reservations, head.next().at).await?;
+    let correlations = read_candidates(conn, matching, &mut reservations, head.next().at).await?;
     let mut due = Vec::new();
-    if instant.anything_due && jumped.is_none() {
+    if view.anything_due && jumped.is_none() {
         let expiring = store::read_due(conn, head.next().at, EXPIRIES_MAX).await?;
         due = expiring.iter().map(|one| one.id).collect();
         engines.extend(expiring.iter().map(|one| one.engine.clone()));
@@ -214,8 +214,8 @@ pub(super) async fn read(
     }
     let day = head.next().day();
     keys.retain(|_, kept| kept.stands(day));
-    let mut levels = instant.levels;
-    if day != instant.day {
+    let mut levels = view.levels;
+    if day != view.day {
         // At midnight, or with a clock behind the head, the flows are those of the booked day.
         engines.extend(std::mem::take(&mut levels).into_keys());
     }
@@ -225,15 +225,15 @@ pub(super) async fn read(
         levels.extend(store::read_levels(conn, &missing, day).await?);
     }
     let switches = Switches {
-        kill_switch_engaged: instant.kill_switch_engaged || conditions.killed_locally,
-        go_live_enabled: instant.go_live_enabled,
+        kill_switch_engaged: view.kill_switch_engaged || conditions.killed_locally,
+        go_live_enabled: view.go_live_enabled,
         go_live_required: conditions.go_live_required,
     };
     let book = Book { switches, levels, reservations };
     // A clock behind the last event is no measure for the next one: once right again, it would seem to jump.
-    let believed_at = jumped.is_none().then(|| if accepted { instant.now } else { instant.now.max(head.last_at()) });
+    let believed_at = jumped.is_none().then(|| if accepted { view.now } else { view.now.max(head.last_at()) });
     Ok(Read {
-        known: Loaded { book, halt, due, past, keys, corrected, threads, corrections },
+        known: Loaded { book, halt, due, past, keys, corrected, correlations, corrections },
         head,
         believed_at,
         moment,
@@ -260,15 +260,15 @@ async fn read_keys(
 /// Adds the reservations that original settles may match. Returns the correlation ids that were ever used.
 async fn read_candidates(
     conn: &mut PgConnection,
-    matching: BTreeMap<(Engine, Option<Thread>), Wanted>,
+    matching: BTreeMap<(Engine, Option<Correlation>), Wanted>,
     reservations: &mut BTreeMap<Uuid, Reservation>,
     now: DateTime<Utc>,
-) -> Result<UsedThreads> {
+) -> Result<UsedCorrelations> {
     if matching.is_empty() {
-        return Ok(UsedThreads::default());
+        return Ok(UsedCorrelations::default());
     }
-    let asked: Vec<_> = matching.keys().filter_map(|(_, thread)| thread.clone()).collect();
-    let used = UsedThreads::read(conn, &asked).await?;
+    let asked: Vec<_> = matching.keys().filter_map(|(_, correlation)| correlation.clone()).collect();
+    let used = UsedCorrelations::read(conn, &asked).await?;
     // A match skips holds that other operations of this batch close, by id or by another match, so it reads that many
     // more rows.
     let mut of_engine: BTreeMap<&Engine, Wanted> = BTreeMap::new();
@@ -281,11 +281,11 @@ async fn read_candidates(
         }
     }
     // A correlation id that was never used does not restrict the match.
-    let of_thread = |((engine, thread), _): (&(Engine, Option<Thread>), _)| {
-        let thread = thread.as_ref().filter(|thread| used.contains(thread));
-        ((engine.clone(), thread.map(|thread| thread.correlation_id.clone())), of_engine[engine])
+    let of_correlation = |((engine, correlation), _): (&(Engine, Option<Correlation>), _)| {
+        let correlation = correlation.as_ref().filter(|correlation| used.contains(correlation));
+        ((engine.clone(), correlation.map(|correlation| correlation.id.clone())), of_engine[engine])
     };
-    let wanted = matching.iter().map(of_thread).collect();
+    let wanted = matching.iter().map(of_correlation).collect();
     let found = store::candidates(conn, &wanted, now).await?;
     reservations.extend(found.into_iter().map(|one| (one.id, one)));
     Ok(used)

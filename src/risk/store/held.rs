@@ -145,7 +145,7 @@ pub async fn candidates(
     now: DateTime<Utc>,
 ) -> Result<Vec<Reservation>> {
     let engines: Vec<String> = wanted.keys().map(|(engine, _)| engine.to_string()).collect();
-    let threads: Vec<Option<String>> = wanted.keys().map(|(_, thread)| thread.clone()).collect();
+    let correlations: Vec<Option<String>> = wanted.keys().map(|(_, correlation_id)| correlation_id.clone()).collect();
     let amounts: Vec<Decimal> =
         wanted.values().map(|one| Total::from_units(one.units).unwrap_or_default().to_decimal()).collect();
     let rows: Vec<i64> = wanted.values().map(|one| i64::try_from(one.rows).unwrap_or(i64::MAX)).collect();
@@ -163,7 +163,7 @@ pub async fn candidates(
                   held.expires_at AS "expires_at?",
                   held.closed_at AS "closed_at?",
                   held.closed_seq AS "closed_seq?"
-           FROM unnest($1::text[], $2::text[], $3::numeric[], $4::bigint[]) AS asked (engine, thread, wanted, rows)
+           FROM unnest($1::text[], $2::text[], $3::numeric[], $4::bigint[]) AS asked (engine, correlation_id, wanted, rows)
            CROSS JOIN LATERAL (
                SELECT oldest.*,
                       sum(oldest.open_amount) OVER (ORDER BY oldest.seq) - oldest.open_amount AS before
@@ -171,13 +171,13 @@ pub async fn candidates(
                      FROM risk_reservation
                      WHERE engine = asked.engine
                        AND status = 'OPEN'
-                       AND (asked.thread IS NULL OR correlation_id = asked.thread)
+                       AND (asked.correlation_id IS NULL OR correlation_id = asked.correlation_id)
                        AND (expires_at IS NULL OR expires_at > $5)
                      ORDER BY seq
                      LIMIT asked.rows) AS oldest) AS held
            WHERE held.before < asked.wanted"#,
         &engines,
-        &threads as &[Option<String>],
+        &correlations as &[Option<String>],
         &amounts,
         &rows,
         now

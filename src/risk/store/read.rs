@@ -1,6 +1,6 @@
 //! Policies, and the reads of reports.
 
-use super::instant::read_levels;
+use super::view::read_levels;
 use crate::error::{Error, Result};
 use crate::risk::model::{RiskPolicy, Usage};
 use crate::types::{Amount, Count, Engine, Total, Ttl};

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// Prepares the statement of [`begin`] on a connection, under a name that a text without parameters can call.
-pub const PREPARE_BEGIN: &str = concat!("PREPARE read_view (text[], date) AS ", include_str!("instant.sql"));
+pub const PREPARE_BEGIN: &str = concat!("PREPARE read_view (text[], date) AS ", include_str!("view.sql"));
 
 /// One instant of the ledger, for the requested engines.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ struct Row {
 }
 
 impl Row {
-    fn instant(&self) -> Result<BookView> {
+    fn view(&self) -> Result<BookView> {
         Ok(BookView {
             now: self.now,
             day: self.day,
@@ -176,13 +176,13 @@ pub async fn begin(conn: &mut PgConnection, engines: &[Engine]) -> Result<BookVi
 
 async fn read(conn: &mut PgConnection, engines: &[Engine], day: Option<NaiveDate>) -> Result<Vec<Row>> {
     let names: Vec<String> = engines.iter().map(ToString::to_string).collect();
-    let rows = sqlx::query_file_as!(Row, "src/risk/store/instant.sql", &names, day);
+    let rows = sqlx::query_file_as!(Row, "src/risk/store/view.sql", &names, day);
     Ok(rows.fetch_all(conn).await?)
 }
 
 fn collect(rows: Vec<Row>) -> Result<BookView> {
     let first = rows.first().ok_or_else(|| Error::Inconsistent("no level was requested".into()))?;
-    let mut instant = first.instant()?;
-    instant.levels = rows.into_iter().map(Row::level).collect::<Result<_>>()?;
-    Ok(instant)
+    let mut view = first.view()?;
+    view.levels = rows.into_iter().map(Row::level).collect::<Result<_>>()?;
+    Ok(view)
 }
