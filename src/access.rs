@@ -15,6 +15,7 @@
 //! counts before a token is created.
 
 pub mod guard;
+mod holder;
 pub mod http;
 mod meter;
 pub mod model;

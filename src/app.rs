@@ -4,6 +4,7 @@ mod health;
 mod openapi;
 mod policies;
 mod router;
+mod routes;
 
 pub use openapi::{document, document_text};
 
@@ -18,9 +19,9 @@ use crate::config::{ChecklistConfig, EnforcementConfig, LimitsConfig};
 use crate::db::Database;
 use crate::enforcement::feed::Feed;
 use crate::enforcement::gate::{Enforcement, EnforcementScope, Gate, GateLayer};
-use crate::enforcement::http::Outside;
 use crate::enforcement::instance::{Configuration, Instance};
 use crate::enforcement::kill_file::KillFile;
+use crate::enforcement::outside::Outside;
 use crate::enforcement::rules::Rules;
 use crate::go_live::GoLive;
 use crate::heimdall::Heimdall;
@@ -214,18 +215,6 @@ impl App {
             metrics: counting(),
             stage: AtomicU8::new(Stage::Serving as u8),
         }))
-    }
-
-    /// The whole service: the stack, the gate, the router.
-    #[must_use]
-    pub fn router(&self) -> Service {
-        self.serve(router::router(self))
-    }
-
-    /// The counters and the probes alone, for a second listener that needs no token.
-    #[must_use]
-    pub fn metrics_router(&self) -> Service {
-        self.serve(router::metrics_router(self))
     }
 
     /// The stack and the gate around any router: every route in it is behind the gate.

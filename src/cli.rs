@@ -6,189 +6,38 @@
 
 mod audit;
 mod clock;
+mod command;
 mod database;
 mod healthcheck;
 mod init;
 mod kill;
 mod listen;
+mod notary;
+mod output;
 mod reconcile;
 mod rewind;
 mod serve;
 mod stop;
 mod token;
+mod tolerated;
 mod usage;
 mod words;
 
-use crate::config::{
-    self, ChecklistArgs, CheckpointConfig, DatabaseConfig, EnforcementConfig, LimitsConfig, LogConfig, ServerConfig,
-};
+use crate::config::{self, CheckpointConfig, DatabaseConfig, LogConfig};
 use crate::enforcement::kill_file::KillFile;
 use crate::review::{Answering, Medium};
+use clap::Parser;
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use command::{AuditCommand, Cli, Command, DbCommand, RiskCommand, Task};
+use notary::existing_notary;
+use output::{Failure, fail, print};
 use rustix::fs::Mode;
 use std::ffi::OsString;
-use std::io::Write;
-use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use words::Tolerated;
-
-/// Institutional governance control plane: go-live state, risk caps, AI charter, regression tripwire, one audit trail.
-#[derive(Debug, Parser)]
-#[command(name = "holdfast", version, args_conflicts_with_subcommands = true)]
-struct Cli {
-    #[command(subcommand)]
-    command: Option<Command>,
-
-    #[command(flatten)]
-    serve: ServeArgs,
-
-    #[command(flatten)]
-    database: DatabaseConfig,
-
-    #[command(flatten)]
-    log: LogConfig,
-}
-
-#[derive(Debug, Args)]
-struct ServeArgs {
-    #[command(flatten)]
-    server: ServerConfig,
-
-    #[command(flatten)]
-    enforcement: EnforcementConfig,
-
-    #[command(flatten)]
-    checklist: ChecklistArgs,
-
-    #[command(flatten)]
-    checkpoint: CheckpointConfig,
-
-    #[command(flatten)]
-    limits: LimitsConfig,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Serve HTTP. This is the default.
-    Serve(Box<ServeArgs>),
-    /// Apply the migrations.
-    Migrate {
-        /// Only show which migrations are applied.
-        #[arg(long)]
-        status: bool,
-    },
-    /// Print the Monday review. Exits 0 if nothing needs attention, 1 if something does, 2 if the review cannot be
-    /// made.
-    Review {
-        #[command(flatten)]
-        checkpoint: CheckpointConfig,
-        /// The kill file of this machine's instance [default: KILL in the data directory].
-        #[arg(long, env = "KILL_FILE", value_name = "FILE", value_parser = crate::config::path)]
-        kill_file: Option<PathBuf>,
-    },
-    /// Ask a running server whether it is ready. Exits 0 if it is.
-    Healthcheck {
-        /// The server's address.
-        #[arg(long, env = "BIND_ADDR", default_value = "127.0.0.1:8000", value_name = "IP:PORT", value_parser = crate::config::address)]
-        bind_addr: SocketAddr,
-        /// Ask only whether the process answers, for a restart policy: a restart does not help a server that waits for
-        /// its database.
-        #[arg(long)]
-        live: bool,
-    },
-    /// Stop everything: write this machine's kill file, which needs no database, and engage the kill switch.
-    Kill(kill::KillArgs),
-    /// Work with the audit trail.
-    Audit {
-        #[command(subcommand)]
-        command: AuditCommand,
-    },
-    /// Manage tokens. The first one ends the open mode.
-    Token {
-        #[command(subcommand)]
-        command: token::TokenCommand,
-    },
-    /// Set whether changes that loosen wait for a second person.
-    TwoPersonRelease(token::TwoPersonArgs),
-    /// Work with the risk ledger.
-    Risk {
-        #[command(subcommand)]
-        command: RiskCommand,
-    },
-    /// Work with the database.
-    Db {
-        #[command(subcommand)]
-        command: DbCommand,
-    },
-    /// Print the OpenAPI document.
-    Openapi,
-}
-
-#[derive(Debug, Subcommand)]
-enum AuditCommand {
-    /// Recompute the hash of every event. Exits 0 if the trail is whole, 1 if it was tampered with or parts are
-    /// missing, 2 if it cannot be verified.
-    Verify(Box<audit::VerifyArgs>),
-    /// Sign the heads of all streams, and print the note. Keep the note where the database's owner cannot change it.
-    Checkpoint(CheckpointConfig),
-    /// Print the key that checks this machine's checkpoints.
-    Key(CheckpointConfig),
-    /// Print every event as a line of JSON. docs/audit-verify.py verifies them without Holdfast.
-    Export(audit::ExportArgs),
-    /// Erase a text of an event, and record the erasure. The text's digest stays, so the trail still verifies.
-    Erase(audit::EraseArgs),
-}
-
-#[derive(Debug, Subcommand)]
-enum RiskCommand {
-    /// Compare every counter with its reservations and events. Exits 0 if the book balances, 1 if it does not, 2 if it
-    /// cannot be compared.
-    Reconcile(reconcile::ReconcileArgs),
-}
-
-#[derive(Debug, Subcommand)]
-enum DbCommand {
-    /// Open a SQL shell in the database that the server uses.
-    Psql,
-    /// Accept a database that went back, as after a restore, and print the lost events. Instances that noticed the loss
-    /// block until then.
-    AcceptRewind(Box<rewind::AcceptArgs>),
-    /// Accept a clock that is behind the ledger's last event because it was ahead before. Reserves are halted until
-    /// then.
-    AcceptClock(Box<clock::AcceptClockArgs>),
-}
-
-/// A command, with its database and its log.
-#[derive(Debug)]
-struct Task {
-    command: Command,
-    database: DatabaseConfig,
-    log: LogConfig,
-}
-
-impl From<Cli> for Task {
-    fn from(Cli { command, serve, database, log }: Cli) -> Self {
-        Self { command: command.unwrap_or_else(|| Command::Serve(Box::new(serve))), database, log }
-    }
-}
-
-impl Command {
-    /// Whether the command only tightens. Such a command ignores every input that it can do without.
-    fn tightens(&self) -> bool {
-        match self {
-            Self::Kill(_) | Self::Token { command: token::TokenCommand::Revoke(_) } => true,
-            Self::TwoPersonRelease(args) => args.setting == token::Switch::On,
-            _ => false,
-        }
-    }
-}
-
-/// The reason of a failure, in one sentence.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+use tolerated::Tolerated;
 
 /// The time that the end waits for file operations whose result is no longer needed.
 const HANGING_TIMEOUT: Duration = Duration::from_secs(1);
@@ -276,7 +125,7 @@ fn read_arguments() -> Result<Tolerated, ExitCode> {
         return Err(ExitCode::SUCCESS);
     }
     let sentence = usage::sentence(&error);
-    words::tightening(std::env::args_os().skip(1), &sentence).ok_or_else(|| {
+    tolerated::tightening(std::env::args_os().skip(1), &sentence).ok_or_else(|| {
         fail(&sentence);
         // Nothing was parsed, so the arguments themselves tell whether 1 would mean that something needs attention.
         failure_of(std::env::args_os().any(|word| word == "review" || word == "reconcile" || word == "verify"))
@@ -312,10 +161,6 @@ fn request_threads() -> usize {
 /// attention.
 fn failure_of(is_review: bool) -> ExitCode {
     if is_review { ExitCode::from(2) } else { ExitCode::FAILURE }
-}
-
-fn fail(sentence: &str) {
-    crate::log::say(&format!("holdfast: {sentence}"));
 }
 
 async fn run(Task { command, database, .. }: Task) -> ExitCode {
@@ -366,15 +211,6 @@ fn verdict(attention: Result<bool, Failure>) -> ExitCode {
     }
 }
 
-fn print(text: &str) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // A reader that closed the pipe has read enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        outcome => Ok(outcome?),
-    }
-}
-
 /// Prints the review. Returns whether something needs attention.
 async fn review(
     config: &DatabaseConfig,
@@ -384,7 +220,7 @@ async fn review(
     let file = config.kill_file(kill_file).ok().map(KillFile::new);
     let answering = Answering::machine(file).await;
     let (db, postgres) = database::open_migrated(config).await?;
-    let notary = audit::existing_notary(checkpoint, config).await;
+    let notary = existing_notary(checkpoint, config).await;
     let review = crate::review::collect(&db, answering, notary.as_ref()).await;
     let printed = review.map_err(Failure::from).and_then(|review| {
         print(&review.document(Medium::Terminal))?;

@@ -89,6 +89,7 @@ pub mod instance;
 pub mod kill_file;
 pub mod near;
 pub mod ofrep;
+pub mod outside;
 pub mod path;
 pub mod routes;
 pub mod rules;

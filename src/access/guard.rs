@@ -12,8 +12,9 @@ mod refusals;
 pub(crate) use refusals::begin_counting;
 
 use super::Access;
+use super::holder::Holder;
 use super::open::{Asked, Hosts, refuse_pages};
-use super::register::{Age, Holder, Mode};
+use super::register::{Age, Mode};
 use super::token::Token;
 use crate::enforcement::authz;
 use crate::enforcement::routes::{self, Needs, Route};
@@ -293,7 +294,7 @@ where
                 }
                 StateProjection::Answered { response } => return Poll::Ready(Ok(answered(response))),
             };
-            match noting(this.means, &response, note) {
+            match noting(&this.means.access, &response, note) {
                 None => return Poll::Ready(Ok(response)),
                 Some(noting) => {
                     this.state.set(State::Noting { response: Some(response), noting: Box::pin(noting) });

@@ -14,6 +14,7 @@
 //! - The time by which tokens expire never runs back, so a database clock that does revives no token. It does not jump
 //!   ahead either: a clock that is not [believed](crate::clock::belief) expires no token.
 
+use super::holder::Holder;
 use super::meter::{Meter, RefusalKind};
 use super::rate::{Bucket, RATE_DEFAULT};
 use super::store;
@@ -21,7 +22,6 @@ use super::token::Token;
 use crate::clock::Clock;
 use crate::enforcement::feed::{BoxFuture, Follower};
 use crate::error::{Error, Result};
-use crate::identity::Grant;
 use crate::types::{Point, TokenId};
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -29,7 +29,6 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
-use subtle::ConstantTimeEq;
 
 /// The ended tokens that are still known, so that their holders are told why they are refused.
 const ENDED_MAX: i64 = 1_000;
@@ -61,26 +60,6 @@ struct KnownTokens {
     /// Whether a token was ever created.
     closed: bool,
     holders: HashMap<TokenId, Arc<Holder>>,
-}
-
-/// The holder of a token, as this instance knows it.
-#[derive(Debug)]
-pub(super) struct Holder {
-    pub(super) id: TokenId,
-    /// The SHA-256 of the token.
-    pub(super) digest: [u8; 32],
-    pub(super) grant: Arc<Grant>,
-    pub(super) expires_at: Option<DateTime<Utc>>,
-    pub(super) revoked_at: Option<DateTime<Utc>>,
-    /// The use of its rates, and its last use.
-    pub(super) meter: Arc<Meter>,
-}
-
-impl Holder {
-    /// Whether this is the holder's token. The time of the comparison does not depend on the number of equal bytes.
-    fn shows(&self, token: &Token) -> bool {
-        self.id == token.id() && bool::from(self.digest[..].ct_eq(&token.digest()[..]))
-    }
 }
 
 /// The callers that are admitted.

@@ -1,8 +1,8 @@
 //! The SQL of the tokens.
 
+use super::holder::Holder;
 use super::meter::Meter;
 use super::model::{NewToken, TokenRecord};
-use super::register::Holder;
 use crate::error::{Error, Result};
 use crate::identity::Grant;
 use crate::types::{Actor, Amount, Domain, Engine, Principal, Scope, TokenId};

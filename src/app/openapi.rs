@@ -49,7 +49,7 @@ struct Base;
 /// The document.
 #[must_use]
 pub fn document() -> utoipa::openapi::OpenApi {
-    let (_, routes) = super::router::routes(None).split_for_parts();
+    let (_, routes) = super::routes::routes(None).split_for_parts();
     let mut document = Base::openapi();
     document.merge(routes);
     let mut components = document.components.take().unwrap_or_default();

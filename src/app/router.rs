@@ -1,50 +1,27 @@
-//! Collects the routes of every part into the finished router.
+//! The finished routers.
 
-use super::{App, health, openapi};
+use super::routes::routes;
+use super::{App, Service, health, openapi};
 use crate::error::Error;
-use crate::http::BASE_PATH;
-use crate::{access, approve, enforcement, go_live, heimdall, regression, review, risk, trail};
-use axum::Router;
-use utoipa_axum::router::OpenApiRouter;
 
-/// The routes of one part. They are bound to its service, if one is given; without one they serve the OpenAPI document.
-fn part<S: Clone + Send + Sync + 'static>(router: OpenApiRouter<S>, service: Option<S>) -> OpenApiRouter {
-    match service {
-        Some(service) => router.with_state(service),
-        None => OpenApiRouter::with_openapi(router.into_openapi()),
+impl App {
+    /// The whole service, behind the stack and the gate: every route, the documents, and an error body for every other
+    /// path.
+    #[must_use]
+    pub fn router(&self) -> Service {
+        let (router, _) = routes(Some(self)).split_for_parts();
+        let router = router
+            .merge(openapi::router())
+            .fallback(|| async { Error::RouteNotFound })
+            .method_not_allowed_fallback(|| async { Error::MethodNotAllowed })
+            .layer(self.guard.clone());
+        self.serve(router)
     }
-}
 
-/// All routes with their documentation; without an app the documentation alone.
-pub(super) fn routes(app: Option<&App>) -> OpenApiRouter {
-    let governance = OpenApiRouter::new()
-        .merge(part(go_live::http::router(), app.map(|app| app.go_live.clone())))
-        .merge(part(risk::http::router(), app.map(|app| app.risk.clone())))
-        .merge(part(heimdall::http::router(), app.map(|app| app.heimdall.clone())))
-        .merge(part(regression::http::router(), app.map(|app| app.regression.clone())))
-        .merge(part(review::http::router(), app.map(App::review)))
-        .merge(part(enforcement::http::router(), app.map(|app| app.db.clone())))
-        .merge(part(trail::http::router(), app.map(|app| app.trail.clone())))
-        .merge(part(access::http::router(), app.map(|app| app.access.clone())))
-        .merge(part(approve::http::router(), app.map(App::approve)));
-    OpenApiRouter::new()
-        .nest(BASE_PATH, governance)
-        .merge(part(enforcement::http::absolute(), app.map(App::outside)))
-        .merge(part(health::router(), app.cloned()))
-}
-
-/// The finished router: every route, the documents, and an error body for everything else.
-pub(super) fn router(app: &App) -> Router {
-    let (router, _) = routes(Some(app)).split_for_parts();
-    router
-        .merge(openapi::router())
-        .fallback(|| async { Error::RouteNotFound })
-        .method_not_allowed_fallback(|| async { Error::MethodNotAllowed })
-        .layer(app.guard.clone())
-}
-
-/// The counters and the probes, without the guard.
-pub(super) fn metrics_router(app: &App) -> Router {
-    let (router, _) = health::router().split_for_parts();
-    router.fallback(|| async { Error::RouteNotFound }).with_state(app.clone())
+    /// The counters and the probes alone, without the guard, for a second listener that needs no token.
+    #[must_use]
+    pub fn metrics_router(&self) -> Service {
+        let (router, _) = health::router().split_for_parts();
+        self.serve(router.fallback(|| async { Error::RouteNotFound }).with_state(self.clone()))
+    }
 }

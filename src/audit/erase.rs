@@ -7,7 +7,10 @@
 //! Locks: the heads of the levers whose rows are touched, then control. Their writers hold these heads before they take
 //! a row.
 
-use super::layout::Kind;
+mod target;
+
+pub use target::{Remains, Target};
+
 use super::{ControlEvent, Origin, Stream, lock, store};
 use crate::db::{self, Database};
 use crate::error::{Error, Result};
@@ -15,49 +18,6 @@ use crate::types::Reason;
 use crate::types::hex;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-
-/// A text, by the column of its event.
-#[derive(Debug, Clone, Copy)]
-pub struct Target {
-    /// The event's stream.
-    pub stream: Stream,
-    /// The event's number.
-    pub seq: i64,
-    /// The name of the column.
-    pub field: &'static str,
-}
-
-impl Target {
-    /// The text of this name, if the stream has it and it may be erased.
-    pub fn new(stream: Stream, seq: i64, field: &str) -> Result<Self> {
-        let known = stream.columns().iter().find(|column| column.kind == Kind::Free && column.name == field);
-        let target = known.map(|column| Self { stream, seq, field: column.name });
-        match target {
-            // Replays are answered from this column.
-            Some(_) if (stream, field) == (Stream::Risk, "detail") => Err(Error::NotFound {
-                what: "text of a caller's",
-                id: format!("{}/{seq}/{field}, which holds only numbers", stream.as_str()),
-            }),
-            Some(target) => Ok(target),
-            None => Err(Error::NotFound { what: "free text", id: format!("{}/{seq}/{field}", stream.as_str()) }),
-        }
-    }
-
-    /// The name in the trail: stream, number and column.
-    #[must_use]
-    pub fn name(&self) -> String {
-        format!("{}/{}/{}", self.stream.as_str(), self.seq, self.field)
-    }
-}
-
-/// A copy of a text that was not erased.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remains {
-    /// The table and the column, as `table.column`.
-    pub column: String,
-    /// The key of the row.
-    pub row: String,
-}
 
 /// The result of an erasure.
 #[derive(Debug)]

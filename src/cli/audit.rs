@@ -2,8 +2,9 @@
 //! the trail.
 
 use super::database::{close_after, open_existing};
+use super::notary::{existing_notary, notary};
+use super::output::{Failure, print};
 use super::rewind::remember;
-use super::{Failure, print};
 use crate::audit::checkpoint::{self, Notary};
 use crate::audit::complete;
 use crate::audit::erase::{self, Erased, Target};
@@ -86,20 +87,6 @@ pub(super) async fn key(args: &CheckpointConfig, config: &DatabaseConfig) -> Res
     let notary =
         notary.map_err(|error| format!("the key of checkpoints cannot be read from {}: {error}", file.display()))?;
     print(&format!("{}\n", notary.verifier()))
-}
-
-/// Opens this machine's notary. A missing key is created.
-pub(super) async fn notary(args: &CheckpointConfig, config: &DatabaseConfig) -> Result<Notary, Failure> {
-    let (key, dir) = args.paths(config)?;
-    let host = rustix::system::uname();
-    let opened = Notary::open(&key, &host.nodename().to_string_lossy(), Some(dir)).await;
-    opened.map_err(|error| format!("the key of checkpoints cannot be used: {}: {error}", key.display()).into())
-}
-
-/// Opens this machine's notary; none if it has no key.
-pub(super) async fn existing_notary(args: &CheckpointConfig, config: &DatabaseConfig) -> Option<Notary> {
-    let (key, dir) = args.paths(config).ok()?;
-    Notary::existing(&key, Some(dir)).await.ok()
 }
 
 #[derive(Debug, Args)]

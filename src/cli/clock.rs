@@ -1,7 +1,7 @@
 //! The command `holdfast db accept-clock`, which accepts a clock that is behind the ledger.
 
 use super::database::{close_after, open_existing};
-use super::{Failure, print};
+use super::output::{Failure, print};
 use crate::audit::Origin;
 use crate::config::DatabaseConfig;
 use crate::risk::clock::{self, ClockAccepted};

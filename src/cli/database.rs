@@ -1,6 +1,7 @@
 //! The database of a command: finds, starts and leaves it, applies its migrations, and opens its shell.
 
-use super::{Failure, print, words};
+use super::output::{Failure, print};
+use super::words;
 use crate::config::DatabaseConfig;
 use crate::db::Database;
 use crate::postgres::{self, DataLifetime, Durability, EmbeddedError, EmbeddedPostgres, OwnedBy, Settings};

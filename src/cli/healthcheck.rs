@@ -1,6 +1,6 @@
 //! The command `holdfast healthcheck`, which asks a running server's probes.
 
-use super::Failure;
+use super::output::Failure;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,7 +1,7 @@
 //! The command `holdfast kill`, which stops by this machine's kill file and by the database.
 
 use super::database::{Beside, close, open_beside};
-use super::{Failure, print};
+use super::output::{Failure, fail, print};
 use crate::audit::Origin;
 use crate::config::{DatabaseConfig, path};
 use crate::enforcement::instance;
@@ -49,7 +49,7 @@ pub(super) async fn kill(args: KillArgs, config: &DatabaseConfig) -> Result<(), 
     let mut said = match &written {
         Ok(path) => format!("{path}: an instance with this kill file is stopped until the file is removed\n"),
         Err(error) => {
-            super::fail(&format!("the kill file does not stop this machine's instance: {error}"));
+            fail(&format!("the kill file does not stop this machine's instance: {error}"));
             String::new()
         }
     };

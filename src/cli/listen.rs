@@ -1,6 +1,6 @@
 //! Listens on the addresses, sizes the number of connections, and serves until a stop.
 
-use super::Failure;
+use super::output::Failure;
 use super::stop::{StopPhase, until};
 use crate::app::{App, Stage};
 use crate::config::ServerConfig;

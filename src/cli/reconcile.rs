@@ -1,7 +1,7 @@
 //! The command `holdfast risk reconcile`, which compares every counter with its rows and can repair it.
 
 use super::database::{close_after, open_existing};
-use super::{Failure, print};
+use super::output::{Failure, print};
 use crate::audit::Origin;
 use crate::config::DatabaseConfig;
 use crate::risk::reconcile::{Reconciliation, reconcile, repair};

@@ -2,7 +2,8 @@
 //! the database had come.
 
 use super::database::{close_after, open_existing};
-use super::{Failure, audit, print};
+use super::notary::existing_notary;
+use super::output::{Failure, print};
 use crate::audit::Origin;
 use crate::config::{CheckpointConfig, DatabaseConfig};
 use crate::db::Database;
@@ -104,7 +105,7 @@ async fn accept_in(db: &Database, args: AcceptArgs, config: &DatabaseConfig) -> 
         Some(file) => file.load().await.ok().flatten(),
         None => None,
     };
-    let notary = audit::existing_notary(&checkpoint, config).await;
+    let notary = existing_notary(&checkpoint, config).await;
     let known: Vec<Heads> =
         [marks.map(|marks| marks.heads), notary.and_then(|notary| notary.last()).map(|last| last.heads)]
             .into_iter()

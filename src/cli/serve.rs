@@ -1,10 +1,11 @@
 //! The command `holdfast serve`: opens a database, runs the service on it, and ends in order.
 
+use super::command::ServeArgs;
 use super::database::{own, parse_url};
 use super::listen::Listeners;
+use super::output::Failure;
 use super::rewind::remember;
 use super::stop::{Signals, StopPhase, announce_stop, until};
-use super::{Failure, ServeArgs};
 use crate::access;
 use crate::access::guard::Exposure;
 use crate::access::open::Hosts;
@@ -126,7 +127,7 @@ fn setup(args: &ServeArgs, database: &DatabaseConfig) -> Result<Setup, Failure> 
 
 /// Opens the signer of checkpoints. It is opened late, so that a start that fails leaves nothing behind.
 async fn notary(args: &ServeArgs, database: &DatabaseConfig) -> Option<Notary> {
-    let opened = super::audit::notary(&args.checkpoint, database).await;
+    let opened = super::notary::notary(&args.checkpoint, database).await;
     opened.inspect_err(|error| tracing::warn!(%error, "no checkpoints of the audit trail are signed")).ok()
 }
 

@@ -1,7 +1,7 @@
 //! The commands `holdfast token` and `holdfast two-person-release`, for the owner of the database.
 
 use super::database::{close_after, open_existing, open_migrated};
-use super::{Failure, print};
+use super::output::{Failure, print};
 use crate::access;
 use crate::access::model::{CreatedToken, NewToken, TokenRecord};
 use crate::approval;

@@ -1,6 +1,6 @@
 //! Turns a fault in the arguments of a command into one sentence.
 
-use super::Cli;
+use super::command::Cli;
 use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue};
 

@@ -7,7 +7,7 @@
 //! another path or method change nothing.
 
 use super::gate::{Source, Verdict, View, decide};
-use super::http::Outside;
+use super::outside::Outside;
 use super::path::canonical;
 use crate::error::{Error, Problem};
 use crate::http::errors::ProblemBody;

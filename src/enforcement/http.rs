@@ -1,15 +1,12 @@
 //! The HTTP routes of the enforcement layer: the instances on this database, forward-auth and flags.
 
-use super::feed::Feed;
-use super::gate::EnforcementScope;
 use super::instance::{self, Instances};
-use super::rules::Rules;
+use super::outside::Outside;
 use crate::db::Database;
 use crate::error::Result;
 use crate::http::{Nothing, Query, errors};
 use axum::Json;
 use axum::extract::State;
-use std::sync::Arc;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -18,19 +15,8 @@ pub fn router() -> OpenApiRouter<Database> {
     OpenApiRouter::new().routes(routes!(list_instances))
 }
 
-/// The decision for services outside Holdfast, whose routes state their whole path: the end of Envoy's path is the
-/// request's path, and OFREP has a prefix of its own.
-#[derive(Debug, Clone)]
-pub struct Outside {
-    /// The state as this instance knows it.
-    pub feed: Feed,
-    /// The class of each method and path.
-    pub rules: Arc<Rules>,
-    /// The classes that are blocked while go-live is off, even where this instance's gate is off.
-    pub scope: EnforcementScope,
-}
-
-/// The routes of forward-auth and OFREP, with their whole paths.
+/// The routes of forward-auth and OFREP, with their whole paths: the end of Envoy's path is the request's path, and
+/// OFREP has a prefix of its own.
 #[must_use]
 pub fn absolute() -> OpenApiRouter<Outside> {
     super::authz::router().merge(super::ofrep::router())

@@ -14,7 +14,7 @@
 
 use super::feed::Policies;
 use super::gate::{Source, View};
-use super::http::Outside;
+use super::outside::Outside;
 use crate::db;
 use crate::error::Error;
 use crate::http::BODY_BYTES_MAX;

@@ -2,6 +2,7 @@
 
 mod batch;
 mod clock;
+mod columns;
 mod corrections;
 mod correlations;
 mod held;

@@ -1,9 +1,9 @@
 //! Refusals of the guard and of the handlers behind it. All are counted; those of changes of the control plane are also
 //! recorded as events.
 
-use super::Means;
+use crate::access::Access;
+use crate::access::holder::Holder;
 use crate::access::meter::RefusalKind;
-use crate::access::register::Holder;
 use crate::audit::Origin;
 use crate::enforcement::routes::Route;
 use crate::error::{COUNTED, Problem};
@@ -64,7 +64,7 @@ pub(crate) fn begin_counting() {
 
 /// Counts a refusal, and records it as an event if that is due.
 pub(super) fn noting(
-    means: &Means,
+    access: &Access,
     response: &Response,
     note: Option<Box<Note>>,
 ) -> Option<impl Future<Output = ()> + Send + use<>> {
@@ -73,12 +73,12 @@ pub(super) fn noting(
         refusals(row.code).increment(1);
     }
     if row.is_disk_full {
-        means.access.db.disk().note_full();
+        access.db.disk().note_full();
     }
     let note = note.filter(|_| row.is_noted)?;
     // The rate keeps a runaway token from filling the trail.
-    means.access.register().meter_refusal(&note.holder, note.kind).ok()?;
-    let access = means.access.clone();
+    access.register().meter_refusal(&note.holder, note.kind).ok()?;
+    let access = access.clone();
     Some(async move {
         let noted = access.note_refusal(&note.route, &note.path, row.code, &note.origin);
         match tokio::time::timeout(NOTE_TIMEOUT, noted).await {

@@ -1,6 +1,6 @@
 //! The sums of the corrections of events.
 
-use super::read::total;
+use super::columns::total;
 use crate::error::{Error, Result};
 use crate::risk::model::Movement;
 use sqlx::PgConnection;

@@ -81,7 +81,7 @@ impl UsedCorrelations {
         .await?;
         for row in rows {
             if row.of_engine {
-                used.of_engines.insert((row.correlation_id.clone(), super::read::engine(&row.engine)?));
+                used.of_engines.insert((row.correlation_id.clone(), super::columns::engine(&row.engine)?));
             }
             if row.of_caller {
                 used.of_callers.insert((row.correlation_id, row.principal));

@@ -1,9 +1,9 @@
 //! Reservations and past events, as decisions read them.
 
-use super::read::{amount, engine, total};
+use super::columns::{action, amount, engine, status, total};
 use crate::audit::Stamp;
 use crate::error::{Error, Result};
-use crate::risk::model::{Movement, Reservation, ReservationStatus};
+use crate::risk::model::{Movement, Reservation};
 use crate::types::{Amount, Engine, RiskAction, Total};
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
@@ -24,10 +24,6 @@ struct ReservationRow {
     expires_at: Option<DateTime<Utc>>,
     closed_at: Option<DateTime<Utc>>,
     closed_seq: Option<i64>,
-}
-
-pub(super) fn status(text: &str) -> Result<ReservationStatus> {
-    ReservationStatus::read(text).ok_or_else(|| Error::Inconsistent(format!("{text} is not a status")))
 }
 
 impl TryFrom<ReservationRow> for Reservation {
@@ -214,11 +210,6 @@ pub struct PastEvent {
     pub at: DateTime<Utc>,
     /// The outcome, as JSON.
     pub detail: String,
-}
-
-/// The action that the database wrote.
-fn action(text: &str) -> Result<RiskAction> {
-    RiskAction::read(text).ok_or_else(|| Error::Inconsistent(format!("{text} is not an action of the risk stream")))
 }
 
 /// These events, by number.

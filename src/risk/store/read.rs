@@ -1,37 +1,12 @@
 //! Policies, and the reads of reports.
 
+use super::columns::{amount, count, engine, ttl};
 use super::view::read_levels;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::risk::model::{RiskPolicy, Usage};
-use crate::types::{Amount, Count, Engine, Total, Ttl};
+use crate::types::Engine;
 use chrono::{DateTime, NaiveDate, Utc};
-use rust_decimal::Decimal;
 use sqlx::PgConnection;
-
-pub(super) fn amount(decimal: Decimal) -> Result<Amount> {
-    Amount::from_decimal(decimal).ok_or_else(|| Error::Inconsistent(format!("{decimal} is not an amount")))
-}
-
-pub(super) fn total(decimal: Option<Decimal>) -> Result<Total> {
-    let decimal = decimal.unwrap_or_default();
-    Total::from_decimal(decimal).ok_or_else(|| Error::Inconsistent(format!("{decimal} is not a total")))
-}
-
-pub(super) fn count(number: i64) -> Result<Count> {
-    Count::from_decimal(number.into()).ok_or_else(|| Error::Inconsistent(format!("{number} is not a count")))
-}
-
-pub(super) fn ttl(seconds: Option<i64>) -> Result<Option<Ttl>> {
-    let read = |seconds: i64| {
-        Ttl::from_decimal(seconds.into())
-            .ok_or_else(|| Error::Inconsistent(format!("a hold's lifetime cannot be read: {seconds} s")))
-    };
-    seconds.map(read).transpose()
-}
-
-pub(super) fn engine(name: &str) -> Result<Engine> {
-    name.parse().map_err(|_| Error::Inconsistent(format!("{name} is not an engine")))
-}
 
 /// All policies, by engine.
 pub async fn read_policies(conn: &mut PgConnection) -> Result<Vec<RiskPolicy>> {

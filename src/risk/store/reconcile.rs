@@ -1,6 +1,6 @@
 //! SQL of the reconciliation: the counters, the sums of the rows, and the repair of a counter.
 
-use super::read::total;
+use super::columns::total;
 use crate::error::{Error, Result};
 use crate::risk::reconcile::Difference;
 use crate::types::Total;

@@ -1,7 +1,6 @@
 //! The reads of reports and lists.
 
-use super::held::status;
-use super::read::{amount, total};
+use super::columns::{amount, status, total};
 use crate::error::Result;
 use crate::risk::model::ReservationStatus;
 use crate::types::{Amount, RiskAction, Total};

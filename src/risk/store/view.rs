@@ -1,6 +1,6 @@
 //! The facts of a decision in one statement: time, switches, head and levels.
 
-use super::read::{amount, count, engine, total, ttl};
+use super::columns::{amount, count, engine, total, ttl};
 use crate::audit::{self, Head, Stream};
 use crate::error::{Error, Result};
 use crate::risk::model::{Level, RiskPolicy, Usage};
