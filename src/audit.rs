@@ -40,6 +40,7 @@ pub use crate::types::Stream;
 pub use canonical::Canonical;
 pub use changes::{Changes, FieldChange};
 pub use control::{ControlEvent, ControlRecord};
+pub(crate) use store::events::between;
 pub use store::{
     HeadRecord, begin, begin_and, clock_is_accepted, control_events, head_seq, heads, lock, prepare_to_begin, revise,
     seen, was_done,

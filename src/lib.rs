@@ -22,7 +22,7 @@
 //!    commit.
 //! 3. **Decisions are pure**: `(state, request, now) -> decision`, in each lever's `model`.
 //! 4. **Exact numbers.** Decisions use no floats, except for statistical evidence, in [`regression::detector`] and in
-//!   the charter's [`heimdall::model`], where the bits are the same everywhere. A value equal to a limit passes.
+//!    the charter's [`heimdall::model`], where the bits are the same everywhere. A value equal to a limit passes.
 //! 5. **Nothing is lost or rewritten.** Events are append-only and chained.
 //! 6. **Lock order**: kpi, heimdall, risk, control heads, then rows; forward only.
 

@@ -26,15 +26,15 @@ use tower::{Service, ServiceExt};
 /// The stack around the gated service. Outermost first:
 ///
 /// 1. `identity`: names the request and renders error bodies. Outermost, so that every answer has an id and the errors
-///   of every layer have the same body.
+///    of every layer have the same body.
 /// 2. `authz::close`: forward-auth answers 200 or 403, even if a layer below fails.
 /// 3. `access_log`: one line a request, and the metrics. Outside the panics, so that a panic is a logged 500.
 /// 4. `deadline`: limits the time that a caller waits. Inside the log, outside the gate, so that it includes the
-///   reading of the body.
+///    reading of the body.
 /// 5. `completion`: a change that was begun is finished, also if its caller hangs up. Inside the deadline, which ends
-///   only the waiting.
+///    only the waiting.
 /// 6. `panics`: a panic is a 500 of one request. Innermost, so that this holds when the caller has gone; no layer
-///   outside runs a handler's code.
+///    outside runs a handler's code.
 ///
 /// The gate is inside all of this, and the router inside the gate.
 #[derive(Debug, Clone)]

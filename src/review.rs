@@ -35,6 +35,7 @@ use crate::regression::store::Silent;
 use crate::risk::http::LedgerToday;
 use crate::risk::model::RiskPolicy;
 use crate::trail::Trail;
+use crate::types::Portion;
 use blind::Blind;
 use chrono::{DateTime, Datelike, Days, NaiveTime, TimeDelta, Utc};
 use required::Lacking;
@@ -202,7 +203,7 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
     let instances = crate::enforcement::instance::list(&mut tx).await?;
     let lacking = required::lacking(&mut tx, &instances, answering.instance).await?;
     let (denials, denials_more) = store::denials(&mut tx, since, now, LISTED_MAX).await?;
-    let changes = crate::audit::control_events(&mut tx, &[], Some(since), None, CHANGES_MAX).await?;
+    let changes = crate::audit::control_events(&mut tx, &[], Some(since), Portion::last(CHANGES_MAX)).await?;
     let changes_more = store::count_changes(&mut tx, since).await?.saturating_sub(changes.len());
     let more = [("changes", changes_more), ("denials", denials_more), ("unwatched", blind.unwatched_more)];
     let mut review = Review {

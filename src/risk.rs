@@ -40,6 +40,7 @@ use model::adjust::Adjustment;
 use model::policy::{self, PolicyUpsert};
 use model::{OutOfRange, RiskPolicy};
 use operation::{Answered, Ask, CorrectionAsked, Operation, Outcome, ReserveRequest, Reserved, Submission};
+use reconcile::Reconciler;
 use serde::Serialize;
 use sqlx::PgConnection;
 use std::time::Duration;
@@ -56,6 +57,7 @@ pub struct Risk {
     ledger: Ledger,
     engines_max: usize,
     alarms: alarm::Alarms,
+    reconciler: Reconciler,
     /// The turns for comparing the whole book, one at a time.
     pub reconciling: Turns,
 }
@@ -88,7 +90,8 @@ impl Risk {
         engines_max: usize,
     ) -> Self {
         let ledger = Ledger::start(db.clone(), clock, feed, !config.is_development(), two_person);
-        Self { db, two_person, ledger, engines_max, alarms: alarm::Alarms::default(), reconciling: Turns::default() }
+        let (alarms, reconciling) = (alarm::Alarms::default(), Turns::default());
+        Self { reconciler: Reconciler::new(db.clone()), db, two_person, ledger, engines_max, alarms, reconciling }
     }
 
     /// Decides a request and records the outcome. A settle and a release are always allowed, whatever the switches are:
@@ -325,6 +328,12 @@ impl Risk {
         idempotency::keep(&mut tx, intent, risk_head.next(), &upserted).await?;
         db::commit(tx).await?;
         Ok(Loosened::Done(Once::Done(upserted)))
+    }
+
+    /// The comparison of the counters with their rows.
+    #[must_use]
+    pub const fn reconciler(&self) -> &Reconciler {
+        &self.reconciler
     }
 
     /// All policies, by engine.

@@ -15,6 +15,7 @@ mod hex;
 mod near;
 mod number;
 mod path;
+mod portion;
 mod reservation_status;
 mod scope;
 mod stream;
@@ -36,6 +37,7 @@ pub use number::{
     scaled_text,
 };
 pub use path::bounded;
+pub use portion::{Portion, STRETCH};
 pub use reservation_status::ReservationStatus;
 pub use scope::{Scope, UnknownScope};
 pub use stream::{Point, Stream};

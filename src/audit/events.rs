@@ -24,9 +24,6 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::{ArrayBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::openapi::{RefOr, schema::SchemaType};
 
-/// Events of a stream that a page reads if no index leads to the wanted ones.
-pub const STRETCH: i64 = 100_000;
-
 /// The direction of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]

@@ -8,7 +8,7 @@ use super::{ControlEvent, ControlRecord, Head, Origin, Stamp, Stream};
 use crate::db;
 use crate::db::history::{read_hash, read_point};
 use crate::error::{Error, Result};
-use crate::types::{Actor, CorrelationId, Point, Reason, RequestId};
+use crate::types::{Actor, CorrelationId, Point, Portion, Reason, RequestId};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::postgres::PgRow;
@@ -161,14 +161,13 @@ pub(super) async fn insert_control_event(
     Ok(())
 }
 
-/// Control events before `before`, newest first; only those whose action begins with one of `prefixes` (all if empty),
-/// and not older than `since`.
+/// Control events, newest first; only those whose action begins with one of `prefixes` (all if empty), and not older than
+/// `since`.
 pub async fn control_events(
     conn: &mut PgConnection,
     prefixes: &[&str],
     since: Option<DateTime<Utc>>,
-    before: Option<i64>,
-    limit: i64,
+    portion: Portion,
 ) -> Result<Vec<ControlRecord>> {
     let prefixes: Vec<String> = prefixes.iter().map(|&prefix| prefix.to_owned()).collect();
     let rows = sqlx::query!(
@@ -186,15 +185,17 @@ pub async fn control_events(
                   detail,
                   encode(hash, 'hex') AS "hash!"
            FROM control_event
-           WHERE ($1::bigint IS NULL OR seq < $1)
+           WHERE seq < $1
              AND ($2::timestamptz IS NULL OR at >= $2)
+             AND seq >= $5
              AND (cardinality($3::text[]) = 0 OR EXISTS (SELECT FROM unnest($3::text[]) AS prefix WHERE starts_with(action, prefix)))
            ORDER BY seq DESC
            LIMIT $4"#,
-        before,
+        portion.before,
         since,
         &prefixes,
-        limit
+        portion.limit,
+        portion.first
     )
     .fetch_all(conn)
     .await?;

@@ -272,16 +272,16 @@ impl Serving<'_> {
 fn start_tasks(app: &App, db: &Database, changes: &Changes, checkpoint_every: Lifetime) -> Vec<JoinHandle<Infallible>> {
     let (feed, listening) = (app.feed.clone(), app.feed.clone());
     let (risk, regression, register) = (app.risk.clone(), app.regression.clone(), app.access.register().clone());
-    let (metrics, changes) = (app.metrics.clone(), changes.clone());
+    let (reconciler, metrics, changes) = (app.risk.reconciler().clone(), app.metrics.clone(), changes.clone());
     // Each task needs a handle of its own.
-    let [of_feed, of_listener, of_watch, of_marks, of_keys, of_uses, of_notary] = std::array::from_fn(|_| db.clone());
+    let [of_feed, of_listener, of_marks, of_keys, of_uses, of_notary] = std::array::from_fn(|_| db.clone());
     let mut tasks = vec![
         keep("feed", move || feed.clone().run(of_feed.clone())),
         keep("listener", move || listening.clone().listen(of_listener.clone())),
         keep("metrics", move || keep_metrics_small(metrics.clone())),
         keep("expiry", move || risk.clone().tick()),
         keep("silence", move || regression.clone().tick()),
-        keep("reconciliation", move || crate::risk::reconcile::watch(of_watch.clone())),
+        keep("reconciliation", move || reconciler.clone().watch()),
         keep("marks", move || of_marks.history().clone().keep()),
         keep("keys", move || crate::idempotency::run(of_keys.clone())),
         keep("changes", move || changes.clone().watch()),

@@ -4,7 +4,7 @@ use super::GoLive;
 use super::Tightened;
 use super::model::{Checklist, GoLiveState, Pack, PackReport, PackStatus, Switch};
 use crate::approval::model::ApprovalRecord;
-use crate::audit::{self, ControlRecord};
+use crate::audit::{self, ControlRecord, Stream};
 use crate::error::{Error, Result};
 use crate::http::{Caller, Change, Lenient, Nothing, Page, Paging, Query, errors, marked, said};
 use crate::idempotency::{Earlier, Once};
@@ -286,9 +286,10 @@ async fn go_live_events(
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<ControlRecord>>> {
     let paging = Paging::new("/go-live/events", query.limit, query.cursor)?;
-    let (mut conn, mut page) = (go_live.db().read().await?, paging.begin());
-    while let Some((before, limit)) = page.wants() {
-        page.take(audit::control_events(&mut conn, &ACTIONS, None, before, limit).await?, |row| row.seq);
+    let mut conn = go_live.db().read().await?;
+    let mut page = paging.begin_within(1, audit::head_seq(&mut conn, Stream::Control).await?);
+    while let Some(portion) = page.wants() {
+        page.take(audit::control_events(&mut conn, &ACTIONS, None, portion).await?, |row| row.seq);
     }
     Ok(Json(page.end()))
 }

@@ -7,6 +7,7 @@ use super::TrialReport;
 use super::charter;
 use super::model::{Scorecard, Standing};
 use super::store::{self, HeimdallEventRecord};
+use crate::audit::{self, Stream};
 use crate::error::Result;
 use crate::heimdall::Heimdall;
 use crate::http::{Change, Nothing, Page, Paging, Query, errors, said};
@@ -124,9 +125,14 @@ async fn heimdall_events(
 ) -> Result<Json<Page<HeimdallEventRecord>>> {
     let paging = Paging::new("/heimdall/events", query.limit, query.cursor)?;
     let domain = query.domain.as_ref().map(Domain::as_str);
-    let (mut conn, mut page) = (heimdall.db().read().await?, paging.begin());
-    while let Some((before, limit)) = page.wants() {
-        page.take(store::events(&mut conn, domain, query.action, before, limit).await?, |row| row.seq);
+    let mut conn = heimdall.db().read().await?;
+    // An index leads to a domain's events.
+    let mut page = match query.action {
+        None => paging.begin(),
+        Some(_) => paging.begin_within(1, audit::head_seq(&mut conn, Stream::Heimdall).await?),
+    };
+    while let Some(portion) = page.wants() {
+        page.take(store::events(&mut conn, domain, query.action, portion).await?, |row| row.seq);
     }
     Ok(Json(page.end()))
 }

@@ -37,7 +37,6 @@ pub(crate) fn wanted(request: &Request) -> bool {
 
 /// True for a path whose answers are the service's own and have numbers. Answers from behind the gate are not ours, and
 /// OFREP is a standard.
-/// and OFREP is a standard.
 pub(crate) fn covers(path: &str) -> bool {
     path == "/readyz" || path.strip_prefix(BASE_PATH).is_some_and(|rest| rest.starts_with('/'))
 }

@@ -3,7 +3,7 @@
 //! nor the reading takes much memory.
 
 use crate::error::{Error, Result};
-use crate::types::{PageSize, Place};
+use crate::types::{PageSize, Place, Portion, STRETCH};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -12,7 +12,8 @@ use utoipa::ToSchema;
 pub struct Page<T> {
     /// The rows, newest first.
     pub items: Vec<T>,
-    /// The `cursor` of the next page; null on the last page. Opaque.
+    /// The `cursor` of the next page; null on the last page. Opaque. A page with few rows, or none, is not the last one
+    /// while it has a cursor.
     pub next_cursor: Option<String>,
 }
 
@@ -34,10 +35,24 @@ impl Paging {
         Ok(Self { list, before, limit: limit.unwrap_or(PageSize::DEFAULT).get() })
     }
 
-    /// An empty page, to be filled portion by portion.
+    /// An empty page, to be filled portion by portion. An index leads to its rows.
     #[must_use]
-    pub const fn begin<T>(self) -> Building<T> {
-        Building { of: self, items: Vec::new(), bytes: 0, before: self.before, reading: Reading::Rows }
+    pub fn begin<T>(self) -> Building<T> {
+        self.begin_between(1, i64::MAX - 1)
+    }
+
+    /// The same for rows numbered `lowest` to `last`.
+    #[must_use]
+    pub fn begin_between<T>(self, lowest: i64, last: i64) -> Building<T> {
+        let before = self.before.unwrap_or(i64::MAX).min(last.saturating_add(1));
+        Building { of: self, items: Vec::new(), bytes: 0, before, first: lowest, lowest, reading: Reading::Rows }
+    }
+
+    /// The same for rows without an index: the page reads at most [`STRETCH`] numbers, and the next page continues there.
+    #[must_use]
+    pub fn begin_within<T>(self, lowest: i64, last: i64) -> Building<T> {
+        let page = self.begin_between(lowest, last);
+        Building { first: page.before.saturating_sub(STRETCH).max(lowest), ..page }
     }
 }
 
@@ -52,7 +67,12 @@ pub struct Building<T> {
     of: Paging,
     items: Vec<T>,
     bytes: usize,
-    before: Option<i64>,
+    /// The rest of it is before this number.
+    before: i64,
+    /// The first number that it looks at.
+    first: i64,
+    /// The first number of the list's wanted rows.
+    lowest: i64,
     reading: Reading,
 }
 
@@ -60,25 +80,25 @@ pub struct Building<T> {
 enum Reading {
     /// There may be more rows.
     Rows,
-    /// The page is full, and more rows follow.
+    /// The page is full, or has read its stretch, and the next page continues.
     Full,
     /// There are no more rows.
     Last,
 }
 
 impl<T: Serialize> Building<T> {
-    /// The next read: before which row, and how many; none when the page is complete. One row more than the page holds
-    /// shows whether another page follows.
+    /// The next read; none when the page is complete. One row more than the page holds shows whether another page follows.
     #[must_use]
-    pub fn wants(&self) -> Option<(Option<i64>, i64)> {
+    pub fn wants(&self) -> Option<Portion> {
         let missing = self.of.limit + 1 - i64::try_from(self.items.len()).unwrap_or(i64::MAX);
-        (self.reading == Reading::Rows).then_some((self.before, missing.min(PORTION)))
+        let portion = Portion { before: self.before, first: self.first, limit: missing.min(PORTION) };
+        (self.reading == Reading::Rows).then_some(portion)
     }
 
     /// Adds the rows of a read; `seq` is the sequence number that orders the list.
     pub fn take(&mut self, rows: Vec<T>, seq: impl Fn(&T) -> i64) {
-        let Some((_, wanted)) = self.wants() else { return };
-        let is_last = i64::try_from(rows.len()).is_ok_and(|count| count < wanted);
+        let Some(Portion { limit, .. }) = self.wants() else { return };
+        let is_last = i64::try_from(rows.len()).is_ok_and(|count| count < limit);
         for row in rows {
             if i64::try_from(self.items.len()).is_ok_and(|count| count >= self.of.limit) || self.bytes >= PAGE_BYTES_MAX
             {
@@ -86,20 +106,20 @@ impl<T: Serialize> Building<T> {
                 return;
             }
             self.bytes += length(&row);
-            self.before = Some(seq(&row));
+            self.before = seq(&row);
             self.items.push(row);
         }
         if is_last {
-            self.reading = Reading::Last;
+            self.before = self.first;
+            self.reading = if self.first > self.lowest { Reading::Full } else { Reading::Last };
         }
     }
 
     /// The finished page, with the cursor of the next one.
     #[must_use]
     pub fn end(self) -> Page<T> {
-        let last = self.before.filter(|_| self.reading == Reading::Full);
-        let next_cursor = last.map(|seq| Place::new(self.of.list, seq).to_string());
-        Page { items: self.items, next_cursor }
+        let is_more = self.reading == Reading::Full;
+        Page { items: self.items, next_cursor: is_more.then(|| Place::new(self.of.list, self.before).to_string()) }
     }
 }
 

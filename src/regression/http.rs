@@ -11,6 +11,7 @@ use super::model::{
 use super::store::{self, KpiFilter, KpiRecord, TripRecord};
 use crate::approval::Loosened;
 use crate::approval::model::ApprovalRecord;
+use crate::audit::{self, Stream};
 use crate::error::{Error, FieldError, Result};
 use crate::http::{Change, Nothing, Page, Paging, Query, errors, marked, said};
 use crate::idempotency::{Asked, Once};
@@ -272,12 +273,15 @@ async fn list_kpi(
     let filter = KpiFilter {
         domain: query.domain.as_ref().map(Domain::as_str),
         metric: query.metric.as_ref().map(Metric::as_str),
-        before: None,
-        limit: 0,
     };
-    let (mut conn, mut page) = (regression.db().read().await?, paging.begin());
-    while let Some((before, limit)) = page.wants() {
-        page.take(store::kpi_events(&mut conn, &KpiFilter { before, limit, ..filter }).await?, |row| row.id);
+    let mut conn = regression.db().read().await?;
+    // An index leads to the measurements of a series.
+    let mut page = match (filter.domain, filter.metric) {
+        (None, None) | (Some(_), Some(_)) => paging.begin(),
+        _ => paging.begin_within(1, audit::head_seq(&mut conn, Stream::Kpi).await?),
+    };
+    while let Some(portion) = page.wants() {
+        page.take(store::kpi_events(&mut conn, filter, portion).await?, |row| row.id);
     }
     Ok(Json(page.end()))
 }
@@ -295,8 +299,8 @@ async fn list_trips(
     let domain = query.domain.as_ref().map(Domain::as_str);
     let metric = query.metric.as_ref().map(Metric::as_str);
     let (mut conn, mut page) = (regression.db().read().await?, paging.begin());
-    while let Some((before, limit)) = page.wants() {
-        page.take(store::trips(&mut conn, domain, metric, None, before, limit).await?, |row| row.id);
+    while let Some(portion) = page.wants() {
+        page.take(store::trips(&mut conn, domain, metric, None, portion).await?, |row| row.id);
     }
     Ok(Json(page.end()))
 }

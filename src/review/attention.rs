@@ -212,11 +212,15 @@ fn approvals(review: &Review) -> Vec<String> {
 
 fn old_holds(review: &Review) -> Vec<String> {
     let sentence = |old: &OldHolds| {
-        let OldHolds { engine, holds, open_amount, oldest_at } = old;
+        let OldHolds { engine, holds, more, open_amount, oldest_at } = old;
         let (days, oldest) = (super::OLD.num_days(), time(*oldest_at));
+        let many = if *more {
+            format!("more than {holds} holds, the oldest {holds} of them of {open_amount} together,")
+        } else {
+            format!("{holds} holds of {open_amount} together")
+        };
         format!(
-            "{engine} has {holds} holds of {open_amount} together that never expire and have been open for more than {days} days, \
-             the oldest since {oldest}"
+            "{engine} has {many} that never expire and have been open for more than {days} days, the oldest since {oldest}"
         )
     };
     review.old_holds.iter().map(sentence).collect()

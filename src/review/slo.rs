@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::go_live::model::Stretch;
 use crate::regression::model::TripVerdict;
-use crate::types::Ratio;
+use crate::types::{Portion, Ratio};
 use chrono::{DateTime, Duration, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -134,7 +134,7 @@ pub(super) async fn collect(conn: &mut PgConnection, since: DateTime<Utc>, now: 
     let share = |part: i64, whole: i64| Ratio::of(part.into(), whole.into());
     let up = share(live.num_milliseconds(), counted.num_milliseconds());
     let (reserved, denied) = crate::risk::store::decisions_since(&mut *conn, since.date_naive()).await?;
-    let trips = crate::regression::store::trips(&mut *conn, None, None, Some(since), None, 1_000).await?;
+    let trips = crate::regression::store::trips(&mut *conn, None, None, Some(since), Portion::last(1_000)).await?;
     let (trials, successes) = crate::heimdall::store::trials_since(conn, since.date_naive()).await?;
 
     // Trips in SHADOW mode acted on nothing, so they are left out.

@@ -2,6 +2,7 @@
 
 use super::blind::BlindWire;
 use super::required::Lacking;
+use crate::audit::{self, Stream};
 use crate::error::{Error, Result};
 use crate::go_live::model::GoLiveState;
 use crate::regression::{self, model::series_name};
@@ -78,26 +79,50 @@ pub(super) async fn denials(
 pub struct OldHolds {
     /// The engine.
     pub engine: String,
-    /// The number of holds.
+    /// The number of holds, 1 to 1000.
     pub holds: i64,
+    /// True if there are more than 1000; the other numbers are then of the oldest 1000.
+    pub more: bool,
     /// The sum of their open amounts.
     pub open_amount: Total,
     /// The time of the oldest one.
     pub oldest_at: DateTime<Utc>,
 }
 
+/// The most old holds that are counted for an engine.
+const OLD_HOLDS_MAX: i64 = 1_000;
+
 /// The open holds that were made before a time and never expire.
 pub async fn old_holds(conn: &mut PgConnection, before: DateTime<Utc>) -> Result<Vec<OldHolds>> {
+    let (_, last) = audit::between(&mut *conn, Stream::Risk, None, Some(before)).await?;
     let rows = sqlx::query!(
-        r#"SELECT engine,
-                  count(*)         AS "holds!",
-                  sum(open_amount) AS "open_amount!",
-                  min(created_at)  AS "oldest_at!"
-           FROM risk_reservation
-           WHERE status = 'OPEN' AND expires_at IS NULL AND created_at < $1
-           GROUP BY engine
-           ORDER BY engine"#,
-        before
+        r#"WITH RECURSIVE engines (engine) AS (
+               (SELECT engine FROM risk_reservation WHERE status = 'OPEN' ORDER BY engine LIMIT 1)
+               UNION ALL
+               SELECT (SELECT next.engine
+                       FROM risk_reservation AS next
+                       WHERE next.status = 'OPEN' AND next.engine > engines.engine
+                       ORDER BY next.engine
+                       LIMIT 1)
+               FROM engines
+               WHERE engines.engine IS NOT NULL)
+           SELECT engines.engine AS "engine!",
+                  LEAST(count(*), $2::bigint) AS "holds!",
+                  count(*) > $2::bigint AS "more!",
+                  sum(oldest.open_amount) FILTER (WHERE oldest.place <= $2::bigint) AS "open_amount!",
+                  min(oldest.created_at) AS "oldest_at!"
+           FROM engines
+           CROSS JOIN LATERAL (
+               SELECT open_amount, created_at, row_number() OVER (ORDER BY seq) AS place
+               FROM risk_reservation
+               WHERE risk_reservation.engine = engines.engine
+                 AND status = 'OPEN' AND expires_at IS NULL AND seq <= $1
+               ORDER BY seq
+               LIMIT $2::bigint + 1) AS oldest
+           GROUP BY engines.engine
+           ORDER BY engines.engine"#,
+        last,
+        OLD_HOLDS_MAX
     )
     .fetch_all(conn)
     .await?;
@@ -105,7 +130,8 @@ pub async fn old_holds(conn: &mut PgConnection, before: DateTime<Utc>) -> Result
     rows.into_iter()
         .map(|row| {
             let open_amount = Total::from_decimal(row.open_amount).ok_or_else(|| broken(row.open_amount))?;
-            Ok(OldHolds { engine: row.engine, holds: row.holds, open_amount, oldest_at: row.oldest_at })
+            let (holds, more) = (row.holds, row.more);
+            Ok(OldHolds { engine: row.engine, holds, more, open_amount, oldest_at: row.oldest_at })
         })
         .collect()
 }

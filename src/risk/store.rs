@@ -21,7 +21,7 @@ pub use read::{
     TodayRow, decisions_since, engines, has_policy, is_active, read_denials, read_policies, today, was_used,
     worst_denials,
 };
-pub use reconcile::{Flow, Recomputed, halt, lift_halt, recompute, reconciled_at, set_counter, sum_flows};
+pub use reconcile::{Flow, first_of, halt, lift_halt, reconciled_at, recorded, set_counter, sum_events, sum_open};
 pub use records::{
     EventFilter, ReservationFilter, ReservationRecord, RiskEventRecord, events, read_reservation, reservations,
 };

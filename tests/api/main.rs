@@ -9,6 +9,7 @@
 mod support;
 
 mod access;
+mod age;
 mod amounts;
 mod approval;
 mod audit;

@@ -2,9 +2,10 @@
 //! time.
 
 use crate::audit::Stream;
-use crate::audit::events::{Cursor, EventRecord, Filter, Found, Merged, Order, Rest, STRETCH, Stretch, json_of, merge};
+use crate::audit::events::{Cursor, EventRecord, Filter, Found, Merged, Order, Rest, Stretch, json_of, merge};
 use crate::audit::layout::{Column, Kind};
 use crate::error::{Error, Result};
+use crate::types::STRETCH;
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Postgres, QueryBuilder, Row};
@@ -27,15 +28,7 @@ pub(crate) async fn page(
     let mut found = [const { None }; 4];
     for ((stream, place), found) in Stream::ALL.into_iter().zip(cursor.places).zip(&mut found) {
         let Some(wanted) = filter.of(stream) else { continue };
-        let head = heads[&stream];
-        let first = match filter.from {
-            Some(from) => first_at(&mut *conn, stream, head, from).await?,
-            None => 1,
-        };
-        let last = match filter.to {
-            Some(to) => first_at(&mut *conn, stream, head, to).await? - 1,
-            None => head,
-        };
+        let (first, last) = within(&mut *conn, stream, heads[&stream], filter.from, filter.to).await?;
         let first = first.max(made_by(&mut *conn, &wanted).await?);
         let length = (!leads(stream, &wanted)).then_some(STRETCH);
         let stretch = Stretch::new(order, place, (first, last), length);
@@ -66,6 +59,36 @@ pub(super) async fn head_seqs(conn: &mut PgConnection) -> Result<BTreeMap<Stream
     let heads: BTreeMap<_, _> =
         rows.into_iter().filter_map(|row| Some((Stream::named(&row.stream)?, row.seq))).collect();
     if heads.len() == Stream::ALL.len() { Ok(heads) } else { Err(Error::Inconsistent("a stream has no head".into())) }
+}
+
+/// The first and the last event of a stream from `from` on and before `to`. The last is before the first if there are
+/// none.
+pub(crate) async fn between(
+    conn: &mut PgConnection,
+    stream: Stream,
+    from: Option<DateTime<Utc>>,
+    to: Option<DateTime<Utc>>,
+) -> Result<(i64, i64)> {
+    let head = super::head_seq(&mut *conn, stream).await?;
+    within(conn, stream, head, from, to).await
+}
+
+async fn within(
+    conn: &mut PgConnection,
+    stream: Stream,
+    head: i64,
+    from: Option<DateTime<Utc>>,
+    to: Option<DateTime<Utc>>,
+) -> Result<(i64, i64)> {
+    let first = match from {
+        Some(from) => first_at(&mut *conn, stream, head, from).await?,
+        None => 1,
+    };
+    let last = match to {
+        Some(to) => first_at(conn, stream, head, to).await? - 1,
+        None => head,
+    };
+    Ok((first, last))
 }
 
 /// The first event at or after this time; the number after the head if there is none. Times rise with the numbers, so a

@@ -228,7 +228,7 @@ async fn tell(db: &Database, payload: &str) {
     match tokio::time::timeout(ANNOUNCE_TIMEOUT, tell).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::warn!(%error, "a change could not be announced: the other instances see it by their poll")
+            tracing::warn!(%error, "a change could not be announced: the other instances see it by their poll");
         }
         Err(_) => tracing::warn!("a change could not be announced in time: the other instances see it by their poll"),
     }

@@ -1,5 +1,6 @@
 //! The HTTP routes of recommendations: create, list, use and revoke.
 
+use crate::audit::{self, Stream};
 use crate::error::{Error, Result};
 use crate::heimdall::Heimdall;
 use crate::heimdall::guard::{RequireAnswer, RevokeAnswer};
@@ -101,13 +102,15 @@ async fn list_recommendations(
         domain: query.domain.as_ref().map(Domain::as_str),
         prod_eligible: query.prod_eligible.map(|flag| flag.0),
         id: None,
-        before: None,
-        limit: 0,
     };
-    let (mut conn, mut page) = (heimdall.db().read().await?, paging.begin());
-    while let Some((before, limit)) = page.wants() {
-        let filter = RecommendationFilter { before, limit, ..filter };
-        page.take(store::recommendations(&mut conn, &filter).await?, |row| row.id);
+    let mut conn = heimdall.db().read().await?;
+    // An index leads to a domain's recommendations. An id is the number of the event that made it.
+    let mut page = match filter.prod_eligible {
+        None => paging.begin(),
+        Some(_) => paging.begin_within(1, audit::head_seq(&mut conn, Stream::Heimdall).await?),
+    };
+    while let Some(portion) = page.wants() {
+        page.take(store::recommendations(&mut conn, &filter, portion).await?, |row| row.id);
     }
     Ok(Json(page.end()))
 }

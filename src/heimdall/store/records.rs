@@ -3,7 +3,7 @@
 use super::{confidence, domain, model_version};
 use crate::error::Result;
 use crate::heimdall::model::GateCheck;
-use crate::types::{Confidence, Domain, HeimdallAction, ModelVersion};
+use crate::types::{Confidence, Domain, HeimdallAction, ModelVersion, Portion};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -75,16 +75,13 @@ pub struct RecommendationFilter<'a> {
     pub prod_eligible: Option<bool>,
     /// Only this id.
     pub id: Option<i64>,
-    /// Only ids below this one.
-    pub before: Option<i64>,
-    /// The most rows.
-    pub limit: i64,
 }
 
 /// Recommendations, newest first.
 pub async fn recommendations(
     conn: &mut PgConnection,
     filter: &RecommendationFilter<'_>,
+    portion: Portion,
 ) -> Result<Vec<RecommendationRecord>> {
     let rows = sqlx::query!(
         r#"SELECT verdict.id,
@@ -117,14 +114,16 @@ pub async fn recommendations(
          WHERE ($1::text IS NULL OR verdict.domain = $1)
            AND ($2::boolean IS NULL OR verdict.prod_eligible = $2)
            AND ($3::bigint IS NULL OR verdict.id = $3)
-           AND ($4::bigint IS NULL OR verdict.id < $4)
+           AND verdict.id < $4
+           AND verdict.id >= $5
          ORDER BY verdict.id DESC
-         LIMIT $5"#,
+         LIMIT $6"#,
         filter.domain,
         filter.prod_eligible,
         filter.id,
-        filter.before,
-        filter.limit
+        portion.before,
+        portion.first,
+        portion.limit
     )
     .fetch_all(conn)
     .await?;
@@ -161,8 +160,8 @@ pub async fn recommendations(
 
 /// One recommendation.
 pub async fn read_recommendation(conn: &mut PgConnection, id: i64) -> Result<Option<RecommendationRecord>> {
-    let filter = RecommendationFilter { id: Some(id), limit: 1, ..RecommendationFilter::default() };
-    Ok(recommendations(conn, &filter).await?.pop())
+    let filter = RecommendationFilter { id: Some(id), ..RecommendationFilter::default() };
+    Ok(recommendations(conn, &filter, Portion::last(1)).await?.pop())
 }
 
 /// An event of the charter as it is read back.
@@ -210,8 +209,7 @@ pub async fn events(
     conn: &mut PgConnection,
     domain: Option<&str>,
     action: Option<HeimdallAction>,
-    before: Option<i64>,
-    limit: i64,
+    portion: Portion,
 ) -> Result<Vec<HeimdallEventRecord>> {
     let rows = sqlx::query!(
         r#"SELECT seq,
@@ -234,13 +232,15 @@ pub async fn events(
            FROM heimdall_event
            WHERE ($1::text IS NULL OR domain = $1)
              AND ($2::text IS NULL OR action = $2)
-             AND ($3::bigint IS NULL OR seq < $3)
+             AND seq < $3
+             AND seq >= $4
            ORDER BY seq DESC
-           LIMIT $4"#,
+           LIMIT $5"#,
         domain,
         action.map(HeimdallAction::as_str),
-        before,
-        limit
+        portion.before,
+        portion.first,
+        portion.limit
     )
     .fetch_all(conn)
     .await?;

@@ -5,7 +5,7 @@ use super::{Pair, broken};
 use crate::audit::{Origin, Stamp};
 use crate::error::Result;
 use crate::regression::model::{KpiEvent, Mark, Measurement};
-use crate::types::{Actor, CorrelationId, Detail, EventId, Measured, Principal, RequestId};
+use crate::types::{Actor, CorrelationId, Detail, EventId, Measured, Portion, Principal, RequestId};
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use serde::Serialize;
@@ -98,46 +98,65 @@ pub struct KpiRecord {
 }
 
 /// The measurements to list; a filter of none admits all.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct KpiFilter<'a> {
     /// Of this domain.
     pub domain: Option<&'a str>,
     /// Of this metric.
     pub metric: Option<&'a str>,
-    /// Only sequence numbers below this one.
-    pub before: Option<i64>,
-    /// The most rows.
-    pub limit: i64,
+}
+
+struct KpiRow {
+    seq: i64,
+    domain: String,
+    metric: String,
+    series_seq: i64,
+    success: Option<bool>,
+    value: Option<Decimal>,
+    event_id: Option<String>,
+    actor: Option<String>,
+    correlation_id: Option<String>,
+    detail: Option<String>,
+    at: DateTime<Utc>,
+    hash: String,
 }
 
 /// Lists measurements, newest first.
-pub async fn kpi_events(conn: &mut PgConnection, filter: &KpiFilter<'_>) -> Result<Vec<KpiRecord>> {
-    let rows = sqlx::query!(
-        "SELECT seq,
+pub async fn kpi_events(conn: &mut PgConnection, filter: KpiFilter<'_>, portion: Portion) -> Result<Vec<KpiRecord>> {
+    let rows = match filter {
+        KpiFilter { domain: Some(domain), metric: Some(metric) } => of_series(conn, domain, metric, portion).await?,
+        KpiFilter { domain, metric } => {
+            sqlx::query_as!(
+                KpiRow,
+                r#"SELECT seq,
+                          domain,
+                          metric,
+                          series_seq,
+                          success,
+                          value,
+                          event_id,
+                          actor,
+                          correlation_id,
+                          detail,
+                          at,
+                          encode(hash, 'hex') AS "hash!"
+                   FROM kpi_event
+                   WHERE ($1::text IS NULL OR domain = $1)
+                     AND ($2::text IS NULL OR metric = $2)
+                     AND seq < $3
+                     AND seq >= $4
+                   ORDER BY seq DESC
+                   LIMIT $5"#,
                 domain,
                 metric,
-                series_seq,
-                success,
-                value,
-                event_id,
-                actor,
-                correlation_id,
-                detail,
-                at,
-                encode(hash, 'hex') AS \"hash!\"
-         FROM kpi_event
-         WHERE ($1::text IS NULL OR domain = $1)
-           AND ($2::text IS NULL OR metric = $2)
-           AND ($3::bigint IS NULL OR seq < $3)
-         ORDER BY seq DESC
-         LIMIT $4",
-        filter.domain,
-        filter.metric,
-        filter.before,
-        filter.limit
-    )
-    .fetch_all(conn)
-    .await?;
+                portion.before,
+                portion.first,
+                portion.limit
+            )
+            .fetch_all(conn)
+            .await?
+        }
+    };
     rows.into_iter()
         .map(|row| {
             Ok(KpiRecord {
@@ -159,6 +178,40 @@ pub async fn kpi_events(conn: &mut PgConnection, filter: &KpiFilter<'_>) -> Resu
             })
         })
         .collect()
+}
+
+/// Lists the measurements of a series by their numbers in it, which rise with those of the stream.
+async fn of_series(conn: &mut PgConnection, domain: &str, metric: &str, portion: Portion) -> Result<Vec<KpiRow>> {
+    Ok(sqlx::query_as!(
+        KpiRow,
+        r#"SELECT seq,
+                  domain,
+                  metric,
+                  series_seq,
+                  success,
+                  value,
+                  event_id,
+                  actor,
+                  correlation_id,
+                  detail,
+                  at,
+                  encode(hash, 'hex') AS "hash!"
+           FROM kpi_event
+           WHERE domain = $1
+             AND metric = $2
+             AND seq < $3
+             -- The last row of the page before.
+             AND series_seq < COALESCE((SELECT last.series_seq FROM kpi_event AS last
+                                        WHERE last.seq = $3 AND last.domain = $1 AND last.metric = $2), 9223372036854775807)
+           ORDER BY series_seq DESC
+           LIMIT $4"#,
+        domain,
+        metric,
+        portion.before,
+        portion.limit
+    )
+    .fetch_all(conn)
+    .await?)
 }
 
 /// A measurement that already has an id.

@@ -3,7 +3,7 @@
 use super::{broken, ratio, total};
 use crate::error::{Error, Result};
 use crate::regression::model::{Action, Mode, Rebase, RegressionPolicy, TripVerdict, Window};
-use crate::types::{Actor, Domain, Engine, Metric, Ratio, Reason, Total};
+use crate::types::{Actor, Domain, Engine, Metric, Portion, Ratio, Reason, Total};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -246,8 +246,7 @@ pub async fn trips(
     domain: Option<&str>,
     metric: Option<&str>,
     since: Option<DateTime<Utc>>,
-    before: Option<i64>,
-    limit: i64,
+    portion: Portion,
 ) -> Result<Vec<TripRecord>> {
     let rows = sqlx::query!(
         "SELECT id,
@@ -280,14 +279,14 @@ pub async fn trips(
          WHERE ($1::text IS NULL OR domain = $1)
            AND ($2::text IS NULL OR metric = $2)
            AND ($3::timestamptz IS NULL OR tripped_at >= $3 OR rearmed_at >= $3 OR rearmed_at IS NULL)
-           AND ($4::bigint IS NULL OR id < $4)
+           AND id < $4
          ORDER BY id DESC
          LIMIT $5",
         domain,
         metric,
         since,
-        before,
-        limit
+        portion.before,
+        portion.limit
     )
     .fetch_all(conn)
     .await?;

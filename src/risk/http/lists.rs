@@ -1,14 +1,16 @@
 //! Lists of reservations and decisions, and the reconciliation.
 
+use crate::audit::{self, Stream};
 use crate::error::{Error, Result};
 use crate::http::{Caller, Nothing, Page, Paging, Query, Segment, errors};
 use crate::risk::Risk;
 use crate::risk::model::ReservationStatus;
-use crate::risk::reconcile::{self, Reconciliation};
+use crate::risk::reconcile::Reconciliation;
 use crate::risk::store::{self, EventFilter, ReservationFilter, ReservationRecord, RiskEventRecord};
 use crate::types::{CorrelationId, Count, Engine, Flag, PageSize, Place, RiskAction, Time, TimeRange};
 use axum::Json;
 use axum::extract::State;
+use chrono::TimeDelta;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -62,19 +64,21 @@ async fn list_reservations(
         return Err(Error::invalid("older_than", detail));
     }
     let db = risk.db();
-    let (mut conn, mut page) = (db.read().await?, paging.begin());
+    let mut conn = db.read().await?;
     let filter = ReservationFilter {
         now: db.history().now(&mut conn).await?,
         engine: query.engine.as_ref().map(Engine::as_str),
         status: query.status,
-        older_than_seconds: query.older_than.map(Count::get),
         correlation_id: query.correlation_id.as_ref().map(CorrelationId::as_str),
         id: None,
-        before: None,
-        limit: 0,
     };
-    while let Some((before, limit)) = page.wants() {
-        page.take(store::reservations(&mut conn, &ReservationFilter { before, limit, ..filter }).await?, |row| row.seq);
+    let older_than = query.older_than.map(|seconds| filter.now - TimeDelta::seconds(seconds.get()));
+    // The first that is not old enough.
+    let to = older_than.map(|made| made + TimeDelta::microseconds(1));
+    let (lowest, last) = audit::between(&mut conn, Stream::Risk, None, to).await?;
+    let mut page = if filter.leads() { paging.begin_between(lowest, last) } else { paging.begin_within(lowest, last) };
+    while let Some(portion) = page.wants() {
+        page.take(store::reservations(&mut conn, &filter, portion).await?, |row| row.seq);
     }
     Ok(Json(page.end()))
 }
@@ -139,33 +143,32 @@ async fn risk_events(
         action: query.action,
         ok: query.ok.map(|flag| flag.0),
         correlation_id: query.correlation_id.as_ref().map(CorrelationId::as_str),
-        from: range.from,
-        to: range.to,
-        before: None,
-        limit: 0,
     };
-    let (mut conn, mut page) = (risk.db().read().await?, paging.begin());
-    while let Some((before, limit)) = page.wants() {
-        page.take(store::events(&mut conn, &EventFilter { before, limit, ..filter }).await?, |row| row.seq);
+    let mut conn = risk.db().read().await?;
+    let (lowest, last) = audit::between(&mut conn, Stream::Risk, range.from, range.to).await?;
+    let mut page = if filter.leads() { paging.begin_between(lowest, last) } else { paging.begin_within(lowest, last) };
+    while let Some(portion) = page.wants() {
+        page.take(store::events(&mut conn, &filter, portion).await?, |row| row.seq);
     }
     Ok(Json(page.end()))
 }
 
-/// Compares every counter with its reservations and events, now. A confirmed difference halts new reserves until it is
-/// repaired with `holdfast risk reconcile --repair`. Takes up to 2 minutes; one comparison runs at a time.
+/// Compares every counter with its reservations and events, now. An instance sums each event once and adds up the open
+/// reservations every minute; `holdfast risk reconcile` sums everything again. A confirmed difference halts new reserves
+/// until it is repaired with `holdfast risk reconcile --repair`. One comparison runs at a time.
 #[utoipa::path(
     get, path = "/risk/reconciliation", tag = "risk",
     responses((status = 200, description = "The compared day and events, and every difference", body = Reconciliation), errors::ReadOne)
 )]
 async fn reconciliation(State(risk): State<Risk>, caller: Caller, _: Query<Nothing>) -> Result<Json<Reconciliation>> {
-    // One at a time: each comparison reads all open reservations and all events of the day. PostgreSQL continues after
-    // the client has hung up, and so does the turn; otherwise a client that hangs up repeatedly would take every
+    // One at a time: the first comparison reads all open reservations and all events of the day. PostgreSQL continues
+    // after the client has hung up, and so does the turn; otherwise a client that hangs up repeatedly would take every
     // connection.
     let turn = risk.reconciling.take(caller.principal).await?;
-    let db = risk.db().clone();
+    let reconciler = risk.reconciler().clone();
     let compared = tokio::spawn(async move {
         let _turn = turn;
-        reconcile::reconcile(&db).await
+        reconciler.reconcile().await
     });
     Ok(Json(compared.await.map_err(|error| Error::Inconsistent(error.to_string()))??))
 }

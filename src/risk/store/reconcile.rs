@@ -1,10 +1,11 @@
 //! SQL of the reconciliation: the counters, the sums of the rows, and the repair of a counter.
 
 use super::columns::total;
-use crate::error::{Error, Result};
+use crate::audit::{self, Stream};
+use crate::error::Result;
 use crate::risk::reconcile::Difference;
 use crate::types::Total;
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
 
@@ -37,18 +38,7 @@ impl Flow {
     }
 }
 
-/// The sums of the rows, and the counters.
-#[derive(Debug)]
-pub struct Recomputed {
-    /// The outstanding amounts by the open reservations.
-    pub open: BTreeMap<String, Total>,
-    /// The outstanding amounts by the ledger's counters.
-    pub recorded_open: BTreeMap<String, Total>,
-    /// The day's flows by the ledger's counters.
-    pub recorded_flows: BTreeMap<String, Flow>,
-}
-
-/// The business day, the last event, and the time since which the book is halted.
+/// The business day, the last event, and since when the book is halted.
 pub async fn reconciled_at(conn: &mut PgConnection) -> Result<(NaiveDate, i64, Option<DateTime<Utc>>)> {
     let row = sqlx::query!(
         r#"SELECT (GREATEST(holdfast_now(), at) AT TIME ZONE 'UTC')::date AS "day!",
@@ -62,32 +52,43 @@ pub async fn reconciled_at(conn: &mut PgConnection) -> Result<(NaiveDate, i64, O
     Ok((row.day, row.seq, row.halted_at))
 }
 
-/// The sums of a day's events after this one, by engine.
-pub async fn sum_flows(conn: &mut PgConnection, day: NaiveDate, after: i64) -> Result<Vec<(String, Flow)>> {
-    // The time restricts the scan to a day's pages.
+/// The first event that may be of a day.
+pub async fn first_of(conn: &mut PgConnection, day: NaiveDate) -> Result<i64> {
+    Ok(audit::between(conn, Stream::Risk, Some(day.and_time(NaiveTime::MIN).and_utc()), None).await?.0)
+}
+
+/// The movements of the events behind `after`, up to `to`, by engine: the flows of a day, and of the stock those of every day.
+pub async fn sum_events(
+    conn: &mut PgConnection,
+    day: NaiveDate,
+    after: i64,
+    to: i64,
+) -> Result<Vec<(String, Flow, Total)>> {
     let rows = sqlx::query!(
         r#"SELECT engine,
-                  sum(exposure_delta)           AS "exposure!",
-                  sum(loss_delta)               AS "loss!",
-                  sum(actions_delta)::bigint    AS "actions!"
+                  COALESCE(sum(exposure_delta) FILTER (WHERE day = $1), 0)        AS "exposure!",
+                  COALESCE(sum(loss_delta) FILTER (WHERE day = $1), 0)            AS "loss!",
+                  COALESCE(sum(actions_delta) FILTER (WHERE day = $1), 0)::bigint AS "actions!",
+                  sum(open_delta)                                                 AS "open!"
            FROM risk_event
-           WHERE day = $1
-             AND seq > $2
-             AND at >= $1::date::timestamp AT TIME ZONE 'UTC'
+           WHERE seq > $2 AND seq <= $3
            GROUP BY engine"#,
         day,
-        after
+        after,
+        to
     )
     .fetch_all(conn)
     .await?;
-    let flow = |exposure, loss, actions_count| {
-        Ok::<_, Error>(Flow { exposure: total(Some(exposure))?, loss: total(Some(loss))?, actions_count })
-    };
-    rows.into_iter().map(|row| Ok((row.engine, flow(row.exposure, row.loss, row.actions)?))).collect()
+    rows.into_iter()
+        .map(|row| {
+            let (exposure, loss) = (total(Some(row.exposure))?, total(Some(row.loss))?);
+            Ok((row.engine, Flow { exposure, loss, actions_count: row.actions }, total(Some(row.open))?))
+        })
+        .collect()
 }
 
-/// The sums of the open reservations, and the ledger's counters.
-pub async fn recompute(conn: &mut PgConnection, day: NaiveDate) -> Result<Recomputed> {
+/// The sum of the open reservations, by engine.
+pub async fn sum_open(conn: &mut PgConnection) -> Result<BTreeMap<String, Total>> {
     let held = sqlx::query!(
         r#"SELECT engine,
                   sum(open_amount) AS "open!"
@@ -95,8 +96,16 @@ pub async fn recompute(conn: &mut PgConnection, day: NaiveDate) -> Result<Recomp
            WHERE status = 'OPEN'
            GROUP BY engine"#
     )
-    .fetch_all(&mut *conn)
+    .fetch_all(conn)
     .await?;
+    held.into_iter().map(|row| Ok((row.engine, total(Some(row.open))?))).collect()
+}
+
+/// The counters of the ledger: what is outstanding, and the flows of a day, by engine.
+pub async fn recorded(
+    conn: &mut PgConnection,
+    day: NaiveDate,
+) -> Result<(BTreeMap<String, Total>, BTreeMap<String, Flow>)> {
     let stocks = sqlx::query!("SELECT engine, open_amount FROM risk_open").fetch_all(&mut *conn).await?;
     let flows = sqlx::query!(
         "SELECT engine,
@@ -109,17 +118,12 @@ pub async fn recompute(conn: &mut PgConnection, day: NaiveDate) -> Result<Recomp
     )
     .fetch_all(conn)
     .await?;
-    let open = held.into_iter().map(|row| Ok((row.engine, total(Some(row.open))?))).collect::<Result<_>>()?;
-    let recorded_open =
-        stocks.into_iter().map(|row| Ok((row.engine, total(Some(row.open_amount))?))).collect::<Result<_>>()?;
-    let recorded_flows = flows
-        .into_iter()
-        .map(|row| {
-            let (exposure, loss) = (total(Some(row.exposure_used))?, total(Some(row.realized_loss))?);
-            Ok((row.engine, Flow { exposure, loss, actions_count: row.actions_count }))
-        })
-        .collect::<Result<_>>()?;
-    Ok(Recomputed { open, recorded_open, recorded_flows })
+    let stocks = stocks.into_iter().map(|row| Ok((row.engine, total(Some(row.open_amount))?)));
+    let flows = flows.into_iter().map(|row| {
+        let (exposure, loss) = (total(Some(row.exposure_used))?, total(Some(row.realized_loss))?);
+        Ok((row.engine, Flow { exposure, loss, actions_count: row.actions_count }))
+    });
+    Ok((stocks.collect::<Result<_>>()?, flows.collect::<Result<_>>()?))
 }
 
 /// Refuses new reserves from now on.

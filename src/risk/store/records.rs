@@ -1,10 +1,11 @@
 //! The reads of reports and lists.
 
 use super::columns::{amount, status, total};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::risk::model::ReservationStatus;
-use crate::types::{Amount, RiskAction, Total};
+use crate::types::{Amount, Portion, RiskAction, Total};
 use chrono::{DateTime, NaiveDate, Utc};
+use rust_decimal::Decimal;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
@@ -58,78 +59,170 @@ pub struct ReservationFilter<'a> {
     pub status: Option<ReservationStatus>,
     /// Only with this correlation id.
     pub correlation_id: Option<&'a str>,
-    /// Only reservations that were made at least this many seconds ago.
-    pub older_than_seconds: Option<i64>,
-    /// Only the reservation with this id.
+    /// With this id.
     pub id: Option<Uuid>,
-    /// Only reservations made before this event.
-    pub before: Option<i64>,
-    /// The most rows.
-    pub limit: i64,
 }
 
-/// The matching reservations, newest first.
-pub async fn reservations(conn: &mut PgConnection, filter: &ReservationFilter<'_>) -> Result<Vec<ReservationRecord>> {
-    let rows = sqlx::query!(
+impl ReservationFilter<'_> {
+    /// Whether an index leads to these.
+    #[must_use]
+    pub const fn leads(&self) -> bool {
+        self.correlation_id.is_some()
+            || matches!((self.engine, self.status), (None, None) | (_, Some(ReservationStatus::Open)))
+    }
+}
+
+struct Listed {
+    id: Uuid,
+    engine: String,
+    amount: Decimal,
+    open_amount: Decimal,
+    day: NaiveDate,
+    actor: Option<String>,
+    reason: Option<String>,
+    correlation_id: Option<String>,
+    metadata: Option<String>,
+    created_at: DateTime<Utc>,
+    expires_at: Option<DateTime<Utc>>,
+    status: String,
+    seq: i64,
+    closed_at: Option<DateTime<Utc>>,
+    closed_seq: Option<i64>,
+}
+
+impl TryFrom<Listed> for ReservationRecord {
+    type Error = Error;
+
+    fn try_from(row: Listed) -> Result<Self> {
+        Ok(Self {
+            reservation_id: row.id,
+            engine: row.engine,
+            amount: amount(row.amount)?,
+            open_amount: amount(row.open_amount)?,
+            status: status(&row.status)?,
+            day: row.day,
+            actor: row.actor,
+            reason: row.reason,
+            correlation_id: row.correlation_id,
+            metadata: row.metadata.map(crate::db::stored_json).transpose()?,
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            seq: row.seq,
+            closed_at: row.closed_at,
+            closed_seq: row.closed_seq,
+        })
+    }
+}
+
+/// Reservations, newest first, by the numbers of the events that made them.
+pub async fn reservations(
+    conn: &mut PgConnection,
+    filter: &ReservationFilter<'_>,
+    portion: Portion,
+) -> Result<Vec<ReservationRecord>> {
+    if let (Some(ReservationStatus::Open), None, None) = (filter.status, filter.correlation_id, filter.id) {
+        return open_reservations(conn, filter, portion).await;
+    }
+    let rows = sqlx::query_as!(
+        Listed,
         r#"SELECT held.id,
-                held.engine,
-                held.amount,
-                held.open_amount,
-                held.day,
-                made.actor,
-                made.reason,
-                held.correlation_id,
-                made.metadata,
-                held.created_at,
-                held.expires_at,
-                CASE WHEN held.status = 'OPEN' AND held.expires_at <= $8 THEN 'EXPIRED' ELSE held.status END
-                    AS "status!",
-                held.seq,
-                held.closed_at,
-                held.closed_seq
-         FROM risk_reservation AS held
-         JOIN risk_event AS made ON made.seq = held.seq
-         WHERE ($1::text IS NULL OR held.engine = $1)
-           AND ($2::text IS NULL
-                OR CASE WHEN held.status = 'OPEN' AND held.expires_at <= $8 THEN 'EXPIRED' ELSE held.status END = $2)
-           AND ($3::text IS NULL OR held.correlation_id = $3)
-           AND ($4::uuid IS NULL OR held.id = $4)
-           AND ($5::bigint IS NULL OR held.seq < $5)
-           AND ($6::bigint IS NULL OR held.created_at <= $8::timestamptz - $6 * interval '1 second')
-         ORDER BY held.seq DESC
-         LIMIT $7"#,
+                  held.engine,
+                  held.amount,
+                  held.open_amount,
+                  held.day,
+                  made.actor,
+                  made.reason,
+                  held.correlation_id,
+                  made.metadata,
+                  held.created_at,
+                  held.expires_at,
+                  CASE WHEN held.status = 'OPEN' AND held.expires_at <= $8 THEN 'EXPIRED' ELSE held.status END
+                      AS "status!",
+                  held.seq,
+                  held.closed_at,
+                  held.closed_seq
+           FROM risk_reservation AS held
+           JOIN risk_event AS made ON made.seq = held.seq
+           WHERE ($1::text IS NULL OR held.engine = $1)
+             AND ($2::text IS NULL
+                  OR CASE WHEN held.status = 'OPEN' AND held.expires_at <= $8 THEN 'EXPIRED' ELSE held.status END = $2)
+             AND ($3::text IS NULL OR held.correlation_id = $3)
+             AND ($4::uuid IS NULL OR held.id = $4)
+             AND held.seq < $5
+             AND held.seq >= $6
+           ORDER BY held.seq DESC
+           LIMIT $7"#,
         filter.engine,
         filter.status.map(ReservationStatus::as_str),
         filter.correlation_id,
         filter.id,
-        filter.before,
-        filter.older_than_seconds,
-        filter.limit,
+        portion.before,
+        portion.first,
+        portion.limit,
         filter.now
     )
     .fetch_all(conn)
     .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(ReservationRecord {
-                reservation_id: row.id,
-                engine: row.engine,
-                amount: amount(row.amount)?,
-                open_amount: amount(row.open_amount)?,
-                status: status(&row.status)?,
-                day: row.day,
-                actor: row.actor,
-                reason: row.reason,
-                correlation_id: row.correlation_id,
-                metadata: row.metadata.map(crate::db::stored_json).transpose()?,
-                created_at: row.created_at,
-                expires_at: row.expires_at,
-                seq: row.seq,
-                closed_at: row.closed_at,
-                closed_seq: row.closed_seq,
-            })
-        })
-        .collect()
+    rows.into_iter().map(ReservationRecord::try_from).collect()
+}
+
+/// Those that are open. Each engine's are in the order of an index, so that however many have ended, they are not looked at.
+async fn open_reservations(
+    conn: &mut PgConnection,
+    filter: &ReservationFilter<'_>,
+    portion: Portion,
+) -> Result<Vec<ReservationRecord>> {
+    let rows = sqlx::query_as!(
+        Listed,
+        r#"WITH RECURSIVE engines (engine) AS (
+               (SELECT engine FROM risk_reservation WHERE status = 'OPEN' ORDER BY engine LIMIT 1)
+               UNION ALL
+               SELECT (SELECT next.engine
+                       FROM risk_reservation AS next
+                       WHERE next.status = 'OPEN' AND next.engine > engines.engine
+                       ORDER BY next.engine
+                       LIMIT 1)
+               FROM engines
+               WHERE engines.engine IS NOT NULL)
+           SELECT held.id,
+                  held.engine,
+                  held.amount,
+                  held.open_amount,
+                  held.day,
+                  made.actor,
+                  made.reason,
+                  held.correlation_id,
+                  made.metadata,
+                  held.created_at,
+                  held.expires_at,
+                  held.status,
+                  held.seq,
+                  held.closed_at,
+                  held.closed_seq
+           FROM engines
+           CROSS JOIN LATERAL (
+               SELECT *
+               FROM risk_reservation
+               WHERE risk_reservation.engine = engines.engine
+                 AND risk_reservation.status = 'OPEN'
+                 AND (risk_reservation.expires_at IS NULL OR risk_reservation.expires_at > $5)
+                 AND risk_reservation.seq < $2
+                 AND risk_reservation.seq >= $3
+               ORDER BY risk_reservation.seq DESC
+               LIMIT $4) AS held
+           JOIN risk_event AS made ON made.seq = held.seq
+           WHERE $1::text IS NULL OR engines.engine = $1
+           ORDER BY held.seq DESC
+           LIMIT $4"#,
+        filter.engine,
+        portion.before,
+        portion.first,
+        portion.limit,
+        filter.now
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter().map(ReservationRecord::try_from).collect()
 }
 
 /// The reservation with this id; none if there is none.
@@ -138,17 +231,8 @@ pub async fn read_reservation(
     id: Uuid,
     now: DateTime<Utc>,
 ) -> Result<Option<ReservationRecord>> {
-    let filter = ReservationFilter {
-        now,
-        engine: None,
-        status: None,
-        correlation_id: None,
-        older_than_seconds: None,
-        id: Some(id),
-        before: None,
-        limit: 1,
-    };
-    Ok(reservations(conn, &filter).await?.pop())
+    let filter = ReservationFilter { now, engine: None, status: None, correlation_id: None, id: Some(id) };
+    Ok(reservations(conn, &filter, Portion::last(1)).await?.pop())
 }
 
 /// A decision in a list: the original's columns, and ours.
@@ -213,18 +297,22 @@ pub struct EventFilter<'a> {
     pub ok: Option<bool>,
     /// Only with this correlation id.
     pub correlation_id: Option<&'a str>,
-    /// Only at or after this time.
-    pub from: Option<DateTime<Utc>>,
-    /// Only before this time.
-    pub to: Option<DateTime<Utc>>,
-    /// Only before this event.
-    pub before: Option<i64>,
-    /// The most rows.
-    pub limit: i64,
 }
 
-/// The matching decisions, newest first.
-pub async fn events(conn: &mut PgConnection, filter: &EventFilter<'_>) -> Result<Vec<RiskEventRecord>> {
+impl EventFilter<'_> {
+    /// Whether an index leads to these.
+    #[must_use]
+    pub const fn leads(&self) -> bool {
+        self.correlation_id.is_some() || (self.action.is_none() && self.ok.is_none())
+    }
+}
+
+/// Decisions, newest first.
+pub async fn events(
+    conn: &mut PgConnection,
+    filter: &EventFilter<'_>,
+    portion: Portion,
+) -> Result<Vec<RiskEventRecord>> {
     let rows = sqlx::query!(
         r#"SELECT seq,
                   engine,
@@ -253,19 +341,17 @@ pub async fn events(conn: &mut PgConnection, filter: &EventFilter<'_>) -> Result
              AND ($2::text IS NULL OR action = $2)
              AND ($3::boolean IS NULL OR ok = $3)
              AND ($4::text IS NULL OR correlation_id = $4)
-             AND ($5::timestamptz IS NULL OR at >= $5)
-             AND ($6::timestamptz IS NULL OR at < $6)
-             AND ($7::bigint IS NULL OR seq < $7)
+             AND seq < $5
+             AND seq >= $6
            ORDER BY seq DESC
-           LIMIT $8"#,
+           LIMIT $7"#,
         filter.engine,
         filter.action.map(RiskAction::as_str),
         filter.ok,
         filter.correlation_id,
-        filter.from,
-        filter.to,
-        filter.before,
-        filter.limit
+        portion.before,
+        portion.first,
+        portion.limit
     )
     .fetch_all(conn)
     .await?;

@@ -241,8 +241,8 @@ async fn a_rare_event_in_a_long_stream_is_found_in_pages_of_bounded_work() {
     service.post("/regression/kpi", &json!({"domain": "D", "metric": "m", "success": true, "actor": "eve"})).await.ok();
     let many = "INSERT INTO kpi_event (seq, at, principal, domain, metric, series_seq, success, series_sum, hash)
                 SELECT h.seq + n, h.at + n * interval '1 us', 'x', 'D', 'm', 1 + n, true, 1 + n, h.hash
-                FROM audit_head h, generate_series(1, 250000) n WHERE stream = 'kpi';
-                UPDATE audit_head SET seq = seq + 250000, at = at + interval '250000 us' WHERE stream = 'kpi'";
+                FROM audit_head h, generate_series(1, 25000) n WHERE stream = 'kpi';
+                UPDATE audit_head SET seq = seq + 25000, at = at + interval '25000 us' WHERE stream = 'kpi'";
     service.pool.execute(many).await.unwrap();
     for order in ["desc", "asc"] {
         let (mut pages, mut rows, mut cursor) = (0, Vec::new(), String::new());

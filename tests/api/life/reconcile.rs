@@ -342,3 +342,51 @@ async fn a_counter_at_the_end_of_its_range_is_compared_and_repaired() {
     repair(&service, "damaged").await;
     assert_eq!(reconciliation(&service).await["balanced"], true);
 }
+
+#[tokio::test]
+async fn a_comparison_goes_on_from_where_it_was_over_midnight_and_behind_a_database_that_lost_events() {
+    let service = busy().await;
+    let head = async || service.count("SELECT seq FROM audit_head WHERE stream = 'risk'").await;
+    let look = async || {
+        let found = reconciliation(&service).await;
+        assert_eq!(json!([found["balanced"], found["seq"]]), json!([true, head().await]), "{found}");
+    };
+    look().await;
+    hold(&service, "CAPITAL", "5").await;
+    look().await;
+    service.set_skew("2 days").await;
+    look().await;
+    let held = hold(&service, "CAPITAL", "6").await;
+    tell(&service, &held, "settle", &json!({"settled_amount": 4, "realized_loss": 1})).await.ok();
+    hold(&service, "WHOLESALE", "7").await;
+    look().await;
+    let summed = service.app.risk.reconciler().reconcile().await.unwrap();
+    let whole = reconcile::reconcile(&service.db).await.unwrap();
+    assert_eq!(format!("{summed:?}"), format!("{whole:?}"));
+    // The last event is gone, with what it moved, as after a restore.
+    let loses = "ALTER TABLE risk_event DISABLE TRIGGER guard;
+         ALTER TABLE audit_head DISABLE TRIGGER guard;
+         DELETE FROM risk_reservation WHERE seq = (SELECT max(seq) FROM risk_event);
+         DELETE FROM risk_event WHERE seq = (SELECT max(seq) FROM risk_event);
+         UPDATE risk_open SET open_amount = open_amount - 7 WHERE engine IN ('WHOLESALE', 'GLOBAL');
+         UPDATE risk_ledger_day SET exposure_used = exposure_used - 7, actions_count = actions_count - 1
+         WHERE engine IN ('WHOLESALE', 'GLOBAL') AND day = (holdfast_now() AT TIME ZONE 'UTC')::date;
+         UPDATE audit_head SET (seq, hash, at) = (SELECT seq, hash, at FROM risk_event ORDER BY seq DESC LIMIT 1) WHERE stream = 'risk';
+         ALTER TABLE risk_event ENABLE ALWAYS TRIGGER guard;
+         ALTER TABLE audit_head ENABLE ALWAYS TRIGGER guard";
+    sqlx::raw_sql(loses).execute(&service.pool).await.unwrap();
+    look().await;
+}
+
+#[tokio::test]
+async fn an_open_reservation_that_was_changed_by_hand_is_found_from_the_beginning() {
+    let service = busy().await;
+    assert_eq!(reconciliation(&service).await["balanced"], true);
+    by_hand(&service, "UPDATE risk_reservation SET open_amount = 29 WHERE engine = 'CAPITAL' AND status = 'OPEN'")
+        .await;
+    let found = reconcile::reconcile(&service.db).await.unwrap();
+    assert_eq!(found.differences.len(), 2, "CAPITAL and GLOBAL: {found:?}");
+    by_hand(&service, "UPDATE risk_reservation SET open_amount = 30 WHERE engine = 'CAPITAL' AND status = 'OPEN'")
+        .await;
+    repair(&service, "put right by hand").await;
+}
