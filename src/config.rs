@@ -1,5 +1,5 @@
 //! The configuration: one struct per concern, read once, from flags or from the variables of the same name.
-//! `.env.example` and docs/CONFIGURATION.md list all of them.
+//! `.env.example` and docs/CONFIGURATION.md list all of them; `.ci/run`, `.ci/balancer` and `.ci/forward-auth` unset them.
 
 mod limits;
 

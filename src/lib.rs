@@ -10,8 +10,8 @@
 //! - [`http`]: parses a request into values. [`enforcement`]: the gate around the finished router, and the feed of its
 //!   state.
 //! - [`access`]: the guard of each route, and the tokens. [`config`]. [`approval`]: the gate for a second person.
-//! - The levers, each in the same four files and built on the modules before it: [`go_live`], [`risk`], [`heimdall`],
-//!   [`regression`].
+//! - The levers, each a service with `model`, `store` and `http`, built on the modules before it: [`go_live`],
+//!   [`risk`], [`heimdall`], [`regression`].
 //! - [`trail`], [`approve`], [`review`]: the reads of the trail, the second person's decision, the Monday review.
 //! - [`middleware`], [`app`], [`cli`]: the stack, the wiring, the commands.
 //!

@@ -1,5 +1,6 @@
 //! Every action that an event can have. AUDIT.md describes each; tests compare this list, the written actions and the
-//! document.
+//! document. An action that says what a policy, a token or an engine is now also belongs in [`super::as_of`],
+//! [`super::complete`] and `review::values`.
 
 use super::Stream;
 use crate::error::{Error, Result};

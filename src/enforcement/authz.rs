@@ -25,6 +25,7 @@ const PREFIX: &str = "/api/governance/authz/";
 /// The prefix that Envoy puts before the path of the request: its `path_prefix`.
 const ENVOY_PREFIX: &str = "/api/governance/authz/envoy";
 
+// Open mode refuses requests with the headers of a proxy: `access::open` lists them.
 const ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
 const ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
 const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");

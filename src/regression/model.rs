@@ -24,6 +24,8 @@ pub use wire::{Reading, Span, Sums, Wire};
 use crate::audit::{Canonical, Origin, Stamp, Stream};
 use crate::types::{Detail, Domain, EventId, Measured, Metric, Ratio, Total};
 
+/// The fewest events in a window.
+pub const WINDOW_MIN: i64 = 1;
 /// The most events in a window.
 pub const WINDOW_MAX: i64 = 10_000;
 

@@ -313,7 +313,8 @@ impl Book {
     }
 }
 
-/// The caller's reason and further data of an event.
+/// The caller's reason and further data of an event. Further texts belong into `metadata`: `detail` is what a replay
+/// answers, and cannot be erased.
 #[derive(Debug, Clone, Default)]
 pub struct Annotations {
     /// The reason, if the caller gave one.

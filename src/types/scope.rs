@@ -1,4 +1,4 @@
-//! The ten scopes of a token.
+//! The ten scopes of a token. Another one needs a migration of `access_token_scopes_check`.
 
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;

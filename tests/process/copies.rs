@@ -127,7 +127,7 @@ fn a_restore_in_part_is_told_by_the_verification_the_review_and_the_start() {
         ("DELETE FROM regression_policy WHERE domain = 'CAPITAL'", "regression_policy lacks CAPITAL.roi_event"),
         ("ALTER TABLE idempotency_key DETACH PARTITION idempotency_key_other", "idempotency_key lacks the partition"),
         ("ALTER TABLE risk_policy DISABLE TRIGGER turn", "ALTER TABLE risk_policy ENABLE TRIGGER turn"),
-        ("DROP TRIGGER guard ON kpi_event", "the trigger guard of kpi_event is gone"),
+        ("DROP TRIGGER guard ON kpi_event", "the trigger guard of kpi_event is missing"),
         ("DELETE FROM _sqlx_migrations WHERE version = 1", "1 migrations are not applied"),
     ] {
         place.sql("disarmed", harm);

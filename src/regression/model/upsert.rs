@@ -1,6 +1,6 @@
 //! The changes of an upsert of a wire, and the refusal of wires that could never work.
 
-use super::{Action, Detector, Direction, Effect, Mode, OnStale, RegressionPolicy, WINDOW_MAX};
+use super::{Action, Detector, Direction, Effect, Mode, OnStale, RegressionPolicy, WINDOW_MAX, WINDOW_MIN};
 use crate::approval::model::ApprovalAction;
 use crate::audit::Changes;
 use crate::error::{Error, FieldError, Result};
@@ -188,6 +188,8 @@ pub fn rebases(existing: Option<&RegressionPolicy>, policy: &RegressionPolicy) -
     refreezes(existing, policy) && existing.is_some_and(|old| old.detector == Detector::Sequential)
 }
 
+/// Refuses a policy that no wire could follow. It also checks the fields that were kept, so a stricter rule must still
+/// let an older wire be switched off.
 fn validate(policy: &RegressionPolicy) -> Result<()> {
     let mut errors = Vec::new();
     for (field, count) in [
@@ -195,8 +197,11 @@ fn validate(policy: &RegressionPolicy) -> Result<()> {
         ("baseline_events", policy.baseline_events),
         ("min_events_to_enforce", policy.min_events_to_enforce),
     ] {
-        if !(1..=WINDOW_MAX).contains(&count.get()) {
-            errors.push(FieldError::new(field, format!("is {count}: send a whole number from 1 to {WINDOW_MAX}")));
+        if !(WINDOW_MIN..=WINDOW_MAX).contains(&count.get()) {
+            errors.push(FieldError::new(
+                field,
+                format!("is {count}: send a whole number from {WINDOW_MIN} to {WINDOW_MAX}"),
+            ));
         }
     }
     let (min, shorter) = (policy.min_events_to_enforce, policy.window_events.min(policy.baseline_events));

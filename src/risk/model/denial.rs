@@ -28,7 +28,7 @@ pub enum DenialReason {
 }
 
 impl DenialReason {
-    /// All reasons, in their order.
+    /// The reasons of a first decision, in their order. [`Self::HoldEnded`] is only of a repeated one.
     pub const ALL: [Self; 8] = [
         Self::KillSwitchEngaged,
         Self::GoLiveDisabled,

@@ -130,7 +130,7 @@ async fn a_settle_with_the_null_id_of_a_denial_is_refused_and_closes_nobody_else
     for id in [&denied["reservation_id"], &json!(""), &json!("  ")] {
         let body = json!({"reservation_id": id, "engine": "WHOLESALE", "reserved_amount": 400});
         let refused = service.post("/risk/settle", &body).await;
-        assert!(refused.text.contains("leave it out"), "{}", refused.text);
+        assert!(refused.text.contains("leave the field out"), "{}", refused.text);
         refused.refused(422, "VALIDATION_FAILED");
     }
     let in_a_batch = json!({"operations": [

@@ -194,7 +194,7 @@ async fn a_denied_reservation_is_409_with_the_decision_when_it_resets_and_what_t
         }
     };
     check("NOBODY", "1", "policy_missing", false, "NOBODY has no policy").await;
-    check("NOTIFY", "1", "policy_disabled", false, "NOTIFY is off").await;
+    check("NOTIFY", "1", "policy_disabled", false, "NOTIFY is disabled").await;
     // The other cap that fails leaves less room, and no midnight ends it.
     check("WHOLESALE", "201", "daily_exposure_exceeded", false, "at most 100").await;
     policy(&service, json!({"engine": "WHOLESALE", "max_open_risk": 2000})).await;
@@ -206,7 +206,7 @@ async fn a_denied_reservation_is_409_with_the_decision_when_it_resets_and_what_t
     check("WHOLESALE", "1", "daily_actions_exceeded", true, "no more actions").await;
     policy(&service, json!({"engine": "WHOLESALE", "max_actions_per_day": 100})).await;
     tell(&service, &id, "settle", &json!({"realized_loss": 200})).await.ok();
-    check("WHOLESALE", "1", "daily_loss_reached", true, "reached: wait until midnight UTC").await;
+    check("WHOLESALE", "1", "daily_loss_reached", true, "has reached its cap: wait until midnight UTC").await;
     service.post("/go-live/disable", &json!({"actor": "a"})).await.ok();
     check("CAPITAL", "1", "go_live_disabled", false, "go-live").await;
     service.post("/go-live/kill-switch/engage", &json!({})).await.ok();
