@@ -17,6 +17,7 @@ pub mod session;
 pub use confirm::confirm;
 pub(crate) use confirm::{confirmed, mark};
 pub use migrate::{Migrating, installed_at, pending_migrations};
+pub(crate) use migrate::{newest_migration, require_migration};
 
 use crate::db::history::History;
 use crate::error::Refusal;

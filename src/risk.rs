@@ -15,6 +15,7 @@
 
 mod alarm;
 pub mod clock;
+pub mod form;
 pub mod http;
 pub mod ledger;
 pub mod model;
@@ -36,6 +37,7 @@ use crate::idempotency::{self, Asked, Earlier, Once};
 use crate::identity::Authority;
 use crate::types::{Actor, Engine, Reason};
 use ledger::Ledger;
+use ledger::form::FormInUse;
 use model::adjust::Adjustment;
 use model::policy::{self, PolicyUpsert};
 use model::{OutOfRange, RiskPolicy};
@@ -58,6 +60,7 @@ pub struct Risk {
     engines_max: usize,
     alarms: alarm::Alarms,
     reconciler: Reconciler,
+    form: FormInUse,
     /// The turns for comparing the whole book, one at a time.
     pub reconciling: Turns,
 }
@@ -89,9 +92,11 @@ impl Risk {
         two_person: approval::Policy,
         engines_max: usize,
     ) -> Self {
-        let ledger = Ledger::start(db.clone(), clock, feed, !config.is_development(), two_person);
+        let form = FormInUse::default();
+        let ledger = Ledger::start(db.clone(), clock, feed, !config.is_development(), two_person, form.clone());
         let (alarms, reconciling) = (alarm::Alarms::default(), Turns::default());
-        Self { reconciler: Reconciler::new(db.clone()), db, two_person, ledger, engines_max, alarms, reconciling }
+        let reconciler = Reconciler::new(db.clone());
+        Self { reconciler, db, two_person, ledger, engines_max, alarms, form, reconciling }
     }
 
     /// Decides a request and records the outcome. A settle and a release are always allowed, whatever the switches are:

@@ -238,6 +238,8 @@ impl Serving<'_> {
         if let Err(error) = app.feed.refresh(db).await {
             tracing::warn!(%error, "the go-live state cannot be read yet: everything is blocked until it can be read");
         }
+        // Before the first event.
+        app.risk.choose_form().await;
         let changes = Changes::from_now_on(db.clone()).await;
         (start_tasks(app, db, &changes, args.server.checkpoint_every), changes)
     }
@@ -273,6 +275,7 @@ fn start_tasks(app: &App, db: &Database, changes: &Changes, checkpoint_every: Li
     let (feed, listening) = (app.feed.clone(), app.feed.clone());
     let (risk, regression, register) = (app.risk.clone(), app.regression.clone(), app.access.register().clone());
     let (reconciler, metrics, changes) = (app.risk.reconciler().clone(), app.metrics.clone(), changes.clone());
+    let forming = app.risk.clone();
     // Each task needs a handle of its own.
     let [of_feed, of_listener, of_marks, of_keys, of_uses, of_notary] = std::array::from_fn(|_| db.clone());
     let mut tasks = vec![
@@ -280,6 +283,7 @@ fn start_tasks(app: &App, db: &Database, changes: &Changes, checkpoint_every: Li
         keep("listener", move || listening.clone().listen(of_listener.clone())),
         keep("metrics", move || keep_metrics_small(metrics.clone())),
         keep("expiry", move || risk.clone().tick()),
+        keep("form of events", move || forming.clone().keep_form()),
         keep("silence", move || regression.clone().tick()),
         keep("reconciliation", move || reconciler.clone().watch()),
         keep("marks", move || of_marks.history().clone().keep()),

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use sqlx::migrate::Migrator;
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 use std::convert::Infallible;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// How soon a migrating session ends after its process has died, even while it waits: PostgreSQL checks this often
@@ -62,7 +63,7 @@ impl Database {
             .await?;
         let needed = needed.ok_or(OpenError::SchemaMinimum("nothing".into()))?;
         let needed = needed.trim().parse().map_err(|_| OpenError::SchemaMinimum(format!("{needed:?}")))?;
-        let known = migrator().iter().map(|migration| migration.version).max().unwrap_or(0);
+        let known = newest_migration();
         if needed > known { Err(OpenError::SchemaTooNew { needed, known }) } else { Ok(()) }
     }
 
@@ -157,6 +158,34 @@ async fn applied_migrations(conn: &mut PgConnection) -> Result<Vec<i64>> {
     Ok(sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success ORDER BY version")
         .fetch_all(conn)
         .await?)
+}
+
+/// The newest migration that this program knows.
+pub(crate) fn newest_migration() -> i64 {
+    static NEWEST: OnceLock<i64> = OnceLock::new();
+    *NEWEST.get_or_init(|| migrator().iter().map(|migration| migration.version).max().unwrap_or(0))
+}
+
+/// Raises `schema_minimum` to a migration, so that a program that does not know it refuses to start. Says whether the
+/// minimum is at least a minute old: by then, every program that started before it has written its row. The minimum of a
+/// fresh schema has no age.
+pub(crate) async fn require_migration(conn: &mut PgConnection, migration: i64) -> Result<bool> {
+    sqlx::query!(
+        "UPDATE setting SET value = $1::bigint::text, changed_at = holdfast_now()
+         WHERE key = 'schema_minimum' AND value::bigint < $1",
+        migration
+    )
+    .execute(&mut *conn)
+    .await?;
+    let stands = sqlx::query_scalar!(
+        r#"SELECT value::bigint >= $1 AND (changed_at IS NULL OR changed_at <= holdfast_now() - interval '1 minute') AS "stands!"
+           FROM setting
+           WHERE key = 'schema_minimum'"#,
+        migration
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(stands == Some(true))
 }
 
 /// The time at which the first migration was applied.

@@ -225,6 +225,21 @@ fn drift(instances: &[InstanceRecord]) -> Vec<Drift> {
     fields.into_iter().filter(|(_, values)| !agreed(values)).map(|(field, values)| Drift { field, values }).collect()
 }
 
+/// The name of an instance whose program does not know a migration, if one was seen within the last minute. That is
+/// longer than a lease, since a process that was paused may go on.
+pub async fn older_than(conn: &mut PgConnection, migration: i64) -> Result<Option<String>> {
+    Ok(sqlx::query_scalar!(
+        "SELECT name
+         FROM instance
+         WHERE (newest_migration IS NULL OR newest_migration < $1) AND seen_at > holdfast_now() - interval '1 minute'
+         ORDER BY seen_at DESC
+         LIMIT 1",
+        migration
+    )
+    .fetch_optional(conn)
+    .await?)
+}
+
 /// Removes an instance that ends from the list, and every one that was not seen for a day.
 pub async fn leave(conn: &mut PgConnection, id: Uuid) -> Result<()> {
     sqlx::query!("DELETE FROM instance WHERE id = $1 OR seen_at < holdfast_now() - interval '1 day'", id)

@@ -11,6 +11,7 @@
 
 mod batch;
 mod decide;
+pub mod form;
 mod read;
 
 use super::operation::{Answered, Submission};
@@ -27,6 +28,7 @@ use crate::types::Engine;
 use crate::types::Point;
 use batch::{Conditions, Corrections, Start};
 use chrono::{DateTime, Utc};
+use form::FormInUse;
 use sqlx::PgConnection;
 use tokio::time::Instant;
 
@@ -46,9 +48,16 @@ pub struct Ledger {
 impl Ledger {
     /// Starts the thread.
     #[must_use]
-    pub fn start(db: Database, clock: Clock, feed: Feed, go_live_required: bool, two_person: approval::Policy) -> Self {
+    pub fn start(
+        db: Database,
+        clock: Clock,
+        feed: Feed,
+        go_live_required: bool,
+        two_person: approval::Policy,
+        form: FormInUse,
+    ) -> Self {
         let mark = feed.history().mark(Stream::Risk);
-        let by = By { feed, go_live_required, two_person };
+        let by = By { feed, go_live_required, two_person, form };
         let writer = Writer::start(
             db.clone(),
             clock,
@@ -111,11 +120,13 @@ struct By {
     feed: Feed,
     go_live_required: bool,
     two_person: approval::Policy,
+    form: FormInUse,
 }
 
 impl By {
     fn conditions(&self, mark: Mark) -> Conditions {
-        Conditions::of(&self.feed, mark, self.go_live_required, self.two_person, self.feed.belief().expected())
+        let (form, expected) = (self.form.now(), self.feed.belief().expected());
+        Conditions::of(&self.feed, mark, self.go_live_required, self.two_person, form, expected)
     }
 }
 

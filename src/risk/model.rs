@@ -1,8 +1,8 @@
 //! The ledger's rules: pure functions over a [`Book`], without I/O, clock or randomness.
 //!
 //! A book has the facts of one decision, read under the risk head. Each operation's `apply` decides and moves the book;
-//! the caller writes the changes. A decision is one event, whose detail is the outcome, so that a replay can read it
-//! back.
+//! the caller writes the changes. A decision is one event, whose detail is the outcome as [`stored`] writes it, so that a
+//! replay can read it back.
 //!
 //! The life of a reservation: `OPEN` → `SETTLED`, `RELEASED` or `EXPIRED`, once. Only `EXPIRED` → `SETTLED` can follow,
 //! for an action that was done and reported late.
@@ -16,6 +16,7 @@ pub mod release;
 mod reservation;
 pub mod reserve;
 pub mod settle;
+pub mod stored;
 
 pub use crate::types::{ReservationStatus, RiskAction};
 pub use denial::DenialReason;
@@ -26,6 +27,7 @@ use crate::types::{Amount, Count, Engine, JsonObject, Reason, Total, Ttl};
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use stored::{Columns, Form};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -209,6 +211,8 @@ pub struct Book {
     pub levels: BTreeMap<Engine, Level>,
     /// The requested reservations, by id.
     pub reservations: BTreeMap<Uuid, Reservation>,
+    /// The form in which events store their outcome.
+    pub form: Form,
 }
 
 /// A sum left the range of a total, or a counter would fall below zero: the book cannot be right, and nothing is
@@ -340,11 +344,31 @@ pub struct RiskEvent {
     pub movement: Movement,
     /// The caller's reason and metadata.
     pub annotations: Annotations,
-    /// The facts and the outcome of the decision, as JSON.
+    /// The outcome of the decision, as JSON in one of its forms.
     pub detail: String,
 }
 
 impl RiskEvent {
+    /// The event with its outcome.
+    fn telling(mut self, outcome: &impl stored::Outcome, form: Form, stamp: Stamp) -> Self {
+        self.detail = stored::store(outcome, &self.columns(stamp.at), form);
+        self
+    }
+
+    /// The columns that its outcome is read by.
+    #[must_use]
+    pub fn columns(&self, at: DateTime<Utc>) -> Columns<'_> {
+        Columns {
+            engine: &self.engine,
+            action: self.action,
+            denial: self.denial.as_ref().map(|(reason, scope)| (*reason, scope.as_str())),
+            amount: self.amount,
+            reservation_id: self.reservation_id,
+            movement: self.movement,
+            at,
+        }
+    }
+
     /// The bytes that the chain covers, in column order.
     #[must_use]
     pub fn canonical(&self, stamp: Stamp, origin: &Origin) -> Canonical {

@@ -9,6 +9,7 @@ mod held;
 mod read;
 mod reconcile;
 mod records;
+mod versions;
 mod view;
 mod write;
 
@@ -25,5 +26,6 @@ pub use reconcile::{Flow, first_of, halt, lift_halt, reconciled_at, recorded, se
 pub use records::{
     EventFilter, ReservationFilter, ReservationRecord, RiskEventRecord, events, read_reservation, reservations,
 };
+pub use versions::policies_are_kept;
 pub use view::{BookView, PREPARE_BEGIN, begin, read_levels, read_view};
 pub use write::{add_throttle, lift_throttle, lift_throttles, note_policy, remove_policy, upsert_policy};

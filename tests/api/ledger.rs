@@ -1,6 +1,7 @@
 //! The ledger over its life: settling, midnight, restarts, a clock that goes wrong, and the chain, recomputed in SQL alone.
 
 mod chain;
+mod forms;
 mod original;
 mod settle;
 mod time;

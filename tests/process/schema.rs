@@ -81,6 +81,31 @@ fn a_server_runs_on_a_newer_schema_that_allows_it() {
 }
 
 #[test]
+fn the_first_event_of_a_fresh_installation_is_compact_and_one_beside_an_older_server_is_not() {
+    let place = Place::new();
+    let server = place.serve();
+    server.go_live();
+    server.try_reserve().expect("an answer").ok();
+    // As after an upgrade of one of two servers.
+    place.sql("holdfast", "UPDATE setting SET value = '16' WHERE key = 'schema_minimum'");
+    place.sql(
+        "holdfast",
+        "INSERT INTO instance (id, name, version, configuration, standing, started_at, seen_at)
+         VALUES (gen_random_uuid(), 'the older one', '0', '{}', 'state', now(), now() + interval '1 hour')",
+    );
+    server.stop(Signal::TERM);
+    let server = place.serve();
+    server.try_reserve().expect("an answer").ok();
+    let log = server.log();
+    assert!(log.contains("long form, because an older instance runs") && log.contains("the older one"), "{log}");
+    let compact = "SELECT (detail LIKE '{\"v\":2,%')::text FROM risk_event WHERE action = 'RESERVE' ORDER BY seq";
+    assert_eq!(place.sql("holdfast", compact), ["true", "false"]);
+    let minimum = "SELECT value FROM setting WHERE key = 'schema_minimum'";
+    assert_eq!(place.sql("holdfast", minimum), ["16"]);
+    server.stop(Signal::TERM);
+}
+
+#[test]
 fn servers_that_start_at_once_on_an_empty_database_all_come_up() {
     let place = Place::new();
     let _owner = place.serve();

@@ -1,8 +1,8 @@
 //! The SQL of the feed: one statement that proves that this database can commit, and that reads the state for the gate.
 
 use crate::audit::Stream;
-use crate::db::confirmed;
 use crate::db::history::{Found, read_point};
+use crate::db::{self, confirmed};
 use crate::enforcement::instance::{Instance, Standing};
 use crate::error::{Error, Result};
 use crate::types::Point;
@@ -41,8 +41,9 @@ pub(super) async fn heartbeat(
 ) -> Result<Reading> {
     let beat = sqlx::query!(
         r#"WITH beat AS (
-               INSERT INTO instance (id, name, version, configuration, standing, state_version, started_at, seen_at)
-               VALUES ($1, $2, $3, $4, $5, $6, holdfast_now(), holdfast_now())
+               INSERT INTO instance
+                   (id, name, version, configuration, standing, state_version, started_at, seen_at, newest_migration)
+               VALUES ($1, $2, $3, $4, $5, $6, holdfast_now(), holdfast_now(), $7)
                ON CONFLICT (id) DO UPDATE
                SET standing = excluded.standing,
                    state_version = excluded.state_version,
@@ -65,7 +66,8 @@ pub(super) async fn heartbeat(
         instance.version,
         instance.configuration.get(),
         standing.as_str(),
-        state_version
+        state_version,
+        db::newest_migration()
     )
     // All rows are fetched, since the end comes after the commit.
     .fetch_all(conn);

@@ -12,6 +12,7 @@ use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
 use crate::group_commit::{End, Failure, Prepared, Proof, by, committed};
 use crate::idempotency;
+use crate::risk::model::stored::Form;
 use crate::risk::operation::{Answered, Submission};
 use crate::risk::store::{self, BookView, Moment};
 use crate::types::Engine;
@@ -39,6 +40,8 @@ pub(super) struct Conditions {
     pub(super) now_ms: u64,
     /// The handling of downward corrections.
     pub(super) corrections: Corrections,
+    /// The form in which events store their outcome.
+    pub(super) form: Form,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +60,7 @@ impl Conditions {
         mark: Mark,
         go_live_required: bool,
         two_person: approval::Policy,
+        form: Form,
         (expected, now_ms): (Option<DateTime<Utc>>, u64),
     ) -> Self {
         let corrections = match two_person {
@@ -65,6 +69,7 @@ impl Conditions {
         };
         Self {
             corrections,
+            form,
             go_live_required,
             killed_locally: feed.is_killed_locally(),
             history: feed.history().clone(),

@@ -118,7 +118,7 @@ impl<'a> Deciding<'a> {
         let first = self.recorded.first().map_or(i64::MAX, |one| one.stamp.seq);
         let own = usize::try_from(seq - first.min(seq)).ok().filter(|_| seq >= first);
         if let Some(recorded) = own.and_then(|place| self.recorded.get(place)) {
-            return Ok(Past::of(recorded));
+            return Ok(Past::of(recorded, &self.known.book));
         }
         let read = self.known.past.get(&seq);
         read.map(Past::read).ok_or_else(|| Error::Inconsistent(format!("event {seq} cannot be read")))
@@ -180,7 +180,7 @@ impl<'a> Deciding<'a> {
             return match kept.answer {
                 Answer::RiskEvent(seq) => {
                     let past = self.past(seq)?;
-                    self.told.again(item, past.detail.len())?;
+                    self.told.again(item, seq, || Ok(past.long()?.len()))?;
                     replay(item, &past)
                 }
                 Answer::Waiting(ref request) => Ok(Answered {
@@ -332,7 +332,8 @@ impl<'a> Deciding<'a> {
     fn closed(&self, id: Uuid) -> Result<Error> {
         let closed = self.known.book.reservations.get(&id).and_then(|one| Some((one.status, one.closed?)));
         let (status, stamp) = closed.ok_or_else(|| Error::Inconsistent(format!("reservation {id} is open")))?;
-        let outcome = self.told.refusal(stamp.seq, self.past(stamp.seq)?.detail, id)?;
+        let past = self.past(stamp.seq)?;
+        let outcome = self.told.refusal(stamp.seq, || past.long(), id)?;
         let closed_at = stamp.at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
         Ok(Error::AlreadyClosed { reservation_id: id, status, closed_at, outcome })
     }

@@ -7,6 +7,7 @@ use crate::clock::belief::JUMP_MAX;
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Answer, Kept};
 use crate::risk::model::settle::{MATCHES_MAX, Settlement};
+use crate::risk::model::stored;
 use crate::risk::model::{Book, Reservation, ReservationStatus, Switches};
 use crate::risk::operation::{Operation, Submission};
 use crate::risk::store::{self, BookView, Corrected, Correlation, Moment, PastEvent, UsedCorrelations, Wanted};
@@ -229,7 +230,7 @@ pub(super) async fn read(
         go_live_enabled: view.go_live_enabled,
         go_live_required: conditions.go_live_required,
     };
-    let book = Book { switches, levels, reservations };
+    let book = Book { switches, levels, reservations, form: conditions.form };
     // A clock behind the last event is no measure for the next one: once right again, it would seem to jump.
     let believed_at = jumped.is_none().then(|| if accepted { view.now } else { view.now.max(head.last_at()) });
     Ok(Read {
@@ -304,9 +305,11 @@ fn told_holds(
     let holds = events.flat_map(|event| match event.reservation_id {
         Some(id) => vec![id],
         // A settle of several holds names them in its outcome; whether it can be read is checked when it is answered.
-        None if event.action == RiskAction::Settle => serde_json::from_str::<Settlement>(&event.detail)
-            .map(|settled| settled.reservations.into_iter().map(|one| one.reservation_id).collect())
-            .unwrap_or_default(),
+        None if event.action == RiskAction::Settle => {
+            stored::recall::<Settlement>(&event.detail, &event.columns(), None)
+                .map(|settled| settled.reservations.into_iter().map(|one| one.reservation_id).collect())
+                .unwrap_or_default()
+        }
         None => Vec::new(),
     });
     holds.filter(|id| !known.contains_key(id)).collect::<BTreeSet<_>>().into_iter().collect()

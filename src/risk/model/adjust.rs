@@ -5,7 +5,6 @@
 use super::{Annotations, Book, Floor, LedgerSnapshot, Movement, OutOfRange, RiskAction, RiskEvent};
 use crate::approval::model::ApprovalAction;
 use crate::audit::Stamp;
-use crate::db;
 use crate::types::{Amount, Engine, Measured, Total};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -132,8 +131,9 @@ pub fn apply(
         reservation_id: adjust.reservation_id,
         movement,
         annotations,
-        detail: db::json_text(&adjustment),
-    };
+        detail: String::new(),
+    }
+    .telling(&adjustment, book.form, stamp);
     Ok((adjustment, event))
 }
 

@@ -55,4 +55,10 @@ impl DenialReason {
             Self::HoldEnded => "hold_ended",
         }
     }
+
+    /// The reason that an event has.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
 }

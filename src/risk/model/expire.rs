@@ -3,7 +3,6 @@
 
 use super::{Annotations, Book, Floor, Movement, OutOfRange, ReservationStatus, RiskAction, RiskEvent};
 use crate::audit::Stamp;
-use crate::db;
 use crate::types::Total;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -32,7 +31,7 @@ pub fn apply(book: &mut Book, id: Uuid, stamp: Stamp) -> Result<Option<RiskEvent
     if let Some(reservation) = book.reservations.get_mut(&id) {
         reservation.close(ReservationStatus::Expired, stamp);
     }
-    Ok(Some(RiskEvent {
+    let event = RiskEvent {
         engine,
         action: RiskAction::Expire,
         amount,
@@ -40,8 +39,9 @@ pub fn apply(book: &mut Book, id: Uuid, stamp: Stamp) -> Result<Option<RiskEvent
         reservation_id: Some(id),
         movement,
         annotations: Annotations::default(),
-        detail: db::json_text(&expiry),
-    }))
+        detail: String::new(),
+    };
+    Ok(Some(event.telling(&expiry, book.form, stamp)))
 }
 
 #[cfg(test)]

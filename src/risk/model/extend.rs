@@ -5,7 +5,6 @@
 use super::reserve::{self, Failure};
 use super::{Annotations, Book, Movement, OutOfRange, RiskAction, RiskEvent};
 use crate::audit::Stamp;
-use crate::db;
 use crate::types::{Engine, Ttl};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -49,8 +48,9 @@ pub fn apply(
         reservation_id: Some(id),
         movement: Movement::default(),
         annotations,
-        detail: db::json_text(&extension),
-    };
+        detail: String::new(),
+    }
+    .telling(&extension, book.form, stamp);
     Ok((extension, event))
 }
 

@@ -3,7 +3,6 @@
 
 use super::{Annotations, Book, Floor, LedgerSnapshot, Movement, OutOfRange, ReservationStatus, RiskAction, RiskEvent};
 use crate::audit::Stamp;
-use crate::db;
 use crate::types::{Amount, Engine, Total};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -54,8 +53,9 @@ pub fn apply(
         reservation_id: Some(id),
         movement,
         annotations,
-        detail: db::json_text(&released),
-    };
+        detail: String::new(),
+    }
+    .telling(&released, book.form, stamp);
     Ok((released, event))
 }
 

@@ -10,7 +10,6 @@ use super::{
     ReservationStatus, RiskAction, RiskEvent, RiskPolicy, Usage,
 };
 use crate::audit::Stamp;
-use crate::db;
 use crate::types::{Amount, Engine, Total, Ttl};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -92,8 +91,41 @@ impl Failure {
     }
 
     /// A failed check without a number.
-    fn of(reason: DenialReason, scope: &str, message: &str) -> Self {
-        Self { reason, scope: scope.into(), limit: None, used: None, requested: None, message: message.into() }
+    fn of(reason: DenialReason, scope: &str, message: String) -> Self {
+        Self { reason, scope: scope.into(), limit: None, used: None, requested: None, message }
+    }
+
+    /// A level or the system that is off.
+    fn off(reason: DenialReason, scope: &str) -> Self {
+        Self::of(reason, scope, message(reason, None, None, None).unwrap_or_default())
+    }
+}
+
+/// The sentence of a failed check, from its numbers; none where it takes more than these.
+pub(super) fn message(
+    reason: DenialReason,
+    limit: Option<Total>,
+    used: Option<Total>,
+    requested: Option<Total>,
+) -> Option<String> {
+    let beyond = |cap: &str| {
+        let (limit, used, requested) = (limit?, used?, requested?);
+        let after = used.plus(requested).map_or_else(|| format!("{used} + {requested}"), |after| after.to_string());
+        Some(format!("{cap} cap exceeded ({after} > {limit})"))
+    };
+    match reason {
+        DenialReason::KillSwitchEngaged => Some("Kill switch engaged".to_owned()),
+        DenialReason::GoLiveDisabled => Some("Go-live disabled".to_owned()),
+        DenialReason::PolicyMissing => Some("Policy missing".to_owned()),
+        DenialReason::PolicyDisabled => Some("Policy disabled".to_owned()),
+        DenialReason::DailyActionsExceeded => beyond("Actions/day"),
+        DenialReason::DailyExposureExceeded => beyond("Daily exposure"),
+        DenialReason::OpenRiskExceeded => beyond("Open risk"),
+        DenialReason::DailyLossReached => {
+            let (limit, used) = (limit?, used?);
+            Some(format!("Daily loss cap already reached ({used} >= {limit})"))
+        }
+        DenialReason::HoldEnded => None,
     }
 }
 
@@ -105,7 +137,7 @@ pub fn stops_of(book: &Book, held: Option<&Reservation>, engine: &Engine, now: D
         Some(held) if held.is_live(now) => check_standing(book, &held.engine),
         held => {
             let how = held.map_or("unknown", |held| held.status_at(now).as_str());
-            vec![Failure::of(DenialReason::HoldEnded, engine.as_str(), &format!("Hold ended ({how})"))]
+            vec![Failure::of(DenialReason::HoldEnded, engine.as_str(), format!("Hold ended ({how})"))]
         }
     }
 }
@@ -125,18 +157,18 @@ pub fn check_standing(book: &Book, engine: &Engine) -> Vec<Failure> {
 fn check_with(book: &Book, engine: &Engine, caps: impl Fn(&RiskPolicy, &Usage) -> Vec<Failure>) -> Vec<Failure> {
     let mut failures = Vec::new();
     if book.switches.kill_switch_engaged {
-        failures.push(Failure::of(DenialReason::KillSwitchEngaged, SYSTEM, "Kill switch engaged"));
+        failures.push(Failure::off(DenialReason::KillSwitchEngaged, SYSTEM));
     }
     if book.switches.go_live_required && !book.switches.go_live_enabled {
-        failures.push(Failure::of(DenialReason::GoLiveDisabled, SYSTEM, "Go-live disabled"));
+        failures.push(Failure::off(DenialReason::GoLiveDisabled, SYSTEM));
     }
     for engine in [&Engine::global(), engine] {
         let Some(Level { policy: Some(policy), usage }) = book.levels.get(engine) else {
-            failures.push(Failure::of(DenialReason::PolicyMissing, engine.as_str(), "Policy missing"));
+            failures.push(Failure::off(DenialReason::PolicyMissing, engine.as_str()));
             continue;
         };
         if !policy.is_active() {
-            failures.push(Failure::of(DenialReason::PolicyDisabled, engine.as_str(), "Policy disabled"));
+            failures.push(Failure::off(DenialReason::PolicyDisabled, engine.as_str()));
         }
         failures.extend(caps(policy, usage));
     }
@@ -144,58 +176,32 @@ fn check_with(book: &Book, engine: &Engine, caps: impl Fn(&RiskPolicy, &Usage) -
 }
 
 fn check_caps(policy: &RiskPolicy, usage: &Usage, amount: Amount) -> Vec<Failure> {
-    let mut failures = Vec::new();
-    let scope = policy.engine.as_str();
     let count = |count: i64| Total::from_units(i128::from(count) * 1_000_000).unwrap_or_default();
+    let failure = |reason, limit: Total, used: Total, requested: Option<Total>| {
+        let message = message(reason, Some(limit), Some(used), requested).unwrap_or_default();
+        let scope = policy.engine.to_string();
+        Failure { reason, scope, limit: Some(limit), used: Some(used), requested, message }
+    };
     let caps = [
         (
             DenialReason::DailyActionsExceeded,
-            "Actions/day cap exceeded",
             count(policy.max_actions_per_day.get()),
             count(usage.actions_count),
             count(1),
         ),
-        (
-            DenialReason::DailyExposureExceeded,
-            "Daily exposure cap exceeded",
-            policy.max_daily_exposure.into(),
-            usage.exposure_used,
-            amount.into(),
-        ),
-        (
-            DenialReason::OpenRiskExceeded,
-            "Open risk cap exceeded",
-            policy.max_open_risk.into(),
-            usage.open_risk_reserved,
-            amount.into(),
-        ),
+        (DenialReason::DailyExposureExceeded, policy.max_daily_exposure.into(), usage.exposure_used, amount.into()),
+        (DenialReason::OpenRiskExceeded, policy.max_open_risk.into(), usage.open_risk_reserved, amount.into()),
     ];
-    for (reason, sentence, limit, used, requested) in caps {
+    let mut failures = Vec::new();
+    for (reason, limit, used, requested) in caps {
         // A sum beyond the largest total exceeds every cap, too.
-        let after = used.plus(requested);
-        if limit > Total::ZERO && after.is_none_or(|after| after > limit) {
-            let after = after.map_or_else(|| format!("{used} + {requested}"), |after| after.to_string());
-            let message = format!("{sentence} ({after} > {limit})");
-            failures.push(Failure {
-                reason,
-                scope: scope.into(),
-                limit: Some(limit),
-                used: Some(used),
-                requested: Some(requested),
-                message,
-            });
+        if limit > Total::ZERO && used.plus(requested).is_none_or(|after| after > limit) {
+            failures.push(failure(reason, limit, used, Some(requested)));
         }
     }
     let limit = Total::from(policy.max_daily_loss);
     if limit > Total::ZERO && usage.realized_loss >= limit {
-        failures.push(Failure {
-            reason: DenialReason::DailyLossReached,
-            scope: scope.into(),
-            limit: Some(limit),
-            used: Some(usage.realized_loss),
-            requested: None,
-            message: format!("Daily loss cap already reached ({} >= {limit})", usage.realized_loss),
-        });
+        failures.push(failure(DenialReason::DailyLossReached, limit, usage.realized_loss, None));
     }
     failures
 }
@@ -254,8 +260,9 @@ pub fn apply(
         reservation_id: allowed.then_some(reserve.id),
         movement,
         annotations,
-        detail: db::json_text(&decision),
-    };
+        detail: String::new(),
+    }
+    .telling(&decision, book.form, stamp);
     Ok((decision, event))
 }
 

@@ -10,7 +10,6 @@ use super::{
     RiskEvent,
 };
 use crate::audit::Stamp;
-use crate::db;
 use crate::types::{Amount, Engine, Total};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -258,8 +257,9 @@ pub fn apply(
         reservation_id,
         movement,
         annotations,
-        detail: db::json_text(&settlement),
-    };
+        detail: String::new(),
+    }
+    .telling(&settlement, book.form, stamp);
     Ok((settlement, event))
 }
 

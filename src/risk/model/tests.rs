@@ -31,6 +31,7 @@ pub(crate) fn book(policies: Vec<RiskPolicy>) -> Book {
             .map(|policy| (policy.engine.clone(), Level { policy: Some(policy), usage: Usage::default() }))
             .collect(),
         reservations: BTreeMap::new(),
+        form: Form::Long,
     }
 }
 
@@ -72,7 +73,11 @@ fn posting_moves_both_levels_or_neither() {
 }
 
 /// One operation on a book whose counters are close to their limits, by numbers: the kind, the reservation, the amount.
-fn operate(book: &mut Book, (kind, id, amount, loss): (u8, u128, i128, i128), at: i64) -> Result<(), OutOfRange> {
+pub(crate) fn operate(
+    book: &mut Book,
+    (kind, id, amount, loss): (u8, u128, i128, i128),
+    at: i64,
+) -> Result<Option<RiskEvent>, OutOfRange> {
     let engine: Engine = "A".parse().unwrap();
     let (id, stamp) = (Uuid::from_u128(id), stamp(at));
     let (amount, loss) = (Amount::from_units(amount).unwrap(), Amount::from_units(loss).unwrap());
@@ -83,23 +88,25 @@ fn operate(book: &mut Book, (kind, id, amount, loss): (u8, u128, i128, i128), at
     match kind {
         0 => {
             let reserve = Reserve { engine, amount, id, ttl: Some(ttl), correlation_id: None };
-            reserve::apply(book, &reserve, annotations(), stamp).map(drop)
+            reserve::apply(book, &reserve, annotations(), stamp).map(|(_, event)| Some(event))
         }
-        1 => settle::apply(book, &settle(Target::Reservation(id), Some(amount)), annotations(), stamp).map(drop),
+        1 => settle::apply(book, &settle(Target::Reservation(id), Some(amount)), annotations(), stamp)
+            .map(|(_, event)| Some(event)),
         2 => {
             let candidates = book.reservations.keys().copied().collect();
             let target = Target::Matching { reserved_amount: amount, candidates, beyond: Beyond::Nothing };
-            settle::apply(book, &settle(target, None), annotations(), stamp).map(drop)
+            settle::apply(book, &settle(target, None), annotations(), stamp).map(|(_, event)| Some(event))
         }
-        3 => settle::apply(book, &settle(Target::Late(id, amount), None), annotations(), stamp).map(drop),
-        4 => release::apply(book, id, annotations(), stamp).map(drop),
-        5 => expire::apply(book, id, stamp).map(drop),
-        6 => extend::apply(book, id, ttl, annotations(), stamp).map(drop),
+        3 => settle::apply(book, &settle(Target::Late(id, amount), None), annotations(), stamp)
+            .map(|(_, event)| Some(event)),
+        4 => release::apply(book, id, annotations(), stamp).map(|(_, event)| Some(event)),
+        5 => expire::apply(book, id, stamp),
+        6 => extend::apply(book, id, ttl, annotations(), stamp).map(|(_, event)| Some(event)),
         _ => {
             let by: Measured = format!("-{amount}").parse().unwrap();
             let correction = if kind == 7 { Correction::Loss(by) } else { Correction::Exposure(by) };
             let adjust = Adjust { engine, corrects_seq: 1, reservation_id: None, correction };
-            adjust::apply(book, &adjust, annotations(), stamp).map(drop)
+            adjust::apply(book, &adjust, annotations(), stamp).map(|(_, event)| Some(event))
         }
     }
 }

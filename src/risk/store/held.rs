@@ -1,9 +1,11 @@
 //! Reservations and past events, as decisions read them.
 
 use super::columns::{action, amount, engine, status, total};
+use super::versions::caps_of;
 use crate::audit::Stamp;
 use crate::error::{Error, Result};
-use crate::risk::model::{Movement, Reservation};
+use crate::risk::model::stored::{self, Caps, Columns};
+use crate::risk::model::{DenialReason, Movement, Reservation};
 use crate::types::{Amount, Engine, RiskAction, Total};
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
@@ -208,8 +210,28 @@ pub struct PastEvent {
     pub movement: Movement,
     /// The time of the event.
     pub at: DateTime<Utc>,
-    /// The outcome, as JSON.
+    /// The first reason and level of a denial.
+    pub denial: Option<(DenialReason, String)>,
+    /// The outcome, as the event stores it.
     pub detail: String,
+    /// The caps that it was decided by, if the outcome asks for them and they are kept.
+    pub caps: Option<Caps>,
+}
+
+impl PastEvent {
+    /// The columns that its outcome is read by.
+    #[must_use]
+    pub fn columns(&self) -> Columns<'_> {
+        Columns {
+            engine: &self.engine,
+            action: self.action,
+            denial: self.denial.as_ref().map(|(reason, scope)| (*reason, scope.as_str())),
+            amount: self.amount,
+            reservation_id: self.reservation_id,
+            movement: self.movement,
+            at: self.at,
+        }
+    }
 }
 
 /// These events, by number.
@@ -230,14 +252,17 @@ pub async fn past_events(conn: &mut PgConnection, seqs: &[i64]) -> Result<BTreeM
                   loss_delta,
                   actions_delta,
                   at,
+                  denial,
+                  scope,
                   detail AS "detail!"
            FROM risk_event
            WHERE seq = ANY($1)"#,
         seqs
     )
-    .fetch_all(conn)
+    .fetch_all(&mut *conn)
     .await?;
-    rows.into_iter()
+    let mut events: BTreeMap<_, _> = rows
+        .into_iter()
         .map(|row| {
             let event = PastEvent {
                 engine: engine(&row.engine)?,
@@ -256,9 +281,19 @@ pub async fn past_events(conn: &mut PgConnection, seqs: &[i64]) -> Result<BTreeM
                     actions: row.actions_delta,
                 },
                 at: row.at,
+                denial: row.denial.as_deref().and_then(DenialReason::read).zip(row.scope),
                 detail: row.detail,
+                caps: None,
             };
             Ok((row.seq, event))
         })
-        .collect()
+        .collect::<Result<_>>()?;
+    let policies =
+        events.iter().filter_map(|(seq, event)| Some((*seq, stored::policy_of(&event.detail, &event.columns())?)));
+    for (seq, caps) in caps_of(conn, &policies.collect()).await? {
+        if let Some(event) = events.get_mut(&seq) {
+            event.caps = Some(caps);
+        }
+    }
+    Ok(events)
 }

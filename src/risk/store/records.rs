@@ -1,14 +1,17 @@
 //! The reads of reports and lists.
 
-use super::columns::{amount, status, total};
+use super::columns::{action, amount, engine, status, total};
+use super::versions::caps_of;
 use crate::error::{Error, Result};
-use crate::risk::model::ReservationStatus;
-use crate::types::{Amount, Portion, RiskAction, Total};
+use crate::risk::model::stored::{self, Columns};
+use crate::risk::model::{DenialReason, Movement, ReservationStatus};
+use crate::types::{Amount, Engine, Portion, RiskAction, Total};
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -307,7 +310,7 @@ impl EventFilter<'_> {
     }
 }
 
-/// Decisions, newest first.
+/// Decisions, newest first, each with its outcome in the long form. Caps are looked up in one statement.
 pub async fn events(
     conn: &mut PgConnection,
     filter: &EventFilter<'_>,
@@ -353,9 +356,10 @@ pub async fn events(
         portion.first,
         portion.limit
     )
-    .fetch_all(conn)
+    .fetch_all(&mut *conn)
     .await?;
-    rows.into_iter()
+    let mut records = rows
+        .into_iter()
         .map(|row| {
             Ok(RiskEventRecord {
                 seq: row.seq,
@@ -382,5 +386,51 @@ pub async fn events(
                 hash: row.hash,
             })
         })
-        .collect()
+        .collect::<Result<Vec<_>>>()?;
+    show_long(conn, &mut records).await?;
+    Ok(records)
+}
+
+/// The columns of a record that its outcome is read by.
+fn columns<'a>(record: &'a RiskEventRecord, engine: &'a Engine, action: RiskAction) -> Columns<'a> {
+    Columns {
+        engine,
+        action,
+        denial: record.denial.as_deref().and_then(DenialReason::read).zip(record.scope.as_deref()),
+        amount: record.amount,
+        reservation_id: record.reservation_id,
+        movement: Movement {
+            exposure: record.exposure_delta,
+            open: record.open_delta,
+            loss: record.loss_delta,
+            actions: record.actions_delta,
+        },
+        at: record.created_at,
+    }
+}
+
+/// Puts the long form of each outcome in the place of the compact one.
+async fn show_long(conn: &mut PgConnection, records: &mut [RiskEventRecord]) -> Result<()> {
+    let mut compact = Vec::new();
+    let mut policies = BTreeMap::new();
+    for (place, record) in records.iter().enumerate() {
+        if let Some(detail) = record.detail.as_deref().filter(|detail| stored::is_compact(detail.get())) {
+            let (engine, action) = (engine(&record.engine)?, action(&record.action)?);
+            let policy = stored::policy_of(detail.get(), &columns(record, &engine, action));
+            policies.extend(policy.map(|policy| (record.seq, policy)));
+            compact.push((place, engine, action));
+        }
+    }
+    let caps = caps_of(conn, &policies).await?;
+    for (place, engine, action) in compact {
+        let record = &mut records[place];
+        if let Some(detail) = &record.detail {
+            let event = columns(record, &engine, action);
+            let unreadable =
+                |error| Error::Inconsistent(format!("the outcome of event {} cannot be read: {error}", record.seq));
+            let long = stored::long(detail.get(), &event, caps.get(&record.seq).copied()).map_err(unreadable)?;
+            record.detail = Some(crate::db::stored_json(long.into_owned())?);
+        }
+    }
+    Ok(())
 }

@@ -96,7 +96,7 @@ const BOOKS: &str = "
          LATERAL (SELECT COALESCE(sum(loss_delta), 0) AS loss, COALESCE(sum(exposure_delta), 0) AS exposure
                   FROM risk_event e
                   WHERE e.action = 'ADJUST'
-                    AND ((e.detail::json ->> 'corrects_seq')::bigint = c.corrects_seq
+                    AND (COALESCE(e.detail::json ->> 'c', e.detail::json ->> 'corrects_seq')::bigint = c.corrects_seq
                          OR EXISTS (SELECT FROM risk_correction own WHERE own.corrects_seq = e.seq AND own.root = c.corrects_seq))) AS events
     WHERE (c.loss, c.exposure) IS DISTINCT FROM (events.loss, events.exposure)
     UNION ALL

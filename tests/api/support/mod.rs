@@ -128,6 +128,7 @@ impl Service {
             },
         );
         app.feed.refresh(&db).await.expect("the state can be read");
+        app.risk.choose_form().await;
         let pool = PgPool::connect_lazy_with(options.clone());
         Self { router: app.router(), app, db, pool, clock, options }
     }

@@ -2,12 +2,13 @@
 
 use crate::error::{Error, Result};
 use crate::risk::ledger::read::correlation_id_of;
-use crate::risk::model::{Movement, Reservation, reserve};
+use crate::risk::model::stored::{self, Caps, Columns};
+use crate::risk::model::{Book, Movement, Reservation, reserve};
 use crate::risk::operation::{Answered, Operation, Outcome, ReserveRequest, Reserved, Submission};
 use crate::risk::store::{PastEvent, Recorded};
 use crate::types::{Actor, Engine, JsonObject, Reason, RiskAction};
 use chrono::{DateTime, Utc};
-use serde::de::DeserializeOwned;
+use std::borrow::Cow;
 use uuid::Uuid;
 
 /// A recorded event, from this batch or from the database.
@@ -23,12 +24,20 @@ pub(super) struct Past<'a> {
     pub(super) reservation_id: Option<Uuid>,
     pub(super) movement: Movement,
     at: DateTime<Utc>,
-    pub(super) detail: &'a str,
+    event: Columns<'a>,
+    /// The outcome, as the event stores it.
+    detail: &'a str,
+    /// The caps that it was decided by, if the outcome asks for them.
+    caps: Option<Caps>,
 }
 
 impl<'a> Past<'a> {
-    pub(super) fn of(recorded: &'a Recorded<'_>) -> Self {
+    /// An event of this batch, in which no policy changes.
+    pub(super) fn of(recorded: &'a Recorded<'_>, book: &Book) -> Self {
         let event = &recorded.event;
+        let columns = event.columns(recorded.stamp.at);
+        let policy =
+            stored::policy_of(&event.detail, &columns).and_then(|(level, _)| book.levels.get(&level)?.policy.as_ref());
         Self {
             engine: &event.engine,
             action: event.action,
@@ -41,7 +50,9 @@ impl<'a> Past<'a> {
             reservation_id: event.reservation_id,
             movement: event.movement,
             at: recorded.stamp.at,
+            event: columns,
             detail: &event.detail,
+            caps: policy.map(Caps::from),
         }
     }
 
@@ -58,14 +69,23 @@ impl<'a> Past<'a> {
             reservation_id: event.reservation_id,
             movement: event.movement,
             at: event.at,
+            event: event.columns(),
             detail: &event.detail,
+            caps: event.caps,
         }
     }
 
-    fn outcome<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_str(self.detail).map_err(|error| {
-            Error::Inconsistent(format!("the outcome of {} cannot be read: {error}", self.action.as_str()))
-        })
+    fn outcome<O: stored::Outcome>(&self) -> Result<O> {
+        stored::recall(self.detail, &self.event, self.caps).map_err(|error| self.unreadable(&error))
+    }
+
+    /// The outcome in its long form, as answers show it.
+    pub(super) fn long(&self) -> Result<Cow<'a, str>> {
+        stored::long(self.detail, &self.event, self.caps).map_err(|error| self.unreadable(&error))
+    }
+
+    fn unreadable(&self, error: &serde_json::Error) -> Error {
+        Error::Inconsistent(format!("the outcome of {} cannot be read: {error}", self.action.as_str()))
     }
 
     /// Refuses a reserve whose id belongs to another reservation.

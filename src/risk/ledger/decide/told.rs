@@ -7,6 +7,7 @@ use crate::risk::operation::Submission;
 use crate::types::RequestId;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -24,6 +25,8 @@ const LIST: &str = "reservations";
 pub(super) struct Told {
     /// The repeated bytes, by request.
     again: Mutex<HashMap<Option<RequestId>, usize>>,
+    /// Bytes of outcomes, by their event: each is measured once.
+    sizes: Mutex<BTreeMap<i64, usize>>,
     /// The large outcomes, by their event.
     large: Mutex<BTreeMap<i64, Large>>,
 }
@@ -42,8 +45,12 @@ struct Named {
 }
 
 impl Told {
-    /// Counts a repeated outcome, or refuses it.
-    pub(super) fn again(&self, item: &Submission, bytes: usize) -> Result<()> {
+    /// Counts the repeated outcome of an event, or refuses it.
+    pub(super) fn again(&self, item: &Submission, seq: i64, bytes: impl FnOnce() -> Result<usize>) -> Result<()> {
+        let bytes = match self.sizes.lock().unwrap_or_else(PoisonError::into_inner).entry(seq) {
+            Entry::Occupied(measured) => *measured.get(),
+            Entry::Vacant(unmeasured) => *unmeasured.insert(bytes()?),
+        };
         let mut again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
         let told = again.entry(item.origin.request_id.clone()).or_default();
         if *told > 0 && *told + bytes > AGAIN_BYTES_MAX {
@@ -53,16 +60,24 @@ impl Told {
         Ok(())
     }
 
-    /// The outcome that a refusal repeats; of a large one, only the part about this reservation.
-    pub(super) fn refusal(&self, seq: i64, detail: &str, id: Uuid) -> Result<Box<RawValue>> {
-        if detail.len() <= WHOLE_BYTES_MAX {
-            return stored_json(detail.to_owned());
-        }
+    /// The outcome that a refusal repeats; of a large one, which is read once, only the part about this reservation.
+    pub(super) fn refusal<'t>(
+        &self,
+        seq: i64,
+        outcome: impl FnOnce() -> Result<Cow<'t, str>>,
+        id: Uuid,
+    ) -> Result<Box<RawValue>> {
         let mut large = self.large.lock().unwrap_or_else(PoisonError::into_inner);
         let unreadable = |error| Error::Inconsistent(format!("the outcome of event {seq} cannot be read: {error}"));
         let large = match large.entry(seq) {
             Entry::Occupied(read) => read.into_mut(),
-            Entry::Vacant(unread) => unread.insert(Large::read(detail).map_err(unreadable)?),
+            Entry::Vacant(unread) => {
+                let outcome = outcome()?;
+                if outcome.len() <= WHOLE_BYTES_MAX {
+                    return stored_json(outcome.into_owned());
+                }
+                unread.insert(Large::read(&outcome).map_err(unreadable)?)
+            }
         };
         let own: Vec<_> = large.list.get(&id).into_iter().collect();
         let (own, count) = (to_json(&own), to_json(&large.list.len()));
