@@ -5,10 +5,11 @@ mod clock;
 mod columns;
 mod corrections;
 mod correlations;
+mod events;
 mod held;
 mod read;
 mod reconcile;
-mod records;
+mod reservations;
 mod versions;
 mod view;
 mod write;
@@ -17,15 +18,14 @@ pub use batch::{Batch, Denials, Moment, Recorded, write_batch};
 pub use clock::accept_clock;
 pub use corrections::{Corrected, corrected};
 pub use correlations::{Correlation, UsedCorrelations};
+pub use events::{EventFilter, RiskEventRecord, events};
 pub use held::{PastEvent, Wanted, candidates, oldest_due, past_events, read_due, read_reservations};
 pub use read::{
     TodayRow, decisions_since, engines, has_policy, is_active, read_denials, read_policies, today, was_used,
     worst_denials,
 };
 pub use reconcile::{Flow, first_of, halt, lift_halt, reconciled_at, recorded, set_counter, sum_events, sum_open};
-pub use records::{
-    EventFilter, ReservationFilter, ReservationRecord, RiskEventRecord, events, read_reservation, reservations,
-};
+pub use reservations::{ReservationFilter, ReservationRecord, read_reservation, reservations};
 pub use versions::policies_are_kept;
 pub use view::{BookView, PREPARE_BEGIN, begin, read_levels, read_view};
 pub use write::{add_throttle, lift_throttle, lift_throttles, note_policy, remove_policy, upsert_policy};

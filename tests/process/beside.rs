@@ -232,7 +232,7 @@ fn the_trail_is_verified_beside_a_server_and_where_nothing_runs() {
     assert_eq!(alone.code, Some(0), "{alone:?}");
     assert!(alone.out.contains("\nthe verified part of the trail is whole, in "), "{alone:?}");
     for (from, to, said) in
-        [("2", "1", "is 1, before from, 2"), ("999", "999", "there is no event control 999: the last is")]
+        [("2", "1", "is 1, which is before from (2)"), ("999", "999", "there is no event control 999: the last is")]
     {
         let nothing = place.run(&["audit", "verify", "--stream", "control", "--from", from, "--to", to], &[]);
         assert_eq!((nothing.code, nothing.out.as_str()), (Some(2), ""), "{nothing:?}");
