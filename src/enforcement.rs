@@ -33,7 +33,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
 //! let known = Known(Arc::new(Mutex::new(View::Stale)));
-//! The finished router goes in, so that no route is outside: neither those merged later nor the fallback.
+//! // The finished router goes in, so that no route is outside: neither those merged later nor the fallback.
 //! let router = Router::new().route("/api/deals", get(|| async { "sold" }));
 //! let gate = GateLayer::new(known.clone(), Enforcement::On(EnforcementScope::All), Arc::new(Rules::default()));
 //! let service = gate.layer(router);
@@ -61,7 +61,7 @@
 //!
 //! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
 //! let db = Database::open("postgres://holdfast@localhost/holdfast".parse()?).await?;
-//! This is the text that GET /api/governance/instances shows of this service.
+//! // This is the text that GET /api/governance/instances shows of this service.
 //! let configuration = Configuration {
 //!     enforcement: "all",
 //!     execution_classes: None,

@@ -39,7 +39,7 @@ fn a_command_waits_for_another_one_whose_postgresql_ends_with_it_and_says_so() {
     let mut create = place.command(&["token", "create", "--name", "x", "--scopes", "read"]);
     create.stdout(Stdio::null()).stderr(File::create(&said).expect("a file"));
     let mut create = Running(create.spawn().expect("it starts"));
-    let waits = format!("waiting for holdfast audit export (process {})", export.id());
+    let waits = format!(" s for holdfast audit export (process {}) to end", export.id());
     wait_until("it says for whom it waits", || fs::read_to_string(&said).expect("text").contains(&waits));
     end(export, out);
     assert_eq!(create.code(), Some(0), "{}", fs::read_to_string(&said).expect("text"));
