@@ -96,7 +96,7 @@ impl Risk {
         let ledger = Ledger::start(db.clone(), clock, feed, !config.is_development(), two_person, form.clone());
         let (alarms, reconciling) = (alarm::Alarms::default(), Turns::default());
         let reconciler = Reconciler::new(db.clone());
-        Self { reconciler, db, two_person, ledger, engines_max, alarms, form, reconciling }
+        Self { db, two_person, ledger, engines_max, alarms, reconciler, form, reconciling }
     }
 
     /// Decides a request and records the outcome. A settle and a release are always allowed, whatever the switches are:

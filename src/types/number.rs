@@ -302,20 +302,17 @@ impl Ttl {
     }
 }
 
-/// The largest page size.
-const PAGE_SIZE_MAX: i64 = 1_000;
-
 /// The most rows of a page: 1 to 1000.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PageSize(i64);
-exact_number!(PageSize, i64, "PageSize", 0, 1, PAGE_SIZE_MAX as i128, "The most rows of a page.");
+exact_number!(PageSize, i64, "PageSize", 0, 1, PageSize::MAX.units(), "The most rows of a page.");
 
 impl PageSize {
     /// The page size if the caller names none.
     pub const DEFAULT: Self = Self(100);
 
     /// The largest page size.
-    pub const MAX: Self = Self(PAGE_SIZE_MAX);
+    pub const MAX: Self = Self(1_000);
 
     /// The number of rows, 1 to 1000.
     #[must_use]
