@@ -87,6 +87,14 @@ async fn what_is_rare_is_found_by_pages_that_each_look_at_a_bounded_part() {
 }
 
 #[tokio::test]
+async fn a_list_is_planned_for_the_values_it_is_asked_with() {
+    let service = Service::fresh().await;
+    let mut conn = service.db.read().await.unwrap();
+    let mode: String = sqlx::query_scalar("SHOW plan_cache_mode").fetch_one(&mut *conn).await.unwrap();
+    assert_eq!(mode, "force_custom_plan", "a plan for any value reads a whole list from the sixth call on");
+}
+
+#[tokio::test]
 async fn a_frequent_row_is_listed_once_whatever_the_filter_and_the_size_of_a_page() {
     let service = aged().await;
     for (path, rows) in [

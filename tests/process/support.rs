@@ -1,6 +1,6 @@
 //! A directory, the programs that run on it, and a plain HTTP client.
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use std::fs::{self, File};
@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(20);
+/// The files that a program may open.
+const FILES: u64 = 20_000;
 /// The prefix of every governance route.
 const BASE: &str = "/api/governance";
 
@@ -64,9 +66,18 @@ pub(crate) struct Place {
     files: AtomicU32,
 }
 
+/// Raises the limit of open files, which the programs of a test inherit: an ordinary user's is often 1,024, and some tests
+/// have more connections.
+fn raise_file_limit() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let current = maximum.map_or(FILES, |maximum| maximum.min(FILES));
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum });
+}
+
 impl Place {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
+        raise_file_limit();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let root = std::env::temp_dir().join(format!("holdfast-process-{}-{number}", std::process::id()));
         fs::create_dir(&root).expect("a new directory below the temporary one");
