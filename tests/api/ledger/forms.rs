@@ -14,7 +14,7 @@ async fn run(service: &Service, sql: &str) {
     service.pool.execute(AssertSqlSafe(sql.to_owned())).await.unwrap();
 }
 
-/// What events store, oldest first.
+/// The stored details of all risk events, oldest first.
 async fn stored(service: &Service) -> Vec<String> {
     sqlx::query_scalar("SELECT detail FROM risk_event ORDER BY seq").fetch_all(&service.pool).await.unwrap()
 }

@@ -83,8 +83,7 @@ fn settles(book: &mut Book, target: Target, settled: Option<&str>, loss: &str, a
     settle::apply(book, &request, Annotations::default(), at).unwrap().1
 }
 
-/// What stands in books of the versions before must read for ever as it does now, and so must what stands in books of
-/// this one.
+/// Every version must read the outcomes that this version and the ones before have stored, and read them as now.
 #[test]
 fn both_forms_of_every_outcome_are_final() {
     let mut book = levels();
