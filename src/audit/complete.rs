@@ -32,23 +32,13 @@ impl Fires {
 }
 
 /// Tables whose rows are guarded, and that are guarded against truncation.
-const GUARDED: [&str; 8] = [
-    "access_token",
-    "audit_erasure",
-    "audit_head",
-    "control_event",
-    "heimdall_event",
-    "kpi_event",
-    "risk_event",
-    "risk_policy_version",
-];
-/// Triggers that move the revision of the risk head when a fact of a reserve changes, and that keep the caps of each
-/// version.
-const TURNS: [(&str, &str); 6] = [
+const GUARDED: [&str; 7] =
+    ["access_token", "audit_erasure", "audit_head", "control_event", "heimdall_event", "kpi_event", "risk_event"];
+/// Triggers that move the revision of the risk head when a fact of a reserve changes.
+const TURNS: [(&str, &str); 5] = [
     ("risk_halt", "turn"),
     ("risk_policy", "turn"),
     ("risk_policy", "turn_truncate"),
-    ("risk_policy", "version"),
     ("risk_throttle", "turn"),
     ("risk_throttle", "turn_truncate"),
 ];
@@ -122,13 +112,6 @@ async fn installed(conn: &mut PgConnection) -> Result<Vec<String>> {
                UNION ALL
                SELECT 'risk_policy', name FROM UNNEST(ARRAY['CAPITAL', 'GLOBAL', 'NOTIFY', 'WHOLESALE']) AS name
                WHERE name NOT IN (SELECT engine FROM risk_policy UNION ALL SELECT subject FROM removed WHERE action = 'RISK_POLICY_REMOVE')
-               UNION ALL
-               SELECT 'risk_policy_version', engine FROM risk_policy AS policy
-               WHERE NOT EXISTS (
-                   SELECT FROM risk_policy_version AS kept
-                   WHERE (kept.engine, kept.version) = (policy.engine, policy.version)
-                     AND (kept.max_daily_loss, kept.max_daily_exposure, kept.max_open_risk, kept.max_actions_per_day)
-                         = (policy.max_daily_loss, policy.max_daily_exposure, policy.max_open_risk, policy.max_actions_per_day))
                UNION ALL
                SELECT 'heimdall_policy', name
                FROM UNNEST(ARRAY['BUYER_MATCH', 'CAPITAL_ROUTE', 'FOLLOWUP_NEXT_ACTION', 'WHOLESALE_OFFER']) AS name

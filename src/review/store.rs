@@ -92,35 +92,25 @@ pub struct OldHolds {
 /// The most old holds that are counted for an engine.
 const OLD_HOLDS_MAX: i64 = 1_000;
 
-/// The open holds that were made before a time and never expire.
+/// The open holds that were made before a time and never expire. An engine that ever reserved keeps its policy.
 pub async fn old_holds(conn: &mut PgConnection, before: DateTime<Utc>) -> Result<Vec<OldHolds>> {
     let (_, last) = audit::between(&mut *conn, Stream::Risk, None, Some(before)).await?;
     let rows = sqlx::query!(
-        r#"WITH RECURSIVE engines (engine) AS (
-               (SELECT engine FROM risk_reservation WHERE status = 'OPEN' ORDER BY engine LIMIT 1)
-               UNION ALL
-               SELECT (SELECT next.engine
-                       FROM risk_reservation AS next
-                       WHERE next.status = 'OPEN' AND next.engine > engines.engine
-                       ORDER BY next.engine
-                       LIMIT 1)
-               FROM engines
-               WHERE engines.engine IS NOT NULL)
-           SELECT engines.engine AS "engine!",
+        r#"SELECT policy.engine AS "engine!",
                   LEAST(count(*), $2::bigint) AS "holds!",
                   count(*) > $2::bigint AS "more!",
                   sum(oldest.open_amount) FILTER (WHERE oldest.place <= $2::bigint) AS "open_amount!",
                   min(oldest.created_at) AS "oldest_at!"
-           FROM engines
+           FROM risk_policy AS policy
            CROSS JOIN LATERAL (
                SELECT open_amount, created_at, row_number() OVER (ORDER BY seq) AS place
                FROM risk_reservation
-               WHERE risk_reservation.engine = engines.engine
+               WHERE risk_reservation.engine = policy.engine
                  AND status = 'OPEN' AND expires_at IS NULL AND seq <= $1
                ORDER BY seq
                LIMIT $2::bigint + 1) AS oldest
-           GROUP BY engines.engine
-           ORDER BY engines.engine"#,
+           GROUP BY policy.engine
+           ORDER BY policy.engine"#,
         last,
         OLD_HOLDS_MAX
     )

@@ -6,9 +6,9 @@
 //! later, if still no such program runs, outcomes are compact. If anything cannot be read, the long form stays. A fresh
 //! installation stores compact outcomes from its first event.
 
+use super::Risk;
 use super::ledger::form::COMPACT;
 use super::model::stored::Form;
-use super::{Risk, store};
 use crate::db;
 use crate::enforcement::instance;
 use crate::error::Result;
@@ -29,12 +29,10 @@ enum Look {
     Older(String),
     /// No program runs that does not read it, but one may be starting.
     Starting,
-    /// The caps of a policy are not kept under its version.
-    NotKept,
 }
 
 /// A look that failed.
-const FAILED: u8 = 5;
+const FAILED: u8 = 4;
 
 impl Look {
     const fn code(&self) -> u8 {
@@ -42,7 +40,6 @@ impl Look {
             Self::Compact => COMPACT,
             Self::Older(_) => 2,
             Self::Starting => 3,
-            Self::NotKept => 4,
         }
     }
 
@@ -56,9 +53,6 @@ impl Look {
             Self::Starting => tracing::info!(
                 schema_minimum = READS_COMPACT,
                 "older versions can no longer start; events store their outcome in the compact form from the next minute on"
-            ),
-            Self::NotKept => tracing::error!(
-                "events store their outcome in the long form, because risk_policy_version lacks caps: see holdfast audit verify"
             ),
         }
     }
@@ -83,9 +77,6 @@ impl Risk {
         let mut conn = self.db.work().await?;
         if let Some(name) = instance::older_than(&mut conn, READS_COMPACT).await? {
             return Ok(Look::Older(name));
-        }
-        if !store::policies_are_kept(&mut conn).await? {
-            return Ok(Look::NotKept);
         }
         let stands = db::require_migration(&mut conn, READS_COMPACT).await?;
         Ok(if stands { Look::Compact } else { Look::Starting })

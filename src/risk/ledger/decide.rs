@@ -118,7 +118,7 @@ impl<'a> Deciding<'a> {
         let first = self.recorded.first().map_or(i64::MAX, |one| one.stamp.seq);
         let own = usize::try_from(seq - first.min(seq)).ok().filter(|_| seq >= first);
         if let Some(recorded) = own.and_then(|place| self.recorded.get(place)) {
-            return Ok(Past::of(recorded, &self.known.book));
+            return Ok(Past::of(recorded));
         }
         let read = self.known.past.get(&seq);
         read.map(Past::read).ok_or_else(|| Error::Inconsistent(format!("event {seq} cannot be read")))

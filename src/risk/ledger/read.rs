@@ -305,11 +305,9 @@ fn told_holds(
     let holds = events.flat_map(|event| match event.reservation_id {
         Some(id) => vec![id],
         // A settle of several holds names them in its outcome; whether it can be read is checked when it is answered.
-        None if event.action == RiskAction::Settle => {
-            stored::recall::<Settlement>(&event.detail, &event.columns(), None)
-                .map(|settled| settled.reservations.into_iter().map(|one| one.reservation_id).collect())
-                .unwrap_or_default()
-        }
+        None if event.action == RiskAction::Settle => stored::recall::<Settlement>(&event.detail, &event.columns())
+            .map(|settled| settled.reservations.into_iter().map(|one| one.reservation_id).collect())
+            .unwrap_or_default(),
         None => Vec::new(),
     });
     holds.filter(|id| !known.contains_key(id)).collect::<BTreeSet<_>>().into_iter().collect()

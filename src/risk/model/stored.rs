@@ -1,9 +1,8 @@
 //! Outcomes as their events store them, each fact once.
 //!
 //! The other columns of an event hold most of its outcome: the engine, the amount, the movements, the reservation, the
-//! day and the first reason of a denial. The caps of a decision follow from the policy's version. The compact form leaves
-//! all of that out. The long form is the whole outcome, as every answer shows it. Both forms stay readable for ever,
-//! since a hash covers them.
+//! day and the first reason of a denial. The compact form leaves that out, and writes caps and counters as lists. The
+//! long form is the whole outcome, as every answer shows it. Both forms stay readable for ever, since a hash covers them.
 //!
 //! [`store`] writes an outcome, [`recall`] reads it back, [`long`] shows it. An outcome with a fact that does not follow
 //! from its event is stored in the long form, so that nothing is lost.
@@ -17,9 +16,9 @@ use super::extend::Extension;
 use super::release::Released;
 use super::reserve::Decision;
 use super::settle::Settlement;
-use super::{DenialReason, LedgerSnapshot, Movement, RiskAction, RiskPolicy};
+use super::{DenialReason, LedgerSnapshot, Movement, RiskAction};
 use crate::db;
-use crate::types::{Amount, Count, Engine, Total};
+use crate::types::{Amount, Engine, Total};
 use chrono::{DateTime, Utc};
 use parts::{Counters, Moved};
 use serde::Serialize;
@@ -34,8 +33,7 @@ pub enum Form {
     /// The outcome whole, as every version of Holdfast reads it.
     #[default]
     Long,
-    /// Without the facts that the event's columns and the policy's version hold. The versions before schema 31 cannot
-    /// read it.
+    /// Without the facts that the event's columns hold. The versions before schema 31 cannot read it.
     Compact,
 }
 
@@ -43,8 +41,6 @@ pub enum Form {
 const VERSION: u8 = 2;
 /// The beginning of a detail in the compact form. No outcome in the long form begins so.
 const BEGIN: &str = r#"{"v":2,"#;
-/// The beginning of a detail with the version of a policy.
-const BEGIN_POLICY: &str = r#"{"v":2,"p":"#;
 
 /// The columns of an event that its outcome is read by.
 #[derive(Debug, Clone, Copy)]
@@ -63,27 +59,6 @@ pub struct Columns<'a> {
     pub movement: Movement,
     /// When.
     pub at: DateTime<Utc>,
-}
-
-/// The caps of a version of a policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of RiskPolicy")]
-pub struct Caps {
-    pub max_daily_loss: Amount,
-    pub max_daily_exposure: Amount,
-    pub max_open_risk: Amount,
-    pub max_actions_per_day: Count,
-}
-
-impl From<&RiskPolicy> for Caps {
-    fn from(policy: &RiskPolicy) -> Self {
-        Self {
-            max_daily_loss: policy.max_daily_loss,
-            max_daily_exposure: policy.max_daily_exposure,
-            max_open_risk: policy.max_open_risk,
-            max_actions_per_day: policy.max_actions_per_day,
-        }
-    }
 }
 
 impl Columns<'_> {
@@ -151,9 +126,9 @@ pub fn store<O: Outcome>(outcome: &O, event: &Columns<'_>, form: Form) -> String
     compact.unwrap_or_else(|| db::json_text(outcome))
 }
 
-/// The outcome that an event stores, in either form. `caps` are those that it [asks for](policy_of).
-pub fn recall<O: Outcome>(text: &str, event: &Columns<'_>, caps: Option<Caps>) -> Result<O> {
-    if is_compact(text) { O::expand(text, event, caps) } else { serde_json::from_str(text) }
+/// The outcome that an event stores, in either form.
+pub fn recall<O: Outcome>(text: &str, event: &Columns<'_>) -> Result<O> {
+    if is_compact(text) { O::expand(text, event) } else { serde_json::from_str(text) }
 }
 
 /// Whether an outcome is stored in the compact form.
@@ -163,32 +138,24 @@ pub fn is_compact(text: &str) -> bool {
 }
 
 /// The outcome that an event stores in the long form, whichever form it has.
-pub fn long<'t>(text: &'t str, event: &Columns<'_>, caps: Option<Caps>) -> Result<Cow<'t, str>> {
+pub fn long<'t>(text: &'t str, event: &Columns<'_>) -> Result<Cow<'t, str>> {
     if !is_compact(text) {
         return Ok(Cow::Borrowed(text));
     }
     let text = match event.action {
-        RiskAction::Deny if event.reservation_id.is_some() => long_of::<Extension>(text, event, caps),
-        RiskAction::Reserve | RiskAction::Deny => long_of::<Decision>(text, event, caps),
-        RiskAction::Settle => long_of::<Settlement>(text, event, caps),
-        RiskAction::Release => long_of::<Released>(text, event, caps),
-        RiskAction::Extend => long_of::<Extension>(text, event, caps),
-        RiskAction::Expire => long_of::<Expiry>(text, event, caps),
-        RiskAction::Adjust => long_of::<Adjustment>(text, event, caps),
+        RiskAction::Deny if event.reservation_id.is_some() => long_of::<Extension>(text, event),
+        RiskAction::Reserve | RiskAction::Deny => long_of::<Decision>(text, event),
+        RiskAction::Settle => long_of::<Settlement>(text, event),
+        RiskAction::Release => long_of::<Released>(text, event),
+        RiskAction::Extend => long_of::<Extension>(text, event),
+        RiskAction::Expire => long_of::<Expiry>(text, event),
+        RiskAction::Adjust => long_of::<Adjustment>(text, event),
     };
     text.map(Cow::Owned)
 }
 
-fn long_of<O: Outcome>(text: &str, event: &Columns<'_>, caps: Option<Caps>) -> Result<String> {
-    O::expand(text, event, caps).map(|outcome| db::json_text(&outcome))
-}
-
-/// The policy and the version whose caps are needed to read a stored outcome, if any are.
-#[must_use]
-pub fn policy_of(text: &str, event: &Columns<'_>) -> Option<(Engine, i64)> {
-    let rest = text.strip_prefix(BEGIN_POLICY)?;
-    let end = rest.find(|letter: char| !letter.is_ascii_digit())?;
-    Some((event.level(), rest[..end].parse().ok()?))
+fn long_of<O: Outcome>(text: &str, event: &Columns<'_>) -> Result<String> {
+    O::expand(text, event).map(|outcome| db::json_text(&outcome))
 }
 
 /// An outcome that an event stores.
@@ -197,7 +164,7 @@ pub trait Outcome: Serialize + DeserializeOwned {
     fn compact(&self, event: &Columns<'_>) -> Option<String>;
 
     /// The outcome from its compact form.
-    fn expand(text: &str, event: &Columns<'_>, caps: Option<Caps>) -> Result<Self>;
+    fn expand(text: &str, event: &Columns<'_>) -> Result<Self>;
 }
 
 #[cfg(test)]

@@ -1,16 +1,14 @@
 //! The list of decisions, each with its outcome in the long form.
 
 use super::columns::{action, amount, engine, total};
-use super::versions::caps_of;
 use crate::error::{Error, Result};
 use crate::risk::model::stored::{self, Columns};
 use crate::risk::model::{DenialReason, Movement};
-use crate::types::{Amount, Engine, Portion, RiskAction, Total};
+use crate::types::{Amount, Portion, RiskAction, Total};
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
-use std::collections::BTreeMap;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -86,7 +84,7 @@ impl EventFilter<'_> {
     }
 }
 
-/// Decisions, newest first, each with its outcome in the long form. Caps are looked up in one statement.
+/// Decisions, newest first, each with its outcome in the long form.
 pub async fn events(
     conn: &mut PgConnection,
     filter: &EventFilter<'_>,
@@ -132,46 +130,46 @@ pub async fn events(
         portion.first,
         portion.limit
     )
-    .fetch_all(&mut *conn)
+    .fetch_all(conn)
     .await?;
-    let mut records = rows
-        .into_iter()
-        .map(|row| {
-            Ok(RiskEventRecord {
-                seq: row.seq,
-                engine: row.engine,
-                action: row.action,
-                amount: amount(row.amount)?,
-                ok: row.ok,
-                denial: row.denial,
-                scope: row.scope,
-                reason: row.reason,
-                principal: row.principal,
-                actor: row.actor,
-                request_id: row.request_id,
-                correlation_id: row.correlation_id,
-                reservation_id: row.reservation_id,
-                metadata: row.metadata.map(crate::db::stored_json).transpose()?,
-                detail: row.detail.map(crate::db::stored_json).transpose()?,
-                day: row.day,
-                exposure_delta: total(Some(row.exposure_delta))?,
-                open_delta: total(Some(row.open_delta))?,
-                loss_delta: total(Some(row.loss_delta))?,
-                actions_delta: row.actions_delta,
-                created_at: row.at,
-                hash: row.hash,
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    show_long(conn, &mut records).await?;
+    let mut records = Vec::with_capacity(rows.len());
+    for row in rows {
+        let mut record = RiskEventRecord {
+            seq: row.seq,
+            engine: row.engine,
+            action: row.action,
+            amount: amount(row.amount)?,
+            ok: row.ok,
+            denial: row.denial,
+            scope: row.scope,
+            reason: row.reason,
+            principal: row.principal,
+            actor: row.actor,
+            request_id: row.request_id,
+            correlation_id: row.correlation_id,
+            reservation_id: row.reservation_id,
+            metadata: row.metadata.map(crate::db::stored_json).transpose()?,
+            detail: None,
+            day: row.day,
+            exposure_delta: total(Some(row.exposure_delta))?,
+            open_delta: total(Some(row.open_delta))?,
+            loss_delta: total(Some(row.loss_delta))?,
+            actions_delta: row.actions_delta,
+            created_at: row.at,
+            hash: row.hash,
+        };
+        record.detail = row.detail.map(|detail| outcome(&record, &detail)).transpose()?;
+        records.push(record);
+    }
     Ok(records)
 }
 
-/// The columns of a record that its outcome is read by.
-fn columns<'a>(record: &'a RiskEventRecord, engine: &'a Engine, action: RiskAction) -> Columns<'a> {
-    Columns {
-        engine,
-        action,
+/// The outcome of an event in the long form.
+fn outcome(record: &RiskEventRecord, detail: &str) -> Result<Box<RawValue>> {
+    let engine = engine(&record.engine)?;
+    let columns = Columns {
+        engine: &engine,
+        action: action(&record.action)?,
         denial: record.denial.as_deref().and_then(DenialReason::read).zip(record.scope.as_deref()),
         amount: record.amount,
         reservation_id: record.reservation_id,
@@ -182,31 +180,8 @@ fn columns<'a>(record: &'a RiskEventRecord, engine: &'a Engine, action: RiskActi
             actions: record.actions_delta,
         },
         at: record.created_at,
-    }
-}
-
-/// Puts the long form of each outcome in the place of the compact one.
-async fn show_long(conn: &mut PgConnection, records: &mut [RiskEventRecord]) -> Result<()> {
-    let mut compact = Vec::new();
-    let mut policies = BTreeMap::new();
-    for (place, record) in records.iter().enumerate() {
-        if let Some(detail) = record.detail.as_deref().filter(|detail| stored::is_compact(detail.get())) {
-            let (engine, action) = (engine(&record.engine)?, action(&record.action)?);
-            let policy = stored::policy_of(detail.get(), &columns(record, &engine, action));
-            policies.extend(policy.map(|policy| (record.seq, policy)));
-            compact.push((place, engine, action));
-        }
-    }
-    let caps = caps_of(conn, &policies).await?;
-    for (place, engine, action) in compact {
-        let record = &mut records[place];
-        if let Some(detail) = &record.detail {
-            let event = columns(record, &engine, action);
-            let unreadable =
-                |error| Error::Inconsistent(format!("the outcome of event {} cannot be read: {error}", record.seq));
-            let long = stored::long(detail.get(), &event, caps.get(&record.seq).copied()).map_err(unreadable)?;
-            record.detail = Some(crate::db::stored_json(long.into_owned())?);
-        }
-    }
-    Ok(())
+    };
+    let unreadable =
+        |error| Error::Inconsistent(format!("the outcome of event {} cannot be read: {error}", record.seq));
+    crate::db::stored_json(stored::long(detail, &columns).map_err(unreadable)?.into_owned())
 }

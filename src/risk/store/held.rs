@@ -1,10 +1,9 @@
 //! Reservations and past events, as decisions read them.
 
 use super::columns::{action, amount, engine, status, total};
-use super::versions::caps_of;
 use crate::audit::Stamp;
 use crate::error::{Error, Result};
-use crate::risk::model::stored::{self, Caps, Columns};
+use crate::risk::model::stored::Columns;
 use crate::risk::model::{DenialReason, Movement, Reservation};
 use crate::types::{Amount, Engine, RiskAction, Total};
 use chrono::{DateTime, NaiveDate, Utc};
@@ -214,8 +213,6 @@ pub struct PastEvent {
     pub denial: Option<(DenialReason, String)>,
     /// The outcome, as the event stores it.
     pub detail: String,
-    /// The caps that it was decided by, if the outcome asks for them and they are kept.
-    pub caps: Option<Caps>,
 }
 
 impl PastEvent {
@@ -259,10 +256,9 @@ pub async fn past_events(conn: &mut PgConnection, seqs: &[i64]) -> Result<BTreeM
            WHERE seq = ANY($1)"#,
         seqs
     )
-    .fetch_all(&mut *conn)
+    .fetch_all(conn)
     .await?;
-    let mut events: BTreeMap<_, _> = rows
-        .into_iter()
+    rows.into_iter()
         .map(|row| {
             let event = PastEvent {
                 engine: engine(&row.engine)?,
@@ -283,17 +279,8 @@ pub async fn past_events(conn: &mut PgConnection, seqs: &[i64]) -> Result<BTreeM
                 at: row.at,
                 denial: row.denial.as_deref().and_then(DenialReason::read).zip(row.scope),
                 detail: row.detail,
-                caps: None,
             };
             Ok((row.seq, event))
         })
-        .collect::<Result<_>>()?;
-    let policies =
-        events.iter().filter_map(|(seq, event)| Some((*seq, stored::policy_of(&event.detail, &event.columns())?)));
-    for (seq, caps) in caps_of(conn, &policies.collect()).await? {
-        if let Some(event) = events.get_mut(&seq) {
-            event.caps = Some(caps);
-        }
-    }
-    Ok(events)
+        .collect()
 }

@@ -166,7 +166,8 @@ pub async fn reservations(
     rows.into_iter().map(ReservationRecord::try_from).collect()
 }
 
-/// Those that are open. Each engine's are in the order of an index, so that however many have ended, they are not looked at.
+/// Open reservations, newest first, merged from each engine's part of an index, so that the ones that have ended cost
+/// nothing. An engine that ever reserved keeps its policy.
 async fn open_reservations(
     conn: &mut PgConnection,
     filter: &ReservationFilter<'_>,
@@ -174,17 +175,7 @@ async fn open_reservations(
 ) -> Result<Vec<ReservationRecord>> {
     let rows = sqlx::query_as!(
         Listed,
-        r#"WITH RECURSIVE engines (engine) AS (
-               (SELECT engine FROM risk_reservation WHERE status = 'OPEN' ORDER BY engine LIMIT 1)
-               UNION ALL
-               SELECT (SELECT next.engine
-                       FROM risk_reservation AS next
-                       WHERE next.status = 'OPEN' AND next.engine > engines.engine
-                       ORDER BY next.engine
-                       LIMIT 1)
-               FROM engines
-               WHERE engines.engine IS NOT NULL)
-           SELECT held.id,
+        r#"SELECT held.id,
                   held.engine,
                   held.amount,
                   held.open_amount,
@@ -199,11 +190,11 @@ async fn open_reservations(
                   held.seq,
                   held.closed_at,
                   held.closed_seq
-           FROM engines
+           FROM risk_policy AS policy
            CROSS JOIN LATERAL (
                SELECT *
                FROM risk_reservation
-               WHERE risk_reservation.engine = engines.engine
+               WHERE risk_reservation.engine = policy.engine
                  AND risk_reservation.status = 'OPEN'
                  AND (risk_reservation.expires_at IS NULL OR risk_reservation.expires_at > $5)
                  AND risk_reservation.seq < $2
@@ -211,7 +202,7 @@ async fn open_reservations(
                ORDER BY risk_reservation.seq DESC
                LIMIT $4) AS held
            JOIN risk_event AS made ON made.seq = held.seq
-           WHERE $1::text IS NULL OR engines.engine = $1
+           WHERE $1::text IS NULL OR policy.engine = $1
            ORDER BY held.seq DESC
            LIMIT $4"#,
         filter.engine,

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::risk::ledger::read::correlation_id_of;
-use crate::risk::model::stored::{self, Caps, Columns};
-use crate::risk::model::{Book, Movement, Reservation, reserve};
+use crate::risk::model::stored::{self, Columns};
+use crate::risk::model::{Movement, Reservation, reserve};
 use crate::risk::operation::{Answered, Operation, Outcome, ReserveRequest, Reserved, Submission};
 use crate::risk::store::{PastEvent, Recorded};
 use crate::types::{Actor, Engine, JsonObject, Reason, RiskAction};
@@ -27,17 +27,11 @@ pub(super) struct Past<'a> {
     event: Columns<'a>,
     /// The outcome, as the event stores it.
     detail: &'a str,
-    /// The caps that it was decided by, if the outcome asks for them.
-    caps: Option<Caps>,
 }
 
 impl<'a> Past<'a> {
-    /// An event of this batch, in which no policy changes.
-    pub(super) fn of(recorded: &'a Recorded<'_>, book: &Book) -> Self {
+    pub(super) fn of(recorded: &'a Recorded<'_>) -> Self {
         let event = &recorded.event;
-        let columns = event.columns(recorded.stamp.at);
-        let policy =
-            stored::policy_of(&event.detail, &columns).and_then(|(level, _)| book.levels.get(&level)?.policy.as_ref());
         Self {
             engine: &event.engine,
             action: event.action,
@@ -50,9 +44,8 @@ impl<'a> Past<'a> {
             reservation_id: event.reservation_id,
             movement: event.movement,
             at: recorded.stamp.at,
-            event: columns,
+            event: event.columns(recorded.stamp.at),
             detail: &event.detail,
-            caps: policy.map(Caps::from),
         }
     }
 
@@ -71,17 +64,16 @@ impl<'a> Past<'a> {
             at: event.at,
             event: event.columns(),
             detail: &event.detail,
-            caps: event.caps,
         }
     }
 
     fn outcome<O: stored::Outcome>(&self) -> Result<O> {
-        stored::recall(self.detail, &self.event, self.caps).map_err(|error| self.unreadable(&error))
+        stored::recall(self.detail, &self.event).map_err(|error| self.unreadable(&error))
     }
 
     /// The outcome in its long form, as answers show it.
     pub(super) fn long(&self) -> Result<Cow<'a, str>> {
-        stored::long(self.detail, &self.event, self.caps).map_err(|error| self.unreadable(&error))
+        stored::long(self.detail, &self.event).map_err(|error| self.unreadable(&error))
     }
 
     fn unreadable(&self, error: &serde_json::Error) -> Error {

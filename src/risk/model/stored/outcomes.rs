@@ -1,7 +1,7 @@
 //! Each outcome in its compact form.
 
-use super::parts::{Counters, Due, Failed, Touched, compact_failures, expand_failures};
-use super::{Caps, Columns, Outcome, VERSION};
+use super::parts::{Counters, Due, Failed, Policy, Touched, compact_failures, expand_failures};
+use super::{Columns, Outcome, VERSION};
 use crate::db;
 use crate::risk::model::adjust::Adjustment;
 use crate::risk::model::expire::Expiry;
@@ -9,21 +9,20 @@ use crate::risk::model::extend::Extension;
 use crate::risk::model::release::Released;
 use crate::risk::model::reserve::{Decision, Failure};
 use crate::risk::model::settle::{SettledReservation, Settlement};
-use crate::risk::model::{DenialReason, PolicySnapshot, ReservationStatus};
+use crate::risk::model::{DenialReason, ReservationStatus};
 use crate::types::{Amount, Engine, Total};
 use chrono::{DateTime, Utc};
 use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Error, Result};
 
-/// A decision: the version of the policy, the counters, when the hold is due, the failures. `p` comes first, since
-/// [`policy_of`](super::policy_of) reads no more.
+/// A decision: the policy, the counters, when the hold is due, the failures.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredDecision {
     v: u8,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    p: Option<i64>,
+    p: Option<Policy>,
     l: Counters,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     t: Option<i64>,
@@ -48,7 +47,7 @@ impl Outcome for Decision {
         let Due { t, e } = self.expires_at.map(|due| Due::of(due, event)).unwrap_or_default();
         Some(db::json_text(&StoredDecision {
             v: VERSION,
-            p: self.policy.as_ref().map(|policy| policy.version),
+            p: self.policy.as_ref().map(Policy::from),
             l: event.counters(&self.ledger, &level)?,
             t,
             e,
@@ -56,24 +55,12 @@ impl Outcome for Decision {
         }))
     }
 
-    fn expand(text: &str, event: &Columns<'_>, caps: Option<Caps>) -> Result<Self> {
+    fn expand(text: &str, event: &Columns<'_>) -> Result<Self> {
         let StoredDecision { p, l, t, e, f, .. } = serde_json::from_str(text)?;
         let (level, failures) = (event.level(), expand_failures(f, event)?);
-        let policy = |version: i64| -> Result<PolicySnapshot> {
-            let unknown = || Error::custom(format!("the caps of version {version} of {level} are not kept"));
-            let caps = caps.ok_or_else(unknown)?;
-            Ok(PolicySnapshot {
-                engine: level.clone(),
-                max_daily_loss: caps.max_daily_loss,
-                max_daily_exposure: caps.max_daily_exposure,
-                max_open_risk: caps.max_open_risk,
-                max_actions_per_day: caps.max_actions_per_day,
-                enabled: is_enabled(&failures, &level),
-                version,
-            })
-        };
+        let enabled = is_enabled(&failures, &level);
         Ok(Self {
-            policy: p.map(policy).transpose()?,
+            policy: p.map(|policy| policy.snapshot(level.clone(), enabled)),
             ledger: event.ledger(l, level),
             expires_at: Due { t, e }.at(event)?,
             failures,
@@ -130,7 +117,7 @@ impl Outcome for Settlement {
         }))
     }
 
-    fn expand(text: &str, event: &Columns<'_>, _: Option<Caps>) -> Result<Self> {
+    fn expand(text: &str, event: &Columns<'_>) -> Result<Self> {
         let StoredSettlement { l, g, f, u, late, r, .. } = serde_json::from_str(text)?;
         let released = event.returned()?;
         let reservations = match r {
@@ -171,7 +158,7 @@ impl Outcome for Released {
         follows.then(|| db::json_text(&StoredRelease { v: VERSION, l, g }))
     }
 
-    fn expand(text: &str, event: &Columns<'_>, _: Option<Caps>) -> Result<Self> {
+    fn expand(text: &str, event: &Columns<'_>) -> Result<Self> {
         let StoredRelease { l, g, .. } = serde_json::from_str(text)?;
         let returned = Total::ZERO.minus(event.movement.exposure);
         let (ledger_engine, ledger_global) = event.ledgers(l, g);
@@ -205,7 +192,7 @@ impl Outcome for Extension {
         (Some(self.reservation_id) == event.reservation_id).then(|| db::json_text(&stored))
     }
 
-    fn expand(text: &str, event: &Columns<'_>, _: Option<Caps>) -> Result<Self> {
+    fn expand(text: &str, event: &Columns<'_>) -> Result<Self> {
         let StoredExtension { t, e, f, .. } = serde_json::from_str(text)?;
         let failures = expand_failures(f, event)?;
         Ok(Self { reservation_id: event.reservation()?, expires_at: Due { t, e }.known(event)?, failures })
@@ -230,7 +217,7 @@ impl Outcome for Expiry {
         (Some(self.reservation_id) == event.reservation_id).then(|| db::json_text(&stored))
     }
 
-    fn expand(text: &str, event: &Columns<'_>, _: Option<Caps>) -> Result<Self> {
+    fn expand(text: &str, event: &Columns<'_>) -> Result<Self> {
         let StoredExpiry { t, e, .. } = serde_json::from_str(text)?;
         Ok(Self { reservation_id: event.reservation()?, expires_at: Due { t, e }.known(event)? })
     }
@@ -256,7 +243,7 @@ impl Outcome for Adjustment {
         follows.then(|| db::json_text(&stored))
     }
 
-    fn expand(text: &str, event: &Columns<'_>, _: Option<Caps>) -> Result<Self> {
+    fn expand(text: &str, event: &Columns<'_>) -> Result<Self> {
         let StoredAdjustment { c, l, g, f, .. } = serde_json::from_str(text)?;
         let (ledger_engine, ledger_global) = event.ledgers(l, g);
         Ok(Self {

@@ -3,10 +3,11 @@
 use super::Columns;
 use crate::risk::model::reserve::{Failure, message};
 use crate::risk::model::settle::SettledReservation;
-use crate::risk::model::{DenialReason, ReservationStatus};
-use crate::types::Total;
+use crate::risk::model::{DenialReason, PolicySnapshot, ReservationStatus};
+use crate::types::{Amount, Count, Engine, Total};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Error, Result};
 use std::fmt;
@@ -68,6 +69,86 @@ impl<'de> Deserialize<'de> for Counters {
 /// The next element of a list, which must be there.
 fn element<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(list: &mut A) -> std::result::Result<T, A::Error> {
     list.next_element()?.ok_or_else(|| A::Error::custom("an element is missing"))
+}
+
+/// A policy: `[version, daily loss, daily exposure, open risk, actions per day]`. Caps of 0 at the end are left out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Policy {
+    version: i64,
+    max_daily_loss: Amount,
+    max_daily_exposure: Amount,
+    max_open_risk: Amount,
+    max_actions_per_day: Count,
+}
+
+impl From<&PolicySnapshot> for Policy {
+    fn from(policy: &PolicySnapshot) -> Self {
+        Self {
+            version: policy.version,
+            max_daily_loss: policy.max_daily_loss,
+            max_daily_exposure: policy.max_daily_exposure,
+            max_open_risk: policy.max_open_risk,
+            max_actions_per_day: policy.max_actions_per_day,
+        }
+    }
+}
+
+impl Policy {
+    pub(super) fn snapshot(self, engine: Engine, enabled: bool) -> PolicySnapshot {
+        PolicySnapshot {
+            engine,
+            max_daily_loss: self.max_daily_loss,
+            max_daily_exposure: self.max_daily_exposure,
+            max_open_risk: self.max_open_risk,
+            max_actions_per_day: self.max_actions_per_day,
+            enabled,
+            version: self.version,
+        }
+    }
+}
+
+impl Serialize for Policy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let amounts = [self.max_daily_loss, self.max_daily_exposure, self.max_open_risk];
+        let has_count = self.max_actions_per_day > Count::ZERO;
+        let kept =
+            if has_count { 3 } else { amounts.iter().rposition(|cap| !cap.is_zero()).map_or(0, |last| last + 1) };
+        let mut list = serializer.serialize_seq(None)?;
+        list.serialize_element(&self.version)?;
+        for cap in &amounts[..kept] {
+            list.serialize_element(cap)?;
+        }
+        if has_count {
+            list.serialize_element(&self.max_actions_per_day)?;
+        }
+        list.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Policy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Elements;
+
+        impl<'de> Visitor<'de> for Elements {
+            type Value = Policy;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("[version] and at most four caps")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Policy, A::Error> {
+                Ok(Policy {
+                    version: element(&mut list)?,
+                    max_daily_loss: list.next_element()?.unwrap_or(Amount::ZERO),
+                    max_daily_exposure: list.next_element()?.unwrap_or(Amount::ZERO),
+                    max_open_risk: list.next_element()?.unwrap_or(Amount::ZERO),
+                    max_actions_per_day: list.next_element()?.unwrap_or(Count::ZERO),
+                })
+            }
+        }
+
+        deserializer.deserialize_seq(Elements)
+    }
 }
 
 /// When a hold is due: whole seconds after the event, or the time.

@@ -7,14 +7,6 @@ use crate::risk::model::{Annotations, Book, RiskEvent, adjust, expire, extend, r
 use crate::types::{Measured, Ttl};
 use proptest::prelude::*;
 
-/// The caps that an outcome asks for, as the book has them.
-fn caps_in(book: &Book, text: &str, event: &Columns<'_>) -> Option<Caps> {
-    let (level, version) = policy_of(text, event)?;
-    let policy = book.levels[&level].policy.as_ref().unwrap();
-    assert_eq!(policy.version, version);
-    Some(Caps::from(policy))
-}
-
 /// Does the same on two books that differ in the form alone. Gives the event of each.
 fn in_both(book: &mut Book, mut act: impl FnMut(&mut Book) -> Option<RiskEvent>) -> Option<(RiskEvent, RiskEvent)> {
     let mut other = Book { form: Form::Compact, ..book.clone() };
@@ -25,30 +17,28 @@ fn in_both(book: &mut Book, mut act: impl FnMut(&mut Book) -> Option<RiskEvent>)
 }
 
 /// An outcome that was read back, as JSON.
-fn read(text: &str, event: &Columns<'_>, caps: Option<Caps>) -> String {
-    fn json<O: Outcome>(text: &str, event: &Columns<'_>, caps: Option<Caps>) -> String {
-        db::json_text(&recall::<O>(text, event, caps).unwrap())
+fn read(text: &str, event: &Columns<'_>) -> String {
+    fn json<O: Outcome>(text: &str, event: &Columns<'_>) -> String {
+        db::json_text(&recall::<O>(text, event).unwrap())
     }
     match event.action {
-        RiskAction::Reserve | RiskAction::Deny => json::<Decision>(text, event, caps),
-        RiskAction::Settle => json::<Settlement>(text, event, caps),
-        RiskAction::Release => json::<Released>(text, event, caps),
-        RiskAction::Extend => json::<Extension>(text, event, caps),
-        RiskAction::Expire => json::<Expiry>(text, event, caps),
-        RiskAction::Adjust => json::<Adjustment>(text, event, caps),
+        RiskAction::Reserve | RiskAction::Deny => json::<Decision>(text, event),
+        RiskAction::Settle => json::<Settlement>(text, event),
+        RiskAction::Release => json::<Released>(text, event),
+        RiskAction::Extend => json::<Extension>(text, event),
+        RiskAction::Expire => json::<Expiry>(text, event),
+        RiskAction::Adjust => json::<Adjustment>(text, event),
     }
 }
 
 /// One outcome in both forms: compact, and long.
 fn texts(book: &mut Book, at: Stamp, act: impl FnMut(&mut Book) -> Option<RiskEvent>) -> (String, String) {
-    let before = book.clone();
     let (whole, short) = in_both(book, act).unwrap();
     let event = short.columns(at.at);
-    let caps = caps_in(&before, &short.detail, &event);
-    assert_eq!(long(&short.detail, &event, caps).unwrap(), whole.detail);
-    assert_eq!(long(&whole.detail, &event, None).unwrap(), whole.detail);
-    assert_eq!(read(&short.detail, &event, caps), whole.detail);
-    assert_eq!(read(&whole.detail, &event, None), whole.detail);
+    assert_eq!(long(&short.detail, &event).unwrap(), whole.detail);
+    assert_eq!(long(&whole.detail, &event).unwrap(), whole.detail);
+    assert_eq!(read(&short.detail, &event), whole.detail);
+    assert_eq!(read(&whole.detail, &event), whole.detail);
     (short.detail, whole.detail)
 }
 
@@ -129,7 +119,7 @@ fn a_fact_that_does_not_follow_from_the_event_is_written_whole() {
     let mut book = Book { form: Form::Compact, ..levels() };
     let event = reserves(&mut book, 1, "5", None, stamp(1));
     let columns = event.columns(stamp(1).at);
-    let decision: Decision = recall(&event.detail, &columns, caps_in(&book, &event.detail, &columns)).unwrap();
+    let decision: Decision = recall(&event.detail, &columns).unwrap();
     let other_day = {
         let mut other = decision.clone();
         other.ledger.day = other.ledger.day.succ_opt().unwrap();
@@ -152,7 +142,7 @@ fn a_fact_that_does_not_follow_from_the_event_is_written_whole() {
     {
         let text = store(&outcome, &columns, Form::Compact);
         assert_eq!(is_compact(&text), !is_whole, "{text}");
-        assert_eq!(recall::<Decision>(&text, &columns, caps_in(&book, &text, &columns)).unwrap(), outcome);
+        assert_eq!(recall::<Decision>(&text, &columns).unwrap(), outcome);
     }
 }
 
@@ -161,16 +151,16 @@ fn a_compact_outcome_that_says_too_little_or_too_much_is_an_error() {
     let mut book = Book { form: Form::Compact, ..levels() };
     let event = reserves(&mut book, 1, "5", None, stamp(1));
     let columns = event.columns(stamp(1).at);
-    let error = recall::<Decision>(&event.detail, &columns, None).unwrap_err();
-    assert_eq!(error.to_string(), "the caps of version 12 of A are not kept");
     for text in [
+        r#"{"v":2,"p":[],"l":[1,2,3,4]}"#,
+        r#"{"v":2,"p":[1,2,3,4,5,6],"l":[1,2,3,4]}"#,
         r#"{"v":2,"l":[1,2,3]}"#,
         r#"{"v":2,"l":[1,2,3,4,null,5]}"#,
         r#"{"v":2,"l":[1,2,3,4],"x":1}"#,
         r#"{"v":2,"l":[1,2,3,4],"t":9223372036854775807}"#,
         r#"{"v":2,"l":[1,2,3,4],"f":[{}]}"#,
     ] {
-        assert!(long(text, &columns, None).is_err(), "{text}");
+        assert!(long(text, &columns).is_err(), "{text}");
     }
 }
 
@@ -200,7 +190,6 @@ proptest! {
             }
         }
         for (at, operation) in (2..).zip(operations) {
-            let before = book.clone();
             let Some((whole, short)) = in_both(&mut book, |book| operate(book, operation, at).ok().flatten()) else {
                 continue;
             };
@@ -208,9 +197,8 @@ proptest! {
             prop_assert!(is_compact(&short.detail), "{}", short.detail);
             prop_assert!(!is_compact(&whole.detail));
             prop_assert!(short.detail.len() < whole.detail.len());
-            let caps = caps_in(&before, &short.detail, &event);
-            prop_assert_eq!(long(&short.detail, &event, caps).unwrap(), whole.detail.as_str());
-            prop_assert_eq!(long(&whole.detail, &event, None).unwrap(), whole.detail.as_str());
+            prop_assert_eq!(long(&short.detail, &event).unwrap(), whole.detail.as_str());
+            prop_assert_eq!(long(&whole.detail, &event).unwrap(), whole.detail.as_str());
         }
     }
 }
