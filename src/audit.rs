@@ -31,6 +31,7 @@ pub mod export;
 mod heads;
 pub mod layout;
 pub mod note;
+pub mod partitions;
 pub(crate) mod store;
 pub mod told;
 pub mod verify;

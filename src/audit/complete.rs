@@ -4,6 +4,7 @@
 //! All users ask [`missing`]: `holdfast audit verify` and its route, a starting server, and the review. `/readyz` does
 //! not: if an installed row is missing, requests are denied, and a starting server logs the rest.
 
+use super::partitions;
 use crate::db;
 use crate::error::Result;
 use sqlx::PgConnection;
@@ -58,11 +59,27 @@ pub async fn missing(conn: &mut PgConnection) -> Result<Vec<String>> {
     Ok(missing)
 }
 
+/// The missing triggers of the tables. A partition is only looked at where its table has everything, which names all.
 async fn triggers(conn: &mut PgConnection) -> Result<Vec<String>> {
-    let guards = GUARDED.into_iter().flat_map(|table| [(table, "guard"), (table, "guard_truncate")]);
-    let wanted = guards.map(|(table, name)| (table, name, Fires::Always));
-    let wanted: Vec<_> = wanted.chain(TURNS.map(|(table, name)| (table, name, Fires::AtOrigin))).collect();
-    let tables: Vec<_> = wanted.iter().map(|(table, ..)| (*table).to_owned()).collect();
+    let turns = TURNS.map(|(table, name)| (table.to_owned(), name, Fires::AtOrigin));
+    let missing = unarmed(&mut *conn, guards(GUARDED.map(str::to_owned).to_vec()).chain(turns).collect()).await?;
+    if !missing.is_empty() {
+        return Ok(missing);
+    }
+    let mut names = Vec::new();
+    for parent in partitions::ALL.iter().filter(|one| GUARDED.contains(&one.table)) {
+        names.extend(partitions::partitions(&mut *conn, parent.table).await?.into_iter().map(|one| one.name));
+    }
+    unarmed(conn, guards(names).collect()).await
+}
+
+fn guards(tables: Vec<String>) -> impl Iterator<Item = (String, &'static str, Fires)> {
+    let both = |table: String| [(table.clone(), "guard", Fires::Always), (table, "guard_truncate", Fires::Always)];
+    tables.into_iter().flat_map(both)
+}
+
+async fn unarmed(conn: &mut PgConnection, wanted: Vec<(String, &'static str, Fires)>) -> Result<Vec<String>> {
+    let tables: Vec<_> = wanted.iter().map(|(table, ..)| table.clone()).collect();
     let names: Vec<_> = wanted.iter().map(|(_, name, _)| (*name).to_owned()).collect();
     let enabled = sqlx::query_scalar!(
         r#"SELECT (SELECT tgenabled::text FROM pg_trigger
@@ -74,7 +91,7 @@ async fn triggers(conn: &mut PgConnection) -> Result<Vec<String>> {
     )
     .fetch_all(conn)
     .await?;
-    let sentence = |((table, name, fires), enabled): ((&str, &str, Fires), Option<String>)| match enabled {
+    let sentence = |((table, name, fires), enabled): ((String, &str, Fires), Option<String>)| match enabled {
         None => Some(format!("the trigger {name} of {table} is missing: restore the schema with its triggers")),
         Some(enabled) if fires.is(&enabled) => None,
         Some(_) => {

@@ -277,7 +277,8 @@ fn start_tasks(app: &App, db: &Database, changes: &Changes, checkpoint_every: Li
     let (reconciler, metrics, changes) = (app.risk.reconciler().clone(), app.metrics.clone(), changes.clone());
     let forming = app.risk.clone();
     // Each task needs a handle of its own.
-    let [of_feed, of_listener, of_marks, of_keys, of_uses, of_notary] = std::array::from_fn(|_| db.clone());
+    let [of_feed, of_listener, of_marks, of_keys, of_partitions, of_uses, of_notary] =
+        std::array::from_fn(|_| db.clone());
     let mut tasks = vec![
         keep("feed", move || feed.clone().run(of_feed.clone())),
         keep("listener", move || listening.clone().listen(of_listener.clone())),
@@ -287,6 +288,7 @@ fn start_tasks(app: &App, db: &Database, changes: &Changes, checkpoint_every: Li
         keep("silence", move || regression.clone().tick()),
         keep("reconciliation", move || reconciler.clone().watch()),
         keep("marks", move || of_marks.history().clone().keep()),
+        keep("partitions", move || crate::audit::partitions::run(of_partitions.clone())),
         keep("keys", move || crate::idempotency::run(of_keys.clone())),
         keep("changes", move || changes.clone().watch()),
         keep("uses of tokens", move || access::note_uses(register.clone(), of_uses.clone())),

@@ -2,7 +2,7 @@
 
 use super::batch::{self, Failure, by};
 use super::{Answers, Batcher, Job, Proof, WAIT_MAX_MS};
-use crate::audit;
+use crate::audit::{self, partitions};
 use crate::clock::Clock;
 use crate::db::Database;
 use crate::error::database::{self as trouble, is_of_the_connection, is_unreachable};
@@ -118,6 +118,10 @@ impl<D: Batcher> Task<D> {
             // Another route took one of the keys after the look-up. The next attempt sees it, and only its item is
             // refused.
             if let Err(Error::IdempotencyKeyReused { .. }) = &done {
+                done = self.commit(&mut batch).await;
+            }
+            // Nobody made the next partition in time.
+            if done.as_ref().is_err_and(partitions::is_missing) && partitions::make_ahead(&self.db).await.is_ok() {
                 done = self.commit(&mut batch).await;
             }
             let mut jobs = batch.jobs;

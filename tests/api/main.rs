@@ -33,6 +33,7 @@ mod many;
 mod openapi;
 mod order;
 mod paging;
+mod partitions;
 mod problems;
 mod races;
 mod regression;

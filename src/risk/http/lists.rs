@@ -70,7 +70,6 @@ async fn list_reservations(
         engine: query.engine.as_ref().map(Engine::as_str),
         status: query.status,
         correlation_id: query.correlation_id.as_ref().map(CorrelationId::as_str),
-        id: None,
     };
     let older_than = query.older_than.map(|seconds| filter.now - TimeDelta::seconds(seconds.get()));
     // The first that is not old enough.

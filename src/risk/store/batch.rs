@@ -110,8 +110,16 @@ pub async fn write_batch(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head
     Ok(true)
 }
 
+/// Changes reservations that were open before the batch, or else had expired. One that ends leaves the partition of the
+/// open ones by this.
 async fn change_reservations(conn: &mut PgConnection, changed: &[&Reservation]) -> Result<()> {
-    let done = sqlx::query!(
+    let ids = of(changed, |one| one.id);
+    let open_amounts = of(changed, |one| one.open_amount.to_decimal());
+    let statuses = of(changed, |one| one.status.as_str().to_owned());
+    let expiries = of(changed, |one| one.expires_at);
+    let closed_at = of(changed, |one| one.closed.map(|stamp| stamp.at));
+    let closed_seqs = of(changed, |one| one.closed.map(|stamp| stamp.seq));
+    let open = sqlx::query!(
         "UPDATE risk_reservation AS kept
          SET open_amount = r.open_amount,
              status = r.status,
@@ -120,20 +128,40 @@ async fn change_reservations(conn: &mut PgConnection, changed: &[&Reservation]) 
              closed_seq = r.closed_seq
          FROM unnest($1::uuid[], $2::numeric[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::bigint[])
               AS r (id, open_amount, status, expires_at, closed_at, closed_seq)
-         WHERE kept.id = r.id AND kept.status IN ('OPEN', 'EXPIRED')",
-        &of(changed, |one| one.id),
-        &of(changed, |one| one.open_amount.to_decimal()),
-        &of(changed, |one| one.status.as_str().to_owned()),
-        &of(changed, |one| one.expires_at) as &Times,
-        &of(changed, |one| one.closed.map(|stamp| stamp.at)) as &Times,
-        &of(changed, |one| one.closed.map(|stamp| stamp.seq)) as &[Option<i64>]
+         WHERE kept.id = r.id AND kept.status = 'OPEN'",
+        &ids,
+        &open_amounts,
+        &statuses,
+        &expiries as &Times,
+        &closed_at as &Times,
+        &closed_seqs as &[Option<i64>]
     )
-    .execute(conn)
-    .await?;
-    if usize::try_from(done.rows_affected()).ok() == Some(changed.len()) {
+    .execute(&mut *conn)
+    .await?
+    .rows_affected();
+    if usize::try_from(open).ok() == Some(changed.len()) {
         return Ok(());
     }
-    Err(Error::Inconsistent(format!("a batch changed {} of {} reservations", done.rows_affected(), changed.len())))
+    // Those that this batch expired are there already.
+    let late = sqlx::query!(
+        "UPDATE risk_reservation AS kept
+         SET status = r.status,
+             closed_at = r.closed_at,
+             closed_seq = r.closed_seq
+         FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::bigint[]) AS r (id, status, closed_at, closed_seq)
+         WHERE kept.id = r.id AND kept.status = 'EXPIRED' AND kept.closed_seq < r.closed_seq",
+        &ids,
+        &statuses,
+        &closed_at as &Times,
+        &closed_seqs as &[Option<i64>]
+    )
+    .execute(conn)
+    .await?
+    .rows_affected();
+    if usize::try_from(open + late).ok() == Some(changed.len()) {
+        return Ok(());
+    }
+    Err(Error::Inconsistent(format!("a batch changed {} of {} reservations", open + late, changed.len())))
 }
 
 async fn tally(conn: &mut PgConnection, day: NaiveDate, denials: &Denials) -> Result<()> {

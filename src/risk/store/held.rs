@@ -9,7 +9,7 @@ use crate::types::{Amount, Engine, RiskAction, Total};
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 struct ReservationRow {
@@ -51,9 +51,9 @@ fn reservations(rows: Vec<ReservationRow>) -> Result<Vec<Reservation>> {
     rows.into_iter().map(Reservation::try_from).collect()
 }
 
-/// The reservations with these ids.
+/// The reservations with these ids: the open ones, and the ended ones only if some are not open.
 pub async fn read_reservations(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Reservation>> {
-    let rows = sqlx::query_as!(
+    let mut rows = sqlx::query_as!(
         ReservationRow,
         "SELECT id,
                 seq,
@@ -68,11 +68,34 @@ pub async fn read_reservations(conn: &mut PgConnection, ids: &[Uuid]) -> Result<
                 closed_at,
                 closed_seq
          FROM risk_reservation
-         WHERE id = ANY($1)",
+         WHERE id = ANY($1) AND status = 'OPEN'",
         ids
     )
-    .fetch_all(conn)
+    .fetch_all(&mut *conn)
     .await?;
+    let open: BTreeSet<Uuid> = rows.iter().map(|row| row.id).collect();
+    let rest: Vec<Uuid> = ids.iter().copied().filter(|id| !open.contains(id)).collect();
+    if !rest.is_empty() {
+        let ended = sqlx::query_as!(
+            ReservationRow,
+            "SELECT id,
+                seq,
+                engine,
+                amount,
+                open_amount,
+                status,
+                day,
+                correlation_id,
+                created_at,
+                expires_at,
+                closed_at,
+                closed_seq
+         FROM risk_reservation
+         WHERE id = ANY($1) AND status <> 'OPEN'",
+            &rest
+        );
+        rows.extend(ended.fetch_all(conn).await?);
+    }
     reservations(rows)
 }
 

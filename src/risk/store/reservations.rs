@@ -59,16 +59,13 @@ pub struct ReservationFilter<'a> {
     pub status: Option<ReservationStatus>,
     /// Only with this correlation id.
     pub correlation_id: Option<&'a str>,
-    /// With this id.
-    pub id: Option<Uuid>,
 }
 
 impl ReservationFilter<'_> {
     /// Whether an index leads to these.
     #[must_use]
     pub const fn leads(&self) -> bool {
-        self.correlation_id.is_some()
-            || matches!((self.engine, self.status), (None, None) | (_, Some(ReservationStatus::Open)))
+        self.correlation_id.is_some() || matches!(self.status, Some(ReservationStatus::Open))
     }
 }
 
@@ -120,42 +117,46 @@ pub async fn reservations(
     filter: &ReservationFilter<'_>,
     portion: Portion,
 ) -> Result<Vec<ReservationRecord>> {
-    if let (Some(ReservationStatus::Open), None, None) = (filter.status, filter.correlation_id, filter.id) {
+    if let (Some(ReservationStatus::Open), None) = (filter.status, filter.correlation_id) {
         return open_reservations(conn, filter, portion).await;
     }
     let rows = sqlx::query_as!(
         Listed,
-        r#"SELECT held.id,
-                  held.engine,
-                  held.amount,
-                  held.open_amount,
-                  held.day,
+        r#"SELECT held.id AS "id!",
+                  held.engine AS "engine!",
+                  held.amount AS "amount!",
+                  held.open_amount AS "open_amount!",
+                  held.day AS "day!",
                   made.actor,
                   made.reason,
                   held.correlation_id,
                   made.metadata,
-                  held.created_at,
+                  held.created_at AS "created_at!",
                   held.expires_at,
-                  CASE WHEN held.status = 'OPEN' AND held.expires_at <= $8 THEN 'EXPIRED' ELSE held.status END
+                  CASE WHEN held.status = 'OPEN' AND held.expires_at <= $7 THEN 'EXPIRED' ELSE held.status END
                       AS "status!",
-                  held.seq,
+                  made.seq,
                   held.closed_at,
                   held.closed_seq
-           FROM risk_reservation AS held
-           JOIN risk_event AS made ON made.seq = held.seq
-           WHERE ($1::text IS NULL OR held.engine = $1)
+           FROM risk_event AS made
+           CROSS JOIN LATERAL (
+               SELECT * FROM risk_reservation WHERE id = made.reservation_id AND status = 'OPEN'
+               UNION ALL
+               SELECT *
+               FROM risk_reservation
+               WHERE id = made.reservation_id AND status <> 'OPEN' AND closed_seq > made.seq) AS held
+           WHERE made.action = 'RESERVE'
+             AND ($1::text IS NULL OR made.engine = $1)
              AND ($2::text IS NULL
-                  OR CASE WHEN held.status = 'OPEN' AND held.expires_at <= $8 THEN 'EXPIRED' ELSE held.status END = $2)
-             AND ($3::text IS NULL OR held.correlation_id = $3)
-             AND ($4::uuid IS NULL OR held.id = $4)
-             AND held.seq < $5
-             AND held.seq >= $6
-           ORDER BY held.seq DESC
-           LIMIT $7"#,
+                  OR CASE WHEN held.status = 'OPEN' AND held.expires_at <= $7 THEN 'EXPIRED' ELSE held.status END = $2)
+             AND ($3::text IS NULL OR made.correlation_id = $3)
+             AND made.seq < $4
+             AND made.seq >= $5
+           ORDER BY made.seq DESC
+           LIMIT $6"#,
         filter.engine,
         filter.status.map(ReservationStatus::as_str),
         filter.correlation_id,
-        filter.id,
         portion.before,
         portion.first,
         portion.limit,
@@ -175,19 +176,19 @@ async fn open_reservations(
 ) -> Result<Vec<ReservationRecord>> {
     let rows = sqlx::query_as!(
         Listed,
-        r#"SELECT held.id,
-                  held.engine,
-                  held.amount,
-                  held.open_amount,
-                  held.day,
-                  made.actor,
-                  made.reason,
+        r#"SELECT held.id AS "id!",
+                  held.engine AS "engine!",
+                  held.amount AS "amount!",
+                  held.open_amount AS "open_amount!",
+                  held.day AS "day!",
+                  made.actor AS "actor?",
+                  made.reason AS "reason?",
                   held.correlation_id,
-                  made.metadata,
-                  held.created_at,
+                  made.metadata AS "metadata?",
+                  held.created_at AS "created_at!",
                   held.expires_at,
-                  held.status,
-                  held.seq,
+                  held.status AS "status!",
+                  held.seq AS "seq!",
                   held.closed_at,
                   held.closed_seq
            FROM risk_policy AS policy
@@ -201,7 +202,7 @@ async fn open_reservations(
                  AND risk_reservation.seq >= $3
                ORDER BY risk_reservation.seq DESC
                LIMIT $4) AS held
-           JOIN risk_event AS made ON made.seq = held.seq
+           LEFT JOIN risk_event AS made ON made.seq = held.seq
            WHERE $1::text IS NULL OR policy.engine = $1
            ORDER BY held.seq DESC
            LIMIT $4"#,
@@ -222,6 +223,31 @@ pub async fn read_reservation(
     id: Uuid,
     now: DateTime<Utc>,
 ) -> Result<Option<ReservationRecord>> {
-    let filter = ReservationFilter { now, engine: None, status: None, correlation_id: None, id: Some(id) };
-    Ok(reservations(conn, &filter, Portion::last(1)).await?.pop())
+    let row = sqlx::query_as!(
+        Listed,
+        r#"SELECT held.id AS "id!",
+                  held.engine AS "engine!",
+                  held.amount AS "amount!",
+                  held.open_amount AS "open_amount!",
+                  held.day AS "day!",
+                  made.actor AS "actor?",
+                  made.reason AS "reason?",
+                  held.correlation_id,
+                  made.metadata AS "metadata?",
+                  held.created_at AS "created_at!",
+                  held.expires_at,
+                  CASE WHEN held.status = 'OPEN' AND held.expires_at <= $2 THEN 'EXPIRED' ELSE held.status END
+                      AS "status!",
+                  held.seq AS "seq!",
+                  held.closed_at,
+                  held.closed_seq
+           FROM risk_reservation AS held
+           LEFT JOIN risk_event AS made ON made.seq = held.seq
+           WHERE held.id = $1"#,
+        id,
+        now
+    )
+    .fetch_optional(conn)
+    .await?;
+    row.map(ReservationRecord::try_from).transpose()
 }

@@ -1,0 +1,125 @@
+//! Events and reservations keep their place, whichever partition it is in, and there always is one.
+
+use crate::support::Service;
+use holdfast::audit::partitions::{self, make_ahead, partitions};
+use serde_json::json;
+use sqlx::{AssertSqlSafe, Executor};
+
+/// A live service whose first partitions end with this event.
+pub async fn ending_with(last: i64) -> Service {
+    let service = Service::live().await;
+    let to = last + 1;
+    let sql = format!(
+        "ALTER TABLE risk_event DETACH PARTITION risk_event_1;
+         ALTER TABLE risk_event ATTACH PARTITION risk_event_1 FOR VALUES FROM (MINVALUE) TO ({to});
+         ALTER TABLE risk_event_1 ENABLE ALWAYS TRIGGER guard;
+         ALTER TABLE risk_reservation_closed DETACH PARTITION risk_reservation_1;
+         ALTER TABLE risk_reservation_closed ATTACH PARTITION risk_reservation_1 FOR VALUES FROM (MINVALUE) TO ({to})"
+    );
+    service.pool.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
+    service
+}
+
+#[tokio::test]
+async fn an_event_without_a_partition_gets_one_and_its_request_is_answered() {
+    let service = ending_with(2).await;
+    for _ in 0..4 {
+        service.reserve("WHOLESALE", "1").await.ok();
+    }
+    let mut conn = service.pool.acquire().await.unwrap();
+    for table in &partitions::ALL {
+        let found = partitions(&mut conn, table.table).await.unwrap();
+        assert_eq!(found.iter().map(|one| (one.from, one.to)).collect::<Vec<_>>(), [(1, 3), (3, 10_000_003)]);
+    }
+    assert_eq!(service.get("/audit/verify").await.ok()["ok"], true);
+}
+
+#[tokio::test]
+async fn partitions_are_made_once_by_instances_that_make_them_at_the_same_time() {
+    let service = ending_with(9).await;
+    let makers: Vec<_> = (0..8)
+        .map(|_| {
+            let db = service.db.clone();
+            tokio::spawn(async move { make_ahead(&db).await })
+        })
+        .collect();
+    let mut made = 0;
+    for maker in makers {
+        // One that waited too long for another leaves the work to it.
+        made += maker.await.unwrap().unwrap_or(0);
+    }
+    assert_eq!(made, 2);
+    assert_eq!(make_ahead(&service.db).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_partition_that_was_made_later_is_guarded_like_the_first() {
+    let service = ending_with(1).await;
+    service.reserve("WHOLESALE", "1").await.ok();
+    service.reserve("WHOLESALE", "1").await.ok();
+    for sql in [
+        "UPDATE risk_event SET actor = 'x' WHERE seq = 2",
+        "DELETE FROM risk_event_2",
+        "TRUNCATE risk_event_2",
+        "TRUNCATE risk_event",
+        "SET session_replication_role = replica; DELETE FROM risk_event_2",
+        "SET session_replication_role = replica; TRUNCATE risk_event_2",
+    ] {
+        let mut conn = service.pool.acquire().await.unwrap().detach();
+        let error = conn.execute(sqlx::raw_sql(sql)).await.unwrap_err();
+        assert!(error.to_string().contains("the audit trail"), "{sql}: {error}");
+    }
+    let disarmed = "ALTER TABLE risk_event_2 DISABLE TRIGGER guard; DROP TRIGGER guard_truncate ON risk_event_2";
+    service.pool.execute(sqlx::raw_sql(disarmed)).await.unwrap();
+    let mut conn = service.pool.acquire().await.unwrap();
+    let missing = holdfast::audit::complete::missing(&mut conn).await.unwrap();
+    assert_eq!(
+        missing,
+        [
+            "the trigger guard of risk_event_2 is not armed: ALTER TABLE risk_event_2 ENABLE ALWAYS TRIGGER guard",
+            "the trigger guard_truncate of risk_event_2 is missing: restore the schema with its triggers",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_hold_that_ends_leaves_the_open_ones_and_is_shown_as_before() {
+    let service = ending_with(4).await;
+    let mut ids = Vec::new();
+    for number in 0..6 {
+        let hold = json!({"engine": "WHOLESALE", "amount": 1, "ttl_seconds": 60, "actor": format!("a{number}"), "correlation_id": "c"});
+        let made = service.post("/risk/check-and-reserve", &hold).await.ok();
+        ids.push(made["reservation_id"].as_str().unwrap().to_owned());
+    }
+    service.post("/risk/settle", &json!({"reservation_id": ids[0]})).await.ok();
+    service.post(&format!("/risk/reservations/{}/release", ids[4]), &json!({})).await.ok();
+    service.set_skew("2 minutes").await;
+    // Everything else is due; one is settled late all the same.
+    service.post("/risk/settle", &json!({"reservation_id": ids[1], "realized_loss": 1})).await.ok();
+    assert_eq!(service.count("SELECT count(*) FROM ONLY risk_reservation_open").await, 0);
+    let all = service.get("/risk/reservations").await.ok();
+    let shown: Vec<_> =
+        all["items"].as_array().unwrap().iter().map(|row| (row["seq"].clone(), row["status"].clone())).collect();
+    let expected = [(6, "EXPIRED"), (5, "RELEASED"), (4, "EXPIRED"), (3, "EXPIRED"), (2, "SETTLED"), (1, "SETTLED")];
+    assert_eq!(shown, expected.map(|(seq, status)| (json!(seq), json!(status))));
+    for (id, row) in ids.iter().rev().zip(all["items"].as_array().unwrap()) {
+        assert_eq!(service.get(&format!("/risk/reservations/{id}")).await.ok(), *row);
+    }
+    let filtered = service.get("/risk/reservations?correlation_id=c&status=EXPIRED&engine=WHOLESALE").await.ok();
+    assert_eq!(filtered["items"].as_array().unwrap().len(), 3);
+    let again = service.post("/risk/settle", &json!({"reservation_id": ids[1]})).await;
+    assert_eq!(again.status, 409, "{}", again.text);
+}
+
+#[tokio::test]
+async fn an_id_that_was_ever_reserved_makes_no_second_reservation_in_a_later_partition() {
+    let service = ending_with(2).await;
+    let id = "00000000-0000-4000-8000-000000000001";
+    let hold = json!({"engine": "WHOLESALE", "amount": 1, "reservation_id": id});
+    let first = service.post("/risk/check-and-reserve", &hold).await.ok();
+    service.post("/risk/settle", &json!({"reservation_id": id})).await.ok();
+    service.reserve("WHOLESALE", "1").await.ok();
+    let second = service.post("/risk/check-and-reserve", &hold).await.ok();
+    assert_eq!(first["reservation_id"], second["reservation_id"]);
+    assert_eq!(service.count("SELECT count(*) FROM risk_event WHERE action = 'RESERVE'").await, 2);
+}
