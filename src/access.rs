@@ -31,7 +31,7 @@ use crate::clock::Clock;
 use crate::db::{self, Database};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result, require_room};
-use crate::types::{Amount, Domain, Engine, List, PageSize, Reason, TokenId};
+use crate::types::{Amount, ControlAction, Domain, Engine, List, PageSize, Reason, TokenId};
 use chrono::{DateTime, Utc};
 use model::{Bound, CreatedToken, NewToken, TokenPage, TokenRecord};
 use register::Register;
@@ -89,7 +89,7 @@ impl Access {
     pub async fn note_refusal(&self, route: &str, path: &str, code: &'static str, origin: &Origin) -> Result<()> {
         let mut tx = self.db.begin().await?;
         let mut head = self.db.history().lock(&mut tx, Stream::Control).await?;
-        let event = ControlEvent::new("ACCESS_REFUSED")
+        let event = ControlEvent::new(ControlAction::AccessRefused)
             .about(route)
             .refused(code)
             .detail(&RefusalDetail { path: crate::types::bounded(path) });
@@ -209,7 +209,7 @@ pub async fn create(
         last_used_at: None,
     };
     store::insert(&mut tx, token.id(), &token.digest(), new, &record).await?;
-    let event = ControlEvent::new("TOKEN_CREATE").about(&record.id).because(reason).detail(&record);
+    let event = ControlEvent::new(ControlAction::TokenCreate).about(&record.id).because(reason).detail(&record);
     event.append(&mut tx, &mut head, origin).await?;
     db::commit(tx).await?;
     let warnings = model::warnings(&record.scopes);
@@ -231,7 +231,7 @@ pub async fn revoke(db: &Database, id: TokenId, reason: Option<&Reason>, origin:
     let (at, by) = (head.next().at, origin.principal.as_str());
     store::revoke(&mut tx, id, at, by).await?;
     (record.revoked_at, record.revoked_by) = (Some(at), Some(by.to_owned()));
-    let event = ControlEvent::new("TOKEN_REVOKE").about(&record.id).because(reason).detail(&record);
+    let event = ControlEvent::new(ControlAction::TokenRevoke).about(&record.id).because(reason).detail(&record);
     event.append(&mut tx, &mut head, origin).await?;
     db::commit(tx).await?;
     Ok(record)

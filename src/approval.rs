@@ -32,8 +32,7 @@ use crate::audit::{ControlEvent, Head, Origin, Stream};
 use crate::db::{self, Database};
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
-use crate::types::Scope;
-use crate::types::{Actor, Reason};
+use crate::types::{Actor, ControlAction, Reason, Scope};
 use chrono::TimeDelta;
 use model::{ApprovalAction, ApprovalRecord, Standing};
 use serde::Serialize;
@@ -169,7 +168,7 @@ async fn wait_in_tx(
         standing: Standing::Waiting,
     };
     store::insert(&mut *conn, &record).await?;
-    let event = ControlEvent::new("APPROVAL_REQUEST")
+    let event = ControlEvent::new(ControlAction::ApprovalRequest)
         .about(action.as_str())
         .because(wanted.reason)
         .detail(&RequestDetail { action, input: &input, owner });
@@ -201,8 +200,8 @@ async fn approve_in_tx(conn: &mut PgConnection, head: &mut Head, id: i64, asked:
         approved_by: approver.principal.as_str(),
         approving_owner: owner,
     };
-    let (subject, detail) = (id.to_string(), Some(db::json_text(&detail)));
-    let event = ControlEvent { action: "APPROVAL_APPROVE", subject: Some(&subject), error: None, reason: None, detail };
+    let subject = id.to_string();
+    let event = ControlEvent::new(ControlAction::ApprovalApprove).about(&subject).detail(&detail);
     event.append(conn, head, approver).await?;
     Ok(())
 }
@@ -242,7 +241,7 @@ pub async fn require_second_person(db: &Database, on: bool, reason: Option<&Reas
         return Ok(false);
     }
     store::set_required(&mut tx, on).await?;
-    let event = ControlEvent::new("SETTING_CHANGE")
+    let event = ControlEvent::new(ControlAction::SettingChange)
         .about(store::SETTING)
         .because(reason)
         .detail(&SettingDetail { from: before, to: on });

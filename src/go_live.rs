@@ -29,7 +29,7 @@ use crate::error::database::is_of_the_connection;
 use crate::error::{Error, Result, require_room};
 use crate::idempotency::{self, Asked, Once};
 use crate::panics;
-use crate::types::{Actor, Reason};
+use crate::types::{Actor, ControlAction, Reason};
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use model::{Checklist, Facts, GoLiveState, Pack, PackReport, Switch};
 use serde::Serialize;
@@ -223,7 +223,8 @@ impl GoLive {
             require_room("components", store::count_packs(&mut tx).await?, self.packs_max, "PACKS_MAX")?;
         }
         let pack = store::upsert_pack(&mut tx, report, origin, head.next()).await?;
-        let event = ControlEvent::new("PACK_REPORT").about(report.id.as_str()).because(reason).detail(&pack);
+        let event =
+            ControlEvent::new(ControlAction::PackReport).about(report.id.as_str()).because(reason).detail(&pack);
         event.append(&mut tx, &mut head, origin).await?;
         idempotency::keep(&mut tx, intent, head.next(), &pack).await?;
         db::commit(tx).await?;
@@ -376,7 +377,7 @@ pub async fn accept_rewind_knowing(
     let lost = history::losses(&mut tx, known).await?;
     let (version, generation) = store::begin_generation(&mut tx).await?;
     let accepted = Accepted { version, generation, lost };
-    let event = ControlEvent::new("GO_LIVE_REWIND_ACCEPT").because(reason).detail(&accepted);
+    let event = ControlEvent::new(ControlAction::GoLiveRewindAccept).because(reason).detail(&accepted);
     event.append(&mut tx, &mut head, origin).await?;
     db::commit(tx).await?;
     Ok(accepted)

@@ -35,7 +35,7 @@ use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result, require_room};
 use crate::idempotency::{self, Asked, Earlier, Once};
 use crate::identity::Authority;
-use crate::types::{Actor, Engine, Reason};
+use crate::types::{Actor, ControlAction, Engine, Reason};
 use ledger::Ledger;
 use ledger::form::FormInUse;
 use model::adjust::Adjustment;
@@ -310,7 +310,7 @@ impl Risk {
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         let subject = policy.engine.as_str();
         // The caps of a removed policy are no longer known, so its renewal counts as a loosening.
-        let renews = existing.is_none() && audit::was_done(&mut tx, remove::REMOVED, subject).await?;
+        let renews = existing.is_none() && audit::was_done(&mut tx, ControlAction::RiskPolicyRemove, subject).await?;
         let loosening = (renews || policy::loosens(existing.as_ref(), &policy)).then_some(ApprovalAction::RaiseCap);
         let input = to_json(&WithChanges { request, changes: &changes });
         let wanted = Wanted { subject: Some(subject), input: input.get(), reason };
@@ -324,7 +324,7 @@ impl Risk {
         }
         audit::revise(&mut tx, Stream::Risk).await?;
         store::upsert_policy(&mut tx, &policy).await?;
-        let event = ControlEvent::new("RISK_POLICY_UPSERT")
+        let event = ControlEvent::new(ControlAction::RiskPolicyUpsert)
             .about(subject)
             .because(reason)
             .detail(&PolicyDetail { changes: &changes, policy: &policy });

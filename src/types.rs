@@ -24,7 +24,7 @@ mod time;
 mod token;
 
 pub use access::{Lifetime, List, Rate};
-pub use action::{HeimdallAction, RiskAction};
+pub use action::{ControlAction, HeimdallAction, RiskAction};
 pub use block::Block;
 pub use class::{ExecutionClass, RouteClass};
 pub use cursor::{ParseCursorError, Place};

@@ -3,6 +3,7 @@
 use super::end::End;
 use super::shown;
 use crate::audit::FieldChange;
+use crate::types::ControlAction;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -58,15 +59,15 @@ impl ApprovalAction {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Enable => "GO_LIVE_ENABLE",
-            Self::Release => "KILL_SWITCH_RELEASE",
-            Self::RaiseCap => "RISK_POLICY_UPSERT",
+            Self::Enable => ControlAction::GoLiveEnable.as_str(),
+            Self::Release => ControlAction::KillSwitchRelease.as_str(),
+            Self::RaiseCap => ControlAction::RiskPolicyUpsert.as_str(),
             Self::Correct => "RISK_ADJUST",
-            Self::Charter => "HEIMDALL_POLICY_UPSERT",
-            Self::Promote => "HEIMDALL_PROMOTE",
-            Self::Wire => "REGRESSION_POLICY_UPSERT",
-            Self::Rearm => "REGRESSION_REARM",
-            Self::Rebase => "REGRESSION_BASELINE_RESET",
+            Self::Charter => ControlAction::HeimdallPolicyUpsert.as_str(),
+            Self::Promote => ControlAction::HeimdallPromote.as_str(),
+            Self::Wire => ControlAction::RegressionPolicyUpsert.as_str(),
+            Self::Rearm => ControlAction::RegressionRearm.as_str(),
+            Self::Rebase => ControlAction::RegressionBaselineReset.as_str(),
         }
     }
 

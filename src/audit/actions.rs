@@ -1,50 +1,144 @@
-//! Every action that an event can have. AUDIT.md describes each; tests compare this list, the written actions and the
-//! document. An action that says what a policy, a token or an engine is now also belongs in [`super::as_of`],
-//! [`super::complete`] and `review::values`.
+//! Every action that an event can have, and what an action of the control stream means to its readers. AUDIT.md
+//! describes each; tests compare this list, the written actions and the document.
 
 use super::Stream;
 use crate::error::{Error, Result};
-use crate::types::{HeimdallAction, RiskAction, letters_apart};
+use crate::types::{ControlAction, HeimdallAction, RiskAction, letters_apart};
 
-const CONTROL: [&str; 31] = [
-    "GO_LIVE_ENABLE",
-    "GO_LIVE_DISABLE",
-    "KILL_SWITCH_ENGAGE",
-    "KILL_SWITCH_RELEASE",
-    "PACK_REPORT",
-    "GO_LIVE_REWIND_ACCEPT",
-    "CLOCK_ACCEPT",
-    "RISK_POLICY_UPSERT",
-    "RISK_POLICY_REMOVE",
-    "RISK_HALT",
-    "RISK_REPAIR",
-    "HEIMDALL_POLICY_UPSERT",
-    "HEIMDALL_POLICY_REMOVE",
-    "HEIMDALL_PROMOTE",
-    "HEIMDALL_DEMOTE",
-    "REGRESSION_POLICY_UPSERT",
-    "REGRESSION_POLICY_REMOVE",
-    "REGRESSION_TRIP",
-    "REGRESSION_SHADOW_TRIP",
-    "REGRESSION_REARM",
-    "REGRESSION_KIND",
-    "REGRESSION_ACKNOWLEDGE",
-    "REGRESSION_BASELINE_RESET",
-    "APPROVAL_REQUEST",
-    "APPROVAL_APPROVE",
-    "APPROVAL_REJECT",
-    "SETTING_CHANGE",
-    "TOKEN_CREATE",
-    "TOKEN_REVOKE",
-    "ACCESS_REFUSED",
-    "AUDIT_ERASE",
-];
+/// What an event of an action says to those who read the control stream.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// The setting that the event moves, for [`super::as_of`]; none if it moves none.
+    pub moves: Option<Setting>,
+    /// The questions of [`super::complete`] that the event answers: it says that a row was made, or removed again.
+    pub answers: &'static [Question],
+    /// The streams whose writers also store the reason in a row of their own, in lock order, for [`super::erase`].
+    pub reason_in: &'static [Stream],
+    /// The form of the detail, for the review.
+    pub detail: Detail,
+}
+
+/// A setting, and how an event moves it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// The go-live state; the event holds all of it.
+    Switches,
+    /// The version of the go-live state, and nothing else of it.
+    Version,
+    /// The last report of a component.
+    Report,
+    /// The policy of an engine.
+    RiskPolicy,
+    /// The removal of the policy of an engine.
+    RiskPolicyRemoval,
+    /// The policy of a domain.
+    HeimdallPolicy,
+    /// The removal of the policy of a domain.
+    HeimdallPolicyRemoval,
+    /// The policy of a wire.
+    RegressionPolicy,
+    /// The removal of the policy of a wire.
+    RegressionPolicyRemoval,
+    /// A wire, which trips and may throttle an engine.
+    Trip,
+    /// A wire, which is re-armed and no longer throttles its engine.
+    Rearm,
+    /// A wire, which ignores its earlier events.
+    Baseline,
+}
+
+impl Setting {
+    /// Whether every event is needed; for the others the last one for a subject is enough.
+    #[must_use]
+    pub const fn is_replayed(self) -> bool {
+        match self {
+            Self::Version | Self::RiskPolicy | Self::RiskPolicyRemoval | Self::Trip | Self::Rearm | Self::Baseline => {
+                true
+            }
+            Self::Switches
+            | Self::Report
+            | Self::HeimdallPolicy
+            | Self::HeimdallPolicyRemoval
+            | Self::RegressionPolicy
+            | Self::RegressionPolicyRemoval => false,
+        }
+    }
+}
+
+/// A question about the rows that the control stream says there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// Are the policies, tokens, requests, reports and settings there, and what halted the book?
+    Policies,
+    /// Are the wires, their trips and their throttles there?
+    Wires,
+}
+
+/// The form of a detail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// The moved fields in `changes`.
+    Changes,
+    /// One value, `from` and `to`.
+    FromTo,
+    /// A component's report.
+    Report,
+    /// The removed policy.
+    Removed,
+    /// The removed policy and the kind of its series.
+    RemovedWire,
+    /// Anything else, or none.
+    Other,
+}
+
+const fn row(
+    moves: Option<Setting>,
+    answers: &'static [Question],
+    reason_in: &'static [Stream],
+    detail: Detail,
+) -> Row {
+    Row { moves, answers, reason_in, detail }
+}
+
+/// The row of an action: exhaustive, without a catch-all, so that no reader of the control stream forgets a new one.
+#[must_use]
+pub const fn row_of(action: ControlAction) -> Row {
+    use self::{ControlAction as A, Detail as D, Question as Q, Setting as S};
+    use Stream::{Heimdall, Kpi, Risk};
+    match action {
+        A::GoLiveEnable | A::GoLiveDisable | A::KillSwitchEngage | A::KillSwitchRelease => {
+            row(Some(S::Switches), &[], &[], D::Other)
+        }
+        A::PackReport => row(Some(S::Report), &[Q::Policies], &[], D::Report),
+        A::GoLiveRewindAccept => row(Some(S::Version), &[], &[], D::Other),
+        A::RiskPolicyUpsert => row(Some(S::RiskPolicy), &[Q::Policies, Q::Wires], &[Risk], D::Changes),
+        A::RiskPolicyRemove => row(Some(S::RiskPolicyRemoval), &[Q::Policies, Q::Wires], &[], D::Removed),
+        A::HeimdallPolicyUpsert | A::HeimdallPromote | A::HeimdallDemote => {
+            row(Some(S::HeimdallPolicy), &[Q::Policies], &[Heimdall], D::Changes)
+        }
+        A::HeimdallPolicyRemove => row(Some(S::HeimdallPolicyRemoval), &[Q::Policies], &[], D::Removed),
+        A::RegressionPolicyUpsert => row(Some(S::RegressionPolicy), &[Q::Wires], &[Kpi], D::Changes),
+        A::RegressionPolicyRemove => row(Some(S::RegressionPolicyRemoval), &[Q::Wires], &[], D::RemovedWire),
+        A::RegressionTrip => row(Some(S::Trip), &[Q::Wires], &[], D::Other),
+        A::RegressionShadowTrip => row(None, &[Q::Wires], &[], D::Other),
+        A::RegressionRearm => row(Some(S::Rearm), &[Q::Wires], &[Kpi, Risk], D::Other),
+        A::RegressionKind => row(None, &[Q::Wires], &[], D::FromTo),
+        A::RegressionBaselineReset => row(Some(S::Baseline), &[Q::Wires], &[], D::Other),
+        A::SettingChange => row(None, &[Q::Policies], &[], D::FromTo),
+        A::ClockAccept | A::RiskHalt | A::RiskRepair | A::ApprovalRequest | A::TokenCreate | A::AuditErase => {
+            row(None, &[Q::Policies], &[], D::Other)
+        }
+        A::RegressionAcknowledge | A::ApprovalApprove | A::ApprovalReject | A::TokenRevoke | A::AccessRefused => {
+            row(None, &[], &[], D::Other)
+        }
+    }
+}
 
 /// The actions of a stream. Events of `kpi` have none.
 #[must_use]
 pub fn actions(stream: Stream) -> Vec<&'static str> {
     match stream {
-        Stream::Control => CONTROL.to_vec(),
+        Stream::Control => ControlAction::ALL.map(ControlAction::as_str).to_vec(),
         Stream::Risk => RiskAction::ALL.map(RiskAction::as_str).to_vec(),
         Stream::Heimdall => HeimdallAction::ALL.map(HeimdallAction::as_str).to_vec(),
         Stream::Kpi => Vec::new(),
@@ -106,40 +200,31 @@ mod tests {
         }
     }
 
-    /// The quoted texts and the variants of a stream's actions after `action:` in the fields of an event, in the
-    /// constants `REMOVED`, or in the `new(` of an event.
-    fn written(source: &str) -> Vec<String> {
-        let begins = ["action: ", "const REMOVED: &str = ", "ControlEvent::new(", "HeimdallEvent::new("]
-            .map(|begin| source.split(begin).skip(1));
-        let fields = begins.into_iter().flatten().map(|rest| rest.split(['\n', ',']).next().unwrap_or_default());
-        let named = |field: &str| -> Vec<String> {
-            let quoted = field.split('"').skip(1).step_by(2).map(str::to_owned);
-            let variants = ["RiskAction::", "HeimdallAction::"].map(|name| field.split(name).skip(1));
-            let variants = variants.into_iter().flatten().map(|rest| {
-                rest.chars().take_while(char::is_ascii_alphabetic).collect::<String>().to_ascii_uppercase()
-            });
-            quoted.chain(variants).collect()
-        };
-        let is_action =
-            |text: &String| text.len() >= 4 && text.bytes().all(|letter| letter.is_ascii_uppercase() || letter == b'_');
-        fields.flat_map(named).filter(is_action).collect()
+    /// The variants that the source names as the action of an event: first in its `new(`, or after `action:` in its
+    /// fields.
+    fn written(source: &str) -> BTreeSet<&str> {
+        let begins = ["action: ", "let action = ", "ControlEvent::new(", "HeimdallEvent::new("];
+        let events = begins.into_iter().flat_map(|begin| source.split(begin).skip(1));
+        let actions = events.map(|event| event.split([',', ';']).next().unwrap_or_default());
+        actions.flat_map(|action| action.split(|letter: char| !letter.is_alphanumeric() && letter != ':')).collect()
     }
 
     #[test]
-    fn every_action_that_the_program_writes_is_known() {
+    fn every_action_is_written_somewhere() {
+        use ControlAction as A;
         let mut files = Vec::new();
         sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
-        let (known, mut seen) = (all(), BTreeSet::new());
-        for file in files {
-            for action in written(&std::fs::read_to_string(&file).unwrap()) {
-                assert!(known.contains(&action), "{}: {action} is not among the known actions", file.display());
-                seen.insert(action);
-            }
+        let texts: Vec<String> = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+        let seen: BTreeSet<&str> = texts.iter().flat_map(|text| written(text)).collect();
+        // The switches name theirs in a function.
+        let switches = [A::GoLiveEnable, A::GoLiveDisable, A::KillSwitchEngage, A::KillSwitchRelease];
+        let control = ControlAction::ALL.into_iter().filter(|action| !switches.contains(action));
+        let control = control.map(|action| format!("ControlAction::{action:?}"));
+        let risk = RiskAction::ALL.map(|action| format!("RiskAction::{action:?}"));
+        let heimdall = HeimdallAction::ALL.map(|action| format!("HeimdallAction::{action:?}"));
+        for action in control.chain(risk).chain(heimdall) {
+            assert!(seen.contains(action.as_str()), "{action} is never written");
         }
-        // The switches name their actions in a function. Every known action must be written somewhere.
-        let switches = ["GO_LIVE_ENABLE", "GO_LIVE_DISABLE", "KILL_SWITCH_ENGAGE", "KILL_SWITCH_RELEASE"];
-        seen.extend(switches.map(str::to_owned));
-        assert_eq!(known.difference(&seen).collect::<Vec<_>>(), [""; 0]);
     }
 
     #[test]

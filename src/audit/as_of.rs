@@ -10,38 +10,28 @@
 
 mod installed;
 
+use super::actions::{Setting, row_of};
 use crate::db::to_json;
 use crate::error::{Error, Result};
-use crate::types::Ratio;
+use crate::types::{ControlAction, Ratio};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-/// Actions of which the last event for a subject is enough.
-pub const LAST: [&str; 11] = [
-    "GO_LIVE_ENABLE",
-    "GO_LIVE_DISABLE",
-    "KILL_SWITCH_ENGAGE",
-    "KILL_SWITCH_RELEASE",
-    "PACK_REPORT",
-    "HEIMDALL_POLICY_UPSERT",
-    "HEIMDALL_PROMOTE",
-    "HEIMDALL_DEMOTE",
-    "HEIMDALL_POLICY_REMOVE",
-    "REGRESSION_POLICY_UPSERT",
-    "REGRESSION_POLICY_REMOVE",
-];
-/// Actions whose events are replayed one by one.
-pub const EACH: [&str; 6] = [
-    "RISK_POLICY_UPSERT",
-    "RISK_POLICY_REMOVE",
-    "REGRESSION_TRIP",
-    "REGRESSION_REARM",
-    "REGRESSION_BASELINE_RESET",
-    "GO_LIVE_REWIND_ACCEPT",
-];
+/// The actions that move a setting: those of which the last event for a subject is enough, and those whose events are
+/// all replayed.
+#[must_use]
+pub fn moving() -> (Vec<&'static str>, Vec<&'static str>) {
+    let texts = |is_replayed: bool| {
+        let moves = move |action: &ControlAction| {
+            row_of(*action).moves.is_some_and(|setting| setting.is_replayed() == is_replayed)
+        };
+        ControlAction::ALL.into_iter().filter(moves).map(ControlAction::as_str).collect()
+    };
+    (texts(false), texts(true))
+}
 
 /// A control event, reduced to the facts about settings.
 #[derive(Debug)]
@@ -50,8 +40,8 @@ pub struct Told {
     pub seq: i64,
     /// The time of the event.
     pub at: DateTime<Utc>,
-    /// The action, upper case.
-    pub action: String,
+    /// The setting that it moves.
+    pub moves: Setting,
     /// The engine, domain, wire or component; none for the go-live state.
     pub subject: Option<String>,
     /// The acting person or program, as claimed.
@@ -191,7 +181,8 @@ struct Going {
     unknown_trips: Vec<i64>,
 }
 
-/// The settings after these events, in order: the last of each kind and name for [`LAST`], every one for [`EACH`].
+/// The settings after these events, in order: the last of each kind and name, and every one of those that [`moving`]
+/// says are replayed.
 pub fn as_of(at: DateTime<Utc>, seq: i64, installed: bool, events: &[Told]) -> Result<AsOf> {
     let mut going = Going::default();
     if installed {
@@ -212,27 +203,25 @@ pub fn as_of(at: DateTime<Utc>, seq: i64, installed: bool, events: &[Told]) -> R
 
 impl Going {
     fn take(&mut self, event: &Told) -> Result<()> {
-        match event.action.as_str() {
-            "GO_LIVE_REWIND_ACCEPT" => self.accept(event)?,
-            "PACK_REPORT" => self.set(Kind::Pack, event.subject(), event, event.read()?),
-            "RISK_POLICY_UPSERT" => self.upsert_risk(event)?,
-            "HEIMDALL_POLICY_UPSERT" | "HEIMDALL_PROMOTE" | "HEIMDALL_DEMOTE" | "REGRESSION_POLICY_UPSERT" => {
-                let kind = if event.action.starts_with('H') { Kind::Heimdall } else { Kind::Regression };
-                self.set(kind, event.subject(), event, event.read::<Upserted>()?.map(|upserted| upserted.policy));
-            }
-            "RISK_POLICY_REMOVE" => {
-                self.holds.remove(&event.subject());
-                self.things.remove(&(Kind::Risk, event.subject()));
-            }
-            "HEIMDALL_POLICY_REMOVE" => drop(self.things.remove(&(Kind::Heimdall, event.subject()))),
-            "REGRESSION_POLICY_REMOVE" => drop(self.things.remove(&(Kind::Regression, event.subject()))),
-            "REGRESSION_TRIP" => self.trip(event)?,
-            "REGRESSION_REARM" => self.rearm(event)?,
-            "REGRESSION_BASELINE_RESET" => self.rebase(event)?,
-            _ => {
+        match event.moves {
+            Setting::Switches => {
                 let after = event.read::<After>()?.map(|changed| changed.after);
                 self.set(Kind::GoLive, "go_live".to_owned(), event, after);
             }
+            Setting::Version => self.accept(event)?,
+            Setting::Report => self.set(Kind::Pack, event.subject(), event, event.read()?),
+            Setting::RiskPolicy => self.upsert_risk(event)?,
+            Setting::RiskPolicyRemoval => {
+                self.holds.remove(&event.subject());
+                self.remove(Kind::Risk, event);
+            }
+            Setting::HeimdallPolicy => self.upsert(Kind::Heimdall, event)?,
+            Setting::HeimdallPolicyRemoval => self.remove(Kind::Heimdall, event),
+            Setting::RegressionPolicy => self.upsert(Kind::Regression, event)?,
+            Setting::RegressionPolicyRemoval => self.remove(Kind::Regression, event),
+            Setting::Trip => self.trip(event)?,
+            Setting::Rearm => self.rearm(event)?,
+            Setting::Baseline => self.rebase(event)?,
         }
         Ok(())
     }
@@ -241,6 +230,15 @@ impl Going {
         let (seq, at) = (Some(event.seq), Some(event.at));
         let thing = InForce { name: name.clone(), seq, at, erased: value.is_none(), value };
         self.things.insert((kind, name), thing);
+    }
+
+    fn upsert(&mut self, kind: Kind, event: &Told) -> Result<()> {
+        self.set(kind, event.subject(), event, event.read::<Upserted>()?.map(|upserted| upserted.policy));
+        Ok(())
+    }
+
+    fn remove(&mut self, kind: Kind, event: &Told) {
+        self.things.remove(&(kind, event.subject()));
     }
 
     /// An accepted history moves the version up by one and changes nothing else.

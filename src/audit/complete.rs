@@ -4,9 +4,11 @@
 //! All users ask [`missing`]: `holdfast audit verify` and its route, a starting server, and the review. `/readyz` does
 //! not: if an installed row is missing, requests are denied, and a starting server logs the rest.
 
+use super::actions::{Question, row_of};
 use super::partitions;
 use crate::db;
 use crate::error::Result;
+use crate::types::ControlAction;
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -175,15 +177,19 @@ async fn told(conn: &mut PgConnection) -> Result<Vec<String>> {
     Ok(absent.iter().map(sentence).collect())
 }
 
+/// The actions whose events answer a question.
+fn answering(question: Question) -> Vec<&'static str> {
+    let answers = |action: &ControlAction| row_of(*action).answers.contains(&question);
+    ControlAction::ALL.into_iter().filter(answers).map(ControlAction::as_str).collect()
+}
+
 /// The rows that do not come from a wire.
 async fn told_of_policies(conn: &mut PgConnection) -> Result<Vec<Absent>> {
     let absent = sqlx::query_as!(
         Absent,
         r#"WITH event AS MATERIALIZED (
                SELECT seq, action, subject FROM control_event
-               WHERE ok AND action IN ('APPROVAL_REQUEST', 'AUDIT_ERASE', 'CLOCK_ACCEPT', 'HEIMDALL_DEMOTE', 'HEIMDALL_POLICY_UPSERT',
-                                       'HEIMDALL_POLICY_REMOVE', 'HEIMDALL_PROMOTE', 'PACK_REPORT', 'RISK_HALT',
-                                       'RISK_POLICY_REMOVE', 'RISK_POLICY_UPSERT', 'RISK_REPAIR', 'SETTING_CHANGE', 'TOKEN_CREATE')
+               WHERE ok AND action = ANY($1)
            )
            SELECT relation AS "relation!", name AS "name!" FROM (
                SELECT 'access_token', subject FROM event
@@ -217,7 +223,8 @@ async fn told_of_policies(conn: &mut PgConnection) -> Result<Vec<Absent>> {
                SELECT 'setting', subject FROM event
                WHERE action = 'SETTING_CHANGE' AND NOT EXISTS (SELECT FROM setting WHERE key = subject)
            ) AS absent (relation, name)
-           ORDER BY relation, name"#
+           ORDER BY relation, name"#,
+        &answering(Question::Policies) as &[&str]
     )
     .fetch_all(conn)
     .await?;
@@ -236,9 +243,8 @@ async fn told_of_wires(conn: &mut PgConnection) -> Result<Vec<Absent>> {
                       CASE WHEN action IN ('REGRESSION_BASELINE_RESET', 'REGRESSION_TRIP') THEN detail END AS detail
                FROM control_event
                WHERE ok AND subject IS NOT NULL
-                 AND (action IN ('REGRESSION_BASELINE_RESET', 'REGRESSION_KIND', 'REGRESSION_POLICY_REMOVE', 'REGRESSION_POLICY_UPSERT',
-                                 'REGRESSION_REARM', 'REGRESSION_SHADOW_TRIP', 'REGRESSION_TRIP', 'RISK_POLICY_REMOVE')
-                      OR action = 'RISK_POLICY_UPSERT' AND COALESCE(detail LIKE '%"field":"throttled_by"%', true))
+                 AND action = ANY($1)
+                 AND (action <> 'RISK_POLICY_UPSERT' OR COALESCE(detail LIKE '%"field":"throttled_by"%', true))
            ), throttle AS (
                SELECT trip.seq, trip.subject,
                       COALESCE(substring(trip.detail FROM '"engine":"([A-Z0-9_.-]+)"(?:,"shadow":false)?\}$'), known.engine) AS engine
@@ -289,7 +295,8 @@ async fn told_of_wires(conn: &mut PgConnection) -> Result<Vec<Absent>> {
                WHERE throttle.engine IS NOT NULL AND throttle.seq > GREATEST(rearmed.seq, overridden.seq, 0)
                  AND NOT EXISTS (SELECT FROM risk_throttle AS one WHERE one.engine = throttle.engine AND one.trip_id = throttle.seq)
            ) AS absent (relation, name)
-           ORDER BY relation, name"#
+           ORDER BY relation, name"#,
+        &answering(Question::Wires) as &[&str]
     )
     .fetch_all(conn)
     .await?;

@@ -3,7 +3,7 @@
 use super::{Canonical, Head, Origin, Stamp, Stream, store};
 use crate::db::json_text;
 use crate::error::Result;
-use crate::types::Reason;
+use crate::types::{ControlAction, Reason};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -13,22 +13,22 @@ use utoipa::ToSchema;
 /// A change or a refusal, before it has a place in the stream.
 #[derive(Debug)]
 pub struct ControlEvent<'a> {
-    /// The action, done or attempted, upper case: `KILL_SWITCH_ENGAGE`.
-    pub action: &'static str,
+    /// The action, done or attempted.
+    pub(super) action: ControlAction,
     /// The subject: an engine, a domain, a wire or a component; none for the go-live state.
-    pub subject: Option<&'a str>,
+    pub(super) subject: Option<&'a str>,
     /// The error code of a refusal; none for a change.
-    pub error: Option<&'static str>,
+    pub(super) error: Option<&'static str>,
     /// The reason in the caller's words.
-    pub reason: Option<&'a Reason>,
+    pub(super) reason: Option<&'a Reason>,
     /// The state before and after, as JSON.
-    pub detail: Option<String>,
+    pub(super) detail: Option<String>,
 }
 
 impl<'a> ControlEvent<'a> {
     /// A change of the go-live state without a reason; the methods below add to it.
     #[must_use]
-    pub const fn new(action: &'static str) -> Self {
+    pub const fn new(action: ControlAction) -> Self {
         Self { action, subject: None, error: None, reason: None, detail: None }
     }
 
@@ -60,7 +60,7 @@ impl<'a> ControlEvent<'a> {
 
     fn canonical(&self, stamp: Stamp, origin: &Origin) -> Canonical {
         Canonical::begin(Stream::Control, stamp, origin)
-            .text(Some(self.action))
+            .text(Some(self.action.as_str()))
             .text(self.subject)
             .shown(Some(self.error.is_none()))
             .text(self.error)
@@ -130,7 +130,7 @@ mod tests {
         let stamp = Stamp { seq: 1, at: DateTime::from_timestamp_micros(1_768_262_400_000_001).unwrap() };
         let reason = "verify".parse().unwrap();
         let event = ControlEvent {
-            action: "GO_LIVE_DISABLE",
+            action: ControlAction::GoLiveDisable,
             subject: None,
             error: None,
             reason: Some(&reason),

@@ -11,11 +11,11 @@ mod target;
 
 pub use target::{Remains, Target};
 
+use super::actions::row_of;
 use super::{ControlEvent, Origin, Stream, lock, store};
 use crate::db::{self, Database};
 use crate::error::{Error, Result};
-use crate::types::Reason;
-use crate::types::hex;
+use crate::types::{ControlAction, Reason, hex};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -48,27 +48,17 @@ struct EraseDetail<'a> {
     columns: &'a [&'static str],
 }
 
-/// The streams whose writers also store the reason of this action in a row of their own, in lock order.
-fn lever_of(action: Option<&str>) -> &'static [Stream] {
-    match action {
-        Some("RISK_POLICY_UPSERT") => &[Stream::Risk],
-        Some("HEIMDALL_POLICY_UPSERT" | "HEIMDALL_PROMOTE" | "HEIMDALL_DEMOTE") => &[Stream::Heimdall],
-        Some("REGRESSION_POLICY_UPSERT") => &[Stream::Kpi],
-        Some("REGRESSION_REARM") => &[Stream::Kpi, Stream::Risk],
-        _ => &[],
-    }
-}
-
 /// Erases a text in one transaction, then searches for copies.
 pub async fn erase(db: &Database, target: Target, reason: &Reason, origin: &Origin) -> Result<Erased> {
     let mut tx = db.begin().await?;
     // An event's action never changes, so it can be read before the heads are locked.
     let action = store::erase::action(&mut tx, target).await?;
-    if target.field == "detail" && matches!(action.as_deref(), Some("AUDIT_ERASE" | "SETTING_CHANGE")) {
+    if target.field == "detail" && matches!(action, Some(ControlAction::AuditErase | ControlAction::SettingChange)) {
         let id = format!("{}, which holds only the effect of the event", target.name());
         return Err(Error::NotFound { what: "text of a caller's", id });
     }
-    for stream in lever_of(action.as_deref()) {
+    let row = action.map(row_of);
+    for stream in row.map_or(&[][..], |row| row.reason_in) {
         let _held = lock(&mut tx, *stream).await?;
     }
     let mut head = db.history().lock(&mut tx, Stream::Control).await?;
@@ -88,7 +78,7 @@ pub async fn erase(db: &Database, target: Target, reason: &Reason, origin: &Orig
         _ => Vec::new(),
     };
     let name = target.name();
-    let event = ControlEvent::new("AUDIT_ERASE")
+    let event = ControlEvent::new(ControlAction::AuditErase)
         .about(&name)
         .because(reason)
         .detail(&EraseDetail { digest: &digest, columns: &columns });
@@ -97,8 +87,6 @@ pub async fn erase(db: &Database, target: Target, reason: &Reason, origin: &Orig
     // Searched after the commit, because it takes long and the kill switch waits for the head.
     let mut tx = db.begin_unlimited_snapshot().await?;
     let copies = store::erase::copies(&mut tx, &text).await?;
-    let told = action.is_some_and(|action| {
-        super::as_of::LAST.contains(&action.as_str()) || super::as_of::EACH.contains(&action.as_str())
-    });
+    let told = row.is_some_and(|row| row.moves.is_some());
     Ok(Erased::Now { digest, seq: stamp.seq, columns, copies, as_of: told && target.field == "detail" })
 }

@@ -10,7 +10,7 @@
 
 use super::Stream;
 use super::layout::{Column, Kind};
-use crate::types::{ParseCursorError, sealed, unsealed};
+use crate::types::{ControlAction, ParseCursorError, sealed, unsealed};
 use chrono::{DateTime, Utc};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
@@ -112,7 +112,9 @@ impl Filter {
                 wanted.push((column, vec![value.as_str()]));
             } else if (*name, stream) == ("engine", Stream::Control) {
                 // The control stream names an engine as the subject of its policy's change.
-                let changes = vec!["RISK_POLICY_UPSERT", "RISK_POLICY_REMOVE"];
+                let changes = [ControlAction::RiskPolicyUpsert, ControlAction::RiskPolicyRemove]
+                    .map(ControlAction::as_str)
+                    .to_vec();
                 wanted.extend([(known("action")?, changes), (known("subject")?, vec![value.as_str()])]);
             } else {
                 return None;

@@ -8,7 +8,7 @@ use super::{ControlEvent, ControlRecord, Head, Origin, Stamp, Stream};
 use crate::db;
 use crate::db::history::{read_hash, read_point};
 use crate::error::{Error, Result};
-use crate::types::{Actor, CorrelationId, Point, Portion, Reason, RequestId};
+use crate::types::{Actor, ControlAction, CorrelationId, Point, Portion, Reason, RequestId};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::postgres::PgRow;
@@ -27,10 +27,10 @@ pub async fn lock(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
 }
 
 /// True if a change of this kind was ever made to a subject of the control plane.
-pub async fn was_done(conn: &mut PgConnection, action: &str, subject: &str) -> Result<bool> {
+pub async fn was_done(conn: &mut PgConnection, action: ControlAction, subject: &str) -> Result<bool> {
     Ok(sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM control_event WHERE action = $1 AND ok AND subject = $2) AS "done!""#,
-        action,
+        action.as_str(),
         subject
     )
     .fetch_one(conn)
@@ -148,7 +148,7 @@ pub(super) async fn insert_control_event(
         origin.actor.as_ref().map(Actor::as_str),
         origin.request_id.as_ref().map(RequestId::as_str),
         origin.correlation_id.as_ref().map(CorrelationId::as_str),
-        event.action,
+        event.action.as_str(),
         event.subject,
         event.error.is_none(),
         event.error,
@@ -253,6 +253,7 @@ pub(super) struct Told {
 
 /// The changes of the control stream after one place and up to another.
 pub(super) async fn read_told(conn: &mut PgConnection, after: i64, up_to: i64) -> Result<Vec<Told>> {
+    let trips = [ControlAction::RegressionTrip, ControlAction::RegressionShadowTrip].map(ControlAction::as_str);
     Ok(sqlx::query_as!(
         Told,
         "SELECT seq,
@@ -261,12 +262,13 @@ pub(super) async fn read_told(conn: &mut PgConnection, after: i64, up_to: i64) -
                 principal,
                 actor,
                 request_id,
-                CASE WHEN action LIKE '%\\_TRIP' THEN detail END AS detail
+                CASE WHEN action = ANY($3) THEN detail END AS detail
          FROM control_event
          WHERE ok AND seq > $1 AND seq <= $2
          ORDER BY seq",
         after,
-        up_to
+        up_to,
+        &trips as &[&str]
     )
     .fetch_all(conn)
     .await?)

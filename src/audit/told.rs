@@ -9,6 +9,7 @@ use super::Stream;
 use super::store::{self, Told};
 use crate::db::Database;
 use crate::error::Result;
+use crate::types::ControlAction;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -114,7 +115,14 @@ struct Wire<'a> {
 }
 
 /// Changes that stop something or report a fault.
-const STOPS: [&str; 4] = ["KILL_SWITCH_ENGAGE", "GO_LIVE_DISABLE", "RISK_HALT", "GO_LIVE_REWIND_ACCEPT"];
+const STOPS: [ControlAction; 6] = [
+    ControlAction::KillSwitchEngage,
+    ControlAction::GoLiveDisable,
+    ControlAction::RiskHalt,
+    ControlAction::GoLiveRewindAccept,
+    ControlAction::RegressionTrip,
+    ControlAction::RegressionShadowTrip,
+];
 
 impl Told {
     // Callers' texts are fields, not part of the message: fields are quoted and escaped, so they cannot forge a line.
@@ -122,8 +130,9 @@ impl Told {
         let Self { seq, action, .. } = self;
         let (subject, principal) = (self.subject.as_deref(), self.principal.as_str());
         let (actor, request_id) = (self.actor.as_deref(), self.request_id.as_deref());
-        let trip = self.detail.as_deref().filter(|_| action.ends_with("_TRIP"));
-        if let Some(trip) = trip.and_then(|detail| serde_json::from_str::<Trip<'_>>(detail).ok()) {
+        // Only a trip's detail is read.
+        let trip = self.detail.as_deref().and_then(|detail| serde_json::from_str::<Trip<'_>>(detail).ok());
+        if let Some(trip) = trip {
             tracing::warn!(
                 wire = subject,
                 trip_id = seq,
@@ -143,7 +152,7 @@ impl Told {
                 request_id,
                 "a wire has tripped"
             );
-        } else if STOPS.contains(&action.as_str()) || action.ends_with("_TRIP") {
+        } else if ControlAction::read(action).is_some_and(|action| STOPS.contains(&action)) {
             tracing::warn!(seq, action, subject, principal, actor, request_id, "the control plane changed");
         } else {
             tracing::info!(seq, action, subject, principal, actor, request_id, "the control plane changed");

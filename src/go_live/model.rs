@@ -4,7 +4,7 @@ use crate::approval::model::ApprovalAction;
 use crate::enforcement::feed::GateState;
 use crate::enforcement::feed::renewal::News;
 use crate::error::Blocker;
-use crate::types::{Label, PackId};
+use crate::types::{ControlAction, Label, PackId};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -80,12 +80,12 @@ pub enum Switch {
 impl Switch {
     /// The action of the change's event.
     #[must_use]
-    pub const fn action(self) -> &'static str {
+    pub const fn action(self) -> ControlAction {
         match self {
-            Self::Enable => "GO_LIVE_ENABLE",
-            Self::Disable => "GO_LIVE_DISABLE",
-            Self::Engage => "KILL_SWITCH_ENGAGE",
-            Self::Release => "KILL_SWITCH_RELEASE",
+            Self::Enable => ControlAction::GoLiveEnable,
+            Self::Disable => ControlAction::GoLiveDisable,
+            Self::Engage => ControlAction::KillSwitchEngage,
+            Self::Release => ControlAction::KillSwitchRelease,
         }
     }
 

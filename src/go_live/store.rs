@@ -3,7 +3,7 @@
 use super::model::{GoLiveState, Movement, Pack, PackReport, PackStatus, Stretch};
 use crate::audit::{Origin, Stamp};
 use crate::error::{Error, Result};
-use crate::types::{Actor, Label, PackId};
+use crate::types::{Actor, ControlAction, Label, PackId};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sqlx::PgConnection;
@@ -232,14 +232,15 @@ pub async fn stretches(conn: &mut PgConnection, since: DateTime<Utc>) -> Result<
     let (mut enabled, mut engaged) = (None, None);
     let mut stretches = Vec::with_capacity(rows.len());
     for row in rows {
-        match (row.detail, row.action.as_str()) {
+        match (row.detail, ControlAction::read(&row.action)) {
             (Some(detail), _) => {
                 let After { after } = serde_json::from_str(&detail)
                     .map_err(|error| Error::Inconsistent(format!("a change of the switches has no after: {error}")))?;
                 (enabled, engaged) = (Some(after.go_live_enabled), Some(after.kill_switch_engaged));
             }
-            (None, "GO_LIVE_ENABLE" | "GO_LIVE_DISABLE") => enabled = Some(row.action == "GO_LIVE_ENABLE"),
-            (None, _) => engaged = Some(row.action == "KILL_SWITCH_ENGAGE"),
+            (None, Some(ControlAction::GoLiveEnable)) => enabled = Some(true),
+            (None, Some(ControlAction::GoLiveDisable)) => enabled = Some(false),
+            (None, action) => engaged = Some(action == Some(ControlAction::KillSwitchEngage)),
         }
         // An unknown switch counts as down.
         stretches.push(Stretch { from: row.at, live: enabled == Some(true) && engaged == Some(false) });

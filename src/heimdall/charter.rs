@@ -4,14 +4,14 @@ use super::Heimdall;
 use super::model::{
     self, CheckResult, Evidence, GateRule, HeimdallPolicy, PolicyUpsert, PolicyWarning, Scorecard, Standing,
 };
-use super::{remove, store};
+use super::store;
 use crate::approval::model::ApprovalAction;
 use crate::approval::{self, Gated, Loosened, Wanted, WithChanges};
 use crate::audit::{self, Changes, ControlEvent, FieldChange, Origin, Stream};
 use crate::db::{self, to_json};
 use crate::error::{Blocker, Error, Result, require_room};
 use crate::idempotency::{self, Asked, Once};
-use crate::types::{Domain, Engine, Ratio, Reason};
+use crate::types::{ControlAction, Domain, Engine, Ratio, Reason};
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection, PgConnection};
@@ -153,7 +153,8 @@ impl Heimdall {
         }
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         // The requirements of a removed policy are no longer known.
-        let renews = existing.is_none() && audit::was_done(&mut tx, remove::REMOVED, policy.domain.as_str()).await?;
+        let renews = existing.is_none()
+            && audit::was_done(&mut tx, ControlAction::HeimdallPolicyRemove, policy.domain.as_str()).await?;
         let loosening = (renews || model::loosens(existing.as_ref(), &policy)).then_some(ApprovalAction::Charter);
         let input = to_json(&WithChanges { request, changes: &changes });
         let wanted = Wanted { subject: Some(request.domain.as_str()), input: input.get(), reason };
@@ -169,8 +170,10 @@ impl Heimdall {
         }
         store::upsert_policy(&mut tx, &policy).await?;
         let detail = PolicyDetail { changes: &changes, evidence: switched_on_by, policy: &policy };
-        let event =
-            ControlEvent::new("HEIMDALL_POLICY_UPSERT").about(policy.domain.as_str()).because(reason).detail(&detail);
+        let event = ControlEvent::new(ControlAction::HeimdallPolicyUpsert)
+            .about(policy.domain.as_str())
+            .because(reason)
+            .detail(&detail);
         event.append(&mut tx, &mut control_head, origin).await?;
         let upserted = HeimdallPolicyUpserted::new(&mut tx, policy, changes.0).await?;
         idempotency::keep(&mut tx, intent, now, &upserted).await?;
@@ -202,13 +205,12 @@ impl Heimdall {
         let (mut policy, changes) = model::upsert(Some(&existing), &request, by, Some(reason), now.at)?;
         // The standing is read before the change, since a refusal is about a domain that stays off.
         let standing = standing(&mut tx, &existing, now.day()).await?;
-        let mut event = ControlEvent::new("HEIMDALL_PROMOTE").about(domain.as_str()).because(reason);
+        let event = ControlEvent::new(ControlAction::HeimdallPromote).about(domain.as_str()).because(reason);
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         if !standing.passes {
             let (blockers, checks) = (blockers(&standing), to_json(&standing.checks));
             let refused = Error::EvidenceInsufficient { domain: domain.to_string(), blockers, checks };
-            event.error = Some(refused.row().code);
-            event.detail = Some(db::json_text(&RefusedDetail { standing: &standing }));
+            let event = event.refused(refused.row().code).detail(&RefusedDetail { standing: &standing });
             event.append(&mut tx, &mut control_head, origin).await?;
             db::commit(tx).await?;
             return Err(refused);
@@ -225,8 +227,7 @@ impl Heimdall {
         (policy.evidence, policy.promotion) = (Some(evidence), Some(promotion));
         store::upsert_policy(&mut tx, &policy).await?;
         let detail = PolicyDetail { changes: &changes, evidence: Some(evidence), policy: &policy };
-        event.detail = Some(db::json_text(&detail));
-        event.append(&mut tx, &mut control_head, origin).await?;
+        event.detail(&detail).append(&mut tx, &mut control_head, origin).await?;
         let promoted = HeimdallPolicyUpserted::new(&mut tx, policy, changes.0).await?;
         idempotency::keep(&mut tx, intent, now, &promoted).await?;
         db::commit(tx).await?;
@@ -259,7 +260,8 @@ impl Heimdall {
             let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
             store::upsert_policy(&mut tx, &policy).await?;
             let detail = PolicyDetail { changes: &changes, evidence: None, policy: &policy };
-            let event = ControlEvent::new("HEIMDALL_DEMOTE").about(domain.as_str()).because(reason).detail(&detail);
+            let event =
+                ControlEvent::new(ControlAction::HeimdallDemote).about(domain.as_str()).because(reason).detail(&detail);
             event.append(&mut tx, &mut control_head, origin).await?;
             HeimdallPolicyUpserted::new(&mut tx, policy, changes.0).await?
         };

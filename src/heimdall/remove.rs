@@ -5,12 +5,9 @@ use crate::audit::{ControlEvent, Stream};
 use crate::db;
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
-use crate::types::{Domain, Reason};
+use crate::types::{ControlAction, Domain, Reason};
 use serde::Serialize;
 use utoipa::ToSchema;
-
-/// The action of a removal's event.
-pub(super) const REMOVED: &str = "HEIMDALL_POLICY_REMOVE";
 
 /// The domain whose policy was removed.
 #[derive(Debug, Serialize, ToSchema)]
@@ -51,8 +48,10 @@ impl Heimdall {
         }
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         store::remove_policy(&mut tx, domain).await?;
-        let (subject, detail) = (Some(domain.as_str()), Some(db::json_text(&policy)));
-        let event = ControlEvent { action: REMOVED, subject, error: None, reason, detail };
+        let event = ControlEvent::new(ControlAction::HeimdallPolicyRemove)
+            .about(domain.as_str())
+            .because(reason)
+            .detail(&policy);
         event.append(&mut tx, &mut control_head, origin).await?;
         let removed = HeimdallPolicyRemoved { ok: true, domain: domain.clone() };
         idempotency::keep(&mut tx, intent, now, &removed).await?;

@@ -9,7 +9,7 @@ use crate::error::{Error, Result, require_room};
 use crate::idempotency::{self, Asked, Once};
 use crate::regression::model::{Kind, series_name};
 use crate::regression::store;
-use crate::types::{Domain, Metric, Reason};
+use crate::types::{ControlAction, Domain, Metric, Reason};
 use serde::Serialize;
 
 /// The change of the kind, for the audit trail.
@@ -67,11 +67,10 @@ impl Regression {
             store::write_states(&mut tx, &[&state], now.at).await?;
         }
         let subject = series_name(domain, metric);
-        let event = ControlEvent::new("REGRESSION_KIND").about(&subject).because(reason).detail(&KindDetail {
-            from,
-            to: kind,
-            since,
-        });
+        let event = ControlEvent::new(ControlAction::RegressionKind)
+            .about(&subject)
+            .because(reason)
+            .detail(&KindDetail { from, to: kind, since });
         event.append(&mut tx, &mut control_head, origin).await?;
         idempotency::keep(&mut tx, intent, now, &answer).await?;
         db::commit(tx).await?;

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
 use crate::regression::model::{Rebase, RegressionPolicy, TripVerdict, WireState, series_name};
 use crate::regression::store::{self, Acknowledgement};
-use crate::types::{Domain, Metric, Reason};
+use crate::types::{ControlAction, Domain, Metric, Reason};
 use serde::Serialize;
 use sqlx::{PgConnection, Postgres, Transaction};
 
@@ -77,7 +77,7 @@ impl Regression {
             state = store::read_state(&mut tx, domain, metric).await?;
         }
         let subject = series_name(domain, metric);
-        let event = ControlEvent::new("REGRESSION_ACKNOWLEDGE")
+        let event = ControlEvent::new(ControlAction::RegressionAcknowledge)
             .about(&subject)
             .because(reason)
             .detail(&AcknowledgeDetail { trip_id, verdict });
@@ -165,10 +165,9 @@ impl Regression {
         trip::rebase_wire(&mut tx, &policy, &mut state, source, origin.actor.as_ref(), now).await?;
         note_reading(&mut tx, &policy, &mut state, now).await?;
         let version = state.baseline_version;
-        let detail =
-            Some(db::json_text(&BaselineDetail { version, watermark: state.watermark, source, forced: force }));
+        let detail = BaselineDetail { version, watermark: state.watermark, source, forced: force };
         let event =
-            ControlEvent { action: "REGRESSION_BASELINE_RESET", subject: Some(&subject), error: None, reason, detail };
+            ControlEvent::new(ControlAction::RegressionBaselineReset).about(&subject).because(reason).detail(&detail);
         event.append(&mut tx, &mut control_head, origin).await?;
         let warnings = collecting(&policy, source, there);
         let answer = BaselineAnswer { ok: true, version, source, state, warnings };

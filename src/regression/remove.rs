@@ -9,11 +9,8 @@ use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
 use crate::regression::model::{Kind, RegressionPolicy, series_name};
 use crate::regression::store;
-use crate::types::{Domain, Metric, Reason};
+use crate::types::{ControlAction, Domain, Metric, Reason};
 use serde::Serialize;
-
-/// The action of a removal's event.
-pub(super) const REMOVED: &str = "REGRESSION_POLICY_REMOVE";
 
 /// The removed wire, for the audit trail.
 #[derive(Serialize)]
@@ -58,7 +55,7 @@ impl Regression {
             return Err(Error::StillUsed { what: "wire", name: subject, uses });
         }
         let kind = end.map(|end| end.kind);
-        let event = ControlEvent::new(REMOVED)
+        let event = ControlEvent::new(ControlAction::RegressionPolicyRemove)
             .about(&subject)
             .because(reason)
             .detail(&RemovedDetail { policy: policy.as_ref(), kind });

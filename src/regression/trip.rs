@@ -2,8 +2,8 @@
 
 use super::answers::Tripped;
 use crate::audit::{ControlEvent, Head, Origin, Stamp, Stream};
+use crate::db::Database;
 use crate::db::history::History;
-use crate::db::{Database, to_json};
 use crate::enforcement::feed::Feed;
 use crate::enforcement::feed::renewal::News;
 use crate::error::{Error, Result};
@@ -13,7 +13,7 @@ use crate::regression::model::{
     Action, Detector, FrozenSpan, Mark, Mode, Reading, Rebase, RegressionPolicy, WireState, WireStatus, series_name,
 };
 use crate::regression::store::{self, NewBaseline, NewTrip, Pair, Rearmed};
-use crate::types::{Actor, Engine, Ratio, Reason, Total};
+use crate::types::{Actor, ControlAction, Engine, Ratio, Reason, Total};
 use crate::{go_live, risk};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -178,7 +178,7 @@ pub(super) async fn act(
         by_event: tripping.by_event,
     };
     store::insert_trip(&mut *conn, &new).await?;
-    let detail = to_json(&TripDetail {
+    let detail = TripDetail {
         policy,
         kpi_seq: tripping.kpi_seq,
         series_seq: tripping.end.events,
@@ -192,14 +192,9 @@ pub(super) async fn act(
         silent_seconds,
         engine: engine.as_ref(),
         shadow,
-    });
-    let event = ControlEvent {
-        action: if shadow { "REGRESSION_SHADOW_TRIP" } else { "REGRESSION_TRIP" },
-        subject: Some(&subject),
-        error: None,
-        reason: None,
-        detail: Some(detail.get().to_owned()),
     };
+    let action = if shadow { ControlAction::RegressionShadowTrip } else { ControlAction::RegressionTrip };
+    let event = ControlEvent::new(action).about(&subject).detail(&detail);
     event.append(&mut *conn, &mut heads.control, origin).await?;
 
     if let Some(seconds) = silent_seconds {
@@ -280,7 +275,7 @@ pub(super) async fn rearm(
         state.rearm(policy, baseline, end.events);
     }
     let detail = RearmDetail { trip_id, watermark: end.events, baseline: rebase, shadow };
-    let event = ControlEvent::new("REGRESSION_REARM").about(&subject).because(reason).detail(&detail);
+    let event = ControlEvent::new(ControlAction::RegressionRearm).about(&subject).because(reason).detail(&detail);
     event.append(conn, control_head, origin).await?;
     Ok(trip_id)
 }

@@ -2,8 +2,8 @@
 
 use super::trip::{self, Heads};
 use super::{
-    Regression, RegressionPolicyUpserted, advice, model, note_reading, profile, refuse_worse, remove, require_reach,
-    stale, store,
+    Regression, RegressionPolicyUpserted, advice, model, note_reading, profile, refuse_worse, require_reach, stale,
+    store,
 };
 use crate::approval::model::ApprovalAction;
 use crate::approval::{Gated, Loosened, Wanted, WithChanges};
@@ -12,7 +12,7 @@ use crate::db::{self, to_json};
 use crate::error::{Error, Result, require_room};
 use crate::idempotency::{self, Asked, Once};
 use crate::regression::model::{Action, Detector, FrozenSpan, Mode, PolicyUpsert, Rebase, RegressionPolicy, WireState};
-use crate::types::{Actor, Engine, Reason};
+use crate::types::{Actor, ControlAction, Engine, Reason};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
@@ -92,7 +92,8 @@ impl Regression {
         let wire = WireRequest { wire: request.clone(), force };
         let input = to_json(&WithChanges { request: &wire, changes: &changes });
         // The settings of a removed wire are no longer known.
-        let renews = existing.is_none() && audit::was_done(&mut tx, remove::REMOVED, &subject).await?;
+        let renews =
+            existing.is_none() && audit::was_done(&mut tx, ControlAction::RegressionPolicyRemove, &subject).await?;
         let loosening =
             model::loosening(existing.as_ref(), &policy, rearms).or_else(|| renews.then_some(ApprovalAction::Wire));
         let wanted = Wanted { subject: Some(&subject), input: input.get(), reason };
@@ -111,7 +112,7 @@ impl Regression {
         } else if existing.is_some() || state.baseline_version > 0 {
             store::write_states(&mut tx, &[&state], now.at).await?;
         }
-        let event = ControlEvent::new("REGRESSION_POLICY_UPSERT")
+        let event = ControlEvent::new(ControlAction::RegressionPolicyUpsert)
             .about(&subject)
             .because(reason)
             .detail(&PolicyDetail { changes: &changes, policy: &policy });

@@ -8,6 +8,7 @@ use crate::approval::model::ApprovalRecord;
 use crate::enforcement::instance::Drift;
 use crate::heimdall::model::{CheckResult, Standing};
 use crate::regression::model::series_name;
+use crate::types::ControlAction;
 use chrono::{DateTime, SecondsFormat, Utc};
 
 /// The most sentences of one kind in a review; one more sentence gives the number of the others.
@@ -104,7 +105,7 @@ fn switches(review: &Review) -> Vec<String> {
     let mut first = Vec::new();
     if state.kill_switch_engaged {
         let kill = &state.kill_switch;
-        let by = who(review.who.of("KILL_SWITCH_ENGAGE", ""), kill.by.as_deref());
+        let by = who(review.who.of(ControlAction::KillSwitchEngage, ""), kill.by.as_deref());
         first.push(format!("The kill switch is engaged, by {by}: {}", because(kill.reason.as_ref())));
     }
     if !state.go_live_enabled {
@@ -243,7 +244,7 @@ fn engines(review: &Review) -> Vec<String> {
     let off = off.filter(|policy| policy.engine.is_global() || !policy.throttled_by.is_empty()).map(|policy| {
         let trips: Vec<String> = policy.throttled_by.iter().map(ToString::to_string).collect();
         let by = if trips.is_empty() {
-            who(review.who.of("RISK_POLICY_UPSERT", policy.engine.as_str()), policy.changed_by.as_deref())
+            who(review.who.of(ControlAction::RiskPolicyUpsert, policy.engine.as_str()), policy.changed_by.as_deref())
         } else {
             format!("trip {}", trips.join(" and "))
         };
@@ -316,7 +317,7 @@ fn blind_wires(review: &Review) -> Vec<String> {
         let name = series_name(&wire.domain, &wire.metric);
         match wire.why {
             Blindness::Off => {
-                let by = who(review.who.of("REGRESSION_POLICY_UPSERT", &name), wire.changed_by.as_deref());
+                let by = who(review.who.of(ControlAction::RegressionPolicyUpsert, &name), wire.changed_by.as_deref());
                 format!("The wire {name} is off, by {by}: nobody judges its {} events", wire.events)
             }
             Blindness::NoEvents => {

@@ -5,6 +5,7 @@ use super::attention::{time, who};
 use crate::enforcement::instance::Instances;
 use crate::error::Result;
 use crate::go_live::model::{LEVER_PACKS, Pack, PackStatus};
+use crate::types::ControlAction;
 use sqlx::PgConnection;
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -44,7 +45,7 @@ pub(super) fn components(review: &Review) -> Vec<String> {
         let id = &lacking.id;
         match &lacking.reported {
             Some(pack) => {
-                let by = who(review.who.of("PACK_REPORT", id), pack.changed_by.as_deref());
+                let by = who(review.who.of(ControlAction::PackReport, id), pack.changed_by.as_deref());
                 format!("The required component {id} reports missing since {}, by {by}: {means}", time(pack.updated_at))
             }
             None => format!("The required component {id} has never reported itself: {means}"),

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::go_live::model::GoLiveState;
 use crate::regression::{self, model::series_name};
 use crate::risk::model::RiskPolicy;
-use crate::types::{Domain, Metric, Total};
+use crate::types::{ControlAction, Domain, Metric, Total};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -159,8 +159,8 @@ pub struct Principals(BTreeMap<(String, String), String>);
 impl Principals {
     /// The principal of the last such change.
     #[must_use]
-    pub fn of(&self, action: &str, subject: &str) -> Option<&str> {
-        self.0.get(&(action.to_owned(), subject.to_owned())).map(String::as_str)
+    pub fn of(&self, action: ControlAction, subject: &str) -> Option<&str> {
+        self.0.get(&(action.as_str().to_owned(), subject.to_owned())).map(String::as_str)
     }
 }
 

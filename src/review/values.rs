@@ -1,6 +1,8 @@
 //! The changed values of an event, for the table of changes.
 
 use crate::audit::ControlRecord;
+use crate::audit::actions::{Detail, row_of};
+use crate::types::ControlAction;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -11,18 +13,21 @@ const FIELDS_MAX: usize = 8;
 /// The fields that a change moved, with their old and new values. For a removed policy they are its settings; for a
 /// component's report, its current values.
 pub(super) fn values(change: &ControlRecord) -> String {
-    let texts = change.detail.as_ref().and_then(|detail| match change.action.as_str() {
-        "PACK_REPORT" => reported(detail),
-        "SETTING_CHANGE" | "REGRESSION_KIND" => from_to(detail),
-        "RISK_POLICY_REMOVE" | "HEIMDALL_POLICY_REMOVE" => removed(detail, &change.action),
-        "REGRESSION_POLICY_REMOVE" => {
+    let action = ControlAction::read(&change.action);
+    let texts = change.detail.as_ref().and_then(|detail| match action.map(|action| row_of(action).detail) {
+        // An action of a later version may move fields, too.
+        None | Some(Detail::Changes) => moved(detail),
+        Some(Detail::FromTo) => from_to(detail),
+        Some(Detail::Report) => reported(detail),
+        Some(Detail::Removed) => removed(detail, action),
+        Some(Detail::RemovedWire) => {
             let mut fields: Fields<'_> = serde_json::from_str(detail.get()).ok()?;
-            let mut texts = fields.remove("policy").and_then(|policy| removed(policy, &change.action))?;
+            let mut texts = fields.remove("policy").and_then(|policy| removed(policy, action))?;
             let kind = fields.remove("kind").filter(|kind| kind.get() != "null");
             texts.extend(kind.map(|kind| format!("kind {} → none", shown(kind))));
             Some(texts)
         }
-        _ => moved(detail),
+        Some(Detail::Other) => None,
     });
     let mut texts = texts.unwrap_or_default();
     let more = texts.len().saturating_sub(FIELDS_MAX);
@@ -72,10 +77,11 @@ fn from_to(detail: &RawValue) -> Option<Vec<String>> {
 }
 
 /// The settings of a removed policy. Its name is the subject of the change, and earlier changes hold its history.
-fn removed(policy: &RawValue, action: &str) -> Option<Vec<String>> {
+fn removed(policy: &RawValue, action: Option<ControlAction>) -> Option<Vec<String>> {
     let fields: Fields<'_> = serde_json::from_str(policy.get()).ok()?;
     let is_setting = |name: &str, value: &RawValue| {
-        let is_name = matches!(name, "domain" | "metric") || (name == "engine" && action == "RISK_POLICY_REMOVE");
+        let is_name = matches!(name, "domain" | "metric")
+            || (name == "engine" && action == Some(ControlAction::RiskPolicyRemove));
         let is_history = matches!(name, "changed_by" | "reason" | "updated_at" | "version" | "throttled_by");
         !is_name && !is_history && value.get() != "null"
     };

@@ -7,7 +7,7 @@ use super::store;
 use crate::audit::{self, ControlEvent, Origin, Stream};
 use crate::db::{self, Database};
 use crate::error::{Error, Result};
-use crate::types::Reason;
+use crate::types::{ControlAction, Reason};
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use serde::Serialize;
 
@@ -44,7 +44,7 @@ pub async fn accept_clock(db: &Database, reason: &Reason, origin: &Origin) -> Re
     let up_to = last_event_at.checked_add_signed(MARGIN).ok_or_else(too_far)?;
     store::accept_clock(&mut tx, head.now(), up_to).await?;
     audit::revise(&mut tx, Stream::Risk).await?;
-    let event = ControlEvent::new("CLOCK_ACCEPT").because(reason).detail(&accepted);
+    let event = ControlEvent::new(ControlAction::ClockAccept).because(reason).detail(&accepted);
     event.append(&mut tx, &mut control_head, origin).await?;
     db::commit(tx).await?;
     Ok(Some(accepted))

@@ -17,7 +17,7 @@ use super::store::{self, Flow};
 use crate::audit::{self, ControlEvent, Origin, Stream};
 use crate::db::{self, Database};
 use crate::error::Result;
-use crate::types::{Engine, Reason, Total};
+use crate::types::{ControlAction, Engine, Reason, Total};
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 use sqlx::{Executor, PgConnection, Postgres, Transaction};
@@ -180,7 +180,7 @@ pub async fn reconcile(db: &Database) -> Result<Reconciliation> {
     let mut control_head = db.history().lock(&mut tx, Stream::Control).await?;
     audit::revise(&mut tx, Stream::Risk).await?;
     store::halt(&mut tx, at, &detail).await?;
-    let event = ControlEvent { action: "RISK_HALT", subject: None, error: None, reason: None, detail: Some(detail) };
+    let event = ControlEvent::new(ControlAction::RiskHalt).detail(&confirmed.differences);
     let origin = Origin::system(None);
     event.append(&mut tx, &mut control_head, &origin).await?;
     db::commit(tx).await?;
@@ -213,7 +213,7 @@ pub async fn repair(db: &Database, reason: &Reason, origin: &Origin) -> Result<R
         let engine = difference.engine.parse().unwrap_or_else(|_| Engine::global());
         return Err(OutOfRange { engine, counter: difference.counter }.into());
     }
-    let event = ControlEvent::new("RISK_REPAIR").because(reason).detail(&found.differences);
+    let event = ControlEvent::new(ControlAction::RiskRepair).because(reason).detail(&found.differences);
     event.append(&mut tx, &mut control_head, origin).await?;
     db::commit(tx).await?;
     found.halted_at = None;

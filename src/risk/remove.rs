@@ -7,12 +7,9 @@ use crate::audit::{self, ControlEvent, Stream};
 use crate::db;
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
-use crate::types::{Engine, Reason};
+use crate::types::{ControlAction, Engine, Reason};
 use serde::Serialize;
 use utoipa::ToSchema;
-
-/// The action of a removal's event.
-pub(super) const REMOVED: &str = "RISK_POLICY_REMOVE";
 
 /// The engine whose policy was removed.
 #[derive(Debug, Serialize, ToSchema)]
@@ -62,8 +59,8 @@ impl Risk {
         let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
         audit::revise(&mut tx, Stream::Risk).await?;
         store::remove_policy(&mut tx, engine).await?;
-        let (subject, detail) = (Some(engine.as_str()), Some(db::json_text(&policy)));
-        let event = ControlEvent { action: REMOVED, subject, error: None, reason, detail };
+        let event =
+            ControlEvent::new(ControlAction::RiskPolicyRemove).about(engine.as_str()).because(reason).detail(&policy);
         event.append(&mut tx, &mut control_head, origin).await?;
         let removed = RiskPolicyRemoved { ok: true, engine: engine.clone() };
         idempotency::keep(&mut tx, intent, risk_head.next(), &removed).await?;

@@ -2,9 +2,11 @@
 
 use super::events::{first_at, head_seqs};
 use crate::audit::Stream;
-use crate::audit::as_of::{self, AsOf, EACH, LAST, Told};
+use crate::audit::actions::row_of;
+use crate::audit::as_of::{self, AsOf, Told};
 use crate::db;
 use crate::error::{Error, Result};
+use crate::types::ControlAction;
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 
@@ -33,6 +35,7 @@ pub(crate) async fn as_of(conn: &mut PgConnection, at: Option<DateTime<Utc>>) ->
 
 /// The events up to this one that change settings, in order. Refused attempts are left out.
 async fn told(conn: &mut PgConnection, seq: i64) -> Result<Vec<Told>> {
+    let (last, each) = as_of::moving();
     let rows = sqlx::query!(
         r#"SELECT seq,
                   at,
@@ -54,20 +57,23 @@ async fn told(conn: &mut PgConnection, seq: i64) -> Result<Vec<Told>> {
                          SELECT seq FROM control_event WHERE ok AND seq <= $1 AND action = ANY($3))
            ORDER BY seq"#,
         seq,
-        &LAST.map(str::to_owned) as &[String],
-        &EACH.map(str::to_owned) as &[String]
+        &last as &[&str],
+        &each as &[&str]
     )
     .fetch_all(conn)
     .await?;
-    let told = rows.into_iter().map(|row| Told {
-        seq: row.seq,
-        at: row.at,
-        action: row.action,
-        subject: row.subject,
-        actor: row.actor,
-        reason: row.reason,
-        reason_erased: row.reason_erased,
-        detail: row.detail,
+    let told = rows.into_iter().map(|row| {
+        let moves = ControlAction::read(&row.action).and_then(|action| row_of(action).moves);
+        Ok(Told {
+            seq: row.seq,
+            at: row.at,
+            moves: moves.ok_or_else(|| Error::Inconsistent(format!("{} moves no setting", row.action)))?,
+            subject: row.subject,
+            actor: row.actor,
+            reason: row.reason,
+            reason_erased: row.reason_erased,
+            detail: row.detail,
+        })
     });
-    Ok(told.collect())
+    told.collect()
 }

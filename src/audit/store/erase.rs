@@ -4,15 +4,17 @@
 use crate::audit::Stream;
 use crate::audit::erase::{Remains, Target};
 use crate::error::{Error, Result};
+use crate::types::ControlAction;
 use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, PgConnection};
 
 /// The action of a control event; none in another stream.
-pub(crate) async fn action(conn: &mut PgConnection, target: Target) -> Result<Option<String>> {
+pub(crate) async fn action(conn: &mut PgConnection, target: Target) -> Result<Option<ControlAction>> {
     if target.stream != Stream::Control {
         return Ok(None);
     }
-    Ok(sqlx::query_scalar!("SELECT action FROM control_event WHERE seq = $1", target.seq).fetch_optional(conn).await?)
+    let action = sqlx::query_scalar!("SELECT action FROM control_event WHERE seq = $1", target.seq);
+    Ok(action.fetch_optional(conn).await?.as_deref().and_then(ControlAction::read))
 }
 
 /// The digest of a text that was erased before.
