@@ -33,13 +33,9 @@ use crate::db::{self, Database};
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
 use crate::types::{Actor, ControlAction, Reason, Scope};
-use chrono::TimeDelta;
-use model::{ApprovalAction, ApprovalRecord, Standing};
+use model::{ApprovalAction, ApprovalRecord, STANDS, Standing};
 use serde::Serialize;
 use sqlx::PgConnection;
-
-/// The time for which a request waits for the second person.
-const STANDS: TimeDelta = TimeDelta::minutes(15);
 
 /// Whether this instance requires a second person even if the database's setting does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

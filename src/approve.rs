@@ -19,7 +19,6 @@ use crate::risk::http::AdjustAnswer;
 use crate::risk::operation::{Answered, CorrectionAsked};
 use crate::types::{ControlAction, Principal, Reason, Scope};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
@@ -93,9 +92,9 @@ impl Approve {
         match record.action {
             ApprovalAction::Enable => done(self.go_live.loosen(Switch::Enable, None, reason, asked).await?),
             ApprovalAction::Release => done(self.go_live.loosen(Switch::Release, None, reason, asked).await?),
-            ApprovalAction::RaiseCap => done(self.risk.upsert_policy(&input(record)?, reason, asked).await?),
+            ApprovalAction::RaiseCap => done(self.risk.upsert_policy(&record.parsed()?, reason, asked).await?),
             ApprovalAction::Correct => {
-                let correction: CorrectionAsked = input(record)?;
+                let correction: CorrectionAsked = record.parsed()?;
                 let booked = self.risk.correct(&correction, required()?, asked).await?;
                 Ok(to_json(&AdjustAnswer::from(Answered {
                     outcome: booked,
@@ -104,21 +103,21 @@ impl Approve {
                     stops: Vec::new(),
                 })))
             }
-            ApprovalAction::Charter => done(self.heimdall.upsert_policy(&input(record)?, reason, asked).await?),
+            ApprovalAction::Charter => done(self.heimdall.upsert_policy(&record.parsed()?, reason, asked).await?),
             ApprovalAction::Promote => {
-                let PromoteRequest { domain } = input(record)?;
+                let PromoteRequest { domain } = record.parsed()?;
                 done(self.heimdall.promote(&domain, required()?, asked).await?)
             }
             ApprovalAction::Wire => {
-                let WireRequest { wire, force } = input(record)?;
+                let WireRequest { wire, force } = record.parsed()?;
                 done(self.regression.upsert_wire(&wire, force, reason, asked).await?)
             }
             ApprovalAction::Rearm => {
-                let RearmRequest { domain, metric, baseline } = input(record)?;
+                let RearmRequest { domain, metric, baseline } = record.parsed()?;
                 done(self.regression.rearm((&domain, &metric), baseline, required()?, asked).await?)
             }
             ApprovalAction::Rebase => {
-                let BaselineRequest { domain, metric, source, force } = input(record)?;
+                let BaselineRequest { domain, metric, source, force } = record.parsed()?;
                 done(self.regression.reset_baseline((&domain, &metric), source, force, reason, asked).await?)
             }
         }
@@ -158,11 +157,6 @@ struct RejectDetail<'a> {
 
 fn unreadable(id: i64) -> Error {
     Error::Inconsistent(format!("approval {id} cannot be read"))
-}
-
-pub(super) fn input<T: DeserializeOwned>(record: &ApprovalRecord) -> Result<T> {
-    serde_json::from_str(record.input.get())
-        .map_err(|error| Error::Inconsistent(format!("approval {} cannot be read: {error}", record.id)))
 }
 
 fn done<T: Serialize>(loosened: Loosened<T>) -> Result<Box<RawValue>> {

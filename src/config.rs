@@ -6,8 +6,8 @@ mod limits;
 pub use limits::LimitsConfig;
 
 use crate::access::open::Host;
-use crate::enforcement::feed::{LEASE_MAX, LEASE_MIN};
 use crate::enforcement::gate::{Enforcement, EnforcementScope};
+use crate::enforcement::instance::{LEASE_MAX, LEASE_MIN};
 use crate::enforcement::rules::Rules;
 use crate::types::{Flag, Lifetime, PackId};
 use clap::{Args, ValueEnum};

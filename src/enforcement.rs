@@ -55,8 +55,8 @@
 //! # use tower::Layer;
 //! use holdfast::clock::Clock;
 //! use holdfast::db::Database;
-//! use holdfast::enforcement::feed::{Feed, LEASE_MAX};
-//! use holdfast::enforcement::instance::{Configuration, Instance};
+//! use holdfast::enforcement::feed::Feed;
+//! use holdfast::enforcement::instance::{Configuration, Instance, LEASE_MAX};
 //! use holdfast::enforcement::{Enforcement, EnforcementScope, GateLayer, Rules};
 //!
 //! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {

@@ -20,6 +20,7 @@ pub mod charter;
 pub mod guard;
 pub mod http;
 pub mod model;
+mod reach;
 mod remove;
 pub mod store;
 
@@ -133,7 +134,7 @@ impl Heimdall {
         if let Some(answer) = idempotency::recall(&mut tx, intent, stamp).await? {
             return answer.confirm(tx).await;
         }
-        charter::require_engine_of(&mut tx, origin, &report.domain).await?;
+        reach::require_engine_of(&mut tx, origin, &report.domain).await?;
         let trial = Trial {
             domain: &report.domain,
             model_version: report.model_version.as_ref(),
@@ -170,7 +171,7 @@ impl Heimdall {
             return answer.confirm(tx).await;
         }
         let policy = store::read_policy(&mut tx, &made.domain).await?;
-        charter::require_engine(origin, policy.as_ref())?;
+        reach::require_engine(origin, policy.as_ref())?;
         let of_day = || Span::of_day(made.domain.clone(), stamp.day());
         let span = policy.as_ref().map_or_else(of_day, |policy| policy.span(stamp.day()));
         let (tally, last_trial) = store::read_tally(&mut tx, &span).await?;

@@ -11,6 +11,7 @@ mod identity;
 use crate::enforcement::authz;
 use crate::error::Error;
 use crate::http::numbers;
+use crate::http::places::AsText;
 use crate::panics;
 use access_log::{Entry, Meters};
 use axum::extract::Request;
@@ -79,7 +80,7 @@ where
     let identity = Identity::of(&mut request);
     let with_texts = numbers::wanted(&request);
     if with_texts {
-        request.extensions_mut().insert(numbers::AsText);
+        request.extensions_mut().insert(AsText);
     }
     let entry = Entry::begin(&mut request);
     let is_change = completion::is_change(&request);

@@ -49,8 +49,10 @@ use sqlx::postgres::PgConnectOptions;
 
 pub use self::{
     attach::{attach, attach_to_any, has_cluster, psql_command},
+    cluster::Durability,
     error::EmbeddedError,
     owned::OwnedBy,
+    watcher::DataLifetime,
 };
 use self::{
     cluster::{Cluster, Processes, wait_for},
@@ -58,11 +60,6 @@ use self::{
     user::RunAs,
     watcher::Watcher,
 };
-
-/// The role that owns the database.
-const ROLE: &str = "holdfast";
-
-const DATABASE: &str = "holdfast";
 
 /// A fast shutdown writes a checkpoint; clients are disconnected, not waited for.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -99,25 +96,6 @@ pub struct Settings {
     pub pg_bin_dir: Option<PathBuf>,
     /// The process that owns the directory: a server or a command.
     pub owner: OwnedBy,
-}
-
-/// The possible loss in a power cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// No committed data is lost.
-    Full,
-    /// Everything may be lost: fsync, `synchronous_commit` and `full_page_writes` are off. Only for tests.
-    None,
-}
-
-/// The lifetime of the data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DataLifetime {
-    /// The data stays after the owner has ended.
-    Kept,
-    /// The data directory is deleted when the owner ends in any way. It must be new or empty at the start, and a
-    /// process must not use one twice.
-    Temporary,
 }
 
 /// A running private PostgreSQL and its ownership. If it is dropped without [`EmbeddedPostgres::stop`], the watcher
@@ -330,5 +308,5 @@ impl EmbeddedPostgres {
 fn spawn_watcher(layout: &Layout, lifetime: DataLifetime) -> Result<Watcher, EmbeddedError> {
     let (log, _) = layout.open_log()?;
     Watcher::spawn(layout, lifetime, log)
-        .map_err(|source| EmbeddedError::CannotRun { program: watcher::SHELL.into(), source })
+        .map_err(|source| EmbeddedError::CannotRun { program: user::SHELL.into(), source })
 }

@@ -38,25 +38,22 @@ pub use answers::{
 
 use crate::approval::model::ApprovalAction;
 use crate::approval::{self, Gated, Wanted};
-use crate::audit::{Head, Origin, Stamp};
+use crate::audit::{Head, Stamp};
 use crate::budget::turns::Turns;
 use crate::clock::Clock;
 use crate::config::LimitsConfig;
-use crate::db::{self, Database};
+use crate::db::Database;
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
 use crate::group_commit::Writer;
-use crate::idempotency::{self, Asked, Once};
-use crate::types::{Domain, Engine, Metric, Ratio};
+use crate::idempotency::Asked;
+use crate::types::{Domain, Metric, Ratio};
 use advice::{PROFILED, Profile};
 use measure::{Measure, Measured, Measurements, Reused};
 use model::{FrozenSpan, Rebase, RegressionPolicy, WireState};
-use operate::HeldSeries;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
-use trip::{Cause, Heads, Tripping};
 
-pub(crate) use trip::begin_counting;
 pub(crate) use upsert::WireRequest;
 
 /// The least number of events in a rate that may block a new baseline.
@@ -124,41 +121,6 @@ impl Regression {
         only.ok_or_else(|| Error::Inconsistent("a measurement was not answered".into()))?
     }
 
-    /// Evaluates a wire as it is now: a read that acts if the wire trips.
-    pub async fn evaluate(&self, domain: &Domain, metric: &Metric, asked: &Asked) -> Result<Once<EvaluateAnswer>> {
-        let intent = asked.intent.as_ref();
-        let HeldSeries { mut tx, now, policy, mut state } = match self.hold_series((domain, metric), asked).await? {
-            Once::Replayed(answer) => return Ok(Once::Replayed(answer)),
-            Once::Done(held) => held,
-        };
-        state.last_checked_at = Some(now.at);
-        let Some(policy) = policy.filter(|policy| policy.enabled) else {
-            // The wire does not exist. Only a key is written, so that an unwatched name leaves no row behind.
-            let unwatched = EvaluateAnswer { ok: true, state };
-            idempotency::keep(&mut tx, intent, now, &unwatched).await?;
-            db::commit(tx).await?;
-            return Ok(Once::Done(unwatched));
-        };
-        let (mut wire, series) = load::wire(&mut tx, &policy, state).await?;
-        let pair = (domain.clone(), metric.clone());
-        let reading = wire.read(series.end, &series).map_err(|sum| trip::unknown(&pair, sum))?;
-        let mut acted = None;
-        if wire.take(&reading) {
-            let cause = Cause::Drop { began: wire.state.began() };
-            let tripping = Tripping { reading, end: series.end, kpi_seq: series.seq, cause, by_event: false };
-            let mut heads = Heads::lock_to_trip(self.db.history(), &mut tx, trip::throttles(&policy)).await?;
-            acted = Some(trip::act(&mut tx, &mut heads, &policy, &mut wire.state, &tripping, &asked.origin).await?);
-        }
-        store::write_states(&mut tx, &[&wire.state], now.at).await?;
-        let answer = EvaluateAnswer { ok: true, state: wire.state };
-        idempotency::keep(&mut tx, intent, now, &answer).await?;
-        db::commit(tx).await?;
-        if let Some((tripped, killed)) = acted {
-            trip::publish(&self.feed, &self.db, &tripped, killed.as_ref());
-        }
-        Ok(Once::Done(answer))
-    }
-
     /// Decides whether a change may be done now or waits for a second person.
     async fn gate(
         &self,
@@ -201,11 +163,10 @@ impl Regression {
     }
 }
 
-/// Refuses a caller that does not reach both the domain of a wire and its engine, whatever the wire's action is: a
-/// caller that may change the wire could release that engine. A wire without an engine belongs to every engine.
-pub(crate) fn require_reach(origin: &Origin, wire: &RegressionPolicy) -> Result<()> {
-    origin.authority.require_domain(&wire.domain)?;
-    origin.authority.require_engine(&wire.throttled_engine().unwrap_or_else(Engine::global))
+/// Begins all counters at 0, since a counter that begins with its first event shows no increase at that event.
+pub(crate) fn begin_counting() {
+    trip::begin_counting();
+    Reused::begin_counting();
 }
 
 /// The profile of the last events of a wire's series.
@@ -224,7 +185,7 @@ async fn profile(conn: &mut PgConnection, policy: &RegressionPolicy) -> Result<O
 async fn refuse_worse(conn: &mut PgConnection, policy: &RegressionPolicy, state: &WireState) -> Result<()> {
     let (wire, series) = load::wire(&mut *conn, policy, state.clone()).await?;
     let pair = (policy.domain.clone(), policy.metric.clone());
-    let reading = wire.read(series.end, &series).map_err(|sum| trip::unknown(&pair, sum))?;
+    let reading = wire.read(series.end, &series).map_err(|sum| load::unknown(&pair, sum))?;
     if reading.verdict.is_early() || reading.baseline.events == 0 {
         return Ok(());
     }
@@ -262,7 +223,7 @@ async fn note_reading(
 ) -> Result<()> {
     let (mut wire, series) = load::wire(&mut *conn, policy, state.clone()).await?;
     let pair = (policy.domain.clone(), policy.metric.clone());
-    let reading = wire.read(series.end, &series).map_err(|sum| trip::unknown(&pair, sum))?;
+    let reading = wire.read(series.end, &series).map_err(|sum| load::unknown(&pair, sum))?;
     if wire.take(&reading) {
         wire.state.note = format!("PENDING drop={}", reading.drop.unwrap_or_default().short());
     }

@@ -6,6 +6,7 @@
 mod attention;
 mod blind;
 mod caps;
+mod document;
 mod here;
 pub mod http;
 mod required;
@@ -15,121 +16,33 @@ mod text;
 mod values;
 
 pub use blind::{BlindWire, Blindness, Unwatched};
+pub use document::{CharterReview, Review};
 pub use here::Answering;
 pub use slo::{Objective, Slo, Unit};
 pub use store::{Denied, LedgerDifference, OldHolds};
 pub use text::Medium;
 
-use crate::approval::model::ApprovalRecord;
-use crate::audit::checkpoint::{Notary, Witness};
-use crate::audit::{ControlRecord, HeadRecord, Stream};
+use crate::audit::checkpoint::Notary;
+use crate::audit::{HeadRecord, Stream};
 use crate::db::{self, Database};
 use crate::enforcement::feed::Feed;
-use crate::enforcement::instance::Instances;
 use crate::error::Result;
-use crate::go_live::model::GoLiveState;
-use crate::heimdall::model::{Evidence, Scorecard, Standing};
 use crate::regression::measure::Reused;
 use crate::regression::model::{RegressionPolicy, WireState};
-use crate::regression::store::Silent;
-use crate::risk::http::LedgerToday;
-use crate::risk::model::RiskPolicy;
 use crate::trail::Trail;
 use crate::types::Portion;
 use blind::Blind;
-use chrono::{DateTime, Datelike, Days, NaiveTime, TimeDelta, Utc};
-use required::Lacking;
-use serde::Serialize;
+use chrono::{DateTime, Datelike, Days, NaiveTime, Utc};
+use document::OLD;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
-use store::Principals;
-use utoipa::ToSchema;
 
 /// The most changes that a review lists; the events have the rest.
 const CHANGES_MAX: i64 = 200;
 /// The most rows of any other list.
 const LISTED_MAX: usize = 100;
-/// The age after which an open hold that never expires is listed.
-const OLD: TimeDelta = TimeDelta::days(7);
 /// The evidence from which a wire counts as near tripping, in percent of the logarithm that trips.
 const NEAR_EVIDENCE_PCT: f64 = 50.0;
-
-/// The review.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Review {
-    /// The time of the review, by the database's clock.
-    pub generated_at: DateTime<Utc>,
-    /// The Monday from which changes and objectives are counted.
-    pub since: DateTime<Utc>,
-    /// Whether the service is in open mode: it has no tokens and authenticates no caller.
-    pub open_mode: bool,
-    /// The valid tokens whose holder may both measure and recommend, and so grade itself.
-    pub grade_themselves: Vec<String>,
-    /// The points to look at first; empty when nothing needs attention.
-    pub look_first: Vec<String>,
-    /// The instance that answers, and the causes that stop it whatever the state is.
-    pub answering: Answering,
-    /// The instances on this database, and the settings in which the live ones differ.
-    pub instances: Instances,
-    /// The live instances that do not enforce, so that they admit everything.
-    pub not_enforcing: Vec<String>,
-    /// The go-live state.
-    pub state: GoLiveState,
-    /// The requests that wait for a second person.
-    pub approvals: Vec<ApprovalRecord>,
-    /// The changes and the refused attempts, newest first; at most 200.
-    pub changes: Vec<ControlRecord>,
-    /// Today's ledger, with the denials by reason.
-    pub ledger: Vec<LedgerToday>,
-    /// The reserves that were denied in the period, by engine and reason, the most frequent first.
-    pub denials: Vec<Denied>,
-    /// The holds that have been open for more than 7 days and never expire, by engine.
-    pub old_holds: Vec<OldHolds>,
-    /// The time since which new reserves are halted because the book does not balance; null if no imbalance is known.
-    pub ledger_halted_at: Option<DateTime<Utc>>,
-    /// The counters that did not balance at that time.
-    pub ledger_differences: Vec<LedgerDifference>,
-    /// The seconds by which the database's clock is behind the last event of the ledger; 0 if it is not.
-    pub clock_behind_seconds: i64,
-    /// Whether that was accepted, so that reserves continue, on the day of that event.
-    pub clock_behind_accepted: bool,
-    /// The engines whose policy is disabled.
-    pub disabled_engines: Vec<RiskPolicy>,
-    /// The wires that are tripped.
-    pub tripped: Vec<WireState>,
-    /// The wires in SHADOW mode that would have tripped.
-    pub shadow_tripped: Vec<WireState>,
-    /// The watched wires whose drop is at least half of the tripping one, or whose evidence is half way to it on its
-    /// logarithm.
-    pub near_tripping: Vec<WireState>,
-    /// The watched series that have gone silent.
-    pub silent: Vec<Silent>,
-    /// The series that were measured in the period and have no wire.
-    pub unwatched: Vec<Unwatched>,
-    /// The wires that judge nothing.
-    pub blind_wires: Vec<BlindWire>,
-    /// Today's scorecards.
-    pub scorecards: Vec<Scorecard>,
-    /// The domains whose production use does not match their evidence.
-    pub charter: CharterReview,
-    /// The missing parts of the book, each with the next step: guards that are not armed, policies, partitions.
-    pub missing: Vec<String>,
-    /// The heads of the audit streams.
-    pub audit: Vec<HeadRecord>,
-    /// The last checkpoint of the audit trail on this machine, and whether the trail agrees with it; null if there is
-    /// none.
-    pub checkpoint: Option<Witness>,
-    /// The delivery document's success metrics over the period.
-    pub slo: Slo,
-    /// The number of further rows of each shortened list, by the list's name. Complete lists are not in it.
-    pub more: BTreeMap<&'static str, usize>,
-    /// The callers whose changes the sentences mention.
-    #[serde(skip)]
-    who: Principals,
-    /// The required components that are not installed.
-    #[serde(skip)]
-    lacking: Vec<Lacking>,
-}
 
 /// The sources of an instance's reviews.
 #[derive(Debug, Clone)]
@@ -149,28 +62,6 @@ impl Source {
     pub async fn review(&self) -> Result<Review> {
         let answering = Answering::instance(&self.feed, &self.reused, self.db.disk());
         collect(&self.db, answering, self.trail.notary()).await
-    }
-}
-
-/// The domains whose production use does not match their evidence.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct CharterReview {
-    /// Production use is off, but the evidence passes now.
-    pub could_promote: Vec<Standing>,
-    /// Production use is on, but the evidence does not pass now.
-    pub should_demote: Vec<Standing>,
-    /// Production use is on, but its evidence did not pass when it was switched on; null there means unknown.
-    pub evidence_not_met: Vec<Standing>,
-}
-
-impl CharterReview {
-    fn new(standings: &[Standing]) -> Self {
-        let those = |wanted: fn(&&Standing) -> bool| standings.iter().filter(wanted).cloned().collect();
-        Self {
-            could_promote: those(|domain| !domain.prod_use_enabled && domain.passes),
-            should_demote: those(|domain| domain.prod_use_enabled && !domain.passes),
-            evidence_not_met: those(|domain| domain.prod_use_enabled && domain.evidence != Some(Evidence::Met)),
-        }
     }
 }
 
@@ -289,14 +180,6 @@ async fn wires(conn: &mut PgConnection, since: DateTime<Utc>) -> Result<Wires> {
     let (latched, armed): (Vec<_>, Vec<_>) = states.into_iter().partition(|state| state.trip_id.is_some());
     let (tripped, shadow_tripped) = latched.into_iter().partition(|state| state.triggered);
     Ok(Wires { tripped, shadow_tripped, near_tripping: armed.into_iter().filter(near).collect(), blind })
-}
-
-/// The event with which a change would have begun, as a text.
-fn began(wire: &WireState) -> String {
-    wire.began_at_event.map_or_else(String::new, |event| {
-        let percent = wire.evidence_pct.unwrap_or_default();
-        format!(" ({percent:.0} % of the evidence; began at event {event}, {} events ago)", wire.current_events)
-    })
 }
 
 /// Cuts a list to its limit, and notes the number of cut rows.

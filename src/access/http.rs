@@ -3,7 +3,7 @@
 use super::Access;
 use super::model::{Bound, CreatedToken, NewToken, TokenPage, TokenRecord};
 use crate::error::Result;
-use crate::http::numbers::AsText;
+use crate::http::places::AsText;
 use crate::http::{Caller, CanStop, Input, Off, Query, Segment, Stopping, errors, said};
 use crate::idempotency::Once;
 use crate::types::Scope;

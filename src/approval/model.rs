@@ -3,11 +3,16 @@
 use super::end::End;
 use super::shown;
 use crate::audit::FieldChange;
+use crate::error::{Error, Result};
 use crate::types::ControlAction;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
+
+/// The time for which a request waits for the second person.
+pub(super) const STANDS: TimeDelta = TimeDelta::minutes(15);
 
 /// A change that waits for a second person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -161,6 +166,12 @@ pub struct ApprovalRecord {
 }
 
 impl ApprovalRecord {
+    /// The input, as the lever of the change takes it.
+    pub fn parsed<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_str(self.input.get())
+            .map_err(|error| Error::Inconsistent(format!("approval {} cannot be read: {error}", self.id)))
+    }
+
     /// The end of the request and the next step, as a text; none while it waits.
     #[must_use]
     pub fn ended(&self) -> Option<String> {
@@ -182,7 +193,7 @@ impl ApprovalRecord {
                 format!(
                     "expired at {}: request the change again, and approve it within {} minutes",
                     time(self.expires_at),
-                    super::STANDS.num_minutes()
+                    STANDS.num_minutes()
                 )
             }
             Standing::Cancelled => {

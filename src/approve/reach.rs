@@ -4,7 +4,6 @@
 //! For an approval, the lever that does the change checks the bounds. A rejection does no change, so it is checked
 //! here.
 
-use super::input;
 use crate::approval::model::{ApprovalAction, ApprovalRecord};
 use crate::audit::Origin;
 use crate::error::Result;
@@ -27,35 +26,35 @@ pub(super) async fn require(conn: &mut PgConnection, record: &ApprovalRecord, or
         // The whole system has no bounds.
         ApprovalAction::Enable | ApprovalAction::Release => Ok(()),
         ApprovalAction::RaiseCap => {
-            let request: risk::model::policy::PolicyUpsert = input(record)?;
+            let request: risk::model::policy::PolicyUpsert = record.parsed()?;
             authority.require_engine(&request.engine)
         }
         ApprovalAction::Correct => {
-            let request: CorrectionAsked = input(record)?;
+            let request: CorrectionAsked = record.parsed()?;
             authority.require_engine(&request.engine)
         }
         ApprovalAction::Charter => {
-            let request: heimdall::model::PolicyUpsert = input(record)?;
+            let request: heimdall::model::PolicyUpsert = record.parsed()?;
             if let Setting::Set(engine) = &request.engine {
                 authority.require_engine(engine)?;
             }
             require_charter(conn, &request.domain, origin).await
         }
         ApprovalAction::Promote => {
-            let PromoteRequest { domain } = input(record)?;
+            let PromoteRequest { domain } = record.parsed()?;
             require_charter(conn, &domain, origin).await
         }
         ApprovalAction::Wire => {
-            let WireRequest { wire, .. } = input(record)?;
+            let WireRequest { wire, .. } = record.parsed()?;
             let named = wire.engine.as_ref();
             require_wire(conn, (&wire.domain, &wire.metric), named, origin).await
         }
         ApprovalAction::Rearm => {
-            let RearmRequest { domain, metric, .. } = input(record)?;
+            let RearmRequest { domain, metric, .. } = record.parsed()?;
             require_wire(conn, (&domain, &metric), None, origin).await
         }
         ApprovalAction::Rebase => {
-            let BaselineRequest { domain, metric, .. } = input(record)?;
+            let BaselineRequest { domain, metric, .. } = record.parsed()?;
             require_wire(conn, (&domain, &metric), None, origin).await
         }
     }
@@ -78,7 +77,7 @@ async fn require_wire(
     origin.authority.require_domain(domain)?;
     let engine = match regression::store::read_policy(conn, domain, metric).await? {
         Some(policy) => {
-            regression::require_reach(origin, &policy)?;
+            policy.require_reach(&origin.authority)?;
             named.cloned()
         }
         None => Some(named.cloned().or_else(|| domain.as_str().parse().ok()).unwrap_or_else(Engine::global)),

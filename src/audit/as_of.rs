@@ -10,11 +10,14 @@
 
 mod installed;
 
+pub use installed::Fields;
+
 use super::actions::{Setting, row_of};
 use crate::db::to_json;
 use crate::error::{Error, Result};
 use crate::types::{ControlAction, Ratio};
 use chrono::{DateTime, Utc};
+use installed::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -65,9 +68,6 @@ impl Told {
         self.subject.clone().unwrap_or_default()
     }
 }
-
-/// The members of a JSON object, each with its original text.
-pub type Fields = BTreeMap<String, Box<RawValue>>;
 
 /// A setting in force, and the event that it comes from.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -149,16 +149,6 @@ struct Pair {
 struct Rebased {
     /// The series event up to which the wire ignores everything; none in baseline events from before it was recorded.
     watermark: Option<i64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    GoLive,
-    Pack,
-    Risk,
-    Heimdall,
-    Regression,
-    Wire,
 }
 
 /// Facts of a risk policy that its own members do not show.

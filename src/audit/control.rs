@@ -1,13 +1,11 @@
 //! The control stream's events: changes of the control plane, and refused attempts.
 
-use super::{Canonical, Head, Origin, Stamp, Stream, store};
+use super::{Canonical, Origin, Stamp, Stream};
 use crate::db::json_text;
-use crate::error::Result;
 use crate::types::{ControlAction, Reason};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use sqlx::PgConnection;
 use utoipa::ToSchema;
 
 /// A change or a refusal, before it has a place in the stream.
@@ -58,7 +56,7 @@ impl<'a> ControlEvent<'a> {
         Self { detail: Some(json_text(detail)), ..self }
     }
 
-    fn canonical(&self, stamp: Stamp, origin: &Origin) -> Canonical {
+    pub(super) fn canonical(&self, stamp: Stamp, origin: &Origin) -> Canonical {
         Canonical::begin(Stream::Control, stamp, origin)
             .text(Some(self.action.as_str()))
             .text(self.subject)
@@ -66,15 +64,6 @@ impl<'a> ControlEvent<'a> {
             .text(self.error)
             .digest(self.reason.map(Reason::as_str))
             .digest(self.detail.as_deref())
-    }
-
-    /// Appends the event and stores the head.
-    pub async fn append(&self, conn: &mut PgConnection, head: &mut Head, origin: &Origin) -> Result<Stamp> {
-        let stamp = head.next();
-        let hash = head.seal(stamp, self.canonical(stamp, origin).bytes());
-        store::insert_control_event(conn, stamp, origin, self, &hash).await?;
-        head.store(conn).await?;
-        Ok(stamp)
     }
 }
 

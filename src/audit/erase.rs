@@ -7,7 +7,7 @@
 //! Locks: the heads of the levers whose rows are touched, then control. Their writers hold these heads before they take
 //! a row.
 
-mod target;
+pub(super) mod target;
 
 pub use target::{Remains, Target};
 

@@ -112,7 +112,14 @@ pub async fn revise(conn: &mut PgConnection, stream: Stream) -> Result<()> {
     Ok(())
 }
 
-pub(super) async fn store_head(conn: &mut PgConnection, head: &Head) -> Result<()> {
+impl Head {
+    /// Writes the head. This is the last write on a stream before the commit.
+    pub async fn store(&self, conn: &mut PgConnection) -> Result<()> {
+        store_head(conn, self).await
+    }
+}
+
+async fn store_head(conn: &mut PgConnection, head: &Head) -> Result<()> {
     let stored = sqlx::query!(
         "UPDATE audit_head
          SET seq = $2, hash = $3, at = $4
@@ -131,7 +138,18 @@ pub(super) async fn store_head(conn: &mut PgConnection, head: &Head) -> Result<(
     }
 }
 
-pub(super) async fn insert_control_event(
+impl ControlEvent<'_> {
+    /// Appends the event and stores the head.
+    pub async fn append(&self, conn: &mut PgConnection, head: &mut Head, origin: &Origin) -> Result<Stamp> {
+        let stamp = head.next();
+        let hash = head.seal(stamp, self.canonical(stamp, origin).bytes());
+        insert_control_event(conn, stamp, origin, self, &hash).await?;
+        head.store(conn).await?;
+        Ok(stamp)
+    }
+}
+
+async fn insert_control_event(
     conn: &mut PgConnection,
     stamp: Stamp,
     origin: &Origin,

@@ -20,6 +20,8 @@ mod stretches;
 mod walk;
 
 pub use stretches::verify_in_stretches;
+pub use walk::Asked;
+pub(super) use walk::{Erased, Head};
 
 pub use crate::types::{Finding, Tampering};
 
@@ -29,25 +31,8 @@ use crate::error::{Error, Result};
 use crate::types::Point;
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Row};
-use std::collections::BTreeMap;
 use std::future::poll_fn;
 use walk::Walk;
-
-/// The scope of a verification.
-#[derive(Debug, Clone, Copy)]
-pub struct Asked {
-    /// The event after which it begins, which is trusted.
-    pub from: Point,
-    /// The last event that is verified; none for all, including the head.
-    pub to: Option<i64>,
-    /// An event whose hash is known from outside.
-    pub known: Option<Point>,
-}
-
-impl Asked {
-    /// A whole stream, with nothing known from outside.
-    pub const ALL: Self = Self { from: Point::BEGINNING, to: None, known: None };
-}
 
 /// The result of the verification of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,12 +130,6 @@ pub(super) fn unreadable(error: binary::Unreadable) -> Error {
     Error::Inconsistent(error.to_string())
 }
 
-/// The head of a stream as it is stored.
-pub(super) struct Head {
-    pub(super) point: Point,
-    pub(super) at: i64,
-}
-
 /// Reads the head. A missing head, or one without a SHA-256, is damage.
 pub(super) async fn read_head(conn: &mut PgConnection, stream: Stream) -> Result<Head> {
     let damaged = |seq, detail: &str| {
@@ -165,9 +144,6 @@ pub(super) async fn read_head(conn: &mut PgConnection, stream: Stream) -> Result
     let at: DateTime<Utc> = row.try_get("at")?;
     Ok(Head { point: Point { seq, hash }, at: at.timestamp_micros() })
 }
-
-/// Digests of the erased texts, by number and column. Erased texts are rare, so this is small.
-pub(super) type Erased = BTreeMap<(i64, String), String>;
 
 pub(super) async fn read_erased(conn: &mut PgConnection, stream: Stream) -> Result<Erased> {
     // Only erasures that an event records: a digest alone would let anybody remove a text.

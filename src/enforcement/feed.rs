@@ -20,7 +20,7 @@ mod store;
 pub use policies::{Policies, PolicyReader};
 
 use super::gate::{Source, View};
-use super::instance::{Instance, Standing};
+use super::instance::{Instance, LEASE_MAX, LEASE_MIN, Standing};
 use super::kill_file::KillFile;
 use crate::audit::Stream;
 use crate::clock::Clock;
@@ -37,12 +37,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 use store::Reading;
 use tokio::sync::Notify;
-
-/// The longest age at which a state admits a request. An instance may choose a shorter one, never a longer one, since
-/// receipts rely on it.
-pub const LEASE_MAX: Duration = Duration::from_secs(2);
-/// The shortest lease, which leaves a quarter of it for a read.
-pub const LEASE_MIN: Duration = Duration::from_millis(200);
 
 /// The highest version that fits into the state's word.
 const VERSION_MAX: i64 = i64::MAX >> 2;
@@ -240,21 +234,6 @@ impl Feed {
             "the database's state is older than the one that this instance knows"
         );
         Error::StateRewound
-    }
-
-    /// Takes over a notification, if it tightens, until the next read, and requests that read. A notification of a
-    /// known version is ignored: this instance's own notifications come back to it, also after its next change.
-    fn take_notice(&self, payload: &str) {
-        let (change, version) = payload.split_once(' ').unwrap_or((payload, ""));
-        let known = self.0.state.load(Ordering::Acquire) >> 2;
-        let is_news = version.parse::<i64>().map_or(true, |version| version > known);
-        match change {
-            _ if !is_news => {}
-            renewal::ENGAGED => _ = self.0.told_killed_ns.fetch_max(self.now(), Ordering::AcqRel),
-            renewal::DISABLED => _ = self.0.told_off_ns.fetch_max(self.now(), Ordering::AcqRel),
-            _ => {}
-        }
-        self.0.wake.notify_one();
     }
 
     /// The last known state at any age: version, go-live, kill switch. None before the first read.

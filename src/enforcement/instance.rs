@@ -1,7 +1,6 @@
 //! The instances on this database. Each writes its row with every renewal of its lease; differences between them are
 //! reported.
 
-use super::feed::LEASE_MAX;
 use crate::db::{self, Database};
 use crate::error::Result;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -12,6 +11,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+/// The longest age at which a state admits a request. An instance may choose a shorter one, never a longer one, since
+/// receipts rely on it.
+pub const LEASE_MAX: Duration = Duration::from_secs(2);
+/// The shortest lease, which leaves a quarter of it for a read.
+pub const LEASE_MIN: Duration = Duration::from_millis(200);
 
 /// The time for which the row of a vanished instance is kept.
 const KEPT: TimeDelta = TimeDelta::days(1);

@@ -4,10 +4,11 @@ use super::Heimdall;
 use super::model::{
     self, CheckResult, Evidence, GateRule, HeimdallPolicy, PolicyUpsert, PolicyWarning, Scorecard, Standing,
 };
+use super::reach::require_engine;
 use super::store;
 use crate::approval::model::ApprovalAction;
 use crate::approval::{self, Gated, Loosened, Wanted, WithChanges};
-use crate::audit::{self, Changes, ControlEvent, FieldChange, Origin, Stream};
+use crate::audit::{self, Changes, ControlEvent, FieldChange, Stream};
 use crate::db::{self, to_json};
 use crate::error::{Blocker, Error, Result, require_room};
 use crate::idempotency::{self, Asked, Once};
@@ -269,20 +270,6 @@ impl Heimdall {
         db::commit(tx).await?;
         Ok(Once::Done(demoted))
     }
-}
-
-/// Refuses a caller whose token does not reach the engine that a domain's recommendations depend on.
-pub(super) fn require_engine(origin: &Origin, policy: Option<&HeimdallPolicy>) -> Result<()> {
-    let engine = policy.and_then(|policy| policy.engine.as_ref());
-    engine.map_or(Ok(()), |engine| origin.authority.require_engine(engine))
-}
-
-/// The same check, by the domain. A caller with every engine costs no statement.
-pub(super) async fn require_engine_of(conn: &mut PgConnection, origin: &Origin, domain: &Domain) -> Result<()> {
-    if !origin.authority.is_bounded_to_engines() {
-        return Ok(());
-    }
-    require_engine(origin, store::read_policy(conn, domain).await?.as_ref())
 }
 
 pub(super) fn no_policy(domain: &Domain) -> Error {

@@ -3,7 +3,7 @@
 
 use super::model::{self, GateReason, HeimdallEvent, Switches, Terms, Use};
 use super::store::{self, RecommendationRecord};
-use super::{Heimdall, append, charter};
+use super::{Heimdall, append, reach};
 use crate::audit::{Origin, Stream};
 use crate::db;
 use crate::error::{Error, Result};
@@ -82,7 +82,7 @@ impl Heimdall {
         }
         let found = find(&mut tx, id, origin).await?;
         let policy = store::read_policy(&mut tx, &found.domain).await?;
-        charter::require_engine(origin, policy.as_ref())?;
+        reach::require_engine(origin, policy.as_ref())?;
         let state = crate::go_live::store::read_state(&mut tx).await?;
         let engine_active = match policy.as_ref().and_then(|policy| policy.engine.as_ref()) {
             Some(engine) => Some(crate::risk::store::is_active(&mut tx, engine).await?),
@@ -153,7 +153,7 @@ impl Heimdall {
             return answer.confirm(tx).await;
         }
         let found = find(&mut tx, id, origin).await?;
-        charter::require_engine_of(&mut tx, origin, &found.domain).await?;
+        reach::require_engine_of(&mut tx, origin, &found.domain).await?;
         let revoked = if let Some(revoked_at) = found.revoked_at {
             let (revoked_by, reason) = (found.revoked_by, found.revoke_reason);
             RevokeAnswer { ok: true, id, domain: found.domain, revoked_at, revoked_by, reason }

@@ -1,6 +1,6 @@
 //! Removes the policy of a domain that has never had a trial or a recommendation.
 
-use super::{Heimdall, charter, store};
+use super::{Heimdall, charter, reach, store};
 use crate::audit::{ControlEvent, Stream};
 use crate::db;
 use crate::error::{Error, Result};
@@ -35,7 +35,7 @@ impl Heimdall {
             return answer.confirm(tx).await;
         }
         let policy = store::read_policy(&mut tx, domain).await?.ok_or_else(|| charter::no_policy(domain))?;
-        charter::require_engine(origin, Some(&policy))?;
+        reach::require_engine(origin, Some(&policy))?;
         let mut uses = Vec::new();
         if policy.prod_use_enabled {
             uses.push("production may act on it: demote it first".to_owned());

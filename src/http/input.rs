@@ -12,7 +12,7 @@
 //! Request types never use `flatten`, or untagged and tagged enums: these buffer, and exact numbers do not survive
 //! that.
 
-mod fields;
+pub(super) mod fields;
 mod lenient;
 mod stopping;
 
@@ -27,7 +27,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::HeaderValue;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::request::Parts;
-use fields::{json_fields, merge, pair_fields, pair_fields_each, unique};
+use fields::{json_fields, merge, pair_fields, unique};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -273,13 +273,6 @@ fn body_fields(parts: &Parts, bytes: &[u8]) -> Result<Vec<Field>> {
 fn query_fields(query: Option<&str>) -> Result<Vec<Field>> {
     let fields = query.map_or_else(|| Ok(Vec::new()), |query| pair_fields(query, "query"))?;
     super::numbers::taken(unique(fields, "query")?)
-}
-
-/// The values of a name in a query, as far as it can be read.
-pub(super) fn query_values(query: &str, name: &str) -> impl Iterator<Item = String> {
-    let (fields, _) = pair_fields_each(query.as_bytes(), "query");
-    let named = fields.into_iter().filter(move |field| field.is(name));
-    named.filter_map(|field| crate::types::scalar_of(&field.value).ok().map(std::borrow::Cow::into_owned))
 }
 
 pub(crate) fn parse<T: DeserializeOwned>(fields: &[Field]) -> Result<T> {

@@ -3,7 +3,7 @@
 //! exceptions, so the type of a member never depends on its value or its name.
 
 use super::BASE_PATH;
-use super::input::{Field, query_values};
+use super::input::fields::{Field, query_values};
 use super::places::{AnswerCharge, counted};
 use crate::error::{Error, Result};
 use axum::body::{Body, Bytes};
@@ -15,14 +15,6 @@ use axum::response::{IntoResponse, Response};
 /// The name of the parameter, in the query and in a media type.
 pub(crate) const NUMBERS: &str = "numbers";
 pub(crate) const STRING: &str = "string";
-
-/// The mark of a request whose answer has its numbers as strings.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct AsText;
-
-/// The largest factor by which an answer grows, except for one byte: two bytes more for each number, and there is a
-/// byte between any two numbers.
-pub(crate) const GROWTH_MAX: usize = 2;
 
 /// True if the answer to this request should have its numbers as strings.
 pub(crate) fn wanted(request: &Request) -> bool {

@@ -2,7 +2,6 @@
 //! any other takes it when the body has arrived, so that stalled bodies keep nobody out.
 
 use super::connections::{Connection, For};
-use super::numbers::{AsText, GROWTH_MAX};
 use crate::budget::{Budget, Charge};
 use crate::error::{Error, Result};
 use crate::types::Principal;
@@ -28,6 +27,14 @@ pub const BODY_BYTES_FREE: usize = 8 * 1024;
 
 /// Bytes of an answer that are not counted.
 pub const ANSWER_BYTES_FREE: usize = 16 * 1024;
+
+/// The mark of a request whose answer has its numbers as strings.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AsText;
+
+/// The largest factor by which such an answer grows, except for one byte: two bytes more for each number, and there is a
+/// byte between any two numbers.
+const GROWTH_MAX: usize = 2;
 
 /// The pool of places that a route uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

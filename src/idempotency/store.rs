@@ -1,6 +1,6 @@
 //! SQL of idempotency keys.
 
-use super::{Answer, Fields, Intent, Kept, oldest};
+use super::key::{Answer, Fields, Intent, Kept, oldest};
 use crate::audit::Stamp;
 use crate::error::{Error, Result};
 use chrono::NaiveDate;

@@ -2,7 +2,7 @@
 //!
 //! Correctness does not depend on it: days without a partition go to the default one, and every look-up checks the day.
 
-use super::oldest;
+use super::key::oldest;
 use crate::db::Database;
 use crate::error::Result;
 use chrono::{Days, NaiveDate};

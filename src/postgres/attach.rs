@@ -9,8 +9,7 @@ use std::{
 use sqlx::postgres::PgConnectOptions;
 
 use super::{
-    DATABASE, ROLE,
-    connect::connect_options,
+    connect::{DATABASE, ROLE, connect_options},
     error::EmbeddedError,
     layout::CLUSTER,
     owned::OwnedBy,

@@ -13,14 +13,13 @@ use std::{
 use rustix::process::Signal;
 
 use super::{
-    DataLifetime, Durability, ROLE,
-    connect::open_database,
+    connect::{ROLE, open_database},
     error::{EmbeddedError, no_room},
     find::Binaries,
     layout::{CLUSTER, Layout, PORT, private_dir},
     process::{self, PidFile, command, output, serves, tail},
     user::RunAs,
-    watcher::Watcher,
+    watcher::{DataLifetime, Watcher},
 };
 
 /// The pause between two checks. PostgreSQL starts within tens of milliseconds.
@@ -70,6 +69,15 @@ impl Drop for Processes {
             reap(move || postmaster.wait().map(drop));
         }
     }
+}
+
+/// The possible loss in a power cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// No committed data is lost.
+    Full,
+    /// Everything may be lost: fsync, `synchronous_commit` and `full_page_writes` are off. Only for tests.
+    None,
 }
 
 /// Everything that starting PostgreSQL needs, the first time and later.

@@ -7,7 +7,12 @@ use sqlx::{
     postgres::{PgConnectOptions, PgSslMode},
 };
 
-use super::{DATABASE, ROLE, layout::PORT};
+use super::layout::PORT;
+
+/// The role that owns the database.
+pub(super) const ROLE: &str = "holdfast";
+
+pub(super) const DATABASE: &str = "holdfast";
 
 /// The time limit of one connection over a local socket: a stuck server must not stall the wait for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -57,8 +57,8 @@ pub enum EmbeddedError {
     #[error("PG_BIN_DIR={} cannot be used ({reason}); set it to the directory of initdb and postgres, or unset it", dir.display())]
     WrongBinDir { dir: PathBuf, reason: String },
 
-    #[error("PostgreSQL {needed} or newer is needed, and only {found} was found; install a newer one with: {install}", needed = super::find::OLDEST_MAJOR)]
-    TooOld { found: String, install: String },
+    #[error("PostgreSQL {needed} or newer is needed, and only {found} was found; install a newer one with: {install}")]
+    TooOld { needed: u32, found: String, install: String },
 
     #[error(
         "the data in {} was made by PostgreSQL {made_by}, which is not installed (found: {found}); \

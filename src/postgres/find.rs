@@ -18,7 +18,7 @@ use super::{
 };
 
 /// The oldest supported major version: older ones lack SQL that the migrations use, and are out of support.
-pub(super) const OLDEST_MAJOR: u32 = 14;
+const OLDEST_MAJOR: u32 = 14;
 
 /// The time limit for printing a version, which takes milliseconds, or longer on a cold disk or a busy machine.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(20);
@@ -125,7 +125,11 @@ impl Search<'_> {
                 made_by: made_by.to_owned(),
                 found: if self.other_major.is_empty() { "none".to_owned() } else { self.other_major.join(", ") },
             },
-            _ => EmbeddedError::TooOld { found: self.too_old.join(", "), install: wheel::install_command() },
+            _ => EmbeddedError::TooOld {
+                needed: OLDEST_MAJOR,
+                found: self.too_old.join(", "),
+                install: wheel::install_command(),
+            },
         }
     }
 }

@@ -26,7 +26,11 @@ use std::{
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
-use super::{error::EmbeddedError, owned::OwnedBy, user::RunAs};
+use super::{
+    error::EmbeddedError,
+    owned::{OWNER_LOCK, OwnedBy},
+    user::RunAs,
+};
 use crate::owner;
 
 /// The port number in the socket's name. No TCP port is opened.
@@ -34,8 +38,6 @@ pub(super) const PORT: u16 = 5432;
 
 /// The name of the cluster in the data directory.
 pub(super) const CLUSTER: &str = "pg";
-
-pub(super) const OWNER_LOCK: &str = "owner.lock";
 
 /// How long the owner's file may be empty before its owner counts as a server; the file is read repeatedly.
 const OWNER_TIMEOUT: Duration = Duration::from_secs(1);

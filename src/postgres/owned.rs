@@ -2,7 +2,8 @@
 
 use std::{fmt, fs, path::Path};
 
-use super::layout::OWNER_LOCK;
+/// The name of the lock file in the data directory.
+pub(super) const OWNER_LOCK: &str = "owner.lock";
 
 /// The owner of a data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]

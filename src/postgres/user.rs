@@ -13,8 +13,10 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::{error::EmbeddedError, watcher::SHELL};
+use super::error::EmbeddedError;
 use crate::process_status;
+
+pub(super) const SHELL: &str = "/bin/sh";
 
 /// The id of `nobody` on Linux, used if the system does not have that name either.
 const NOBODY: u32 = 65534;

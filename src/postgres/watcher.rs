@@ -10,10 +10,19 @@ use std::{
     process::{Child, ChildStdin, Command, Stdio},
 };
 
-use super::{DataLifetime, layout::Layout};
+use super::{layout::Layout, user::SHELL};
 
 const SCRIPT: &str = include_str!("watcher.sh");
-pub(super) const SHELL: &str = "/bin/sh";
+
+/// The lifetime of the data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataLifetime {
+    /// The data stays after the owner has ended.
+    Kept,
+    /// The data directory is deleted when the owner ends in any way. It must be new or empty at the start, and a
+    /// process must not use one twice.
+    Temporary,
+}
 
 /// The watcher of one owner. Dropping it without [`Watcher::release`] looks to it like the owner's death: it acts.
 #[derive(Debug)]

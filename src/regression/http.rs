@@ -12,7 +12,7 @@ use super::store::{self, KpiFilter, KpiRecord, TripRecord};
 use crate::approval::Loosened;
 use crate::approval::model::ApprovalRecord;
 use crate::audit::{self, Stream};
-use crate::error::{Error, FieldError, Result};
+use crate::error::Result;
 use crate::http::{Change, Nothing, Page, Paging, Query, errors, marked, said};
 use crate::idempotency::{Asked, Once};
 use crate::regression::Regression;
@@ -222,7 +222,7 @@ async fn record_kpi(
     let event = KpiEvent {
         domain: input.domain,
         metric: input.metric,
-        measurement: measurement(input.success, input.value)?,
+        measurement: Measurement::given(input.success, input.value)?,
         event_id: input.event_id,
         detail: input.detail,
     };
@@ -230,18 +230,6 @@ async fn record_kpi(
     let measurements = Measurements { events: vec![(event, origin)], intent, answer: Box::new(answer_one) };
     let done = regression.record(measurements).await?;
     Ok(marked(done.replayed, Json(done.answer)))
-}
-
-/// Combines the two fields, of which exactly one must be given.
-fn measurement(success: Option<Flag>, value: Option<Measured>) -> Result<Measurement> {
-    match (success, value) {
-        (Some(success), None) => Ok(Measurement::Success(success.0)),
-        (None, Some(value)) => Ok(Measurement::Value(value)),
-        (given, _) => {
-            let detail = if given.is_some() { "and value are both given: send one" } else { "or value is required" };
-            Err(Error::Invalid(vec![FieldError::new("success", detail)]))
-        }
-    }
 }
 
 /// The measurements to list.

@@ -1,10 +1,11 @@
 //! Reads wires and their series for the events that they are about to take.
 
-use super::trip::unknown;
 use crate::error::{Error, Result};
 use crate::regression::detector::Frozen;
 use crate::regression::model::wire::UnknownSum;
-use crate::regression::model::{Detector, FrozenSpan, Mark, RegressionPolicy, Series, Sums, Window, Wire, WireState};
+use crate::regression::model::{
+    Detector, FrozenSpan, Mark, RegressionPolicy, Series, Sums, Window, Wire, WireState, series_name,
+};
 use crate::regression::store::{self, Pair};
 use crate::types::Total;
 use sqlx::PgConnection;
@@ -32,6 +33,11 @@ impl Cache {
         }
         self.0.insert(pair.clone(), (of, Arc::clone(frozen)));
     }
+}
+
+/// The error for a running sum that must be stored but is not.
+pub(super) fn unknown(pair: &Pair, UnknownSum(events): UnknownSum) -> Error {
+    Error::Inconsistent(format!("{} has no event {events}", series_name(&pair.0, &pair.1)))
 }
 
 /// Reads the enabled wires of these series, each ready to take this many further events, and the series.

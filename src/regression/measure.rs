@@ -10,51 +10,28 @@
 
 mod decide;
 mod known;
+mod request;
 mod reused;
 mod write;
 
+pub use request::{Measurements, Render};
 pub use reused::Reused;
 
 use super::answers::{KpiAnswer, Tripped};
 use super::load::Cache;
 use super::trip;
-use crate::audit::{self, Head, Origin, Stream};
+use crate::audit::{self, Head, Stream};
 use crate::db::{Database, to_json};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
 use crate::go_live::model::GoLiveState;
 use crate::group_commit::{Batcher, Failure, Prepared, by};
-use crate::idempotency::Intent;
-use crate::regression::model::KpiEvent;
 use crate::types::Point;
 use decide::Deciding;
 use known::{Known, SeriesCount};
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
-use std::fmt;
 use tokio::time::Instant;
-
-/// Builds the answer to a request from the results of its measurements.
-pub type Render = Box<dyn Fn(Vec<Result<KpiAnswer>>) -> Result<Box<RawValue>> + Send + Sync>;
-
-/// The measurements of one request, recorded together.
-pub struct Measurements {
-    /// Each measurement with its origin.
-    pub events: Vec<(KpiEvent, Origin)>,
-    /// The caller's idempotency key, if it sent one.
-    pub intent: Option<Intent>,
-    /// Builds the answer to the request, which is kept under its key.
-    pub answer: Render,
-}
-
-impl fmt::Debug for Measurements {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Measurements")
-            .field("events", &self.events.len())
-            .field("intent", &self.intent)
-            .finish_non_exhaustive()
-    }
-}
 
 /// The outcome of a request: its answer, and whether it is an earlier one.
 #[derive(Debug)]

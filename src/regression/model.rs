@@ -22,7 +22,8 @@ pub use upsert::{PolicyUpsert, loosening, loosens, rebases, refreezes, upsert};
 pub use wire::{Reading, Span, Sums, Wire};
 
 use crate::audit::{Canonical, Origin, Stamp, Stream};
-use crate::types::{Detail, Domain, EventId, Measured, Metric, Ratio, Total};
+use crate::error::{Error, FieldError, Result};
+use crate::types::{Detail, Domain, EventId, Flag, Measured, Metric, Ratio, Total};
 
 /// The fewest events in a window.
 pub const WINDOW_MIN: i64 = 1;
@@ -40,6 +41,19 @@ pub enum Measurement {
 }
 
 impl Measurement {
+    /// Combines the two fields of a request, of which exactly one must be given.
+    pub fn given(success: Option<Flag>, value: Option<Measured>) -> Result<Self> {
+        match (success, value) {
+            (Some(success), None) => Ok(Self::Success(success.0)),
+            (None, Some(value)) => Ok(Self::Value(value)),
+            (given, _) => {
+                let detail =
+                    if given.is_some() { "and value are both given: send one" } else { "or value is required" };
+                Err(Error::Invalid(vec![FieldError::new("success", detail)]))
+            }
+        }
+    }
+
     /// The measurement's addition to the running sum: a success counts 1.
     #[must_use]
     pub fn addend(self) -> Total {

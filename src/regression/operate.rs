@@ -1,8 +1,8 @@
-//! An operator's acts on a wire: a verdict on a trip, a re-arm, another baseline.
+//! An operator's acts on a wire: an evaluation, a verdict on a trip, a re-arm, another baseline.
 
-use super::answers::{AcknowledgeAnswer, BaselineAnswer, RearmAnswer};
-use super::trip::{self, Heads};
-use super::{BaselineRequest, RearmRequest, Regression, note_reading, refuse_worse, require_reach};
+use super::answers::{AcknowledgeAnswer, BaselineAnswer, EvaluateAnswer, RearmAnswer};
+use super::trip::{self, Cause, Heads, Tripping};
+use super::{BaselineRequest, RearmRequest, Regression, load, note_reading, refuse_worse};
 use crate::approval::model::ApprovalAction;
 use crate::approval::{Gated, Loosened, Wanted};
 use crate::audit::{ControlEvent, Stamp, Stream};
@@ -48,6 +48,41 @@ struct Held {
 }
 
 impl Regression {
+    /// Evaluates a wire as it is now: a read that acts if the wire trips.
+    pub async fn evaluate(&self, domain: &Domain, metric: &Metric, asked: &Asked) -> Result<Once<EvaluateAnswer>> {
+        let intent = asked.intent.as_ref();
+        let HeldSeries { mut tx, now, policy, mut state } = match self.hold_series((domain, metric), asked).await? {
+            Once::Replayed(answer) => return Ok(Once::Replayed(answer)),
+            Once::Done(held) => held,
+        };
+        state.last_checked_at = Some(now.at);
+        let Some(policy) = policy.filter(|policy| policy.enabled) else {
+            // The wire does not exist. Only a key is written, so that an unwatched name leaves no row behind.
+            let unwatched = EvaluateAnswer { ok: true, state };
+            idempotency::keep(&mut tx, intent, now, &unwatched).await?;
+            db::commit(tx).await?;
+            return Ok(Once::Done(unwatched));
+        };
+        let (mut wire, series) = load::wire(&mut tx, &policy, state).await?;
+        let pair = (domain.clone(), metric.clone());
+        let reading = wire.read(series.end, &series).map_err(|sum| load::unknown(&pair, sum))?;
+        let mut acted = None;
+        if wire.take(&reading) {
+            let cause = Cause::Drop { began: wire.state.began() };
+            let tripping = Tripping { reading, end: series.end, kpi_seq: series.seq, cause, by_event: false };
+            let mut heads = Heads::lock_to_trip(self.db.history(), &mut tx, trip::throttles(&policy)).await?;
+            acted = Some(trip::act(&mut tx, &mut heads, &policy, &mut wire.state, &tripping, &asked.origin).await?);
+        }
+        store::write_states(&mut tx, &[&wire.state], now.at).await?;
+        let answer = EvaluateAnswer { ok: true, state: wire.state };
+        idempotency::keep(&mut tx, intent, now, &answer).await?;
+        db::commit(tx).await?;
+        if let Some((tripped, killed)) = acted {
+            trip::publish(&self.feed, &self.db, &tripped, killed.as_ref());
+        }
+        Ok(Once::Done(answer))
+    }
+
     /// Gives a verdict on a trip: the standing one, or an earlier one by its id. A later verdict replaces an earlier
     /// one.
     pub async fn acknowledge(
@@ -190,7 +225,7 @@ impl Regression {
         }
         let policy = store::read_policy(&mut tx, domain, metric).await?;
         if let Some(policy) = &policy {
-            require_reach(&asked.origin, policy)?;
+            policy.require_reach(&asked.origin.authority)?;
         }
         let state = store::read_state(&mut tx, domain, metric).await?;
         Ok(Once::Done(HeldSeries { tx, now, policy, state }))

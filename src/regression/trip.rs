@@ -8,11 +8,10 @@ use crate::enforcement::feed::Feed;
 use crate::enforcement::feed::renewal::News;
 use crate::error::{Error, Result};
 use crate::go_live::model::{GoLiveState, Switch};
-use crate::regression::model::wire::UnknownSum;
 use crate::regression::model::{
     Action, Detector, FrozenSpan, Mark, Mode, Reading, Rebase, RegressionPolicy, WireState, WireStatus, series_name,
 };
-use crate::regression::store::{self, NewBaseline, NewTrip, Pair, Rearmed};
+use crate::regression::store::{self, NewBaseline, NewTrip, Rearmed};
 use crate::types::{Actor, ControlAction, Engine, Ratio, Reason, Total};
 use crate::{go_live, risk};
 use serde::Serialize;
@@ -84,24 +83,18 @@ struct RearmDetail {
     shadow: bool,
 }
 
-/// The error for a running sum that must be stored but is not.
-pub(super) fn unknown(pair: &Pair, UnknownSum(events): UnknownSum) -> Error {
-    Error::Inconsistent(format!("{} has no event {events}", series_name(&pair.0, &pair.1)))
-}
-
 /// The name of a series and its wire in texts.
 pub(super) fn name(policy: &RegressionPolicy) -> String {
     series_name(&policy.domain, &policy.metric)
 }
 
-/// Begins all counters at 0, since a counter that begins with its first event shows no increase at that event.
-pub(crate) fn begin_counting() {
+/// Begins the counters of trips.
+pub(super) fn begin_counting() {
     for action in Action::ALL {
         for mode in Mode::ALL {
             trips(action, mode).increment(0);
         }
     }
-    super::measure::Reused::begin_counting();
 }
 
 fn trips(action: Action, mode: Mode) -> metrics::Counter {

@@ -1,10 +1,7 @@
 //! Sets up a wire.
 
 use super::trip::{self, Heads};
-use super::{
-    Regression, RegressionPolicyUpserted, advice, model, note_reading, profile, refuse_worse, require_reach, stale,
-    store,
-};
+use super::{Regression, RegressionPolicyUpserted, advice, model, note_reading, profile, refuse_worse, stale, store};
 use crate::approval::model::ApprovalAction;
 use crate::approval::{Gated, Loosened, Wanted, WithChanges};
 use crate::audit::{self, Changes, ControlEvent, Stamp, Stream};
@@ -50,12 +47,12 @@ impl Regression {
         }
         let existing = store::read_policy(&mut tx, &request.domain, &request.metric).await?;
         match &existing {
-            Some(existing) => require_reach(origin, existing)?,
+            Some(existing) => existing.require_reach(&origin.authority)?,
             None => require_room("wires", store::count_policies(&mut tx).await?, self.wires_max, "WIRES_MAX")?,
         }
         let mut state = store::read_state(&mut tx, &request.domain, &request.metric).await?;
         let (policy, changes) = model::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, now.at)?;
-        require_reach(origin, &policy)?;
+        policy.require_reach(&origin.authority)?;
         refuse_system(existing.as_ref(), &policy)?;
         // A trip in SHADOW mode does not prevent a change to ENFORCE.
         let enforces = state.is_shadow_tripped() && policy.mode == Mode::Enforce && !changes.is_empty();

@@ -2,8 +2,9 @@
 
 use super::blind::{BlindWire, Blindness};
 use super::caps::used_up;
-use super::required::components;
-use super::{LedgerDifference, OldHolds, Review, began};
+use super::document::{OLD, Review, began};
+use super::required::Lacking;
+use super::store::{LedgerDifference, OldHolds};
 use crate::approval::model::ApprovalRecord;
 use crate::enforcement::instance::Drift;
 use crate::heimdall::model::{CheckResult, Standing};
@@ -61,7 +62,7 @@ fn bounded(mut sentences: Vec<String>) -> Vec<String> {
     sentences
 }
 
-pub(super) fn time(at: DateTime<Utc>) -> String {
+fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
@@ -214,7 +215,7 @@ fn approvals(review: &Review) -> Vec<String> {
 fn old_holds(review: &Review) -> Vec<String> {
     let sentence = |old: &OldHolds| {
         let OldHolds { engine, holds, more, open_amount, oldest_at } = old;
-        let (days, oldest) = (super::OLD.num_days(), time(*oldest_at));
+        let (days, oldest) = (OLD.num_days(), time(*oldest_at));
         let many = if *more {
             format!("more than {holds} holds, the oldest {holds} of them of {open_amount} together,")
         } else {
@@ -350,4 +351,24 @@ fn objectives(review: &Review) -> Vec<String> {
     missed
         .map(|objective| format!("{} misses its target {}: {}", objective.name, objective.target, objective.detail))
         .collect()
+}
+
+/// One sentence per component: its name, the time and the caller of its report, and the consequence.
+fn components(review: &Review) -> Vec<String> {
+    let means = if review.state.go_live_enabled {
+        "the checklist fails, while production is on"
+    } else {
+        "the checklist fails, and production cannot be switched on"
+    };
+    let sentence = |lacking: &Lacking| {
+        let id = &lacking.id;
+        match &lacking.reported {
+            Some(pack) => {
+                let by = who(review.who.of(ControlAction::PackReport, id), pack.changed_by.as_deref());
+                format!("The required component {id} reports missing since {}, by {by}: {means}", time(pack.updated_at))
+            }
+            None => format!("The required component {id} has never reported itself: {means}"),
+        }
+    };
+    review.lacking.iter().map(sentence).collect()
 }

@@ -1,6 +1,5 @@
 //! Finds blind spots: series without a wire, and wires that judge nothing.
 
-use super::store::Series;
 use crate::regression::model::{RegressionPolicy, WireState, WireStatus, series_name};
 use crate::types::{Domain, Metric, letters_apart};
 use chrono::{DateTime, Utc};
@@ -11,6 +10,19 @@ use utoipa::ToSchema;
 const TYPOS_MAX: usize = 2;
 /// The most unwatched series that a review lists.
 const UNWATCHED_MAX: usize = 100;
+
+/// A series that was ever measured.
+#[derive(Debug)]
+pub struct Series {
+    /// Its domain.
+    pub domain: Domain,
+    /// Its metric.
+    pub metric: Metric,
+    /// The number of its events.
+    pub events: i64,
+    /// The time of its last event.
+    pub last_at: DateTime<Utc>,
+}
 
 /// A series that was measured in the period and has no wire.
 #[derive(Debug, Clone, Serialize, ToSchema)]

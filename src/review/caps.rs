@@ -1,6 +1,6 @@
 //! The caps that are used up. A used-up cap of GLOBAL stops every engine.
 
-use super::Review;
+use super::document::Review;
 use crate::risk::http::{Headroom, LedgerToday};
 use crate::types::Total;
 

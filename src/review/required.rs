@@ -1,11 +1,8 @@
 //! The required components that are not installed. They fail the checklist, even while production is on.
 
-use super::Review;
-use super::attention::{time, who};
 use crate::enforcement::instance::Instances;
 use crate::error::Result;
 use crate::go_live::model::{LEVER_PACKS, Pack, PackStatus};
-use crate::types::ControlAction;
 use sqlx::PgConnection;
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -14,7 +11,7 @@ use uuid::Uuid;
 #[derive(Debug)]
 pub(super) struct Lacking {
     pub(super) id: String,
-    reported: Option<Pack>,
+    pub(super) reported: Option<Pack>,
 }
 
 /// The components that the levers, a live instance or the answering one require and that are not installed, by id.
@@ -32,24 +29,4 @@ pub(super) async fn lacking(
     }
     let reported = |id: &str| packs.iter().find(|pack| pack.id == id).cloned();
     Ok(required.into_iter().map(|id| Lacking { reported: reported(&id), id }).collect())
-}
-
-/// One sentence per component: its name, the time and the caller of its report, and the consequence.
-pub(super) fn components(review: &Review) -> Vec<String> {
-    let means = if review.state.go_live_enabled {
-        "the checklist fails, while production is on"
-    } else {
-        "the checklist fails, and production cannot be switched on"
-    };
-    let sentence = |lacking: &Lacking| {
-        let id = &lacking.id;
-        match &lacking.reported {
-            Some(pack) => {
-                let by = who(review.who.of(ControlAction::PackReport, id), pack.changed_by.as_deref());
-                format!("The required component {id} reports missing since {}, by {by}: {means}", time(pack.updated_at))
-            }
-            None => format!("The required component {id} has never reported itself: {means}"),
-        }
-    };
-    review.lacking.iter().map(sentence).collect()
 }

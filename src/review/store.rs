@@ -1,13 +1,13 @@
 //! The SQL that only the review needs.
 
-use super::blind::BlindWire;
+use super::blind::{BlindWire, Series};
 use super::required::Lacking;
 use crate::audit::{self, Stream};
 use crate::error::{Error, Result};
 use crate::go_live::model::GoLiveState;
 use crate::regression::{self, model::series_name};
 use crate::risk::model::RiskPolicy;
-use crate::types::{ControlAction, Domain, Metric, Total};
+use crate::types::{ControlAction, Total};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -21,19 +21,6 @@ pub(super) async fn count_changes(conn: &mut PgConnection, since: DateTime<Utc>)
         .fetch_one(conn)
         .await?;
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
-}
-
-/// A series that was ever measured.
-#[derive(Debug)]
-pub struct Series {
-    /// Its domain.
-    pub domain: Domain,
-    /// Its metric.
-    pub metric: Metric,
-    /// The number of its events.
-    pub events: i64,
-    /// The time of its last event.
-    pub last_at: DateTime<Utc>,
 }
 
 /// The most series that are read.

@@ -1,9 +1,10 @@
 //! Renders the review as Markdown, for a terminal, a chat or an e-mail.
 
 use super::attention::who;
+use super::blind::Blindness;
+use super::document::{Review, began};
 use super::slo::{RATIO_ONE, Unit};
 use super::values::values;
-use super::{Blindness, Review, began};
 use crate::heimdall::model::{CheckResult, GateCheck};
 use crate::types::Ratio;
 use chrono::{DateTime, SecondsFormat, Utc};

@@ -2,9 +2,24 @@
 //! here; a test compares them with a fresh database. The time of the installation is not known here, so `updated_at` is
 //! null.
 
-use super::{Fields, Kind};
 use crate::db::to_json;
 use crate::error::{Error, Result};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+
+/// The members of a JSON object, each with its original text.
+pub type Fields = BTreeMap<String, Box<RawValue>>;
+
+/// The kinds of settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    GoLive,
+    Pack,
+    Risk,
+    Heimdall,
+    Regression,
+    Wire,
+}
 
 /// Every installed setting, by kind and by the name that events give it.
 pub(super) fn all() -> Result<Vec<(Kind, String, Fields)>> {

@@ -2,7 +2,7 @@
 //! checked at compile time.
 
 use crate::audit::Stream;
-use crate::audit::erase::{Remains, Target};
+use crate::audit::erase::target::{Remains, Target};
 use crate::error::{Error, Result};
 use crate::types::ControlAction;
 use chrono::{DateTime, Utc};

@@ -1,8 +1,34 @@
 //! The pass over the rows of a stream, and the meaning of the first bad row.
 
-use super::{Asked, Erased, Finding, Head, Point, Tampering};
 use crate::audit::layout::Kind;
 use crate::audit::{Canonical, Stream, binary, chain};
+use crate::types::{Finding, Point, Tampering};
+use std::collections::BTreeMap;
+
+/// The scope of a verification.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    /// The event after which it begins, which is trusted.
+    pub from: Point,
+    /// The last event that is verified; none for all, including the head.
+    pub to: Option<i64>,
+    /// An event whose hash is known from outside.
+    pub known: Option<Point>,
+}
+
+impl Asked {
+    /// A whole stream, with nothing known from outside.
+    pub const ALL: Self = Self { from: Point::BEGINNING, to: None, known: None };
+}
+
+/// The head of a stream as it is stored.
+pub(in crate::audit) struct Head {
+    pub(in crate::audit) point: Point,
+    pub(in crate::audit) at: i64,
+}
+
+/// Digests of the erased texts, by number and column. Erased texts are rare, so this is small.
+pub(in crate::audit) type Erased = BTreeMap<(i64, String), String>;
 
 /// The facts of a row that are needed once the next one is read.
 #[derive(Debug, Clone)]

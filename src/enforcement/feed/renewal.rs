@@ -54,6 +54,21 @@ pub enum News {
 }
 
 impl Feed {
+    /// Takes over a notification, if it tightens, until the next read, and requests that read. A notification of a
+    /// known version is ignored: this instance's own notifications come back to it, also after its next change.
+    pub(super) fn take_notice(&self, payload: &str) {
+        let (change, version) = payload.split_once(' ').unwrap_or((payload, ""));
+        let known = self.0.state.load(Ordering::Acquire) >> 2;
+        let is_news = version.parse::<i64>().map_or(true, |version| version > known);
+        match change {
+            _ if !is_news => {}
+            ENGAGED => _ = self.0.told_killed_ns.fetch_max(self.now(), Ordering::AcqRel),
+            DISABLED => _ = self.0.told_off_ns.fetch_max(self.now(), Ordering::AcqRel),
+            _ => {}
+        }
+        self.0.wake.notify_one();
+    }
+
     /// Reads the database once and renews the lease.
     pub async fn refresh(&self, db: &Database) -> Result<()> {
         let mut conn = db.work().await?;

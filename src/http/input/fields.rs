@@ -126,6 +126,13 @@ pub(super) fn pair_fields_each(bytes: &[u8], source: &str) -> (Vec<Field>, Vec<E
     (fields, errors)
 }
 
+/// The values of a name in a query, as far as it can be read.
+pub(in crate::http) fn query_values(query: &str, name: &str) -> impl Iterator<Item = String> {
+    let (fields, _) = pair_fields_each(query.as_bytes(), "query");
+    let named = fields.into_iter().filter(move |field| field.is(name));
+    named.filter_map(|field| crate::types::scalar_of(&field.value).ok().map(Cow::into_owned))
+}
+
 /// Characters of a caller's text that an answer repeats.
 const SHOWN_MAX: usize = 200;
 

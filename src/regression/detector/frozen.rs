@@ -1,6 +1,6 @@
 //! A frozen baseline, and the payoff of each bet against it.
 
-use super::ranks::Ranks;
+use super::ranks::{Ranks, real};
 use crate::regression::model::{Direction, Effect, Measurement, Tolerance, Window};
 use crate::statistics::{Z_95, wilson_lower};
 use crate::types::{Measured, Total};
@@ -155,10 +155,4 @@ impl Rate {
     fn point(self) -> f64 {
         self.good as f64 / self.events as f64
     }
-}
-
-/// A count to calculate with.
-#[expect(clippy::cast_precision_loss, reason = "the cube of the largest baseline, 10^12, is far below 2^53")]
-pub(super) fn real(count: usize) -> f64 {
-    count as f64
 }

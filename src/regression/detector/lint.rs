@@ -3,7 +3,7 @@
 //!
 //! A rate `p` is that of good events; for a rate that should be low, its complement.
 
-use super::frozen::real;
+use super::ranks::real;
 use crate::regression::model::{Effect, Tolerance, WINDOW_MAX};
 
 /// The difference of two windows, in standard deviations, that chance seldom exceeds in thousands of comparisons.

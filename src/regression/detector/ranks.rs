@@ -1,6 +1,5 @@
 //! The values of a frozen baseline: the rank of a value among them, and the fences that limit outliers.
 
-use super::frozen::real;
 use crate::regression::model::{Direction, Effect, Tolerance, Window};
 use crate::types::{Measured, Total};
 
@@ -80,4 +79,10 @@ fn reach(tolerance: Tolerance, lower: i128, upper: i128) -> Option<i128> {
     };
     let reach = FENCE_SPREADS * (upper - lower).max(tolerated);
     (reach > 0).then_some(reach)
+}
+
+/// A count to calculate with.
+#[expect(clippy::cast_precision_loss, reason = "the cube of the largest baseline, 10^12, is far below 2^53")]
+pub(super) fn real(count: usize) -> f64 {
+    count as f64
 }

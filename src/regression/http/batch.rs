@@ -1,6 +1,5 @@
 //! The HTTP route of many measurements in one request and one commit: JSON or NDJSON.
 
-use super::measurement;
 use crate::audit::Origin;
 use crate::db::to_json;
 use crate::error::{Error, Result};
@@ -10,7 +9,7 @@ use crate::http::{Caller, errors, marked};
 use crate::idempotency::{Fields, Intent};
 use crate::regression::Regression;
 use crate::regression::measure::Measurements;
-use crate::regression::model::KpiEvent;
+use crate::regression::model::{KpiEvent, Measurement};
 use crate::regression::store::Pair;
 use crate::regression::{KpiAnswer, Tripped};
 use crate::types::{Actor, CorrelationId, Detail, Domain, EventId, Flag, IdempotencyKey, Measured, Metric};
@@ -227,7 +226,7 @@ fn read_line(text: &RawValue, shared: &Origin) -> Result<(KpiEvent, Origin)> {
     let event = KpiEvent {
         domain: line.domain,
         metric: line.metric,
-        measurement: measurement(line.success, line.value)?,
+        measurement: Measurement::given(line.success, line.value)?,
         event_id: line.event_id,
         detail: line.detail,
     };

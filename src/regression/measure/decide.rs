@@ -1,14 +1,15 @@
 //! The decision on each measurement of a batch, in order. It is pure, except for its notes of refused ids.
 
 use super::known::Known;
-use super::{Measurements, Reused};
+use super::request::Measurements;
+use super::reused::Reused;
 use crate::audit::{Head, Origin};
 use crate::error::{Error, Result};
 use crate::idempotency::{Answer, Intent, Kept};
+use crate::regression::load;
 use crate::regression::model::{KpiEvent, Mark};
-use crate::regression::require_reach;
 use crate::regression::store::{self, Pair, Recorded};
-use crate::regression::trip::{self, Cause, Tripping};
+use crate::regression::trip::{Cause, Tripping};
 use crate::types::Detail;
 use serde_json::value::RawValue;
 
@@ -55,7 +56,7 @@ impl<'a> Deciding<'a> {
         let pair: Pair = (event.domain.clone(), event.metric.clone());
         if let Some(wire) = self.known.wires.get(&pair) {
             // The measurements of the caller may throttle that engine.
-            require_reach(origin, &wire.policy)?;
+            wire.policy.require_reach(&origin.authority)?;
         }
         if let Some(id) = self.duplicate(&pair, event, origin)? {
             let watched = self.known.wires.contains_key(&pair);
@@ -98,8 +99,8 @@ impl<'a> Deciding<'a> {
         let reading = match reading {
             Ok(reading) => reading,
             Err(sum) => {
-                self.broken = Some(trip::unknown(&pair, sum));
-                return Err(trip::unknown(&pair, sum));
+                self.broken = Some(load::unknown(&pair, sum));
+                return Err(load::unknown(&pair, sum));
             }
         };
         let mut trip = None;

@@ -1,13 +1,12 @@
 //! Reads the facts of a batch of measurements, in as few round trips as possible.
 
-use super::Measurements;
+use super::request::Measurements;
 use crate::audit::Head;
 use crate::error::{Result, require_room};
 use crate::idempotency::{self, Intent, Kept};
 use crate::regression::load::{self, Cache};
 use crate::regression::model::{Series, Wire, WireState};
 use crate::regression::store::{self, Pair};
-use crate::regression::trip;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
 
@@ -135,7 +134,7 @@ impl Known {
             let Some(series) = self.series.get(pair).filter(|series| series.has_grown()) else {
                 continue;
             };
-            let reading = wire.read(series.end, series).map_err(|sum| trip::unknown(pair, sum))?;
+            let reading = wire.read(series.end, series).map_err(|sum| load::unknown(pair, sum))?;
             wire.take(&reading);
         }
         Ok(())

@@ -1,6 +1,8 @@
 //! The settings of a wire.
 
 use super::{Direction, Effect, Tolerance, Window};
+use crate::error::Result;
+use crate::identity::Authority;
 use crate::regression::detector::Settings;
 use crate::types::{Amount, Count, Domain, Engine, Fraction, Metric};
 use chrono::{DateTime, Utc};
@@ -190,6 +192,13 @@ impl RegressionPolicy {
     #[must_use]
     pub fn throttled_engine(&self) -> Option<Engine> {
         self.engine.clone().or_else(|| self.domain.as_str().parse().ok())
+    }
+
+    /// Refuses a caller that does not reach both the domain of the wire and its engine, whatever the wire's action is: a
+    /// caller that may change the wire could release that engine. A wire without an engine belongs to every engine.
+    pub fn require_reach(&self, authority: &Authority) -> Result<()> {
+        authority.require_domain(&self.domain)?;
+        authority.require_engine(&self.throttled_engine().unwrap_or_else(Engine::global))
     }
 
     /// SEQUENTIAL: the evidence that trips.
