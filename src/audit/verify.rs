@@ -16,10 +16,10 @@
 //!
 //! The proof needs something outside the database, because its owner can recompute every hash.
 
-mod stretches;
+mod parallel;
 mod walk;
 
-pub use stretches::verify_in_stretches;
+pub use parallel::verify_in_parallel;
 pub use walk::Asked;
 pub(super) use walk::{Erased, Head};
 

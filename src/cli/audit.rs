@@ -164,16 +164,16 @@ async fn verify_all(
     known: &BTreeMap<Stream, Point>,
 ) -> Result<(String, bool, Vec<String>), Failure> {
     let mut tx = db.begin_unlimited_snapshot().await?;
-    // Two ranges for each processor: while one waits for PostgreSQL, another hashes.
-    let stretches = 2 * std::thread::available_parallelism().map_or(1, usize::from);
-    let mut others = db.begin_beside(&mut tx, stretches - 1).await?;
+    // Two connections for each processor: while one waits for PostgreSQL, another hashes.
+    let connections = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+    let mut others = db.begin_beside(&mut tx, connections - 1).await?;
     let (mut text, mut whole) = (String::new(), true);
     for stream in Stream::ALL.into_iter().filter(|stream| args.stream.is_none_or(|only| only == *stream)) {
         let kept = known.get(&stream).copied();
         let begin = verify::begin(&mut tx, stream, (args.from, args.to)).await?;
         let from = begin.or(kept.filter(|_| args.incremental)).unwrap_or(Point::BEGINNING);
         let asked = Asked { from, to: args.to, known: kept };
-        let verified = verify::verify_in_stretches(&mut tx, &mut others, stream, asked).await?;
+        let verified = verify::verify_in_parallel(&mut tx, &mut others, stream, asked).await?;
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{} {} {}", stream.as_str(), verified.end.seq, hex(&verified.end.hash));
         if let Some(finding) = verified.finding {

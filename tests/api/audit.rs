@@ -3,7 +3,7 @@
 mod as_of;
 mod erase;
 mod events;
-mod stretches;
+mod parallel;
 
 use crate::support::{Service, broken_links};
 use holdfast::audit::Stream;

@@ -2,16 +2,16 @@
 
 use crate::support::Service;
 use holdfast::audit::Stream;
-use holdfast::audit::verify::{Asked, Verified, point, verify, verify_in_stretches};
+use holdfast::audit::verify::{Asked, Verified, point, verify, verify_in_parallel};
 use holdfast::types::Point;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor};
 
 const EVENTS: i64 = 10_000;
-/// Five stretches of 2,000 events: the last of the first, and the one that the first and the second both look at.
+/// Five ranges of 2,000 events: the last of the first, and the one that the first and the second both look at.
 const SEAM: [i64; 2] = [2_000, 2_001];
 
-/// A service with so many measurements that they are verified in stretches.
+/// A service with so many measurements that they are verified in parallel.
 async fn long() -> Service {
     let service = Service::live().await;
     let line = "{\"domain\":\"LAB\",\"metric\":\"rate\",\"success\":true}\n";
@@ -25,10 +25,10 @@ async fn found(service: &Service, asked: Asked) -> Verified {
     let mut tx = service.db.begin_unlimited_snapshot().await.unwrap();
     let mut others = service.db.begin_beside(&mut tx, 3).await.unwrap();
     assert_eq!(others.len(), 3);
-    let in_stretches = verify_in_stretches(&mut tx, &mut others, Stream::Kpi, asked).await.unwrap();
+    let in_parallel = verify_in_parallel(&mut tx, &mut others, Stream::Kpi, asked).await.unwrap();
     assert_eq!(others.len(), 3, "they can be used for the next stream");
-    assert_eq!(in_stretches, verify(&mut tx, Stream::Kpi, asked).await.unwrap());
-    in_stretches
+    assert_eq!(in_parallel, verify(&mut tx, Stream::Kpi, asked).await.unwrap());
+    in_parallel
 }
 
 /// Does something to a row that the guards would not allow.
@@ -87,7 +87,7 @@ async fn a_verification_whose_client_hung_up_leaves_nothing_to_those_who_come_af
 }
 
 #[tokio::test]
-async fn what_was_done_to_a_long_stream_is_named_at_the_seams_of_its_stretches_too() {
+async fn what_was_done_to_a_long_stream_is_named_at_the_seams_of_its_ranges_too() {
     let service = long().await;
     // An owner can remove the constraints on a hash's length and place.
     let free = "CREATE TABLE kept AS TABLE kpi_event;

@@ -1,4 +1,4 @@
-//! Verification of one stream by several connections at once, range by range.
+//! Parallel verification of one stream: several connections at once, range by range.
 //!
 //! A range begins after an event whose hash is taken from its row, and the range before it must end at that hash, one
 //! event later. So nothing falls between two ranges, neither a link of the chain nor the order of two times. That
@@ -13,14 +13,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::task::JoinSet;
 
 /// Fewest events that are worth a range of their own.
-const STRETCH_MIN: i64 = 2_000;
+const RANGE_MIN: i64 = 2_000;
 /// Ranges per connection: an idle connection takes the next one, so that all of them finish at about the same time.
 const EACH: usize = 8;
 /// Events that two neighbouring ranges both verify.
 const OVERLAP: i64 = 1;
 
 /// The result of [`verify`], computed with several connections, which must see the same instant of the database.
-pub async fn verify_in_stretches(
+pub async fn verify_in_parallel(
     conn: &mut PgConnection,
     others: &mut Vec<Transaction<'static, Postgres>>,
     stream: Stream,
@@ -32,14 +32,14 @@ pub async fn verify_in_stretches(
     };
     let last = asked.to.map_or(last, |to| to.min(last));
     let most = i64::try_from((others.len() + 1) * EACH).unwrap_or(i64::MAX);
-    let stretches = (last.saturating_sub(asked.from.seq) / STRETCH_MIN).min(most);
-    if others.is_empty() || stretches < 2 {
+    let count = (last.saturating_sub(asked.from.seq) / RANGE_MIN).min(most);
+    if others.is_empty() || count < 2 {
         return verify(conn, stream, asked).await;
     }
-    let Some(parts) = parts(conn, stream, asked, last, stretches).await? else {
+    let Some(ranges) = split(conn, stream, asked, last, count).await? else {
         return verify(conn, stream, asked).await;
     };
-    let left = Left { parts: parts.into(), next: Arc::default() };
+    let left = Left { ranges: ranges.into(), next: Arc::default() };
     let mut helping = JoinSet::new();
     for mut other in others.drain(..) {
         let left = left.clone();
@@ -62,7 +62,7 @@ pub async fn verify_in_stretches(
 /// Ranges that no connection has taken yet.
 #[derive(Clone)]
 struct Left {
-    parts: Arc<[Asked]>,
+    ranges: Arc<[Asked]>,
     next: Arc<AtomicUsize>,
 }
 
@@ -72,12 +72,12 @@ impl Left {
         let mut verified = Vec::new();
         loop {
             let place = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(part) = self.parts.get(place) else {
+            let Some(range) = self.ranges.get(place) else {
                 return Ok(verified);
             };
-            let part = verify(&mut *conn, stream, *part).await;
+            let part = verify(&mut *conn, stream, *range).await;
             if !part.as_ref().is_ok_and(|part| part.finding.is_none()) {
-                self.next.fetch_max(self.parts.len(), Ordering::Relaxed);
+                self.next.fetch_max(self.ranges.len(), Ordering::Relaxed);
             }
             verified.push((place, part?));
         }
@@ -86,29 +86,29 @@ impl Left {
 
 /// The ranges of a stream up to `last`, of about the same length; none if the event at the start of one, or its hash,
 /// is missing.
-async fn parts(
+async fn split(
     conn: &mut PgConnection,
     stream: Stream,
     asked: Asked,
     last: i64,
-    stretches: i64,
+    count: i64,
 ) -> Result<Option<Vec<Asked>>> {
-    let length = (last - asked.from.seq) / stretches;
+    let length = (last - asked.from.seq) / count;
     let mut begins = vec![asked.from];
-    for place in 1..stretches {
+    for place in 1..count {
         match point(&mut *conn, stream, asked.from.seq + place * length).await {
             Ok(begin) => begins.push(begin),
             Err(Error::NotFound { .. } | Error::TrailDamaged(_)) => return Ok(None),
             Err(error) => return Err(error),
         }
     }
-    let parts = begins.iter().enumerate().map(|(place, from)| {
+    let ranges = begins.iter().enumerate().map(|(place, from)| {
         let next = begins.get(place + 1);
         let is_here = |known: &Point| known.seq > from.seq && next.is_none_or(|next| known.seq <= next.seq);
         let to = next.map_or(asked.to, |next| Some(next.seq + OVERLAP));
         Asked { from: *from, to, known: asked.known.filter(is_here) }
     });
-    Ok(Some(parts.collect()))
+    Ok(Some(ranges.collect()))
 }
 
 /// The ranges joined in their order; none if one has a fault.
