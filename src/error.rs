@@ -19,7 +19,9 @@ pub use refusal::Refusal;
 pub use table::Row;
 pub(crate) use table::{COUNTED, require_room};
 
-use crate::types::{Amount, Block, Engine, ExecutionClass, Finding, ReservationStatus, ReversedRange, Scope};
+use crate::types::{
+    Amount, Block, DayRangeError, Engine, ExecutionClass, Finding, ReservationStatus, ReversedRange, Scope,
+};
 use database::is_unreachable;
 use field::{blockers_in_words, fields_in_words};
 use serde_json::value::RawValue;
@@ -256,6 +258,12 @@ impl Error {
 impl From<ReversedRange> for Error {
     fn from(error: ReversedRange) -> Self {
         Self::invalid("to", error.to_string())
+    }
+}
+
+impl From<DayRangeError> for Error {
+    fn from(error: DayRangeError) -> Self {
+        Self::invalid(error.field(), error.to_string())
     }
 }
 

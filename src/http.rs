@@ -12,6 +12,7 @@ mod paging;
 pub mod places;
 mod problem;
 pub mod server;
+mod spans;
 
 pub use crate::identity::Caller;
 pub use input::{BODY_BYTES_MAX, Input, Lenient, Query, Segment};
@@ -20,6 +21,7 @@ pub(crate) use keyed::said;
 pub use keyed::{Change, Said, marked};
 pub use paging::{Page, Paging};
 pub use problem::render;
+pub use spans::{Rows, Spans};
 
 use crate::error::Error;
 use crate::identity::Admitted;

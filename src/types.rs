@@ -10,6 +10,7 @@ mod action;
 mod block;
 mod class;
 mod cursor;
+mod day;
 mod finding;
 mod hex;
 mod near;
@@ -29,6 +30,7 @@ pub use block::Block;
 pub use class::{ExecutionClass, RouteClass};
 pub use cursor::{ParseCursorError, Place};
 pub(crate) use cursor::{sealed, unsealed};
+pub use day::{Day, DayPlace, DayRange, DayRangeError, ParseDayError, RANGE_DAYS_MAX};
 pub use finding::{Finding, Tampering};
 pub use hex::{append_hex, hex};
 pub(crate) use near::letters_apart;
@@ -37,7 +39,7 @@ pub use number::{
     scaled_text,
 };
 pub use path::bounded;
-pub use portion::{Portion, STRETCH};
+pub use portion::{Portion, STRETCH, Span, WantedNames};
 pub use reservation_status::ReservationStatus;
 pub use scope::{Scope, UnknownScope};
 pub use stream::{Point, Stream};

@@ -45,6 +45,8 @@ const TURNS: [(&str, &str); 5] = [
     ("risk_throttle", "turn"),
     ("risk_throttle", "turn_truncate"),
 ];
+/// The trigger that keeps the open risk at the end of each day.
+const HISTORY: (&str, &str) = ("risk_open", "end_day");
 
 /// The missing parts of a book, one sentence each, with the next step; empty if the book is complete.
 pub async fn missing(conn: &mut PgConnection) -> Result<Vec<String>> {
@@ -63,7 +65,7 @@ pub async fn missing(conn: &mut PgConnection) -> Result<Vec<String>> {
 
 /// The missing triggers of the tables. A partition is only looked at where its table has everything, which names all.
 async fn triggers(conn: &mut PgConnection) -> Result<Vec<String>> {
-    let turns = TURNS.map(|(table, name)| (table.to_owned(), name, Fires::AtOrigin));
+    let turns = TURNS.into_iter().chain([HISTORY]).map(|(table, name)| (table.to_owned(), name, Fires::AtOrigin));
     let missing = unarmed(&mut *conn, guards(GUARDED.map(str::to_owned).to_vec()).chain(turns).collect()).await?;
     if !missing.is_empty() {
         return Ok(missing);

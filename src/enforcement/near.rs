@@ -117,7 +117,7 @@ mod tests {
             ("/api/governance/golive/state", "GET /api/governance/go-live/state"),
             ("/go-live/state", "GET /api/governance/go-live/state"),
             ("/api/governance/risk/check_and_reserve", "POST /api/governance/risk/check-and-reserve"),
-            ("/api/governance/risk/ledger", "GET /api/governance/risk/ledger/today"),
+            ("/api/governance/ledger/today", "GET /api/governance/risk/ledger/today"),
             ("/api/governance/kill-switch/engage", "POST /api/governance/go-live/kill-switch/engage"),
             ("/api/governance/risk/reservations/7/setle", "POST /api/governance/risk/reservations/{id}/settle"),
             ("/Health", "GET /health"),

@@ -140,6 +140,7 @@ pub static ROUTES: &[Route] = {
         get("/api/governance/risk/policies", Read),
         post("/api/governance/risk/policies/upsert", Operate),
         post("/api/governance/risk/policies/remove", Operate),
+        get("/api/governance/risk/ledger", Read),
         get("/api/governance/risk/ledger/today", Read),
         get("/api/governance/risk/reservations", Read),
         get("/api/governance/risk/reservations/{id}", Read),

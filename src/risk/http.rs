@@ -4,6 +4,7 @@ mod adjust;
 mod batch;
 mod decision;
 mod extend;
+mod history;
 mod lists;
 mod policies;
 mod release;
@@ -12,6 +13,7 @@ mod settle;
 mod today;
 
 pub(crate) use adjust::AdjustAnswer;
+pub use history::LedgerOfDays;
 pub(crate) use reserve::begin_counting;
 pub use today::{Headroom, LedgerToday, ledger_today};
 
@@ -24,6 +26,7 @@ pub fn router() -> OpenApiRouter<Risk> {
     OpenApiRouter::new()
         .merge(policies::router())
         .merge(today::router())
+        .merge(history::router())
         .merge(reserve::router())
         .merge(settle::router())
         .merge(release::router())

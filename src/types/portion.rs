@@ -21,3 +21,25 @@ impl Portion {
         Self { first: 1, before: i64::MAX, limit }
     }
 }
+
+/// A row of sums over days, both ends included: its name, such as an engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// The name.
+    pub name: String,
+    /// The first day.
+    pub first: chrono::NaiveDate,
+    /// The last day.
+    pub last: chrono::NaiveDate,
+}
+
+/// Names to read: those of each of these spans of days, in order.
+#[derive(Debug, Clone, Copy)]
+pub struct WantedNames<'a> {
+    /// The spans of days, first and last.
+    pub days: &'a [(chrono::NaiveDate, chrono::NaiveDate)],
+    /// In the first of them, only names after this one.
+    pub after: &'a str,
+    /// At most so many.
+    pub limit: i64,
+}

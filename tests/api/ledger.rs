@@ -3,6 +3,7 @@
 mod chain;
 mod forms;
 mod original;
+mod past;
 mod settle;
 mod time;
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 mod first;
 
 /// Moves the database's time to this instant, give or take the time that passes until it is read.
-async fn at(service: &Service, instant: &str) {
+pub async fn at(service: &Service, instant: &str) {
     let skew: String = sqlx::query_scalar("SELECT ($1::text::timestamptz - test_now())::text")
         .bind(instant)
         .fetch_one(&service.pool)

@@ -1,6 +1,7 @@
 //! Policies, and the reads of reports.
 
 use super::columns::{amount, count, engine, ttl};
+use super::history::business_day;
 use super::view::read_levels;
 use crate::error::Result;
 use crate::risk::model::{RiskPolicy, Usage};
@@ -85,15 +86,9 @@ pub struct TodayRow {
     pub usage: Usage,
 }
 
-/// The levels of all policies, and the current business day: the day of the believed time, or of the last event if that
-/// is later, for example just after midnight or under a clock that went back.
+/// The levels of all policies, and the current business day.
 pub async fn today(conn: &mut PgConnection, now: DateTime<Utc>) -> Result<(NaiveDate, Vec<TodayRow>)> {
-    let day = sqlx::query_scalar!(
-        r#"SELECT (GREATEST($1::timestamptz, at) AT TIME ZONE 'UTC')::date AS "day!" FROM audit_head WHERE stream = 'risk'"#,
-        now
-    )
-    .fetch_one(&mut *conn)
-    .await?;
+    let day = business_day(&mut *conn, now).await?;
     let engines: Vec<Engine> = read_policies(&mut *conn).await?.into_iter().map(|policy| policy.engine).collect();
     let levels = read_levels(conn, &engines, day).await?;
     let rows = levels

@@ -86,6 +86,17 @@ const BOOKS: &str = "
                   FROM risk_event e WHERE e.day = d.day AND (d.engine = 'GLOBAL' OR e.engine = d.engine)) AS events
     WHERE (exposure_used, realized_loss, actions_count) IS DISTINCT FROM (exposure, loss, actions)
     UNION ALL
+    SELECT 'open risk of ' || o.engine || ' at the end of ' || d.day || ' is ' || kept || ', its events have ' || moved
+    FROM risk_open o,
+         (SELECT day FROM risk_event UNION SELECT day + 1 FROM risk_event UNION SELECT day - 1 FROM risk_event) d,
+         LATERAL (SELECT CASE WHEN (o.updated_at AT TIME ZONE 'UTC')::date <= d.day THEN o.open_amount
+                              ELSE COALESCE((SELECT open_amount FROM risk_open_day w WHERE w.engine = o.engine AND w.day <= d.day
+                                             ORDER BY w.day DESC LIMIT 1), 0) END AS kept,
+                         (SELECT COALESCE(sum(open_delta), 0) FROM risk_event e
+                          WHERE e.day <= d.day AND (o.engine = 'GLOBAL' OR e.engine = o.engine)) AS moved) AS both_sides
+    -- A repair leaves the days that have ended as they were.
+    WHERE kept <> moved AND NOT EXISTS (SELECT FROM control_event WHERE action = 'RISK_REPAIR')
+    UNION ALL
     SELECT 'denials of ' || t.engine || ' on ' || t.day || ' differ from their events'
     FROM (SELECT day, engine, scope, reason, denied FROM risk_denial_day) t
     WHERE denied <> (SELECT count(*) FROM risk_event e

@@ -1,0 +1,149 @@
+//! The ledger of earlier days.
+
+use crate::error::{Error, Result};
+use crate::http::{Page, Query, Rows, Spans, errors};
+use crate::risk::store::LedgerSums;
+use crate::risk::{Risk, store};
+use crate::types::{Day, DayPlace, DayRange, Engine, PageSize, Total};
+use axum::Json;
+use axum::extract::State;
+use chrono::NaiveDate;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(super) fn router() -> OpenApiRouter<Risk> {
+    OpenApiRouter::new().routes(routes!(risk_ledger))
+}
+
+/// The rows of a history of the ledger.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+enum LedgerBy {
+    /// A row for each day: of the engine, or of GLOBAL.
+    #[default]
+    #[serde(rename = "day")]
+    Day,
+    /// A row for each engine over the whole range.
+    #[serde(rename = "engine")]
+    Engine,
+    /// A row for each day and engine.
+    #[serde(rename = "day,engine")]
+    DayAndEngine,
+}
+
+impl LedgerBy {
+    const fn list(self) -> &'static str {
+        match self {
+            Self::Day => "/risk/ledger?by=day",
+            Self::Engine => "/risk/ledger?by=engine",
+            Self::DayAndEngine => "/risk/ledger?by=day,engine",
+        }
+    }
+
+    const fn rows(self) -> Rows {
+        match self {
+            Self::Day | Self::DayAndEngine => Rows::EachDay,
+            Self::Engine => Rows::Whole,
+        }
+    }
+}
+
+/// The days, the rows, and the page.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct LedgerQuery {
+    /// The first UTC day; if left out, so that the range has 30 days.
+    #[param(inline)]
+    from: Option<Day>,
+    /// The day after the last one; if left out, tomorrow. A range has at most 366 days.
+    #[param(inline)]
+    to: Option<Day>,
+    /// `day` (the default), `engine` or `day,engine`.
+    #[param(inline)]
+    by: Option<LedgerBy>,
+    /// Only this engine. Without it, the rows of `by=day` are GLOBAL's.
+    engine: Option<Engine>,
+    /// The most rows of the page, 1 to 1000; 100 if left out.
+    #[param(inline)]
+    limit: Option<PageSize>,
+    /// The end of the last page, from `next_cursor`; only with the same `by`.
+    #[param(inline)]
+    cursor: Option<DayPlace>,
+}
+
+/// A level of the ledger over days.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct LedgerOfDays {
+    /// The first UTC day that counts.
+    pub from: NaiveDate,
+    /// The last UTC day that counts.
+    pub day: NaiveDate,
+    /// The engine, or `GLOBAL`.
+    pub engine: Engine,
+    /// The amount reserved on these days, less the amounts that settles and releases of the same day gave back.
+    pub exposure_used: Total,
+    /// The outstanding amount at the end of the last day; now, if that day has not ended.
+    pub open_risk_reserved: Total,
+    /// The loss of these days.
+    pub realized_loss: Total,
+    /// The accepted reserves of these days.
+    pub actions_count: i64,
+    /// The denied reserves of this engine, at any level; for GLOBAL, of all engines.
+    pub denied_count: i64,
+    /// The denied reserves by first reason.
+    pub denials_by_reason: BTreeMap<String, i64>,
+}
+
+impl From<LedgerSums> for LedgerOfDays {
+    fn from(sums: LedgerSums) -> Self {
+        Self {
+            from: sums.first,
+            day: sums.last,
+            engine: sums.engine,
+            exposure_used: sums.exposure,
+            open_risk_reserved: sums.open,
+            realized_loss: sums.loss,
+            actions_count: sums.actions_count,
+            denied_count: sums.denials.values().sum(),
+            denials_by_reason: sums.denials,
+        }
+    }
+}
+
+/// Shows the ledger of earlier days and of today so far: by day, newest first; by engine over the whole range; or by day
+/// and engine. A day that has ended never changes.
+#[utoipa::path(
+    get, path = "/risk/ledger", tag = "risk", params(LedgerQuery),
+    responses((status = 200, description = "A page", body = Page<LedgerOfDays>), errors::ReadOne)
+)]
+async fn risk_ledger(State(risk): State<Risk>, Query(query): Query<LedgerQuery>) -> Result<Json<Page<LedgerOfDays>>> {
+    let db = risk.db();
+    let mut tx = db.begin_snapshot().await?;
+    let now = db.history().now(&mut tx).await?;
+    let range = DayRange::new(query.from, query.to, store::business_day(&mut tx, now).await?)?;
+    let by = query.by.unwrap_or_default();
+    let mut spans = Spans::new(by.list(), by.rows(), range, query.limit, query.cursor.as_ref())?;
+    if let Some(engine) = &query.engine
+        && !store::is_known(&mut tx, engine, range.first, range.last).await?
+    {
+        let id =
+            format!("{engine} with a policy, or with a denied reserve in the range: GET /risk/policies lists them");
+        return Err(Error::NotFound { what: "engine", id });
+    }
+    let global = (by == LedgerBy::Day).then(Engine::global);
+    match query.engine.or(global) {
+        Some(engine) => spans.take_all_of(engine.as_str()),
+        None => {
+            while let Some(wanted) = spans.wants() {
+                let rows = store::engines_of(&mut tx, wanted).await?;
+                spans.take(rows);
+            }
+        }
+    }
+    let (spans, next_cursor) = spans.end();
+    let rows = store::ledger_of(&mut tx, &spans).await?;
+    Ok(Json(Page::of(rows.into_iter().map(LedgerOfDays::from).collect(), next_cursor)))
+}
