@@ -162,6 +162,7 @@ pub static ROUTES: &[Route] = {
         post("/api/governance/heimdall/promote", Release),
         post("/api/governance/heimdall/demote", Operate),
         get("/api/governance/heimdall/scorecard/today", Read),
+        get("/api/governance/heimdall/scorecards", Read),
         post("/api/governance/heimdall/sandbox/trial", Measure),
         post("/api/governance/heimdall/recommend", Recommend),
         get("/api/governance/heimdall/recommendations", Read),

@@ -1,5 +1,6 @@
 //! The HTTP routes of the charter's trials and events. Policies and recommendations have files of their own.
 
+mod history;
 mod policies;
 mod recommendations;
 
@@ -29,6 +30,7 @@ pub fn router() -> OpenApiRouter<Heimdall> {
     OpenApiRouter::new()
         .merge(policies::router())
         .routes(routes!(scorecard_today))
+        .merge(history::router())
         .routes(routes!(sandbox_trial))
         .merge(recommendations::router())
         .routes(routes!(heimdall_events))

@@ -8,7 +8,10 @@ pub use policies::{count_policies, read_policies, read_policy, upsert_policy};
 pub use records::{
     HeimdallEventRecord, RecommendationFilter, RecommendationRecord, events, read_recommendation, recommendations,
 };
-pub use scorecards::{Trial, count_trial, domains_tried, read_tallies, read_tally, scorecards_today, trials_since};
+pub use scorecards::{
+    Trial, count_trial, domains_of, domains_tried, is_known, read_tallies, read_tally, scorecards_today, trials_of,
+    trials_since,
+};
 
 use super::model::{GateReason, HeimdallEvent};
 use crate::audit::{Origin, Stamp};

@@ -4,7 +4,7 @@ use super::domain;
 use crate::audit::Stamp;
 use crate::error::{Error, Result};
 use crate::heimdall::model::{Scorecard, Span, Tally};
-use crate::types::{Confidence, Domain, ModelVersion};
+use crate::types::{self, Confidence, Domain, ModelVersion, WantedNames};
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
@@ -182,6 +182,47 @@ pub async fn scorecards_today(conn: &mut PgConnection, day: NaiveDate) -> Result
     let spans: Vec<Span> = names.iter().map(|name| Ok(Span::of_day(domain(name)?, day))).collect::<Result<Vec<_>>>()?;
     let tallies = read_tallies(conn, &spans).await?;
     Ok(spans.into_iter().zip(tallies).map(|(span, (tally, at))| Scorecard::new(span, tally, at)).collect())
+}
+
+/// True if a domain has a policy, or ever had a trial.
+pub async fn is_known(conn: &mut PgConnection, domain: &Domain) -> Result<bool> {
+    Ok(sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM heimdall_policy WHERE domain = $1)
+               OR EXISTS (SELECT FROM heimdall_scorecard_day WHERE domain = $1) AS "known!""#,
+        domain.as_str()
+    )
+    .fetch_one(conn)
+    .await?)
+}
+
+/// The domains of each span of days: those with a policy, and those with trials on these days.
+pub async fn domains_of(conn: &mut PgConnection, wanted: WantedNames<'_>) -> Result<Vec<types::Span>> {
+    let (first, last): (Vec<NaiveDate>, Vec<NaiveDate>) = wanted.days.iter().copied().unzip();
+    Ok(sqlx::query_as!(
+        types::Span,
+        r#"SELECT known.domain AS "name!",
+                  span.first AS "first!",
+                  span.last AS "last!"
+           FROM unnest($1::date[], $2::date[]) WITH ORDINALITY AS span (first, last, place)
+           CROSS JOIN LATERAL (
+               SELECT domain FROM heimdall_policy
+               UNION
+               SELECT domain FROM heimdall_scorecard_day WHERE day BETWEEN span.first AND span.last) AS known
+           WHERE span.place > 1 OR known.domain COLLATE "C" > $3
+           ORDER BY span.place, known.domain COLLATE "C"
+           LIMIT $4"#,
+        &first,
+        &last,
+        wanted.after,
+        wanted.limit
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
+/// All trials of a row of a history.
+pub fn trials_of(row: &types::Span) -> Result<Span> {
+    Ok(Span { domain: domain(&row.name)?, from: row.first, day: row.last, model_version: None })
 }
 
 /// The trials and successes of all domains since a day, for the review.

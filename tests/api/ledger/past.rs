@@ -1,4 +1,6 @@
-//! History: the ledger of earlier days.
+//! History: the ledger and the scorecards of earlier days.
+
+mod scorecards;
 
 use crate::access::{call, create, new, token};
 use crate::review::at;
@@ -318,6 +320,7 @@ async fn a_token_for_some_engines_reads_the_history_of_all() {
     let reserve = token(&service, "reserve").await;
     let paths = [
         "risk/ledger",
+        "heimdall/scorecards",
     ];
     for path in paths {
         let path = format!("/api/governance/{path}");
