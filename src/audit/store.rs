@@ -3,6 +3,7 @@
 pub(crate) mod as_of;
 pub(super) mod erase;
 pub(crate) mod events;
+pub(crate) mod policies;
 
 use super::{ControlEvent, ControlRecord, Head, Origin, Stamp, Stream};
 use crate::db;

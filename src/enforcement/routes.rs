@@ -138,6 +138,7 @@ pub static ROUTES: &[Route] = {
         post("/api/governance/go-live/kill-switch/release", Release),
         // Risk
         get("/api/governance/risk/policies", Read),
+        get("/api/governance/risk/policies/history", Read),
         post("/api/governance/risk/policies/upsert", Operate),
         post("/api/governance/risk/policies/remove", Operate),
         get("/api/governance/risk/ledger", Read),
@@ -157,6 +158,7 @@ pub static ROUTES: &[Route] = {
         get("/api/governance/risk/reconciliation", Read),
         // Heimdall
         get("/api/governance/heimdall/policies", Read),
+        get("/api/governance/heimdall/policies/history", Read),
         post("/api/governance/heimdall/policies/upsert", Operate),
         post("/api/governance/heimdall/policies/remove", Operate),
         post("/api/governance/heimdall/promote", Release),
@@ -172,6 +174,7 @@ pub static ROUTES: &[Route] = {
         get("/api/governance/heimdall/events", Read),
         // Regression
         get("/api/governance/regression/policies", Read),
+        get("/api/governance/regression/policies/history", Read),
         post("/api/governance/regression/policies/upsert", Operate),
         post("/api/governance/regression/policies/remove", Operate),
         get("/api/governance/regression/state", Read),

@@ -6,13 +6,13 @@ mod operate;
 
 use super::model::{
     Action, Detector, Direction, Effect, KpiEvent, Measurement, Mode, OnStale, PolicyUpsert, RegressionPolicy,
-    WireState,
+    WireState, series_name,
 };
 use super::store::{self, KpiFilter, KpiRecord, TripRecord};
 use crate::approval::Loosened;
 use crate::approval::model::ApprovalRecord;
-use crate::audit::{self, Stream};
-use crate::error::Result;
+use crate::audit::{self, PolicyKind, PolicyVersion, Stream};
+use crate::error::{Error, Result};
 use crate::http::{Change, Nothing, Page, Paging, Query, errors, marked, said};
 use crate::idempotency::{Asked, Once};
 use crate::regression::Regression;
@@ -37,6 +37,7 @@ said!(with correlation_id: KpiInput);
 pub fn router() -> OpenApiRouter<Regression> {
     OpenApiRouter::new()
         .routes(routes!(regression_policies))
+        .routes(routes!(regression_policy_history))
         .routes(routes!(upsert_regression_policy))
         .routes(routes!(regression_state))
         .routes(routes!(evaluate))
@@ -57,6 +58,45 @@ async fn regression_policies(
     _: Query<Nothing>,
 ) -> Result<Json<Vec<RegressionPolicy>>> {
     Ok(Json(store::read_policies(&mut *regression.db().read().await?).await?))
+}
+
+/// The wire and the page.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct RegressionPolicyHistoryQuery {
+    /// The domain.
+    domain: Domain,
+    /// The metric.
+    metric: Metric,
+    /// The largest number of items, 1 to 1000; 100 when left out.
+    #[param(inline)]
+    limit: Option<PageSize>,
+    /// The place where the last page ended; from the first item when left out.
+    cursor: Option<Place>,
+}
+
+/// Lists the changes of a wire, newest first: who, when, why, and each value before and after.
+#[utoipa::path(
+    get, path = "/regression/policies/history", tag = "regression", params(RegressionPolicyHistoryQuery),
+    responses((status = 200, description = "A page of changes", body = Page<PolicyVersion>), errors::ReadOne)
+)]
+async fn regression_policy_history(
+    State(regression): State<Regression>,
+    Query(query): Query<RegressionPolicyHistoryQuery>,
+) -> Result<Json<Page<PolicyVersion>>> {
+    let paging = Paging::new("/regression/policies/history", query.limit, query.cursor)?;
+    let wire = series_name(&query.domain, &query.metric);
+    let (mut conn, mut page) = (regression.db().read().await?, paging.begin());
+    while let Some(portion) = page.wants() {
+        let rows = audit::policy_versions(&mut conn, PolicyKind::Regression, &wire, portion).await?;
+        page.take(rows, |row| row.seq);
+    }
+    let page = page.end();
+    if page.items.is_empty() && store::read_policy(&mut conn, &query.domain, &query.metric).await?.is_none() {
+        return Err(Error::NotFound { what: "wire", id: wire });
+    }
+    Ok(Json(page))
 }
 
 /// The settings of a wire. Fields left out keep their value; a new wire starts at 50/200/50/0.20/THROTTLE, enabled.

@@ -365,7 +365,13 @@ async fn every_documented_get_answers_200() {
         } else {
             made["id"].to_string()
         };
-        let mut sent = request(Method::GET, &operation.path(&id), None, "");
+        let query = match operation.template.as_str() {
+            "/api/governance/risk/policies/history" => "?engine=GLOBAL",
+            "/api/governance/heimdall/policies/history" => "?domain=BUYER_MATCH",
+            "/api/governance/regression/policies/history" => "?domain=CAPITAL&metric=roi_event",
+            _ => "",
+        };
+        let mut sent = request(Method::GET, &format!("{}{query}", operation.path(&id)), None, "");
         let of_proxies = [
             ("x-original-uri", "/"),
             ("x-original-method", "GET"),

@@ -2,19 +2,22 @@
 
 use crate::approval::Loosened;
 use crate::approval::model::ApprovalRecord;
+use crate::audit::{self, PolicyKind, PolicyVersion};
 use crate::error::Result;
 use crate::heimdall::Heimdall;
-use crate::heimdall::charter::HeimdallPolicyUpserted;
+use crate::heimdall::charter::{HeimdallPolicyUpserted, no_policy};
 use crate::heimdall::model::{GateRule, HeimdallPolicy, PolicyUpsert, PolicyWarning, ScorecardWindow, Setting};
 use crate::heimdall::{HeimdallPolicyRemoved, store};
-use crate::http::{CanStop, Change, Nothing, Off, Query, Stopping, errors, said};
+use crate::http::{CanStop, Change, Nothing, Off, Page, Paging, Query, Stopping, errors, said};
 use crate::idempotency::Once;
-use crate::types::{Actor, Count, Domain, Engine, Flag, Fraction, IdempotencyKey, ModelVersion, Reason};
+use crate::types::{
+    Actor, Count, Domain, Engine, Flag, Fraction, IdempotencyKey, ModelVersion, PageSize, Place, Reason,
+};
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -23,6 +26,7 @@ said!(HeimdallPolicyUpsert, PromoteInput, DemoteInput, HeimdallPolicyRemove);
 pub(super) fn router() -> OpenApiRouter<Heimdall> {
     OpenApiRouter::new()
         .routes(routes!(heimdall_policies))
+        .routes(routes!(heimdall_policy_history))
         .routes(routes!(upsert_heimdall_policy))
         .routes(routes!(remove_heimdall_policy))
         .routes(routes!(promote))
@@ -50,6 +54,43 @@ async fn heimdall_policies(State(heimdall): State<Heimdall>, _: Query<Nothing>) 
     let engines = crate::risk::store::engines(&mut conn).await?;
     let listed = policies.into_iter().map(|policy| ListedPolicy { warnings: policy.warnings(&engines), policy });
     Ok(Json(listed.collect()))
+}
+
+/// The policy and the page.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct HeimdallPolicyHistoryQuery {
+    /// The domain.
+    domain: Domain,
+    /// The largest number of items, 1 to 1000; 100 when left out.
+    #[param(inline)]
+    limit: Option<PageSize>,
+    /// The place where the last page ended; from the first item when left out.
+    cursor: Option<Place>,
+}
+
+/// Lists the changes of a domain's policy, promotions and demotions among them, newest first: who, when, why, and each
+/// value before and after.
+#[utoipa::path(
+    get, path = "/heimdall/policies/history", tag = "heimdall", params(HeimdallPolicyHistoryQuery),
+    responses((status = 200, description = "A page of changes", body = Page<PolicyVersion>), errors::ReadOne)
+)]
+async fn heimdall_policy_history(
+    State(heimdall): State<Heimdall>,
+    Query(query): Query<HeimdallPolicyHistoryQuery>,
+) -> Result<Json<Page<PolicyVersion>>> {
+    let paging = Paging::new("/heimdall/policies/history", query.limit, query.cursor)?;
+    let (mut conn, mut page) = (heimdall.db().read().await?, paging.begin());
+    while let Some(portion) = page.wants() {
+        let rows = audit::policy_versions(&mut conn, PolicyKind::Heimdall, query.domain.as_str(), portion).await?;
+        page.take(rows, |row| row.seq);
+    }
+    let page = page.end();
+    if page.items.is_empty() && store::read_policy(&mut conn, &query.domain).await?.is_none() {
+        return Err(no_policy(&query.domain));
+    }
+    Ok(Json(page))
 }
 
 /// The settings of a domain. Fields left out keep their value; a new domain starts at 0.90 / 50 / 0.80 / off.

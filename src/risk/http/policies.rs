@@ -1,19 +1,20 @@
 //! The caps of the engines and of GLOBAL.
 
 use crate::approval::model::ApprovalRecord;
-use crate::error::Result;
-use crate::http::{CanStop, Change, Nothing, Off, Query, Stopping, errors, said};
+use crate::audit::{self, PolicyKind, PolicyVersion};
+use crate::error::{Error, Result};
+use crate::http::{CanStop, Change, Nothing, Off, Page, Paging, Query, Stopping, errors, said};
 use crate::idempotency::Once;
 use crate::risk::model::RiskPolicy;
 use crate::risk::model::policy::{PolicyUpsert, ZeroCap};
 use crate::risk::remove::RiskPolicyRemoved;
-use crate::risk::{Risk, RiskPolicyUpserted};
-use crate::types::{Actor, Amount, Count, Engine, Flag, IdempotencyKey, Reason};
+use crate::risk::{Risk, RiskPolicyUpserted, store};
+use crate::types::{Actor, Amount, Count, Engine, Flag, IdempotencyKey, PageSize, Place, Reason};
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -22,6 +23,7 @@ said!(RiskPolicyUpsert, RiskPolicyRemove);
 pub(super) fn router() -> OpenApiRouter<Risk> {
     OpenApiRouter::new()
         .routes(routes!(risk_policies))
+        .routes(routes!(risk_policy_history))
         .routes(routes!(upsert_risk_policy))
         .routes(routes!(remove_risk_policy))
 }
@@ -33,6 +35,42 @@ pub(super) fn router() -> OpenApiRouter<Risk> {
 )]
 async fn risk_policies(State(risk): State<Risk>, _: Query<Nothing>) -> Result<Json<Vec<RiskPolicy>>> {
     Ok(Json(risk.policies().await?))
+}
+
+/// The policy and the page.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct RiskPolicyHistoryQuery {
+    /// The engine, or `GLOBAL`.
+    engine: Engine,
+    /// The most rows of the page, 1 to 1000; 100 if left out.
+    #[param(inline)]
+    limit: Option<PageSize>,
+    /// The end of the last page, from `next_cursor`.
+    cursor: Option<Place>,
+}
+
+/// Lists the changes of an engine's policy, newest first: who, when, why, and each value before and after.
+#[utoipa::path(
+    get, path = "/risk/policies/history", tag = "risk", params(RiskPolicyHistoryQuery),
+    responses((status = 200, description = "A page", body = Page<PolicyVersion>), errors::ReadOne)
+)]
+async fn risk_policy_history(
+    State(risk): State<Risk>,
+    Query(query): Query<RiskPolicyHistoryQuery>,
+) -> Result<Json<Page<PolicyVersion>>> {
+    let paging = Paging::new("/risk/policies/history", query.limit, query.cursor)?;
+    let (mut conn, mut page) = (risk.db().read().await?, paging.begin());
+    while let Some(portion) = page.wants() {
+        let rows = audit::policy_versions(&mut conn, PolicyKind::Risk, query.engine.as_str(), portion).await?;
+        page.take(rows, |row| row.seq);
+    }
+    let page = page.end();
+    if page.items.is_empty() && !store::has_policy(&mut conn, &query.engine).await? {
+        return Err(Error::NotFound { what: "engine", id: query.engine.to_string() });
+    }
+    Ok(Json(page))
 }
 
 /// The settings of a policy. Fields that are left out keep their value; a new engine needs its three caps.

@@ -1,5 +1,6 @@
-//! History: the ledger and the scorecards of earlier days.
+//! History: the ledger and the scorecards of earlier days, and the versions of a policy.
 
+mod policies;
 mod scorecards;
 
 use crate::access::{call, create, new, token};
@@ -321,6 +322,9 @@ async fn a_token_for_some_engines_reads_the_history_of_all() {
     let paths = [
         "risk/ledger",
         "heimdall/scorecards",
+        "risk/policies/history?engine=GLOBAL",
+        "heimdall/policies/history?domain=BUYER_MATCH",
+        "regression/policies/history?domain=CAPITAL&metric=roi_event",
     ];
     for path in paths {
         let path = format!("/api/governance/{path}");

@@ -1,0 +1,63 @@
+//! SQL of the history of a policy.
+
+use crate::audit::actions::{Detail, row_of};
+use crate::audit::policies::{PolicyKind, PolicyVersion};
+use crate::error::Result;
+use crate::types::Portion;
+use sqlx::PgConnection;
+
+/// The changes of one policy, newest first. Refused attempts are left out.
+/// An index leads to those of each action, by their negative numbers.
+pub(crate) async fn policy_versions(
+    conn: &mut PgConnection,
+    kind: PolicyKind,
+    subject: &str,
+    portion: Portion,
+) -> Result<Vec<PolicyVersion>> {
+    let actions: Vec<String> = kind.actions().map(|action| action.as_str().to_owned()).collect();
+    let rows = sqlx::query!(
+        r#"SELECT change.seq        AS "seq!",
+                  change.at         AS "at!",
+                  change.action     AS "action!",
+                  change.principal  AS "principal!",
+                  change.actor      AS "actor?",
+                  change.request_id AS "request_id?",
+                  change.reason     AS "reason?",
+                  change.detail     AS "detail?"
+           FROM unnest($1::text[]) AS wanted (action)
+           CROSS JOIN LATERAL (
+               SELECT seq, at, action, principal, actor, request_id, reason, detail
+               FROM control_event
+               WHERE ok AND subject = $2 AND control_event.action = wanted.action AND -seq > -$3::bigint AND -seq <= -$4::bigint
+               ORDER BY -seq
+               LIMIT $5) AS change
+           ORDER BY change.seq DESC
+           LIMIT $5"#,
+        &actions,
+        subject,
+        portion.before,
+        portion.first,
+        portion.limit
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let version = PolicyVersion {
+                seq: row.seq,
+                at: row.at,
+                action: row.action,
+                version: None,
+                principal: row.principal,
+                actor: row.actor,
+                request_id: row.request_id,
+                reason: row.reason,
+                changes: Vec::new(),
+                policy: None,
+                erased: false,
+            };
+            let action = kind.actions().find(|action| action.as_str() == version.action);
+            version.tell(action.map_or(Detail::Other, |action| row_of(action).detail), row.detail.as_deref())
+        })
+        .collect()
+}
