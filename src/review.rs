@@ -14,6 +14,7 @@ mod slo;
 pub mod store;
 mod text;
 mod values;
+mod week;
 
 pub use blind::{BlindWire, Blindness, Unwatched};
 pub use document::{CharterReview, Review};
@@ -21,6 +22,7 @@ pub use here::Answering;
 pub use slo::{Objective, Slo, Unit};
 pub use store::{Denied, LedgerDifference, OldHolds};
 pub use text::Medium;
+pub use week::Week;
 
 use crate::audit::checkpoint::Notary;
 use crate::audit::{HeadRecord, Stream};
@@ -86,6 +88,9 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
     let since = last_monday(now);
     let state = crate::go_live::store::read_state(&mut tx).await?;
     let policies = crate::risk::store::read_policies(&mut tx).await?;
+    let engines: Vec<_> = policies.iter().map(|policy| policy.engine.clone()).collect();
+    let today = crate::risk::store::business_day(&mut tx, now).await?;
+    let (week, week_before) = week::weeks(&mut tx, &engines, since.date_naive(), today).await?;
     let disabled_engines: Vec<_> = policies.into_iter().filter(|policy| !policy.is_active()).collect();
     let Wires { tripped, shadow_tripped, near_tripping, blind } = wires(&mut tx, since).await?;
     let standings = crate::heimdall::charter::standings(&mut tx, now.date_naive()).await?;
@@ -93,7 +98,8 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
     let approvals = crate::approval::waiting(&mut tx, now).await?;
     let instances = crate::enforcement::instance::list(&mut tx).await?;
     let lacking = required::lacking(&mut tx, &instances, answering.instance).await?;
-    let (denials, denials_more) = store::denials(&mut tx, since, now, LISTED_MAX).await?;
+    let (mut denials, denials_more) = store::denials(&mut tx, since, now, LISTED_MAX).await?;
+    week::denied_before(&mut tx, since.date_naive(), &mut denials).await?;
     let changes = crate::audit::control_events(&mut tx, &[], Some(since), Portion::last(CHANGES_MAX)).await?;
     let changes_more = store::count_changes(&mut tx, since).await?.saturating_sub(changes.len());
     let more = [("changes", changes_more), ("denials", denials_more), ("unwatched", blind.unwatched_more)];
@@ -133,7 +139,9 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
             Some(notary) => notary.witness(&mut tx).await?,
             None => None,
         },
-        slo: slo::collect(&mut tx, since, now).await?,
+        slo: slo::collect(&mut tx, since, now, week_before.counts()).await?,
+        week,
+        week_before,
         more: more.into_iter().filter(|(_, more)| *more > 0).collect(),
     };
     review.look_first = attention::look_first(&review);
@@ -199,6 +207,10 @@ impl Review {
         cut(more, "not_enforcing", &mut self.not_enforcing);
         cut(more, "approvals", &mut self.approvals);
         cut(more, "ledger", &mut self.ledger);
+        cut(more, "week.ledger", &mut self.week.ledger);
+        cut(more, "week.scorecards", &mut self.week.scorecards);
+        cut(more, "week_before.ledger", &mut self.week_before.ledger);
+        cut(more, "week_before.scorecards", &mut self.week_before.scorecards);
         cut(more, "grade_themselves", &mut self.grade_themselves);
         cut(more, "old_holds", &mut self.old_holds);
         cut(more, "ledger_differences", &mut self.ledger_differences);

@@ -5,6 +5,7 @@ use super::here::Answering;
 use super::required::Lacking;
 use super::slo::Slo;
 use super::store::{Denied, LedgerDifference, OldHolds, Principals};
+use super::week::Week;
 use crate::approval::model::ApprovalRecord;
 use crate::audit::checkpoint::Witness;
 use crate::audit::{ControlRecord, HeadRecord};
@@ -50,6 +51,10 @@ pub struct Review {
     pub changes: Vec<ControlRecord>,
     /// Today's ledger, with the denials by reason.
     pub ledger: Vec<LedgerToday>,
+    /// The days from `since` on, with today so far.
+    pub week: Week,
+    /// The same numbers of the week before `since`.
+    pub week_before: Week,
     /// The reserves that were denied in the period, by engine and reason, the most frequent first.
     pub denials: Vec<Denied>,
     /// The holds that have been open for more than 7 days and never expire, by engine.

@@ -1,5 +1,6 @@
 //! The delivery document's success metrics, measured over the period.
 
+use super::week::Counts;
 use crate::error::Result;
 use crate::go_live::model::Stretch;
 use crate::regression::model::TripVerdict;
@@ -39,6 +40,8 @@ pub struct Objective {
     pub target: &'static str,
     /// The measured value: a share from 0 to 1, or seconds; null if there was nothing to measure.
     pub value: Option<Ratio>,
+    /// The value of the week before; null for the metrics that no day's row counts, and without anything to measure.
+    pub value_week_before: Option<Ratio>,
     /// Whether the target was met; null if there was nothing to measure, or too little to decide.
     pub met: Option<bool>,
     /// The size of the sample: reserves, trips or trials; for the uptime, seconds.
@@ -58,13 +61,29 @@ pub struct Objective {
 impl Objective {
     fn new(name: &'static str, target: &'static str, (sample, sample_min): (i64, i64), detail: String) -> Self {
         let (value_unit, sample_unit) = (Unit::None, Unit::None);
-        Self { name, target, value: None, met: None, sample, sample_min, detail, value_unit, sample_unit }
+        Self {
+            name,
+            target,
+            value: None,
+            value_week_before: None,
+            met: None,
+            sample,
+            sample_min,
+            detail,
+            value_unit,
+            sample_unit,
+        }
     }
 
     /// Adds the measured value, and decides whether it meets the target.
     fn judged(self, value: Option<Ratio>, meets: impl FnOnce(Ratio) -> bool) -> Self {
         let met = value.filter(|_| self.sample >= self.sample_min).map(meets);
         Self { value, met, ..self }
+    }
+
+    /// Adds the value of the week before.
+    fn after(self, value_week_before: Option<Ratio>) -> Self {
+        Self { value_week_before, ..self }
     }
 
     /// Whether there is a sample, but one that is too small to decide whether the target was met.
@@ -128,7 +147,12 @@ fn span(duration: Duration) -> String {
     }
 }
 
-pub(super) async fn collect(conn: &mut PgConnection, since: DateTime<Utc>, now: DateTime<Utc>) -> Result<Slo> {
+pub(super) async fn collect(
+    conn: &mut PgConnection,
+    since: DateTime<Utc>,
+    now: DateTime<Utc>,
+    before: Counts,
+) -> Result<Slo> {
     let stretches = crate::go_live::store::stretches(&mut *conn, since).await?;
     let (live, counted) = uptime(&stretches, since, now);
     let share = |part: i64, whole: i64| Ratio::of(part.into(), whole.into());
@@ -181,7 +205,8 @@ pub(super) async fn collect(conn: &mut PgConnection, since: DateTime<Utc>, now: 
             (reserves, RESERVES_MIN),
             format!("{denied} of {reserves} reserves denied"),
         )
-        .judged(share(denied, reserves), |rate| rate.units() * 100 < 5 * RATIO_ONE),
+        .judged(share(denied, reserves), |rate| rate.units() * 100 < 5 * RATIO_ONE)
+        .after(share(before.denied, before.reserved + before.denied)),
         false_alarm_share: Objective::new("False alarms", "< 10 %", (count(judged.len()), TRIPS_MIN), alarms_detail)
             .judged(false_share, |share| share.units() * 100 < 10 * RATIO_ONE),
         time_to_remediate,
@@ -191,7 +216,8 @@ pub(super) async fn collect(conn: &mut PgConnection, since: DateTime<Utc>, now: 
             (trials, TRIALS_MIN),
             format!("{successes} of {trials} trials succeeded"),
         )
-        .judged(share(successes, trials), |rate| rate.units() * 100 > 80 * RATIO_ONE),
+        .judged(share(successes, trials), |rate| rate.units() * 100 > 80 * RATIO_ONE)
+        .after(share(before.successes, before.trials)),
     })
 }
 

@@ -1,10 +1,13 @@
 //! Renders the review as Markdown, for a terminal, a chat or an e-mail.
 
+mod weeks;
+
 use super::attention::who;
 use super::blind::Blindness;
 use super::document::{Review, began};
 use super::slo::{RATIO_ONE, Unit};
 use super::values::values;
+use super::week::beside;
 use crate::heimdall::model::{CheckResult, GateCheck};
 use crate::types::Ratio;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -155,7 +158,7 @@ impl Page {
                 card.avg_confidence.short()
             )?;
         }
-        Ok(())
+        self.week_of_scorecards(review)
     }
 
     fn objectives(&mut self, review: &Review) -> fmt::Result {
@@ -164,10 +167,15 @@ impl Page {
             "\n## Objectives\n\n| Objective | Target | Value | Sample | Met | From |\n|---|---|---|---|---|---|"
         )?;
         for objective in review.slo.all() {
-            let value = objective.value.map(|value| match objective.value_unit {
+            let shown = |value: Ratio| match objective.value_unit {
                 Unit::Seconds => format!("{} s", value.short()),
                 Unit::None => percent(value),
-            });
+            };
+            let value = objective.value.map_or_else(|| "-".to_owned(), shown);
+            let value = match objective.value_week_before {
+                Some(before) => beside(&value, &shown(before)),
+                None => value,
+            };
             let unit = match objective.sample_unit {
                 Unit::Seconds => " s",
                 Unit::None => "",
@@ -178,10 +186,7 @@ impl Page {
             writeln!(
                 self,
                 "| {} | {} | {} | {sample} | {met} | {} |",
-                objective.name,
-                objective.target,
-                value.as_deref().unwrap_or("-"),
-                objective.detail
+                objective.name, objective.target, value, objective.detail
             )?;
         }
         Ok(())
@@ -234,6 +239,7 @@ impl Page {
                 why.join(", ")
             )?;
         }
+        self.week_of_ledger(review)?;
         if !review.denials.is_empty() {
             writeln!(
                 self,
@@ -242,7 +248,8 @@ impl Page {
             )?;
         }
         for row in &review.denials {
-            writeln!(self, "| {} | {} | {} |", row.engine, row.reason, row.denied)?;
+            let denied = beside(&row.denied, &row.denied_week_before);
+            writeln!(self, "| {} | {} | {denied} |", row.engine, row.reason)?;
         }
         for policy in &review.disabled_engines {
             writeln!(

@@ -105,6 +105,8 @@ async fn the_review_has_all_its_parts() {
         "approvals",
         "changes",
         "ledger",
+        "week",
+        "week_before",
         "denials",
         "old_holds",
         "ledger_halted_at",
@@ -313,14 +315,19 @@ async fn markdown_has_every_section_and_no_broken_table() {
     service.post("/risk/policies/upsert", &odd).await.ok();
     let (_, text) = markdown(&service, "/review?format=markdown", None).await;
     let sections: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let since = review(&service).await["since"].take();
+    let monday = &since.as_str().unwrap()[..10];
+    let (risk, sandbox) = (format!("Risk since {monday}"), format!("Heimdall sandbox since {monday}"));
     assert_eq!(
         sections,
         [
             "Look at this first",
             "State",
             "Risk today",
+            risk.as_str(),
             "Tripwires",
             "Heimdall sandbox today",
+            sandbox.as_str(),
             "Heimdall charter",
             "Objectives",
             "Who changed what",

@@ -1,7 +1,8 @@
-//! History: the ledger and the scorecards of earlier days, and the versions of a policy.
+//! History: the ledger and the scorecards of earlier days, the versions of a policy, and the week before in the review.
 
 mod policies;
 mod scorecards;
+mod week;
 
 use crate::access::{call, create, new, token};
 use crate::review::at;

@@ -193,13 +193,17 @@ async fn denials_of_the_period_are_listed_by_engine_and_reason() {
     service.reserve("NOTIFY", "1").await.ok();
     at(&service, "2040-01-04T12:00:00Z").await;
     service.reserve("NOTIFY", "1").await.ok();
-    let denied = |engine: &str, reason: &str, denied| json!({"engine": engine, "reason": reason, "denied": denied});
+    let denied = |engine: &str, reason: &str, denied| json!({"engine": engine, "reason": reason, "denied": denied, "denied_week_before": 0});
     assert_eq!(
         review(&service).await["denials"],
         json!([denied("NOTIFY", "policy_disabled", 2), denied("WHOLESALE", "go_live_disabled", 1)])
     );
     let text = terminal(&service).await;
-    assert!(text.contains("## Denied since 2040-01-02") && text.contains("| NOTIFY | policy_disabled | 2 |"), "{text}");
+    assert!(
+        text.contains("## Denied since 2040-01-02")
+            && text.contains("| NOTIFY | policy_disabled | 2 (week before: 0) |"),
+        "{text}"
+    );
 }
 
 #[tokio::test]

@@ -1,0 +1,115 @@
+//! The numbers of the period and of the week before it, from the rows of the days alone.
+
+use super::store::Denied;
+use crate::error::Result;
+use crate::heimdall::model::{self, Scorecard};
+use crate::risk::http::LedgerOfDays;
+use crate::types::{Engine, Span, WantedNames};
+use chrono::{Days, NaiveDate};
+use serde::Serialize;
+use sqlx::PgConnection;
+use utoipa::ToSchema;
+
+/// The numbers of some days.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Week {
+    /// The first UTC day.
+    pub from: NaiveDate,
+    /// The last UTC day.
+    pub day: NaiveDate,
+    /// The ledger of each level with a policy, by engine.
+    pub ledger: Vec<LedgerOfDays>,
+    /// The sandbox trials of each domain, by domain.
+    pub scorecards: Vec<Scorecard>,
+}
+
+impl Week {
+    /// The reserves that were accepted and denied, and the trials and their successes.
+    pub(super) fn counts(&self) -> Counts {
+        let global = self.ledger.iter().find(|row| row.engine.is_global());
+        Counts {
+            reserved: global.map_or(0, |row| row.actions_count),
+            denied: global.map_or(0, |row| row.denied_count),
+            trials: self.scorecards.iter().map(|card| card.trials).sum(),
+            successes: self.scorecards.iter().map(|card| card.successes).sum(),
+        }
+    }
+}
+
+/// What the objectives of a week are computed from.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) reserved: i64,
+    pub(super) denied: i64,
+    pub(super) trials: i64,
+    pub(super) successes: i64,
+}
+
+/// The days from a Monday to today, and the week before that Monday. Both have the same engines and domains.
+pub(super) async fn weeks(
+    conn: &mut PgConnection,
+    engines: &[Engine],
+    since: NaiveDate,
+    today: NaiveDate,
+) -> Result<(Week, Week)> {
+    let (before, end) = before(since);
+    let all = WantedNames { days: &[(before, today)], after: "", limit: i64::MAX };
+    let domains = crate::heimdall::store::domains_of(&mut *conn, all).await?;
+    let week = read(&mut *conn, engines, &domains, since, today).await?;
+    Ok((week, read(conn, engines, &domains, before, end).await?))
+}
+
+/// The first and the last day of the week before a day.
+fn before(since: NaiveDate) -> (NaiveDate, NaiveDate) {
+    let earlier = |days| since.checked_sub_days(Days::new(days)).unwrap_or(since);
+    (earlier(7), earlier(1))
+}
+
+async fn read(
+    conn: &mut PgConnection,
+    engines: &[Engine],
+    domains: &[Span],
+    first: NaiveDate,
+    last: NaiveDate,
+) -> Result<Week> {
+    let levels: Vec<Span> = engines.iter().map(|engine| Span { name: engine.to_string(), first, last }).collect();
+    let ledger = crate::risk::store::ledger_of(&mut *conn, &levels).await?;
+    let of_these = |domain: &Span| crate::heimdall::store::trials_of(&Span { first, last, ..domain.clone() });
+    let trials: Vec<model::Span> = domains.iter().map(of_these).collect::<Result<_>>()?;
+    let tallies = crate::heimdall::store::read_tallies(conn, &trials).await?;
+    let scorecards = trials.into_iter().zip(tallies).map(|(span, (tally, at))| Scorecard::new(span, tally, at));
+    Ok(Week {
+        from: first,
+        day: last,
+        ledger: ledger.into_iter().map(LedgerOfDays::from).collect(),
+        scorecards: scorecards.collect(),
+    })
+}
+
+/// Adds to each pair the number of its denials in the week before a day.
+pub(super) async fn denied_before(conn: &mut PgConnection, since: NaiveDate, denials: &mut [Denied]) -> Result<()> {
+    let (first, last) = before(since);
+    let engines: Vec<String> = denials.iter().map(|pair| pair.engine.clone()).collect();
+    let reasons: Vec<String> = denials.iter().map(|pair| pair.reason.clone()).collect();
+    let counts = crate::risk::store::denied(conn, first, last, &engines, &reasons).await?;
+    for (pair, count) in denials.iter_mut().zip(counts) {
+        pair.denied_week_before = count;
+    }
+    Ok(())
+}
+
+/// A row of the period beside that of the week before.
+pub(super) struct Beside<'a, T>(pub(super) &'a T, pub(super) Option<&'a T>);
+
+impl<T> Beside<'_, T> {
+    /// A number of both, as the review's text shows it.
+    pub(super) fn show<N: Default + std::fmt::Display>(&self, number: impl Fn(&T) -> N) -> String {
+        beside(&number(self.0), &self.1.map(number).unwrap_or_default())
+    }
+}
+
+/// A number and that of the week before, unless both are 0.
+pub(super) fn beside(now: &impl std::fmt::Display, before: &impl std::fmt::Display) -> String {
+    let (now, before) = (now.to_string(), before.to_string());
+    if now == "0" && before == "0" { now } else { format!("{now} (week before: {before})") }
+}
