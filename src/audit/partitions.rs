@@ -33,7 +33,7 @@ pub struct Partitioned {
 
 /// Every table with partitions.
 pub const ALL: [Partitioned; 2] = [
-    Partitioned { table: "risk_event", stream: Stream::Risk, prefix: "risk_event_", own: guard },
+    Partitioned { table: "risk_event", stream: Stream::Risk, prefix: "risk_event_", own: of_events },
     // By the event that ended the reservation.
     Partitioned {
         table: "risk_reservation_closed",
@@ -43,9 +43,11 @@ pub const ALL: [Partitioned; 2] = [
     },
 ];
 
-fn guard(name: &str) -> String {
+/// GET /risk/events by engine, newest first; and the guard that a statement meets.
+fn of_events(name: &str) -> String {
     format!(
-        "CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON {name}
+        "CREATE INDEX {name}_engine ON {name} (engine, seq);
+         CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON {name}
              FOR EACH STATEMENT EXECUTE FUNCTION holdfast_guard_truncate();
          ALTER TABLE {name} ENABLE ALWAYS TRIGGER guard_truncate"
     )

@@ -46,4 +46,5 @@ mod stops;
 mod story;
 mod tripwire;
 mod unreadable;
+mod upgrade;
 mod writer;
