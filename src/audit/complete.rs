@@ -63,28 +63,30 @@ pub async fn missing(conn: &mut PgConnection) -> Result<Vec<String>> {
     Ok(missing)
 }
 
-/// The missing triggers of the tables. A partition is only looked at where its table has everything, which names all.
+/// A trigger that a table needs.
+struct Wanted {
+    table: String,
+    name: &'static str,
+    fires: Fires,
+    /// The table of which this one is a partition: where the table's own trigger is wrong, that is said of the table alone.
+    parent: Option<&'static str>,
+}
+
 async fn triggers(conn: &mut PgConnection) -> Result<Vec<String>> {
-    let turns = TURNS.into_iter().chain([HISTORY]).map(|(table, name)| (table.to_owned(), name, Fires::AtOrigin));
-    let missing = unarmed(&mut *conn, guards(GUARDED.map(str::to_owned).to_vec()).chain(turns).collect()).await?;
-    if !missing.is_empty() {
-        return Ok(missing);
-    }
-    let mut names = Vec::new();
+    let mut guarded: Vec<(String, Option<&str>)> = GUARDED.map(|table| (table.to_owned(), None)).to_vec();
     for parent in partitions::ALL.iter().filter(|one| GUARDED.contains(&one.table)) {
-        names.extend(partitions::partitions(&mut *conn, parent.table).await?.into_iter().map(|one| one.name));
+        let found = partitions::partitions(&mut *conn, parent.table).await?;
+        guarded.extend(found.into_iter().map(|partition| (partition.name, Some(parent.table))));
     }
-    unarmed(conn, guards(names).collect()).await
-}
-
-fn guards(tables: Vec<String>) -> impl Iterator<Item = (String, &'static str, Fires)> {
-    let both = |table: String| [(table.clone(), "guard", Fires::Always), (table, "guard_truncate", Fires::Always)];
-    tables.into_iter().flat_map(both)
-}
-
-async fn unarmed(conn: &mut PgConnection, wanted: Vec<(String, &'static str, Fires)>) -> Result<Vec<String>> {
-    let tables: Vec<_> = wanted.iter().map(|(table, ..)| table.clone()).collect();
-    let names: Vec<_> = wanted.iter().map(|(_, name, _)| (*name).to_owned()).collect();
+    let guards = guarded.into_iter().flat_map(|(table, parent)| {
+        ["guard", "guard_truncate"].map(|name| Wanted { table: table.clone(), name, fires: Fires::Always, parent })
+    });
+    let turns = TURNS.into_iter().chain([HISTORY]);
+    let turns =
+        turns.map(|(table, name)| Wanted { table: table.to_owned(), name, fires: Fires::AtOrigin, parent: None });
+    let wanted: Vec<_> = guards.chain(turns).collect();
+    let tables: Vec<_> = wanted.iter().map(|one| one.table.clone()).collect();
+    let names: Vec<_> = wanted.iter().map(|one| one.name.to_owned()).collect();
     let enabled = sqlx::query_scalar!(
         r#"SELECT (SELECT tgenabled::text FROM pg_trigger
                    WHERE tgrelid = to_regclass(wanted.relation) AND tgname = wanted.name AND NOT tgisinternal) AS enabled
@@ -95,15 +97,20 @@ async fn unarmed(conn: &mut PgConnection, wanted: Vec<(String, &'static str, Fir
     )
     .fetch_all(conn)
     .await?;
-    let sentence = |((table, name, fires), enabled): ((String, &str, Fires), Option<String>)| match enabled {
-        None => Some(format!("the trigger {name} of {table} is missing: restore the schema with its triggers")),
-        Some(enabled) if fires.is(&enabled) => None,
+    let found = wanted.iter().zip(enabled);
+    let wrong: Vec<_> = found.filter(|(one, enabled)| !enabled.as_deref().is_some_and(|is| one.fires.is(is))).collect();
+    let is_said = |one: &Wanted| {
+        wrong.iter().any(|(other, _)| Some(other.table.as_str()) == one.parent && other.name == one.name)
+    };
+    let unsaid = wrong.iter().filter(|(one, _)| !is_said(one));
+    let sentence = |Wanted { table, name, fires, .. }: &Wanted, enabled: &Option<String>| match enabled {
+        None => format!("the trigger {name} of {table} is missing: restore the schema with its triggers"),
         Some(_) => {
             let statement = fires.statement();
-            Some(format!("the trigger {name} of {table} is not armed: ALTER TABLE {table} {statement} {name}"))
+            format!("the trigger {name} of {table} is not armed: ALTER TABLE {table} {statement} {name}")
         }
     };
-    Ok(wanted.into_iter().zip(enabled).filter_map(sentence).collect())
+    Ok(unsaid.map(|(one, enabled)| sentence(one, enabled)).collect())
 }
 
 /// The sentence about missing rows of a table.

@@ -51,8 +51,9 @@ impl Dump {
         let triggers = sqlx::query(TRIGGERS).fetch_all(&service.pool).await.unwrap();
         let names = tables.iter().map(|table| table.get::<String, _>(0)).collect::<Vec<_>>();
         let mut sql = "BEGIN; SET LOCAL session_replication_role = replica".to_owned();
-        for name in &names {
-            write!(sql, "; ALTER TABLE {name} DISABLE TRIGGER USER").unwrap();
+        for trigger in &triggers {
+            let (table, name): (String, String) = (trigger.get(0), trigger.get(1));
+            write!(sql, "; ALTER TABLE {table} DISABLE TRIGGER {name}").unwrap();
         }
         write!(sql, "; TRUNCATE {}", names.join(", ")).unwrap();
         for table in &tables {
