@@ -15,9 +15,11 @@
 //! The database guards the trail itself: events are never changed or deleted, and heads only move forward. [`verify`]
 //! recomputes the chain, [`complete`] finds missing parts of a book, [`crate::db::history`] detects lost events,
 //! [`checkpoint`] signs the heads for a place outside the database, [`events`] lists, [`export`] writes JSON lines,
-//! [`as_of`] shows the settings of an instant, `policies` the versions of one policy, and [`erase`] removes a text.
+//! [`as_of`] shows the settings of an instant, `policies` the versions of one policy, [`erase`] removes a text, and
+//! [`archive`] moves old events into files.
 
 pub mod actions;
+pub mod archive;
 pub mod as_of;
 pub mod binary;
 pub mod canonical;
@@ -45,7 +47,7 @@ pub use changes::{Changes, FieldChange};
 pub use control::{ControlEvent, ControlRecord};
 pub use head::{Head, Stamp, chain};
 pub use policies::{PolicyFieldChange, PolicyKind, PolicyVersion};
-pub(crate) use store::events::between;
+pub(crate) use store::events::{between, first_kept};
 pub(crate) use store::policies::policy_versions;
 pub use store::{
     HeadRecord, begin, begin_and, clock_is_accepted, control_events, head_seq, heads, lock, prepare_to_begin, revise,

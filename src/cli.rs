@@ -1,9 +1,10 @@
-//! The command line: `serve` (the default), `migrate`, `review`, `audit`, `risk reconcile`, `token`,
+//! The command line: `serve` (the default), `migrate`, `review`, `audit`, `archive`, `risk reconcile`, `token`,
 //! `two-person-release`, `kill`, `healthcheck`, `db psql`, `db accept-rewind`, `db accept-clock`, `openapi`.
 //!
 //! A command that fails prints one sentence on standard error and exits 1. A review, a verification or a reconciliation
 //! that cannot be made exits 2, since its 1 says that something needs attention.
 
+mod archive;
 mod audit;
 mod clock;
 mod command;
@@ -182,6 +183,7 @@ async fn run(Task { command, database, .. }: Task) -> ExitCode {
         Command::Token { command } => token::run(command, &database).await,
         Command::Audit { command: AuditCommand::Export(args) } => audit::export(args, &database).await,
         Command::Audit { command: AuditCommand::Erase(args) } => audit::erase(args, &database).await,
+        Command::Archive(args) => Box::pin(archive::run(*args, &database)).await,
         Command::Healthcheck { bind_addr, live } => {
             healthcheck::ask(bind_addr, if live { "/livez" } else { "/readyz" }).await
         }

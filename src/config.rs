@@ -1,8 +1,10 @@
 //! The configuration: one struct per concern, read once, from flags or from the variables of the same name.
 //! `.env.example` and docs/CONFIGURATION.md list all of them; `.ci/run`, `.ci/balancer` and `.ci/forward-auth` unset them.
 
+mod archive;
 mod limits;
 
+pub use archive::ArchiveConfig;
 pub use limits::LimitsConfig;
 
 use crate::access::open::Host;

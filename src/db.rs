@@ -6,6 +6,7 @@
 //!
 //! [`session`] makes every connection: it sets and verifies all settings that the program relies on.
 
+pub mod archived;
 mod confirm;
 pub mod disk;
 pub mod history;
@@ -322,8 +323,7 @@ impl Database {
     async fn connect_snapshot_with(&self, limits: &'static str) -> Result<PgConnection> {
         let mut conn = self.connect_within(ACQUIRE_TIMEOUT, Purpose::Request).await?;
         conn.execute(SNAPSHOT).await?;
-        conn.execute(limits).await?;
-        Ok(conn)
+        conn.execute(limits).await.map(|_| conn).map_err(Error::from)
     }
 
     /// Begins a transaction on the connections of engage and disable.

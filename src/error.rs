@@ -20,7 +20,7 @@ pub use table::Row;
 pub(crate) use table::{COUNTED, require_room};
 
 use crate::types::{
-    Amount, Block, DayRangeError, Engine, ExecutionClass, Finding, ReservationStatus, ReversedRange, Scope,
+    Amount, Block, DayRangeError, Engine, ExecutionClass, Finding, ReservationStatus, ReversedRange, Scope, Stream,
 };
 use database::is_unreachable;
 use field::{blockers_in_words, fields_in_words};
@@ -236,6 +236,13 @@ pub enum Error {
     /// The audit trail differs from what was appended.
     #[error("the audit trail is damaged: {0}")]
     TrailDamaged(Box<Finding>),
+    /// The request needs an event that is in a file and no longer in the database.
+    #[error(
+        "{what} is archived: events {first} to {last} of {} are in the file {file}; read them there, or bring them back \
+         with holdfast archive restore",
+        .stream.as_str()
+    )]
+    Archived { what: String, stream: Stream, first: i64, last: i64, file: String },
     /// The database holds a value that must not occur.
     #[error("inconsistent data: {0}")]
     Inconsistent(String),

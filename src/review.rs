@@ -63,7 +63,11 @@ impl Source {
     /// Makes the review of this instance.
     pub async fn review(&self) -> Result<Review> {
         let answering = Answering::instance(&self.feed, &self.reused, self.db.disk());
-        collect(&self.db, answering, self.trail.notary()).await
+        let mut review = collect(&self.db, answering, self.trail.notary()).await?;
+        if let Some(failure) = self.trail.archiving.get() {
+            review.look_first.push(format!("Old events could not be archived: {failure}"));
+        }
+        Ok(review)
     }
 }
 

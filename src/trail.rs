@@ -2,6 +2,7 @@
 
 pub mod http;
 
+use crate::audit::archive::schedule::LastFailure;
 use crate::audit::checkpoint::Notary;
 use crate::budget::turns::Turns;
 use crate::db::Database;
@@ -14,6 +15,8 @@ pub struct Trail {
     notary: Arc<OnceLock<Notary>>,
     /// The turns for reading the whole trail, one at a time.
     pub verifying: Turns,
+    /// The failure of this instance's scheduled archive.
+    pub archiving: LastFailure,
 }
 
 impl Trail {
@@ -21,7 +24,7 @@ impl Trail {
     #[must_use]
     pub fn new(db: Database, notary: Option<Notary>) -> Self {
         let notary = Arc::new(notary.map_or_else(OnceLock::new, OnceLock::from));
-        Self { db, notary, verifying: Turns::default() }
+        Self { db, notary, verifying: Turns::default(), archiving: LastFailure::default() }
     }
 
     /// The signer of checkpoints; none if there is no place for its key.

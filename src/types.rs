@@ -32,6 +32,7 @@ pub use cursor::{ParseCursorError, Place};
 pub(crate) use cursor::{sealed, unsealed};
 pub use day::{Day, DayPlace, DayRange, DayRangeError, ParseDayError, RANGE_DAYS_MAX};
 pub use finding::{Finding, Tampering};
+pub(crate) use hex::digest_of;
 pub use hex::{append_hex, hex};
 pub(crate) use near::letters_apart;
 pub use number::{

@@ -128,9 +128,13 @@ pub const fn row_of(action: ControlAction) -> Row {
         A::ClockAccept | A::RiskHalt | A::RiskRepair | A::ApprovalRequest | A::TokenCreate | A::AuditErase => {
             row(None, &[Q::Policies], &[], D::Other)
         }
-        A::RegressionAcknowledge | A::ApprovalApprove | A::ApprovalReject | A::TokenRevoke | A::AccessRefused => {
-            row(None, &[], &[], D::Other)
-        }
+        A::RegressionAcknowledge
+        | A::ApprovalApprove
+        | A::ApprovalReject
+        | A::TokenRevoke
+        | A::AccessRefused
+        | A::AuditArchive
+        | A::AuditRestore => row(None, &[], &[], D::Other),
     }
 }
 

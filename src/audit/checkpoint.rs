@@ -23,7 +23,7 @@ mod schedule;
 use super::note::{Note, NoteError, Signer, Verifier};
 use super::verify::{self, Asked, Finding};
 use super::{Stream, store};
-use crate::db::history::{History, stored_hash};
+use crate::db::history::{History, is_there};
 use crate::error::{Error, Result};
 use crate::owner;
 use crate::types::{Point, hex};
@@ -182,6 +182,11 @@ impl Notary {
         self.known().finding.clone()
     }
 
+    /// A signed note of this text.
+    pub(super) fn sign_text(&self, text: &str) -> String {
+        self.0.signer.sign(text)
+    }
+
     fn known(&self) -> std::sync::MutexGuard<'_, Progress> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -213,7 +218,7 @@ impl Notary {
             let asked = Asked { from: of(verified, stream), to: None, known: None };
             let finding = match verify::base_finding(&mut *conn, stream, of(&last, stream)).await? {
                 Some(finding) => Some(finding),
-                None => verify::verify(&mut *conn, stream, asked).await?.finding,
+                None => verify::verify_kept(&mut *conn, &mut Vec::new(), stream, asked).await?.finding,
             };
             if let Some(finding) = finding {
                 metrics::gauge!("holdfast_audit_damaged").set(1.0);
@@ -249,8 +254,7 @@ impl Notary {
 /// The first event of a checkpoint that is missing or has another hash.
 async fn first_missing(conn: &mut PgConnection, checkpoint: &Checkpoint) -> Result<Option<(Stream, Point)>> {
     for (stream, point) in checkpoint.heads.iter().filter(|(_, point)| point.seq > 0) {
-        let stands = stored_hash(&mut *conn, *stream, point.seq).await?;
-        if stands.is_none_or(|hash| hash != point.hash) {
+        if !is_there(&mut *conn, *stream, *point).await? {
             return Ok(Some((*stream, *point)));
         }
     }

@@ -35,8 +35,16 @@ impl Fires {
 }
 
 /// Tables whose rows are guarded, and that are guarded against truncation.
-const GUARDED: [&str; 7] =
-    ["access_token", "audit_erasure", "audit_head", "control_event", "heimdall_event", "kpi_event", "risk_event"];
+const GUARDED: [&str; 8] = [
+    "access_token",
+    "audit_archive",
+    "audit_erasure",
+    "audit_head",
+    "control_event",
+    "heimdall_event",
+    "kpi_event",
+    "risk_event",
+];
 /// Triggers that move the revision of the risk head when a fact of a reserve changes.
 const TURNS: [(&str, &str); 5] = [
     ("risk_halt", "turn"),

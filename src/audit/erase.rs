@@ -13,7 +13,7 @@ pub use target::{Remains, Target};
 
 use super::actions::row_of;
 use super::{ControlEvent, Origin, Stream, lock, store};
-use crate::db::{self, Database};
+use crate::db::{self, Database, archived};
 use crate::error::{Error, Result};
 use crate::types::{ControlAction, Reason, hex};
 use serde::Serialize;
@@ -67,6 +67,11 @@ pub async fn erase(db: &Database, target: Target, reason: &Reason, origin: &Orig
         return Ok(Erased::Already { digest });
     }
     let text = store::erase::text(&mut tx, target).await?;
+    if text.is_none()
+        && let Some(segment) = archived::of(&mut tx, target.stream, target.seq).await?
+    {
+        return Err(segment.refusal(target.name()));
+    }
     let text = text.ok_or_else(|| Error::NotFound { what: "text to erase", id: target.name() })?;
     let digest = hex(&Sha256::digest(text.as_bytes()));
     store::erase::keep_digest(&mut tx, target, &digest, head.next().at).await?;

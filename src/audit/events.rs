@@ -10,6 +10,7 @@
 
 use super::Stream;
 use super::layout::{Column, Kind};
+use crate::db::archived::ArchivedEvents;
 use crate::types::{ControlAction, ParseCursorError, sealed, unsealed};
 use chrono::{DateTime, Utc};
 use serde::ser::SerializeMap;
@@ -272,6 +273,8 @@ pub struct Merged {
     pub cursor: Cursor,
     /// True if there are more events.
     pub more: bool,
+    /// The archived events in the asked time, which the list lacks.
+    pub archived: Vec<ArchivedEvents>,
 }
 
 /// Merges ranges by time, then by the name of the stream. `found` is in the order of [`Stream::ALL`], with none for a
@@ -305,7 +308,7 @@ pub fn merge(cursor: Cursor, mut found: [Option<Found>; 4], limit: usize) -> Mer
         }
         more |= !found.rows.is_empty() || found.rest != Rest::Nothing;
     }
-    Merged { rows, cursor: Cursor { order, places }, more }
+    Merged { rows, cursor: Cursor { order, places }, more, archived: Vec::new() }
 }
 
 #[cfg(test)]

@@ -17,11 +17,11 @@
 use super::layout::{Column, Kind};
 use super::verify::{Erased, Head, point, read_erased, read_head, unreadable};
 use super::{Stream, binary, store};
-use crate::db::to_json;
+use crate::db::{archived, to_json};
 use crate::error::Error;
 use crate::types::{Point, hex};
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use std::future::poll_fn;
 use std::io::{self, Write};
@@ -43,36 +43,43 @@ impl From<sqlx::Error> for ExportError {
     }
 }
 
-#[derive(Serialize)]
-struct Place {
-    seq: String,
-    hash: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    at: Option<String>,
+/// A place in a stream.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Place {
+    pub(super) seq: String,
+    pub(super) hash: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) at: Option<String>,
 }
 
 impl Place {
-    fn of(point: Point, at: Option<i64>) -> Self {
+    pub(super) fn of(point: Point, at: Option<i64>) -> Self {
         Self { seq: point.seq.to_string(), hash: hex(&point.hash), at: at.map(|at| at.to_string()) }
     }
 }
 
-#[derive(Serialize)]
-struct Opening<'a> {
-    stream: Stream,
-    before: Place,
-    streams: &'a [Stream],
+/// The first line of a stream.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Opening {
+    pub(super) stream: Stream,
+    pub(super) before: Place,
+    pub(super) streams: Vec<Stream>,
 }
 
-#[derive(Serialize)]
-struct Closing {
-    stream: Stream,
-    last: Place,
-    head: Place,
-    to: Option<String>,
+/// The last line of a stream.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Closing {
+    pub(super) stream: Stream,
+    pub(super) last: Place,
+    pub(super) head: Place,
+    pub(super) to: Option<String>,
 }
 
-/// Writes the events of a stream that are at or after `from` and before `to`; `streams` are all streams of the export.
+/// Writes the events of a stream that are at or after `from` and before `to`, and not archived; `streams` are all streams of
+/// the export.
 /// The connection must be in a transaction that sees one instant of the database.
 pub async fn export(
     conn: &mut PgConnection,
@@ -83,6 +90,7 @@ pub async fn export(
 ) -> Result<(), ExportError> {
     let head = read_head(&mut *conn, stream).await?;
     let erased = read_erased(&mut *conn, stream).await?;
+    let floor = archived::floor(&mut *conn, stream).await?;
     let before = match from {
         Some(from) => store::events::first_at(&mut *conn, stream, head.point.seq, from).await? - 1,
         None => 0,
@@ -91,26 +99,38 @@ pub async fn export(
         Some(to) => Some(store::events::first_at(&mut *conn, stream, head.point.seq, to).await? - 1),
         None => None,
     };
-    let mut last = if before == 0 { Point::BEGINNING } else { point(&mut *conn, stream, before).await? };
-    writeln!(out, "{}", to_json(&Opening { stream, before: Place::of(last, None), streams }))?;
-    {
-        let mut rows = conn.copy_out_raw(&store::events::copy(stream, before, end)).await?;
-        let mut line = Vec::new();
-        while let Some(message) = poll_fn(|context| rows.as_mut().poll_next(context)).await {
-            let message = message?;
-            let mut values = Vec::new();
-            if binary::values(&message, &mut values).map_err(unreadable)? && !values.is_empty() {
-                line.clear();
-                last = event(&mut line, stream, &values, &erased).map_err(unreadable)?;
-                out.write_all(&line)?;
-            }
-        }
-    }
+    let before = if before <= floor.seq { floor } else { point(&mut *conn, stream, before).await? };
+    writeln!(out, "{}", to_json(&Opening { stream, before: Place::of(before, None), streams: streams.to_vec() }))?;
+    let last = events(&mut *conn, stream, before, end, &erased, out).await?;
     let to = to.map(|to| to.to_rfc3339_opts(SecondsFormat::Micros, true));
     let Head { point, at } = head;
     let end = Closing { stream, last: Place::of(last, None), head: Place::of(point, Some(at)), to };
     writeln!(out, "{}", to_json(&end))?;
     Ok(())
+}
+
+/// Writes the lines of the events after `before`, up to `end`. Returns the last one.
+pub(super) async fn events(
+    conn: &mut PgConnection,
+    stream: Stream,
+    before: Point,
+    end: Option<i64>,
+    erased: &Erased,
+    out: &mut impl Write,
+) -> Result<Point, ExportError> {
+    let mut last = before;
+    let mut rows = conn.copy_out_raw(&store::events::copy(stream, before.seq, end)).await?;
+    let mut line = Vec::new();
+    while let Some(message) = poll_fn(|context| rows.as_mut().poll_next(context)).await {
+        let message = message?;
+        let mut values = Vec::new();
+        if binary::values(&message, &mut values).map_err(unreadable)? && !values.is_empty() {
+            line.clear();
+            last = event(&mut line, stream, &values, erased).map_err(unreadable)?;
+            out.write_all(&line)?;
+        }
+    }
+    Ok(last)
 }
 
 /// Writes an event's line and returns its place.

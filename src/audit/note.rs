@@ -193,6 +193,12 @@ impl<'a> Note<'a> {
         self.signatures.iter().map(|(name, _)| *name)
     }
 
+    /// The text, whoever signed it: only for what needs no proof.
+    #[must_use]
+    pub const fn claimed(&self) -> &'a str {
+        self.text
+    }
+
     /// The text, if this key signed it. Other signatures are ignored.
     pub fn verify(&self, verifier: &Verifier) -> Result<&'a str, NoteError> {
         let id = key_id(&verifier.name, &verifier.key);

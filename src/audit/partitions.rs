@@ -53,6 +53,20 @@ fn of_events(name: &str) -> String {
     )
 }
 
+impl Partitioned {
+    /// The name of the partition that begins with this number. The program makes every name, so none needs quoting.
+    pub(super) fn name(&self, from: i64) -> String {
+        format!("{}{from}", self.prefix)
+    }
+
+    /// Creates a table that can be attached as a partition.
+    pub(super) async fn create(&self, conn: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
+        let (parent, own) = (self.table, (self.own)(name));
+        let statement = format!("CREATE TABLE {name} (LIKE {parent} INCLUDING DEFAULTS INCLUDING CONSTRAINTS); {own}");
+        conn.execute(sqlx::raw_sql(AssertSqlSafe(statement))).await.map(drop)
+    }
+}
+
 /// A partition, and the numbers that it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
@@ -108,15 +122,10 @@ async fn attach(db: &Database, table: &Partitioned, head: i64, size: i64) -> Res
         return Ok(false);
     }
     let to = from + size;
-    let name = format!("{}{from}", table.prefix);
-    // The program made every name, so none needs quoting.
-    tx.execute(sqlx::raw_sql(AssertSqlSafe(format!(
-        "CREATE TABLE {name} (LIKE {parent} INCLUDING DEFAULTS INCLUDING CONSTRAINTS);
-         {own};
-         ALTER TABLE {parent} ATTACH PARTITION {name} FOR VALUES FROM ({from}) TO ({to})",
-        own = (table.own)(&name)
-    ))))
-    .await?;
+    let name = table.name(from);
+    table.create(&mut tx, &name).await?;
+    let statement = format!("ALTER TABLE {parent} ATTACH PARTITION {name} FOR VALUES FROM ({from}) TO ({to})");
+    tx.execute(AssertSqlSafe(statement)).await?;
     crate::db::commit(tx).await?;
     tracing::info!(partition = name, from, to, "a partition was made");
     Ok(true)

@@ -16,9 +16,11 @@
 //!
 //! The proof needs something outside the database, because its owner can recompute every hash.
 
+mod kept;
 mod parallel;
 mod walk;
 
+pub use kept::verify_kept;
 pub use parallel::verify_in_parallel;
 pub use walk::Asked;
 pub(super) use walk::{Erased, Head};
@@ -26,6 +28,7 @@ pub(super) use walk::{Erased, Head};
 pub use crate::types::{Finding, Tampering};
 
 use super::{Stream, binary, store};
+use crate::db::archived;
 use crate::db::history::stored_hash;
 use crate::error::{Error, Result};
 use crate::types::Point;
@@ -114,6 +117,8 @@ pub(super) async fn base_finding(conn: &mut PgConnection, stream: Stream, from: 
         Some(_) => {
             (from.seq, Tampering::Rewritten, "its hash differs from the one that is known from outside".to_owned())
         }
+        // Only the file can tell.
+        None if archived::of(&mut *conn, stream, from.seq).await?.is_some() => return Ok(None),
         None => {
             let detail = format!("event {} is known from outside and is missing", from.seq);
             let head = match read_head(conn, stream).await {
@@ -194,7 +199,15 @@ pub async fn begin(
         Err(Error::TrailDamaged(_)) => {}
         Err(error) => return Err(error),
     }
+    if let Some(to) = to
+        && let Some(segment) = archived::of(&mut *conn, stream, to).await?
+    {
+        return Err(segment.refusal(format!("event {to} of {}", stream.as_str())));
+    }
     let Some(before) = before else { return Ok(None) };
+    if let Some(segment) = archived::of(&mut *conn, stream, before + 1).await? {
+        return Err(segment.refusal(format!("event {} of {}", before + 1, stream.as_str())));
+    }
     match point(conn, stream, before).await {
         Err(Error::NotFound { .. }) => {
             let detail = "the event is missing, and the head is beyond it".to_owned();

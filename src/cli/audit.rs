@@ -1,28 +1,31 @@
 //! The `holdfast audit` commands: they verify the trail, sign its heads, export it, and erase a text without breaking
 //! the trail.
 
+use super::archive::verifiers;
 use super::database::{close_after, open_existing};
-use super::notary::{existing_notary, notary};
-use super::output::{Failure, print};
+use super::notary::notary;
+use super::output::{Failure, fail, print};
 use super::rewind::remember;
 use crate::audit::checkpoint::{self, Notary};
-use crate::audit::complete;
 use crate::audit::erase::{self, Erased, Target};
 use crate::audit::export::{self, ExportError};
 use crate::audit::note::{Note, NoteError, Verifier};
 use crate::audit::verify::{self, Asked};
 use crate::audit::{Origin, Stream};
+use crate::audit::{archive, complete};
 use crate::config::{CheckpointConfig, DatabaseConfig};
 use crate::db::Database;
+use crate::db::archived::{self, Segment};
 use crate::db::history::{self, Judged};
 use crate::types::{Actor, Point, Reason, Time, TimeRange, hex};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("outside").args(["checkpoint", "archive"]).multiple(true)))]
 pub(super) struct VerifyArgs {
     /// Only this stream: control, heimdall, kpi or risk.
     #[arg(long, value_parser = stream)]
@@ -36,9 +39,12 @@ pub(super) struct VerifyArgs {
     /// A file that was kept outside the database: a signed checkpoint, or earlier output of this command.
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
-    /// The key that checks the checkpoint's signature, as printed by holdfast audit key [default: this machine's].
-    #[arg(long, requires = "checkpoint", value_name = "KEY")]
-    key: Option<Verifier>,
+    /// Verify the archive in this directory, too, and that it and the database are one chain.
+    #[arg(long, value_name = "DIR")]
+    archive: Option<PathBuf>,
+    /// A key that checks signatures, as printed by holdfast audit key [default: this machine's].
+    #[arg(long, requires = "outside", value_name = "KEY")]
+    key: Vec<Verifier>,
     /// Verify only the events after the checkpoint, which is trusted.
     #[arg(long, requires = "checkpoint")]
     incremental: bool,
@@ -132,7 +138,7 @@ pub(super) async fn verify(args: VerifyArgs, config: &DatabaseConfig) -> Result<
         None => BTreeMap::new(),
     };
     let (db, postgres, name) = open_existing(config).await?;
-    let verified = verify_all(&db, &args, &known).await;
+    let verified = verify_all(&db, &args, &known, config).await;
     let printed = verified.and_then(|verified| print_verdict(&args, verified, &name));
     close_after(printed, db, postgres).await
 }
@@ -162,26 +168,95 @@ async fn verify_all(
     db: &Database,
     args: &VerifyArgs,
     known: &BTreeMap<Stream, Point>,
+    config: &DatabaseConfig,
 ) -> Result<(String, bool, Vec<String>), Failure> {
     let mut tx = db.begin_unlimited_snapshot().await?;
     // Two connections for each processor: while one waits for PostgreSQL, another hashes.
     let connections = 2 * std::thread::available_parallelism().map_or(1, usize::from);
     let mut others = db.begin_beside(&mut tx, connections - 1).await?;
+    let mut segments = archived::all(&mut tx).await?;
+    segments.retain(|one| args.stream.is_none_or(|only| only == one.stream));
+    let archive = match &args.archive {
+        Some(dir) => {
+            let verifiers = verifiers(&args.key, &args.own, config).await?;
+            Some(archive::check::check(&mut tx, dir, &verifiers, &segments, known).await?)
+        }
+        None => None,
+    };
     let (mut text, mut whole) = (String::new(), true);
     for stream in Stream::ALL.into_iter().filter(|stream| args.stream.is_none_or(|only| only == *stream)) {
         let kept = known.get(&stream).copied();
         let begin = verify::begin(&mut tx, stream, (args.from, args.to)).await?;
         let from = begin.or(kept.filter(|_| args.incremental)).unwrap_or(Point::BEGINNING);
         let asked = Asked { from, to: args.to, known: kept };
-        let verified = verify::verify_in_parallel(&mut tx, &mut others, stream, asked).await?;
+        let verified = verify::verify_kept(&mut tx, &mut others, stream, asked).await?;
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{} {} {}", stream.as_str(), verified.end.seq, hex(&verified.end.hash));
+        for line in archived_lines(&segments, stream, kept, archive.as_ref()) {
+            let _ = writeln!(text, "{line}");
+        }
         if let Some(finding) = verified.finding {
             whole = false;
             let _ = writeln!(text, "DAMAGED {finding}");
         }
+        if let (Some(kept), Some(found)) = (kept, archive.as_ref().and_then(|archive| archive.known.get(&stream)))
+            && *found != kept
+        {
+            whole = false;
+            let _ = writeln!(
+                text,
+                "DAMAGED {} {}: rewritten: its hash in the archive differs from the one that is known from outside",
+                stream.as_str(),
+                kept.seq
+            );
+        }
+    }
+    for ignored in archive.iter().flat_map(|archive| &archive.ignored) {
+        let _ =
+            writeln!(text, "archive: {ignored}; the database has its events: archive them again, or remove the file");
+    }
+    for fault in archive.iter().flat_map(|archive| &archive.faults) {
+        whole = false;
+        let _ = writeln!(text, "DAMAGED archive: {fault}");
     }
     Ok((text, whole, complete::missing(&mut tx).await?))
+}
+
+/// What is archived of a stream, and whether it was verified.
+fn archived_lines(
+    segments: &[Segment],
+    stream: Stream,
+    kept: Option<Point>,
+    archive: Option<&archive::check::Checked>,
+) -> Vec<String> {
+    let name = stream.as_str();
+    if let Some(archive) = archive {
+        let events = archive.events.get(&stream).copied().unwrap_or(0);
+        return if events > 0 {
+            vec![format!("{name}: {events} archived events are verified, too")]
+        } else {
+            Vec::new()
+        };
+    }
+    let gone: Vec<_> = segments.iter().filter(|one| one.stream == stream && one.restored_at.is_none()).collect();
+    let mut lines: Vec<_> = gone
+        .chunk_by(|one, next| one.last.seq == next.before.seq)
+        .filter_map(|run| {
+            let (first, last) = (run.first()?, run.last()?);
+            let files = match run.len() {
+                1 => first.file.clone(),
+                count => format!("{} to {} ({count} files)", first.file, last.file),
+            };
+            let (from, to) = (first.first(), last.last.seq);
+            Some(format!("{name}: events {from} to {to} are archived in {files}: --archive DIR checks them, too"))
+        })
+        .collect();
+    let of_kept = kept.and_then(|kept| {
+        let holder = gone.iter().find(|one| (one.first()..one.last.seq).contains(&kept.seq))?;
+        Some(format!("{name}: event {} of the checkpoint is in {}, and was not compared", kept.seq, holder.file))
+    });
+    lines.extend(of_kept);
+    lines
 }
 
 /// The bytes of one write.
@@ -202,6 +277,13 @@ async fn export_all(db: &Database, only: Option<Stream>, TimeRange { from, to }:
     let streams: Vec<_> = Stream::ALL.into_iter().filter(|stream| only.is_none_or(|only| only == *stream)).collect();
     for stream in &streams {
         export::export(&mut conn, (*stream, &streams), from, to, &mut out).await?;
+        let floor = archived::floor(&mut conn, *stream).await?.seq;
+        if floor > 0 {
+            fail(&format!(
+                "{}: events up to {floor} are archived and not in this export: see holdfast archive list",
+                stream.as_str()
+            ));
+        }
     }
     Ok(out.flush()?)
 }
@@ -259,24 +341,25 @@ async fn read_heads(
     let shown = file.display();
     let text = std::fs::read_to_string(file).map_err(|error| format!("{shown} cannot be read: {error}"))?;
     if let Ok(note) = Note::read(&text) {
-        let verifier = match &args.key {
-            Some(key) => key.clone(),
-            None => existing_notary(&args.own, config)
-                .await
-                .ok_or_else(|| {
-                    let names: Vec<_> = note.names().collect();
-                    format!(
-                        "{shown} is signed by {}: give its key with --key, as printed by holdfast audit key on that machine",
-                        names.join(", ")
-                    )
-                })?
-                .verifier(),
-        };
-        let checkpoint = checkpoint::believe(&text, &verifier);
-        return Ok(checkpoint.map_err(|error| format!("{shown}: {error} ({})", verifier.name()))?.heads);
+        let names: Vec<_> = note.names().collect();
+        let verifiers = verifiers(&args.key, &args.own, config).await.map_err(|_| {
+            format!(
+                "{shown} is signed by {}: give its key with --key, as printed by holdfast audit key on that machine",
+                names.join(", ")
+            )
+        })?;
+        let mut why = NoteError::Unsigned;
+        for verifier in &verifiers {
+            match checkpoint::believe(&text, verifier) {
+                Ok(checkpoint) => return Ok(checkpoint.heads),
+                Err(error) => why = error,
+            }
+        }
+        let tried = verifiers.iter().map(Verifier::name).collect::<Vec<_>>().join(", ");
+        return Err(format!("{shown}: {why} ({tried})").into());
     }
     // A checkpoint without its signature proves nothing.
-    if args.key.is_some() || text.contains(checkpoint::ORIGIN) {
+    if (!args.key.is_empty() && args.archive.is_none()) || text.contains(checkpoint::ORIGIN) {
         return Err(format!("{shown}: {}", NoteError::Form).into());
     }
     let mut heads = BTreeMap::new();

@@ -1,8 +1,9 @@
 //! The commands and their arguments.
 
-use super::{audit, clock, kill, reconcile, rewind, token};
+use super::{archive, audit, clock, kill, reconcile, rewind, token};
 use crate::config::{
-    ChecklistArgs, CheckpointConfig, DatabaseConfig, EnforcementConfig, LimitsConfig, LogConfig, ServerConfig,
+    ArchiveConfig, ChecklistArgs, CheckpointConfig, DatabaseConfig, EnforcementConfig, LimitsConfig, LogConfig,
+    ServerConfig,
 };
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
@@ -38,6 +39,9 @@ pub(super) struct ServeArgs {
 
     #[command(flatten)]
     pub(super) checkpoint: CheckpointConfig,
+
+    #[command(flatten)]
+    pub(super) archive: ArchiveConfig,
 
     #[command(flatten)]
     pub(super) limits: LimitsConfig,
@@ -79,6 +83,9 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: AuditCommand,
     },
+    /// Move old events of the risk stream into signed files, verified, and out of the database. Nothing else ever removes
+    /// events.
+    Archive(Box<archive::ArchiveArgs>),
     /// Manage tokens. The first one ends the open mode.
     Token {
         #[command(subcommand)]

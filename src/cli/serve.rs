@@ -12,6 +12,7 @@ use crate::access::open::Hosts;
 use crate::access::register::Mode;
 use crate::app::{App, Setup, Stage};
 use crate::approval::Policy;
+use crate::audit::archive::{Place, schedule};
 use crate::audit::checkpoint::Notary;
 use crate::audit::complete;
 use crate::audit::told::Changes;
@@ -20,7 +21,6 @@ use crate::config::{DatabaseConfig, ServerConfig};
 use crate::db::{Database, Migrating};
 use crate::enforcement::instance;
 use crate::panics;
-use crate::types::Lifetime;
 use sqlx::postgres::PgConnectOptions;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -241,7 +241,7 @@ impl Serving<'_> {
         // Before the first event.
         app.risk.choose_form().await;
         let changes = Changes::from_now_on(db.clone()).await;
-        (start_tasks(app, db, &changes, args.server.checkpoint_every), changes)
+        (start_tasks(app, db, &changes, args, database), changes)
     }
 
     fn announce(&self) {
@@ -271,13 +271,19 @@ impl Serving<'_> {
 }
 
 /// Starts the background tasks. A task that panics starts again.
-fn start_tasks(app: &App, db: &Database, changes: &Changes, checkpoint_every: Lifetime) -> Vec<JoinHandle<Infallible>> {
+fn start_tasks(
+    app: &App,
+    db: &Database,
+    changes: &Changes,
+    args: &ServeArgs,
+    database: &DatabaseConfig,
+) -> Vec<JoinHandle<Infallible>> {
     let (feed, listening) = (app.feed.clone(), app.feed.clone());
     let (risk, regression, register) = (app.risk.clone(), app.regression.clone(), app.access.register().clone());
     let (reconciler, metrics, changes) = (app.risk.reconciler().clone(), app.metrics.clone(), changes.clone());
     let forming = app.risk.clone();
     // Each task needs a handle of its own.
-    let [of_feed, of_listener, of_marks, of_keys, of_partitions, of_uses, of_notary] =
+    let [of_feed, of_listener, of_marks, of_keys, of_partitions, of_uses, of_notary, of_archive] =
         std::array::from_fn(|_| db.clone());
     let mut tasks = vec![
         keep("feed", move || feed.clone().run(of_feed.clone())),
@@ -295,8 +301,16 @@ fn start_tasks(app: &App, db: &Database, changes: &Changes, checkpoint_every: Li
     ];
     if let Some(notary) = app.trail.notary().cloned() {
         let verifying = app.trail.verifying.clone();
+        let checkpoint_every = args.server.checkpoint_every;
+        let signer = notary.clone();
         let run = move || notary.clone().run(of_notary.clone(), checkpoint_every, verifying.clone());
         tasks.push(keep("checkpoints", run));
+        if let (Some(days), Some(dir)) = (args.archive.retain_events, args.archive.archive_dir.clone()) {
+            let data_dir = database.url().map_or_else(|| database.data_dir().ok(), |_| None);
+            let (place, failure) = (Place { dir, data_dir }, app.trail.archiving.clone());
+            let run = move || schedule::run(of_archive.clone(), signer.clone(), place.clone(), days, failure.clone());
+            tasks.push(keep("archive", run));
+        }
     }
     tasks
 }

@@ -29,13 +29,16 @@ const MISSPELT_MAX: usize = 2;
 const PART_MIN: usize = 3;
 
 /// The commands that have subcommands.
-pub(super) const GROUPS: [&str; 4] = ["audit", "db", "risk", "token"];
+pub(super) const GROUPS: [&str; 5] = ["archive", "audit", "db", "risk", "token"];
 
 /// The command of this process, by its name.
 pub(super) fn command_name() -> String {
     let words = Words::read(std::env::args_os().skip(1));
     let names: Vec<_> = words.plain.iter().map(|word| word.to_string_lossy()).collect();
-    let count = if names.first().is_some_and(|name| GROUPS.contains(&name.as_ref())) { 2 } else { 1 };
+    let is_group = names.first().is_some_and(|name| GROUPS.contains(&name.as_ref()));
+    // The value of an option is no command.
+    let has_second = names.get(1).is_some_and(|name| name.starts_with(|first: char| first.is_ascii_lowercase()));
+    let count = if is_group && has_second { 2 } else { 1 };
     names.into_iter().take(count).collect::<Vec<_>>().join(" ")
 }
 

@@ -21,9 +21,8 @@ mod tests;
 
 pub use file::{Marks, MarksFile};
 pub use known::{Asked, Found, Heads, Judged, Lost};
-use store::is_there;
-pub(crate) use store::stored_hash;
 pub use store::{found, losses, read_hash, read_point};
+pub(crate) use store::{is_there, stored_hash};
 
 use crate::clock::belief::{Belief, JUMP_MAX};
 use crate::error::{Error, Result};

@@ -81,6 +81,9 @@ impl Error {
             Self::TrailDamaged(finding) => {
                 vec![("stream", raw(&finding.stream)), ("seq", raw(&finding.seq)), ("kind", raw(&finding.kind))]
             }
+            Self::Archived { stream, first, last, file, .. } => {
+                vec![("stream", raw(stream)), ("first", raw(first)), ("last", raw(last)), ("file", raw(file))]
+            }
             Self::WireTripped { trip_id, .. } => vec![("trip_id", raw(trip_id))],
             Self::BaselineWorse { drop, .. } => vec![("drop_fraction", raw(drop))],
             Self::EngineThrottled { trips, .. } => vec![("throttled_by", raw(trips))],

@@ -127,6 +127,7 @@ impl Error {
             Self::BaselineWorse { .. } => row(409, "BASELINE_WORSE", "The new baseline is worse").noted(),
             Self::EngineThrottled { .. } => row(409, "ENGINE_THROTTLED", "The engine is throttled").noted(),
             Self::EventIdReused { .. } => row(409, "EVENT_ID_REUSED", "The event id names another measurement"),
+            Self::Archived { .. } => row(410, "ARCHIVED", "The event is archived"),
             Self::ChecklistFailed { .. } => row(412, "CHECKLIST_FAILED", "The go-live checklist does not pass"),
             Self::EvidenceInsufficient { .. } => {
                 row(412, "EVIDENCE_INSUFFICIENT", "The domain has not earned production use")

@@ -45,6 +45,7 @@ fn responses(statuses: &[u16]) -> BTreeMap<String, RefOr<Response>> {
         403 => "Refused",
         404 => "The thing does not exist",
         409 => "The request conflicts with the current state",
+        410 => "The event is archived: `detail` names the file",
         412 => "A precondition fails: see `blockers`",
         413 => "The body is too large",
         415 => "The body's format is not supported",
@@ -83,7 +84,7 @@ error_set!(
 error_set!(
     /// The errors of a read of one thing.
     ReadOne,
-    [400, 401, 403, 404, 422, 429, 500, 503]
+    [400, 401, 403, 404, 410, 422, 429, 500, 503]
 );
 error_set!(
     /// The errors of a read that compares the trail with a signed checkpoint.
@@ -93,12 +94,12 @@ error_set!(
 error_set!(
     /// The errors of a change.
     Change,
-    [400, 401, 403, 409, 413, 415, 422, 429, 500, 503]
+    [400, 401, 403, 409, 410, 413, 415, 422, 429, 500, 503]
 );
 error_set!(
     /// The errors of a change of one thing.
     ChangeOfOne,
-    [400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 503]
+    [400, 401, 403, 404, 409, 410, 413, 415, 422, 429, 500, 503]
 );
 error_set!(
     /// The errors of a loosening, which has preconditions.

@@ -91,6 +91,10 @@ control_actions! {
     AccessRefused = "ACCESS_REFUSED";
     /// A text of an event was erased.
     AuditErase = "AUDIT_ERASE";
+    /// Events moved into a file.
+    AuditArchive = "AUDIT_ARCHIVE";
+    /// Events came back from a file.
+    AuditRestore = "AUDIT_RESTORE";
 }
 
 impl ControlAction {

@@ -12,6 +12,7 @@ mod access;
 mod age;
 mod amounts;
 mod approval;
+mod archive;
 mod audit;
 mod authz;
 mod bounded;

@@ -10,6 +10,7 @@ mod storm;
 mod support;
 
 mod access;
+mod archive;
 mod audit;
 mod beside;
 mod clients;

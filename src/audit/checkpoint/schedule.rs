@@ -11,7 +11,7 @@ use super::{Notary, keep};
 use crate::audit::verify::{self, Asked};
 use crate::audit::{Stream, store};
 use crate::budget::turns::Turns;
-use crate::db::Database;
+use crate::db::{Database, archived};
 use crate::error::{Error, Result};
 use crate::types::{Lifetime, Point, Principal};
 use std::collections::BTreeMap;
@@ -78,6 +78,15 @@ impl Notary {
     /// arrive meanwhile get half of the remaining time, and so on; the pace rises as far as needed.
     async fn catch_up(&self, db: &Database, every: Duration) -> Result<BTreeMap<Stream, Point>> {
         let mut time = every / 2;
+        {
+            let mut conn = db.work().await?;
+            for stream in Stream::ALL {
+                let floor = archived::floor(&mut conn, stream).await?;
+                if floor.seq > self.verified(stream).seq {
+                    self.known().verified.insert(stream, floor);
+                }
+            }
+        }
         loop {
             let (_, heads) = store::points(&mut *db.work().await?).await?;
             if heads.iter().all(|(stream, head)| head.seq - self.verified(*stream).seq <= PORTION) {

@@ -4,6 +4,7 @@
 use crate::audit::Stream;
 use crate::audit::events::{Cursor, EventRecord, Filter, Found, Merged, Order, Rest, Stretch, json_of, merge};
 use crate::audit::layout::{Column, Kind};
+use crate::db::archived;
 use crate::error::{Error, Result};
 use crate::types::STRETCH;
 use chrono::{DateTime, Utc};
@@ -25,17 +26,22 @@ pub(crate) async fn page(
     let heads = head_seqs(&mut *conn).await?;
     let begin = Stream::ALL.map(|stream| if order == Order::Desc { heads[&stream] + 1 } else { 0 });
     let cursor = cursor.unwrap_or(Cursor { order, places: begin });
-    let mut found = [const { None }; 4];
+    let (mut found, mut archived) = ([const { None }; 4], Vec::new());
     for ((stream, place), found) in Stream::ALL.into_iter().zip(cursor.places).zip(&mut found) {
         let Some(wanted) = filter.of(stream) else { continue };
         let (first, last) = within(&mut *conn, stream, heads[&stream], filter.from, filter.to).await?;
-        let first = first.max(made_by(&mut *conn, &wanted).await?);
+        let mut first = first.max(made_by(&mut *conn, &wanted).await?);
+        if let Some(gone) = archived::since(&mut *conn, stream, filter.from).await? {
+            first = first.max(first_kept(&mut *conn, stream, heads[&stream]).await?);
+            archived.push(gone);
+        }
         let length = (!leads(stream, &wanted)).then_some(STRETCH);
         let stretch = Stretch::new(order, place, (first, last), length);
         *found = Some(look(&mut *conn, stream, &wanted, order, (stretch, place), limit).await?);
     }
     let mut merged = merge(cursor, found, usize::try_from(limit).unwrap_or(usize::MAX));
     note_erased(conn, &mut merged.rows).await?;
+    merged.archived = archived;
     Ok(merged)
 }
 
@@ -89,6 +95,13 @@ async fn within(
         None => head,
     };
     Ok((first, last))
+}
+
+/// The first event that is not archived; the number after the head if there is none.
+pub(crate) async fn first_kept(conn: &mut PgConnection, stream: Stream, head: i64) -> Result<i64> {
+    let sql = AssertSqlSafe(format!("SELECT seq FROM {} ORDER BY seq LIMIT 1", stream.table()));
+    let first: Option<i64> = sqlx::query_scalar(sql).fetch_optional(conn).await?;
+    Ok(first.unwrap_or(head + 1))
 }
 
 /// The first event at or after this time; the number after the head if there is none. Times rise with the numbers, so a

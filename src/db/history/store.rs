@@ -1,6 +1,7 @@
 //! SQL that reads a database's history.
 
 use super::{Found, Heads, Lost};
+use crate::db::archived;
 use crate::error::{Error, Result};
 use crate::types::{Point, Stream};
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -34,15 +35,24 @@ pub fn read_hash(stream: Stream, hash: Vec<u8>) -> Result<[u8; 32]> {
     hash.try_into().map_err(|_| Error::Inconsistent(format!("head {} has no SHA-256", stream.as_str())))
 }
 
-/// The stored hash of an event, valid or not; none if there is no such event.
+/// The stored hash of an event, valid or not; none if there is no such event. Of archived events only the last one of a
+/// file has one.
 pub(crate) async fn stored_hash(conn: &mut PgConnection, stream: Stream, seq: i64) -> Result<Option<Vec<u8>>> {
     let sql = AssertSqlSafe(format!("SELECT COALESCE(hash, '') FROM {} WHERE seq = $1", stream.table()));
-    Ok(sqlx::query_scalar(sql).bind(seq).fetch_optional(conn).await?)
+    let found: Option<Vec<u8>> = sqlx::query_scalar(sql).bind(seq).fetch_optional(&mut *conn).await?;
+    if found.is_some() {
+        return Ok(found);
+    }
+    let archived = archived::of(conn, stream, seq).await?;
+    Ok(archived.filter(|one| one.last.seq == seq).map(|one| one.last.hash.to_vec()))
 }
 
-/// True if the database has exactly this event.
-pub(super) async fn is_there(conn: &mut PgConnection, stream: Stream, point: Point) -> Result<bool> {
-    Ok(stored_hash(conn, stream, point.seq).await?.is_some_and(|hash| hash == point.hash))
+/// True if the database has exactly this event, or a file has its number: an event left only after its hash was verified.
+pub(crate) async fn is_there(conn: &mut PgConnection, stream: Stream, point: Point) -> Result<bool> {
+    match stored_hash(&mut *conn, stream, point.seq).await? {
+        Some(hash) => Ok(hash == point.hash),
+        None => Ok(archived::of(conn, stream, point.seq).await?.is_some()),
+    }
 }
 
 /// The known events that a database lacks: known from marks, or from a checkpoint.

@@ -1,6 +1,7 @@
 //! Lists of reservations and decisions, and the reconciliation.
 
 use crate::audit::{self, Stream};
+use crate::db::archived::{self, ArchivedEvents};
 use crate::error::{Error, Result};
 use crate::http::{Caller, Nothing, Page, Paging, Query, Segment, errors};
 use crate::risk::Risk;
@@ -11,8 +12,8 @@ use crate::types::{CorrelationId, Count, Engine, Flag, PageSize, Place, RiskActi
 use axum::Json;
 use axum::extract::State;
 use chrono::TimeDelta;
-use serde::Deserialize;
-use utoipa::IntoParams;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -65,16 +66,19 @@ async fn list_reservations(
     }
     let db = risk.db();
     let mut conn = db.read().await?;
+    let now = db.history().now(&mut conn).await?;
     let filter = ReservationFilter {
-        now: db.history().now(&mut conn).await?,
+        now,
         engine: query.engine.as_ref().map(Engine::as_str),
         status: query.status,
         correlation_id: query.correlation_id.as_ref().map(CorrelationId::as_str),
+        made_by: query.older_than.map(|seconds| now - TimeDelta::seconds(seconds.get())),
     };
-    let older_than = query.older_than.map(|seconds| filter.now - TimeDelta::seconds(seconds.get()));
     // The first that is not old enough.
-    let to = older_than.map(|made| made + TimeDelta::microseconds(1));
+    let to = filter.made_by.map(|made| made + TimeDelta::microseconds(1));
     let (lowest, last) = audit::between(&mut conn, Stream::Risk, None, to).await?;
+    // Open reservations outlive their events.
+    let last = last.max(archived::floor(&mut conn, Stream::Risk).await?.seq);
     let mut page = if filter.leads() { paging.begin_between(lowest, last) } else { paging.begin_within(lowest, last) };
     while let Some(portion) = page.wants() {
         page.take(store::reservations(&mut conn, &filter, portion).await?, |row| row.seq);
@@ -96,7 +100,13 @@ async fn get_reservation(
     let mut conn = db.read().await?;
     let now = db.history().now(&mut conn).await?;
     let found = store::read_reservation(&mut conn, id, now).await?;
-    found.map(Json).ok_or_else(|| Error::NotFound { what: "reservation", id: id.to_string() })
+    if let Some(found) = found {
+        return Ok(Json(found));
+    }
+    Err(match archived::of_id(&archived::all(&mut conn).await?, id) {
+        Some(segment) => segment.refusal(format!("reservation {id}")),
+        None => Error::NotFound { what: "reservation", id: id.to_string() },
+    })
 }
 
 /// The conditions and the page of a list of decisions.
@@ -126,15 +136,21 @@ struct RiskEventQuery {
     cursor: Option<Place>,
 }
 
+/// A page of decisions.
+#[derive(Debug, Serialize, ToSchema)]
+struct RiskEventPage {
+    #[serde(flatten)]
+    page: Page<RiskEventRecord>,
+    /// The archived events in the asked time, which the list lacks; null if there are none.
+    archived: Option<ArchivedEvents>,
+}
+
 /// Lists decisions, newest first.
 #[utoipa::path(
     get, path = "/risk/events", tag = "risk", params(RiskEventQuery),
-    responses((status = 200, description = "A page", body = Page<RiskEventRecord>), errors::Read)
+    responses((status = 200, description = "A page", body = RiskEventPage), errors::Read)
 )]
-async fn risk_events(
-    State(risk): State<Risk>,
-    Query(query): Query<RiskEventQuery>,
-) -> Result<Json<Page<RiskEventRecord>>> {
+async fn risk_events(State(risk): State<Risk>, Query(query): Query<RiskEventQuery>) -> Result<Json<RiskEventPage>> {
     let paging = Paging::new("/risk/events", query.limit, query.cursor)?;
     let range = TimeRange::new(query.from, query.to)?;
     let filter = EventFilter {
@@ -144,12 +160,16 @@ async fn risk_events(
         correlation_id: query.correlation_id.as_ref().map(CorrelationId::as_str),
     };
     let mut conn = risk.db().read().await?;
-    let (lowest, last) = audit::between(&mut conn, Stream::Risk, range.from, range.to).await?;
+    let (mut lowest, last) = audit::between(&mut conn, Stream::Risk, range.from, range.to).await?;
+    let archived = archived::since(&mut conn, Stream::Risk, range.from).await?;
+    if archived.is_some() {
+        lowest = lowest.max(audit::first_kept(&mut conn, Stream::Risk, last).await?);
+    }
     let mut page = if filter.leads() { paging.begin_between(lowest, last) } else { paging.begin_within(lowest, last) };
     while let Some(portion) = page.wants() {
         page.take(store::events(&mut conn, &filter, portion).await?, |row| row.seq);
     }
-    Ok(Json(page.end()))
+    Ok(Json(RiskEventPage { page: page.end(), archived }))
 }
 
 /// Compares every counter with its reservations and events, now. An instance sums each event once and adds up the open

@@ -5,8 +5,8 @@ mod past;
 mod told;
 
 use super::read::{Halt, Loaded, correlation_id_of};
-use crate::audit::{Head, Origin, Stamp};
-use crate::db::stored_json;
+use crate::audit::{Head, Origin, Stamp, Stream};
+use crate::db::{archived, stored_json};
 use crate::error::{Error, Result};
 use crate::group_commit::Proof;
 use crate::idempotency::store::NewKeys;
@@ -121,7 +121,13 @@ impl<'a> Deciding<'a> {
             return Ok(Past::of(recorded));
         }
         let read = self.known.past.get(&seq);
-        read.map(Past::read).ok_or_else(|| Error::Inconsistent(format!("event {seq} cannot be read")))
+        read.map(Past::read).ok_or_else(|| {
+            let archived = self.known.archived.iter().find(|one| one.has(Stream::Risk, seq));
+            archived.map_or_else(
+                || Error::Inconsistent(format!("event {seq} cannot be read")),
+                |one| one.refusal(format!("event {seq}")),
+            )
+        })
     }
 
     /// Decides one operation and notes its event, unless it was decided before; the answer includes the hold's status
@@ -278,7 +284,10 @@ impl<'a> Deciding<'a> {
         named
             .filter(|one| engine.is_none_or(|engine| *engine == one.engine))
             .filter(|one| item.origin.authority.reaches_engine(&one.engine))
-            .ok_or_else(|| Error::NotFound { what: "reservation", id: of_engine(id, engine) })
+            .ok_or_else(|| match archived::of_id(&self.known.archived, id) {
+                Some(segment) if named.is_none() => segment.refusal(format!("reservation {id}")),
+                _ => Error::NotFound { what: "reservation", id: of_engine(id, engine) },
+            })
     }
 
     /// The reservation that a settle names: open, or already expired.

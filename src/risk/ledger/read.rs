@@ -4,6 +4,7 @@ use super::batch::{Conditions, Corrections, keep_to_one_day};
 use crate::approval;
 use crate::audit::{self, Head};
 use crate::clock::belief::JUMP_MAX;
+use crate::db::archived::{self, Segment};
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Answer, Kept};
 use crate::risk::model::settle::{MATCHES_MAX, Settlement};
@@ -28,6 +29,8 @@ pub(super) struct Loaded {
     pub(super) due: Vec<Uuid>,
     /// The events that operations refer to, by number.
     pub(super) past: BTreeMap<i64, PastEvent>,
+    /// What is archived, if something that operations name is missing.
+    pub(super) archived: Vec<Segment>,
     /// The kept answers of the operations' keys, by principal and key.
     pub(super) keys: BTreeMap<(String, String), Kept>,
     /// The events that operations correct, with earlier corrections included.
@@ -113,6 +116,17 @@ impl Named {
     }
 }
 
+/// True if an operation ends or extends a reservation that was not found.
+fn ends_unknown(item: &Submission, found: &BTreeMap<Uuid, Reservation>) -> bool {
+    let id = match &item.operation {
+        Operation::Reserve { .. } | Operation::Adjust(_) => None,
+        Operation::Settle(request) => request.reservation_id,
+        Operation::Release(request) => Some(request.reservation_id),
+        Operation::Extend(request) => Some(request.reservation_id),
+    };
+    id.is_some_and(|id| !found.contains_key(&id))
+}
+
 /// True if a single statement reads all facts of the batch and the head: it has only reserves by engine, and no keys.
 pub(super) fn can_be_optimistic(items: &[&Submission]) -> bool {
     items.iter().all(|item| match &item.operation {
@@ -165,7 +179,9 @@ pub(super) async fn read(
     let corrected = store::corrected(conn, &events.iter().copied().collect::<Vec<_>>()).await?;
     let roots = corrected.values().filter_map(|one| one.root);
     let events = events.into_iter().chain(roots).collect();
-    let past = read_past(conn, events, &keys, &reservations, items).await?;
+    let (past, lacking) = read_past(conn, events, &keys, &reservations, items).await?;
+    let is_missing = lacking || items.iter().any(|item| ends_unknown(item, &reservations));
+    let archived = if is_missing { archived::all(&mut *conn).await? } else { Vec::new() };
     let told = told_holds(&keys, &past, &reservations);
     if !told.is_empty() {
         reservations.extend(store::read_reservations(conn, &told).await?.into_iter().map(|one| (one.id, one)));
@@ -234,7 +250,7 @@ pub(super) async fn read(
     // A clock behind the last event is no measure for the next one: once right again, it would seem to jump.
     let believed_at = jumped.is_none().then(|| if accepted { view.now } else { view.now.max(head.last_at()) });
     Ok(Read {
-        known: Loaded { book, halt, due, past, keys, corrected, correlations, corrections },
+        known: Loaded { book, halt, due, past, archived, keys, corrected, correlations, corrections },
         head,
         believed_at,
         moment,
@@ -314,13 +330,14 @@ fn told_holds(
 }
 
 /// The events of answers: those of kept keys, those that made or closed a named reservation, and those to be corrected.
+/// And whether one of them is missing.
 async fn read_past(
     conn: &mut PgConnection,
     mut events: BTreeSet<i64>,
     keys: &BTreeMap<(String, String), Kept>,
     reservations: &BTreeMap<Uuid, Reservation>,
     items: &[&Submission],
-) -> Result<BTreeMap<i64, PastEvent>> {
+) -> Result<(BTreeMap<i64, PastEvent>, bool)> {
     for kept in keys.values() {
         if let Answer::RiskEvent(seq) = kept.answer {
             events.insert(seq);
@@ -333,7 +350,9 @@ async fn read_past(
     });
     events.extend(chosen.filter_map(|id| reservations.get(&id).map(|one| one.seq)));
     if events.is_empty() {
-        return Ok(BTreeMap::new());
+        return Ok((BTreeMap::new(), false));
     }
-    store::past_events(conn, &events.into_iter().collect::<Vec<_>>()).await
+    let past = store::past_events(conn, &events.iter().copied().collect::<Vec<_>>()).await?;
+    let is_missing = past.len() < events.len();
+    Ok((past, is_missing))
 }

@@ -59,6 +59,8 @@ pub struct ReservationFilter<'a> {
     pub status: Option<ReservationStatus>,
     /// Only with this correlation id.
     pub correlation_id: Option<&'a str>,
+    /// Only if it was made by then.
+    pub made_by: Option<DateTime<Utc>>,
 }
 
 impl ReservationFilter<'_> {
@@ -200,6 +202,7 @@ async fn open_reservations(
                  AND (risk_reservation.expires_at IS NULL OR risk_reservation.expires_at > $5)
                  AND risk_reservation.seq < $2
                  AND risk_reservation.seq >= $3
+                 AND ($6::timestamptz IS NULL OR risk_reservation.created_at <= $6)
                ORDER BY risk_reservation.seq DESC
                LIMIT $4) AS held
            LEFT JOIN risk_event AS made ON made.seq = held.seq
@@ -210,7 +213,8 @@ async fn open_reservations(
         portion.before,
         portion.first,
         portion.limit,
-        filter.now
+        filter.now,
+        filter.made_by
     )
     .fetch_all(conn)
     .await?;

@@ -4,6 +4,7 @@ use crate::audit::Stream;
 use crate::audit::actions::require_known;
 use crate::audit::events::{Cursor, EventRecord, Filter, Order};
 use crate::audit::store;
+use crate::db::archived::ArchivedEvents;
 use crate::error::{Error, Result};
 use crate::http::{Query, errors};
 use crate::trail::Trail;
@@ -93,6 +94,8 @@ struct AuditPage {
     /// The `cursor` of the next page. Null if there are no more events; never null with `order=asc`, so that new events
     /// can be followed. Opaque.
     next_cursor: Option<String>,
+    /// The archived events in the asked time, which the list lacks.
+    archived: Vec<ArchivedEvents>,
 }
 
 /// Lists every event of every stream as it is stored, newest or oldest first.
@@ -110,5 +113,5 @@ async fn audit_events(State(trail): State<Trail>, Query(query): Query<AuditEvent
     let mut tx = trail.db().begin_snapshot().await?;
     let page = store::events::page(&mut tx, &filter, order, query.cursor, limit).await?;
     let next_cursor = (page.more || order == Order::Asc).then(|| page.cursor.to_string());
-    Ok(Json(AuditPage { items: page.rows, next_cursor }))
+    Ok(Json(AuditPage { items: page.rows, next_cursor, archived: page.archived }))
 }

@@ -15,7 +15,10 @@ impl<'a> Deciding<'a> {
         let (seq, correction) = (request.corrects_seq, request.correction);
         let id = || of_engine(format!("of the stream risk with the number {seq}"), request.engine.as_ref());
         let not_found = || Error::NotFound { what: "event", id: id() };
-        let past = self.past(seq).map_err(|_| not_found())?;
+        let past = self.past(seq).map_err(|error| match error {
+            Error::Archived { .. } => error,
+            _ => not_found(),
+        })?;
         if request.engine.as_ref().is_some_and(|engine| *engine != *past.engine)
             || !item.origin.authority.reaches_engine(past.engine)
         {

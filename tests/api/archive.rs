@@ -1,0 +1,353 @@
+//! Events in the archive: what needs them says where they are, and everything else goes on.
+
+use crate::partitions::ending_with;
+use crate::support::Service;
+use chrono::NaiveDate;
+use holdfast::audit::archive::restore::restore;
+use holdfast::audit::archive::{self, ArchiveError, Place, Plan, check};
+use holdfast::audit::checkpoint::{Notary, believe};
+use holdfast::audit::erase::{Target, erase};
+use holdfast::audit::note::Signer;
+use holdfast::audit::{Origin, Stream};
+use holdfast::db::archived;
+use holdfast::types::Point;
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Executor};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const FIRST: &str = "risk-1-4.ndjson.zst";
+
+pub fn notary() -> Notary {
+    Notary::new(Signer::new("test", [1; 32]).unwrap(), None, None)
+}
+
+/// A directory of its own, gone with the test.
+pub struct Dir(PathBuf);
+
+impl Dir {
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("holdfast-archive-{}-{number}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The day after which everything so far is old enough, 40 days ahead.
+async fn later(service: &Service) -> NaiveDate {
+    service.set_skew("40 days").await;
+    today(service).await - chrono::TimeDelta::days(8)
+}
+
+async fn today(service: &Service) -> NaiveDate {
+    sqlx::query_scalar("SELECT (holdfast_now() AT TIME ZONE 'UTC')::date").fetch_one(&service.pool).await.unwrap()
+}
+
+pub async fn archive(service: &Service, dir: &Dir, before: NaiveDate) -> Result<Plan, ArchiveError> {
+    let place = Place { dir: dir.path().to_owned(), data_dir: None };
+    archive::archive(&service.db, &notary(), &place, (before, true), &mut |_| {}).await
+}
+
+async fn checked(service: &Service, dir: &Dir) -> check::Checked {
+    let mut tx = service.db.begin_unlimited_snapshot().await.unwrap();
+    let segments = archived::all(&mut tx).await.unwrap();
+    check::check(&mut tx, dir.path(), &[notary().verifier()], &segments, &BTreeMap::new()).await.unwrap()
+}
+
+struct Book {
+    service: Service,
+    dir: Dir,
+    /// The holds of the first four events; the last is open still.
+    ids: Vec<String>,
+    before: NaiveDate,
+}
+
+/// Two ended holds and an open one in the first partition of four events, and two more events behind it, 40 days later.
+async fn old() -> Book {
+    let service = ending_with(4).await;
+    let mut ids = Vec::new();
+    // An id with a time in it: the tests' database and this process do not agree on the hour.
+    for (number, id) in [Some("01900000-0000-7000-8000-000000000001"), None].into_iter().enumerate() {
+        let hold = json!({"engine": "WHOLESALE", "amount": 1, "reason": format!("r{number}"), "actor": "a", "reservation_id": id});
+        let made = service.post("/risk/check-and-reserve", &hold).await.ok();
+        ids.push(made["reservation_id"].as_str().unwrap().to_owned());
+    }
+    service.post("/risk/settle", &json!({"reservation_id": ids[0]})).await.ok();
+    let hold = json!({"engine": "WHOLESALE", "amount": 1, "reservation_id": "00000000-0000-4000-8000-000000000001"});
+    let made = service.post("/risk/check-and-reserve", &hold).await.ok();
+    ids.push(made["reservation_id"].as_str().unwrap().to_owned());
+    let before = later(&service).await;
+    for _ in 0..2 {
+        service.reserve("WHOLESALE", "1").await.ok();
+    }
+    Book { service, dir: Dir::new(), ids, before }
+}
+
+async fn archived_book() -> Book {
+    let book = old().await;
+    let plan = archive(&book.service, &book.dir, book.before).await.unwrap();
+    assert_eq!(plan.parts.iter().map(archive::Part::file).collect::<Vec<_>>(), [FIRST]);
+    book
+}
+
+#[tokio::test]
+async fn a_partition_moves_into_a_file_and_both_are_one_chain() {
+    let Book { service, dir, before, .. } = &archived_book().await;
+    assert_eq!(dir.names(), [FIRST.to_owned(), format!("{FIRST}.note")]);
+    assert_eq!(service.count("SELECT min(seq) FROM risk_event").await, 5);
+    assert_eq!(service.count("SELECT count(*) FROM risk_reservation WHERE status <> 'OPEN'").await, 0);
+    let checked = checked(service, dir).await;
+    assert_eq!(checked.faults, [""; 0]);
+    assert_eq!(checked.events[&Stream::Risk], 4);
+    let verified = service.get("/audit/verify").await.ok();
+    assert_eq!(verified["ok"], true, "{verified}");
+    assert_eq!(service.count("SELECT count(*) FROM control_event WHERE action = 'AUDIT_ARCHIVE'").await, 1);
+    // Nothing is left for a second one, and reserves go on.
+    assert!(archive(service, dir, *before).await.unwrap().parts.is_empty());
+    service.reserve("WHOLESALE", "1").await.ok();
+    assert_eq!(service.get("/audit/verify").await.ok()["ok"], true);
+    assert_eq!(service.get("/risk/reconciliation").await.ok()["balanced"], true);
+}
+
+#[tokio::test]
+async fn an_open_hold_outlives_its_events_and_what_needs_them_says_where_they_are() {
+    let Book { service, ids, .. } = &archived_book().await;
+    let open = service.get("/risk/reservations?status=OPEN").await.ok();
+    assert_eq!(open["items"].as_array().unwrap().len(), 4);
+    let old = service.get("/risk/reservations?status=OPEN&older_than=86400").await.ok();
+    assert_eq!(old["items"].as_array().unwrap().len(), 2, "{old}");
+    assert_eq!(service.get(&format!("/risk/reservations/{}", ids[1])).await.ok()["seq"], 2);
+    let gone = service.get(&format!("/risk/reservations/{}", ids[0])).await.refused(410, "ARCHIVED");
+    assert_eq!(
+        (&gone["file"], &gone["first"], &gone["last"], &gone["stream"]),
+        (&json!(FIRST), &json!(1), &json!(4), &json!("risk"))
+    );
+    let again = json!({"engine": "WHOLESALE", "amount": 1, "reservation_id": ids[2]});
+    service.post("/risk/check-and-reserve", &again).await.refused(410, "ARCHIVED");
+    service.post("/risk/settle", &json!({"reservation_id": ids[0]})).await.refused(410, "ARCHIVED");
+    let correction = json!({"corrects_seq": 1, "exposure_delta": "-1", "actor": "a", "reason": "r"});
+    service.post("/risk/adjustments", &correction).await.refused(410, "ARCHIVED");
+    // It settles as ever, and its end is told.
+    service.post("/risk/settle", &json!({"reservation_id": ids[1], "realized_loss": "0.5"})).await.ok();
+    assert_eq!(service.get(&format!("/risk/reservations/{}", ids[1])).await.ok()["status"], "SETTLED");
+    service.post("/risk/settle", &json!({"reservation_id": ids[1]})).await.refused(409, "ALREADY_SETTLED");
+    let told = service.get(&format!("/audit/events?stream=risk&reservation_id={}", ids[1])).await.ok();
+    assert_eq!(told["items"].as_array().unwrap().len(), 1, "{told}");
+    for path in ["/audit/events?stream=risk", "/audit/events?stream=risk&order=asc", "/risk/events"] {
+        let page = service.get(path).await.ok();
+        let gone = if page["archived"].is_array() { &page["archived"][0] } else { &page["archived"] };
+        assert_eq!((&gone["last"], &gone["file"]), (&json!(4), &json!(FIRST)), "{path}: {page}");
+        assert_eq!(page["items"].as_array().unwrap().len(), 3, "{path}");
+    }
+    let recent = service.get("/risk/events?from=2999-01-01T00:00:00Z").await.ok();
+    assert_eq!(recent["archived"], Value::Null);
+    service.get("/audit/verify?stream=risk&from=3").await.refused(410, "ARCHIVED");
+    let target = Target::new(Stream::Risk, 2, "reason").unwrap();
+    let erased = erase(&service.db, target, &"x".parse().unwrap(), &Origin::system(None)).await;
+    assert!(erased.unwrap_err().to_string().contains(FIRST));
+    assert!(holdfast::risk::reconcile::reconcile(&service.db).await.unwrap().differences.is_empty());
+}
+
+#[tokio::test]
+async fn a_segment_comes_back_with_its_guards_and_leaves_again() {
+    let Book { service, dir, before, ids } = &archived_book().await;
+    let file = dir.path().join(FIRST);
+    restore(&service.db, &file, &[notary().verifier()], &mut |_| {}).await.unwrap();
+    assert_eq!(service.count("SELECT min(seq) FROM risk_event").await, 1);
+    assert_eq!(service.get("/audit/verify").await.ok()["ok"], true);
+    let told = service.get(&format!("/audit/events?stream=risk&reservation_id={}", ids[1])).await.ok();
+    assert_eq!(told["items"][0]["reason"], "r1");
+    let error = service.pool.execute("DELETE FROM risk_event WHERE seq = 2").await.unwrap_err();
+    assert!(error.to_string().contains("the audit trail"), "{error}");
+    let twice = restore(&service.db, &file, &[notary().verifier()], &mut |_| {}).await.unwrap_err();
+    assert!(twice.to_string().contains("in the database already"), "{twice}");
+    // A text is erased while it is back; the new file lacks it, and the old one is no longer the archive's.
+    let target = Target::new(Stream::Risk, 2, "reason").unwrap();
+    erase(&service.db, target, &"x".parse().unwrap(), &Origin::system(None)).await.unwrap();
+    let before_it = fs::read(&file).unwrap();
+    assert_eq!(archive(service, dir, *before).await.unwrap().parts.len(), 1);
+    assert_eq!(checked(service, dir).await.faults, [""; 0]);
+    assert_eq!(service.count("SELECT min(seq) FROM risk_event").await, 5);
+    fs::write(&file, before_it).unwrap();
+    assert_eq!(checked(service, dir).await.faults.len(), 1);
+    assert_eq!(service.get("/audit/verify").await.ok()["ok"], true);
+}
+
+#[tokio::test]
+async fn a_segment_that_is_edited_missing_doubled_or_of_another_installation_is_named() {
+    let Book { service, dir, .. } = &archived_book().await;
+    let (file, note) = (dir.path().join(FIRST), dir.path().join(format!("{FIRST}.note")));
+    let (whole, signed) = (fs::read(&file).unwrap(), fs::read_to_string(&note).unwrap());
+    let faults = async || checked(service, dir).await.faults.join("; ");
+    let mut edited = whole.clone();
+    *edited.last_mut().unwrap() ^= 1;
+    fs::write(&file, &edited).unwrap();
+    assert!(faults().await.contains(FIRST));
+    // One that is whole in itself, and has another text.
+    let lines = String::from_utf8(zstd::decode_all(&whole[..]).unwrap()).unwrap();
+    fs::write(&file, zstd::encode_all(lines.replace("\"r1\"", "\"r2\"").as_bytes(), 3).unwrap()).unwrap();
+    assert!(faults().await.contains("risk 2: its content does not match its hash"), "{}", faults().await);
+    fs::write(&file, zstd::encode_all(lines.replace("WHOLESALE", "WHOLESALX").as_bytes(), 3).unwrap()).unwrap();
+    assert!(faults().await.contains("risk 1: its content"), "{}", faults().await);
+    fs::write(&file, &whole).unwrap();
+    fs::write(&note, signed.replace("risk 4", "risk 5")).unwrap();
+    assert!(faults().await.contains("belongs to another text"), "{}", faults().await);
+    fs::write(&note, &signed).unwrap();
+    assert_eq!(faults().await, "");
+    let twin = "risk-2-4.ndjson.zst";
+    fs::copy(&file, dir.path().join(twin)).unwrap();
+    assert!(faults().await.contains(&format!("{FIRST} and {twin} have the same events")), "{}", faults().await);
+    fs::remove_file(dir.path().join(twin)).unwrap();
+    fs::remove_file(&file).unwrap();
+    assert_eq!(faults().await, format!("{FIRST} is missing: events 1 to 4 of risk are only there"));
+    // Another installation's, signed by the same key.
+    let other = archived_book().await;
+    for name in other.dir.names() {
+        fs::copy(other.dir.path().join(&name), dir.path().join(&name)).unwrap();
+    }
+    assert!(faults().await.contains("of another installation"), "{}", faults().await);
+    let before = today(service).await - chrono::TimeDelta::days(8);
+    let refused = archive(service, dir, before).await.unwrap_err().to_string();
+    assert!(refused.contains("is of another installation"), "{refused}");
+    let refused = restore(&service.db, &file, &[notary().verifier()], &mut |_| {}).await.unwrap_err().to_string();
+    assert!(refused.contains("of another installation"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_forbids_an_archive_is_said_before_anything_is_written() {
+    let Book { service, dir, before, .. } = &old().await;
+    let day = chrono::TimeDelta::days(1);
+    let refused = async |place: &Path, before: NaiveDate| {
+        let place = Place { dir: place.to_owned(), data_dir: Some(dir.path().to_owned()) };
+        let done = archive::archive(&service.db, &notary(), &place, (before, true), &mut |_| {}).await;
+        assert_eq!(service.count("SELECT min(seq) FROM risk_event").await, 1);
+        assert_eq!(service.count("SELECT count(*) FROM audit_archive").await, 0);
+        done.map(|plan| plan.parts.len()).unwrap_err().to_string()
+    };
+    let said = refused(dir.path(), *before + day).await;
+    assert!(said.contains("less than 8 days ago") && said.contains(&before.to_string()), "{said}");
+    assert!(refused(dir.path(), today(service).await + day).await.contains("is in the future"));
+    let missing = dir.path().join("missing");
+    assert!(refused(&missing, *before).await.contains("mkdir -p"));
+    let inside = dir.path().join("pg/base");
+    fs::create_dir_all(&inside).unwrap();
+    assert!(refused(&inside, *before).await.contains("inside of the database's own files"));
+    let file = dir.path().join(FIRST);
+    fs::write(&file, "something else").unwrap();
+    assert!(refused(dir.path(), *before).await.contains("exists and is not the segment"));
+    assert_eq!(fs::read_to_string(&file).unwrap(), "something else");
+    fs::remove_file(&file).unwrap();
+    let key = "INSERT INTO idempotency_key (day, principal, key, route, fields, risk_seq, at)
+               SELECT (holdfast_now() AT TIME ZONE 'UTC')::date, 'p', 'k', 'r', '{}', 2, holdfast_now()";
+    service.pool.execute(key).await.unwrap();
+    assert!(refused(dir.path(), *before).await.contains("points to event 2 of risk"));
+    service.pool.execute("DELETE FROM idempotency_key").await.unwrap();
+    for (damage, repair, said) in [
+        (
+            "UPDATE risk_event SET actor = 'b' WHERE seq = 2",
+            "UPDATE risk_event SET actor = 'a' WHERE seq = 2",
+            "risk 2: edited",
+        ),
+        (
+            "INSERT INTO risk_event SELECT (jsonb_populate_record(event, '{\"seq\": 9}')).* FROM risk_event AS event WHERE seq = 6",
+            "DELETE FROM risk_event WHERE seq = 9",
+            "beyond its head",
+        ),
+    ] {
+        let guarded = |sql: &str| {
+            AssertSqlSafe(format!(
+                "ALTER TABLE risk_event DISABLE TRIGGER guard; {sql}; ALTER TABLE risk_event ENABLE ALWAYS TRIGGER guard"
+            ))
+        };
+        service.pool.execute(sqlx::raw_sql(guarded(damage))).await.unwrap();
+        let refusal = refused(dir.path(), *before).await;
+        assert!(refusal.contains(said), "{refusal}");
+        service.pool.execute(sqlx::raw_sql(guarded(repair))).await.unwrap();
+    }
+    assert_eq!(dir.names(), ["pg"]);
+    assert_eq!(archive(service, dir, *before).await.unwrap().parts.len(), 1);
+}
+
+#[tokio::test]
+async fn checkpoints_and_marks_that_name_archived_events_still_hold() {
+    let Book { service, dir, before, .. } = &old().await;
+    let signer = notary();
+    let mut conn = service.db.connect_snapshot().await.unwrap();
+    let (old, _) = signer.sign(&mut conn, service.db.history()).await.unwrap();
+    drop(conn);
+    assert_eq!(old.heads[&Stream::Risk].seq, 6);
+    // As a process that has not looked since event 2.
+    let hash: Vec<u8> =
+        sqlx::query_scalar("SELECT hash FROM risk_event WHERE seq = 2").fetch_one(&service.pool).await.unwrap();
+    let seen = Point { seq: 2, hash: hash.try_into().unwrap() };
+    archive(service, dir, *before).await.unwrap();
+    let (next, note) = {
+        let mut conn = service.db.connect_snapshot().await.unwrap();
+        signer.sign(&mut conn, service.db.history()).await.unwrap()
+    };
+    assert_eq!(believe(&note, &signer.verifier()).unwrap(), next);
+    let mut conn = service.db.connect_snapshot().await.unwrap();
+    let heads = BTreeMap::from([(Stream::Risk, seen)]);
+    let lost = holdfast::db::history::losses(&mut conn, &[heads]).await.unwrap();
+    assert!(lost.is_empty(), "{lost:?}");
+    // A notary that has signed nothing yet begins with what is there.
+    let (first, _) = notary().sign(&mut conn, service.db.history()).await.unwrap();
+    assert_eq!(first.heads, next.heads);
+}
+
+#[tokio::test]
+async fn of_two_archives_at_once_one_says_who_is_at_it_and_nothing_is_lost() {
+    let Book { service, dir, before, .. } = &old().await;
+    let mut holder = service.pool.begin().await.unwrap();
+    holder.execute("LOCK TABLE audit_archive IN SHARE UPDATE EXCLUSIVE MODE").await.unwrap();
+    let refused = archive(service, dir, *before).await.unwrap_err().to_string();
+    assert!(refused.contains("the database session") && refused.contains("archives or restores"), "{refused}");
+    holder.rollback().await.unwrap();
+    let (one, other) = tokio::join!(archive(service, dir, *before), archive(service, dir, *before));
+    let done: usize = [one, other].into_iter().flatten().map(|plan| plan.parts.len()).sum();
+    assert_eq!(done, 1);
+    assert_eq!(checked(service, dir).await.faults, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_long_read_delays_the_drop_and_no_reserve() {
+    let Book { service, dir, before, .. } = &old().await;
+    let mut reader = service.pool.begin().await.unwrap();
+    reader.execute("SELECT count(*) FROM risk_event").await.unwrap();
+    let archiving = archive(service, dir, *before);
+    let reserving = async {
+        let mut slowest = std::time::Duration::ZERO;
+        for _ in 0..40 {
+            let began = tokio::time::Instant::now();
+            service.reserve("WHOLESALE", "1").await.ok();
+            slowest = slowest.max(began.elapsed());
+            tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+        }
+        reader.rollback().await.unwrap();
+        slowest
+    };
+    let (archived, slowest) = tokio::join!(archiving, reserving);
+    assert_eq!(archived.unwrap().parts.len(), 1);
+    assert!(slowest < std::time::Duration::from_secs(2), "a reserve took {slowest:?}");
+}
