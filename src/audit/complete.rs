@@ -111,12 +111,12 @@ async fn triggers(conn: &mut PgConnection) -> Result<Vec<String>> {
         wrong.iter().any(|(other, _)| Some(other.table.as_str()) == one.parent && other.name == one.name)
     };
     let unsaid = wrong.iter().filter(|(one, _)| !is_said(one));
-    let sentence = |Wanted { table, name, fires, .. }: &Wanted, enabled: &Option<String>| match enabled {
-        None => format!("the trigger {name} of {table} is missing: restore the schema with its triggers"),
-        Some(_) => {
-            let statement = fires.statement();
-            format!("the trigger {name} of {table} is not armed: ALTER TABLE {table} {statement} {name}")
+    let sentence = |Wanted { table, name, fires, .. }: &Wanted, enabled: &Option<String>| {
+        if enabled.is_none() {
+            return format!("the trigger {name} of {table} is missing: restore the schema with its triggers");
         }
+        let statement = fires.statement();
+        format!("the trigger {name} of {table} is not armed: ALTER TABLE {table} {statement} {name}")
     };
     Ok(unsaid.map(|(one, enabled)| sentence(one, enabled)).collect())
 }

@@ -4,6 +4,7 @@
 
 use super::{Stream, between, head_seq};
 use crate::db::Database;
+use crate::error::database::is_partition_missing;
 use crate::error::{Error, Result};
 use chrono::TimeDelta;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
@@ -156,6 +157,5 @@ fn end(partitions: &[Partition]) -> i64 {
 /// True if an event found no partition: [`make_ahead`] makes one, and the same statement succeeds.
 #[must_use]
 pub fn is_missing(error: &Error) -> bool {
-    let Error::Database(sqlx::Error::Database(error)) = error else { return false };
-    error.code().as_deref() == Some("23514") && error.message().starts_with("no partition of relation")
+    matches!(error, Error::Unavailable(error) if is_partition_missing(error))
 }

@@ -20,8 +20,15 @@ pub(crate) fn is_unreachable(error: &sqlx::Error) -> bool {
             ["08", "53", "57", "40", "58"].iter().any(|class| code.starts_with(class))
                 || ["55P03", "25P03", "25006", "3D000"].contains(&code.as_str())
                 || is_read_only_disk(error)
+                || is_partition_missing(error)
         }),
     }
+}
+
+/// True if an event found no partition. One is made at once, and then the same statement succeeds.
+pub(crate) fn is_partition_missing(error: &sqlx::Error) -> bool {
+    code(error).as_deref() == Some("23514")
+        && error.as_database_error().is_some_and(|error| error.message().starts_with("no partition of relation"))
 }
 
 /// True if a server that refused a connection may accept one later without a change: it is not refusing this user or
@@ -57,6 +64,7 @@ pub(crate) fn again(error: &sqlx::Error) -> sqlx::Error {
 /// False for timeouts, of PostgreSQL or ours, and for refused connections: a new connection would only wait again.
 pub(crate) fn is_of_the_connection(error: &sqlx::Error) -> bool {
     let is_limit = matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed)
+        || is_partition_missing(error)
         || code(error).is_some_and(|code| code.starts_with("53") || ["55P03", "57014"].contains(&code.as_str()));
     is_unreachable(error) && !is_limit && Refusal::of(error).is_none()
 }
@@ -77,6 +85,7 @@ pub(crate) fn sentence(error: &sqlx::Error) -> String {
         Some("57014") => {
             "the statement took longer than its time limit: nothing was decided, try again, or ask for less"
         }
+        Some("23514") => "the partition for the next event is being made: nothing was decided, try again",
         Some("53300") => {
             "the database has no connection left: nothing was decided, try again; if this persists, raise its \
              max_connections"

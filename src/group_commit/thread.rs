@@ -18,6 +18,8 @@ use tokio::time::Instant;
 /// 4 s for the head.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(6);
+/// How often a batch makes the partition that it needs, and is tried again.
+const PARTITION_ATTEMPTS: usize = 3;
 
 /// Starts a runtime of its own for the thread. Among the requests' tasks, it would wait behind each of them at every
 /// round trip, and PostgreSQL and all callers would wait with it.
@@ -120,8 +122,14 @@ impl<D: Batcher> Task<D> {
             if let Err(Error::IdempotencyKeyReused { .. }) = &done {
                 done = self.commit(&mut batch).await;
             }
-            // Nobody made the next partition in time.
-            if done.as_ref().is_err_and(partitions::is_missing) && partitions::make_ahead(&self.db).await.is_ok() {
+            // Nobody made the next partition in time. Another maker may be at it, and be waited for in vain.
+            for _ in 0..PARTITION_ATTEMPTS {
+                if !done.as_ref().is_err_and(partitions::is_missing) {
+                    break;
+                }
+                if let Err(error) = partitions::make_ahead(&self.db).await {
+                    tracing::warn!(%error, "the partition that a batch needs could not be made");
+                }
                 done = self.commit(&mut batch).await;
             }
             let mut jobs = batch.jobs;
