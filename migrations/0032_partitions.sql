@@ -73,6 +73,13 @@ ALTER TABLE risk_reservation_closed
 ALTER TABLE risk_reservation
     ATTACH PARTITION risk_reservation_closed FOR VALUES IN ('SETTLED', 'RELEASED', 'EXPIRED');
 
+-- A reservation that ends is deleted from one partition and inserted into another: logical replication of the whole table
+-- finds the first by its status. It costs nothing but where wal_level is logical.
+ALTER TABLE risk_reservation REPLICA IDENTITY FULL;
+ALTER TABLE risk_reservation_closed REPLICA IDENTITY FULL;
+ALTER TABLE risk_reservation_open REPLICA IDENTITY FULL;
+ALTER TABLE risk_reservation_1 REPLICA IDENTITY FULL;
+
 WITH gone AS (DELETE FROM risk_reservation_1 WHERE status = 'OPEN' RETURNING *)
 INSERT INTO risk_reservation_open SELECT * FROM gone;
 
@@ -90,10 +97,10 @@ BEGIN
 END
 $$;
 
--- The first partition ends a million events from here; a server makes the next ones long before.
+-- The first partition ends ten million events from here; a server makes the next ones long before.
 DO $$
 DECLARE
-    bound bigint := ((SELECT seq FROM audit_head WHERE stream = 'risk') / 1000000 + 1) * 1000000 + 1;
+    bound bigint := ((SELECT seq FROM audit_head WHERE stream = 'risk') / 1000000 + 11) * 1000000 + 1;
 BEGIN
     EXECUTE format('ALTER TABLE risk_event ATTACH PARTITION risk_event_1 FOR VALUES FROM (MINVALUE) TO (%s)', bound);
     EXECUTE format('ALTER TABLE risk_reservation_closed ATTACH PARTITION risk_reservation_1 FOR VALUES FROM (MINVALUE) TO (%s)', bound);

@@ -53,7 +53,11 @@ pub async fn erase(db: &Database, target: Target, reason: &Reason, origin: &Orig
     let mut tx = db.begin().await?;
     // An event's action never changes, so it can be read before the heads are locked.
     let action = store::erase::action(&mut tx, target).await?;
-    if target.field == "detail" && matches!(action, Some(ControlAction::AuditErase | ControlAction::SettingChange)) {
+    let is_effect = |action| {
+        use ControlAction as A;
+        matches!(action, A::AuditErase | A::AuditArchive | A::AuditRestore | A::SettingChange)
+    };
+    if target.field == "detail" && action.is_some_and(is_effect) {
         let id = format!("{}, which holds only the effect of the event", target.name());
         return Err(Error::NotFound { what: "text of a caller's", id });
     }

@@ -40,7 +40,7 @@ pub const ALL: [Partitioned; 2] = [
         table: "risk_reservation_closed",
         stream: Stream::Risk,
         prefix: "risk_reservation_",
-        own: |name| format!("ALTER TABLE {name} ADD PRIMARY KEY (id)"),
+        own: |name| format!("ALTER TABLE {name} ADD PRIMARY KEY (id), REPLICA IDENTITY FULL"),
     },
 ];
 

@@ -69,6 +69,7 @@ async fn sign(args: &CheckpointConfig, config: &DatabaseConfig, db: &Database, n
     remember(db, config).await?;
     let notary = notary(args, config).await?;
     let mut tx = db.begin_unlimited_snapshot().await?;
+    archived::hold(&mut tx).await?;
     let history = db.history();
     let (asked, found) = (history.asked(), history::found(&mut tx).await?);
     if history.judge(&asked, &found) == Judged::Accepted {
@@ -171,6 +172,7 @@ async fn verify_all(
     config: &DatabaseConfig,
 ) -> Result<(String, bool, Vec<String>), Failure> {
     let mut tx = db.begin_unlimited_snapshot().await?;
+    archived::hold(&mut tx).await?;
     // Two connections for each processor: while one waits for PostgreSQL, another hashes.
     let connections = 2 * std::thread::available_parallelism().map_or(1, usize::from);
     let mut others = db.begin_beside(&mut tx, connections - 1).await?;

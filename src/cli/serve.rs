@@ -311,6 +311,11 @@ fn start_tasks(
             let run = move || schedule::run(of_archive.clone(), signer.clone(), place.clone(), days, failure.clone());
             tasks.push(keep("archive", run));
         }
+    } else if args.archive.retain_events.is_some() {
+        let failure =
+            "RETAIN_EVENTS has no effect: a segment is signed, and the checkpoint key cannot be used; see the log";
+        tracing::error!("{failure}");
+        app.trail.archiving.set(failure.to_owned());
     }
     tasks
 }

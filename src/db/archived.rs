@@ -93,6 +93,12 @@ pub async fn all(conn: &mut PgConnection) -> Result<Vec<Segment>> {
         .collect()
 }
 
+/// Keeps partitions from being dropped until the transaction ends: its snapshot does not. Must be its first statement.
+pub async fn hold(conn: &mut PgConnection) -> Result<()> {
+    sqlx::query!("LOCK TABLE risk_event IN ACCESS SHARE MODE").execute(conn).await?;
+    Ok(())
+}
+
 /// The segments of a stream that only files have, in order.
 pub async fn absent(conn: &mut PgConnection, stream: Stream) -> Result<Vec<Segment>> {
     let mut all = all(conn).await?;

@@ -6,6 +6,7 @@ mod events;
 use crate::audit::checkpoint::Notary;
 use crate::audit::verify::{self, Asked};
 use crate::audit::{Stream, complete};
+use crate::db::archived;
 use crate::error::{Error, Result};
 use crate::http::{Caller, Nothing, Query, errors};
 use crate::trail::Trail;
@@ -89,6 +90,7 @@ async fn verify_audit(
     // One at a time: each reads the whole trail.
     let _turn = trail.verifying.take(caller.principal).await?;
     let mut conn = trail.db().connect_long_snapshot().await?;
+    archived::hold(&mut conn).await?;
     let signed = trail.notary().and_then(Notary::last);
     let incremental = query.incremental.is_some_and(|flag| flag.0);
     let missing = complete::missing(&mut conn).await?;

@@ -351,3 +351,75 @@ async fn a_long_read_delays_the_drop_and_no_reserve() {
     assert_eq!(archived.unwrap().parts.len(), 1);
     assert!(slowest < std::time::Duration::from_secs(2), "a reserve took {slowest:?}");
 }
+
+#[tokio::test]
+async fn a_row_that_claims_an_archive_without_its_event_hides_nothing() {
+    let service = ending_with(2).await;
+    for _ in 0..6 {
+        service.reserve("WHOLESALE", "1").await.ok();
+    }
+    // As an owner of the database would: the first events are gone, and a row says that they are archived.
+    let forged = "INSERT INTO audit_archive (stream, first_seq, last_seq, hash_before, last_hash, last_at, file, sha256, bytes, archived_at)
+         SELECT 'risk', 1, 2, decode(repeat('00', 32), 'hex'), hash, at, 'risk-1-2.ndjson.zst', repeat('ab', 32), 1, at
+         FROM risk_event WHERE seq = 2;
+         DROP TABLE risk_event_1, risk_reservation_1";
+    service.pool.execute(sqlx::raw_sql(forged)).await.unwrap();
+    let verified = service.get("/audit/verify?stream=risk").await.ok();
+    assert_eq!(verified["findings"][0]["kind"], "deleted", "{verified}");
+    assert!(
+        verified["findings"][0]["detail"].as_str().unwrap().contains("no event of the control stream"),
+        "{verified}"
+    );
+}
+
+#[tokio::test]
+async fn a_row_in_the_place_of_archived_events_is_named() {
+    let Book { service, dir, .. } = archived_book().await;
+    let put = "CREATE TABLE risk_event_1 (LIKE risk_event INCLUDING DEFAULTS INCLUDING CONSTRAINTS);
+         INSERT INTO risk_event_1 SELECT * FROM risk_event ORDER BY seq LIMIT 1;
+         UPDATE risk_event_1 SET seq = 3;
+         ALTER TABLE risk_event ATTACH PARTITION risk_event_1 FOR VALUES FROM (1) TO (5)";
+    service.pool.execute(sqlx::raw_sql(put)).await.unwrap();
+    let verified = service.get("/audit/verify?stream=risk").await.ok();
+    assert_eq!(
+        (&verified["findings"][0]["kind"], &verified["findings"][0]["seq"]),
+        (&json!("inserted"), &json!(3)),
+        "{verified}"
+    );
+    service
+        .pool
+        .execute("ALTER TABLE risk_event DETACH PARTITION risk_event_1; DROP TABLE risk_event_1")
+        .await
+        .unwrap();
+    drop(dir);
+}
+
+#[tokio::test]
+async fn a_clock_that_jumped_ahead_archives_nothing_that_is_new() {
+    let service = ending_with(2).await;
+    for _ in 0..4 {
+        service.reserve("WHOLESALE", "1").await.ok();
+    }
+    // The database's clock alone: no time has passed.
+    service.jump("400 days").await;
+    let dir = Dir::new();
+    let day = today(&service).await - chrono::TimeDelta::days(200);
+    let Err(ArchiveError::Refused(why)) = archive(&service, &dir, day).await else { panic!("it was archived") };
+    assert!(why.contains("is in the future"), "{why}");
+    assert_eq!(dir.names(), [""; 0]);
+    service.jump("0").await;
+}
+
+#[tokio::test]
+async fn a_pipe_and_a_flood_of_bytes_in_the_place_of_a_segment_are_refused() {
+    let Book { service, dir, .. } = archived_book().await;
+    let path = dir.path().join(FIRST);
+    let whole = fs::read(&path).unwrap();
+    // Zeros without an end of line, a thousand times as many as their bytes.
+    let flood = zstd::encode_all(&vec![0; 64 << 20][..], 3).unwrap();
+    fs::write(&path, [&whole[..], &flood[..]].concat()).unwrap();
+    assert!(checked(&service, &dir).await.faults[0].contains("it goes on behind its last line"));
+    fs::remove_file(&path).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    assert!(checked(&service, &dir).await.faults[0].contains("it is not a file"));
+}

@@ -88,7 +88,8 @@ async fn an_empty_list_is_one_empty_page() {
     let service = Service::fresh().await;
     for list in ALL {
         let (path, _) = list.path();
-        assert_eq!(service.get(path).await.ok(), json!({"items": [], "next_cursor": null}), "{path}");
+        let page = service.get(path).await.ok();
+        assert_eq!((&page["items"], &page["next_cursor"]), (&json!([]), &Value::Null), "{path}");
     }
 }
 
@@ -207,16 +208,31 @@ async fn a_cursor_of_one_list_is_refused_by_every_other() {
         .filter(|(_, operation)| takes_cursor(operation))
         .map(|(path, _)| path.strip_prefix(crate::support::BASE).expect("a path of ours").to_owned())
         .collect();
-    assert_eq!(lists.len(), ALL.len() + 1, "{lists:?}: those above and that of all events");
+    assert_eq!(lists.len(), ALL.len() + 6, "{lists:?}: those above, all events, and the histories");
+    // A history of a policy is of one policy, with a row for each change.
+    for turn in 1..=2 {
+        let risk = json!({"engine": "WHOLESALE", "max_actions_per_day": 100 + turn});
+        service.post("/risk/policies/upsert", &risk).await.ok();
+        let charter = json!({"domain": "BUYER_MATCH", "min_sandbox_trials": 100 + turn});
+        service.post("/heimdall/policies/upsert", &charter).await.ok();
+        let wire = json!({"domain": "D", "metric": "m", "window_events": 60 + turn});
+        service.post("/regression/policies/upsert", &wire).await.ok();
+    }
+    let path = |list: &str| match list {
+        "/risk/policies/history" => format!("{list}?engine=WHOLESALE"),
+        "/heimdall/policies/history" => format!("{list}?domain=BUYER_MATCH"),
+        "/regression/policies/history" => format!("{list}?domain=D&metric=m"),
+        _ => format!("{list}?"),
+    };
     let mut cursors = Vec::new();
     for list in &lists {
-        let page = service.get(&format!("{list}?limit=1")).await.ok();
+        let page = service.get(&format!("{}&limit=1", path(list))).await.ok();
         cursors
             .push((list.clone(), page["next_cursor"].as_str().unwrap_or_else(|| panic!("{list}: {page}")).to_owned()));
     }
     for list in &lists {
         for (of, cursor) in &cursors {
-            let answer = service.get(&format!("{list}?limit=1&cursor={cursor}")).await;
+            let answer = service.get(&format!("{}&limit=1&cursor={cursor}", path(list))).await;
             if of == list {
                 answer.ok();
             } else {

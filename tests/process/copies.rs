@@ -291,6 +291,12 @@ fn a_book_that_is_replicated_logically_arrives_whole_and_goes_on_there() {
     live(&server);
     let keyed = json!({"engine": "WHOLESALE", "amount": 1, "actor": "test", "idempotency_key": "moved"});
     server.post("/risk/check-and-reserve", &keyed).ok();
+    // A reservation moves to another partition when it ends.
+    let hold = json!({"engine": "WHOLESALE", "amount": 1, "actor": "test", "ttl_seconds": 600});
+    let held = server.post("/risk/check-and-reserve", &hold).ok();
+    let id = held["reservation_id"].as_str().expect("an id");
+    server.post(&format!("/risk/reservations/{id}/extend"), &json!({"ttl_seconds": 900})).ok();
+    server.post("/risk/settle", &json!({"reservation_id": id, "actor": "test"})).ok();
     publisher.sql("UPDATE risk_policy SET updated_at = updated_at");
     let url = from.url();
     let shell = |arguments: &[&str]| {

@@ -89,7 +89,7 @@ pub(super) fn verify(
     let dir = path.parent().unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let note =
-        fs::read_to_string(beside(dir, &name, NOTE)).map_err(|error| format!("its note {name}{NOTE}: {error}"))?;
+        segment::read_note(&beside(dir, &name, NOTE)).map_err(|error| format!("its note {name}{NOTE}: {error}"))?;
     let manifest = manifest(&note, verifiers)?;
     if manifest.file() != name {
         return Err(format!("its note is that of {}", manifest.file()));

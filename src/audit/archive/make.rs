@@ -96,7 +96,7 @@ async fn same_book(db: &Database, dir: &Path) -> Result<()> {
         let path = entry.map_err(at(dir))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let Some(name) = name.strip_suffix(NOTE).filter(|name| numbers(name).is_some()) else { continue };
-        let Ok(note) = fs::read_to_string(&path) else { continue };
+        let Ok(note) = segment::read_note(&path) else { continue };
         let Some(manifest) = Note::read(&note).ok().and_then(|note| Manifest::read(note.claimed())) else { continue };
         let own = segments.iter().find(|one| one.stream == manifest.stream && one.last.seq == manifest.last.seq);
         let hash = match own {

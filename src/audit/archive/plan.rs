@@ -4,8 +4,8 @@ use super::{ArchiveError, DAYS_MIN, Result, file_name, refused, store};
 use crate::audit::partitions::{self, Partition};
 use crate::audit::verify::{Finding, Tampering, point};
 use crate::audit::{Stream, head_seq};
+use crate::db::Database;
 use crate::db::archived::{self, Segment};
-use crate::db::{Database, now};
 use crate::types::Point;
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, SecondsFormat, Utc};
 use sqlx::PgConnection;
@@ -66,7 +66,8 @@ pub struct Plan {
 /// The partitions whose every event is before this day. `again` also takes restored ones.
 pub async fn plan(db: &Database, before: NaiveDate, again: bool) -> Result<Plan> {
     let mut conn = db.connect_snapshot().await?;
-    let today = now(&mut conn).await?.date_naive();
+    // A clock that jumped ahead would archive what is new.
+    let today = db.history().now(&mut conn).await?.date_naive();
     let newest = today.checked_sub_days(Days::new(DAYS_MIN)).unwrap_or(NaiveDate::MIN);
     if before > today {
         return refused(format!("{before} is in the future: it is {today}; name {newest} or an earlier day"));

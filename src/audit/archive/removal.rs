@@ -16,8 +16,8 @@ use sqlx::Executor;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The longest time for which the removal may delay others.
-const LOCK: &str = "SET LOCAL lock_timeout = '250ms'";
+/// The longest wait for each of the few locks: others wait behind it.
+const LOCK: &str = "SET LOCAL lock_timeout = '100ms'";
 /// The time for which it is tried, and the pause between two attempts.
 const PATIENCE: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_secs(2);
@@ -69,6 +69,8 @@ async fn attempt(db: &Database, part: &Part, manifest: &Manifest, erasures: i64,
     let (first, last, stream) = (part.first(), part.last, part.stream);
     let mut tx = db.begin().await?;
     tx.execute(LOCK).await?;
+    // Before the head: a switch does not wait for readers of these tables.
+    store::lock_parents(&mut tx, stream).await?;
     let mut head = db.history().lock(&mut tx, Stream::Control).await?;
     if store::erasures(&mut tx, stream, first, last).await? != erasures {
         return refused(format!(

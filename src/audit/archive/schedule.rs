@@ -2,7 +2,7 @@
 
 use super::{ArchiveError, Place, archive};
 use crate::audit::checkpoint::Notary;
-use crate::db::{Database, now};
+use crate::db::Database;
 use chrono::Days;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,7 +22,12 @@ impl LastFailure {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, failure: Option<String>) {
+    /// Sets the reason of a failure.
+    pub fn set(&self, failure: String) {
+        self.put(Some(failure));
+    }
+
+    fn put(&self, failure: Option<String>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = failure;
     }
 }
@@ -34,12 +39,12 @@ pub async fn run(db: Database, notary: Notary, place: Place, days: u16, failure:
     loop {
         turns.tick().await;
         match apart(&db, &notary, &place, days).await {
-            Ok(()) => failure.set(None),
+            Ok(()) => failure.put(None),
             // Another instance does the same work, or an operator does.
             Err(ArchiveError::Busy(who)) => tracing::info!(who, "old events are not archived by this instance now"),
             Err(error) => {
                 tracing::error!(%error, dir = %place.dir.display(), "old events could not be archived: trying again in an hour");
-                failure.set(Some(error.to_string()));
+                failure.set(error.to_string());
             }
         }
     }
@@ -47,7 +52,7 @@ pub async fn run(db: Database, notary: Notary, place: Place, days: u16, failure:
 
 /// Archives in a thread of its own, because it compresses and waits for a disk: requests would wait with it.
 async fn apart(db: &Database, notary: &Notary, place: &Place, days: u16) -> Result<(), ArchiveError> {
-    let today = now(&mut *db.work().await?).await?.date_naive();
+    let today = db.history().now(&mut *db.work().await?).await?.date_naive();
     let Some(before) = today.checked_sub_days(Days::new(days.into())) else { return Ok(()) };
     let (db, notary, place, handle) = (db.clone(), notary.clone(), place.clone(), Handle::current());
     // Dropped with this future, which ends the work.

@@ -5,18 +5,22 @@ use crate::audit::layout::Kind;
 use crate::audit::{Canonical, Stream, chain};
 use crate::types::{Point, append_hex, digest_of, hex};
 use chrono::{DateTime, SecondsFormat};
+use rustix::fs::OFlags;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Longest line that is read, in bytes: more than any event has.
 const LINE_MAX: u64 = 16 * 1024 * 1024;
+/// Most bytes of a note that are read: more than any has.
+const NOTE_MAX: u64 = 64 * 1024;
 
 /// The result of reading a whole file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,13 +70,26 @@ impl Read for Digested {
     }
 }
 
+/// Opens a file that is one: a pipe of this name would be waited for, and a device has no end.
+fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(bad("it is not a file")) }
+}
+
+/// The text of a note.
+pub(super) fn read_note(path: &Path) -> io::Result<String> {
+    let mut note = String::new();
+    open(path)?.take(NOTE_MAX).read_to_string(&mut note)?;
+    Ok(note)
+}
+
 fn bad(sentence: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, sentence.into())
 }
 
 impl Segment {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let digested = Digested { file: File::open(path)?, hasher: Sha256::new(), bytes: 0 };
+        let digested = Digested { file: open(path)?, hasher: Sha256::new(), bytes: 0 };
         let mut segment = Self {
             lines: BufReader::new(zstd::Decoder::new(digested)?),
             line: Vec::new(),
@@ -152,7 +169,7 @@ impl Segment {
         if point(&closing.last) != Some(self.last) || closing.stream != self.stream {
             return Err(bad(format!("its last line names another event than {}", self.last.seq)));
         }
-        if self.lines.read_until(b'\n', &mut Vec::new())? > 0 {
+        if !self.lines.fill_buf()?.is_empty() {
             return Err(bad("it goes on behind its last line"));
         }
         let mut digested = self.lines.into_inner().finish().into_inner();

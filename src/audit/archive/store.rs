@@ -143,6 +143,14 @@ pub(super) async fn mark_restored(conn: &mut PgConnection, segment: &Segment, at
 }
 
 /// Drops tables, which the program named.
+/// Locks the tables whose partitions are dropped against everybody, in the order in which a batch uses them.
+pub(super) async fn lock_parents(conn: &mut PgConnection, stream: Stream) -> Result<(), sqlx::Error> {
+    let parents =
+        partitions::ALL.iter().rev().filter(|one| one.stream == stream).map(|one| format!("ONLY {}", one.table));
+    let parents = parents.collect::<Vec<_>>().join(", ");
+    conn.execute(AssertSqlSafe(format!("LOCK TABLE {parents} IN ACCESS EXCLUSIVE MODE"))).await.map(drop)
+}
+
 pub(super) async fn drop_tables(conn: &mut PgConnection, names: &[String]) -> Result<(), sqlx::Error> {
     conn.execute(AssertSqlSafe(format!("DROP TABLE {}", names.join(", ")))).await.map(drop)
 }

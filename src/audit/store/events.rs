@@ -131,7 +131,8 @@ async fn made_by(conn: &mut PgConnection, wanted: &[(Column, Vec<&str>)]) -> Res
         return Ok(1);
     };
     let made = sqlx::query_scalar!("SELECT seq FROM risk_reservation WHERE id = $1::text::uuid", id);
-    Ok(made.fetch_optional(conn).await?.unwrap_or(i64::MAX))
+    // Restored events may tell of a reservation that is gone.
+    Ok(made.fetch_optional(conn).await?.unwrap_or(1))
 }
 
 /// The wanted events in a range of a stream.

@@ -76,9 +76,13 @@ async fn list_reservations(
     };
     // The first that is not old enough.
     let to = filter.made_by.map(|made| made + TimeDelta::microseconds(1));
-    let (lowest, last) = audit::between(&mut conn, Stream::Risk, None, to).await?;
-    // Open reservations outlive their events.
-    let last = last.max(archived::floor(&mut conn, Stream::Risk).await?.seq);
+    let (mut lowest, mut last) = audit::between(&mut conn, Stream::Risk, None, to).await?;
+    if filter.is_open() {
+        // Open reservations outlive their events.
+        last = last.max(archived::floor(&mut conn, Stream::Risk).await?.seq);
+    } else {
+        lowest = lowest.max(audit::first_kept(&mut conn, Stream::Risk, last).await?);
+    }
     let mut page = if filter.leads() { paging.begin_between(lowest, last) } else { paging.begin_within(lowest, last) };
     while let Some(portion) = page.wants() {
         page.take(store::reservations(&mut conn, &filter, portion).await?, |row| row.seq);

@@ -70,8 +70,9 @@ impl UsedCorrelations {
                                 AND denial.action = 'DENY')
                       -- Strangers may have made any number of them.
                       OR EXISTS (SELECT FROM (SELECT seq FROM risk_reservation WHERE correlation_id = asked.correlation_id LIMIT 1000) AS held
-                                 JOIN risk_event AS made ON made.seq = held.seq
-                                 WHERE made.principal = asked.principal) AS "of_caller!"
+                                 LEFT JOIN risk_event AS made ON made.seq = held.seq
+                                 -- An archived reserve may have been this caller's.
+                                 WHERE made.principal = asked.principal OR made.seq IS NULL) AS "of_caller!"
                FROM unnest($1::text[], $2::text[], $3::text[]) AS asked (correlation_id, engine, principal)"#,
             &texts(|one| &one.id),
             &texts(|one| one.engine.as_str()),

@@ -64,10 +64,16 @@ pub struct ReservationFilter<'a> {
 }
 
 impl ReservationFilter<'_> {
+    /// Whether these are all open, so that the list goes by the open ones instead of the events.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.correlation_id.is_none() && matches!(self.status, Some(ReservationStatus::Open))
+    }
+
     /// Whether an index leads to these.
     #[must_use]
     pub const fn leads(&self) -> bool {
-        self.correlation_id.is_some() || matches!(self.status, Some(ReservationStatus::Open))
+        self.correlation_id.is_some() || self.is_open()
     }
 }
 
@@ -119,7 +125,7 @@ pub async fn reservations(
     filter: &ReservationFilter<'_>,
     portion: Portion,
 ) -> Result<Vec<ReservationRecord>> {
-    if let (Some(ReservationStatus::Open), None) = (filter.status, filter.correlation_id) {
+    if filter.is_open() {
         return open_reservations(conn, filter, portion).await;
     }
     let rows = sqlx::query_as!(
