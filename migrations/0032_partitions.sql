@@ -1,5 +1,5 @@
 -- Events of the risk stream and reservations that have ended are kept in partitions, so that old ones can be archived and
--- dropped without touching the rest. What exists becomes the first partition as it is: it is read once, for its bounds, and
+-- dropped without touching the rest. The existing rows become the first partition as they are: they are read once, for its bounds, and
 -- not rewritten. Open reservations get a partition of their own, which stays as small as what is outstanding.
 --
 -- The version before runs on: the tables keep their names and columns.
@@ -57,7 +57,7 @@ CREATE INDEX risk_reservation_correlation ON risk_reservation (correlation_id, e
 CREATE TABLE risk_reservation_open PARTITION OF risk_reservation (PRIMARY KEY (id)) FOR VALUES IN ('OPEN');
 -- The original settle, oldest first; the reconciliation of the stock; GET /risk/reservations?status=OPEN.
 CREATE INDEX risk_reservation_open_engine ON risk_reservation_open (engine, seq);
--- What is due, oldest first; every batch of the writer asks.
+-- Due holds, oldest first; every batch of the writer asks.
 CREATE INDEX risk_reservation_open_due ON risk_reservation_open (expires_at, seq) WHERE expires_at IS NOT NULL;
 -- Each reservation leaves a dead row here when it ends: a small table that is cleaned often stays small.
 ALTER TABLE risk_reservation_open SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,

@@ -1,6 +1,6 @@
 -- History: the open risk at the end of each day, and the versions of a policy.
 
--- What was outstanding when a day ended, for the days in which it moved; until the next such day it stays the same. The
+-- The outstanding amount when a day ended, for the days in which it moved; until the next such day it stays the same. The
 -- last day of an engine has no row: its stock is in risk_open, which says since when. Flows need nothing new: their rows
 -- have a day.
 CREATE TABLE risk_open_day (

@@ -6,7 +6,7 @@ FROM (SELECT COALESCE(engine, 'GLOBAL') AS engine,
              day,
              sum(sum(open_delta)) OVER (PARTITION BY COALESCE(engine, 'GLOBAL') ORDER BY day) AS open_amount
       FROM risk_event
-      -- What an engine moves, GLOBAL moves.
+      -- GLOBAL moves with every engine.
       GROUP BY GROUPING SETS ((engine, day), (day))) AS past
 JOIN risk_open USING (engine)
 WHERE past.day < (risk_open.updated_at AT TIME ZONE 'UTC')::date

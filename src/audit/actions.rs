@@ -5,7 +5,7 @@ use super::Stream;
 use crate::error::{Error, Result};
 use crate::types::{ControlAction, HeimdallAction, RiskAction, letters_apart};
 
-/// What an event of an action says to those who read the control stream.
+/// The meaning of an action's event to those who read the control stream.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
     /// The setting that the event moves, for [`super::as_of`]; none if it moves none.

@@ -72,7 +72,7 @@ pub enum ArchiveError {
     Bad {
         /// Its path.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         why: String,
     },
 }

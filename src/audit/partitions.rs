@@ -14,6 +14,7 @@ use std::time::Duration;
 const EVERY: Duration = Duration::from_secs(10);
 /// The fewest events of a partition, and of those for which there is always a place: one writer takes minutes for them.
 const EVENTS_MIN: i64 = 10_000_000;
+const MILLION: i64 = 1_000_000;
 /// A partition holds about as many events as came in this time, so that few partitions hold a year.
 const SPAN: TimeDelta = TimeDelta::days(30);
 /// A maker waits for another maker, and an archive; no decision waits for it.
@@ -104,7 +105,8 @@ pub async fn make_ahead(db: &Database) -> Result<usize> {
         let since = db.history().now(&mut conn).await? - SPAN;
         let recent = head - between(&mut conn, table.stream, Some(since), None).await?.0;
         drop(conn);
-        let size = recent.max(EVENTS_MIN);
+        // In millions, so that the tables of a stream have the same bounds.
+        let size = (recent / MILLION * MILLION + MILLION).max(EVENTS_MIN);
         while attach(db, table, head, size).await? {
             made += 1;
         }

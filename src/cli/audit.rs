@@ -224,7 +224,7 @@ async fn verify_all(
     Ok((text, whole, complete::missing(&mut tx).await?))
 }
 
-/// What is archived of a stream, and whether it was verified.
+/// The archived events of a stream, and whether they were verified.
 fn archived_lines(
     segments: &[Segment],
     stream: Stream,

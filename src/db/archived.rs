@@ -116,12 +116,18 @@ pub async fn floor(conn: &mut PgConnection, stream: Stream) -> Result<Point> {
     Ok(absent(conn, stream).await?.last().map_or(Point::BEGINNING, |last| last.last))
 }
 
+/// The time at which an id was made, if the id has one.
+#[must_use]
+pub fn made_at(id: Uuid) -> Option<DateTime<Utc>> {
+    let (seconds, nanos) = id.get_timestamp()?.to_unix();
+    DateTime::from_timestamp(i64::try_from(seconds).ok()?, nanos)
+}
+
 /// The segment of the time at which an id was made, if the id has one and the database no longer has all events of then:
 /// the thing, if there was one, has ended since.
 #[must_use]
 pub fn of_id(segments: &[Segment], id: Uuid) -> Option<&Segment> {
-    let (seconds, nanos) = id.get_timestamp()?.to_unix();
-    let made = DateTime::from_timestamp(i64::try_from(seconds).ok()?, nanos)?;
+    let made = made_at(id)?;
     segments.iter().find(|one| one.stream == Stream::Risk && one.restored_at.is_none() && made <= one.last_at)
 }
 

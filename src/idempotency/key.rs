@@ -1,4 +1,4 @@
-//! What a key stands for, and what is kept under it.
+//! The request that a key stands for, and the answer that is kept under it.
 
 use crate::error::{Error, Result};
 use crate::types::Principal;
@@ -27,7 +27,7 @@ pub struct Intent {
     pub fields: Fields,
 }
 
-/// The input of a request, field by field: the first 64 bits of the SHA-256 of each value's JSON, as hex. That is
+/// The input of a request, field by field: the first 64 bits of the SHA-256 of each value's JSON, as hex. It is
 /// enough to compare two inputs of one key, and reveals no value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(transparent)]

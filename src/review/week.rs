@@ -36,7 +36,7 @@ impl Week {
     }
 }
 
-/// What the objectives of a week are computed from.
+/// The numbers from which the objectives of a week are computed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
     pub(super) reserved: i64,

@@ -1,4 +1,4 @@
-//! Events in the archive: what needs them says where they are, and everything else goes on.
+//! Events in the archive: a request that needs them is told where they are, and everything else goes on.
 
 use crate::partitions::ending_with;
 use crate::support::Service;
@@ -146,6 +146,9 @@ async fn an_open_hold_outlives_its_events_and_what_needs_them_says_where_they_ar
     let again = json!({"engine": "WHOLESALE", "amount": 1, "reservation_id": ids[2]});
     service.post("/risk/check-and-reserve", &again).await.refused(410, "ARCHIVED");
     service.post("/risk/settle", &json!({"reservation_id": ids[0]})).await.refused(410, "ARCHIVED");
+    // An id of then whose reservation has ended reserves nothing a second time.
+    let resent = json!({"engine": "WHOLESALE", "amount": 1, "reservation_id": ids[0]});
+    service.post("/risk/check-and-reserve", &resent).await.refused(410, "ARCHIVED");
     let correction = json!({"corrects_seq": 1, "exposure_delta": "-1", "actor": "a", "reason": "r"});
     service.post("/risk/adjustments", &correction).await.refused(410, "ARCHIVED");
     // It settles as ever, and its end is told.

@@ -151,7 +151,7 @@ async fn an_upgrade_changes_no_answer(lifecycles: usize) {
     }
     assert_eq!(upgraded.get("/risk/reconciliation").await.ok()["balanced"], true);
     assert_eq!(broken_links(&upgraded.pool).await, [""; 0]);
-    // What was open is closable, and an id that has ended is no new hold.
+    // An open hold is closable, and the id of an ended one makes no new hold.
     let open = "00000000-0000-4000-8000-000000000017";
     upgraded.post("/risk/settle", &json!({"reservation_id": open})).await.ok();
     let again = json!({"engine": "WHOLESALE", "amount": "1.5", "reservation_id": open});

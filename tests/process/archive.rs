@@ -279,7 +279,7 @@ fn a_server_archives_what_is_older_than_it_retains_and_says_when_it_cannot() {
     let file = dir.join(FILES[0]);
     assert_eq!(place.run(&["archive", "restore", file.to_str().expect("UTF-8")], &[]).code, Some(0));
     server.stop(Signal::TERM);
-    // What somebody brought back stays.
+    // A segment that somebody brought back stays.
     let server = serve(dir.to_str().expect("UTF-8"));
     server.post("/risk/check-and-reserve", &json!({"engine": "WHOLESALE", "amount": 1})).ok();
     assert_eq!(place.sql("holdfast", "SELECT min(seq)::text FROM risk_event"), ["1"]);

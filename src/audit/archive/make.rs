@@ -15,6 +15,7 @@ use crate::owner;
 use crate::types::Point;
 use chrono::{NaiveDate, SecondsFormat, TimeDelta};
 use rustix::fs::{Access, access};
+use sqlx::{Connection, PgConnection};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -75,7 +76,7 @@ pub async fn archive(
     tell: &mut impl FnMut(&str),
 ) -> Result<Plan> {
     place.check()?;
-    let _turn = turn(db).await?;
+    let mut turn = turn(db).await?;
     let plan = plan(db, before, again).await?;
     same_book(db, &place.dir).await?;
     for part in &plan.parts {
@@ -83,7 +84,7 @@ pub async fn archive(
         refuse_other(&place.dir, part)?;
     }
     for part in &plan.parts {
-        one(db, notary, &place.dir, part, tell).await?;
+        one(db, notary, &place.dir, (part, &mut turn), tell).await?;
     }
     Ok(plan)
 }
@@ -127,7 +128,13 @@ fn refuse_other(dir: &Path, part: &Part) -> Result<()> {
     }
 }
 
-async fn one(db: &Database, notary: &Notary, dir: &Path, part: &Part, tell: &mut impl FnMut(&str)) -> Result<()> {
+async fn one(
+    db: &Database,
+    notary: &Notary,
+    dir: &Path,
+    (part, turn): (&Part, &mut PgConnection),
+    tell: &mut impl FnMut(&str),
+) -> Result<()> {
     let (first, last, name) = (part.first(), part.last, part.stream.as_str());
     tell(&format!("{name}: archiving events {first} to {last} ({})", part.file()));
     let erasures = store::erasures(&mut *db.work().await?, part.stream, first, last).await?;
@@ -150,6 +157,8 @@ async fn one(db: &Database, notary: &Notary, dir: &Path, part: &Part, tell: &mut
             why: "it was not read back as it was written".to_owned(),
         });
     }
+    // Without the turn, another archive of the same directory may have finished this file.
+    turn.ping().await?;
     let manifest = sign(db, notary, dir, contents).await?;
     let path = dir.join(part.file());
     fs::rename(&unfinished.0, &path).map_err(at(&path))?;

@@ -57,9 +57,9 @@ pub struct Remains {
 /// The partitions to archive, oldest first, and the first one that stays.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// What is archived.
+    /// The partitions to archive, oldest first.
     pub parts: Vec<Part>,
-    /// What stays.
+    /// The partitions that stay.
     pub remains: Vec<Remains>,
 }
 

@@ -1,7 +1,7 @@
 //! The removal of archived events from the database, in one transaction with the row that says where they are.
 //!
-//! To drop a partition, PostgreSQL locks its table against everybody for a moment. Whoever comes meanwhile waits behind
-//! this, so a lock that is not there at once is given up, and tried again later.
+//! To drop a partition, PostgreSQL locks its table against everybody for a moment. Requests that come meanwhile wait
+//! behind it, so a lock that is not there at once is given up, and tried again later.
 
 use super::manifest::Manifest;
 use super::plan::Part;

@@ -32,7 +32,7 @@ impl LastFailure {
     }
 }
 
-/// Archives the partitions whose every event is older than `days`, until the task is cancelled. What was restored stays.
+/// Archives the partitions whose every event is older than `days`, until the task is cancelled. Restored ones stay.
 pub async fn run(db: Database, notary: Notary, place: Place, days: u16, failure: LastFailure) {
     let mut turns = tokio::time::interval(EVERY);
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -237,6 +237,11 @@ impl<'a> Deciding<'a> {
             past.refuse_other(item, request, made)?;
             return replay(item, &past);
         }
+        if request.reservation_id.is_some()
+            && let Some(segment) = archived::of_id(&self.known.archived, id)
+        {
+            return Err(segment.refusal(format!("reservation {id}")));
+        }
         if let Some(halt) = &self.known.halt {
             return Err(halt.error());
         }

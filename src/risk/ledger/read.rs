@@ -2,7 +2,7 @@
 
 use super::batch::{Conditions, Corrections, keep_to_one_day};
 use crate::approval;
-use crate::audit::{self, Head};
+use crate::audit::{self, Head, archive};
 use crate::clock::belief::JUMP_MAX;
 use crate::db::archived::{self, Segment};
 use crate::error::{Error, Result};
@@ -13,13 +13,15 @@ use crate::risk::model::{Book, Reservation, ReservationStatus, Switches};
 use crate::risk::operation::{Operation, Submission};
 use crate::risk::store::{self, BookView, Corrected, Correlation, Moment, PastEvent, UsedCorrelations, Wanted};
 use crate::types::{Amount, CorrelationId, Engine, RiskAction};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// Most holds that one batch expires, so that a hundred thousand due at one instant delay nobody: about 20 ms.
 const EXPIRIES_MAX: i64 = 512;
+/// The shortest time after which a reservation may be in the archive.
+const ARCHIVED_AFTER: TimeDelta = TimeDelta::days(archive::DAYS_MIN.cast_signed());
 
 pub(super) struct Loaded {
     pub(super) book: Book,
@@ -29,7 +31,7 @@ pub(super) struct Loaded {
     pub(super) due: Vec<Uuid>,
     /// The events that operations refer to, by number.
     pub(super) past: BTreeMap<i64, PastEvent>,
-    /// What is archived, if something that operations name is missing.
+    /// The archived segments, read only if something that operations name is missing.
     pub(super) archived: Vec<Segment>,
     /// The kept answers of the operations' keys, by principal and key.
     pub(super) keys: BTreeMap<(String, String), Kept>,
@@ -116,10 +118,13 @@ impl Named {
     }
 }
 
-/// True if an operation ends or extends a reservation that was not found.
-fn ends_unknown(item: &Submission, found: &BTreeMap<Uuid, Reservation>) -> bool {
+/// True if an operation names a reservation that was not found and that may have ended in the archive. The id of a new one
+/// was made a moment ago, so a reserve hardly ever is.
+fn names_unknown(item: &Submission, found: &BTreeMap<Uuid, Reservation>, now: DateTime<Utc>) -> bool {
+    let is_old = |id: &Uuid| archived::made_at(*id).is_some_and(|made| made < now - ARCHIVED_AFTER);
     let id = match &item.operation {
-        Operation::Reserve { .. } | Operation::Adjust(_) => None,
+        Operation::Reserve { request, .. } => request.reservation_id.filter(is_old),
+        Operation::Adjust(_) => None,
         Operation::Settle(request) => request.reservation_id,
         Operation::Release(request) => Some(request.reservation_id),
         Operation::Extend(request) => Some(request.reservation_id),
@@ -180,7 +185,7 @@ pub(super) async fn read(
     let roots = corrected.values().filter_map(|one| one.root);
     let events = events.into_iter().chain(roots).collect();
     let (past, lacking) = read_past(conn, events, &keys, &reservations, items).await?;
-    let is_missing = lacking || items.iter().any(|item| ends_unknown(item, &reservations));
+    let is_missing = lacking || items.iter().any(|item| names_unknown(item, &reservations, view.now));
     let archived = if is_missing { archived::all(&mut *conn).await? } else { Vec::new() };
     let told = told_holds(&keys, &past, &reservations);
     if !told.is_empty() {

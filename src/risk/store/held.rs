@@ -51,80 +51,45 @@ fn reservations(rows: Vec<ReservationRow>) -> Result<Vec<Reservation>> {
     rows.into_iter().map(Reservation::try_from).collect()
 }
 
+/// Selects reservations by a condition and all that may follow it.
+macro_rules! select_held {
+    ($condition:literal, $($argument:expr),+) => {
+        sqlx::query_as!(
+            ReservationRow,
+            "SELECT id,
+                    seq,
+                    engine,
+                    amount,
+                    open_amount,
+                    status,
+                    day,
+                    correlation_id,
+                    created_at,
+                    expires_at,
+                    closed_at,
+                    closed_seq
+             FROM risk_reservation
+             WHERE " + $condition,
+            $($argument),+
+        )
+    };
+}
+
 /// The reservations with these ids: the open ones, and the ended ones only if some are not open.
 pub async fn read_reservations(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Reservation>> {
-    let mut rows = sqlx::query_as!(
-        ReservationRow,
-        "SELECT id,
-                seq,
-                engine,
-                amount,
-                open_amount,
-                status,
-                day,
-                correlation_id,
-                created_at,
-                expires_at,
-                closed_at,
-                closed_seq
-         FROM risk_reservation
-         WHERE id = ANY($1) AND status = 'OPEN'",
-        ids
-    )
-    .fetch_all(&mut *conn)
-    .await?;
+    let mut rows = select_held!("id = ANY($1) AND status = 'OPEN'", ids).fetch_all(&mut *conn).await?;
     let open: BTreeSet<Uuid> = rows.iter().map(|row| row.id).collect();
     let rest: Vec<Uuid> = ids.iter().copied().filter(|id| !open.contains(id)).collect();
     if !rest.is_empty() {
-        let ended = sqlx::query_as!(
-            ReservationRow,
-            "SELECT id,
-                seq,
-                engine,
-                amount,
-                open_amount,
-                status,
-                day,
-                correlation_id,
-                created_at,
-                expires_at,
-                closed_at,
-                closed_seq
-         FROM risk_reservation
-         WHERE id = ANY($1) AND status <> 'OPEN'",
-            &rest
-        );
-        rows.extend(ended.fetch_all(conn).await?);
+        rows.extend(select_held!("id = ANY($1) AND status <> 'OPEN'", &rest).fetch_all(conn).await?);
     }
     reservations(rows)
 }
 
 /// Due holds, the longest due first, at most `limit`.
 pub async fn read_due(conn: &mut PgConnection, now: DateTime<Utc>, limit: i64) -> Result<Vec<Reservation>> {
-    let rows = sqlx::query_as!(
-        ReservationRow,
-        "SELECT id,
-                seq,
-                engine,
-                amount,
-                open_amount,
-                status,
-                day,
-                correlation_id,
-                created_at,
-                expires_at,
-                closed_at,
-                closed_seq
-         FROM risk_reservation
-         WHERE status = 'OPEN' AND expires_at <= $1
-         ORDER BY expires_at, seq
-         LIMIT $2",
-        now,
-        limit
-    )
-    .fetch_all(conn)
-    .await?;
-    reservations(rows)
+    let due = select_held!("status = 'OPEN' AND expires_at <= $1 ORDER BY expires_at, seq LIMIT $2", now, limit);
+    reservations(due.fetch_all(conn).await?)
 }
 
 /// The event of the hold that has been due longest.

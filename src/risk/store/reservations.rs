@@ -119,6 +119,34 @@ impl TryFrom<Listed> for ReservationRecord {
     }
 }
 
+/// Selects reservations (`held`) with the events that made them (`made`) from the rest of a statement. `$1` is the time
+/// for the status.
+macro_rules! select_listed {
+    ($from:literal, $($argument:expr),+) => {
+        sqlx::query_as!(
+            Listed,
+            r#"SELECT held.id AS "id!",
+                      held.engine AS "engine!",
+                      held.amount AS "amount!",
+                      held.open_amount AS "open_amount!",
+                      held.day AS "day!",
+                      made.actor AS "actor?",
+                      made.reason AS "reason?",
+                      held.correlation_id,
+                      made.metadata AS "metadata?",
+                      held.created_at AS "created_at!",
+                      held.expires_at,
+                      CASE WHEN held.status = 'OPEN' AND held.expires_at <= $1 THEN 'EXPIRED' ELSE held.status END
+                          AS "status!",
+                      held.seq AS "seq!",
+                      held.closed_at,
+                      held.closed_seq
+               "# + $from,
+            $($argument),+
+        )
+    };
+}
+
 /// Reservations, newest first, by the numbers of the events that made them.
 pub async fn reservations(
     conn: &mut PgConnection,
@@ -128,103 +156,66 @@ pub async fn reservations(
     if filter.is_open() {
         return open_reservations(conn, filter, portion).await;
     }
-    let rows = sqlx::query_as!(
-        Listed,
-        r#"SELECT held.id AS "id!",
-                  held.engine AS "engine!",
-                  held.amount AS "amount!",
-                  held.open_amount AS "open_amount!",
-                  held.day AS "day!",
-                  made.actor,
-                  made.reason,
-                  held.correlation_id,
-                  made.metadata,
-                  held.created_at AS "created_at!",
-                  held.expires_at,
-                  CASE WHEN held.status = 'OPEN' AND held.expires_at <= $7 THEN 'EXPIRED' ELSE held.status END
-                      AS "status!",
-                  made.seq,
-                  held.closed_at,
-                  held.closed_seq
-           FROM risk_event AS made
-           CROSS JOIN LATERAL (
-               SELECT * FROM risk_reservation WHERE id = made.reservation_id AND status = 'OPEN'
-               UNION ALL
-               SELECT *
-               FROM risk_reservation
-               WHERE id = made.reservation_id AND status <> 'OPEN' AND closed_seq > made.seq) AS held
-           WHERE made.action = 'RESERVE'
-             AND ($1::text IS NULL OR made.engine = $1)
-             AND ($2::text IS NULL
-                  OR CASE WHEN held.status = 'OPEN' AND held.expires_at <= $7 THEN 'EXPIRED' ELSE held.status END = $2)
-             AND ($3::text IS NULL OR made.correlation_id = $3)
-             AND made.seq < $4
-             AND made.seq >= $5
-           ORDER BY made.seq DESC
-           LIMIT $6"#,
+    let rows = select_listed!(
+        "FROM risk_event AS made
+         CROSS JOIN LATERAL (
+             SELECT * FROM risk_reservation WHERE id = made.reservation_id AND status = 'OPEN'
+             UNION ALL
+             SELECT *
+             FROM risk_reservation
+             WHERE id = made.reservation_id AND status <> 'OPEN' AND closed_seq > made.seq) AS held
+         WHERE made.action = 'RESERVE'
+           AND ($2::text IS NULL OR made.engine = $2)
+           AND ($3::text IS NULL
+                OR CASE WHEN held.status = 'OPEN' AND held.expires_at <= $1 THEN 'EXPIRED' ELSE held.status END = $3)
+           AND ($4::text IS NULL OR made.correlation_id = $4)
+           AND made.seq < $5
+           AND made.seq >= $6
+         ORDER BY made.seq DESC
+         LIMIT $7",
+        filter.now,
         filter.engine,
         filter.status.map(ReservationStatus::as_str),
         filter.correlation_id,
         portion.before,
         portion.first,
-        portion.limit,
-        filter.now
-    )
-    .fetch_all(conn)
-    .await?;
-    rows.into_iter().map(ReservationRecord::try_from).collect()
+        portion.limit
+    );
+    rows.fetch_all(conn).await?.into_iter().map(ReservationRecord::try_from).collect()
 }
 
-/// Open reservations, newest first, merged from each engine's part of an index, so that the ones that have ended cost
-/// nothing. An engine that ever reserved keeps its policy.
+/// Open reservations, newest first, merged from each engine's part of an index. An engine that ever reserved keeps its
+/// policy. The event of one may be archived.
 async fn open_reservations(
     conn: &mut PgConnection,
     filter: &ReservationFilter<'_>,
     portion: Portion,
 ) -> Result<Vec<ReservationRecord>> {
-    let rows = sqlx::query_as!(
-        Listed,
-        r#"SELECT held.id AS "id!",
-                  held.engine AS "engine!",
-                  held.amount AS "amount!",
-                  held.open_amount AS "open_amount!",
-                  held.day AS "day!",
-                  made.actor AS "actor?",
-                  made.reason AS "reason?",
-                  held.correlation_id,
-                  made.metadata AS "metadata?",
-                  held.created_at AS "created_at!",
-                  held.expires_at,
-                  held.status AS "status!",
-                  held.seq AS "seq!",
-                  held.closed_at,
-                  held.closed_seq
-           FROM risk_policy AS policy
-           CROSS JOIN LATERAL (
-               SELECT *
-               FROM risk_reservation
-               WHERE risk_reservation.engine = policy.engine
-                 AND risk_reservation.status = 'OPEN'
-                 AND (risk_reservation.expires_at IS NULL OR risk_reservation.expires_at > $5)
-                 AND risk_reservation.seq < $2
-                 AND risk_reservation.seq >= $3
-                 AND ($6::timestamptz IS NULL OR risk_reservation.created_at <= $6)
-               ORDER BY risk_reservation.seq DESC
-               LIMIT $4) AS held
-           LEFT JOIN risk_event AS made ON made.seq = held.seq
-           WHERE $1::text IS NULL OR policy.engine = $1
-           ORDER BY held.seq DESC
-           LIMIT $4"#,
+    let rows = select_listed!(
+        "FROM risk_policy AS policy
+         CROSS JOIN LATERAL (
+             SELECT *
+             FROM risk_reservation
+             WHERE risk_reservation.engine = policy.engine
+               AND risk_reservation.status = 'OPEN'
+               AND (risk_reservation.expires_at IS NULL OR risk_reservation.expires_at > $1)
+               AND risk_reservation.seq < $3
+               AND risk_reservation.seq >= $4
+               AND ($6::timestamptz IS NULL OR risk_reservation.created_at <= $6)
+             ORDER BY risk_reservation.seq DESC
+             LIMIT $5) AS held
+         LEFT JOIN risk_event AS made ON made.seq = held.seq
+         WHERE $2::text IS NULL OR policy.engine = $2
+         ORDER BY held.seq DESC
+         LIMIT $5",
+        filter.now,
         filter.engine,
         portion.before,
         portion.first,
         portion.limit,
-        filter.now,
         filter.made_by
-    )
-    .fetch_all(conn)
-    .await?;
-    rows.into_iter().map(ReservationRecord::try_from).collect()
+    );
+    rows.fetch_all(conn).await?.into_iter().map(ReservationRecord::try_from).collect()
 }
 
 /// The reservation with this id; none if there is none.
@@ -233,31 +224,12 @@ pub async fn read_reservation(
     id: Uuid,
     now: DateTime<Utc>,
 ) -> Result<Option<ReservationRecord>> {
-    let row = sqlx::query_as!(
-        Listed,
-        r#"SELECT held.id AS "id!",
-                  held.engine AS "engine!",
-                  held.amount AS "amount!",
-                  held.open_amount AS "open_amount!",
-                  held.day AS "day!",
-                  made.actor AS "actor?",
-                  made.reason AS "reason?",
-                  held.correlation_id,
-                  made.metadata AS "metadata?",
-                  held.created_at AS "created_at!",
-                  held.expires_at,
-                  CASE WHEN held.status = 'OPEN' AND held.expires_at <= $2 THEN 'EXPIRED' ELSE held.status END
-                      AS "status!",
-                  held.seq AS "seq!",
-                  held.closed_at,
-                  held.closed_seq
-           FROM risk_reservation AS held
-           LEFT JOIN risk_event AS made ON made.seq = held.seq
-           WHERE held.id = $1"#,
-        id,
-        now
-    )
-    .fetch_optional(conn)
-    .await?;
-    row.map(ReservationRecord::try_from).transpose()
+    let row = select_listed!(
+        "FROM risk_reservation AS held
+         LEFT JOIN risk_event AS made ON made.seq = held.seq
+         WHERE held.id = $2",
+        now,
+        id
+    );
+    row.fetch_optional(conn).await?.map(ReservationRecord::try_from).transpose()
 }
