@@ -47,7 +47,7 @@ pub use changes::{Changes, FieldChange};
 pub use control::{ControlEvent, ControlRecord};
 pub use head::{Head, Stamp, chain};
 pub use policies::{PolicyFieldChange, PolicyKind, PolicyVersion};
-pub(crate) use store::events::{between, first_kept};
+pub(crate) use store::events::between;
 pub(crate) use store::policies::policy_versions;
 pub use store::{
     HeadRecord, begin, begin_and, clock_is_accepted, control_events, head_seq, heads, lock, prepare_to_begin, revise,

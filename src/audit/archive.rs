@@ -36,7 +36,7 @@ use sqlx::{Executor, PgConnection};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The fewest days after which an event may be archived: keys of requests point to events for seven more days.
+/// The fewest days after which an event may be archived: keys point to events of the last seven days.
 pub const DAYS_MIN: u64 = 8;
 /// The end of a segment's file name, and of its note's.
 const SUFFIX: &str = ".ndjson.zst";
@@ -60,7 +60,7 @@ pub enum ArchiveError {
     #[error(transparent)]
     Database(Error),
     /// A file cannot be read or written.
-    #[error("{}: {error}: nothing was changed in the database", .path.display())]
+    #[error("{}: {error}: the events of this file stay where they are", .path.display())]
     File {
         /// Its path.
         path: PathBuf,

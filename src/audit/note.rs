@@ -193,7 +193,7 @@ impl<'a> Note<'a> {
         self.signatures.iter().map(|(name, _)| *name)
     }
 
-    /// The text, whoever signed it: only for what needs no proof.
+    /// The text, with no signature checked: for a use that needs no proof.
     #[must_use]
     pub const fn claimed(&self) -> &'a str {
         self.text

@@ -181,7 +181,7 @@ async fn verify_all(
     let archive = match &args.archive {
         Some(dir) => {
             let verifiers = verifiers(&args.key, &args.own, config).await?;
-            Some(archive::check::check(&mut tx, dir, &verifiers, &segments, known).await?)
+            Some(archive::check::check(&mut tx, dir, &verifiers, (&segments, args.stream), known).await?)
         }
         None => None,
     };

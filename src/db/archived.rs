@@ -93,7 +93,7 @@ pub async fn all(conn: &mut PgConnection) -> Result<Vec<Segment>> {
         .collect()
 }
 
-/// Keeps partitions from being dropped until the transaction ends: its snapshot does not. Must be its first statement.
+/// Keeps partitions from being dropped until the transaction ends: a snapshot alone does not. Must be its first statement.
 pub async fn hold(conn: &mut PgConnection) -> Result<()> {
     sqlx::query!("LOCK TABLE risk_event IN ACCESS SHARE MODE").execute(conn).await?;
     Ok(())

@@ -9,8 +9,8 @@ pub use records::{
     HeimdallEventRecord, RecommendationFilter, RecommendationRecord, events, read_recommendation, recommendations,
 };
 pub use scorecards::{
-    Trial, count_trial, domains_of, domains_tried, is_known, read_tallies, read_tally, scorecards_today, trials_of,
-    trials_since,
+    Trial, count_trial, domains_of, domains_tried, is_known, read_tallies, read_tally, scorecards_of, scorecards_today,
+    trials_of, trials_since,
 };
 
 use super::model::{GateReason, HeimdallEvent};

@@ -3,7 +3,7 @@
 use super::store::Denied;
 use crate::error::Result;
 use crate::heimdall::model::{self, Scorecard};
-use crate::risk::http::LedgerOfDays;
+use crate::risk::store::LedgerOfDays;
 use crate::types::{Engine, Span, WantedNames};
 use chrono::{Days, NaiveDate};
 use serde::Serialize;
@@ -76,14 +76,8 @@ async fn read(
     let ledger = crate::risk::store::ledger_of(&mut *conn, &levels).await?;
     let of_these = |domain: &Span| crate::heimdall::store::trials_of(&Span { first, last, ..domain.clone() });
     let trials: Vec<model::Span> = domains.iter().map(of_these).collect::<Result<_>>()?;
-    let tallies = crate::heimdall::store::read_tallies(conn, &trials).await?;
-    let scorecards = trials.into_iter().zip(tallies).map(|(span, (tally, at))| Scorecard::new(span, tally, at));
-    Ok(Week {
-        from: first,
-        day: last,
-        ledger: ledger.into_iter().map(LedgerOfDays::from).collect(),
-        scorecards: scorecards.collect(),
-    })
+    let scorecards = crate::heimdall::store::scorecards_of(conn, trials).await?;
+    Ok(Week { from: first, day: last, ledger, scorecards })
 }
 
 /// Adds to each pair the number of its denials in the week before a day.

@@ -13,7 +13,6 @@ mod settle;
 mod today;
 
 pub(crate) use adjust::AdjustAnswer;
-pub use history::LedgerOfDays;
 pub(crate) use reserve::begin_counting;
 pub use today::{Headroom, LedgerToday, ledger_today};
 

@@ -70,9 +70,14 @@ pub async fn archive(service: &Service, dir: &Dir, before: NaiveDate) -> Result<
 }
 
 async fn checked(service: &Service, dir: &Dir) -> check::Checked {
+    checked_only(service, dir, None).await
+}
+
+async fn checked_only(service: &Service, dir: &Dir, only: Option<Stream>) -> check::Checked {
     let mut tx = service.db.begin_unlimited_snapshot().await.unwrap();
-    let segments = archived::all(&mut tx).await.unwrap();
-    check::check(&mut tx, dir.path(), &[notary().verifier()], &segments, &BTreeMap::new()).await.unwrap()
+    let mut segments = archived::all(&mut tx).await.unwrap();
+    segments.retain(|one| only.is_none_or(|only| only == one.stream));
+    check::check(&mut tx, dir.path(), &[notary().verifier()], (&segments, only), &BTreeMap::new()).await.unwrap()
 }
 
 struct Book {
@@ -425,4 +430,13 @@ async fn a_pipe_and_a_flood_of_bytes_in_the_place_of_a_segment_are_refused() {
     fs::remove_file(&path).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
     assert!(checked(&service, &dir).await.faults[0].contains("it is not a file"));
+}
+
+#[tokio::test]
+async fn a_verification_of_one_stream_says_nothing_of_the_segments_of_another() {
+    let Book { service, dir, .. } = archived_book().await;
+    fs::write(dir.path().join(FIRST), "damaged").unwrap();
+    let of_another = checked_only(&service, &dir, Some(Stream::Kpi)).await;
+    assert!(of_another.faults.is_empty() && of_another.ignored.is_empty(), "{of_another:?}");
+    assert_eq!(checked_only(&service, &dir, Some(Stream::Risk)).await.faults.len(), 1);
 }

@@ -27,13 +27,13 @@ pub struct Checked {
     pub known: BTreeMap<Stream, Point>,
 }
 
-/// Verifies every segment of these streams that a row of `audit_archive` names or a file of the directory has. `known` are
+/// Verifies every segment that a row of `audit_archive` names or a file of the directory has, or `only` those of a stream. `known` are
 /// events that are known from outside.
 pub async fn check(
     conn: &mut PgConnection,
     dir: &Path,
     verifiers: &[Verifier],
-    segments: &[Segment],
+    (segments, only): (&[Segment], Option<Stream>),
     known: &BTreeMap<Stream, Point>,
 ) -> Result<Checked> {
     if !dir.is_dir() {
@@ -45,7 +45,7 @@ pub async fn check(
         let name = entry.map_err(at(dir))?.file_name().to_string_lossy().into_owned();
         named.extend(numbers(&name).map(|(stream, first, last)| (stream, first, last, name)));
     }
-    named.retain(|(stream, ..)| segments.is_empty() || segments.iter().any(|one| one.stream == *stream));
+    named.retain(|(stream, ..)| only.is_none_or(|only| only == *stream));
     named.sort();
     for pair in named.windows(2) {
         let [(stream, _, last, name), (next, first, _, other)] = pair else { continue };

@@ -8,7 +8,6 @@ use crate::audit::checkpoint::Notary;
 use crate::audit::export::{self, Closing, Opening, Place as Of};
 use crate::audit::note::Note;
 use crate::audit::verify::{self, Asked, read_erased, read_head};
-use crate::db::archived;
 use crate::db::history::stored_hash;
 use crate::db::{Database, now, to_json};
 use crate::owner;
@@ -92,18 +91,13 @@ pub async fn archive(
 /// Refuses a directory with segments of another book: their hashes are not those of this one.
 async fn same_book(db: &Database, dir: &Path) -> Result<()> {
     let mut conn = db.work().await?;
-    let segments = archived::all(&mut conn).await?;
     for entry in fs::read_dir(dir).map_err(at(dir))? {
         let path = entry.map_err(at(dir))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let Some(name) = name.strip_suffix(NOTE).filter(|name| numbers(name).is_some()) else { continue };
         let Ok(note) = segment::read_note(&path) else { continue };
         let Some(manifest) = Note::read(&note).ok().and_then(|note| Manifest::read(note.claimed())) else { continue };
-        let own = segments.iter().find(|one| one.stream == manifest.stream && one.last.seq == manifest.last.seq);
-        let hash = match own {
-            Some(own) => Some(own.last.hash.to_vec()),
-            None => stored_hash(&mut conn, manifest.stream, manifest.last.seq).await?,
-        };
+        let hash = stored_hash(&mut conn, manifest.stream, manifest.last.seq).await?;
         if hash.is_none_or(|hash| hash != manifest.last.hash) {
             return refused(format!(
                 "{} holds {name}, which is of another installation: name another directory for this one",

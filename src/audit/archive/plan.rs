@@ -74,7 +74,7 @@ pub async fn plan(db: &Database, before: NaiveDate, again: bool) -> Result<Plan>
     }
     if before > newest {
         return refused(format!(
-            "{before} is less than {DAYS_MIN} days ago, and keys of requests point to events for that long: name {newest} or an \
+            "{before} is less than {DAYS_MIN} days ago, and keys point to events for seven days: name {newest} or an \
              earlier day"
         ));
     }

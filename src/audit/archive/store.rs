@@ -142,8 +142,7 @@ pub(super) async fn mark_restored(conn: &mut PgConnection, segment: &Segment, at
     Ok(done.execute(conn).await?.rows_affected() == 1)
 }
 
-/// Drops tables, which the program named.
-/// Locks the tables whose partitions are dropped against everybody, in the order in which a batch uses them.
+/// Locks the parents of the dropped tables against every other session, in the order in which a batch locks them.
 pub(super) async fn lock_parents(conn: &mut PgConnection, stream: Stream) -> Result<(), sqlx::Error> {
     let parents =
         partitions::ALL.iter().rev().filter(|one| one.stream == stream).map(|one| format!("ONLY {}", one.table));
@@ -151,6 +150,7 @@ pub(super) async fn lock_parents(conn: &mut PgConnection, stream: Stream) -> Res
     conn.execute(AssertSqlSafe(format!("LOCK TABLE {parents} IN ACCESS EXCLUSIVE MODE"))).await.map(drop)
 }
 
+/// Drops tables, which the program named.
 pub(super) async fn drop_tables(conn: &mut PgConnection, names: &[String]) -> Result<(), sqlx::Error> {
     conn.execute(AssertSqlSafe(format!("DROP TABLE {}", names.join(", ")))).await.map(drop)
 }

@@ -30,11 +30,8 @@ pub(crate) async fn page(
     for ((stream, place), found) in Stream::ALL.into_iter().zip(cursor.places).zip(&mut found) {
         let Some(wanted) = filter.of(stream) else { continue };
         let (first, last) = within(&mut *conn, stream, heads[&stream], filter.from, filter.to).await?;
-        let mut first = first.max(made_by(&mut *conn, &wanted).await?);
-        if let Some(gone) = archived::since(&mut *conn, stream, filter.from).await? {
-            first = first.max(first_kept(&mut *conn, stream, heads[&stream]).await?);
-            archived.push(gone);
-        }
+        let first = first.max(made_by(&mut *conn, &wanted).await?);
+        archived.extend(archived::since(&mut *conn, stream, filter.from).await?);
         let length = (!leads(stream, &wanted)).then_some(STRETCH);
         let stretch = Stretch::new(order, place, (first, last), length);
         *found = Some(look(&mut *conn, stream, &wanted, order, (stretch, place), limit).await?);
@@ -67,8 +64,8 @@ pub(super) async fn head_seqs(conn: &mut PgConnection) -> Result<BTreeMap<Stream
     if heads.len() == Stream::ALL.len() { Ok(heads) } else { Err(Error::Inconsistent("a stream has no head".into())) }
 }
 
-/// The first and the last event of a stream from `from` on and before `to`. The last is before the first if there are
-/// none.
+/// The first and the last event of a stream that the database has from `from` on and before `to`. The last is before the
+/// first if there are none.
 pub(crate) async fn between(
     conn: &mut PgConnection,
     stream: Stream,
@@ -91,14 +88,14 @@ async fn within(
         None => 1,
     };
     let last = match to {
-        Some(to) => first_at(conn, stream, head, to).await? - 1,
+        Some(to) => first_at(&mut *conn, stream, head, to).await? - 1,
         None => head,
     };
-    Ok((first, last))
+    Ok((first.max(first_kept(conn, stream, head).await?), last))
 }
 
 /// The first event that is not archived; the number after the head if there is none.
-pub(crate) async fn first_kept(conn: &mut PgConnection, stream: Stream, head: i64) -> Result<i64> {
+async fn first_kept(conn: &mut PgConnection, stream: Stream, head: i64) -> Result<i64> {
     let sql = AssertSqlSafe(format!("SELECT seq FROM {} ORDER BY seq LIMIT 1", stream.table()));
     let first: Option<i64> = sqlx::query_scalar(sql).fetch_optional(conn).await?;
     Ok(first.unwrap_or(head + 1))

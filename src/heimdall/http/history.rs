@@ -84,7 +84,5 @@ async fn scorecards(
     }
     let (spans, next_cursor) = spans.end();
     let spans: Vec<model::Span> = spans.iter().map(store::trials_of).collect::<Result<_>>()?;
-    let tallies = store::read_tallies(&mut tx, &spans).await?;
-    let cards = spans.into_iter().zip(tallies).map(|(span, (tally, at))| Scorecard::new(span, tally, at));
-    Ok(Json(Page::of(cards.collect(), next_cursor)))
+    Ok(Json(Page::of(store::scorecards_of(&mut tx, spans).await?, next_cursor)))
 }

@@ -180,6 +180,11 @@ pub async fn scorecards_today(conn: &mut PgConnection, day: NaiveDate) -> Result
     .fetch_all(&mut *conn)
     .await?;
     let spans: Vec<Span> = names.iter().map(|name| Ok(Span::of_day(domain(name)?, day))).collect::<Result<Vec<_>>>()?;
+    scorecards_of(conn, spans).await
+}
+
+/// The scorecard of each span.
+pub async fn scorecards_of(conn: &mut PgConnection, spans: Vec<Span>) -> Result<Vec<Scorecard>> {
     let tallies = read_tallies(conn, &spans).await?;
     Ok(spans.into_iter().zip(tallies).map(|(span, (tally, at))| Scorecard::new(span, tally, at)).collect())
 }

@@ -3,7 +3,7 @@
 use super::{Page, percent};
 use crate::review::document::Review;
 use crate::review::week::Beside;
-use crate::risk::http::LedgerOfDays;
+use crate::risk::store::LedgerOfDays;
 use crate::types::Total;
 use std::fmt::{self, Write};
 

@@ -2,14 +2,12 @@
 
 use crate::error::{Error, Result};
 use crate::http::{Page, Query, Rows, Spans, errors};
-use crate::risk::store::LedgerSums;
+use crate::risk::store::LedgerOfDays;
 use crate::risk::{Risk, store};
-use crate::types::{Day, DayPlace, DayRange, Engine, PageSize, Total};
+use crate::types::{Day, DayPlace, DayRange, Engine, PageSize};
 use axum::Json;
 use axum::extract::State;
-use chrono::NaiveDate;
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -74,45 +72,6 @@ struct LedgerQuery {
     cursor: Option<DayPlace>,
 }
 
-/// A level of the ledger over days.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct LedgerOfDays {
-    /// The first UTC day that counts.
-    pub from: NaiveDate,
-    /// The last UTC day that counts.
-    pub day: NaiveDate,
-    /// The engine, or `GLOBAL`.
-    pub engine: Engine,
-    /// The amount reserved on these days, less the amounts that settles and releases of the same day gave back.
-    pub exposure_used: Total,
-    /// The outstanding amount at the end of the last day; now, if that day has not ended.
-    pub open_risk_reserved: Total,
-    /// The loss of these days.
-    pub realized_loss: Total,
-    /// The accepted reserves of these days.
-    pub actions_count: i64,
-    /// The denied reserves of this engine, at any level; for GLOBAL, of all engines.
-    pub denied_count: i64,
-    /// The denied reserves by first reason.
-    pub denials_by_reason: BTreeMap<String, i64>,
-}
-
-impl From<LedgerSums> for LedgerOfDays {
-    fn from(sums: LedgerSums) -> Self {
-        Self {
-            from: sums.first,
-            day: sums.last,
-            engine: sums.engine,
-            exposure_used: sums.exposure,
-            open_risk_reserved: sums.open,
-            realized_loss: sums.loss,
-            actions_count: sums.actions_count,
-            denied_count: sums.denials.values().sum(),
-            denials_by_reason: sums.denials,
-        }
-    }
-}
-
 /// Shows the ledger of earlier days and of today so far: by day, newest first; by engine over the whole range; or by day
 /// and engine. A day that has ended never changes.
 #[utoipa::path(
@@ -145,5 +104,5 @@ async fn risk_ledger(State(risk): State<Risk>, Query(query): Query<LedgerQuery>)
     }
     let (spans, next_cursor) = spans.end();
     let rows = store::ledger_of(&mut tx, &spans).await?;
-    Ok(Json(Page::of(rows.into_iter().map(LedgerOfDays::from).collect(), next_cursor)))
+    Ok(Json(Page::of(rows, next_cursor)))
 }

@@ -79,9 +79,7 @@ async fn list_reservations(
     let (mut lowest, mut last) = audit::between(&mut conn, Stream::Risk, None, to).await?;
     if filter.is_open() {
         // Open reservations outlive their events.
-        last = last.max(archived::floor(&mut conn, Stream::Risk).await?.seq);
-    } else {
-        lowest = lowest.max(audit::first_kept(&mut conn, Stream::Risk, last).await?);
+        (lowest, last) = (1, last.max(archived::floor(&mut conn, Stream::Risk).await?.seq));
     }
     let mut page = if filter.leads() { paging.begin_between(lowest, last) } else { paging.begin_within(lowest, last) };
     while let Some(portion) = page.wants() {
@@ -164,11 +162,8 @@ async fn risk_events(State(risk): State<Risk>, Query(query): Query<RiskEventQuer
         correlation_id: query.correlation_id.as_ref().map(CorrelationId::as_str),
     };
     let mut conn = risk.db().read().await?;
-    let (mut lowest, last) = audit::between(&mut conn, Stream::Risk, range.from, range.to).await?;
+    let (lowest, last) = audit::between(&mut conn, Stream::Risk, range.from, range.to).await?;
     let archived = archived::since(&mut conn, Stream::Risk, range.from).await?;
-    if archived.is_some() {
-        lowest = lowest.max(audit::first_kept(&mut conn, Stream::Risk, last).await?);
-    }
     let mut page = if filter.leads() { paging.begin_between(lowest, last) } else { paging.begin_within(lowest, last) };
     while let Some(portion) = page.wants() {
         page.take(store::events(&mut conn, &filter, portion).await?, |row| row.seq);

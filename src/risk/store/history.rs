@@ -4,8 +4,10 @@ use super::columns::{engine, total};
 use crate::error::Result;
 use crate::types::{Engine, Span, Total, WantedNames};
 use chrono::{DateTime, NaiveDate, Utc};
+use serde::Serialize;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 /// The current business day: the day of the believed time, or of the last event if that is later, for example just
 /// after midnight or under a clock that went back.
@@ -18,11 +20,10 @@ pub async fn business_day(conn: &mut PgConnection, now: DateTime<Utc>) -> Result
     .await?)
 }
 
-/// True if an engine has a policy, was ever reserved on, or was asked for in vain on these days.
+/// True if an engine has a policy, as each that ever reserved has, or had a denied reserve on these days.
 pub async fn is_known(conn: &mut PgConnection, engine: &Engine, first: NaiveDate, last: NaiveDate) -> Result<bool> {
     Ok(sqlx::query_scalar!(
         r#"SELECT EXISTS (SELECT FROM risk_policy WHERE engine = $1)
-               OR EXISTS (SELECT FROM risk_open WHERE engine = $1)
                OR EXISTS (SELECT FROM risk_denial_day WHERE engine = $1 AND day BETWEEN $2 AND $3) AS "known!""#,
         engine.as_str(),
         first,
@@ -32,7 +33,7 @@ pub async fn is_known(conn: &mut PgConnection, engine: &Engine, first: NaiveDate
     .await?)
 }
 
-/// The engines of each span of days: those with a policy or a stock, and those that were denied on these days.
+/// The engines of each span of days: those with a policy, and those with a denied reserve on these days.
 pub async fn engines_of(conn: &mut PgConnection, wanted: WantedNames<'_>) -> Result<Vec<Span>> {
     let (first, last): (Vec<NaiveDate>, Vec<NaiveDate>) = wanted.days.iter().copied().unzip();
     Ok(sqlx::query_as!(
@@ -43,8 +44,6 @@ pub async fn engines_of(conn: &mut PgConnection, wanted: WantedNames<'_>) -> Res
            FROM unnest($1::date[], $2::date[]) WITH ORDINALITY AS span (first, last, place)
            CROSS JOIN LATERAL (
                SELECT engine FROM risk_policy
-               UNION
-               SELECT engine FROM risk_open
                UNION
                SELECT engine FROM risk_denial_day WHERE day BETWEEN span.first AND span.last) AS known
            WHERE span.place > 1 OR known.engine COLLATE "C" > $3
@@ -59,29 +58,31 @@ pub async fn engines_of(conn: &mut PgConnection, wanted: WantedNames<'_>) -> Res
     .await?)
 }
 
-/// The sums of a level over days.
-#[derive(Debug)]
-pub struct LedgerSums {
-    /// The level.
+/// A level of the ledger over days.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct LedgerOfDays {
+    /// The first UTC day that counts.
+    pub from: NaiveDate,
+    /// The last UTC day that counts.
+    pub day: NaiveDate,
+    /// The engine, or `GLOBAL`.
     pub engine: Engine,
-    /// The first day.
-    pub first: NaiveDate,
-    /// The last day.
-    pub last: NaiveDate,
-    /// The reserved amount, less the returned one.
-    pub exposure: Total,
+    /// The amount reserved on these days, less the amounts that settles and releases of the same day gave back.
+    pub exposure_used: Total,
     /// The outstanding amount at the end of the last day; now, if that day has not ended.
-    pub open: Total,
-    /// The loss.
-    pub loss: Total,
-    /// The accepted reserves.
+    pub open_risk_reserved: Total,
+    /// The loss of these days.
+    pub realized_loss: Total,
+    /// The accepted reserves of these days.
     pub actions_count: i64,
-    /// The denied reserves by first reason; of GLOBAL, those of every engine.
-    pub denials: BTreeMap<String, i64>,
+    /// The denied reserves of this engine, at any level; for GLOBAL, of all engines.
+    pub denied_count: i64,
+    /// The denied reserves by first reason.
+    pub denials_by_reason: BTreeMap<String, i64>,
 }
 
 /// The sums of each of these spans, in their order. Two statements, which reach each row of a day by its key.
-pub async fn ledger_of(conn: &mut PgConnection, spans: &[Span]) -> Result<Vec<LedgerSums>> {
+pub async fn ledger_of(conn: &mut PgConnection, spans: &[Span]) -> Result<Vec<LedgerOfDays>> {
     let names: Vec<String> = spans.iter().map(|span| span.name.clone()).collect();
     let first: Vec<NaiveDate> = spans.iter().map(|span| span.first).collect();
     let last: Vec<NaiveDate> = spans.iter().map(|span| span.last).collect();
@@ -117,15 +118,17 @@ pub async fn ledger_of(conn: &mut PgConnection, spans: &[Span]) -> Result<Vec<Le
     .await?;
     rows.into_iter()
         .map(|row| {
-            Ok(LedgerSums {
+            let denials_by_reason = denials.remove(&row.place).unwrap_or_default();
+            Ok(LedgerOfDays {
+                from: row.first,
+                day: row.last,
                 engine: engine(&row.engine)?,
-                first: row.first,
-                last: row.last,
-                exposure: total(row.exposure)?,
-                open: total(row.open)?,
-                loss: total(row.loss)?,
+                exposure_used: total(row.exposure)?,
+                open_risk_reserved: total(row.open)?,
+                realized_loss: total(row.loss)?,
                 actions_count: row.actions,
-                denials: denials.remove(&row.place).unwrap_or_default(),
+                denied_count: denials_by_reason.values().sum(),
+                denials_by_reason,
             })
         })
         .collect()
