@@ -18,32 +18,34 @@
 //! ```
 //! use axum::{Router, body::Body, http::Request, routing::get};
 //! use holdfast::enforcement::{Enforcement, EnforcementScope, GateLayer, Rules, Source, View};
-//! use std::sync::{Arc, Mutex};
+//! use std::sync::Arc;
+//! use tokio::sync::watch;
 //! use tower::{Layer, ServiceExt};
 //!
 //! #[derive(Clone)]
-//! struct Known(Arc<Mutex<View>>);
+//! struct Known(watch::Receiver<View>);
 //!
 //! impl Source for Known {
 //!     fn view(&self) -> View {
-//!         *self.0.lock().unwrap()
+//!         *self.0.borrow()
 //!     }
 //! }
 //!
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() {
-//! let known = Known(Arc::new(Mutex::new(View::Stale)));
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (say, known) = watch::channel(View::Stale);
 //! // The finished router goes in, so that no route is outside: neither those merged later nor the fallback.
 //! let router = Router::new().route("/api/deals", get(|| async { "sold" }));
-//! let gate = GateLayer::new(known.clone(), Enforcement::On(EnforcementScope::All), Arc::new(Rules::default()));
+//! let gate = GateLayer::new(Known(known), Enforcement::On(EnforcementScope::All), Arc::new(Rules::default()));
 //! let service = gate.layer(router);
 //!
-//! let sell = || Request::get("/api/deals").body(Body::empty()).unwrap();
-//! let refused = service.clone().oneshot(sell()).await.unwrap();
+//! let sell = || Request::get("/api/deals").body(Body::empty());
+//! let refused = service.clone().oneshot(sell()?).await?;
 //! assert_eq!(refused.status(), 503); // STATE_STALE, as application/problem+json
 //!
-//! *known.0.lock().unwrap() = View::Fresh { version: 2, go_live_enabled: true, kill_switch_engaged: false };
-//! assert_eq!(service.oneshot(sell()).await.unwrap().status(), 200);
+//! say.send(View::Fresh { version: 2, go_live_enabled: true, kill_switch_engaged: false })?;
+//! assert_eq!(service.oneshot(sell()?).await?.status(), 200);
+//! # Ok(())
 //! # }
 //! ```
 //!
