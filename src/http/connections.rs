@@ -4,7 +4,6 @@
 //! connection ends to make room: of the address with the most connections, those that have waited longest for a request
 //! or for its body. So nobody keeps others out with many connections, and a flood from elsewhere ends no busy
 //! connection. A few more places are reserved for the switches and the probes, for one request each.
-//! switches and the probes, for one request each.
 
 use crate::clock::Clock;
 use std::cmp::Reverse;
@@ -69,7 +68,7 @@ pub enum Kind {
     Kept,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum For {
     /// A request.
     Request,
@@ -88,11 +87,19 @@ enum Activity {
     Gone,
 }
 
-/// A wait and its beginning, ordered so that the first to make room is the least.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// A wait and its beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Wait {
     what: For,
     since_ns: u64,
+}
+
+impl Wait {
+    /// The order in which waits make room: the longest first, and stops last. A wait for a request has no other rank
+    /// than a wait for a body: otherwise each new connection would make room for the next while bodies stall.
+    fn order(self) -> (bool, u64) {
+        (self.what == For::Stop, self.since_ns)
+    }
 }
 
 #[derive(Debug)]
@@ -299,15 +306,15 @@ impl Connections {
             .filter_map(|connection| {
                 let wait = connection.wait()?;
                 let has = by_peer.get(&connection.peer).copied().unwrap_or_default();
-                Some(((Reverse(has), wait), connection))
+                Some(((Reverse(has), wait.order()), wait, connection))
             })
             .collect();
         let count = (1 + waiting.len() / ROOM_SHARE).min(waiting.len());
         if count == 0 {
             return 0;
         }
-        waiting.select_nth_unstable_by_key(count - 1, |(key, _)| *key);
-        for ((_, wait), connection) in &waiting[..count] {
+        waiting.select_nth_unstable_by_key(count - 1, |(key, _, _)| *key);
+        for (_, wait, connection) in &waiting[..count] {
             connection.make_room(*wait);
         }
         count
@@ -367,6 +374,26 @@ mod tests {
         assert!(kept.connection().is_kept());
         assert!(kept.connection().works());
         assert!(connections.admit(first).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_new_connection_makes_no_room_before_bodies_that_stall() {
+        let connections = Connections::new(Limits { staying: 3, kept: 1 });
+        let mut open = Vec::new();
+        for what in [For::Stop, For::Body, For::Request] {
+            let one = connections.admit([10, 0, 0, 1].into()).await.unwrap();
+            if what != For::Request {
+                assert!(one.connection().works());
+                one.connection().waits(what);
+            }
+            open.push(one);
+        }
+        assert_eq!(connections.make_room(Kind::Staying), 1);
+        assert_eq!(open[1].connection().state().activity, Activity::Gone);
+        assert_eq!(connections.make_room(Kind::Staying), 1);
+        assert_eq!(open[2].connection().state().activity, Activity::Gone);
+        assert_eq!(connections.make_room(Kind::Staying), 1);
+        assert!(open[0].connection().ends());
     }
 
     #[tokio::test]

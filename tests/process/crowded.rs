@@ -85,7 +85,7 @@ fn connections_whose_bodies_stall_make_room_and_a_stop_acts_without_its_body() {
         stream
     };
     let mut crowd: Vec<_> = (0..CROWD).map(|_| begin("/risk/check-and-reserve")).collect();
-    assert!(is_ended(&mut crowd[0]));
+    assert!(crowd.iter_mut().any(is_ended), "nobody made room");
     engage(&server);
     let stops: Vec<_> = (0..CROWD).map(|_| begin("/go-live/kill-switch/engage")).collect();
     engage(&server);
