@@ -20,7 +20,7 @@ pub use blind::{BlindWire, Blindness, Unwatched};
 pub use document::{CharterReview, Review};
 pub use here::Answering;
 pub use slo::{Objective, Slo, Unit};
-pub use store::{Denied, LedgerDifference, OldHolds};
+pub use store::{LedgerDifference, OldHolds};
 pub use text::Medium;
 pub use week::Week;
 
@@ -102,8 +102,7 @@ pub async fn collect(db: &Database, answering: Answering, notary: Option<&Notary
     let approvals = crate::approval::waiting(&mut tx, now).await?;
     let instances = crate::enforcement::instance::list(&mut tx).await?;
     let lacking = required::lacking(&mut tx, &instances, answering.instance).await?;
-    let (mut denials, denials_more) = store::denials(&mut tx, since, now, LISTED_MAX).await?;
-    week::denied_before(&mut tx, since.date_naive(), &mut denials).await?;
+    let (denials, denials_more) = week::denials(&mut tx, since.date_naive(), now.date_naive(), LISTED_MAX).await?;
     let changes = crate::audit::control_events(&mut tx, &[], Some(since), Portion::last(CHANGES_MAX)).await?;
     let changes_more = store::count_changes(&mut tx, since).await?.saturating_sub(changes.len());
     let more = [("changes", changes_more), ("denials", denials_more), ("unwatched", blind.unwatched_more)];

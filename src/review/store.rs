@@ -36,38 +36,6 @@ pub async fn series(conn: &mut PgConnection) -> Result<Vec<Series>> {
     Ok(series.collect())
 }
 
-/// Reserves of an engine that were denied for one reason.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct Denied {
-    /// The engine of the reserves.
-    pub engine: String,
-    /// The first reason of the denials.
-    pub reason: String,
-    /// The number of denials.
-    pub denied: i64,
-    /// The number of denials in the week before.
-    pub denied_week_before: i64,
-}
-
-/// The reserves that were denied on the days of a period, by engine and reason: the most frequent pairs, and the number
-/// of further pairs.
-pub(super) async fn denials(
-    conn: &mut PgConnection,
-    since: DateTime<Utc>,
-    now: DateTime<Utc>,
-    limit: usize,
-) -> Result<(Vec<Denied>, usize)> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let (rows, groups) = crate::risk::store::worst_denials(conn, since.date_naive(), now.date_naive(), limit).await?;
-    let more = usize::try_from(groups).unwrap_or(usize::MAX).saturating_sub(rows.len());
-    Ok((
-        rows.into_iter()
-            .map(|(engine, reason, denied)| Denied { engine, reason, denied, denied_week_before: 0 })
-            .collect(),
-        more,
-    ))
-}
-
 /// The old open holds of an engine that never expire.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct OldHolds {

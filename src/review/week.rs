@@ -1,9 +1,9 @@
 //! The numbers of the period and of the week before it, from the rows of the days alone.
 
-use super::store::Denied;
 use crate::error::Result;
 use crate::heimdall::model::{self, Scorecard};
-use crate::risk::store::LedgerOfDays;
+use crate::risk;
+use crate::risk::store::{Denied, LedgerOfDays};
 use crate::types::{Engine, Span, WantedNames};
 use chrono::{Days, NaiveDate};
 use serde::Serialize;
@@ -73,23 +73,25 @@ async fn read(
     last: NaiveDate,
 ) -> Result<Week> {
     let levels: Vec<Span> = engines.iter().map(|engine| Span { name: engine.to_string(), first, last }).collect();
-    let ledger = crate::risk::store::ledger_of(&mut *conn, &levels).await?;
+    let ledger = risk::store::ledger_of(&mut *conn, &levels).await?;
     let of_these = |domain: &Span| crate::heimdall::store::trials_of(&Span { first, last, ..domain.clone() });
     let trials: Vec<model::Span> = domains.iter().map(of_these).collect::<Result<_>>()?;
     let scorecards = crate::heimdall::store::scorecards_of(conn, trials).await?;
     Ok(Week { from: first, day: last, ledger, scorecards })
 }
 
-/// Adds to each pair the number of its denials in the week before a day.
-pub(super) async fn denied_before(conn: &mut PgConnection, since: NaiveDate, denials: &mut [Denied]) -> Result<()> {
-    let (first, last) = before(since);
-    let engines: Vec<String> = denials.iter().map(|pair| pair.engine.clone()).collect();
-    let reasons: Vec<String> = denials.iter().map(|pair| pair.reason.clone()).collect();
-    let counts = crate::risk::store::denied(conn, first, last, &engines, &reasons).await?;
-    for (pair, count) in denials.iter_mut().zip(counts) {
-        pair.denied_week_before = count;
-    }
-    Ok(())
+/// The most frequent pairs of engine and reason for which reserves were denied since a day, at most `limit`, and the
+/// number of further pairs.
+pub(super) async fn denials(
+    conn: &mut PgConnection,
+    since: NaiveDate,
+    today: NaiveDate,
+    limit: usize,
+) -> Result<(Vec<Denied>, usize)> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let (denials, pairs) = risk::store::worst_denials(conn, (since, today), before(since), limit).await?;
+    let more = usize::try_from(pairs).unwrap_or(usize::MAX).saturating_sub(denials.len());
+    Ok((denials, more))
 }
 
 /// A row of the period beside that of the week before.

@@ -20,9 +20,9 @@ pub use corrections::{Corrected, corrected};
 pub use correlations::{Correlation, UsedCorrelations};
 pub use events::{EventFilter, RiskEventRecord, events};
 pub use held::{PastEvent, Wanted, candidates, oldest_due, past_events, read_due, read_reservations};
-pub use history::{LedgerOfDays, business_day, denied, engines_of, is_known, ledger_of};
+pub use history::{LedgerOfDays, business_day, engines_of, is_known, ledger_of};
 pub use read::{
-    TodayRow, decisions_since, engines, has_policy, is_active, read_denials, read_policies, today, was_used,
+    Denied, TodayRow, decisions_since, engines, has_policy, is_active, read_denials, read_policies, today, was_used,
     worst_denials,
 };
 pub use reconcile::{Flow, first_of, halt, lift_halt, reconciled_at, recorded, set_counter, sum_events, sum_open};

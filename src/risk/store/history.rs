@@ -134,31 +134,6 @@ pub async fn ledger_of(conn: &mut PgConnection, spans: &[Span]) -> Result<Vec<Le
         .collect()
 }
 
-/// The denied reserves of each pair of engine and reason on these days, in the order of the pairs.
-pub async fn denied(
-    conn: &mut PgConnection,
-    first: NaiveDate,
-    last: NaiveDate,
-    engines: &[String],
-    reasons: &[String],
-) -> Result<Vec<i64>> {
-    Ok(sqlx::query_scalar!(
-        r#"SELECT COALESCE((SELECT sum(one.denied)
-                            FROM generate_series(0, $2::date - $1::date) AS days (after)
-                            JOIN risk_denial_day AS one
-                                 ON one.day = $1 + days.after AND one.engine = pair.engine AND one.reason = pair.reason),
-                           0)::bigint AS "denied!"
-           FROM unnest($3::text[], $4::text[]) WITH ORDINALITY AS pair (engine, reason, place)
-           ORDER BY pair.place"#,
-        first,
-        last,
-        engines,
-        reasons
-    )
-    .fetch_all(conn)
-    .await?)
-}
-
 /// The denied reserves of each span by reason, by the place of the span from 1. GLOBAL's are those of all engines, which
 /// include engines that never existed.
 async fn denials_of(

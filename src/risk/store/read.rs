@@ -7,7 +7,9 @@ use crate::error::Result;
 use crate::risk::model::{RiskPolicy, Usage};
 use crate::types::Engine;
 use chrono::{DateTime, NaiveDate, Utc};
+use serde::Serialize;
 use sqlx::PgConnection;
+use utoipa::ToSchema;
 
 /// All policies, by engine.
 pub async fn read_policies(conn: &mut PgConnection) -> Result<Vec<RiskPolicy>> {
@@ -125,34 +127,60 @@ pub async fn read_denials(
     Ok(rows.into_iter().map(|row| (row.engine, row.reason, row.denied)).collect())
 }
 
-/// The most frequent denials on the days from `from` to `to`, by requested engine and reason, at most `limit` of them;
-/// and their total number.
+/// Reserves of an engine that were denied for one reason.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Denied {
+    /// The engine of the reserves.
+    pub engine: String,
+    /// The first reason of the denials.
+    pub reason: String,
+    /// The number of denials.
+    pub denied: i64,
+    /// The number of denials in the week before.
+    pub denied_week_before: i64,
+}
+
+/// The most frequent denials on these days, by requested engine and reason, at most `limit` of them, with their number
+/// on the days before; and the number of all pairs.
 pub async fn worst_denials(
     conn: &mut PgConnection,
-    from: NaiveDate,
-    to: NaiveDate,
+    (from, to): (NaiveDate, NaiveDate),
+    (before_from, before_to): (NaiveDate, NaiveDate),
     limit: i64,
-) -> Result<(Vec<(String, String, i64)>, i64)> {
+) -> Result<(Vec<Denied>, i64)> {
     let rows = sqlx::query!(
-        r#"SELECT engine AS "engine!",
-                  reason AS "reason!",
-                  denied AS "denied!",
-                  groups AS "groups!"
-           FROM (SELECT engine, reason, sum(denied)::bigint AS denied, count(*) OVER () AS groups
+        r#"SELECT worst.engine AS "engine!",
+                  worst.reason AS "reason!",
+                  worst.denied AS "denied!",
+                  COALESCE((SELECT sum(earlier.denied)
+                            FROM generate_series(0, $4::date - $3::date) AS days (after)
+                            JOIN risk_denial_day AS earlier
+                                 ON earlier.day = $3 + days.after AND earlier.engine = worst.engine
+                                    AND earlier.reason = worst.reason), 0)::bigint AS "denied_before!",
+                  worst.pairs AS "pairs!"
+           FROM (SELECT engine, reason, sum(denied)::bigint AS denied, count(*) OVER () AS pairs
                  FROM risk_denial_day
                  WHERE day BETWEEN $1 AND $2
                  GROUP BY engine, reason
                  ORDER BY sum(denied) DESC, engine, reason
-                 LIMIT $3) AS worst
-           ORDER BY engine, reason"#,
+                 LIMIT $5) AS worst
+           ORDER BY worst.engine, worst.reason"#,
         from,
         to,
+        before_from,
+        before_to,
         limit
     )
     .fetch_all(conn)
     .await?;
-    let groups = rows.first().map_or(0, |row| row.groups);
-    Ok((rows.into_iter().map(|row| (row.engine, row.reason, row.denied)).collect(), groups))
+    let pairs = rows.first().map_or(0, |row| row.pairs);
+    let denied = rows.into_iter().map(|row| Denied {
+        engine: row.engine,
+        reason: row.reason,
+        denied: row.denied,
+        denied_week_before: row.denied_before,
+    });
+    Ok((denied.collect(), pairs))
 }
 
 /// The reserves since a day, accepted and denied, plus the denied extensions: from the tallies of the days. The
