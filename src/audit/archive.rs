@@ -24,8 +24,8 @@ pub mod schedule;
 mod segment;
 mod store;
 
-pub use make::{Place, archive};
-pub use plan::{Part, Plan, Remains, plan};
+pub use make::{Directory, archive};
+pub use plan::{Part, Plan, Selection, Staying, plan};
 
 use super::export::ExportError;
 use super::verify::Finding;
@@ -130,8 +130,8 @@ fn beside(dir: &Path, name: &str, end: &str) -> PathBuf {
     dir.join(format!("{name}{end}"))
 }
 
-/// The right to archive and restore, until the connection is dropped.
-async fn turn(db: &Database) -> Result<PgConnection> {
+/// Takes the lock of archives and restores, which is held until the connection is dropped.
+async fn take_lock(db: &Database) -> Result<PgConnection> {
     let mut conn = db.connect_snapshot().await?;
     // The lock takes no snapshot, so it keeps nothing from being cleaned up.
     match conn.execute("LOCK TABLE audit_archive IN SHARE UPDATE EXCLUSIVE MODE").await {

@@ -83,7 +83,7 @@ struct Wanted {
 async fn triggers(conn: &mut PgConnection) -> Result<Vec<String>> {
     let mut guarded: Vec<(String, Option<&str>)> = GUARDED.map(|table| (table.to_owned(), None)).to_vec();
     for parent in partitions::ALL.iter().filter(|one| GUARDED.contains(&one.table)) {
-        let found = partitions::partitions(&mut *conn, parent.table).await?;
+        let found = partitions::list(&mut *conn, parent.table).await?;
         guarded.extend(found.into_iter().map(|partition| (partition.name, Some(parent.table))));
     }
     let guards = guarded.into_iter().flat_map(|(table, parent)| {

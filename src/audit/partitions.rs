@@ -98,7 +98,7 @@ pub async fn make_ahead(db: &Database) -> Result<usize> {
     for table in &ALL {
         let mut conn = db.work().await?;
         let head = head_seq(&mut conn, table.stream).await?;
-        let end = end(&partitions(&mut conn, table.table).await?);
+        let end = end(&list(&mut conn, table.table).await?);
         if end - head > EVENTS_MIN {
             continue;
         }
@@ -120,7 +120,7 @@ async fn attach(db: &Database, table: &Partitioned, head: i64, size: i64) -> Res
     tx.execute(PATIENCE).await?;
     let parent = table.table;
     tx.execute(AssertSqlSafe(format!("LOCK TABLE ONLY {parent} IN SHARE UPDATE EXCLUSIVE MODE"))).await?;
-    let from = end(&partitions(&mut tx, parent).await?);
+    let from = end(&list(&mut tx, parent).await?);
     if from - head > EVENTS_MIN {
         return Ok(false);
     }
@@ -135,7 +135,7 @@ async fn attach(db: &Database, table: &Partitioned, head: i64, size: i64) -> Res
 }
 
 /// The partitions of a table, in the order of their numbers.
-pub async fn partitions(conn: &mut PgConnection, table: &str) -> Result<Vec<Partition>> {
+pub async fn list(conn: &mut PgConnection, table: &str) -> Result<Vec<Partition>> {
     let bounds = sqlx::query!(
         r#"SELECT child.relname::text AS "name!",
                   COALESCE(substring(pg_get_expr(child.relpartbound, child.oid) FROM 'FROM \(''(\d+)')::bigint, 1) AS "from!",

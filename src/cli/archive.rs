@@ -4,7 +4,7 @@ use super::database::{close_after, open_existing};
 use super::notary::{existing_notary, notary};
 use super::output::{Failure, print};
 use crate::audit::archive::restore::restore;
-use crate::audit::archive::{self, ArchiveError, Place, Plan};
+use crate::audit::archive::{self, ArchiveError, Directory, Plan, Selection};
 use crate::audit::note::Verifier;
 use crate::config::{CheckpointConfig, DatabaseConfig, path};
 use crate::db::Database;
@@ -80,14 +80,15 @@ fn tell(sentence: &str) {
 pub(super) async fn run(args: ArchiveArgs, config: &DatabaseConfig) -> Result<(), Failure> {
     let ArchiveArgs { command, before, to, dry_run, own } = args;
     let (db, postgres, name) = open_existing(config).await?;
-    let done = match (command, before, to) {
+    let selection = before.map(|before| Selection { before, with_restored: true });
+    let done = match (command, selection, to) {
         (Some(ArchiveCommand::List), ..) => list(&db).await,
         (Some(ArchiveCommand::Restore(args)), ..) => bring_back(&db, args, config).await,
-        (None, Some(before), Some(_)) if dry_run => archive::plan(&db, before, true)
+        (None, Some(selection), Some(_)) if dry_run => archive::plan(&db, selection)
             .await
             .map_err(Failure::from)
             .and_then(|plan| print(&text(&plan, "would be archived in", &name))),
-        (None, Some(before), Some(dir)) => move_out(&db, (before, dir), &own, config, &name).await,
+        (None, Some(selection), Some(path)) => move_out(&db, (selection, path), &own, config, &name).await,
         // Clap requires both.
         (None, ..) => Err("--before and --to are needed".into()),
     };
@@ -96,15 +97,15 @@ pub(super) async fn run(args: ArchiveArgs, config: &DatabaseConfig) -> Result<()
 
 async fn move_out(
     db: &Database,
-    (before, dir): (NaiveDate, PathBuf),
+    (selection, path): (Selection, PathBuf),
     own: &CheckpointConfig,
     config: &DatabaseConfig,
     name: &str,
 ) -> Result<(), Failure> {
     let notary = notary(own, config).await?;
     let data_dir = if config.url().is_some() { None } else { Some(config.data_dir()?) };
-    let place = Place { dir, data_dir };
-    let plan = archive::archive(db, &notary, &place, (before, true), &mut tell).await.map_err(said)?;
+    let directory = Directory { path, data_dir };
+    let plan = archive::archive(db, &notary, &directory, selection, &mut tell).await.map_err(said)?;
     print(&text(&plan, "are archived in", name))
 }
 
@@ -121,9 +122,9 @@ fn text(plan: &Plan, verb: &str, name: &str) -> String {
         let stream = part.stream.as_str();
         let _ = writeln!(text, "{stream}: events {first} to {last} (until {at}) {verb} {}", part.file());
     }
-    for remains in &plan.remains {
-        let (stream, first, head) = (remains.stream.as_str(), remains.first, remains.head);
-        let _ = writeln!(text, "{stream}: events {first} to {head} stay: {}", remains.why);
+    for staying in &plan.staying {
+        let (stream, first, head) = (staying.stream.as_str(), staying.first, staying.head);
+        let _ = writeln!(text, "{stream}: events {first} to {head} stay: {}", staying.why);
     }
     let count = plan.parts.len();
     let what = if count == 0 { "no partition is old enough".to_owned() } else { format!("partitions: {count}") };

@@ -12,7 +12,7 @@ use crate::access::open::Hosts;
 use crate::access::register::Mode;
 use crate::app::{App, Setup, Stage};
 use crate::approval::Policy;
-use crate::audit::archive::{Place, schedule};
+use crate::audit::archive::{Directory, schedule};
 use crate::audit::checkpoint::Notary;
 use crate::audit::complete;
 use crate::audit::told::Changes;
@@ -305,10 +305,11 @@ fn start_tasks(
         let signer = notary.clone();
         let run = move || notary.clone().run(of_notary.clone(), checkpoint_every, verifying.clone());
         tasks.push(keep("checkpoints", run));
-        if let (Some(days), Some(dir)) = (args.archive.retain_events, args.archive.archive_dir.clone()) {
+        if let (Some(days), Some(path)) = (args.archive.retain_events, args.archive.archive_dir.clone()) {
             let data_dir = database.url().map_or_else(|| database.data_dir().ok(), |_| None);
-            let (place, failure) = (Place { dir, data_dir }, app.trail.archiving.clone());
-            let run = move || schedule::run(of_archive.clone(), signer.clone(), place.clone(), days, failure.clone());
+            let (directory, failure) = (Directory { path, data_dir }, app.trail.archiving.clone());
+            let run =
+                move || schedule::run(of_archive.clone(), signer.clone(), directory.clone(), days, failure.clone());
             tasks.push(keep("archive", run));
         }
     } else if args.archive.retain_events.is_some() {

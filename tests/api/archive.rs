@@ -4,7 +4,7 @@ use crate::partitions::ending_with;
 use crate::support::Service;
 use chrono::NaiveDate;
 use holdfast::audit::archive::restore::restore;
-use holdfast::audit::archive::{self, ArchiveError, Place, Plan, check};
+use holdfast::audit::archive::{self, ArchiveError, Directory, Plan, Selection, check};
 use holdfast::audit::checkpoint::{Notary, believe};
 use holdfast::audit::erase::{Target, erase};
 use holdfast::audit::note::Signer;
@@ -64,9 +64,13 @@ async fn today(service: &Service) -> NaiveDate {
     sqlx::query_scalar("SELECT (holdfast_now() AT TIME ZONE 'UTC')::date").fetch_one(&service.pool).await.unwrap()
 }
 
+const fn all(before: NaiveDate) -> Selection {
+    Selection { before, with_restored: true }
+}
+
 pub async fn archive(service: &Service, dir: &Dir, before: NaiveDate) -> Result<Plan, ArchiveError> {
-    let place = Place { dir: dir.path().to_owned(), data_dir: None };
-    archive::archive(&service.db, &notary(), &place, (before, true), &mut |_| {}).await
+    let directory = Directory { path: dir.path().to_owned(), data_dir: None };
+    archive::archive(&service.db, &notary(), &directory, all(before), &mut |_| {}).await
 }
 
 async fn checked(service: &Service, dir: &Dir) -> check::Checked {
@@ -246,9 +250,9 @@ async fn a_segment_that_is_edited_missing_doubled_or_of_another_installation_is_
 async fn what_forbids_an_archive_is_said_before_anything_is_written() {
     let Book { service, dir, before, .. } = &old().await;
     let day = chrono::TimeDelta::days(1);
-    let refused = async |place: &Path, before: NaiveDate| {
-        let place = Place { dir: place.to_owned(), data_dir: Some(dir.path().to_owned()) };
-        let done = archive::archive(&service.db, &notary(), &place, (before, true), &mut |_| {}).await;
+    let refused = async |path: &Path, before: NaiveDate| {
+        let directory = Directory { path: path.to_owned(), data_dir: Some(dir.path().to_owned()) };
+        let done = archive::archive(&service.db, &notary(), &directory, all(before), &mut |_| {}).await;
         assert_eq!(service.count("SELECT min(seq) FROM risk_event").await, 1);
         assert_eq!(service.count("SELECT count(*) FROM audit_archive").await, 0);
         done.map(|plan| plan.parts.len()).unwrap_err().to_string()

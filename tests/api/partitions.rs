@@ -1,7 +1,7 @@
 //! Events and reservations keep their place, whichever partition it is in, and there always is one.
 
 use crate::support::Service;
-use holdfast::audit::partitions::{self, make_ahead, partitions};
+use holdfast::audit::partitions::{self, make_ahead};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor};
 
@@ -28,7 +28,7 @@ async fn an_event_without_a_partition_gets_one_and_its_request_is_answered() {
     }
     let mut conn = service.pool.acquire().await.unwrap();
     for table in &partitions::ALL {
-        let found = partitions(&mut conn, table.table).await.unwrap();
+        let found = partitions::list(&mut conn, table.table).await.unwrap();
         assert_eq!(found.iter().map(|one| (one.from, one.to)).collect::<Vec<_>>(), [(1, 3), (3, 10_000_003)]);
     }
     assert_eq!(service.get("/audit/verify").await.ok()["ok"], true);

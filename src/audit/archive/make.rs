@@ -1,18 +1,20 @@
 //! Writing of segments: verify, write, read back, sign, and only then drop.
 
 use super::manifest::Manifest;
-use super::plan::{Part, Plan, plan};
+use super::plan::{Part, Plan, Selection, plan};
 use super::segment::{self, Contents};
-use super::{ArchiveError, NOTE, Result, UNFINISHED, at, beside, numbers, of_export, refused, removal, store, turn};
+use super::{
+    ArchiveError, NOTE, Result, UNFINISHED, at, beside, numbers, of_export, refused, removal, store, take_lock,
+};
 use crate::audit::checkpoint::Notary;
-use crate::audit::export::{self, Closing, Opening, Place as Of};
+use crate::audit::export::{self, Closing, Opening, Place};
 use crate::audit::note::Note;
 use crate::audit::verify::{self, Asked, read_erased, read_head};
 use crate::db::history::stored_hash;
 use crate::db::{Database, now, to_json};
 use crate::owner;
 use crate::types::Point;
-use chrono::{NaiveDate, SecondsFormat, TimeDelta};
+use chrono::{SecondsFormat, TimeDelta};
 use rustix::fs::{Access, access};
 use sqlx::{Connection, PgConnection};
 use std::fs::{self, File, OpenOptions};
@@ -29,26 +31,26 @@ const LEVEL: i32 = 3;
 /// The interval of the lines about a long partition.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
-/// The place of the archive.
+/// The directory of the archive.
 #[derive(Debug, Clone)]
-pub struct Place {
-    /// The directory of the files.
-    pub dir: PathBuf,
+pub struct Directory {
+    /// Its path.
+    pub path: PathBuf,
     /// The data directory, whose database files must not mix with; none if the database is elsewhere.
     pub data_dir: Option<PathBuf>,
 }
 
-impl Place {
+impl Directory {
     /// Refuses a directory that cannot hold an archive.
     fn check(&self) -> Result<()> {
-        let shown = self.dir.display();
-        let found = match fs::canonicalize(&self.dir) {
+        let shown = self.path.display();
+        let found = match fs::canonicalize(&self.path) {
             Ok(found) if found.is_dir() => found,
             Ok(_) => return refused(format!("{shown} is not a directory: name one for the archive")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return refused(format!("{shown} does not exist: make the directory first (mkdir -p {shown})"));
             }
-            Err(error) => return Err(ArchiveError::File { path: self.dir.clone(), error }),
+            Err(error) => return Err(ArchiveError::File { path: self.path.clone(), error }),
         };
         for name in ["pg", "run"] {
             let own = self.data_dir.as_ref().and_then(|dir| fs::canonicalize(dir.join(name)).ok());
@@ -70,20 +72,21 @@ impl Place {
 pub async fn archive(
     db: &Database,
     notary: &Notary,
-    place: &Place,
-    (before, again): (NaiveDate, bool),
+    directory: &Directory,
+    selection: Selection,
     tell: &mut impl FnMut(&str),
 ) -> Result<Plan> {
-    place.check()?;
-    let mut turn = turn(db).await?;
-    let plan = plan(db, before, again).await?;
-    same_book(db, &place.dir).await?;
+    directory.check()?;
+    let dir = &directory.path;
+    let mut lock = take_lock(db).await?;
+    let plan = plan(db, selection).await?;
+    same_book(db, dir).await?;
     for part in &plan.parts {
         // All refusals come before the first file.
-        refuse_other(&place.dir, part)?;
+        refuse_other(dir, part)?;
     }
     for part in &plan.parts {
-        one(db, notary, &place.dir, (part, &mut turn), tell).await?;
+        archive_part(db, notary, dir, (part, &mut lock), tell).await?;
     }
     Ok(plan)
 }
@@ -122,11 +125,11 @@ fn refuse_other(dir: &Path, part: &Part) -> Result<()> {
     }
 }
 
-async fn one(
+async fn archive_part(
     db: &Database,
     notary: &Notary,
     dir: &Path,
-    (part, turn): (&Part, &mut PgConnection),
+    (part, lock): (&Part, &mut PgConnection),
     tell: &mut impl FnMut(&str),
 ) -> Result<()> {
     let (first, last, name) = (part.first(), part.last, part.stream.as_str());
@@ -151,8 +154,8 @@ async fn one(
             why: "it was not read back as it was written".to_owned(),
         });
     }
-    // Without the turn, another archive of the same directory may have finished this file.
-    turn.ping().await?;
+    // Without the lock, another archive of the same directory may have finished this file.
+    lock.ping().await?;
     let manifest = sign(db, notary, dir, contents).await?;
     let path = dir.join(part.file());
     fs::rename(&unfinished.0, &path).map_err(at(&path))?;
@@ -198,7 +201,7 @@ async fn write(db: &Database, part: &Part, path: &Path, tell: &mut impl FnMut(&s
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(at(path))?;
     owner::give(&file, path);
     let mut out = zstd::Encoder::new(BufWriter::new(file), LEVEL).map_err(at(path))?;
-    let opening = Opening { stream: *stream, before: Of::of(*before, None), streams: vec![*stream] };
+    let opening = Opening { stream: *stream, before: Place::of(*before, None), streams: vec![*stream] };
     writeln!(out, "{}", to_json(&opening)).map_err(at(path))?;
     let (mut done, mut progress) = (*before, Progress::new(part, "written"));
     while done.seq < *last {
@@ -215,8 +218,8 @@ async fn write(db: &Database, part: &Part, path: &Path, tell: &mut impl FnMut(&s
     let to = part.last_at + TimeDelta::microseconds(1);
     let closing = Closing {
         stream: *stream,
-        last: Of::of(done, None),
-        head: Of::of(head.point, Some(head.at)),
+        last: Place::of(done, None),
+        head: Place::of(head.point, Some(head.at)),
         to: Some(to.to_rfc3339_opts(SecondsFormat::Micros, true)),
     };
     writeln!(out, "{}", to_json(&closing)).map_err(at(path))?;

@@ -10,6 +10,15 @@ use crate::types::Point;
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, SecondsFormat, Utc};
 use sqlx::PgConnection;
 
+/// The partitions that are asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Selection {
+    /// Those whose every event is before this day.
+    pub before: NaiveDate,
+    /// Restored ones, too.
+    pub with_restored: bool,
+}
+
 /// A partition to archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
@@ -43,7 +52,7 @@ impl Part {
 
 /// A partition that stays, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remains {
+pub struct Staying {
     /// The stream of its events.
     pub stream: Stream,
     /// Its first event.
@@ -60,11 +69,12 @@ pub struct Plan {
     /// The partitions to archive, oldest first.
     pub parts: Vec<Part>,
     /// The partitions that stay.
-    pub remains: Vec<Remains>,
+    pub staying: Vec<Staying>,
 }
 
-/// The partitions whose every event is before this day. `again` also takes restored ones.
-pub async fn plan(db: &Database, before: NaiveDate, again: bool) -> Result<Plan> {
+/// Finds the partitions of a selection that may be archived.
+pub async fn plan(db: &Database, selection: Selection) -> Result<Plan> {
+    let Selection { before, .. } = selection;
     let mut conn = db.connect_snapshot().await?;
     // A clock that jumped ahead would archive what is new.
     let today = db.history().now(&mut conn).await?.date_naive();
@@ -80,8 +90,8 @@ pub async fn plan(db: &Database, before: NaiveDate, again: bool) -> Result<Plan>
     }
     let mut plan = Plan::default();
     for table in partitions::ALL.iter().filter(|one| one.table == one.stream.table()) {
-        let found = partitions::partitions(&mut conn, table.table).await?;
-        of_stream(&mut conn, table.stream, &found, (before, again, today), &mut plan).await?;
+        let found = partitions::list(&mut conn, table.table).await?;
+        of_stream(&mut conn, table.stream, &found, (selection, today), &mut plan).await?;
     }
     Ok(plan)
 }
@@ -90,7 +100,7 @@ async fn of_stream(
     conn: &mut PgConnection,
     stream: Stream,
     found: &[Partition],
-    (before, again, today): (NaiveDate, bool, NaiveDate),
+    (Selection { before, with_restored }, today): (Selection, NaiveDate),
     plan: &mut Plan,
 ) -> Result<()> {
     let head = head_seq(&mut *conn, stream).await?;
@@ -105,10 +115,10 @@ async fn of_stream(
     for (place, partition) in found.iter().enumerate() {
         let (first, last) = (partition.from, partition.to - 1);
         let restored = segments.iter().find(|one| one.stream == stream && one.first() == first).cloned();
-        if restored.is_some() && !again {
+        if restored.is_some() && !with_restored {
             continue;
         }
-        let mut stays = |why: String| plan.remains.push(Remains { stream, first, head, why });
+        let mut stays = |why: String| plan.staying.push(Staying { stream, first, head, why });
         if head < last || place + 1 == found.len() {
             // An empty partition for later events says nothing to anybody.
             if first <= head {

@@ -1,7 +1,7 @@
 //! The way back: a segment becomes a partition again, with the guards of one, in one transaction.
 
-use super::segment::{Event, Segment as File};
-use super::{ArchiveError, Result, at, check, refused, store, turn};
+use super::segment::{Event, Reader};
+use super::{ArchiveError, Result, at, check, refused, store, take_lock};
 use crate::audit::layout::{Column, Kind};
 use crate::audit::note::Verifier;
 use crate::audit::verify::{self, Asked};
@@ -34,7 +34,7 @@ pub async fn restore(
     tell: &mut impl FnMut(&str),
 ) -> Result<Segment> {
     let shown = path.display();
-    let _turn = turn(db).await?;
+    let _lock = take_lock(db).await?;
     tell(&format!("verifying {shown}"));
     let contents = check::verify(path, verifiers, None, &mut BTreeMap::new())
         .map_err(|why| ArchiveError::Bad { path: path.to_owned(), why })?;
@@ -99,9 +99,9 @@ async fn fill(conn: &mut PgConnection, path: &Path, segment: &Segment) -> Result
     let columns: Vec<_> = stream.columns().iter().map(|column| column.name).collect();
     let statement = format!("COPY {name} ({}, hash) FROM STDIN", columns.join(", "));
     let mut rows = conn.copy_in_raw(&statement).await?;
-    let mut file = File::open(path).map_err(at(path))?;
+    let mut reader = Reader::open(path).map_err(at(path))?;
     let mut chunk = Vec::with_capacity(2 * CHUNK);
-    while let Some(event) = file.next_event().map_err(at(path))? {
+    while let Some(event) = reader.next_event().map_err(at(path))? {
         append(&mut chunk, stream.columns(), &event);
         if chunk.len() >= CHUNK {
             rows.send(&chunk[..]).await?;
@@ -110,7 +110,7 @@ async fn fill(conn: &mut PgConnection, path: &Path, segment: &Segment) -> Result
     }
     rows.send(&chunk[..]).await?;
     rows.finish().await?;
-    let contents = file.end().map_err(at(path))?;
+    let contents = reader.end().map_err(at(path))?;
     if contents.sha256 != segment.sha256 {
         return Err(ArchiveError::Bad {
             path: path.to_owned(),

@@ -1,6 +1,6 @@
 //! The schedule: a server archives once an hour what is older than it is told to retain.
 
-use super::{ArchiveError, Place, archive};
+use super::{ArchiveError, Directory, Selection, archive};
 use crate::audit::checkpoint::Notary;
 use crate::db::Database;
 use chrono::Days;
@@ -33,17 +33,17 @@ impl LastFailure {
 }
 
 /// Archives the partitions whose every event is older than `days`, until the task is cancelled. Restored ones stay.
-pub async fn run(db: Database, notary: Notary, place: Place, days: u16, failure: LastFailure) {
+pub async fn run(db: Database, notary: Notary, directory: Directory, days: u16, failure: LastFailure) {
     let mut turns = tokio::time::interval(EVERY);
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         turns.tick().await;
-        match apart(&db, &notary, &place, days).await {
+        match in_own_thread(&db, &notary, &directory, days).await {
             Ok(()) => failure.put(None),
             // Another instance does the same work, or an operator does.
             Err(ArchiveError::Busy(who)) => tracing::info!(who, "old events are not archived by this instance now"),
             Err(error) => {
-                tracing::error!(%error, dir = %place.dir.display(), "old events could not be archived: trying again in an hour");
+                tracing::error!(%error, dir = %directory.path.display(), "old events could not be archived: trying again in an hour");
                 failure.set(error.to_string());
             }
         }
@@ -51,17 +51,18 @@ pub async fn run(db: Database, notary: Notary, place: Place, days: u16, failure:
 }
 
 /// Archives in a thread of its own, because it compresses and waits for a disk: requests would wait with it.
-async fn apart(db: &Database, notary: &Notary, place: &Place, days: u16) -> Result<(), ArchiveError> {
+async fn in_own_thread(db: &Database, notary: &Notary, directory: &Directory, days: u16) -> Result<(), ArchiveError> {
     let today = db.history().now(&mut *db.work().await?).await?.date_naive();
     let Some(before) = today.checked_sub_days(Days::new(days.into())) else { return Ok(()) };
-    let (db, notary, place, handle) = (db.clone(), notary.clone(), place.clone(), Handle::current());
+    let selection = Selection { before, with_restored: false };
+    let (db, notary, directory, handle) = (db.clone(), notary.clone(), directory.clone(), Handle::current());
     // Dropped with this future, which ends the work.
     let (_alive, gone) = oneshot::channel::<()>();
     let working = tokio::task::spawn_blocking(move || {
         handle.block_on(async {
             let mut tell = |sentence: &str| tracing::info!("{sentence}");
             tokio::select! {
-                done = archive(&db, &notary, &place, (before, false), &mut tell) => done.map(drop),
+                done = archive(&db, &notary, &directory, selection, &mut tell) => done.map(drop),
                 _ = gone => Ok(()),
             }
         })

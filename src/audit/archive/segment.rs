@@ -44,7 +44,7 @@ pub(super) struct Event<'a> {
 }
 
 /// A file that is being read.
-pub(super) struct Segment {
+pub(super) struct Reader {
     lines: BufReader<zstd::Decoder<'static, BufReader<Digested>>>,
     line: Vec<u8>,
     bytes: Vec<u8>,
@@ -87,10 +87,10 @@ fn bad(sentence: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, sentence.into())
 }
 
-impl Segment {
+impl Reader {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let digested = Digested { file: open(path)?, hasher: Sha256::new(), bytes: 0 };
-        let mut segment = Self {
+        let mut reader = Self {
             lines: BufReader::new(zstd::Decoder::new(digested)?),
             line: Vec::new(),
             bytes: Vec::new(),
@@ -99,13 +99,13 @@ impl Segment {
             last: Point::BEGINNING,
             last_at: i64::MIN,
         };
-        segment.read_line()?;
+        reader.read_line()?;
         let opening: Opening =
-            serde_json::from_slice(&segment.line).map_err(|_| bad("its first line is not that of an export"))?;
-        segment.stream = opening.stream;
-        segment.before = point(&opening.before).ok_or_else(|| bad("its first line names no event"))?;
-        segment.last = segment.before;
-        Ok(segment)
+            serde_json::from_slice(&reader.line).map_err(|_| bad("its first line is not that of an export"))?;
+        reader.stream = opening.stream;
+        reader.before = point(&opening.before).ok_or_else(|| bad("its first line names no event"))?;
+        reader.last = reader.before;
+        Ok(reader)
     }
 
     fn read_line(&mut self) -> io::Result<()> {
@@ -188,11 +188,11 @@ impl Segment {
 
 /// Verifies a whole file, and shows each event.
 pub(super) fn read(path: &Path, mut each: impl FnMut(&Event<'_>)) -> io::Result<Contents> {
-    let mut segment = Segment::open(path)?;
-    while let Some(event) = segment.next_event()? {
+    let mut reader = Reader::open(path)?;
+    while let Some(event) = reader.next_event()? {
         each(&event);
     }
-    segment.end()
+    reader.end()
 }
 
 fn point(place: &Place) -> Option<Point> {

@@ -83,7 +83,7 @@ pub(super) async fn erasures(conn: &mut PgConnection, stream: Stream, first: i64
 pub(super) async fn partitions_up_to(conn: &mut PgConnection, stream: Stream, last: i64) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for table in partitions::ALL.iter().filter(|one| one.stream == stream && one.table != stream.table()) {
-        let mut found = partitions::partitions(&mut *conn, table.table).await?;
+        let mut found = partitions::list(&mut *conn, table.table).await?;
         // The newest stays: the next one is made behind it.
         found.pop();
         names.extend(found.into_iter().filter(|one| one.to <= last + 1).map(|one| one.name));
