@@ -3,6 +3,7 @@
 //! Handlers are in their levers' folders: extract the input, call one service, answer.
 
 pub mod connections;
+mod days;
 mod drain;
 pub mod errors;
 pub(crate) mod input;
@@ -12,16 +13,15 @@ mod paging;
 pub mod places;
 mod problem;
 pub mod server;
-mod spans;
 
 pub use crate::identity::Caller;
+pub use days::{DaysPage, Rows};
 pub use input::{BODY_BYTES_MAX, Input, Lenient, Query, Segment};
 pub(crate) use input::{CanStop, Off, Stopping};
 pub(crate) use keyed::said;
 pub use keyed::{Change, Said, marked};
 pub use paging::{Page, Paging};
 pub use problem::render;
-pub use spans::{Rows, Spans};
 
 use crate::error::Error;
 use crate::identity::Admitted;

@@ -40,7 +40,7 @@ pub use number::{
     scaled_text,
 };
 pub use path::bounded;
-pub use portion::{Portion, STRETCH, Span, WantedNames};
+pub use portion::{DaysRow, Portion, STRETCH, WantedNames};
 pub use reservation_status::ReservationStatus;
 pub use scope::{Scope, UnknownScope};
 pub use stream::{Point, Stream};

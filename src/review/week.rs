@@ -1,10 +1,10 @@
 //! The numbers of the period and of the week before it, from the rows of the days alone.
 
 use crate::error::Result;
-use crate::heimdall::model::{self, Scorecard};
+use crate::heimdall::model::{Scorecard, Span};
 use crate::risk;
 use crate::risk::store::{Denied, LedgerOfDays};
-use crate::types::{Engine, Span, WantedNames};
+use crate::types::{DaysRow, Engine, WantedNames};
 use chrono::{Days, NaiveDate};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -68,14 +68,14 @@ fn before(since: NaiveDate) -> (NaiveDate, NaiveDate) {
 async fn read(
     conn: &mut PgConnection,
     engines: &[Engine],
-    domains: &[Span],
+    domains: &[DaysRow],
     first: NaiveDate,
     last: NaiveDate,
 ) -> Result<Week> {
-    let levels: Vec<Span> = engines.iter().map(|engine| Span { name: engine.to_string(), first, last }).collect();
+    let levels: Vec<DaysRow> = engines.iter().map(|engine| DaysRow { name: engine.to_string(), first, last }).collect();
     let ledger = risk::store::ledger_of(&mut *conn, &levels).await?;
-    let of_these = |domain: &Span| crate::heimdall::store::trials_of(&Span { first, last, ..domain.clone() });
-    let trials: Vec<model::Span> = domains.iter().map(of_these).collect::<Result<_>>()?;
+    let of_these = |domain: &DaysRow| crate::heimdall::store::trials_of(&DaysRow { first, last, ..domain.clone() });
+    let trials: Vec<Span> = domains.iter().map(of_these).collect::<Result<_>>()?;
     let scorecards = crate::heimdall::store::scorecards_of(conn, trials).await?;
     Ok(Week { from: first, day: last, ledger, scorecards })
 }

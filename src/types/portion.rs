@@ -22,9 +22,9 @@ impl Portion {
     }
 }
 
-/// A row of sums over days, both ends included: its name, such as an engine.
+/// A row of sums over days, both ends included, by its name, such as an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Span {
+pub struct DaysRow {
     /// The name.
     pub name: String,
     /// The first day.

@@ -1,9 +1,9 @@
 //! The scorecards of earlier days.
 
 use crate::error::{Error, Result};
-use crate::heimdall::model::{self, Scorecard};
+use crate::heimdall::model::{Scorecard, Span};
 use crate::heimdall::{Heimdall, store};
-use crate::http::{Page, Query, Rows, Spans, errors};
+use crate::http::{DaysPage, Page, Query, Rows, errors};
 use crate::types::{Day, DayPlace, DayRange, Domain, PageSize};
 use axum::Json;
 use axum::extract::State;
@@ -68,21 +68,21 @@ async fn scorecards(
         ScorecardsBy::Domain => ("/heimdall/scorecards?by=domain", Rows::Whole),
         ScorecardsBy::Day => ("/heimdall/scorecards?by=day", Rows::EachDay),
     };
-    let mut spans = Spans::new(list, rows, range, query.limit, query.cursor.as_ref())?;
+    let mut page = DaysPage::new(list, rows, range, query.limit, query.cursor.as_ref())?;
     match &query.domain {
         Some(domain) if !store::is_known(&mut tx, domain).await? => {
             let id = format!("{domain} with a policy or a trial: GET /heimdall/policies lists the policies");
             return Err(Error::NotFound { what: "domain", id });
         }
-        Some(domain) => spans.take_all_of(domain.as_str()),
+        Some(domain) => page.take_all_of(domain.as_str()),
         None => {
-            while let Some(wanted) = spans.wants() {
+            while let Some(wanted) = page.wants() {
                 let rows = store::domains_of(&mut tx, wanted).await?;
-                spans.take(rows);
+                page.take(rows);
             }
         }
     }
-    let (spans, next_cursor) = spans.end();
-    let spans: Vec<model::Span> = spans.iter().map(store::trials_of).collect::<Result<_>>()?;
+    let (wanted, next_cursor) = page.end();
+    let spans: Vec<Span> = wanted.iter().map(store::trials_of).collect::<Result<_>>()?;
     Ok(Json(Page::of(store::scorecards_of(&mut tx, spans).await?, next_cursor)))
 }

@@ -4,7 +4,7 @@ use super::domain;
 use crate::audit::Stamp;
 use crate::error::{Error, Result};
 use crate::heimdall::model::{Scorecard, Span, Tally};
-use crate::types::{self, Confidence, Domain, ModelVersion, WantedNames};
+use crate::types::{Confidence, DaysRow, Domain, ModelVersion, WantedNames};
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
@@ -201,10 +201,10 @@ pub async fn is_known(conn: &mut PgConnection, domain: &Domain) -> Result<bool> 
 }
 
 /// The domains of each span of days: those with a policy, and those with trials on these days.
-pub async fn domains_of(conn: &mut PgConnection, wanted: WantedNames<'_>) -> Result<Vec<types::Span>> {
+pub async fn domains_of(conn: &mut PgConnection, wanted: WantedNames<'_>) -> Result<Vec<DaysRow>> {
     let (first, last): (Vec<NaiveDate>, Vec<NaiveDate>) = wanted.days.iter().copied().unzip();
     Ok(sqlx::query_as!(
-        types::Span,
+        DaysRow,
         r#"SELECT known.domain AS "name!",
                   span.first AS "first!",
                   span.last AS "last!"
@@ -226,7 +226,7 @@ pub async fn domains_of(conn: &mut PgConnection, wanted: WantedNames<'_>) -> Res
 }
 
 /// All trials of a row of a history.
-pub fn trials_of(row: &types::Span) -> Result<Span> {
+pub fn trials_of(row: &DaysRow) -> Result<Span> {
     Ok(Span { domain: domain(&row.name)?, from: row.first, day: row.last, model_version: None })
 }
 

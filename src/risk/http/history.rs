@@ -1,7 +1,7 @@
 //! The ledger of earlier days.
 
 use crate::error::{Error, Result};
-use crate::http::{Page, Query, Rows, Spans, errors};
+use crate::http::{DaysPage, Page, Query, Rows, errors};
 use crate::risk::store::LedgerOfDays;
 use crate::risk::{Risk, store};
 use crate::types::{Day, DayPlace, DayRange, Engine, PageSize};
@@ -84,7 +84,7 @@ async fn risk_ledger(State(risk): State<Risk>, Query(query): Query<LedgerQuery>)
     let now = db.history().now(&mut tx).await?;
     let range = DayRange::new(query.from, query.to, store::business_day(&mut tx, now).await?)?;
     let by = query.by.unwrap_or_default();
-    let mut spans = Spans::new(by.list(), by.rows(), range, query.limit, query.cursor.as_ref())?;
+    let mut page = DaysPage::new(by.list(), by.rows(), range, query.limit, query.cursor.as_ref())?;
     if let Some(engine) = &query.engine
         && !store::is_known(&mut tx, engine, range.first, range.last).await?
     {
@@ -94,15 +94,15 @@ async fn risk_ledger(State(risk): State<Risk>, Query(query): Query<LedgerQuery>)
     }
     let global = (by == LedgerBy::Day).then(Engine::global);
     match query.engine.or(global) {
-        Some(engine) => spans.take_all_of(engine.as_str()),
+        Some(engine) => page.take_all_of(engine.as_str()),
         None => {
-            while let Some(wanted) = spans.wants() {
+            while let Some(wanted) = page.wants() {
                 let rows = store::engines_of(&mut tx, wanted).await?;
-                spans.take(rows);
+                page.take(rows);
             }
         }
     }
-    let (spans, next_cursor) = spans.end();
-    let rows = store::ledger_of(&mut tx, &spans).await?;
+    let (wanted, next_cursor) = page.end();
+    let rows = store::ledger_of(&mut tx, &wanted).await?;
     Ok(Json(Page::of(rows, next_cursor)))
 }

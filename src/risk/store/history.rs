@@ -2,7 +2,7 @@
 
 use super::columns::{engine, total};
 use crate::error::Result;
-use crate::types::{Engine, Span, Total, WantedNames};
+use crate::types::{DaysRow, Engine, Total, WantedNames};
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -34,10 +34,10 @@ pub async fn is_known(conn: &mut PgConnection, engine: &Engine, first: NaiveDate
 }
 
 /// The engines of each span of days: those with a policy, and those with a denied reserve on these days.
-pub async fn engines_of(conn: &mut PgConnection, wanted: WantedNames<'_>) -> Result<Vec<Span>> {
+pub async fn engines_of(conn: &mut PgConnection, wanted: WantedNames<'_>) -> Result<Vec<DaysRow>> {
     let (first, last): (Vec<NaiveDate>, Vec<NaiveDate>) = wanted.days.iter().copied().unzip();
     Ok(sqlx::query_as!(
-        Span,
+        DaysRow,
         r#"SELECT known.engine AS "name!",
                   span.first AS "first!",
                   span.last AS "last!"
@@ -81,11 +81,11 @@ pub struct LedgerOfDays {
     pub denials_by_reason: BTreeMap<String, i64>,
 }
 
-/// The sums of each of these spans, in their order. Two statements, which reach each row of a day by its key.
-pub async fn ledger_of(conn: &mut PgConnection, spans: &[Span]) -> Result<Vec<LedgerOfDays>> {
-    let names: Vec<String> = spans.iter().map(|span| span.name.clone()).collect();
-    let first: Vec<NaiveDate> = spans.iter().map(|span| span.first).collect();
-    let last: Vec<NaiveDate> = spans.iter().map(|span| span.last).collect();
+/// The sums of each of these rows, in their order. Two statements, which reach each row of a day by its key.
+pub async fn ledger_of(conn: &mut PgConnection, wanted: &[DaysRow]) -> Result<Vec<LedgerOfDays>> {
+    let names: Vec<String> = wanted.iter().map(|row| row.name.clone()).collect();
+    let first: Vec<NaiveDate> = wanted.iter().map(|row| row.first).collect();
+    let last: Vec<NaiveDate> = wanted.iter().map(|row| row.last).collect();
     let mut denials = denials_of(&mut *conn, &names, &first, &last).await?;
     let rows = sqlx::query!(
         r#"SELECT span.place                         AS "place!",

@@ -4,7 +4,7 @@
 
 use super::Page;
 use crate::error::{Error, Result};
-use crate::types::{DayPlace, DayRange, PageSize, Span, WantedNames};
+use crate::types::{DayPlace, DayRange, DaysRow, PageSize, WantedNames};
 use chrono::NaiveDate;
 
 /// The rows that each name has.
@@ -21,7 +21,7 @@ const DAYS_AT_ONCE: usize = 16;
 
 /// A page that is being filled with the names of its rows.
 #[derive(Debug)]
-pub struct Spans {
+pub struct DaysPage {
     /// The path and the grouping of the list that its cursors belong to.
     list: &'static str,
     limit: usize,
@@ -29,10 +29,10 @@ pub struct Spans {
     left: Vec<(NaiveDate, NaiveDate)>,
     /// Only names after this one in the first of them.
     after: String,
-    items: Vec<Span>,
+    items: Vec<DaysRow>,
 }
 
-impl Spans {
+impl DaysPage {
     /// Reads `limit` and `cursor` for this list. A cursor of another list is refused.
     pub fn new(
         list: &'static str,
@@ -66,7 +66,7 @@ impl Spans {
     }
 
     /// Adds the rows of a read.
-    pub fn take(&mut self, rows: Vec<Span>) {
+    pub fn take(&mut self, rows: Vec<DaysRow>) {
         self.left.drain(..self.left.len().min(DAYS_AT_ONCE));
         self.after.clear();
         self.items.extend(rows);
@@ -75,7 +75,7 @@ impl Spans {
     /// Fills the page with the rows of one name.
     pub fn take_all_of(&mut self, name: &str) {
         let (after, limit) = (std::mem::take(&mut self.after), self.limit);
-        let of = |(first, last)| Span { name: name.to_owned(), first, last };
+        let of = |(first, last)| DaysRow { name: name.to_owned(), first, last };
         let rows = self.left.drain(..).map(of).enumerate();
         self.items
             .extend(rows.filter(|(place, _)| *place > 0 || name > after.as_str()).map(|(_, row)| row).take(limit + 1));
@@ -83,10 +83,10 @@ impl Spans {
 
     /// The rows of the page, and the cursor of the next one.
     #[must_use]
-    pub fn end(mut self) -> (Vec<Span>, Option<String>) {
+    pub fn end(mut self) -> (Vec<DaysRow>, Option<String>) {
         let is_more = self.items.len() > self.limit;
         self.items.truncate(self.limit);
-        let cursor = |last: &Span| DayPlace::new(self.list, last.last, &last.name).to_string();
+        let cursor = |last: &DaysRow| DayPlace::new(self.list, last.last, &last.name).to_string();
         let next = self.items.last().filter(|_| is_more).map(cursor);
         (self.items, next)
     }
@@ -108,22 +108,22 @@ mod tests {
     }
 
     /// A walk over all pages, with the names that each day has.
-    fn walk(rows: Rows, limit: &str, names: impl Fn(usize) -> Vec<&'static str>) -> Vec<Span> {
+    fn walk(rows: Rows, limit: &str, names: impl Fn(usize) -> Vec<&'static str>) -> Vec<DaysRow> {
         let range = DayRange { first: day("2026-11-01"), last: day("2026-11-30") };
         let (mut seen, mut cursor) = (Vec::new(), None::<DayPlace>);
         for page in 0.. {
-            let mut spans = Spans::new("/a", rows, range, Some(limit.parse().unwrap()), cursor.as_ref()).unwrap();
-            while let Some(wanted) = spans.wants() {
+            let mut building = DaysPage::new("/a", rows, range, Some(limit.parse().unwrap()), cursor.as_ref()).unwrap();
+            while let Some(wanted) = building.wants() {
                 let days = wanted.days.iter().enumerate();
                 let rows = days.flat_map(|(place, (first, last))| {
                     let after = if place == 0 { wanted.after } else { "" };
                     let names = names(page).into_iter().filter(move |name| *name > after);
-                    names.map(|name| Span { name: name.to_owned(), first: *first, last: *last })
+                    names.map(|name| DaysRow { name: name.to_owned(), first: *first, last: *last })
                 });
                 let rows = rows.take(usize::try_from(wanted.limit).unwrap()).collect();
-                spans.take(rows);
+                building.take(rows);
             }
-            let (rows, next) = spans.end();
+            let (rows, next) = building.end();
             seen.extend(rows);
             let Some(next) = next else { break };
             cursor = Some(next.parse().unwrap());
@@ -136,7 +136,7 @@ mod tests {
         for limit in ["1", "2", "3", "7", "90", "1000"] {
             let rows = walk(Rows::EachDay, limit, |_| vec!["A", "B", "C"]);
             assert_eq!(rows.len(), 90, "{limit}");
-            let key = |row: &Span| (std::cmp::Reverse(row.last), row.name.clone());
+            let key = |row: &DaysRow| (std::cmp::Reverse(row.last), row.name.clone());
             assert!(rows.is_sorted_by(|one, next| key(one) < key(next)), "{limit}");
             let rows = walk(Rows::Whole, limit, |_| vec!["A", "B", "C"]);
             assert_eq!(rows.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["A", "B", "C"], "{limit}");
