@@ -62,12 +62,8 @@ pub struct Source {
 impl Source {
     /// Makes the review of this instance.
     pub async fn review(&self) -> Result<Review> {
-        let answering = Answering::instance(&self.feed, &self.reused, self.db.disk());
-        let mut review = collect(&self.db, answering, self.trail.notary()).await?;
-        if let Some(failure) = self.trail.archiving.get() {
-            review.look_first.push(format!("Old events could not be archived: {failure}"));
-        }
-        Ok(review)
+        let answering = Answering::instance(&self.feed, &self.reused, self.db.disk(), &self.trail.archiving);
+        collect(&self.db, answering, self.trail.notary()).await
     }
 }
 

@@ -39,6 +39,7 @@ const LOOKS: &[Look] = &[
     used_up,
     approvals,
     old_holds,
+    archive,
     charter,
     self_graded,
     reused,
@@ -226,6 +227,11 @@ fn old_holds(review: &Review) -> Vec<String> {
         )
     };
     review.old_holds.iter().map(sentence).collect()
+}
+
+fn archive(review: &Review) -> Vec<String> {
+    let sentence = |failure| format!("Old events could not be archived: {failure}");
+    review.answering.archive_failure.iter().map(sentence).collect()
 }
 
 fn capital(text: &str) -> String {

@@ -1,5 +1,6 @@
 //! The answering process's knowledge of itself, for the review.
 
+use crate::audit::archive::schedule::LastFailure;
 use crate::clock::belief::Doubt;
 use crate::db::disk::Disk;
 use crate::enforcement::feed::Feed;
@@ -35,12 +36,15 @@ pub struct Answering {
     /// The seconds by which the database's clock jumped ahead, while it is not believed and reserves are refused; null
     /// while it is believed.
     pub clock_jumped_seconds: Option<i64>,
+    /// The reason why its scheduled archive failed.
+    #[serde(skip)]
+    pub(super) archive_failure: Option<String>,
 }
 
 impl Answering {
     /// The answer of an instance that serves.
     #[must_use]
-    pub fn instance(feed: &Feed, reused: &Reused, disk: &Disk) -> Self {
+    pub fn instance(feed: &Feed, reused: &Reused, disk: &Disk, archiving: &LastFailure) -> Self {
         let (event_ids_reused, event_id_reused_last) = reused.so_far();
         Self {
             disk_full: disk.is_full(),
@@ -56,6 +60,7 @@ impl Answering {
                 Some(Doubt::Ahead(seconds)) => Some(seconds),
                 Some(Doubt::Behind(_)) | None => None,
             },
+            archive_failure: archiving.get(),
         }
     }
 
