@@ -1,7 +1,6 @@
 //! The history of a policy, from the events that changed it.
 
 use super::actions::{Detail, Setting, row_of};
-use crate::error::{Error, Result};
 use crate::types::ControlAction;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -93,23 +92,27 @@ struct Versioned {
     version: i64,
 }
 
-impl PolicyVersion {
-    /// Reads the values of the change from its detail, which has the form of its action.
-    pub(super) fn tell(mut self, form: Detail, detail: Option<&str>) -> Result<Self> {
-        let Some(detail) = detail else { return Ok(Self { erased: true, ..self }) };
-        let unreadable = |error| Error::Inconsistent(format!("the detail of control event {}: {error}", self.seq));
+/// The values of a change, from the detail of its event.
+#[derive(Default)]
+pub(super) struct Values {
+    pub(super) version: Option<i64>,
+    pub(super) changes: Vec<PolicyFieldChange>,
+    pub(super) policy: Option<Box<RawValue>>,
+}
+
+impl Values {
+    /// Reads a detail, which has the form of its action.
+    pub(super) fn read(form: Detail, detail: &str) -> serde_json::Result<Self> {
         let (changes, policy) = match form {
-            Detail::Removed => (Vec::new(), Some(serde_json::from_str(detail).map_err(unreadable)?)),
-            Detail::RemovedWire => {
-                (Vec::new(), serde_json::from_str::<WireRemoved>(detail).map_err(unreadable)?.policy)
-            }
+            Detail::Removed => (Vec::new(), Some(serde_json::from_str(detail)?)),
+            Detail::RemovedWire => (Vec::new(), serde_json::from_str::<WireRemoved>(detail)?.policy),
             Detail::Changes | Detail::FromTo | Detail::Report | Detail::Other => {
-                let Upserted { changes, policy } = serde_json::from_str(detail).map_err(unreadable)?;
+                let Upserted { changes, policy } = serde_json::from_str(detail)?;
                 (changes, Some(policy))
             }
         };
         let version = policy.as_ref().map(|policy| serde_json::from_str::<Versioned>(policy.get()));
-        self.version = version.transpose().map_err(unreadable)?.map(|policy| policy.version);
-        Ok(Self { changes, policy, ..self })
+        let version = version.transpose()?.map(|policy| policy.version);
+        Ok(Self { version, changes, policy })
     }
 }

@@ -1,8 +1,8 @@
 //! SQL of the history of a policy.
 
 use crate::audit::actions::{Detail, row_of};
-use crate::audit::policies::{PolicyKind, PolicyVersion};
-use crate::error::Result;
+use crate::audit::policies::{PolicyKind, PolicyVersion, Values};
+use crate::error::{Error, Result};
 use crate::types::Portion;
 use sqlx::PgConnection;
 
@@ -43,21 +43,26 @@ pub(crate) async fn policy_versions(
     .await?;
     rows.into_iter()
         .map(|row| {
-            let version = PolicyVersion {
+            let action = kind.actions().find(|action| action.as_str() == row.action);
+            let form = action.map_or(Detail::Other, |action| row_of(action).detail);
+            let values = row.detail.as_deref().map(|detail| Values::read(form, detail)).transpose();
+            let unreadable = |error| Error::Inconsistent(format!("the detail of control event {}: {error}", row.seq));
+            let values = values.map_err(unreadable)?;
+            let erased = values.is_none();
+            let Values { version, changes, policy } = values.unwrap_or_default();
+            Ok(PolicyVersion {
                 seq: row.seq,
                 at: row.at,
                 action: row.action,
-                version: None,
+                version,
                 principal: row.principal,
                 actor: row.actor,
                 request_id: row.request_id,
                 reason: row.reason,
-                changes: Vec::new(),
-                policy: None,
-                erased: false,
-            };
-            let action = kind.actions().find(|action| action.as_str() == version.action);
-            version.tell(action.map_or(Detail::Other, |action| row_of(action).detail), row.detail.as_deref())
+                changes,
+                policy,
+                erased,
+            })
         })
         .collect()
 }
