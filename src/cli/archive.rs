@@ -1,10 +1,10 @@
 //! The `holdfast archive` commands: they move old events into signed files, and bring them back.
 
 use super::database::{close_after, open_existing};
-use super::notary::{existing_notary, notary};
+use super::notary::{notary, verifiers};
 use super::output::{Failure, print};
 use crate::audit::archive::restore::restore;
-use crate::audit::archive::{self, ArchiveError, Directory, Plan, Selection};
+use crate::audit::archive::{self, Directory, Plan, Selection};
 use crate::audit::note::Verifier;
 use crate::config::{CheckpointConfig, DatabaseConfig, path};
 use crate::db::Database;
@@ -56,22 +56,6 @@ fn day(text: &str) -> Result<NaiveDate, String> {
     text.parse().map_err(|_| "it is not a day: write it as 2026-10-01".to_owned())
 }
 
-/// The keys that check signatures: the given ones, else this machine's.
-pub(super) async fn verifiers(
-    given: &[Verifier],
-    own: &CheckpointConfig,
-    config: &DatabaseConfig,
-) -> Result<Vec<Verifier>, Failure> {
-    if !given.is_empty() {
-        return Ok(given.to_vec());
-    }
-    let notary = existing_notary(own, config).await;
-    let notary = notary.ok_or(
-        "this machine has no key of checkpoints: give the one that signed with --key, as printed by holdfast audit key there",
-    )?;
-    Ok(vec![notary.verifier()])
-}
-
 fn tell(sentence: &str) {
     // A reader that has gone does not stop the work.
     let _ = print(&format!("{sentence}\n"));
@@ -105,12 +89,8 @@ async fn move_out(
     let notary = notary(own, config).await?;
     let data_dir = if config.url().is_some() { None } else { Some(config.data_dir()?) };
     let directory = Directory { path, data_dir };
-    let plan = archive::archive(db, &notary, &directory, selection, &mut tell).await.map_err(said)?;
+    let plan = archive::archive(db, &notary, &directory, selection, &mut tell).await?;
     print(&text(&plan, "are archived in", name))
-}
-
-fn said(error: ArchiveError) -> Failure {
-    error.into()
 }
 
 /// The parts of a plan and what stays.

@@ -1,9 +1,8 @@
 //! The `holdfast audit` commands: they verify the trail, sign its heads, export it, and erase a text without breaking
 //! the trail.
 
-use super::archive::verifiers;
 use super::database::{close_after, open_existing};
-use super::notary::notary;
+use super::notary::{notary, verifiers};
 use super::output::{Failure, fail, print};
 use super::rewind::remember;
 use crate::audit::checkpoint::{self, Notary};

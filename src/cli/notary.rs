@@ -2,6 +2,7 @@
 
 use super::output::Failure;
 use crate::audit::checkpoint::Notary;
+use crate::audit::note::Verifier;
 use crate::config::{CheckpointConfig, DatabaseConfig};
 
 /// Opens this machine's notary. A missing key is created.
@@ -16,4 +17,20 @@ pub(super) async fn notary(args: &CheckpointConfig, config: &DatabaseConfig) -> 
 pub(super) async fn existing_notary(args: &CheckpointConfig, config: &DatabaseConfig) -> Option<Notary> {
     let (key, dir) = args.paths(config).ok()?;
     Notary::existing(&key, Some(dir)).await.ok()
+}
+
+/// The keys that check signatures: the given ones, else this machine's.
+pub(super) async fn verifiers(
+    given: &[Verifier],
+    own: &CheckpointConfig,
+    config: &DatabaseConfig,
+) -> Result<Vec<Verifier>, Failure> {
+    if !given.is_empty() {
+        return Ok(given.to_vec());
+    }
+    let notary = existing_notary(own, config).await;
+    let notary = notary.ok_or(
+        "this machine has no key of checkpoints: give the one that signed with --key, as printed by holdfast audit key there",
+    )?;
+    Ok(vec![notary.verifier()])
 }
