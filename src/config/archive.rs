@@ -1,5 +1,6 @@
 //! How long events stay in the database.
 
+use crate::audit::archive::DAYS_MIN;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -13,7 +14,7 @@ pub struct ArchiveConfig {
         env = "RETAIN_EVENTS",
         requires = "archive_dir",
         value_name = "DAYS",
-        value_parser = clap::value_parser!(u16).range(8..)
+        value_parser = clap::value_parser!(u16).range(DAYS_MIN.cast_signed()..)
     )]
     pub retain_events: Option<u16>,
 

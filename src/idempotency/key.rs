@@ -1,5 +1,6 @@
 //! The request that a key stands for, and the answer that is kept under it.
 
+use crate::audit::archive;
 use crate::error::{Error, Result};
 use crate::types::Principal;
 use chrono::{Days, NaiveDate};
@@ -10,6 +11,8 @@ use std::collections::BTreeMap;
 
 /// The number of whole days for which a key is kept after the day of its effect.
 pub const KEPT_DAYS: i64 = 7;
+// A key points to its event, so no event is archived before its key expires.
+const _: () = assert!(KEPT_DAYS < archive::DAYS_MIN.cast_signed());
 
 /// Fields that are not part of the input that a key stands for.
 const NOT_INPUT: [&str; 2] = ["idempotency_key", "dry_run"];
