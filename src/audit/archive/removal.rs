@@ -49,7 +49,7 @@ pub(super) async fn remove(
             Err(ArchiveError::Database(Error::Unavailable(error) | Error::Database(error))) if is_locked(&error) => {}
             done => return done,
         }
-        let who = store::holders(&mut *db.work().await?, &tables, "").await?;
+        let who = store::holders(&mut *db.work().await?, &tables, None).await?;
         if began.elapsed() >= PATIENCE {
             let (first, last, file) = (part.first(), part.last, part.file());
             return refused(format!(

@@ -9,11 +9,11 @@ use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
 /// The process that archives or restores now, as a subject of a sentence.
 pub(super) async fn archiving(conn: &mut PgConnection) -> Result<String> {
-    holders(conn, &["audit_archive".to_owned()], "ShareUpdateExclusiveLock").await
+    holders(conn, &["audit_archive".to_owned()], Some("ShareUpdateExclusiveLock")).await
 }
 
-/// The processes that hold a lock of this mode on one of these tables, or of any mode.
-pub(super) async fn holders(conn: &mut PgConnection, tables: &[String], mode: &str) -> Result<String> {
+/// The processes that hold a lock on one of these tables: of this mode, or of any if none is given.
+pub(super) async fn holders(conn: &mut PgConnection, tables: &[String], mode: Option<&str>) -> Result<String> {
     let found = sqlx::query_scalar!(
         r#"SELECT string_agg(DISTINCT concat_ws(' ', 'the database session', activity.pid::text,
                              COALESCE('(' || NULLIF(activity.application_name, '') || ')', ''),
@@ -23,7 +23,7 @@ pub(super) async fn holders(conn: &mut PgConnection, tables: &[String], mode: &s
            WHERE pg_locks.granted
              AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
              AND pg_locks.relation IN (SELECT to_regclass(name) FROM unnest($1::text[]) AS name)
-             AND ($2 = '' OR pg_locks.mode = $2)
+             AND ($2::text IS NULL OR pg_locks.mode = $2)
              AND activity.pid <> pg_backend_pid()"#,
         tables,
         mode
