@@ -67,6 +67,18 @@ impl Partitioned {
         let statement = format!("CREATE TABLE {name} (LIKE {parent} INCLUDING DEFAULTS INCLUDING CONSTRAINTS); {own}");
         conn.execute(sqlx::raw_sql(AssertSqlSafe(statement))).await.map(drop)
     }
+
+    /// Attaches a created table as the partition of the numbers from `from` to before `to`.
+    pub(super) async fn attach(
+        &self,
+        conn: &mut PgConnection,
+        name: &str,
+        (from, to): (i64, i64),
+    ) -> Result<(), sqlx::Error> {
+        let parent = self.table;
+        let statement = format!("ALTER TABLE {parent} ATTACH PARTITION {name} FOR VALUES FROM ({from}) TO ({to})");
+        conn.execute(AssertSqlSafe(statement)).await.map(drop)
+    }
 }
 
 /// A partition, and the numbers that it holds.
@@ -107,7 +119,7 @@ pub async fn make_ahead(db: &Database) -> Result<usize> {
         drop(conn);
         // In millions, so that the tables of a stream have the same bounds.
         let size = (recent / MILLION * MILLION + MILLION).max(EVENTS_MIN);
-        while attach(db, table, head, size).await? {
+        while make_next(db, table, head, size).await? {
             made += 1;
         }
     }
@@ -115,7 +127,7 @@ pub async fn make_ahead(db: &Database) -> Result<usize> {
 }
 
 /// Makes the next partition, if one is missing.
-async fn attach(db: &Database, table: &Partitioned, head: i64, size: i64) -> Result<bool> {
+async fn make_next(db: &Database, table: &Partitioned, head: i64, size: i64) -> Result<bool> {
     let mut tx = db.begin().await?;
     tx.execute(PATIENCE).await?;
     let parent = table.table;
@@ -127,8 +139,7 @@ async fn attach(db: &Database, table: &Partitioned, head: i64, size: i64) -> Res
     let to = from + size;
     let name = table.name(from);
     table.create(&mut tx, &name).await?;
-    let statement = format!("ALTER TABLE {parent} ATTACH PARTITION {name} FOR VALUES FROM ({from}) TO ({to})");
-    tx.execute(AssertSqlSafe(statement)).await?;
+    table.attach(&mut tx, &name, (from, to)).await?;
     crate::db::commit(tx).await?;
     tracing::info!(partition = name, from, to, "a partition was made");
     Ok(true)

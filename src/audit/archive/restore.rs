@@ -12,7 +12,7 @@ use crate::identity::Origin;
 use crate::types::ControlAction;
 use chrono::{DateTime, SecondsFormat};
 use serde::Serialize;
-use sqlx::{AssertSqlSafe, Executor, PgConnection};
+use sqlx::{Executor, PgConnection};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -117,8 +117,7 @@ async fn fill(conn: &mut PgConnection, path: &Path, segment: &Segment) -> Result
             why: "it has changed since it was verified".to_owned(),
         });
     }
-    let attach = format!("ALTER TABLE {} ATTACH PARTITION {name} FOR VALUES FROM ({first}) TO ({end})", parent.table);
-    conn.execute(AssertSqlSafe(attach)).await?;
+    parent.attach(conn, &name, (first, end)).await?;
     Ok(())
 }
 
