@@ -45,16 +45,16 @@ const GUARDED: [&str; 8] = [
     "kpi_event",
     "risk_event",
 ];
-/// Triggers that move the revision of the risk head when a fact of a reserve changes.
-const TURNS: [(&str, &str); 5] = [
+/// Triggers that follow a change: `turn` moves the revision of the risk head when a fact of a reserve changes, and
+/// `end_day` keeps the open risk at the end of each day.
+const FOLLOWING: [(&str, &str); 6] = [
     ("risk_halt", "turn"),
     ("risk_policy", "turn"),
     ("risk_policy", "turn_truncate"),
     ("risk_throttle", "turn"),
     ("risk_throttle", "turn_truncate"),
+    ("risk_open", "end_day"),
 ];
-/// The trigger that keeps the open risk at the end of each day.
-const HISTORY: (&str, &str) = ("risk_open", "end_day");
 
 /// The missing parts of a book, one sentence each, with the next step; empty if the book is complete.
 pub async fn missing(conn: &mut PgConnection) -> Result<Vec<String>> {
@@ -89,10 +89,9 @@ async fn triggers(conn: &mut PgConnection) -> Result<Vec<String>> {
     let guards = guarded.into_iter().flat_map(|(table, parent)| {
         ["guard", "guard_truncate"].map(|name| Wanted { table: table.clone(), name, fires: Fires::Always, parent })
     });
-    let turns = TURNS.into_iter().chain([HISTORY]);
-    let turns =
-        turns.map(|(table, name)| Wanted { table: table.to_owned(), name, fires: Fires::AtOrigin, parent: None });
-    let wanted: Vec<_> = guards.chain(turns).collect();
+    let following =
+        FOLLOWING.map(|(table, name)| Wanted { table: table.to_owned(), name, fires: Fires::AtOrigin, parent: None });
+    let wanted: Vec<_> = guards.chain(following).collect();
     let tables: Vec<_> = wanted.iter().map(|one| one.table.clone()).collect();
     let names: Vec<_> = wanted.iter().map(|one| one.name.to_owned()).collect();
     let enabled = sqlx::query_scalar!(
