@@ -9,9 +9,6 @@
 //! The [`ledger`] decides everything that moves the book, in one transaction for all waiting requests that holds the
 //! risk head: lock, read the book, decide purely ([`model`]), write, commit, and only then answer. Policies are read
 //! inside it, so an upsert or a throttle applies to the very next decision.
-//!
-//! Statements: a batch takes 4 (begin and lock, levels, write, commit), and a few more for the things that its
-//! operations name ([`ledger`]).
 
 mod alarm;
 pub mod clock;
@@ -45,15 +42,19 @@ use operation::{Answered, Ask, CorrectionAsked, Operation, Outcome, ReserveReque
 use reconcile::Reconciler;
 use serde::Serialize;
 use sqlx::PgConnection;
+use std::sync::Arc;
 use std::time::Duration;
 use utoipa::ToSchema;
 
 /// How often an idle process checks for holds that are due.
 const TICK: Duration = Duration::from_millis(500);
 
-/// The service of the risk guard.
+/// The service of the risk guard. Cheap to clone, as each request does; all clones share one state.
 #[derive(Debug, Clone)]
-pub struct Risk {
+pub struct Risk(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     db: Database,
     two_person: approval::Policy,
     ledger: Ledger,
@@ -61,8 +62,7 @@ pub struct Risk {
     alarms: alarm::Alarms,
     reconciler: Reconciler,
     form: FormInUse,
-    /// The turns for comparing the whole book, one at a time.
-    pub reconciling: Turns,
+    reconciling: Turns,
 }
 
 /// The policy after an upsert, and the changes.
@@ -96,7 +96,7 @@ impl Risk {
         let ledger = Ledger::start(db.clone(), clock, feed, !config.is_development(), two_person, form.clone());
         let (alarms, reconciling) = (alarm::Alarms::default(), Turns::default());
         let reconciler = Reconciler::new(db.clone());
-        Self { db, two_person, ledger, engines_max, alarms, reconciler, form, reconciling }
+        Self(Arc::new(Inner { db, two_person, ledger, engines_max, alarms, reconciler, form, reconciling }))
     }
 
     /// Decides a request and records the outcome. A settle and a release are always allowed, whatever the switches are:
@@ -112,7 +112,7 @@ impl Risk {
     pub async fn dry_run(&self, request: ReserveRequest, asked: Asked) -> Result<Answered<Reserved>> {
         let operation = request.operation();
         operation.check(&asked.origin.authority)?;
-        let done = self.ledger.dry_run(&Submission { operation, origin: asked.origin, intent: None }).await?;
+        let done = self.0.ledger.dry_run(&Submission { operation, origin: asked.origin, intent: None }).await?;
         done.of::<ReserveRequest>()
     }
 
@@ -128,13 +128,13 @@ impl Risk {
         let loosening = request.correction.loosening();
         let origin = Origin { correlation_id: correction.correlation_id.clone(), ..asked.origin.clone() };
         let item = Submission { operation: Operation::Adjust(request), origin, intent: None };
-        let mut tx = self.db.begin().await?;
+        let mut tx = self.0.db.begin().await?;
         // Lock order: risk, control.
-        self.db.history().lock(&mut tx, Stream::Risk).await?;
-        let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
+        self.0.db.history().lock(&mut tx, Stream::Risk).await?;
+        let mut control_head = self.0.db.history().lock(&mut tx, Stream::Control).await?;
         let wanted = Wanted { subject: None, input: "{}", reason: None };
-        approval::gate(&mut tx, &mut control_head, self.two_person, asked, loosening, wanted).await?;
-        let done = self.ledger.correct(&mut tx, &item).await?;
+        approval::gate(&mut tx, &mut control_head, self.0.two_person, asked, loosening, wanted).await?;
+        let done = self.0.ledger.correct(&mut tx, &item).await?;
         db::commit(tx).await?;
         match done.outcome {
             Outcome::Adjusted(adjustment) => Ok(adjustment),
@@ -151,8 +151,8 @@ impl Risk {
         let Operation::Adjust(request) = &item.operation else {
             return Err(Error::Inconsistent("the waiting operation is not a correction".into()));
         };
-        let mut tx = self.db.begin().await?;
-        let mut head = self.db.history().lock(&mut tx, Stream::Control).await?;
+        let mut tx = self.0.db.begin().await?;
+        let mut head = self.0.db.history().lock(&mut tx, Stream::Control).await?;
         if let Some(answer) = idempotency::recall(&mut tx, item.intent.as_ref(), head.next()).await? {
             return match answer.confirm::<()>(tx).await? {
                 Once::Replayed(Earlier::Waiting(request)) => Ok(Answered {
@@ -200,7 +200,7 @@ impl Risk {
         }
         // A correction that may have to wait is needed again.
         let loosening: Vec<_> = read.iter().map(|item| item.operation.loosens().then(|| item.clone())).collect();
-        let answers = if read.is_empty() { Vec::new() } else { self.ledger.submit(read).await? };
+        let answers = if read.is_empty() { Vec::new() } else { self.0.ledger.submit(read).await? };
         let mut answers = loosening.into_iter().zip(answers);
         let mut all = Vec::with_capacity(errors.len());
         for error in errors {
@@ -208,7 +208,7 @@ impl Risk {
                 Some(error) => Err(error),
                 None => match answers.next() {
                     Some((item, Ok(done))) => {
-                        self.alarms.raise(&done);
+                        self.0.alarms.raise(&done);
                         self.settled(item, done).await
                     }
                     Some((_, Err(error))) => Err(error),
@@ -228,12 +228,12 @@ impl Risk {
     pub async fn expire_due(&self) -> Result<()> {
         let mut tried = None;
         loop {
-            let oldest = store::oldest_due(&mut *self.db.work().await?).await?;
+            let oldest = store::oldest_due(&mut *self.0.db.work().await?).await?;
             if oldest.is_none() || oldest == tried {
                 return Ok(());
             }
             // An empty batch: like every batch, it expires the due holds.
-            self.ledger.submit(Vec::new()).await?;
+            self.0.ledger.submit(Vec::new()).await?;
             tried = oldest;
         }
     }
@@ -255,17 +255,17 @@ impl Risk {
     /// True while the ledger's thread runs.
     #[must_use]
     pub fn writer_runs(&self) -> bool {
-        self.ledger.runs()
+        self.0.ledger.runs()
     }
 
     /// Resolves when the ledger's thread ends, which it never should.
     pub async fn writer_ended(&self) {
-        self.ledger.ended().await;
+        self.0.ledger.ended().await;
     }
 
     #[expect(clippy::cast_precision_loss, reason = "the queue holds a few thousand")]
     fn queue_depth(&self) -> f64 {
-        self.ledger.waiting() as f64
+        self.0.ledger.waiting() as f64
     }
 
     /// Sets caps. If nothing changes, nothing is written.
@@ -277,9 +277,9 @@ impl Risk {
     ) -> Result<Loosened<RiskPolicyUpserted>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         origin.authority.require_engine(&request.engine)?;
-        let mut tx = self.db.begin().await?;
+        let mut tx = self.0.db.begin().await?;
         // Lock order: risk, control. Under the risk head, the upsert applies to the very next decision.
-        let risk_head = self.db.history().lock(&mut tx, Stream::Risk).await?;
+        let risk_head = self.0.db.history().lock(&mut tx, Stream::Risk).await?;
         if let Some(answer) = idempotency::recall(&mut tx, intent, risk_head.next()).await? {
             return Ok(Loosened::Done(answer.confirm(tx).await?));
         }
@@ -293,7 +293,7 @@ impl Risk {
             ));
         }
         if existing.is_none() {
-            require_room("engines", count, self.engines_max, "ENGINES_MAX")?;
+            require_room("engines", count, self.0.engines_max, "ENGINES_MAX")?;
         }
         let (policy, changes) =
             policy::upsert(existing.as_ref(), request, origin.actor.as_ref(), reason, risk_head.next().at)?;
@@ -307,14 +307,14 @@ impl Risk {
             return Ok(Loosened::Done(Once::Done(unchanged)));
         }
         // Lock order: risk, control.
-        let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
+        let mut control_head = self.0.db.history().lock(&mut tx, Stream::Control).await?;
         let subject = policy.engine.as_str();
         // The caps of a removed policy are no longer known, so its renewal counts as a loosening.
         let renews = existing.is_none() && audit::was_done(&mut tx, ControlAction::RiskPolicyRemove, subject).await?;
         let loosening = (renews || policy::loosens(existing.as_ref(), &policy)).then_some(ApprovalAction::RaiseCap);
         let input = to_json(&WithChanges { request, changes: &changes });
         let wanted = Wanted { subject: Some(subject), input: input.get(), reason };
-        let verdict = approval::gate(&mut tx, &mut control_head, self.two_person, asked, loosening, wanted).await?;
+        let verdict = approval::gate(&mut tx, &mut control_head, self.0.two_person, asked, loosening, wanted).await?;
         if let Gated::Wait(record) = verdict {
             db::commit(tx).await?;
             return Ok(Loosened::Waiting(record));
@@ -335,21 +335,27 @@ impl Risk {
         Ok(Loosened::Done(Once::Done(upserted)))
     }
 
+    /// The turns for comparing the whole book, one at a time.
+    #[must_use]
+    pub fn reconciling(&self) -> &Turns {
+        &self.0.reconciling
+    }
+
     /// The comparison of the counters with their rows.
     #[must_use]
-    pub const fn reconciler(&self) -> &Reconciler {
-        &self.reconciler
+    pub fn reconciler(&self) -> &Reconciler {
+        &self.0.reconciler
     }
 
     /// All policies, by engine.
     pub async fn policies(&self) -> Result<Vec<RiskPolicy>> {
-        store::read_policies(&mut *self.db.read().await?).await
+        store::read_policies(&mut *self.0.db.read().await?).await
     }
 
     /// The database, for the lever's reads.
     #[must_use]
-    pub const fn db(&self) -> &Database {
-        &self.db
+    pub fn db(&self) -> &Database {
+        &self.0.db
     }
 }
 

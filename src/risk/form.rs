@@ -62,19 +62,19 @@ impl Risk {
     /// Chooses the form. The log has a line when the choice or its reason changes.
     pub async fn choose_form(&self) -> Form {
         match self.look().await {
-            Ok(look) if self.form.keep(look.code()) => look.tell(),
+            Ok(look) if self.0.form.keep(look.code()) => look.tell(),
             Ok(_) => {}
             Err(error) => {
-                if self.form.keep(FAILED) {
+                if self.0.form.keep(FAILED) {
                     tracing::warn!(%error, "events store their outcome in the long form, because the other instances cannot be read");
                 }
             }
         }
-        self.form.now()
+        self.0.form.now()
     }
 
     async fn look(&self) -> Result<Look> {
-        let mut conn = self.db.work().await?;
+        let mut conn = self.0.db.work().await?;
         if let Some(name) = instance::older_than(&mut conn, READS_COMPACT).await? {
             return Ok(Look::Older(name));
         }

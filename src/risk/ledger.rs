@@ -5,14 +5,15 @@
 //! [`Book`](super::model::Book), and writes all of it. No path answers "allowed" without a durable commit.
 //!
 //! Round trips of a batch of any length: begin, lock the head, and read time, switches and levels; one write; commit. A
-//! process that writes alone needs two: read, and write if the head and the switches have not moved. Extra round trips
-//! happen only when needed: for changed reservations and denials; for keys, reservations by id, past events, matches of
+//! process that writes alone needs two: read, and write if the head and the switches have not moved; right after such a
+//! batch only the write, since the book is [`remembered`]. Extra round trips happen only when needed: for changed reservations and denials; for keys, reservations by id, past events, matches of
 //! original settles (two), due holds, and levels that the operations did not name.
 
 mod batch;
 mod decide;
 pub mod form;
 mod read;
+mod remembered;
 
 use super::operation::{Answered, Submission};
 use crate::approval;
@@ -29,6 +30,7 @@ use crate::types::Point;
 use batch::{Conditions, Corrections, Start};
 use chrono::{DateTime, Utc};
 use form::FormInUse;
+use remembered::Remembered;
 use sqlx::PgConnection;
 use tokio::time::Instant;
 
@@ -61,7 +63,7 @@ impl Ledger {
         let writer = Writer::start(
             db.clone(),
             clock,
-            Operations { by: by.clone(), mark, left_at: None, shared_for: 0, recent: Vec::new() },
+            Operations { by: by.clone(), mark, left_at: None, shared_for: 0, recent: Vec::new(), remembered: None },
         );
         Self { writer, db, by }
     }
@@ -141,6 +143,8 @@ struct Operations {
     shared_for: u32,
     /// Some engines of the last batch.
     recent: Vec<Engine>,
+    /// The book after the last batch; none unless the next one may use it.
+    remembered: Option<Box<Remembered>>,
 }
 
 #[derive(Debug)]
@@ -157,6 +161,8 @@ struct Note {
     is_contended: bool,
     /// Some engines whose levels the batch moved.
     recent: Vec<Engine>,
+    /// The book after the batch; none unless it wrote alone, by one statement.
+    remembered: Option<Box<Remembered>>,
 }
 
 impl Batcher for Operations {
@@ -176,9 +182,10 @@ impl Batcher for Operations {
     async fn begin(&mut self, conn: &mut PgConnection, items: &[&Submission]) -> Result<Start> {
         // Set before anything is read. Events of an earlier history say nothing about this one.
         self.mark = self.by.feed.history().mark(Self::STREAM);
+        let remembered = self.remembered.take().filter(|remembered| remembered.is_latest(&self.mark));
         self.by.feed.history().require_whole()?;
         if self.shared_for == 0 && batch::can_be_optimistic(items) {
-            return Ok(Start::Optimistic);
+            return Ok(Start::Optimistic(remembered));
         }
         self.shared_for = self.shared_for.saturating_sub(1);
         let mut engines = batch::engines(items);
@@ -210,5 +217,6 @@ impl Batcher for Operations {
         self.by.feed.history().note(note.epoch, Self::STREAM, note.after);
         self.left_at = Some(note.after.seq);
         self.recent = note.recent;
+        self.remembered = note.remembered;
     }
 }

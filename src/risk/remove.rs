@@ -30,9 +30,9 @@ impl Risk {
     ) -> Result<Once<RiskPolicyRemoved>> {
         let (origin, intent) = (&asked.origin, asked.intent.as_ref());
         origin.authority.require_engine(engine)?;
-        let mut tx = self.db.begin().await?;
+        let mut tx = self.0.db.begin().await?;
         // Lock order: risk, control. Under the risk head, nothing is reserved meanwhile.
-        let risk_head = self.db.history().lock(&mut tx, Stream::Risk).await?;
+        let risk_head = self.0.db.history().lock(&mut tx, Stream::Risk).await?;
         if let Some(answer) = idempotency::recall(&mut tx, intent, risk_head.next()).await? {
             return answer.confirm(tx).await;
         }
@@ -56,7 +56,7 @@ impl Risk {
         if !uses.is_empty() {
             return Err(Error::StillUsed { what: "engine", name: engine.to_string(), uses });
         }
-        let mut control_head = self.db.history().lock(&mut tx, Stream::Control).await?;
+        let mut control_head = self.0.db.history().lock(&mut tx, Stream::Control).await?;
         audit::revise(&mut tx, Stream::Risk).await?;
         store::remove_policy(&mut tx, engine).await?;
         let event =

@@ -27,5 +27,5 @@ pub use read::{
 };
 pub use reconcile::{Flow, first_of, halt, lift_halt, reconciled_at, recorded, set_counter, sum_events, sum_open};
 pub use reservations::{ReservationFilter, ReservationRecord, read_reservation, reservations};
-pub use view::{BookView, PREPARE_BEGIN, begin, read_levels, read_view};
+pub use view::{BookView, Facts, PREPARE_BEGIN, begin, read_levels, read_view};
 pub use write::{add_throttle, lift_throttle, lift_throttles, note_policy, remove_policy, upsert_policy};

@@ -182,7 +182,7 @@ async fn reconciliation(State(risk): State<Risk>, caller: Caller, _: Query<Nothi
     // One at a time: the first comparison reads all open reservations and all events of the day. PostgreSQL continues
     // after the client has hung up, and so does the turn; otherwise a client that hangs up repeatedly would take every
     // connection.
-    let turn = risk.reconciling.take(caller.principal).await?;
+    let turn = risk.reconciling().take(caller.principal).await?;
     let reconciler = risk.reconciler().clone();
     let compared = tokio::spawn(async move {
         let _turn = turn;

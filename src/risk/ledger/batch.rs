@@ -5,6 +5,7 @@ use super::RECENT_MAX;
 use super::decide::Deciding;
 use super::read::{self, Read};
 pub(super) use super::read::{are_by_id, can_be_optimistic, engines};
+use super::remembered::Remembered;
 use crate::approval;
 use crate::audit::{self, Head, Stream};
 use crate::db::history::{History, Mark};
@@ -14,7 +15,7 @@ use crate::group_commit::{End, Failure, Prepared, Proof, by, committed};
 use crate::idempotency;
 use crate::risk::model::stored::Form;
 use crate::risk::operation::{Answered, Submission};
-use crate::risk::store::{self, BookView, Moment};
+use crate::risk::store::{self, BookView, Facts, Moment};
 use crate::types::Engine;
 use chrono::{DateTime, Days, NaiveTime, TimeDelta, Utc};
 use sqlx::PgConnection;
@@ -85,8 +86,8 @@ impl Conditions {
 pub(super) enum Start {
     /// The head is locked in a transaction.
     Locked(BookView),
-    /// The head is read with everything else; the batch is written only if it has not moved since.
-    Optimistic,
+    /// The head is read with everything else, or remembered; the batch is written only if it has not moved since.
+    Optimistic(Option<Box<Remembered>>),
 }
 
 type Ended = Prepared<Answered, Note>;
@@ -107,9 +108,22 @@ pub(super) async fn prepare(
     let mut is_contended = false;
     let view = match start {
         Start::Locked(view) => view,
-        Start::Optimistic if can_be_optimistic(items) => {
-            let view = by(deadline, store::read_view(conn, &asked)).await?;
-            let decided = by(deadline, decide(conn, view, items, &by_now())).await?;
+        Start::Optimistic(remembered) if can_be_optimistic(items) => {
+            let remembered = match remembered.and_then(|remembered| remembered.view(&asked)) {
+                Some(view) => {
+                    let mut decided = by(deadline, decide(conn, view, items, &by_now())).await?;
+                    // The time is an estimate, which says nothing about the database's clock.
+                    decided.note.believed_at = None;
+                    Some(decided)
+                }
+                None => None,
+            };
+            let decided = if let Some(decided) = remembered.filter(Decided::is_one_statement) {
+                decided
+            } else {
+                let view = by(deadline, store::read_view(conn, &asked)).await?;
+                by(deadline, decide(conn, view, items, &by_now())).await?
+            };
             is_contended = true;
             match decided.write_optimistic(conn, deadline).await? {
                 Written::All(ended) => return Ok(ended),
@@ -117,7 +131,7 @@ pub(super) async fn prepare(
                 Written::Nothing { is_locked: false } => by(deadline, store::begin(conn, &asked)).await?,
             }
         }
-        Start::Optimistic => by(deadline, store::begin(conn, &asked)).await?,
+        Start::Optimistic(_) => by(deadline, store::begin(conn, &asked)).await?,
     };
     let prepared = async {
         let view = if is_contended {
@@ -152,6 +166,7 @@ enum Written {
 /// A decided batch that is not written yet.
 struct Decided<'a> {
     deciding: Deciding<'a>,
+    facts: Facts,
     moment: Moment,
     outcomes: Vec<Result<Answered>>,
     note: Note,
@@ -163,8 +178,8 @@ async fn decide<'a>(
     items: &[&'a Submission],
     conditions: &Conditions,
 ) -> Result<Decided<'a>> {
+    let facts = view.facts;
     let Read { known, head, believed_at, moment } = read::read(conn, items, view, conditions).await?;
-    let before = head.seq();
     let epoch = conditions.mark.epoch;
     let mut deciding = Deciding::new(known, head);
     deciding.expire_due();
@@ -172,16 +187,22 @@ async fn decide<'a>(
     let note = Note {
         believed_at,
         read_ms: conditions.now_ms,
-        before,
+        before: deciding.began.seq,
         epoch,
         after: deciding.head.point(),
         is_contended: false,
         recent: deciding.moved().take(RECENT_MAX).cloned().collect(),
+        remembered: None,
     };
-    Ok(Decided { deciding, moment, outcomes, note })
+    Ok(Decided { deciding, facts, moment, outcomes, note })
 }
 
 impl Decided<'_> {
+    /// True if there is something to write, and one statement writes all of it.
+    fn is_one_statement(&self) -> bool {
+        !self.deciding.recorded.is_empty() && self.deciding.changes().is_one_statement()
+    }
+
     fn ended(self, proof: Option<Proof>, end: End) -> Ended {
         Prepared { outcomes: self.outcomes, proof, last: self.note.after.seq, end, note: self.note }
     }
@@ -195,10 +216,11 @@ impl Decided<'_> {
             let is_allowed = |done: &Result<Answered>| done.as_ref().is_ok_and(Answered::allows_again);
             let is_moved = read.switches_version.is_some()
                 && self.outcomes.iter().any(is_allowed)
-                && read.switches_version != Some(store::read_view(conn, &[Engine::global()]).await?.switches_version);
+                && read.switches_version
+                    != Some(store::read_view(conn, &[Engine::global()]).await?.facts.switches_version);
             return Ok((!is_moved).then(|| self.ended(None, End::Discard)));
         };
-        if !store::write_batch(conn, &self.deciding.changes(), &self.deciding.head, read).await? {
+        if store::write_batch(conn, &self.deciding.changes(), &self.deciding.head, read).await?.is_none() {
             return Ok(None);
         }
         if !self.deciding.new_keys.keys.is_empty() {
@@ -216,14 +238,19 @@ impl Decided<'_> {
         if !changes.is_one_statement() {
             let locked = by(deadline, audit::begin(conn, Stream::Risk)).await?;
             let stands = locked.is_at(self.note.before, head.revision());
-            if stands && by(deadline, store::write_batch(conn, &changes, head, self.moment)).await? {
+            if stands && by(deadline, store::write_batch(conn, &changes, head, self.moment)).await?.is_some() {
                 return Ok(Written::All(self.ended(Some(proof), End::Commit)));
             }
             return Ok(Written::Nothing { is_locked: true });
         }
         match committed(store::write_batch(conn, &changes, head, self.moment)).await {
-            Ok(true) => Ok(Written::All(self.ended(Some(proof), End::Done))),
-            Ok(false) => Ok(Written::Nothing { is_locked: false }),
+            Ok(Some(at)) => {
+                let Self { deciding, facts, outcomes, mut note, .. } = self;
+                note.remembered = Some(Box::new(Remembered::after(deciding, facts, note.epoch, at)));
+                let last = note.after.seq;
+                Ok(Written::All(Prepared { outcomes, proof: Some(proof), last, end: End::Done, note }))
+            }
+            Ok(None) => Ok(Written::Nothing { is_locked: false }),
             Err(Error::Unavailable(error) | Error::Database(error)) if !is_refusal(&error) => {
                 let Self { outcomes, note, .. } = self;
                 Err(Failure::CommitBroke { error, proof, outcomes, note })

@@ -19,7 +19,7 @@ use crate::risk::operation::{
     Submission,
 };
 use crate::risk::store::{Batch, Corrected, Correlation, Denials, Recorded};
-use crate::types::Engine;
+use crate::types::{Engine, Point};
 use chrono::{DateTime, NaiveDate, Utc};
 use past::{Past, replay};
 use std::borrow::Cow;
@@ -29,8 +29,10 @@ use uuid::Uuid;
 
 /// The state of a batch while it is decided.
 pub(super) struct Deciding<'a> {
-    known: Loaded,
+    pub(super) known: Loaded,
     before: Book,
+    /// The last event before the batch.
+    pub(super) began: Point,
     pub(super) head: Head,
     pub(super) recorded: Vec<Recorded<'a>>,
     pub(super) new_keys: NewKeys,
@@ -41,11 +43,12 @@ pub(super) struct Deciding<'a> {
 
 impl<'a> Deciding<'a> {
     pub(super) fn new(known: Loaded, head: Head) -> Self {
-        let before = known.book.clone();
+        let (before, began) = (known.book.clone(), head.point());
         let (new_keys, told) = (NewKeys::default(), Told::default());
         Self {
             known,
             before,
+            began,
             head,
             recorded: Vec::new(),
             new_keys,
@@ -79,6 +82,8 @@ impl<'a> Deciding<'a> {
         Batch {
             recorded: &self.recorded,
             levels: self.moved_levels().collect(),
+            usage_before: self.moved().map(|engine| self.before.level(engine).usage).collect(),
+            before: self.began,
             new,
             changed,
             denials: &self.denials,

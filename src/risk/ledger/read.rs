@@ -194,7 +194,8 @@ pub(super) async fn read(
     engines.extend(reservations.values().map(|one| one.engine.clone()));
     engines.extend(past.values().map(|event| event.engine.clone()));
 
-    let moment = Moment { switches_version: Some(view.switches_version), at: Some(view.now) };
+    let facts = view.facts;
+    let moment = Moment { switches_version: Some(facts.switches_version), at: Some(view.now) };
     let mut head = view.head;
     conditions.history.admit(&mut *conn, &conditions.mark, head.point()).await?;
     let jumped = conditions.expected.filter(|expected| view.now - *expected > JUMP_MAX);
@@ -202,15 +203,11 @@ pub(super) async fn read(
     head.set_now(jumped.unwrap_or(view.now));
     let behind = head.clock_went_back().filter(|_| jumped.is_none());
     let accepted = behind.is_some() && audit::clock_is_accepted(&mut *conn).await?;
-    let halt = if let Some(expected) = jumped {
-        Some(Halt::ClockJumped((view.now - expected).num_seconds()))
-    } else if let Some(seconds) = behind.filter(|_| !accepted) {
-        Some(Halt::ClockWentBack(seconds))
-    } else if conditions.history.is_rewound() {
-        Some(Halt::Rewound)
-    } else {
-        view.halted_at.map(Halt::Unbalanced)
-    };
+    let halt = jumped
+        .map(|expected| Halt::ClockJumped((view.now - expected).num_seconds()))
+        .or_else(|| behind.filter(|_| !accepted).map(Halt::ClockWentBack))
+        .or_else(|| conditions.history.is_rewound().then_some(Halt::Rewound))
+        .or_else(|| facts.halted_at.map(Halt::Unbalanced));
     keep_to_one_day(&mut head);
 
     let corrections = match conditions.corrections {
@@ -228,7 +225,8 @@ pub(super) async fn read(
     // Uses the believed time: a hold that is due only by another time is live.
     let correlations = read_candidates(conn, matching, &mut reservations, head.next().at).await?;
     let mut due = Vec::new();
-    if view.anything_due && jumped.is_none() {
+    let is_any_due = facts.next_due.is_some_and(|due| due <= view.now);
+    if is_any_due && jumped.is_none() {
         let expiring = store::read_due(conn, head.next().at, EXPIRIES_MAX).await?;
         due = expiring.iter().map(|one| one.id).collect();
         engines.extend(expiring.iter().map(|one| one.engine.clone()));
@@ -247,8 +245,8 @@ pub(super) async fn read(
         levels.extend(store::read_levels(conn, &missing, day).await?);
     }
     let switches = Switches {
-        kill_switch_engaged: view.kill_switch_engaged || conditions.killed_locally,
-        go_live_enabled: view.go_live_enabled,
+        kill_switch_engaged: facts.kill_switch_engaged || conditions.killed_locally,
+        go_live_enabled: facts.go_live_enabled,
         go_live_required: conditions.go_live_required,
     };
     let book = Book { switches, levels, reservations, form: conditions.form };

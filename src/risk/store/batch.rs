@@ -5,8 +5,8 @@
 use super::corrections::{self, Corrected};
 use crate::audit::{Head, Origin, Stamp};
 use crate::error::{Error, Result};
-use crate::risk::model::{DenialReason, Level, Reservation, RiskEvent};
-use crate::types::{Actor, CorrelationId, Engine, JsonObject, Reason, RequestId};
+use crate::risk::model::{DenialReason, Level, Reservation, RiskEvent, Usage};
+use crate::types::{Actor, CorrelationId, Engine, JsonObject, Point, Reason, RequestId, Total};
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
@@ -47,6 +47,10 @@ pub struct Batch<'a> {
     pub recorded: &'a [Recorded<'a>],
     /// The levels that moved.
     pub levels: Vec<(&'a Engine, &'a Level)>,
+    /// Their counters before the batch.
+    pub usage_before: Vec<Usage>,
+    /// The last event before the batch.
+    pub before: Point,
     /// The new reservations, as they are at the end of the batch.
     pub new: Vec<&'a Reservation>,
     /// The changed reservations from before the batch.
@@ -75,6 +79,10 @@ impl Batch<'_> {
     fn counters(&self, column: fn(&Level) -> Decimal) -> Vec<Decimal> {
         self.levels.iter().map(|(_, level)| column(level)).collect()
     }
+
+    fn counters_before(&self, column: fn(&Usage) -> Total) -> Vec<Decimal> {
+        self.usage_before.iter().map(|usage| column(usage).to_decimal()).collect()
+    }
 }
 
 fn of<T>(reservations: &[&Reservation], column: impl Fn(&Reservation) -> T) -> Vec<T> {
@@ -87,17 +95,22 @@ type Texts = [Option<String>];
 /// Writes a batch: one statement for the parts of every batch, and one for each further part. A statement that touches
 /// a table costs something even if it changes nothing.
 ///
-/// Writes nothing and returns false unless the facts in `read` still hold. The head must be at the event before the
-/// batch's first and at the same revision, so no fact that moves it has changed; the switches, which do not move it,
-/// must be unchanged too. An optimistic batch also writes nothing if its read is more than a second old, or if another
-/// transaction holds the head. So it never waits, and a process that was paused in between does nothing that was
-/// forbidden meanwhile.
+/// Writes nothing and returns none unless the facts in `read` still hold; else the database's time. The head must be at
+/// the event before the batch's first and at the same revision, so no fact that moves it has changed; the switches,
+/// which do not move it, must be unchanged too. An optimistic batch also writes nothing if its read is more than a
+/// second old, if a counter that it moves is another, or if another transaction holds the head. So it never waits, and a
+/// process that was paused in between does nothing that was forbidden meanwhile.
 ///
 /// A batch that is not [one statement](Batch::is_one_statement) needs a transaction.
-pub async fn write_batch(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head, read: Moment) -> Result<bool> {
-    if !record(&mut *conn, batch, head, read).await? {
-        return Ok(false);
-    }
+pub async fn write_batch(
+    conn: &mut PgConnection,
+    batch: &Batch<'_>,
+    head: &Head,
+    read: Moment,
+) -> Result<Option<DateTime<Utc>>> {
+    let Some(now) = record(&mut *conn, batch, head, read).await? else {
+        return Ok(None);
+    };
     if !batch.changed.is_empty() {
         change_reservations(&mut *conn, &batch.changed).await?;
     }
@@ -107,7 +120,7 @@ pub async fn write_batch(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head
     if !batch.corrected.is_empty() {
         corrections::write(conn, batch.corrected).await?;
     }
-    Ok(true)
+    Ok(Some(now))
 }
 
 /// Changes reservations that were open before the batch, or else had expired. One that ends leaves the partition of the
@@ -184,7 +197,12 @@ async fn tally(conn: &mut PgConnection, day: NaiveDate, denials: &Denials) -> Re
 
 /// Writes events, new reservations, counters and head in one statement, if the head has not moved.
 #[expect(clippy::too_many_lines, reason = "one statement, one line a column")]
-async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head, read: Moment) -> Result<bool> {
+async fn record(
+    conn: &mut PgConnection,
+    batch: &Batch<'_>,
+    head: &Head,
+    read: Moment,
+) -> Result<Option<DateTime<Utc>>> {
     let (head_seq, head_hash, head_at) = head.stored();
     let optional = |text: Option<&str>| text.map(str::to_owned);
     let written = sqlx::query!(
@@ -195,9 +213,22 @@ async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head, read: M
             WHERE stream = (
                 SELECT stream
                 FROM audit_head
-                WHERE stream = 'risk' AND seq = $41 AND turn = $42
+                WHERE stream = 'risk' AND seq = $41 AND turn = $42 AND hash = $45
                   AND ($43::bigint IS NULL OR EXISTS (SELECT FROM go_live_state WHERE version = $43))
-                  AND ($44::timestamptz IS NULL OR holdfast_now() < $44 + interval '1 s')
+                  AND ($44::timestamptz IS NULL
+                       OR holdfast_now() BETWEEN $44 - interval '1 s' AND $44 + interval '1 s'
+                          AND NOT EXISTS (
+                              SELECT
+                              FROM unnest($33::text[], $46::numeric[], $47::numeric[], $48::numeric[], $49::bigint[],
+                                          $50::timestamptz[])
+                                   AS l (engine, exposure_used, realized_loss, open_amount, actions_count, updated_at)
+                              LEFT JOIN risk_open AS stock ON stock.engine = l.engine
+                              LEFT JOIN risk_ledger_day AS flow ON flow.day = $1 AND flow.engine = l.engine
+                              WHERE COALESCE(stock.open_amount, 0) <> l.open_amount
+                                 OR COALESCE(flow.exposure_used, 0) <> l.exposure_used
+                                 OR COALESCE(flow.realized_loss, 0) <> l.realized_loss
+                                 OR COALESCE(flow.actions_count, 0) <> l.actions_count
+                                 OR GREATEST(stock.updated_at, flow.updated_at) IS DISTINCT FROM l.updated_at))
                 FOR UPDATE SKIP LOCKED)
             RETURNING seq),
         events AS (
@@ -244,7 +275,7 @@ async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head, read: M
             WHERE EXISTS (SELECT FROM head)
             ON CONFLICT (engine) DO UPDATE
             SET open_amount = excluded.open_amount, updated_at = excluded.updated_at)
-        SELECT count(*) AS "heads!" FROM head"#,
+        SELECT holdfast_now() AS "now!" FROM head"#,
         batch.recorded[0].stamp.day(),
         &batch.events(|one| one.stamp.seq),
         &batch.events(|one| one.stamp.at),
@@ -285,12 +316,18 @@ async fn record(conn: &mut PgConnection, batch: &Batch<'_>, head: &Head, read: M
         head_seq,
         &head_hash[..],
         &of(&batch.new, |one| one.expires_at) as &Times,
-        batch.recorded[0].stamp.seq - 1,
+        batch.before.seq,
         head.revision(),
         read.switches_version,
-        read.at
+        read.at,
+        &batch.before.hash[..],
+        &batch.counters_before(|usage| usage.exposure_used),
+        &batch.counters_before(|usage| usage.realized_loss),
+        &batch.counters_before(|usage| usage.open_risk_reserved),
+        &batch.usage_before.iter().map(|usage| usage.actions_count).collect::<Vec<_>>(),
+        &batch.usage_before.iter().map(|usage| usage.updated_at).collect::<Vec<_>>() as &Times
     )
-    .fetch_one(conn)
+    .fetch_optional(conn)
     .await?;
-    Ok(written.heads == 1)
+    Ok(written.map(|row| row.now))
 }

@@ -21,20 +21,27 @@ pub struct BookView {
     pub now: DateTime<Utc>,
     /// The day of the levels' flows.
     pub day: NaiveDate,
-    /// True while the kill switch is engaged.
-    pub kill_switch_engaged: bool,
-    /// True while go-live is enabled.
-    pub go_live_enabled: bool,
-    /// The time since which new reserves are refused because the book does not balance; none if they are not.
-    pub halted_at: Option<DateTime<Utc>>,
-    /// True if a hold is due.
-    pub anything_due: bool,
+    /// The facts that concern every level.
+    pub facts: Facts,
     /// The requested levels: policy, the day's flows, the outstanding amount.
     pub levels: BTreeMap<Engine, Level>,
     /// The ledger's head. The caller must set its time before use.
     pub head: Head,
+}
+
+/// The facts that concern every level.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts {
+    /// True while the kill switch is engaged.
+    pub kill_switch_engaged: bool,
+    /// True while go-live is enabled.
+    pub go_live_enabled: bool,
     /// The version of the switches.
     pub switches_version: i64,
+    /// The time since which new reserves are refused because the book does not balance; none if they are not.
+    pub halted_at: Option<DateTime<Utc>>,
+    /// The earliest expiry of an open hold; none if none expires.
+    pub next_due: Option<DateTime<Utc>>,
 }
 
 /// A level, with the values that all levels share. The names are those of the statement, which marks the columns that
@@ -53,8 +60,8 @@ struct Row {
     go_live_enabled: bool,
     #[sqlx(rename = "halted_at?")]
     halted_at: Option<DateTime<Utc>>,
-    #[sqlx(rename = "anything_due!")]
-    anything_due: bool,
+    #[sqlx(rename = "next_due?")]
+    next_due: Option<DateTime<Utc>>,
     #[sqlx(rename = "seq!")]
     seq: i64,
     #[sqlx(rename = "hash!")]
@@ -104,13 +111,15 @@ impl Row {
         Ok(BookView {
             now: self.now,
             day: self.day,
-            kill_switch_engaged: self.kill_switch_engaged,
-            go_live_enabled: self.go_live_enabled,
-            halted_at: self.halted_at,
-            anything_due: self.anything_due,
+            facts: Facts {
+                kill_switch_engaged: self.kill_switch_engaged,
+                go_live_enabled: self.go_live_enabled,
+                switches_version: self.switches_version,
+                halted_at: self.halted_at,
+                next_due: self.next_due,
+            },
             levels: BTreeMap::new(),
             head: audit::seen(Stream::Risk, self.seq, self.hash.clone(), self.at, self.turn)?,
-            switches_version: self.switches_version,
         })
     }
 

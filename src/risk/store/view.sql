@@ -11,7 +11,7 @@ instant AS MATERIALIZED (
            state.kill_switch_engaged,
            state.go_live_enabled,
            (SELECT at FROM risk_halt) AS halted_at,
-           EXISTS (SELECT FROM risk_reservation WHERE status = 'OPEN' AND expires_at <= clock.now) AS anything_due
+           (SELECT min(expires_at) FROM risk_reservation WHERE status = 'OPEN') AS next_due
     FROM clock, go_live_state AS state, audit_head AS head
     WHERE head.stream = 'risk')
 SELECT instant.now                AS "now!",
@@ -20,7 +20,7 @@ SELECT instant.now                AS "now!",
        instant.kill_switch_engaged AS "kill_switch_engaged!",
        instant.go_live_enabled    AS "go_live_enabled!",
        instant.halted_at          AS "halted_at?",
-       instant.anything_due       AS "anything_due!",
+       instant.next_due           AS "next_due?",
        instant.seq                AS "seq!",
        instant.hash               AS "hash!",
        instant.at                 AS "at!",

@@ -200,7 +200,7 @@ async fn a_second_look_does_not_halt_again() {
 #[tokio::test]
 async fn one_at_a_time_is_compared_on_request() {
     let service = busy().await;
-    let turn = service.app.risk.reconciling.take(Principal::unauthenticated()).await.unwrap();
+    let turn = service.app.risk.reconciling().take(Principal::unauthenticated()).await.unwrap();
     let refused = service.get("/risk/reconciliation").await.refused(503, "OVERLOADED");
     assert_eq!(refused["retry_same_key"], true);
     drop(turn);
@@ -209,14 +209,14 @@ async fn one_at_a_time_is_compared_on_request() {
     let mut tx = service.pool.begin().await.unwrap();
     tx.execute("LOCK TABLE risk_open IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let waiting = tokio::spawn(service.get("/risk/reconciliation"));
-    while service.app.risk.reconciling.is_free() {
+    while service.app.risk.reconciling().is_free() {
         tokio::task::yield_now().await;
     }
     waiting.abort();
     assert!(waiting.await.unwrap_err().is_cancelled());
     service.get("/risk/reconciliation").await.refused(503, "OVERLOADED");
     tx.rollback().await.unwrap();
-    while !service.app.risk.reconciling.is_free() {
+    while !service.app.risk.reconciling().is_free() {
         tokio::task::yield_now().await;
     }
     assert_eq!(reconciliation(&service).await["balanced"], true);

@@ -3,8 +3,9 @@
 use super::{allowed, reserve, uncapped, waiting_backend};
 use crate::support::{Answer, Service, broken_links};
 use chrono::{DateTime, Utc};
+use rust_decimal::Decimal;
 use serde_json::json;
-use sqlx::{Executor, Postgres, Transaction};
+use sqlx::{Executor, Postgres, Row, Transaction};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -87,6 +88,37 @@ async fn a_lone_reserve_whose_process_was_paused_is_decided_anew() {
     let at: DateTime<Utc> =
         sqlx::query_scalar("SELECT max(at) FROM risk_event").fetch_one(&service.pool).await.unwrap();
     assert!(at > now, "{at} {now}");
+}
+
+#[tokio::test]
+async fn a_counter_that_was_changed_by_hand_after_a_reserve_is_not_overwritten_by_the_next() {
+    let service = uncapped().await;
+    let totals = "SELECT (SELECT open_amount FROM risk_open WHERE engine = 'RACE'), exposure_used, realized_loss, actions_count::numeric
+                  FROM risk_ledger_day WHERE engine = 'RACE'";
+    for (counter, (table, column)) in [
+        ("risk_open", "open_amount"),
+        ("risk_ledger_day", "exposure_used"),
+        ("risk_ledger_day", "realized_loss"),
+        ("risk_ledger_day", "actions_count"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        // Twice, so that the second is decided on what the first left.
+        allowed(reserve(&service, "test").await.unwrap());
+        allowed(reserve(&service, "test").await.unwrap());
+        let by_hand = |sign: char| {
+            let sql = format!("UPDATE {table} SET {column} = {column} {sign} 10 WHERE engine = 'RACE'");
+            service.pool.execute(sqlx::AssertSqlSafe(sql))
+        };
+        by_hand('+').await.unwrap();
+        let row = |row: sqlx::postgres::PgRow| (0..4).map(|at| row.get::<Decimal, _>(at)).collect::<Vec<_>>();
+        let before = row(service.pool.fetch_one(totals).await.unwrap());
+        allowed(reserve(&service, "test").await.unwrap());
+        let after = row(service.pool.fetch_one(totals).await.unwrap());
+        assert!(after[counter] >= before[counter], "{column}: {before:?}, {after:?}");
+        by_hand('-').await.unwrap();
+    }
 }
 
 #[tokio::test]
