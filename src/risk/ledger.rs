@@ -6,8 +6,9 @@
 //!
 //! Round trips of a batch of any length: begin, lock the head, and read time, switches and levels; one write; commit. A
 //! process that writes alone needs two: read, and write if the head and the switches have not moved; right after such a
-//! batch only the write, since the book is [`remembered`]. Extra round trips happen only when needed: for changed reservations and denials; for keys, reservations by id, past events, matches of
-//! original settles (two), due holds, and levels that the operations did not name.
+//! batch only the write, since the book is remembered. Extra round trips happen only when needed: for changed
+//! reservations and denials; for keys, reservations by id, past events, matches of original settles (two), due holds,
+//! and levels that the operations did not name.
 
 mod batch;
 mod decide;
