@@ -375,12 +375,18 @@ mod tests {
         assert!(connections.admit(first).await.is_none());
     }
 
+    /// A connection that waits for the body of a request.
+    async fn awaiting(connections: &Connections, what: For) -> OpenConnection {
+        let one = connections.admit([10, 0, 0, 1].into()).await.unwrap();
+        assert!(one.connection().works());
+        one.connection().waits(what);
+        one
+    }
+
     #[tokio::test]
     async fn a_new_connection_makes_no_room_before_bodies_that_stall() {
         let connections = Connections::new(Limits { staying: 2, kept: 1 });
-        let stalled = connections.admit([10, 0, 0, 1].into()).await.unwrap();
-        assert!(stalled.connection().works());
-        stalled.connection().waits(For::Body);
+        let stalled = awaiting(&connections, For::Body).await;
         let new = connections.admit([10, 0, 0, 1].into()).await.unwrap();
         assert_eq!(connections.make_room(Kind::Staying), 1);
         assert!(new.connection().works() && !stalled.connection().works());
@@ -389,9 +395,7 @@ mod tests {
     #[tokio::test]
     async fn a_stop_that_waits_for_its_body_goes_on_instead_of_making_room() {
         let connections = Connections::new(Limits { staying: 1, kept: 1 });
-        let one = connections.admit([10, 0, 0, 1].into()).await.unwrap();
-        assert!(one.connection().works());
-        one.connection().waits(For::Stop);
+        let one = awaiting(&connections, For::Stop).await;
         assert_eq!(connections.make_room(Kind::Staying), 1);
         one.connection().hurried().await;
         // The client has already been told that the connection ends with the answer.

@@ -1,6 +1,7 @@
 //! More connections than there is room for: whoever waits makes room, and the switches are within reach.
 
-use crate::support::{Place, Reply, Server};
+use crate::support::{Place, Reply, Server, signal};
+use rustix::process::Signal;
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,6 +11,7 @@ use std::process::Command;
 const FILES: u32 = 256;
 /// More than both.
 const CROWD: usize = 120;
+const RESERVE: &str = "/risk/check-and-reserve";
 
 /// A server that may open so few files.
 fn serve_with_few_files(place: &Place) -> Server {
@@ -35,6 +37,14 @@ fn connect_from(server: &Server, from: [u8; 4]) -> TcpStream {
     let stream = stream.into_std().expect("a socket");
     stream.set_nonblocking(false).expect("a socket");
     stream.set_read_timeout(Some(std::time::Duration::from_mins(1))).expect("a socket");
+    stream
+}
+
+/// A request on a new connection whose body does not come.
+fn begin(server: &Server, path: &str) -> TcpStream {
+    let mut stream = server.connect().expect("a connection");
+    let head = format!("POST /api/governance{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n");
+    stream.write_all(head.as_bytes()).expect("it is open");
     stream
 }
 
@@ -78,16 +88,10 @@ fn the_longest_idle_of_the_address_with_the_most_makes_room_and_the_switch_gets_
 fn connections_whose_bodies_stall_make_room_and_a_stop_acts_without_its_body() {
     let place = Place::new();
     let server = serve_with_few_files(&place);
-    let begin = |path: &str| {
-        let mut stream = server.connect().expect("a connection");
-        let head = format!("POST /api/governance{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n");
-        stream.write_all(head.as_bytes()).expect("it is open");
-        stream
-    };
-    let mut crowd: Vec<_> = (0..CROWD).map(|_| begin("/risk/check-and-reserve")).collect();
-    assert!(crowd.iter_mut().any(is_ended), "nobody made room");
+    let mut crowd: Vec<_> = (0..CROWD).map(|_| begin(&server, RESERVE)).collect();
+    assert!(is_ended(&mut crowd[0]));
     engage(&server);
-    let stops: Vec<_> = (0..CROWD).map(|_| begin("/go-live/kill-switch/engage")).collect();
+    let stops: Vec<_> = (0..CROWD).map(|_| begin(&server, "/go-live/kill-switch/engage")).collect();
     engage(&server);
     for mut stop in stops {
         let mut start = [0; 12];
@@ -96,6 +100,20 @@ fn connections_whose_bodies_stall_make_room_and_a_stop_acts_without_its_body() {
             assert_eq!(&start, b"HTTP/1.1 200");
         }
     }
+}
+
+#[test]
+fn bodies_that_stall_make_room_before_connections_that_come_all_at_once() {
+    let place = Place::new();
+    let server = serve_with_few_files(&place);
+    let mut stalled: Vec<_> = (0..CROWD / 4).map(|_| begin(&server, RESERVE)).collect();
+    // The last of them has been read when this is answered, since each is served in turn.
+    is_served(&mut server.connect().expect("a connection"));
+    signal(server.pid(), Signal::STOP);
+    let new: Vec<_> = (0..CROWD / 2).map(|_| begin(&server, RESERVE)).collect();
+    signal(server.pid(), Signal::CONT);
+    assert!(is_ended(&mut stalled[0]), "it waited longest");
+    drop(new);
 }
 
 #[test]
