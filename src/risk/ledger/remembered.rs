@@ -61,7 +61,8 @@ impl Remembered {
         // In whole microseconds, as the database's own times.
         let now = self.at + TimeDelta::microseconds(i64::try_from(age.as_micros()).ok()?);
         let is_due = self.facts.next_due.is_some_and(|due| due <= now);
-        let is_same_day = now.date_naive() == self.head.last_at().date_naive();
+        // Not in the last second of a day either: an estimate that is late would book an event on a day that has ended.
+        let is_same_day = (now + TimeDelta::seconds(1)).date_naive() == self.head.last_at().date_naive();
         let has_levels = engines.iter().all(|engine| self.levels.contains_key(engine));
         let is_usable = age < AGE_MAX && !is_due && is_same_day && has_levels && self.levels.len() <= LEVELS_MAX;
         let Self { head, facts, levels, .. } = self;
