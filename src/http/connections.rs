@@ -162,10 +162,7 @@ impl Connection {
 
     /// The current wait; none while a request is served.
     fn wait(&self) -> Option<Wait> {
-        match self.state().activity {
-            Activity::Waits(wait) => Some(wait),
-            Activity::Works | Activity::Gone => None,
-        }
+        if let Activity::Waits(wait) = self.state().activity { Some(wait) } else { None }
     }
 
     /// Makes it make room, if it is still in this wait.
@@ -184,7 +181,6 @@ impl Connection {
         }
     }
 
-    /// Ends it in any state.
     fn end(&self) {
         self.state().activity = Activity::Gone;
         self.gone.notify_one();
@@ -339,9 +335,11 @@ mod tests {
         assert_eq!(most, Limits { staying: CONNECTIONS_MAX, kept: CONNECTIONS_KEPT });
         for files in [64, 256, 512, 1_024, 4_096, 12_000, 1 << 40] {
             let limits = Limits::of_files(files);
-            let all = limits.staying + limits.kept + FILES_BESIDE;
             assert!(limits.kept >= 8 && limits.staying >= 8, "{files}: {limits:?}");
-            assert!(files < 256 || all as u64 <= files, "{files}: {limits:?}");
+            assert!(
+                files < 256 || (limits.staying + limits.kept + FILES_BESIDE) as u64 <= files,
+                "{files}: {limits:?}"
+            );
         }
         assert_eq!(Limits::of_files(Limits::files_wanted() as u64), most);
         assert_ne!(Limits::of_files(Limits::files_wanted() as u64 - 1), most);
@@ -365,13 +363,10 @@ mod tests {
         open.remove(2);
         let next = connections.admit(other).await.unwrap();
         assert!(!next.connection().is_kept());
-        for one in open.iter().chain([&next]) {
-            assert!(one.connection().works());
-        }
+        assert!(open.iter().chain([&next]).all(|one| one.connection().works()));
         assert_eq!(connections.make_room(Kind::Staying), 0);
         let kept = connections.admit(first).await.unwrap();
-        assert!(kept.connection().is_kept());
-        assert!(kept.connection().works());
+        assert!(kept.connection().is_kept() && kept.connection().works());
         assert!(connections.admit(first).await.is_none());
     }
 
