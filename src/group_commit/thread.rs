@@ -1,7 +1,6 @@
 //! The thread: takes waiting requests, has them decided, and answers only known outcomes.
 
-use super::batch::{self, Failure, by};
-use super::{Answers, Batcher, Job, Proof, WAIT_MAX_MS};
+use super::{Answers, Batcher, Failure, Job, PREPARE_TIMEOUT, Proof, WAIT_MAX_MS, by};
 use crate::audit::{self, partitions};
 use crate::clock::Clock;
 use crate::db::Database;
@@ -169,7 +168,7 @@ impl<D: Batcher> Task<D> {
 
     async fn connect_confirmed(&self) -> Result<Connected> {
         let mut conn = self.connect().await?;
-        let confirmed = batch::confirm(&mut conn, D::STREAM).await?;
+        let confirmed = super::confirm(&mut conn, D::STREAM).await?;
         Ok(Connected { conn, confirmed })
     }
 
@@ -184,13 +183,13 @@ impl<D: Batcher> Task<D> {
 
     async fn commit_on(&mut self, on: Connected, batch: &mut Batch<D>) -> Answers<D::Done> {
         let Connected { mut conn, confirmed } = on;
-        let deadline = Instant::now() + batch::PREPARE_TIMEOUT;
+        let deadline = Instant::now() + PREPARE_TIMEOUT;
         let start = no_panic(by(deadline, self.batcher.begin(&mut conn, &batch.items()))).await;
         if start.is_ok() && batch.grows {
             self.fill(batch);
         }
         let done = match start {
-            Ok(start) => batch::run(&mut self.batcher, &mut conn, start, &batch.items(), deadline, confirmed).await,
+            Ok(start) => super::run(&mut self.batcher, &mut conn, start, &batch.items(), deadline, confirmed).await,
             Err(error) => Err(Failure::Refused(error)),
         };
         match done {
@@ -204,7 +203,7 @@ impl<D: Batcher> Task<D> {
                 if let Error::Unavailable(cause) = &error {
                     self.db.disk().note(cause);
                 }
-                if !is_fatal(&error) && !matches!(error, Error::Panicked) && batch::roll_back(&mut conn).await.is_ok() {
+                if !is_fatal(&error) && !matches!(error, Error::Panicked) && super::roll_back(&mut conn).await.is_ok() {
                     self.conn = Some(Connected { conn, confirmed });
                 }
                 Err(error)
@@ -236,7 +235,7 @@ impl<D: Batcher> Task<D> {
     /// transaction that has not begun finds the head moved.
     async fn look_up(&mut self, proof: &Proof) -> Result<bool> {
         let mut conn = self.connect().await?;
-        let (is_committed, confirmed) = batch::is_committed(&mut conn, D::STREAM, proof).await?;
+        let (is_committed, confirmed) = super::is_committed(&mut conn, D::STREAM, proof).await?;
         self.conn = Some(Connected { conn, confirmed });
         Ok(is_committed)
     }

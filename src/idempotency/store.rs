@@ -76,7 +76,7 @@ fn taken(intent: &Intent) -> Error {
 
 /// The keys of a batch of ledger decisions, column by column.
 #[derive(Debug, Default)]
-pub(crate) struct NewKeys {
+pub struct NewKeys {
     pub(crate) principals: Vec<String>,
     pub(crate) keys: Vec<String>,
     pub(crate) routes: Vec<String>,
@@ -97,30 +97,16 @@ impl NewKeys {
         self.seqs.push(stamp.seq);
         self.ats.push(stamp.at);
     }
-}
 
-/// Keeps the keys of a batch. If another route has taken one meanwhile, the whole batch fails; decided again, it finds
-/// that key.
-pub(crate) async fn insert_all(conn: &mut PgConnection, day: NaiveDate, new: &NewKeys) -> Result<()> {
-    let inserted = sqlx::query!(
-        "INSERT INTO idempotency_key (day, principal, key, route, fields, risk_seq, at)
-         SELECT $1, n.principal, n.key, n.route, n.fields, n.risk_seq, n.at
-         FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[])
-              AS n (principal, key, route, fields, risk_seq, at)
-         ON CONFLICT DO NOTHING",
-        day,
-        &new.principals,
-        &new.keys,
-        &new.routes,
-        &new.fields,
-        &new.seqs,
-        &new.ats
-    )
-    .execute(conn)
-    .await?;
-    if usize::try_from(inserted.rows_affected()).ok() == Some(new.keys.len()) {
-        return Ok(());
+    /// The error of the statement that keeps them, with a name if another route has taken one of them.
+    pub(crate) fn refused(&self, error: sqlx::Error) -> Error {
+        let is_key = |error: &dyn sqlx::error::DatabaseError| {
+            error.is_unique_violation() && error.table().is_some_and(|table| table.starts_with("idempotency_key"))
+        };
+        if !error.as_database_error().is_some_and(is_key) {
+            return error.into();
+        }
+        let key = self.keys.first().cloned().unwrap_or_default();
+        Error::IdempotencyKeyReused { key, fields: vec!["route".to_owned()] }
     }
-    let key = new.keys.first().cloned().unwrap_or_default();
-    Err(Error::IdempotencyKeyReused { key, fields: vec!["route".to_owned()] })
 }

@@ -1,8 +1,7 @@
 //! Limits the time that a caller waits. A change that was begun goes on (`completion`); a read is dropped.
 //!
 //! The limits of a change lie inside each other: 4 s for the head of a stream (`db::session`), 4.5 s for a batch until
-//! its commit and 5 s for the answer to it (`group_commit::batch`), 5 s in the queue (`group_commit`), 10 s for the
-//! request.
+//! its commit, 5 s for the answer to it, and 5 s in the queue (`group_commit`); 10 s for the request.
 
 use crate::error::Error;
 use axum::response::{IntoResponse, Response};

@@ -6,32 +6,31 @@
 //!
 //! Round trips of a batch of any length: begin, lock the head, and read time, switches and levels; one write; commit. A
 //! process that writes alone needs two: read, and write if the head and the switches have not moved; right after such a
-//! batch only the write, since the book is remembered. Extra round trips happen only when needed: for changed
-//! reservations and denials; for keys, reservations by id, past events, matches of original settles (two), due holds,
-//! and levels that the operations did not name.
+//! batch only the write, since the book is remembered. Extra round trips happen only when needed: for keys, reservations
+//! by id, past events, matches of original settles (two), due holds, and levels that the operations did not name; and to
+//! write late settles and corrections.
 
 mod batch;
 mod decide;
 pub mod form;
 mod read;
-mod remembered;
 
 use super::operation::{Answered, Submission};
 use crate::approval;
 use crate::audit::Stream;
 use crate::clock::Clock;
-use crate::db::history::Mark;
+use crate::db::history::{History, Mark};
 use crate::db::{self, Database};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
 use crate::group_commit::{Batcher, Failure, Prepared, Writer};
+use crate::risk::model::stored::Form;
 use crate::risk::store;
 use crate::types::Engine;
 use crate::types::Point;
-use batch::{Conditions, Corrections, Start};
+use batch::{Remembered, Start};
 use chrono::{DateTime, Utc};
 use form::FormInUse;
-use remembered::Remembered;
 use sqlx::PgConnection;
 use tokio::time::Instant;
 
@@ -60,7 +59,7 @@ impl Ledger {
         form: FormInUse,
     ) -> Self {
         let mark = feed.history().mark(Stream::Risk);
-        let by = By { feed, go_live_required, two_person, form };
+        let by = By { feed, clock: clock.clone(), go_live_required, two_person, form };
         let writer = Writer::start(
             db.clone(),
             clock,
@@ -121,6 +120,7 @@ impl Ledger {
 #[derive(Debug, Clone)]
 struct By {
     feed: Feed,
+    clock: Clock,
     go_live_required: bool,
     two_person: approval::Policy,
     form: FormInUse,
@@ -128,9 +128,55 @@ struct By {
 
 impl By {
     fn conditions(&self, mark: Mark) -> Conditions {
-        let (form, expected) = (self.form.now(), self.feed.belief().expected());
-        Conditions::of(&self.feed, mark, self.go_live_required, self.two_person, form, expected)
+        let (expected, now_ms) = self.feed.belief().expected();
+        let corrections = match self.two_person {
+            approval::Policy::OfDatabase => Corrections::OfDatabase,
+            approval::Policy::Always => Corrections::Wait,
+        };
+        Conditions {
+            go_live_required: self.go_live_required,
+            killed_locally: self.feed.is_killed_locally(),
+            history: self.feed.history().clone(),
+            mark,
+            expected,
+            now_ms,
+            clock: self.clock.clone(),
+            corrections,
+            form: self.form.now(),
+        }
     }
+}
+
+/// The inputs of a batch beside the database.
+#[derive(Debug)]
+struct Conditions {
+    go_live_required: bool,
+    /// True if this instance has a kill file, whatever the database says.
+    killed_locally: bool,
+    /// The known history of the database. It tells whether the state went backwards, so that its switches may be
+    /// outdated, and the last event of the ledger before it was read.
+    history: History,
+    mark: Mark,
+    /// The time that the database should show now, as far as this process can tell; none at its start.
+    expected: Option<DateTime<Utc>>,
+    /// This process's time in milliseconds.
+    now_ms: u64,
+    /// The clock of this process.
+    clock: Clock,
+    /// The handling of downward corrections.
+    corrections: Corrections,
+    /// The form in which events store their outcome.
+    form: Form,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Corrections {
+    /// The setting in the database decides whether they wait for approval.
+    OfDatabase,
+    /// They wait for approval.
+    Wait,
+    /// They are booked at once.
+    Booked,
 }
 
 #[derive(Debug)]
@@ -166,6 +212,18 @@ struct Note {
     remembered: Option<Box<Remembered>>,
 }
 
+impl Operations {
+    /// The levels to read with the head: those that operations name, and for operations that name none, those of the
+    /// last batch.
+    fn asked(&self, items: &[&Submission]) -> Vec<Engine> {
+        let mut engines = batch::engines(items);
+        if batch::are_by_id(items) {
+            engines.extend(self.recent.iter().cloned());
+        }
+        engines.into_iter().collect()
+    }
+}
+
 impl Batcher for Operations {
     type Item = Submission;
     type Done = Answered;
@@ -189,12 +247,7 @@ impl Batcher for Operations {
             return Ok(Start::Optimistic(remembered));
         }
         self.shared_for = self.shared_for.saturating_sub(1);
-        let mut engines = batch::engines(items);
-        if batch::are_by_id(items) {
-            engines.extend(self.recent.iter().cloned());
-        }
-        let engines: Vec<_> = engines.into_iter().collect();
-        Ok(Start::Locked(store::begin(conn, &engines).await?))
+        Ok(Start::Locked(store::begin(conn, &self.asked(items)).await?))
     }
 
     async fn prepare(
@@ -204,7 +257,7 @@ impl Batcher for Operations {
         items: &[&Submission],
         deadline: Instant,
     ) -> Result<Prepared<Answered, Note>, Failure<Answered, Note>> {
-        batch::prepare(conn, start, items, || self.by.conditions(self.mark), deadline).await
+        batch::prepare(conn, start, items, &self.asked(items), || self.by.conditions(self.mark), deadline).await
     }
 
     fn ended(&mut self, note: Note) {

@@ -1,85 +1,30 @@
 //! One batch, up to its commit.
 
-use super::Note;
-use super::RECENT_MAX;
 use super::decide::Deciding;
 use super::read::{self, Read};
 pub(super) use super::read::{are_by_id, can_be_optimistic, engines};
-use super::remembered::Remembered;
-use crate::approval;
-use crate::audit::{self, Head, Stream};
-use crate::db::history::{History, Mark};
-use crate::enforcement::feed::Feed;
+use super::{Conditions, Note, RECENT_MAX};
+use crate::audit::Head;
+use crate::clock::Clock;
+use crate::db::history::Mark;
 use crate::error::{Error, Result};
 use crate::group_commit::{End, Failure, Prepared, Proof, by, committed};
-use crate::idempotency;
-use crate::risk::model::stored::Form;
+use crate::risk::model::Level;
 use crate::risk::operation::{Answered, Submission};
 use crate::risk::store::{self, BookView, Facts, Moment};
 use crate::types::Engine;
 use chrono::{DateTime, Days, NaiveTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
+use std::collections::BTreeMap;
 use tokio::time;
 
 /// Longer than the microseconds that the events of a batch need, one each.
 const BATCH_SPAN: TimeDelta = TimeDelta::milliseconds(10);
-
-/// The inputs of a batch beside the database.
-#[derive(Debug)]
-pub(super) struct Conditions {
-    pub(super) go_live_required: bool,
-    /// True if this instance has a kill file, whatever the database says.
-    pub(super) killed_locally: bool,
-    /// The known history of the database. It tells whether the state went backwards, so that its switches may be
-    /// outdated, and the last event of the ledger before it was read.
-    pub(super) history: History,
-    pub(super) mark: Mark,
-    /// The time that the database should show now, as far as this process can tell; none at its start.
-    pub(super) expected: Option<DateTime<Utc>>,
-    /// This process's time in milliseconds.
-    pub(super) now_ms: u64,
-    /// The handling of downward corrections.
-    pub(super) corrections: Corrections,
-    /// The form in which events store their outcome.
-    pub(super) form: Form,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Corrections {
-    /// The setting in the database decides whether they wait for approval.
-    OfDatabase,
-    /// They wait for approval.
-    Wait,
-    /// They are booked at once.
-    Booked,
-}
-
-impl Conditions {
-    pub(super) fn of(
-        feed: &Feed,
-        mark: Mark,
-        go_live_required: bool,
-        two_person: approval::Policy,
-        form: Form,
-        (expected, now_ms): (Option<DateTime<Utc>>, u64),
-    ) -> Self {
-        let corrections = match two_person {
-            approval::Policy::OfDatabase => Corrections::OfDatabase,
-            approval::Policy::Always => Corrections::Wait,
-        };
-        Self {
-            corrections,
-            form,
-            go_live_required,
-            killed_locally: feed.is_killed_locally(),
-            history: feed.history().clone(),
-            mark,
-            expected,
-            now_ms,
-        }
-    }
-}
+/// The age after which a remembered book is not tried: under load, batches follow each other within milliseconds.
+const AGE_MAX: TimeDelta = TimeDelta::milliseconds(250);
+/// Most levels of a remembered book, since a batch copies them.
+const LEVELS_MAX: usize = 16;
 
 /// The state in which a batch begins.
 #[derive(Debug)]
@@ -94,73 +39,95 @@ type Ended = Prepared<Answered, Note>;
 type Broken = Failure<Answered, Note>;
 
 /// Decides and writes a batch, up to its commit.
-///
-/// An optimistic batch that needs more than one statement locks the head before it writes, and is decided again if the
-/// head has moved.
 pub(super) async fn prepare(
     conn: &mut PgConnection,
     start: Start,
     items: &[&Submission],
+    asked: &[Engine],
     by_now: impl Fn() -> Conditions,
     deadline: time::Instant,
 ) -> Result<Ended, Broken> {
-    let asked: Vec<_> = engines(items).into_iter().collect();
     let mut is_contended = false;
     let view = match start {
-        Start::Locked(view) => view,
-        Start::Optimistic(remembered) if can_be_optimistic(items) => {
-            let remembered = match remembered.and_then(|remembered| remembered.view(&asked)) {
-                Some(view) => {
-                    let mut decided = by(deadline, decide(conn, view, items, &by_now())).await?;
-                    // The time is an estimate, which says nothing about the database's clock.
-                    decided.note.believed_at = None;
-                    Some(decided)
-                }
-                None => None,
-            };
-            let decided = if let Some(decided) = remembered.filter(Decided::is_one_statement) {
-                decided
-            } else {
-                let view = by(deadline, store::read_view(conn, &asked)).await?;
-                by(deadline, decide(conn, view, items, &by_now())).await?
-            };
-            is_contended = true;
-            match decided.write_optimistic(conn, deadline).await? {
-                Written::All(ended) => return Ok(ended),
-                Written::Nothing { is_locked: true } => by(deadline, store::read_view(conn, &asked)).await?,
-                Written::Nothing { is_locked: false } => by(deadline, store::begin(conn, &asked)).await?,
+        Start::Locked(view) => {
+            if let Some(ended) = by(deadline, decide_and_check(conn, view, items, &by_now())).await? {
+                return Ok(ended);
             }
+            by(deadline, store::read_view(conn, asked)).await?
         }
-        Start::Optimistic(_) => by(deadline, store::begin(conn, &asked)).await?,
-    };
-    let prepared = async {
-        let view = if is_contended {
-            view
-        } else {
-            // Recomputed after the head is locked, because the lock may have taken time.
-            let decided = decide(conn, view, items, &by_now()).await?;
-            let read = Moment { at: None, ..decided.moment };
-            if let Some(prepared) = decided.write_locked(conn, read).await? {
-                return Ok(prepared);
+        Start::Optimistic(remembered) => {
+            let decided = by(deadline, decide_alone(conn, remembered, items, asked, &by_now())).await?;
+            is_contended = decided.is_some();
+            if let Some(decided) = decided
+                && let Some(ended) = decided.write_alone(conn).await?
+            {
+                return Ok(ended);
             }
-            store::read_view(conn, &asked).await?
-        };
-        // The second decision. It has all items of the batch and any earlier answers among the rows just read, so
-        // however often a switch moves, there is no third.
-        let decided = decide(conn, view, items, &by_now()).await?;
-        let prepared = decided.write_locked(conn, Moment { switches_version: None, at: None }).await?;
-        prepared.ok_or_else(|| Error::Inconsistent("the ledger's head moved while it was held".into()))
+            by(deadline, store::begin(conn, asked)).await?
+        }
     };
-    let mut prepared = by(deadline, prepared).await?;
-    prepared.note.is_contended = is_contended;
-    Ok(prepared)
+    let mut ended = by(deadline, decide_finally(conn, view, items, &by_now())).await?;
+    ended.note.is_contended = is_contended;
+    Ok(ended)
 }
 
-enum Written {
-    /// It was written, or had nothing to write.
-    All(Ended),
-    /// The head had moved.
-    Nothing { is_locked: bool },
+/// Decides a batch without a lock, on the book as it is remembered or else read; none if it needs the locked head:
+/// because one statement does not write it, or because the rows read one after the other do not fit together.
+async fn decide_alone<'a>(
+    conn: &mut PgConnection,
+    remembered: Option<Box<Remembered>>,
+    items: &[&'a Submission],
+    asked: &[Engine],
+    conditions: &Conditions,
+) -> Result<Option<Decided<'a>>> {
+    if !can_be_optimistic(items) {
+        return Ok(None);
+    }
+    // Work that is due needs the right time more than speed.
+    let remembered = remembered.filter(|_| !items.is_empty());
+    let remembered = remembered.and_then(|remembered| remembered.view(asked, conditions.clock.now_ns()));
+    let is_estimate = remembered.is_some();
+    let view = match remembered {
+        Some(view) => view,
+        None => store::read_view(conn, asked).await?,
+    };
+    match decide(conn, view, items, conditions).await {
+        Ok(mut decided) => {
+            if is_estimate {
+                // The time says nothing about the database's clock.
+                decided.note.believed_at = None;
+            }
+            Ok(Some(decided).filter(Decided::is_written_alone))
+        }
+        Err(error @ Error::Unavailable(_)) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Decides and writes a batch under the head that was locked before its last items arrived; none if the switches have
+/// changed since. An item may have been sent after such a change was answered.
+async fn decide_and_check(
+    conn: &mut PgConnection,
+    view: BookView,
+    items: &[&Submission],
+    conditions: &Conditions,
+) -> Result<Option<Ended>> {
+    let decided = decide(conn, view, items, conditions).await?;
+    let read = Moment { at: None, ..decided.moment };
+    decided.write_locked(conn, read).await
+}
+
+/// Decides and writes a batch under the locked head, on a view that was read after its last item arrived. However often
+/// a switch moves from then on, it is decided once.
+async fn decide_finally(
+    conn: &mut PgConnection,
+    view: BookView,
+    items: &[&Submission],
+    conditions: &Conditions,
+) -> Result<Ended> {
+    let decided = decide(conn, view, items, conditions).await?;
+    let ended = decided.write_locked(conn, Moment { switches_version: None, at: None }).await?;
+    ended.ok_or_else(|| Error::Inconsistent("the ledger's head moved while it was held".into()))
 }
 
 /// A decided batch that is not written yet.
@@ -170,6 +137,7 @@ struct Decided<'a> {
     moment: Moment,
     outcomes: Vec<Result<Answered>>,
     note: Note,
+    clock: Clock,
 }
 
 async fn decide<'a>(
@@ -194,24 +162,23 @@ async fn decide<'a>(
         recent: deciding.moved().take(RECENT_MAX).cloned().collect(),
         remembered: None,
     };
-    Ok(Decided { deciding, facts, moment, outcomes, note })
+    Ok(Decided { deciding, facts, moment, outcomes, note, clock: conditions.clock.clone() })
 }
 
 impl Decided<'_> {
-    /// True if there is something to write, and one statement writes all of it.
-    fn is_one_statement(&self) -> bool {
-        !self.deciding.recorded.is_empty() && self.deciding.changes().is_one_statement()
+    /// True if one statement writes it. A batch that only repeats earlier answers must confirm them by a commit.
+    fn is_written_alone(&self) -> bool {
+        let has_events = !self.deciding.recorded.is_empty();
+        (has_events || self.outcomes.is_empty()) && self.deciding.changes().is_one_statement()
     }
 
     fn ended(self, proof: Option<Proof>, end: End) -> Ended {
         Prepared { outcomes: self.outcomes, proof, last: self.note.after.seq, end, note: self.note }
     }
 
-    /// Writes the batch under the locked head, up to the commit; none if the facts in `read` have changed. A changed
-    /// switch counts, because the batch takes in items until it is decided: an item may have been sent after the change
-    /// was answered.
+    /// Writes the batch under the locked head, up to the commit; none if the facts in `read` have changed.
     async fn write_locked(self, conn: &mut PgConnection, read: Moment) -> Result<Option<Ended>> {
-        let Some((proof, day)) = self.deciding.first() else {
+        let Some(proof) = self.deciding.proof() else {
             // Nothing is written, so no write checks whether the switches still allow a replayed approval.
             let is_allowed = |done: &Result<Answered>| done.as_ref().is_ok_and(Answered::allows_again);
             let is_moved = read.switches_version.is_some()
@@ -220,37 +187,25 @@ impl Decided<'_> {
                     != Some(store::read_view(conn, &[Engine::global()]).await?.facts.switches_version);
             return Ok((!is_moved).then(|| self.ended(None, End::Discard)));
         };
-        if store::write_batch(conn, &self.deciding.changes(), &self.deciding.head, read).await?.is_none() {
-            return Ok(None);
-        }
-        if !self.deciding.new_keys.keys.is_empty() {
-            idempotency::store::insert_all(conn, day, &self.deciding.new_keys).await?;
-        }
-        Ok(Some(self.ended(Some(proof), End::Commit)))
+        let written = store::write_batch(conn, &self.deciding.changes(), &self.deciding.head, read).await?;
+        Ok(written.map(|_| self.ended(Some(proof), End::Commit)))
     }
 
-    /// Writes the batch if the facts that were read have not changed.
-    async fn write_optimistic(self, conn: &mut PgConnection, deadline: time::Instant) -> Result<Written, Broken> {
-        let Some((proof, _)) = self.deciding.first() else {
-            return Ok(Written::All(self.ended(None, End::Done)));
+    /// Writes the batch by one statement; none if the facts that were read have changed.
+    async fn write_alone(self, conn: &mut PgConnection) -> Result<Option<Ended>, Broken> {
+        let Some(proof) = self.deciding.proof() else {
+            return Ok(Some(self.ended(None, End::Done)));
         };
-        let (changes, head) = (self.deciding.changes(), &self.deciding.head);
-        if !changes.is_one_statement() {
-            let locked = by(deadline, audit::begin(conn, Stream::Risk)).await?;
-            let stands = locked.is_at(self.note.before, head.revision());
-            if stands && by(deadline, store::write_batch(conn, &changes, head, self.moment)).await?.is_some() {
-                return Ok(Written::All(self.ended(Some(proof), End::Commit)));
-            }
-            return Ok(Written::Nothing { is_locked: true });
-        }
-        match committed(store::write_batch(conn, &changes, head, self.moment)).await {
+        let changes = self.deciding.changes();
+        match committed(store::write_batch(conn, &changes, &self.deciding.head, self.moment)).await {
             Ok(Some(at)) => {
-                let Self { deciding, facts, outcomes, mut note, .. } = self;
-                note.remembered = Some(Box::new(Remembered::after(deciding, facts, note.epoch, at)));
+                let Self { deciding, facts, outcomes, mut note, clock, .. } = self;
+                let remembered = Remembered::after(deciding, facts, note.epoch, (at, clock.now_ns()));
+                note.remembered = Some(Box::new(remembered));
                 let last = note.after.seq;
-                Ok(Written::All(Prepared { outcomes, proof: Some(proof), last, end: End::Done, note }))
+                Ok(Some(Prepared { outcomes, proof: Some(proof), last, end: End::Done, note }))
             }
-            Ok(None) => Ok(Written::Nothing { is_locked: false }),
+            Ok(None) => Ok(None),
             Err(Error::Unavailable(error) | Error::Database(error)) if !is_refusal(&error) => {
                 let Self { outcomes, note, .. } = self;
                 Err(Failure::CommitBroke { error, proof, outcomes, note })
@@ -289,11 +244,8 @@ pub(super) async fn decide_apart(
 ) -> Result<Answered> {
     let asked: Vec<_> = engines(&[item]).into_iter().collect();
     let view = store::read_view(conn, &asked).await?;
-    let mut decided = decide(conn, view, &[item], conditions).await?;
-    let done =
-        decided.outcomes.pop().unwrap_or_else(|| Err(Error::Inconsistent("an operation was not answered".into())))?;
-    let written = decided.write_locked(conn, Moment { switches_version: None, at: None }).await?;
-    written.map(|_| done).ok_or_else(|| Error::Inconsistent("the ledger's head moved while it was held".into()))
+    let done = decide_finally(conn, view, &[item], conditions).await?.outcomes.pop();
+    done.unwrap_or_else(|| Err(Error::Inconsistent("an operation was not answered".into())))
 }
 
 /// Keeps a batch on one day: a batch that could reach midnight begins at midnight, a few milliseconds early.
@@ -302,5 +254,64 @@ pub(super) fn keep_to_one_day(head: &mut Head) {
     let midnight = first.day().checked_add_days(Days::new(1)).map(|day| day.and_time(NaiveTime::MIN).and_utc());
     if let Some(midnight) = midnight.filter(|midnight| *midnight - first.at < BATCH_SPAN) {
         head.set_now(midnight);
+    }
+}
+
+/// The book as this process's last batch left it, so that the next batch need not read it.
+///
+/// Nothing is decided on it alone. The statement that writes the next batch compares the head, the switches, the time
+/// and the counters of the levels that move with the database, and writes nothing if one of them differs. Whatever else
+/// a decision depends on (policies, throttles, a halt) moves the head's revision.
+#[derive(Debug)]
+pub(super) struct Remembered {
+    /// The epoch of the history that the head belongs to.
+    epoch: u64,
+    head: Head,
+    facts: Facts,
+    levels: BTreeMap<Engine, Level>,
+    /// The database's time during the write, and this process's time after it. An estimate from both is a little late,
+    /// never early, so no event is dated after a switch that was pulled later.
+    at: DateTime<Utc>,
+    noted_ns: u64,
+}
+
+impl Remembered {
+    /// The facts that a batch leaves, which one statement wrote at this time of the database; with this process's time
+    /// after it, in nanoseconds.
+    pub(super) fn after(
+        deciding: Deciding<'_>,
+        facts: Facts,
+        epoch: u64,
+        (at, noted_ns): (DateTime<Utc>, u64),
+    ) -> Self {
+        let moved: Vec<Engine> = deciding.moved().cloned().collect();
+        let (head, book) = (deciding.head, deciding.known.book);
+        let mut levels = book.levels;
+        for engine in moved {
+            // The write gives each level that moved the time of the last event.
+            levels.entry(engine).and_modify(|level| level.usage.updated_at = Some(head.last_at()));
+        }
+        let new = book.reservations.values().filter_map(|one| one.expires_at);
+        let next_due = facts.next_due.into_iter().chain(new).min();
+        Self { epoch, head, facts: Facts { next_due, ..facts }, levels, at, noted_ns }
+    }
+
+    /// True if no other event of the ledger is known, and the history is the same.
+    pub(super) fn is_latest(&self, known: &Mark) -> bool {
+        (known.epoch, known.point) == (self.epoch, self.head.point())
+    }
+
+    /// The view of the next batch; none if that must be read.
+    pub(super) fn view(self, engines: &[Engine], now_ns: u64) -> Option<BookView> {
+        // In whole microseconds, as the database's own times.
+        let age = TimeDelta::microseconds(i64::try_from((now_ns - self.noted_ns) / 1_000).ok()?);
+        let now = self.at + age;
+        let is_due = self.facts.next_due.is_some_and(|due| due <= now);
+        // Not in the last second of a day either: an estimate that is late would book an event on a day that has ended.
+        let is_same_day = (now + TimeDelta::seconds(1)).date_naive() == self.head.last_at().date_naive();
+        let has_levels = engines.iter().all(|engine| self.levels.contains_key(engine));
+        let is_usable = age < AGE_MAX && !is_due && is_same_day && has_levels && self.levels.len() <= LEVELS_MAX;
+        let Self { head, facts, levels, .. } = self;
+        is_usable.then(|| BookView { now, day: now.date_naive(), facts, levels, head })
     }
 }

@@ -20,7 +20,7 @@ use crate::risk::operation::{
 };
 use crate::risk::store::{Batch, Corrected, Correlation, Denials, Recorded};
 use crate::types::{Engine, Point};
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, Utc};
 use past::{Past, replay};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -35,7 +35,7 @@ pub(super) struct Deciding<'a> {
     pub(super) began: Point,
     pub(super) head: Head,
     pub(super) recorded: Vec<Recorded<'a>>,
-    pub(super) new_keys: NewKeys,
+    new_keys: NewKeys,
     denials: Denials,
     corrected: BTreeMap<i64, Corrected>,
     told: Told,
@@ -58,10 +58,9 @@ impl<'a> Deciding<'a> {
         }
     }
 
-    /// The first event as a proof, and its day; none if there is no event.
-    pub(super) fn first(&self) -> Option<(Proof, NaiveDate)> {
-        let first = self.recorded.first()?;
-        Some((Proof { seq: first.stamp.seq, hash: first.hash.clone() }, first.stamp.day()))
+    /// The first event; none if there is no event.
+    pub(super) fn proof(&self) -> Option<Proof> {
+        self.recorded.first().map(|first| Proof { seq: first.stamp.seq, hash: first.hash.clone() })
     }
 
     /// The engines whose levels the batch moves.
@@ -78,7 +77,9 @@ impl<'a> Deciding<'a> {
         let book = &self.known.book;
         let (old, new): (Vec<_>, Vec<_>) =
             book.reservations.values().partition(|one| self.before.reservations.contains_key(&one.id));
-        let changed = old.into_iter().filter(|one| self.before.reservations.get(&one.id) != Some(*one)).collect();
+        let before = &self.before.reservations;
+        let changed = old.into_iter().filter(|one| before.get(&one.id) != Some(*one));
+        let (changed, late) = changed.partition(|one| before[&one.id].status == ReservationStatus::Open);
         Batch {
             recorded: &self.recorded,
             levels: self.moved_levels().collect(),
@@ -86,6 +87,8 @@ impl<'a> Deciding<'a> {
             before: self.began,
             new,
             changed,
+            late,
+            keys: &self.new_keys,
             denials: &self.denials,
             corrected: &self.corrected,
         }

@@ -1,6 +1,7 @@
 //! The facts of a batch, in as few round trips as possible: one statement per kind, and only if an operation needs it.
 
-use super::batch::{Conditions, Corrections, keep_to_one_day};
+use super::batch::keep_to_one_day;
+use super::{Conditions, Corrections};
 use crate::approval;
 use crate::audit::{self, Head, archive};
 use crate::clock::belief::JUMP_MAX;
@@ -132,12 +133,10 @@ fn names_unknown(item: &Submission, found: &BTreeMap<Uuid, Reservation>, now: Da
     id.is_some_and(|id| !found.contains_key(&id))
 }
 
-/// True if a single statement reads all facts of the batch and the head: it has only reserves by engine, and no keys.
+/// True if all facts of the batch belong to the ledger's head, so that it may be decided without a lock. A correction
+/// also depends on a setting.
 pub(super) fn can_be_optimistic(items: &[&Submission]) -> bool {
-    items.iter().all(|item| match &item.operation {
-        Operation::Reserve { request, .. } => request.reservation_id.is_none() && item.intent.is_none(),
-        _ => false,
-    })
+    !items.iter().any(|item| matches!(item.operation, Operation::Adjust(_)))
 }
 
 /// The levels that operations name, with GLOBAL first.

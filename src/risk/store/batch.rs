@@ -1,13 +1,14 @@
-//! The writes of a batch of decisions. One statement writes its events, new reservations, counters and head; changed
-//! reservations, the tally of denials, and corrections take one statement each, if there are any. Lists are `UNNEST`ed,
-//! so a single decision uses the same statements.
+//! The writes of a batch of decisions. One statement writes nearly every batch: its events, reservations, counters,
+//! denials, keys and head. Lists are `UNNEST`ed, so a single decision uses the same statement. Late settles and
+//! corrections take one more each.
 
 use super::corrections::{self, Corrected};
 use crate::audit::{Head, Origin, Stamp};
 use crate::error::{Error, Result};
+use crate::idempotency::store::NewKeys;
 use crate::risk::model::{DenialReason, Level, Reservation, RiskEvent, Usage};
 use crate::types::{Actor, CorrelationId, Engine, JsonObject, Point, Reason, RequestId, Total};
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
 use std::borrow::Cow;
@@ -53,8 +54,12 @@ pub struct Batch<'a> {
     pub before: Point,
     /// The new reservations, as they are at the end of the batch.
     pub new: Vec<&'a Reservation>,
-    /// The changed reservations from before the batch.
+    /// The changed reservations that were open before the batch.
     pub changed: Vec<&'a Reservation>,
+    /// The changed reservations that had expired before the batch.
+    pub late: Vec<&'a Reservation>,
+    /// The new keys.
+    pub keys: &'a NewKeys,
     /// Denials by requested engine, level and reason.
     pub denials: &'a Denials,
     /// The corrected events after the batch, by number.
@@ -65,7 +70,7 @@ impl Batch<'_> {
     /// True if one statement writes the batch.
     #[must_use]
     pub fn is_one_statement(&self) -> bool {
-        self.changed.is_empty() && self.denials.is_empty() && self.corrected.is_empty()
+        self.late.is_empty() && self.corrected.is_empty()
     }
 
     fn events<T>(&self, column: impl Fn(&Recorded<'_>) -> T) -> Vec<T> {
@@ -83,6 +88,10 @@ impl Batch<'_> {
     fn counters_before(&self, column: fn(&Usage) -> Total) -> Vec<Decimal> {
         self.usage_before.iter().map(|usage| column(usage).to_decimal()).collect()
     }
+
+    fn denied(&self, column: impl Fn(&Engine, &str, DenialReason) -> String) -> Vec<String> {
+        self.denials.keys().map(|(engine, scope, reason)| column(engine, scope, *reason)).collect()
+    }
 }
 
 fn of<T>(reservations: &[&Reservation], column: impl Fn(&Reservation) -> T) -> Vec<T> {
@@ -92,8 +101,7 @@ fn of<T>(reservations: &[&Reservation], column: impl Fn(&Reservation) -> T) -> V
 type Times = [Option<DateTime<Utc>>];
 type Texts = [Option<String>];
 
-/// Writes a batch: one statement for the parts of every batch, and one for each further part. A statement that touches
-/// a table costs something even if it changes nothing.
+/// Writes a batch.
 ///
 /// Writes nothing and returns none unless the facts in `read` still hold; else the database's time. The head must be at
 /// the event before the batch's first and at the same revision, so no fact that moves it has changed; the switches,
@@ -102,20 +110,22 @@ type Texts = [Option<String>];
 /// process that was paused in between does nothing that was forbidden meanwhile.
 ///
 /// A batch that is not [one statement](Batch::is_one_statement) needs a transaction.
+///
+/// # Errors
+/// [`Error::IdempotencyKeyReused`] if another route has taken one of the keys meanwhile; decided again, the batch finds
+/// that key.
 pub async fn write_batch(
     conn: &mut PgConnection,
     batch: &Batch<'_>,
     head: &Head,
     read: Moment,
 ) -> Result<Option<DateTime<Utc>>> {
-    let Some(now) = record(&mut *conn, batch, head, read).await? else {
+    let written = record(&mut *conn, batch, head, read).await;
+    let Some(now) = written.map_err(|error| batch.keys.refused(error))? else {
         return Ok(None);
     };
-    if !batch.changed.is_empty() {
-        change_reservations(&mut *conn, &batch.changed).await?;
-    }
-    if !batch.denials.is_empty() {
-        tally(&mut *conn, batch.recorded[0].stamp.day(), batch.denials).await?;
+    if !batch.late.is_empty() {
+        settle_late(&mut *conn, &batch.late).await?;
     }
     if !batch.corrected.is_empty() {
         corrections::write(conn, batch.corrected).await?;
@@ -123,86 +133,37 @@ pub async fn write_batch(
     Ok(Some(now))
 }
 
-/// Changes reservations that were open before the batch, or else had expired. One that ends leaves the partition of the
-/// open ones by this.
-async fn change_reservations(conn: &mut PgConnection, changed: &[&Reservation]) -> Result<()> {
-    let ids = of(changed, |one| one.id);
-    let open_amounts = of(changed, |one| one.open_amount.to_decimal());
-    let statuses = of(changed, |one| one.status.as_str().to_owned());
-    let expiries = of(changed, |one| one.expires_at);
-    let closed_at = of(changed, |one| one.closed.map(|stamp| stamp.at));
-    let closed_seqs = of(changed, |one| one.closed.map(|stamp| stamp.seq));
-    let open = sqlx::query!(
-        "UPDATE risk_reservation AS kept
-         SET open_amount = r.open_amount,
-             status = r.status,
-             expires_at = r.expires_at,
-             closed_at = r.closed_at,
-             closed_seq = r.closed_seq
-         FROM unnest($1::uuid[], $2::numeric[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::bigint[])
-              AS r (id, open_amount, status, expires_at, closed_at, closed_seq)
-         WHERE kept.id = r.id AND kept.status = 'OPEN'",
-        &ids,
-        &open_amounts,
-        &statuses,
-        &expiries as &Times,
-        &closed_at as &Times,
-        &closed_seqs as &[Option<i64>]
-    )
-    .execute(&mut *conn)
-    .await?
-    .rows_affected();
-    if usize::try_from(open).ok() == Some(changed.len()) {
-        return Ok(());
-    }
-    // Those that this batch expired are there already.
-    let late = sqlx::query!(
+/// Settles reservations that had expired.
+async fn settle_late(conn: &mut PgConnection, late: &[&Reservation]) -> Result<()> {
+    let settled = sqlx::query!(
         "UPDATE risk_reservation AS kept
          SET status = r.status,
              closed_at = r.closed_at,
              closed_seq = r.closed_seq
          FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::bigint[]) AS r (id, status, closed_at, closed_seq)
          WHERE kept.id = r.id AND kept.status = 'EXPIRED' AND kept.closed_seq < r.closed_seq",
-        &ids,
-        &statuses,
-        &closed_at as &Times,
-        &closed_seqs as &[Option<i64>]
+        &of(late, |one| one.id),
+        &of(late, |one| one.status.as_str().to_owned()),
+        &of(late, |one| one.closed.map(|stamp| stamp.at)) as &Times,
+        &of(late, |one| one.closed.map(|stamp| stamp.seq)) as &[Option<i64>]
     )
     .execute(conn)
     .await?
     .rows_affected();
-    if usize::try_from(open + late).ok() == Some(changed.len()) {
+    if usize::try_from(settled).ok() == Some(late.len()) {
         return Ok(());
     }
-    Err(Error::Inconsistent(format!("a batch changed {} of {} reservations", open + late, changed.len())))
+    Err(Error::Inconsistent(format!("a batch settled {settled} of {} expired reservations", late.len())))
 }
 
-async fn tally(conn: &mut PgConnection, day: NaiveDate, denials: &Denials) -> Result<()> {
-    sqlx::query!(
-        "INSERT INTO risk_denial_day (day, engine, scope, reason, denied)
-         SELECT $1, d.engine, d.scope, d.reason, d.denied
-         FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[]) AS d (engine, scope, reason, denied)
-         ON CONFLICT (day, engine, scope, reason) DO UPDATE
-         SET denied = risk_denial_day.denied + excluded.denied",
-        day,
-        &denials.keys().map(|(engine, _, _)| engine.to_string()).collect::<Vec<_>>(),
-        &denials.keys().map(|(_, scope, _)| scope.clone()).collect::<Vec<_>>(),
-        &denials.keys().map(|(_, _, reason)| reason.as_str().to_owned()).collect::<Vec<_>>(),
-        &denials.values().copied().collect::<Vec<_>>()
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Writes events, new reservations, counters and head in one statement, if the head has not moved.
+/// Writes everything but late settles and corrections, if the head has not moved.
 #[expect(clippy::too_many_lines, reason = "one statement, one line a column")]
 async fn record(
     conn: &mut PgConnection,
     batch: &Batch<'_>,
     head: &Head,
     read: Moment,
-) -> Result<Option<DateTime<Utc>>> {
+) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
     let (head_seq, head_hash, head_at) = head.stored();
     let optional = |text: Option<&str>| text.map(str::to_owned);
     let written = sqlx::query!(
@@ -274,8 +235,35 @@ async fn record(
             FROM unnest($33::text[], $37::numeric[]) AS l (engine, open_amount)
             WHERE EXISTS (SELECT FROM head)
             ON CONFLICT (engine) DO UPDATE
-            SET open_amount = excluded.open_amount, updated_at = excluded.updated_at)
-        SELECT holdfast_now() AS "now!" FROM head"#,
+            SET open_amount = excluded.open_amount, updated_at = excluded.updated_at),
+        changed AS (
+            UPDATE risk_reservation AS kept
+            SET open_amount = r.open_amount,
+                status = r.status,
+                expires_at = r.expires_at,
+                closed_at = r.closed_at,
+                closed_seq = r.closed_seq
+            FROM unnest($51::uuid[], $52::numeric[], $53::text[], $54::timestamptz[], $55::timestamptz[], $56::bigint[])
+                 AS r (id, open_amount, status, expires_at, closed_at, closed_seq)
+            WHERE kept.id = r.id AND kept.status = 'OPEN' AND EXISTS (SELECT FROM head)
+            RETURNING kept.id),
+        tallied AS (
+            INSERT INTO risk_denial_day (day, engine, scope, reason, denied)
+            SELECT $1, d.engine, d.scope, d.reason, d.denied
+            FROM unnest($57::text[], $58::text[], $59::text[], $60::bigint[]) AS d (engine, scope, reason, denied)
+            WHERE EXISTS (SELECT FROM head)
+            ON CONFLICT (day, engine, scope, reason) DO UPDATE
+            SET denied = risk_denial_day.denied + excluded.denied),
+        keyed AS (
+            INSERT INTO idempotency_key (day, principal, key, route, fields, risk_seq, at)
+            SELECT $1, n.principal, n.key, n.route, n.fields, n.risk_seq, n.at
+            FROM unnest($61::text[], $62::text[], $63::text[], $64::text[], $65::bigint[], $66::timestamptz[])
+                 AS n (principal, key, route, fields, risk_seq, at)
+            WHERE EXISTS (SELECT FROM head))
+        SELECT holdfast_now() AS "now!",
+               holdfast_require((SELECT count(*) FROM changed) = cardinality($51),
+                                'a reservation that the batch changes is not open')
+        FROM head"#,
         batch.recorded[0].stamp.day(),
         &batch.events(|one| one.stamp.seq),
         &batch.events(|one| one.stamp.at),
@@ -325,7 +313,23 @@ async fn record(
         &batch.counters_before(|usage| usage.realized_loss),
         &batch.counters_before(|usage| usage.open_risk_reserved),
         &batch.usage_before.iter().map(|usage| usage.actions_count).collect::<Vec<_>>(),
-        &batch.usage_before.iter().map(|usage| usage.updated_at).collect::<Vec<_>>() as &Times
+        &batch.usage_before.iter().map(|usage| usage.updated_at).collect::<Vec<_>>() as &Times,
+        &of(&batch.changed, |one| one.id),
+        &of(&batch.changed, |one| one.open_amount.to_decimal()),
+        &of(&batch.changed, |one| one.status.as_str().to_owned()),
+        &of(&batch.changed, |one| one.expires_at) as &Times,
+        &of(&batch.changed, |one| one.closed.map(|stamp| stamp.at)) as &Times,
+        &of(&batch.changed, |one| one.closed.map(|stamp| stamp.seq)) as &[Option<i64>],
+        &batch.denied(|engine, _, _| engine.to_string()),
+        &batch.denied(|_, scope, _| scope.to_owned()),
+        &batch.denied(|_, _, reason| reason.as_str().to_owned()),
+        &batch.denials.values().copied().collect::<Vec<_>>(),
+        &batch.keys.principals,
+        &batch.keys.keys,
+        &batch.keys.routes,
+        &batch.keys.fields,
+        &batch.keys.seqs,
+        &batch.keys.ats
     )
     .fetch_optional(conn)
     .await?;

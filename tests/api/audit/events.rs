@@ -117,6 +117,8 @@ async fn an_event_that_is_committed_late_is_neither_skipped_nor_repeated() {
     let origin = Origin::system(None);
     let event = ControlEvent::new(ControlAction::AccessRefused);
     event.append(&mut tx, &mut head, &origin).await.unwrap();
+    // The service's clock stands still in a test, and dates an event right after another by it.
+    service.clock.advance(1_000);
     assert_eq!(service.reserve("WHOLESALE", "1").await.ok()["ok"], true);
     let (first, next) = page(&service, &format!("order=asc&cursor={}", tail.unwrap())).await;
     assert_eq!(first.iter().map(|row| row["action"].clone()).collect::<Vec<_>>(), ["RESERVE"]);

@@ -1,9 +1,7 @@
 //! Connections that break: every answer is one that the database bears out.
 
 use super::proxy::{Armed, LATE, Proxy, Way};
-use super::{
-    TRANSACTIONS, all, allowed, arrived, assert_recorded, connect, hold, reserve, settle, uncapped, waiting_backend,
-};
+use super::{all, allowed, arrived, assert_recorded, hold, reserve, settle, uncapped, waiting_backend};
 use crate::support::Service;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -76,9 +74,10 @@ async fn a_connection_that_breaks_before_the_commit_leaves_a_fresh_decision_and_
     for way in Way::ALL {
         for armed in [Armed::BeforeCommit, Armed::Silently] {
             let (proxy, service) = Proxy::between(way).await;
-            let first = allowed(way.reserve(&service).await.unwrap());
+            proxy.lead(&service).await;
+            let first = allowed(reserve(&service, "test").await.unwrap());
             proxy.arm(armed);
-            let second = allowed(way.reserve(&service).await.unwrap());
+            let second = allowed(reserve(&service, "test").await.unwrap());
             assert!(proxy.has_cut(), "{way:?} {armed:?}");
             quiet(&service).await;
             assert_recorded(&service, [first, second]).await;
@@ -90,9 +89,10 @@ async fn a_connection_that_breaks_before_the_commit_leaves_a_fresh_decision_and_
 async fn a_half_open_connection_at_the_commit_is_given_up_and_what_came_of_it_is_told() {
     for way in Way::ALL {
         let (proxy, service) = Proxy::between(way).await;
-        let first = allowed(way.reserve(&service).await.unwrap());
+        proxy.lead(&service).await;
+        let first = allowed(reserve(&service, "test").await.unwrap());
         proxy.arm(Armed::HalfOpen);
-        let second = way.reserve(&service).await.unwrap();
+        let second = reserve(&service, "test").await.unwrap();
         assert!(proxy.has_cut());
         let mut told = vec![first];
         match way {
@@ -102,7 +102,7 @@ async fn a_half_open_connection_at_the_commit_is_given_up_and_what_came_of_it_is
             Way::Locked => told.push(allowed(second)),
         }
         assert_recorded(&service, told.clone()).await;
-        told.push(allowed(way.reserve(&service).await.unwrap()));
+        told.push(allowed(reserve(&service, "test").await.unwrap()));
         assert_recorded(&service, told).await;
     }
 }
@@ -112,10 +112,10 @@ async fn a_write_that_reaches_the_database_after_its_answer_changes_nothing() {
     for way in Way::ALL {
         let (proxy, service) = Proxy::between(way).await;
         if way == Way::Locked {
-            connect(&service).await;
+            proxy.lead(&service).await;
         }
         proxy.arm(Armed::Late);
-        let first = way.reserve(&service).await.unwrap();
+        let first = reserve(&service, "test").await.unwrap();
         assert!(proxy.has_cut());
         let mut told = Vec::new();
         // A transaction that holds the head is waited for; what has not begun never happens.
@@ -123,9 +123,9 @@ async fn a_write_that_reaches_the_database_after_its_answer_changes_nothing() {
             Way::Free => assert_eq!(first.refused(503, "DATABASE_UNAVAILABLE")["retry_same_key"], true),
             Way::Locked => told.push(allowed(first)),
         }
-        told.push(allowed(way.reserve(&service).await.unwrap()));
+        told.push(allowed(reserve(&service, "test").await.unwrap()));
         proxy.arm(Armed::Late);
-        told.push(allowed(way.reserve(&service).await.unwrap()));
+        told.push(allowed(reserve(&service, "test").await.unwrap()));
         assert!(proxy.has_cut());
         tokio::time::sleep(2 * LATE).await;
         assert_recorded(&service, told).await;
@@ -137,12 +137,12 @@ async fn a_first_connection_that_breaks_before_the_commit_is_a_503_that_decided_
     for way in Way::ALL {
         let (proxy, service) = Proxy::between(way).await;
         proxy.arm(Armed::BeforeCommit);
-        let body = way.reserve(&service).await.unwrap().refused(503, "DATABASE_UNAVAILABLE");
+        let body = reserve(&service, "test").await.unwrap().refused(503, "DATABASE_UNAVAILABLE");
         assert!(proxy.has_cut());
         assert_eq!(body["retry_same_key"], true);
         quiet(&service).await;
         assert_recorded(&service, []).await;
-        let next = allowed(way.reserve(&service).await.unwrap());
+        let next = allowed(reserve(&service, "test").await.unwrap());
         assert_recorded(&service, [next]).await;
     }
 }
@@ -152,10 +152,10 @@ async fn a_first_connection_that_breaks_at_its_confirmation_has_decided_nothing(
     for armed in [Armed::BeforeCommit, Armed::AfterCommit, Armed::Late] {
         let (proxy, service) = Proxy::between(Way::Locked).await;
         proxy.arm(armed);
-        let body = Way::Locked.reserve(&service).await.unwrap().refused(503, "DATABASE_UNAVAILABLE");
+        let body = reserve(&service, "test").await.unwrap().refused(503, "DATABASE_UNAVAILABLE");
         assert!(proxy.has_cut());
         assert_eq!(body["retry_same_key"], true);
-        let next = allowed(Way::Locked.reserve(&service).await.unwrap());
+        let next = allowed(reserve(&service, "test").await.unwrap());
         quiet(&service).await;
         assert_recorded(&service, [next]).await;
     }
@@ -166,13 +166,10 @@ async fn a_connection_that_breaks_after_the_commit_leaves_the_true_answer() {
     for way in Way::ALL {
         let (proxy, service) = Proxy::between(way).await;
         let mut ids = Vec::new();
-        if way == Way::Locked {
-            // The first COMMIT of a connection is no batch's.
-            connect(&service).await;
-        }
+        proxy.lead(&service).await;
         for _ in 0..10 {
             proxy.arm(Armed::AfterCommit);
-            ids.push(allowed(way.reserve(&service).await.unwrap()));
+            ids.push(allowed(reserve(&service, "test").await.unwrap()));
             assert!(proxy.has_cut());
         }
         assert_recorded(&service, ids.clone()).await;
@@ -196,8 +193,8 @@ async fn a_whole_batch_whose_connection_breaks_at_the_commit_gets_true_answers()
         let (proxy, service) = Proxy::between(Way::Locked).await;
         // An operation that finds nothing commits nothing. Once the connection was used, it takes the fifty into its
         // batch: there is one commit.
+        proxy.lead(&service).await;
         let nothing = json!({"reservation_id": "00000000-0000-0000-0000-000000000001"});
-        settle(&service, &nothing).await.unwrap().refused(404, "NOT_FOUND");
         let tx = hold(&service).await;
         let plug = settle(&service, &nothing);
         waiting_backend(&service).await;
@@ -210,7 +207,8 @@ async fn a_whole_batch_whose_connection_breaks_at_the_commit_gets_true_answers()
         assert!(proxy.has_cut(), "{armed:?}");
         quiet(&service).await;
         assert_recorded(&service, ids).await;
-        assert_eq!(service.count(TRANSACTIONS).await, 1, "{armed:?}");
+        let transactions = "SELECT count(DISTINCT xmin::text) FROM risk_event WHERE action = 'RESERVE'";
+        assert_eq!(service.count(transactions).await, 1, "{armed:?}");
     }
 }
 
@@ -218,15 +216,16 @@ async fn a_whole_batch_whose_connection_breaks_at_the_commit_gets_true_answers()
 async fn a_commit_that_cannot_be_looked_up_is_an_unknown_outcome() {
     for way in Way::ALL {
         let (proxy, service) = Proxy::between(way).await;
-        let first = allowed(way.reserve(&service).await.unwrap());
+        proxy.lead(&service).await;
+        let first = allowed(reserve(&service, "test").await.unwrap());
         proxy.arm(Armed::AfterCommitForGood);
-        let answer = way.reserve(&service).await.unwrap();
+        let answer = reserve(&service, "test").await.unwrap();
         assert!(proxy.has_cut());
         let body = answer.refused(503, "OUTCOME_UNKNOWN");
         assert_eq!(body["retry_same_key"], true);
         assert_eq!(body["reservation_id"], Value::Null);
         // While the database is away nothing can be decided, and that is known.
-        let away = way.reserve(&service).await.unwrap().refused(503, "DATABASE_UNAVAILABLE");
+        let away = reserve(&service, "test").await.unwrap().refused(503, "DATABASE_UNAVAILABLE");
         assert_eq!(away["retry_same_key"], true);
         proxy.arm(Armed::No);
         quiet(&service).await;
@@ -236,7 +235,7 @@ async fn a_commit_that_cannot_be_looked_up_is_an_unknown_outcome() {
             .await
             .unwrap();
         assert_ne!(second, first);
-        let third = allowed(way.reserve(&service).await.unwrap());
+        let third = allowed(reserve(&service, "test").await.unwrap());
         assert_recorded(&service, [first, second, third]).await;
     }
 }

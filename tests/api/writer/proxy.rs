@@ -1,26 +1,22 @@
 //! A proxy between the writer and PostgreSQL that breaks a connection at a commit.
 
-use super::uncapped;
-use crate::support::{Answer, Service, Setup};
+use super::{connect, uncapped};
+use crate::support::{Service, Setup};
 use serde_json::json;
 use sqlx::PgPool;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::task::JoinHandle;
-
-/// How many keys were used.
-static KEYS: AtomicU32 = AtomicU32::new(0);
 
 /// How a reserve is committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    /// By its one statement, without holding the head: nobody else writes, and it has no key.
+    /// By its one statement, without holding the head: nobody else writes.
     Free,
-    /// By a COMMIT, under the locked head.
+    /// By a COMMIT, under the locked head: another instance wrote a moment ago.
     Locked,
 }
 
@@ -33,17 +29,6 @@ impl Way {
             // The action of the event that it inserts.
             Self::Free => b"RESERVE",
             Self::Locked => b"COMMIT\0",
-        }
-    }
-
-    pub(super) fn reserve(self, service: &Service) -> JoinHandle<Answer> {
-        let body = json!({"engine": "RACE", "amount": 1, "actor": "test"});
-        let key = format!("key-{}", KEYS.fetch_add(1, Ordering::SeqCst));
-        match self {
-            Self::Free => tokio::spawn(service.post("/risk/check-and-reserve", &body)),
-            Self::Locked => {
-                tokio::spawn(service.post_with("/risk/check-and-reserve", ("idempotency-key", key.as_str()), &body))
-            }
         }
     }
 }
@@ -75,6 +60,8 @@ pub(super) const LATE: Duration = Duration::from_millis(300);
 
 /// Stands between a service and PostgreSQL.
 pub(super) struct Proxy {
+    way: Way,
+    other: Service,
     armed: Arc<AtomicU8>,
     directory: PathBuf,
 }
@@ -82,14 +69,15 @@ pub(super) struct Proxy {
 impl Proxy {
     /// A service on a database of its own, behind a proxy; the test itself looks at the database directly.
     pub(super) async fn between(way: Way) -> (Self, Service) {
-        let direct = uncapped().await.options.clone();
+        let other = uncapped().await;
+        let direct = other.options.clone();
         let directory = std::env::temp_dir().join(format!("holdfast-proxy-{}", direct.get_database().unwrap()));
         let directory = directory.with_extension(std::process::id().to_string());
         std::fs::create_dir(&directory).unwrap();
         let name = format!(".s.PGSQL.{}", direct.get_port());
         let server = direct.get_socket().unwrap().join(&name);
         let listener = UnixListener::bind(directory.join(&name)).unwrap();
-        let proxy = Self { armed: Arc::new(AtomicU8::new(Armed::No as u8)), directory };
+        let proxy = Self { way, other, armed: Arc::new(AtomicU8::new(Armed::No as u8)), directory };
         let armed = Arc::clone(&proxy.armed);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -104,6 +92,20 @@ impl Proxy {
         service.pool = PgPool::connect_lazy_with(direct.clone());
         service.options = direct;
         (proxy, service)
+    }
+
+    /// Gives the writer its connection, and has the next hundred reserves committed in this way.
+    pub(super) async fn lead(&self, service: &Service) {
+        connect(service).await;
+        if self.way == Way::Locked {
+            // A denial: no reservation that a test would have to know of.
+            let off = json!({"engine": "OFF", "max_daily_loss": 0, "max_daily_exposure": 0, "max_open_risk": 0,
+                "allow_unlimited": true, "enabled": false});
+            self.other.post("/risk/policies/upsert", &off).await.ok();
+            let denied = json!({"engine": "OFF", "amount": 1});
+            assert_eq!(self.other.post("/risk/check-and-reserve", &denied).await.ok()["ok"], false);
+            connect(service).await;
+        }
     }
 
     pub(super) fn arm(&self, armed: Armed) {

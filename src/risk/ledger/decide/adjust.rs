@@ -2,7 +2,7 @@
 
 use super::{Deciding, of_engine};
 use crate::error::{Error, Result};
-use crate::risk::ledger::batch::Corrections;
+use crate::risk::ledger::Corrections;
 use crate::risk::model::OutOfRange;
 use crate::risk::model::adjust::{self, Adjust, Correction};
 use crate::risk::operation::{AdjustRequest, Answered, Outcome, Submission};
