@@ -10,8 +10,8 @@
 //! - Production use begins with passing evidence, or the policy records permanently that it did not.
 //!
 //! Every change is one transaction under the heimdall head. Statements: a trial 5 (6 with a model version), a
-//! recommendation 7, a use 7 (one more each for an engine and for a first use). [`guard`] has uses and revocations,
-//! [`charter`] the policies.
+//! recommendation 7, a use 7 (one more each for an engine, a first use and archived events). [`guard`] has uses and
+//! revocations, [`charter`] the policies.
 //!
 //! Deliberately absent: a use does not check the scorecard again (with a daily one, midnight would void yesterday's
 //! pass), and no domain is demoted automatically: the review names the candidates.

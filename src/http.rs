@@ -20,7 +20,7 @@ pub use input::{BODY_BYTES_MAX, Input, Lenient, Query, Segment};
 pub(crate) use input::{CanStop, Off, Stopping};
 pub(crate) use keyed::said;
 pub use keyed::{Change, Said, marked};
-pub use paging::{Page, Paging};
+pub use paging::{ArchivedPage, Page, Paging};
 pub use problem::render;
 
 use crate::error::Error;

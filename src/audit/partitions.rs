@@ -34,8 +34,14 @@ pub struct Partitioned {
 }
 
 /// Every table with partitions.
-pub const ALL: [Partitioned; 2] = [
-    Partitioned { table: "risk_event", stream: Stream::Risk, prefix: "risk_event_", own: of_events },
+pub const ALL: [Partitioned; 3] = [
+    Partitioned {
+        table: "risk_event",
+        stream: Stream::Risk,
+        prefix: "risk_event_",
+        // GET /risk/events by engine, newest first.
+        own: |name| format!("CREATE INDEX {name}_engine ON {name} (engine, seq); {}", guarded(name)),
+    },
     // By the event that ended the reservation.
     Partitioned {
         table: "risk_reservation_closed",
@@ -43,13 +49,13 @@ pub const ALL: [Partitioned; 2] = [
         prefix: "risk_reservation_",
         own: |name| format!("ALTER TABLE {name} ADD PRIMARY KEY (id), REPLICA IDENTITY FULL"),
     },
+    Partitioned { table: "heimdall_event", stream: Stream::Heimdall, prefix: "heimdall_event_", own: guarded },
 ];
 
-/// GET /risk/events by engine, newest first; and the guard that a statement meets.
-fn of_events(name: &str) -> String {
+/// The guard that a statement meets: the table gives its partitions only those of rows.
+fn guarded(name: &str) -> String {
     format!(
-        "CREATE INDEX {name}_engine ON {name} (engine, seq);
-         CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON {name}
+        "CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON {name}
              FOR EACH STATEMENT EXECUTE FUNCTION holdfast_guard_truncate();
          ALTER TABLE {name} ENABLE ALWAYS TRIGGER guard_truncate"
     )

@@ -83,8 +83,8 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: AuditCommand,
     },
-    /// Move old events of the risk stream into signed files, verified, and out of the database. Nothing else ever removes
-    /// events.
+    /// Move old events of the ledger and the charter into signed files, verified, and out of the database. Nothing else
+    /// ever removes events.
     Archive(Box<archive::ArchiveArgs>),
     /// Manage tokens. The first one ends the open mode.
     Token {

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 /// The retention of old events.
 #[derive(Debug, Clone, Args)]
 pub struct ArchiveConfig {
-    /// `RETAIN_EVENTS`: the days for which events of the risk stream stay in the database; older partitions are archived
-    /// to `ARCHIVE_DIR` once an hour. Unset: for ever.
+    /// `RETAIN_EVENTS`: the days for which events of the ledger and the charter stay in the database; older partitions are
+    /// archived to `ARCHIVE_DIR` once an hour. Unset: for ever.
     #[arg(
         long,
         env = "RETAIN_EVENTS",

@@ -95,7 +95,7 @@ pub async fn all(conn: &mut PgConnection) -> Result<Vec<Segment>> {
 
 /// Keeps partitions from being dropped until the transaction ends: a snapshot alone does not. Must be its first statement.
 pub async fn hold(conn: &mut PgConnection) -> Result<()> {
-    sqlx::query!("LOCK TABLE risk_event IN ACCESS SHARE MODE").execute(conn).await?;
+    sqlx::query!("LOCK TABLE heimdall_event, risk_event IN ACCESS SHARE MODE").execute(conn).await?;
     Ok(())
 }
 
@@ -109,6 +109,14 @@ pub async fn absent(conn: &mut PgConnection, stream: Stream) -> Result<Vec<Segme
 /// The segment that has this event, if the database does not.
 pub async fn of(conn: &mut PgConnection, stream: Stream, seq: i64) -> Result<Option<Segment>> {
     Ok(all(conn).await?.into_iter().find(|one| one.has(stream, seq)))
+}
+
+/// The refusal of a request that needs this event, which the database does not have.
+pub async fn refusal(conn: &mut PgConnection, stream: Stream, seq: i64, what: &str) -> Result<Error> {
+    Ok(match of(conn, stream, seq).await? {
+        Some(segment) => segment.refusal(what),
+        None => Error::Inconsistent(format!("event {seq} of {} cannot be read", stream.as_str())),
+    })
 }
 
 /// The event from which on the database has every event of a stream: the last archived one, or the beginning.

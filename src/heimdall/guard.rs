@@ -5,7 +5,7 @@ use super::model::{self, GateReason, HeimdallEvent, Switches, Terms, Use};
 use super::store::{self, RecommendationRecord};
 use super::{Heimdall, append, reach};
 use crate::audit::{Origin, Stream};
-use crate::db;
+use crate::db::{self, archived};
 use crate::error::{Error, Result};
 use crate::idempotency::{self, Asked, Once};
 use crate::types::{Confidence, Domain, HeimdallAction, ModelVersion, Reason};
@@ -52,9 +52,10 @@ pub struct RevokeAnswer {
     pub reason: Option<String>,
 }
 
-/// Reads a recommendation. One of a domain outside the caller's bounds answers as if it did not exist.
+/// Reads a recommendation, though its events may be archived: its own row has what decides. One of a domain outside the
+/// caller's bounds answers as if it did not exist.
 async fn find(conn: &mut PgConnection, id: i64, origin: &Origin) -> Result<RecommendationRecord> {
-    let found = store::read_recommendation(conn, id).await?;
+    let found = store::read_recommendation(conn, id).await?.map(|(found, _)| found);
     let found = found.filter(|found| origin.authority.reaches_domain(&found.domain));
     found.ok_or_else(|| Error::NotFound { what: "recommendation", id: id.to_string() })
 }
@@ -154,7 +155,11 @@ impl Heimdall {
         }
         let found = find(&mut tx, id, origin).await?;
         reach::require_engine_of(&mut tx, origin, &found.domain).await?;
-        let revoked = if let Some(revoked_at) = found.revoked_at {
+        let revoked = if let Some(seq) = found.revoked_seq {
+            let Some(revoked_at) = found.revoked_at else {
+                let what = format!("the revocation of recommendation {id}");
+                return Err(archived::refusal(&mut tx, Stream::Heimdall, seq, &what).await?);
+            };
             let (revoked_by, reason) = (found.revoked_by, found.revoke_reason);
             RevokeAnswer { ok: true, id, domain: found.domain, revoked_at, revoked_by, reason }
         } else {

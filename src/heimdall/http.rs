@@ -9,9 +9,10 @@ use super::charter;
 use super::model::{Scorecard, Standing};
 use super::store::{self, HeimdallEventRecord};
 use crate::audit::{self, Stream};
+use crate::db::archived;
 use crate::error::Result;
 use crate::heimdall::Heimdall;
-use crate::http::{Change, Nothing, Page, Paging, Query, errors, said};
+use crate::http::{ArchivedPage, Change, Nothing, Paging, Query, errors, said};
 use crate::idempotency::Once;
 use crate::types::{
     Actor, Confidence, CorrelationId, Domain, Flag, HeimdallAction, IdempotencyKey, ModelVersion, PageSize, Place,
@@ -119,22 +120,24 @@ struct HeimdallEventQuery {
 /// Lists trials, recommendations, uses and revocations, newest first.
 #[utoipa::path(
     get, path = "/heimdall/events", tag = "heimdall", params(HeimdallEventQuery),
-    responses((status = 200, description = "A page of events", body = Page<HeimdallEventRecord>), errors::Read)
+    responses((status = 200, description = "A page of events", body = ArchivedPage<HeimdallEventRecord>), errors::Read)
 )]
 async fn heimdall_events(
     State(heimdall): State<Heimdall>,
     Query(query): Query<HeimdallEventQuery>,
-) -> Result<Json<Page<HeimdallEventRecord>>> {
+) -> Result<Json<ArchivedPage<HeimdallEventRecord>>> {
     let paging = Paging::new("/heimdall/events", query.limit, query.cursor)?;
     let domain = query.domain.as_ref().map(Domain::as_str);
     let mut conn = heimdall.db().read().await?;
+    let (lowest, last) = audit::between(&mut conn, Stream::Heimdall, None, None).await?;
+    let archived = archived::since(&mut conn, Stream::Heimdall, None).await?;
     // An index leads to a domain's events.
     let mut page = match query.action {
-        None => paging.begin(),
-        Some(_) => paging.begin_within(1, audit::head_seq(&mut conn, Stream::Heimdall).await?),
+        None => paging.begin_between(lowest, last),
+        Some(_) => paging.begin_within(lowest, last),
     };
     while let Some(portion) = page.wants() {
         page.take(store::events(&mut conn, domain, query.action, portion).await?, |row| row.seq);
     }
-    Ok(Json(page.end()))
+    Ok(Json(page.end_beside(archived)))
 }

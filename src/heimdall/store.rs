@@ -166,10 +166,11 @@ fn one_row(affected: u64, id: i64) -> Result<()> {
     if affected == 1 { Ok(()) } else { Err(Error::Inconsistent(format!("recommendation {id} is not as it was read"))) }
 }
 
-/// Whether a domain has ever had a trial or a recommendation.
+/// Whether a domain has ever had a trial or a recommendation. Their rows stay when their events are archived.
 pub async fn was_used(conn: &mut PgConnection, domain: &Domain) -> Result<bool> {
     Ok(sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM heimdall_event WHERE domain = $1) AS "used!""#,
+        r#"SELECT EXISTS (SELECT FROM heimdall_scorecard_day WHERE domain = $1)
+               OR EXISTS (SELECT FROM heimdall_recommendation WHERE domain = $1) AS "used!""#,
         domain.as_str()
     )
     .fetch_one(conn)

@@ -2,6 +2,7 @@
 //! first page, so a cursor neither skips nor repeats rows. A page is also limited in bytes, so that neither its answer
 //! nor the reading takes much memory.
 
+use crate::db::archived::ArchivedEvents;
 use crate::error::{Error, Result};
 use crate::types::{PageSize, Place, Portion, STRETCH};
 use serde::Serialize;
@@ -15,6 +16,15 @@ pub struct Page<T> {
     /// The `cursor` of the next page; null on the last page. Opaque. A page with few rows, or none, is not the last one
     /// while it has a cursor.
     pub next_cursor: Option<String>,
+}
+
+/// One page of a list whose oldest rows may be archived.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ArchivedPage<T> {
+    #[serde(flatten)]
+    page: Page<T>,
+    /// The archived events in the asked time, which the list lacks; null if there are none.
+    archived: Option<ArchivedEvents>,
 }
 
 /// The requested page.
@@ -120,6 +130,12 @@ impl<T: Serialize> Building<T> {
     pub fn end(self) -> Page<T> {
         let is_more = self.reading == Reading::Full;
         Page { items: self.items, next_cursor: is_more.then(|| Place::new(self.of.list, self.before).to_string()) }
+    }
+
+    /// The same, with what the list lacks.
+    #[must_use]
+    pub fn end_beside(self, archived: Option<ArchivedEvents>) -> ArchivedPage<T> {
+        ArchivedPage { page: self.end(), archived }
     }
 }
 

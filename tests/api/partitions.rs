@@ -1,90 +1,137 @@
 //! Events and reservations keep their place, whichever partition it is in, and there always is one.
 
-use crate::support::Service;
+use crate::support::{Answer, Service};
+use holdfast::audit::Stream;
 use holdfast::audit::partitions::{self, make_ahead};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor};
 
-/// A live service whose first partitions end with this event.
-pub async fn ending_with(last: i64) -> Service {
+/// The streams whose events are in partitions.
+pub const STREAMS: [Stream; 2] = [Stream::Heimdall, Stream::Risk];
+
+/// A live service whose first partitions of this stream end with this event.
+pub async fn ending_with(stream: Stream, last: i64) -> Service {
     let service = Service::live().await;
-    let to = last + 1;
-    let sql = format!(
-        "ALTER TABLE risk_event DETACH PARTITION risk_event_1;
-         ALTER TABLE risk_event ATTACH PARTITION risk_event_1 FOR VALUES FROM (MINVALUE) TO ({to});
-         ALTER TABLE risk_event_1 ENABLE ALWAYS TRIGGER guard;
-         ALTER TABLE risk_reservation_closed DETACH PARTITION risk_reservation_1;
-         ALTER TABLE risk_reservation_closed ATTACH PARTITION risk_reservation_1 FOR VALUES FROM (MINVALUE) TO ({to})"
-    );
-    service.pool.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
+    let mut conn = service.pool.acquire().await.unwrap();
+    for table in partitions::ALL.iter().filter(|one| one.stream == stream) {
+        let (first, table) = (partitions::list(&mut conn, table.table).await.unwrap().remove(0).name, table.table);
+        let sql = format!(
+            "ALTER TABLE {table} DETACH PARTITION {first};
+             ALTER TABLE {table} ATTACH PARTITION {first} FOR VALUES FROM (MINVALUE) TO ({})",
+            last + 1
+        );
+        conn.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
+    }
+    let guard = format!("ALTER TABLE {}_1 ENABLE ALWAYS TRIGGER guard", stream.table());
+    conn.execute(AssertSqlSafe(guard)).await.unwrap();
     service
+}
+
+/// The request of one more event.
+pub async fn append(service: &Service, stream: Stream) -> Answer {
+    match stream {
+        Stream::Risk => service.reserve("WHOLESALE", "1").await,
+        Stream::Heimdall => {
+            let trial = json!({"domain": "D", "confidence": 0.9, "success": true, "actor": "a"});
+            service.post("/heimdall/sandbox/trial", &trial).await
+        }
+        Stream::Control | Stream::Kpi => panic!("{stream:?} has no partitions"),
+    }
+}
+
+async fn bounds(service: &Service, stream: Stream) -> Vec<Vec<(i64, i64)>> {
+    let (mut conn, mut bounds) = (service.pool.acquire().await.unwrap(), Vec::new());
+    for table in partitions::ALL.iter().filter(|one| one.stream == stream) {
+        let found = partitions::list(&mut conn, table.table).await.unwrap();
+        bounds.push(found.iter().map(|one| (one.from, one.to)).collect());
+    }
+    bounds
 }
 
 #[tokio::test]
 async fn an_event_without_a_partition_gets_one_and_its_request_is_answered() {
-    let service = ending_with(2).await;
+    let service = ending_with(Stream::Risk, 2).await;
     for _ in 0..4 {
         service.reserve("WHOLESALE", "1").await.ok();
     }
-    let mut conn = service.pool.acquire().await.unwrap();
-    for table in &partitions::ALL {
-        let found = partitions::list(&mut conn, table.table).await.unwrap();
-        assert_eq!(found.iter().map(|one| (one.from, one.to)).collect::<Vec<_>>(), [(1, 3), (3, 10_000_003)]);
+    assert_eq!(bounds(&service, Stream::Risk).await, [[(1, 3), (3, 10_000_003)]; 2]);
+    assert_eq!(service.get("/audit/verify").await.ok()["ok"], true);
+}
+
+#[tokio::test]
+async fn an_event_of_the_charter_without_a_partition_leaves_nothing_and_is_taken_once_there_is_one() {
+    let service = ending_with(Stream::Heimdall, 2).await;
+    for _ in 0..2 {
+        append(&service, Stream::Heimdall).await.ok();
     }
+    append(&service, Stream::Heimdall).await.refused(503, "DATABASE_UNAVAILABLE");
+    assert_eq!(service.count("SELECT sum(trials)::bigint FROM heimdall_scorecard_day").await, 2);
+    assert_eq!(make_ahead(&service.db).await.unwrap(), 1);
+    assert_eq!(bounds(&service, Stream::Heimdall).await, [[(1, 3), (3, 10_000_003)]]);
+    append(&service, Stream::Heimdall).await.ok();
     assert_eq!(service.get("/audit/verify").await.ok()["ok"], true);
 }
 
 #[tokio::test]
 async fn partitions_are_made_once_by_instances_that_make_them_at_the_same_time() {
-    let service = ending_with(9).await;
-    let makers: Vec<_> = (0..8)
-        .map(|_| {
-            let db = service.db.clone();
-            tokio::spawn(async move { make_ahead(&db).await })
-        })
-        .collect();
-    let mut made = 0;
-    for maker in makers {
-        // One that waited too long for another leaves the work to it.
-        made += maker.await.unwrap().unwrap_or(0);
+    for (stream, tables) in [(Stream::Risk, 2), (Stream::Heimdall, 1)] {
+        let service = ending_with(stream, 9).await;
+        let makers: Vec<_> = (0..8)
+            .map(|_| {
+                let db = service.db.clone();
+                tokio::spawn(async move { make_ahead(&db).await })
+            })
+            .collect();
+        let mut made = 0;
+        for maker in makers {
+            // One that waited too long for another leaves the work to it.
+            made += maker.await.unwrap().unwrap_or(0);
+        }
+        assert_eq!(made, tables);
+        assert_eq!(make_ahead(&service.db).await.unwrap(), 0);
     }
-    assert_eq!(made, 2);
-    assert_eq!(make_ahead(&service.db).await.unwrap(), 0);
 }
 
 #[tokio::test]
 async fn a_partition_that_was_made_later_is_guarded_like_the_first() {
-    let service = ending_with(1).await;
-    service.reserve("WHOLESALE", "1").await.ok();
-    service.reserve("WHOLESALE", "1").await.ok();
-    for sql in [
-        "UPDATE risk_event SET actor = 'x' WHERE seq = 2",
-        "DELETE FROM risk_event_2",
-        "TRUNCATE risk_event_2",
-        "TRUNCATE risk_event",
-        "SET session_replication_role = replica; DELETE FROM risk_event_2",
-        "SET session_replication_role = replica; TRUNCATE risk_event_2",
-    ] {
-        let mut conn = service.pool.acquire().await.unwrap().detach();
-        let error = conn.execute(sqlx::raw_sql(sql)).await.unwrap_err();
-        assert!(error.to_string().contains("the audit trail"), "{sql}: {error}");
+    for stream in STREAMS {
+        let service = ending_with(stream, 1).await;
+        append(&service, stream).await.ok();
+        make_ahead(&service.db).await.unwrap();
+        append(&service, stream).await.ok();
+        let table = stream.table();
+        for sql in [
+            "UPDATE risk_event SET actor = 'x' WHERE seq = 2",
+            "DELETE FROM risk_event_2",
+            "TRUNCATE risk_event_2",
+            "TRUNCATE risk_event",
+            "SET session_replication_role = replica; DELETE FROM risk_event_2",
+            "SET session_replication_role = replica; TRUNCATE risk_event_2",
+        ] {
+            let sql = sql.replace("risk_event", table);
+            let mut conn = service.pool.acquire().await.unwrap().detach();
+            let error = conn.execute(sqlx::raw_sql(AssertSqlSafe(sql.clone()))).await.unwrap_err();
+            assert!(error.to_string().contains("the audit trail"), "{sql}: {error}");
+        }
+        let disarmed = format!("ALTER TABLE {table}_2 DISABLE TRIGGER guard; DROP TRIGGER guard_truncate ON {table}_2");
+        service.pool.execute(sqlx::raw_sql(AssertSqlSafe(disarmed))).await.unwrap();
+        let mut conn = service.pool.acquire().await.unwrap();
+        let missing = holdfast::audit::complete::missing(&mut conn).await.unwrap();
+        assert_eq!(
+            missing,
+            [
+                format!(
+                    "the trigger guard of {table}_2 is not armed: ALTER TABLE {table}_2 ENABLE ALWAYS TRIGGER guard"
+                ),
+                format!("the trigger guard_truncate of {table}_2 is missing: restore the schema with its triggers"),
+            ]
+        );
     }
-    let disarmed = "ALTER TABLE risk_event_2 DISABLE TRIGGER guard; DROP TRIGGER guard_truncate ON risk_event_2";
-    service.pool.execute(sqlx::raw_sql(disarmed)).await.unwrap();
-    let mut conn = service.pool.acquire().await.unwrap();
-    let missing = holdfast::audit::complete::missing(&mut conn).await.unwrap();
-    assert_eq!(
-        missing,
-        [
-            "the trigger guard of risk_event_2 is not armed: ALTER TABLE risk_event_2 ENABLE ALWAYS TRIGGER guard",
-            "the trigger guard_truncate of risk_event_2 is missing: restore the schema with its triggers",
-        ]
-    );
 }
 
 #[tokio::test]
 async fn a_hold_that_ends_leaves_the_open_ones_and_is_shown_as_before() {
-    let service = ending_with(4).await;
+    let service = ending_with(Stream::Risk, 4).await;
     let mut ids = Vec::new();
     for number in 0..6 {
         let hold = json!({"engine": "WHOLESALE", "amount": 1, "ttl_seconds": 60, "actor": format!("a{number}"), "correlation_id": "c"});
@@ -113,7 +160,7 @@ async fn a_hold_that_ends_leaves_the_open_ones_and_is_shown_as_before() {
 
 #[tokio::test]
 async fn an_id_that_was_ever_reserved_makes_no_second_reservation_in_a_later_partition() {
-    let service = ending_with(2).await;
+    let service = ending_with(Stream::Risk, 2).await;
     let id = "00000000-0000-4000-8000-000000000001";
     let hold = json!({"engine": "WHOLESALE", "amount": 1, "reservation_id": id});
     let first = service.post("/risk/check-and-reserve", &hold).await.ok();

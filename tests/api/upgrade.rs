@@ -92,6 +92,26 @@ async fn history(service: &Service, lifecycles: usize) {
     let seq = service.count("SELECT max(seq) FROM risk_event WHERE action = 'SETTLE' AND loss_delta > 0").await;
     let correction = json!({"corrects_seq": seq, "loss_delta": "-0.0005", "reason": "told wrong"});
     service.post("/risk/adjustments", &correction).await.ok();
+    charter(service).await;
+}
+
+/// Trials, recommendations, uses and a revocation.
+async fn charter(service: &Service) {
+    let policy = json!({"domain": "D", "min_sandbox_trials": 1, "prod_use_enabled": true});
+    service.post("/heimdall/policies/upsert", &policy).await.ok();
+    for number in 0..9 {
+        let trial = json!({"domain": "D", "confidence": "0.9", "success": number < 8, "correlation_id": "deal-0"});
+        service.post("/heimdall/sandbox/trial", &trial).await.ok();
+        let advice = json!({"domain": "D", "confidence": "0.99", "recommendation": {"number": number}});
+        let made = service.post("/heimdall/recommend", &advice).await.ok();
+        let path = |what: &str| format!("/heimdall/recommendations/{}/{what}", made["id"]);
+        if number % 3 == 0 {
+            service.post(&path("require-prod-eligible"), &json!({"reason": "act"})).await.ok();
+        }
+        if number % 4 == 0 {
+            service.post(&path("revoke"), &json!({"reason": "wrong"})).await.ok();
+        }
+    }
 }
 
 /// Every page of a list.
@@ -121,10 +141,16 @@ async fn answers(service: &Service) -> Vec<(String, String)> {
         "/risk/reservations?limit=1000&correlation_id=deal-1",
         "/risk/reservations?limit=1000&older_than=30",
         "/audit/events?limit=1000&stream=risk",
+        "/audit/events?limit=1000&stream=heimdall",
+        "/heimdall/events?limit=1000",
+        "/heimdall/events?limit=1000&domain=D",
+        "/heimdall/events?limit=1000&action=REQUIRE",
+        "/heimdall/recommendations?limit=1000",
+        "/heimdall/recommendations?limit=1000&domain=D&prod_eligible=true",
     ] {
         answers.push((path.to_owned(), pages(service, path).await));
     }
-    for path in ["/risk/ledger/today", "/go-live/state", "/audit/verify?stream=risk"] {
+    for path in ["/risk/ledger/today", "/go-live/state", "/audit/verify?stream=risk", "/audit/verify?stream=heimdall"] {
         answers.push((path.to_owned(), service.get(path).await.ok().to_string()));
     }
     for number in [0, 3, 4, 7, 13, 17, 33] {

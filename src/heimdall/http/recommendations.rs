@@ -1,12 +1,13 @@
 //! The HTTP routes of recommendations: create, list, use and revoke.
 
 use crate::audit::{self, Stream};
+use crate::db::archived;
 use crate::error::{Error, Result};
 use crate::heimdall::Heimdall;
 use crate::heimdall::guard::{RequireAnswer, RevokeAnswer};
 use crate::heimdall::store::{self, RecommendationFilter, RecommendationRecord};
 use crate::heimdall::{RecommendAnswer, Recommendation};
-use crate::http::{CanStop, Change, Nothing, Off, Page, Paging, Query, Segment, Stopping, errors, said};
+use crate::http::{ArchivedPage, CanStop, Change, Nothing, Off, Paging, Query, Segment, Stopping, errors, said};
 use crate::idempotency::Once;
 use crate::types::{
     Actor, Confidence, CorrelationId, Count, Domain, Flag, IdempotencyKey, JsonObject, ModelVersion, PageSize, Place,
@@ -91,12 +92,12 @@ struct RecommendationQuery {
 /// Lists recommendations, newest first.
 #[utoipa::path(
     get, path = "/heimdall/recommendations", tag = "heimdall", params(RecommendationQuery),
-    responses((status = 200, description = "A page of recommendations", body = Page<RecommendationRecord>), errors::Read)
+    responses((status = 200, description = "A page of recommendations", body = ArchivedPage<RecommendationRecord>), errors::Read)
 )]
 async fn list_recommendations(
     State(heimdall): State<Heimdall>,
     Query(query): Query<RecommendationQuery>,
-) -> Result<Json<Page<RecommendationRecord>>> {
+) -> Result<Json<ArchivedPage<RecommendationRecord>>> {
     let paging = Paging::new("/heimdall/recommendations", query.limit, query.cursor)?;
     let filter = RecommendationFilter {
         domain: query.domain.as_ref().map(Domain::as_str),
@@ -104,15 +105,18 @@ async fn list_recommendations(
         id: None,
     };
     let mut conn = heimdall.db().read().await?;
-    // An index leads to a domain's recommendations. An id is the number of the event that made it.
+    let archived = archived::since(&mut conn, Stream::Heimdall, None).await?;
+    // An id is the number of the event that made it. Of one above the last archived event, every event is here.
+    let lowest = archived.as_ref().map_or(0, |archived| archived.last) + 1;
+    // An index leads to a domain's recommendations.
     let mut page = match filter.prod_eligible {
-        None => paging.begin(),
-        Some(_) => paging.begin_within(1, audit::head_seq(&mut conn, Stream::Heimdall).await?),
+        None => paging.begin_between(lowest, i64::MAX - 1),
+        Some(_) => paging.begin_within(lowest, audit::head_seq(&mut conn, Stream::Heimdall).await?),
     };
     while let Some(portion) = page.wants() {
         page.take(store::recommendations(&mut conn, &filter, portion).await?, |row| row.id);
     }
-    Ok(Json(page.end()))
+    Ok(Json(page.end_beside(archived)))
 }
 
 /// Returns one recommendation.
@@ -126,8 +130,11 @@ async fn get_recommendation(
     Segment(id): Segment<Count>,
     _: Query<Nothing>,
 ) -> Result<Json<RecommendationRecord>> {
-    let found = store::read_recommendation(&mut *heimdall.db().read().await?, id.get()).await?;
-    found.map(Json).ok_or_else(|| Error::NotFound { what: "recommendation", id: id.to_string() })
+    match store::read_recommendation(&mut *heimdall.db().read().await?, id.get()).await? {
+        Some((found, None)) => Ok(Json(found)),
+        Some((_, Some(segment))) => Err(segment.refusal(format!("recommendation {id}"))),
+        None => Err(Error::NotFound { what: "recommendation", id: id.to_string() }),
+    }
 }
 
 /// The actor and the reason of a use.

@@ -1,9 +1,10 @@
 //! The SQL of the reads for reports and lists.
 
 use super::{confidence, domain, model_version};
+use crate::db::archived::{self, Segment};
 use crate::error::Result;
 use crate::heimdall::model::GateCheck;
-use crate::types::{Confidence, Domain, HeimdallAction, ModelVersion, Portion};
+use crate::types::{Confidence, Domain, HeimdallAction, ModelVersion, Portion, Stream};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -40,6 +41,9 @@ pub struct RecommendationRecord {
     pub revoked_by: Option<String>,
     /// The reason of the revocation, in the caller's words.
     pub revoke_reason: Option<String>,
+    /// Whether the database has the event that made it.
+    #[serde(skip)]
+    is_made_here: bool,
     /// The event of its first use; null before it.
     #[serde(skip)]
     pub used_seq: Option<i64>,
@@ -90,6 +94,7 @@ pub async fn recommendations(
                 verdict.model_version,
                 verdict.prod_eligible,
                 verdict.gate_reason,
+                made.seq IS NOT NULL AS "is_made_here!",
                 -- As it was written: json keeps the text, jsonb would not.
                 (made.detail::json -> 'checks')::text AS gate_checks,
                 verdict.expires_at,
@@ -108,12 +113,12 @@ pub async fn recommendations(
                 made.correlation_id,
                 verdict.created_at
          FROM heimdall_recommendation AS verdict
-         JOIN heimdall_event AS made ON made.seq = verdict.id
+         LEFT JOIN heimdall_event AS made ON made.seq = verdict.id
          LEFT JOIN heimdall_event AS used ON used.seq = verdict.used_seq
          LEFT JOIN heimdall_event AS revoked ON revoked.seq = verdict.revoked_seq
          WHERE ($1::text IS NULL OR verdict.domain = $1)
            AND ($2::boolean IS NULL OR verdict.prod_eligible = $2)
-           AND ($3::bigint IS NULL OR verdict.id = $3)
+           AND ($3::bigint IS NULL AND made.seq IS NOT NULL OR verdict.id = $3)
            AND verdict.id < $4
            AND verdict.id >= $5
          ORDER BY verdict.id DESC
@@ -144,6 +149,7 @@ pub async fn recommendations(
                 revoked_at: row.revoked_at,
                 revoked_by: row.revoked_by,
                 revoke_reason: row.revoke_reason,
+                is_made_here: row.is_made_here,
                 used_seq: row.used_seq,
                 revoked_seq: row.revoked_seq,
                 recommendation: json(row.recommendation)?,
@@ -158,10 +164,27 @@ pub async fn recommendations(
         .collect()
 }
 
-/// One recommendation.
-pub async fn read_recommendation(conn: &mut PgConnection, id: i64) -> Result<Option<RecommendationRecord>> {
+/// One recommendation, and the segment that has an event of it, if the database does not: the record lacks what only that
+/// event says, and has everything that a decision needs.
+pub async fn read_recommendation(
+    conn: &mut PgConnection,
+    id: i64,
+) -> Result<Option<(RecommendationRecord, Option<Segment>)>> {
     let filter = RecommendationFilter { id: Some(id), ..RecommendationFilter::default() };
-    Ok(recommendations(conn, &filter, Portion::last(1)).await?.pop())
+    let Some(found) = recommendations(&mut *conn, &filter, Portion::last(1)).await?.pop() else { return Ok(None) };
+    let Some(lacking) = found.lacking() else { return Ok(Some((found, None))) };
+    let segment = archived::of(conn, Stream::Heimdall, lacking).await?;
+    // One whose event is lost counts for nothing.
+    Ok((segment.is_some() || lacking != id).then_some((found, segment)))
+}
+
+impl RecommendationRecord {
+    /// The first of its events that the database does not have.
+    fn lacking(&self) -> Option<i64> {
+        let made = (!self.is_made_here).then_some(self.id);
+        let used = self.used_seq.filter(|_| self.used_at.is_none());
+        made.or(used).or(self.revoked_seq.filter(|_| self.revoked_at.is_none()))
+    }
 }
 
 /// An event of the charter as it is read back.

@@ -1,9 +1,9 @@
 //! Lists of reservations and decisions, and the reconciliation.
 
 use crate::audit::{self, Stream};
-use crate::db::archived::{self, ArchivedEvents};
+use crate::db::archived;
 use crate::error::{Error, Result};
-use crate::http::{Caller, Nothing, Page, Paging, Query, Segment, errors};
+use crate::http::{ArchivedPage, Caller, Nothing, Page, Paging, Query, Segment, errors};
 use crate::risk::Risk;
 use crate::risk::model::ReservationStatus;
 use crate::risk::reconcile::Reconciliation;
@@ -12,8 +12,8 @@ use crate::types::{CorrelationId, Count, Engine, Flag, PageSize, Place, RiskActi
 use axum::Json;
 use axum::extract::State;
 use chrono::TimeDelta;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -138,21 +138,15 @@ struct RiskEventQuery {
     cursor: Option<Place>,
 }
 
-/// A page of decisions.
-#[derive(Debug, Serialize, ToSchema)]
-struct RiskEventPage {
-    #[serde(flatten)]
-    page: Page<RiskEventRecord>,
-    /// The archived events in the asked time, which the list lacks; null if there are none.
-    archived: Option<ArchivedEvents>,
-}
-
 /// Lists decisions, newest first.
 #[utoipa::path(
     get, path = "/risk/events", tag = "risk", params(RiskEventQuery),
-    responses((status = 200, description = "A page", body = RiskEventPage), errors::Read)
+    responses((status = 200, description = "A page", body = ArchivedPage<RiskEventRecord>), errors::Read)
 )]
-async fn risk_events(State(risk): State<Risk>, Query(query): Query<RiskEventQuery>) -> Result<Json<RiskEventPage>> {
+async fn risk_events(
+    State(risk): State<Risk>,
+    Query(query): Query<RiskEventQuery>,
+) -> Result<Json<ArchivedPage<RiskEventRecord>>> {
     let paging = Paging::new("/risk/events", query.limit, query.cursor)?;
     let range = TimeRange::new(query.from, query.to)?;
     let filter = EventFilter {
@@ -168,7 +162,7 @@ async fn risk_events(State(risk): State<Risk>, Query(query): Query<RiskEventQuer
     while let Some(portion) = page.wants() {
         page.take(store::events(&mut conn, &filter, portion).await?, |row| row.seq);
     }
-    Ok(Json(RiskEventPage { page: page.end(), archived }))
+    Ok(Json(page.end_beside(archived)))
 }
 
 /// Compares every counter with its reservations and events, now. An instance sums each event once and adds up the open

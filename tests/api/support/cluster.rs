@@ -85,7 +85,7 @@ const BOOKS: &str = "
                          COALESCE(sum(actions_delta), 0)::bigint AS actions
                   FROM risk_event e WHERE e.day = d.day AND (d.engine = 'GLOBAL' OR e.engine = d.engine)) AS events
     WHERE (exposure_used, realized_loss, actions_count) IS DISTINCT FROM (exposure, loss, actions)
-      AND d.day > (SELECT COALESCE(max((last_at AT TIME ZONE 'UTC')::date), '-infinity') FROM audit_archive)
+      AND d.day > (SELECT COALESCE(max((last_at AT TIME ZONE 'UTC')::date), '-infinity') FROM audit_archive WHERE stream = 'risk')
     UNION ALL
     SELECT 'open risk of ' || o.engine || ' at the end of ' || d.day || ' is ' || kept || ', its events have ' || moved
     FROM risk_open o,
@@ -97,7 +97,7 @@ const BOOKS: &str = "
                           WHERE e.day <= d.day AND (o.engine = 'GLOBAL' OR e.engine = o.engine)) AS moved) AS both_sides
     -- A repair leaves the days that have ended as they were.
     WHERE kept <> moved AND NOT EXISTS (SELECT FROM control_event WHERE action = 'RISK_REPAIR')
-      AND NOT EXISTS (SELECT FROM audit_archive)
+      AND NOT EXISTS (SELECT FROM audit_archive WHERE stream = 'risk')
     UNION ALL
     SELECT 'denials of ' || t.engine || ' on ' || t.day || ' differ from their events'
     FROM (SELECT day, engine, scope, reason, denied FROM risk_denial_day) t
@@ -121,7 +121,7 @@ const BOOKS: &str = "
     UNION ALL
     SELECT 'reservation ' || r.id || ' was not made by event ' || r.seq
     FROM risk_reservation r LEFT JOIN risk_event e ON e.seq = r.seq
-    WHERE r.seq > (SELECT COALESCE(max(last_seq), 0) FROM audit_archive)
+    WHERE r.seq > (SELECT COALESCE(max(last_seq), 0) FROM audit_archive WHERE stream = 'risk')
       AND (e.action, e.reservation_id, e.engine, e.amount, e.at, e.day)
           IS DISTINCT FROM ('RESERVE', r.id, r.engine, r.amount, r.created_at, r.day)
     UNION ALL
