@@ -1,13 +1,15 @@
 //! How much slower each route is after years of events, by one command: `cargo bench --bench age`.
 //!
 //! A fresh PostgreSQL and a service on it are filled with lifecycles through `POST /risk/batch`, first with few events, then with many.
-//! At both points each route is asked one call at a time, and the figure is the median with many events ÷ with few.
+//! At both points each route is asked one call at a time, and the figure is the median with many events ÷ with few. Then everything is
+//! killed and started again, the trail is verified, and the oldest partitions are archived beside reserves.
 
 mod fill;
 mod routes;
 #[path = "../support/support.rs"]
 #[expect(dead_code, reason = "each benchmark takes what it needs")]
 mod support;
+mod years;
 
 use clap::Parser;
 use sqlx::{Connection as _, Executor, PgConnection, Row};
@@ -50,7 +52,8 @@ async fn run(options: &Options) -> Result<()> {
     let many = measure(options, &service, &mut db, options.stored).await?;
 
     let size = sqlx::query("SELECT pg_database_size(current_database())::float8").fetch_one(&mut db).await?;
-    println!("\n{:.2} GB on disk\n\n{TABLE}", size.get::<f64, _>(0) / 1e9);
+    let years = years::measure(&place, service, db, options.stored).await?;
+    print!("\n{:.2} GB on disk\n\n{TABLE}{years}", size.get::<f64, _>(0) / 1e9);
     for ((line, few), (_, many)) in few.into_iter().zip(many) {
         let title = format!("`{line}`");
         let ratio = Spec::at_most(&title, Some(1.3), Some(1.1), 2, "");
