@@ -109,8 +109,10 @@ pub type Attempt<D> =
 /// The remaining step of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// Roll back: nothing was written.
+    /// Roll back: nothing was written. If the outcomes depend on an event that a standby may lack, confirm it.
     Discard,
+    /// The same, but always confirm.
+    Confirm,
     /// Commit. Anything without an event as proof may be lost with the connection.
     Commit,
     /// Nothing: no transaction was begun, or its single statement committed.
@@ -278,13 +280,15 @@ async fn run<D: Batcher>(
         panics::caught(batcher.prepare(conn, start, items, deadline)).await.unwrap_or(Err(Error::Panicked.into()))?;
     let ended = match end {
         End::Commit => committed(conn.execute(COMMIT)).await,
+        // The decisions do not depend on the rollback; the reuse of the connection does.
+        End::Discard if last <= confirmed || items.is_empty() => {
+            return Ok(Ended { outcomes, note, last: confirmed, is_usable: roll_back(conn).await.is_ok() });
+        }
         // The batch repeats what others did, and a standby may not have confirmed that.
-        End::Discard if last > confirmed && !items.is_empty() => {
+        End::Discard | End::Confirm => {
             by(deadline, db::mark(conn)).await?;
             committed(conn.execute(COMMIT)).await
         }
-        // The decisions do not depend on the rollback; the reuse of the connection does.
-        End::Discard => return Ok(Ended { outcomes, note, last: confirmed, is_usable: roll_back(conn).await.is_ok() }),
         End::Done => {
             return Ok(Ended { outcomes, note, last: if proof.is_some() { last } else { confirmed }, is_usable: true });
         }

@@ -4,7 +4,8 @@
 //! - A key belongs to a principal and to one input of one route. The same key and input are carried out once and get
 //!   the same answer; another input is refused, with the fields that differ.
 //! - A key is committed together with the effect, never before or after it. A concurrent request with the same key
-//!   waits for the head that the effect takes, and then finds the key.
+//!   waits for the head that the effect takes, and then finds the key; or it is refused by the unique index, and tried
+//!   again. The index is per day: at midnight, two routes could each take the same key.
 //! - Answers of 2xx are kept (also a 202 of a change that waits for approval), and denials of the ledger, so that a
 //!   denied key never becomes an approval. Answers without effect are not kept: refused input, conflicts, failed
 //!   preconditions, 503s. A dry run neither looks up a key nor keeps one.
@@ -13,7 +14,8 @@
 //! Keys are kept for [`KEPT_DAYS`] days: a ledger decision as a pointer to its event, any other answer as its text.
 //! Engage and disable ignore keys: they always act.
 //!
-//! Statements: one to look up a key, one to keep it; the batcher does both for a whole batch at once.
+//! Statements: one to look up a key, one to keep it. The ledger looks up those of a whole batch at once, and keeps them
+//! in the statement that writes the batch.
 
 mod key;
 pub(crate) mod store;

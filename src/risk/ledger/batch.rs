@@ -9,14 +9,16 @@ use crate::clock::Clock;
 use crate::db::history::Mark;
 use crate::error::{Error, Result};
 use crate::group_commit::{End, Failure, Prepared, Proof, by, committed};
+use crate::panics;
 use crate::risk::model::Level;
-use crate::risk::operation::{Answered, Submission};
+use crate::risk::operation::{Answered, Outcome, Submission};
 use crate::risk::store::{self, BookView, Facts, Moment};
 use crate::types::Engine;
 use chrono::{DateTime, Days, NaiveTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use tokio::time;
 
 /// Longer than the microseconds that the events of a batch need, one each.
@@ -185,7 +187,11 @@ impl Decided<'_> {
                 && self.outcomes.iter().any(is_allowed)
                 && read.switches_version
                     != Some(store::read_view(conn, &[Engine::global()]).await?.facts.switches_version);
-            return Ok((!is_moved).then(|| self.ended(None, End::Discard)));
+            // Not an event of the ledger, so its number does not tell whether a standby has it.
+            let is_waiting =
+                |done: &Result<Answered>| matches!(done, Ok(Answered { outcome: Outcome::Waiting(_), .. }));
+            let end = if self.outcomes.iter().any(is_waiting) { End::Confirm } else { End::Discard };
+            return Ok((!is_moved).then(|| self.ended(None, end)));
         };
         let written = store::write_batch(conn, &self.deciding.changes(), &self.deciding.head, read).await?;
         Ok(written.map(|_| self.ended(Some(proof), End::Commit)))
@@ -197,11 +203,15 @@ impl Decided<'_> {
             return Ok(Some(self.ended(None, End::Done)));
         };
         let changes = self.deciding.changes();
+        let sent_ns = self.clock.now_ns();
         match committed(store::write_batch(conn, &changes, &self.deciding.head, self.moment)).await {
             Ok(Some(at)) => {
                 let Self { deciding, facts, outcomes, mut note, clock, .. } = self;
-                let remembered = Remembered::after(deciding, facts, note.epoch, (at, clock.now_ns()));
-                note.remembered = Some(Box::new(remembered));
+                let (epoch, written_ns) = (note.epoch, sent_ns..clock.now_ns());
+                // It is committed: a panic must not have it decided again.
+                let remembered =
+                    panics::caught_now(|| Box::new(Remembered::after(deciding, facts, epoch, at, written_ns)));
+                note.remembered = remembered.ok();
                 let last = note.after.seq;
                 Ok(Some(Prepared { outcomes, proof: Some(proof), last, end: End::Done, note }))
             }
@@ -216,10 +226,13 @@ impl Decided<'_> {
 }
 
 /// True if the server reported that a statement did nothing, and continues. An error that ends the connection or the
-/// server may have come after the commit.
+/// server may have come after the commit. A pooler reports a lost connection (class 08) as an ordinary error.
 fn is_refusal(error: &sqlx::Error) -> bool {
     let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
-    error.is_some_and(|error| matches!(error.severity(), PgSeverity::Error))
+    error.is_some_and(|error| {
+        let is_of_the_connection = ["08", "57P"].iter().any(|class| error.code().starts_with(class));
+        matches!(error.severity(), PgSeverity::Error) && !is_of_the_connection
+    })
 }
 
 /// Decides one operation on a snapshot, as a batch of it alone would, and writes nothing.
@@ -269,20 +282,19 @@ pub(super) struct Remembered {
     head: Head,
     facts: Facts,
     levels: BTreeMap<Engine, Level>,
-    /// The database's time during the write, and this process's time after it. An estimate from both is a little late,
-    /// never early, so no event is dated after a switch that was pulled later.
+    /// The database's time during the write, and this process's time before and after it, in nanoseconds.
     at: DateTime<Utc>,
-    noted_ns: u64,
+    written_ns: Range<u64>,
 }
 
 impl Remembered {
-    /// The facts that a batch leaves, which one statement wrote at this time of the database; with this process's time
-    /// after it, in nanoseconds.
+    /// The facts that a batch leaves, which one statement wrote.
     pub(super) fn after(
         deciding: Deciding<'_>,
         facts: Facts,
         epoch: u64,
-        (at, noted_ns): (DateTime<Utc>, u64),
+        at: DateTime<Utc>,
+        written_ns: Range<u64>,
     ) -> Self {
         let moved: Vec<Engine> = deciding.moved().cloned().collect();
         let (head, book) = (deciding.head, deciding.known.book);
@@ -293,7 +305,7 @@ impl Remembered {
         }
         let new = book.reservations.values().filter_map(|one| one.expires_at);
         let next_due = facts.next_due.into_iter().chain(new).min();
-        Self { epoch, head, facts: Facts { next_due, ..facts }, levels, at, noted_ns }
+        Self { epoch, head, facts: Facts { next_due, ..facts }, levels, at, written_ns }
     }
 
     /// True if no other event of the ledger is known, and the history is the same.
@@ -302,13 +314,16 @@ impl Remembered {
     }
 
     /// The view of the next batch; none if that must be read.
+    ///
+    /// The database's time is between two estimates. Events are dated by the earlier one, so none is dated after a switch
+    /// that was pulled later; by the later one, no hold may be due, and the day must be the same.
     pub(super) fn view(self, engines: &[Engine], now_ns: u64) -> Option<BookView> {
         // In whole microseconds, as the database's own times.
-        let age = TimeDelta::microseconds(i64::try_from((now_ns - self.noted_ns) / 1_000).ok()?);
-        let now = self.at + age;
-        let is_due = self.facts.next_due.is_some_and(|due| due <= now);
-        // Not in the last second of a day either: an estimate that is late would book an event on a day that has ended.
-        let is_same_day = (now + TimeDelta::seconds(1)).date_naive() == self.head.last_at().date_naive();
+        let since = |ns: u64| i64::try_from((now_ns - ns) / 1_000).ok().map(TimeDelta::microseconds);
+        let age = since(self.written_ns.end)?;
+        let (now, latest) = (self.at + age, self.at + since(self.written_ns.start)? + TimeDelta::microseconds(1));
+        let is_due = self.facts.next_due.is_some_and(|due| due <= latest);
+        let is_same_day = latest.date_naive() == self.head.last_at().date_naive();
         let has_levels = engines.iter().all(|engine| self.levels.contains_key(engine));
         let is_usable = age < AGE_MAX && !is_due && is_same_day && has_levels && self.levels.len() <= LEVELS_MAX;
         let Self { head, facts, levels, .. } = self;

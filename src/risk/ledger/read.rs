@@ -133,8 +133,8 @@ fn names_unknown(item: &Submission, found: &BTreeMap<Uuid, Reservation>, now: Da
     id.is_some_and(|id| !found.contains_key(&id))
 }
 
-/// True if all facts of the batch belong to the ledger's head, so that it may be decided without a lock. A correction
-/// also depends on a setting.
+/// True if the batch may be decided without a lock: its write proves every fact that it rests on, by the head, the
+/// switches, or the unique index of the keys. A correction also depends on a setting.
 pub(super) fn can_be_optimistic(items: &[&Submission]) -> bool {
     !items.iter().any(|item| matches!(item.operation, Operation::Adjust(_)))
 }
@@ -164,9 +164,8 @@ pub(super) struct Read {
     pub(super) moment: Moment,
 }
 
-/// Reads everything that the operations name beyond the view. It belongs to the same time if the head is locked, or on
-/// a snapshot. If the operations [can be optimistic](can_be_optimistic) and the view has the levels of their engines,
-/// nothing is read.
+/// Reads everything that the operations name beyond the view. It belongs to the same time if the head is locked, on a
+/// snapshot, or if the head turns out to be unchanged at the write.
 pub(super) async fn read(
     conn: &mut PgConnection,
     items: &[&Submission],

@@ -112,8 +112,8 @@ type Texts = [Option<String>];
 /// Writes nothing and returns none unless the facts in `read` still hold; else the database's time. The head must be at
 /// the event before the batch's first and at the same revision, so no fact that moves it has changed; the switches,
 /// which do not move it, must be unchanged too. An optimistic batch also writes nothing if its read is more than a
-/// second old, if a counter that it moves is another, or if another transaction holds the head. So it never waits, and a
-/// process that was paused in between does nothing that was forbidden meanwhile.
+/// second old, if a counter that it moves is another, or if another transaction holds the head. So it does not wait for
+/// the head, and a process that was paused in between does nothing that was forbidden meanwhile.
 ///
 /// A batch that is not [one statement](Batch::is_one_statement) needs a transaction.
 ///

@@ -179,6 +179,19 @@ async fn a_connection_that_breaks_after_the_commit_leaves_the_true_answer() {
     }
 }
 
+#[tokio::test]
+async fn a_pooler_that_tells_of_a_lost_server_as_of_any_error_leaves_the_true_answer() {
+    for way in Way::ALL {
+        let (proxy, service) = Proxy::between(way).await;
+        proxy.lead(&service).await;
+        let first = allowed(reserve(&service, "test").await.unwrap());
+        proxy.arm(Armed::LostServer);
+        let second = allowed(reserve(&service, "test").await.unwrap());
+        assert!(proxy.has_cut());
+        assert_recorded(&service, [first, second]).await;
+    }
+}
+
 async fn settles_through_a_break(proxy: &Proxy, service: &Service, id: &str) {
     proxy.arm(Armed::AfterCommit);
     let settled = settle(service, &json!({"reservation_id": id, "realized_loss": 3})).await.unwrap().ok();

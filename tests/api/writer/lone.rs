@@ -1,5 +1,6 @@
 //! A reserve that is alone commits by one statement, and is decided anew if anything changed under it.
 
+use super::proxy::{Armed, Proxy, SLOW, Way};
 use super::{allowed, reserve, uncapped, waiting_backend};
 use crate::support::{Answer, Service, broken_links};
 use chrono::{DateTime, Utc};
@@ -132,4 +133,22 @@ async fn a_lone_denial_is_decided_once() {
         assert_eq!(service.count("SELECT denied FROM risk_denial_day").await, denials);
     }
     assert_eq!(broken_links(&service.pool).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_hold_that_fell_due_while_the_write_before_was_answered_is_not_extended() {
+    let (proxy, service) = Proxy::between(Way::Free).await;
+    proxy.lead(&service).await;
+    let short = json!({"engine": "RACE", "amount": 1, "ttl_seconds": 1});
+    let id = allowed(service.post("/risk/check-and-reserve", &short).await);
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    proxy.arm(Armed::Slow);
+    let slow = reserve(&service, "test");
+    while !proxy.has_cut() {
+        tokio::task::yield_now().await;
+    }
+    service.clock.advance(u64::try_from(SLOW.as_millis()).unwrap());
+    allowed(slow.await.unwrap());
+    let extended = service.post(&format!("/risk/reservations/{id}/extend"), &json!({"ttl_seconds": 60})).await;
+    extended.refused(409, "ALREADY_EXPIRED");
 }

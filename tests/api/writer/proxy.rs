@@ -53,10 +53,17 @@ pub(super) enum Armed {
     Late,
     /// Keeps both sides open and passes nothing on, as a half-open connection does.
     HalfOpen,
+    /// Passes it on, and its answer later, as a slow flush does.
+    Slow,
+    /// Passes it on, and answers as PgBouncer does once it has lost its server: with an error like any other.
+    LostServer,
 }
 
 /// How much later that is: new decisions are long made.
 pub(super) const LATE: Duration = Duration::from_millis(300);
+
+/// How much later the answer comes: less than the second that a reading may be old.
+pub(super) const SLOW: Duration = Duration::from_millis(600);
 
 /// Stands between a service and PostgreSQL.
 pub(super) struct Proxy {
@@ -128,7 +135,8 @@ impl Drop for Proxy {
 async fn relay(client: UnixStream, server: UnixStream, way: Way, armed: Arc<AtomicU8>) {
     let (mut from_client, to_client) = client.into_split();
     let (from_server, mut to_server) = server.into_split();
-    let back = tokio::spawn(pass(from_server, to_client));
+    let back_now = Arc::new(AtomicU8::new(Back::Passed as u8));
+    let back = tokio::spawn(pass(from_server, to_client, Arc::clone(&back_now)));
     let mut bytes = vec![0; 65_536];
     while let Ok(count @ 1..) = from_client.read(&mut bytes).await {
         let is_commit = bytes[..count].windows(way.commit().len()).any(|window| window == way.commit());
@@ -141,6 +149,21 @@ async fn relay(client: UnixStream, server: UnixStream, way: Way, armed: Arc<Atom
         }
         let then = if now == Armed::AfterCommitForGood as u8 { Armed::Away } else { Armed::No };
         armed.store(then as u8, Ordering::SeqCst);
+        if now == Armed::Slow as u8 {
+            back_now.store(Back::Held as u8, Ordering::SeqCst);
+            to_server.write_all(&bytes[..count]).await.unwrap();
+            let back_now = Arc::clone(&back_now);
+            tokio::spawn(async move {
+                tokio::time::sleep(SLOW).await;
+                back_now.store(Back::Passed as u8, Ordering::SeqCst);
+            });
+            continue;
+        }
+        if now == Armed::LostServer as u8 {
+            back_now.store(Back::Replaced as u8, Ordering::SeqCst);
+            to_server.write_all(&bytes[..count]).await.unwrap();
+            continue;
+        }
         if now == Armed::HalfOpen as u8 {
             std::future::pending::<()>().await;
         }
@@ -163,6 +186,31 @@ async fn relay(client: UnixStream, server: UnixStream, way: Way, armed: Arc<Atom
     back.abort();
 }
 
-async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
-    let _ = tokio::io::copy(&mut from, &mut to).await;
+/// What becomes of the server's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Back {
+    Passed,
+    Held,
+    Replaced,
+}
+
+/// An error of the severity of an ordinary one, in PostgreSQL's protocol.
+const LOST_SERVER: &[u8] = b"E\0\0\0\x28SERROR\0C08P01\0Mserver conn crashed\0\0";
+
+/// Passes the server's bytes.
+async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, now: Arc<AtomicU8>) {
+    let mut bytes = vec![0; 65_536];
+    while let Ok(count @ 1..) = from.read(&mut bytes).await {
+        while now.load(Ordering::SeqCst) == Back::Held as u8 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        if now.load(Ordering::SeqCst) == Back::Replaced as u8 {
+            let _ = to.write_all(LOST_SERVER).await;
+            return;
+        }
+        if to.write_all(&bytes[..count]).await.is_err() {
+            return;
+        }
+    }
 }
