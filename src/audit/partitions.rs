@@ -110,24 +110,34 @@ pub async fn run(db: Database) {
     }
 }
 
-/// Makes the missing partitions. Returns how many it made.
+/// Makes the missing partitions of every table, also if those of one cannot be made. Returns how many it made.
 pub async fn make_ahead(db: &Database) -> Result<usize> {
-    let mut made = 0;
+    let mut made = Ok(0);
     for table in &ALL {
-        let mut conn = db.work().await?;
-        let head = head_seq(&mut conn, table.stream).await?;
-        let end = end(&list(&mut conn, table.table).await?);
-        if end - head > EVENTS_MIN {
-            continue;
+        match (make_ahead_of(db, table).await, &mut made) {
+            (Ok(more), Ok(made)) => *made += more,
+            (Err(error), Ok(_)) => made = Err(error),
+            (_, Err(_)) => {}
         }
-        let since = db.history().now(&mut conn).await? - SPAN;
-        let recent = head - between(&mut conn, table.stream, Some(since), None).await?.0;
-        drop(conn);
-        // In millions, so that the tables of a stream have the same bounds.
-        let size = (recent / MILLION * MILLION + MILLION).max(EVENTS_MIN);
-        while make_next(db, table, head, size).await? {
-            made += 1;
-        }
+    }
+    made
+}
+
+async fn make_ahead_of(db: &Database, table: &Partitioned) -> Result<usize> {
+    let mut conn = db.work().await?;
+    let head = head_seq(&mut conn, table.stream).await?;
+    let end = end(&list(&mut conn, table.table).await?);
+    if end - head > EVENTS_MIN {
+        return Ok(0);
+    }
+    let since = db.history().now(&mut conn).await? - SPAN;
+    let recent = head - between(&mut conn, table.stream, Some(since), None).await?.0;
+    drop(conn);
+    // In millions, so that the tables of a stream have the same bounds.
+    let size = (recent / MILLION * MILLION + MILLION).max(EVENTS_MIN);
+    let mut made = 0;
+    while make_next(db, table, head, size).await? {
+        made += 1;
     }
     Ok(made)
 }

@@ -274,6 +274,7 @@ pub(super) async fn export(args: ExportArgs, config: &DatabaseConfig) -> Result<
 
 async fn export_all(db: &Database, only: Option<Stream>, TimeRange { from, to }: TimeRange) -> Result<(), ExportError> {
     let mut conn = db.connect_snapshot().await?;
+    archived::hold(&mut conn).await?;
     let mut out = BufWriter::with_capacity(WRITE_BYTES, io::stdout());
     let streams: Vec<_> = Stream::ALL.into_iter().filter(|stream| only.is_none_or(|only| only == *stream)).collect();
     for stream in &streams {

@@ -1,11 +1,12 @@
 //! The events that are in files and no longer in the database. `audit::archive` writes these rows.
 
+use crate::db::Database;
 use crate::db::history::read_hash;
 use crate::error::{Error, Result};
 use crate::types::{Point, Stream};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres, Transaction};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -42,7 +43,12 @@ impl Segment {
     /// True if it has this event, and the database does not.
     #[must_use]
     pub fn has(&self, stream: Stream, seq: i64) -> bool {
-        self.stream == stream && self.restored_at.is_none() && (self.first()..=self.last.seq).contains(&seq)
+        self.restored_at.is_none() && self.holds(stream, seq)
+    }
+
+    /// True if the file has this event, whether or not it was restored.
+    fn holds(&self, stream: Stream, seq: i64) -> bool {
+        self.stream == stream && (self.first()..=self.last.seq).contains(&seq)
     }
 
     /// The refusal of a request that needs an event of the file.
@@ -99,6 +105,14 @@ pub async fn hold(conn: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
+/// Begins a transaction that sees one instant of the database, and keeps partitions from being dropped until it ends:
+/// its events and its rows of the archive fit together.
+pub async fn snapshot(db: &Database) -> Result<Transaction<'static, Postgres>> {
+    let mut tx = db.begin_snapshot().await?;
+    hold(&mut tx).await?;
+    Ok(tx)
+}
+
 /// The segments of a stream that only files have, in order.
 pub async fn absent(conn: &mut PgConnection, stream: Stream) -> Result<Vec<Segment>> {
     let mut all = all(conn).await?;
@@ -111,9 +125,14 @@ pub async fn of(conn: &mut PgConnection, stream: Stream, seq: i64) -> Result<Opt
     Ok(all(conn).await?.into_iter().find(|one| one.has(stream, seq)))
 }
 
+/// The segment that has this event, also if it was restored a moment ago, after the database was asked for it.
+pub async fn file_of(conn: &mut PgConnection, stream: Stream, seq: i64) -> Result<Option<Segment>> {
+    Ok(all(conn).await?.into_iter().find(|one| one.holds(stream, seq)))
+}
+
 /// The refusal of a request that needs this event, which the database does not have.
 pub async fn refusal(conn: &mut PgConnection, stream: Stream, seq: i64, what: &str) -> Result<Error> {
-    Ok(match of(conn, stream, seq).await? {
+    Ok(match file_of(conn, stream, seq).await? {
         Some(segment) => segment.refusal(what),
         None => Error::Inconsistent(format!("event {seq} of {} cannot be read", stream.as_str())),
     })

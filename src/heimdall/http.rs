@@ -128,7 +128,7 @@ async fn heimdall_events(
 ) -> Result<Json<ArchivedPage<HeimdallEventRecord>>> {
     let paging = Paging::new("/heimdall/events", query.limit, query.cursor)?;
     let domain = query.domain.as_ref().map(Domain::as_str);
-    let mut conn = heimdall.db().read().await?;
+    let mut conn = archived::snapshot(heimdall.db()).await?;
     let (lowest, last) = audit::between(&mut conn, Stream::Heimdall, None, None).await?;
     let archived = archived::since(&mut conn, Stream::Heimdall, None).await?;
     // An index leads to a domain's events.

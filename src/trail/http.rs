@@ -128,6 +128,7 @@ async fn audit_checkpoint(State(trail): State<Trail>, caller: Caller, _: Query<N
     let _turn = trail.verifying.take(caller.principal).await?;
     let db = trail.db();
     let mut conn = db.connect_long_snapshot().await?;
+    archived::hold(&mut conn).await?;
     let (_, note) = notary.sign(&mut conn, db.history()).await?;
     Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], note))
 }

@@ -62,6 +62,7 @@ impl Notary {
         };
         let _turn = verifying.take(Principal::system()).await?;
         let mut conn = db.connect_snapshot().await?;
+        archived::hold(&mut conn).await?;
         let (checkpoint, note) = self.sign_behind(&mut conn, db.history(), &verified).await?;
         drop(conn);
         tracing::info!(note, "audit checkpoint");
@@ -117,6 +118,7 @@ impl Notary {
                 let began = Instant::now();
                 let portions = Stream::ALL.into_iter().map(|stream| behind(stream).max(0) / PORTION).sum();
                 let mut conn = db.connect_snapshot().await?;
+                archived::hold(&mut conn).await?;
                 let from = self.verified(stream);
                 let asked = Asked { from, to: Some(from.seq + PORTION), known: None };
                 let portion = verify::verify(&mut conn, stream, asked).await?;

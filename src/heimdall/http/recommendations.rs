@@ -104,7 +104,7 @@ async fn list_recommendations(
         prod_eligible: query.prod_eligible.map(|flag| flag.0),
         id: None,
     };
-    let mut conn = heimdall.db().read().await?;
+    let mut conn = archived::snapshot(heimdall.db()).await?;
     let archived = archived::since(&mut conn, Stream::Heimdall, None).await?;
     // An id is the number of the event that made it. Of one above the last archived event, every event is here.
     let lowest = archived.as_ref().map_or(0, |archived| archived.last) + 1;

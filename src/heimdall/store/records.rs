@@ -113,9 +113,10 @@ pub async fn recommendations(
                 made.correlation_id,
                 verdict.created_at
          FROM heimdall_recommendation AS verdict
-         LEFT JOIN heimdall_event AS made ON made.seq = verdict.id
-         LEFT JOIN heimdall_event AS used ON used.seq = verdict.used_seq
-         LEFT JOIN heimdall_event AS revoked ON revoked.seq = verdict.revoked_seq
+         -- The bounds leave out the partitions of other times: each event comes after the one before it.
+         LEFT JOIN heimdall_event AS made ON made.seq = verdict.id AND made.seq >= $5 AND made.seq < $4
+         LEFT JOIN heimdall_event AS used ON used.seq = verdict.used_seq AND used.seq >= $5
+         LEFT JOIN heimdall_event AS revoked ON revoked.seq = verdict.revoked_seq AND revoked.seq >= $5
          WHERE ($1::text IS NULL OR verdict.domain = $1)
            AND ($2::boolean IS NULL OR verdict.prod_eligible = $2)
            AND ($3::bigint IS NULL AND made.seq IS NOT NULL OR verdict.id = $3)
@@ -173,7 +174,7 @@ pub async fn read_recommendation(
     let filter = RecommendationFilter { id: Some(id), ..RecommendationFilter::default() };
     let Some(found) = recommendations(&mut *conn, &filter, Portion::last(1)).await?.pop() else { return Ok(None) };
     let Some(lacking) = found.lacking() else { return Ok(Some((found, None))) };
-    let segment = archived::of(conn, Stream::Heimdall, lacking).await?;
+    let segment = archived::file_of(conn, Stream::Heimdall, lacking).await?;
     // One whose event is lost counts for nothing.
     Ok((segment.is_some() || lacking != id).then_some((found, segment)))
 }

@@ -65,7 +65,7 @@ async fn list_reservations(
         return Err(Error::invalid("older_than", detail));
     }
     let db = risk.db();
-    let mut conn = db.read().await?;
+    let mut conn = archived::snapshot(db).await?;
     let now = db.history().now(&mut conn).await?;
     let filter = ReservationFilter {
         now,
@@ -99,7 +99,7 @@ async fn get_reservation(
     _: Query<Nothing>,
 ) -> Result<Json<ReservationRecord>> {
     let db = risk.db();
-    let mut conn = db.read().await?;
+    let mut conn = archived::snapshot(db).await?;
     let now = db.history().now(&mut conn).await?;
     let found = store::read_reservation(&mut conn, id, now).await?;
     if let Some(found) = found {
@@ -155,7 +155,7 @@ async fn risk_events(
         ok: query.ok.map(|flag| flag.0),
         correlation_id: query.correlation_id.as_ref().map(CorrelationId::as_str),
     };
-    let mut conn = risk.db().read().await?;
+    let mut conn = archived::snapshot(risk.db()).await?;
     let (lowest, last) = audit::between(&mut conn, Stream::Risk, range.from, range.to).await?;
     let archived = archived::since(&mut conn, Stream::Risk, range.from).await?;
     let mut page = if filter.leads() { paging.begin_between(lowest, last) } else { paging.begin_within(lowest, last) };

@@ -4,7 +4,7 @@ use crate::audit::Stream;
 use crate::audit::actions::require_known;
 use crate::audit::events::{Cursor, EventRecord, Filter, Order};
 use crate::audit::store;
-use crate::db::archived::ArchivedEvents;
+use crate::db::archived::{self, ArchivedEvents};
 use crate::error::{Error, Result};
 use crate::http::{Query, errors};
 use crate::trail::Trail;
@@ -110,7 +110,7 @@ async fn audit_events(State(trail): State<Trail>, Query(query): Query<AuditEvent
         return Err(Error::invalid("cursor", "belongs to the other order: send the `order` of its page"));
     }
     let filter = query.filter()?;
-    let mut tx = trail.db().begin_snapshot().await?;
+    let mut tx = archived::snapshot(trail.db()).await?;
     let page = store::events::page(&mut tx, &filter, order, query.cursor, limit).await?;
     let next_cursor = (page.more || order == Order::Asc).then(|| page.cursor.to_string());
     Ok(Json(AuditPage { items: page.rows, next_cursor, archived: page.archived }))
