@@ -110,7 +110,11 @@ async fn verify(place: &Place) -> Result<(Duration, u64)> {
 async fn beside_archive(place: &Place, service: &Instance) -> Result<(f64, String)> {
     let mut db = PgConnection::connect(&place.url("holdfast")).await?;
     let day = sqlx::query("SELECT ((holdfast_now() AT TIME ZONE 'UTC')::date - 35)::text").fetch_one(&mut db).await?;
-    let alone = paced(service, async { Ok(tokio::time::sleep(ALONE).await) }).await?;
+    let alone = async {
+        tokio::time::sleep(ALONE).await;
+        Ok(())
+    };
+    let alone = paced(service, alone).await?;
     let began = Instant::now();
     let archive = async {
         let mut command = Command::new(program());

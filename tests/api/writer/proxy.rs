@@ -55,7 +55,7 @@ pub(super) enum Armed {
     HalfOpen,
     /// Passes it on, and its answer later, as a slow flush does.
     Slow,
-    /// Passes it on, and answers as PgBouncer does once it has lost its server: with an error like any other.
+    /// Passes it on, and answers as `PgBouncer` does once it has lost its server: with an error like any other.
     LostServer,
 }
 
