@@ -166,7 +166,7 @@ fn a_postgresql_that_freezes_right_after_an_engage_opens_no_gate() {
 
 #[test]
 fn an_instance_that_is_killed_and_started_during_a_kill_admits_nothing() {
-    let Three { beside: [killed, other], owner, place, _elsewhere } = Three::start();
+    let Three { _elsewhere, place, owner, beside: [killed, other] } = Three::start();
     killed.kill();
     owner.post(ENGAGE, &json!({"actor": "test"})).ok();
     let again = Place::new();
@@ -191,7 +191,7 @@ fn instances_come_and_go_on_the_list() {
         list["instances"].as_array().expect("a list").len()
     };
     assert_eq!(three.servers().map(names), [3, 3, 3]);
-    let Three { beside: [left, other], owner, place: _place, _elsewhere } = three;
+    let Three { _elsewhere, place: _place, owner, beside: [left, other] } = three;
     left.stop(Signal::TERM);
     assert_eq!(names(&owner), 2, "who ends in order takes itself off");
     other.stop(Signal::TERM);

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use std::sync::Barrier;
 use std::thread::scope;
 
-/// A private PostgreSQL with a server of its own and another one beside it.
+/// A private PostgreSQL with a server of its own and another one beside it. Its parts are taken out in the opposite
+/// order: variables are dropped last first, and a server that outlives its place writes to it again.
 struct Pair {
     beside: Server,
     owner: Server,
@@ -52,7 +53,7 @@ fn allowed(replies: &[Reply]) -> (BTreeSet<String>, usize) {
 fn reserves_through_both_fit_exactly_and_a_retry_at_the_other_is_the_same_change() {
     const ASKED: usize = 60;
     const FIT: usize = 37;
-    let Pair { beside, owner, place, _elsewhere } = Pair::start();
+    let Pair { _elsewhere, place, owner, beside } = Pair::start();
     make_room(&beside, FIT);
     let servers = [&owner, &beside];
     let start = Barrier::new(ASKED);
@@ -83,7 +84,7 @@ fn reserves_through_both_fit_exactly_and_a_retry_at_the_other_is_the_same_change
 fn one_change_sent_to_both_at_once_is_done_by_one_of_them() {
     const ASKED: usize = 30;
     const FIT: usize = 11;
-    let Pair { beside, owner, place: _place, _elsewhere } = Pair::start();
+    let Pair { _elsewhere, place: _place, owner, beside } = Pair::start();
     make_room(&owner, FIT);
     let start = Barrier::new(2 * ASKED);
     let start = &start;
@@ -166,7 +167,7 @@ fn holder_that_waits(place: &Place, watching: &mut Session) -> u32 {
 
 #[test]
 fn an_instance_that_is_stopped_in_a_batch_holds_up_the_other_no_longer_than_its_session_may_idle() {
-    let Pair { beside, owner, place, _elsewhere } = Pair::start();
+    let Pair { _elsewhere, place, owner, beside } = Pair::start();
     take_turns(&beside, &owner);
     let mut watching = place.session("holdfast");
     // The batch has locked the head when it comes to the stocks.
@@ -203,7 +204,7 @@ fn an_instance_that_is_stopped_in_a_batch_holds_up_the_other_no_longer_than_its_
 
 #[test]
 fn a_switch_that_is_pulled_while_a_batch_is_decided_under_the_head_binds_it() {
-    let Pair { beside, owner, place, _elsewhere } = Pair::start();
+    let Pair { _elsewhere, place, owner, beside } = Pair::start();
     take_turns(&beside, &owner);
     let mut watching = place.session("holdfast");
     // The batch has read the switches when it comes to the keys.
@@ -221,7 +222,7 @@ fn a_switch_that_is_pulled_while_a_batch_is_decided_under_the_head_binds_it() {
 
 #[test]
 fn an_instance_that_is_stopped_in_an_upsert_holds_up_neither_reserves_nor_the_kill_switch() {
-    let Pair { beside, owner, place, _elsewhere } = Pair::start();
+    let Pair { _elsewhere, place, owner, beside } = Pair::start();
     let mut watching = place.session("holdfast");
     let mut holding = place.session("holdfast");
     // The upsert has locked the risk head when it comes to the control head.
@@ -254,7 +255,7 @@ fn an_instance_that_is_stopped_in_an_upsert_holds_up_neither_reserves_nor_the_ki
 
 #[test]
 fn an_instance_that_is_stopped_at_any_moment_leaves_the_other_able_to_reserve() {
-    let Pair { beside, owner, place: _place, _elsewhere } = Pair::start();
+    let Pair { _elsewhere, place: _place, owner, beside } = Pair::start();
     let told = Told::default();
     told.storm(&[&owner, &beside], 16, Client::Insists, || {
         for round in 0..4 {
