@@ -2,7 +2,7 @@
 //!
 //! A fresh PostgreSQL and a service on it are filled with lifecycles through `POST /risk/batch`, first with few events, then with many.
 //! At both points each route is asked one call at a time, and the figure is the median with many events ÷ with few. Then everything is
-//! killed and started again, the trail is verified, and the oldest partitions are archived beside reserves.
+//! killed and started again, and the trail is verified.
 
 mod fill;
 mod routes;
