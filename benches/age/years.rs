@@ -1,4 +1,4 @@
-//! What operators wait for after years of events: a start after a crash, and a verification.
+//! A start after a crash, and a verification, after years of events: operators wait for both.
 
 use crate::Result;
 use crate::fill;

@@ -20,7 +20,7 @@ use crate::approval;
 use crate::audit::Stream;
 use crate::clock::Clock;
 use crate::db::history::{History, Mark};
-use crate::db::{self, Database};
+use crate::db::{self, Database, archived};
 use crate::enforcement::feed::Feed;
 use crate::error::{Error, Result};
 use crate::group_commit::{Batcher, Failure, Prepared, Writer};
@@ -71,7 +71,7 @@ impl Ledger {
     /// Decides an operation at one instant of the database, without the lock and without a record: the decision is that
     /// of a batch with this operation alone.
     pub async fn dry_run(&self, item: &Submission) -> Result<Answered> {
-        let mut tx = self.db.begin_snapshot().await?;
+        let mut tx = archived::snapshot(&self.db).await?;
         let mark = self.db.history().mark(Stream::Risk);
         let done = batch::decide_dry(&mut tx, item, &self.by.conditions(mark)).await;
         tx.rollback().await?;

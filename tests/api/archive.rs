@@ -185,7 +185,7 @@ async fn a_partition_moves_into_a_file_and_both_are_one_chain() {
     }
 }
 
-/// What a caller is told: the status, the code, and the reason of the gate.
+/// The status, the code, and the reason of the gate, as a caller is told.
 fn told(answer: &Answer) -> (u16, String, String) {
     let word = |name: &str| answer.json[name].as_str().unwrap_or_default().to_owned();
     (answer.status.as_u16(), word("error"), word("gate_reason"))

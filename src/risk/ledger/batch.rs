@@ -14,15 +14,13 @@ use crate::risk::model::Level;
 use crate::risk::operation::{Answered, Outcome, Submission};
 use crate::risk::store::{self, BookView, Facts, Moment};
 use crate::types::Engine;
-use chrono::{DateTime, Days, NaiveTime, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use tokio::time;
 
-/// Longer than the microseconds that the events of a batch need, one each.
-const BATCH_SPAN: TimeDelta = TimeDelta::milliseconds(10);
 /// The age after which a remembered book is not tried: under load, batches follow each other within milliseconds.
 const AGE_MAX: TimeDelta = TimeDelta::milliseconds(250);
 /// Most levels of a remembered book, since a batch copies them.
@@ -259,15 +257,6 @@ pub(super) async fn decide_apart(
     let view = store::read_view(conn, &asked).await?;
     let done = decide_finally(conn, view, &[item], conditions).await?.outcomes.pop();
     done.unwrap_or_else(|| Err(Error::Inconsistent("an operation was not answered".into())))
-}
-
-/// Keeps a batch on one day: a batch that could reach midnight begins at midnight, a few milliseconds early.
-pub(super) fn keep_to_one_day(head: &mut Head) {
-    let first = head.next();
-    let midnight = first.day().checked_add_days(Days::new(1)).map(|day| day.and_time(NaiveTime::MIN).and_utc());
-    if let Some(midnight) = midnight.filter(|midnight| *midnight - first.at < BATCH_SPAN) {
-        head.set_now(midnight);
-    }
 }
 
 /// The book as this process's last batch left it, so that the next batch need not read it.

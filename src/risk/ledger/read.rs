@@ -1,6 +1,5 @@
 //! The facts of a batch, in as few round trips as possible: one statement per kind, and only if an operation needs it.
 
-use super::batch::keep_to_one_day;
 use super::{Conditions, Corrections};
 use crate::approval;
 use crate::audit::{self, Head, archive};
@@ -14,13 +13,15 @@ use crate::risk::model::{Book, Reservation, ReservationStatus, Switches};
 use crate::risk::operation::{Operation, Submission};
 use crate::risk::store::{self, BookView, Corrected, Correlation, Moment, PastEvent, UsedCorrelations, Wanted};
 use crate::types::{Amount, CorrelationId, Engine, RiskAction};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Days, NaiveTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// Most holds that one batch expires, so that a hundred thousand due at one instant delay nobody: about 20 ms.
 const EXPIRIES_MAX: i64 = 512;
+/// Longer than the microseconds that the events of a batch need, one each.
+const BATCH_SPAN: TimeDelta = TimeDelta::milliseconds(10);
 /// The shortest time after which a reservation may be in the archive.
 const ARCHIVED_AFTER: TimeDelta = TimeDelta::days(archive::DAYS_MIN.cast_signed());
 
@@ -256,6 +257,15 @@ pub(super) async fn read(
         believed_at,
         moment,
     })
+}
+
+/// Keeps a batch on one day: a batch that could reach midnight begins at midnight, a few milliseconds early.
+fn keep_to_one_day(head: &mut Head) {
+    let first = head.next();
+    let midnight = first.day().checked_add_days(Days::new(1)).map(|day| day.and_time(NaiveTime::MIN).and_utc());
+    if let Some(midnight) = midnight.filter(|midnight| *midnight - first.at < BATCH_SPAN) {
+        head.set_now(midnight);
+    }
 }
 
 async fn read_keys(

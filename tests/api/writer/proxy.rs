@@ -186,7 +186,7 @@ async fn relay(client: UnixStream, server: UnixStream, way: Way, armed: Arc<Atom
     back.abort();
 }
 
-/// What becomes of the server's bytes.
+/// The treatment of the server's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Back {
