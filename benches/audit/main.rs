@@ -9,15 +9,13 @@
 mod support;
 
 use clap::Parser;
-use std::path::Path;
-use std::process::{ExitCode, Stdio};
-use std::time::Duration;
+use std::process::ExitCode;
 use support::figures::{Spec, TABLE};
 use support::http::{self, Connection};
 use support::numbers::{grouped, real, rounded};
-use support::place::{Instance, Place, program};
-use support::{Result, all, machine};
-use tokio::process::Command;
+use support::place::{Instance, Place};
+use support::verification::verify;
+use support::{Result, all};
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -55,16 +53,16 @@ async fn run(options: &Options) -> Result<()> {
     let part = options.events / 10;
     let (mut rates, mut peaks) = (Vec::new(), Vec::new());
     for round in 1..=options.rounds {
-        let all = verify(&place.data(), options.events, &[]).await?;
-        let some = verify(&place.data(), part, &["--stream", "risk", "--to", &part.to_string()]).await?;
+        let all = verify(&place.data(), &[]).await?;
+        let some = verify(&place.data(), &["--stream", "risk", "--to", &part.to_string()]).await?;
         println!(
             "round {round}: {} events/s, at most {} KiB; of a tenth {} events/s, at most {} KiB",
-            rounded(all.rate),
+            rounded(all.rate(options.events)),
             grouped(all.peak_kib),
-            rounded(some.rate),
+            rounded(some.rate(part)),
             grouped(some.peak_kib)
         );
-        rates.push(all.rate);
+        rates.push(all.rate(options.events));
         peaks.push(real(all.peak_kib) / real(some.peak_kib));
     }
     let rate = Spec::at_least("events verified a second", Some(MUST), None, 0, "");
@@ -93,36 +91,4 @@ async fn fill(service: &Instance, events: u64) -> Result<()> {
         });
     }
     all(senders).await.map(drop)
-}
-
-/// The duration of one verification.
-struct Verified {
-    rate: f64,
-    peak_kib: u64,
-}
-
-/// Runs `holdfast audit verify` to its end.
-async fn verify(data: &Path, events: u64, arguments: &[&str]) -> Result<Verified> {
-    let began = Instant::now();
-    let mut child = Command::new(program())
-        .args(["audit", "verify", "--data-dir"])
-        .arg(data)
-        .args(arguments)
-        .stdout(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()?;
-    let pid = child.id().ok_or("it has not been waited for")?;
-    let mut peak_kib = 0;
-    let status = loop {
-        // The peak is gone with the process, so it is looked at until then.
-        peak_kib = machine::memory_kib(pid, "VmHWM").unwrap_or(0).max(peak_kib);
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
-    if !status.success() {
-        return Err(format!("holdfast audit verify ended with {status}").into());
-    }
-    Ok(Verified { rate: real(events) / began.elapsed().as_secs_f64(), peak_kib })
 }

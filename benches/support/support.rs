@@ -5,6 +5,7 @@ pub(crate) mod http;
 pub(crate) mod machine;
 pub(crate) mod numbers;
 pub(crate) mod place;
+pub(crate) mod verification;
 pub(crate) mod yardstick;
 
 use clap::Parser;
