@@ -93,6 +93,59 @@ async fn partitions_are_made_once_by_instances_that_make_them_at_the_same_time()
 }
 
 #[tokio::test]
+async fn a_table_whose_partition_cannot_be_made_does_not_keep_others_from_theirs() {
+    let service = ending_with(Stream::Heimdall, 2).await;
+    let before = bounds(&service, Stream::Heimdall).await[0].len();
+    for table in partitions::ALL.iter().filter(|one| one.stream == Stream::Risk) {
+        let mut conn = service.pool.acquire().await.unwrap();
+        let first = partitions::list(&mut conn, table.table).await.unwrap().remove(0).name;
+        let sql = format!(
+            "ALTER TABLE {0} DETACH PARTITION {first}; ALTER TABLE {0} ATTACH PARTITION {first} FOR VALUES FROM (MINVALUE) TO (9)",
+            table.table
+        );
+        conn.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
+    }
+    let mut tx = service.pool.begin().await.unwrap();
+    tx.execute("LOCK TABLE ONLY risk_event IN SHARE UPDATE EXCLUSIVE MODE").await.unwrap();
+    assert!(make_ahead(&service.db).await.is_err());
+    assert_eq!(bounds(&service, Stream::Heimdall).await[0].len(), before + 1);
+    tx.rollback().await.unwrap();
+}
+
+/// A drop waits for them, so the rows of the archive and the events that they read fit together.
+#[tokio::test]
+async fn every_list_of_events_holds_the_partitions_before_it_reads() {
+    let service = Service::live().await;
+    append(&service, Stream::Risk).await.ok();
+    append(&service, Stream::Heimdall).await.ok();
+    for path in [
+        "/audit/events",
+        "/audit/verify",
+        "/risk/events",
+        "/risk/reservations",
+        "/risk/reservations/00000000-0000-0000-0000-000000000001",
+        "/heimdall/events",
+        "/heimdall/recommendations",
+    ] {
+        let mut tx = service.pool.begin().await.unwrap();
+        tx.execute("LOCK TABLE heimdall_event, risk_event IN ACCESS EXCLUSIVE MODE").await.unwrap();
+        let listed = tokio::spawn(service.get(path));
+        let waits = "SELECT query FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name = 'holdfast' AND wait_event_type = 'Lock'";
+        let first = loop {
+            let waiting: Option<String> = sqlx::query_scalar(waits).fetch_optional(&service.pool).await.unwrap();
+            if let Some(query) = waiting {
+                break query;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert!(first.starts_with("LOCK TABLE"), "{path}: {first}");
+        tx.rollback().await.unwrap();
+        listed.await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_partition_that_was_made_later_is_guarded_like_the_first() {
     for stream in STREAMS {
         let service = ending_with(stream, 1).await;

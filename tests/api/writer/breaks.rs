@@ -69,13 +69,19 @@ async fn quiet(service: &Service) {
     hold(service).await.commit().await.unwrap();
 }
 
+/// A service whose reserves are committed in this way, and the id of its first reserve.
+async fn led(way: Way) -> (Proxy, Service, String) {
+    let (proxy, service) = Proxy::between(way).await;
+    proxy.lead(&service).await;
+    let first = allowed(reserve(&service, "test").await.unwrap());
+    (proxy, service, first)
+}
+
 #[tokio::test]
 async fn a_connection_that_breaks_before_the_commit_leaves_a_fresh_decision_and_one_reservation() {
     for way in Way::ALL {
         for armed in [Armed::BeforeCommit, Armed::Silently] {
-            let (proxy, service) = Proxy::between(way).await;
-            proxy.lead(&service).await;
-            let first = allowed(reserve(&service, "test").await.unwrap());
+            let (proxy, service, first) = led(way).await;
             proxy.arm(armed);
             let second = allowed(reserve(&service, "test").await.unwrap());
             assert!(proxy.has_cut(), "{way:?} {armed:?}");
@@ -88,9 +94,7 @@ async fn a_connection_that_breaks_before_the_commit_leaves_a_fresh_decision_and_
 #[tokio::test]
 async fn a_half_open_connection_at_the_commit_is_given_up_and_what_came_of_it_is_told() {
     for way in Way::ALL {
-        let (proxy, service) = Proxy::between(way).await;
-        proxy.lead(&service).await;
-        let first = allowed(reserve(&service, "test").await.unwrap());
+        let (proxy, service, first) = led(way).await;
         proxy.arm(Armed::HalfOpen);
         let second = reserve(&service, "test").await.unwrap();
         assert!(proxy.has_cut());
@@ -182,9 +186,7 @@ async fn a_connection_that_breaks_after_the_commit_leaves_the_true_answer() {
 #[tokio::test]
 async fn a_pooler_that_tells_of_a_lost_server_as_of_any_error_leaves_the_true_answer() {
     for way in Way::ALL {
-        let (proxy, service) = Proxy::between(way).await;
-        proxy.lead(&service).await;
-        let first = allowed(reserve(&service, "test").await.unwrap());
+        let (proxy, service, first) = led(way).await;
         proxy.arm(Armed::LostServer);
         let second = allowed(reserve(&service, "test").await.unwrap());
         assert!(proxy.has_cut());
@@ -228,9 +230,7 @@ async fn a_whole_batch_whose_connection_breaks_at_the_commit_gets_true_answers()
 #[tokio::test]
 async fn a_commit_that_cannot_be_looked_up_is_an_unknown_outcome() {
     for way in Way::ALL {
-        let (proxy, service) = Proxy::between(way).await;
-        proxy.lead(&service).await;
-        let first = allowed(reserve(&service, "test").await.unwrap());
+        let (proxy, service, first) = led(way).await;
         proxy.arm(Armed::AfterCommitForGood);
         let answer = reserve(&service, "test").await.unwrap();
         assert!(proxy.has_cut());

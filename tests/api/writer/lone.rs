@@ -1,7 +1,7 @@
 //! A reserve that is alone commits by one statement, and is decided anew if anything changed under it.
 
 use super::proxy::{Armed, Proxy, SLOW, Way};
-use super::{allowed, reserve, uncapped, waiting_backend};
+use super::{allowed, reserve, settle, uncapped, waiting_backend};
 use crate::support::{Answer, Service, broken_links};
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
@@ -151,4 +151,26 @@ async fn a_hold_that_fell_due_while_the_write_before_was_answered_is_not_extende
     allowed(slow.await.unwrap());
     let extended = service.post(&format!("/risk/reservations/{id}/extend"), &json!({"ttl_seconds": 60})).await;
     extended.refused(409, "ALREADY_EXPIRED");
+}
+
+#[tokio::test]
+async fn a_settle_whose_reservation_was_ended_by_hand_under_it_writes_nothing() {
+    let service = uncapped().await;
+    let id = allowed(reserve(&service, "test").await.unwrap());
+    let mut tx = service.pool.begin().await.unwrap();
+    // No trigger tells the ledger of this: the settle has read it, and waits with its write.
+    tx.execute("LOCK TABLE risk_event IN SHARE MODE").await.unwrap();
+    let waiting = settle(&service, &json!({"reservation_id": id}));
+    waiting_backend(&service).await;
+    let ended = "UPDATE risk_reservation SET status = 'RELEASED', open_amount = 0,
+        closed_at = created_at + interval '1 us', closed_seq = 2 WHERE id = $1::uuid";
+    sqlx::query(ended).bind(&id).execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    let refused = waiting.await.unwrap();
+    assert_ne!(refused.status, 200, "{}", refused.text);
+    assert_eq!(service.count("SELECT count(*) FROM risk_event WHERE action = 'SETTLE'").await, 0);
+    assert_eq!(service.count("SELECT seq FROM audit_head WHERE stream = 'risk'").await, 1);
+    let mended = "UPDATE risk_reservation SET status = 'OPEN', open_amount = 1, closed_at = NULL, closed_seq = NULL";
+    service.pool.execute(mended).await.unwrap();
+    settle(&service, &json!({"reservation_id": id})).await.unwrap().ok();
 }
