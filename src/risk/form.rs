@@ -7,7 +7,7 @@
 //! installation stores compact outcomes from its first event.
 
 use super::Risk;
-use super::ledger::form::COMPACT;
+use super::ledger::COMPACT;
 use super::model::stored::Form;
 use crate::db;
 use crate::enforcement::instance;

@@ -2,7 +2,6 @@
 
 mod adjust;
 mod batch;
-mod decision;
 mod extend;
 mod history;
 mod lists;
@@ -17,6 +16,11 @@ pub(crate) use reserve::begin_counting;
 pub use today::{Headroom, LedgerToday, ledger_today};
 
 use super::Risk;
+use super::operation::Answered;
+use crate::http::marked;
+use axum::Json;
+use axum::response::Response;
+use serde::Serialize;
 use utoipa_axum::router::OpenApiRouter;
 
 /// The routes of the lever, relative to the base path.
@@ -33,4 +37,9 @@ pub fn router() -> OpenApiRouter<Risk> {
         .merge(adjust::router())
         .merge(batch::router())
         .merge(lists::router())
+}
+
+/// An outcome as its answer, marked if it is a replay.
+fn answered<T, A: From<Answered<T>> + Serialize>(done: Answered<T>) -> Response {
+    marked(done.replayed, Json(A::from(done)))
 }

@@ -1,6 +1,6 @@
 //! Corrections of booked amounts.
 
-use super::decision::answered;
+use super::answered;
 use crate::approval::answer::waiting_again;
 use crate::approval::model::ApprovalRecord;
 use crate::error::{Error, Result};

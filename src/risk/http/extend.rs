@@ -1,6 +1,7 @@
 //! Extensions: the action takes longer than its hold.
 
-use super::decision::{decided, hint, kept_hint, raw};
+use super::reserve::{decided, hint, kept_hint};
+use crate::db::to_json;
 use crate::error::{Error, Result};
 use crate::http::{Change, Segment, errors, said};
 use crate::risk::Risk;
@@ -106,17 +107,17 @@ pub(super) fn extended(done: Answered<Extension>) -> Result<ExtendAnswer, Error>
     };
     let message = first.sentence();
     let members = vec![
-        ("ok", raw(&false)),
-        ("message", raw(&message)),
-        ("reservation_id", raw(&reservation_id)),
-        ("expires_at", raw(&expires_at)),
-        ("reason", raw(&first.reason)),
-        ("scope", raw(&first.scope)),
-        ("failures", raw(&failures)),
-        ("replayed", raw(&replayed)),
-        ("hold_status", raw(&status)),
-        ("expires_in_seconds", raw(&expires_in_seconds)),
-        ("hint", raw(&kept_hint(hint(&failures, None), replayed && !was_allowed))),
+        ("ok", to_json(&false)),
+        ("message", to_json(&message)),
+        ("reservation_id", to_json(&reservation_id)),
+        ("expires_at", to_json(&expires_at)),
+        ("reason", to_json(&first.reason)),
+        ("scope", to_json(&first.scope)),
+        ("failures", to_json(&failures)),
+        ("replayed", to_json(&replayed)),
+        ("hold_status", to_json(&status)),
+        ("expires_in_seconds", to_json(&expires_in_seconds)),
+        ("hint", to_json(&kept_hint(hint(&failures, None), replayed && !was_allowed))),
     ];
     Err(Error::ExtensionDenied { message, members })
 }

@@ -1,6 +1,6 @@
 //! Releases: the action was not done.
 
-use super::decision::answered;
+use super::answered;
 use crate::error::Result;
 use crate::http::{Change, Segment, errors, said};
 use crate::risk::Risk;

@@ -1,18 +1,18 @@
 //! Reserves: by `check-and-reserve`, and as a resource.
 
-use super::decision::{decided, hint, kept_hint, raw};
+use crate::db::to_json;
 use crate::error::{Error, Result};
-use crate::http::{BASE_PATH, Change, errors, said};
+use crate::http::{BASE_PATH, Change, errors, marked, said};
 use crate::idempotency::Asked;
 use crate::risk::Risk;
 use crate::risk::model::reserve::{Decision, Failure};
 use crate::risk::model::{Annotations, DenialReason, LedgerSnapshot, PolicySnapshot, ReservationStatus};
 use crate::risk::operation::{Answered, ReserveRequest, Reserved};
-use crate::types::{Actor, Amount, CorrelationId, Engine, Flag, IdempotencyKey, JsonObject, Reason, Ttl};
+use crate::types::{Actor, Amount, CorrelationId, Engine, Flag, IdempotencyKey, JsonObject, Reason, Total, Ttl};
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::LOCATION;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Days, NaiveTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,12 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
+
+/// Says what a ledger decision was without reading the body: `allow` or `deny`.
+const DECISION: HeaderName = HeaderName::from_static("holdfast-decision");
+
+/// The next step when a daily cap is used up: the flows begin again at midnight.
+const UNTIL_MIDNIGHT: &str = "wait until midnight UTC";
 
 said!(with correlation_id: CheckAndReserve);
 
@@ -221,23 +227,23 @@ impl ReserveAnswer {
     pub(super) fn denied(self) -> Error {
         let resets_at = self.resets_at();
         let members = vec![
-            ("ok", raw(&self.ok)),
-            ("engine", raw(&self.engine)),
-            ("reserved", raw(&self.reserved)),
-            ("message", raw(&self.message)),
-            ("policy_snapshot", raw(&self.policy_snapshot)),
-            ("ledger_snapshot", raw(&self.ledger_snapshot)),
-            ("reservation_id", raw(&self.reservation_id)),
-            ("expires_at", raw(&self.expires_at)),
-            ("reason", raw(&self.reason)),
-            ("scope", raw(&self.scope)),
-            ("failures", raw(&self.failures)),
-            ("dry_run", raw(&self.dry_run)),
-            ("replayed", raw(&self.replayed)),
-            ("hold_status", raw(&self.status)),
-            ("expires_in_seconds", raw(&self.expires_in_seconds)),
-            ("resets_at", raw(&resets_at)),
-            ("hint", raw(&self.hint)),
+            ("ok", to_json(&self.ok)),
+            ("engine", to_json(&self.engine)),
+            ("reserved", to_json(&self.reserved)),
+            ("message", to_json(&self.message)),
+            ("policy_snapshot", to_json(&self.policy_snapshot)),
+            ("ledger_snapshot", to_json(&self.ledger_snapshot)),
+            ("reservation_id", to_json(&self.reservation_id)),
+            ("expires_at", to_json(&self.expires_at)),
+            ("reason", to_json(&self.reason)),
+            ("scope", to_json(&self.scope)),
+            ("failures", to_json(&self.failures)),
+            ("dry_run", to_json(&self.dry_run)),
+            ("replayed", to_json(&self.replayed)),
+            ("hold_status", to_json(&self.status)),
+            ("expires_in_seconds", to_json(&self.expires_in_seconds)),
+            ("resets_at", to_json(&resets_at)),
+            ("hint", to_json(&self.hint)),
         ];
         Error::ReservationDenied { message: self.message, members }
     }
@@ -255,5 +261,68 @@ impl ReserveAnswer {
         }
         let tomorrow = self.ledger_snapshot.day.checked_add_days(Days::new(1))?;
         Some(tomorrow.and_time(NaiveTime::MIN).and_utc())
+    }
+}
+
+/// A decision as a response, with its headers.
+pub(super) fn decided(ok: bool, replayed: bool, response: impl IntoResponse) -> Response {
+    let header = HeaderValue::from_static(if ok { "allow" } else { "deny" });
+    marked(replayed, ([(DECISION, header)], response))
+}
+
+/// The next step after a denial: for the first failure that a smaller amount would not fix, else the amount that would
+/// fit.
+pub(super) fn hint(failures: &[Failure], resets_at: Option<DateTime<Utc>>) -> Option<String> {
+    let first = failures.iter().find(|failure| !is_mended_by_less(failure)).or(failures.first())?;
+    Some(match first.reason {
+        DenialReason::KillSwitchEngaged => {
+            "everything is stopped: wait until an operator releases the kill switch, and \
+             removes the kill file of this instance if GET /readyz shows one"
+                .into()
+        }
+        DenialReason::GoLiveDisabled => "production is off: wait until an operator enables go-live".into(),
+        DenialReason::PolicyMissing => format!("{} has no policy: set its caps first", first.scope),
+        DenialReason::PolicyDisabled => {
+            format!("{} is disabled, by an operator or by a tripwire: see throttled_by of its policy", first.scope)
+        }
+        DenialReason::DailyActionsExceeded => format!("no more actions today: {UNTIL_MIDNIGHT}"),
+        DenialReason::DailyExposureExceeded | DenialReason::OpenRiskExceeded => less(failures, resets_at),
+        DenialReason::DailyLossReached => format!("the day's loss has reached its cap: {UNTIL_MIDNIGHT}"),
+        DenialReason::HoldEnded => {
+            "it was allowed before and may have been done: do not repeat it; a new action needs a new key".into()
+        }
+    })
+}
+
+/// The next step after a replayed denial: the key keeps the denial, whatever has changed since.
+pub(super) fn kept_hint(hint: Option<String>, is_kept: bool) -> Option<String> {
+    hint.map(|hint| if is_kept { format!("this key keeps its denial: use a new key; {hint}") } else { hint })
+}
+
+/// The amount that would fit under every exceeded cap.
+fn room(failures: &[Failure]) -> Total {
+    let rooms = failures.iter().filter(|failure| is_mended_by_less(failure)).filter_map(|failure| {
+        let left = failure.limit?.minus(failure.used?)?;
+        Some(left.max(Total::ZERO))
+    });
+    rooms.min().unwrap_or_default()
+}
+
+/// True if a smaller amount would pass this check.
+fn is_mended_by_less(failure: &Failure) -> bool {
+    matches!(failure.reason, DenialReason::DailyExposureExceeded | DenialReason::OpenRiskExceeded)
+}
+
+/// The next step if a smaller amount would pass every failed check.
+fn less(failures: &[Failure], resets_at: Option<DateTime<Utc>>) -> String {
+    let frees =
+        |failure: &Failure| failure.reason == DenialReason::OpenRiskExceeded && failure.requested <= failure.limit;
+    let other = failures.iter().all(frees).then_some("settle or release open reservations");
+    let other = other.or(resets_at.map(|_| UNTIL_MIDNIGHT));
+    match (room(failures), other) {
+        (Total::ZERO, Some(other)) => format!("nothing fits now: {other}"),
+        (Total::ZERO, None) => "nothing fits now: see failures for every condition that must change".into(),
+        (room, Some(other)) => format!("ask for at most {room}, or {other}"),
+        (room, None) => format!("ask for at most {room}"),
     }
 }

@@ -1,6 +1,6 @@
 //! Settles: the outcome of an action.
 
-use super::decision::answered;
+use super::answered;
 use crate::error::Result;
 use crate::http::{Change, Segment, errors, said};
 use crate::risk::Risk;
